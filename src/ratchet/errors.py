@@ -1,0 +1,59 @@
+"""The exceptions of Ratchet.
+
+```
+RatchetError
+├── InvalidInputError        a value, row or file breaks a stated rule (also a ValueError)
+│   └── PolicyError          a promotion policy does not hold together
+├── InsufficientDataError    too little data for a number to mean anything
+├── SettingsError            environment or ratchet.toml is wrong
+├── ConflictError            the same id was sent with different content
+├── BusyError                another process holds what is asked for
+├── ModelError               a language model cannot be loaded or does not answer
+├── TrackingError            MLflow cannot do what is asked (no previous version, no champion)
+└── LeakError                an example that the gate tests on reached a training set
+```
+
+A message holds the rule, the value received and the way out.
+"""
+
+from __future__ import annotations
+
+
+class RatchetError(Exception):
+    """Base of everything Ratchet raises on purpose; the CLI prints it without a traceback."""
+
+
+class InvalidInputError(RatchetError, ValueError):
+    """A value, row or file breaks a stated rule."""
+
+
+class PolicyError(InvalidInputError):
+    """A promotion policy does not hold together."""
+
+
+class InsufficientDataError(RatchetError):
+    """Too little data for a number to mean anything."""
+
+
+class SettingsError(RatchetError):
+    """The environment or ratchet.toml is wrong."""
+
+
+class ConflictError(RatchetError):
+    """The same id was sent with different content."""
+
+
+class BusyError(RatchetError):
+    """Another process holds what is asked for."""
+
+
+class ModelError(RatchetError):
+    """A language model cannot be loaded or does not answer."""
+
+
+class TrackingError(RatchetError):
+    """MLflow cannot do what is asked."""
+
+
+class LeakError(RatchetError):
+    """An example that the gate tests on reached a training set."""
