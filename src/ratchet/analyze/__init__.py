@@ -1,0 +1,1 @@
+"""The stage analyze: reads and measures; cannot train or deploy."""

@@ -1,0 +1,1 @@
+"""What an interaction and a model are worth: task metrics and user-experience metrics."""

@@ -1,0 +1,360 @@
+"""Pictures of what Ratchet measured, as matplotlib figures.
+
+The functions take arrays or records and return a figure; nothing is shown and no global state of
+matplotlib is touched. Colours are Okabe and Ito's, which people with any colour vision tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.errors import InvalidInputError
+from ratchet.records import Decision, FailureCluster, Metric, Verdict
+from ratchet.stats.control_charts import ControlChart
+from ratchet.stats.intervals import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+INK, MUTED, FAINT = "#1F2933", "#6B7785", "#E4E8EC"
+_VERDICT_COLOURS: dict[Verdict, str] = {
+    "promote": GREEN,
+    "hold": ORANGE,
+    "reject": RED,
+    "inconclusive": MUTED,
+}
+_UNITS = {"share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score"}
+_DPI = 150
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def metric_forest(metrics: Sequence[Metric]) -> Figure:
+    """Draw each metric with its interval, one panel a unit; metrics without a value say why."""
+    _some(metrics, "metrics")
+    units = [unit for unit in _UNITS if any(metric.unit == unit for metric in metrics)]
+    groups = [[metric for metric in metrics if metric.unit == unit] for unit in units]
+    heights = [0.95 + 0.38 * len(group) for group in groups]
+    figure, panels = _panels(8.5, sum(heights) + 0.4, len(groups), height_ratios=heights)
+    for axes, unit, group in zip(panels, units, groups, strict=True):
+        _forest_panel(axes, unit, group)
+    _title(panels[0], "Metrics with their intervals")
+    return figure
+
+
+def control_chart(chart: ControlChart, times: NDArray[np.datetime64], title: str) -> Figure:
+    """Draw a share over time with center line and limits; signals stand out.
+
+    Args:
+        chart: The chart.
+        times: When each point begins, in UTC, shape (n,).
+        title: What is charted.
+    """
+    if len(times) != chart.values.size:
+        raise InvalidInputError(
+            f"times must hold one moment a point, got {len(times)} for {chart.values.size} points; "
+            "pass the starts of the bins"
+        )
+    figure, (axes,) = _panels(8.5, 4.0)
+    moments = times.astype("datetime64[us]").astype(object)
+    axes.fill_between(moments, 100 * chart.lower, 100 * chart.upper, step="mid", color=FAINT, lw=0)
+    axes.axhline(100 * chart.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    axes.plot(moments, 100 * chart.values, color=BLUE, lw=1.4, marker="o", ms=4.5, zorder=3)
+    if chart.signals.size:
+        outside = [moments[i] for i in chart.signals]
+        heights = 100 * chart.values[chart.signals]
+        axes.plot(outside, heights, "o", ms=10, mfc="none", mec=RED, mew=2, zorder=4)
+    axes.annotate(
+        f"center\n{100 * chart.center:.1f} %",
+        (1.01, 100 * chart.center),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        color=MUTED,
+    )
+    _time_axis(axes)
+    axes.set_ylabel("share (%)")
+    axes.set_ylim(bottom=0)
+    _title(axes, title, _signals_in_words(chart))
+    return figure
+
+
+def failure_bars(clusters: Sequence[FailureCluster]) -> Figure:
+    """Draw size and failure rate of each cluster, the rate with its interval."""
+    _some(clusters, "clusters")
+    height = 1.5 + 0.52 * len(clusters)
+    figure, (sizes, rates) = _panels(9.5, height, 1, 2, sharey=True, width_ratios=[1.0, 1.2])
+    rows = np.arange(len(clusters))
+    failed = np.array([cluster.size for cluster in clusters])
+    sizes.barh(rows, failed, color=BLUE, height=0.6)
+    for row, size in zip(rows, failed, strict=True):
+        sizes.annotate(
+            f"{size}", (size, row), (4, 0), textcoords="offset points", va="center", color=INK
+        )
+    sizes.set_xlim(0, failed.max() * 1.15)
+    sizes.set_xlabel("failed interactions")
+    for row, cluster in zip(rows, clusters, strict=True):
+        lower, upper = cluster.interval
+        rates.plot([100 * lower, 100 * upper], [row, row], color=RED, lw=2.4, solid_capstyle="butt")
+        rates.plot(100 * cluster.failure_rate, row, "o", color=RED, ms=7)
+        rates.annotate(
+            f"×{cluster.lift:.1f}",
+            (1.03, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=MUTED,
+        )
+    rates.set_xlim(0, 103)
+    rates.spines["left"].set_visible(False)
+    rates.set_xticks(range(0, 101, 25))
+    rates.set_xlabel("failure rate (%), 95 % interval; × the overall rate")
+    _rows(sizes, [_wrapped(cluster.name, 30) for cluster in clusters])
+    for axes in (sizes, rates):
+        axes.grid(axis="x", color=FAINT)
+        axes.tick_params(axis="y", length=0)
+    _title(sizes, "Where it fails")
+    return figure
+
+
+def loss_curve(losses: Sequence[float]) -> Figure:
+    """Draw the training loss, with its running mean where there are many steps."""
+    _some(losses, "losses")
+    figure, (axes,) = _panels(7.0, 3.6)
+    values = np.asarray(losses, dtype=np.float64)
+    steps = np.arange(1, values.size + 1)
+    width = max(1, values.size // 20)
+    if width > 1:
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(steps, values, color=BLUE, lw=1.0, alpha=0.35)
+        axes.plot(steps[width - 1 :], smooth, color=BLUE, lw=2.2)
+        subtitle = f"each logged step, and the mean of the last {width}"
+    else:
+        axes.plot(steps, values, color=BLUE, lw=2.0, marker="o", ms=4)
+        subtitle = f"from {values[0]:.2f} to {values[-1]:.2f}"
+    axes.grid(axis="y", color=FAINT)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("logged step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylim(bottom=min(0.0, float(np.nanmin(values))))
+    _title(axes, "Training loss", subtitle)
+    return figure
+
+
+def gate_figure(decision: Decision) -> Figure:
+    """Draw champion against challenger, and their paired difference with its interval."""
+    figure, (values, difference) = _panels(8.5, 4.4, 2, height_ratios=[2.0, 1.15])
+    systems = (
+        (f"champion\n{_shortened(decision.champion)}", decision.champion_value, MUTED),
+        (f"challenger\n{_shortened(decision.challenger)}", decision.challenger_value, BLUE),
+    )
+    for row, (_, value, colour) in enumerate(systems):
+        interval = wilson(round(value * decision.examples), decision.examples)
+        values.barh(row, 100 * value, color=colour, height=0.5, alpha=0.85)
+        ends = [100 * interval.lower, 100 * interval.upper]
+        values.plot(ends, [row, row], color=INK, lw=1.8)
+        values.annotate(
+            f"{100 * value:.1f} %",
+            (ends[1], row),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            weight="bold",
+        )
+    values.set_xlim(0, 119)
+    values.set_xticks(range(0, 101, 20))
+    values.set_xlabel(f"{decision.primary_metric.replace('_', ' ')} (%), 95 % interval")
+    _rows(values, [name for name, _, _ in systems])
+    _difference_panel(difference, decision)
+    _title(
+        values,
+        f"Verdict: {decision.verdict}",
+        f"{decision.examples} examples of {_shortened(decision.example_set_id)}, "
+        f"p = {decision.p_value:.2g}",
+        _VERDICT_COLOURS[decision.verdict],
+    )
+    return figure
+
+
+def funnel(steps: Sequence[tuple[str, int]]) -> Figure:
+    """Draw what is left after each step, with the share of the step before."""
+    _some(steps, "steps")
+    figure, (axes,) = _panels(8.0, 1.1 + 0.5 * len(steps))
+    counts = np.array([count for _, count in steps], dtype=np.float64)
+    axes.barh(range(len(steps)), counts, color=BLUE, height=0.62)
+    for row, (_, count) in enumerate(steps):
+        before = steps[row - 1][1] if row else 0
+        kept = f"  ({100 * count / before:.0f} % kept)" if before else ""
+        axes.annotate(
+            f"{count:,}{kept}",
+            (count, row),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+        )
+    axes.set_xlim(0, max(1.0, counts.max()) * 1.32)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("interactions left")
+    axes.grid(axis="x", color=FAINT)
+    _rows(axes, [_wrapped(name.replace("_", " "), 34) for name, _ in steps])
+    _title(axes, "From interactions to training set")
+    return figure
+
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+
+
+def _panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure in the shared style that draws without a display, and its axes."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with rc_context(_STYLE):
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+        figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.ravel())
+
+
+def _title(axes: Axes, title: str, subtitle: str = "", color: str = INK) -> None:
+    axes.annotate(
+        title,
+        (0, 1),
+        (0, 26 if subtitle else 10),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        size=14,
+        weight="bold",
+        color=color,
+    )
+    if subtitle:
+        axes.annotate(
+            subtitle,
+            (0, 1),
+            (0, 10),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=MUTED,
+        )
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a horizontal chart, first on top."""
+    axes.set_yticks(range(len(names)), labels=list(names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
+    scale = 100.0 if unit == "share" else 1.0
+    for row, metric in enumerate(metrics):
+        if metric.value is None:
+            _beside(axes, row, "not observed", MUTED)
+            continue
+        if metric.lower is not None and metric.upper is not None:
+            ends = [scale * metric.lower, scale * metric.upper]
+            axes.plot(ends, [row, row], color=BLUE, lw=2.4, solid_capstyle="butt")
+        axes.plot(scale * metric.value, row, "o", color=BLUE, ms=7)
+        sign = {"share": " %", "seconds": " s"}.get(unit, "")
+        value = f"{scale * metric.value:.3g}{sign}"
+        _beside(axes, row, f"{value}   n = {metric.observations:,}", INK)
+    if unit in ("share", "score"):
+        axes.set_xlim(-0.02 * scale, 1.02 * scale)
+    else:
+        axes.set_xlim(left=0.0)
+    axes.grid(axis="x", color=FAINT)
+    _rows(axes, [metric.name.replace("_", " ") for metric in metrics])
+    axes.set_xlabel(_UNITS[unit])
+
+
+def _beside(axes: Axes, row: int, text: str, color: str) -> None:
+    place = ("axes fraction", "data")
+    axes.annotate(text, (1.02, row), xycoords=place, va="center", color=color, size=9)
+
+
+def _time_axis(axes: Axes) -> None:
+    from matplotlib import dates
+
+    untyped: Any = dates
+    locator = untyped.AutoDateLocator(minticks=3, maxticks=8)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
+    axes.set_xlabel("start of each point (UTC)")
+
+
+def _signals_in_words(chart: ControlChart) -> str:
+    points = chart.values.size
+    if chart.signals.size == 0:
+        return f"none of {points} points is outside its limits (shaded)"
+    return f"{chart.signals.size} of {points} points outside the limits (shaded)"
+
+
+def _difference_panel(axes: Axes, decision: Decision) -> None:
+    lower, upper = (100 * end for end in decision.interval)
+    value = 100 * decision.difference
+    reach = 1.25 * max(abs(lower), abs(upper), 1.0)
+    axes.axvline(0.0, color=INK, lw=1.2, ls=(0, (4, 3)))
+    axes.plot([lower, upper], [0, 0], color=_VERDICT_COLOURS[decision.verdict], lw=3)
+    axes.plot(value, 0, "o", color=_VERDICT_COLOURS[decision.verdict], ms=9)
+    side = "center" if abs(value) < 0.3 * reach else ("right" if value > 0 else "left")
+    axes.annotate(
+        f"{value:+.1f} points ({lower:+.1f} to {upper:+.1f})".replace("-", "−"),
+        ({"center": value, "right": upper, "left": lower}[side], 0),
+        (0, 12),
+        textcoords="offset points",
+        ha=side,
+        color=INK,
+        weight="bold",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.0},
+    )
+    axes.set_xlim(min(-reach, -1.0), max(reach, 1.0))
+    axes.set_xlabel("difference (percentage points): right of the line the challenger is better")
+    _rows(axes, ["challenger\nminus champion"])
+    axes.set_ylim(0.6, -0.9)
+
+
+def _shortened(name: str, width: int = 34) -> str:
+    """Cut the middle, because a name's end holds its version."""
+    half = width // 2
+    return name if len(name) <= width else f"{name[:half]}…{name[1 - half :]}"
+
+
+def _wrapped(name: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(name, width, max_lines=2, placeholder=" …")) or name
+
+
+def _some(items: Sequence[Any], name: str) -> None:
+    if len(items) == 0:
+        raise InvalidInputError(f"{name} must not be empty, got none; there is nothing to draw")

@@ -1,0 +1,215 @@
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ratchet.analyze.monitoring import (
+    DEFAULT_THRESHOLDS,
+    Threshold,
+    check_thresholds,
+    not_checked,
+    rate_chart,
+)
+from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.evaluation.metrics import Outcomes
+from ratchet.records import Metric, derive_id
+from ratchet.stats.control_charts import p_chart
+from ratchet.stats.intervals import wilson_lower
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def share(name, successes, trials):
+    return Metric(name=name, value=successes / trials, observations=trials)
+
+
+def checked(*metrics, **options):
+    return check_thresholds(
+        metrics, model_version="router/1", cycle_id="cycle-1", now=NOW, **options
+    )
+
+
+def outcomes_with(thumbs=(), regenerated=()):
+    size = max(len(thumbs), len(regenerated))
+    words = np.full(size, "x", dtype=object)
+    missing = np.full(size, np.nan)
+    start = np.datetime64("2026-11-01T00:00", "us")
+    return Outcomes(
+        interaction_ids=words,
+        created_at=start + np.arange(size) * np.timedelta64(60_000_000, "us"),
+        model_versions=words,
+        segments=words,
+        user_ids=words,
+        session_ids=words,
+        prompts=words,
+        responses=words,
+        failed_with_error=np.zeros(size, dtype=bool),
+        latency_seconds=missing,
+        thumbs=np.array(thumbs, dtype=float) if len(thumbs) else missing,
+        stars=missing,
+        copied=missing,
+        regenerated=np.array(regenerated, dtype=float) if len(regenerated) else missing,
+        completed=missing,
+        session_seconds=missing,
+        corrections=np.full(size, None, dtype=object),
+        comments=np.full(size, None, dtype=object),
+    )
+
+
+def test_the_default_thresholds_are_those_of_the_design():
+    limits = {item.signal: (item.warning, item.critical) for item in DEFAULT_THRESHOLDS}
+    assert limits == {
+        "thumbs_down_rate": (0.15, 0.25),
+        "regenerate_rate": (0.20, 0.35),
+        "safety_violation_rate": (0.001, 0.005),
+        "latency_seconds_p99": (2.0, 5.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("successes", "severity", "threshold"), [(45, "warning", 0.15), (80, "critical", 0.25)]
+)
+def test_a_rate_over_a_threshold_beyond_chance_raises_the_most_severe_alert(
+    successes, severity, threshold
+):
+    (alert,) = checked(share("thumbs_down_rate", successes, 200))
+    assert (alert.severity, alert.threshold) == (severity, threshold)
+    assert alert.lower == wilson_lower(successes, 200)
+    assert (alert.value, alert.observations) == (successes / 200, 200)
+    assert alert.id == derive_id("cycle-1", "router/1", "thumbs_down_rate")
+    assert alert.created_at == NOW
+    assert f"{severity} threshold of {100 * threshold:g} %" in alert.message
+    assert "router/1" in alert.message
+    assert alert.action
+
+
+def test_a_rate_over_a_threshold_by_chance_alone_is_no_alert():
+    assert checked(share("thumbs_down_rate", 18, 100)) == ()
+
+
+def test_below_the_minimum_sample_nothing_is_said():
+    assert checked(share("thumbs_down_rate", 29, 29)) == ()
+    assert len(checked(share("thumbs_down_rate", 30, 30))) == 1
+
+
+@given(st.integers(30, 2_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_there_is_an_alert_exactly_when_the_lower_bound_exceeds_the_warning(count):
+    successes, trials = count
+    alerts = checked(share("thumbs_down_rate", successes, trials))
+    assert bool(alerts) == (wilson_lower(successes, trials) > 0.15)
+
+
+def test_an_undefined_metric_is_no_alert_and_is_named_as_not_checked():
+    metric = Metric(name="safety_violation_rate", value=None, observations=0, reason="no check")
+    assert checked(metric) == ()
+    reasons = dict(not_checked([metric, share("thumbs_down_rate", 1, 10)]))
+    assert reasons["safety_violation_rate"] == "not observed: no check"
+    assert reasons["thumbs_down_rate"] == "10 observations, 30 are needed"
+    assert reasons["regenerate_rate"] == "not observed: no such metric"
+
+
+def latency(lower, observations=500):
+    return Metric(
+        name="latency_seconds_p99",
+        value=9.0,
+        lower=lower,
+        upper=None if lower is None else 12.0,
+        observations=observations,
+        unit="seconds",
+    )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "severities"), [(5.0, []), (3.0, ["warning"]), (1.0, ["critical"])]
+)
+def test_latency_is_judged_relative_to_its_baseline(baseline, severities):
+    alerts = checked(latency(7.0), latency_baseline=baseline)
+    assert [alert.severity for alert in alerts] == severities
+    for alert in alerts:
+        assert alert.threshold == baseline * (2.0 if alert.severity == "warning" else 5.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "reason"),
+    [
+        (latency(7.0), None, "no baseline"),
+        (latency(None), 1.0, "no interval"),
+        (latency(7.0, 399), 1.0, "399 observations, 400 are needed"),
+    ],
+)
+def test_latency_without_baseline_interval_or_sample_is_not_checked(metric, baseline, reason):
+    assert checked(metric, latency_baseline=baseline) == ()
+    assert reason in dict(not_checked([metric], latency_baseline=baseline))["latency_seconds_p99"]
+
+
+def test_alerts_come_in_the_order_of_the_thresholds_one_a_signal():
+    metrics = [share("regenerate_rate", 90, 100), share("thumbs_down_rate", 90, 100)]
+    assert [alert.signal for alert in checked(*metrics)] == ["thumbs_down_rate", "regenerate_rate"]
+    assert checked(*metrics) == checked(*metrics[::-1])
+
+
+def test_a_threshold_whose_warning_is_above_its_critical_is_refused():
+    with pytest.raises(ValidationError, match="below critical"):
+        Threshold(
+            signal="x",
+            warning=0.3,
+            critical=0.2,
+            minimum_sample=1,
+            warning_action="a",
+            critical_action="b",
+        )
+
+
+def test_the_rate_chart_has_bins_of_equal_counts_and_their_starts():
+    thumbs = np.ones(600)
+    thumbs[::3] = np.nan  # 400 are left
+    thumbs[1:300:9] = 0.0
+    chart = rate_chart(outcomes_with(thumbs), "thumbs_down_rate", bins=8)
+    assert chart.sizes.tolist() == [50] * 8
+    observed = np.flatnonzero(~np.isnan(thumbs)).reshape(8, 50)
+    minutes = (chart.starts - chart.starts[0]) / np.timedelta64(1, "m")
+    assert minutes.tolist() == (observed[:, 0] - observed[0, 0]).tolist()
+    expected = p_chart((thumbs[observed] == 0).sum(axis=1), [50] * 8)
+    np.testing.assert_array_equal(chart.chart.values, expected.values)
+
+
+def test_the_rate_chart_signals_a_jump_where_it_happens():
+    regenerated = np.zeros(800)
+    regenerated[::10] = 1.0
+    regenerated[700:][::2] = 1.0
+    chart = rate_chart(outcomes_with(regenerated=regenerated), "regenerate_rate", bins=16)
+    assert chart.chart.signals.tolist() == [14, 15]
+    assert chart.starts[14] == np.datetime64("2026-11-01T00:00", "us") + np.timedelta64(700, "m")
+
+
+def test_fewer_bins_are_made_where_observations_are_few():
+    assert rate_chart(outcomes_with(np.ones(59)), "thumbs_down_rate").sizes.tolist() == [30, 29]
+
+
+def test_fewer_than_two_bins_are_too_little_data():
+    with pytest.raises(InsufficientDataError, match="got 39 observations"):
+        rate_chart(outcomes_with(np.ones(39)), "thumbs_down_rate")
+
+
+def test_a_signal_without_a_chart_is_refused():
+    with pytest.raises(InvalidInputError, match="got 'stars'"):
+        rate_chart(outcomes_with(np.ones(100)), "stars")
+    with pytest.raises(InvalidInputError, match="at least 2, got 1"):
+        rate_chart(outcomes_with(np.ones(100)), "thumbs_down_rate", bins=1)
+
+
+def test_importing_monitoring_loads_nothing_slow():
+    slow = "('sklearn', 'matplotlib', 'torch', 'pandas', 'scipy.stats')"
+    code = f"import sys, ratchet.analyze.monitoring; print([m for m in {slow} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_time_of_an_alert_keeps_its_zone():
+    (alert,) = checked(share("thumbs_down_rate", 90, 100))
+    assert alert.created_at.utcoffset() == timedelta(0)
