@@ -20,7 +20,12 @@ MAX_TEXT_CHARACTERS = 100_000
 def _to_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"time must carry a time zone, got {moment.isoformat()}; add 'Z' for UTC")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(
+            f"time must lie in the years 1 to 9999 in UTC, got {moment.isoformat()}"
+        ) from error
 
 
 def _no_surrogates(text: str) -> str:
@@ -90,7 +95,7 @@ class Interaction(Record):
     latency_seconds: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     error: Text | None = None
     segment: Identifier = "all"
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[Text, Text] = Field(default_factory=dict)
 
     @property
     def prompt(self) -> str:
@@ -130,7 +135,7 @@ class Correction(_FeedbackEvent):
     """What the answer should have been, explicit."""
 
     kind: Literal["correction"] = "correction"
-    value: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+    value: Annotated[Text, Field(min_length=1)]
 
 
 class Copy(_FeedbackEvent):

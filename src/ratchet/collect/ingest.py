@@ -1,0 +1,391 @@
+"""Bring interactions and feedback to the store, row by row.
+
+Rows come as records, mappings or JSON text. A bad row is set aside with its reason and the good
+ones go on. Because every event carries its id, sending a stream again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from ratchet.collect.connectors import printable, unreadable
+from ratchet.errors import InvalidInputError
+from ratchet.records import (
+    FEEDBACK,
+    FEEDBACK_KINDS,
+    Correction,
+    Feedback,
+    Interaction,
+    Record,
+    SetAside,
+    derive_id,
+)
+
+if TYPE_CHECKING:
+    from ratchet.store import Added
+
+CHUNK = 1_000
+MAX_LINE_BYTES = 4_000_000
+
+_RAW_CHARACTERS = 200
+_REASONS_SHOWN = 20
+_REASONS_COUNTED = 1_000
+_OTHER_REASONS = "other reasons"
+
+
+class EventSink(Protocol):
+    """What `ingest` needs of the store."""
+
+    def add_interactions(self, interactions: Sequence[Interaction], /) -> Added:
+        """Store interactions; one that is there already changes nothing."""
+        ...
+
+    def add_feedback(self, feedback: Sequence[Feedback], /) -> Added:
+        """Store feedback; one that is there already changes nothing."""
+        ...
+
+    def set_aside(self, rows: Sequence[SetAside], /) -> None:
+        """Keep bad rows with their reasons."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of the rows; the four counts add up to all rows that are not blank.
+
+    Attributes:
+        interactions: Interactions stored.
+        feedback: Feedback events stored.
+        repeated: Events that were stored before with the same content.
+        set_aside: Rows that broke a rule.
+        reasons: The broken rules with their counts, most frequent first, 20 at most.
+    """
+
+    interactions: int
+    feedback: int
+    repeated: int
+    set_aside: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+def ingest(
+    rows: Iterable[object],
+    store: EventSink,
+    *,
+    source: str,
+    now: datetime,
+    chunk: int = CHUNK,
+) -> IngestReport:
+    """Store what is good in a stream of rows and set the rest aside.
+
+    A row is an `Interaction`, a feedback record, a mapping, or JSON text (str or UTF-8 bytes) of
+    one. A mapping with `kind` is feedback, one with `messages` is an interaction. Blank lines are
+    skipped. At most `chunk` rows are in memory at a time.
+
+    Args:
+        rows: The rows, read once.
+        store: Where they go.
+        source: Where they come from; the set-aside rows carry it.
+        now: Time that the set-aside rows carry.
+        chunk: Rows that are stored together.
+
+    Raises:
+        InvalidInputError: `chunk` is below 1.
+    """
+    if chunk < 1:
+        raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
+    numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    return _ingest(numbered, store, _Progress(source, now), chunk)
+
+
+def ingest_file(
+    path: Path,
+    store: EventSink,
+    *,
+    now: datetime,
+    source: str | None = None,
+    chunk: int = CHUNK,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> IngestReport:
+    """Store the events of a JSON Lines file, one object a line, in UTF-8. See `ingest`.
+
+    Args:
+        path: The file; it is read line by line.
+        store: Where the events go.
+        now: Time that the set-aside rows carry.
+        source: Where the rows come from, by default the file's name.
+        chunk: Rows that are stored together.
+        max_line_bytes: A longer line is set aside unread.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or `chunk` or `max_line_bytes` is below 1.
+    """
+    if min(chunk, max_line_bytes) < 1:
+        raise InvalidInputError(
+            f"chunk and max_line_bytes must be at least 1, got {chunk} and {max_line_bytes}; "
+            f"leave them at {CHUNK:,} and {MAX_LINE_BYTES:,}"
+        )
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with file:
+        lines = _lines(file, max_line_bytes)
+        numbered = ((f"line {number}", line) for number, line in enumerate(lines, start=1))
+        return _ingest(numbered, store, _Progress(source or path.name, now), chunk)
+
+
+E = TypeVar("E", bound=Interaction | Feedback)
+
+
+@dataclass(frozen=True, slots=True)
+class _Event(Generic[E]):
+    position: str
+    record: E
+    row: object
+
+
+@dataclass(frozen=True, slots=True)
+class _LongLine:
+    """The start of a line that is too long to be read."""
+
+    start: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Counts so far, and the rows of this chunk that are to be set aside."""
+
+    source: str
+    now: datetime
+    interactions: int = 0
+    feedback: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    pending: list[SetAside] = field(default_factory=list)
+
+    def reject(self, position: str, row: object, reason: str) -> None:
+        raw = _raw(row)
+        rejected = SetAside(
+            id=derive_id(printable(self.source, _RAW_CHARACTERS), position, reason, raw),
+            created_at=self.now,
+            source=printable(self.source, _RAW_CHARACTERS),
+            position=position,
+            reason=reason,
+            raw=raw,
+        )
+        self.pending.append(rejected)
+        self.rejected += 1
+        rule = reason.partition(", got ")[0]
+        known = rule in self.reasons or len(self.reasons) < _REASONS_COUNTED
+        self.reasons[rule if known else _OTHER_REASONS] += 1
+
+    def report(self) -> IngestReport:
+        reasons = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
+        return IngestReport(
+            interactions=self.interactions,
+            feedback=self.feedback,
+            repeated=self.repeated,
+            set_aside=self.rejected,
+            reasons=tuple(reasons[:_REASONS_SHOWN]),
+        )
+
+
+def _ingest(
+    rows: Iterator[tuple[str, object]], store: EventSink, progress: _Progress, chunk: int
+) -> IngestReport:
+    while batch := list(islice(rows, chunk)):
+        interactions, feedback = _events(batch, progress)
+        for questions in _without_repeated_ids(interactions):
+            added = store.add_interactions([event.record for event in questions])
+            progress.interactions += added.new
+            _account(added, questions, progress)
+        for answers in _without_repeated_ids(feedback):
+            added = store.add_feedback([event.record for event in answers])
+            progress.feedback += added.new
+            _account(added, answers, progress)
+        if progress.pending:
+            store.set_aside(tuple(progress.pending))
+            progress.pending.clear()
+    return progress.report()
+
+
+def _events(
+    batch: Sequence[tuple[str, object]], progress: _Progress
+) -> tuple[list[_Event[Interaction]], list[_Event[Feedback]]]:
+    interactions: list[_Event[Interaction]] = []
+    feedback: list[_Event[Feedback]] = []
+    for position, row in batch:
+        if isinstance(row, str | bytes) and not row.strip():
+            continue
+        try:
+            record = _parse(row)
+        except InvalidInputError as error:
+            progress.reject(position, row, str(error))
+            continue
+        if isinstance(record, Interaction):
+            interactions.append(_Event(position, record, row))
+        else:
+            feedback.append(_Event(position, record, row))
+    return interactions, feedback
+
+
+def _without_repeated_ids(events: Iterable[_Event[E]]) -> list[list[_Event[E]]]:
+    """Split events so that no list holds an id twice: then a conflict names exactly one row."""
+    seen: Counter[str] = Counter()
+    parts: list[list[_Event[E]]] = []
+    for event in events:
+        key = event.record.id
+        if seen[key] == len(parts):
+            parts.append([])
+        parts[seen[key]].append(event)
+        seen[key] += 1
+    return parts
+
+
+def _account(added: Added, events: Iterable[_Event[E]], progress: _Progress) -> None:
+    progress.repeated += added.repeated
+    by_id = {event.record.id: event for event in events}
+    for key in added.conflicts:
+        reason = (
+            "id: must not be sent again with different content, "
+            f"got {printable(key)!r}; send the new content under a new id"
+        )
+        progress.reject(by_id[key].position, by_id[key].row, reason)
+
+
+def _parse(row: object) -> Interaction | Feedback:
+    """Return the event that a row holds.
+
+    Raises:
+        InvalidInputError: The row breaks a rule.
+    """
+    if isinstance(row, _LongLine):
+        raise InvalidInputError(row.reason)
+    value = _from_json(row) if isinstance(row, str | bytes) else row
+    if not isinstance(value, Mapping | Record):
+        raise InvalidInputError(
+            "row: must be a JSON object with `kind` (feedback) or `messages` (interaction), "
+            f"got {_received(value)}; send one object per row"
+        )
+    try:
+        event = _validate(value)
+    except ValidationError as error:
+        raise InvalidInputError(_explain(error)) from error
+    except (OverflowError, RecursionError) as error:
+        raise InvalidInputError(f"row: must hold values in range, got {error}") from error
+    _check_stored_text(event)
+    return event
+
+
+def _from_json(row: str | bytes) -> object:
+    try:
+        text = row.decode() if isinstance(row, bytes) else row
+        return json.loads(text.removeprefix("\ufeff"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"row: must be UTF-8, got the byte 0x{error.object[error.start]:02X} at "
+            f"{error.start}; write it as UTF-8"
+        ) from error
+    except RecursionError as error:
+        raise InvalidInputError("row: must be flat JSON, got too many levels") from error
+    except InvalidInputError:
+        raise
+    except ValueError as error:
+        raise InvalidInputError(f"row: must be JSON, got {printable(str(error))}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidInputError(f"row: numbers must be finite, got {name}; leave the field out")
+
+
+def _validate(value: Mapping[Any, Any] | Record) -> Interaction | Feedback:
+    if isinstance(value, Interaction):
+        return value
+    if isinstance(value, Record):
+        return FEEDBACK.validate_python(value)
+    if "kind" in value:
+        return FEEDBACK.validate_python(dict(value))
+    if "messages" in value:
+        return Interaction.model_validate(dict(value))
+    raise InvalidInputError(
+        "row: must have `kind` (feedback) or `messages` (interaction), got the fields "
+        f"{printable(', '.join(map(str, value))) or 'of an empty object'}; name one of them"
+    )
+
+
+def _check_stored_text(event: Interaction | Feedback) -> None:
+    """Hold the free texts to what every database can store: valid Unicode without NUL."""
+    texts: list[str] = []
+    if isinstance(event, Interaction):
+        texts = [text for pair in event.metadata.items() for text in pair]
+    elif isinstance(event, Correction):
+        texts = [event.value]
+    for text in texts:
+        if "\x00" in text or not _is_unicode(text):
+            raise InvalidInputError(
+                "text: must be valid Unicode without NUL characters, "
+                f"got '{printable(text)}'; remove them"
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _explain(error: ValidationError) -> str:
+    """Turn pydantic's report into one line: the field, the rule, the value received."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    parts = [str(part) for part in first["loc"] if part not in FEEDBACK_KINDS]
+    where = printable(".".join(parts)) or "row"
+    rule = first["msg"].removeprefix("Value error, ")
+    value = "nothing" if first["type"] == "missing" else _received(first["input"])
+    received = "" if ", got " in rule else f", got {value}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where}: {printable(rule, 400)}{received}{more}"
+
+
+def _received(value: object, limit: int = 80) -> str:
+    try:
+        return printable(repr(value), limit)
+    except Exception:  # a row's own __repr__ may raise anything
+        return type(value).__name__
+
+
+def _raw(row: object) -> str:
+    if isinstance(row, _LongLine):
+        row = row.start
+    if isinstance(row, bytes):
+        return printable(row.decode("utf-8", "surrogateescape").rstrip("\r\n"), _RAW_CHARACTERS)
+    if isinstance(row, str):
+        return printable(row.rstrip("\r\n"), _RAW_CHARACTERS)
+    return _received(row, _RAW_CHARACTERS)
+
+
+def _lines(file: IO[bytes], limit: int) -> Iterator[bytes | _LongLine]:
+    """Yield lines; of one that is longer than `limit` bytes only the start."""
+    while line := file.readline(limit + 1):
+        if len(line) <= limit:
+            yield line
+            continue
+        length, end = len(line), line
+        while not end.endswith(b"\n") and (end := file.readline(limit + 1)):
+            length += len(end)
+        reason = f"row: must have at most {limit:,} bytes, got {length:,}; split or shorten it"
+        yield _LongLine(line[: 4 * _RAW_CHARACTERS], reason)

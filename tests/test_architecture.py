@@ -1,0 +1,519 @@
+"""The dependency rules of docs/architecture.md and the size budgets, read from the source.
+
+Every checker takes `{module name: source}` and returns one line per violation, so that each can be
+run on planted sources too: a check that cannot fail is a defect.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Direct imports between units; nothing is inherited. `ratchet` is the package's own __init__.
+_BASE = {"errors", "records"}
+ALLOWED: dict[str, set[str]] = {
+    "ratchet": set(),
+    "errors": set(),
+    "records": {"errors"},
+    "stats": {"errors"},
+    "settings": {"errors"},
+    "store": _BASE,
+    "models": _BASE,
+    "tracking": _BASE,
+    "simulation": _BASE | {"models"},
+    "evaluation": _BASE | {"stats", "models"},
+    "collect": _BASE | {"store"},
+    "analyze": _BASE | {"store", "stats", "evaluation", "models"},
+    "improve": _BASE | {"store", "stats", "evaluation", "models", "tracking"},
+    "deploy": _BASE | {"store", "stats", "tracking"},
+    "gateway": _BASE | {"collect", "deploy", "models", "store", "settings"},
+    "plots": _BASE | {"stats"},
+    "report": _BASE,
+    "cycles": _BASE | {"store"},
+    "servers": {"errors", "settings"},
+}
+UNITS = {*ALLOWED, "flows", "cli"}
+ALLOWED["flows"] = UNITS - {"cli", "flows"}
+ALLOWED["cli"] = UNITS - {"cli"}
+NOT_YET_WRITTEN = {"gateway"}
+
+TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+OWNERS: dict[str, set[str]] = {
+    "prefect": {"flows"},
+    "mlflow": {"tracking"},
+    "sqlalchemy": {"store"},
+    "scipy": {"stats"},
+    "sklearn": {"analyze"},
+    "fastapi": {"gateway"},
+    "typer": {"cli"},
+    "matplotlib": {"plots"},
+} | {name: {"models", "improve"} for name in TRAINING}
+# pydantic for a flow's options, numpy for the seeded generator that a flow hands down.
+FLOWS_THIRD_PARTY = {"prefect", "pydantic", "numpy"}
+SLOW = {
+    *TRAINING,
+    "mlflow",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "gguf",
+}
+HEAVY_AT_START = ("torch", "mlflow", "prefect", "transformers", "pandas")
+
+MODULE_LINES, FLOW_LINES, FUNCTION_LINES = 600, 200, 80
+MEDIAN_FUNCTION_LINES, P90_FUNCTION_LINES = 15, 45
+FEWEST_MODULES = 25
+
+Sources = Mapping[str, str]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def module_name(path: Path, base: Path) -> str:
+    parts = path.relative_to(base).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def read_sources() -> dict[str, str]:
+    files = [(path, ROOT / "src") for path in (ROOT / "src" / "ratchet").rglob("*.py")]
+    files += [(path, ROOT) for path in (ROOT / "flows").rglob("*.py")]
+    return {module_name(path, base): path.read_text("utf-8") for path, base in sorted(files)}
+
+
+def is_package(module: str, sources: Sources) -> bool:
+    return any(other.startswith(module + ".") for other in sources)
+
+
+def unit_of(module: str) -> str:
+    top, _, rest = module.partition(".")
+    return top if top == "flows" or not rest else rest.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import statement's target: a module of this project, or a third-party top level."""
+
+    importer: str
+    target: str
+    line: int
+    in_function: bool
+    for_types: bool
+
+    @property
+    def place(self) -> str:
+        return f"{self.importer}:{self.line}"
+
+    @property
+    def top(self) -> str:
+        return self.target.partition(".")[0]
+
+    @property
+    def is_own(self) -> bool:
+        return self.top in ("ratchet", "flows")
+
+
+def imports(sources: Sources) -> list[Import]:
+    return [found for module in sources for found in _imports_of(module, sources)]
+
+
+def _imports_of(module: str, sources: Sources) -> Iterator[Import]:
+    tree = ast.parse(sources[module])
+    in_functions = _below(tree, lambda node: isinstance(node, Function | ast.Lambda))
+    for_types = _below(
+        tree, lambda node: isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    )
+    for node in ast.walk(tree):
+        for target in _targets(node, module, sources):
+            yield Import(
+                importer=module,
+                target=target,
+                line=getattr(node, "lineno", 0),
+                in_function=node in in_functions,
+                for_types=node in for_types,
+            )
+
+
+def _below(tree: ast.AST, condition: Callable[[ast.AST], bool]) -> set[ast.AST]:
+    return {child for node in ast.walk(tree) if condition(node) for child in ast.walk(node)}
+
+
+def _targets(node: ast.AST, module: str, sources: Sources) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = _absolute(node, module, sources)
+        names = (f"{base}.{alias.name}" for alias in node.names)
+        return list(dict.fromkeys(name if name in sources else base for name in names))
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+        ("import_module", "__import__")
+    ):
+        first = node.args[0] if node.args else None
+        is_text = isinstance(first, ast.Constant) and isinstance(first.value, str)
+        return [str(first.value) if is_text else "<dynamic>"]  # type: ignore[union-attr]
+    return []
+
+
+def _absolute(node: ast.ImportFrom, module: str, sources: Sources) -> str:
+    if not node.level:
+        return node.module or ""
+    package = module if is_package(module, sources) else module.rpartition(".")[0]
+    for _ in range(node.level - 1):
+        package = package.rpartition(".")[0]
+    return f"{package}.{node.module}" if node.module else package
+
+
+def functions(source: str) -> list[Function]:
+    return [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def length(function: Function) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+# Checkers ---------------------------------------------------------------------------------------
+
+
+def forbidden_units(sources: Sources) -> list[str]:
+    found = []
+    for item in imports(sources):
+        importer, target = unit_of(item.importer), unit_of(item.target)
+        if not item.is_own or importer == target:
+            continue
+        internal = importer == "cli" and re.match(r"flows\.(.*\.)?_", item.target)
+        if target not in ALLOWED.get(importer, set()) or internal:
+            found.append(f"{item.place}: {importer} must not import {item.target}")
+    return found
+
+
+def forbidden_packages(sources: Sources) -> list[str]:
+    """Owners are who runs a package; to name its types is free."""
+    found = []
+    for item in imports(sources):
+        importer = unit_of(item.importer)
+        if item.is_own or item.for_types or item.top in sys.stdlib_module_names:
+            continue
+        foreign = importer == "flows" and item.top not in FLOWS_THIRD_PARTY
+        if foreign or importer not in OWNERS.get(item.top, {importer}):
+            found.append(f"{item.place}: {importer} must not import {item.top}")
+        elif item.target == "<dynamic>":
+            found.append(f"{item.place}: a module's name must be written out to be imported")
+    return found
+
+
+def imports_in_functions(sources: Sources) -> list[str]:
+    def allowed(item: Import) -> bool:
+        return item.top in SLOW or (unit_of(item.importer) == "cli" and item.is_own)
+
+    return [
+        f"{item.place}: import {item.target} at the top, not in a function"
+        for item in imports(sources)
+        if item.in_function and not allowed(item)
+    ]
+
+
+def import_cycles(sources: Sources) -> list[str]:
+    graph: dict[str, set[str]] = {module: set() for module in sources}
+    for item in imports(sources):
+        if item.target in graph and item.target != item.importer:
+            graph[item.importer].add(item.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" -> ".join(error.args[1])]
+    return []
+
+
+def oversized(sources: Sources) -> list[str]:
+    found = []
+    for module, source in sources.items():
+        budget = FLOW_LINES if unit_of(module) == "flows" else MODULE_LINES
+        if (lines := len(source.splitlines())) > budget:
+            found.append(f"{module}: {lines} lines, at most {budget}")
+        found += [
+            f"{module}:{function.lineno}: {function.name} has {length(function)} lines, "
+            f"at most {FUNCTION_LINES}"
+            for function in functions(source)
+            if length(function) > FUNCTION_LINES
+        ]
+    return found
+
+
+def undocumented(sources: Sources) -> list[str]:
+    found = []
+    for module, source in sources.items():
+        tree = ast.parse(source)
+        if not ast.get_docstring(tree):
+            found.append(f"{module}: no docstring")
+        for name, node in _public(tree):
+            is_init = name.endswith(".__init__")
+            if not ast.get_docstring(node) and not is_init:
+                found.append(f"{module}:{node.lineno}: {name} has no docstring")
+            if not isinstance(node, ast.ClassDef) and not _is_annotated(node, method="." in name):
+                found.append(f"{module}:{node.lineno}: {name} is not fully annotated")
+    return found
+
+
+def _public(node: ast.Module | ast.ClassDef) -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    """Public functions, classes and methods with their dotted names; `__init__` is one."""
+    for child in node.body:
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if child.name.startswith("_") and child.name != "__init__":
+            continue
+        yield child.name, child
+        if isinstance(child, ast.ClassDef):
+            yield from ((f"{child.name}.{name}", inner) for name, inner in _public(child))
+
+
+def _is_annotated(function: Function, *, method: bool) -> bool:
+    arguments = function.args
+    listed = [*arguments.posonlyargs, *arguments.args]
+    is_static = any(ast.unparse(node) == "staticmethod" for node in function.decorator_list)
+    if method and not is_static:
+        listed = listed[1:]
+    listed += [*arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]
+    return function.returns is not None and all(item.annotation for item in listed)
+
+
+def prints(sources: Sources) -> list[str]:
+    return [
+        f"{module}:{node.lineno}: print() outside cli"
+        for module, source in sources.items()
+        if unit_of(module) != "cli"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
+
+
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~})>-])/(?:home|root|Users|work|opt|mnt|private|media)/[\w.-]|\b[A-Z]:\\Users\\"
+)
+
+
+def machine_paths(texts: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name}:{number}: names a path of one machine: {match.group()}..."
+        for name, text in texts.items()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if (match := MACHINE_PATH.search(line))
+    ]
+
+
+# The project ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, str]:
+    return read_sources()
+
+
+CHECKERS = [
+    forbidden_units,
+    forbidden_packages,
+    imports_in_functions,
+    import_cycles,
+    oversized,
+    undocumented,
+    prints,
+]
+
+
+@pytest.mark.parametrize("check", CHECKERS)
+def test_the_project_keeps_the_rule(
+    check: Callable[[Sources], list[str]], sources: dict[str, str]
+) -> None:
+    assert not check(sources), "\n".join(["", *check(sources)])
+
+
+def test_the_whole_project_was_seen(sources: dict[str, str]) -> None:
+    assert len(sources) >= FEWEST_MODULES
+    assert len(imports(sources)) >= 4 * FEWEST_MODULES
+    assert {"ratchet.records", "ratchet.store", "ratchet.collect.ingest"} <= set(sources)
+
+
+def test_the_units_on_disk_are_the_known_ones(sources: dict[str, str]) -> None:
+    on_disk = {unit_of(module) for module in sources}
+    assert on_disk - UNITS == set(), "give the new unit its line in ALLOWED"
+    assert UNITS - on_disk <= NOT_YET_WRITTEN
+
+
+def test_functions_are_short_on_the_whole(sources: dict[str, str]) -> None:
+    lengths = sorted(length(item) for source in sources.values() for item in functions(source))
+    median, p90 = statistics.median(lengths), lengths[int(0.9 * len(lengths))]
+    print(f"{len(lengths)} functions, median {median} lines, p90 {p90}, longest {lengths[-1]}")
+    assert median <= MEDIAN_FUNCTION_LINES
+    assert p90 <= P90_FUNCTION_LINES
+
+
+@pytest.mark.parametrize("module", ["ratchet", "ratchet.cli"])
+def test_starting_is_quick_because_nothing_heavy_is_imported(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted(set({HEAVY_AT_START!r}) & set(sys.modules)))"
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == ""
+
+
+def tracked_texts() -> dict[str, str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout, so there is no list of tracked files")
+    paths = [ROOT / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    texts = {}
+    for path in paths:
+        content = path.read_bytes() if path.is_file() else b""
+        if b"\0" not in content:
+            texts[str(path.relative_to(ROOT))] = content.decode("utf-8", "replace")
+    return texts
+
+
+def test_no_tracked_text_names_a_path_of_one_machine() -> None:
+    texts = tracked_texts()
+    assert len(texts) >= FEWEST_MODULES
+    assert not machine_paths(texts), "\n".join(machine_paths(texts))
+
+
+# The checkers themselves ------------------------------------------------------------------------
+
+LONG_FUNCTION = "def f() -> None:\n" + "    x = 1\n" * FUNCTION_LINES
+DOC = '"""Text."""\n'
+
+PLANTED = [
+    (forbidden_units, {"ratchet.analyze.x": "from ratchet.deploy import x"}, "deploy"),
+    (forbidden_units, {"ratchet.analyze.x": "import ratchet.collect.ingest"}, "ratchet.collect"),
+    (forbidden_units, {"ratchet.improve.x": "from ratchet.analyze.failures import f"}, "analyze"),
+    (forbidden_units, {"ratchet.simulation.x": "from ratchet.stats import charts"}, "stats"),
+    (forbidden_units, {"ratchet.stats.x": "from ratchet.records import Metric"}, "records"),
+    (
+        forbidden_units,
+        {"ratchet.store": "from ratchet import settings", "ratchet.settings": ""},
+        "s",
+    ),
+    (forbidden_units, {"ratchet.store": "from ratchet import __version__"}, "import ratchet"),
+    (forbidden_units, {"ratchet.deploy.x": "from ..evaluation import judge"}, "evaluation"),
+    (forbidden_units, {"ratchet.store": "import flows.loop"}, "store must not import flows.loop"),
+    (forbidden_units, {"ratchet.store": "from ratchet.cli import main"}, "ratchet.cli"),
+    (forbidden_units, {"flows.x": "from ratchet.cli import main"}, "ratchet.cli"),
+    (forbidden_units, {"ratchet.cli": "from flows._runtime import x"}, "flows._runtime"),
+    (forbidden_units, {"ratchet.novel": "import ratchet.store"}, "novel must not import"),
+    (forbidden_units, {"ratchet.stats": "if TYPE_CHECKING:\n  import ratchet.records"}, "records"),
+    (forbidden_packages, {"ratchet.cli": "import prefect"}, "cli must not import prefect"),
+    (forbidden_packages, {"ratchet.collect.x": "from sqlalchemy.orm import f"}, "sqlalchemy"),
+    (forbidden_packages, {"ratchet.analyze.x": "def f():\n    import torch"}, "torch"),
+    (forbidden_packages, {"flows.x": "import scipy.stats"}, "flows must not import scipy"),
+    (forbidden_packages, {"ratchet.cli": "import_module('mlflow.models')"}, "mlflow"),
+    (forbidden_packages, {"ratchet.cli": "importlib.import_module(name)"}, "written out"),
+    (imports_in_functions, {"ratchet.store": "def f():\n    import json"}, "import json"),
+    (
+        imports_in_functions,
+        {"ratchet.store": "def f():\n    from ratchet import records"},
+        "import ratchet",
+    ),
+    (imports_in_functions, {"ratchet.cli": "class A:\n  def f(self):\n    import json"}, "json"),
+    (
+        import_cycles,
+        {
+            "ratchet.a": "import ratchet.b",
+            "ratchet.b": "def f():\n    from ratchet import c",
+            "ratchet.c": "from ratchet.a import x",
+        },
+        "ratchet.b",
+    ),
+    (oversized, {"ratchet.store": "\n" * (MODULE_LINES + 1)}, "601 lines, at most 600"),
+    (oversized, {"flows.x": "\n" * (FLOW_LINES + 1)}, "201 lines, at most 200"),
+    (oversized, {"ratchet.store": LONG_FUNCTION}, "f has 81 lines, at most 80"),
+    (undocumented, {"ratchet.store": "x = 1"}, "ratchet.store: no docstring"),
+    (undocumented, {"ratchet.store": DOC + "def f() -> None: ..."}, "f has no docstring"),
+    (undocumented, {"ratchet.store": DOC + "class A:\n  x = 1"}, "A has no docstring"),
+    (undocumented, {"ratchet.store": f"{DOC}def f():\n  {DOC}"}, "f is not fully annotated"),
+    (undocumented, {"ratchet.store": f"{DOC}def f(*a) -> int:\n  {DOC}"}, "not fully annotated"),
+    (
+        undocumented,
+        {"ratchet.store": f"{DOC}class A:\n  {DOC}  def f(self, x) -> int:\n    {DOC}"},
+        "A.f is not fully annotated",
+    ),
+    (prints, {"ratchet.store": "def f():\n    print('x')"}, "print() outside cli"),
+    (machine_paths, {"a.md": "see " + "/" + "home/someone/x"}, "a.md:1"),
+    (machine_paths, {"a.md": "\nsqlite:///" + "/" + "opt/data.db"}, "a.md:2"),
+    (machine_paths, {"a.md": "C:" + "\\Users\\someone"}, "C:"),
+]
+
+
+@pytest.mark.parametrize(("check", "planted", "expected"), PLANTED)
+def test_a_planted_violation_is_reported(
+    check: Callable[[Sources], list[str]], planted: dict[str, str], expected: str
+) -> None:
+    found = check(planted)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+HARMLESS = [
+    (forbidden_units, {"ratchet.collect.x": "from ratchet.collect.y import z\nimport json"}),
+    (forbidden_units, {"ratchet.cli": "import ratchet\nfrom flows.loop import loop"}),
+    (forbidden_units, {"flows.x": "from ratchet.improve.finetune import f\nimport flows.y"}),
+    (
+        forbidden_packages,
+        {"flows.x": "import prefect.task_runners", "ratchet.store": "import yaml"},
+    ),
+    (forbidden_packages, {"ratchet.store": "if TYPE_CHECKING:\n    from torch import Tensor"}),
+    (imports_in_functions, {"ratchet.models": "def f():\n    import torch.nn as nn"}),
+    (imports_in_functions, {"ratchet.cli": "def f():\n    from ratchet.models import m"}),
+    (
+        import_cycles,
+        {"ratchet": "", "ratchet.a": "import ratchet", "ratchet.b": "import ratchet.a"},
+    ),
+    (oversized, {"ratchet.store": "\n" * MODULE_LINES, "flows.x": "\n" * FLOW_LINES}),
+    (undocumented, {"ratchet.x": DOC + "def _f(): ...\nclass _A:\n  def g(self): ..."}),
+    (
+        undocumented,
+        {"ratchet.x": f"{DOC}class A:\n  {DOC}  def __init__(self, x: int) -> None: ..."},
+    ),
+    (prints, {"ratchet.cli": "print('x')", "ratchet.plots": "blueprint('x')"}),
+    (machine_paths, {"a.md": "./work/x ~/work/x https://example.org/home/x </root> $HOME/opt/x"}),
+]
+
+
+@pytest.mark.parametrize(("check", "harmless"), HARMLESS)
+def test_what_is_allowed_is_not_reported(
+    check: Callable[[Sources], list[str]], harmless: dict[str, str]
+) -> None:
+    assert check(harmless) == []
+
+
+def test_every_checker_has_a_planted_violation() -> None:
+    assert {*CHECKERS, machine_paths} == {check for check, _, _ in PLANTED}
+    assert {*CHECKERS, machine_paths} == {check for check, _ in HARMLESS}
