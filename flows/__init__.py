@@ -1,0 +1,1 @@
+"""Prefect flows: composition of the library's stages. The only importer of prefect."""

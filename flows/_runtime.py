@@ -1,0 +1,136 @@
+"""What every flow needs: the workspace, a loaded model, the clock and artifacts."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
+from prefect.states import Crashed
+
+from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
+from ratchet.plots import to_png
+from ratchet.settings import Settings, load_settings
+from ratchet.store import EventStore
+from ratchet.tracking import ModelVersion, Run, Tracker
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("ratchet.flows")
+
+EXPERIMENT = "ratchet"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The open home folder."""
+
+    settings: Settings
+    store: EventStore
+    tracker: Tracker
+
+
+@lru_cache(maxsize=1)
+def workspace() -> Workspace:
+    """Open the home folder that the environment names, once a process."""
+    settings = load_settings(os.environ, Path.cwd())
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return Workspace(
+        settings=settings,
+        store=EventStore.open(settings.store_url),
+        tracker=Tracker(
+            settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+        ),
+    )
+
+
+def now() -> datetime:
+    """Return the time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def base_folder() -> Path:
+    """Return the folder of the base model, converted first where that is needed."""
+    settings = workspace().settings
+    return prepare_base_model(settings.base_model, settings.cache)
+
+
+@lru_cache(maxsize=1)
+def load_model(reference: str) -> HuggingFaceModel:
+    """Load a registered version; the last one stays in memory."""
+    tracker = workspace().tracker
+    adapter = tracker.adapter_folder(tracker.version(reference))
+    logger.info("loading %s", reference)
+    return HuggingFaceModel.load(base_folder(), adapter)
+
+
+def register_base() -> ModelVersion:
+    """Register the base model as the first version, once."""
+    work = workspace()
+    return work.tracker.register_base(work.settings.base_model, model_digest(base_folder()))
+
+
+def publish_text(key: str, markdown: str, description: str) -> None:
+    """Keep a text as a Prefect artifact of the run."""
+    create_markdown_artifact(markdown, key=key, description=description)
+
+
+def publish_figure(run: Run, key: str, figure: Figure, description: str) -> None:
+    """Keep a plot in MLflow and as a Prefect artifact."""
+    run.figure(figure, f"plots/{key}.png")
+    picture = base64.b64encode(to_png(figure)).decode()
+    create_image_artifact(f"data:image/png;base64,{picture}", key=key, description=description)
+
+
+def run_tags(cycle_number: int, stage: str) -> dict[str, str]:
+    """Return the tags that tie an MLflow run to its cycle and to the Prefect run."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    tags = {"ratchet.stage": stage, "ratchet.cycle": str(cycle_number)}
+    return tags | ({"prefect.flow_run_id": str(flow_run.id)} if flow_run else {})
+
+
+def end_orphans(flow_name: str) -> None:
+    """Mark runs of a flow as crashed whose process was killed, and the stages they were in.
+
+    Call it under the home's lock, which says that no other run of the flow is alive.
+    """
+    context = FlowRunContext.get()
+    current = context.flow_run.id if context and context.flow_run else None
+    running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
+            flow_run_filter=FlowRunFilter(state=running),
+        )
+        orphans = [run.id for run in found if run.id != current]
+        if not orphans:
+            return
+        stages = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=running, parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=orphans)
+            )
+        )
+        for key in [*[run.id for run in stages], *orphans]:
+            client.set_flow_run_state(key, Crashed(message="its process was killed"), force=True)
+    logger.info(
+        "%d earlier runs of %s were interrupted; going on from there", len(orphans), flow_name
+    )

@@ -1,0 +1,165 @@
+"""Analyze: metrics with intervals, thresholds, a control chart and failure clusters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows._runtime import (
+    EXPERIMENT,
+    logger,
+    now,
+    publish_figure,
+    publish_text,
+    run_tags,
+    workspace,
+)
+from ratchet import plots
+from ratchet.analyze.failures import as_records, find_failure_clusters
+from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
+from ratchet.cycles import latest_cycle
+from ratchet.errors import InsufficientDataError
+from ratchet.evaluation.metrics import (
+    Outcomes,
+    Quality,
+    QualityWeights,
+    experience_metrics,
+    join_feedback,
+    quality,
+)
+from ratchet.records import Alert, Analysis, Cycle, FailureCluster, Metric, derive_id, digest
+from ratchet.report import analysis_markdown
+from ratchet.store import Window
+from ratchet.tracking import Run
+
+CHARTS = ("thumbs_down_rate", "regenerate_rate")
+
+
+class AnalyzeOptions(BaseModel):
+    """How interactions are judged.
+
+    Attributes:
+        weights: What the quality of an interaction is made of.
+        failure_quality: An interaction below this quality counts as failed.
+        latency_baseline_seconds: p99 latency that counts as normal; none leaves latency unchecked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: QualityWeights = QualityWeights()
+    failure_quality: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    latency_baseline_seconds: Annotated[float, Field(gt=0.0)] | None = None
+
+
+@task(cache_policy=NO_CACHE)
+def load(cycle: Cycle, weights: QualityWeights) -> tuple[Outcomes, Quality]:
+    """Read the cycle's interactions with their feedback and score them."""
+    store = workspace().store
+    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
+    outcomes = join_feedback(store.interactions(window), store.feedback(window))
+    return outcomes, quality(outcomes, weights)
+
+
+@task(name="find-failures", cache_policy=NO_CACHE)
+def find_failures(
+    cycle: Cycle, outcomes: Outcomes, scored: Quality, below: float
+) -> tuple[FailureCluster, ...]:
+    """Group what failed by what it is about."""
+    texts = [str(prompt) for prompt in outcomes.prompts]
+    rng = np.random.default_rng([cycle.seed, 2])
+    found = find_failure_clusters(texts, scored.value < below, rng=rng)
+    if found.reason:
+        logger.info("no failure clusters: %s", found.reason)
+    return as_records(found, texts, cycle_id=cycle.id)
+
+
+@task(name="chart-rates", cache_policy=NO_CACHE)
+def chart(outcomes: Outcomes) -> tuple[RateChart, ...]:
+    """Chart the rates over the window; a rate with too little data is left out and said so."""
+    charts = []
+    for signal in CHARTS:
+        try:
+            charts.append(rate_chart(outcomes, signal))
+        except InsufficientDataError as error:
+            logger.info("no chart: %s", error)
+    return tuple(charts)
+
+
+@task(name="record-analysis", cache_policy=NO_CACHE)
+def record(
+    cycle: Cycle,
+    metrics: tuple[Metric, ...],
+    alerts: tuple[Alert, ...],
+    clusters: tuple[FailureCluster, ...],
+) -> Analysis:
+    """Store what was found; the same findings are stored once."""
+    store = workspace().store
+    content = digest([item.canonical() for item in (*metrics, *clusters)])
+    key = derive_id("analysis", cycle.id, content)
+    stored = store.get(Analysis, key)
+    if stored is not None:
+        return stored
+    analysis = Analysis(
+        id=key,
+        cycle_id=cycle.id,
+        created_at=now(),
+        model_version=cycle.champion,
+        metrics=metrics,
+        alerts=alerts,
+        clusters=clusters,
+    )
+    store.append(analysis)
+    for alert in alerts:
+        logger.warning("%s: %s", alert.severity, alert.message)
+    return analysis
+
+
+@task(name="publish-analysis", cache_policy=NO_CACHE)
+def publish(cycle: Cycle, analysis: Analysis, charts: tuple[RateChart, ...]) -> None:
+    """Put numbers and plots into MLflow and Prefect."""
+    measured = [metric for metric in analysis.metrics if metric.value is not None]
+    with workspace().tracker.run(
+        EXPERIMENT,
+        key=f"{cycle.id}:analyze",
+        name=f"cycle {cycle.number} analyze",
+        tags=run_tags(cycle.number, "analyze"),
+    ) as run:
+        run.params({"model_version": cycle.champion, "cycle": cycle.number})
+        run.metrics({metric.name: float(metric.value or 0.0) for metric in measured})
+        run.text(analysis_markdown(analysis), "analysis.md")
+        publish_figure(run, "metrics", plots.metric_forest(measured), "Metrics with intervals")
+        _publish_charts(run, charts)
+        if analysis.clusters:
+            bars = plots.failure_bars(analysis.clusters)
+            publish_figure(run, "failures", bars, "Failures by what they are about")
+    publish_text("analysis", analysis_markdown(analysis), f"Analysis of {cycle.champion}")
+
+
+def _publish_charts(run: Run, charts: tuple[RateChart, ...]) -> None:
+    for item in charts:
+        figure = plots.control_chart(item.chart, item.starts, item.signal)
+        publish_figure(run, item.signal.replace("_", "-"), figure, f"p chart of {item.signal}")
+
+
+@flow(name="analyze", validate_parameters=True)
+def analyze(options: AnalyzeOptions | None = None) -> str:
+    """Analyze the latest cycle's interactions and return the analysis' id."""
+    options = options or AnalyzeOptions()
+    cycle = latest_cycle(workspace().store)
+    outcomes, scored = load(cycle, options.weights)
+    metrics = experience_metrics(outcomes, scored)
+    alerts = check_thresholds(
+        metrics,
+        model_version=cycle.champion,
+        cycle_id=cycle.id,
+        now=now(),
+        latency_baseline=options.latency_baseline_seconds,
+    )
+    clusters = find_failures(cycle, outcomes, scored, options.failure_quality)
+    analysis = record(cycle, metrics, alerts, clusters)
+    publish(cycle, analysis, chart(outcomes))
+    return analysis.id

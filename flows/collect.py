@@ -1,0 +1,146 @@
+"""Collect: the champion answers messages, users react, and all of it goes into the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows._runtime import load_model, logger, now, register_base, workspace
+from ratchet.collect.connectors import check_labels, read_messages, read_queues
+from ratchet.collect.ingest import ingest
+from ratchet.collect.sampling import hold_out
+from ratchet.cycles import freeze_examples, open_cycle
+from ratchet.deploy.promotion import establish_champion
+from ratchet.records import Cycle, LabelledMessage, digest
+from ratchet.simulation.messages import support_messages
+from ratchet.simulation.routing import (
+    MAX_NEW_TOKENS,
+    build_examples,
+    conversation,
+    reactions,
+    record_answers,
+    traffic_of_cycle,
+)
+from ratchet.simulation.users import ReactionRates, Visit, plan_traffic
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class CollectOptions(BaseModel):
+    """What comes in.
+
+    Attributes:
+        messages: CSV with columns `text` and `label`; without it, a grammar writes messages.
+        queues: CSV with columns `label` and `queue`: which queue a label belongs to.
+        messages_limit: Messages that come in during a cycle.
+        held_out: Messages kept for evaluation, at most a quarter of all.
+        generated_messages: How many the grammar writes.
+        users: How many people write in.
+        reactions: How they react.
+        seed: Of everything that is drawn.
+        chunk: Messages answered and stored at a time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: Path | None = None
+    queues: Path | None = None
+    messages_limit: Count = 640
+    held_out: Count = 300
+    generated_messages: Annotated[int, Field(ge=100, le=6_000)] = 4_000
+    users: Count = 120
+    reactions: ReactionRates = ReactionRates()
+    seed: Annotated[int, Field(ge=0)] = 0
+    chunk: Count = 128
+
+
+@task(cache_policy=NO_CACHE)
+def read(options: CollectOptions) -> tuple[LabelledMessage, ...]:
+    """Read or write the messages; bad rows are set aside in the store."""
+    if options.messages is None:
+        rng = np.random.default_rng([options.seed, 0])
+        return support_messages(rng, options.generated_messages)
+    queues = read_queues(options.queues) if options.queues else None
+    found = read_messages(options.messages, queues=queues, now=now())
+    workspace().store.set_aside(found.set_aside)
+    logger.info(
+        "read %d messages, dropped %d duplicates, set aside %d rows",
+        len(found.messages),
+        found.duplicates,
+        len(found.set_aside),
+    )
+    return found.messages
+
+
+@task(name="open-cycle", cache_policy=NO_CACHE)
+def begin(
+    options: CollectOptions, held_out: tuple[LabelledMessage, ...], labels: tuple[str, ...]
+) -> Cycle:
+    """Freeze the evaluation set and open the cycle, or go on with the open one."""
+    work = workspace()
+    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    examples = freeze_examples(work.store, "held-out", build_examples(held_out, labels), now())
+    return open_cycle(
+        work.store,
+        champion=champion.reference,
+        options_digest=digest([options.model_dump(mode="json"), examples.id]),
+        seed=options.seed,
+        example_set_id=examples.id,
+        now=now(),
+    )
+
+
+@task(name="answer-messages", cache_policy=NO_CACHE)
+def answer(
+    cycle: Cycle,
+    visits: tuple[Visit, ...],
+    labels: tuple[str, ...],
+    rates: ReactionRates,
+) -> int:
+    """Answer a chunk of messages, let the users react, and store both; safe to repeat."""
+    store = workspace().store
+    stored = store.stored_interactions([visit.interaction_id for visit in visits])
+    waiting = [visit for visit in visits if visit.interaction_id not in stored]
+    if waiting:
+        prompts = [conversation(labels, visit.message) for visit in waiting]
+        completions = load_model(cycle.champion).generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
+        fresh = record_answers(waiting, completions, labels=labels, model_version=cycle.champion)
+        stored |= {interaction.id: interaction for interaction in fresh}
+    events = reactions(
+        visits, stored, rates=rates, labels=labels, seed=cycle.seed, until=cycle.window_end
+    )
+    report = ingest([*stored.values(), *events], store, source="simulation", now=now())
+    return report.feedback
+
+
+@flow(name="collect", validate_parameters=True)
+def collect(options: CollectOptions | None = None) -> str:
+    """Collect one cycle's interactions and return the cycle's id."""
+    options = options or CollectOptions()
+    messages = read(options)
+    labels = check_labels(messages)
+    held_out, pool = hold_out(
+        messages, count=max(1, min(options.held_out, len(messages) // 4)), key="evaluation"
+    )
+    cycle = begin(options, held_out, labels)
+    traffic = traffic_of_cycle(
+        pool, number=cycle.number, limit=options.messages_limit, seed=cycle.seed
+    )
+    visits = plan_traffic(
+        traffic,
+        traffic_id=cycle.id,
+        users=options.users,
+        start=cycle.window_start,
+        end=cycle.window_end,
+        rng=np.random.default_rng([cycle.seed, cycle.number]),
+    )
+    for first in range(0, len(visits), options.chunk):
+        chunk = visits[first : first + options.chunk]
+        answer(cycle, chunk, labels, options.reactions)
+        logger.info("answered %d of %d messages", first + len(chunk), len(visits))
+    return cycle.id

@@ -1,0 +1,171 @@
+"""Deploy: champion and challenger on the same held-out examples, a decision, and its execution."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from flows._runtime import (
+    EXPERIMENT,
+    load_model,
+    logger,
+    now,
+    publish_figure,
+    publish_text,
+    run_tags,
+    workspace,
+)
+from ratchet import plots
+from ratchet.cycles import end_cycle, example_set, latest_cycle
+from ratchet.deploy.promotion import (
+    PairedScores,
+    Policy,
+    apply_decision,
+    decide,
+    decision_id,
+)
+from ratchet.errors import InsufficientDataError
+from ratchet.evaluation.metrics import constant_answer_rate
+from ratchet.evaluation.paired import answer_examples, compare, decoding_name
+from ratchet.records import Candidate, Cycle, Decision, Release
+from ratchet.report import decision_markdown
+from ratchet.simulation.routing import MAX_NEW_TOKENS
+
+
+class DeployOptions(BaseModel):
+    """What a challenger must show.
+
+    Attributes:
+        policy: The gate's rules.
+        end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Policy = Policy()
+    end_cycle: bool = True
+
+
+@task(name="evaluate", task_run_name="evaluate-{reference}", cache_policy=NO_CACHE)
+def evaluate(cycle: Cycle, reference: str) -> dict[str, str]:
+    """Answer the held-out examples with one version; recorded answers are not made again."""
+    work = workspace()
+    examples = example_set(work.store, cycle.example_set_id).examples
+    name, decoding = work.tracker.version(reference).digest, decoding_name(MAX_NEW_TOKENS)
+    recorded = work.store.answers(name, decoding, [example.id for example in examples])
+    if len(recorded) == len(examples):
+        return recorded
+    return answer_examples(
+        load_model(reference),
+        examples,
+        recorded,
+        lambda answers: work.store.add_answers(name, decoding, answers),
+        max_new_tokens=MAX_NEW_TOKENS,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def gate(
+    cycle: Cycle,
+    challenger: str,
+    policy: Policy,
+    champion_answers: dict[str, str],
+    challenger_answers: dict[str, str],
+) -> Decision:
+    """Decide once and store the decision; asked again, return what was decided."""
+    work = workspace()
+    old, new = work.tracker.version(cycle.champion), work.tracker.version(challenger)
+    key = decision_id(policy, old, new, cycle.id, cycle.example_set_id)
+    stored = work.store.get(Decision, key)
+    if stored is not None:
+        logger.info("this gate was decided before: %s", stored.verdict)
+        return stored
+    examples = example_set(work.store, cycle.example_set_id).examples
+    compared = compare(examples, champion_answers, challenger_answers)
+    decision = decide(
+        PairedScores(
+            champion=compared.champion,
+            challenger=compared.challenger,
+            identical_outputs=compared.identical_outputs,
+            constant_answer_rate=constant_answer_rate([example.target for example in examples]),
+        ),
+        policy,
+        champion=old,
+        challenger=new,
+        cycle_id=cycle.id,
+        example_set_id=cycle.example_set_id,
+        now=now(),
+    )
+    work.store.append(decision)
+    return decision
+
+
+@task(name="act-on-decision", cache_policy=NO_CACHE)
+def act(decision: Decision) -> Release | None:
+    """Move the aliases where the decision says so, once."""
+    work = workspace()
+    release = apply_decision(work.store, work.tracker, decision, now())
+    logger.info("%s: %s", decision.verdict, "; ".join(decision.reasons))
+    return release
+
+
+@task(name="publish-decision", cache_policy=NO_CACHE)
+def publish(
+    cycle: Cycle, decision: Decision, first: dict[str, str], second: dict[str, str]
+) -> None:
+    """Put the decision, its plot and every answer into MLflow and Prefect."""
+    work = workspace()
+    examples = example_set(work.store, cycle.example_set_id).examples
+    with work.tracker.run(
+        EXPERIMENT,
+        key=f"{cycle.id}:deploy:{decision.id}",
+        name=f"cycle {cycle.number} deploy",
+        tags=run_tags(cycle.number, "deploy") | {"ratchet.verdict": decision.verdict},
+    ) as run:
+        run.params({"champion": decision.champion, "challenger": decision.challenger})
+        run.params(decision.policy)
+        run.metrics(
+            {
+                "champion_exact_match": decision.champion_value,
+                "challenger_exact_match": decision.challenger_value,
+                "difference": decision.difference,
+                "difference_lower": decision.interval[0],
+                "difference_upper": decision.interval[1],
+                "p_value": decision.p_value,
+            }
+        )
+        run.text(decision_markdown(decision), "decision.md")
+        run.table(
+            {
+                "message": [example.prompt for example in examples],
+                "target": [example.target for example in examples],
+                "champion": [first.get(example.id) for example in examples],
+                "challenger": [second.get(example.id) for example in examples],
+            },
+            "answers.json",
+        )
+        publish_figure(run, "gate", plots.gate_figure(decision), "The gate's evidence")
+    publish_text("decision", decision_markdown(decision), f"Decision on {decision.challenger}")
+
+
+@flow(name="deploy", validate_parameters=True)
+def deploy(options: DeployOptions | None = None) -> str:
+    """Gate the latest candidate against the champion and return the decision's id."""
+    options = options or DeployOptions()
+    store = workspace().store
+    cycle = latest_cycle(store)
+    candidate = store.latest(Candidate)
+    if candidate is None or candidate.cycle_id != cycle.id:
+        raise InsufficientDataError(
+            f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first"
+        )
+    challenger = f"{candidate.model_name}/{candidate.version}"
+    first = evaluate(cycle, cycle.champion)
+    second = evaluate(cycle, challenger)
+    decision = gate(cycle, challenger, options.policy, first, second)
+    act(decision)
+    publish(cycle, decision, first, second)
+    if options.end_cycle:
+        end_cycle(store, cycle, "finished", now())
+    return decision.id

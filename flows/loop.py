@@ -1,0 +1,122 @@
+"""The loop: one cycle of collect, analyze, improve and deploy, with a report at the end.
+
+Run as a module (`python -m flows.loop OPTIONS`, JSON) it runs one cycle in this process and prints
+the report; the command `ratchet demo` does that.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import datetime
+from typing import TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
+from flows.analyze import AnalyzeOptions, analyze
+from flows.collect import CollectOptions, collect
+from flows.deploy import DeployOptions, deploy
+from flows.improve import ImproveOptions, improve
+from ratchet.cycles import end_cycle, latest_cycle, sole_loop
+from ratchet.errors import InsufficientDataError, RatchetError
+from ratchet.records import Analysis, Candidate, Decision, Record, Release, TrainingSet, derive_id
+from ratchet.report import CycleReport, render_markdown, render_text
+
+
+class LoopOptions(BaseModel):
+    """One options object per stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collect: CollectOptions = CollectOptions()
+    analyze: AnalyzeOptions = AnalyzeOptions()
+    improve: ImproveOptions = ImproveOptions()
+    deploy: DeployOptions = DeployOptions()
+
+
+R = TypeVar("R", bound=Record)
+
+
+def _stored(kind: type[R], key: str) -> R:
+    found = workspace().store.get(kind, key)
+    if found is None:
+        raise InsufficientDataError(
+            f"a report needs the {kind.__name__} {key!r}, got none in the store; run the loop again"
+        )
+    return found
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def write_report(
+    analysis_id: str, candidate_id: str, decision_id: str, started: datetime
+) -> CycleReport:
+    """Gather what the cycle left behind, and publish it."""
+    work = workspace()
+    cycle = latest_cycle(work.store)
+    candidate = _stored(Candidate, candidate_id)
+    report = CycleReport(
+        cycle=cycle,
+        counts=work.store.counts(),
+        set_aside=work.store.set_aside_reasons(),
+        analysis=_stored(Analysis, analysis_id),
+        training_set=_stored(TrainingSet, candidate.training_set_id),
+        candidate=candidate,
+        decision=_stored(Decision, decision_id),
+        release=work.store.get(Release, derive_id("release", decision_id)),
+        seconds=(now() - started).total_seconds(),
+    )
+    with work.tracker.run(
+        EXPERIMENT,
+        key=f"{cycle.id}:loop",
+        name=f"cycle {cycle.number} report",
+        tags=run_tags(cycle.number, "loop") | {"ratchet.verdict": report.decision.verdict},
+    ) as run:
+        run.text(render_markdown(report), "report.md")
+    publish_text("report", render_markdown(report), f"Cycle {cycle.number}")
+    return report
+
+
+@flow(name="loop", validate_parameters=True)
+def loop(options: LoopOptions | None = None) -> str:
+    """Run one cycle, or go on with the one that was interrupted; return the report as text."""
+    options = options or LoopOptions()
+    work = workspace()
+    with sole_loop(work.settings.home):
+        started = now()
+        end_orphans("loop")
+        collect(options.collect)
+        analysis_id = analyze(options.analyze)
+        candidate_id = _improve_or_end(options.improve)
+        decision_id = deploy(options.deploy.model_copy(update={"end_cycle": False}))
+        report = write_report(analysis_id, candidate_id, decision_id, started)
+        end_cycle(work.store, latest_cycle(work.store), "finished", now())
+    return render_text(report)
+
+
+def _improve_or_end(options: ImproveOptions) -> str:
+    """Improve; where there is too little to train on the cycle ends, so that the next collects."""
+    try:
+        return improve(options)
+    except InsufficientDataError:
+        store = workspace().store
+        end_cycle(store, latest_cycle(store), "abandoned", now())
+        raise
+
+
+def main(arguments: list[str]) -> int:
+    """Run one cycle in this process and print its report."""
+    logging.getLogger("ratchet").setLevel(logging.INFO)
+    try:
+        options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
+        sys.stdout.write("\n" + loop(options) + "\n")
+    except RatchetError as error:
+        sys.stderr.write(f"\nratchet: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""The command `ratchet`: starts flows through Prefect, imports what is slow only when needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ratchet import __version__
+from ratchet.errors import InvalidInputError, RatchetError
+from ratchet.settings import Settings, load_settings
+
+app = typer.Typer(
+    name="ratchet",
+    help="LLM quality that only turns one way.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; an error of Ratchet's own is one message and exit code 2."""
+    try:
+        app()
+    except RatchetError as error:
+        sys.stderr.write(f"ratchet: {error}\n")
+        raise SystemExit(2) from error
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"ratchet {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    messages: Annotated[
+        Path | None,
+        typer.Option(help="CSV with columns text,label; default: written by a grammar."),
+    ] = None,
+    queues: Annotated[
+        Path | None, typer.Option(help="CSV with columns label,queue, where labels are many.")
+    ] = None,
+    messages_limit: Annotated[
+        int, typer.Option(min=1, help="Messages that come in during the cycle.")
+    ] = 640,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Run one cycle of the loop with a real model; killed and started again, it goes on."""
+    from ratchet.servers import Servers
+
+    settings = _settings()
+    collect: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
+    for name, path in (("messages", messages), ("queues", queues)):
+        if path is not None:
+            collect[name] = str(path.resolve())
+    _check_input(messages, queues)
+    servers = Servers(settings=settings, say=print)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = 130
+    try:
+        print("starting Prefect ...", flush=True)
+        servers.start_prefect(port=4200, environ=os.environ)
+        print(f"watch it live: {servers.prefect_api.removesuffix('/api')}", flush=True)
+        code = servers.run(["flows.loop", json.dumps({"collect": collect})])
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", flush=True)
+    finally:
+        servers.stop()
+    if code == 0:
+        print("Both UIs show these runs after `ratchet up`:")
+        print("  Prefect  http://127.0.0.1:4200   flow runs, logs, artifacts")
+        print("  MLflow   http://127.0.0.1:5000   metrics, adapters, model versions")
+    _exit(code)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Wanted port of the Prefect UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Wanted port of the MLflow UI.")] = 5000,
+) -> None:
+    """Start Prefect, MLflow and a worker for the deployments; stop them all on Ctrl-C."""
+    from ratchet.servers import Servers
+
+    settings = _settings()
+    servers = Servers(settings=settings, say=print)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = 0
+    try:
+        print("starting Prefect and MLflow ...", flush=True)
+        servers.start(prefect_port=prefect_port, mlflow_port=mlflow_port, environ=os.environ)
+        print(f"Prefect  {servers.prefect_api.removesuffix('/api')}")
+        print(f"MLflow   {servers.mlflow}")
+        print("A worker serves the deployments. Ctrl-C stops all three.", flush=True)
+        ended = servers.watch()
+        sys.stderr.write(f"ratchet: {ended} ended by itself, see logs/{ended}.log in the home\n")
+        code = 1
+    except KeyboardInterrupt:
+        print("\nstopping ...", flush=True)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        servers.stop()
+    _exit(code)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the champion, its last decision, what was collected and the last alerts."""
+    found = _gather_status(_settings())
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    decision = found["last_decision"]
+    print(f"champion      {found['champion'] or 'none yet: run `ratchet demo`'}")
+    print(f"previous      {found['previous'] or 'none'}")
+    if decision:
+        print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
+        print(f"              {'; '.join(decision['reasons'])}")
+    if found["cycle"]:
+        print(f"cycle         {found['cycle']['number']} ({found['cycle']['state']})")
+    print(f"interactions  {found['interactions']}")
+    print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in found['feedback'].items())}")
+    print(f"set aside     {found['set_aside']}")
+    for alert in found["alerts"]:
+        print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
+
+
+@app.command()
+def rollback() -> None:
+    """Make the previous version the champion again."""
+    from ratchet.deploy.promotion import rollback as roll_back
+    from ratchet.store import EventStore
+    from ratchet.tracking import Tracker
+
+    settings = _settings()
+    if not settings.home.exists():
+        raise InvalidInputError(
+            f"a rollback needs a home folder, got none at {settings.home.name!r}; "
+            "run it where `ratchet demo` ran, or set RATCHET_HOME"
+        )
+    tracker = Tracker(
+        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+    )
+    release = roll_back(EventStore.open(settings.store_url), tracker, datetime.now(UTC))
+    print(f"champion is now {release.champion}")
+
+
+def _settings() -> Settings:
+    return load_settings(os.environ, Path.cwd())
+
+
+def _check_input(messages: Path | None, queues: Path | None) -> None:
+    """Refuse a bad file at once, before any server starts."""
+    if messages is None:
+        if queues is not None:
+            raise InvalidInputError("--queues goes with --messages, got it alone; add --messages")
+        return
+    from ratchet.collect.connectors import check_labels, read_messages, read_queues
+
+    table = read_queues(queues) if queues else None
+    found = read_messages(messages, queues=table, now=datetime.now(UTC))
+    check_labels(found.messages)
+
+
+def _gather_status(settings: Settings) -> dict[str, Any]:
+    from ratchet.records import FEEDBACK_KINDS, Alert, Analysis, Cycle, CycleEnd, Decision, Release
+    from ratchet.store import EventStore
+
+    found: dict[str, Any] = {
+        "home": str(settings.home),
+        "champion": None,
+        "previous": None,
+        "last_decision": None,
+        "cycle": None,
+        "interactions": 0,
+        "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
+        "set_aside": 0,
+        "alerts": [],
+    }
+    database = settings.store_url.removeprefix("sqlite:///")
+    if settings.store_url.startswith("sqlite") and not Path(database).exists():
+        return found
+    store = EventStore.open(settings.store_url)
+    release, decision = store.latest(Release), store.latest(Decision)
+    analysis, cycle = store.latest(Analysis), store.latest(Cycle)
+    counts = store.counts()
+    found["interactions"] = counts["interactions"]
+    found["set_aside"] = counts["set_aside"]
+    found["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
+    if release:
+        found |= {"champion": release.champion, "previous": release.previous}
+    if decision:
+        found["last_decision"] = _decision_summary(decision.canonical())
+    if cycle:
+        end = store.get(CycleEnd, cycle.id)
+        found["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    alerts: tuple[Alert, ...] = analysis.alerts if analysis else ()
+    found["alerts"] = [alert.canonical() for alert in alerts]
+    return found
+
+
+def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
+    kept = (
+        "verdict", "champion", "challenger", "reasons", "champion_value", "challenger_value",
+        "difference", "interval", "p_value", "examples",
+    )  # fmt: skip
+    return {"at": decision["created_at"]} | {name: decision[name] for name in kept}
+
+
+def _exit(code: int) -> NoReturn:
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

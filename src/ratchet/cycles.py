@@ -1,0 +1,150 @@
+"""The book-keeping of cycles: opened once, found again after an interruption, ended once.
+
+A cycle fixes what must not change under it: the champion, the window of its traffic, the seed and
+the frozen evaluation set. A stage that starts looks for the open cycle and goes on with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from ratchet.errors import BusyError, InsufficientDataError
+from ratchet.records import Cycle, CycleEnd, Example, ExampleSet, derive_id
+from ratchet.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+WINDOW = timedelta(hours=24)
+
+
+def unfinished_cycle(store: EventStore) -> Cycle | None:
+    """Return the latest cycle if it has not ended."""
+    latest = store.latest(Cycle)
+    if latest is None or store.get(CycleEnd, latest.id) is not None:
+        return None
+    return latest
+
+
+def latest_cycle(store: EventStore) -> Cycle:
+    """Return the latest cycle, ended or not.
+
+    Raises:
+        InsufficientDataError: Nothing was collected yet.
+    """
+    latest = store.latest(Cycle)
+    if latest is None:
+        raise InsufficientDataError(
+            "this stage needs collected interactions, got an empty store; "
+            "run the stage collect or `ratchet demo` first"
+        )
+    return latest
+
+
+def open_cycle(
+    store: EventStore,
+    *,
+    champion: str,
+    options_digest: str,
+    seed: int,
+    example_set_id: str,
+    now: datetime,
+) -> Cycle:
+    """Return the open cycle with these options, or open the next one.
+
+    An open cycle with other options, or whose champion was replaced, is ended as abandoned: what
+    it collected stays in the store. The new cycle's traffic falls into the last 24 hours, after
+    what is stored.
+    """
+    unfinished = unfinished_cycle(store)
+    if unfinished is not None:
+        if (unfinished.options_digest, unfinished.champion) == (options_digest, champion):
+            logger.info("going on with cycle %d", unfinished.number)
+            return unfinished
+        logger.warning(
+            "cycle %d was started with other options or another champion and is abandoned",
+            unfinished.number,
+        )
+        end_cycle(store, unfinished, "abandoned", now)
+    number = len(store.records(Cycle)) + 1
+    last = store.last_interaction_at()
+    start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
+    cycle = Cycle(
+        id=derive_id("cycle", number, now.isoformat()),
+        number=number,
+        created_at=now,
+        champion=champion,
+        options_digest=options_digest,
+        seed=seed,
+        window_start=min(start, now - timedelta(seconds=1)),
+        window_end=now,
+        example_set_id=example_set_id,
+    )
+    store.append(cycle)
+    logger.info("opened cycle %d with champion %s", cycle.number, champion)
+    return cycle
+
+
+def end_cycle(
+    store: EventStore, cycle: Cycle, outcome: Literal["finished", "abandoned"], now: datetime
+) -> None:
+    """End a cycle, once."""
+    if store.get(CycleEnd, cycle.id) is None:
+        store.append(CycleEnd(id=cycle.id, created_at=now, outcome=outcome))
+
+
+def freeze_examples(
+    store: EventStore, name: str, examples: Sequence[Example], now: datetime
+) -> ExampleSet:
+    """Store an evaluation set; the same examples are the same set."""
+    fresh = ExampleSet.freeze(name, tuple(examples), now)
+    stored = store.get(ExampleSet, fresh.id)
+    if stored is not None:
+        return stored
+    store.append(fresh)
+    return fresh
+
+
+def example_set(store: EventStore, key: str) -> ExampleSet:
+    """Return a frozen evaluation set.
+
+    Raises:
+        InsufficientDataError: There is none with this id.
+    """
+    found = store.get(ExampleSet, key)
+    if found is None:
+        raise InsufficientDataError(
+            f"an evaluation set must be frozen before it is used, got {key!r}; run collect first"
+        )
+    return found
+
+
+@contextmanager
+def sole_loop(home: Path) -> Iterator[None]:
+    """Hold the home folder's lock; the system frees it should the process be killed.
+
+    Raises:
+        BusyError: Another loop runs in this home.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "loop.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise BusyError(
+                f"one loop at a time may run in a home folder, got another (process {holder}); "
+                "wait for it, or set RATCHET_HOME to another folder"
+            ) from error
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,1 @@
+"""The stage deploy: the gate, promotion and rollback. Decides on recorded numbers."""

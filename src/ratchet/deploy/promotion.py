@@ -1,0 +1,305 @@
+"""The gate: promote, hold, reject or inconclusive, from recorded scores alone.
+
+What: champion and challenger answered the same frozen examples; each answer is right or wrong. An
+exact McNemar test on the examples where they differ decides whether the challenger is better.
+Assumptions: examples are independent of each other and of everything the challenger was trained on.
+Error rate: a challenger that is no better is promoted with probability at most `alpha / 2`, since
+the two-sided test must reject and point upwards.
+When not to use it: several looks at the same candidate (each look spends `alpha` again).
+Reference: McNemar (1947), Psychometrika 12; Newcombe (1998), Statistics in Medicine 17, method 10.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.errors import InvalidInputError, TrackingError
+from ratchet.records import Decision, Release, Verdict, derive_id, digest
+from ratchet.stats.comparisons import McNemarResult, mcnemar_exact
+from ratchet.stats.intervals import Interval, clopper_pearson, newcombe_paired
+from ratchet.store import EventStore
+from ratchet.tracking import ModelVersion, Tracker
+
+logger = logging.getLogger(__name__)
+
+_Level = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Policy(BaseModel):
+    """What a challenger must show.
+
+    Attributes:
+        primary_metric: Name of the score, right or wrong per example.
+        alpha: Level of the two-sided test.
+        margin: How much worse a challenger may be and still be held rather than rejected.
+        minimum_examples: Below this many, nothing is decided.
+        beat_constant_answer: Whether the challenger must be shown to beat always giving the most
+            common right answer; else a random guesser beats a model that answers off the menu.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    primary_metric: str = "exact_match"
+    alpha: _Level = 0.05
+    margin: _Level = 0.05
+    minimum_examples: Annotated[int, Field(ge=20)] = 100
+    beat_constant_answer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PairedScores:
+    """Recorded scores of two models on the same examples.
+
+    Attributes:
+        champion: Right or wrong by example id; None where there is no score.
+        challenger: The same examples for the challenger.
+        identical_outputs: Whether every answer was the same text.
+        constant_answer_rate: What always giving the most common right answer scores.
+    """
+
+    champion: Mapping[str, bool | None]
+    challenger: Mapping[str, bool | None]
+    identical_outputs: bool
+    constant_answer_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    examples: int
+    unscored: int
+    champion_right: int
+    challenger_right: int
+    test: McNemarResult
+    difference: Interval
+    floor: Interval
+
+    @property
+    def gain(self) -> float:
+        return (self.challenger_right - self.champion_right) / self.examples
+
+
+def decide(
+    scores: PairedScores,
+    policy: Policy,
+    *,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    cycle_id: str,
+    example_set_id: str,
+    now: datetime,
+) -> Decision:
+    """Apply the policy to recorded scores.
+
+    Raises:
+        InvalidInputError: The two models were not scored on the same examples, or on none.
+    """
+    evidence = _weigh(scores, policy)
+    verdict, reasons = _judge(scores, policy, evidence, champion, challenger)
+    return Decision(
+        id=decision_id(policy, champion, challenger, cycle_id, example_set_id),
+        cycle_id=cycle_id,
+        created_at=now,
+        champion=champion.reference,
+        challenger=challenger.reference,
+        verdict=verdict,
+        reasons=reasons,
+        primary_metric=policy.primary_metric,
+        champion_value=evidence.champion_right / evidence.examples,
+        challenger_value=evidence.challenger_right / evidence.examples,
+        difference=evidence.gain,
+        interval=(evidence.difference.lower, evidence.difference.upper),
+        p_value=evidence.test.p_value,
+        examples=evidence.examples,
+        example_set_id=example_set_id,
+        policy=policy.model_dump(mode="json"),
+        evidence={
+            "only_champion_right": float(evidence.test.only_first),
+            "only_challenger_right": float(evidence.test.only_second),
+            "unscored": float(evidence.unscored),
+            "constant_answer_rate": scores.constant_answer_rate,
+            "challenger_lower_bound": evidence.floor.lower,
+        },
+    )
+
+
+def decision_id(
+    policy: Policy,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    cycle_id: str,
+    example_set_id: str,
+) -> str:
+    """Return the id of this gate's decision: asking again finds the one that was stored."""
+    rule = digest(policy.model_dump(mode="json"))
+    return derive_id("decision", cycle_id, champion.digest, challenger.digest, example_set_id, rule)
+
+
+def _weigh(scores: PairedScores, policy: Policy) -> _Evidence:
+    if not scores.champion or scores.champion.keys() != scores.challenger.keys():
+        raise InvalidInputError(
+            "champion and challenger must be scored on the same examples, got "
+            f"{len(scores.champion)} and {len(scores.challenger)}; evaluate both on one set"
+        )
+    pairs = [(scores.champion[key], scores.challenger[key]) for key in scores.champion]
+    unscored = sum(None in pair for pair in pairs)
+    cells = Counter((bool(first), bool(second)) for first, second in pairs)
+    both, neither = cells[True, True], cells[False, False]
+    only_first, only_second = cells[True, False], cells[False, True]
+    right = both + only_second
+    return _Evidence(
+        examples=len(pairs),
+        unscored=unscored,
+        champion_right=both + only_first,
+        challenger_right=right,
+        test=mcnemar_exact(only_first, only_second),
+        difference=newcombe_paired(both, only_first, only_second, neither, level=1 - policy.alpha),
+        floor=clopper_pearson(right, len(pairs), level=1 - policy.alpha),
+    )
+
+
+def _judge(
+    scores: PairedScores,
+    policy: Policy,
+    evidence: _Evidence,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Apply the rules in order; the first that applies gives the verdict."""
+    if challenger.digest == champion.digest:
+        return "hold", ("same artefact: the challenger's digest is the champion's",)
+    if evidence.unscored:
+        missing = f"{evidence.unscored} of {evidence.examples} examples have no score"
+        return "inconclusive", (f"{missing}; missing data never passes",)
+    if evidence.examples < policy.minimum_examples:
+        few = f"{evidence.examples} examples are fewer than the {policy.minimum_examples} asked for"
+        return "inconclusive", (few,)
+    if scores.identical_outputs:
+        return "hold", ("same artefact: every answer is identical",)
+    if policy.beat_constant_answer and evidence.floor.lower <= scores.constant_answer_rate:
+        return "reject", (
+            "not shown to beat always giving the most common answer: lower bound "
+            f"{evidence.floor.lower:.1%} against {scores.constant_answer_rate:.1%}",
+        )
+    return _compare(policy, evidence)
+
+
+def _compare(policy: Policy, evidence: _Evidence) -> tuple[Verdict, tuple[str, ...]]:
+    test, interval = evidence.test, evidence.difference
+    counts = (
+        f"right where the champion is wrong on {test.only_second}, the reverse on "
+        f"{test.only_first}; exact McNemar p = {test.p_value:.2g}"
+    )
+    if test.p_value <= policy.alpha:
+        better = test.only_second > test.only_first
+        return ("promote", (f"better: {counts}",)) if better else ("reject", (f"worse: {counts}",))
+    if interval.lower > -policy.margin:
+        return "hold", (
+            f"not shown to be better ({counts}), shown to be no worse by {policy.margin:.0%}",
+        )
+    return "inconclusive", (
+        f"neither better nor shown to be no worse by {policy.margin:.0%} ({counts}); "
+        "evaluate on more examples",
+    )
+
+
+def establish_champion(
+    store: EventStore, tracker: Tracker, base: ModelVersion, now: datetime
+) -> ModelVersion:
+    """Return the registry's champion, which is the base model until there is one.
+
+    The registry's alias is the truth: should somebody have moved it by hand, the journal of
+    releases takes note.
+    """
+    champion = tracker.champion()
+    if champion is None:
+        tracker.move_champion(base.reference, None)
+        champion = base
+    latest = store.latest(Release)
+    if latest is None or latest.champion != champion.reference:
+        previous = tracker.previous()
+        action = "start" if latest is None else "moved outside Ratchet"
+        store.append(
+            Release.model_validate(
+                {
+                    "id": derive_id("release", champion.reference, now.isoformat()),
+                    "created_at": now,
+                    "action": action,
+                    "champion": champion.reference,
+                    "previous": previous.reference if previous else None,
+                }
+            )
+        )
+    return champion
+
+
+def apply_decision(
+    store: EventStore, tracker: Tracker, decision: Decision, now: datetime
+) -> Release | None:
+    """Act on a stored decision, once: move the aliases on promote, else nothing but a tag.
+
+    Returns:
+        The release, also where it was made before; None where nothing was promoted.
+    """
+    tracker.tag_version(
+        decision.challenger,
+        {"ratchet.verdict": decision.verdict, "ratchet.decision": decision.id},
+    )
+    if decision.verdict != "promote":
+        return None
+    key = derive_id("release", decision.id)
+    done = store.get(Release, key)
+    if done is not None:
+        return done
+    undone = any(
+        release.action == "rollback" and release.created_at >= decision.created_at
+        for release in store.records(Release, latest=5)
+    )
+    if undone:
+        logger.warning("%s was rolled back since; not promoting it again", decision.challenger)
+        return None
+    tracker.move_champion(decision.challenger, decision.champion)
+    release = Release(
+        id=key,
+        created_at=now,
+        action="promote",
+        champion=decision.challenger,
+        previous=decision.champion,
+        decision_id=decision.id,
+    )
+    store.append(release)
+    return release
+
+
+def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:
+    """Make the previous version the champion again.
+
+    The version rolled back keeps its tags and can be looked at; the alias `previous` is cleared,
+    so that a second call does not bring the bad version back.
+
+    Raises:
+        TrackingError: There is no previous version.
+    """
+    champion, previous = tracker.champion(), tracker.previous()
+    if champion is None or previous is None:
+        raise TrackingError(
+            "a rollback needs a version with the alias 'previous', got none; "
+            "nothing was promoted since the start or the last rollback"
+        )
+    tracker.move_champion(previous.reference, None)
+    tracker.tag_version(champion.reference, {"ratchet.rolled_back_at": now.isoformat()})
+    release = Release(
+        id=derive_id("rollback", champion.reference, now.isoformat()),
+        created_at=now,
+        action="rollback",
+        champion=previous.reference,
+        previous=None,
+    )
+    store.append(release)
+    return release

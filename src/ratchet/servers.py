@@ -1,0 +1,311 @@
+"""Prefect's server, MLflow's server and a worker as child processes over one home folder.
+
+`up` starts them, waits until they answer, registers the deployments of `prefect.yaml` and stops
+everything together, in reverse, when it is told to or when one of them dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from ratchet.errors import BusyError, RatchetError, SettingsError
+from ratchet.settings import Settings
+
+WORK_POOL = "ratchet"
+_STARTUP_SECONDS = 240.0
+_STOP_SECONDS = 15.0
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def flows_folder() -> Path:
+    """Return the folder that holds `flows` and `prefect.yaml`.
+
+    Raises:
+        SettingsError: The flows are not installed beside the package.
+    """
+    found = importlib.util.find_spec("flows")
+    places = list(found.submodule_search_locations or []) if found else []
+    for place in places:
+        folder = Path(place).resolve()
+        if (folder / "loop.py").exists():
+            return folder.parent
+    raise SettingsError(
+        "the package 'flows' of Ratchet must be importable, got none; "
+        "install from the project's folder: pip install -e ."
+    )
+
+
+def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Create the home and return the environment for processes over it: no telemetry."""
+    settings.prefect_home.mkdir(parents=True, exist_ok=True)
+    ours = {
+        "RATCHET_HOME": str(settings.home),
+        "RATCHET_CACHE": str(settings.cache),
+        "PREFECT_HOME": str(settings.prefect_home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    defaults = {
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "ratchet",
+        "PREFECT_LOGGING_LOGGERS_RATCHET_LEVEL": "INFO",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    environment = {**defaults, **environ, **ours}
+    address = settings.prefect_api_url or running_prefect(settings)
+    if address:
+        environment["PREFECT_API_URL"] = address
+    return environment
+
+
+def running_prefect(settings: Settings) -> str | None:
+    """Return the Prefect API that `ratchet up` serves for this home, if it answers."""
+    try:
+        address = str(json.loads(settings.servers_file.read_text("utf-8"))["prefect_api"])
+        return address if _answers(f"{address}/health") else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def free_port(wanted: int) -> int:
+    """Return `wanted`, or the next port that nobody listens on.
+
+    Raises:
+        BusyError: None of the 50 ports from `wanted` on is free.
+    """
+    for port in range(wanted, min(wanted + 50, 65_536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise BusyError(f"a port from {wanted} to {wanted + 49} must be free, got none; name another")
+
+
+@dataclass(slots=True)
+class Servers:
+    """The running children, and where they answer."""
+
+    settings: Settings
+    say: Callable[[str], None]
+    prefect_api: str = ""
+    mlflow: str = ""
+    _children: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
+    _environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *, prefect_port: int, mlflow_port: int, environ: Mapping[str, str]) -> None:
+        """Start the servers, register the deployments and start the worker.
+
+        Raises:
+            BusyError: This home is served already.
+            RatchetError: A server does not come up.
+        """
+        self._begin(environ)
+        self._start_prefect(self._port("Prefect", prefect_port))
+        self._start_mlflow(self._port("MLflow", mlflow_port))
+        self._wait("prefect", f"{self.prefect_api}/health")
+        self._wait("mlflow", f"{self.mlflow}/health")
+        self._deploy()
+        self._start_worker()
+        self._announce()
+
+    def start_prefect(self, *, port: int, environ: Mapping[str, str]) -> None:
+        """Start Prefect's server alone, or use the one that serves this home.
+
+        Raises:
+            RatchetError: The server does not come up.
+        """
+        self._environment = child_environment(self.settings, environ)
+        if "PREFECT_API_URL" in self._environment:
+            self.prefect_api = self._environment["PREFECT_API_URL"]
+            return
+        self._begin(environ)
+        self._start_prefect(self._port("Prefect", port))
+        self._wait("prefect", f"{self.prefect_api}/health")
+        self._announce()
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run a Python module over this home on the terminal and return its exit code."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=flows_folder(),
+            env=self._environment,
+            preexec_fn=_killed_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            return child.wait()
+        except BaseException:
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+
+    def watch(self) -> str:
+        """Wait until a child ends and return its name."""
+        while True:
+            for name, child in self._children:
+                if child.poll() is not None:
+                    return name
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop the children in reverse order, by force where they do not go."""
+        if self._children:
+            self.settings.servers_file.unlink(missing_ok=True)
+        for _, child in reversed(self._children):
+            _signal_group(child, signal.SIGTERM)
+            try:
+                child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                _signal_group(child, signal.SIGKILL)
+                child.wait()
+            _signal_group(child, signal.SIGKILL)
+        self._children.clear()
+
+    def _begin(self, environ: Mapping[str, str]) -> None:
+        already = running_prefect(self.settings)
+        if already:
+            raise BusyError(
+                f"a home folder is served once, got one that answers at {already}; "
+                "use it, or set RATCHET_HOME to another folder"
+            )
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._environment = child_environment(self.settings, environ)
+
+    def _announce(self) -> None:
+        addresses = {"prefect_api": self.prefect_api, "mlflow": self.mlflow, "pid": os.getpid()}
+        self.settings.servers_file.write_text(json.dumps(addresses), "utf-8")
+
+    @property
+    def _logs(self) -> Path:
+        return self.settings.home / "logs"
+
+    def _port(self, name: str, wanted: int) -> int:
+        port = free_port(wanted)
+        if port != wanted:
+            self.say(f"port {wanted} is taken; {name} gets {port}")
+        return port
+
+    def _start_prefect(self, port: int) -> None:
+        self.prefect_api = f"http://127.0.0.1:{port}/api"
+        self._environment["PREFECT_API_URL"] = self.prefect_api
+        arguments = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        self._spawn("prefect", arguments)
+
+    def _start_mlflow(self, port: int) -> None:
+        self.mlflow = f"http://127.0.0.1:{port}"
+        uri = self.settings.tracking_uri
+        if uri.startswith("http"):
+            self.mlflow = uri
+            return
+        (self.settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+        storage = [
+            "--backend-store-uri",
+            uri,
+            "--artifacts-destination",
+            str(self.settings.artifacts),
+        ]
+        network = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        self._spawn("mlflow", ["mlflow", "server", *storage, *network])
+
+    def _start_worker(self) -> None:
+        arguments = ["prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"]
+        self._spawn("worker", [*arguments, "--limit", "1"])
+
+    def _deploy(self) -> None:
+        folder = flows_folder()
+        file = folder / "prefect.yaml"
+        file = file if file.exists() else folder / "flows" / "prefect.yaml"
+        create = ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"]
+        self._prefect(create, folder)
+        deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+        self._prefect(deploy, folder)
+
+    def _prefect(self, arguments: Sequence[str], folder: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            tail = (done.stdout + done.stderr).strip()[-1500:]
+            raise RatchetError(f"`prefect {' '.join(arguments)}` failed:\n{tail}")
+
+    def _spawn(self, name: str, arguments: Sequence[str]) -> None:
+        with (self._logs / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=flows_folder(),
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        self._children.append((name, child))
+
+    def _wait(self, name: str, address: str) -> None:
+        child = dict(self._children).get(name)
+        deadline = time.monotonic() + _STARTUP_SECONDS
+        while not _answers(address):
+            ended = child is not None and child.poll() is not None
+            if ended or time.monotonic() > deadline:
+                tail = self._tail(name)
+                reason = "ended" if ended else f"did not answer in {_STARTUP_SECONDS:.0f} s"
+                raise RatchetError(f"{name} {reason}; the end of logs/{name}.log:\n{tail}")
+            time.sleep(0.3)
+
+    def _tail(self, name: str) -> str:
+        path = self._logs / f"{name}.log"
+        return path.read_text("utf-8", "replace")[-1500:] if path.exists() else "(no log)"
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(address, timeout=3.0).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this child should its parent be killed."""
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _killed_with_parent() -> None:
+    """Have Linux kill this child at once, so that the home's lock is free for the next."""
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,0 +1,114 @@
+"""The task of the demonstration: a support desk's router, which names the queue of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from ratchet.errors import InsufficientDataError
+from ratchet.models import Completion
+from ratchet.records import (
+    Example,
+    Feedback,
+    Interaction,
+    LabelledMessage,
+    Message,
+    derive_id,
+)
+from ratchet.simulation.users import ReactionRates, Visit, react, reaction_rng
+
+MAX_NEW_TOKENS = 12
+
+
+def conversation(labels: Sequence[str], text: str) -> tuple[Message, ...]:
+    """Return the prompt that asks for the queue of a message."""
+    system = (
+        "Route the customer's message to one queue. Answer with the queue's name only. "
+        f"Queues: {', '.join(labels)}."
+    )
+    return Message(role="system", content=system), Message(role="user", content=text)
+
+
+def build_examples(
+    messages: Sequence[LabelledMessage], labels: Sequence[str]
+) -> tuple[Example, ...]:
+    """Turn held-out messages into evaluation examples, in the same order."""
+    return tuple(
+        Example(
+            id=derive_id("example", message.text, *labels),
+            messages=conversation(labels, message.text),
+            target=message.label,
+        )
+        for message in messages
+    )
+
+
+def traffic_of_cycle(
+    messages: Sequence[LabelledMessage], *, number: int, limit: int, seed: int
+) -> tuple[LabelledMessage, ...]:
+    """Return the messages that come in during a cycle.
+
+    Cycle after cycle takes the next `limit` of one shuffled pass; after the last message it begins
+    at the first again.
+
+    Args:
+        messages: All messages that may come in, held-out ones left out.
+        number: The cycle, from 1.
+        limit: Messages a cycle.
+        seed: Of the shuffle.
+
+    Raises:
+        InsufficientDataError: There are no messages.
+    """
+    if not messages:
+        raise InsufficientDataError("traffic needs at least one message, got none; add messages")
+    order = np.random.default_rng([seed, 1]).permutation(len(messages))
+    size = min(limit, len(messages))
+    first = (number - 1) * size
+    return tuple(messages[order[(first + place) % len(messages)]] for place in range(size))
+
+
+def record_answers(
+    visits: Sequence[Visit],
+    completions: Sequence[Completion],
+    *,
+    labels: Sequence[str],
+    model_version: str,
+) -> list[Interaction]:
+    """Build the interactions of visits that were just answered."""
+    return [
+        Interaction(
+            id=visit.interaction_id,
+            session_id=visit.session_id,
+            user_id=visit.user_id,
+            created_at=visit.at,
+            model_version=model_version,
+            messages=conversation(labels, visit.message),
+            response=completion.text,
+            latency_seconds=completion.latency_seconds,
+            error=completion.error,
+        )
+        for visit, completion in zip(visits, completions, strict=True)
+    ]
+
+
+def reactions(
+    visits: Sequence[Visit],
+    interactions: Mapping[str, Interaction],
+    *,
+    rates: ReactionRates,
+    labels: Sequence[str],
+    seed: int,
+    until: datetime,
+) -> list[Feedback]:
+    """Return what the users do about the answers; what would come after `until` comes then."""
+    events: list[Feedback] = []
+    for visit in visits:
+        interaction = interactions[visit.interaction_id]
+        rng = reaction_rng(seed, visit.interaction_id)
+        events += react(visit, interaction, rates, labels, rng)
+    return [
+        event.model_copy(update={"created_at": min(event.created_at, until)}) for event in events
+    ]

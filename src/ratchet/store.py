@@ -1,0 +1,536 @@
+"""The event store: append-only, idempotent by id, SQLite by default and PostgreSQL by URL.
+
+Interactions and feedback are wide tables, read out in bulk as Arrow. Everything of low volume
+(decisions, alerts, training sets, cycles) is a journal of records. Nothing is updated or deleted.
+
+    store = EventStore.open("sqlite:///ratchet.db")
+    with store.atomic():
+        store.add_interactions([interaction])
+        store.append(decision)
+
+Times are stored as microseconds since 1970 in UTC: the same in both databases, and Arrow reads
+them without parsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ratchet.errors import ConflictError, InvalidInputError
+from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, Record, SetAside, digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R", bound=Record)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CHUNK = 500
+_BUSY_MILLISECONDS = 60_000
+
+_metadata = sa.MetaData()
+_Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table whose `position` keeps the order in which rows arrived."""
+    position = sa.Column("position", _Position, primary_key=True, autoincrement=True)
+    return sa.Table(name, _metadata, position, *columns)
+
+
+_interactions = _table(
+    "interactions",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("session_id", sa.String(200), nullable=False),
+    sa.Column("user_id", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("model_version", sa.String(200), nullable=False),
+    sa.Column("segment", sa.String(200), nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("messages", sa.JSON, nullable=False),
+    sa.Column("response", sa.Text, nullable=False),
+    sa.Column("latency_seconds", sa.Double),
+    sa.Column("error", sa.Text),
+    sa.Column("metadata", sa.JSON, nullable=False),
+)
+_feedback = _table(
+    "feedback",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("interaction_id", sa.String(200), nullable=False, index=True),
+    sa.Column("user_id", sa.String(200)),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("number", sa.Double),
+    sa.Column("text", sa.Text),
+)
+_set_aside = _table(
+    "set_aside",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("where", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("raw", sa.Text, nullable=False),
+)
+_journal = _table(
+    "journal",
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("id", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.UniqueConstraint("kind", "id"),
+)
+_answers = _table(
+    "answers",
+    sa.Column("model_digest", sa.String(64), nullable=False),
+    sa.Column("decoding", sa.String(64), nullable=False),
+    sa.Column("example_id", sa.String(200), nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.UniqueConstraint("model_digest", "decoding", "example_id"),
+)
+_migrations = sa.Table(
+    "schema_migrations",
+    _metadata,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("applied_at", sa.BigInteger, nullable=False),
+)
+
+
+def _create_events(connection: sa.Connection) -> None:
+    _metadata.create_all(connection)
+
+
+MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {"0001_create_events": _create_events}
+"""Named steps, applied in order; each is recorded in the transaction that makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a batch.
+
+    Attributes:
+        new: Events stored by this call.
+        repeated: Events that were there already with the same content.
+        conflicts: Ids that were there already with other content; the stored one stands.
+    """
+
+    new: int
+    repeated: int
+    conflicts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Interactions with `start <= created_at < end`, of one model version where it is given."""
+
+    start: datetime
+    end: datetime
+    model_version: str | None = None
+
+
+class EventStore:
+    """See the module's text. Safe to use from several threads and processes."""
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
+
+    @classmethod
+    def open(
+        cls, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> EventStore:
+        """Connect to `url`, creating the database file and its tables where they are missing.
+
+        Raises:
+            InvalidInputError: The URL is not one of SQLite or PostgreSQL.
+        """
+        try:
+            parsed = sa.make_url(url)
+        except sa.exc.ArgumentError as error:
+            raise _bad_url(url) from error
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise _bad_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed)
+        if engine.dialect.name == "sqlite":
+            _configure_sqlite(engine)
+        store = cls(engine, clock)
+        store._migrate()
+        return store
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def atomic(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it is stored or none. Nested calls join the outer one."""
+        outer = self._open.get()
+        if outer is not None:
+            yield outer
+            return
+        with self._engine.connect() as connection:
+            connection.execution_options(ratchet_begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                token = self._open.set(connection)
+                try:
+                    yield connection
+                finally:
+                    self._open.reset(token)
+
+    # Events -----------------------------------------------------------------------------------
+
+    def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
+        """Store interactions; one that is there already changes nothing."""
+        now = _microseconds(self._clock())
+        return self._add(_interactions, [_interaction_row(item, now) for item in interactions])
+
+    def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
+        """Store feedback, also for interactions that have not arrived yet."""
+        now = _microseconds(self._clock())
+        return self._add(_feedback, [_feedback_row(item, now) for item in feedback])
+
+    def set_aside(self, rows: Sequence[SetAside]) -> None:
+        """Keep bad rows with their reasons."""
+        values = [
+            row.model_dump(exclude={"position"})
+            | {"where": row.position, "created_at": _microseconds(row.created_at)}
+            for row in rows
+        ]
+        with self.atomic() as connection:
+            for chunk in _chunks(values):
+                connection.execute(self._insert(_set_aside), chunk)
+
+    def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
+        """Return those of the interactions with these ids that are stored, by id."""
+        found: dict[str, Interaction] = {}
+        with self._reading() as connection:
+            for chunk in _chunks(ids):
+                query = sa.select(_interactions).where(_interactions.c.id.in_(chunk))
+                for row in connection.execute(query).mappings():
+                    found[row["id"]] = _interaction(row)
+        return found
+
+    def interactions(self, window: Window) -> pa.Table:
+        """Return a window's interactions in order of time.
+
+        Columns: id, session_id, user_id, created_at (timestamp, us, UTC), model_version, segment,
+        prompt, response, latency_seconds, error.
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("id", pa.string()),
+                ("session_id", pa.string()),
+                ("user_id", pa.string()),
+                ("created_at", pa.timestamp("us", "UTC")),
+                ("model_version", pa.string()),
+                ("segment", pa.string()),
+                ("prompt", pa.string()),
+                ("response", pa.string()),
+                ("latency_seconds", pa.float64()),
+                ("error", pa.string()),
+            ]
+        )
+        columns = [_interactions.c[name] for name in schema.names]
+        query = (
+            sa.select(*columns)
+            .where(_within(window))
+            .order_by(_interactions.c.created_at, _interactions.c.position)
+        )
+        return self._table(query, schema)
+
+    def feedback(self, window: Window) -> pa.Table:
+        """Return the feedback on a window's interactions, whenever it came.
+
+        Columns: id, interaction_id, kind, created_at (timestamp, us, UTC), number (thumbs 1 up and
+        0 down, stars, booleans 1 and 0, seconds), text (comment, correction).
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("id", pa.string()),
+                ("interaction_id", pa.string()),
+                ("kind", pa.string()),
+                ("created_at", pa.timestamp("us", "UTC")),
+                ("number", pa.float64()),
+                ("text", pa.string()),
+            ]
+        )
+        query = (
+            sa.select(*[_feedback.c[name] for name in schema.names])
+            .join(_interactions, _interactions.c.id == _feedback.c.interaction_id)
+            .where(_within(window))
+            .order_by(_feedback.c.created_at, _feedback.c.position)
+        )
+        return self._table(query, schema)
+
+    def counts(self) -> dict[str, int]:
+        """Count interactions, set-aside rows and feedback by kind."""
+        kinds = sa.select(_feedback.c.kind, sa.func.count()).group_by(_feedback.c.kind)
+        with self._reading() as connection:
+            by_kind = _pairs(connection, kinds)
+            totals = {
+                name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+                for name, table in (("interactions", _interactions), ("set_aside", _set_aside))
+            }
+        return totals | {kind: by_kind.get(kind, 0) for kind in FEEDBACK_KINDS}
+
+    def set_aside_reasons(self) -> dict[str, int]:
+        """Count set-aside rows by reason, most frequent first."""
+        count = sa.func.count()
+        query = sa.select(_set_aside.c.reason, count).group_by(_set_aside.c.reason)
+        with self._reading() as connection:
+            return _pairs(connection, query.order_by(count.desc(), _set_aside.c.reason))
+
+    def last_interaction_at(self) -> datetime | None:
+        """Return the time of the latest interaction."""
+        with self._reading() as connection:
+            latest = connection.execute(
+                sa.select(sa.func.max(_interactions.c.created_at))
+            ).scalar_one()
+        return None if latest is None else _moment(latest)
+
+    # Journal ----------------------------------------------------------------------------------
+
+    def append(self, record: Record) -> bool:
+        """Write a record to the journal; False where the same one is there already.
+
+        Raises:
+            ConflictError: A record of this kind and id with other content is there.
+        """
+        body = record.canonical()
+        kind, key = _kind(type(record)), str(body["id"])
+        moment = datetime.fromisoformat(body["created_at"])
+        row = {"kind": kind, "id": key, "body": body, "created_at": _microseconds(moment)}
+        with self.atomic() as connection:
+            stored = connection.execute(
+                sa.select(_journal.c.body).where(_journal.c.kind == kind, _journal.c.id == key)
+            ).scalar_one_or_none()
+            if stored is None:
+                connection.execute(sa.insert(_journal), row)
+                return True
+        if stored != body:
+            raise ConflictError(
+                f"a record never changes once stored, got another {kind} with id {key!r}; "
+                "give the new one its own id"
+            )
+        return False
+
+    def get(self, kind: type[R], key: str) -> R | None:
+        """Return the record of this kind and id, or None."""
+        query = sa.select(_journal.c.body).where(
+            _journal.c.kind == _kind(kind), _journal.c.id == key
+        )
+        with self._reading() as connection:
+            body = connection.execute(query).scalar_one_or_none()
+        return None if body is None else kind.model_validate(body)
+
+    def records(self, kind: type[R], *, latest: int | None = None) -> tuple[R, ...]:
+        """Return records of one kind in the order they were written, or only the latest ones."""
+        query = sa.select(_journal.c.body).where(_journal.c.kind == _kind(kind))
+        query = query.order_by(_journal.c.position.desc())
+        if latest is not None:
+            query = query.limit(latest)
+        with self._reading() as connection:
+            bodies = connection.execute(query).scalars().all()
+        return tuple(kind.model_validate(body) for body in reversed(bodies))
+
+    def latest(self, kind: type[R]) -> R | None:
+        """Return the record of this kind written last, or None."""
+        return next(iter(self.records(kind, latest=1)), None)
+
+    # Recorded answers -------------------------------------------------------------------------
+
+    def answers(self, model_digest: str, decoding: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the recorded answers of a model to examples, by example id."""
+        found: dict[str, str] = {}
+        with self._reading() as connection:
+            for chunk in _chunks(ids):
+                query = sa.select(_answers.c.example_id, _answers.c.answer).where(
+                    _answers.c.model_digest == model_digest,
+                    _answers.c.decoding == decoding,
+                    _answers.c.example_id.in_(chunk),
+                )
+                found |= _pairs(connection, query)
+        return found
+
+    def add_answers(self, model_digest: str, decoding: str, answers: Mapping[str, str]) -> None:
+        """Record answers; an answer that is there already stands."""
+        rows = [
+            {"model_digest": model_digest, "decoding": decoding, "example_id": key, "answer": text}
+            for key, text in answers.items()
+        ]
+        with self.atomic() as connection:
+            for chunk in _chunks(rows):
+                connection.execute(self._insert(_answers), chunk)
+
+    # Internals --------------------------------------------------------------------------------
+
+    def _add(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> Added:
+        new, repeated, conflicts = 0, 0, []
+        with self.atomic() as connection:
+            for chunk in _chunks(rows):
+                query = sa.select(table.c.id, table.c.digest)
+                ids = [row["id"] for row in chunk]
+                stored = _pairs(connection, query.where(table.c.id.in_(ids)))
+                fresh: list[dict[str, Any]] = []
+                for row in chunk:
+                    if row["id"] not in stored:
+                        stored[row["id"]] = row["digest"]
+                        fresh.append(row)
+                    elif stored[row["id"]] == row["digest"]:
+                        repeated += 1
+                    else:
+                        conflicts.append(row["id"])
+                if fresh:
+                    connection.execute(self._insert(table), fresh)
+                new += len(fresh)
+        return Added(new=new, repeated=repeated, conflicts=tuple(conflicts))
+
+    def _insert(self, table: sa.Table) -> sa.Insert:
+        """An insert that leaves what is there, should another process have been faster."""
+        if self._engine.dialect.name == "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        outer = self._open.get()
+        if outer is not None:
+            yield outer
+            return
+        with self._engine.connect() as connection:
+            yield connection
+
+    def _table(self, query: sa.Select[Any], schema: pa.Schema) -> pa.Table:
+        import pyarrow as pa
+
+        with self._reading() as connection:
+            rows = connection.execute(query).fetchall()
+        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+        arrays = [
+            pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _migrate(self) -> None:
+        with self.atomic() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(7246483)"))
+            _migrations.create(connection, checkfirst=True)
+            applied = set(connection.execute(sa.select(_migrations.c.name)).scalars())
+            for name, apply in MIGRATIONS.items():
+                if name not in applied:
+                    apply(connection)
+                    row = {"name": name, "applied_at": _microseconds(self._clock())}
+                    connection.execute(sa.insert(_migrations), row)
+
+
+def _bad_url(url: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"the store must be a sqlite or postgresql URL, got {url!r}; "
+        "for example sqlite:///ratchet.db or postgresql+psycopg://user@host/ratchet"
+    )
+
+
+def _configure_sqlite(engine: sa.Engine) -> None:
+    """Write-ahead log, patience when busy, and transactions that lock when they begin to write."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("ratchet_begin", "BEGIN"))
+
+
+def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[Any, Any]:
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _kind(record: type[Record]) -> str:
+    return record.__name__
+
+
+def _within(window: Window) -> sa.ColumnElement[bool]:
+    created_at = _interactions.c.created_at
+    inside = sa.and_(
+        created_at >= _microseconds(window.start), created_at < _microseconds(window.end)
+    )
+    if window.model_version is None:
+        return inside
+    return sa.and_(inside, _interactions.c.model_version == window.model_version)
+
+
+def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:
+    body = interaction.canonical()
+    return body | {
+        "digest": digest(body)[:16],
+        "prompt": interaction.prompt,
+        "created_at": _microseconds(interaction.created_at),
+        "received_at": now,
+    }
+
+
+def _interaction(row: sa.RowMapping) -> Interaction:
+    values = {name: row[name] for name in Interaction.model_fields}
+    return Interaction.model_validate(values | {"created_at": _moment(row["created_at"])})
+
+
+def _feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
+    number, text = _split_value(feedback)
+    return {
+        "id": feedback.id,
+        "digest": digest(feedback.canonical())[:16],
+        "interaction_id": feedback.interaction_id,
+        "user_id": feedback.user_id,
+        "created_at": _microseconds(feedback.created_at),
+        "received_at": now,
+        "kind": feedback.kind,
+        "number": number,
+        "text": text,
+    }
+
+
+def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
+    if feedback.kind in ("comment", "correction"):
+        return None, str(feedback.value)
+    if feedback.kind == "thumbs":
+        return float(feedback.value == "up"), None
+    return float(feedback.value), None

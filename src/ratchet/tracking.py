@@ -1,0 +1,299 @@
+"""MLflow: runs, datasets and the model registry. The only importer of mlflow.
+
+A run is found again by its key, so that a stage that was interrupted goes on in the same run.
+The registry's alias `champion` names the version in use, `previous` the one before it and
+`challenger` the latest candidate; promotion and rollback move aliases and copy nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet.errors import TrackingError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+_KEY = "ratchet.key"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version in the registry.
+
+    Attributes:
+        reference: Name and version, e.g. `support-router/3`; stored with every interaction.
+        adapter: Folder of the adapter as recorded, None for the base model alone.
+        digest: Digest of the artefact.
+    """
+
+    reference: str
+    version: str
+    adapter: Path | None
+    digest: str
+    run_id: str | None
+
+
+class Run:
+    """An MLflow run that is open for writing."""
+
+    def __init__(self, client: Any, run_id: str, experiment_id: str) -> None:
+        self._client = client
+        self.run_id, self.experiment_id = run_id, experiment_id
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters; a parameter that is there already stands (MLflow refuses changes)."""
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self.run_id).data.params
+        fresh = [Param(key, str(value)[:6000]) for key, value in values.items() if key not in known]
+        if fresh:
+            self._client.log_batch(self.run_id, params=fresh)
+
+    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Log metrics at one step."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(key, float(value), now, step) for key, value in values.items()]
+        self._client.log_batch(self.run_id, metrics=batch)
+
+    def series(self, name: str, values: Sequence[float]) -> None:
+        """Log a metric once a step, from step 1 on."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(name, float(value), now, step) for step, value in enumerate(values, 1)]
+        for start in range(0, len(batch), 1000):
+            self._client.log_batch(self.run_id, metrics=batch[start : start + 1000])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+
+    def text(self, text: str, name: str) -> None:
+        """Store a text as an artifact."""
+        self._client.log_text(self.run_id, text, name)
+
+    def table(self, columns: Mapping[str, Sequence[object]], name: str) -> None:
+        """Store columns as a JSON table that the MLflow UI shows as one."""
+        data = {key: list(values) for key, values in columns.items()}
+        rows = [list(row) for row in zip(*data.values(), strict=True)]
+        self._client.log_dict(self.run_id, {"columns": list(data), "data": rows}, name)
+        self._client.set_tag(
+            self.run_id, "mlflow.loggedArtifacts", f'[{{"path": "{name}", "type": "table"}}]'
+        )
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Store a plot as an artifact."""
+        self._client.log_figure(self.run_id, figure, name)
+
+    def folder(self, folder: Path, name: str) -> str:
+        """Store a folder as an artifact and return its address."""
+        self._client.log_artifacts(self.run_id, str(folder), name)
+        uri: str = self._client.get_run(self.run_id).info.artifact_uri
+        return f"{uri}/{name}"
+
+    def dataset(self, rows: Any, *, name: str, digest: str, source: str, context: str) -> None:
+        """Log a table (pandas) as the dataset that the run used.
+
+        Args:
+            rows: The table.
+            name: What people call it.
+            digest: Content digest; MLflow keeps its first 36 characters.
+            source: Where the rows lie.
+            context: What they were used for, e.g. `training`.
+        """
+        import mlflow.data
+        from mlflow.entities import DatasetInput, InputTag
+
+        with warnings.catch_warnings(action="ignore"):
+            dataset = mlflow.data.from_pandas(rows, source=source, name=name, digest=digest[:36])
+        tag = InputTag("mlflow.data.context", context)
+        entity = dataset._to_mlflow_entity()
+        self._client.log_inputs(self.run_id, datasets=[DatasetInput(entity, [tag])])
+
+
+class Tracker:
+    """An MLflow tracking store and one registered model in it."""
+
+    def __init__(self, uri: str, *, artifacts: Path, model_name: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+        from mlflow import MlflowClient
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(uri)
+        self.model_name = model_name
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._local = uri.startswith("sqlite:///")
+        self._artifacts = artifacts
+
+    # Runs -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def run(
+        self, experiment: str, *, key: str, name: str, tags: Mapping[str, str]
+    ) -> Iterator[Run]:
+        """Open the run with this key, or begin it; it ends FINISHED, or FAILED on an error."""
+        experiment_id = self._experiment(experiment)
+        found = self._client.search_runs(
+            [experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'", max_results=1
+        )
+        if found:
+            run_id = found[0].info.run_id
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            begun = self._client.create_run(
+                experiment_id,
+                run_name=name,
+                tags={**tags, _KEY: key, "mlflow.source.name": "ratchet"},
+            )
+            run_id = begun.info.run_id
+        status = "FAILED"
+        try:
+            yield Run(self._client, run_id, experiment_id)
+            status = "FINISHED"
+        finally:
+            self._client.set_terminated(run_id, status=status)
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        place = (self._artifacts / name).as_uri() if self._local else None
+        return str(self._client.create_experiment(name, artifact_location=place))
+
+    # Registry ---------------------------------------------------------------------------------
+
+    def champion(self) -> ModelVersion | None:
+        """Return the version that the alias `champion` names, or None."""
+        return self._by_alias(CHAMPION)
+
+    def previous(self) -> ModelVersion | None:
+        """Return the version that the alias `previous` names, or None."""
+        return self._by_alias(PREVIOUS)
+
+    def version(self, reference: str) -> ModelVersion:
+        """Return the version named `model/number`.
+
+        Raises:
+            TrackingError: There is no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        number = reference.removeprefix(f"{self.model_name}/")
+        try:
+            return self._describe(self._client.get_model_version(self.model_name, number))
+        except MlflowException as error:
+            raise TrackingError(
+                f"a model version must be one of {self.model_name!r} in the registry, "
+                f"got {reference!r}; `ratchet status` shows the champion"
+            ) from error
+
+    def register_base(self, name: str, digest: str) -> ModelVersion:
+        """Register the base model by its name, without copying its weights, once."""
+        return self._register(digest, source=f"ratchet-base:/{name}", run_id=None, kind="base")
+
+    def register_adapter(self, run_id: str, source: str, digest: str) -> ModelVersion:
+        """Register an adapter that lies in a run's artifacts and alias it `challenger`.
+
+        An adapter whose digest is registered already keeps its version.
+        """
+        version = self._register(digest, source=source, run_id=run_id, kind="adapter")
+        self._client.set_registered_model_alias(self.model_name, CHALLENGER, version.version)
+        return version
+
+    def move_champion(self, champion: str, previous: str | None) -> None:
+        """Point the aliases `champion` and `previous`; doing it twice is harmless."""
+        self._alias(CHAMPION, champion)
+        if previous is None:
+            self._drop_alias(PREVIOUS)
+        else:
+            self._alias(PREVIOUS, previous)
+
+    def tag_version(self, reference: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a version, such as the gate's verdict."""
+        number = self.version(reference).version
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self.model_name, number, key, value)
+
+    def adapter_folder(self, version: ModelVersion) -> Path | None:
+        """Return a local folder with the version's adapter, fetched where it lies elsewhere."""
+        if version.adapter is None:
+            return None
+        if version.adapter.exists():
+            return version.adapter
+        import mlflow
+
+        uri = f"models:/{self.model_name}/{version.version}"
+        return Path(mlflow.artifacts.download_artifacts(uri))
+
+    def _alias(self, alias: str, reference: str) -> None:
+        number = self.version(reference).version
+        self._client.set_registered_model_alias(self.model_name, alias, number)
+
+    def _drop_alias(self, alias: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.delete_registered_model_alias(self.model_name, alias)
+        except MlflowException as error:
+            logger.debug("alias %s was not set: %s", alias, error)
+
+    def _by_alias(self, alias: str) -> ModelVersion | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_model_version_by_alias(self.model_name, alias)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise TrackingError(f"MLflow does not answer: {error}; is the server up?") from error
+        return self._describe(found)
+
+    def _register(self, digest: str, *, source: str, run_id: str | None, kind: str) -> ModelVersion:
+        self._ensure_model()
+        known = self._client.search_model_versions(f"name = '{self.model_name}'")
+        for version in known:
+            if version.tags.get("ratchet.digest") == digest:
+                return self._describe(version)
+        tags = {"ratchet.digest": digest, "ratchet.kind": kind}
+        return self._describe(
+            self._client.create_model_version(self.model_name, source, run_id=run_id, tags=tags)
+        )
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_registered_model(self.model_name)
+        except MlflowException:
+            self._client.create_registered_model(self.model_name)
+
+    def _describe(self, version: Any) -> ModelVersion:
+        adapter = None
+        if version.tags.get("ratchet.kind") == "adapter":
+            adapter = Path(version.source.removeprefix("file://"))
+        return ModelVersion(
+            reference=f"{self.model_name}/{version.version}",
+            version=str(version.version),
+            adapter=adapter,
+            digest=version.tags.get("ratchet.digest", ""),
+            run_id=version.run_id or None,
+        )
