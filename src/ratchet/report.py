@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.records import (
     EXPLICIT_KINDS,
-    FEEDBACK_KINDS,
+    IMPLICIT_KINDS,
+    Alert,
     Analysis,
     Candidate,
     Cycle,
@@ -17,6 +19,8 @@ from ratchet.records import (
     TrainingSet,
 )
 
+_WIDTH = 88
+_INDENT = " " * 9
 _BAR = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
@@ -30,6 +34,9 @@ _KIND_NAMES = {
     "task_completed": "task outcomes",
     "session_end": "session ends",
 }
+_SHARES = ("constant_answer_rate", "challenger_lower_bound")
+# As entities, these can neither end a cell nor start markup, whatever stands before them.
+_MARKUP = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>|`\\*_[]~#"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class CycleReport:
 
 
 def render_text(report: CycleReport) -> str:
-    """Write the report for a terminal, at most 100 columns wide."""
+    """Write the report for a terminal, at most 88 columns wide."""
     sections = (
         _header(report),
         _collected(report),
@@ -57,7 +64,7 @@ def render_text(report: CycleReport) -> str:
         _decided(report),
         _next_steps(report),
     )
-    return "\n".join(line for section in sections for line in [*section, ""])
+    return "\n".join(line.rstrip() for section in sections for line in [*section, ""])
 
 
 def render_markdown(report: CycleReport) -> str:
@@ -93,7 +100,7 @@ def analysis_markdown(analysis: Analysis) -> str:
     ]
     return "\n".join(
         [
-            f"# Analysis of {analysis.model_version}",
+            f"# Analysis of {_cell(analysis.model_version)}",
             "",
             "| metric | value | 95 % interval | observations |",
             "|---|---|---|---|",
@@ -112,17 +119,20 @@ def analysis_markdown(analysis: Analysis) -> str:
 
 def decision_markdown(decision: Decision) -> str:
     """Write a decision with its evidence as Markdown."""
-    evidence = [f"| {_plain(key)} | {value:g} |" for key, value in decision.evidence.items()]
+    evidence = [
+        f"| {_plain(key)} | {format(value, '.1%' if key in _SHARES else 'g')} |"
+        for key, value in decision.evidence.items()
+    ]
     return "\n".join(
         [
-            f"# {decision.verdict.capitalize()}: {decision.challenger}",
+            f"# {decision.verdict.capitalize()}: {_cell(decision.challenger)}",
             "",
-            *[f"- {reason}" for reason in decision.reasons],
+            *[f"- {_cell(reason)}" for reason in decision.reasons],
             "",
             "| | |",
             "|---|---|",
-            f"| champion {decision.champion} | {decision.champion_value:.1%} |",
-            f"| challenger {decision.challenger} | {decision.challenger_value:.1%} |",
+            f"| champion {_cell(decision.champion)} | {decision.champion_value:.1%} |",
+            f"| challenger {_cell(decision.challenger)} | {decision.challenger_value:.1%} |",
             f"| difference | {_difference(decision)} |",
             f"| exact McNemar p | {decision.p_value:.3g} |",
             f"| examples | {decision.examples} |",
@@ -141,27 +151,19 @@ def bar(share: float, width: int = _BAR) -> str:
 def _header(report: CycleReport) -> list[str]:
     cycle = report.cycle
     title = f"Ratchet · cycle {cycle.number} · champion at the start {cycle.champion}"
-    return ["─" * 78, f"{title} · {report.seconds / 60:.1f} minutes", "─" * 78]
+    lines = _wrapped(f"{title} · {report.seconds / 60:.1f} minutes", indent="")
+    return ["─" * _WIDTH, *lines, "─" * _WIDTH]
 
 
 def _collected(report: CycleReport) -> list[str]:
     counts = report.counts
-    explicit = [f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in EXPLICIT_KINDS]
-    implicit = [
-        f"{counts[kind]} {_KIND_NAMES[kind]}"
-        for kind in FEEDBACK_KINDS
-        if kind not in EXPLICIT_KINDS
-    ]
-    lines = [
-        f"COLLECT  {counts['interactions']} interactions in the store",
-        f"         {', '.join(explicit)}",
-        f"         {', '.join(implicit)}",
-    ]
+    lines = [f"COLLECT  {counts['interactions']} interactions in the store"]
+    for kinds in (EXPLICIT_KINDS, IMPLICIT_KINDS):
+        lines += _wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in kinds))
     if counts["set_aside"]:
-        lines.append(f"         {counts['set_aside']} rows set aside:")
-        lines += [
-            f"           {count} × {why}"[:98] for why, count in list(report.set_aside.items())[:5]
-        ]
+        lines.append(f"{_INDENT}{counts['set_aside']} rows set aside:")
+        for why, count in list(report.set_aside.items())[:5]:
+            lines += _wrapped(f"{count:>5} × ", why)
     return lines
 
 
@@ -174,53 +176,70 @@ def _analyzed(analysis: Analysis) -> list[str]:
         "completion_rate",
         "implicit_quality",
     )
-    lines = [f"ANALYZE  {analysis.model_version} as its users saw it"]
+    lines = [f"ANALYZE  {_clipped(analysis.model_version, 50)} as its users saw it"]
     for name in shown:
         metric = metrics.get(name)
         if metric is not None and metric.value is not None:
             lines.append(
-                f"         {_plain(name):<17} {_value(metric):>7}  {bar(metric.value, 20)} "
-                f"{_interval(metric)}, n = {metric.observations}"
+                f"{_INDENT}{_plain(name):<17} {_value(metric):>6}  {bar(metric.value, 20)} "
+                f"{_interval(metric):<14}  n = {metric.observations}"
             )
-    lines += [f"         ! {alert.severity}: {alert.message}"[:110] for alert in analysis.alerts]
+    for alert in analysis.alerts:
+        lines += _alert_lines(alert)
     if analysis.clusters:
-        lines.append("         what failed, by what it is about:")
-        lines += [f"           {c.size:>4} × {c.name}" for c in analysis.clusters[:8]]
+        lines.append(f"{_INDENT}what failed, by what it is about:")
+        lines += [
+            f"{_INDENT}{cluster.size:>5} × {_clipped(cluster.name, 50):<50} "
+            f"{cluster.failure_rate:>4.0%} failed"
+            for cluster in analysis.clusters[:8]
+        ]
     return lines
+
+
+def _alert_lines(alert: Alert) -> list[str]:
+    return [
+        *_wrapped("! ", f"{alert.severity}: {_plain(alert.message)}"),
+        *_wrapped("  → ", alert.action),
+    ]
 
 
 def _improved(report: CycleReport) -> list[str]:
     training, candidate = report.training_set, report.candidate
-    losses = candidate.losses
-    steps = " → ".join(str(count) for _, count in training.funnel)
-    lines = [
-        f"IMPROVE  {training.size} training examples ({steps})",
-        f"         LoRA: {len(losses)} steps in {candidate.training_seconds / 60:.1f} minutes, "
-        f"candidate {candidate.model_name}/{candidate.version}",
+    losses, funnel = candidate.losses, training.funnel
+    lines = [f"IMPROVE  {training.size} training examples from what users showed to be good"]
+    most = max((count for _, count in funnel), default=0)
+    lines += [
+        f"{_INDENT}{_clipped(step, 26):<26} {count:>6}  {bar(count / (most or 1), 20)}"
+        for step, count in funnel
     ]
+    made = f"{candidate.model_name}/{candidate.version}"
+    minutes = f"{candidate.training_seconds / 60:.1f} minutes"
+    lines += _wrapped(f"LoRA: {len(losses)} steps in {minutes}, candidate {made}")
     if losses:
-        lines.append(f"         loss {losses[0]:.2f} {_sparkline(losses)} {losses[-1]:.2f}")
+        lines.append(f"{_INDENT}loss {losses[0]:.2f} {_sparkline(losses)} {losses[-1]:.2f}")
     return lines
 
 
 def _decided(report: CycleReport) -> list[str]:
     decision = report.decision
-    width = max(len(decision.champion), len(decision.challenger))
+    width = min(30, max(len(decision.champion), len(decision.challenger)))
     lines = [
         f"DEPLOY   {_MARKS[decision.verdict]} {decision.verdict.upper()}: "
-        f"{decision.primary_metric.replace('_', ' ')} on {decision.examples} held-out messages",
-        f"         champion   {decision.champion:<{width}} {decision.champion_value:>6.1%} "
-        f"{bar(decision.champion_value, 30)}",
-        f"         challenger {decision.challenger:<{width}} {decision.challenger_value:>6.1%} "
-        f"{bar(decision.challenger_value, 30)}",
-        f"         difference {_difference(decision)}",
-        *[f"         {reason}" for reason in decision.reasons],
+        f"{_clipped(_plain(decision.primary_metric), 30)} on {decision.examples} held-out messages"
     ]
-    if report.release is not None:
+    for role, name, value in (
+        ("champion", decision.champion, decision.champion_value),
+        ("challenger", decision.challenger, decision.challenger_value),
+    ):
         lines.append(
-            f"         champion is now {report.release.champion}, "
-            f"previous {report.release.previous or 'none'}"
+            f"{_INDENT}{role:<10} {_clipped(name, width):<{width}} {value:>6.1%}  {bar(value, 29)}"
         )
+    lines.append(f"{_INDENT}difference {_difference(decision)}")
+    for reason in decision.reasons:
+        lines += _wrapped(reason)
+    if report.release is not None:
+        previous = report.release.previous or "none"
+        lines += _wrapped(f"champion is now {report.release.champion}, previous {previous}")
     return lines
 
 
@@ -244,7 +263,7 @@ def _difference(decision: Decision) -> str:
 
 def _value(metric: Metric) -> str:
     if metric.value is None:
-        return f"– ({metric.reason})"
+        return f"– ({_cell(metric.reason or 'not measured')})"
     return f"{metric.value:.1%}" if metric.unit == "share" else f"{metric.value:.2f}"
 
 
@@ -260,9 +279,30 @@ def _plain(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _one_line(text: str) -> str:
+    """Return the text on one line, without what would steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _clipped(text: str, width: int) -> str:
+    line = _one_line(text)
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _wrapped(first: str, text: str = "", *, indent: str = _INDENT) -> list[str]:
+    """Break a text over lines, the later ones below the end of `first` where `text` follows it."""
+    hang = " " * len(first) if text else ""
+    return textwrap.wrap(
+        _one_line(text or first),
+        _WIDTH,
+        initial_indent=indent + (first if text else ""),
+        subsequent_indent=indent + hang,
+    )
+
+
 def _cell(text: str) -> str:
-    """Make user text safe inside a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    """Make user text safe in Markdown, inside a table too."""
+    return _one_line(text).translate(_MARKUP)
 
 
 def _sparkline(values: Sequence[float], width: int = 40) -> str:

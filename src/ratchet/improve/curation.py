@@ -1,7 +1,7 @@
 """Training sets from what users showed to be good: corrections and well-rated answers.
 
 A correction is trained on as the user gave it. An answer is trained on where somebody rated it
-well and its quality is high. Nothing that the gate tests on gets in.
+well and its quality is high. Nothing blank and nothing that the gate tests on gets in.
 """
 
 from __future__ import annotations
@@ -126,12 +126,13 @@ def _good(outcomes: Outcomes, quality: Quality, minimum: float) -> Iterable[Sele
     rated = (quality.value >= minimum) & (quality.explicit >= minimum)
     for position in range(len(outcomes.interaction_ids)):
         correction = outcomes.corrections[position]
-        if correction is None and not rated[position]:
+        target = str(outcomes.responses[position] if correction is None else correction).strip()
+        if not target or (correction is None and not rated[position]):
             continue
         yield Selected(
             interaction_id=str(outcomes.interaction_ids[position]),
             prompt=str(outcomes.prompts[position]),
-            target=str(outcomes.responses[position] if correction is None else correction).strip(),
+            target=target,
             source="rated" if correction is None else "correction",
             position=position,
         )

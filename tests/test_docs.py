@@ -1,0 +1,141 @@
+"""Documentation is true: README's blocks run, and every deployment in prefect.yaml loads."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from prefect.flows import Flow
+from prefect.utilities.schema_tools import validate
+
+from ratchet.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
+DEPLOYMENT_KEYS = {
+    "name", "description", "entrypoint", "tags", "work_pool", "concurrency_limit", "parameters",
+    "schedules",
+}  # fmt: skip
+SCHEDULE_KEYS = {"cron", "timezone", "slug", "active"}
+WORK_POOL_KEYS = {"name", "work_queue_name", "job_variables"}
+TOP_KEYS = {"name", "prefect-version", "definitions", "deployments"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+
+
+def commands() -> list[str]:
+    lines = [
+        line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()
+    ]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_readme_shows_at_least_the_two_commands() -> None:
+    assert {"make demo", "make test"} <= set(commands())
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
+def test_every_make_command_of_the_readme_names_a_target(command: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "ratchet " in c and "make" not in c])
+def test_every_ratchet_command_of_the_readme_parses(command: str) -> None:
+    words = shlex.split(command)
+    words = words[next(i for i, word in enumerate(words) if word.endswith("ratchet")) + 1 :]
+    group: Any = typer.main.get_command(app)
+    with group.make_context("ratchet", list(words), resilient_parsing=False) as context:
+        rest = (
+            [*context.protected_args, *context.args] if hasattr(context, "protected_args") else []
+        )
+        name, subcommand, arguments = group.resolve_command(context, rest or words)
+        subcommand.make_context(name, list(arguments), parent=context)
+
+
+def test_every_other_command_of_the_readme_is_one_that_is_known() -> None:
+    known = ("make ", ".venv/bin/ratchet ")
+    assert [c for c in commands() if not c.startswith(known)] == []
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_every_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert len(links) >= 3
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_has_a_python_block() -> None:
+    assert blocks("python")
+
+
+def test_prefect_yaml_has_only_keys_that_prefect_reads() -> None:
+    assert set(PREFECT) == TOP_KEYS
+    assert [d["name"] for d in PREFECT["deployments"]] == [
+        "loop", "collect", "analyze", "improve", "deploy"
+    ]  # fmt: skip
+    for deployment in PREFECT["deployments"]:
+        assert set(deployment) == DEPLOYMENT_KEYS, deployment["name"]
+        assert set(deployment["work_pool"]) <= WORK_POOL_KEYS
+        assert deployment["schedules"]
+        for schedule in deployment["schedules"]:
+            assert set(schedule) == SCHEDULE_KEYS
+
+
+@pytest.mark.parametrize("deployment", PREFECT["deployments"], ids=lambda item: str(item["name"]))
+def test_every_deployment_loads_and_its_parameters_fit(deployment: dict[str, Any]) -> None:
+    path, name = deployment["entrypoint"].split(":")
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    flow = getattr(module, name)
+    assert isinstance(flow, Flow)
+    assert flow.name == deployment["name"]
+    schema = flow.parameters.model_dump()
+    assert validate(deployment["parameters"], schema, raise_on_error=True) == []
+    flow.validate_parameters(deployment["parameters"])
+
+
+def test_published_methods_name_functions_that_exist() -> None:
+    methods = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    names = set(re.findall(r"`(ratchet\.[a-z_.]+)\.([A-Za-z_]+)`", methods)) | {
+        (f"ratchet.{module}", name)
+        for module, name in re.findall(
+            r"`((?:stats|evaluation|analyze|deploy|improve)\.[a-z_]+)\.([A-Za-z_]+)", methods
+        )
+    }
+    for module, name in names:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+    assert names, "docs/methods.md names no functions"
+
+
+def test_options_survive_json() -> None:
+    from flows.loop import LoopOptions
+
+    options = LoopOptions()
+    assert LoopOptions.model_validate(json.loads(options.model_dump_json())) == options
