@@ -55,6 +55,9 @@ class AnalyzeOptions(BaseModel):
     latency_baseline_seconds: Annotated[float, Field(gt=0.0)] | None = None
 
 
+DEFAULTS = AnalyzeOptions()
+
+
 @task(cache_policy=NO_CACHE)
 def load(cycle: Cycle, weights: QualityWeights) -> tuple[Outcomes, Quality]:
     """Read the cycle's interactions with their feedback and score them."""
@@ -146,9 +149,8 @@ def _publish_charts(run: Run, charts: tuple[RateChart, ...]) -> None:
 
 
 @flow(name="analyze", validate_parameters=True)
-def analyze(options: AnalyzeOptions | None = None) -> str:
+def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
     """Analyze the latest cycle's interactions and return the analysis' id."""
-    options = options or AnalyzeOptions()
     cycle = latest_cycle(workspace().store)
     outcomes, scored = load(cycle, options.weights)
     metrics = experience_metrics(outcomes, scored)

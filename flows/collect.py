@@ -14,7 +14,7 @@ from flows._runtime import load_model, logger, now, register_base, workspace
 from ratchet.collect.connectors import check_labels, read_messages, read_queues
 from ratchet.collect.ingest import ingest
 from ratchet.collect.sampling import hold_out
-from ratchet.cycles import freeze_examples, open_cycle
+from ratchet.cycles import freeze_examples, open_cycle, sole_loop
 from ratchet.deploy.promotion import establish_champion
 from ratchet.records import Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
@@ -57,6 +57,9 @@ class CollectOptions(BaseModel):
     reactions: ReactionRates = ReactionRates()
     seed: Annotated[int, Field(ge=0)] = 0
     chunk: Count = 128
+
+
+DEFAULTS = CollectOptions()
 
 
 @task(cache_policy=NO_CACHE)
@@ -119,9 +122,13 @@ def answer(
 
 
 @flow(name="collect", validate_parameters=True)
-def collect(options: CollectOptions | None = None) -> str:
+def collect(options: CollectOptions = DEFAULTS) -> str:
     """Collect one cycle's interactions and return the cycle's id."""
-    options = options or CollectOptions()
+    with sole_loop(workspace().settings.home):
+        return _collect(options)
+
+
+def _collect(options: CollectOptions) -> str:
     messages = read(options)
     labels = check_labels(messages)
     held_out, pool = hold_out(

@@ -17,7 +17,7 @@ from flows._runtime import (
     workspace,
 )
 from ratchet import plots
-from ratchet.cycles import end_cycle, example_set, latest_cycle
+from ratchet.cycles import end_cycle, example_set, latest_cycle, sole_loop
 from ratchet.deploy.promotion import (
     PairedScores,
     Policy,
@@ -45,6 +45,9 @@ class DeployOptions(BaseModel):
 
     policy: Policy = Policy()
     end_cycle: bool = True
+
+
+DEFAULTS = DeployOptions()
 
 
 @task(name="evaluate", task_run_name="evaluate-{reference}", cache_policy=NO_CACHE)
@@ -150,9 +153,13 @@ def publish(
 
 
 @flow(name="deploy", validate_parameters=True)
-def deploy(options: DeployOptions | None = None) -> str:
+def deploy(options: DeployOptions = DEFAULTS) -> str:
     """Gate the latest candidate against the champion and return the decision's id."""
-    options = options or DeployOptions()
+    with sole_loop(workspace().settings.home):
+        return _deploy(options)
+
+
+def _deploy(options: DeployOptions) -> str:
     store = workspace().store
     cycle = latest_cycle(store)
     candidate = store.latest(Candidate)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows._runtime import EXPERIMENT, base_folder, now, publish_figure, run_tags, workspace
 from ratchet import plots
-from ratchet.cycles import latest_cycle
+from ratchet.cycles import latest_cycle, sole_loop
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import (
     CurationConfig,
@@ -36,6 +36,9 @@ class ImproveOptions(BaseModel):
     weights: QualityWeights = QualityWeights()
     curation: CurationConfig = CurationConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+
+
+DEFAULTS = ImproveOptions()
 
 
 @task(cache_policy=NO_CACHE)
@@ -140,9 +143,13 @@ def register(
 
 
 @flow(name="improve", validate_parameters=True)
-def improve(options: ImproveOptions | None = None) -> str:
+def improve(options: ImproveOptions = DEFAULTS) -> str:
     """Train a challenger on the latest cycle's feedback and return the candidate's id."""
-    options = options or ImproveOptions()
+    with sole_loop(workspace().settings.home):
+        return _improve(options)
+
+
+def _improve(options: ImproveOptions) -> str:
     work = workspace()
     cycle = latest_cycle(work.store)
     training_set = curate(cycle, options)

@@ -37,6 +37,9 @@ class LoopOptions(BaseModel):
     deploy: DeployOptions = DeployOptions()
 
 
+DEFAULTS = LoopOptions()
+
+
 R = TypeVar("R", bound=Record)
 
 
@@ -80,9 +83,8 @@ def write_report(
 
 
 @flow(name="loop", validate_parameters=True)
-def loop(options: LoopOptions | None = None) -> str:
+def loop(options: LoopOptions = DEFAULTS) -> str:
     """Run one cycle, or go on with the one that was interrupted; return the report as text."""
-    options = options or LoopOptions()
     work = workspace()
     with sole_loop(work.settings.home):
         started = now()

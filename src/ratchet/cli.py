@@ -67,7 +67,7 @@ def demo(
             collect[name] = str(path.resolve())
     _check_input(messages, queues)
     servers = Servers(settings=settings, say=print)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _interrupt_on_signals()
     code = 130
     try:
         print("starting Prefect ...", flush=True)
@@ -95,7 +95,7 @@ def up(
 
     settings = _settings()
     servers = Servers(settings=settings, say=print)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _interrupt_on_signals()
     code = 0
     try:
         print("starting Prefect and MLflow ...", flush=True)
@@ -156,6 +156,12 @@ def rollback() -> None:
     )
     release = roll_back(EventStore.open(settings.store_url), tracker, datetime.now(UTC))
     print(f"champion is now {release.champion}")
+
+
+def _interrupt_on_signals() -> None:
+    """Stop in order on SIGTERM as on Ctrl-C, also where a shell started us in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def _settings() -> Settings:

@@ -22,6 +22,7 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=24)
+_held: set[Path] = set()
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -129,9 +130,14 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
 def sole_loop(home: Path) -> Iterator[None]:
     """Hold the home folder's lock; the system frees it should the process be killed.
 
+    A process that holds it may take it again: the loop and the stages within it do.
+
     Raises:
-        BusyError: Another loop runs in this home.
+        BusyError: Another process works on this home.
     """
+    if home in _held:
+        yield
+        return
     home.mkdir(parents=True, exist_ok=True)
     with (home / "loop.lock").open("a+") as file:
         try:
@@ -147,4 +153,8 @@ def sole_loop(home: Path) -> Iterator[None]:
         file.truncate()
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        _held.add(home)
+        try:
+            yield
+        finally:
+            _held.discard(home)

@@ -197,8 +197,9 @@ def _analyzed(analysis: Analysis) -> list[str]:
 
 
 def _alert_lines(alert: Alert) -> list[str]:
+    message = alert.message.replace(alert.signal, _plain(alert.signal))
     return [
-        *_wrapped("! ", f"{alert.severity}: {_plain(alert.message)}"),
+        *_wrapped("! ", f"{alert.severity}: {message}"),
         *_wrapped("  → ", alert.action),
     ]
 

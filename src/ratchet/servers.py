@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -79,11 +80,8 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 
 def running_prefect(settings: Settings) -> str | None:
     """Return the Prefect API that `ratchet up` serves for this home, if it answers."""
-    try:
-        address = str(json.loads(settings.servers_file.read_text("utf-8"))["prefect_api"])
-        return address if _answers(f"{address}/health") else None
-    except (OSError, ValueError, KeyError):
-        return None
+    address = str(_read_servers(settings).get("prefect_api", ""))
+    return address if address and _answers(f"{address}/health") else None
 
 
 def free_port(wanted: int) -> int:
@@ -172,11 +170,10 @@ class Servers:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """Stop the children in reverse order, by force where they do not go."""
-        if self._children:
-            self.settings.servers_file.unlink(missing_ok=True)
+        """Stop the children, the last one first, by force where they do not go."""
         for _, child in reversed(self._children):
             _signal_group(child, signal.SIGTERM)
+        for _, child in reversed(self._children):
             try:
                 child.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -184,6 +181,8 @@ class Servers:
                 child.wait()
             _signal_group(child, signal.SIGKILL)
         self._children.clear()
+        if _read_servers(self.settings).get("pid") == os.getpid():
+            self.settings.servers_file.unlink(missing_ok=True)
 
     def _begin(self, environ: Mapping[str, str]) -> None:
         already = running_prefect(self.settings)
@@ -285,6 +284,14 @@ class Servers:
     def _tail(self, name: str) -> str:
         path = self._logs / f"{name}.log"
         return path.read_text("utf-8", "replace")[-1500:] if path.exists() else "(no log)"
+
+
+def _read_servers(settings: Settings) -> dict[str, Any]:
+    try:
+        found = json.loads(settings.servers_file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _answers(address: str) -> bool:

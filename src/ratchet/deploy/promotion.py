@@ -245,7 +245,8 @@ def apply_decision(
     """Act on a stored decision, once: move the aliases on promote, else nothing but a tag.
 
     Returns:
-        The release, also where it was made before; None where nothing was promoted.
+        The release, also where it was made before; None where nothing was promoted, as when the
+        challenger was rolled back or the champion replaced since the decision.
     """
     tracker.tag_version(
         decision.challenger,
@@ -257,12 +258,9 @@ def apply_decision(
     done = store.get(Release, key)
     if done is not None:
         return done
-    undone = any(
-        release.action == "rollback" and release.created_at >= decision.created_at
-        for release in store.records(Release, latest=5)
-    )
-    if undone:
-        logger.warning("%s was rolled back since; not promoting it again", decision.challenger)
+    obstacle = _obstacle(store, tracker, decision)
+    if obstacle is not None:
+        logger.warning("%s is not promoted: %s", decision.challenger, obstacle)
         return None
     tracker.move_champion(decision.challenger, decision.champion)
     release = Release(
@@ -275,6 +273,17 @@ def apply_decision(
     )
     store.append(release)
     return release
+
+
+def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | None:
+    """Say what happened since the decision that takes away its ground, if anything did."""
+    for release in store.records(Release):
+        if release.action == "rollback" and release.created_at >= decision.created_at:
+            return "there was a rollback since the decision"
+    champion = tracker.champion()
+    if champion is None or champion.reference in (decision.champion, decision.challenger):
+        return None
+    return f"it was compared with {decision.champion}, but the champion is {champion.reference}"
 
 
 def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:

@@ -38,7 +38,7 @@ class FinetuneConfig(BaseModel):
         alpha: LoRA scale; the update is multiplied by alpha / rank.
         learning_rate: Peak of a linear schedule.
         batch_size: Examples a step.
-        maximum_tokens: Longer examples are cut at the end.
+        maximum_tokens: Longer examples are left out, since a cut would take their answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +103,7 @@ def finetune(
         home: The home folder; the adapter goes to `adapters/<key>` in it.
 
     Raises:
-        InvalidInputError: There are no rows.
+        InvalidInputError: There are no rows, or none that is short enough.
         ModelError: Base or adapter hold no safetensors.
     """
     if not rows:
@@ -114,6 +114,8 @@ def finetune(
         logger.info("adapter %s is trained already", key[:16])
         return FinetuneResult.model_validate_json((folder / _RESULT_FILE).read_text("utf-8"))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for interrupted in folder.parent.glob("training-*"):
+        shutil.rmtree(interrupted, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix="training-", dir=folder.parent))
     try:
         losses, seconds, tokens, device = _train(rows, config, base, start_from, work)
@@ -143,13 +145,14 @@ def _train(
     """Train and write the adapter into `work`; return losses, seconds, tokens and device."""
     trainer = _build_trainer(rows, config, base, start_from, work)
     device = _describe_device(trainer.model)
-    logger.info("training on %d examples, %s", len(rows), device)
+    logger.info("training on %d examples, %s", len(trainer.train_dataset), device)
     started = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - started
-    trainer.model.save_pretrained(str(work))
+    # "auto" would ask the model hub about an embedding that is not trained here
+    trainer.model.save_pretrained(str(work), save_embedding_layers=False)
     shutil.rmtree(work / "trainer", ignore_errors=True)
-    _drop_machine_path(work)
+    _drop_machine_paths(work)
     history = trainer.state.log_history
     losses = [float(entry["loss"]) for entry in history if "loss" in entry]
     tokens = max((int(entry.get("num_tokens", 0)) for entry in history), default=0)
@@ -170,8 +173,10 @@ def _build_trainer(
     from trl import SFTTrainer
 
     disable_progress_bar()
+    require_safetensors(base, "model*.safetensors")
     model, tokenizer = load_pretrained(base)
     tokenizer.padding_side = "right"
+    examples = _short_enough(rows, tokenizer, config.maximum_tokens)
     lora = None
     if start_from is None:
         lora = LoraConfig(
@@ -184,17 +189,10 @@ def _build_trainer(
     else:
         require_safetensors(start_from, "adapter_model.safetensors")
         model = PeftModel.from_pretrained(model, str(start_from), is_trainable=True)
-    examples = [
-        {
-            "prompt": [message.canonical() for message in row.messages],
-            "completion": [{"role": "assistant", "content": row.target}],
-        }
-        for row in rows
-    ]
     with warnings.catch_warnings(action="ignore"):
         trainer = SFTTrainer(
             model=model,
-            args=_arguments(config, work, len(rows)),
+            args=_arguments(config, work, len(examples)),
             train_dataset=Dataset.from_list(examples),
             processing_class=tokenizer,
             peft_config=lora,
@@ -202,6 +200,34 @@ def _build_trainer(
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _short_enough(
+    rows: Sequence[TrainingRow], tokenizer: Any, most: int
+) -> list[dict[str, list[dict[str, Any]]]]:
+    """Return the rows as conversations, without those of more than `most` tokens."""
+    examples = [
+        {
+            "prompt": [message.canonical() for message in row.messages],
+            "completion": [{"role": "assistant", "content": row.target}],
+        }
+        for row in rows
+    ]
+    texts = [
+        tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
+        for example in examples
+    ]
+    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    kept = [example for example, ids in zip(examples, tokens, strict=True) if len(ids) <= most]
+    if not kept:
+        raise InvalidInputError(
+            f"fine-tuning needs an example of at most maximum_tokens = {most} tokens, got "
+            f"{len(rows)} that are longer; raise maximum_tokens"
+        )
+    if len(kept) < len(rows):
+        left_out = len(rows) - len(kept)
+        logger.warning("left out %d of %d examples over %d tokens", left_out, len(rows), most)
+    return kept
 
 
 def _arguments(config: FinetuneConfig, work: Path, rows: int) -> Any:
@@ -263,8 +289,9 @@ def _describe_device(model: Any) -> str:
     return f"{parameter.device.type}, {precision}, {trainable / 1e6:.1f} M trainable parameters"
 
 
-def _drop_machine_path(folder: Path) -> None:
-    """Take the machine's path of the base model out of an adapter's configuration."""
+def _drop_machine_paths(folder: Path) -> None:
+    """Take the machine's path of the base model out of an adapter's folder."""
+    (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
     config["base_model_name_or_path"] = Path(config["base_model_name_or_path"] or "").name

@@ -1,0 +1,234 @@
+"""The whole product as a user runs it: `ratchet up`, then the loop started over Prefect's API.
+
+Prefect, MLflow, the worker and the model (SmolLM2-135M) are the real ones; sizes are small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RATCHET = [sys.executable, "-m", "ratchet.cli"]
+DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy"}
+SMALL: dict[str, Any] = {
+    "collect": {
+        "messages_limit": 160,
+        "held_out": 120,
+        "generated_messages": 800,
+        "chunk": 80,
+        "reactions": {"correction_wrong": 0.9},
+    },
+    "improve": {"curation": {"maximum_examples": 128}},
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """A served home folder."""
+
+    environment: dict[str, str]
+    prefect: str
+    mlflow: str
+    process: subprocess.Popen[str]
+    printed: str
+
+    def ratchet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*RATCHET, *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.ratchet("status", "--json").stdout)
+
+    def start(self, deployment: str, options: dict[str, Any]) -> str:
+        found = httpx.get(f"{self.prefect}/deployments/name/{deployment}/{deployment}").json()
+        body = {"parameters": {"options": options}, "state": {"type": "SCHEDULED"}}
+        made = httpx.post(f"{self.prefect}/deployments/{found['id']}/create_flow_run", json=body)
+        assert made.status_code in (200, 201), made.text
+        return str(made.json()["id"])
+
+    def wait(self, flow_run: str, seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            run = httpx.get(f"{self.prefect}/flow_runs/{flow_run}").json()
+            if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return run
+            time.sleep(1)
+        raise AssertionError(f"flow run {flow_run} did not end in {seconds} s")
+
+    def artifacts(self) -> dict[str, dict[str, Any]]:
+        found = httpx.post(f"{self.prefect}/artifacts/latest/filter", json={}).json()
+        return {item["key"]: item for item in found if item["key"]}
+
+    def champion(self) -> str:
+        found = httpx.get(
+            f"{self.mlflow}/api/2.0/mlflow/registered-models/alias",
+            params={"name": "support-router", "alias": "champion"},
+        )
+        return str(found.json()["model_version"]["version"])
+
+    def mlflow_runs(self) -> list[dict[str, Any]]:
+        experiment = httpx.get(
+            f"{self.mlflow}/api/2.0/mlflow/experiments/get-by-name",
+            params={"experiment_name": "ratchet"},
+        ).json()["experiment"]["experiment_id"]
+        body = {"experiment_ids": [experiment], "max_results": 100}
+        found = httpx.post(f"{self.mlflow}/api/2.0/mlflow/runs/search", json=body).json()
+        return list(found.get("runs", []))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "RATCHET_")) or name == "RATCHET_CACHE"
+    }
+    environment["RATCHET_HOME"] = str(tmp_path_factory.mktemp("home") / "ratchet")
+    with _TakenPort() as taken:
+        process = subprocess.Popen(
+            [*RATCHET, "up", "--prefect-port", str(taken), "--mlflow-port", str(taken + 1)],
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        printed = _read_until(process, "Ctrl-C stops all three")
+    addresses = json.loads((Path(environment["RATCHET_HOME"]) / "servers.json").read_text())
+    yield Home(environment, addresses["prefect_api"], addresses["mlflow"], process, printed)
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+class _TakenPort:
+    """A port that somebody else listens on, so that `ratchet up` has to take the next."""
+
+    def __enter__(self) -> int:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen()
+        return int(self._socket.getsockname()[1])
+
+    def __exit__(self, *_error: object) -> None:
+        self._socket.close()
+
+
+def _read_until(process: subprocess.Popen[str], text: str) -> str:
+    printed = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed += line
+        if text in line:
+            return printed
+    raise AssertionError(f"`ratchet up` ended before it printed {text!r}:\n{printed}")
+
+
+def test_up_prints_both_addresses_and_says_which_port_was_taken(home: Home) -> None:
+    assert home.prefect.removesuffix("/api") in home.printed
+    assert home.mlflow in home.printed
+    assert "is taken; Prefect gets" in home.printed
+    assert httpx.get(home.prefect.removesuffix("/api")).status_code == 200
+    assert httpx.get(home.mlflow).status_code == 200
+
+
+def test_every_deployment_is_served_with_its_schedule_tags_and_typed_parameters(
+    home: Home,
+) -> None:
+    found = httpx.post(f"{home.prefect}/deployments/filter", json={}).json()
+    assert {item["name"] for item in found} == DEPLOYMENTS
+    for item in found:
+        assert item["work_pool_name"] == "ratchet"
+        assert {"ratchet", item["name"]} <= set(item["tags"])
+        assert len(item["schedules"]) == 1
+        assert item["enforce_parameter_schema"]
+        assert "options" in item["parameter_openapi_schema"]["properties"]
+        assert item["parameter_openapi_schema"]["definitions"]
+
+
+def test_a_second_up_on_the_same_home_is_refused(home: Home) -> None:
+    refused = home.ratchet("up")
+    assert refused.returncode == 2
+    assert "a home folder is served once" in refused.stdout + refused.stderr
+
+
+def test_parameters_that_do_not_fit_the_schema_are_refused_by_the_api(home: Home) -> None:
+    found = httpx.get(f"{home.prefect}/deployments/name/loop/loop").json()
+    body = {"parameters": {"options": {"collect": {"messages_limit": "many"}}}}
+    answer = httpx.post(f"{home.prefect}/deployments/{found['id']}/create_flow_run", json=body)
+    assert answer.status_code in (409, 422)
+    assert "messages_limit" in answer.text or "valid" in answer.text
+
+
+@pytest.mark.timeout(900)
+def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_mlflow(
+    home: Home,
+) -> None:
+    run = home.wait(home.start("loop", SMALL), 600)
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    status = home.status()
+    decision = status["last_decision"]
+    assert decision["champion_value"] <= 0.05  # the untrained model is right on almost none
+    assert decision["verdict"] == "promote", decision
+    assert status["champion"] == "support-router/2"
+    assert status["previous"] == "support-router/1"
+    assert status["interactions"] == 160
+    assert status["cycle"] == {"number": 1, "state": "finished"}
+    assert home.champion() == "2"
+    tags = [{t["key"]: t["value"] for t in r["data"]["tags"]} for r in home.mlflow_runs()]
+    assert {tag["ratchet.stage"] for tag in tags} == {"analyze", "improve", "deploy", "loop"}
+    assert {"report", "analysis", "decision", "gate", "loss"} <= set(home.artifacts())
+    trained = next(r for r in home.mlflow_runs() if "improve" in r["info"]["run_name"])
+    assert {"loss", "training_seconds"} <= {m["key"] for m in trained["data"]["metrics"]}
+    assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"
+
+
+@pytest.mark.timeout(900)
+def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
+    home: Home,
+) -> None:
+    shuffled = SMALL | {"improve": {"curation": {"maximum_examples": 96, "shuffle_targets": True}}}
+    run = home.wait(home.start("loop", shuffled), 600)
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    status = home.status()
+    assert status["last_decision"]["champion"] == "support-router/2"
+    assert status["last_decision"]["verdict"] == "reject", status["last_decision"]
+    assert status["champion"] == "support-router/2"
+    assert status["interactions"] == 320
+
+
+def test_rollback_brings_the_previous_version_back_once(home: Home) -> None:
+    assert "support-router/1" in home.ratchet("rollback").stdout
+    assert home.champion() == "1"
+    assert home.status()["champion"] == "support-router/1"
+    again = home.ratchet("rollback")
+    assert again.returncode == 2
+    assert "nothing was promoted" in again.stderr
+
+
+def test_ctrl_c_stops_all_three_and_frees_the_ports(home: Home) -> None:
+    home.process.send_signal(signal.SIGINT)
+    assert home.process.wait(60) == 130 or home.process.returncode == 0
+    for address in (home.prefect, home.mlflow):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address)
+    assert not (Path(home.environment["RATCHET_HOME"]) / "servers.json").exists()
