@@ -144,8 +144,9 @@ def publish(cycle: Cycle, analysis: Analysis, charts: tuple[RateChart, ...]) -> 
 
 def _publish_charts(run: Run, charts: tuple[RateChart, ...]) -> None:
     for item in charts:
-        figure = plots.control_chart(item.chart, item.starts, item.signal)
-        publish_figure(run, item.signal.replace("_", "-"), figure, f"p chart of {item.signal}")
+        title = item.signal.replace("_", " ")
+        figure = plots.control_chart(item.chart, item.starts, title)
+        publish_figure(run, title.replace(" ", "-"), figure, f"p chart of {title}")
 
 
 @flow(name="analyze", validate_parameters=True)

@@ -1,0 +1,85 @@
+"""Whole loops at full size on the real model; slow, about ten minutes on two cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet.records import Decision, Release
+from ratchet.servers import Servers
+from ratchet.settings import load_settings
+from ratchet.store import EventStore
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "RATCHET_")) or name == "RATCHET_CACHE"
+    }
+    return kept | {"RATCHET_HOME": str(home)}
+
+
+def _loop(home: Path, options: dict[str, Any]) -> None:
+    """Run one loop in a process of its own, against a Prefect server of its own."""
+    environment = _environment(home)
+    servers = Servers(settings=load_settings(environment, ROOT), say=print)
+    try:
+        servers.start_prefect(port=4200, environ=environment)
+        assert servers.run(["flows.loop", json.dumps(options)]) == 0
+    finally:
+        servers.stop()
+
+
+def _store(home: Path) -> EventStore:
+    return EventStore.open(f"sqlite:///{home / 'store.db'}")
+
+
+def test_bank_messages_teach_the_untrained_model_to_route(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    home = tmp_path / "home"
+    command = [
+        sys.executable, "-m", "ratchet.cli", "demo",
+        "--messages", str(shared_data / "banking77" / "train.csv"),
+        "--queues", str(ROOT / "notebooks" / "queues" / "banking77.csv"),
+    ]  # fmt: skip
+    done = subprocess.run(command, env=_environment(home), cwd=ROOT, timeout=3000)
+    assert done.returncode == 0
+    decision = _store(home).records(Decision)[-1]
+    assert decision.examples == 300
+    assert decision.champion_value <= 0.05
+    assert decision.challenger_value >= 0.65
+    assert decision.verdict == "promote"
+
+
+def test_a_candidate_that_learned_nothing_is_the_same_artefact(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    small = {
+        "collect": {
+            "messages_limit": 120,
+            "held_out": 120,
+            "generated_messages": 800,
+            "reactions": {"correction_wrong": 0.9},
+        },
+        "improve": {"curation": {"maximum_examples": 96}},
+    }
+    _loop(home, small)
+    first = _store(home).records(Release)[-1]
+    assert first.action == "promote"
+    idle = {"curation": {"maximum_examples": 16}, "finetune": {"learning_rate": 1e-30}}
+    _loop(home, small | {"improve": idle})
+    decision = _store(home).records(Decision)[-1]
+    assert decision.champion == first.champion
+    assert decision.verdict == "hold"
+    assert decision.reasons[0].startswith("same artefact")
+    assert _store(home).records(Release)[-1] == first
