@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ def demo(
     finally:
         servers.stop()
     if code == 0:
+        if shutil.which("ratchet") is None:
+            print(f"Here the command `ratchet` is {_relative(Path(sys.argv[0]))}")
         print("Both UIs show these runs after `ratchet up`:")
         print("  Prefect  http://127.0.0.1:4200   flow runs, logs, artifacts")
         print("  MLflow   http://127.0.0.1:5000   metrics, adapters, model versions")
@@ -146,9 +149,9 @@ def rollback() -> None:
     from ratchet.tracking import Tracker
 
     settings = _settings()
-    if not settings.home.exists():
+    if _nothing_stored(settings):
         raise InvalidInputError(
-            f"a rollback needs a home folder, got none at {settings.home.name!r}; "
+            f"a rollback needs a home folder with a store, got none in {settings.home.name!r}; "
             "run it where `ratchet demo` ran, or set RATCHET_HOME"
         )
     tracker = Tracker(
@@ -162,6 +165,11 @@ def _interrupt_on_signals() -> None:
     """Stop in order on SIGTERM as on Ctrl-C, also where a shell started us in the background."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+
+
+def _relative(path: Path) -> Path:
+    folder = Path.cwd()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _settings() -> Settings:
@@ -181,6 +189,12 @@ def _check_input(messages: Path | None, queues: Path | None) -> None:
     check_labels(found.messages)
 
 
+def _nothing_stored(settings: Settings) -> bool:
+    """Tell whether the store is a file that is not there yet; opening it would create it."""
+    database = settings.store_url.removeprefix("sqlite:///")
+    return settings.store_url.startswith("sqlite") and not Path(database).exists()
+
+
 def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.records import FEEDBACK_KINDS, Alert, Analysis, Cycle, CycleEnd, Decision, Release
     from ratchet.store import EventStore
@@ -196,8 +210,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "set_aside": 0,
         "alerts": [],
     }
-    database = settings.store_url.removeprefix("sqlite:///")
-    if settings.store_url.startswith("sqlite") and not Path(database).exists():
+    if _nothing_stored(settings):
         return found
     store = EventStore.open(settings.store_url)
     release, decision = store.latest(Release), store.latest(Decision)

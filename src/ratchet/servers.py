@@ -55,6 +55,10 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     ours = {
         "RATCHET_HOME": str(settings.home),
         "RATCHET_CACHE": str(settings.cache),
+        "RATCHET_STORE_URL": settings.store_url,
+        "RATCHET_BASE_MODEL": settings.base_model,
+        "RATCHET_MODEL_NAME": settings.model_name,
+        "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",

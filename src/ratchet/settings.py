@@ -94,6 +94,10 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     values.setdefault("store_url", f"sqlite:///{home / 'store.db'}")
     values.setdefault("tracking_uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
     cache = _absolute(str(values.pop("cache", _default_cache(environ))), folder)
+    if values.get("base_model", "smollm2") != "smollm2":
+        values["base_model"] = str(_absolute(str(values["base_model"]), folder))
+    for name in ("store_url", "tracking_uri"):
+        values[name] = _absolute_sqlite(str(values[name]), folder)
     try:
         return Settings(home=home, cache=cache, **values)
     except ValidationError as error:
@@ -118,6 +122,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _absolute(path: str, folder: Path) -> Path:
     return (folder / Path(path).expanduser()).resolve()
+
+
+def _absolute_sqlite(url: str, folder: Path) -> str:
+    """Anchor a relative SQLite file, so that child processes elsewhere mean the same one."""
+    prefix, file = "sqlite:///", url.removeprefix("sqlite:///")
+    return url if not url.startswith(prefix) or not file else f"{prefix}{_absolute(file, folder)}"
 
 
 def _default_cache(environ: Mapping[str, str]) -> str:

@@ -1,0 +1,140 @@
+import json
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.evaluation.paired import answer_examples, compare, decoding_name
+from ratchet.models import OpenAICompatibleModel, ScriptedModel
+from ratchet.records import Example, Message
+
+
+def example(number, target="billing"):
+    message = Message(role="user", content=f"message {number}")
+    return Example(id=f"e{number:03d}", messages=(message,), target=target)
+
+
+class Recorder:
+    """A script that notes what it was asked; it fails on one message where that is told."""
+
+    def __init__(self, *, fails_on=None):
+        self.asked, self.fails_on = [], fails_on
+
+    def __call__(self, conversation):
+        text = conversation[-1].content
+        if text == self.fails_on:
+            raise ConnectionError("the machine went away")
+        self.asked.append(text)
+        return f"answer to {text}"
+
+
+@contextmanager
+def server(broken):
+    """An OpenAI-compatible server that has an internal error on some messages."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            text = body["messages"][-1]["content"]
+            reply = json.dumps({"choices": [{"message": {"content": "billing"}}]}).encode()
+            self.send_response(500 if text in broken else 200)
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_arguments):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=httpd.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}"
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+def answered(script, examples, recorded, saved):
+    return answer_examples(
+        ScriptedModel(script), examples, recorded, saved.update, max_new_tokens=12
+    )
+
+
+def test_recorded_answers_are_not_asked_again():
+    script, saved = Recorder(), {}
+    answers = answered(script, [example(n) for n in range(4)], {"e000": "a", "e002": "b"}, saved)
+    assert script.asked == ["message 1", "message 3"]
+    assert saved == {"e001": "answer to message 1", "e003": "answer to message 3"}
+    assert answers == saved | {"e000": "a", "e002": "b"}
+
+
+def test_with_every_answer_recorded_the_model_is_not_asked_at_all():
+    script, saved = Recorder(), {}
+    recorded = {"e000": "a", "e001": ""}
+    assert answered(script, [example(0), example(1)], recorded, saved) == recorded
+    assert (script.asked, saved) == ([], {})
+
+
+def test_an_interrupted_evaluation_keeps_what_was_saved_and_goes_on_from_there():
+    examples = [example(n) for n in range(150)]
+    first, saved = Recorder(fails_on="message 100"), {}
+    with pytest.raises(ConnectionError):
+        answered(first, examples, {}, saved)
+    kept = dict(saved)
+    assert 0 < len(kept) <= 100
+    assert kept == {f"e{n:03d}": f"answer to message {n}" for n in range(len(kept))}
+    second = Recorder()
+    answers = answered(second, examples, kept, saved)
+    assert second.asked == [f"message {n}" for n in range(len(kept), 150)]
+    assert answers == saved == {f"e{n:03d}": f"answer to message {n}" for n in range(150)}
+
+
+def test_an_answer_that_failed_is_missing_and_scored_as_none():
+    examples = [example(n) for n in range(3)]
+    saved = {}
+    with server(broken={"message 1"}) as url:
+        model = OpenAICompatibleModel(url, "any", attempts=1)
+        answers = answer_examples(model, examples, {}, saved.update, max_new_tokens=12)
+    assert answers == saved == {"e000": "billing", "e002": "billing"}
+    compared = compare(examples, answers, dict.fromkeys(("e000", "e001", "e002"), "refunds"))
+    assert compared.champion == {"e000": True, "e001": None, "e002": True}
+    assert compared.challenger == {"e000": False, "e001": False, "e002": False}
+    assert not compared.identical_outputs
+
+
+def test_outputs_are_identical_only_when_all_are_equal_and_present():
+    examples = [example(0), example(1)]
+    one, other = {"e000": "a", "e001": "b"}, {"e000": "a", "e001": "B"}
+    assert compare(examples, one, dict(one)).identical_outputs
+    assert not compare(examples, one, other).identical_outputs
+    assert not compare(examples, {"e000": "a"}, {"e000": "a"}).identical_outputs
+    assert not compare(examples, {"e000": "a"}, one).identical_outputs
+
+
+def test_an_empty_answer_is_an_answer_and_is_wrong():
+    compared = compare([example(0)], {"e000": ""}, {"e000": " Billing. "})
+    assert (compared.champion["e000"], compared.challenger["e000"]) == (False, True)
+
+
+answer_texts = st.sampled_from(["billing", "refunds", "", None])
+
+
+@given(st.lists(st.tuples(answer_texts, answer_texts), min_size=1, max_size=20), st.randoms())
+def test_the_order_of_the_examples_changes_nothing(pairs, random):
+    examples = [example(n) for n in range(len(pairs))]
+    champion = {e.id: a for e, (a, _) in zip(examples, pairs, strict=True) if a is not None}
+    challenger = {e.id: b for e, (_, b) in zip(examples, pairs, strict=True) if b is not None}
+    shuffled = random.sample(examples, len(examples))
+    assert compare(shuffled, champion, challenger) == compare(examples, champion, challenger)
+
+
+def test_answering_in_another_order_gives_the_same_answers():
+    examples = [example(n) for n in range(70)]
+    forwards = answered(Recorder(), examples, {}, {})
+    assert answered(Recorder(), examples[::-1], {}, {}) == forwards
+
+
+def test_decodings_of_another_length_have_another_name():
+    assert decoding_name(12) != decoding_name(13)

@@ -1,0 +1,222 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ratchet.cli import app
+from ratchet.records import (
+    FEEDBACK_KINDS,
+    Alert,
+    Analysis,
+    Cycle,
+    CycleEnd,
+    Decision,
+    Interaction,
+    Message,
+    Release,
+    SetAside,
+    Thumbs,
+)
+from ratchet.store import EventStore
+
+AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
+COMMAND = Path(sys.executable).with_name("ratchet")
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def ratchet(tmp_path, home):
+    """Run the command in a process of its own, in an empty folder."""
+
+    def run(*arguments):
+        ours = ("RATCHET_", "MLFLOW_", "PREFECT_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+        return subprocess.run(
+            [COMMAND, *arguments],
+            cwd=tmp_path,
+            env=environment | {"RATCHET_HOME": str(home), "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def refused(done):
+    """Return the one message of a command that refused its input."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("ratchet: ")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("status", "--json")])
+def test_the_command_starts_in_under_a_second(ratchet, arguments):
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        assert ratchet(*arguments).returncode == 0
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1.0
+
+
+def test_help_names_every_command(ratchet):
+    text = ratchet("--help").stdout
+    assert all(name in text for name in ("demo", "up", "status", "rollback", "--version"))
+
+
+def test_version_prints_the_version():
+    from ratchet import __version__
+
+    assert CliRunner().invoke(app, ["--version"]).output == f"ratchet {__version__}\n"
+
+
+def test_status_of_an_empty_home_is_empty_and_creates_nothing(ratchet, home):
+    done = ratchet("status", "--json")
+    found = json.loads(done.stdout)
+    assert found["champion"] is found["previous"] is found["last_decision"] is None
+    assert found["interactions"] == 0
+    assert found["feedback"] == dict.fromkeys(FEEDBACK_KINDS, 0)
+    assert "none yet" in ratchet("status").stdout
+    assert not home.exists()
+
+
+def decision():
+    return Decision(
+        id="d", cycle_id="c", created_at=AT, champion="support-router/1",
+        challenger="support-router/2", verdict="promote", reasons=("better: by far",),
+        primary_metric="exact_match", champion_value=0.1, challenger_value=0.8, difference=0.7,
+        interval=(0.6, 0.8), p_value=1e-9, examples=300, example_set_id="e", policy={},
+        evidence={},
+    )  # fmt: skip
+
+
+def fill(home):
+    store = EventStore.open(f"sqlite:///{home / 'store.db'}")
+    interaction = Interaction(
+        id="i", session_id="s", user_id="u", created_at=AT, model_version="support-router/1",
+        messages=(Message(role="user", content="where is it"),), response="delivery",
+    )  # fmt: skip
+    store.add_interactions([interaction])
+    store.add_feedback([Thumbs(id="f", interaction_id="i", created_at=AT, value="up")])
+    store.set_aside(
+        [SetAside(id="x", created_at=AT, source="a", position="row 1", reason="bad", raw="?")]
+    )
+    cycle = Cycle(
+        id="c", number=7, created_at=AT, champion="support-router/1", options_digest="o", seed=0,
+        window_start=AT - timedelta(days=1), window_end=AT, example_set_id="e",
+    )  # fmt: skip
+    alert = Alert(
+        id="a", created_at=AT, signal="thumbs_down_rate", severity="warning", value=0.3,
+        model_version="support-router/1", lower=0.2, threshold=0.15, observations=50,
+        message="too many thumbs down", action="read them",
+    )  # fmt: skip
+    analysis = Analysis(
+        id="n", cycle_id="c", created_at=AT, model_version="support-router/1", metrics=(),
+        alerts=(alert,), clusters=(),
+    )  # fmt: skip
+    release = Release(
+        id="r", created_at=AT, action="promote", champion="support-router/2",
+        previous="support-router/1", decision_id="d",
+    )  # fmt: skip
+    for record in (cycle, analysis, decision(), release):
+        store.append(record)
+    return store
+
+
+def test_status_shows_what_is_in_the_store(home, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    store = fill(home)
+    found = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)
+    assert (found["champion"], found["previous"]) == ("support-router/2", "support-router/1")
+    assert (found["interactions"], found["set_aside"], found["feedback"]["thumbs"]) == (1, 1, 1)
+    assert found["last_decision"]["verdict"] == "promote"
+    assert found["last_decision"]["reasons"] == ["better: by far"]
+    assert found["cycle"] == {"number": 7, "state": "running"}
+    assert [alert["signal"] for alert in found["alerts"]] == ["thumbs_down_rate"]
+    store.append(CycleEnd(id="c", created_at=AT, outcome="finished"))
+    text = CliRunner().invoke(app, ["status"]).output
+    for fact in (
+        "champion      support-router/2",
+        "promote support-router/2",
+        "better: by far",
+        "7 (finished)",
+        "1 thumbs",
+        "warning: too many thumbs down read them",
+    ):
+        assert fact in text
+    store.close()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_rollback_in_an_empty_home_is_refused_and_creates_nothing(ratchet, home, exists):
+    if exists:
+        home.mkdir()
+    assert "rollback needs a home folder with a store" in refused(ratchet("rollback"))
+    assert list(home.glob("*")) == []
+
+
+def test_a_rollback_with_nothing_promoted_is_refused(home, ratchet, mlflow_database):
+    EventStore.open(f"sqlite:///{home / 'store.db'}").close()
+    (home / "mlflow").mkdir()
+    (home / "mlflow" / "mlflow.db").write_bytes(mlflow_database.read_bytes())
+    assert "needs a version with the alias 'previous'" in refused(ratchet("rollback"))
+
+
+BAD_FILES = {
+    "absent.csv": (None, "must be a readable file"),
+    "unlabelled.csv": (b"text,colour\nhello,red\n", "must have a column 'label'"),
+    "empty.csv": (b"", "which is empty"),
+    "header.csv": (b"text,label\n", "header alone"),
+    "latin1.csv": ("text,label\ngrün,größe\nschön,größe\n".encode("latin-1"), "must be UTF-8"),
+    "one_label.csv": (b"text,label\nhello,a\nbye,a\n", "between 2 and 16 distinct labels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_demo_on_a_bad_file_is_refused_before_anything_starts(ratchet, home, tmp_path, name):
+    content, reason = BAD_FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    message = refused(ratchet("demo", "--messages", name))
+    assert reason in message
+    assert not home.exists()
+
+
+def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):
+    (tmp_path / "queues.csv").write_text("label,queue\na,b\n")
+    assert "--queues goes with --messages" in refused(ratchet("demo", "--queues", "queues.csv"))
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("toml", "reason"),
+    [("colour = 'red'\n", "setting 'colour'"), ("home = [", "must be TOML in UTF-8")],
+)
+@pytest.mark.parametrize("command", ["status", "rollback", "demo", "up"])
+def test_a_bad_settings_file_is_refused_by_every_command(ratchet, tmp_path, command, toml, reason):
+    (tmp_path / "ratchet.toml").write_text(toml)
+    assert reason in refused(ratchet(command))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("demo", "--seed", "-1"), ("demo", "--messages-limit", "0"), ("fly",)]
+)
+def test_a_wrong_option_is_refused_without_a_traceback(ratchet, home, arguments):
+    done = ratchet(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not home.exists()

@@ -1,0 +1,301 @@
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from ratchet.records import (
+    Alert,
+    Analysis,
+    Candidate,
+    Cycle,
+    Decision,
+    FailureCluster,
+    Metric,
+    Release,
+    TrainingSet,
+)
+from ratchet.report import (
+    CycleReport,
+    analysis_markdown,
+    bar,
+    decision_markdown,
+    render_markdown,
+    render_text,
+)
+
+NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
+HOSTILE = (
+    "a | b",
+    "a \\| b \\\\| c",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "`` ``` code\n```\n# heading",
+    "line\r\nbreak\u2028and\x0bmore",
+    "[link](javascript:alert(1)) ![picture](http://example.org/x.png)",
+    "&lt;b&gt; &#124; &amp;",
+    "| --- | --- |\n| x | y |",
+    "\x1b[31mred\x1b[0m \x07",
+    "*bold* _em_ ~~gone~~ <!-- hidden",
+)
+PLAIN = {"text", "text_special"}
+VERDICTS = ("promote", "hold", "reject", "inconclusive")
+
+
+def metric(name, value, lower=None, upper=None, observations=640, **more):
+    return Metric(
+        name=name, value=value, lower=lower, upper=upper, observations=observations, **more
+    )
+
+
+def cluster(number, name, example="where is my parcel"):
+    return FailureCluster(
+        id=f"c{number}", name=name, size=61 - number, failure_rate=0.83, lift=1.2,
+        interval=(0.73, 0.9), examples=(example,),
+    )  # fmt: skip
+
+
+def alert(signal="thumbs_down_rate"):
+    return Alert(
+        id=signal, created_at=NOW, signal=signal, severity="critical", value=0.842, lower=0.796,
+        model_version="support-router/1", threshold=0.25, observations=221,
+        message=f"{signal} of support-router/1 is 84.2 %, at least 79.6 % beyond chance, from 221 "
+        "observations: above the critical threshold of 25 %",
+        action="roll back to the previous version if the rise began with the current release; "
+        "otherwise start an improvement cycle on the top cluster today",
+    )  # fmt: skip
+
+
+def analysis(**changes):
+    return Analysis(
+        id="a", cycle_id="c", created_at=NOW, model_version="support-router/1",
+        metrics=(
+            metric("thumbs_down_rate", 0.842, 0.785, 0.886, 221),
+            metric("copy_rate", 0.101, 0.08, 0.127),
+            metric("safety_violation_rate", None, observations=0, reason="no safety check"),
+            metric("latency_seconds_p50", 3.2, 3.1, 3.3, unit="seconds"),
+            metric("implicit_quality", 0.412, 0.39, 0.43, unit="score"),
+        ),
+        alerts=(alert(),),
+        clusters=(cluster(0, "parcel, tracking, courier"), cluster(1, "password, reset")),
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def decision(verdict="promote", **changes):
+    return Decision(
+        id="d", cycle_id="c", created_at=NOW, champion="support-router/1",
+        challenger="support-router/2", verdict=verdict,
+        reasons=(
+            "neither better nor shown to be no worse by 5% (right where the champion is wrong on "
+            "231, the reverse on 4; exact McNemar p = 1.3e-60); evaluate on more examples",
+        ),
+        primary_metric="exact_match", champion_value=0.05, challenger_value=0.807,
+        difference=0.757, interval=(0.7, 0.8), p_value=1.3e-60, examples=300,
+        example_set_id="held-out-x", policy={},
+        evidence={"unscored": 0.0, "constant_answer_rate": 0.125},
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def report(**changes):
+    release = Release(
+        id="r", created_at=NOW, action="promote", champion="support-router/2",
+        previous="support-router/1", decision_id="d",
+    )  # fmt: skip
+    complete = CycleReport(
+        cycle=Cycle(
+            id="c", number=1, created_at=NOW, champion="support-router/1", options_digest="o",
+            seed=0, window_start=NOW - timedelta(days=1), window_end=NOW, example_set_id="e",
+        ),
+        counts={
+            "interactions": 640, "set_aside": 3, "thumbs": 221, "stars": 30, "comment": 31,
+            "correction": 289, "copy": 640, "regenerate": 640, "task_completed": 512,
+            "session_end": 350,
+        },
+        set_aside={
+            "a text must not be empty, got no visible character; fill it in": 2,
+            "a text must have one label, got 'refunds' after 'billing' in row 12; correct one": 1,
+        },
+        analysis=analysis(),
+        training_set=TrainingSet(
+            id="t", cycle_id="c", created_at=NOW, digest="x", path="datasets/x", size=320,
+            funnel=(("interactions", 640), ("one per prompt", 369), ("balanced", 320)),
+        ),
+        candidate=Candidate(
+            id="k", cycle_id="c", created_at=NOW, model_name="support-router", version="2",
+            adapter_digest="x", path="adapters/x", training_set_id="t", run_id="r",
+            losses=tuple(3.2 * 0.96**step for step in range(80)), training_seconds=312.0,
+        ),
+        decision=decision(), release=release, seconds=601.0,
+    )  # fmt: skip
+    return replace(complete, **changes)
+
+
+def tables(markdown):
+    """Return every table as rows of cells, as a Markdown parser with GitHub's tables reads it."""
+    found, rows = [], None
+    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
+        if token.type == "table_open":
+            rows = []
+            found.append(rows)
+        elif token.type == "tr_open":
+            rows.append([])
+        elif token.type in ("td_open", "th_open"):
+            rows[-1].append(None)
+        elif token.type == "inline" and rows and rows[-1] and rows[-1][-1] is None:
+            rows[-1][-1] = token
+    return found
+
+
+def words_of(token):
+    return "".join(child.content for child in token.children)
+
+
+def kinds(markdown):
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    inline = [child for token in tokens for child in token.children or ()]
+    return {token.type for token in (*tokens, *inline)}
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_renders_as_text_and_as_markdown(verdict):
+    made = report(decision=decision(verdict), release=None)
+    assert verdict.upper() in render_text(made)
+    assert "champion is now" not in render_text(made)
+    assert "ratchet rollback" not in render_text(made)
+    assert f"# Cycle 1: {verdict}" in render_markdown(made)
+    assert decision_markdown(made.decision).startswith(f"# {verdict.capitalize()}: ")
+
+
+def test_the_text_says_what_a_reader_needs_to_know():
+    text = render_text(report())
+    for fact in (
+        "640 interactions",
+        "289 corrections",
+        "84.2%",
+        "78.5% to 88.6%",
+        "n = 221",
+        "critical: thumbs down rate of support-router/1",
+        "roll back to the previous version",
+        "61 × parcel, tracking, courier",
+        "320 training examples",
+        "80 steps in 5.2 minutes",
+        "5.0%",
+        "80.7%",
+        "+75.7% (95 % interval +70.0% to +80.0%)",
+        "champion is now support-router/2, previous support-router/1",
+        "ratchet rollback",
+    ):
+        assert fact in text
+
+
+def test_no_text_is_cut_off_to_fit():
+    words = " ".join(render_text(report()).split())
+    assert "otherwise start an improvement cycle on the top cluster today" in words
+    assert "exact McNemar p = 1.3e-60); evaluate on more examples" in words
+    assert "got 'refunds' after 'billing' in row 12; correct one" in words
+
+
+long_text = st.text(min_size=1, max_size=400)
+
+
+@settings(deadline=None)
+@given(name=long_text, reason=long_text, version=st.text(min_size=1, max_size=200))
+def test_no_line_is_wider_than_a_terminal_or_steers_it(name, reason, version):
+    text = render_text(
+        report(
+            analysis=analysis(clusters=(cluster(0, name),), model_version=version),
+            decision=decision(reasons=(reason, "x" * 300), champion=version, challenger=version),
+            set_aside={reason: 12_345_678},
+        )
+    )
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert all(character.isprintable() for character in text.replace("\n", ""))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_cannot_break_out_of_its_cell(text):
+    markdown = analysis_markdown(analysis(clusters=(cluster(0, text, text), cluster(1, "fine"))))
+    _, failures = tables(markdown)
+    assert [len(row) for row in failures] == [5, 5, 5]
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    name, *_, example = failures[1]
+    assert words_of(name) == words_of(example) == shown
+    assert words_of(failures[2][0]) == "fine"
+    assert {child.type for cell in (name, example) for child in cell.children} <= PLAIN
+    assert kinds(markdown).isdisjoint({"html_block", "fence", "code_block"})
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_cannot_break_out_of_the_code_block(text):
+    markdown = render_markdown(
+        report(
+            analysis=analysis(clusters=(cluster(0, text, text),)),
+            decision=decision(reasons=(text,)),
+            set_aside={text: 1},
+        )
+    )
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    (fence,) = [token for token in tokens if token.type == "fence"]
+    assert "DEPLOY" in fence.content
+    assert "NEXT" in fence.content
+    assert "html_block" not in kinds(markdown)
+
+
+def test_an_undefined_metric_shows_its_reason_and_no_number():
+    rows = tables(analysis_markdown(analysis()))[0]
+    (row,) = [row for row in rows if words_of(row[0]) == "safety violation rate"]
+    assert [words_of(cell) for cell in row] == [
+        "safety violation rate", "– (no safety check)", "", "0"
+    ]  # fmt: skip
+    assert "safety" not in render_text(report())
+
+
+def test_an_analysis_without_alerts_and_failures_says_so():
+    markdown = analysis_markdown(analysis(alerts=(), clusters=()))
+    assert markdown.count("None.") == 2
+    assert "what failed" not in render_text(report(analysis=analysis(alerts=(), clusters=())))
+
+
+def test_a_candidate_without_losses_renders():
+    candidate = report().candidate.model_copy(update={"losses": ()})
+    assert "loss " not in render_text(report(candidate=candidate))
+
+
+def test_the_evidence_of_a_decision_is_in_its_table():
+    (rows,) = tables(decision_markdown(decision()))
+    shown = {words_of(row[0]): words_of(row[1]) for row in rows[1:]}
+    assert shown["champion support-router/1"] == "5.0%"
+    assert shown["exact McNemar p"] == "1.3e-60"
+    assert shown["examples"] == "300"
+    assert shown["unscored"] == "0"
+    assert shown["constant answer rate"] == "12.5%"
+
+
+@given(st.floats(-1.0, 2.0), st.integers(1, 80))
+def test_a_bar_has_its_width_whatever_the_share(share, width):
+    assert len(bar(share, width)) == width
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 80))
+def test_a_bar_is_as_long_as_its_share_to_a_sixteenth_of_a_character(share, width):
+    eighths = {block: count for count, block in enumerate(" ▏▎▍▌▋▊▉█")}
+    drawn = sum(eighths[block] for block in bar(share, width))
+    assert abs(drawn / 8 - share * width) <= 1 / 16 + 1e-9
+
+
+def test_bars_at_known_shares():
+    assert bar(0.0, 4) == "    "
+    assert bar(0.5, 4) == "██  "
+    assert bar(0.125, 4) == "▌   "
+    assert bar(1.0, 4) == "████"
+
+
+def test_the_loss_line_falls_with_the_loss():
+    (line,) = [line for line in render_text(report()).splitlines() if "loss" in line]
+    drawn = re.sub(r"[^▁▂▃▄▅▆▇█]", "", line)
+    assert drawn[0] == "█"
+    assert drawn[-1] == "▁"
+    assert list(drawn) == sorted(drawn, reverse=True)
