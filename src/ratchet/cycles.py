@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ratchet.errors import BusyError, InsufficientDataError
-from ratchet.records import Cycle, CycleEnd, Example, ExampleSet, derive_id
+from ratchet.records import Cycle, CycleEnd, Decision, Example, ExampleSet, derive_id
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -59,13 +59,14 @@ def open_cycle(
 ) -> Cycle:
     """Return the open cycle with these options, or open the next one.
 
-    An open cycle with other options, or whose champion was replaced, is ended as abandoned: what
-    it collected stays in the store. The new cycle's traffic falls into the last 24 hours, after
-    what is stored.
+    An open cycle with other options, or whose champion was replaced by another than its own
+    challenger, is ended as abandoned: what it collected stays in the store. The new cycle's traffic
+    falls into the last 24 hours, after what is stored.
     """
     unfinished = unfinished_cycle(store)
     if unfinished is not None:
-        if (unfinished.options_digest, unfinished.champion) == (options_digest, champion):
+        expected = {unfinished.champion, _promoted_in(store, unfinished)}
+        if unfinished.options_digest == options_digest and champion in expected:
             logger.info("going on with cycle %d", unfinished.number)
             return unfinished
         logger.warning(
@@ -90,6 +91,14 @@ def open_cycle(
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
     return cycle
+
+
+def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:
+    """Return the version that a cycle decided to promote: it may be the champion already."""
+    decision = store.latest(Decision)
+    if decision is None or decision.cycle_id != cycle.id or decision.verdict != "promote":
+        return None
+    return decision.challenger
 
 
 def end_cycle(

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,15 @@ def running_prefect(settings: Settings) -> str | None:
     return address if address and _answers(f"{address}/health") else None
 
 
-def free_port(wanted: int) -> int:
-    """Return `wanted`, or the next port that nobody listens on.
+def free_port(wanted: int, *, given: Collection[int] = ()) -> int:
+    """Return `wanted`, or the next port that nobody listens on and that was not `given` away.
 
     Raises:
         BusyError: None of the 50 ports from `wanted` on is free.
     """
     for port in range(wanted, min(wanted + 50, 65_536)):
+        if port in given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -115,6 +117,7 @@ class Servers:
     mlflow: str = ""
     _children: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
     _environment: dict[str, str] = field(default_factory=dict)
+    _given: set[int] = field(default_factory=set)
 
     def start(self, *, prefect_port: int, mlflow_port: int, environ: Mapping[str, str]) -> None:
         """Start the servers, register the deployments and start the worker.
@@ -207,7 +210,8 @@ class Servers:
         return self.settings.home / "logs"
 
     def _port(self, name: str, wanted: int) -> int:
-        port = free_port(wanted)
+        port = free_port(wanted, given=self._given)
+        self._given.add(port)
         if port != wanted:
             self.say(f"port {wanted} is taken; {name} gets {port}")
         return port

@@ -340,6 +340,19 @@ def test_a_promotion_that_was_cut_short_before_its_record_is_finished(
     assert store.latest(Release) == release
 
 
+def test_the_next_start_finishes_a_promotion_that_was_cut_short_instead_of_calling_it_foreign(
+    store, tracker, base, challenger, now
+):
+    establish_champion(store, tracker, base, now)
+    decision = decided("promote", base, challenger, now)
+    store.append(decision)
+    tracker.move_champion(challenger.reference, None)  # killed between the two aliases
+    assert establish_champion(store, tracker, base, now + LATER).reference == challenger.reference
+    release = store.latest(Release)
+    assert (release.action, release.decision_id) == ("promote", decision.id)
+    assert aliases(tracker) == (challenger.reference, base.reference)
+
+
 def test_a_decision_over_a_champion_that_was_replaced_since_promotes_nothing(
     store, tracker, base, challenger, tmp_path, now
 ):

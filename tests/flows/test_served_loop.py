@@ -25,13 +25,13 @@ RATCHET = [sys.executable, "-m", "ratchet.cli"]
 DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy"}
 SMALL: dict[str, Any] = {
     "collect": {
-        "messages_limit": 160,
-        "held_out": 120,
+        "messages_limit": 128,
+        "held_out": 100,
         "generated_messages": 800,
         "chunk": 80,
         "reactions": {"correction_wrong": 0.9},
     },
-    "improve": {"curation": {"maximum_examples": 128}},
+    "improve": {"curation": {"maximum_examples": 96}},
 }
 
 
@@ -191,7 +191,7 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
     assert decision["verdict"] == "promote", decision
     assert status["champion"] == "support-router/2"
     assert status["previous"] == "support-router/1"
-    assert status["interactions"] == 160
+    assert status["interactions"] == 128
     assert status["cycle"] == {"number": 1, "state": "finished"}
     assert home.champion() == "2"
     tags = [{t["key"]: t["value"] for t in r["data"]["tags"]} for r in home.mlflow_runs()]
@@ -206,14 +206,14 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
 def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
     home: Home,
 ) -> None:
-    shuffled = SMALL | {"improve": {"curation": {"maximum_examples": 96, "shuffle_targets": True}}}
+    shuffled = SMALL | {"improve": {"curation": {"maximum_examples": 64, "shuffle_targets": True}}}
     run = home.wait(home.start("loop", shuffled), 600)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     status = home.status()
     assert status["last_decision"]["champion"] == "support-router/2"
     assert status["last_decision"]["verdict"] == "reject", status["last_decision"]
     assert status["champion"] == "support-router/2"
-    assert status["interactions"] == 320
+    assert status["interactions"] == 256
 
 
 def test_rollback_brings_the_previous_version_back_once(home: Home) -> None:

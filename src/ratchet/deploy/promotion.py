@@ -215,13 +215,18 @@ def establish_champion(
     """Return the registry's champion, which is the base model until there is one.
 
     The registry's alias is the truth: should somebody have moved it by hand, the journal of
-    releases takes note.
+    releases takes note. A promotion that was interrupted after the move is completed first.
     """
     champion = tracker.champion()
     if champion is None:
         tracker.move_champion(base.reference, None)
         champion = base
     latest = store.latest(Release)
+    decision = store.latest(Decision)
+    if decision is not None and latest is not None and latest.champion == decision.champion:
+        interrupted = decision.verdict == "promote" and champion.reference == decision.challenger
+        if interrupted and apply_decision(store, tracker, decision, now) is not None:
+            return champion
     if latest is None or latest.champion != champion.reference:
         previous = tracker.previous()
         action = "start" if latest is None else "moved outside Ratchet"
