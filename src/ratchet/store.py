@@ -156,7 +156,8 @@ class EventStore:
         """Connect to `url`, creating the database file and its tables where they are missing.
 
         Raises:
-            InvalidInputError: The URL is not one of SQLite or PostgreSQL.
+            InvalidInputError: The URL is not one of SQLite or PostgreSQL, its driver is not
+                installed, or what it names does not open as a database.
         """
         try:
             parsed = sa.make_url(url)
@@ -166,11 +167,14 @@ class EventStore:
             raise _bad_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed)
-        if engine.dialect.name == "sqlite":
-            _configure_sqlite(engine)
-        store = cls(engine, clock)
-        store._migrate()
+        try:
+            engine = sa.create_engine(parsed)
+            if engine.dialect.name == "sqlite":
+                _configure_sqlite(engine)
+            store = cls(engine, clock)
+            store._migrate()
+        except (sa.exc.DatabaseError, ImportError) as error:
+            raise _not_opened(parsed, error) from error
         return store
 
     def close(self) -> None:
@@ -448,6 +452,15 @@ def _bad_url(url: str) -> InvalidInputError:
     return InvalidInputError(
         f"the store must be a sqlite or postgresql URL, got {url!r}; "
         "for example sqlite:///ratchet.db or postgresql+psycopg://user@host/ratchet"
+    )
+
+
+def _not_opened(url: sa.URL, error: Exception) -> InvalidInputError:
+    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return InvalidInputError(
+        f"the store must open as a database, got {url.render_as_string(hide_password=True)!r}: "
+        f"{cause}; check RATCHET_STORE_URL and RATCHET_HOME "
+        "(PostgreSQL needs its driver: pip install 'psycopg[binary]')"
     )
 
 
