@@ -78,7 +78,7 @@ def open_cycle(
     last = store.last_interaction_at()
     start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
     cycle = Cycle(
-        id=derive_id("cycle", number, now.isoformat()),
+        id=derive_id("cycle", number, options_digest, champion),
         number=number,
         created_at=now,
         champion=champion,
