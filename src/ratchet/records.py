@@ -36,7 +36,10 @@ def _no_surrogates(text: str) -> str:
             f"text must be valid Unicode, got an unpaired surrogate at {error.start}"
         ) from error
     if "\x00" in text:
-        raise ValueError("text must not contain NUL characters, which PostgreSQL cannot store")
+        raise ValueError(
+            "text must hold no NUL characters, which PostgreSQL cannot store, "
+            f"got {text[:40]!r}; remove them"
+        )
     return text
 
 

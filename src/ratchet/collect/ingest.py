@@ -22,7 +22,6 @@ from ratchet.errors import InvalidInputError
 from ratchet.records import (
     FEEDBACK,
     FEEDBACK_KINDS,
-    Correction,
     Feedback,
     Interaction,
     Record,
@@ -280,13 +279,11 @@ def _parse(row: object) -> Interaction | Feedback:
             f"got {_received(value)}; send one object per row"
         )
     try:
-        event = _validate(value)
+        return _validate(value)
     except ValidationError as error:
         raise InvalidInputError(_explain(error)) from error
     except (OverflowError, RecursionError) as error:
         raise InvalidInputError(f"row: must hold values in range, got {error}") from error
-    _check_stored_text(event)
-    return event
 
 
 def _from_json(row: str | bytes) -> object:
@@ -323,29 +320,6 @@ def _validate(value: Mapping[Any, Any] | Record) -> Interaction | Feedback:
         "row: must have `kind` (feedback) or `messages` (interaction), got the fields "
         f"{printable(', '.join(map(str, value))) or 'of an empty object'}; name one of them"
     )
-
-
-def _check_stored_text(event: Interaction | Feedback) -> None:
-    """Hold the free texts to what every database can store: valid Unicode without NUL."""
-    texts: list[str] = []
-    if isinstance(event, Interaction):
-        texts = [text for pair in event.metadata.items() for text in pair]
-    elif isinstance(event, Correction):
-        texts = [event.value]
-    for text in texts:
-        if "\x00" in text or not _is_unicode(text):
-            raise InvalidInputError(
-                "text: must be valid Unicode without NUL characters, "
-                f"got '{printable(text)}'; remove them"
-            )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _explain(error: ValidationError) -> str:
