@@ -34,6 +34,7 @@ from ratchet.tracking import ModelVersion, Run, Tracker
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+logging.getLogger("ratchet").setLevel(logging.INFO)
 logger = logging.getLogger("ratchet.flows")
 
 EXPERIMENT = "ratchet"

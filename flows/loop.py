@@ -6,7 +6,6 @@ the report; the command `ratchet demo` does that.
 
 from __future__ import annotations
 
-import logging
 import sys
 from datetime import datetime
 from typing import TypeVar
@@ -110,7 +109,6 @@ def _improve_or_end(options: ImproveOptions) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run one cycle in this process and print its report."""
-    logging.getLogger("ratchet").setLevel(logging.INFO)
     try:
         options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
         sys.stdout.write("\n" + loop(options) + "\n")

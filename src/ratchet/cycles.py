@@ -84,8 +84,8 @@ def open_cycle(
         champion=champion,
         options_digest=options_digest,
         seed=seed,
-        window_start=min(start, now - timedelta(seconds=1)),
-        window_end=now,
+        window_start=start,
+        window_end=max(now, start + timedelta(seconds=1)),
         example_set_id=example_set_id,
     )
     store.append(cycle)

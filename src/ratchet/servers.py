@@ -70,7 +70,6 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     }
     defaults = {
         "PREFECT_LOGGING_EXTRA_LOGGERS": "ratchet",
-        "PREFECT_LOGGING_LOGGERS_RATCHET_LEVEL": "INFO",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "GIT_PYTHON_REFRESH": "quiet",

@@ -36,6 +36,7 @@ R = TypeVar("R", bound=Record)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK = 500
 _BUSY_MILLISECONDS = 60_000
+_WRITERS_LOCK = 7246483  # any number that nobody else in the database takes
 
 _metadata = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -161,19 +162,19 @@ class EventStore:
         """
         try:
             parsed = sa.make_url(url)
-        except sa.exc.ArgumentError as error:
+        except (sa.exc.ArgumentError, ValueError) as error:
             raise _bad_url(url) from error
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise _bad_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         try:
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             engine = sa.create_engine(parsed)
             if engine.dialect.name == "sqlite":
                 _configure_sqlite(engine)
             store = cls(engine, clock)
             store._migrate()
-        except (sa.exc.DatabaseError, ImportError) as error:
+        except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error
         return store
 
@@ -183,7 +184,10 @@ class EventStore:
 
     @contextmanager
     def atomic(self) -> Iterator[sa.Connection]:
-        """One transaction: all of it is stored or none. Nested calls join the outer one."""
+        """One transaction: all of it is stored or none. Nested calls join the outer one.
+
+        Writers take turns, on both databases: who looks what is there knows it until the end.
+        """
         outer = self._open.get()
         if outer is not None:
             yield outer
@@ -191,6 +195,8 @@ class EventStore:
         with self._engine.connect() as connection:
             connection.execution_options(ratchet_begin="BEGIN IMMEDIATE")
             with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
                 token = self._open.set(connection)
                 try:
                     yield connection
@@ -437,8 +443,6 @@ class EventStore:
 
     def _migrate(self) -> None:
         with self.atomic() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(7246483)"))
             _migrations.create(connection, checkfirst=True)
             applied = set(connection.execute(sa.select(_migrations.c.name)).scalars())
             for name, apply in MIGRATIONS.items():
@@ -450,7 +454,8 @@ class EventStore:
 
 def _bad_url(url: str) -> InvalidInputError:
     return InvalidInputError(
-        f"the store must be a sqlite or postgresql URL, got {url!r}; "
+        "the store must be a sqlite or postgresql URL, got one that starts with "
+        f"{url.partition(':')[0]!r}; "
         "for example sqlite:///ratchet.db or postgresql+psycopg://user@host/ratchet"
     )
 

@@ -197,6 +197,8 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
     tags = [{t["key"]: t["value"] for t in r["data"]["tags"]} for r in home.mlflow_runs()]
     assert {tag["ratchet.stage"] for tag in tags} == {"analyze", "improve", "deploy", "loop"}
     assert {"report", "analysis", "decision", "gate", "loss"} <= set(home.artifacts())
+    logs = httpx.post(f"{home.prefect}/logs/filter", json={"limit": 200}).json()
+    assert any("answered 128 of 128 messages" in line["message"] for line in logs)
     trained = next(r for r in home.mlflow_runs() if "improve" in r["info"]["run_name"])
     assert {"loss", "training_seconds"} <= {m["key"] for m in trained["data"]["metrics"]}
     assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"

@@ -1,0 +1,331 @@
+"""The book-keeping of cycles."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ratchet.cycles import (
+    end_cycle,
+    example_set,
+    freeze_examples,
+    latest_cycle,
+    open_cycle,
+    sole_loop,
+    unfinished_cycle,
+)
+from ratchet.errors import BusyError, InsufficientDataError
+from ratchet.records import (
+    Cycle,
+    CycleEnd,
+    Decision,
+    Example,
+    ExampleSet,
+    Interaction,
+    Message,
+    Verdict,
+)
+from ratchet.store import EventStore
+
+HOUR = timedelta(hours=1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def opened(
+    store: EventStore, now: datetime, *, champion: str = "router/1", options: str = "options"
+) -> Cycle:
+    return open_cycle(
+        store,
+        champion=champion,
+        options_digest=options,
+        seed=7,
+        example_set_id="heldout-1",
+        now=now,
+    )
+
+
+def decide(store: EventStore, cycle: Cycle, challenger: str, verdict: Verdict) -> None:
+    store.append(
+        Decision(
+            id=f"{cycle.id}-decision",
+            cycle_id=cycle.id,
+            created_at=cycle.created_at,
+            champion=cycle.champion,
+            challenger=challenger,
+            verdict=verdict,
+            reasons=("a reason",),
+            primary_metric="accuracy",
+            champion_value=0.5,
+            challenger_value=0.75,
+            difference=0.25,
+            interval=(0.125, 0.375),
+            p_value=0.001,
+            examples=400,
+            example_set_id="heldout-1",
+            policy={},
+            evidence={},
+        )
+    )
+
+
+def visit(store: EventStore, at: datetime) -> None:
+    store.add_interactions(
+        [
+            Interaction(
+                id=at.isoformat(),
+                session_id="s",
+                user_id="u",
+                created_at=at,
+                model_version="router/1",
+                messages=(Message(role="user", content="Where is my card?"),),
+                response="card delivery",
+            )
+        ]
+    )
+
+
+def outcome(store: EventStore, cycle: Cycle) -> str | None:
+    found = store.get(CycleEnd, cycle.id)
+    return None if found is None else found.outcome
+
+
+# Opening ----------------------------------------------------------------------------------------
+
+
+def test_the_first_cycle_looks_back_a_day(store: EventStore, now: datetime) -> None:
+    cycle = opened(store, now)
+    assert (cycle.number, cycle.champion, cycle.options_digest) == (1, "router/1", "options")
+    assert (cycle.seed, cycle.example_set_id) == (7, "heldout-1")
+    assert (cycle.window_start, cycle.window_end) == (now - 24 * HOUR, now)
+    assert cycle.created_at == now
+    assert latest_cycle(store) == unfinished_cycle(store) == cycle
+
+
+def test_an_open_cycle_goes_on_with_the_same_options(store: EventStore, now: datetime) -> None:
+    first = opened(store, now)
+    visit(store, now - HOUR)
+    assert opened(store, now + HOUR) == first
+    assert store.records(Cycle) == (first,)
+    assert store.records(CycleEnd) == ()
+
+
+@pytest.mark.parametrize("change", [{"options": "other"}, {"champion": "router/2"}])
+def test_an_open_cycle_with_anything_else_is_abandoned(
+    store: EventStore, now: datetime, change: dict[str, str]
+) -> None:
+    first = opened(store, now)
+    second = opened(store, now + HOUR, **change)
+    assert outcome(store, first) == "abandoned"
+    assert outcome(store, second) is None
+    assert (second.number, second.created_at) == (2, now + HOUR)
+    assert second.id != first.id
+    assert latest_cycle(store) == second
+
+
+def test_a_cycle_goes_on_when_its_own_challenger_became_the_champion(
+    store: EventStore, now: datetime
+) -> None:
+    first = opened(store, now)
+    decide(store, first, "router/2", "promote")
+    assert opened(store, now + HOUR, champion="router/2") == first
+    assert opened(store, now + HOUR, champion="router/1") == first
+    assert outcome(store, first) is None
+
+
+@pytest.mark.parametrize("verdict", ["hold", "reject", "inconclusive"])
+def test_a_challenger_that_was_not_promoted_is_another_champion(
+    store: EventStore, now: datetime, verdict: Verdict
+) -> None:
+    first = opened(store, now)
+    decide(store, first, "router/2", verdict)
+    assert opened(store, now + HOUR, champion="router/2").number == 2
+    assert outcome(store, first) == "abandoned"
+
+
+def test_a_promotion_does_not_excuse_other_options_or_a_third_version(
+    store: EventStore, now: datetime
+) -> None:
+    first = opened(store, now)
+    decide(store, first, "router/2", "promote")
+    second = opened(store, now + HOUR, champion="router/2", options="other")
+    assert (second.number, outcome(store, first)) == (2, "abandoned")
+    # The promotion belongs to the first cycle and says nothing about the second one.
+    third = opened(store, now + 2 * HOUR, champion="router/3", options="other")
+    assert (third.number, outcome(store, second)) == (3, "abandoned")
+
+
+def test_cycles_are_numbered_from_one_whatever_became_of_them(
+    store: EventStore, now: datetime
+) -> None:
+    cycles = []
+    for number, way in enumerate(("finished", "abandoned", "finished", None), start=1):
+        cycle = opened(store, now + number * HOUR)
+        cycles.append(cycle)
+        if way == "finished":
+            end_cycle(store, cycle, "finished", now + number * HOUR)
+        elif way == "abandoned":
+            end_cycle(store, cycle, "abandoned", now + number * HOUR)
+    assert [cycle.number for cycle in cycles] == [1, 2, 3, 4]
+    assert len({cycle.id for cycle in cycles}) == 4
+    assert store.records(Cycle) == tuple(cycles)
+
+
+# Windows ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause", [MICROSECOND, 2 * HOUR, 23 * HOUR])
+def test_the_next_window_starts_after_the_traffic_that_is_stored(
+    store: EventStore, now: datetime, pause: timedelta
+) -> None:
+    first = opened(store, now)
+    last = first.window_end - MICROSECOND
+    visit(store, last)
+    end_cycle(store, first, "finished", now)
+    second = opened(store, now + pause)
+    assert second.window_start == last + MICROSECOND == first.window_end
+    assert second.window_start < second.window_end
+
+
+def test_after_a_long_pause_the_window_is_again_a_day(store: EventStore, now: datetime) -> None:
+    visit(store, now - 48 * HOUR)
+    cycle = opened(store, now)
+    assert (cycle.window_start, cycle.window_end) == (now - 24 * HOUR, now)
+
+
+@pytest.mark.parametrize("ahead", [-MICROSECOND, timedelta(0), HOUR])
+def test_a_window_is_never_empty(store: EventStore, now: datetime, ahead: timedelta) -> None:
+    visit(store, now + ahead)
+    cycle = opened(store, now)
+    assert cycle.window_start < cycle.window_end
+
+
+# Ending -----------------------------------------------------------------------------------------
+
+
+def test_a_cycle_ends_once_and_the_first_end_stands(store: EventStore, now: datetime) -> None:
+    cycle = opened(store, now)
+    end_cycle(store, cycle, "finished", now + HOUR)
+    end_cycle(store, cycle, "finished", now + 2 * HOUR)
+    end_cycle(store, cycle, "abandoned", now + 3 * HOUR)
+    ended = CycleEnd(id=cycle.id, created_at=now + HOUR, outcome="finished")
+    assert store.records(CycleEnd) == (ended,)
+    assert unfinished_cycle(store) is None
+    assert latest_cycle(store) == cycle
+
+
+def test_without_a_cycle_a_stage_says_what_to_run_first(store: EventStore) -> None:
+    assert unfinished_cycle(store) is None
+    with pytest.raises(InsufficientDataError, match=r"empty store; run the stage collect or"):
+        latest_cycle(store)
+
+
+# Evaluation sets --------------------------------------------------------------------------------
+
+
+def examples(*targets: str) -> list[Example]:
+    message = Message(role="user", content="Where is my card?")
+    return [Example(id=f"e-{target}", messages=(message,), target=target) for target in targets]
+
+
+def test_the_same_examples_are_frozen_once(store: EventStore, now: datetime) -> None:
+    first = freeze_examples(store, "heldout", examples("a", "b"), now)
+    again = freeze_examples(store, "heldout", examples("a", "b"), now + HOUR)
+    assert again == first
+    assert first.created_at == now
+    assert store.records(ExampleSet) == (first,)
+    assert example_set(store, first.id) == first
+
+
+def test_other_examples_are_another_set_and_both_stay(store: EventStore, now: datetime) -> None:
+    first = freeze_examples(store, "heldout", examples("a", "b"), now)
+    second = freeze_examples(store, "heldout", examples("b", "a"), now)
+    assert first.id != second.id
+    assert store.records(ExampleSet) == (first, second)
+
+
+def test_a_set_that_was_never_frozen_is_named(store: EventStore) -> None:
+    with pytest.raises(InsufficientDataError, match=r"got 'heldout-x'; run collect first"):
+        example_set(store, "heldout-x")
+
+
+# One loop at a time -----------------------------------------------------------------------------
+
+TRY = """
+import sys
+from pathlib import Path
+from ratchet.cycles import sole_loop
+from ratchet.errors import BusyError
+try:
+    with sole_loop(Path(sys.argv[1])):
+        print("free")
+except BusyError as error:
+    print(error)
+"""
+HOLD = """
+import sys
+from pathlib import Path
+from ratchet.cycles import sole_loop
+with sole_loop(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def tried(home: Path) -> str:
+    """What another process hears when it asks for the home folder."""
+    command = [sys.executable, "-c", TRY, str(home)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return run.stdout.strip()
+
+
+@contextmanager
+def holder(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the home folder until it is killed."""
+    command = [sys.executable, "-c", HOLD, str(home)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_loop_may_take_its_own_home_again_and_keeps_it_till_the_end(tmp_path: Path) -> None:
+    home = tmp_path / "new" / "home"
+    with sole_loop(home):
+        with sole_loop(home), sole_loop(home):
+            pass
+        assert "one loop at a time" in tried(home)
+    assert tried(home) == "free"
+
+
+def test_another_process_is_refused_and_told_who_holds_the_home(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        with pytest.raises(BusyError, match=rf"got another \(process {process.pid}\); wait for it"):
+            sole_loop(tmp_path).__enter__()
+        with sole_loop(tmp_path / "another"):
+            pass
+        process.kill()
+        assert process.wait(timeout=30) == -signal.SIGKILL
+        with sole_loop(tmp_path):
+            assert (tmp_path / "loop.lock").is_file()
+
+
+def test_an_error_within_the_loop_frees_the_home(tmp_path: Path) -> None:
+    def fails() -> None:
+        with sole_loop(tmp_path):
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fails()
+    assert tried(tmp_path) == "free"

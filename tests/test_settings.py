@@ -1,0 +1,167 @@
+"""Where the settings come from and which source wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ratchet.errors import SettingsError
+from ratchet.settings import load_settings
+
+
+def toml(folder: Path, *lines: str) -> Path:
+    (folder / "ratchet.toml").write_text("\n".join(lines), "utf-8")
+    return folder
+
+
+def everything(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def test_without_file_and_environment_everything_lies_in_the_home_folder(tmp_path: Path) -> None:
+    settings = load_settings({"XDG_CACHE_HOME": "/caches"}, tmp_path)
+    home = tmp_path / ".ratchet"
+    assert settings.home == home
+    assert settings.store_url == f"sqlite:///{home}/store.db"
+    assert settings.tracking_uri == f"sqlite:///{home}/mlflow/mlflow.db"
+    assert settings.artifacts == home / "mlflow" / "artifacts"
+    assert settings.prefect_home == home / "prefect"
+    assert settings.servers_file == home / "servers.json"
+    assert settings.cache == Path("/caches/ratchet")
+    assert settings.prefect_api_url is None
+    assert settings.base_model == "smollm2"
+    assert settings.model_name == "support-router"
+
+
+def test_without_an_xdg_folder_the_cache_lies_in_the_users_own(tmp_path: Path) -> None:
+    expected = (Path.home() / ".cache" / "ratchet").resolve()
+    assert load_settings({}, tmp_path).cache == expected
+    assert load_settings({"XDG_CACHE_HOME": ""}, tmp_path).cache == expected
+
+
+def test_the_file_replaces_the_defaults(tmp_path: Path) -> None:
+    toml(
+        tmp_path,
+        'home = "state"',
+        'cache = "models"',
+        'store_url = "postgresql+psycopg://ada@db/ratchet"',
+        'tracking_uri = "http://mlflow:5000"',
+        'prefect_api_url = "http://prefect:4200/api"',
+        'base_model = "models/tiny"',
+        'model_name = "router"',
+    )
+    settings = load_settings({}, tmp_path)
+    assert settings.home == tmp_path / "state"
+    assert settings.cache == tmp_path / "models"
+    assert settings.store_url == "postgresql+psycopg://ada@db/ratchet"
+    assert settings.tracking_uri == "http://mlflow:5000"
+    assert settings.prefect_api_url == "http://prefect:4200/api"
+    assert settings.base_model == str(tmp_path / "models" / "tiny")
+    assert settings.model_name == "router"
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "value"),
+    [
+        ("RATCHET_HOME", "home", "/from/environment"),
+        ("RATCHET_CACHE", "cache", "/from/environment"),
+        ("RATCHET_STORE_URL", "store_url", "postgresql://environment/ratchet"),
+        ("RATCHET_BASE_MODEL", "base_model", "/from/environment"),
+        ("RATCHET_MODEL_NAME", "model_name", "environment"),
+        ("MLFLOW_TRACKING_URI", "tracking_uri", "http://environment"),
+        ("PREFECT_API_URL", "prefect_api_url", "http://environment"),
+    ],
+)
+def test_the_environment_wins_over_the_file(
+    tmp_path: Path, variable: str, name: str, value: str
+) -> None:
+    toml(tmp_path, f'{name} = "/from/file"')
+    assert str(getattr(load_settings({variable: value}, tmp_path), name)) == value
+    assert str(getattr(load_settings({variable: ""}, tmp_path), name)) == "/from/file"
+
+
+def test_the_databases_follow_the_home_folder(tmp_path: Path) -> None:
+    settings = load_settings({"RATCHET_HOME": "elsewhere"}, toml(tmp_path, 'home = "state"'))
+    assert settings.store_url == f"sqlite:///{tmp_path}/elsewhere/store.db"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/elsewhere/mlflow/mlflow.db"
+
+
+def test_relative_paths_are_anchored_in_the_working_folder(tmp_path: Path) -> None:
+    environ = {
+        "RATCHET_HOME": "../state",
+        "RATCHET_CACHE": "cache",
+        "RATCHET_STORE_URL": "sqlite:///data/events.db",
+        "MLFLOW_TRACKING_URI": "sqlite:///./runs.db",
+        "RATCHET_BASE_MODEL": "models/tiny",
+    }
+    settings = load_settings(environ, tmp_path / "work")
+    assert settings.home == tmp_path / "state"
+    assert settings.cache == tmp_path / "work" / "cache"
+    assert settings.store_url == f"sqlite:///{tmp_path}/work/data/events.db"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/work/runs.db"
+    assert settings.base_model == str(tmp_path / "work" / "models" / "tiny")
+
+
+def test_absolute_paths_and_addresses_stay_as_they_are(tmp_path: Path) -> None:
+    environ = {
+        "RATCHET_STORE_URL": "sqlite:////data/events.db",
+        "MLFLOW_TRACKING_URI": "https://mlflow.example/x",
+    }
+    settings = load_settings(environ, tmp_path)
+    assert settings.store_url == "sqlite:////data/events.db"
+    assert settings.tracking_uri == "https://mlflow.example/x"
+
+
+def test_a_tilde_is_the_users_folder(tmp_path: Path) -> None:
+    settings = load_settings({"RATCHET_HOME": "~/loops"}, tmp_path)
+    assert settings.home == (Path.home() / "loops").resolve()
+
+
+def test_a_relative_working_folder_still_gives_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings({}, Path())
+    assert settings.home == tmp_path / ".ratchet"
+    assert settings.store_url == f"sqlite:///{tmp_path}/.ratchet/store.db"
+
+
+def test_an_unknown_setting_is_named_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"'colour'.*got 'blue'.*home, cache, store_url"):
+        load_settings({}, toml(tmp_path, 'colour = "blue"'))
+    with pytest.raises(SettingsError, match="'ratchet'"):
+        load_settings({}, toml(tmp_path, "[ratchet]", 'home = "x"'))
+
+
+def test_a_setting_of_the_wrong_type_is_named_with_its_value(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"'model_name'.*valid string, got 5"):
+        load_settings({}, toml(tmp_path, "model_name = 5"))
+
+
+@pytest.mark.parametrize("content", [b"home = ", b"home = 'a'\nhome = 'b'", b"home = '\xff'"])
+def test_a_file_that_is_not_toml_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ratchet.toml").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"ratchet\.toml must be TOML in UTF-8, got: "):
+        load_settings({}, tmp_path)
+
+
+def test_an_empty_file_is_the_same_as_none(tmp_path: Path) -> None:
+    without = load_settings({}, tmp_path)
+    assert load_settings({}, toml(tmp_path)) == without
+
+
+def test_nothing_is_created_on_disk(tmp_path: Path) -> None:
+    load_settings({"RATCHET_HOME": "state", "RATCHET_CACHE": "cache"}, tmp_path)
+    assert everything(tmp_path) == []
+    load_settings({}, toml(tmp_path, 'store_url = "sqlite:///deep/down/x.db"'))
+    assert everything(tmp_path) == [tmp_path / "ratchet.toml"]
+
+
+def test_neither_the_environment_nor_the_settings_are_changed(tmp_path: Path) -> None:
+    environ = {"RATCHET_HOME": "state"}
+    settings = load_settings(environ, tmp_path)
+    assert environ == {"RATCHET_HOME": "state"}
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.model_name = "another"  # type: ignore[misc]
