@@ -96,8 +96,12 @@ def demo(
 
 @app.command()
 def up(
-    prefect_port: Annotated[int, typer.Option(help="Wanted port of the Prefect UI.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Wanted port of the MLflow UI.")] = 5000,
+    prefect_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Wanted port of the Prefect UI.")
+    ] = 4200,
+    mlflow_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Wanted port of the MLflow UI.")
+    ] = 5000,
 ) -> None:
     """Start Prefect, MLflow and a worker for the deployments; stop them all on Ctrl-C."""
     from ratchet.servers import Servers

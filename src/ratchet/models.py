@@ -9,6 +9,7 @@ Weights are read from safetensors only; a pickle is refused.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -38,6 +39,7 @@ SMOLLM2 = "smollm2"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _DIGEST_FILE = "ratchet-digest.txt"
 _ADAPTER_KEYS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "peft_type")
+_ADAPTER_PATTERNS = ("rank_pattern", "alpha_pattern", "fan_in_fan_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class OpenAICompatibleModel:
                 reply = self._client.post("/v1/chat/completions", json=body)
                 if reply.status_code < 500 and reply.status_code != 429:
                     reply.raise_for_status()
-                    text = reply.json()["choices"][0]["message"]["content"] or ""
+                    text = _content(reply.json())
                     return Completion(text, time.monotonic() - started)
                 error = f"HTTP {reply.status_code}"
             except httpx.HTTPStatusError as failure:
@@ -143,6 +145,13 @@ class OpenAICompatibleModel:
             except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as failure:
                 error = f"{type(failure).__name__}: {failure}"
         return Completion("", time.monotonic() - started, error)
+
+
+def _content(reply: Any) -> str:
+    text = reply["choices"][0]["message"]["content"]
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"content must be text, got {type(text).__name__}")
+    return text or ""
 
 
 class HuggingFaceModel:
@@ -267,6 +276,7 @@ def adapter_digest(adapter: Path) -> str:
     acting = {key: config.get(key) for key in _ADAPTER_KEYS}
     if isinstance(acting["target_modules"], list):
         acting["target_modules"] = sorted(acting["target_modules"])
+    acting |= {key: config[key] for key in _ADAPTER_PATTERNS if config.get(key)}
     return digest([_file_digest(adapter / "adapter_model.safetensors"), acting])
 
 
@@ -294,14 +304,18 @@ def _convert_smollm2(target: Path) -> None:
     logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))
-    try:
-        _convert_gguf(source, work)
-        (work / _DIGEST_FILE).write_text(_file_digest(work / "model.safetensors"))
-        shutil.rmtree(target, ignore_errors=True)
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with (target.parent / "converting.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (target / _DIGEST_FILE).exists():  # another process was faster
+            return
+        work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))
+        try:
+            _convert_gguf(source, work)
+            (work / _DIGEST_FILE).write_text(_file_digest(work / "model.safetensors"))
+            shutil.rmtree(target, ignore_errors=True)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     logger.info("converted in %.0f s", time.monotonic() - started)
 
 

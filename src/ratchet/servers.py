@@ -304,7 +304,7 @@ def _read_servers(settings: Settings) -> dict[str, Any]:
 def _answers(address: str) -> bool:
     try:
         return httpx.get(address, timeout=3.0).status_code == 200
-    except httpx.HTTPError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 

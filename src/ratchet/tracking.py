@@ -7,6 +7,7 @@ The registry's alias `champion` names the version in use, `previous` the one bef
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
 
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _KEY = "ratchet.key"
+_LOGGED = "mlflow.loggedArtifacts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,11 @@ class Run:
         data = {key: list(values) for key, values in columns.items()}
         rows = [list(row) for row in zip(*data.values(), strict=True)]
         self._client.log_dict(self.run_id, {"columns": list(data), "data": rows}, name)
-        self._client.set_tag(
-            self.run_id, "mlflow.loggedArtifacts", f'[{{"path": "{name}", "type": "table"}}]'
-        )
+        tags = self._client.get_run(self.run_id).data.tags
+        known = json.loads(tags.get(_LOGGED, "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in known:
+            self._client.set_tag(self.run_id, _LOGGED, json.dumps([*known, entry]))
 
     def figure(self, figure: Figure, name: str) -> None:
         """Store a plot as an artifact."""
@@ -221,12 +226,17 @@ class Tracker:
         return version
 
     def move_champion(self, champion: str, previous: str | None) -> None:
-        """Point the aliases `champion` and `previous`; doing it twice is harmless."""
-        self._alias(CHAMPION, champion)
+        """Point the aliases `champion` and `previous`; doing it twice is harmless.
+
+        Raises:
+            TrackingError: There is no such version; then neither alias moves.
+        """
+        names = {CHAMPION: champion, **({} if previous is None else {PREVIOUS: previous})}
+        numbers = {alias: self.version(reference).version for alias, reference in names.items()}
+        for alias, number in numbers.items():
+            self._client.set_registered_model_alias(self.model_name, alias, number)
         if previous is None:
             self._drop_alias(PREVIOUS)
-        else:
-            self._alias(PREVIOUS, previous)
 
     def tag_version(self, reference: str, tags: Mapping[str, str]) -> None:
         """Set tags on a version, such as the gate's verdict."""
@@ -235,19 +245,26 @@ class Tracker:
             self._client.set_model_version_tag(self.model_name, number, key, value)
 
     def adapter_folder(self, version: ModelVersion) -> Path | None:
-        """Return a local folder with the version's adapter, fetched where it lies elsewhere."""
+        """Return a local folder with the version's adapter, fetched where it lies elsewhere.
+
+        Raises:
+            TrackingError: MLflow has no such adapter any more.
+        """
         if version.adapter is None:
             return None
         if version.adapter.exists():
             return version.adapter
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         uri = f"models:/{self.model_name}/{version.version}"
-        return Path(mlflow.artifacts.download_artifacts(uri))
-
-    def _alias(self, alias: str, reference: str) -> None:
-        number = self.version(reference).version
-        self._client.set_registered_model_alias(self.model_name, alias, number)
+        try:
+            return Path(mlflow.artifacts.download_artifacts(uri))
+        except MlflowException as error:
+            raise TrackingError(
+                f"the adapter of {version.reference} must be in MLflow's artifacts, got: {error}; "
+                "restore it, or roll back to another version"
+            ) from error
 
     def _drop_alias(self, alias: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -290,7 +307,8 @@ class Tracker:
     def _describe(self, version: Any) -> ModelVersion:
         adapter = None
         if version.tags.get("ratchet.kind") == "adapter":
-            adapter = Path(version.source.removeprefix("file://"))
+            source = str(version.source)
+            adapter = Path(unquote(urlsplit(source).path) if source[:5] == "file:" else source)
         return ModelVersion(
             reference=f"{self.model_name}/{version.version}",
             version=str(version.version),

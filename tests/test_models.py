@@ -1,0 +1,399 @@
+"""Language models: a scripted one, a server over HTTP, a tiny Llama and the real SmolLM2."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ratchet.errors import ModelError
+from ratchet.models import (
+    HuggingFaceModel,
+    OpenAICompatibleModel,
+    ScriptedModel,
+    adapter_digest,
+    model_digest,
+    prepare_base_model,
+    require_safetensors,
+)
+from ratchet.records import Message
+
+SYSTEM = Message(role="system", content="Answer with the queue.")
+
+
+def asked(text: str) -> tuple[Message, ...]:
+    return SYSTEM, Message(role="user", content=text)
+
+
+def texts(completions):
+    assert [completion.error for completion in completions] == [None] * len(completions)
+    return [completion.text for completion in completions]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Two threads on a busy machine wait for each other more than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# Scripted -----------------------------------------------------------------------------------------
+
+
+def test_a_script_answers_in_order_and_is_cut_to_words():
+    model = ScriptedModel(lambda turn: f"{turn[-1].content} one two three")
+    answers = texts(model.generate([asked("a"), asked("b")], max_new_tokens=3))
+    assert answers == ["a one two", "b one two"]
+    assert model.generate([], max_new_tokens=3) == []
+
+
+def test_a_script_is_named_by_its_digest():
+    one, same, other = (ScriptedModel(lambda _: "", name=name) for name in ("a", "a", "b"))
+    assert one.digest == same.digest != other.digest
+
+
+# OpenAI-compatible --------------------------------------------------------------------------------
+
+Reply = tuple[int, bytes, float]  # status, body, seconds until it is sent
+
+
+def said(content: object) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+
+
+@dataclass
+class Server:
+    """A server on a free port that answers by a script and keeps what it was sent."""
+
+    reply: Callable[[dict[str, Any], int], Reply] = lambda body, earlier: (200, said("ok"), 0.0)
+    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+    url: str = ""
+
+    def answers(self, *replies: tuple[int, bytes]) -> None:
+        """Give these replies one after the other, the last one for ever."""
+        self.reply = lambda _, earlier: (*replies[min(earlier, len(replies) - 1)], 0.0)
+
+    def ask(self, *texts: str, **options: Any):
+        model = OpenAICompatibleModel(self.url, "tiny", **options)
+        return model.generate([asked(text) for text in texts], max_new_tokens=7)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    scripted = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with scripted.lock:
+                earlier = len(scripted.requests)
+                scripted.requests.append((self.path, dict(self.headers), body))
+            status, content, seconds = scripted.reply(body, earlier)
+            time.sleep(seconds)
+            try:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+            except BrokenPipeError:
+                return
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    scripted.url = f"http://127.0.0.1:{http.server_address[1]}"
+    thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield scripted
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+def test_a_request_holds_the_conversation_in_openais_form(server):
+    assert texts(server.ask("where is my refund?")) == ["ok"]
+    ((path, _, body),) = server.requests
+    assert path == "/v1/chat/completions"
+    assert body == {
+        "model": "tiny",
+        "messages": [
+            {"role": "system", "content": "Answer with the queue."},
+            {"role": "user", "content": "where is my refund?"},
+        ],
+        "max_tokens": 7,
+        "temperature": 0.0,
+    }
+
+
+def test_answers_keep_the_order_of_the_questions_and_one_failure_leaves_the_others_alone(server):
+    def slow_first(body, earlier):
+        text = body["messages"][-1]["content"]
+        return 400 if text == "3" else 200, said(f"to {text}"), 0.3 if text == "0" else 0.0
+
+    server.reply = slow_first
+    completions = server.ask(*map(str, range(12)), concurrency=4)
+    expected = [f"to {number}" if number != 3 else "" for number in range(12)]
+    assert [completion.text for completion in completions] == expected
+    assert [place for place, one in enumerate(completions) if one.error] == [3]
+    assert completions[0].latency_seconds >= 0.3
+    assert server.ask() == []
+
+
+def test_the_key_is_sent_as_a_bearer_token_and_only_where_there_is_one(server):
+    server.ask("a", api_key="secret-key")
+    server.ask("b")
+    (_, first, _), (_, second, _) = server.requests
+    assert first["Authorization"] == "Bearer secret-key"
+    assert "Authorization" not in second
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_is_busy_or_broken_is_asked_again(server, status):
+    server.answers((status, b"later"), (200, said("at last")))
+    assert texts(server.ask("a", attempts=2)) == ["at last"]
+    assert len(server.requests) == 2
+
+
+def test_a_server_that_stays_broken_is_an_error_and_no_exception(server):
+    server.answers((503, b"later"))
+    (completion,) = server.ask("a", attempts=2)
+    assert (completion.text, completion.error, len(server.requests)) == ("", "HTTP 503", 2)
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 404])
+def test_a_request_that_is_refused_is_not_sent_again_and_says_why(server, status):
+    server.answers((status, b"unknown model" + b"!" * 5000), (200, said("never sent")))
+    (completion,) = server.ask("a")
+    assert completion.text == ""
+    assert completion.error.startswith(f"HTTP {status}: unknown model")
+    assert len(completion.error) < 300
+    assert len(server.requests) == 1
+
+
+BROKEN = (b"", b"not JSON", b"\xff\xfe", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}')
+
+
+@pytest.mark.parametrize("body", [*BROKEN, said(["a", "list"]), said({"a": "mapping"}), said(5)])
+def test_a_reply_that_is_no_completion_is_an_error(server, body):
+    server.answers((200, body))
+    (completion,) = server.ask("a", attempts=1)
+    assert completion.text == ""
+    assert completion.error
+
+
+def test_a_server_that_does_not_answer_in_time_is_an_error(server):
+    server.reply = lambda body, earlier: (200, said("too late"), 0.6)
+    started = time.monotonic()
+    (completion,) = server.ask("a", timeout_seconds=0.1, attempts=1)
+    assert time.monotonic() - started < 0.5
+    assert completion.text == ""
+    assert "ReadTimeout" in completion.error
+
+
+def test_a_server_that_is_not_there_is_an_error(server):
+    silent = OpenAICompatibleModel("http://127.0.0.1:1", "tiny", attempts=1)
+    (completion,) = silent.generate([asked("a")], max_new_tokens=1)
+    assert completion.text == ""
+    assert "ConnectError" in completion.error
+
+
+def test_a_server_is_named_by_its_address_and_model_and_not_by_its_key():
+    named = OpenAICompatibleModel("http://a", "m").digest
+    assert OpenAICompatibleModel("http://a", "m", api_key="secret").digest == named
+    assert OpenAICompatibleModel("http://b", "m").digest != named
+    assert OpenAICompatibleModel("http://a", "n").digest != named
+
+
+# Hugging Face -------------------------------------------------------------------------------------
+
+
+def rewritten(source, folder, change):
+    """Save a copy of a model whose weights are changed in place."""
+    model = AutoModelForCausalLM.from_pretrained(str(source))
+    tokenizer = AutoTokenizer.from_pretrained(str(source))
+    with torch.no_grad():
+        change(model, tokenizer)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def chain(*words):
+    """Make a model say these words: each token gives the next, whatever came before.
+
+    Attention and feed-forward add nothing, so the last hidden state is the token's own embedding;
+    the head's row of a token is the embedding of the token it follows.
+    """
+
+    def change(model, tokenizer):
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+        head.zero_()
+        tokens = [tokenizer(word)["input_ids"] for word in ("\n", *words)]
+        assert all(len(token) == 1 for token in tokens)
+        for (before,), (after,) in pairwise(tokens):
+            head[after] = embedding[before]
+
+    return change
+
+
+def scale(model, _tokenizer):
+    """Make the weights so large that every word of a conversation tells."""
+    for layer in model.model.layers:
+        for weight in layer.parameters():
+            weight.mul_(8.0 if weight.dim() == 2 else 1.0)
+
+
+@pytest.fixture(scope="module")
+def lively(tiny_model, tmp_path_factory):
+    return rewritten(tiny_model, tmp_path_factory.mktemp("lively"), scale)
+
+
+QUESTIONS = [asked("x " * length + "refund") for length in (1, 40, 7, 90, 2, 23, 60)]
+
+
+def test_greedy_answers_are_the_same_again_whatever_the_global_generator(lively):
+    answers = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = HuggingFaceModel.load(lively)
+        answers += [texts(model.generate(QUESTIONS, max_new_tokens=8)) for _ in range(2)]
+    assert answers[1:] == answers[:1] * 3
+    assert len(set(answers[0])) > 1
+
+
+def test_neither_order_nor_batch_nor_padding_changes_an_answer(lively):
+    alone = texts(HuggingFaceModel.load(lively, batch_size=1).generate(QUESTIONS, max_new_tokens=8))
+    assert len(set(alone)) > len(alone) // 2
+    for size in (2, 3, 32):
+        model = HuggingFaceModel.load(lively, batch_size=size)
+        assert texts(model.generate(QUESTIONS, max_new_tokens=8)) == alone
+        assert texts(model.generate(QUESTIONS[::-1], max_new_tokens=8)) == alone[::-1]
+    assert model.generate([], max_new_tokens=8) == []
+
+
+def test_an_answer_holds_no_more_tokens_than_asked_for_and_nothing_of_the_question(
+    tiny_model, tmp_path
+):
+    folder = rewritten(tiny_model, tmp_path, chain(*"abcdef"))
+    model = HuggingFaceModel.load(folder)
+    for tokens in (1, 3, 6):
+        assert (
+            texts(model.generate(QUESTIONS[:2], max_new_tokens=tokens)) == ["abcdef"[:tokens]] * 2
+        )
+
+
+@pytest.mark.parametrize("words", [("a", "b", "\n"), ("a", "b", "<|im_end|>", "c")])
+def test_an_answer_ends_at_the_first_line_break_or_where_the_model_ends_its_turn(
+    tiny_model, tmp_path, words
+):
+    # the line break that ends "ab" gives "a" again: a, b, line break, a, b, line break, ...
+    folder = rewritten(tiny_model, tmp_path, chain(*words))
+    assert texts(HuggingFaceModel.load(folder).generate(QUESTIONS, max_new_tokens=9)) == ["ab"] * 7
+
+
+# Weights and digests ------------------------------------------------------------------------------
+
+
+def test_weights_that_are_a_pickle_are_refused(tiny_model, tmp_path):
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    for path in tiny_model.glob("*.json"):
+        shutil.copy(path, pickled)
+    (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    message = r"must be safetensors .*got .*pytorch_model\.bin.*'pickled'; convert them"
+    with pytest.raises(ModelError, match=message):
+        require_safetensors(pickled, "model*.safetensors")
+    with pytest.raises(ModelError, match=message):
+        prepare_base_model(str(pickled), tmp_path)
+    for base, adapter in ((pickled, None), (tiny_model, pickled)):
+        with pytest.raises(ModelError, match="must be safetensors"):
+            HuggingFaceModel.load(base, adapter)
+    require_safetensors(tiny_model, "model*.safetensors")
+
+
+def test_the_digest_of_a_model_is_that_of_its_weights(tiny_model, lively, tmp_path):
+    copy = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+    (copy / "README.md").write_text("a note")
+    assert model_digest(copy) == model_digest(tiny_model) != model_digest(lively)
+    assert HuggingFaceModel.load(copy).digest == model_digest(tiny_model)
+
+
+def written_adapter(folder, weights=b"weights", **changes):
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config | changes))
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    return folder
+
+
+REORDERED = {"target_modules": ["v_proj", "q_proj"]}
+IDLE = ({"base_model_name_or_path": "/model"}, {"lora_dropout": 0.5}, {"inference_mode": False})
+
+
+@pytest.mark.parametrize("changes", [*IDLE, REORDERED])
+def test_the_digest_of_an_adapter_ignores_what_does_not_act(tmp_path, changes):
+    plain, other = written_adapter(tmp_path / "a"), written_adapter(tmp_path / "b", **changes)
+    assert adapter_digest(plain) == adapter_digest(other)
+
+
+ACTING = ({"r": 16}, {"lora_alpha": 32}, {"use_rslora": True}, {"use_dora": True})
+# PEFT scales q_proj by 64 / r, or by alpha / 4, where a pattern says so
+PATTERNS = ({"alpha_pattern": {"q_proj": 64}}, {"rank_pattern": {"q_proj": 4}})
+OTHERS = ({"weights": b"other"}, {"target_modules": ["q_proj"]})
+
+
+@pytest.mark.parametrize("changes", [*ACTING, *PATTERNS, *OTHERS])
+def test_the_digest_of_an_adapter_changes_with_what_acts(tiny_model, tmp_path, changes):
+    plain, other = written_adapter(tmp_path / "a"), written_adapter(tmp_path / "b", **changes)
+    assert adapter_digest(plain) != adapter_digest(other)
+    digests = {model_digest(tiny_model, adapter) for adapter in (None, plain, other)}
+    assert len(digests) == 3
+
+
+def test_a_base_model_that_is_a_folder_is_used_where_it_lies_or_refused(tiny_model, tmp_path):
+    assert prepare_base_model(str(tiny_model), tmp_path / "cache") == tiny_model.resolve()
+    with pytest.raises(ModelError, match="got nothing in 'absent'"):
+        prepare_base_model(str(tmp_path / "absent"), tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def cache(tmp_path):
+    yield tmp_path / "cache"
+    shutil.rmtree(tmp_path / "cache")  # half a gigabyte
+
+
+def test_smollm2_is_converted_once_to_safetensors_and_answers(cache):
+    folder = prepare_base_model("smollm2", cache)
+    left = {path.name for path in cache.iterdir()}
+    assert left == {folder.name, "converting.lock"}  # nothing half made beside it
+    suffixes = {path.suffix for path in folder.iterdir()}
+    assert suffixes == {".safetensors", ".json", ".txt", ".jinja"}
+    with (folder / "model.safetensors").open("rb") as weights:
+        sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+    assert (folder / "ratchet-digest.txt").read_text() == sha256
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert prepare_base_model("smollm2", cache) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    question = [Message(role="user", content="What is the capital of France?")]
+    (answer,) = texts(HuggingFaceModel.load(folder).generate([question], max_new_tokens=8))
+    assert "Paris" in answer
