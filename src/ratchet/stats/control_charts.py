@@ -1,43 +1,101 @@
-"""Control charts: is a rate stable over time, or did something change?"""
+"""Control charts: is a rate or a value stable over time, or did something change?
+
+Two phases. Without a `baseline` a chart estimates its limits from the points it shows and tells
+whether they agree with each other (phase I). With one its limits come from that baseline alone and
+are never estimated again, also after an alarm, so that a lasting change keeps signalling (phase
+II). `ratchet.stats.chart_rules.clean_baseline` leads from the first to the second,
+`ratchet.stats.chart_limits` tells which limit a short baseline needs.
+
+Charts with a memory are in `ratchet.stats.memory_charts`, charts of groups of values in
+`ratchet.stats.subgroup_charts`; all of them can be imported from here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.chart_checks import (
+    Counts,
+    FloatArray,
+    Values,
+    checked_counts,
+    checked_rates,
+    checked_shares,
+    checked_values,
+    require_whole,
+)
+from ratchet.stats.chart_results import (
+    Baseline,
+    ControlChart,
+    CusumChart,
+    require_quantity,
+    shewhart_result,
+)
+from ratchet.stats.chart_rules import (
+    CleanBaseline,
+    DroppedPoint,
+    RunRuleSignal,
+    clean_baseline,
+    run_rule_signals,
+)
+from ratchet.stats.memory_charts import (
+    D2_PAIR,
+    bernoulli_cusum,
+    cusum_chart,
+    ewma_chart,
+    poisson_cusum,
+    value_baseline,
+)
+from ratchet.stats.run_lengths import (
+    WESTERN_ELECTRIC,
+    RunRule,
+    cusum_average_run_length,
+    ewma_average_run_length,
+    shewhart_average_run_length,
+)
+from ratchet.stats.subgroup_charts import r_chart, s_chart, xbar_chart
 
-FloatArray = NDArray[np.float64]
-Counts = Sequence[int] | NDArray[np.int64]
+__all__ = [
+    "WESTERN_ELECTRIC",
+    "WIDTH",
+    "Baseline",
+    "CleanBaseline",
+    "ControlChart",
+    "CusumChart",
+    "DroppedPoint",
+    "RunRule",
+    "RunRuleSignal",
+    "bernoulli_cusum",
+    "c_chart",
+    "clean_baseline",
+    "cusum_average_run_length",
+    "cusum_chart",
+    "ewma_average_run_length",
+    "ewma_chart",
+    "laney_p_chart",
+    "laney_u_chart",
+    "np_chart",
+    "p_chart",
+    "poisson_cusum",
+    "r_chart",
+    "run_rule_signals",
+    "s_chart",
+    "shewhart_average_run_length",
+    "u_chart",
+    "value_baseline",
+    "xbar_chart",
+    "xmr_chart",
+]
+
 WIDTH = 3.0
+SHARES = (0.0, 1.0)
+COUNTS = (0.0, np.inf)
 
 
-@dataclass(frozen=True, slots=True)
-class ControlChart:
-    """Points with their control limits.
-
-    Attributes:
-        values: What is charted, one per point.
-        center: Center line.
-        lower: Lower control limit of each point.
-        upper: Upper control limit of each point.
-        signals: 0-based indices of the points strictly outside their limits, ascending.
-        sigma_z: Factor by which the limits are widened for variation between points beyond
-            chance (Laney); None where the chart makes no such correction.
-    """
-
-    values: FloatArray
-    center: float
-    lower: FloatArray
-    upper: FloatArray
-    signals: NDArray[np.int64]
-    sigma_z: float | None = None
-
-
-def p_chart(counts: Counts, sizes: Counts) -> ControlChart:
+def p_chart(
+    counts: Counts, sizes: Counts, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
     """Shewhart chart of a share, with limits at three standard errors.
 
     center = sum(counts) / sum(sizes); limits = center +- 3 sqrt(center (1 - center) / size),
@@ -45,24 +103,27 @@ def p_chart(counts: Counts, sizes: Counts) -> ControlChart:
 
     Units: counts in, shares in [0, 1] out.
     Assumptions: independent observations with one common rate while in control; points in time
-    order; the center is estimated from the same points, so that the chart tells whether they
-    agree with each other, not with an agreed baseline.
+    order; without a baseline the center is estimated from the same points, so that the chart tells
+    whether they agree with each other.
     Error rate: about 0.27 % false alarms a point where size * center is above about 10; more and
     lopsided below that. A chart of 20 points has a false alarm in about 5 % of cases.
     When not to use: for very large sizes, where the rate varies from day to day by more than
-    chance and nearly every point signals; with sizes so small that the lower limit is 0 and
-    no improvement can be seen; a slow drift is found late.
+    chance and nearly every point signals (take `laney_p_chart`); with sizes so small that the lower
+    limit is 0 and no improvement can be seen; a slow drift is found late.
 
     Args:
         counts: Events of each point, shape (n,), 0 to its size.
         sizes: Observations of each point, shape (n,), at least 1.
+        limit: Half-width of the limits in standard errors.
+        baseline: Where the center comes from; None estimates it.
 
     Returns:
         The chart; arrays of shape (n,).
 
     Raises:
-        InsufficientDataError: There are fewer than two points.
-        InvalidInputError: Shapes differ, a size is below 1 or a count is out of range.
+        InsufficientDataError: There are fewer than two points, or none with a baseline.
+        InvalidInputError: Shapes differ, a size is below 1, a count is out of range, or the
+            baseline is not one of a share.
 
     Example:
         >>> chart = p_chart([5, 6, 4, 20], [50, 50, 50, 50])
@@ -73,41 +134,212 @@ def p_chart(counts: Counts, sizes: Counts) -> ControlChart:
         Montgomery, D. C. (2009). Introduction to Statistical Quality Control, 6th ed.,
         section 7.2.
     """
-    events, observed = _checked(counts, sizes)
-    center = float(events.sum() / observed.sum())
-    half = WIDTH * np.sqrt(center * (1.0 - center) / observed)
-    values = events / observed
-    signals = np.flatnonzero((values < center - half) | (values > center + half))
-    return ControlChart(
-        values=values,
-        center=center,
-        lower=np.clip(center - half, 0.0, 1.0),
-        upper=np.clip(center + half, 0.0, 1.0),
-        signals=signals.astype(np.int64),
-    )
+    events, observed = checked_shares(counts, sizes, fewest=_fewest(baseline))
+    baseline = baseline or _share_baseline(events, observed)
+    require_quantity(baseline, "share")
+    sigma = np.sqrt(baseline.center * (1.0 - baseline.center) / observed)
+    return shewhart_result(events / observed, sigma, baseline, limit=limit, bounds=SHARES)
 
 
-def _checked(counts: Counts, sizes: Counts) -> tuple[FloatArray, FloatArray]:
-    events = np.asarray(counts, dtype=np.float64)
-    observed = np.asarray(sizes, dtype=np.float64)
-    if events.ndim != 1 or events.shape != observed.shape:
-        raise InvalidInputError(
-            f"counts and sizes must be one-dimensional and equally long, got shapes {events.shape} "
-            f"and {observed.shape}; pass one count and one size a point"
-        )
-    if events.size < 2:
+def np_chart(
+    counts: Counts, size: int, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
+    """Shewhart chart of the number of events among equally many observations.
+
+    The chart of `p_chart` times `size`; its baseline is that of a share.
+
+    Units: counts in and out.
+    Assumptions, error rate, when not to use: as `p_chart`; also not where sizes vary.
+
+    Example:
+        >>> chart = np_chart([5, 6, 4, 20], 50)
+        >>> chart.center, chart.signals.tolist()
+        (8.75, [3])
+
+    References:
+        Montgomery (2009), section 7.2.
+    """
+    require_whole("size", size)
+    events = checked_counts(counts, fewest=_fewest(baseline))
+    sizes = np.full(events.shape, float(size))
+    events, observed = checked_shares(events, sizes, fewest=1)
+    baseline = baseline or _share_baseline(events, observed)
+    require_quantity(baseline, "share")
+    sigma = np.sqrt(baseline.center * (1.0 - baseline.center) * observed)
+    center, bounds = baseline.center * size, (0.0, float(size))
+    return shewhart_result(events, sigma, baseline, limit=limit, center=center, bounds=bounds)
+
+
+def c_chart(
+    counts: Counts, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
+    """Shewhart chart of counts from equal exposures.
+
+    center = mean count; limits = center +- 3 sqrt(center), cut at 0.
+
+    Units: counts in and out.
+    Assumptions: independent Poisson counts with one common mean while in control.
+    Error rate: about 0.27 % false alarms a point where the center is above about 10; more and
+    lopsided below that.
+    When not to use: for counts that vary more than Poisson ones do, or out of a number of trials.
+
+    Example:
+        >>> chart = c_chart([4, 5, 3, 20])
+        >>> chart.center, chart.signals.tolist()
+        (8.0, [3])
+
+    References:
+        Montgomery (2009), section 7.3.
+    """
+    events = checked_counts(counts, fewest=_fewest(baseline))
+    baseline = baseline or Baseline("count", float(events.mean()), events.size)
+    require_quantity(baseline, "count")
+    sigma = np.full(events.shape, np.sqrt(baseline.center))
+    return shewhart_result(events, sigma, baseline, limit=limit, bounds=COUNTS)
+
+
+def u_chart(
+    counts: Counts, exposures: Values, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
+    """Shewhart chart of counts per unit of exposure.
+
+    center = sum(counts) / sum(exposures); limits = center +- 3 sqrt(center / exposure), cut at 0.
+
+    Units: counts and exposures in, counts per unit of exposure out.
+    Assumptions, error rate, when not to use: as `c_chart`, for unequal exposures (messages, hours).
+
+    Example:
+        >>> chart = u_chart([8, 10, 6, 40], [2.0, 2.0, 2.0, 2.0])
+        >>> chart.center, chart.signals.tolist()
+        (8.0, [3])
+
+    References:
+        Montgomery (2009), section 7.3.
+    """
+    events, exposed = checked_rates(counts, exposures, fewest=_fewest(baseline))
+    baseline = baseline or _rate_baseline(events, exposed)
+    require_quantity(baseline, "rate")
+    sigma = np.sqrt(baseline.center / exposed)
+    return shewhart_result(events / exposed, sigma, baseline, limit=limit, bounds=COUNTS)
+
+
+def laney_p_chart(
+    counts: Counts, sizes: Counts, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
+    """Laney's p' chart: a p chart whose limits allow for variation between points beyond chance.
+
+    With the p chart's center and standard error s_i, z_i = (p_i - center) / s_i and
+    sigma_z = mean |z_i - z_{i-1}| / 1.128; limits = center +- 3 s_i sigma_z, cut to [0, 1].
+
+    Units: counts in, shares in [0, 1] out; sigma_z is 1 where the variation is binomial.
+    Assumptions: independent points whose rates scatter around one mean from point to point.
+    Error rate: about 0.27 % false alarms a point for normal variation and many points; sigma_z from
+    20 points varies by about 20 % of itself. It may be below 1 and then narrows the limits.
+    When not to use: for sizes so small that binomial variation is all there is; a slow drift looks
+    like little variation from point to point, and is found sooner.
+
+    Raises:
+        InsufficientDataError: There are fewer than two points, or none with a baseline, or they do
+            not vary, so that sigma_z is undefined.
+        InvalidInputError: As `p_chart`.
+
+    Example:
+        >>> chart = laney_p_chart([500, 700, 450, 640], [5000, 5000, 5000, 5000])
+        >>> round(chart.center, 4), round(chart.sigma_z, 2), chart.signals.size
+        (0.1145, 8.4, 0)
+
+    References:
+        Laney, D. B. (2002). Improved control charts for attributes. Quality Engineering 14,
+        531-537.
+    """
+    events, observed = checked_shares(counts, sizes, fewest=_fewest(baseline))
+    if baseline is None:
+        plain = _share_baseline(events, observed)
+        error = np.sqrt(plain.center * (1.0 - plain.center) / observed)
+        baseline = _with_sigma_z(plain, events / observed, error)
+    require_quantity(baseline, "share", laney=True)
+    sigma = np.sqrt(baseline.center * (1.0 - baseline.center) / observed)
+    sigma = sigma * (baseline.sigma_z or 1.0)
+    return shewhart_result(events / observed, sigma, baseline, limit=limit, bounds=SHARES)
+
+
+def laney_u_chart(
+    counts: Counts, exposures: Values, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
+    """Laney's u' chart: a u chart whose limits allow for variation between points beyond chance.
+
+    As `laney_p_chart`, with the u chart's center and s_i = sqrt(center / exposure).
+
+    Example:
+        >>> chart = laney_u_chart([500, 700, 450, 640], [100.0, 100.0, 100.0, 100.0])
+        >>> chart.center, round(chart.sigma_z, 2), chart.signals.size
+        (5.725, 7.9, 0)
+
+    References:
+        Laney (2002), as `laney_p_chart`.
+    """
+    events, exposed = checked_rates(counts, exposures, fewest=_fewest(baseline))
+    if baseline is None:
+        plain = _rate_baseline(events, exposed)
+        baseline = _with_sigma_z(plain, events / exposed, np.sqrt(plain.center / exposed))
+    require_quantity(baseline, "rate", laney=True)
+    sigma = np.sqrt(baseline.center / exposed) * (baseline.sigma_z or 1.0)
+    return shewhart_result(events / exposed, sigma, baseline, limit=limit, bounds=COUNTS)
+
+
+def xmr_chart(
+    values: Values, *, limit: float = WIDTH, baseline: Baseline | None = None
+) -> ControlChart:
+    """Chart of individual values, with limits from their moving ranges (the X of XmR).
+
+    center = mean; sigma = mean |x_i - x_{i-1}| / 1.128; limits = center +- 3 sigma. The divisor is
+    d2 of two values as tables and software print it; the exact one is 2 / sqrt(pi) = 1.128379,
+    which makes sigma 0.03 % smaller.
+
+    Units: those of the values.
+    Assumptions: independent, roughly normal values with one mean and standard deviation.
+    Error rate: 0.27 % false alarms a point for a known baseline; more with an estimated one: 20
+    points raise a false alarm within the next 50 in more than twice as many cases.
+    When not to use: for skewed values (chart their logarithms); for values that follow each other
+    (moving ranges are too small); for daily means of very unequal numbers.
+
+    Raises:
+        InsufficientDataError: There are fewer than two values, or none with a baseline.
+        InvalidInputError: Values are not finite or never vary, or the baseline is of counts.
+
+    Example:
+        >>> chart = xmr_chart([5.0, 6.0, 5.0, 6.0, 5.0, 12.0, 5.0, 6.0, 5.0])
+        >>> chart.upper[0].round(2).item(), chart.signals.tolist()
+        (12.76, [])
+
+    References:
+        Montgomery (2009), section 6.4.
+    """
+    points = checked_values("values", values, fewest=_fewest(baseline))
+    baseline = baseline or value_baseline(points)
+    require_quantity(baseline, "value")
+    sigma = np.full(points.shape, baseline.sigma, dtype=np.float64)
+    return shewhart_result(points, sigma, baseline, limit=limit)
+
+
+def _fewest(baseline: Baseline | None) -> int:
+    return 2 if baseline is None else 1
+
+
+def _share_baseline(events: FloatArray, observed: FloatArray) -> Baseline:
+    return Baseline("share", float(events.sum() / observed.sum()), float(observed.sum()))
+
+
+def _rate_baseline(events: FloatArray, exposed: FloatArray) -> Baseline:
+    return Baseline("rate", float(events.sum() / exposed.sum()), float(exposed.sum()))
+
+
+def _with_sigma_z(plain: Baseline, values: FloatArray, error: FloatArray) -> Baseline:
+    if not error.any() or np.ptp(values) == 0.0:
         raise InsufficientDataError(
-            f"a control chart needs at least 2 points, got {events.size}; collect for longer or "
-            "use shorter spans of time"
+            f"sigma_z needs points that vary, got {values.size} points that are all "
+            f"{plain.center:g}; collect for longer or take a chart without Laney's correction"
         )
-    if not (observed >= 1.0).all():
-        raise InvalidInputError(
-            f"each size must be at least 1, got {observed.min():g}; leave out empty points"
-        )
-    if not ((events >= 0.0) & (events <= observed)).all():
-        worst = int(np.argmax((events < 0.0) | (events > observed)))
-        raise InvalidInputError(
-            f"each count must be from 0 to its size, got {events[worst]:g} of {observed[worst]:g} "
-            f"at point {worst}; check the order of the arguments"
-        )
-    return events, observed
+    scores = (values - plain.center) / error
+    sigma_z = float(np.abs(np.diff(scores)).mean() / D2_PAIR)
+    return Baseline(plain.quantity, plain.center, plain.size, sigma_z=sigma_z)
