@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ratchet.records import (
+    ASSESSED_KINDS,
     EXPLICIT_KINDS,
     FEEDBACK,
     FEEDBACK_KINDS,
@@ -24,9 +25,11 @@ from ratchet.records import (
     ExampleSet,
     Feedback,
     Interaction,
+    JudgeScore,
     LabelledMessage,
     Message,
     Regenerate,
+    SafetyViolation,
     SessionEnd,
     Stars,
     TaskCompleted,
@@ -236,11 +239,12 @@ def test_the_kind_chooses_the_record_and_json_gives_it_back(
     assert FEEDBACK.validate_json(record.model_dump_json()) == record
 
 
-def test_every_kind_of_feedback_is_explicit_or_implicit() -> None:
-    classes = (Thumbs, Stars, Comment, Correction, Copy, Regenerate, TaskCompleted, SessionEnd)
+def test_every_kind_of_feedback_is_explicit_implicit_or_assessed() -> None:
+    given = (Thumbs, Stars, Comment, Correction, Copy, Regenerate, TaskCompleted, SessionEnd)
+    classes = (*given, SafetyViolation, JudgeScore)
     assert tuple(each.model_fields["kind"].default for each in classes) == FEEDBACK_KINDS
-    assert not set(EXPLICIT_KINDS) & set(IMPLICIT_KINDS)
-    assert set(EXPLICIT_KINDS) | set(IMPLICIT_KINDS) == set(FEEDBACK_KINDS)
+    assert (*EXPLICIT_KINDS, *IMPLICIT_KINDS, *ASSESSED_KINDS) == FEEDBACK_KINDS
+    assert len(set(FEEDBACK_KINDS)) == len(FEEDBACK_KINDS)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +271,9 @@ def test_every_kind_of_feedback_is_explicit_or_implicit() -> None:
         ("session_end", -1.0),
         ("session_end", float("inf")),
         ("session_end", float("nan")),
+        ("safety_violation", 1),
+        ("judge_score", 1.01),
+        ("judge_score", float("nan")),
     ],
 )
 def test_a_value_of_another_kind_is_refused_and_never_converted(kind: str, value: object) -> None:

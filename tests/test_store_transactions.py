@@ -276,3 +276,30 @@ def test_a_file_that_cannot_be_opened_is_one_error(tmp_path: Path) -> None:
             EventStore.open(f"sqlite:///{wrong}")
         assert str(wrong) in str(caught.value)
     assert text.read_text() == "This is no database. " * 100
+
+
+def test_a_store_of_the_version_before_gains_subjects_and_indexes(store_url: str) -> None:
+    """The store that 0.1's first migration made: no subject in the journal, no later index."""
+    EventStore.open(store_url).close()
+    engine = sa.create_engine(store_url)
+    with engine.begin() as connection:
+        for statement in (
+            "DROP INDEX ix_interactions_version_time",
+            "DROP INDEX ix_journal_subject",
+            "ALTER TABLE journal DROP COLUMN subject",
+            "DELETE FROM schema_migrations WHERE name <> '0001_create_events'",
+            "INSERT INTO journal (kind, id, created_at, body) VALUES ('CycleEnd', 'old', 0, "
+            '\'{"id": "old", "created_at": "2026-01-05T08:00:00Z", "outcome": "finished"}\')',
+        ):
+            connection.execute(sa.text(statement))
+    engine.dispose()
+    store = EventStore.open(store_url, clock=lambda: NOW)
+    assert store.get(CycleEnd, "old") == end("old")
+    store.append(end("new"))
+    assert [record.id for record in store.records(CycleEnd)] == ["old", "new"]
+    assert store.records(CycleEnd, subject="router/1") == ()
+    store.close()
+    engine = sa.create_engine(store_url)
+    names = {item["name"] for item in sa.inspect(engine).get_indexes("journal")}
+    engine.dispose()
+    assert "ix_journal_subject" in names

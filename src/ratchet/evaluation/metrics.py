@@ -301,8 +301,7 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
         outcomes: Interactions with their feedback.
         weights: How the parts are weighed; `docs/methods.md` explains the defaults.
     """
-    session = outcomes.session_seconds
-    engaged = np.where(np.isnan(session), np.nan, session >= weights.engaged_after_seconds)
+    engaged = _engaged(outcomes.session_seconds, weights)
     parts = {
         "thumbs": outcomes.thumbs,
         "stars": (outcomes.stars - 1.0) / 4.0,
@@ -313,11 +312,37 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
     }
     explicit = _weighted_mean((parts["thumbs"], parts["stars"]), (1.0, 1.0))
     explicit[_given(outcomes.corrections)] = 0.0
-    signals = (parts["copied"], parts["not_regenerated"], parts["task_completed"], engaged)
-    implicit = _weighted_mean(signals, weights.signals())
+    implicit = implicit_score(
+        copied=outcomes.copied,
+        regenerated=outcomes.regenerated,
+        completed=outcomes.completed,
+        session_seconds=outcomes.session_seconds,
+        weights=weights,
+    )
     value = _weighted_mean((explicit, implicit), (weights.explicit, weights.implicit))
     value[outcomes.failed_with_error] = 0.0
     return Quality(value=value, explicit=explicit, implicit=implicit, parts=parts)
+
+
+def implicit_score(
+    *,
+    copied: FloatArray,
+    regenerated: FloatArray,
+    completed: FloatArray,
+    session_seconds: FloatArray,
+    weights: QualityWeights,
+) -> FloatArray:
+    """Return the implicit quality of each interaction, nan where no signal was observed.
+
+    Arrays of shape (n,), nan where not observed, as in `Outcomes`.
+    """
+    signals = (copied, 1.0 - regenerated, completed, _engaged(session_seconds, weights))
+    return _weighted_mean(signals, weights.signals())
+
+
+def _engaged(session_seconds: FloatArray, weights: QualityWeights) -> FloatArray:
+    long_enough = session_seconds >= weights.engaged_after_seconds
+    return np.where(np.isnan(session_seconds), np.nan, long_enough)
 
 
 def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ...]:
@@ -363,6 +388,16 @@ def _weighted_mean(parts: Sequence[FloatArray], weights: Sequence[float]) -> Flo
     mean = np.full(total.shape, np.nan)
     np.divide(weighted, total, out=mean, where=total > 0.0)
     return np.clip(mean, 0.0, 1.0)
+
+
+def share_metric(name: str, indicators: FloatArray) -> Metric:
+    """Return the share of ones among what was observed (not nan), with its Wilson interval."""
+    return _share(name, indicators, f"no {name.replace('_', ' ')} was observed")
+
+
+def latency_metric(seconds: FloatArray) -> Metric:
+    """Return the p99 latency of what was observed (not nan), with its interval."""
+    return _quantile("latency_seconds_p99", seconds, 0.99, _MINIMUM_FOR_P99)
 
 
 def _observed(values: FloatArray) -> FloatArray:

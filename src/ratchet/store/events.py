@@ -28,6 +28,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet.errors import ConflictError, InvalidInputError
 from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, Record, SetAside, digest
+from ratchet.store.signals import read_signals
+from ratchet.store.tables import (
+    ANSWERS,
+    APPLIED,
+    FEEDBACK_EVENTS,
+    INTERACTIONS,
+    JOURNAL,
+    MIGRATIONS,
+    SET_ASIDE,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,85 +47,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK = 500
 _BUSY_MILLISECONDS = 60_000
 _WRITERS_LOCK = 7246483  # any number that nobody else in the database takes
-
-_metadata = sa.MetaData()
-_Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
-
-def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
-    """A table whose `position` keeps the order in which rows arrived."""
-    position = sa.Column("position", _Position, primary_key=True, autoincrement=True)
-    return sa.Table(name, _metadata, position, *columns)
-
-
-_interactions = _table(
-    "interactions",
-    sa.Column("id", sa.String(200), nullable=False, unique=True),
-    sa.Column("digest", sa.String(16), nullable=False),
-    sa.Column("session_id", sa.String(200), nullable=False),
-    sa.Column("user_id", sa.String(200), nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
-    sa.Column("received_at", sa.BigInteger, nullable=False),
-    sa.Column("model_version", sa.String(200), nullable=False),
-    sa.Column("segment", sa.String(200), nullable=False),
-    sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("messages", sa.JSON, nullable=False),
-    sa.Column("response", sa.Text, nullable=False),
-    sa.Column("latency_seconds", sa.Double),
-    sa.Column("error", sa.Text),
-    sa.Column("metadata", sa.JSON, nullable=False),
-)
-_feedback = _table(
-    "feedback",
-    sa.Column("id", sa.String(200), nullable=False, unique=True),
-    sa.Column("digest", sa.String(16), nullable=False),
-    sa.Column("interaction_id", sa.String(200), nullable=False, index=True),
-    sa.Column("user_id", sa.String(200)),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("received_at", sa.BigInteger, nullable=False),
-    sa.Column("kind", sa.String(40), nullable=False),
-    sa.Column("number", sa.Double),
-    sa.Column("text", sa.Text),
-)
-_set_aside = _table(
-    "set_aside",
-    sa.Column("id", sa.String(200), nullable=False, unique=True),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("where", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("raw", sa.Text, nullable=False),
-)
-_journal = _table(
-    "journal",
-    sa.Column("kind", sa.String(40), nullable=False),
-    sa.Column("id", sa.String(200), nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.JSON, nullable=False),
-    sa.UniqueConstraint("kind", "id"),
-)
-_answers = _table(
-    "answers",
-    sa.Column("model_digest", sa.String(64), nullable=False),
-    sa.Column("decoding", sa.String(64), nullable=False),
-    sa.Column("example_id", sa.String(200), nullable=False),
-    sa.Column("answer", sa.Text, nullable=False),
-    sa.UniqueConstraint("model_digest", "decoding", "example_id"),
-)
-_migrations = sa.Table(
-    "schema_migrations",
-    _metadata,
-    sa.Column("name", sa.String(80), primary_key=True),
-    sa.Column("applied_at", sa.BigInteger, nullable=False),
-)
-
-
-def _create_events(connection: sa.Connection) -> None:
-    _metadata.create_all(connection)
-
-
-MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {"0001_create_events": _create_events}
-"""Named steps, applied in order; each is recorded in the transaction that makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +139,12 @@ class EventStore:
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""
         now = _microseconds(self._clock())
-        return self._add(_interactions, [_interaction_row(item, now) for item in interactions])
+        return self._add(INTERACTIONS, [_interaction_row(item, now) for item in interactions])
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet."""
         now = _microseconds(self._clock())
-        return self._add(_feedback, [_feedback_row(item, now) for item in feedback])
+        return self._add(FEEDBACK_EVENTS, [_feedback_row(item, now) for item in feedback])
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
@@ -224,14 +155,14 @@ class EventStore:
         ]
         with self.atomic() as connection:
             for chunk in _chunks(values):
-                connection.execute(self._insert(_set_aside), chunk)
+                connection.execute(self._insert(SET_ASIDE), chunk)
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that are stored, by id."""
         found: dict[str, Interaction] = {}
         with self._reading() as connection:
             for chunk in _chunks(ids):
-                query = sa.select(_interactions).where(_interactions.c.id.in_(chunk))
+                query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
                 for row in connection.execute(query).mappings():
                     found[row["id"]] = _interaction(row)
         return found
@@ -258,11 +189,11 @@ class EventStore:
                 ("error", pa.string()),
             ]
         )
-        columns = [_interactions.c[name] for name in schema.names]
+        columns = [INTERACTIONS.c[name] for name in schema.names]
         query = (
             sa.select(*columns)
             .where(_within(window))
-            .order_by(_interactions.c.created_at, _interactions.c.position)
+            .order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
         )
         return self._table(query, schema)
 
@@ -285,36 +216,72 @@ class EventStore:
             ]
         )
         query = (
-            sa.select(*[_feedback.c[name] for name in schema.names])
-            .join(_interactions, _interactions.c.id == _feedback.c.interaction_id)
+            sa.select(*[FEEDBACK_EVENTS.c[name] for name in schema.names])
+            .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
             .where(_within(window))
-            .order_by(_feedback.c.created_at, _feedback.c.position)
+            .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.position)
         )
         return self._table(query, schema)
 
+    def signals(self, window: Window, *, lag: timedelta) -> pa.Table:
+        """Return what monitoring needs of a window: one narrow row an interaction, no texts.
+
+        Feedback counts where it was given within `lag` of its interaction; of several events of
+        one kind the latest. Reads the window's rows alone, by index.
+
+        Args:
+            window: The interactions.
+            lag: How late feedback may be.
+
+        Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
+        characters (of the answer), failed, and thumbs, stars, copy, regenerate, task_completed,
+        session_end, correction, comment, safety_violation, judge_score (float, null where not
+        observed; correction and comment are 1 where there is one).
+        """
+        lag_microseconds = lag // timedelta(microseconds=1)
+        with self._reading() as connection:
+            return read_signals(connection, _within(window), lag_microseconds)
+
+    def model_versions(self, since: datetime) -> dict[str, datetime]:
+        """Return the versions that answered since then, with the time of their first answer ever.
+
+        Oldest first.
+        """
+        created_at, version = INTERACTIONS.c.created_at, INTERACTIONS.c.model_version
+        recent = sa.select(version).where(created_at >= _microseconds(since)).distinct()
+        with self._reading() as connection:
+            names = connection.execute(recent).scalars().all()
+            first = {
+                name: connection.execute(
+                    sa.select(sa.func.min(created_at)).where(version == name)
+                ).scalar_one()
+                for name in names
+            }
+        return {name: _moment(first[name]) for name in sorted(first, key=lambda item: first[item])}
+
     def counts(self) -> dict[str, int]:
         """Count interactions, set-aside rows and feedback by kind."""
-        kinds = sa.select(_feedback.c.kind, sa.func.count()).group_by(_feedback.c.kind)
+        kinds = sa.select(FEEDBACK_EVENTS.c.kind, sa.func.count()).group_by(FEEDBACK_EVENTS.c.kind)
         with self._reading() as connection:
             by_kind = _pairs(connection, kinds)
             totals = {
                 name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-                for name, table in (("interactions", _interactions), ("set_aside", _set_aside))
+                for name, table in (("interactions", INTERACTIONS), ("set_aside", SET_ASIDE))
             }
         return totals | {kind: by_kind.get(kind, 0) for kind in FEEDBACK_KINDS}
 
     def set_aside_reasons(self) -> dict[str, int]:
         """Count set-aside rows by reason, most frequent first."""
         count = sa.func.count()
-        query = sa.select(_set_aside.c.reason, count).group_by(_set_aside.c.reason)
+        query = sa.select(SET_ASIDE.c.reason, count).group_by(SET_ASIDE.c.reason)
         with self._reading() as connection:
-            return _pairs(connection, query.order_by(count.desc(), _set_aside.c.reason))
+            return _pairs(connection, query.order_by(count.desc(), SET_ASIDE.c.reason))
 
     def last_interaction_at(self) -> datetime | None:
         """Return the time of the latest interaction."""
         with self._reading() as connection:
             latest = connection.execute(
-                sa.select(sa.func.max(_interactions.c.created_at))
+                sa.select(sa.func.max(INTERACTIONS.c.created_at))
             ).scalar_one()
         return None if latest is None else _moment(latest)
 
@@ -329,13 +296,19 @@ class EventStore:
         body = record.canonical()
         kind, key = _kind(type(record)), str(body["id"])
         moment = datetime.fromisoformat(body["created_at"])
-        row = {"kind": kind, "id": key, "body": body, "created_at": _microseconds(moment)}
+        row = {
+            "kind": kind,
+            "id": key,
+            "body": body,
+            "created_at": _microseconds(moment),
+            "subject": body.get("model_version"),
+        }
         with self.atomic() as connection:
             stored = connection.execute(
-                sa.select(_journal.c.body).where(_journal.c.kind == kind, _journal.c.id == key)
+                sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == kind, JOURNAL.c.id == key)
             ).scalar_one_or_none()
             if stored is None:
-                connection.execute(sa.insert(_journal), row)
+                connection.execute(sa.insert(JOURNAL), row)
                 return True
         if stored != body:
             raise ConflictError(
@@ -346,17 +319,25 @@ class EventStore:
 
     def get(self, kind: type[R], key: str) -> R | None:
         """Return the record of this kind and id, or None."""
-        query = sa.select(_journal.c.body).where(
-            _journal.c.kind == _kind(kind), _journal.c.id == key
-        )
+        query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == _kind(kind), JOURNAL.c.id == key)
         with self._reading() as connection:
             body = connection.execute(query).scalar_one_or_none()
         return None if body is None else kind.model_validate(body)
 
-    def records(self, kind: type[R], *, latest: int | None = None) -> tuple[R, ...]:
-        """Return records of one kind in the order they were written, or only the latest ones."""
-        query = sa.select(_journal.c.body).where(_journal.c.kind == _kind(kind))
-        query = query.order_by(_journal.c.position.desc())
+    def records(
+        self, kind: type[R], *, latest: int | None = None, subject: str | None = None
+    ) -> tuple[R, ...]:
+        """Return records of one kind in the order they were written.
+
+        Args:
+            kind: Their class.
+            latest: Only so many, the last ones.
+            subject: Only those about this model version.
+        """
+        query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == _kind(kind))
+        if subject is not None:
+            query = query.where(JOURNAL.c.subject == subject)
+        query = query.order_by(JOURNAL.c.position.desc())
         if latest is not None:
             query = query.limit(latest)
         with self._reading() as connection:
@@ -374,10 +355,10 @@ class EventStore:
         found: dict[str, str] = {}
         with self._reading() as connection:
             for chunk in _chunks(ids):
-                query = sa.select(_answers.c.example_id, _answers.c.answer).where(
-                    _answers.c.model_digest == model_digest,
-                    _answers.c.decoding == decoding,
-                    _answers.c.example_id.in_(chunk),
+                query = sa.select(ANSWERS.c.example_id, ANSWERS.c.answer).where(
+                    ANSWERS.c.model_digest == model_digest,
+                    ANSWERS.c.decoding == decoding,
+                    ANSWERS.c.example_id.in_(chunk),
                 )
                 found |= _pairs(connection, query)
         return found
@@ -390,7 +371,7 @@ class EventStore:
         ]
         with self.atomic() as connection:
             for chunk in _chunks(rows):
-                connection.execute(self._insert(_answers), chunk)
+                connection.execute(self._insert(ANSWERS), chunk)
 
     # Internals --------------------------------------------------------------------------------
 
@@ -443,13 +424,13 @@ class EventStore:
 
     def _migrate(self) -> None:
         with self.atomic() as connection:
-            _migrations.create(connection, checkfirst=True)
-            applied = set(connection.execute(sa.select(_migrations.c.name)).scalars())
+            APPLIED.create(connection, checkfirst=True)
+            applied = set(connection.execute(sa.select(APPLIED.c.name)).scalars())
             for name, apply in MIGRATIONS.items():
                 if name not in applied:
                     apply(connection)
                     row = {"name": name, "applied_at": _microseconds(self._clock())}
-                    connection.execute(sa.insert(_migrations), row)
+                    connection.execute(sa.insert(APPLIED), row)
 
 
 def _bad_url(url: str) -> InvalidInputError:
@@ -507,13 +488,13 @@ def _kind(record: type[Record]) -> str:
 
 
 def _within(window: Window) -> sa.ColumnElement[bool]:
-    created_at = _interactions.c.created_at
+    created_at = INTERACTIONS.c.created_at
     inside = sa.and_(
         created_at >= _microseconds(window.start), created_at < _microseconds(window.end)
     )
     if window.model_version is None:
         return inside
-    return sa.and_(inside, _interactions.c.model_version == window.model_version)
+    return sa.and_(inside, INTERACTIONS.c.model_version == window.model_version)
 
 
 def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:

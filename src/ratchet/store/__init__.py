@@ -1,0 +1,6 @@
+"""The event store. See `ratchet.store.events`."""
+
+from ratchet.store.events import Added, EventStore, Window
+from ratchet.store.tables import MIGRATIONS
+
+__all__ = ["MIGRATIONS", "Added", "EventStore", "Window"]

@@ -1,0 +1,83 @@
+"""Narrow reading for monitoring: numbers of a window, no texts, feedback pivoted to columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from ratchet.records import FEEDBACK_KINDS
+from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_signals(connection: sa.Connection, within: sa.ColumnElement[bool], lag: int) -> pa.Table:
+    """Return one row an interaction. See `EventStore.signals`.
+
+    Args:
+        connection: An open connection.
+        within: Which interactions.
+        lag: Microseconds up to which feedback counts.
+    """
+    import pyarrow as pa
+
+    position, created_at = INTERACTIONS.c.position, INTERACTIONS.c.created_at
+    failed = sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1)
+    answers = _columns(
+        connection,
+        sa.select(
+            position,
+            created_at,
+            INTERACTIONS.c.model_version,
+            INTERACTIONS.c.segment,
+            INTERACTIONS.c.latency_seconds,
+            sa.func.length(INTERACTIONS.c.response),
+            failed,
+        ).where(within),
+        7,
+    )
+    events = _columns(
+        connection,
+        sa.select(position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
+        .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
+        .where(within, FEEDBACK_EVENTS.c.created_at < created_at + lag)
+        .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.id),
+        3,
+    )
+    positions = np.array(answers[0], dtype=np.int64)
+    columns = {
+        "created_at": pa.array(answers[1], pa.timestamp("us", "UTC")),
+        "model_version": pa.array(answers[2], pa.string()),
+        "segment": pa.array(answers[3], pa.string()),
+        "latency_seconds": pa.array(answers[4], pa.float64()),
+        "characters": pa.array(answers[5], pa.int64()),
+        "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
+    }
+    columns |= _pivot(positions, events)
+    return pa.table(columns).sort_by("created_at")
+
+
+def _columns(connection: sa.Connection, query: sa.Select[Any], width: int) -> list[tuple[Any, ...]]:
+    rows = connection.execute(query).fetchall()
+    return list(zip(*rows, strict=True)) or [()] * width
+
+
+def _pivot(positions: np.ndarray[Any, Any], events: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return a column a kind; events come in order of time, so that the latest one stays."""
+    import pyarrow as pa
+
+    order = np.argsort(positions)
+    about = np.array(events[0], dtype=np.int64)
+    rows = order[np.searchsorted(positions, about, sorter=order)] if about.size else about
+    kinds = np.array(events[1], dtype=object)
+    numbers = np.array([1.0 if value is None else value for value in events[2]], dtype=np.float64)
+    columns = {}
+    for kind in FEEDBACK_KINDS:
+        of_kind = kinds == kind
+        values = np.full(positions.size, np.nan)
+        values[rows[of_kind]] = numbers[of_kind]
+        columns[kind] = pa.array(values, pa.float64(), mask=np.isnan(values))
+    return columns

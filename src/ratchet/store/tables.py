@@ -1,0 +1,108 @@
+"""The schema of the store and the steps that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+_Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """A table whose `position` keeps the order in which rows arrived."""
+    position = sa.Column("position", _Position, primary_key=True, autoincrement=True)
+    return sa.Table(name, METADATA, position, *columns)
+
+
+INTERACTIONS = _table(
+    "interactions",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("session_id", sa.String(200), nullable=False),
+    sa.Column("user_id", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("model_version", sa.String(200), nullable=False),
+    sa.Column("segment", sa.String(200), nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("messages", sa.JSON, nullable=False),
+    sa.Column("response", sa.Text, nullable=False),
+    sa.Column("latency_seconds", sa.Double),
+    sa.Column("error", sa.Text),
+    sa.Column("metadata", sa.JSON, nullable=False),
+)
+FEEDBACK_EVENTS = _table(
+    "feedback",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("interaction_id", sa.String(200), nullable=False, index=True),
+    sa.Column("user_id", sa.String(200)),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("number", sa.Double),
+    sa.Column("text", sa.Text),
+)
+SET_ASIDE = _table(
+    "set_aside",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("where", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("raw", sa.Text, nullable=False),
+)
+JOURNAL = _table(
+    "journal",
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("id", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("subject", sa.String(200)),
+    sa.UniqueConstraint("kind", "id"),
+)
+ANSWERS = _table(
+    "answers",
+    sa.Column("model_digest", sa.String(64), nullable=False),
+    sa.Column("decoding", sa.String(64), nullable=False),
+    sa.Column("example_id", sa.String(200), nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.UniqueConstraint("model_digest", "decoding", "example_id"),
+)
+APPLIED = sa.Table(
+    "schema_migrations",
+    METADATA,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("applied_at", sa.BigInteger, nullable=False),
+)
+
+
+def _create_events(connection: sa.Connection) -> None:
+    METADATA.create_all(connection)
+
+
+def _index_versions(connection: sa.Connection) -> None:
+    """Find a version's first answer, and its answers in a span of time, without a scan."""
+    _index(connection, "ix_interactions_version_time", "interactions (model_version, created_at)")
+
+
+def _name_subjects(connection: sa.Connection) -> None:
+    """Find the journal's records about a model version without reading the others."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns("journal")}
+    if "subject" not in present:
+        connection.execute(sa.text("ALTER TABLE journal ADD COLUMN subject VARCHAR(200)"))
+    _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
+
+
+def _index(connection: sa.Connection, name: str, columns: str) -> None:
+    connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
+
+
+MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
+    "0001_create_events": _create_events,
+    "0002_index_versions": _index_versions,
+    "0003_name_subjects": _name_subjects,
+}
+"""Named steps, applied in order; each is recorded in the transaction that makes it."""
