@@ -1,0 +1,423 @@
+"""Harvest a log of whole dialogues: what a bot answered, the thumbs and the stars it got.
+
+The format is that of the logs of ConvAI2's volunteers, JSON Lines, plain or gzip, one dialogue an
+object:
+
+    dialog             messages in order: sender, text, sender_class ("Human" or "Bot"),
+                       evaluation_score (1 thumb up, 0 thumb down, null none)
+    participant1_id    class ("User" or "Bot") and user_id; participant2_id alike
+    start_time         ISO 8601, UTC where it has no time zone; end_time alike
+    eval_score         1 to 5 stars for the whole dialogue, null none
+    dialog_id          optional
+
+What breaks a rule of the records (six stars, a NUL in a text) is handed to `ingest`, which sets it
+aside. What never becomes a record (a line that is not JSON, a dialogue without a time or a bot, a
+message that answers nobody) is set aside here, each with its own reason. Nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, NoReturn, cast
+
+from ratchet.collect.connectors import printable, unreadable
+from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest
+from ratchet.errors import InvalidInputError
+from ratchet.records import SetAside, derive_id
+
+CHUNK = 1_000
+LINES_WITHOUT_DIALOGUE = 1_000
+
+_GZIP = b"\x1f\x8b"
+_RAW_CHARACTERS = 200
+_REASONS_SHOWN = 20
+_THUMBS = {1: "up", 0: "down"}
+
+EventRow = dict[str, Any]
+
+
+def harvest_dialogues(
+    path: Path, store: EventSink, *, now: datetime, system: str = "convai2"
+) -> IngestReport:
+    """Store the answers and the feedback of a log of dialogues. See `read_dialogues`.
+
+    Harvesting a log again, or a later export that holds it, changes nothing that is stored.
+
+    Args:
+        path: The log; it is read line by line.
+        store: Where events and set-aside rows go.
+        now: Time that the set-aside rows carry.
+        system: What the bots belong to: Bot 006 answers as version `convai2/bot-006`.
+
+    Raises:
+        InvalidInputError: The file cannot be read or is no log of dialogues.
+    """
+    aside = _Aside(store)
+    events = aside.strain(read_dialogues(path, now=now, system=system))
+    report = ingest(events, store, source=path.name, now=now, chunk=CHUNK)
+    aside.flush()
+    reasons = aside.reasons + Counter(dict(report.reasons))
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return replace(
+        report,
+        set_aside=report.set_aside + aside.reasons.total(),
+        reasons=tuple(ranked[:_REASONS_SHOWN]),
+    )
+
+
+def read_dialogues(
+    path: Path, *, now: datetime, system: str = "convai2"
+) -> Iterator[EventRow | SetAside]:
+    """Yield the rows for `ingest` that a log of dialogues holds, and what is to be set aside.
+
+    Each message of the bot after the person's first one is an interaction: its conversation is what
+    both said before it, its session the dialogue. The thumb of a message is feedback on it; the
+    stars and the end of the session (its length in seconds) are feedback on the last answer.
+
+    The log has no time of a message or a thumb. A message is placed between start and end of its
+    dialogue by its position: the first at the start, the last at the end, the others at equal
+    distances. A thumb has its message's time, stars and session end that of the dialogue's end.
+
+    Ids are derived from `dialog_id`, or else from start and participants, and from the message's
+    position, so that neither the file's name nor the order of its lines matters.
+
+    Args:
+        path: The log; it is read as the rows are asked for.
+        now: Time that the set-aside rows carry.
+        system: What the bots belong to; prefix of the versions, and the segment.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or its lines (the first 1,000 where it has more)
+            hold no dialogue. An empty file is an empty log.
+    """
+    strangers: list[SetAside] | None = []
+    for number, line in enumerate(_lines(path), start=1):
+        here = _Line(path.name, number, line, now)
+        if not line.strip():
+            continue
+        try:
+            value = _object(line)
+        except InvalidInputError as error:
+            if strangers is None:
+                yield here.reject(str(error))
+                continue
+            strangers.append(here.reject(str(error)))
+            if len(strangers) == LINES_WITHOUT_DIALOGUE:
+                _refuse(path, strangers)
+            continue
+        yield from strangers or ()
+        strangers = None
+        yield from _rows(value, here, system)
+    if strangers:
+        _refuse(path, strangers)
+
+
+@dataclass(slots=True)
+class _Aside:
+    """Keeps set-aside rows out of a stream, stores and counts them."""
+
+    store: EventSink
+    pending: list[SetAside] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def strain(self, rows: Iterator[EventRow | SetAside]) -> Iterator[EventRow]:
+        for row in rows:
+            if not isinstance(row, SetAside):
+                yield row
+                continue
+            self.pending.append(row)
+            self.reasons[row.reason.partition(", got ")[0]] += 1
+            if len(self.pending) == CHUNK:
+                self.flush()
+
+    def flush(self) -> None:
+        if self.pending:
+            self.store.set_aside(tuple(self.pending))
+            self.pending.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a row stands, for what is set aside."""
+
+    source: str
+    number: int
+    content: bytes
+    now: datetime
+
+    def reject(self, reason: str, message: int | None = None) -> SetAside:
+        source = printable(self.source, _RAW_CHARACTERS)
+        position = f"line {self.number}" + ("" if message is None else f", message {message}")
+        text = self.content[: 4 * _RAW_CHARACTERS].decode("utf-8", "surrogateescape")
+        raw = printable(text.rstrip("\r\n"), _RAW_CHARACTERS)
+        return SetAside(
+            id=derive_id(source, position, reason, raw),
+            created_at=self.now,
+            source=source,
+            position=position,
+            reason=reason,
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialogue:
+    """A dialogue whose time, participants and messages are known.
+
+    Attributes:
+        messages: What was said, as the records write it.
+        scores: The log's score of each message; None where there is none.
+    """
+
+    key: str
+    start: datetime
+    end: datetime
+    version: str
+    person: str
+    messages: tuple[Mapping[str, object], ...]
+    scores: tuple[object, ...]
+    stars: object
+
+    def moment(self, index: int) -> datetime:
+        gaps = max(1, len(self.messages) - 1)
+        return self.start + (self.end - self.start) * index / gaps
+
+    def answer_id(self, index: int) -> str:
+        return derive_id(self.key, index)
+
+
+def _rows(value: Mapping[str, Any], line: _Line, system: str) -> Iterator[EventRow | SetAside]:
+    """Yield the rows of one dialogue."""
+    try:
+        dialogue = _dialogue(value, system)
+    except InvalidInputError as error:
+        yield line.reject(str(error))
+        return
+    roles = [message["role"] for message in dialogue.messages]
+    first = roles.index("user") if "user" in roles else len(roles)
+    last = max((i for i, role in enumerate(roles) if role == "assistant" and i > first), default=-1)
+    for index, (role, score) in enumerate(zip(roles, dialogue.scores, strict=True)):
+        if role == "assistant" and index > first:
+            yield _interaction(dialogue, index, system)
+            if score is not None:
+                thumb = _thumb(score)
+                yield _feedback(dialogue, index, "thumbs", thumb, dialogue.moment(index))
+        elif problem := _not_an_answer(role, score):
+            yield line.reject(problem, index)
+    if last >= 0:
+        yield from _on_the_last_answer(dialogue, last)
+    else:
+        yield line.reject(_without_answer(dialogue.stars))
+
+
+def _on_the_last_answer(dialogue: _Dialogue, last: int) -> Iterator[EventRow]:
+    if dialogue.stars is not None:
+        yield _feedback(dialogue, last, "stars", dialogue.stars, dialogue.end)
+    seconds = (dialogue.end - dialogue.start).total_seconds()
+    yield _feedback(dialogue, last, "session_end", seconds, dialogue.end)
+
+
+def _interaction(dialogue: _Dialogue, index: int, system: str) -> EventRow:
+    return {
+        "id": dialogue.answer_id(index),
+        "session_id": dialogue.key,
+        "user_id": dialogue.person,
+        "created_at": dialogue.moment(index),
+        "model_version": dialogue.version,
+        "messages": dialogue.messages[:index],
+        "response": dialogue.messages[index]["content"],
+        "segment": system,
+    }
+
+
+def _feedback(
+    dialogue: _Dialogue, index: int, kind: str, value: object, created_at: datetime
+) -> EventRow:
+    return {
+        "id": derive_id(dialogue.answer_id(index), kind),
+        "interaction_id": dialogue.answer_id(index),
+        "created_at": created_at,
+        "user_id": dialogue.person,
+        "kind": kind,
+        "value": value,
+    }
+
+
+def _thumb(score: object) -> object:
+    """Return the thumb of a score, or what is no score as it is, for `ingest` to set aside."""
+    known = isinstance(score, int) and not isinstance(score, bool)
+    return _THUMBS.get(cast("int", score), score) if known else score
+
+
+def _not_an_answer(role: object, score: object) -> str | None:
+    """Return why a message is set aside, or None for what a person said."""
+    thumb = "no thumb" if score is None else f"a thumb {printable(str(_thumb(score)))}"
+    if role == "assistant":
+        return (
+            "a bot's message must answer a person to be an interaction, got an opening with "
+            f"{thumb}; count it from the log"
+        )
+    if score is not None:
+        return f"a thumb must be on a bot's message, got {thumb} on a person's; check the export"
+    return None
+
+
+def _without_answer(stars: object) -> str:
+    given = "no stars" if stars is None else f"{printable(str(stars))} stars"
+    return (
+        "a dialogue must hold an answer of the bot to the person, got none, with "
+        f"{given}; there is nothing that its feedback is about"
+    )
+
+
+def _dialogue(value: Mapping[str, Any], system: str) -> _Dialogue:
+    """Return the dialogue of an object of the log.
+
+    Raises:
+        InvalidInputError: A time is missing or broken, it is not between a person and a bot, or a
+            message is not one of theirs.
+    """
+    start, end = _times(value)
+    bot_sender, bot, person = _participants(value)
+    messages, scores = [], []
+    for index, message in enumerate(value["dialog"]):
+        role = _role(message, index, bot_sender)
+        messages.append({"role": role, "content": message.get("text")})
+        scores.append(message.get("evaluation_score"))
+    name = value.get("dialog_id")
+    parts = (start.isoformat(), person, bot) if name in (None, "") else (name,)
+    return _Dialogue(
+        key=derive_id("dialogue", system, *parts),
+        start=start,
+        end=end,
+        version=f"{system}/{'-'.join(bot.lower().split())}",
+        person=person,
+        messages=tuple(messages),
+        scores=tuple(scores),
+        stars=value.get("eval_score"),
+    )
+
+
+def _times(value: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    missing = [name for name in ("start_time", "end_time") if value.get(name) is None]
+    if missing:
+        raise InvalidInputError(
+            "a dialogue must have start_time and end_time, got no "
+            f"{' and no '.join(missing)}; what has no time cannot be charted"
+        )
+    start, end = (_moment(value[name], name) for name in ("start_time", "end_time"))
+    if end < start:
+        raise InvalidInputError(
+            f"a dialogue must not end before it starts, got {start.isoformat()} to "
+            f"{end.isoformat()}; correct one of the two"
+        )
+    return start, end
+
+
+def _moment(value: object, name: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(cast("str", value))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(
+            f"{name} must be an ISO 8601 time, got {printable(repr(value))}; "
+            "write it as 2018-11-03T12:00:00Z"
+        ) from error
+
+
+def _participants(value: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return how messages name the bot, the bot's id and the person's."""
+    bots: list[tuple[str, str]] = []
+    people: list[str] = []
+    for sender in ("participant1", "participant2"):
+        who = value.get(f"{sender}_id")
+        name = who.get("user_id") if isinstance(who, dict) else None
+        if not isinstance(who, dict) or not isinstance(name, str) or not name.strip():
+            raise InvalidInputError(
+                "a dialogue must name its participants by user_id and class, got "
+                f"{printable(repr(who))} for {sender}_id; check the export"
+            )
+        if who.get("class") == "Bot":
+            bots.append((sender, name))
+        else:
+            people.append(name)
+    if len(bots) != 1:
+        raise InvalidInputError(
+            f"a dialogue must be between a person and a bot, got {len(bots)} bots; "
+            "leave out what people or bots said among themselves"
+        )
+    return *bots[0], people[0]
+
+
+def _role(message: object, index: int, bot_sender: str) -> str:
+    sender = message.get("sender") if isinstance(message, Mapping) else None
+    if not isinstance(message, Mapping) or sender not in ("participant1", "participant2"):
+        raise InvalidInputError(
+            "a message must be an object whose sender is participant1 or participant2, got "
+            f"{printable(repr(message))} as message {index}; check the export"
+        )
+    said = message.get("sender_class")
+    if said is not None and (said == "Bot") != (sender == bot_sender):
+        raise InvalidInputError(
+            "a message's sender_class must agree with the participant's class, got "
+            f"{printable(repr(said))} for {sender} as message {index}; check the export"
+        )
+    return "assistant" if sender == bot_sender else "user"
+
+
+def _object(line: bytes) -> Mapping[str, Any]:
+    """Return the object of a line that looks like a dialogue.
+
+    Raises:
+        InvalidInputError: It is too long, not JSON in UTF-8, or has no list `dialog`.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidInputError(
+            f"a line must have at most {MAX_LINE_BYTES:,} bytes, got more; split the dialogue"
+        )
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"a line must be JSON in UTF-8, got {printable(str(error))}; write it again"
+        ) from error
+    if not isinstance(value, dict) or not isinstance(value.get("dialog"), list):
+        raise InvalidInputError(
+            "a line must be an object with a list `dialog`, got "
+            f"{printable(repr(value))}; leave out what is no dialogue"
+        )
+    return value
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield lines; of one that is too long only the start, which is longer than allowed."""
+    try:
+        with path.open("rb") as start:
+            compressed = start.read(len(_GZIP)) == _GZIP
+        with cast("IO[bytes]", (gzip.open if compressed else Path.open)(path, "rb")) as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                rest = line
+                while len(line) > MAX_LINE_BYTES and rest and not rest.endswith(b"\n"):
+                    rest = file.readline(MAX_LINE_BYTES)
+                yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidInputError(
+            f"a compressed log must be whole, got {printable(str(path))!r} ({error}); fetch it "
+            "again: what was stored is not stored twice"
+        ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _refuse(path: Path, strangers: list[SetAside]) -> NoReturn:
+    raise InvalidInputError(
+        f"a log of dialogues must hold objects with a list `dialog`, got {printable(str(path))!r}, "
+        f"of which {len(strangers):,} lines hold none; the first: {strangers[0].reason}"
+    )
