@@ -18,9 +18,11 @@ from flows._runtime import (
     run_tags,
     workspace,
 )
+from flows._watch import run_watch
 from ratchet import plots
 from ratchet.analyze.failures import as_records, find_failure_clusters
 from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
+from ratchet.analyze.watch import WatchConfig
 from ratchet.cycles import latest_cycle
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import (
@@ -46,6 +48,8 @@ class AnalyzeOptions(BaseModel):
         weights: What the quality of an interaction is made of.
         failure_quality: An interaction below this quality counts as failed.
         latency_baseline_seconds: p99 latency that counts as normal; none leaves latency unchecked.
+        cycle: Whether the latest cycle is analyzed too; the five-minute schedule only watches.
+        watch: How versions are watched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +57,8 @@ class AnalyzeOptions(BaseModel):
     weights: QualityWeights = QualityWeights()
     failure_quality: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     latency_baseline_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    cycle: bool = True
+    watch: WatchConfig = WatchConfig()
 
 
 DEFAULTS = AnalyzeOptions()
@@ -151,7 +157,10 @@ def _publish_charts(run: Run, charts: tuple[RateChart, ...]) -> None:
 
 @flow(name="analyze", validate_parameters=True)
 def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
-    """Analyze the latest cycle's interactions and return the analysis' id."""
+    """Watch every version; analyze the latest cycle's interactions and return the analysis' id."""
+    run_watch(options.watch)
+    if not options.cycle:
+        return ""
     cycle = latest_cycle(workspace().store)
     outcomes, scored = load(cycle, options.weights)
     metrics = experience_metrics(outcomes, scored)

@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": _BASE,
     "cycles": _BASE | {"store"},
     "servers": {"errors", "settings"},
+    "notify": _BASE,
 }
 UNITS = {*ALLOWED, "flows", "cli"}
 ALLOWED["flows"] = UNITS - {"cli", "flows"}
@@ -59,6 +60,7 @@ OWNERS: dict[str, set[str]] = {
     "fastapi": {"gateway"},
     "typer": {"cli"},
     "matplotlib": {"plots"},
+    "apprise": {"notify"},
 } | {name: {"models", "improve"} for name in TRAINING}
 # pydantic for a flow's options, numpy for the seeded generator that a flow hands down.
 FLOWS_THIRD_PARTY = {"prefect", "pydantic", "numpy"}
@@ -68,6 +70,7 @@ SLOW = {
     "sklearn",
     "scipy",
     "matplotlib",
+    "apprise",
     "pandas",
     "pyarrow",
     "safetensors",

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ratchet.cli import app
 from ratchet.records import (
     FEEDBACK_KINDS,
     Alert,
+    AlertEvent,
     Analysis,
     Cycle,
     CycleEnd,
@@ -75,7 +77,7 @@ def test_the_command_starts_in_under_a_second(ratchet, arguments):
 
 def test_help_names_every_command(ratchet):
     text = ratchet("--help").stdout
-    assert all(name in text for name in ("demo", "up", "status", "rollback", "--version"))
+    assert all(name in text for name in ("demo", "up", "status", "alerts", "rollback", "--version"))
 
 
 def test_version_prints_the_version():
@@ -161,6 +163,138 @@ def test_status_shows_what_is_in_the_store(home, monkeypatch):
     store.close()
 
 
+def alert_event(alert_id, change="opened", minutes=0, **changes):
+    """A step in the life of an alert."""
+    return AlertEvent(
+        id=f"{alert_id}:{minutes}", alert_id=alert_id, created_at=AT + timedelta(minutes=minutes),
+        change=change, kind="board", severity="critical", model_version="support-router/2",
+        signal="thumbs_down", value=0.31, lower=0.27, upper=0.35, expected=0.12, observations=481,
+        certainty=f"sure of {alert_id}", message=f"message of {alert_id}",
+        action=f"do what {alert_id} asks for",
+    ).model_copy(update=changes)  # fmt: skip
+
+
+FIRST, SECOND, SETTLED = "11111111-aaaa", "22222222-bbbb", "22222233-cccc"
+
+
+@pytest.fixture
+def alerts(home, monkeypatch):
+    """Run `ratchet alerts` on a home with two open alerts and one that is resolved."""
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    monkeypatch.setenv("USER", "ada")
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        for event in (
+            alert_event(FIRST),
+            alert_event(SECOND, minutes=1, severity="warning"),
+            alert_event(SETTLED, minutes=2),
+            alert_event(SETTLED, "resolved", 3),
+            alert_event(SECOND, "updated", 4, severity="warning"),
+        ):
+            store.append(event)
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, ["alerts", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return run
+
+
+def stored_events(home):
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        return store.records(AlertEvent)
+
+
+def test_alerts_of_an_empty_home_are_none_and_nothing_is_created(ratchet, home):
+    done = ratchet("alerts")
+    assert (done.returncode, done.stdout) == (0, "no open alerts\n")
+    assert json.loads(ratchet("alerts", "--json").stdout) == []
+    assert not home.exists()
+
+
+def test_open_alerts_are_listed_with_what_how_sure_and_what_to_do(alerts):
+    assert alerts().splitlines() == [
+        "11111111  critical, opened 2026-11-24 09:00 UTC",
+        f"          message of {FIRST}",
+        f"          how sure: sure of {FIRST}",
+        f"          what to do: do what {FIRST} asks for",
+        "22222222  warning, updated 2026-11-24 09:04 UTC",
+        f"          message of {SECOND}",
+        f"          how sure: sure of {SECOND}",
+        f"          what to do: do what {SECOND} asks for",
+    ]
+
+
+def test_resolved_alerts_are_listed_when_asked_for(alerts):
+    found = json.loads(alerts("--json", "--all"))
+    assert [(event["alert_id"], event["change"]) for event in found] == [
+        (FIRST, "opened"), (SECOND, "updated"), (SETTLED, "resolved")
+    ]  # fmt: skip
+
+
+def test_alerts_as_json_are_the_stored_events(alerts, home):
+    latest = {event.alert_id: event.canonical() for event in stored_events(home)}
+    assert json.loads(alerts("--json")) == [latest[FIRST], latest[SECOND]]
+
+
+def test_an_alert_is_acknowledged_by_the_start_of_its_id_and_stays_open(alerts, home):
+    printed = alerts("--acknowledge", "11111111", "--by", "grace", "--note", "looking at it")
+    assert "11111111  critical, acknowledged by grace 2" in printed
+    assert "note: looking at it" in printed
+    event = stored_events(home)[-1]
+    assert (event.alert_id, event.change) == (FIRST, "acknowledged")
+    assert (event.by, event.note) == ("grace", "looking at it")
+    assert event.created_at > AT
+    assert event.message == f"message of {FIRST}"
+
+
+def test_an_alert_is_resolved_by_hand_and_listed_no_more(alerts, home):
+    printed = alerts("--resolve", SECOND)
+    assert "22222222" not in printed
+    assert "11111111" in printed
+    event = stored_events(home)[-1]
+    assert (event.alert_id, event.change, event.by) == (SECOND, "resolved", "ada")
+    assert alerts("--resolve", FIRST) == "no open alerts\n"
+
+
+@pytest.mark.parametrize("option", ["--acknowledge", "--resolve"])
+@pytest.mark.parametrize("key", ["99999999", SETTLED, "", "11111111-aaaa-x"])
+def test_an_id_that_names_no_open_alert_is_refused(alerts, ratchet, home, option, key):
+    before = stored_events(home)
+    message = refused(ratchet("alerts", option, key))
+    assert "an alert id must name one open alert" in message
+    assert f"got {key!r}, which names 0;" in message
+    assert stored_events(home) == before
+
+
+def test_an_id_that_names_two_open_alerts_is_refused(alerts, ratchet, home):
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        store.append(alert_event("22222299-dddd", minutes=9))
+    assert "which names 2;" in refused(ratchet("alerts", "--resolve", "222222"))
+
+
+def test_one_call_does_not_acknowledge_and_resolve(alerts, ratchet, home):
+    before = stored_events(home)
+    assert "got both; call twice" in refused(
+        ratchet("alerts", "--acknowledge", FIRST, "--resolve", SECOND)
+    )
+    assert stored_events(home) == before
+
+
+@pytest.mark.parametrize("option", ["--acknowledge", "--resolve"])
+def test_an_alert_of_an_empty_home_is_refused_and_creates_nothing(ratchet, home, option):
+    assert "an alert id must name one open alert" in refused(ratchet("alerts", option, FIRST))
+    assert not home.exists()
+
+
+def test_hostile_words_of_an_alert_do_not_steer_the_terminal(alerts, home):
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        store.append(alert_event("33333333", minutes=9, message="\x1b[2J\x07gone\nopen"))
+    printed = alerts()
+    assert all(character.isprintable() for character in printed.replace("\n", ""))
+    assert len(printed.splitlines()) == 12
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_rollback_in_an_empty_home_is_refused_and_creates_nothing(ratchet, home, exists):
     if exists:
@@ -206,7 +340,7 @@ def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):
     ("toml", "reason"),
     [("colour = 'red'\n", "setting 'colour'"), ("home = [", "must be TOML in UTF-8")],
 )
-@pytest.mark.parametrize("command", ["status", "rollback", "demo", "up"])
+@pytest.mark.parametrize("command", ["status", "alerts", "rollback", "demo", "up"])
 def test_a_bad_settings_file_is_refused_by_every_command(ratchet, tmp_path, command, toml, reason):
     (tmp_path / "ratchet.toml").write_text(toml)
     assert reason in refused(ratchet(command))

@@ -9,12 +9,18 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from prefect.cli.deploy._models import ConcurrencyLimitSpec, DeploymentConfig, PrefectYamlModel
+from prefect.cli.deploy._triggers import DeploymentTriggerAdapter
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.events.schemas.automations import Posture
+from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import Flow
 from prefect.utilities.schema_tools import validate
 
@@ -23,12 +29,23 @@ from ratchet.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
+DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "rollback"]
 DEPLOYMENT_KEYS = {
     "name", "description", "entrypoint", "tags", "work_pool", "concurrency_limit", "parameters",
-    "schedules",
 }  # fmt: skip
 SCHEDULE_KEYS = {"cron", "timezone", "slug", "active"}
 WORK_POOL_KEYS = {"name", "work_queue_name", "job_variables"}
+CONCURRENCY_KEYS = {"limit", "collision_strategy"}
+TRIGGER_KEYS = {
+    "type",
+    "enabled",
+    "match",
+    "expect",
+    "posture",
+    "threshold",
+    "within",
+    "parameters",
+}
 TOP_KEYS = {"name", "prefect-version", "definitions", "deployments"}
 
 
@@ -96,29 +113,66 @@ def test_the_readme_has_a_python_block() -> None:
     assert blocks("python")
 
 
+def deployment(name: str) -> dict[str, Any]:
+    return next(item for item in PREFECT["deployments"] if item["name"] == name)
+
+
 def test_prefect_yaml_has_only_keys_that_prefect_reads() -> None:
     assert set(PREFECT) == TOP_KEYS
-    assert [d["name"] for d in PREFECT["deployments"]] == [
-        "loop", "collect", "analyze", "improve", "deploy"
-    ]  # fmt: skip
-    for deployment in PREFECT["deployments"]:
-        assert set(deployment) == DEPLOYMENT_KEYS, deployment["name"]
-        assert set(deployment["work_pool"]) <= WORK_POOL_KEYS
-        assert deployment["schedules"]
-        for schedule in deployment["schedules"]:
+    assert [d["name"] for d in PREFECT["deployments"]] == DEPLOYMENTS
+    for item in PREFECT["deployments"]:
+        own = {"triggers"} if item["name"] == "rollback" else {"schedules"}
+        assert set(item) == DEPLOYMENT_KEYS | own, item["name"]
+        assert set(item) <= set(DeploymentConfig.model_fields)
+        assert set(item["work_pool"]) <= WORK_POOL_KEYS
+        for schedule in item.get("schedules", ()):
             assert set(schedule) == SCHEDULE_KEYS
+    PrefectYamlModel.model_validate(PREFECT)
 
 
-@pytest.mark.parametrize("deployment", PREFECT["deployments"], ids=lambda item: str(item["name"]))
-def test_every_deployment_loads_and_its_parameters_fit(deployment: dict[str, Any]) -> None:
-    path, name = deployment["entrypoint"].split(":")
+def test_monitoring_runs_every_five_minutes_one_run_at_a_time_and_a_late_one_is_dropped() -> None:
+    analyze = deployment("analyze")
+    (schedule,) = analyze["schedules"]
+    assert (schedule["cron"], schedule["active"]) == ("*/5 * * * *", True)
+    assert analyze["parameters"] == {"options": {"cycle": False}}
+    limit = analyze["concurrency_limit"]
+    assert set(limit) == CONCURRENCY_KEYS <= set(ConcurrencyLimitSpec.model_fields)
+    assert limit["limit"] == 1
+    options = ConcurrencyOptions(collision_strategy=limit["collision_strategy"])
+    assert options.collision_strategy is ConcurrencyLimitStrategy.CANCEL_NEW
+    others = [item for item in PREFECT["deployments"] if item["name"] != "analyze"]
+    assert {item["concurrency_limit"] for item in others} == {1}
+
+
+def test_the_rollback_waits_for_an_alert_that_a_person_let_act() -> None:
+    (written,) = deployment("rollback")["triggers"]
+    assert set(written) == TRIGGER_KEYS <= set(DeploymentEventTrigger.model_fields)
+    trigger = DeploymentTriggerAdapter.validate_python(written)
+    assert isinstance(trigger, DeploymentEventTrigger)
+    assert trigger.enabled is False
+    assert trigger.match.model_dump() == {
+        "prefect.resource.id": "ratchet.version.*",
+        "ratchet.severity": "critical",
+        "ratchet.fresh": "true",
+        "ratchet.kind": "board",
+    }
+    assert trigger.expect == {"ratchet.alert.opened", "ratchet.alert.updated"}
+    assert (trigger.posture, trigger.threshold) == (Posture.Reactive, 1)
+    assert trigger.within == timedelta(0)
+    flow = importlib.import_module("flows.rollback").rollback
+    flow.validate_parameters(trigger.parameters)
+
+
+@pytest.mark.parametrize("written", PREFECT["deployments"], ids=lambda item: str(item["name"]))
+def test_every_deployment_loads_and_its_parameters_fit(written: dict[str, Any]) -> None:
+    path, name = written["entrypoint"].split(":")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     flow = getattr(module, name)
     assert isinstance(flow, Flow)
-    assert flow.name == deployment["name"]
+    assert flow.name == written["name"]
     schema = flow.parameters.model_dump()
-    assert validate(deployment["parameters"], schema, raise_on_error=True) == []
-    flow.validate_parameters(deployment["parameters"])
+    assert validate(written["parameters"], schema, raise_on_error=True) == []
+    flow.validate_parameters(written["parameters"])
 
 
 def test_published_methods_name_functions_that_exist() -> None:

@@ -2,7 +2,9 @@ import itertools
 import struct
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ratchet import plots
 from ratchet.errors import InvalidInputError
 from ratchet.records import Decision, FailureCluster, Metric
 from ratchet.stats.control_charts import p_chart
+from ratchet.stats.rate_series import rate_series
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LONG = "exchange rates, currencies, foreign exchange determined international transfer abroad"
@@ -65,7 +68,45 @@ def chart(signals=True):
     return plots.control_chart(p_chart(counts, [50] * 5), starts, "Thumbs-down rate of router/1")
 
 
+SIGNALS = (
+    "thumbs that are down",
+    "answers regenerated",
+    "answers that the judge scores low",
+    "very slow answers",
+    "answers without any implicit signal",
+)
+HOUR = timedelta(hours=1)
+
+
+def series(worse_from=40, hours=48):
+    """Two days of hourly points: 20 of 100 bad, from an hour on 60 of 100."""
+    starts = NOW.timestamp() + 3600.0 * np.arange(hours)
+    bad = np.where(np.arange(hours) >= worse_from, 60, 20)
+    return rate_series(starts, bad, np.full(hours, 100), np.full(hours, 0.2), group=1)
+
+
+def board(panels=5, release=30.0, change=40.0, version="support-router/12", hours=48):
+    return plots.board_chart(
+        {name: series(hours=hours) for name in SIGNALS[:panels]},
+        f"{version}: alarm",
+        "thumbs that are down 60.0% where 20.0% is normal",
+        releases={} if release is None else {version: NOW + release * HOUR},
+        change=None if change is None else NOW + change * HOUR,
+        color=plots.RED,
+    )
+
+
 FIGURES = {
+    "board_chart of five signals": board,
+    "board_chart of one": lambda: board(1),
+    "board_chart of one point": lambda: board(1, None, None, hours=1),
+    "board_chart in control": lambda: board(2, None, None),
+    "board_chart with all at the end": lambda: board(2, 47.5, 47.8),
+    "board_chart with all at the start": lambda: board(2, 0.0, 0.2),
+    "board_chart with all long ago": lambda: board(2, -90.0, -60.0),
+    "board_chart with a long name": lambda: board(
+        2, 39.8, 40.0, "tenant/multilingual-support-router-of-accounts/112"
+    ),
     "metric_forest": lambda: plots.metric_forest(metrics()),
     "control_chart": chart,
     "control_chart without signals": lambda: chart(signals=False),
@@ -113,7 +154,105 @@ def test_no_text_of_any_figure_is_cut_off_at_its_edge(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_horizontal_axis_says_what_it_measures(name):
-    assert all(axes.get_xlabel() for axes in FIGURES[name]().axes)
+    figure = FIGURES[name]()
+    shared = name.startswith("board_chart")  # then the lowest panel speaks for all
+    assert all(axes.get_xlabel() for axes in (figure.axes[-1:] if shared else figure.axes))
+
+
+def overlapping(figure):
+    """Return the pairs of texts that lie on each other."""
+    texts = words(figure)
+    for axes in figure.axes:  # numbers beyond the ends of an axis are not drawn
+        low, high = axes.get_ylim()
+        beyond = [t for t in axes.get_yticklabels() if not low <= t.get_position()[1] <= high]
+        texts = [text for text in texts if text not in beyond]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    return [
+        (one, other)
+        for (one, first), (other, second) in itertools.combinations(boxes, 2)
+        if first.x0 < second.x1 and second.x0 < first.x1
+        and first.y0 < second.y1 and second.y0 < first.y1
+    ]  # fmt: skip
+
+
+BOARDS = [name for name in FIGURES if name.startswith("board_chart")]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_no_two_texts_of_a_board_overlap(name):
+    assert overlapping(FIGURES[name]()) == []
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_no_name_of_a_mark_lies_on_the_data(name):
+    figure = FIGURES[name]()
+    top = figure.axes[0]
+    named = [text for text in words(figure) if text in top.texts]
+    assert len(named) >= 2  # title and subtitle at least
+    assert all(text.get_window_extent().y0 >= top.get_window_extent().y1 for text in named)
+
+
+def test_names_of_many_releases_are_put_above_each_other():
+    releases = {f"support-router/{i}": NOW + (39 + i / 4) * HOUR for i in range(5)}
+    figure = plots.board_chart(
+        {"answers regenerated": series()}, "t", "s", releases=releases, change=NOW + 40 * HOUR
+    )
+    assert set(releases) <= {text.get_text() for text in words(figure)}
+    assert overlapping(figure) == []
+
+
+def test_a_board_says_signal_release_and_change():
+    texts = [text.get_text() for text in words(board())]
+    for said in (
+        "support-router/12: alarm",
+        "thumbs that are down 60.0% where 20.0% is normal",
+        "support-router/12",
+        "change about 25 Nov 16:00",
+        "thumbs that are\ndown",
+    ):
+        assert said in texts
+
+
+def test_points_outside_their_limits_are_ringed():
+    figure = board(1)
+    rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+    # 60 % lies beyond 20 % + 3 sqrt(0.2 * 0.8 / 100) = 32 %: the last 8 hours of 48
+    assert [len(line.get_xdata()) for line in rings] == [8]
+    assert list(rings[0].get_ydata()) == [60.0] * 8
+
+
+@pytest.mark.parametrize(("release", "change"), [(-900.0, -800.0), (None, None), (30.0, 40.0)])
+def test_a_board_shows_the_time_of_its_points_whatever_else_happened(release, change):
+    first, last = board(1, release, change).axes[0].get_xlim()
+    day = NOW.timestamp() / 86_400
+    assert (first, last) == pytest.approx((day - 1 / 24, day + 48 / 24))
+
+
+def test_a_release_outside_the_picture_is_left_out_and_a_change_before_it_is_dated():
+    texts = [text.get_text() for text in words(board(1, -90.0, -60.0))]
+    assert "support-router/12" not in texts
+    assert "change about 21 Nov 12:00" in texts
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_an_svg_is_valid_xml_and_the_same_for_the_same_figure(name):
+    first, again = (plots.to_svg(FIGURES[name]()) for _ in range(2))
+    assert first == again
+    root = ElementTree.fromstring(first)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "date" not in first.lower().split("<g ", 1)[0]
+
+
+def test_an_svg_is_the_same_in_another_process():
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import test_plots; from ratchet import plots; "
+        "sys.stdout.write(plots.to_svg(test_plots.board(1)))"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout == plots.to_svg(board(1))
 
 
 def test_row_names_of_failure_bars_do_not_overlap():
@@ -155,6 +294,7 @@ def test_the_same_figure_gives_the_same_bytes():
         (lambda: plots.failure_bars([]), "clusters must not be empty"),
         (lambda: plots.loss_curve([]), "losses must not be empty"),
         (lambda: plots.funnel([]), "steps must not be empty"),
+        (lambda: plots.board_chart({}, "t"), "panels must not be empty"),
         (
             lambda: plots.control_chart(p_chart([1, 2], [9, 9]), np.array([], "M8[us]"), "t"),
             "got 0 for 2 points",

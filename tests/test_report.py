@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 
 from ratchet.records import (
     Alert,
+    AlertEvent,
     Analysis,
     Candidate,
     Cycle,
@@ -20,6 +21,7 @@ from ratchet.records import (
 )
 from ratchet.report import (
     CycleReport,
+    alerts_markdown,
     analysis_markdown,
     bar,
     decision_markdown,
@@ -272,6 +274,57 @@ def test_the_evidence_of_a_decision_is_in_its_table():
     assert shown["examples"] == "300"
     assert shown["unscored"] == "0"
     assert shown["constant answer rate"] == "12.5%"
+
+
+def step(alert_id="a", change="opened", minutes=0, **changes):
+    """A step in the life of an alert."""
+    at = NOW + timedelta(minutes=minutes)
+    return AlertEvent(
+        id=f"{alert_id}{minutes}", alert_id=alert_id, created_at=at, change=change, kind="board",
+        severity="critical", model_version="support-router/2", signal="thumbs_down", value=0.31,
+        lower=0.27, upper=0.35, expected=0.12, observations=481, certainty="quite sure",
+        message=f"message of {alert_id}", action="roll back",
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def cells(events):
+    (rows,) = tables(alerts_markdown(events))
+    return [[words_of(cell) for cell in row] for row in rows]
+
+
+def test_alerts_say_what_to_do_and_how_sure_under_their_headings():
+    assert cells([step()]) == [
+        ["", "", "what", "what to do", "how sure"],
+        ["critical", "opened", "message of a", "roll back", "quite sure"],
+    ]
+
+
+def test_an_alert_stands_as_its_latest_step_says_and_the_newest_alert_comes_first():
+    events = [
+        step("a"),
+        step("b", minutes=1, severity="warning"),
+        step("a", "updated", 2, message="it got worse"),
+        step("b", "resolved", 3, severity="warning"),
+    ]
+    assert [row[:3] for row in cells(events)[1:]] == [
+        ["warning", "resolved", "message of b"],
+        ["critical", "updated", "it got worse"],
+    ]
+
+
+def test_no_alerts_are_said_to_be_none():
+    assert alerts_markdown([]) == "# Alerts\n\nNone."
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_cannot_break_out_of_a_row_of_alerts(text):
+    markdown = alerts_markdown([step(message=text, action=text, certainty=text), step("b")])
+    (rows,) = tables(markdown)
+    assert [len(row) for row in rows] == [5, 5, 5]
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    assert [words_of(cell) for cell in rows[2][2:]] == [shown] * 3
+    assert {child.type for row in rows for cell in row for child in cell.children} <= PLAIN
+    assert kinds(markdown).isdisjoint({"html_block", "fence", "code_block"})
 
 
 @given(st.floats(-1.0, 2.0), st.integers(1, 80))

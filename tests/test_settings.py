@@ -82,6 +82,37 @@ def test_the_environment_wins_over_the_file(
     assert str(getattr(load_settings({variable: ""}, tmp_path), name)) == "/from/file"
 
 
+def test_addresses_for_alerts_come_from_the_environment_separated_by_spaces(tmp_path: Path) -> None:
+    assert load_settings({}, tmp_path).notify == ()
+    environ = {"RATCHET_NOTIFY": " json://127.0.0.1/a  slack://b/c/d\nmailtos://e@f "}
+    assert load_settings(environ, tmp_path).notify == (
+        "json://127.0.0.1/a", "slack://b/c/d", "mailtos://e@f"
+    )  # fmt: skip
+
+
+def test_addresses_for_alerts_are_a_list_in_the_file_and_the_environment_wins(
+    tmp_path: Path,
+) -> None:
+    toml(tmp_path, 'notify = ["json://127.0.0.1/a b", "slack://b/c/d"]')
+    assert load_settings({}, tmp_path).notify == ("json://127.0.0.1/a b", "slack://b/c/d")
+    assert load_settings({"RATCHET_NOTIFY": ""}, tmp_path).notify[1] == "slack://b/c/d"
+    assert load_settings({"RATCHET_NOTIFY": "json://c"}, tmp_path).notify == ("json://c",)
+
+
+@pytest.mark.parametrize("line", ["notify = 5", "notify = [5]", "notify = {a = 1}"])
+def test_addresses_for_alerts_that_are_no_list_of_texts_are_refused(
+    tmp_path: Path, line: str
+) -> None:
+    with pytest.raises(SettingsError, match="setting 'notify"):
+        load_settings({}, toml(tmp_path, line))
+
+
+def test_an_address_for_alerts_that_is_refused_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="setting 'notify'") as refused:
+        load_settings({}, toml(tmp_path, 'notify = "slack://secret"'))
+    assert "secret" not in str(refused.value)
+
+
 def test_the_databases_follow_the_home_folder(tmp_path: Path) -> None:
     settings = load_settings({"RATCHET_HOME": "elsewhere"}, toml(tmp_path, 'home = "state"'))
     assert settings.store_url == f"sqlite:///{tmp_path}/elsewhere/store.db"

@@ -152,6 +152,77 @@ def status(
 
 
 @app.command()
+def ingest(
+    file: Annotated[
+        Path, typer.Argument(help="JSON Lines, one interaction or piece of feedback a line.")
+    ],
+    dialogues: Annotated[
+        bool, typer.Option("--dialogues", help="The file is a log of whole dialogues.")
+    ] = False,
+) -> None:
+    """Store events from a file; bad rows are set aside with their reasons, the others go on."""
+    from ratchet.collect.dialogues import harvest_dialogues
+    from ratchet.collect.ingest import ingest_file
+    from ratchet.store import EventStore
+
+    settings = _settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    store, now = EventStore.open(settings.store_url), datetime.now(UTC)
+    read = harvest_dialogues if dialogues else ingest_file
+    report = read(file, store, now=now)
+    print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
+    print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
+    for reason, count in report.reasons[:5]:
+        print(f"{count:>8} × {reason}")
+
+
+@app.command()
+def alerts(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    acknowledge: Annotated[
+        str | None, typer.Option(help="Id of an alert that you look after, or its start.")
+    ] = None,
+    resolve: Annotated[
+        str | None, typer.Option(help="Id of an alert that is settled, or its start.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who you are.")] = "",
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """List the open alerts; acknowledge or resolve one."""
+    from ratchet.analyze.alerts import by_hand, standing
+    from ratchet.records import AlertEvent
+    from ratchet.report import alerts_text
+    from ratchet.store import EventStore
+
+    if acknowledge is not None and resolve is not None:
+        raise InvalidInputError(
+            "one of --acknowledge and --resolve goes with a call, got both; call twice"
+        )
+    settings = _settings()
+    store = None if _nothing_stored(settings) else EventStore.open(settings.store_url)
+    known = store.records(AlertEvent, latest=1_000) if store else ()
+    key = resolve if acknowledge is None else acknowledge
+    if key is not None:
+        event = by_hand(
+            known if key else (),  # an empty id would be the start of any
+            key,
+            "acknowledged" if resolve is None else "resolved",
+            by=by or os.environ.get("USER", "somebody"),
+            note=note or None,
+            now=datetime.now(UTC),
+        )
+        if store:
+            store.append(event)
+        known = (*known, event)
+    shown = [e for e in standing(known).values() if everything or e.change != "resolved"]
+    if as_json:
+        print(json.dumps([event.canonical() for event in shown], indent=2))
+    else:
+        print(alerts_text(shown))
+
+
+@app.command()
 def rollback() -> None:
     """Make the previous version the champion again."""
     from ratchet.deploy.promotion import rollback as roll_back

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.records import Decision, FailureCluster, Metric, Verdict
 from ratchet.stats.control_charts import ControlChart
 from ratchet.stats.intervals import wilson
+from ratchet.stats.rate_series import RateSeries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +35,11 @@ _VERDICT_COLOURS: dict[Verdict, str] = {
 }
 _UNITS = {"share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score"}
 _DPI = 150
+_DAY = 86_400.0
+_MARK_HEIGHT = 13
+"""Points between the names of two marks, one above the other."""
+_CHARACTER = 0.0115
+"""Width that is kept free for a character of a mark's name, as a share of a board's width."""
 
 
 def to_png(figure: Figure) -> bytes:
@@ -89,6 +96,100 @@ def control_chart(chart: ControlChart, times: NDArray[np.datetime64], title: str
     axes.set_ylim(bottom=0)
     _title(axes, title, _signals_in_words(chart))
     return figure
+
+
+def board_chart(
+    panels: Mapping[str, RateSeries],
+    title: str,
+    subtitle: str = "",
+    *,
+    releases: Mapping[str, datetime] | None = None,
+    change: datetime | None = None,
+    color: str = INK,
+) -> Figure:
+    """Draw each signal beside what the baseline expects, with releases and the change point.
+
+    Args:
+        panels: A series a signal, by what it is in words.
+        title: What stands above.
+        subtitle: What stands below the title.
+        releases: When versions began to answer.
+        change: Estimated time of the change.
+        color: Of the title.
+    """
+    _some(list(panels), "panels")
+    figure, axes = _panels(9.0, 1.6 + 1.45 * len(panels), len(panels), sharex=True)
+    for place, (name, series) in zip(axes, panels.items(), strict=True):
+        _series_panel(place, name, series)
+    _span(axes[0], panels.values())
+    rows = _marks(axes, releases or {}, change)
+    _time_axis(axes[-1])
+    _title(axes[0], _shortened(title, 44), subtitle, color, lift=_MARK_HEIGHT * rows)
+    return figure
+
+
+def to_svg(figure: Figure) -> str:
+    """Return the figure as the text of an SVG file, the same for the same figure."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "ratchet"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().decode("utf-8")
+
+
+def _series_panel(axes: Axes, name: str, series: RateSeries) -> None:
+    moments = (series.starts * 1e6).astype("datetime64[us]").astype(object)
+    lower, upper = 100 * series.lower, 100 * series.upper
+    axes.fill_between(moments, lower, upper, step="mid", color=FAINT, lw=0)
+    axes.plot(moments, 100 * series.expected, color=MUTED, lw=1.0, ls=(0, (5, 3)))
+    axes.plot(moments, 100 * series.values, color=BLUE, lw=1.2, marker="o", ms=2.8, zorder=3)
+    if series.signals.size:
+        outside = [moments[i] for i in series.signals]
+        heights = 100 * series.values[series.signals]
+        axes.plot(outside, heights, "o", ms=6, mfc="none", mec=RED, mew=1.4, zorder=4)
+    axes.set_ylabel(_wrapped(name, 18), rotation=0, ha="right", va="center", labelpad=10)
+    axes.yaxis.set_major_formatter("{x:g} %")
+    # quiet hours have limits so wide that the points would lie flat below them
+    highest = max(float(series.values.max()), float(np.median(series.upper)), 0.001)
+    axes.set_ylim(0.0, 112 * highest)
+
+
+def _span(axes: Axes, panels: Iterable[RateSeries]) -> None:
+    """Show the time of the points alone, however long ago a release or the change was."""
+    starts = np.unique(np.concatenate([series.starts for series in panels])) / _DAY
+    step = float(np.diff(starts).min()) if starts.size > 1 else 1.0 / 24.0
+    axes.set_xlim(float(starts[0]) - step, float(starts[-1]) + step)
+
+
+def _marks(axes: Sequence[Axes], releases: Mapping[str, datetime], change: datetime | None) -> int:
+    """Draw releases and the change through all panels, named above the first; return the rows."""
+    begin, end = axes[0].get_xlim()
+    began = [(_day_number(moment), version, MUTED) for version, moment in releases.items()]
+    marks = [mark for mark in began if begin <= mark[0] <= end]
+    if change is not None:
+        day = min(max(_day_number(change), begin), end)
+        marks.append((day, f"change about {change:%d %b %H:%M}", RED))
+    taken: list[float] = []
+    for day, text, color in sorted(marks):
+        style: Any = (0, (2, 2)) if color == MUTED else "-"
+        for place in axes:
+            place.axvline(day, color=color, lw=1.2, ls=style, zorder=2)
+        text = _shortened(text)
+        width, line = _CHARACTER * len(text), (day - begin) / (end - begin)
+        left = line if line + width <= 1.0 else line - width
+        row = next((i for i, edge in enumerate(taken) if edge <= left), len(taken))
+        taken[row : row + 1] = [left + width]
+        axes[0].annotate(
+            text, (line, 1.0), (0, 4 + _MARK_HEIGHT * row), xycoords="axes fraction",
+            textcoords="offset points", color=color, size=9, ha="left" if left == line else "right",
+        )  # fmt: skip
+    return len(taken)
+
+
+def _day_number(moment: datetime) -> float:
+    """Return matplotlib's number for a moment: days since 1970 in UTC."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() / _DAY
 
 
 def failure_bars(clusters: Sequence[FailureCluster]) -> Figure:
@@ -247,11 +348,13 @@ def _panels(
     return figure, list(axes.ravel())
 
 
-def _title(axes: Axes, title: str, subtitle: str = "", color: str = INK) -> None:
+def _title(
+    axes: Axes, title: str, subtitle: str = "", color: str = INK, *, lift: float = 0.0
+) -> None:
     axes.annotate(
         title,
         (0, 1),
-        (0, 26 if subtitle else 10),
+        (0, lift + (26 if subtitle else 10)),
         xycoords="axes fraction",
         textcoords="offset points",
         size=14,
@@ -262,7 +365,7 @@ def _title(axes: Axes, title: str, subtitle: str = "", color: str = INK) -> None
         axes.annotate(
             subtitle,
             (0, 1),
-            (0, 10),
+            (0, lift + 10),
             xycoords="axes fraction",
             textcoords="offset points",
             color=MUTED,

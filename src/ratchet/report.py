@@ -10,6 +10,7 @@ from ratchet.records import (
     EXPLICIT_KINDS,
     IMPLICIT_KINDS,
     Alert,
+    AlertEvent,
     Analysis,
     Candidate,
     Cycle,
@@ -139,6 +140,34 @@ def decision_markdown(decision: Decision) -> str:
             *evidence,
         ]
     )
+
+
+def alerts_markdown(events: Sequence[AlertEvent]) -> str:
+    """Write how every alert stands as Markdown, given the latest events in order."""
+    latest = {event.alert_id: event for event in events}
+    rows = [
+        f"| {event.severity} | {event.change} | {_cell(event.message)} | {_cell(event.action)} "
+        f"| {_cell(event.certainty)} |"
+        for event in reversed(latest.values())
+    ]
+    head = ["| | | what | what to do | how sure |", "|---|---|---|---|---|"]
+    return "\n".join(["# Alerts", "", *(head + rows if rows else ["None."])])
+
+
+def alerts_text(events: Sequence[AlertEvent]) -> str:
+    """Write alerts for a terminal, the latest event of each given."""
+    blocks = [
+        (
+            f"{event.alert_id[:8]}  {event.severity}, {event.change}"
+            f"{f' by {_one_line(event.by)}' if event.by else ''} {event.created_at:%F %H:%M} UTC",
+            f"          {_one_line(event.message)}",
+            f"          how sure: {_one_line(event.certainty)}",
+            f"          what to do: {_one_line(event.action)}",
+            *([f"          note: {_one_line(event.note)}"] if event.note else []),
+        )
+        for event in events
+    ]
+    return "\n".join(line for block in blocks for line in block) or "no open alerts"
 
 
 def bar(share: float, width: int = _BAR) -> str:

@@ -58,6 +58,7 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "RATCHET_STORE_URL": settings.store_url,
         "RATCHET_BASE_MODEL": settings.base_model,
         "RATCHET_MODEL_NAME": settings.model_name,
+        "RATCHET_NOTIFY": " ".join(settings.notify),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -130,7 +131,7 @@ class Servers:
         self._start_mlflow(self._port("MLflow", mlflow_port))
         self._wait("prefect", f"{self.prefect_api}/health")
         self._wait("mlflow", f"{self.mlflow}/health")
-        self._deploy()
+        self.register_deployments()
         self._start_worker()
         self._announce()
 
@@ -239,16 +240,35 @@ class Servers:
 
     def _start_worker(self) -> None:
         arguments = ["prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"]
-        self._spawn("worker", [*arguments, "--limit", "1"])
+        # two at a time: monitoring goes on while a loop trains
+        self._spawn("worker", [*arguments, "--limit", "2"])
 
-    def _deploy(self) -> None:
+    def register_deployments(self) -> None:
+        """Register the deployments of `prefect.yaml`; what a person switched on stays on.
+
+        Raises:
+            RatchetError: Prefect refuses them.
+        """
         folder = flows_folder()
         file = folder / "prefect.yaml"
         file = file if file.exists() else folder / "flows" / "prefect.yaml"
         create = ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"]
         self._prefect(create, folder)
         deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+        switched_on = [item["name"] for item in self._automations() if item["enabled"]]
         self._prefect(deploy, folder)
+        self._switch_on(switched_on)
+
+    def _automations(self) -> list[dict[str, Any]]:
+        found = httpx.post(f"{self.prefect_api}/automations/filter", json={}, timeout=30.0)
+        return list(found.raise_for_status().json())
+
+    def _switch_on(self, names: Collection[str]) -> None:
+        """Leave the automations on that a person switched on: deploying makes them anew, off."""
+        for item in self._automations():
+            if item["name"] in names and not item["enabled"]:
+                address = f"{self.prefect_api}/automations/{item['id']}"
+                httpx.patch(address, json={"enabled": True}, timeout=30.0).raise_for_status()
 
     def _prefect(self, arguments: Sequence[str], folder: Path) -> None:
         done = subprocess.run(

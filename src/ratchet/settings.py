@@ -10,6 +10,7 @@ Environment:
     RATCHET_MODEL_NAME: Name in the model registry (`support-router`).
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
     PREFECT_API_URL: A Prefect server to use instead of the home folder's.
+    RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Settings(BaseModel):
         prefect_api_url: An external Prefect API, or None for the home's own server.
         base_model: `smollm2` or a local path in Hugging Face format.
         model_name: Name in the model registry.
+        notify: Apprise URLs that alerts are sent to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class Settings(BaseModel):
     prefect_api_url: str | None = None
     base_model: str = "smollm2"
     model_name: str = "support-router"
+    notify: tuple[str, ...] = ()
 
     @property
     def artifacts(self) -> Path:
@@ -91,6 +94,8 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     for variable, name in _VARIABLES.items():
         if environ.get(variable):
             values[name] = environ[variable]
+    if environ.get("RATCHET_NOTIFY"):
+        values["notify"] = environ["RATCHET_NOTIFY"].split()
     values.setdefault("store_url", f"sqlite:///{home / 'store.db'}")
     values.setdefault("tracking_uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
     cache = _absolute(str(values.pop("cache", _default_cache(environ))), folder)
@@ -104,8 +109,9 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         known = ", ".join(Settings.model_fields)
+        received = "" if name.startswith("notify") else f", got {first['input']!r}"  # a secret
         raise SettingsError(
-            f"setting {name!r}: {first['msg']}, got {first['input']!r}; known settings: {known}"
+            f"setting {name!r}: {first['msg']}{received}; known settings: {known}"
         ) from error
 
 

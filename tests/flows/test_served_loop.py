@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
-DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy"}
+DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy", "rollback"}
 SMALL: dict[str, Any] = {
     "collect": {
         "messages_limit": 128,
@@ -159,10 +159,31 @@ def test_every_deployment_is_served_with_its_schedule_tags_and_typed_parameters(
     for item in found:
         assert item["work_pool_name"] == "ratchet"
         assert {"ratchet", item["name"]} <= set(item["tags"])
-        assert len(item["schedules"]) == 1
+        assert len(item["schedules"]) == (0 if item["name"] == "rollback" else 1)
         assert item["enforce_parameter_schema"]
         assert "options" in item["parameter_openapi_schema"]["properties"]
         assert item["parameter_openapi_schema"]["definitions"]
+
+
+def test_monitoring_runs_every_five_minutes_and_a_run_that_would_overlap_is_cancelled(
+    home: Home,
+) -> None:
+    item = httpx.get(f"{home.prefect}/deployments/name/analyze/analyze").json()
+    (schedule,) = item["schedules"]
+    assert schedule["schedule"]["cron"] == "*/5 * * * *"
+    assert schedule["active"]
+    assert item["parameters"] == {"options": {"cycle": False}}
+    assert item["global_concurrency_limit"]["limit"] == 1
+    assert item["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+
+
+def test_an_alert_may_roll_back_once_a_person_enables_it(home: Home) -> None:
+    (automation,) = httpx.post(f"{home.prefect}/automations/filter", json={}).json()
+    rollback = httpx.get(f"{home.prefect}/deployments/name/rollback/rollback").json()
+    assert automation["enabled"] is False
+    assert automation["name"] == "rollback__automation_1"
+    (action,) = automation["actions"]
+    assert (action["type"], action["deployment_id"]) == ("run-deployment", rollback["id"])
 
 
 def test_a_second_up_on_the_same_home_is_refused(home: Home) -> None:

@@ -1,0 +1,177 @@
+"""The live part of analyze: advance the boards, check the thresholds, tell people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
+from ratchet import plots
+from ratchet.analyze.alerts import is_fresh, threshold_events
+from ratchet.analyze.monitoring import check_thresholds, not_checked
+from ratchet.analyze.series import board_series, chart_title, recent_counts
+from ratchet.analyze.watch import Verdict, WatchConfig, WatchReport, recent_metrics, watch
+from ratchet.errors import InsufficientDataError
+from ratchet.notify import NEWS, check_addresses, deliver, delivery_id
+from ratchet.records import AlertEvent, Analysis, BoardState, Delivery
+from ratchet.report import alerts_markdown
+from ratchet.stats.rate_series import RateSeries
+
+
+@task(name="watch", cache_policy=NO_CACHE)
+def advance_boards(config: WatchConfig) -> WatchReport:
+    """Take in what became ripe. Not retried: the boards remember where they were."""
+    report = watch(workspace().store, config, now=now(), about=_largest_cluster)
+    for verdict in report.verdicts:
+        logger.info(
+            "%s: %s%s",
+            verdict.model_version,
+            verdict.says,
+            f" ({verdict.reason})" if verdict.reason else "",
+        )
+    return report
+
+
+def _largest_cluster(version: str, since: datetime) -> str | None:
+    """Name the largest failure cluster of the version's latest analysis, if made since then."""
+    analysis = workspace().store.latest(Analysis)
+    if analysis is None or analysis.model_version != version or analysis.created_at < since:
+        return None
+    largest = max(analysis.clusters, key=lambda cluster: cluster.size, default=None)
+    return largest.name if largest else None
+
+
+@task(name="check-thresholds", cache_policy=NO_CACHE)
+def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEvent, ...]:
+    """Compare the last hour with the fixed thresholds."""
+    store, moment = workspace().store, now()
+    metrics, baseline = recent_metrics(store, config, version, now=moment)
+    over = check_thresholds(
+        metrics, model_version=version, cycle_id="live", now=moment, latency_baseline=baseline
+    )
+    skipped = not_checked(metrics, latency_baseline=baseline)
+    events = threshold_events(
+        over,
+        store.records(AlertEvent, subject=version, latest=1_000),
+        model_version=version,
+        now=moment,
+        unchecked=[name for name, _ in skipped],
+    )
+    for event in events:
+        store.append(event)
+    return events
+
+
+@task(name="tell", cache_policy=NO_CACHE)
+def tell(events: tuple[AlertEvent, ...]) -> int:
+    """Send new steps of alerts, and what did not arrive before, and emit them as events."""
+    store, addresses = workspace().store, workspace().settings.notify
+    recent = store.records(AlertEvent, latest=50)
+    keys = [delivery_id(event, address) for event in recent for address in addresses]
+    sent = {key for key in keys if store.get(Delivery, key) is not None}
+    for delivery in deliver(recent, addresses, sent=sent, now=now()):
+        store.append(delivery)
+    for event in events:
+        logger.warning("%s %s: %s", event.change, event.severity, event.message)
+    for event in recent:
+        _emit_once(event)
+    return len(events)
+
+
+def _emit_once(event: AlertEvent) -> None:
+    """Emit an alert's step as a Prefect event, also one that an interrupted pass left behind."""
+    store, moment = workspace().store, now()
+    key = delivery_id(event, "prefect")
+    if moment - event.created_at > NEWS or store.get(Delivery, key) is not None:
+        return
+    _emit(event)
+    store.append(
+        Delivery(id=key, created_at=moment, event_id=event.id, channel="prefect", delivered=True)
+    )
+
+
+def _emit(event: AlertEvent) -> None:
+    board = next(
+        iter(workspace().store.records(BoardState, subject=event.model_version, latest=1)), None
+    )
+    fresh = board is not None and is_fresh(board, event.created_at)
+    resource = {
+        "prefect.resource.id": f"ratchet.version.{event.model_version}",
+        "prefect.resource.name": event.model_version,
+        "ratchet.severity": event.severity,
+        "ratchet.fresh": str(fresh).lower(),
+        "ratchet.kind": event.kind,
+    }
+    emit_event(f"ratchet.alert.{event.change}", resource=resource, payload=event.canonical())
+
+
+@task(name="publish-board", cache_policy=NO_CACHE)
+def publish_board(config: WatchConfig, verdict: Verdict, changed: bool) -> None:
+    """Log the evidence; draw the board where something changed, else once an hour."""
+    if verdict.evidence is None or verdict.threshold is None:
+        return
+    store, moment = workspace().store, now()
+    board = store.records(BoardState, subject=verdict.model_version, latest=1)[0]
+    with workspace().tracker.run(
+        EXPERIMENT,
+        key=f"watch:{verdict.model_version}",
+        name=f"watch {verdict.model_version}",
+        tags={"ratchet.stage": "watch"},
+    ) as run:
+        run.tags({"ratchet.verdict": verdict.says})
+        numbers = {"log_evidence": verdict.evidence, "log_threshold": verdict.threshold}
+        run.metrics(numbers, step=board.batches)
+        if not changed and moment.minute >= 5:
+            return
+        panels = _panels(config, board, verdict)
+        if not panels:
+            return
+        title, subtitle, colour = chart_title(verdict)
+        figure = plots.board_chart(
+            panels,
+            title,
+            subtitle,
+            releases={board.model_version: board.opened_at},
+            change=verdict.finding.since if verdict.finding else None,
+            color=plots.RED if colour == "alarm" else plots.INK,
+        )
+        run.text(plots.to_svg(figure), "plots/board.svg")
+        publish_figure(run, "board", figure, title)
+
+
+def _panels(config: WatchConfig, board: BoardState, verdict: Verdict) -> dict[str, RateSeries]:
+    """Return a board's series; none where it has seen nothing lately, as after a rollback."""
+    store = workspace().store
+    try:
+        if board.batches:
+            counts = recent_counts(store, config, board)
+            return board_series(store, board, counts, verdict.finding)
+        reason = "no batch is complete yet"
+    except InsufficientDataError as error:
+        reason = str(error)
+    logger.info("no picture of %s: %s", verdict.model_version, reason)
+    return {}
+
+
+def run_watch(config: WatchConfig) -> WatchReport:
+    """Do one pass: boards, thresholds, alerts, pictures."""
+    check_addresses(workspace().settings.notify)
+    report = advance_boards(config)
+    found = {
+        verdict.model_version: (
+            *(event for event in report.alerts if event.model_version == verdict.model_version),
+            *check_fixed_thresholds(config, verdict.model_version),
+        )
+        for verdict in report.verdicts
+    }
+    events = tuple(event for own in found.values() for event in own)
+    tell(events)
+    for verdict in report.verdicts:
+        publish_board(config, verdict, bool(found[verdict.model_version]))
+    if events:
+        known = workspace().store.records(AlertEvent, latest=1_000)
+        publish_text("alerts", alerts_markdown(known), "How the alerts stand")
+    return report

@@ -1,0 +1,307 @@
+"""The life of an alert: opened once, updated, acknowledged, resolved.
+
+An alert is a chain of events in the journal; nothing is overwritten. The same trouble on the next
+pass is the same alert: it is updated where what it says has changed, and says nothing otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ratchet.analyze.board import Budget
+from ratchet.analyze.signals import SIGNALS
+from ratchet.errors import InvalidInputError
+from ratchet.records import Alert, AlertChange, AlertEvent, BoardState, Finding, derive_id
+
+FRESH = timedelta(hours=24)
+SEVERE = 1.5
+"""A rate whose lower bound is this many times the expected one is critical."""
+
+_GROUPS = {signal.name: signal.group for signal in SIGNALS}
+
+
+def standing(events: Iterable[AlertEvent]) -> dict[str, AlertEvent]:
+    """Return the latest event of each alert, by alert id, in the order in which they opened."""
+    latest: dict[str, AlertEvent] = {}
+    for event in events:
+        latest[event.alert_id] = event
+    return latest
+
+
+def open_alerts(events: Iterable[AlertEvent]) -> tuple[AlertEvent, ...]:
+    """Return the latest event of each alert that is not resolved."""
+    return tuple(event for event in standing(events).values() if event.change != "resolved")
+
+
+def board_events(
+    board: BoardState,
+    finding: Finding | None,
+    known: Sequence[AlertEvent],
+    *,
+    previous: str | None,
+    budget: Budget,
+    now: datetime,
+    cluster: str | None = None,
+) -> tuple[AlertEvent, ...]:
+    """Return what a board's state adds to the life of its alert.
+
+    Args:
+        board: The board after this pass.
+        finding: What is worse where the board is in alarm, else None.
+        known: The events so far, of all alerts.
+        previous: The version to go back to, if there is one.
+        budget: How often the board may cry wolf, for the alert's words.
+        now: When.
+        cluster: The failure cluster that most of the trouble is about.
+    """
+    current = next(
+        (
+            event
+            for event in open_alerts(known)
+            if event.model_version == board.model_version and event.kind != "threshold"
+        ),
+        None,
+    )
+    if finding is None:
+        return () if current is None else (_resolved(current, now),)
+    event = _from_finding(board, finding, current, previous, budget, now, cluster)
+    if current is not None and _says_the_same(current, event):
+        return ()
+    return (event,)
+
+
+def threshold_events(
+    alerts: Iterable[Alert],
+    known: Sequence[AlertEvent],
+    *,
+    model_version: str,
+    now: datetime,
+    unchecked: Collection[str] = (),
+) -> tuple[AlertEvent, ...]:
+    """Return what a check against the fixed thresholds adds.
+
+    Args:
+        alerts: What is over a threshold now.
+        known: The events so far.
+        model_version: The version that was checked.
+        now: When.
+        unchecked: Signals that there was too little of to check: their alerts stand as they are.
+    """
+    current = {
+        event.signal: event
+        for event in open_alerts(known)
+        if event.kind == "threshold" and event.model_version == model_version
+    }
+    over = {alert.signal: alert for alert in alerts}
+    found = [_from_alert(alert, current.get(name), now) for name, alert in over.items()]
+    ended = [
+        _resolved(event, now)
+        for name, event in current.items()
+        if name not in over and name not in unchecked
+    ]
+    return tuple(
+        event
+        for event in (*found, *ended)
+        if event.signal not in current
+        or event.change == "resolved"
+        or event.severity != current[event.signal].severity
+    )
+
+
+def by_hand(
+    known: Iterable[AlertEvent],
+    alert_id: str,
+    change: AlertChange,
+    *,
+    by: str,
+    note: str | None,
+    now: datetime,
+) -> AlertEvent:
+    """Return the event by which a person acknowledges or resolves an alert.
+
+    Args:
+        known: The events so far.
+        alert_id: The alert, or the start of its id.
+        change: `acknowledged` or `resolved`.
+        by: Who.
+        note: Why.
+        now: When.
+
+    Raises:
+        InvalidInputError: No open alert, or more than one, has this id.
+    """
+    found = [
+        event for event in open_alerts(known) if alert_id and event.alert_id.startswith(alert_id)
+    ]
+    if len(found) != 1:
+        raise InvalidInputError(
+            f"an alert id must name one open alert, got {alert_id!r}, which names {len(found)}; "
+            "`ratchet alerts` lists them"
+        )
+    return _next(found[0], change, now, by=by, note=note)
+
+
+def is_fresh(board: BoardState, now: datetime) -> bool:
+    """Tell whether a version has been in use for less than a day."""
+    return now - board.opened_at < FRESH
+
+
+def _from_finding(
+    board: BoardState,
+    finding: Finding,
+    current: AlertEvent | None,
+    previous: str | None,
+    budget: Budget,
+    now: datetime,
+    cluster: str | None,
+) -> AlertEvent:
+    pipeline = _GROUPS[finding.signal] == "pipeline"
+    kind = "pipeline" if pipeline else "board"
+    severity = _severity(finding, pipeline)
+    alert_id = current.alert_id if current else derive_id("alert", board.model_version, kind, now)
+    change = _later(current)
+    return AlertEvent(
+        id=derive_id(alert_id, change, now),
+        alert_id=alert_id,
+        created_at=now,
+        change=change,
+        kind=kind,
+        severity=severity,
+        model_version=board.model_version,
+        signal=finding.signal,
+        segment=finding.segment,
+        cluster=cluster,
+        since=finding.since,
+        value=finding.events / finding.trials if finding.trials else finding.expected,
+        lower=finding.lower,
+        upper=finding.upper,
+        expected=finding.expected,
+        observations=finding.trials,
+        certainty=(
+            f"the board as a whole raises a false alarm at most once in {budget.days:g} days on "
+            f"average; evidence is {_times(finding)} the threshold"
+        ),
+        message=_message(board, finding, cluster),
+        action=_action(board, finding, previous, severity, now),
+        by=current.by if current else None,
+        note=current.note if current else None,
+    )
+
+
+def _later(current: AlertEvent | None) -> AlertChange:
+    """Return what an alert's next step is called; what a person acknowledged stays so."""
+    if current is None:
+        return "opened"
+    return "acknowledged" if current.change == "acknowledged" else "updated"
+
+
+def _severity(finding: Finding, pipeline: bool) -> Any:
+    if pipeline:
+        return "warning"
+    large = finding.lower >= SEVERE * finding.expected
+    return "critical" if large or finding.signal == "unsafe" else "warning"
+
+
+def _message(board: BoardState, finding: Finding, cluster: str | None) -> str:
+    share = finding.events / finding.trials if finding.trials else 0.0
+    where = f" in segment {finding.segment}" if finding.segment else ""
+    about = f", mostly about {cluster}" if cluster else ""
+    also = (
+        f"; also worse: {', '.join(_plain(name) for name in finding.also)}" if finding.also else ""
+    )
+    return (
+        f"{board.model_version}{where}: {finding.says} {share:.1%} "
+        f"({finding.lower:.1%} to {finding.upper:.1%}) where {finding.expected:.1%} is normal, "
+        f"since about {finding.since:%Y-%m-%d %H:%M} UTC, {finding.trials} observations"
+        f"{about}{also}"
+    )
+
+
+def _action(
+    board: BoardState, finding: Finding, previous: str | None, severity: str, now: datetime
+) -> str:
+    group = _GROUPS[finding.signal]
+    if group == "pipeline":
+        return "check that the application still sends feedback; quality cannot be seen meanwhile"
+    from_release = finding.since - board.opened_at < timedelta(hours=1)
+    if from_release and previous and is_fresh(board, now):
+        return f"roll back to {previous}: it began with this release (`ratchet rollback`)"
+    if group == "service":
+        return "check load, timeouts and the server's log; roll back if a release is the cause"
+    if severity == "critical":
+        return "read the top failure clusters and start an improvement cycle on them today"
+    return "read the top failure clusters and queue their interactions for review"
+
+
+def _times(finding: Finding) -> str:
+    factor = finding.log_evidence - finding.log_threshold
+    return (
+        "more than 1,000 times" if factor > 6.9 else f"{2.718281828 ** max(0.0, factor):.3g} times"
+    )
+
+
+def _says_the_same(current: AlertEvent, event: AlertEvent) -> bool:
+    """Tell whether an update would tell people nothing new."""
+    moved = (
+        current.since is not None
+        and event.since is not None
+        and abs(current.since - event.since) > timedelta(hours=1)
+    )
+    same = (current.severity, current.signal, current.segment, current.cluster) == (
+        event.severity,
+        event.signal,
+        event.segment,
+        event.cluster,
+    )
+    return same and not moved
+
+
+def _from_alert(alert: Alert, current: AlertEvent | None, now: datetime) -> AlertEvent:
+    alert_id = (
+        current.alert_id if current else derive_id("alert", alert.model_version, alert.signal, now)
+    )
+    change = _later(current)
+    return AlertEvent(
+        id=derive_id(alert_id, change, now),
+        alert_id=alert_id,
+        created_at=now,
+        change=change,
+        kind="threshold",
+        severity=alert.severity,
+        model_version=alert.model_version,
+        signal=alert.signal,
+        value=alert.value,
+        lower=alert.lower,
+        upper=max(alert.value, alert.lower),
+        expected=alert.threshold,
+        observations=alert.observations,
+        certainty="the lower 95 % bound is above the threshold; each check counts",
+        message=alert.message,
+        action=alert.action,
+        by=current.by if current else None,
+        note=current.note if current else None,
+    )
+
+
+def _resolved(current: AlertEvent, now: datetime) -> AlertEvent:
+    return _next(current, "resolved", now, by=None, note="back to normal")
+
+
+def _next(
+    current: AlertEvent, change: AlertChange, now: datetime, *, by: str | None, note: str | None
+) -> AlertEvent:
+    return current.model_copy(
+        update={
+            "id": derive_id(current.alert_id, change, now),
+            "created_at": now,
+            "change": change,
+            "by": by,
+            "note": note,
+        }
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

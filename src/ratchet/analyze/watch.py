@@ -1,0 +1,416 @@
+"""One pass of monitoring over the store: read what became ripe, advance each version's board.
+
+A pass reads the interactions that became ripe since the last one and their feedback, by index; how
+long the history is makes no difference. Everything that it needs to go on is in the journal.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.analyze.alerts import board_events, open_alerts
+from ratchet.analyze.baselines import freeze_baseline
+from ratchet.analyze.board import (
+    Budget,
+    advance,
+    change_point,
+    evidence_of,
+    find,
+    in_alarm,
+    open_board,
+)
+from ratchet.analyze.signals import BATCH_SECONDS, Observations, count
+from ratchet.errors import InsufficientDataError
+from ratchet.evaluation.metrics import (
+    QualityWeights,
+    implicit_score,
+    latency_metric,
+    share_metric,
+)
+from ratchet.records import AlertEvent, Baseline, BoardState, Finding, Metric
+from ratchet.store import EventStore, Window
+
+logger = logging.getLogger(__name__)
+
+_RECENT = timedelta(days=7)
+_SLICE = timedelta(days=1)
+_ALERT_EVENTS = 1_000
+_IMPLICIT = ("copy", "regenerate", "task_completed", "session_end")
+_RATINGS = ("thumbs", "stars", "comment", "correction")
+
+
+class WatchConfig(BaseModel):
+    """How versions are watched.
+
+    Attributes:
+        batch_seconds: Length of a batch.
+        lag_seconds: Age at which an interaction is charted; later feedback is not charted.
+        baseline_days: Traffic that a baseline is frozen from; a successor that comes sooner takes
+            what there is, from `minimum_hours` on.
+        minimum_hours: Traffic that a baseline needs at least.
+        false_alarm_days: Mean time between false alarms of the whole board, at least.
+        release_risk: Greatest chance of a false alarm that a release as such brings.
+        active_days: A version without an answer for this long is watched no more.
+        threshold_minutes: Traffic that the fixed thresholds are checked on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_seconds: int = Field(default=BATCH_SECONDS, ge=10, le=86_400)
+    lag_seconds: int = Field(default=300, ge=0, le=604_800)
+    baseline_days: float = Field(default=7.0, gt=0.0, le=90.0)
+    minimum_hours: float = Field(default=24.0, gt=0.0)
+    false_alarm_days: float = Field(default=30.0, gt=0.0)
+    release_risk: float = Field(default=0.01, ge=0.0, lt=1.0)
+    active_days: float = Field(default=7.0, gt=0.0)
+    threshold_minutes: float = Field(default=60.0, gt=0.0)
+
+    @property
+    def lag(self) -> timedelta:
+        """The lag as a span of time."""
+        return timedelta(seconds=self.lag_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a version stands.
+
+    Attributes:
+        says: `in control`, `alarm`, or `no baseline` with the reason.
+        evidence: The board's log evidence.
+        threshold: Where it becomes an alarm.
+    """
+
+    model_version: str
+    says: str
+    evidence: float | None = None
+    threshold: float | None = None
+    finding: Finding | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchReport:
+    """What a pass found.
+
+    Attributes:
+        verdicts: One a version, oldest version first.
+        alerts: New steps in the life of alerts, stored already.
+        interactions: Interactions read in this pass.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    alerts: tuple[AlertEvent, ...]
+    interactions: int
+
+
+def watch(
+    store: EventStore,
+    config: WatchConfig,
+    *,
+    now: datetime,
+    about: Callable[[str, datetime], str | None] = lambda _version, _since: None,
+) -> WatchReport:
+    """Advance every version's board to now, and store what it found.
+
+    Args:
+        store: The store.
+        config: How to watch.
+        now: The time; what is younger than the lag is left for the next pass.
+        about: Names the failure cluster that a version's trouble since then is mostly about.
+    """
+    ripe = now - config.lag
+    versions = store.model_versions(now - timedelta(days=config.active_days))
+    verdicts: list[Verdict] = []
+    alerts: list[AlertEvent] = []
+    read = 0
+    previous: tuple[str, datetime] | None = None
+    for version, first in versions.items():
+        one = _Pass(store, config, version, first, previous, len(versions), now, ripe)
+        verdict, events = one.run(about)
+        verdicts.append(verdict)
+        alerts += events
+        read += one.read
+        previous = (version, first)
+    return WatchReport(tuple(verdicts), tuple(alerts), read)
+
+
+def recent_metrics(
+    store: EventStore, config: WatchConfig, version: str, *, now: datetime
+) -> tuple[tuple[Metric, ...], float | None]:
+    """Measure what the fixed thresholds are about, on the last ripe hour.
+
+    Args:
+        store: The store.
+        config: How the version is watched.
+        version: The version.
+        now: The time.
+
+    Returns:
+        The metrics that `check_thresholds` knows, and the baseline's p99 latency in seconds.
+    """
+    end = now - config.lag
+    window = Window(end - timedelta(minutes=config.threshold_minutes), end, version)
+    table = store.signals(window, lag=config.lag)
+    seen = observations_of(table).values
+    baseline = next(iter(store.records(Baseline, subject=version, latest=1)), None)
+    board = next(iter(store.records(BoardState, subject=version, latest=1)), None)
+    if board is not None:
+        baseline = store.get(Baseline, board.baseline_id) or baseline
+    cut = cuts_of(baseline).get("slower_than_p99") if baseline else None
+    return (
+        share_metric("thumbs_down_rate", seen["thumbs_down"]),
+        share_metric("regenerate_rate", seen["regenerated"]),
+        share_metric("safety_violation_rate", seen["unsafe"]),
+        latency_metric(seen["slower_than_p99"]),
+    ), cut
+
+
+def observations_of(table: pa.Table, weights: QualityWeights | None = None) -> Observations:
+    """Turn the store's signals into what is watched.
+
+    Args:
+        table: As `EventStore.signals` returns it.
+        weights: What the implicit quality is made of, by default the documented ones.
+    """
+    weights = weights or QualityWeights()
+    number = {
+        name: table[name].to_numpy().astype(np.float64)
+        for name in table.column_names
+        if name not in ("created_at", "model_version", "segment", "failed")
+    }
+    failed = table["failed"].to_numpy().astype(np.float64)
+    answered = failed == 0.0
+    length = np.where(answered, number["characters"], np.nan)
+    implicit = np.stack([number[name] for name in _IMPLICIT])
+    ratings = np.stack([number[name] for name in _RATINGS])
+    return Observations(
+        seconds=table["created_at"].cast(pa.int64()).to_numpy() / 1e6,
+        segments=np.asarray(table["segment"].to_numpy(zero_copy_only=False), dtype=np.object_),
+        values={
+            "thumbs_down": 1.0 - number["thumbs"],
+            "regenerated": number["regenerate"],
+            "not_copied": 1.0 - number["copy"],
+            "not_completed": 1.0 - number["task_completed"],
+            "low_quality": implicit_score(
+                copied=number["copy"],
+                regenerated=number["regenerate"],
+                completed=number["task_completed"],
+                session_seconds=number["session_end"],
+                weights=weights,
+            ),
+            "low_judge_score": number["judge_score"],
+            "unsafe": number["safety_violation"],
+            "failed": failed,
+            "slower_than_median": number["latency_seconds"],
+            "slower_than_p99": number["latency_seconds"],
+            "longer_than_usual": length,
+            "shorter_than_usual": length,
+            "no_feedback": np.isnan(ratings).all(axis=0).astype(np.float64),
+            "no_signals": np.isnan(implicit).all(axis=0).astype(np.float64),
+        },
+    )
+
+
+class _Pass:
+    """A pass over one version."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        config: WatchConfig,
+        version: str,
+        first: datetime,
+        previous: tuple[str, datetime] | None,
+        versions: int,
+        now: datetime,
+        ripe: datetime,
+    ) -> None:
+        self.store, self.config, self.version, self.previous = store, config, version, previous
+        self.known = store.records(AlertEvent, subject=version, latest=_ALERT_EVENTS)
+        self.first, self.now, self.ripe, self.read = first, now, ripe, 0
+        self.budget = Budget(config.false_alarm_days, config.release_risk, max(1, versions))
+
+    def run(
+        self, about: Callable[[str, datetime], str | None]
+    ) -> tuple[Verdict, tuple[AlertEvent, ...]]:
+        board = self._board(self.version)
+        try:
+            baseline = self._baseline(board)
+        except InsufficientDataError as error:
+            return Verdict(self.version, "no baseline", reason=str(error)), ()
+        if board is None:
+            start = self.first if baseline.model_version != self.version else baseline.window_end
+            board = open_board(
+                baseline,
+                model_version=self.version,
+                start=_floor(start, baseline.batch_seconds),
+                now=self.now,
+                budget=self.budget,
+            )
+            self.store.append(board)
+        board = self._advance(board, baseline)
+        standing = any(event.kind != "threshold" for event in open_alerts(self.known))
+        alarm = in_alarm(board, baseline, standing=standing)
+        finding = self._finding(board, baseline) if alarm else None
+        self._freeze_own(board, finding)
+        cluster = about(self.version, finding.since) if finding else None
+        events = self._alerts(board, baseline, finding, cluster)
+        says = "alarm" if finding else "in control"
+        evidence = evidence_of(board, baseline)
+        return Verdict(self.version, says, evidence, board.log_threshold, finding), events
+
+    def _board(self, version: str) -> BoardState | None:
+        return next(iter(self.store.records(BoardState, subject=version, latest=1)), None)
+
+    def _baseline(self, board: BoardState | None) -> Baseline:
+        """Return the board's baseline; else the predecessor's; else the version's own."""
+        if board is not None:
+            stored = self.store.get(Baseline, board.baseline_id)
+            if stored is not None:
+                return stored
+        if self.previous is not None:
+            inherited = self._inherited(*self.previous)
+            if inherited is not None:
+                return inherited
+        own = self._frozen(self.version)
+        return own or self._freeze(self.version, self.first, self.ripe, self.config.baseline_days)
+
+    def _frozen(self, version: str) -> Baseline | None:
+        return next(iter(self.store.records(Baseline, subject=version, latest=1)), None)
+
+    def _inherited(self, version: str, start: datetime) -> Baseline | None:
+        """Return the predecessor's baseline; where it came too soon, of what traffic there is.
+
+        A predecessor in alarm is no measure of what is normal: what it is compared with is.
+        """
+        frozen = self._frozen(version)
+        if frozen is not None:
+            return frozen
+        board = self._board(version)
+        if board is not None:
+            compared = self.store.get(Baseline, board.baseline_id)
+            if compared is not None and in_alarm(board, compared):
+                return compared
+        hours = self.config.minimum_hours / 24.0
+        try:
+            return self._freeze(version, start, self.first, hours)
+        except InsufficientDataError as error:
+            logger.info("%s has no baseline of its own yet: %s", version, error)
+            return None
+
+    def _freeze(self, version: str, start: datetime, end: datetime, days: float) -> Baseline:
+        batch = timedelta(seconds=self.config.batch_seconds)
+        until = _floor(end, self.config.batch_seconds)
+        begin = _floor(start + batch - timedelta(microseconds=1), self.config.batch_seconds)
+        if until - begin < timedelta(days=days):
+            raise InsufficientDataError(
+                f"a baseline needs {days:g} days of traffic, got "
+                f"{max(0.0, (until - begin) / timedelta(days=1)):.2f} of {version}; it is frozen "
+                "then"
+            )
+        longest = timedelta(days=max(days, self.config.baseline_days))
+        begin = max(begin, until - batch * -(-longest // batch))
+        observations = self._observe(version, begin, until)
+        baseline = freeze_baseline(
+            observations,
+            model_version=version,
+            start=begin,
+            end=until,
+            now=self.now,
+            batch_seconds=self.config.batch_seconds,
+        )
+        self.store.append(baseline)
+        logger.info("froze the baseline of %s on %d interactions", version, len(observations))
+        return baseline
+
+    def _freeze_own(self, board: BoardState, finding: Finding | None) -> None:
+        """Freeze what is normal of a version that has done well, for its successor."""
+        if finding is not None or self._frozen(self.version) is not None:
+            return
+        try:
+            self._freeze(
+                self.version, self._well_since(), board.charted_until, self.config.baseline_days
+            )
+        except InsufficientDataError as error:
+            logger.debug("%s", error)
+
+    def _well_since(self) -> datetime:
+        """Return the end of the version's last trouble, or its first answer."""
+        troubles = [event.created_at for event in self.known if event.kind != "threshold"]
+        return max([self.first, *troubles])
+
+    def _advance(self, board: BoardState, baseline: Baseline) -> BoardState:
+        """Take in what became ripe, a day at a time; each day's state is stored."""
+        batch = timedelta(seconds=baseline.batch_seconds)
+        while board.charted_until + batch <= self.ripe:
+            until = min(self.ripe, board.charted_until + _SLICE)
+            until = board.charted_until + batch * ((until - board.charted_until) // batch)
+            observations = self._observe(self.version, board.charted_until, until)
+            counts = count(
+                observations,
+                start=board.charted_until.timestamp(),
+                end=until.timestamp(),
+                segments=baseline.segments,
+                cuts=cuts_of(baseline),
+                batch_seconds=baseline.batch_seconds,
+            )
+            board = advance(board, baseline, counts, now=self.now).state
+            self.store.append(board)
+        return board
+
+    def _finding(self, board: BoardState, baseline: Baseline) -> Finding:
+        """Say what is worse, from the traffic since the estimated change, a week at most."""
+        batch = baseline.batch_seconds
+        earliest = max(board.opened_at, board.charted_until - _RECENT)
+        earliest = board.opened_at + timedelta(
+            seconds=batch * ((earliest - board.opened_at) // timedelta(seconds=batch))
+        )
+        since = max(earliest, change_point(board, baseline))
+        counts = count(
+            self._observe(self.version, since, board.charted_until),
+            start=since.timestamp(),
+            end=board.charted_until.timestamp(),
+            segments=baseline.segments,
+            cuts=cuts_of(baseline),
+            batch_seconds=batch,
+        )
+        return find(board, baseline, counts)
+
+    def _alerts(
+        self, board: BoardState, baseline: Baseline, finding: Finding | None, cluster: str | None
+    ) -> tuple[AlertEvent, ...]:
+        inherited = baseline.model_version != self.version
+        previous = baseline.model_version if inherited else None
+        if self.previous is not None:
+            previous = self.previous[0]
+        events = board_events(
+            board, finding, self.known,
+            previous=previous, budget=self.budget, now=self.now, cluster=cluster,
+        )  # fmt: skip
+        for event in events:
+            self.store.append(event)
+        return events
+
+    def _observe(self, version: str, start: datetime, end: datetime) -> Observations:
+        window = Window(start, end, version)
+        observations = observations_of(self.store.signals(window, lag=self.config.lag))
+        self.read += len(observations)
+        return observations
+
+
+def cuts_of(baseline: Baseline) -> dict[str, float]:
+    """Return the cut-offs that a baseline froze, by signal."""
+    return {item.name: item.cut_off for item in baseline.signals if item.cut_off is not None}
+
+
+def _floor(moment: datetime, batch_seconds: int) -> datetime:
+    seconds = moment.timestamp() // batch_seconds * batch_seconds
+    return datetime.fromtimestamp(seconds, UTC)

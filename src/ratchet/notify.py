@@ -1,0 +1,136 @@
+"""Send alerts to people: Slack, e-mail, webhooks and whatever else Apprise reaches.
+
+The only importer of apprise. Addresses are Apprise's URLs, for example `slack://...`,
+`mailtos://...` or `json://host/path`; they hold secrets and are never logged or stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ratchet.errors import SettingsError
+from ratchet.records import AlertEvent, Delivery, derive_id, digest
+
+if TYPE_CHECKING:
+    import apprise
+
+logger = logging.getLogger(__name__)
+
+NEWS = timedelta(days=1)
+"""What is older is not sent: a new address gets no history, a dead one is not tried for ever."""
+
+_WORDS = {
+    "opened": "New",
+    "updated": "Changed",
+    "acknowledged": "Acknowledged",
+    "resolved": "Resolved",
+}
+
+
+def check_addresses(addresses: Sequence[str]) -> None:
+    """Refuse an address that Apprise does not understand, without showing it.
+
+    Raises:
+        SettingsError: The address with this number is not one.
+    """
+    for number, address in enumerate(addresses, 1):
+        if len(_target(address)) != 1:
+            raise SettingsError(
+                f"notify address {number} must be one URL that Apprise knows, got "
+                f"{_kind(address)}; for example slack://..., mailtos://... or json://host/path"
+            )
+
+
+def deliver(
+    events: Sequence[AlertEvent],
+    addresses: Sequence[str],
+    *,
+    sent: Collection[str],
+    now: datetime,
+) -> tuple[Delivery, ...]:
+    """Send each event to each address once; a failure is kept, and tried again for a day.
+
+    Args:
+        events: What to send; what is older than a day is passed over.
+        addresses: Where to.
+        sent: Ids of deliveries that reached their address before, as `delivery_id` gives them.
+        now: When.
+
+    Returns:
+        What was tried now, with its outcome.
+    """
+    tried = []
+    for event in events:
+        if now - event.created_at > NEWS:
+            continue
+        for address in addresses:
+            key = delivery_id(event, address)
+            if key in sent:
+                continue
+            arrived = _send(event, address)
+            channel = address.partition(":")[0]
+            if not arrived:
+                logger.warning(
+                    "alert %s did not reach %s; it is tried again", event.alert_id, channel
+                )
+            tried.append(
+                Delivery(
+                    id=key if arrived else derive_id(key, now),
+                    created_at=now,
+                    event_id=event.id,
+                    channel=channel,
+                    delivered=arrived,
+                )
+            )
+    return tuple(tried)
+
+
+def delivery_id(event: AlertEvent, address: str) -> str:
+    """Return the id of an event's delivery to an address, which it gets when it arrives."""
+    return derive_id("delivery", event.id, digest(address))
+
+
+def title_of(event: AlertEvent) -> str:
+    """Return an event's headline."""
+    return f"{_WORDS[event.change]} {event.severity}: {event.signal.replace('_', ' ')}"
+
+
+def text_of(event: AlertEvent) -> str:
+    """Return what an event says, in four lines at most."""
+    lines = [event.message, f"How sure: {event.certainty}", f"What to do: {event.action}"]
+    if event.note:
+        lines.append(f"{event.by or 'Ratchet'}: {event.note}")
+    return "\n".join(lines)
+
+
+def _send(event: AlertEvent, address: str) -> bool:
+    import apprise
+
+    kinds = {"critical": apprise.NotifyType.FAILURE, "warning": apprise.NotifyType.WARNING}
+    kind = apprise.NotifyType.SUCCESS if event.change == "resolved" else kinds[event.severity]
+    title, text = title_of(event), text_of(event)
+    return bool(_target(address).notify(title=title, body=text, notify_type=kind))
+
+
+def _target(address: str) -> apprise.Apprise:
+    """Return what Apprise makes of an address: empty where it is none."""
+    import apprise
+
+    # Apprise's log quotes addresses that it cannot read, secrets and all.
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    target = apprise.Apprise()
+    target.add(address)
+    return target
+
+
+def _kind(address: str) -> str:
+    """Describe an address without showing it: a kind that Apprise does not know may be a secret."""
+    from apprise.manager_plugins import NotificationManager
+
+    kind, mark, _ = address.partition("://")
+    untyped: Any = NotificationManager
+    known = bool(mark) and kind.lower() in untyped().schemas()
+    return f"one of kind {kind.lower()!r}" if known else "one of an unknown kind"

@@ -1,0 +1,114 @@
+"""The notebooks are valid, and their cells run from top to bottom."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MOST_BYTES = 400_000
+MOST_SECONDS = 60
+
+by_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    found = json.loads(path.read_text("utf-8"))["cells"]
+    return [cell for cell in found if kind in (None, cell["cell_type"])]
+
+
+def source(cell: dict[str, Any]) -> str:
+    text = cell["source"]
+    return text if isinstance(text, str) else "".join(text)
+
+
+def program(path: Path) -> str:
+    return "\n\n".join(source(cell) for cell in cells(path, "code"))
+
+
+def run(path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the code cells as one program, where Jupyter would, on the small size."""
+    places = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    settings = {"MPLBACKEND": "Agg", "RATCHET_NOTEBOOK_FAST": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-"],
+        input=program(path),
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **settings, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=MOST_SECONDS,
+    )
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+
+
+@by_notebook
+def test_a_notebook_is_valid(path: Path) -> None:
+    notebook = json.loads(path.read_text("utf-8"))
+    assert notebook["nbformat"] == 4
+    assert notebook["nbformat_minor"] >= 5
+    assert notebook["metadata"]["kernelspec"]["language"] == "python"
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids) > 0
+    assert all(re.fullmatch(r"[\w-]{1,64}", key) for key in ids)
+    for cell in notebook["cells"]:
+        assert cell["cell_type"] in ("markdown", "code")
+        assert source(cell).strip()
+        assert isinstance(cell["metadata"], dict)
+        assert (cell["cell_type"] == "code") == ("outputs" in cell) == ("execution_count" in cell)
+
+
+@by_notebook
+def test_a_notebook_is_small_and_shows_no_error(path: Path) -> None:
+    assert path.stat().st_size <= MOST_BYTES
+    for cell in cells(path, "code"):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr"
+
+
+@by_notebook
+def test_the_code_cells_compile(path: Path) -> None:
+    for number, cell in enumerate(cells(path, "code"), start=1):
+        compile(source(cell), f"{path.name}, code cell {number}", "exec")
+
+
+@by_notebook
+def test_a_notebook_imports_only_what_the_package_depends_on(path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    known = {re.split(r"[^\w-]", item)[0].replace("-", "_") for item in project["dependencies"]}
+    imported = set()
+    for node in ast.walk(ast.parse(program(path))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+    assert imported - sys.stdlib_module_names - known - {"ratchet", "flows"} == set()
+
+
+@by_notebook
+def test_the_cells_run_from_top_to_bottom(path: Path) -> None:
+    ran = run(path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+
+
+def test_without_the_real_log_the_rest_runs_and_says_so(tmp_path: Path) -> None:
+    ran = run(ROOT / "notebooks" / "04_detection_delay.ipynb", RATCHET_SHARED_DATA=str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    assert "The log is not there, so part 1 is skipped. Set RATCHET_SHARED_DATA" in ran.stdout
+    assert "months have a false alarm" in ran.stdout
