@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.baselines import alternatives, baseline_from_counts, expected_rates
+from ratchet.analyze.baselines import CAUTION, alternatives, baseline_from_counts, expected_rates
 from ratchet.analyze.board import MEMORY, Budget, next_state
 from ratchet.analyze.signals import Counts
 from ratchet.records import Baseline
@@ -84,8 +84,8 @@ class Quiet:
 class Detector:
     """Many boards with baselines of their own, advanced together by the package's functions."""
 
-    def __init__(self, baselines: Sequence[Baseline]) -> None:
-        self.baselines = baselines
+    def __init__(self, baselines: Sequence[Baseline], caution: float) -> None:
+        self.baselines, self.caution = baselines, caution
         stated = alternatives(baselines[0])
         self.plain = Alternatives(stated.shifts, stated.weights, np.ones(stated.weights.size))
         self.tempers = np.array([baseline.tempers for baseline in baselines])
@@ -101,7 +101,7 @@ class Detector:
     def expect(self, starts: FloatArray) -> FloatArray:
         """Return expected rates for batches, shape (batches, boards, signals)."""
         rates = [
-            expected_rates(baseline, starts[:, board])[:, :, 0]
+            expected_rates(baseline, starts[:, board], caution=self.caution)[:, :, 0]
             for board, baseline in enumerate(self.baselines)
         ]
         return np.stack(rates, axis=1)
@@ -202,14 +202,16 @@ def bounds(world: World, rates: Rates) -> tuple[float, float]:
     return 60.0 * lorden_bound(batches, per_hour), 60.0 * lorden_bound(interactions, per_hour)
 
 
-def run_world(task: tuple[float, float, int, int, int]) -> tuple[list[Cell], Quiet, list[str]]:
+def run_world(
+    task: tuple[float, float, int, int, int, float],
+) -> tuple[list[Cell], Quiet, list[str]]:
     """Run every cell of one traffic and feedback share."""
-    hourly, share, number, days, per_cell = task
+    hourly, share, number, days, per_cell, caution = task
     rng = np.random.default_rng([2026, int(hourly), int(1000 * share)])
     world = World(hourly=hourly, thumbs=share)
     began = time.monotonic()
     boards = Boards(world, number, rng)
-    detector = Detector(freeze(boards))
+    detector = Detector(freeze(boards), caution)
     cells, compared = [], {}
     for drop, rates in DROPS.items():
         parts = [releases(boards, detector, rates, rng) for _ in range(-(-per_cell // number))]
@@ -271,10 +273,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--releases", type=int, default=1_000)
     parser.add_argument("--traffic", type=float, nargs="*", default=TRAFFIC)
+    parser.add_argument("--caution", type=float, default=CAUTION)
     parser.add_argument("--out", type=Path, default=Path("docs/detection.md"))
     options = parser.parse_args(arguments)
     tasks = [
-        (hourly, share, options.boards, options.days, options.releases)
+        (hourly, share, options.boards, options.days, options.releases, options.caution)
         for hourly in sorted(options.traffic, reverse=True)
         for share in SHARES
     ]
