@@ -37,9 +37,10 @@ def answer(key, at=NOON, version="router/1", segment="web", **fields):
 
 
 def event(about, kind, value, after, key=None, at=NOON):
+    judge = {"judge_version": "helpfulness-1"} if kind == "judge_score" else {}
     return FEEDBACK.validate_python(
         {"id": key or f"{about}-{kind}-{after}", "interaction_id": about, "kind": kind,
-         "value": value, "created_at": at + timedelta(seconds=after)}
+         "value": value, "created_at": at + timedelta(seconds=after), **judge}
     )  # fmt: skip
 
 

@@ -201,7 +201,8 @@ class EventStore:
         """Return the feedback on a window's interactions, whenever it came.
 
         Columns: id, interaction_id, kind, created_at (timestamp, us, UTC), number (thumbs 1 up and
-        0 down, stars, booleans 1 and 0, seconds), text (comment, correction).
+        0 down, stars, booleans 1 and 0, seconds), text (comment, correction, the version of a
+        judge, the source of a safety violation).
         """
         import pyarrow as pa
 
@@ -538,4 +539,8 @@ def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
         return None, str(feedback.value)
     if feedback.kind == "thumbs":
         return float(feedback.value == "up"), None
+    if feedback.kind == "judge_score":
+        return feedback.value, feedback.judge_version
+    if feedback.kind == "safety_violation":
+        return float(feedback.value), feedback.source
     return float(feedback.value), None

@@ -6,75 +6,102 @@ by whoever creates the record, so that sending it twice changes nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
-from uuid import NAMESPACE_URL, uuid5
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
-MAX_TEXT_CHARACTERS = 100_000
+from ratchet.records.base import (
+    MAX_TEXT_CHARACTERS,
+    Identifier,
+    Message,
+    Record,
+    Share,
+    Text,
+    UtcTime,
+    derive_id,
+    digest,
+    no_surrogates,
+)
+from ratchet.records.judging import (
+    Figure,
+    HumanLabel,
+    JudgeMode,
+    JudgeValidation,
+    JudgeVerdict,
+    ReviewDecision,
+    ReviewItem,
+    Usability,
+)
+from ratchet.records.monitoring import (
+    AlertChange,
+    AlertEvent,
+    Baseline,
+    BoardState,
+    Delivery,
+    Finding,
+    SignalBaseline,
+)
 
-
-def _to_utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError(f"time must carry a time zone, got {moment.isoformat()}; add 'Z' for UTC")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(
-            f"time must lie in the years 1 to 9999 in UTC, got {moment.isoformat()}"
-        ) from error
-
-
-def _no_surrogates(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"text must be valid Unicode, got an unpaired surrogate at {error.start}"
-        ) from error
-    if "\x00" in text:
-        raise ValueError(
-            "text must hold no NUL characters, which PostgreSQL cannot store, "
-            f"got {text[:40]!r}; remove them"
-        )
-    return text
-
-
-UtcTime = Annotated[datetime, AfterValidator(_to_utc)]
-Identifier = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_surrogates)]
-Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_no_surrogates)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def derive_id(*parts: object) -> str:
-    """Return the same UUID for the same parts, so that work done twice is stored once."""
-    return str(uuid5(NAMESPACE_URL, "\x1f".join(str(part) for part in parts)))
-
-
-def digest(value: Any) -> str:
-    """Return the SHA-256 (hex, 64 characters) of a JSON-able value in canonical form."""
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-class Record(BaseModel):
-    """Configuration shared by all records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def canonical(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return self.model_dump(mode="json")
-
-
-class Message(Record):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: Text
+__all__ = [
+    "ASSESSED_KINDS",
+    "EXPLICIT_KINDS",
+    "FEEDBACK",
+    "FEEDBACK_KINDS",
+    "IMPLICIT_KINDS",
+    "MAX_TEXT_CHARACTERS",
+    "Alert",
+    "AlertChange",
+    "AlertEvent",
+    "Analysis",
+    "Baseline",
+    "BoardState",
+    "Candidate",
+    "Comment",
+    "Copy",
+    "Correction",
+    "Cycle",
+    "CycleEnd",
+    "Decision",
+    "Delivery",
+    "Example",
+    "ExampleSet",
+    "FailureCluster",
+    "Feedback",
+    "Figure",
+    "Finding",
+    "HumanLabel",
+    "Identifier",
+    "Interaction",
+    "JudgeMode",
+    "JudgeScore",
+    "JudgeValidation",
+    "JudgeVerdict",
+    "LabelledMessage",
+    "Message",
+    "Metric",
+    "Record",
+    "Regenerate",
+    "Release",
+    "ReviewDecision",
+    "ReviewItem",
+    "SafetyViolation",
+    "SessionEnd",
+    "SetAside",
+    "Share",
+    "SignalBaseline",
+    "Stars",
+    "TaskCompleted",
+    "Text",
+    "Thumbs",
+    "TrainingSet",
+    "Usability",
+    "UtcTime",
+    "Verdict",
+    "derive_id",
+    "digest",
+    "no_surrogates",
+]
 
 
 class Interaction(Record):
@@ -131,7 +158,7 @@ class Comment(_FeedbackEvent):
     """Free text about an answer, explicit."""
 
     kind: Literal["comment"] = "comment"
-    value: Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_no_surrogates)]
+    value: Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(no_surrogates)]
 
 
 class Correction(_FeedbackEvent):
@@ -170,17 +197,27 @@ class SessionEnd(_FeedbackEvent):
 
 
 class SafetyViolation(_FeedbackEvent):
-    """Whether the answer breaks a safety rule, by a check or a person's report."""
+    """Whether the answer breaks a safety rule.
+
+    Attributes:
+        source: Who says so: a user's report, a reviewer, a rule or a version of a judge.
+    """
 
     kind: Literal["safety_violation"] = "safety_violation"
     value: Annotated[bool, Field(strict=True)]
+    source: Identifier = "report"
 
 
 class JudgeScore(_FeedbackEvent):
-    """What a judge holds the answer to be worth, in [0, 1]."""
+    """What a judge holds the answer to be worth, in [0, 1].
+
+    Attributes:
+        judge_version: The version of the judge, so that its validation can be found.
+    """
 
     kind: Literal["judge_score"] = "judge_score"
     value: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+    judge_version: Identifier
 
 
 Feedback = Annotated[
@@ -217,8 +254,8 @@ class SetAside(Record):
 class LabelledMessage(Record):
     """A customer message and the queue it belongs to."""
 
-    text: Annotated[str, Field(min_length=1), AfterValidator(_no_surrogates)]
-    label: Annotated[str, Field(min_length=1), AfterValidator(_no_surrogates)]
+    text: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
+    label: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
 
 
 class Example(Record):
@@ -417,158 +454,3 @@ class CycleEnd(Record):
     id: Identifier
     created_at: UtcTime
     outcome: Literal["finished", "abandoned"]
-
-
-class SignalBaseline(Record):
-    """What is normal of one signal.
-
-    Attributes:
-        name: The signal.
-        cut_off: Where a number becomes bad; None for what is a yes or no.
-        coefficients: Log odds of a bad event: intercept, cycles, an offset for each segment.
-        covariance: Of the coefficients.
-        dispersion: How much more the counts vary than independent trials would.
-        trials: Observations that it rests on.
-        events: Bad events among them.
-    """
-
-    name: str
-    cut_off: float | None
-    coefficients: tuple[float, ...]
-    covariance: tuple[tuple[float, ...], ...]
-    dispersion: float = Field(ge=1.0)
-    trials: int = Field(ge=1)
-    events: int = Field(ge=0)
-
-
-class Baseline(Record):
-    """What is normal, frozen from one version's traffic; it never moves by itself.
-
-    Attributes:
-        model_version: The version whose traffic it is.
-        batch_seconds: Length of the batches that are compared with it.
-        segments: Segments told apart; the last one takes all others.
-        weekly: Whether the weekend has a rate of its own.
-        daily: Whether the time of day has.
-        tempers: How far the ratio of each hypothesis may be trusted, in (0, 1].
-    """
-
-    id: Identifier
-    created_at: UtcTime
-    model_version: Identifier
-    window_start: UtcTime
-    window_end: UtcTime
-    batch_seconds: int = Field(ge=1)
-    segments: tuple[str, ...] = Field(min_length=1)
-    weekly: bool
-    daily: bool
-    signals: tuple[SignalBaseline, ...] = Field(min_length=1)
-    tempers: tuple[float, ...]
-
-
-class BoardState(Record):
-    """What monitoring has seen of a version: enough to go on without reading history.
-
-    Attributes:
-        opened_at: Start of the first batch.
-        charted_until: End of the last one.
-        log_threshold: Log evidence from which on it is an alarm.
-        log_statistics: Log Shiryaev-Roberts statistic of each hypothesis.
-        cusums: Log likelihood ratio of each hypothesis since its most likely start.
-        starts: That start, in batches after `opened_at`.
-    """
-
-    id: Identifier
-    created_at: UtcTime
-    model_version: Identifier
-    baseline_id: Identifier
-    opened_at: UtcTime
-    charted_until: UtcTime
-    batches: int = Field(ge=0)
-    log_threshold: float
-    log_head_start: float
-    log_statistics: tuple[float, ...]
-    cusums: tuple[float, ...]
-    starts: tuple[int, ...]
-
-
-class Finding(Record):
-    """What a board's evidence is about.
-
-    Attributes:
-        signal: The signal that is worse.
-        says: The same in words.
-        segment: Where it is worse; None for everywhere.
-        since: Estimated time of the change.
-        log_evidence: Log of the board's evidence; the threshold is beside it.
-        events: Bad events since then.
-        trials: Observations since then.
-        expected: Rate that the baseline expects at these hours.
-        lower: Lower end of the 95 % Wilson interval of the rate since then.
-        upper: Upper end of it.
-        also: Other signals that the most likely hypothesis holds to be worse.
-    """
-
-    signal: str
-    says: str
-    segment: str | None
-    since: UtcTime
-    log_evidence: float
-    log_threshold: float
-    events: int
-    trials: int
-    expected: Share
-    lower: Share
-    upper: Share
-    also: tuple[str, ...]
-
-
-AlertChange = Literal["opened", "updated", "acknowledged", "resolved"]
-
-
-class AlertEvent(Record):
-    """One step in the life of an alert; the latest one of an `alert_id` is how it stands.
-
-    Attributes:
-        alert_id: The alert; derived from version, kind and signal, and from when it was opened.
-        kind: What raised it: the version's board, a fixed threshold, or the feedback pipeline.
-        since: Estimated time of the change, None for a fixed threshold.
-        segment: Where, None for everywhere.
-        cluster: The failure cluster that most of it is about, where one is known.
-        value: The rate (or seconds) since the change, with its interval.
-        expected: What the baseline expects, or the threshold.
-        certainty: How sure, in words that state the error rate.
-        by: Who acknowledged or resolved it, None for Ratchet itself.
-    """
-
-    id: Identifier
-    alert_id: Identifier
-    created_at: UtcTime
-    change: AlertChange
-    kind: Literal["board", "threshold", "pipeline"]
-    severity: Literal["warning", "critical"]
-    model_version: Identifier
-    signal: str
-    segment: str | None = None
-    cluster: str | None = None
-    since: UtcTime | None = None
-    value: float
-    lower: float
-    upper: float
-    expected: float
-    observations: int = Field(ge=0)
-    certainty: str
-    message: str
-    action: str
-    by: str | None = None
-    note: str | None = None
-
-
-class Delivery(Record):
-    """An alert's step that was sent; `id` is derived from the step and the address."""
-
-    id: Identifier
-    created_at: UtcTime
-    event_id: Identifier
-    channel: str
-    delivered: bool

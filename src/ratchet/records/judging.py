@@ -1,0 +1,145 @@
+"""What judges and reviewers say, and what their validation found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ratchet.records.base import Identifier, Message, Record, Share, Text, UtcTime
+
+JudgeMode = Literal["pointwise", "pairwise", "reference", "guard"]
+Usability = Literal["usable", "not usable", "not enough labels"]
+
+
+class JudgeVerdict(Record):
+    """One reply of a judge, kept whole.
+
+    Attributes:
+        id: Digest of the judge's version and of everything that it was shown.
+        judge: Name of the judge.
+        judge_version: Digest of rubric, prompt, examples, model and decoding.
+        model: The model as its server names it.
+        prompt: What it was sent.
+        reply: What it answered, raw.
+        outcome: The option that it chose; None when it is unscored.
+        score: The option's worth in [0, 1]; None when it is unscored.
+        reason: Why it is unscored.
+        shielded: Passages of the material that address a judge and were not shown to it.
+        cost: In the currency of the configured prices; 0 where none are configured.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    judge: Identifier
+    judge_version: Identifier
+    dimension: Identifier
+    mode: JudgeMode
+    model: Identifier
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    reply: Text
+    outcome: str | None
+    score: Share | None
+    reason: str | None = None
+    shielded: int = Field(default=0, ge=0)
+    input_tokens: int | None = Field(default=None, ge=0)
+    output_tokens: int | None = Field(default=None, ge=0)
+    cost: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    latency_seconds: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    attempts: int = Field(default=1, ge=1)
+
+
+class HumanLabel(Record):
+    """What a person holds an interaction (or a pair) to be, on one dimension.
+
+    Attributes:
+        item_id: The interaction, or the pair.
+        label: An option of the dimension's menu.
+        reviewer: Who; several may label one item.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    item_id: Identifier
+    dimension: Identifier
+    label: Identifier
+    reviewer: Identifier
+    note: Text | None = None
+
+
+class Figure(Record):
+    """A number of a validation, with its interval; None with the reason when it is undefined."""
+
+    name: str
+    value: float | None
+    lower: float | None = None
+    upper: float | None = None
+    observations: int = Field(ge=0)
+    reason: str | None = None
+
+
+class JudgeValidation(Record):
+    """Whether a version of a judge may count, and why.
+
+    Attributes:
+        labels_digest: Names the labels that it was held against.
+        items: Items with a label and a verdict.
+        unscored: Items with a label but without a verdict.
+        figures: Agreement, kappa, order consistency, biases and what else was measured.
+        confusion: Counts by label of people (rows) and verdict (columns), as `categories`.
+        more_labels: How many more labels would settle it, where that is known.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    judge: Identifier
+    judge_version: Identifier
+    dimension: Identifier
+    decision: Usability
+    reasons: tuple[str, ...] = Field(min_length=1)
+    labels_digest: str
+    items: int = Field(ge=0)
+    unscored: int = Field(ge=0)
+    figures: tuple[Figure, ...]
+    categories: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    more_labels: int | None = Field(default=None, ge=0)
+
+    def figure(self, name: str) -> Figure | None:
+        """Return the figure of this name, or None."""
+        return next((figure for figure in self.figures if figure.name == name), None)
+
+
+class ReviewItem(Record):
+    """Something that a person has to look at; `id` is derived from interaction and dimension.
+
+    Attributes:
+        priority: Safety comes first.
+        raised_by: The rule, judge or user that asked for it.
+        why: What was seen, in words.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    interaction_id: Identifier
+    dimension: Identifier
+    priority: Literal["safety", "normal"]
+    raised_by: Identifier
+    why: Text
+
+
+class ReviewDecision(Record):
+    """What a person decided about a review item.
+
+    Attributes:
+        item_id: The review item.
+        label: An option of the dimension; for safety `violation` or `fine`.
+        reviewer: Who.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    item_id: Identifier
+    label: Identifier
+    reviewer: Identifier
+    note: Text | None = None
