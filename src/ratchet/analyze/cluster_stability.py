@@ -15,7 +15,7 @@ from ratchet.analyze.hierarchy import (
 )
 
 HALVES = 8
-MOST = 8_192
+MOST = 4_096
 FEWEST = 5
 """Fewer distinct texts of a cluster in a half tell nothing about it."""
 
@@ -25,7 +25,7 @@ def measure_stability(
 ) -> list[float | None]:
     """Return how well each cluster comes back when only half of the texts are there.
 
-    Random halves (at most 8,192 vectors each) are put into a hierarchy of their own. The stability
+    Random halves (at most 4,096 vectors each) are put into a hierarchy of their own. The stability
     of a cluster is its mean overlap, intersection over union, with the node of that hierarchy that
     overlaps most.
 

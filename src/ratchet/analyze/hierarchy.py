@@ -23,7 +23,7 @@ VECTORS_A_CELL = 8
 SMALL = 512
 """Up to so many vectors, each one is a cell."""
 SAMPLE_A_CELL = 24
-ROUNDS = 6
+ROUNDS = 4
 REFERENCE_SIZE = 8_192
 REFERENCE_CELLS = 1_024
 COSTLIER = 1.5
@@ -91,15 +91,16 @@ def build_hierarchy(vectors: Vectors, rng: np.random.Generator) -> Hierarchy:
     """
     cells, centres, sizes = cut_into_cells(vectors, MOST_CELLS)
     joins, heights = ward(centres, sizes)
-    groups = _real_groups(vectors[:REFERENCE_SIZE], rng)
+    sample = vectors[:REFERENCE_SIZE]
+    known = heights if len(sample) == len(vectors) else _costs(sample)
+    groups = _real_groups(sample, known, rng)
     return Hierarchy(cells, centres, sizes, joins, heights, min(groups, len(sizes)))
 
 
-def _real_groups(vectors: Vectors, rng: np.random.Generator) -> int:
+def _real_groups(vectors: Vectors, heights: FloatArray, rng: np.random.Generator) -> int:
     """Count the groups whose join costs more than in structureless vectors (a gap statistic)."""
     if len(vectors) < 3:
         return 1
-    heights = _costs(vectors)
     expected = _costs(_structureless(vectors, rng))
     length = min(len(heights), len(expected))
     # from the last join backwards: place i is the cost of going from i + 2 groups to i + 1
@@ -187,7 +188,7 @@ def group_sums(vectors: Vectors, groups: IntArray, count: int) -> tuple[FloatArr
     used = np.flatnonzero(sizes)
     sums = np.zeros((count, vectors.shape[1]))
     if used.size:
-        sums[used] = np.add.reduceat(vectors[order], starts[used], axis=0, dtype=np.float64)
+        sums[used] = np.add.reduceat(vectors[order], starts[used], axis=0)
     return sums, sizes
 
 

@@ -71,6 +71,13 @@ ANSWERS = _table(
     sa.Column("answer", sa.Text, nullable=False),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
+EMBEDDINGS = _table(
+    "embeddings",
+    sa.Column("model_digest", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("model_digest", "key"),
+)
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -96,6 +103,10 @@ def _name_subjects(connection: sa.Connection) -> None:
     _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
+def _create_embeddings(connection: sa.Connection) -> None:
+    EMBEDDINGS.create(connection, checkfirst=True)
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -104,5 +115,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
     "0003_name_subjects": _name_subjects,
+    "0005_create_embeddings": _create_embeddings,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
