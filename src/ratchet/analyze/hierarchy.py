@@ -8,6 +8,7 @@ Nothing here knows what failed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -137,7 +138,8 @@ def cut_into_cells(vectors: Vectors, most: int) -> tuple[IntArray, FloatArray, I
 
     Args:
         vectors: As in `build_hierarchy`.
-        most: The largest number of cells; there is one for each eight vectors, at least 512.
+        most: The largest number of cells; there is one for about each
+            eight to eleven vectors, at least 512.
 
     Returns:
         Cells, centres and sizes, as in `Hierarchy`.
@@ -145,7 +147,7 @@ def cut_into_cells(vectors: Vectors, most: int) -> tuple[IntArray, FloatArray, I
     count = len(vectors)
     if count <= SMALL:
         return np.arange(count), vectors.astype(np.float64), np.ones(count, dtype=np.int64)
-    wanted = min(most, max(SMALL, count // VECTORS_A_CELL))
+    wanted = min(most, _in_steps(count // VECTORS_A_CELL))
     sample, centres = vectors[: SAMPLE_A_CELL * wanted], vectors[:wanted]
     for _ in range(ROUNDS):
         centres = unit_rows(_means(sample, nearest(sample, centres)[0], len(centres), centres))
@@ -154,6 +156,12 @@ def cut_into_cells(vectors: Vectors, most: int) -> tuple[IntArray, FloatArray, I
     sizes = np.bincount(cells)
     means = _means(vectors, cells, len(used), centres[used]).astype(np.float64)
     return cells.astype(np.int64), means, sizes.astype(np.int64)
+
+
+def _in_steps(cells: int) -> int:
+    """Round down to 512, 724, 1024, 1448, ...: some more vectors seldom change the number."""
+    steps = math.floor(2.0 * math.log2(max(cells, SMALL) / SMALL) + 1e-9)
+    return int(SMALL * 2.0 ** (steps / 2.0))
 
 
 def nearest(vectors: Vectors, centres: Vectors) -> tuple[IntArray, Vectors]:
