@@ -21,7 +21,7 @@ DEALS = 499
 SMALLEST = 4
 """A node needs so many rows."""
 FEWEST_FAILURES = 3
-SPLIT_GAIN = 2.0
+SPLIT_GAIN = 4.0
 """Nats that each further part has to add, so that a node is split into its parts."""
 _BLOCK = 64
 
@@ -90,7 +90,7 @@ def scan(
     Each node's excess is the log likelihood ratio of a higher rate inside than outside. A node
     stands out where fewer than 5 % of 499 random deals of the failures have any node with as
     large an excess. Of nested nodes that stand out, the parts are kept where they tell more than
-    the whole (2 nats for each further part), and always above the real groups: two things that
+    the whole (4 nats for each further part), and always above the real groups: two things that
     fail stay two. What is found is taken out and the rest is scanned again, until nothing stands
     out, so that a large group of failures hides no smaller one.
 
