@@ -15,6 +15,7 @@ from ratchet.analyze.hierarchy import (
     Hierarchy,
     IntArray,
     Vectors,
+    blocks,
     build_hierarchy,
     group_sums,
     unit_rows,
@@ -121,7 +122,8 @@ def _without_zeros(vectors: Vectors, place: IntArray, order: IntArray) -> Corpus
     says = np.any(vectors != 0.0, axis=1)
     new = np.full(len(order) + 1, -1, dtype=np.int64)  # the last one is for place -1
     new[order[says]] = np.arange(int(says.sum()))
-    return Corpus(vectors=np.ascontiguousarray(vectors[says]), place=new[place])
+    kept = vectors if says.all() else np.ascontiguousarray(vectors[says])
+    return Corpus(vectors=kept, place=new[place])
 
 
 def _check(texts: Sequence[str], embeddings: NDArray[np.floating] | None) -> None:
@@ -159,8 +161,10 @@ def group(corpus: Corpus, rng: np.random.Generator) -> Grouped:
     nodes = hierarchy.group_nodes(hierarchy.groups)[hierarchy.cells]
     names, groups = np.unique(nodes, return_inverse=True)
     centres = unit_rows(group_sums(corpus.vectors, groups, len(names))[0])
-    closeness = np.einsum("ij,ij->i", corpus.vectors, centres[groups])
+    closeness = np.empty(len(groups), dtype=np.float32)
+    for rows in blocks(len(groups)):
+        closeness[rows] = (corpus.vectors[rows] * centres[groups[rows]]).sum(axis=1)
     low, high = np.quantile(closeness, [0.25, 0.75])
     fence = low - _FENCE * (high - low) - 1e-6  # a tolerance, so that equal ones are all in
     labels = np.where(closeness >= fence, groups, -1).astype(np.int64)
-    return Grouped(corpus, hierarchy, labels, centres, closeness.astype(np.float32))
+    return Grouped(corpus, hierarchy, labels, centres, closeness)

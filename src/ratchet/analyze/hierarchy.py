@@ -203,7 +203,7 @@ def group_sums(vectors: Vectors, groups: IntArray, count: int) -> tuple[FloatArr
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
     """Scale each row to length one; a row of zeros stays as it is."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norms > 0.0, norms, 1.0)).astype(np.float32)
+    return np.divide(vectors, np.where(norms > 0.0, norms, 1.0)).astype(np.float32, copy=False)
 
 
 # Ward's method ------------------------------------------------------------------------------------
