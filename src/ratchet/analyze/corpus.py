@@ -22,6 +22,7 @@ from ratchet.analyze.hierarchy import (
 )
 from ratchet.errors import InvalidInputError
 
+NEIGHBOURS = 10
 _FENCE = 1.5
 """Interquartile ranges below the lower quartile from where on a value is an outlier (Tukey)."""
 
@@ -49,14 +50,12 @@ class Grouped:
         hierarchy: Over the distinct vectors.
         group: The real group of each distinct vector, from 0, -1 for noise, shape (m,).
         centres: Unit centre of each group, shape (g, d).
-        closeness: Cosine of each distinct vector with its group's centre, shape (m,).
     """
 
     corpus: Corpus
     hierarchy: Hierarchy
     group: IntArray
     centres: Vectors
-    closeness: Vectors
 
     @property
     def cell_of_row(self) -> IntArray:
@@ -147,8 +146,9 @@ def _check(texts: Sequence[str], embeddings: NDArray[np.floating] | None) -> Non
 def group(corpus: Corpus, rng: np.random.Generator) -> Grouped:
     """Build the hierarchy, cut it where groups are real, and set noise aside.
 
-    A vector is noise where its closeness to the centre of its group lies below Tukey's lower
-    fence, the lower quartile of all closenesses less 1.5 interquartile ranges.
+    A vector is noise where its cosine with the centre of its nearest neighbourhood, the smallest
+    node of ten vectors around it without itself, lies below Tukey's lower fence: the lower quartile
+    of all such cosines less 1.5 interquartile ranges. What ten rows say is none.
 
     Args:
         corpus: With at least one distinct vector.
@@ -161,10 +161,20 @@ def group(corpus: Corpus, rng: np.random.Generator) -> Grouped:
     nodes = hierarchy.group_nodes(hierarchy.groups)[hierarchy.cells]
     names, groups = np.unique(nodes, return_inverse=True)
     centres = unit_rows(group_sums(corpus.vectors, groups, len(names))[0])
-    closeness = np.empty(len(groups), dtype=np.float32)
-    for rows in blocks(len(groups)):
-        closeness[rows] = (corpus.vectors[rows] * centres[groups[rows]]).sum(axis=1)
+    closeness = _local_closeness(corpus.vectors, hierarchy)
     low, high = np.quantile(closeness, [0.25, 0.75])
     fence = low - _FENCE * (high - low) - 1e-6  # a tolerance, so that equal ones are all in
-    labels = np.where(closeness >= fence, groups, -1).astype(np.int64)
-    return Grouped(corpus, hierarchy, labels, centres, closeness)
+    # what is said as often as a neighbourhood is large is a neighbourhood of its own
+    often = np.bincount(corpus.place[corpus.place >= 0], minlength=len(groups)) >= NEIGHBOURS
+    labels = np.where((closeness >= fence) | often, groups, -1).astype(np.int64)
+    return Grouped(corpus, hierarchy, labels, centres)
+
+
+def _local_closeness(vectors: Vectors, hierarchy: Hierarchy) -> Vectors:
+    around = hierarchy.nodes_of(NEIGHBOURS)
+    sums = hierarchy.totals(hierarchy.centres * hierarchy.sizes[:, None])[around].astype(np.float32)
+    closeness = np.empty(len(vectors), dtype=np.float32)
+    for rows in blocks(len(vectors)):
+        others = sums[hierarchy.cells[rows]] - vectors[rows]
+        closeness[rows] = (vectors[rows] * unit_rows(others)).sum(axis=1)
+    return closeness

@@ -21,6 +21,8 @@ Vectors = NDArray[np.float32]
 
 MOST_CELLS = 2_048
 VECTORS_A_CELL = 8
+VECTORS_A_GROUP = 4
+"""So many vectors a group there are at least, on average: finer joins are of single vectors."""
 SMALL = 512
 """Up to so many vectors, each one is a cell."""
 SAMPLE_A_CELL = 24
@@ -68,6 +70,16 @@ class Hierarchy:
             above[node] = above[above[node]]
         return above[:count]
 
+    def nodes_of(self, fewest: int) -> IntArray:
+        """Return the smallest node around each cell that holds `fewest` vectors, shape (k,)."""
+        size = self.totals(self.sizes.astype(np.float64))
+        above = np.arange(self.nodes)
+        above[self.joins] = (len(self.sizes) + np.arange(len(self.joins)))[:, None]
+        node = np.arange(len(self.sizes))
+        while np.any(small := (size[node] < fewest) & (above[node] != node)):
+            node[small] = above[node[small]]
+        return node
+
     def totals(self, counts: FloatArray) -> FloatArray:
         """Add up what is counted a cell, shape (k, ...), to every node, shape (2k - 1, ...)."""
         count = len(self.sizes)
@@ -103,7 +115,7 @@ def _real_groups(vectors: Vectors, heights: FloatArray, rng: np.random.Generator
     if len(vectors) < 3:
         return 1
     expected = _costs(_structureless(vectors, rng))
-    length = min(len(heights), len(expected))
+    length = min(len(heights), len(expected), max(1, len(vectors) // VECTORS_A_GROUP))
     # from the last join backwards: place i is the cost of going from i + 2 groups to i + 1
     ratio = heights[::-1][:length] / np.maximum(expected[::-1][:length], 1e-12)
     real = np.flatnonzero(_running_median(ratio) >= COSTLIER)
@@ -125,7 +137,7 @@ def _structureless(vectors: Vectors, rng: np.random.Generator) -> Vectors:
     return unit_rows(drawn.astype(np.float32))
 
 
-def _running_median(values: FloatArray, width: int = 5) -> FloatArray:
+def _running_median(values: FloatArray, width: int = 3) -> FloatArray:
     padded = np.pad(values, width // 2, mode="edge")
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
 
@@ -203,7 +215,10 @@ def group_sums(vectors: Vectors, groups: IntArray, count: int) -> tuple[FloatArr
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
     """Scale each row to length one; a row of zeros stays as it is."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, np.where(norms > 0.0, norms, 1.0)).astype(np.float32, copy=False)
+    unit: Vectors = np.divide(vectors, np.where(norms > 0.0, norms, 1.0)).astype(
+        np.float32, copy=False
+    )
+    return unit
 
 
 # Ward's method ------------------------------------------------------------------------------------
