@@ -5,7 +5,8 @@
     python -m tests.benchmarks.failure_clusters --null-runs 40 --sizes 10000 --out table.md
 
 Needs the messages of banking77 in the folder `shared/data` beside the project. Each method of the
-side-by-side and each size runs in a process of its own, so that memory can be told apart.
+side-by-side and each size runs in a process of its own, so that memory can be told apart. A run
+that was stopped goes on where it was, as long as the commit is the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -371,30 +372,50 @@ def _apart_main(what: str, argument: str, path: str) -> None:
     print(json.dumps(APART[what](argument, messages)))
 
 
-def _report(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _sections(options: argparse.Namespace) -> dict[str, Callable[[Messages], dict[str, str]]]:
+    def found(messages: Messages) -> dict[str, str]:
+        rows = [found_row(messages, size, options.seeds) for size in (3_000, 5_000, 10_003)]
+        return {
+            "found": "\n".join(row for row, _ in rows),
+            "coverage": "; ".join(cover for _, cover in rows),
+        }
+
+    def null(size: int, rate: float, runs: int) -> Callable[[Messages], dict[str, str]]:
+        return lambda messages: {f"null_{size}_{rate:.0%}": null_row(messages, size, rate, runs)}
+
+    def days(messages: Messages) -> dict[str, str]:
+        encoder = SentenceEncoder.load(MINILM)
+        rows = [next_day(messages, size, options.seeds, encoder) for size in (3_000, 10_003)]
+        return {"days": "\n".join(rows)}
+
+    return {
+        "sizes": lambda messages: {"sizes": "\n".join(size_rows(messages, options.sizes))},
+        "side": lambda messages: {"side": "\n".join(side_by_side(messages, options.repeats))},
+        "found": found,
+        "days": days,
+        "null 1": null(3_000, 0.05, options.null_runs),
+        "null 2": null(3_000, 0.12, options.null_runs),
+        "null 3": null(10_003, 0.12, options.null_runs // 4),
+    }
+
+
+def _measured(options: argparse.Namespace, commit: str) -> dict[str, Any]:
+    """Measure section by section; what this commit measured before is not measured again."""
+    path = Path(tempfile.gettempdir()) / f"failure_clusters-{commit}-{options.null_runs}.json"
+    done = json.loads(path.read_text("utf-8")) if path.exists() else {}
     texts, intents = read_messages()
-    encoder = SentenceEncoder.load(MINILM)
-    messages = Messages(texts, intents, embed(texts, encoder))
-    print("embedded", len(texts), flush=True)
-    yield "sizes", "\n".join(size_rows(messages, options.sizes))
-    yield "side", "\n".join(side_by_side(messages, options.repeats))
-    found = [found_row(messages, size, options.seeds) for size in (3_000, 5_000, 10_003)]
-    print(*found, sep="\n", flush=True)
-    yield "found", "\n".join(row for row, _ in found)
-    yield "coverage", "; ".join(cover for _, cover in found)
-    days = [next_day(messages, size, options.seeds, encoder) for size in (3_000, 10_003)]
-    print(*days, sep="\n", flush=True)
-    yield "days", "\n".join(days)
-    null = [
-        null_row(messages, size, rate, runs)
-        for size, rate, runs in (
-            (3_000, 0.05, options.null_runs),
-            (3_000, 0.12, options.null_runs),
-            (10_003, 0.12, options.null_runs // 4),
-        )
-    ]
-    print(*null, sep="\n", flush=True)
-    yield "null", "\n".join(null)
+    store = EventStore.open(f"sqlite:///{path.with_suffix('.db')}")
+    vectors = embed(texts, SentenceEncoder.load(MINILM), cache=store)
+    store.close()
+    messages = Messages(texts, intents, vectors)
+    for name, measure in _sections(options).items():
+        if name not in done:
+            started = time.perf_counter()
+            done[name] = measure(messages)
+            done[name]["seconds"] = time.perf_counter() - started
+            path.write_text(json.dumps(done), "utf-8")
+            print(name, *done[name].values(), sep="\n", flush=True)
+    return done
 
 
 def main() -> None:
@@ -408,17 +429,19 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--out", type=Path, default=Path("docs/failures.md"))
     options = parser.parse_args()
-    started = time.perf_counter()
-    sections = dict(_report(options))
-    head = Path(__file__).with_name("failure_clusters_head.md").read_text("utf-8")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
     )
+    commit = asked.stdout.strip()
+    done = _measured(options, commit)
+    sections = {name: text for part in done.values() for name, text in part.items()}
+    head = Path(__file__).with_name("failure_clusters_head.md").read_text("utf-8")
     text = head.format(
         date=datetime.now(UTC).date(),
-        commit=commit.stdout.strip(),
+        commit=commit,
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        minutes=round((time.perf_counter() - started) / 60),
+        minutes=round(sum(part["seconds"] for part in done.values()) / 60),
+        null="\n".join(text for name, text in sections.items() if name.startswith("null_")),
         **sections,
     )
     options.out.write_text(text, "utf-8")

@@ -108,9 +108,10 @@ def find_failure_clusters(
     Units: rates and shares in [0, 1], lift as a ratio.
     Assumptions: given its text, a row fails independently of the others; what fails together lies
     together in the embeddings (shares words, where none are given).
-    Error rate: where failures do not depend on the text, anything is reported in at most 5 % of
-    runs, whatever the number of groups; the false discovery rate is bounded by that too. Intervals
-    are conditional on being reported. Measured in docs/failures.md.
+    Error rate: where failures do not depend on the text, anything is reported in at most 2 % of
+    runs, whatever the number of groups; beside something that does fail, a group that does not in
+    at most 7 %, which bounds the false discovery rate. Intervals are conditional on being reported.
+    Measured in docs/failures.md.
     When not to use: where answers fail for reasons that the text does not show, or where few users
     make most of the rows.
 
