@@ -78,6 +78,7 @@ def prepare(
     Raises:
         InvalidInputError: A text is not a string; embeddings have another length or are not finite.
     """
+    embeddings = None if embeddings is None else np.asarray(embeddings)
     _check(texts, embeddings)
     embeddings = None if embeddings is None else np.ascontiguousarray(embeddings, dtype=np.float32)
     found: dict[Any, int] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.analyze.corpus import group, prepare
-from ratchet.analyze.hierarchy import IntArray, Vectors
+from ratchet.analyze.hierarchy import IntArray, Vectors, nearest
 from ratchet.analyze.words import name_groups
 
 FEWEST_ROWS = 3
@@ -70,7 +70,9 @@ def cluster_texts(
     if not len(corpus.vectors):
         return TextClusters(labels, (), np.zeros(0, dtype=np.int64), corpus.vectors)
     grouped = group(corpus, rng)
-    found = np.where(corpus.place >= 0, grouped.group[corpus.place], -1)
+    # a cell may straddle two groups; each text goes to the nearer one
+    closest = np.where(grouped.group >= 0, nearest(corpus.vectors, grouped.centres)[0], -1)
+    found = np.where(corpus.place >= 0, closest[corpus.place], -1)
     sizes = np.bincount(found[found >= 0], minlength=len(grouped.centres))
     kept = np.flatnonzero(sizes >= FEWEST_ROWS)
     kept = kept[np.argsort(-sizes[kept], kind="stable")]
