@@ -71,6 +71,14 @@ ANSWERS = _table(
     sa.Column("answer", sa.Text, nullable=False),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
+VERDICTS = _table(
+    "verdicts",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("judge_version", sa.String(200), nullable=False),
+    sa.Column("dimension", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -96,6 +104,12 @@ def _name_subjects(connection: sa.Connection) -> None:
     _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
+def _keep_verdicts(connection: sa.Connection) -> None:
+    """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
+    VERDICTS.create(connection, checkfirst=True)
+    _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -104,5 +118,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
     "0003_name_subjects": _name_subjects,
+    "0004_keep_verdicts": _keep_verdicts,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
