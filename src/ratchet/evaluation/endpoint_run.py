@@ -295,6 +295,7 @@ class EndpointRun:
                 cost=cost,
                 latency_seconds=time.monotonic() - started,
                 attempts=attempt,
+                cut_off=result.cut_off,
             )
         finally:
             self._settle(estimate, cost, counted)

@@ -41,6 +41,7 @@ class Reply:
         model: As the server names it.
         cost: In the currency of the configured prices; at its worst where no usage was sent.
         latency_seconds: Of the attempt that succeeded.
+        cut_off: Whether the server says that it ended at the token limit.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Reply:
     cost: float = 0.0
     latency_seconds: float = 0.0
     attempts: int = 1
+    cut_off: bool = False
 
 
 class Endpoint(BaseModel):
@@ -120,6 +122,7 @@ class Completion:
     model: str
     input_tokens: int | None
     output_tokens: int | None
+    cut_off: bool
 
 
 def request_body(endpoint: Endpoint, question: Question) -> bytes:
@@ -168,6 +171,7 @@ def read_completion(content: bytes) -> Completion:
         model=model if isinstance(model, str) and _is_name(model) else "",
         input_tokens=_count(usage.get("prompt_tokens")),
         output_tokens=_count(usage.get("completion_tokens")),
+        cut_off=choices[0].get("finish_reason") == "length",
     )
 
 
