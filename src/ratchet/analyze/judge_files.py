@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ratchet.analyze.judging import run_judge
+from ratchet.analyze.judging import run_judge, scores_of
 from ratchet.errors import InvalidInputError
+from ratchet.evaluation.correction import Correction, corrected_rate
 from ratchet.evaluation.judge import Judge, Judged, asker, model_of
+from ratchet.evaluation.judge_effects import worth
 from ratchet.evaluation.judge_prompts import Item
 from ratchet.evaluation.label_sets import LabelledVerdict, refuse_leaks
 from ratchet.evaluation.probes import probe_figure, probes_for, treated_items
@@ -52,6 +54,7 @@ class FileJudged:
         validation: Against the labels; None where the file holds none.
         probes: What a confident tone and instructions to the judge do to its scores.
         harmful: Names of the probes that are shown to move it.
+        correction: The rate by the judge corrected by the labels, where some items have none.
         set_aside: Line and reason of each row that broke a rule.
     """
 
@@ -60,6 +63,7 @@ class FileJudged:
     validation: Validation | None
     probes: tuple[Figure, ...]
     harmful: tuple[str, ...]
+    correction: Correction | None
     set_aside: tuple[tuple[int, str], ...]
 
     def as_json(self, name: str) -> dict[str, Any]:
@@ -76,6 +80,7 @@ class FileJudged:
             "spent": self.judged.asked.spent,
             "probes": {p.name: p.model_dump(exclude={"name"}) for p in self.probes},
             "moved_by": list(self.harmful),
+            "correction": None if self.correction is None else self.correction.as_json(),
             "validation": None if self.validation is None else validation_json(self.validation),
             "set_aside": [{"line": line, "reason": why} for line, why in self.set_aside],
         }
@@ -94,6 +99,9 @@ class FileJudged:
         lines += [figure_line(figure) for figure in self.probes]
         if self.harmful:
             lines.append(f"  moved by: {', '.join(self.harmful)}")
+        if self.correction is not None:
+            lines += [figure_line(figure) for figure in self.correction.figures]
+            lines.append(f"  {self.correction.settles}")
         lines += [f"  set aside, line {line}: {why}" for line, why in self.set_aside[:SHOWN]]
         return "\n".join(lines)
 
@@ -152,8 +160,31 @@ def judge_file(
             judge_family=spec.family,
         )
     return FileJudged(
-        judge.version, judged, validation, tuple(figures), tuple(harmful), tuple(aside)
+        judge_version=judge.version,
+        judged=judged,
+        validation=validation,
+        probes=tuple(figures),
+        harmful=tuple(harmful),
+        correction=_correction(spec, items, judged),
+        set_aside=tuple(aside),
     )
+
+
+def _correction(
+    spec: JudgeSpec, items: Sequence[LabelledItem], judged: Judged
+) -> Correction | None:
+    """Correct the judge's rate by the labels, if people labelled a part of the items."""
+    labels = [_worth(spec, x.labels[0] if x.labels else None) for x in items]
+    known = sum(not math.isnan(label) for label in labels)
+    if not 0 < known < len(labels):
+        return None
+    return corrected_rate(labels, scores_of(judged.judgements))
+
+
+def _worth(spec: JudgeSpec, label: str | None) -> float:
+    if spec.mode == "pairwise":
+        return worth(label)
+    return spec.score(label) if label in spec.menu else math.nan
 
 
 def labelled_verdicts(

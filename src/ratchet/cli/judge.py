@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError, RatchetError
 
 if TYPE_CHECKING:
@@ -101,17 +101,26 @@ def run(
     paid for twice.
     """
     from ratchet.analyze.judge_files import judge_file
+    from ratchet.analyze.jury_files import jury_file
+    from ratchet.evaluation.jury import load_juries
     from ratchet.evaluation.rubrics import load_judges
     from ratchet.evaluation.validation_report import validations_text
     from ratchet.store import EventStore
 
     specs = load_judges(judges)
+    juries = load_juries(judges, specs)
+    show_progress()
     settings = current_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     store = EventStore.open(settings.store_url)
     results = [
         (spec.name, judge_file(store, spec, items, cache=settings.cache, probes=probes, now=_now))
         for spec in specs
+    ]
+    by_name = {spec.name: (spec, result) for spec, (_, result) in zip(specs, results, strict=True)}
+    results += [
+        (jury.name, jury_file(jury, [by_name[name] for name in jury.judges], items))
+        for jury in juries
     ]
     if as_json:
         report = [result.as_json(name) for name, result in results]

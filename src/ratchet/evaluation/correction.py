@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.evaluation.judge_effects import figure, undefined
@@ -27,6 +28,11 @@ class Correction:
 
     figures: tuple[Figure, ...]
     settles: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        found = {one.name: one.model_dump(exclude={"name"}) for one in self.figures}
+        return {"figures": found, "settles": self.settles}
 
 
 def corrected_rate(

@@ -59,10 +59,12 @@ def load_juries(path: Path, judges: Sequence[JudgeSpec]) -> tuple[JurySpec, ...]
         InvalidInputError: A jury names a judge that is not there, or judges of different dimensions
             or modes; or an entry breaks a rule.
     """
-    content = yaml.safe_load(path.read_text("utf-8"))
+    entries = yaml.safe_load(path.read_text("utf-8-sig")).get("juries") or []
+    if not isinstance(entries, list):
+        raise InvalidInputError(f"{path.name}: juries must be a list, got {entries!r}")
     known = {judge.name: judge for judge in judges}
     juries, wrong = [], []
-    for place, entry in enumerate(content.get("juries") or []):
+    for place, entry in enumerate(entries):
         try:
             jury = JurySpec.model_validate(entry)
         except ValidationError as error:

@@ -278,7 +278,7 @@ def load_judges(path: Path) -> tuple[JudgeSpec, ...]:
 
 def parse_judges(content: Any, source: str) -> tuple[JudgeSpec, ...]:
     """Return the judges of what a YAML file holds. See `load_judges`."""
-    if not isinstance(content, dict) or set(content) - {"dimensions", "judges"}:
+    if not isinstance(content, dict) or set(content) - {"dimensions", "judges", "juries"}:
         got = ", ".join(map(str, content)) if isinstance(content, dict) else _told(content)
         raise InvalidInputError(f"{source} must hold dimensions and judges, got {got}")
     wrong: list[str] = []

@@ -36,6 +36,9 @@ SAYS = {
     "longest_answer_human": "the longer wins, by people",
     "self_preference": "own family, judge minus people",
     "self_preference_over_others": "the same, over other families",
+    "judge_rate": "rate by the judge",
+    "human_rate": "rate by people, labelled part",
+    "corrected_rate": "rate by the judge, corrected",
     "authority_uplift": "gain by a confident tone",
     "injection_uplift": "gain by instructing the judge",
 }
