@@ -615,3 +615,12 @@ def test_consistent_and_wrong_judges_are_refused_and_the_strongest_is_accepted(l
     best = max(found, key=lambda name: found[name].kappa_bound or -1.0)
     assert best.startswith("Natural|GPT-4|")
     assert found[best].decision == "usable"
+
+
+def test_a_judge_that_answers_too_seldom_is_not_usable_however_few_verdicts_there_are():
+    # 28 of 100 labelled items have a verdict, all of them right: 28 % of all, Wilson's upper 37 %
+    items = rows(table([[14, 0], [0, 14]]), unscored=72)
+    found = validated(items)
+    assert found.decision == "not usable"
+    assert "agrees with people on 28.0 % of items, under 80 %" in found.reasons
+    assert found.reasons[-1].startswith("28 labelled items have a verdict")

@@ -26,6 +26,7 @@ from ratchet.evaluation.judge_prompts import (
     Reading,
     build_prompt,
     clean_text,
+    menu_with_meanings,
     read_guard,
     read_verdict,
     response_schema,
@@ -124,7 +125,7 @@ class Judge:
         elif reply.cut_off and self.spec.explain:  # its last verdict may be one it quotes
             reading = Reading(None, "cut off: the reply ended at the token limit")
         else:
-            reading = read_verdict(reply.text, self.spec.menu)
+            reading = read_verdict(reply.text, self.spec.menu, menu_with_meanings(self.spec))
         outcome = reading.outcome
         return JudgeVerdict(
             id=question.key,

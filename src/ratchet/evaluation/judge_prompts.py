@@ -119,13 +119,15 @@ def response_schema(spec: JudgeSpec) -> dict[str, Any]:
     }
 
 
-def read_verdict(reply: str, menu: Sequence[str]) -> Reading:
+def read_verdict(
+    reply: str, menu: Sequence[str], meanings: Sequence[tuple[str, str]] = ()
+) -> Reading:
     r"""Return the verdict of a reply: the last one counts, also where it is off the menu.
 
     A verdict is stated by a JSON object with the key `verdict`, the same key where the JSON is
     broken, `verdict: ...`, `verdict is ...`, a heading `Verdict` above it, `[[...]]` and
-    `<verdict>...</verdict>`. Where nothing is stated, a reply that is an option and no more is one.
-    What a model thinks before `</think>` is no reply.
+    `<verdict>...</verdict>`. Where nothing is stated, a reply that is an option and no more is one,
+    and so is one that is an option's meaning. What a model thinks before `</think>` is no reply.
 
     Example:
         >>> read_verdict('At first "verdict": "A". No.\n{"verdict": "B"}', ["A", "B"]).outcome
@@ -140,6 +142,8 @@ def read_verdict(reply: str, menu: Sequence[str]) -> Reading:
     if stated == CUT_OFF:
         return Reading(None, f"cut off in the verdict: got {_short(said[-REASON_CHARACTERS:])}")
     outcome = _on_menu(said if stated is None else stated, menu)
+    if stated is None and outcome is None:
+        outcome = _meant(said, meanings)
     if outcome is not None:
         return Reading(outcome, None)
     if stated is not None:
@@ -167,7 +171,7 @@ def _question(spec: JudgeSpec, item: Item, *, swapped: bool) -> tuple[str, int]:
         parts.append(("reference", _fitting(defuse(item.reference or ""))))
     key = digest(parts)[:32]  # whoever writes an answer cannot write its digest into it
     blocks = [f"<{name} {key}>\n{text}\n</{name} {key}>" for name, text in parts]
-    options = "\n".join(f"- {option}: {means}" for option, means in _menu_with_meanings(spec))
+    options = "\n".join(f"- {option}: {means}" for option, means in menu_with_meanings(spec))
     ask = (EXPLAINED if spec.explain else BARE).format(options=_list(spec.menu))
     head = f"{ABOUT[spec.mode]}\nQuestion: {spec.dimension.question}\nOptions:\n{options}"
     cuts = talk_cuts + sum(cut for _, cut in shown.values())
@@ -188,7 +192,8 @@ def _transcript(conversation: Sequence[Message]) -> tuple[str, int]:
     return _fitting("\n".join(turns)), cuts
 
 
-def _menu_with_meanings(spec: JudgeSpec) -> list[tuple[str, str]]:
+def menu_with_meanings(spec: JudgeSpec) -> list[tuple[str, str]]:
+    """Return each option with what it means, as a judge is told."""
     if spec.mode == "pairwise":
         tie = "neither is better"
         return [("A", "answer A is better"), ("B", "answer B is better"), ("tie", tie)]
@@ -305,6 +310,18 @@ def _on_menu(text: str, menu: Sequence[str]) -> str | None:
     if share and share[2] == max(by_name, key=_size):  # "4/5" on a menu that ends with 5
         name = share[1]
     return by_name.get(name)
+
+
+def _meant(text: str, meanings: Sequence[tuple[str, str]]) -> str | None:
+    """Return the option whose meaning a reply repeats, alone or after the option's name."""
+    if len(text) > OPTION_CHARACTERS:
+        return None
+    said = read_as(text)
+    for option, means in meanings:
+        forms = (means, *(f"{option}{mark} {means}" for mark in (":", ".", ",", " -")))
+        if said in map(read_as, forms):
+            return option
+    return None
 
 
 def _size(name: str) -> float:

@@ -47,7 +47,8 @@ class Bar(BaseModel):
         kappa: For the one-sided 95 % lower bound of kappa.
         agreement: For the share of all labelled items on which judge and people agree.
         consistency: For the share of pairs with the same winner in both orders.
-        minimum_items: With fewer labelled items that have a verdict nothing is decided.
+        minimum_items: With fewer labelled items nothing is decided, and with fewer of them that
+            have a verdict no judge is usable.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -251,16 +252,15 @@ def _evidence(
 
 
 def _decide(evidence: _Evidence, bar: Bar) -> tuple[Usability, tuple[str, ...]]:
-    if evidence.items < bar.minimum_items:
-        said = (
-            f"{evidence.items} labelled items have a verdict, at least {bar.minimum_items} are "
-            "needed"
-        )
-        return "not enough labels", (said,)
+    few = f"{evidence.items} labelled items have a verdict, at least {bar.minimum_items} are needed"
+    if evidence.labels < bar.minimum_items:
+        return "not enough labels", (few,)
     shown: list[str] = []
     open_: list[str] = []
     kappa, (bound, upper) = evidence.kappa, _bounds(evidence.kappa)
-    if kappa.value is None or bound is None or upper is None:
+    if evidence.items < bar.minimum_items:
+        open_.append(few)
+    elif kappa.value is None or bound is None or upper is None:
         open_.append(f"kappa is undefined: {kappa.reason}")
     elif bound < bar.kappa:
         said = f"kappa {kappa.value:.2f}, lower bound {bound:.2f} under {bar.kappa:.2f}"
@@ -506,7 +506,8 @@ def _disagreements(
 
 
 def _unscored(rows: Sequence[LabelledVerdict]) -> dict[str, int]:
-    reasons = Counter(row.reason or "no verdict" for row in rows if row.verdict is None)
+    kinds = (row.reason or "no verdict" for row in rows if row.verdict is None)
+    reasons = Counter(kind.partition(":")[0] for kind in kinds)
     return dict(reasons.most_common())
 
 
