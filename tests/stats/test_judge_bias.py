@@ -621,3 +621,9 @@ def test_drift_refuses_what_it_cannot_use(arguments, error, message):
         judge_drift(*arguments)
     with pytest.raises(InvalidInputError, match="level must be in"):
         judge_drift(*arguments, level=1.0)
+
+
+def test_a_judge_that_ties_everything_has_no_effect_of_length_rather_than_a_certain_zero():
+    lengths = np.linspace(-2.0, 2.0, 60)
+    with pytest.raises(InsufficientDataError, match=r"got 0\.5 for all 60 pairs"):
+        length_controlled_win_rate(np.full(60, 0.5), lengths)

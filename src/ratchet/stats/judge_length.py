@@ -349,6 +349,11 @@ def _enough(y: FloatArray, x: FloatArray, groups: NDArray[np.intp]) -> float:
             f"a length-controlled rate needs {FEWEST_EACH:g} wins and {FEWEST_EACH:g} losses, got "
             f"{won:g} and {lost:g}; collect more, or take the interval of the raw rate"
         )
+    if float(np.ptp(y)) == 0.0:
+        raise InsufficientDataError(
+            f"verdicts must differ for an effect of length to be seen, got {y[0]:g} for all "
+            f"{y.size} pairs; a judge that decides nothing has no length bias to measure"
+        )
     deviation = float(x.std(ddof=1))
     if deviation <= 1e-9 * float(np.abs(x).max(initial=0.0)) or deviation == 0.0:
         raise InsufficientDataError(
