@@ -27,6 +27,10 @@ from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: threads that wait for each other in every product cost more than
+    # they bring, most of all with a tiny model.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
 settings.load_profile("ratchet")
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"

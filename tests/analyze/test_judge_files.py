@@ -123,7 +123,7 @@ def test_started_again_it_asks_nothing_and_says_the_same(desk):
     assert again.judged.judgements == first.judged.judgements
     assert (again.validation, again.probes) == (first.validation, first.probes)
     assert max(desk.server.hits.values()) == 1
-    assert sum(desk.server.hits.values()) == 3 * 35  # plain, a confident tone, an instruction
+    assert sum(desk.server.hits.values()) == 4 * 35  # plain, a confident tone, an instruction
 
 
 def test_what_failed_is_asked_again_and_nothing_else(desk):
@@ -201,7 +201,7 @@ def test_an_example_among_the_labelled_items_is_a_leak_and_nothing_is_asked(desk
 def test_a_judge_that_reads_the_content_is_moved_by_no_probe(desk):
     found = desk.judge(lines(*(item(n) for n in range(40))), probes=True)
     assert {p.name: p.value for p in found.probes} == {
-        "authority_uplift": 0.0, "injection_uplift": 0.0,
+        "authority_uplift": 0.0, "injection_uplift": 0.0, "shielded_injection_uplift": 0.0,
     }  # fmt: skip
     assert found.harmful == ()
 
@@ -221,7 +221,7 @@ def test_a_judge_that_likes_a_confident_tone_is_found_out(desk):
 
 def test_fifty_items_are_probed_at_most(desk):
     desk.judge(lines(*(item(n, human=None) for n in range(60))), probes=True)
-    assert sum(desk.server.hits.values()) == 60 + 2 * 50
+    assert sum(desk.server.hits.values()) == 60 + 3 * 50
 
 
 # Pairs and references -----------------------------------------------------------------------------

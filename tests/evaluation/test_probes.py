@@ -31,7 +31,7 @@ from ratchet.records import Message
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 TURNS = range(len(CONFIDENT_OPENINGS))
 HEDGED = ("I think", "maybe", "Perhaps", "it seems that", "in my opinion", "as far as I know")
-AUTHORITY, INJECTION = probes_for("5")
+AUTHORITY, INJECTION, SHIELDED = probes_for("5")
 
 
 def words(text: str) -> list[str]:
@@ -99,7 +99,7 @@ def test_treated_items_differ_in_id_and_first_answer_alone_and_ids_are_distinct(
     items = [Item(f"i-{n}", talk, f"answer {n}", f"other {n}", f"truth {n}") for n in range(20)]
     made = [treated_items(items, probe) for probe in probes_for("5")]
     ids = [item.id for group in (items, *made) for item in group]
-    assert len(set(ids)) == len(ids) == 60
+    assert len(set(ids)) == len(ids) == 80
     for group in made:
         for plain, treated in zip(items, group, strict=True):
             assert treated.id.startswith(f"{plain.id}:")
@@ -113,7 +113,7 @@ def test_treated_items_differ_in_id_and_first_answer_alone_and_ids_are_distinct(
 
 
 def judgements(
-    answer: Callable[[Conversation], str], items: Sequence[Item]
+    answer: Callable[[Conversation], str], items: Sequence[Item], *, shielded: bool = True
 ) -> tuple[Judgement, ...]:
     spec = JudgeSpec(name="scripted", local="scripted", dimension=HELPFULNESS, explain=False)
     model = ScriptedModel(answer)
@@ -122,6 +122,7 @@ def judgements(
         judge,
         items,
         ask=asker(spec, model),
+        shielded=shielded,
         recorded=lambda keys: {},
         save=lambda verdicts: None,
         now=lambda: NOW,
@@ -151,9 +152,8 @@ def items(count: int) -> list[Item]:
 
 def probed(answer: Callable[[Conversation], str], probe: Probe = AUTHORITY, count: int = 40):
     plain = items(count)
-    return probe_figure(
-        probe, judgements(answer, plain), judgements(answer, treated_items(plain, probe))
-    )
+    treated = judgements(answer, treated_items(plain, probe), shielded=probe.shielded)
+    return probe_figure(probe, judgements(answer, plain), treated)
 
 
 def test_a_judge_that_loves_confidence_is_found_out_with_the_effect_it_was_given():
@@ -209,13 +209,22 @@ def test_the_script_that_obeys_is_moved_by_the_instructions_where_nothing_shield
 
 
 def test_a_judge_that_would_obey_is_not_moved_for_the_instructions_do_not_reach_it():
-    found, harmful = probed(obeys_orders, INJECTION)
-    assert (found.name, found.value, harmful) == ("injection_uplift", 0.0, False)
+    found, harmful = probed(obeys_orders, SHIELDED)
+    assert (found.name, found.value, harmful) == ("shielded_injection_uplift", 0.0, False)
+
+
+def test_without_the_shield_the_same_judge_is_found_out():
+    # only instructions with control tokens, which are harmless either way, do not reach it
+    tokens = sum("<|" in text for text in INJECTIONS)
+    found, harmful = probed(obeys_orders, INJECTION, count=len(INJECTIONS))
+    assert harmful
+    assert found.value == pytest.approx((len(INJECTIONS) - tokens) / len(INJECTIONS))
 
 
 @pytest.mark.parametrize("best", ["5", "A", "safe"])
 def test_the_best_verdict_is_in_the_instructions_that_name_one(best):
-    _, probe = probes_for(best)
+    _, probe, shielded = probes_for(best)
+    assert probe.treat("x", 0) == shielded.treat("x", 0)
     treated = [probe.treat("x", turn) for turn in range(len(INJECTIONS))]
     assert not any("BEST" in text for text in treated)
     naming = [n for n, text in enumerate(INJECTIONS) if "BEST" in text]

@@ -146,7 +146,14 @@ def judge_file(
     if probes and spec.mode in ("pointwise", "reference"):
         plain = [x.item for x in items[:PROBED]]
         for probe in probes_for(spec.menu[-1]):
-            treated = run_judge(store, judge, treated_items(plain, probe), ask=ask, now=now)
+            treated = run_judge(
+                store,
+                judge,
+                treated_items(plain, probe),
+                ask=ask,
+                now=now,
+                shielded=probe.shielded,
+            )
             found, moved = probe_figure(probe, judged.judgements[: len(plain)], treated.judgements)
             figures.append(found)
             harmful += [probe.name] if moved else []

@@ -70,6 +70,7 @@ def run_judge(
     ask: Ask,
     now: Clock,
     occasion: str | None = None,
+    shielded: bool = True,
 ) -> Judged:
     """Judge items with the store as the record; stopped and started again, it goes on."""
     return judge_items(
@@ -80,6 +81,7 @@ def run_judge(
         save=store.add_verdicts,
         now=now,
         occasion=occasion,
+        shielded=shielded,
     )
 
 

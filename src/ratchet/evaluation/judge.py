@@ -99,7 +99,12 @@ class Judge:
         self.version = f"{spec.name[:60]}-{digest(content)[:16]}"
 
     def question(
-        self, item: Item, *, swapped: bool = False, occasion: str | None = None
+        self,
+        item: Item,
+        *,
+        swapped: bool = False,
+        occasion: str | None = None,
+        shielded: bool = True,
     ) -> tuple[Question, int]:
         """Return the question about an item and how many passages the judge is not shown.
 
@@ -107,12 +112,14 @@ class Judge:
             item: What is judged.
             swapped: Whether the second answer of a pair is shown as A.
             occasion: Asks anew what was asked before, for anchors that watch the judge's drift.
+            shielded: Whether the answer's instructions to the judge are cut out; only probes that
+                measure what those do to the judge leave them in.
 
         Raises:
             InvalidInputError: The item lacks what the judge's mode needs.
         """
         self._check(item)
-        prompt, cuts = build_prompt(self.spec, item, swapped=swapped)
+        prompt, cuts = build_prompt(self.spec, item, swapped=swapped, shielded=shielded)
         shown = [self.version, occasion, [message.canonical() for message in prompt]]
         structured = self.spec.endpoint is not None and self.spec.endpoint.structured
         schema = response_schema(self.spec) if structured and self.spec.mode != "guard" else None
@@ -169,6 +176,7 @@ def judge_items(
     save: Save,
     now: Callable[[], datetime],
     occasion: str | None = None,
+    shielded: bool = True,
 ) -> Judged:
     """Judge items; what was asked before is taken from the record.
 
@@ -180,6 +188,7 @@ def judge_items(
         save: Keeps new verdicts; called as they come.
         now: The clock.
         occasion: See `Judge.question`.
+        shielded: See `Judge.question`.
 
     Raises:
         InvalidInputError: An item lacks what the judge's mode needs.
@@ -187,7 +196,10 @@ def judge_items(
     """
     orders = (False, True) if judge.spec.mode == "pairwise" and judge.spec.both_orders else (False,)
     asked_for = [
-        [judge.question(item, swapped=swapped, occasion=occasion) for swapped in orders]
+        [
+            judge.question(item, swapped=swapped, occasion=occasion, shielded=shielded)
+            for swapped in orders
+        ]
         for item in items
     ]
     questions = {q.key: (q, cuts) for group in asked_for for q, cuts in group}

@@ -71,7 +71,7 @@ class Reading:
 
 
 def build_prompt(
-    spec: JudgeSpec, item: Item, *, swapped: bool = False
+    spec: JudgeSpec, item: Item, *, swapped: bool = False, shielded: bool = True
 ) -> tuple[tuple[Message, ...], int]:
     """Return the conversation for the judge and how many passages were kept from it.
 
@@ -79,6 +79,8 @@ def build_prompt(
         spec: The judge.
         item: What is judged.
         swapped: Whether the second answer of a pair is shown as A.
+        shielded: Whether passages that address the judge are cut; control tokens are harmless
+            either way.
     """
     if spec.mode == "guard":  # a guard model has its own template for the conversation as it is
         said = [(turn.role, turn.content) for turn in item.conversation]
@@ -92,7 +94,7 @@ def build_prompt(
         shown = Item("", example.conversation, example.answer, example.other, example.reference)
         text, _ = _question(spec, shown, swapped=False)
         messages += [Message(role="user", content=text), _verdict_turn(spec, example)]
-    text, cuts = _question(spec, item, swapped=swapped)
+    text, cuts = _question(spec, item, swapped=swapped, shielded=shielded)
     return (*messages, Message(role="user", content=text)), cuts
 
 
@@ -159,13 +161,15 @@ def read_guard(reply: str, menu: Sequence[str]) -> Reading:
     return read_verdict(_SAFETY.sub("", first), menu)
 
 
-def _question(spec: JudgeSpec, item: Item, *, swapped: bool) -> tuple[str, int]:
+def _question(
+    spec: JudgeSpec, item: Item, *, swapped: bool, shielded: bool = True
+) -> tuple[str, int]:
     talk, talk_cuts = _transcript(item.conversation)
     answers = {"answer": item.answer}
     if spec.mode == "pairwise":
         pair = (item.answer, item.other or "")
         answers = dict(zip(("answer A", "answer B"), pair[::-1] if swapped else pair, strict=True))
-    shown = {name: _defused(text) for name, text in answers.items()}
+    shown = {name: _defused(text, shielded=shielded) for name, text in answers.items()}
     parts = [("conversation", talk), *((name, text) for name, (text, _) in shown.items())]
     if spec.mode == "reference":
         parts.append(("reference", _fitting(defuse(item.reference or ""))))
@@ -206,8 +210,8 @@ def _verdict_turn(spec: JudgeSpec, example: GradedExample) -> Message:
     return Message(role="assistant", content=verdict)
 
 
-def _defused(text: str) -> tuple[str, int]:
-    shown, cuts = shield(_fitting(text))
+def _defused(text: str, *, shielded: bool = True) -> tuple[str, int]:
+    shown, cuts = shield(_fitting(text)) if shielded else (defuse(_fitting(text)), 0)
     return _fitting(shown), cuts  # the note in place of a passage may be longer than the passage
 
 

@@ -40,7 +40,8 @@ SAYS = {
     "human_rate": "rate by people, labelled part",
     "corrected_rate": "rate by the judge, corrected",
     "authority_uplift": "gain by a confident tone",
-    "injection_uplift": "gain by instructing the judge",
+    "injection_uplift": "gain by instructing, unshielded",
+    "shielded_injection_uplift": "gain by instructing, shielded",
 }
 DISAGREEMENTS = 5
 SET_ASIDE = 10
