@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -43,6 +45,16 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("reads the public data in ../shared/data, which is not there")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def published_numbers(shared_data: Path) -> dict[str, Any]:
+    """Printed figures of books and papers, by block."""
+    file = shared_data / "published_numbers.json"
+    if not file.is_file():
+        pytest.skip("reads ../shared/data/published_numbers.json, which is not there")
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return found
 
 
 @pytest.fixture
