@@ -21,11 +21,14 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 
+settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
+settings.load_profile("ratchet")
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MODEL_NAME = "support-router"
 STORE_CLOCK = datetime(2026, 1, 5, 8, tzinfo=UTC)  # what every store of `open_store` reads
