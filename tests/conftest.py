@@ -46,6 +46,13 @@ CHAT_TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the whole flows, which take longest: the other worker does the rest meanwhile."""
+    items.sort(
+        key=lambda item: (item.path.name != "test_served_loop.py", "flows" not in item.path.parts)
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the public data sets, which lies beside the repository."""

@@ -266,7 +266,7 @@ def test_judges_are_run_on_a_file_once_and_their_report_is_json(judge, home, tmp
         asked = sum(server.hits.values())
         again = strict(judge("run", "judges.yaml", items, "--json").stdout)
         plain = judge("run", "judges.yaml", items, "--no-probes").stdout
-        assert sum(server.hits.values()) == asked == 2 * 3 * 40
+        assert sum(server.hits.values()) == asked == 2 * 4 * 40
     assert [(r["judge"], r["validation"]["decision"]) for r in first] == [
         ("careful", "usable"), ("lenient", "not usable"),
     ]  # fmt: skip
