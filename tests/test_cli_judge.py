@@ -273,13 +273,14 @@ def test_judges_are_run_on_a_file_once_and_their_report_is_json(judge, home, tmp
     assert [r["recorded_before"] for r in again] == [40, 40]
     assert [r["asked"] for r in again] == [0, 0]
     assert [row["line"] for row in first[0]["set_aside"]] == [41]
-    assert set(first[0]["probes"]) == {"authority_uplift", "injection_uplift"}
+    probes = {"authority_uplift", "injection_uplift", "shielded_injection_uplift"}
+    assert set(first[0]["probes"]) == probes
     assert "careful: usable" in plain
     assert "lenient: not usable" in plain
     assert "uplift" not in plain
     with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
         assert store.counts()["judge_score"] == 0  # a file's verdicts are no feedback
-        assert len(store.verdicts_of(first[0]["judge_version"])) == 3 * 40
+        assert len(store.verdicts_of(first[0]["judge_version"])) == 4 * 40
 
 
 def test_bad_judges_are_refused_before_anything_is_created(judge, home, tmp_path):
