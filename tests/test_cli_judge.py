@@ -355,3 +355,13 @@ def test_the_module_is_the_command():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout == CliRunner().invoke(app, ["--version"]).output
+
+
+def test_a_run_without_any_verdict_fails_after_it_said_why(judge, tmp_path):
+    items = tmp_path / "items.jsonl"
+    items.write_text(lines({"prompt": "q", "answer": "a"}))
+    with JudgeEndpoint(lambda seen: Answer(400)) as server:
+        (tmp_path / "judges.yaml").write_text(JUDGES.format(url=server.url))
+        done = judge("run", "judges.yaml", items, "--no-probes", code=2)
+    assert "failed: 1" in done.stdout
+    assert "no judge gave any verdict" in done.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ratchet.cli.shared import current_settings, nothing_stored, show_progress
-from ratchet.errors import InvalidInputError, RatchetError
+from ratchet.errors import InvalidInputError, ModelError, RatchetError
 
 if TYPE_CHECKING:
     from ratchet.evaluation.label_sets import LabelFile
@@ -125,11 +125,14 @@ def run(
     if as_json:
         report = [result.as_json(name) for name, result in results]
         print(json.dumps(report, indent=2, allow_nan=False))
-        return
-    for name, result in results:
+    for name, result in [] if as_json else results:
         print(result.text(name))
         if result.validation is not None:
             print(validations_text([(name, result.validation)], (), ()))
+    if not any(
+        judgement.verdicts for _, result in results for judgement in result.judged.judgements
+    ):
+        raise ModelError("no judge gave any verdict; see the reasons above, then start again")
 
 
 @app.command()
