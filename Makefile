@@ -46,7 +46,7 @@ up: $(BIN)/.ready ## Serve the Prefect and MLflow UIs until Ctrl-C
 
 .PHONY: test
 test: $(BIN)/.ready-dev ## Run the tests that take minutes
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev ## Run every test, calibration and whole loops too

@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows._judges import JudgeOptions, run_judges
 from flows._runtime import (
     EXPERIMENT,
     logger,
@@ -18,10 +19,12 @@ from flows._runtime import (
     run_tags,
     workspace,
 )
+from flows._safety import screen_new, validate_safety
 from flows._watch import run_watch
 from ratchet import plots
 from ratchet.analyze.failures import as_records, find_failure_clusters
 from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
+from ratchet.analyze.validations import usable_versions
 from ratchet.analyze.watch import WatchConfig
 from ratchet.cycles import latest_cycle
 from ratchet.errors import InsufficientDataError
@@ -50,6 +53,7 @@ class AnalyzeOptions(BaseModel):
         latency_baseline_seconds: p99 latency that counts as normal; none leaves latency unchecked.
         cycle: Whether the latest cycle is analyzed too; the five-minute schedule only watches.
         watch: How versions are watched.
+        judges: How the judges of the settings are validated and asked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +63,7 @@ class AnalyzeOptions(BaseModel):
     latency_baseline_seconds: Annotated[float, Field(gt=0.0)] | None = None
     cycle: bool = True
     watch: WatchConfig = WatchConfig()
+    judges: JudgeOptions = JudgeOptions()
 
 
 DEFAULTS = AnalyzeOptions()
@@ -69,7 +74,9 @@ def load(cycle: Cycle, weights: QualityWeights) -> tuple[Outcomes, Quality]:
     """Read the cycle's interactions with their feedback and score them."""
     store = workspace().store
     window = Window(cycle.window_start, cycle.window_end, cycle.champion)
-    outcomes = join_feedback(store.interactions(window), store.feedback(window))
+    outcomes = join_feedback(
+        store.interactions(window), store.feedback(window), judges=usable_versions(store)
+    )
     return outcomes, quality(outcomes, weights)
 
 
@@ -158,10 +165,12 @@ def _publish_charts(run: Run, charts: tuple[RateChart, ...]) -> None:
 @flow(name="analyze", validate_parameters=True)
 def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
     """Watch every version; analyze the latest cycle's interactions and return the analysis' id."""
+    screen_new()
     run_watch(options.watch)
     if not options.cycle:
         return ""
     cycle = latest_cycle(workspace().store)
+    validate_safety(cycle, run_judges(cycle, options.judges))
     outcomes, scored = load(cycle, options.weights)
     metrics = experience_metrics(outcomes, scored)
     alerts = check_thresholds(

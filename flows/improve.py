@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from flows._runtime import EXPERIMENT, base_folder, now, publish_figure, run_tags, workspace
 from ratchet import plots
+from ratchet.analyze.review import unreviewed_safety
+from ratchet.analyze.validations import usable_versions
 from ratchet.cycles import latest_cycle, sole_loop
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import (
@@ -46,9 +48,19 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
     """Choose what to train on out of everything stored up to the end of the cycle's window."""
     work = workspace()
     window = Window(EPOCH, cycle.window_end)
-    outcomes = join_feedback(work.store.interactions(window), work.store.feedback(window))
+    outcomes = join_feedback(
+        work.store.interactions(window),
+        work.store.feedback(window),
+        judges=usable_versions(work.store),
+    )
     protected = [e.prompt for found in work.store.records(ExampleSet) for e in found.examples]
-    selection = select(outcomes, quality(outcomes, options.weights), protected, options.curation)
+    selection = select(
+        outcomes,
+        quality(outcomes, options.weights),
+        protected,
+        options.curation,
+        withheld=unreviewed_safety(work.store, [str(key) for key in outcomes.interaction_ids]),
+    )
     interactions = work.store.stored_interactions([row.interaction_id for row in selection.rows])
     rows = build_rows(selection, interactions, options.curation, cycle.seed)
     training_set = write_training_set(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pwd
 import shutil
@@ -14,16 +15,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: threads that wait for each other in every product cost more than
+    # they bring, most of all with a tiny model.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
+settings.load_profile("ratchet")
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MODEL_NAME = "support-router"
 STORE_CLOCK = datetime(2026, 1, 5, 8, tzinfo=UTC)  # what every store of `open_store` reads
@@ -37,12 +46,29 @@ CHAT_TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the whole flows, which take longest: the other worker does the rest meanwhile."""
+    items.sort(
+        key=lambda item: (item.path.name != "test_served_loop.py", "flows" not in item.path.parts)
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the public data sets, which lies beside the repository."""
     if not SHARED_DATA.is_dir():
         pytest.skip("reads the public data in ../shared/data, which is not there")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def published_numbers(shared_data: Path) -> dict[str, Any]:
+    """Printed figures of books and papers, by block."""
+    file = shared_data / "published_numbers.json"
+    if not file.is_file():
+        pytest.skip("reads ../shared/data/published_numbers.json, which is not there")
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return found
 
 
 @pytest.fixture

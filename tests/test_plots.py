@@ -11,7 +11,9 @@ import pytest
 
 from ratchet import plots
 from ratchet.errors import InvalidInputError
-from ratchet.records import Decision, FailureCluster, Metric
+from ratchet.evaluation.validation_report import SAYS
+from ratchet.records import Decision, FailureCluster, JudgeValidation, Metric
+from ratchet.records import Figure as Measured
 from ratchet.stats.control_charts import p_chart
 from ratchet.stats.rate_series import rate_series
 
@@ -96,7 +98,56 @@ def board(panels=5, release=30.0, change=40.0, version="support-router/12", hour
     )
 
 
+def confusion(names=("right", "wrong"), title="router-judge"):
+    size = len(names)
+    counts = [[1_023 * (row == column) + row for column in range(size)] for row in range(size)]
+    return plots.confusion_matrix(names, counts, title)
+
+
+def effect(name, value, lower=None, upper=None, n=100):
+    reason = None if value is not None else "too few"
+    return Measured(name=name, value=value, lower=lower, upper=upper, observations=n, reason=reason)
+
+
+EFFECTS = (
+    effect("position_effect", 0.12, 0.05, 0.19),
+    effect("length_effect", -0.02, -0.08, 0.04, 1_100),
+    effect("over_human_ceiling", 0.02),
+    effect("judge_drift", None, n=0),
+    effect("self_preference", -0.3, -0.4, -0.2),
+)
+
+
+def validation(week, decision="usable", kappa=0.8, half=0.1, items=100):
+    figures = () if kappa is None else (effect("kappa", kappa, kappa - half, kappa + half),)
+    return JudgeValidation(
+        id=f"v{week}", created_at=NOW + timedelta(weeks=week), judge="j", judge_version="j-1",
+        dimension="d", decision=decision, reasons=("because",), labels_digest="x", items=items,
+        unscored=0, figures=figures,
+    )  # fmt: skip
+
+
+def over_time(count=3, title="router-judge over time"):
+    decisions = itertools.cycle(["not enough labels", "not usable", "usable"])
+    history = [validation(week, next(decisions), items=1_000 + week) for week in range(count)]
+    return plots.agreement_over_time(history, 0.6, title)
+
+
 FIGURES = {
+    "confusion_matrix": confusion,
+    "confusion_matrix of one label": lambda: confusion(["safe"]),
+    "confusion_matrix of many": lambda: confusion(
+        ["account opening and closing", "delivery", "refunds and returns", *"12345"],
+        "helpfulness-judge-of-a-tenant-with-a-name-that-is-far-too-long-for-a-title",
+    ),
+    "effect_forest": lambda: plots.effect_forest(EFFECTS, SAYS, "What moves router-judge"),
+    "effect_forest of one": lambda: plots.effect_forest(EFFECTS[:1], SAYS, "What moves it"),
+    "agreement_over_time": over_time,
+    "agreement_over_time of one": lambda: over_time(1),
+    "agreement_over_time of many": lambda: over_time(60, f"{LONG} over time"),
+    "agreement_over_time below nought": lambda: plots.agreement_over_time(
+        [validation(0, "not usable", -0.8, 0.15)], 0.6, "worse than chance"
+    ),
     "board_chart of five signals": board,
     "board_chart of one": lambda: board(1),
     "board_chart of one point": lambda: board(1, None, None, hours=1),
@@ -138,7 +189,8 @@ def test_every_figure_renders_to_a_png_of_its_size(name):
     png = plots.to_png(figure)
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", png[16:24])
-    assert (width, height) == tuple(int(150 * inches) for inches in figure.get_size_inches())
+    # whole pixels, of 476.99999 either 476 or 477
+    assert (width, height) == pytest.approx(tuple(150 * figure.get_size_inches()), abs=1.0)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -176,6 +228,84 @@ def overlapping(figure):
 
 
 BOARDS = [name for name in FIGURES if name.startswith("board_chart")]
+OF_JUDGES = [n for n in FIGURES if n.startswith(("confusion", "effect", "agreement"))]
+
+
+@pytest.mark.parametrize("name", OF_JUDGES)
+def test_no_two_texts_of_a_judges_figure_overlap(name):
+    figure = FIGURES[name]()
+    turned = figure.axes[0].get_xticklabels()[0].get_rotation() != 0.0
+    texts = [t.get_text() for t in figure.axes[0].get_xticklabels()] if turned else []
+    # the frames of turned labels overlap where the labels themselves do not
+    assert [both for both in overlapping(figure) if not set(both) & set(texts)] == []
+
+
+def test_a_confusion_matrix_holds_its_counts_people_in_rows():
+    figure = plots.confusion_matrix(["no", "yes"], [[40, 2], [10, 1_048]], "router-judge")
+    axes = figure.axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts[:4]}
+    assert cells == {(0, 0): "40", (1, 0): "2", (0, 1): "10", (1, 1): "1,048"}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("verdict of the judge", "label of people")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["no", "yes"]
+    shades = axes.images[0].get_array()
+    assert shades[1, 1] == pytest.approx(1_048 / 1_058)  # the share of the row
+    assert "1,100 items; agreement is on the diagonal" in [t.get_text() for t in words(figure)]
+
+
+def test_a_label_that_nobody_gave_is_an_empty_row():
+    figure = plots.confusion_matrix(["1", "tie", "2"], [[3, 1, 0], [0, 0, 0], [0, 2, 3]], "j")
+    assert list(figure.axes[0].images[0].get_array()[1]) == [0.0, 0.0, 0.0]
+
+
+def test_effects_without_a_value_are_left_out_and_those_that_exclude_nought_are_red():
+    figure = plots.effect_forest(EFFECTS, SAYS, "What moves it")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "win rate of the first shown - 1/2", "gain per s.d. of length", "over the human ceiling",
+        "own family, judge minus people",
+    ]  # fmt: skip
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in points] == [plots.RED, plots.BLUE, plots.BLUE, plots.RED]
+    said = [text.get_text() for text in words(figure)]
+    assert "−0.020   n = 1,100" in said
+    assert "+0.120   n = 100" in said
+
+
+def test_agreement_over_time_shows_each_decision_in_its_colour_beside_the_bar():
+    history = [
+        validation(0, "not enough labels", 0.5),
+        validation(1, kappa=None),  # without a kappa there is nothing to draw
+        validation(2, "not usable", 0.4),
+        validation(3, "usable", 0.8),
+    ]
+    axes = plots.agreement_over_time(history, 0.6, "over time").axes[0]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in points] == [plots.MUTED, plots.RED, plots.GREEN]
+    assert [line.get_ydata()[0] for line in points] == [0.5, 0.4, 0.8]
+    assert list(axes.lines[0].get_ydata()) == [0.6, 0.6]
+    low, high = axes.get_ylim()
+    assert low < 0.0
+    assert high > 1.0
+
+
+def test_of_many_validations_the_latest_is_always_dated():
+    axes = over_time(60).axes[0]
+    dated = [label.get_text() for label in axes.get_xticklabels()]
+    assert 2 <= len(dated) <= 7
+    assert dated[-1].endswith("n = 1,059")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.confusion_matrix([], [], "j"),
+        lambda: plots.effect_forest(EFFECTS[3:4], SAYS, "j"),
+        lambda: plots.agreement_over_time([validation(0, kappa=None)], 0.6, "j"),
+    ],
+)
+def test_a_judges_figure_of_nothing_is_refused(draw):
+    with pytest.raises(InvalidInputError, match="must not be empty"):
+        draw()
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -15,6 +15,8 @@ from ratchet.records import (
     Cycle,
     Decision,
     FailureCluster,
+    Figure,
+    JudgeValidation,
     Metric,
     Release,
     TrainingSet,
@@ -25,6 +27,7 @@ from ratchet.report import (
     analysis_markdown,
     bar,
     decision_markdown,
+    judges_markdown,
     render_markdown,
     render_text,
 )
@@ -352,3 +355,47 @@ def test_the_loss_line_falls_with_the_loss():
     assert drawn[0] == "█"
     assert drawn[-1] == "▁"
     assert list(drawn) == sorted(drawn, reverse=True)
+
+
+def judge_record(version="router-1", decision="usable", kappa=(0.8, 0.7, 0.9), why="kappa is high"):
+    value, lower, upper = kappa
+    figure = Figure(name="kappa", value=value, lower=lower, upper=upper, observations=60,
+                    reason="one label" if value is None else None)  # fmt: skip
+    return JudgeValidation(
+        id=version, created_at=NOW, judge="router", judge_version=version, dimension="routing",
+        decision=decision, reasons=(why, "and more"), labels_digest="d", items=60, unscored=0,
+        figures=(figure,),
+    )  # fmt: skip
+
+
+def test_judges_are_a_table_of_decisions_with_their_reasons():
+    page = judges_markdown(
+        [
+            judge_record(),
+            judge_record("router-2", "not usable", (0.31, None, None), "kappa 0.31"),
+            judge_record("router-3", "not enough labels", (None, None, None), "too few"),
+            judge_record("router-4").model_copy(update={"figures": ()}),
+        ]
+    )
+    (table,) = tables(page)
+    assert [[words_of(cell) for cell in row] for row in table] == [
+        ["judge", "dimension", "decision", "kappa", "why"],
+        ["router-1", "routing", "usable", "0.80 (0.70 to 0.90)", "kappa is high; and more"],
+        ["router-2", "routing", "not usable", "0.31", "kappa 0.31; and more"],
+        ["router-3", "routing", "not enough labels", "-", "too few; and more"],
+        ["router-4", "routing", "usable", "-", "kappa is high; and more"],
+    ]
+    assert page.endswith(
+        "Scores count only where the decision is *usable*; others are kept and shown."
+    )
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_and_reasons_of_judges_cannot_change_the_page(text):
+    record = judge_record(text, why=text).model_copy(update={"dimension": text})
+    page = judges_markdown([record])
+    (table,) = tables(page)
+    assert [len(row) for row in table] == [5, 5]
+    for place in (0, 1, 4):
+        assert {child.type for child in table[1][place].children} <= PLAIN
+    assert kinds(page) == kinds(judges_markdown([judge_record()]))

@@ -72,6 +72,7 @@ def test_the_file_replaces_the_defaults(tmp_path: Path) -> None:
         ("RATCHET_MODEL_NAME", "model_name", "environment"),
         ("MLFLOW_TRACKING_URI", "tracking_uri", "http://environment"),
         ("PREFECT_API_URL", "prefect_api_url", "http://environment"),
+        ("RATCHET_JUDGES", "judges", "/from/environment"),
     ],
 )
 def test_the_environment_wins_over_the_file(
@@ -196,3 +197,34 @@ def test_neither_the_environment_nor_the_settings_are_changed(tmp_path: Path) ->
     assert environ == {"RATCHET_HOME": "state"}
     with pytest.raises(ValidationError, match="frozen"):
         settings.model_name = "another"  # type: ignore[misc]
+
+
+def test_without_a_file_of_judges_there_are_none(tmp_path: Path) -> None:
+    assert load_settings({}, tmp_path).judges is None
+    assert load_settings({"RATCHET_JUDGES": ""}, tmp_path).judges is None
+
+
+def test_the_file_of_judges_lies_in_the_working_folder_unless_its_path_is_absolute(
+    tmp_path: Path,
+) -> None:
+    assert load_settings({"RATCHET_JUDGES": "judges.yaml"}, tmp_path).judges == (
+        tmp_path / "judges.yaml"
+    )
+    toml(tmp_path, 'judges = "config/judges.yaml"')
+    assert load_settings({}, tmp_path).judges == tmp_path / "config" / "judges.yaml"
+    assert load_settings({"RATCHET_JUDGES": "/etc/judges.yaml"}, tmp_path).judges == Path(
+        "/etc/judges.yaml"
+    )
+    assert not (tmp_path / "config").exists()
+
+
+@pytest.mark.parametrize("value", ["5", "true", '["a.yaml"]'])
+def test_a_file_of_judges_that_is_no_path_is_refused(tmp_path: Path, value: str) -> None:
+    toml(tmp_path, f"judges = {value}")
+    with pytest.raises(SettingsError, match="judges"):
+        load_settings({}, tmp_path)
+
+
+def test_an_empty_file_name_of_judges_is_none(tmp_path: Path) -> None:
+    toml(tmp_path, 'judges = ""')
+    assert load_settings({}, tmp_path).judges is None

@@ -195,6 +195,79 @@ def test_a_folder_is_stored_whole_at_the_address_that_is_returned(tracker, clien
     assert (tmp_path / "artifacts") in stored.parents
 
 
+# Assessments --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trace_id(tracker: Tracker) -> str:
+    with mlflow.start_span("answer") as span:
+        span.set_inputs({"question": "where is my parcel"})
+    mlflow.flush_trace_async_logging()
+    return span.trace_id
+
+
+def assessments(client, trace_id):
+    """What stands: name, value and source of each assessment that was not replaced."""
+    found = client.get_trace(trace_id).info.assessments
+    return sorted(
+        (a.name, a.value, a.source.source_type, a.source.source_id)
+        for a in found
+        if a.valid is not False
+    )
+
+
+def test_a_person_and_a_judge_are_told_apart_by_their_source(tracker, client, trace_id):
+    assert tracker.assess(trace_id, "routing", "wrong", by="ann", human=True, why="other queue")
+    assert tracker.assess(
+        trace_id, "routing", "right", by="judge-1", human=False, why="So.",
+        metadata={"decision": "usable"},
+    )  # fmt: skip
+    assert tracker.assess(trace_id, "score", 0.25, by="judge-1", human=False)
+    assert assessments(client, trace_id) == [
+        ("routing", "right", "LLM_JUDGE", "judge-1"),
+        ("routing", "wrong", "HUMAN", "ann"),
+        ("score", 0.25, "LLM_JUDGE", "judge-1"),
+    ]
+    by_source = {a.source.source_id: a for a in client.get_trace(trace_id).info.assessments
+                 if a.name == "routing"}  # fmt: skip
+    assert by_source["ann"].rationale == "other queue"
+    assert by_source["judge-1"].rationale == "So."
+    assert by_source["judge-1"].metadata["decision"] == "usable"
+
+
+def test_an_assessment_is_written_once(tracker, client, trace_id):
+    said = {"by": "judge-1", "human": False}
+    assert tracker.assess(trace_id, "routing", "right", **said)
+    assert not tracker.assess(trace_id, "routing", "right", **said)
+    assert len(client.get_trace(trace_id).info.assessments) == 1
+    assert tracker.assess(trace_id, "routing", "right", by="judge-2", human=False)
+    assert tracker.assess(trace_id, "tone", "right", **said)
+
+
+def test_a_changed_mind_replaces_what_the_same_source_said(tracker, client, trace_id):
+    said = {"by": "ann", "human": True}
+    assert tracker.assess(trace_id, "routing", "right", **said)
+    assert tracker.assess(trace_id, "routing", "wrong", **said, why="I was mistaken")
+    assert not tracker.assess(trace_id, "routing", "wrong", **said)
+    assert assessments(client, trace_id) == [("routing", "wrong", "HUMAN", "ann")]
+
+
+@pytest.mark.parametrize("unknown", ["tr-0123456789abcdef0123456789abcdef", "nonsense", ""])
+def test_an_unknown_trace_is_a_warning_and_not_an_error(tracker, caplog, unknown):
+    with caplog.at_level("WARNING", logger="ratchet.tracking"):
+        assert tracker.assess(unknown, "routing", "right", by="ann", human=True) is False
+    assert [r.levelname for r in caplog.records if r.name == "ratchet.tracking"] == ["WARNING"]
+
+
+def test_an_assessment_goes_to_its_own_trackers_store(tracker, client, trace_id, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    # whatever store the process was pointed at meanwhile
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    assert tracker.assess(trace_id, "routing", "right", by="ann", human=True)
+    assert assessments(MlflowClient(uri), trace_id) == [("routing", "right", "HUMAN", "ann")]
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
 # Registry -----------------------------------------------------------------------------------------
 
 

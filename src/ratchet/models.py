@@ -167,15 +167,35 @@ def _content(reply: Any) -> str:
 class HuggingFaceModel:
     """A causal language model in this process, with a LoRA adapter or without; greedy decoding."""
 
-    def __init__(self, model: Any, tokenizer: Any, model_digest: str, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        model_digest: str,
+        batch_size: int,
+        *,
+        one_line: bool = True,
+    ) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._digest, self._batch_size = model_digest, batch_size
+        self._one_line = one_line
 
     @classmethod
     def load(
-        cls, base: Path, adapter: Path | None = None, *, batch_size: int = 32
+        cls,
+        base: Path,
+        adapter: Path | None = None,
+        *,
+        batch_size: int = 32,
+        one_line: bool = True,
     ) -> HuggingFaceModel:
         """Load a model folder and, where given, merge an adapter into it.
+
+        Args:
+            base: Folder in Hugging Face format.
+            adapter: Folder of a LoRA adapter.
+            batch_size: Conversations answered at once.
+            one_line: Whether an answer ends at the first line break.
 
         Raises:
             ModelError: A folder is not there or holds no safetensors.
@@ -188,7 +208,7 @@ class HuggingFaceModel:
 
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         model.eval()
-        return cls(model, tokenizer, model_digest(base, adapter), batch_size)
+        return cls(model, tokenizer, model_digest(base, adapter), batch_size, one_line=one_line)
 
     @property
     def digest(self) -> str:
@@ -198,7 +218,7 @@ class HuggingFaceModel:
     def generate(
         self, conversations: Sequence[Conversation], *, max_new_tokens: int
     ) -> list[Completion]:
-        """Answer in batches; an answer ends at the first line break."""
+        """Answer in batches."""
         completions: list[Completion] = []
         for start in range(0, len(conversations), self._batch_size):
             batch = conversations[start : start + self._batch_size]
@@ -227,6 +247,8 @@ class HuggingFaceModel:
             )
         answers = tokens[:, encoded["input_ids"].shape[1] :]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        if not self._one_line:
+            return [text.strip() for text in texts]
         return [text.strip().split("\n", 1)[0].strip() for text in texts]
 
 

@@ -7,6 +7,7 @@ matplotlib is touched. Colours are Okabe and Ito's, which people with any colour
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Decision, FailureCluster, Metric, Verdict
+from ratchet.records import Decision, FailureCluster, JudgeValidation, Metric, Verdict
+from ratchet.records import Figure as Measured
 from ratchet.stats.control_charts import ControlChart
 from ratchet.stats.intervals import wilson
 from ratchet.stats.rate_series import RateSeries
@@ -226,6 +228,91 @@ def failure_bars(clusters: Sequence[FailureCluster]) -> Figure:
         axes.grid(axis="x", color=FAINT)
         axes.tick_params(axis="y", length=0)
     _title(sizes, "Where it fails")
+    return figure
+
+
+def confusion_matrix(
+    categories: Sequence[str], counts: Sequence[Sequence[int]], title: str
+) -> Figure:
+    """Draw the labels of people (rows) against the verdicts of a judge (columns).
+
+    The shade is the share of the row, so that a rare label is seen as well as a frequent one.
+    """
+    _some(categories, "categories")
+    table = np.array(counts, dtype=np.float64)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1.0)
+    size = 2.6 + 0.75 * len(categories)
+    width = max(5.6, size + 1.2)
+    figure, (axes,) = _panels(width, size)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    for (row, column), count in np.ndenumerate(table):
+        ink = "white" if shares[row, column] > 0.55 else INK
+        axes.text(column, row, f"{count:,.0f}", ha="center", va="center", color=ink, size=11)
+    names = [_shortened(name, 14) for name in categories]
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    long = max(len(name) for name in names) > 8
+    axes.set_xticks(range(len(names)), labels=names, **(turned if long else {}))
+    axes.set_yticks(range(len(names)), labels=names)
+    axes.set_xlabel("verdict of the judge")
+    axes.set_ylabel("label of people")
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    says = f"{table.sum():,.0f} items; agreement is on the diagonal"
+    _title(axes, _shortened(title, int(5.2 * width)), says)
+    return figure
+
+
+def effect_forest(
+    figures: Sequence[Measured], says: Mapping[str, str], title: str, *, no_effect: float = 0.0
+) -> Figure:
+    """Draw measured effects with their intervals beside the line of no effect."""
+    drawn = [item for item in figures if item.value is not None]
+    _some(drawn, "figures with a value")
+    figure, (axes,) = _panels(8.5, 1.5 + 0.42 * len(drawn))
+    axes.axvline(no_effect, color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    for row, item in enumerate(drawn):
+        value = item.value or 0.0
+        lower, upper = item.lower, item.upper
+        apart = lower is not None and upper is not None and not lower <= no_effect <= upper
+        color = RED if apart else BLUE
+        if lower is not None and upper is not None:
+            axes.plot([lower, upper], [row, row], color=color, lw=2.4, solid_capstyle="butt")
+        axes.plot(value, row, "o", color=color, ms=7)
+        said = f"{value:+.3f}   n = {item.observations:,}".replace("-", "−")
+        _beside(axes, row, said, INK)
+    _rows(axes, [_wrapped(says.get(item.name, item.name), 34) for item in drawn])
+    axes.grid(axis="x", color=FAINT)
+    axes.set_xlabel("effect with its 95 % interval; red: excludes no effect")
+    _title(axes, title)
+    return figure
+
+
+def agreement_over_time(validations: Sequence[JudgeValidation], bar: float, title: str) -> Figure:
+    """Draw kappa of each validation with its interval beside the bar; colours are decisions."""
+    shown = [(v, k) for v in validations if (k := v.figure("kappa")) and k.value is not None]
+    _some(shown, "validations with a kappa")
+    colours = {"usable": GREEN, "not usable": RED, "not enough labels": MUTED}
+    figure, (axes,) = _panels(8.5, 4.0)
+    axes.axhline(bar, color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    for place, (validation, kappa) in enumerate(shown):
+        color = colours[validation.decision]
+        if kappa.lower is not None and kappa.upper is not None:
+            axes.plot([place] * 2, [kappa.lower, kappa.upper], color=color, lw=2.4)
+        axes.plot(place, kappa.value or 0.0, "o", color=color, ms=8)
+    each = math.ceil(len(shown) / 7)  # more names than that do not fit beside each other
+    places = range((len(shown) - 1) % each, len(shown), each)  # the latest always has its own
+    dated = [f"{shown[i][0].created_at:%d %b %H:%M}\nn = {shown[i][0].items:,}" for i in places]
+    axes.set_xticks(places, labels=dated)
+    axes.set_xlim(-0.6, max(0.6, len(shown) - 0.4))
+    lowest = min(k.value if k.lower is None else k.lower for _, k in shown if k.value is not None)
+    axes.set_ylim(min(0.0, lowest) - 0.03, 1.03)
+    axes.set_xlabel("validations (UTC), items with a label and a verdict")
+    axes.set_ylabel("Cohen's kappa, 95 % interval")
+    axes.annotate(
+        f" bar {bar:.2f}", (1.0, bar), xycoords=("axes fraction", "data"), va="center", color=MUTED
+    )
+    _title(axes, _shortened(title, 60), "green: usable; red: not usable; grey: not enough labels")
     return figure
 
 

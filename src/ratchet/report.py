@@ -15,8 +15,10 @@ from ratchet.records import (
     Candidate,
     Cycle,
     Decision,
+    JudgeValidation,
     Metric,
     Release,
+    ReviewItem,
     TrainingSet,
 )
 
@@ -343,3 +345,37 @@ def _sparkline(values: Sequence[float], width: int = 40) -> str:
     low, high = min(means), max(means)
     scale = (high - low) or 1.0
     return "".join("▁▂▃▄▅▆▇█"[min(7, int((mean - low) / scale * 8))] for mean in means)
+
+
+def judges_markdown(records: Sequence[JudgeValidation]) -> str:
+    """Say which judges may count and why the others may not."""
+    lines = [
+        "# Judges",
+        "",
+        "| judge | dimension | decision | kappa | why |",
+        "|---|---|---|---|---|",
+    ]
+    for record in records:
+        kappa = record.figure("kappa")
+        shown = "-"
+        if kappa is not None and kappa.value is not None:
+            shown = f"{kappa.value:.2f}"
+            if kappa.lower is not None and kappa.upper is not None:
+                shown += f" ({kappa.lower:.2f} to {kappa.upper:.2f})"
+        why = _cell("; ".join(record.reasons))
+        version, dimension = _cell(record.judge_version), _cell(record.dimension)
+        lines.append(f"| {version} | {dimension} | {record.decision} | {shown} | {why} |")
+    lines += ["", "Scores count only where the decision is *usable*; others are kept and shown."]
+    return "\n".join(lines)
+
+
+def review_markdown(items: Sequence[ReviewItem], *, shown: int = 50) -> str:
+    """List what waits for a person, safety first."""
+    lines = [f"# Review queue: {len(items)} waiting", ""]
+    if items:
+        lines += ["| item | about | raised by | why |", "|---|---|---|---|"]
+    for item in items[:shown]:
+        about = f"{item.dimension}: {item.interaction_id}"
+        cells = (item.id[:8], about, item.raised_by, item.why[:200])
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines)

@@ -10,6 +10,8 @@ Environment:
     RATCHET_MODEL_NAME: Name in the model registry (`support-router`).
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
     PREFECT_API_URL: A Prefect server to use instead of the home folder's.
+    RATCHET_JUDGES: YAML file with judges, which the flow `analyze` validates and asks.
+    RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
 """
 
@@ -29,6 +31,8 @@ _VARIABLES = {
     "RATCHET_BASE_MODEL": "base_model",
     "RATCHET_MODEL_NAME": "model_name",
     "RATCHET_CACHE": "cache",
+    "RATCHET_JUDGES": "judges",
+    "RATCHET_SAFETY": "safety",
     "MLFLOW_TRACKING_URI": "tracking_uri",
     "PREFECT_API_URL": "prefect_api_url",
 }
@@ -45,6 +49,8 @@ class Settings(BaseModel):
         prefect_api_url: An external Prefect API, or None for the home's own server.
         base_model: `smollm2` or a local path in Hugging Face format.
         model_name: Name in the model registry.
+        judges: YAML file with judges; none are asked without it.
+        safety: YAML file with safety rules; the default rules without it.
         notify: Apprise URLs that alerts are sent to.
     """
 
@@ -57,6 +63,8 @@ class Settings(BaseModel):
     prefect_api_url: str | None = None
     base_model: str = "smollm2"
     model_name: str = "support-router"
+    judges: Path | None = None
+    safety: Path | None = None
     notify: tuple[str, ...] = ()
 
     @property
@@ -101,6 +109,12 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     cache = _absolute(str(values.pop("cache", _default_cache(environ))), folder)
     if values.get("base_model", "smollm2") != "smollm2":
         values["base_model"] = str(_absolute(str(values["base_model"]), folder))
+    for name in ("judges", "safety"):
+        named = values.get(name)
+        if named == "":
+            del values[name]
+        elif isinstance(named, str):
+            values[name] = _absolute(named, folder)
     for name in ("store_url", "tracking_uri"):
         values[name] = _absolute_sqlite(str(values[name]), folder)
     try:

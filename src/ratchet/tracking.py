@@ -185,6 +185,66 @@ class Tracker:
         place = (self._artifacts / name).as_uri() if self._local else None
         return str(self._client.create_experiment(name, artifact_location=place))
 
+    # Assessments ------------------------------------------------------------------------------
+
+    def assess(
+        self,
+        trace_id: str,
+        name: str,
+        value: float | str | bool,
+        *,
+        by: str,
+        human: bool,
+        why: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Write a judge's or a person's word on a trace as an MLflow assessment, once.
+
+        Where the same source said something else of it before, this word replaces that one.
+
+        Args:
+            trace_id: The trace that the interaction came from.
+            name: The dimension.
+            value: The verdict or the score.
+            by: The judge's version or the person.
+            human: Whether the source is HUMAN; otherwise LLM_JUDGE.
+            why: The judge's reply.
+            metadata: What else is to be kept with it.
+
+        Returns:
+            Whether it is new; False too where MLflow has no such trace.
+        """
+        import mlflow
+        from mlflow.entities import AssessmentSource, AssessmentSourceType
+        from mlflow.exceptions import MlflowException
+
+        kind = AssessmentSourceType.HUMAN if human else AssessmentSourceType.LLM_JUDGE
+        said: dict[str, Any] = {
+            "trace_id": trace_id,
+            "value": value,
+            "source": AssessmentSource(source_type=kind, source_id=by),
+            "rationale": why,
+            "metadata": dict(metadata or {}),
+        }
+        mlflow.set_tracking_uri(self._client.tracking_uri)  # another tracker may have set its own
+        try:
+            known = self._client.get_trace(trace_id, display=False).info.assessments
+            stands = [
+                found
+                for found in known
+                if found.name == name and found.source.source_id == by and found.valid is not False
+            ]
+            if not stands:
+                mlflow.log_feedback(name=name, **said)
+            elif stands[-1].value == value:
+                return False
+            else:
+                mlflow.override_feedback(assessment_id=stands[-1].assessment_id, **said)
+        except MlflowException as error:
+            logger.warning("trace %s has no assessment: %s", trace_id, error)
+            return False
+        return True
+
     # Registry ---------------------------------------------------------------------------------
 
     def champion(self) -> ModelVersion | None:

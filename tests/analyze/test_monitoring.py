@@ -56,6 +56,8 @@ def outcomes_with(thumbs=(), regenerated=()):
         regenerated=np.array(regenerated, dtype=float) if len(regenerated) else missing,
         completed=missing,
         session_seconds=missing,
+        judge_scores=missing,
+        unsafe=missing,
         corrections=np.full(size, None, dtype=object),
         comments=np.full(size, None, dtype=object),
     )

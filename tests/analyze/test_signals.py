@@ -71,7 +71,7 @@ def test_an_interaction_is_one_row_with_its_feedback_in_columns(open_store):
             event("b", "regenerate", True, 61),
         ]
     )
-    rows = store.signals(window(), lag=LAG).to_pylist()
+    rows = store.signals(window(), lag=LAG, judges=["helpfulness-1"]).to_pylist()
     assert [row["created_at"] for row in rows] == [NOON, NOON + timedelta(minutes=1)]
     first, second = rows
     nothing = {"correction": None, "safety_violation": None, "regenerate": None}
@@ -99,6 +99,31 @@ def test_the_latest_feedback_within_the_lag_counts_and_later_feedback_does_not(o
     assert sorted(thumbs, key=str) == [0.0, 1.0, None]
     longer = store.signals(window(), lag=2 * LAG)["thumbs"].to_pylist()
     assert sorted(longer) == [0.0, 1.0, 1.0]
+
+
+def test_scores_are_those_of_the_named_judges_and_of_none_by_default(open_store):
+    store = open_store()
+    store.add_interactions([answer("a"), answer("b", NOON + timedelta(minutes=1))])
+
+    def score(about, value, version, after):
+        return event(about, "judge_score", value, after, f"{about}-{version}").model_copy(
+            update={"judge_version": version}
+        )
+
+    store.add_feedback(
+        [score("a", 0.25, "one", 10), score("a", 0.75, "two", 20), score("b", 0.5, "two", 70),
+         event("a", "thumbs", "up", 5)]
+    )  # fmt: skip
+    for judges, expected in (
+        ((), [None, None]),
+        (["three"], [None, None]),
+        (["one"], [0.25, None]),  # although the other judge spoke later
+        (["two"], [0.75, 0.5]),
+        ({"one", "two"}, [0.75, 0.5]),  # of two that count the later one
+    ):
+        table = store.signals(window(), lag=LAG, judges=judges)
+        assert table["judge_score"].to_pylist() == expected, judges
+        assert table["thumbs"].to_pylist() == [1.0, None]
 
 
 def test_other_windows_and_versions_do_not_leak_in(open_store):

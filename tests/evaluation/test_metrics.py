@@ -69,15 +69,16 @@ def event(name, about, kind, number=None, *, minute=0, text=None):
     }
 
 
-def joined(interactions, events=()):
+def joined(interactions, events=(), *, judges=()):
     return join_feedback(
         pa.Table.from_pylist(list(interactions), INTERACTIONS),
         pa.Table.from_pylist(list(events), FEEDBACK),
+        judges=judges,
     )
 
 
-def scored(*events, weights=None, error=None):
-    outcomes = joined([interaction("a", error=error)], events)
+def scored(*events, weights=None, error=None, judges=()):
+    outcomes = joined([interaction("a", error=error)], events, judges=judges)
     return quality(outcomes, weights or QualityWeights())
 
 
@@ -397,6 +398,74 @@ def test_experience_metrics_carry_the_documented_denominators_and_intervals():
         assert metrics[name].reason
     assert metrics["latency_seconds_p50"].value == 1.0
     assert 0.0 <= metrics["quality"].lower <= metrics["quality"].value <= metrics["quality"].upper
+
+
+def judged(name, value, version, *, about="a", minute=0):
+    return event(name, about, "judge_score", value, minute=minute, text=version)
+
+
+def test_scores_count_from_the_named_judges_alone_and_from_none_by_default():
+    events = [judged("1", 0.9, "good-1"), judged("2", 0.1, "bad-1", minute=5)]
+    weights = QualityWeights(judge=1.0, explicit=0.0, implicit=0.0)
+    for judges, expected in (
+        ((), np.nan),
+        (["other-1"], np.nan),
+        (["good-1"], 0.9),  # although the other judge spoke later
+        (["bad-1"], 0.1),
+        (["good-1", "bad-1"], 0.1),  # of two that count the later one
+    ):
+        found = scored(*events, weights=weights, judges=judges)
+        np.testing.assert_equal(found.judge[0], expected)
+        np.testing.assert_equal(found.value[0], expected)
+
+
+def test_a_score_without_a_version_never_counts():
+    events = [event("1", "a", "judge_score", 0.9)]
+    assert np.isnan(scored(*events, judges=["good-1"]).judge[0])
+
+
+def test_naming_judges_leaves_all_other_feedback_as_it_is():
+    events = [
+        event("t", "a", "thumbs", 1.0),
+        event("c", "a", "correction", text="good-1"),  # a text that reads like a version
+        event("u", "a", "safety_violation", 1.0, text="rule-1"),
+        judged("j", 0.5, "good-1"),
+    ]
+    one = joined([interaction("a")], events)
+    other = joined([interaction("a")], events, judges=["good-1"])
+    for item in fields(one):
+        if item.name != "judge_scores":
+            np.testing.assert_array_equal(getattr(one, item.name), getattr(other, item.name))
+    assert (other.unsafe[0], other.corrections[0], other.judge_scores[0]) == (1.0, "good-1", 0.5)
+
+
+def test_the_judge_is_weighed_beside_what_users_said_and_alone_where_they_said_nothing():
+    weights = QualityWeights(explicit=0.6, judge=0.2, implicit=0.2)
+    score = judged("j", 0.5, "good-1")
+    both = scored(event("t", "a", "thumbs", 1.0), score, weights=weights, judges=["good-1"])
+    assert both.value[0] == pytest.approx((0.6 * 1.0 + 0.2 * 0.5) / 0.8)
+    alone = scored(score, weights=weights, judges=["good-1"])
+    assert alone.value[0] == pytest.approx(0.5)
+    default = scored(score, judges=["good-1"])
+    assert np.isnan(default.value[0])  # by default a judge has no weight
+    assert default.judge[0] == 0.5
+
+
+def test_judge_scores_and_violations_have_metrics_with_documented_denominators():
+    interactions = [interaction(str(i), i) for i in range(10)]
+    events = [
+        *(judged(f"j{i}", i / 4, "good-1", about=str(i)) for i in range(5)),
+        *(event(f"u{i}", str(i), "safety_violation", float(i == 0)) for i in range(4)),
+    ]
+    outcomes = joined(interactions, events, judges=["good-1"])
+    found = {m.name: m for m in experience_metrics(outcomes, quality(outcomes, QualityWeights()))}
+    expected = mean_interval([0.0, 0.25, 0.5, 0.75, 1.0])
+    score, unsafe = found["judge_score"], found["safety_violation_rate"]
+    assert (score.value, score.observations, score.unit) == (0.5, 5, "score")
+    assert score.lower == pytest.approx(max(0.0, expected.lower))
+    assert score.upper == pytest.approx(min(1.0, expected.upper))
+    assert (unsafe.value, unsafe.observations) == (0.25, 4)
+    assert (unsafe.lower, unsafe.upper) == (wilson(1, 4).lower, wilson(1, 4).upper)
 
 
 def test_the_latency_quantiles_get_an_interval_once_there_are_enough_values():

@@ -97,6 +97,21 @@ def test_a_flipped_thumb_with_poor_implicit_signals_is_not_taken():
     assert pairs(selection) == [("meant", "a")]
 
 
+def test_what_was_found_unsafe_or_waits_for_review_is_not_taken():
+    items = (
+        ("checked", "a", UP | {"safety_violation": 0}),
+        ("unsafe", "a", UP | {"safety_violation": 1}),
+        ("unsafe and corrected", "a", {"correction": "b", "safety_violation": 1}),
+        ("flagged", "a", UP),
+    )
+    outcomes = outcomes_of(*items)
+    scored = quality(outcomes, QualityWeights())
+    found = select(outcomes, scored, (), ANY_SIZE, withheld={"i003"})
+    assert [row.prompt for row in found.rows] == ["checked"]
+    assert dict(found.funnel)["corrected or well rated"] == 4
+    assert dict(found.funnel)["not flagged as unsafe"] == 1
+
+
 def test_an_answer_of_exactly_the_minimum_quality_is_taken():
     # four stars are (4 - 1) / 4 = 0.75 with nothing else observed
     assert pairs(chosen(("four", "a", {"stars": 4}))) == [("four", "a")]
@@ -209,7 +224,7 @@ def test_too_few_examples_are_an_error_that_names_what_was_lost_where():
         )  # fmt: skip
     message = str(caught.value)
     assert "at least 2 examples, got 1" in message
-    assert "interactions: 3, corrected or well rated: 2, one per prompt: 2" in message
+    assert "interactions: 3, corrected or well rated: 2, not flagged as unsafe: 2, one" in message
     assert "not in an evaluation set: 1" in message
 
 

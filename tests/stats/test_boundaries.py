@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -23,8 +21,8 @@ TOLERANCE = 1e-5
 AT = {"alpha": 0.05, "v_opt": 100.0}
 
 
-def test_every_published_boundary_is_reproduced(shared_data):
-    numbers = json.loads((shared_data / "published_numbers.json").read_text("utf-8"))["confseq"]
+def test_every_published_boundary_is_reproduced(published_numbers):
+    numbers = published_numbers["confseq"]
     two, one = numbers["two_sided_normal_mixture"], numbers["one_sided_normal_mixture"]
     at = {"alpha": two["alpha"], "v_opt": two["v_opt"]}
     v = two["v"]

@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +7,11 @@ from ratchet.errors import InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
 from ratchet.stats.intervals import clopper_pearson
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published_numbers.json"
 discordant = st.tuples(st.integers(0, 300), st.integers(0, 300))
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason=f"no published figures at {PUBLISHED}")
-def test_mcnemar_gives_the_published_p_values_at_their_precision():
-    figures = json.loads(PUBLISHED.read_text())["mcnemar"]
+def test_mcnemar_gives_the_published_p_values_at_their_precision(published_numbers):
+    figures = published_numbers["mcnemar"]
     assert len(figures["exact_p"]) == 6
     for (first, second), printed in zip(figures["tables_b_c"], figures["exact_p"], strict=True):
         assert round(mcnemar_exact(first, second).p_value, 6) == printed

@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -76,8 +75,8 @@ def shown(value, figure, digits=7):
 
 
 @pytest.fixture(scope="module")
-def published(shared_data):
-    return json.loads((shared_data / "published_numbers.json").read_text())["qcc"]
+def published(published_numbers):
+    return published_numbers["qcc"]
 
 
 # Published charts -------------------------------------------------------------------------------

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,10 +14,8 @@ from ratchet.stats.group_sequential import (
 
 
 @pytest.fixture(scope="module")
-def published(shared_data):
-    return json.loads((shared_data / "published_numbers.json").read_text("utf-8"))[
-        "group_sequential"
-    ]
+def published(published_numbers):
+    return published_numbers["group_sequential"]
 
 
 def test_every_published_pocock_constant_is_reproduced(published):

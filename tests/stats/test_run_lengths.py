@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -39,8 +38,8 @@ RUNS = 40_000
 
 
 @pytest.fixture(scope="module")
-def published(shared_data):
-    return json.loads((shared_data / "published_numbers.json").read_text())
+def published(published_numbers):
+    return published_numbers
 
 
 # Published figures ------------------------------------------------------------------------------

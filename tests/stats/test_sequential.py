@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -24,8 +23,8 @@ t_opts = st.sampled_from([1.0, 50.0, 1_000.0])
 THRESHOLD = math.log(20.0)
 
 
-def test_every_published_bernoulli_interval_is_reproduced(shared_data):
-    numbers = json.loads((shared_data / "published_numbers.json").read_text("utf-8"))["confseq"]
+def test_every_published_bernoulli_interval_is_reproduced(published_numbers):
+    numbers = published_numbers["confseq"]
     assert len(numbers["bernoulli_ci"]) == 5
     for successes, trials, alpha, t_opt, lower, upper in numbers["bernoulli_ci"]:
         last = bernoulli_sequence(successes, trials, t_opt=t_opt, level=1.0 - alpha).last

@@ -8,6 +8,7 @@ import numpy as np
 
 from ratchet.analyze.baselines import comparable, expected_rates
 from ratchet.analyze.signals import SAYS, Counts, count
+from ratchet.analyze.validations import usable_versions
 from ratchet.analyze.watch import Verdict, WatchConfig, cuts_of, observations_of
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import Baseline, BoardState, Finding
@@ -42,7 +43,7 @@ def recent_counts(store: EventStore, config: WatchConfig, board: BoardState) -> 
     start = board.charted_until - batches * batch
     window = Window(start, board.charted_until, board.model_version)
     return count(
-        observations_of(store.signals(window, lag=config.lag)),
+        observations_of(store.signals(window, lag=config.lag, judges=usable_versions(store))),
         start=start.timestamp(),
         end=board.charted_until.timestamp(),
         segments=baseline.segments,

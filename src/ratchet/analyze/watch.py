@@ -27,6 +27,7 @@ from ratchet.analyze.board import (
     open_board,
 )
 from ratchet.analyze.signals import BATCH_SECONDS, Observations, count
+from ratchet.analyze.validations import usable_versions
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import (
     QualityWeights,
@@ -158,7 +159,7 @@ def recent_metrics(
     """
     end = now - config.lag
     window = Window(end - timedelta(minutes=config.threshold_minutes), end, version)
-    table = store.signals(window, lag=config.lag)
+    table = store.signals(window, lag=config.lag, judges=usable_versions(store))
     seen = observations_of(table).values
     baseline = next(iter(store.records(Baseline, subject=version, latest=1)), None)
     board = next(iter(store.records(BoardState, subject=version, latest=1)), None)
@@ -401,7 +402,9 @@ class _Pass:
 
     def _observe(self, version: str, start: datetime, end: datetime) -> Observations:
         window = Window(start, end, version)
-        observations = observations_of(self.store.signals(window, lag=self.config.lag))
+        observations = observations_of(
+            self.store.signals(window, lag=self.config.lag, judges=usable_versions(self.store))
+        )
         self.read += len(observations)
         return observations
 

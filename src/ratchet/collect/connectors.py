@@ -101,7 +101,7 @@ def read_queues(path: Path) -> dict[str, str]:
                     f"{printable(queues[label])!r} for {printable(label)!r}; keep one of the two"
                 )
         except InvalidInputError as error:
-            raise InvalidInputError(f"{printable(str(path))}, {row.position}: {error}") from error
+            raise InvalidInputError(f"{printable_path(path)}, {row.position}: {error}") from error
     return queues
 
 
@@ -135,10 +135,20 @@ def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
     return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 3] + "..."
 
 
+def printable_path(path: Path, limit: int = _RECEIVED_CHARACTERS) -> str:
+    """Return a path like `printable`; a long one keeps its end, which names the file.
+
+    >>> printable_path(Path("a" * 50) / "messages.csv", 20)
+    '...aaaa/messages.csv'
+    """
+    shown = printable(str(path), 10 * limit)
+    return shown if len(shown) <= limit else "..." + shown[-(limit - 3) :]
+
+
 def unreadable(path: Path, error: OSError) -> InvalidInputError:
     """Return the error for a file that the system does not let us read."""
     return InvalidInputError(
-        f"input must be a readable file, got {printable(str(path))!r} "
+        f"input must be a readable file, got {printable_path(path)!r} "
         f"({error.strerror or error}); check the path"
     )
 
@@ -250,7 +260,7 @@ def _read_table(path: Path, wanted: Mapping[str, Sequence[str]]) -> _Table:
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise InvalidInputError(
-            f"a CSV file must start with a header, got {printable(str(path))!r}, which is empty; "
+            f"a CSV file must start with a header, got {printable_path(path)!r}, which is empty; "
             f"write {','.join(wanted)} on its first line"
         )
     delimiter, header, last = _read_header(lines, first, wanted)
@@ -260,7 +270,7 @@ def _read_table(path: Path, wanted: Mapping[str, Sequence[str]]) -> _Table:
     if not rows:
         raise InvalidInputError(
             f"a CSV file must have at least one row below its header, got "
-            f"{printable(str(path))!r} with the header alone; add rows"
+            f"{printable_path(path)!r} with the header alone; add rows"
         )
     return _Table(header, columns, rows)
 
@@ -273,7 +283,7 @@ def _read_text(path: Path) -> str:
         raise unreadable(path, error) from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InvalidInputError(
-            f"a CSV file must be UTF-8, got {printable(str(path))!r} in UTF-16; save it as "
+            f"a CSV file must be UTF-8, got {printable_path(path)!r} in UTF-16; save it as "
             "'CSV UTF-8'"
         )
     return content.decode("utf-8-sig", "surrogateescape")
@@ -311,13 +321,13 @@ def _find_column(path: Path, header: Sequence[str], name: str, aliases: Sequence
         others = f" (or {', '.join(aliases[1:])})" if aliases[1:] else ""
         raise InvalidInputError(
             f"a CSV file must have a column {name!r}{others} in its header, got the columns "
-            f"{found} in {printable(str(path))!r}; name the column in the first line, separated "
+            f"{found} in {printable_path(path)!r}; name the column in the first line, separated "
             f"by {', '.join(_DELIMITERS.values())}"
         )
     if header.count(alias) > 1:
         raise InvalidInputError(
             f"a CSV file must have one column {alias!r}, got the columns {found} in "
-            f"{printable(str(path))!r}; rename the others"
+            f"{printable_path(path)!r}; rename the others"
         )
     return header.index(alias)
 
@@ -409,5 +419,5 @@ def _refuse_without_messages(path: Path, set_aside: Sequence[SetAside]) -> NoRet
     reason, times = Counter(row.reason for row in set_aside).most_common(1)[0]
     raise InvalidInputError(
         f"a file of messages must have at least one usable row, got {len(set_aside):,} rows in "
-        f"{printable(str(path))!r} that were all set aside, {times:,} of them because: {reason}"
+        f"{printable_path(path)!r} that were all set aside, {times:,} of them because: {reason}"
     )

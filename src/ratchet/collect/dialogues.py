@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from ratchet.collect.connectors import printable, unreadable
+from ratchet.collect.connectors import printable, printable_path, unreadable
 from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest
 from ratchet.errors import InvalidInputError
 from ratchet.records import SetAside, derive_id
@@ -409,7 +409,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InvalidInputError(
-            f"a compressed log must be whole, got {printable(str(path))!r} ({error}); fetch it "
+            f"a compressed log must be whole, got {printable_path(path)!r} ({error}); fetch it "
             "again: what was stored is not stored twice"
         ) from error
     except OSError as error:
@@ -418,6 +418,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _refuse(path: Path, strangers: list[SetAside]) -> NoReturn:
     raise InvalidInputError(
-        f"a log of dialogues must hold objects with a list `dialog`, got {printable(str(path))!r}, "
-        f"of which {len(strangers):,} lines hold none; the first: {strangers[0].reason}"
+        "a log of dialogues must hold objects with a list `dialog`, got "
+        f"{printable_path(path)!r}, of which {len(strangers):,} lines hold none; the first: "
+        f"{strangers[0].reason}"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -113,6 +113,8 @@ class Outcomes:
         regenerated: 1 another answer was asked for, 0 seen not to.
         completed: 1 the task was done, 0 it was not.
         session_seconds: Length of the session whose last answer this is.
+        judge_scores: What a judge that may count holds the answer to be worth, in [0, 1].
+        unsafe: 1 the answer breaks a safety rule, 0 it was checked and does not.
         corrections: What the answer should have been, or None.
         comments: Free text, or None.
     """
@@ -133,6 +135,8 @@ class Outcomes:
     regenerated: FloatArray
     completed: FloatArray
     session_seconds: FloatArray
+    judge_scores: FloatArray
+    unsafe: FloatArray
     corrections: ObjectArray
     comments: ObjectArray
 
@@ -151,11 +155,15 @@ _NUMBERS = {
     "regenerated": "regenerate",
     "completed": "task_completed",
     "session_seconds": "session_end",
+    "judge_scores": "judge_score",
+    "unsafe": "safety_violation",
 }
 _TEXTS = {"corrections": "correction", "comments": "comment"}
 
 
-def join_feedback(interactions: pa.Table, feedback: pa.Table) -> Outcomes:
+def join_feedback(
+    interactions: pa.Table, feedback: pa.Table, *, judges: Collection[str] = ()
+) -> Outcomes:
     """Join feedback to the interactions it is about.
 
     Of several events of one kind on one interaction the one with the latest `created_at` counts,
@@ -167,7 +175,9 @@ def join_feedback(interactions: pa.Table, feedback: pa.Table) -> Outcomes:
         interactions: Columns id, session_id, user_id, created_at, model_version, segment, prompt,
             response, latency_seconds (nullable), error (nullable).
         feedback: Columns id, interaction_id, kind, created_at, number (nullable: thumbs 1 or 0,
-            stars 1 to 5, booleans 1 or 0, seconds), text (nullable: comment, correction).
+            stars 1 to 5, booleans 1 or 0, seconds), text (nullable: comment, correction,
+            version of a judge).
+        judges: Versions of judges that were found usable; scores of any other are left out.
 
     Returns:
         One entry per interaction in `created_at` order, ties by id.
@@ -183,7 +193,7 @@ def join_feedback(interactions: pa.Table, feedback: pa.Table) -> Outcomes:
             f"interaction ids must be unique, got {len(ids)} rows with {distinct} ids; "
             "read each interaction once"
         )
-    events = _events_in_time_order(ids, feedback)
+    events = _events_in_time_order(ids, _without_unusable_judges(feedback, judges))
     joined = {name: _latest(events, kind, "number", len(ids)) for name, kind in _NUMBERS.items()}
     joined |= {name: _latest(events, kind, "text", len(ids)) for name, kind in _TEXTS.items()}
     created_at = interactions["created_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
@@ -200,6 +210,11 @@ def join_feedback(interactions: pa.Table, feedback: pa.Table) -> Outcomes:
         latency_seconds=_floats(interactions["latency_seconds"]),
         **joined,
     )
+
+
+def _without_unusable_judges(feedback: pa.Table, judges: Collection[str]) -> pa.Table:
+    usable = pc.is_in(feedback["text"], value_set=pa.array(sorted(judges), pa.string()))
+    return feedback.filter(pc.or_(pc.not_equal(feedback["kind"], "judge_score"), usable))
 
 
 def _events_in_time_order(ids: Any, feedback: pa.Table) -> pa.Table:
@@ -239,7 +254,7 @@ class QualityWeights(Record):
 
     Attributes:
         explicit: Weight of thumbs, stars and corrections.
-        judge: Weight of the judge; 0 as long as none has been validated.
+        judge: Weight of judges; only those found usable have scores.
         implicit: Weight of the implicit quality score.
         copied: Within the implicit score: the answer was copied.
         not_regenerated: No other answer was asked for.
@@ -280,13 +295,15 @@ class Quality:
     Attributes:
         value: The whole; 0 where the interaction failed with an error.
         explicit: Mean of the observed thumbs and stars; 0 where the user corrected the answer.
+        judge: Score of a judge that may count.
         implicit: Weighted mean of the observed implicit signals.
-        parts: What the two rest on: thumbs, stars, copied, not_regenerated, task_completed,
-            engaged, each in [0, 1].
+        parts: What explicit and implicit rest on: thumbs, stars, copied, not_regenerated,
+            task_completed, engaged, each in [0, 1].
     """
 
     value: FloatArray
     explicit: FloatArray
+    judge: FloatArray
     implicit: FloatArray
     parts: Mapping[str, FloatArray]
 
@@ -319,9 +336,12 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
         session_seconds=outcomes.session_seconds,
         weights=weights,
     )
-    value = _weighted_mean((explicit, implicit), (weights.explicit, weights.implicit))
+    judge = outcomes.judge_scores
+    value = _weighted_mean(
+        (explicit, judge, implicit), (weights.explicit, weights.judge, weights.implicit)
+    )
     value[outcomes.failed_with_error] = 0.0
-    return Quality(value=value, explicit=explicit, implicit=implicit, parts=parts)
+    return Quality(value=value, explicit=explicit, judge=judge, implicit=implicit, parts=parts)
 
 
 def implicit_score(
@@ -366,10 +386,11 @@ def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ..
         _share("correction_rate", corrected.astype(np.float64), none),
         _share("error_rate", outcomes.failed_with_error.astype(np.float64), none),
         _share("feedback_coverage", explicit.astype(np.float64), none),
-        _undefined("safety_violation_rate", "share", "no safety check is connected"),
+        _share("safety_violation_rate", outcomes.unsafe, "no safety check is connected"),
         _mean("session_seconds", outcomes.session_seconds, "seconds"),
         _quantile("latency_seconds_p50", outcomes.latency_seconds, 0.5, minimum=1),
         _quantile("latency_seconds_p99", outcomes.latency_seconds, 0.99, _MINIMUM_FOR_P99),
+        _mean("judge_score", quality.judge, "score"),
         _mean("implicit_quality", quality.implicit, "score"),
         _mean("quality", quality.value, "score"),
     )

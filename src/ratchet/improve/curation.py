@@ -88,7 +88,12 @@ class TrainingRow:
 
 
 def select(
-    outcomes: Outcomes, quality: Quality, protected: Collection[str], config: CurationConfig
+    outcomes: Outcomes,
+    quality: Quality,
+    protected: Collection[str],
+    config: CurationConfig,
+    *,
+    withheld: Collection[str] = (),
 ) -> Selection:
     """Choose interactions to train on.
 
@@ -98,18 +103,26 @@ def select(
         protected: Prompts that the gate tests on; none of them gets in, whatever its case, spacing
             or punctuation at the ends.
         config: What counts as good and how many to take.
+        withheld: Ids of interactions that are flagged as unsafe and that nobody reviewed yet; those
+            that were found unsafe are left out as well.
 
     Raises:
         InsufficientDataError: Fewer than `minimum_examples` are left.
     """
     chosen = list(_good(outcomes, quality, config.minimum_quality))
-    unique = _one_per_prompt(chosen)
+    safe = [
+        row
+        for row in chosen
+        if row.interaction_id not in withheld and outcomes.unsafe[row.position] != 1.0
+    ]
+    unique = _one_per_prompt(safe)
     forbidden = {normalise_answer(prompt) for prompt in protected}
     clean = [row for row in unique if normalise_answer(row.prompt) not in forbidden]
     kept = _balance(clean, config.maximum_examples)
     funnel = (
         ("interactions", len(outcomes.interaction_ids)),
         ("corrected or well rated", len(chosen)),
+        ("not flagged as unsafe", len(safe)),
         ("one per prompt", len(unique)),
         ("not in an evaluation set", len(clean)),
         ("balanced and capped", len(kept)),

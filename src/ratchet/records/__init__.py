@@ -31,6 +31,7 @@ from ratchet.records.judging import (
     JudgeVerdict,
     ReviewDecision,
     ReviewItem,
+    SafetyPass,
     Usability,
 )
 from ratchet.records.monitoring import (
@@ -85,6 +86,7 @@ __all__ = [
     "Release",
     "ReviewDecision",
     "ReviewItem",
+    "SafetyPass",
     "SafetyViolation",
     "SessionEnd",
     "SetAside",

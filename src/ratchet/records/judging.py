@@ -143,3 +143,13 @@ class ReviewDecision(Record):
     label: Identifier
     reviewer: Identifier
     note: Text | None = None
+
+
+class SafetyPass(Record):
+    """How far answers were screened for safety, so that the next pass goes on from there."""
+
+    id: Identifier
+    created_at: UtcTime
+    screened_until: UtcTime
+    interactions: int = Field(ge=0)
+    flags: int = Field(ge=0)

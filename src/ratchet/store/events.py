@@ -14,7 +14,7 @@ them without parsing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,7 +27,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet.errors import ConflictError, InvalidInputError
-from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, Record, SetAside, digest
+from ratchet.records import (
+    FEEDBACK_KINDS,
+    Feedback,
+    Interaction,
+    JudgeVerdict,
+    Record,
+    SetAside,
+    digest,
+)
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
     ANSWERS,
@@ -38,8 +46,10 @@ from ratchet.store.tables import (
     JOURNAL,
     MIGRATIONS,
     SET_ASIDE,
+    VERDICTS,
 )
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
+from ratchet.store.verdicts import read_verdicts, read_version, write_verdicts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -226,7 +236,7 @@ class EventStore:
         )
         return self._table(query, schema)
 
-    def signals(self, window: Window, *, lag: timedelta) -> pa.Table:
+    def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
         Feedback counts where it was given within `lag` of its interaction; of several events of
@@ -235,6 +245,7 @@ class EventStore:
         Args:
             window: The interactions.
             lag: How late feedback may be.
+            judges: Versions of judges that were found usable; scores of any other are left out.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
         characters (of the answer), failed, and thumbs, stars, copy, regenerate, task_completed,
@@ -243,7 +254,7 @@ class EventStore:
         """
         lag_microseconds = lag // timedelta(microseconds=1)
         with self._reading() as connection:
-            return read_signals(connection, _within(window), lag_microseconds)
+            return read_signals(connection, _within(window), lag_microseconds, judges)
 
     def model_versions(self, since: datetime) -> dict[str, datetime]:
         """Return the versions that answered since then, with the time of their first answer ever.
@@ -310,7 +321,7 @@ class EventStore:
             "id": key,
             "body": body,
             "created_at": _microseconds(moment),
-            "subject": body.get("model_version"),
+            "subject": body.get("model_version") or body.get("judge_version"),
         }
         with self.atomic() as connection:
             stored = connection.execute(
@@ -341,7 +352,7 @@ class EventStore:
         Args:
             kind: Their class.
             latest: Only so many, the last ones.
-            subject: Only those about this model version.
+            subject: Only those about this version of a model or judge.
         """
         query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == _kind(kind))
         if subject is not None:
@@ -394,6 +405,24 @@ class EventStore:
         with self.atomic() as connection:
             for chunk in _chunks(vector_rows(model_digest, vectors)):
                 connection.execute(self._insert(EMBEDDINGS), chunk)
+    # Verdicts ---------------------------------------------------------------------------------
+
+    def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
+        """Return those of the verdicts with these ids that are stored, by id."""
+        with self._reading() as connection:
+            return read_verdicts(connection, ids)
+
+    def add_verdicts(self, verdicts: Sequence[JudgeVerdict]) -> None:
+        """Keep verdicts; one that is there already stands."""
+        with self.atomic() as connection:
+            write_verdicts(connection, self._insert(VERDICTS), verdicts)
+
+    def verdicts_of(
+        self, judge_version: str, *, latest: int | None = None
+    ) -> tuple[JudgeVerdict, ...]:
+        """Return a judge version's verdicts in the order they were written, or the last ones."""
+        with self._reading() as connection:
+            return read_version(connection, judge_version, latest)
 
     # Internals --------------------------------------------------------------------------------
 

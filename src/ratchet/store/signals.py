@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_signals(connection: sa.Connection, within: sa.ColumnElement[bool], lag: int) -> pa.Table:
+def read_signals(
+    connection: sa.Connection,
+    within: sa.ColumnElement[bool],
+    lag: int,
+    judges: Collection[str],
+) -> pa.Table:
     """Return one row an interaction. See `EventStore.signals`.
 
     Args:
         connection: An open connection.
         within: Which interactions.
         lag: Microseconds up to which feedback counts.
+        judges: Versions of judges whose scores count.
     """
     import pyarrow as pa
 
@@ -44,6 +51,12 @@ def read_signals(connection: sa.Connection, within: sa.ColumnElement[bool], lag:
         sa.select(position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
         .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
         .where(within, FEEDBACK_EVENTS.c.created_at < created_at + lag)
+        .where(
+            sa.or_(
+                FEEDBACK_EVENTS.c.kind != "judge_score",
+                FEEDBACK_EVENTS.c.text.in_(sorted(judges)),
+            )
+        )
         .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.id),
         3,
     )

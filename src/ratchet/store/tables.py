@@ -77,6 +77,13 @@ EMBEDDINGS = _table(
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("model_digest", "key"),
+VERDICTS = _table(
+    "verdicts",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("judge_version", sa.String(200), nullable=False),
+    sa.Column("dimension", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
 )
 APPLIED = sa.Table(
     "schema_migrations",
@@ -105,6 +112,10 @@ def _name_subjects(connection: sa.Connection) -> None:
 
 def _create_embeddings(connection: sa.Connection) -> None:
     EMBEDDINGS.create(connection, checkfirst=True)
+def _keep_verdicts(connection: sa.Connection) -> None:
+    """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
+    VERDICTS.create(connection, checkfirst=True)
+    _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
 
 
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
@@ -116,5 +127,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0002_index_versions": _index_versions,
     "0003_name_subjects": _name_subjects,
     "0005_create_embeddings": _create_embeddings,
+    "0004_keep_verdicts": _keep_verdicts,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""

@@ -14,8 +14,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ratchet import __version__
+from ratchet.cli import judge
+from ratchet.cli.review import review
+from ratchet.cli.shared import current_settings, nothing_stored
 from ratchet.errors import InvalidInputError, RatchetError
-from ratchet.settings import Settings, load_settings
+from ratchet.settings import Settings
 
 QUIET_STATES = {
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
@@ -30,6 +33,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(judge.app, name="judge")
+app.command()(review)
 
 
 def main() -> None:
@@ -67,7 +73,7 @@ def demo(
     """Run one cycle of the loop with a real model; killed and started again, it goes on."""
     from ratchet.servers import Servers
 
-    settings = _settings()
+    settings = current_settings()
     collect: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
     for name, path in (("messages", messages), ("queues", queues)):
         if path is not None:
@@ -106,7 +112,7 @@ def up(
     """Start Prefect, MLflow and a worker for the deployments; stop them all on Ctrl-C."""
     from ratchet.servers import Servers
 
-    settings = _settings()
+    settings = current_settings()
     servers = Servers(settings=settings, say=print)
     _interrupt_on_signals()
     code = 0
@@ -132,7 +138,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the champion, its last decision, what was collected and the last alerts."""
-    found = _gather_status(_settings())
+    found = _gather_status(current_settings())
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -165,7 +171,7 @@ def ingest(
     from ratchet.collect.ingest import ingest_file
     from ratchet.store import EventStore
 
-    settings = _settings()
+    settings = current_settings()
     settings.home.mkdir(parents=True, exist_ok=True)
     store, now = EventStore.open(settings.store_url), datetime.now(UTC)
     read = harvest_dialogues if dialogues else ingest_file
@@ -199,8 +205,8 @@ def alerts(
         raise InvalidInputError(
             "one of --acknowledge and --resolve goes with a call, got both; call twice"
         )
-    settings = _settings()
-    store = None if _nothing_stored(settings) else EventStore.open(settings.store_url)
+    settings = current_settings()
+    store = None if nothing_stored(settings) else EventStore.open(settings.store_url)
     known = store.records(AlertEvent, latest=1_000) if store else ()
     key = resolve if acknowledge is None else acknowledge
     if key is not None:
@@ -229,8 +235,8 @@ def rollback() -> None:
     from ratchet.store import EventStore
     from ratchet.tracking import Tracker
 
-    settings = _settings()
-    if _nothing_stored(settings):
+    settings = current_settings()
+    if nothing_stored(settings):
         raise InvalidInputError(
             f"a rollback needs a home folder with a store, got none in {settings.home.name!r}; "
             "run it where `ratchet demo` ran, or set RATCHET_HOME"
@@ -253,10 +259,6 @@ def _relative(path: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _settings() -> Settings:
-    return load_settings(os.environ, Path.cwd())
-
-
 def _check_input(messages: Path | None, queues: Path | None) -> None:
     """Refuse a bad file at once, before any server starts."""
     if messages is None:
@@ -268,12 +270,6 @@ def _check_input(messages: Path | None, queues: Path | None) -> None:
     table = read_queues(queues) if queues else None
     found = read_messages(messages, queues=table, now=datetime.now(UTC))
     check_labels(found.messages)
-
-
-def _nothing_stored(settings: Settings) -> bool:
-    """Tell whether the store is a file that is not there yet; opening it would create it."""
-    database = settings.store_url.removeprefix("sqlite:///")
-    return settings.store_url.startswith("sqlite") and not Path(database).exists()
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
@@ -291,7 +287,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "set_aside": 0,
         "alerts": [],
     }
-    if _nothing_stored(settings):
+    if nothing_stored(settings):
         return found
     store = EventStore.open(settings.store_url)
     release, decision = store.latest(Release), store.latest(Decision)
@@ -322,7 +318,3 @@ def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
 
 def _exit(code: int) -> NoReturn:
     raise SystemExit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,82 @@
+"""What a judge's validation leaves in MLflow: numbers, plots and assessments of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flows._runtime import EXPERIMENT, publish_figure, run_tags, workspace
+from ratchet import plots
+from ratchet.analyze.judging import Validated
+from ratchet.evaluation.judge import Judge, Judgement
+from ratchet.evaluation.validation import Bar
+from ratchet.evaluation.validation_report import SAYS, validations_text
+from ratchet.records import Cycle, Figure, HumanLabel, Interaction, JudgeValidation
+from ratchet.tracking import Run
+
+TRACE = "mlflow_trace_id"
+"""Key of an interaction's metadata that names the MLflow trace it came from."""
+
+
+def publish_judge(
+    cycle: Cycle, judge: Judge, found: Validated, drift: Sequence[Figure], bar: Bar
+) -> None:
+    """Put a validation into MLflow: numbers, words, confusion, effects, agreement over time."""
+    record, spec = found.record, judge.spec
+    history = workspace().store.records(JudgeValidation)
+    past = [one for one in history if one.judge == spec.name and one.figure("kappa")]
+    with workspace().tracker.run(
+        EXPERIMENT,
+        key=f"judge:{record.judge_version}:{record.labels_digest}",
+        name=f"judge {spec.name}",
+        tags=run_tags(cycle.number, "judge") | {"ratchet.decision": record.decision},
+    ) as run:
+        run.params({"judge_version": record.judge_version, "dimension": record.dimension})
+        figures = (*record.figures, *drift)
+        run.metrics({one.name: one.value for one in figures if one.value is not None})
+        if found.validation is None:
+            run.text("; ".join(record.reasons), "validation.txt")
+            return
+        run.text(validations_text([(spec.name, found.validation)], (), ()), "validation.txt")
+        table = plots.confusion_matrix(record.categories, record.confusion, f"{spec.name}")
+        publish_figure(run, "confusion", table, "Labels of people and verdicts of the judge")
+        _publish_effects(run, spec.name, figures)
+        if past:
+            over_time = plots.agreement_over_time(past, bar.kappa, f"{spec.name} over time")
+            publish_figure(run, "agreement-over-time", over_time, "Kappa of each validation")
+
+
+def _publish_effects(run: Run, name: str, figures: Sequence[Figure]) -> None:
+    effects = [
+        one for one in figures if one.name.endswith(("effect", "uplift", "drift", "ceiling"))
+    ]
+    if any(one.value is not None for one in effects):
+        picture = plots.effect_forest(effects, SAYS, f"What moves {name}")
+        publish_figure(run, "judge-effects", picture, "Biases of the judge")
+
+
+def write_assessments(
+    judge: Judge,
+    sample: Sequence[Interaction],
+    judgements: Sequence[Judgement],
+    record: JudgeValidation,
+) -> None:
+    """Write scores and labels as MLflow assessments where the interaction came from a trace."""
+    tracker, name = workspace().tracker, judge.spec.dimension.name
+    traces = {one.id: one.metadata[TRACE] for one in sample if TRACE in one.metadata}
+    for judgement in judgements:
+        if judgement.item_id in traces and judgement.outcome is not None:
+            tracker.assess(
+                traces[judgement.item_id],
+                name,
+                judgement.outcome,
+                by=judge.version,
+                human=False,
+                why=judgement.verdicts[0].reply,
+                metadata={"decision": record.decision},
+            )
+    for label in workspace().store.records(HumanLabel) if traces else ():
+        if label.item_id in traces and label.dimension == name:
+            tracker.assess(
+                traces[label.item_id], name, label.label, by=label.reviewer, human=True,
+                why=label.note,
+            )  # fmt: skip

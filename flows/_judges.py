@@ -1,0 +1,129 @@
+"""The judges' part of analyze: validate, ask about the window, let usable ones count, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows._judge_report import publish_judge, write_assessments
+from flows._runtime import (
+    logger,
+    now,
+    publish_text,
+    workspace,
+)
+from ratchet.analyze.judging import (
+    count_scores,
+    item_of,
+    run_judge,
+    sample_of,
+    validate,
+    watch_drift,
+)
+from ratchet.evaluation.judge import Ask, Judge, Judgement, asker, model_of
+from ratchet.evaluation.rubrics import JudgeSpec, load_judges
+from ratchet.evaluation.safety import Flag, judge_flags
+from ratchet.evaluation.validation import Bar
+from ratchet.records import Cycle, Figure, JudgeValidation
+from ratchet.report import judges_markdown
+from ratchet.store import Window
+
+
+class JudgeOptions(BaseModel):
+    """How judges are used.
+
+    Attributes:
+        bar: What a judge has to reach before its scores count.
+        sample: Interactions of the window that each judge is asked about, at most.
+        drift_anchors: Labelled interactions that judges behind an endpoint are asked about again
+            each week; 0 for none.
+        seed: Of the bootstrap.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bar: Bar = Bar()
+    sample: Annotated[int, Field(ge=0)] = 200
+    drift_anchors: Annotated[int, Field(ge=0)] = 50
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
+    """Validate and ask the judges of the settings, if any; return what safety judges flag."""
+    path = workspace().settings.judges
+    if path is None:
+        return ()
+    flags: list[Flag] = []
+    records, counting = [], False
+    for spec in load_judges(path):
+        record, counts, flagged = assess(spec, cycle, options, may_count=not counting)
+        counting = counting or counts
+        records.append(record)
+        flags += flagged
+    publish_text("judges", judges_markdown(records), "Judges and whether they may count")
+    return tuple(flags)
+
+
+@task(name="assess-judge", cache_policy=NO_CACHE)
+def assess(
+    spec: JudgeSpec, cycle: Cycle, options: JudgeOptions, *, may_count: bool
+) -> tuple[JudgeValidation, bool, tuple[Flag, ...]]:
+    """Validate one judge, ask it about the window; its scores count if it is usable.
+
+    The scores of one judge count, the first usable one of the file: an interaction has one
+    judge score. Those of the others are kept and shown.
+    """
+    store = workspace().store
+    model, digest = model_of(spec, workspace().settings.cache)
+    judge, ask = Judge(spec, model_digest=digest), asker(spec, model)
+    found = validate(
+        store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
+    )
+    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
+    ids = store.interactions(window)["id"].to_pylist()
+    sample = sample_of(list(store.stored_interactions(ids).values()), most=options.sample)
+    judgements: tuple[Judgement, ...] = ()
+    if spec.mode in ("pointwise", "guard"):
+        items = [item_of(interaction) for interaction in sample]
+        judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
+    scores = spec.dimension.violation_below is None  # safety judges raise flags instead
+    counts = may_count and scores and found.record.decision == "usable" and bool(judgements)
+    if counts:
+        new = count_scores(store, judge.version, judgements, now())
+        logger.info("%s: %d new scores count", judge.version, new)
+    drift = _drift(judge, ask, options, cycle, judgements)
+    publish_judge(cycle, judge, found, drift, options.bar)
+    write_assessments(judge, sample, judgements, found.record)
+    return found.record, counts, () if scores else judge_flags(judge, judgements)
+
+
+def _drift(
+    judge: Judge,
+    ask: Ask,
+    options: JudgeOptions,
+    cycle: Cycle,
+    judgements: Sequence[Judgement],
+) -> tuple[Figure, ...]:
+    """Tell the judge's drift from the system's; a local model is the same every day."""
+    if judge.spec.endpoint is None or not options.drift_anchors or len(judgements) < 4:
+        return ()
+    year, week, _ = cycle.window_end.isocalendar()
+    half = len(judgements) // 2
+    drift, figures = watch_drift(
+        workspace().store,
+        judge,
+        ask=ask,
+        now=now,
+        occasion=f"{year}-W{week:02}",
+        traffic_before=judgements[:half],
+        traffic_after=judgements[half:],
+        anchors=options.drift_anchors,
+    )
+    if drift is not None and drift.cause in ("judge", "both"):
+        logger.warning("%s drifts: %s", judge.version, drift.cause)
+    return figures

@@ -1,0 +1,315 @@
+"""Judges at work on the store: validated first, then scoring, and watched for drift.
+
+Verdicts of every judge are kept and shown. Only those of a judge whose latest validation, of this
+very version, says *usable* become feedback of kind `judge_score`, and nothing but that feedback
+enters the quality of an interaction, the monitoring board or a gate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from ratchet.analyze.validations import require_usable
+from ratchet.errors import InsufficientDataError
+from ratchet.evaluation.judge import Ask, Judge, Judged, Judgement, judge_items
+from ratchet.evaluation.judge_effects import figure
+from ratchet.evaluation.judge_prompts import Item
+from ratchet.evaluation.label_sets import LabelledVerdict, refuse_leaks, split_labels
+from ratchet.evaluation.validation import DEFAULT_BAR, Bar, Validation, validate_judge
+from ratchet.records import (
+    Figure,
+    HumanLabel,
+    Interaction,
+    JudgeMode,
+    JudgeScore,
+    JudgeValidation,
+    Usability,
+    derive_id,
+    digest,
+)
+from ratchet.stats.judge_drift import JudgeDrift, judge_drift
+from ratchet.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+ANCHORS = 50
+ON_INTERACTIONS: tuple[JudgeMode, ...] = ("pointwise", "guard")
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A validation with what it rests on.
+
+    Attributes:
+        record: As stored.
+        validation: With kappa, confusion and disagreements; None where there are no labels.
+        judged: The judgements of the labelled items.
+    """
+
+    record: JudgeValidation
+    validation: Validation | None
+    judged: Judged | None
+
+
+def item_of(interaction: Interaction) -> Item:
+    """Return an interaction as a judge sees it."""
+    return Item(interaction.id, interaction.messages, interaction.response)
+
+
+def run_judge(
+    store: EventStore,
+    judge: Judge,
+    items: Sequence[Item],
+    *,
+    ask: Ask,
+    now: Clock,
+    occasion: str | None = None,
+    shielded: bool = True,
+) -> Judged:
+    """Judge items with the store as the record; stopped and started again, it goes on."""
+    return judge_items(
+        judge,
+        items,
+        ask=ask,
+        recorded=store.verdicts,
+        save=store.add_verdicts,
+        now=now,
+        occasion=occasion,
+        shielded=shielded,
+    )
+
+
+def labelled_rows(
+    labels: Iterable[HumanLabel], judgements: Iterable[Judgement]
+) -> tuple[LabelledVerdict, ...]:
+    """Join people's labels with a judge's verdicts; items without a label are left out.
+
+    The first reviewer's label of an item is the one that the judge is held against, the others make
+    the human ceiling. Of several labels of one reviewer the latest counts.
+    """
+    by_item: dict[str, dict[str, str]] = {}
+    for label in sorted(labels, key=lambda given: given.created_at):
+        by_item.setdefault(label.item_id, {})[label.reviewer] = label.label
+    rows = []
+    for judgement in judgements:
+        given = list(by_item.get(judgement.item_id, {}).values())
+        if not given:
+            continue
+        rows.append(
+            LabelledVerdict(
+                item_id=judgement.item_id,
+                human=given[0],
+                judge=judgement.outcome,
+                others=tuple(given[1:]),
+                reason=judgement.reason,
+            )
+        )
+    return tuple(rows)
+
+
+def validate(
+    store: EventStore,
+    judge: Judge,
+    *,
+    ask: Ask,
+    now: Clock,
+    rng: np.random.Generator,
+    bar: Bar = DEFAULT_BAR,
+) -> Validated:
+    """Hold a judge against the labels in the store and keep the decision.
+
+    Labels of items that were set aside for few-shot examples are not used. The same labels and the
+    same version of a judge give the stored decision again. The store holds interactions, not pairs
+    or references: a judge of those is validated on a file (`ratchet judge run`).
+
+    Raises:
+        LeakError: An example shown to the judge is among the validation labels.
+    """
+    labels = _validation_labels(store, judge)
+    refuse_leaks([e.item_id for e in judge.spec.examples], [label.item_id for label in labels])
+    known = store.stored_interactions(sorted({label.item_id for label in labels}))
+    content = digest([label.canonical() for label in labels if label.item_id in known])
+    if not known or judge.spec.mode not in ON_INTERACTIONS:
+        return Validated(_keep(store, judge, content, None, now()), None, None)
+    judged = run_judge(store, judge, [item_of(i) for i in known.values()], ask=ask, now=now)
+    rows = labelled_rows(labels, judged.judgements)
+    validation = validate_judge(
+        rows, rng=rng, bar=bar, categories=None if judge.spec.mode == "guard" else judge.spec.menu
+    )
+    return Validated(_keep(store, judge, content, validation, now()), validation, judged)
+
+
+def count_scores(
+    store: EventStore, judge_version: str, judgements: Sequence[Judgement], now: datetime
+) -> int:
+    """Make a usable judge's scores feedback on their interactions; return how many are new.
+
+    Raises:
+        JudgeNotUsableError: The judge may not count; nothing is stored.
+    """
+    require_usable(store, judge_version)
+    scores = [
+        JudgeScore(
+            id=derive_id("judge-score", judge_version, judgement.item_id),
+            interaction_id=judgement.item_id,
+            created_at=judgement.verdicts[0].created_at if judgement.verdicts else now,
+            value=judgement.score,
+            judge_version=judge_version,
+        )
+        for judgement in judgements
+        if judgement.score is not None
+    ]
+    return store.add_feedback(scores).new
+
+
+def sample_of(interactions: Sequence[Interaction], *, most: int) -> list[Interaction]:
+    """Return at most so many of the interactions, always the same ones of the same window."""
+    answered = [found for found in interactions if found.error is None and found.response]
+    return sorted(answered, key=lambda found: digest(["judge-sample", found.id]))[:most]
+
+
+def watch_drift(
+    store: EventStore,
+    judge: Judge,
+    *,
+    ask: Ask,
+    now: Clock,
+    occasion: str,
+    traffic_before: Sequence[Judgement],
+    traffic_after: Sequence[Judgement],
+    anchors: int = ANCHORS,
+) -> tuple[JudgeDrift | None, tuple[Figure, ...]]:
+    """Ask a judge about its frozen anchors again and tell its drift from the system's.
+
+    Anchors are labelled interactions of the validation, always the same ones; their verdicts there
+    are the time before, those of this occasion the time after.
+
+    Args:
+        store: Labels and verdicts.
+        judge: The judge.
+        ask: How its model is asked.
+        now: The clock.
+        occasion: Names the time after, e.g. `2026-W48`; asked once.
+        traffic_before: Judgements of traffic of the time before.
+        traffic_after: Judgements of traffic of the time after.
+        anchors: How many at most.
+    """
+    dimension = judge.spec.dimension
+    labels = {label.item_id: label.label for label in _validation_labels(store, judge)}
+    known = store.stored_interactions(sorted(labels))
+    keys = sorted(known, key=lambda key: digest(["anchor", key]))[:anchors]
+    items = [item_of(known[key]) for key in keys]
+    before = run_judge(store, judge, items, ask=ask, now=now)
+    after = run_judge(store, judge, items, ask=ask, now=now, occasion=occasion)
+    worth = [
+        dimension.score(labels[j.item_id]) if labels[j.item_id] in dimension.names else np.nan
+        for j in before.judgements
+    ]
+    try:
+        drift = judge_drift(
+            worth,
+            scores_of(before.judgements),
+            scores_of(after.judgements),
+            scores_of(traffic_before),
+            scores_of(traffic_after),
+        )
+    except InsufficientDataError as error:
+        return None, (Figure(name="judge_drift", value=None, observations=0, reason=str(error)),)
+    return drift, (
+        figure("judge_drift", drift.judge.estimate, drift.judge.interval, drift.anchors),
+        figure("system_drift", drift.system.estimate, drift.system.interval, drift.after),
+    )
+
+
+def scores_of(judgements: Sequence[Judgement]) -> list[float]:
+    """Return scores with NaN for what is unscored."""
+    return [np.nan if found.score is None else found.score for found in judgements]
+
+
+def _validation_labels(store: EventStore, judge: Judge) -> tuple[HumanLabel, ...]:
+    """Return people's labels on the judge's dimension, less those kept for few-shot examples."""
+    name = judge.spec.dimension.name
+    labels = tuple(label for label in store.records(HumanLabel) if label.dimension == name)
+    return split_labels(labels)[1] if judge.spec.examples else labels
+
+
+def _keep(
+    store: EventStore, judge: Judge, labels: str, validation: Validation | None, now: datetime
+) -> JudgeValidation:
+    """Store a validation, unless it is the latest one of this version already."""
+    key = derive_id("judge-validation", judge.version, labels)
+    if store.get(JudgeValidation, key) is not None:
+        key = derive_id(key, now.isoformat())
+    record = as_record(
+        validation,
+        key=key,
+        judge=judge.spec.name,
+        judge_version=judge.version,
+        dimension=judge.spec.dimension.name,
+        labels_digest=labels,
+        now=now,
+        mode=judge.spec.mode,
+    )
+    for latest in store.records(JudgeValidation, latest=1, subject=judge.version):
+        if _says(latest) == _says(record):
+            return latest
+    store.append(record)
+    logger.info("%s: %s (%s)", record.judge_version, record.decision, record.reasons[0])
+    return record
+
+
+def _says(record: JudgeValidation) -> tuple[str, Usability, tuple[str, ...]]:
+    return record.labels_digest, record.decision, record.reasons
+
+
+def as_record(
+    validation: Validation | None,
+    *,
+    key: str,
+    judge: str,
+    judge_version: str,
+    dimension: str,
+    labels_digest: str,
+    now: datetime,
+    mode: JudgeMode = "pointwise",
+) -> JudgeValidation:
+    """Return a validation as it is stored; None is a judge without labels."""
+    if validation is None:
+        why = f"no interaction in the store has a label for {dimension}"
+        if mode not in ON_INTERACTIONS:
+            why = f"the store holds nothing for mode {mode}; validate it with `ratchet judge run`"
+        return JudgeValidation(
+            id=key,
+            created_at=now,
+            judge=judge,
+            judge_version=judge_version,
+            dimension=dimension,
+            decision="not enough labels",
+            reasons=(why,),
+            labels_digest=labels_digest,
+            items=0,
+            unscored=0,
+            figures=(),
+        )
+    return JudgeValidation(
+        id=key,
+        created_at=now,
+        judge=judge,
+        judge_version=judge_version,
+        dimension=dimension,
+        decision=validation.decision,
+        reasons=validation.reasons,
+        labels_digest=labels_digest,
+        items=validation.items,
+        unscored=sum(validation.unscored.values()),
+        figures=validation.figures,
+        categories=validation.categories,
+        confusion=validation.confusion,
+        more_labels=validation.more_labels,
+    )

@@ -1,0 +1,34 @@
+"""Which judges may count: the latest validation of each version, and nothing else."""
+
+from __future__ import annotations
+
+from ratchet.errors import JudgeNotUsableError
+from ratchet.records import JudgeValidation
+from ratchet.store import EventStore
+
+
+def latest_validations(store: EventStore) -> dict[str, JudgeValidation]:
+    """Return the latest validation of each version of a judge."""
+    return {record.judge_version: record for record in store.records(JudgeValidation)}
+
+
+def usable_versions(store: EventStore) -> frozenset[str]:
+    """Return the versions of judges whose scores may count."""
+    found = latest_validations(store).values()
+    return frozenset(record.judge_version for record in found if record.decision == "usable")
+
+
+def require_usable(store: EventStore, judge_version: str) -> JudgeValidation:
+    """Return the validation of a judge that may gate.
+
+    Raises:
+        JudgeNotUsableError: It was never validated, or its latest validation does not allow it.
+    """
+    found = store.records(JudgeValidation, latest=1, subject=judge_version)
+    if not found or found[0].decision != "usable":
+        state = f"{found[0].decision}: {found[0].reasons[0]}" if found else "never validated"
+        raise JudgeNotUsableError(
+            f"scores count only from a judge that was found usable, got {judge_version!r}, which "
+            f"is {state}; label more items or take another judge"
+        )
+    return found[0]

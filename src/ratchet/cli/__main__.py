@@ -1,0 +1,5 @@
+"""`python -m ratchet.cli` is `ratchet`."""
+
+from ratchet.cli import main
+
+main()

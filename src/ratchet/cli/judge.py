@@ -1,0 +1,208 @@
+"""`ratchet judge`: validate judges against people, run them, import people's labels."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ratchet.cli.shared import current_settings, nothing_stored, show_progress
+from ratchet.errors import InvalidInputError, ModelError, RatchetError
+
+if TYPE_CHECKING:
+    from ratchet.evaluation.label_sets import LabelFile
+    from ratchet.evaluation.validation import Validation
+
+app = typer.Typer(
+    help="Judges: validate them against people, run them, import labels.", no_args_is_help=True
+)
+SET_ASIDE_SHOWN = 20
+
+
+@app.command()
+def validate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON Lines with item_id, human, judge and, where there are, judge_swapped, "
+            "human_2, ...; or one run a line, with lists."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    columns: Annotated[
+        str, typer.Option(help="Other names of fields, e.g. human=label,judge=orig.")
+    ] = "",
+    categories: Annotated[str, typer.Option(help="The menu in its order, e.g. 1,2,3,4,5.")] = "",
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of kappa: linear or quadratic.")
+    ] = None,
+    kappa: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Bar for the lower bound of kappa.")
+    ] = 0.6,
+    agreement: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Bar for the agreement with people.")
+    ] = 0.8,
+    consistency: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Bar for the agreement of both orders.")
+    ] = 0.8,
+    judge_family: Annotated[
+        str | None, typer.Option(help="The judge's model family, to measure self-preference.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Hold a judge's verdicts against people's labels: usable, not usable, not enough labels."""
+    from ratchet.evaluation.label_sets import read_label_file
+    from ratchet.evaluation.validation import Bar, validate_runs
+    from ratchet.evaluation.validation_report import validations_text
+
+    if weights not in (None, "linear", "quadratic"):
+        raise InvalidInputError(f"--weights must be linear or quadratic, got {weights!r}")
+    bar = Bar(kappa=kappa, agreement=agreement, consistency=consistency)
+    found = read_label_file(file, _pairs(columns))
+    menu = [name.strip() for name in categories.split(",") if name.strip()] or None
+    results = validate_runs(
+        found.runs,
+        seed=seed,
+        bar=bar,
+        categories=menu,
+        weights=weights,  # type: ignore[arg-type]
+        judge_family=judge_family,
+    )
+    refused = [result for _, result in results if isinstance(result, RatchetError)]
+    if len(refused) == len(results):
+        raise refused[0]
+    if as_json:
+        print(json.dumps(_report(found, results), indent=2, allow_nan=False))
+    else:
+        print(validations_text(results, found.set_aside, found.unused))
+
+
+@app.command()
+def run(
+    judges: Annotated[Path, typer.Argument(help="YAML with judges.")],
+    items: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON Lines with item_id, prompt or messages, answer and, where there are, "
+            "other, reference, human, human_2, ..."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    probes: Annotated[
+        bool, typer.Option(help="Measure what a confident tone and instructions do to the judge.")
+    ] = True,
+) -> None:
+    """Judge a file's answers, hold the verdicts against its labels, measure the judge's biases.
+
+    Verdicts are kept in the home's store: stopped and started again, it goes on, and no verdict is
+    paid for twice.
+    """
+    from ratchet.analyze.judge_files import judge_file
+    from ratchet.analyze.jury_files import jury_file
+    from ratchet.evaluation.jury import load_juries
+    from ratchet.evaluation.rubrics import load_judges
+    from ratchet.evaluation.validation_report import validations_text
+    from ratchet.store import EventStore
+
+    specs = load_judges(judges)
+    juries = load_juries(judges, specs)
+    show_progress()
+    settings = current_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    store = EventStore.open(settings.store_url)
+    results = [
+        (spec.name, judge_file(store, spec, items, cache=settings.cache, probes=probes, now=_now))
+        for spec in specs
+    ]
+    by_name = {spec.name: (spec, result) for spec, (_, result) in zip(specs, results, strict=True)}
+    results += [
+        (jury.name, jury_file(jury, [by_name[name] for name in jury.judges], items))
+        for jury in juries
+    ]
+    if as_json:
+        report = [result.as_json(name) for name, result in results]
+        print(json.dumps(report, indent=2, allow_nan=False))
+    for name, result in [] if as_json else results:
+        print(result.text(name))
+        if result.validation is not None:
+            print(validations_text([(name, result.validation)], (), ()))
+    if not any(
+        judgement.verdicts for _, result in results for judgement in result.judged.judgements
+    ):
+        raise ModelError("no judge gave any verdict; see the reasons above, then start again")
+
+
+@app.command()
+def label(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON Lines with item_id, dimension, label, reviewer and, perhaps, note."
+        ),
+    ],
+) -> None:
+    """Store people's labels of interactions, for the validation of judges."""
+    from ratchet.analyze.judge_files import import_labels
+    from ratchet.store import EventStore
+
+    settings = current_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    done = import_labels(EventStore.open(settings.store_url), file, now=_now())
+    print(f"{done.new} labels stored, {done.repeated} were there before")
+    for number, reason in done.set_aside[:SET_ASIDE_SHOWN]:
+        print(f"set aside, line {number}: {reason}")
+
+
+@app.command("list")
+def list_judges(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show which versions of judges are usable, and why not."""
+    from ratchet.analyze.validations import latest_validations
+    from ratchet.store import EventStore
+
+    settings = current_settings()
+    stored = not nothing_stored(settings)
+    found = latest_validations(EventStore.open(settings.store_url)) if stored else {}
+    if as_json:
+        report = [record.canonical() for record in found.values()]
+        print(json.dumps(report, indent=2, allow_nan=False))
+        return
+    if not found:
+        print("no judge was validated yet")
+    for record in found.values():
+        print(f"{record.judge_version}  {record.dimension}  {record.decision}")
+        for reason in record.reasons:
+            print(f"    {reason}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _pairs(columns: str) -> dict[str, str]:
+    pairs = [pair.split("=", 1) for pair in columns.split(",") if pair.strip()]
+    wrong = [pair[0] for pair in pairs if len(pair) != 2]
+    if wrong:
+        raise InvalidInputError(f"--columns must be name=field,..., got {wrong[0]!r}")
+    return {name.strip(): field.strip() for name, field in pairs}
+
+
+def _report(
+    found: LabelFile, results: list[tuple[str, Validation | RatchetError]]
+) -> dict[str, Any]:
+    """One run is the report itself; of several, each is in `runs`."""
+    from ratchet.evaluation.validation_report import validation_json
+
+    runs = [
+        {"run": name, "decision": "refused", "error": str(result)}
+        if isinstance(result, RatchetError)
+        else {"run": name, **validation_json(result)}
+        for name, result in results
+    ]
+    head = runs[0] if len(runs) == 1 else {}
+    aside = [{"line": line, "reason": reason} for line, reason in found.set_aside]
+    return {**head, "runs": runs, "set_aside": aside, "unused_fields": list(found.unused)}

@@ -1,0 +1,225 @@
+"""A server that speaks OpenAI's chat completions: what is sent, and how its replies are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ratchet.errors import ModelError
+from ratchet.records import Message, digest
+
+_LONGEST_NAME = 200
+_MOST_TOKENS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something to ask.
+
+    Attributes:
+        key: Names the question and whoever is asked; the same key gives the same answer.
+        conversation: What is sent.
+        schema: JSON schema of the answer, for endpoints that are set to `structured`.
+    """
+
+    key: str
+    conversation: tuple[Message, ...]
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        error: Why there is no text; replies that are saved have none.
+        model: As the server names it.
+        cost: In the currency of the configured prices; at its worst where no usage was sent.
+        latency_seconds: Of the attempt that succeeded.
+        cut_off: Whether the server says that it ended at the token limit.
+    """
+
+    key: str
+    text: str
+    error: str | None = None
+    model: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float = 0.0
+    latency_seconds: float = 0.0
+    attempts: int = 1
+    cut_off: bool = False
+
+
+class Endpoint(BaseModel):
+    """A server that speaks OpenAI's chat completions, and how it decodes.
+
+    Attributes:
+        url: The address, with `/v1` or without, or all of it up to `/chat/completions`.
+        api_key_variable: Name of the environment variable that holds the key.
+        structured: Whether it takes JSON schemas as `response_format`.
+        max_tokens: Longest answer.
+        seed: Sent where it is set.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    url: str
+    model: str = Field(min_length=1, max_length=_LONGEST_NAME)
+    api_key_variable: str | None = None
+    structured: bool = False
+    max_tokens: int = Field(default=512, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    seed: int | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain_address(cls, url: str) -> str:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            parsed = httpx.URL("")
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError("url must be an http or https address, such as http://localhost:8000")
+        if parsed.userinfo or parsed.query or parsed.fragment:
+            raise ValueError(
+                "url must hold no password, query or fragment, which would be stored and logged; "
+                "put the key into an environment variable and name it in api_key_variable"
+            )
+        return url.rstrip("/")
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(
+                "api_key_variable must be the name of an environment variable, not the key itself; "
+                "for example OPENAI_API_KEY"
+            )
+        return name
+
+    @property
+    def address(self) -> str:
+        """Where chat completions are posted to."""
+        if self.url.endswith("/chat/completions"):
+            return self.url
+        versioned = re.search(r"/v\d[^/]*$", self.url)
+        return self.url + ("" if versioned else "/v1") + "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A server's reply, read."""
+
+    text: str
+    model: str
+    input_tokens: int | None
+    output_tokens: int | None
+    cut_off: bool
+
+
+def request_body(endpoint: Endpoint, question: Question) -> bytes:
+    """Return the JSON that is posted."""
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "messages": [{"role": m.role, "content": m.content} for m in question.conversation],
+        "max_tokens": endpoint.max_tokens,
+        "temperature": endpoint.temperature,
+    }
+    if endpoint.seed is not None:
+        body["seed"] = endpoint.seed
+    if endpoint.structured and question.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": question.schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def read_completion(content: bytes) -> Completion:
+    """Read a chat completion.
+
+    Raises:
+        ValueError: It is none; the text says in few words why.
+    """
+    try:
+        reply = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ValueError("no JSON") from None
+    if not isinstance(reply, dict):
+        raise ValueError("no JSON object")
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ValueError("no choices")
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        raise ValueError("no message")
+    text = message.get("content")
+    text = (message.get("refusal") or "") if text is None else text
+    if not isinstance(text, str):
+        raise ValueError("content is no text")
+    usage = reply.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    model = reply.get("model")
+    return Completion(
+        text=text,
+        model=model if isinstance(model, str) and _is_name(model) else "",
+        input_tokens=_count(usage.get("prompt_tokens")),
+        output_tokens=_count(usage.get("completion_tokens")),
+        cut_off=choices[0].get("finish_reason") == "length",
+    )
+
+
+def _count(value: object) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= _MOST_TOKENS else None
+
+
+def _is_name(text: str) -> bool:
+    """Whether records can hold it as an identifier."""
+    return len(text) <= _LONGEST_NAME and text.isprintable()
+
+
+def checked_key(api_key: str | None, endpoint: Endpoint) -> str | None:
+    """Return the key without the white space around it; None for an empty one.
+
+    Raises:
+        ModelError: A header cannot carry it (the HTTP library's own error would show it).
+    """
+    key = api_key.strip() if api_key else ""
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise ModelError(
+            "an API key must be printable ASCII without spaces, got "
+            f"{len(key)} characters with others among them; "
+            f"check {endpoint.api_key_variable or 'the variable that holds it'}"
+        )
+    return key or None
+
+
+def refused(endpoint: Endpoint, api_key: str | None, status: int, said: str) -> ModelError:
+    """Return the error for a server that will refuse every request, with what to do about it."""
+    variable = endpoint.api_key_variable
+    if status in (404, 405) or 300 <= status < 400:
+        rule, way_out = f"know the model {endpoint.model!r}", "check url and model"
+    elif status == 402:
+        rule, way_out = "have credit left", "add credit, then start again"
+    elif api_key is None:
+        rule = "accept requests without a key"
+        way_out = "put the key into an environment variable and name it in api_key_variable"
+    else:
+        rule, way_out = "accept the API key", f"put a valid key into {variable or 'its variable'}"
+    return ModelError(
+        f"the endpoint must {rule}, got HTTP {status} from {endpoint.address}: "
+        f"{said or 'no text'}; {way_out}"
+    )
+
+
+def header_value(key: str) -> str:
+    """Return a question's key, or its digest where a header cannot carry it."""
+    return key if re.fullmatch(r"[\x21-\x7e]{1,200}", key) else digest(key)

@@ -1,0 +1,314 @@
+"""Judges: one answer against a rubric, two against each other, one against a reference.
+
+    judge = Judge(spec, model_digest="...")
+    judged = judge_items(judge, items, ask=ask, recorded=recorded, save=save, now=now)
+
+A verdict is kept with its prompt, raw reply and model. What cannot be read as a verdict is unscored
+with its reason and counted; it never becomes a number. A question is keyed by the judge's version
+and by everything that the judge is shown, so that no verdict is paid for twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from ratchet.errors import InvalidInputError, ModelError
+from ratchet.evaluation.asking import Asked, Question, Reply, ask_endpoint, ask_model
+from ratchet.evaluation.judge_prompts import (
+    PROMPT_VERSION,
+    Item,
+    Reading,
+    build_prompt,
+    clean_text,
+    menu_with_meanings,
+    read_guard,
+    read_verdict,
+    response_schema,
+    wording,
+)
+from ratchet.evaluation.rubrics import JudgeSpec
+from ratchet.models import HuggingFaceModel, LanguageModel, prepare_base_model
+from ratchet.records import MAX_TEXT_CHARACTERS, JudgeVerdict, digest
+
+Save = Callable[[Sequence[JudgeVerdict]], None]
+LOCAL_BATCH = 8
+EXPLAINED_TOKENS = 256
+BARE_TOKENS = 8
+Ask = Callable[[Sequence[Question], Callable[[Sequence[Reply]], None]], Asked]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says of one item.
+
+    Attributes:
+        item_id: The item.
+        outcome: Option chosen, of a pair `first`, `second` or `tie`; None when it is unscored.
+        score: Its worth in [0, 1], of a pair that of the first answer; None when it is unscored.
+        reason: Why it is unscored.
+        consistent: Whether both orders of a pair agree; None where one is unscored or not asked.
+        verdicts: The replies that it rests on, of a pair in the order given, then swapped; none
+            after one that is missing, so that their places tell the order.
+    """
+
+    item_id: str
+    outcome: str | None
+    score: float | None
+    reason: str | None
+    consistent: bool | None
+    verdicts: tuple[JudgeVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Judgements of a batch, in the order of its items, and what asking for them took.
+
+    Attributes:
+        asked: Replies got now; the others were recorded before.
+        unscored: Items without a score, by kind of reason (what stands before its colon).
+    """
+
+    judgements: tuple[Judgement, ...]
+    asked: Asked
+    reused: int
+    unscored: dict[str, int]
+
+
+class Judge:
+    """A judge of one version: the same version puts the same question in the same words."""
+
+    def __init__(self, spec: JudgeSpec, *, model_digest: str) -> None:
+        self.spec = spec
+        content = [
+            PROMPT_VERSION,
+            wording(spec),
+            longest_reply(spec) if spec.local is not None else None,
+            spec.dimension.model_dump(mode="json"),
+            spec.mode,
+            spec.both_orders,
+            spec.explain,
+            [example.model_dump(mode="json") for example in spec.examples],
+            model_digest,
+        ]
+        self.version = f"{spec.name[:60]}-{digest(content)[:16]}"
+
+    def question(
+        self,
+        item: Item,
+        *,
+        swapped: bool = False,
+        occasion: str | None = None,
+        shielded: bool = True,
+    ) -> tuple[Question, int]:
+        """Return the question about an item and how many passages the judge is not shown.
+
+        Args:
+            item: What is judged.
+            swapped: Whether the second answer of a pair is shown as A.
+            occasion: Asks anew what was asked before, for anchors that watch the judge's drift.
+            shielded: Whether the answer's instructions to the judge are cut out; only probes that
+                measure what those do to the judge leave them in.
+
+        Raises:
+            InvalidInputError: The item lacks what the judge's mode needs.
+        """
+        self._check(item)
+        prompt, cuts = build_prompt(self.spec, item, swapped=swapped, shielded=shielded)
+        shown = [self.version, occasion, [message.canonical() for message in prompt]]
+        structured = self.spec.endpoint is not None and self.spec.endpoint.structured
+        schema = response_schema(self.spec) if structured and self.spec.mode != "guard" else None
+        return Question(digest(shown), prompt, schema), cuts
+
+    def verdict(self, question: Question, cuts: int, reply: Reply, now: datetime) -> JudgeVerdict:
+        """Read a reply as a verdict."""
+        if self.spec.mode == "guard":
+            reading = read_guard(reply.text, self.spec.menu)
+        elif reply.cut_off and self.spec.explain:  # its last verdict may be one it quotes
+            reading = Reading(None, "cut off: the reply ended at the token limit")
+        else:
+            reading = read_verdict(reply.text, self.spec.menu, menu_with_meanings(self.spec))
+        outcome = reading.outcome
+        return JudgeVerdict(
+            id=question.key,
+            created_at=now,
+            judge=self.spec.name,
+            judge_version=self.version,
+            dimension=self.spec.dimension.name,
+            mode=self.spec.mode,
+            model=reply.model[:200] or "unnamed",
+            prompt=tuple(question.conversation),
+            reply=clean_text(reply.text)[:MAX_TEXT_CHARACTERS],
+            outcome=outcome,
+            score=None if outcome is None else self.spec.score(outcome),
+            reason=reading.reason,
+            shielded=cuts,
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            cost=reply.cost,
+            latency_seconds=reply.latency_seconds,
+            attempts=reply.attempts,
+        )
+
+    def _check(self, item: Item) -> None:
+        lacks = {
+            "pairwise": ("a second answer", item.other),
+            "reference": ("a reference", item.reference),
+        }.get(self.spec.mode)
+        if lacks is not None and lacks[1] is None:
+            raise InvalidInputError(
+                f"a judge in mode {self.spec.mode} needs {lacks[0]}, got none for item "
+                f"{item.id!r}; add it or take another mode"
+            )
+
+
+def judge_items(
+    judge: Judge,
+    items: Sequence[Item],
+    *,
+    ask: Ask,
+    recorded: Callable[[Sequence[str]], Mapping[str, JudgeVerdict]],
+    save: Save,
+    now: Callable[[], datetime],
+    occasion: str | None = None,
+    shielded: bool = True,
+) -> Judged:
+    """Judge items; what was asked before is taken from the record.
+
+    Args:
+        judge: The judge.
+        items: What it judges; ids are distinct.
+        ask: Puts questions to the judge's model and hands replies over as they come (`asker`).
+        recorded: Returns the verdicts that are there already, by key.
+        save: Keeps new verdicts; called as they come.
+        now: The clock.
+        occasion: See `Judge.question`.
+        shielded: See `Judge.question`.
+
+    Raises:
+        InvalidInputError: An item lacks what the judge's mode needs.
+        ModelError: The model refuses every question.
+    """
+    orders = (False, True) if judge.spec.mode == "pairwise" and judge.spec.both_orders else (False,)
+    asked_for = [
+        [
+            judge.question(item, swapped=swapped, occasion=occasion, shielded=shielded)
+            for swapped in orders
+        ]
+        for item in items
+    ]
+    questions = {q.key: (q, cuts) for group in asked_for for q, cuts in group}
+    known = dict(recorded(list(questions)))
+    reused = len(known)
+
+    def keep(replies: Sequence[Reply]) -> None:
+        fresh = [judge.verdict(*questions[reply.key], reply, now()) for reply in replies]
+        save(fresh)
+        known.update((verdict.id, verdict) for verdict in fresh)
+
+    asked = ask([q for q, _ in questions.values() if q.key not in known], keep)
+    judgements = tuple(
+        _judgement(judge, item, [known.get(question.key) for question, _ in group])
+        for item, group in zip(items, asked_for, strict=True)
+    )
+    unscored = Counter((j.reason or "").split(":")[0] for j in judgements if j.score is None)
+    return Judged(judgements, asked, reused, dict(unscored.most_common()))
+
+
+def model_of(spec: JudgeSpec, cache: Path) -> tuple[LanguageModel | None, str]:
+    """Return a judge's local model, None where it has an endpoint, and the digest of its model.
+
+    Raises:
+        ModelError: The local model is not there.
+    """
+    if spec.endpoint is not None:
+        return None, digest(
+            ["endpoint", spec.endpoint.model_dump(mode="json", exclude={"api_key_variable"})]
+        )
+    model = HuggingFaceModel.load(
+        prepare_base_model(spec.local or "", cache),
+        batch_size=LOCAL_BATCH,
+        one_line=not spec.explain,  # the verdict alone stands in the first line
+    )
+    return model, model.digest
+
+
+def asker(
+    spec: JudgeSpec,
+    model: LanguageModel | None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+) -> Ask:
+    """Return how this judge's model is asked: its endpoint, or the local model given.
+
+    Raises:
+        ModelError: The variable that should hold the endpoint's key is not set.
+    """
+    if spec.endpoint is None:
+        if model is None:
+            raise ModelError(f"judge {spec.name!r} needs its local model, got none")
+        return partial(_ask_local, model, spec)
+    variable = spec.endpoint.api_key_variable
+    key = environ.get(variable) if variable else None
+    if variable and not key:
+        raise ModelError(
+            f"judge {spec.name!r} needs its key in {variable}, which is not set; "
+            f"export {variable}=..."
+        )
+    return partial(_ask_endpoint, spec, key)
+
+
+def longest_reply(spec: JudgeSpec) -> int:
+    """Return the tokens that a local model may use: its reasons, or the longest option."""
+    longest = max(len(option.encode("utf-8")) for option in spec.menu)  # a token is a byte or more
+    return EXPLAINED_TOKENS if spec.explain else max(BARE_TOKENS, longest)
+
+
+def _ask_local(
+    model: LanguageModel,
+    spec: JudgeSpec,
+    questions: Sequence[Question],
+    save: Callable[[Sequence[Reply]], None],
+) -> Asked:
+    return ask_model(questions, model, max_new_tokens=longest_reply(spec), save=save)
+
+
+def _ask_endpoint(
+    spec: JudgeSpec,
+    key: str | None,
+    questions: Sequence[Question],
+    save: Callable[[Sequence[Reply]], None],
+) -> Asked:
+    if spec.endpoint is None:
+        raise ModelError(f"judge {spec.name!r} has no endpoint")
+    return ask_endpoint(questions, spec.endpoint, spec.limits, api_key=key, save=save)
+
+
+def _judgement(judge: Judge, item: Item, verdicts: Sequence[JudgeVerdict | None]) -> Judgement:
+    answered = verdicts.index(None) if None in verdicts else len(verdicts)
+    there = tuple(verdict for verdict in verdicts[:answered] if verdict is not None)
+    reason = None if answered == len(verdicts) else "not answered"
+    for verdict in there:
+        reason = reason or verdict.reason
+    if judge.spec.mode != "pairwise":
+        outcome = there[0].outcome if there else None
+        score = there[0].score if there else None
+        return Judgement(item.id, outcome, score, reason, None, there)
+    if reason is not None:
+        return Judgement(item.id, None, None, reason, None, there)
+    worth = [verdict.score or 0.0 for verdict in there]
+    if len(worth) == 1:
+        return Judgement(item.id, _winner(worth[0]), worth[0], None, None, there)
+    first, second = worth[0], 1.0 - worth[1]
+    consistent = first == second
+    combined = first if consistent else 0.5  # what depends on the order is no preference
+    return Judgement(item.id, _winner(combined), combined, None, consistent, there)
+
+
+def _winner(score: float) -> str:
+    return {1.0: "first", 0.0: "second"}.get(score, "tie")

@@ -1,0 +1,312 @@
+"""Label sets: what people and a judge say of the same items, read from JSON Lines.
+
+One item a line, with `item_id`, `human` and `judge`; where the judge saw a pair in both orders
+`judge_swapped` (the winner by identity, not by place); labels of further people in `human_2`,
+`human_3`, ...; `length_first`, `length_second`, `family_first`, `family_second` to measure biases;
+`judge_reason` where there is no verdict. `judge_version`, `dimension` and `run` tell runs apart.
+
+Or one run a line, with lists in place of values; then every other field is part of its name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import InvalidInputError, LeakError
+from ratchet.records import HumanLabel, digest
+from ratchet.records.base import no_surrogates
+
+TIE = "tie"
+REQUIRED = ("human", "judge")
+RUN_FIELDS = ("judge_version", "dimension", "run")
+OPTIONAL = (
+    "item_id", "judge_swapped", "judge_reason", "length_first", "length_second", "family_first",
+    "family_second", *RUN_FIELDS,
+)  # fmt: skip
+_MORE_PEOPLE = re.compile(r"human_([2-9]|[1-9]\d+)")
+SHOWN = 60
+LONGEST = 1e12  # characters; above it a length is a mistake, and floats overflow
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledVerdict:
+    """What people and the judge say of one item.
+
+    Attributes:
+        human: The label that the judge is held against.
+        judge: Its verdict; None when it is unscored.
+        swapped: Of a pair, the winner with the answers in the other order, by identity.
+        both_orders: Whether the other order was asked for; then a missing one is unscored.
+        others: Labels of further people, None where one gave none.
+        reason: Why there is no verdict.
+        lengths: Characters of the two answers of a pair.
+        families: Model families of the two answers of a pair.
+    """
+
+    item_id: str
+    human: str
+    judge: str | None
+    swapped: str | None = None
+    both_orders: bool = False
+    others: tuple[str | None, ...] = ()
+    reason: str | None = None
+    lengths: tuple[float, float] | None = None
+    families: tuple[str, str] | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """The verdict that counts: of two orders that disagree, a tie."""
+        if not self.both_orders:
+            return self.judge
+        if self.judge is None or self.swapped is None:
+            return None
+        return self.judge if self.judge == self.swapped else TIE
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRun:
+    """The rows of one judge, one dimension."""
+
+    name: str
+    rows: tuple[LabelledVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """What a file holds.
+
+    Attributes:
+        set_aside: Line and reason of each row that broke a rule.
+        unused: Fields that are there and have no meaning here.
+    """
+
+    runs: tuple[LabelRun, ...]
+    set_aside: tuple[tuple[int, str], ...]
+    unused: tuple[str, ...]
+
+
+def read_label_file(path: Path, columns: Mapping[str, str] | None = None) -> LabelFile:
+    """Read labelled verdicts; a bad line is set aside with its reason, the others go on.
+
+    Args:
+        path: JSON Lines in UTF-8.
+        columns: The file's name of a field, where it is not the one above, e.g.
+            `{"human": "label"}`.
+
+    Raises:
+        InvalidInputError: The file cannot be read, a column has an unknown meaning, or no line
+            holds a labelled item.
+    """
+    names = dict(columns or {})
+    unknown = [name for name in names if name not in (*REQUIRED, *OPTIONAL) and not _more(name)]
+    if unknown:
+        raise InvalidInputError(
+            f"columns may be given for {', '.join((*REQUIRED, *OPTIONAL))} and human_2, got "
+            f"{', '.join(unknown)}; write e.g. human=label"
+        )
+    found: dict[str, dict[str, LabelledVerdict]] = {}
+    aside: list[tuple[int, str]] = []
+    unused: set[str] = set()
+    for number, line in _lines(path):
+        try:
+            run, rows, rest = _read_line(line, names, number)
+        except (ValueError, RecursionError) as error:
+            aside.append((number, str(error)))
+            continue
+        unused |= rest
+        group = found.setdefault(run, {})
+        for row in rows:
+            if row.item_id in group:
+                aside.append((number, f"item {row.item_id[:SHOWN]!r} is there twice in a run"))
+            else:
+                group[row.item_id] = row
+    runs = tuple(LabelRun(name, tuple(rows.values())) for name, rows in found.items() if rows)
+    if not runs:
+        first = f"; line {aside[0][0]}: {aside[0][1]}" if aside else ""
+        raise InvalidInputError(
+            f"{path.name} must hold a labelled item a line, as JSON with human and judge, got "
+            f"none{first}"
+        )
+    return LabelFile(runs, tuple(aside), tuple(sorted(unused)))
+
+
+def split_labels(
+    labels: Sequence[HumanLabel], *, few_shot_share: float = 0.2
+) -> tuple[tuple[HumanLabel, ...], tuple[HumanLabel, ...]]:
+    """Split labels by item into those for few-shot examples and those for validation.
+
+    By a digest of the item's id, so that an item stays on its side however many labels come.
+
+    Args:
+        labels: All labels.
+        few_shot_share: Share of items for examples, in [0, 1).
+    """
+    if not 0.0 <= few_shot_share < 1.0:
+        raise InvalidInputError(f"few_shot_share must be in [0, 1), got {few_shot_share}")
+
+    def for_examples(label: HumanLabel) -> bool:
+        return int(digest(["few-shot", label.item_id])[:12], 16) / 16**12 < few_shot_share
+
+    examples = tuple(label for label in labels if for_examples(label))
+    return examples, tuple(label for label in labels if not for_examples(label))
+
+
+def choose_examples(labels: Sequence[HumanLabel], *, count: int) -> tuple[HumanLabel, ...]:
+    """Choose few-shot examples: one label after the other in turn, unanimous items only.
+
+    Args:
+        labels: Labels set aside for examples (`split_labels`).
+        count: How many at most.
+    """
+    by_item: dict[str, list[HumanLabel]] = {}
+    for label in labels:
+        by_item.setdefault(label.item_id, []).append(label)
+    agreed = [group[0] for group in by_item.values() if len({label.label for label in group}) == 1]
+    by_label: dict[str, list[HumanLabel]] = {}
+    for label in sorted(agreed, key=lambda item: digest(item.item_id)):
+        by_label.setdefault(label.label, []).append(label)
+    chosen: list[HumanLabel] = []
+    while len(chosen) < count and any(by_label.values()):
+        for name in sorted(by_label):
+            if by_label[name] and len(chosen) < count:
+                chosen.append(by_label[name].pop(0))
+    return tuple(chosen)
+
+
+def refuse_leaks(example_ids: Sequence[str], validation_ids: Sequence[str]) -> None:
+    """Refuse few-shot examples that are in the validation set.
+
+    Raises:
+        LeakError: An item is on both sides.
+    """
+    both = sorted(set(example_ids) & set(validation_ids))
+    if both:
+        raise LeakError(
+            f"an example shown to a judge may not be in its validation set, got {len(both)} that "
+            f"are, such as {both[0]!r}; take other examples or leave these out of the validation"
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise InvalidInputError(
+            f"labels must be in a file that can be read, got {path.name}: {error.strerror}"
+        ) from error
+
+
+def _read_line(
+    line: str, names: Mapping[str, str], number: int
+) -> tuple[str, list[LabelledVerdict], set[str]]:
+    """Return the run's name, its rows, and fields without a meaning."""
+    try:
+        line.encode("utf-8")
+        content = json.loads(line)
+    except UnicodeEncodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"must be a JSON object, got {type(content).__name__}")
+    fields = ", ".join(content)[:SHOWN] or "none"
+    known = {
+        name: content.pop(source)
+        for name in (*REQUIRED, *OPTIONAL, *_people(content, names))
+        if (source := names.get(name, name)) in content
+    }
+    missing = [names.get(name, name) for name in REQUIRED if name not in known]
+    if missing:
+        raise ValueError(f"must hold {' and '.join(missing)}, got {fields}")
+    if isinstance(known["human"], list):
+        return _run_of_columns(known, content, number)
+    run = " · ".join(_text(name, known[name]) or "" for name in RUN_FIELDS if name in known)
+    return run, [_row(known, f"line {number}")], set(content)
+
+
+def _run_of_columns(
+    known: Mapping[str, Any], rest: Mapping[str, Any], number: int
+) -> tuple[str, list[LabelledVerdict], set[str]]:
+    columns = {name: value for name, value in known.items() if isinstance(value, list)}
+    single = {name: value for name, value in known.items() if not isinstance(value, list)}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if "judge" not in columns:
+        raise ValueError("judge must be a list like human, got one value")
+    if len(set(lengths.values())) > 1 or not lengths["human"]:
+        got = ", ".join(f"{name} {size}" for name, size in lengths.items())
+        raise ValueError(f"the lists of a run must be equally long and not empty, got {got}")
+    parts = {**single, **rest}
+    told = [str(value) for value in parts.values() if isinstance(value, str | int | float)]
+    rows = []
+    for place in range(lengths["human"]):
+        values = {key: column[place] for key, column in columns.items()}
+        try:
+            rows.append(_row(values, str(place + 1)))
+        except ValueError as error:
+            raise ValueError(f"item {place + 1}: {error}") from None
+    unused = {name for name, value in rest.items() if not isinstance(value, str | int | float)}
+    return " · ".join(told) or f"line {number}", rows, unused
+
+
+def _row(values: Mapping[str, Any], fallback_id: str) -> LabelledVerdict:
+    human = _text("human", values["human"])
+    if human is None:
+        raise ValueError("human must be a label, got none; leave the item out or label it")
+    people = sorted((name for name in values if _more(name)), key=lambda name: int(name[6:]))
+    return LabelledVerdict(
+        item_id=_text("item_id", values.get("item_id")) or fallback_id,
+        human=human,
+        judge=_text("judge", values["judge"]),
+        swapped=_text("judge_swapped", values.get("judge_swapped")),
+        both_orders="judge_swapped" in values,
+        others=tuple(_text(name, values[name]) for name in people),
+        reason=_text("judge_reason", values.get("judge_reason")),
+        lengths=_both(values, "length", _number),
+        families=_both(values, "family", _text),
+    )
+
+
+def _both(values: Mapping[str, Any], name: str, read: Any) -> Any:
+    fields = (f"{name}_first", f"{name}_second")
+    found = tuple(read(field, values.get(field)) for field in fields)
+    return None if None in found else found
+
+
+def _text(name: str, value: Any) -> str | None:
+    """A label as text: 1, 1.0 and "1" are one label, since JSON files mix them."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"{name} must be text or a finite number, got {value}")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return no_surrogates(str(value).strip()) or None
+    raise ValueError(f"{name} must be text or a number, got {type(value).__name__}")
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
+        raise ValueError(f"{name} must be a number of characters, got {str(value)[:SHOWN]!r}")
+    return float(value)
+
+
+def _people(content: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    return [name for name in {*content, *names} if _more(name)]
+
+
+def _more(name: str) -> bool:
+    return _MORE_PEOPLE.fullmatch(name) is not None
