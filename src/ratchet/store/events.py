@@ -405,6 +405,7 @@ class EventStore:
         with self.atomic() as connection:
             for chunk in _chunks(vector_rows(model_digest, vectors)):
                 connection.execute(self._insert(EMBEDDINGS), chunk)
+
     # Verdicts ---------------------------------------------------------------------------------
 
     def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:

@@ -77,6 +77,7 @@ EMBEDDINGS = _table(
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("model_digest", "key"),
+)
 VERDICTS = _table(
     "verdicts",
     sa.Column("id", sa.String(200), nullable=False, unique=True),
@@ -112,6 +113,8 @@ def _name_subjects(connection: sa.Connection) -> None:
 
 def _create_embeddings(connection: sa.Connection) -> None:
     EMBEDDINGS.create(connection, checkfirst=True)
+
+
 def _keep_verdicts(connection: sa.Connection) -> None:
     """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
     VERDICTS.create(connection, checkfirst=True)
@@ -126,7 +129,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
     "0003_name_subjects": _name_subjects,
-    "0005_create_embeddings": _create_embeddings,
     "0004_keep_verdicts": _keep_verdicts,
+    "0005_create_embeddings": _create_embeddings,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
