@@ -10,14 +10,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from ratchet.analyze.failures import Cluster, FailureClusters
 from ratchet.evaluation.metrics import BoolArray
-from ratchet.records import Record, derive_id
+from ratchet.records import Record, Trend, derive_id
 from ratchet.records.base import Identifier, UtcTime
 from ratchet.stats.intervals import Interval, newcombe_independent
 from ratchet.stats.multiplicity import fisher_excess
@@ -29,8 +28,6 @@ _DIGITS = 16
 
 STILL_FAILING = 0.05
 MOST_OF_IT = 0.5
-
-Trend = Literal["new", "split", "growing", "steady", "shrinking", "merged", "gone"]
 
 
 class KnownCluster(Record):
