@@ -140,7 +140,7 @@ def cluster_mean_interval(
     References:
         Cochran (1977), as `cluster_rate_interval`.
     """
-    sample, sums, sizes = _by_cluster(values, clusters)
+    sample, sums, sizes = cluster_sums(values, clusters)
     independent = float(sample.var(ddof=1)) / sample.size if sample.size > 1 else 0.0
     return _ratio_interval(sums, sizes, independent, level)
 
@@ -191,7 +191,7 @@ def cluster_bootstrap_interval(
         Efron (1987), as `bootstrap_interval`.
     """
     _checked_bootstrap(level, resamples, method)
-    _, sums, sizes = _by_cluster(values, clusters)
+    _, sums, sizes = cluster_sums(values, clusters)
     count = sums.size
     means = [
         (drawn @ sums) / (drawn @ sizes)
@@ -350,10 +350,15 @@ def _chunks(rows: int, columns: int) -> Iterator[int]:
         yield min(step, rows - start)
 
 
-def _by_cluster(
+def cluster_sums(
     values: ArrayLike, clusters: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The values, and the sum and number of values of each cluster."""
+    """Return the values, and the sum and number of values of each cluster.
+
+    Raises:
+        InsufficientDataError: Fewer than two clusters.
+        InvalidInputError: A value is not finite, or lengths differ.
+    """
     sample, labels = _finite(values), np.asarray(clusters).ravel()
     if labels.size != sample.size:
         raise InvalidInputError(

@@ -1,13 +1,20 @@
-"""Tests of one system against another."""
+"""Two systems that are right or wrong on the same examples.
+
+`mcnemar_exact` asks which of them is right more often, `paired_rate_test` by how much at least.
+"""
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 
-from scipy import special
+from scipy import optimize, special
 
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.intervals import Interval
+
+STEP = 1.0  # by which counts of discordant pairs move; Edwards' continuity correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,34 @@ class McNemarResult:
     only_second: int
     p_value: float
     p_value_second_better: float
+
+
+@dataclass(frozen=True, slots=True)
+class MarginTest:
+    """A difference of two systems on the same examples, held against a margin.
+
+    With a margin below 0 a small `p_above` shows non-inferiority, with one from 0 on superiority;
+    a small `p_below` shows that the second is worse than the margin allows.
+
+    Attributes:
+        difference: Second minus first.
+        interval: Of the difference, at level 1 - 2 alpha: each end is a one-sided bound at alpha.
+        margin: What the difference was held against.
+        p_above: One-sided, of "the difference is at most the margin".
+        p_below: One-sided, of "the difference is at least the margin".
+        pairs: Number of examples.
+        units: Independent units among them: the examples, or their users.
+        standard_error: Of the difference.
+    """
+
+    difference: float
+    interval: Interval
+    margin: float
+    p_above: float
+    p_below: float
+    pairs: int
+    units: int
+    standard_error: float
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> McNemarResult:
@@ -69,6 +104,126 @@ def mcnemar_exact(only_first: int, only_second: int) -> McNemarResult:
     # P(Bin >= second) = P(Bin <= first), because the null distribution is symmetric
     second_better = float(special.bdtr(first, discordant, 0.5))
     return McNemarResult(first, second, min(1.0, 2.0 * smaller_tail), min(1.0, second_better))
+
+
+def paired_rate_test(
+    both: int,
+    only_first: int,
+    only_second: int,
+    neither: int,
+    *,
+    margin: float = 0.0,
+    alpha: float = 0.05,
+) -> MarginTest:
+    """Test of the difference of two paired success rates against a margin.
+
+    Tango's score statistic for "second minus first is delta", with Edwards' continuity correction:
+    Z = (c - b - n delta -+ 1) / sqrt(n (2 q + delta (1 - delta))), b and c the discordant pairs and
+    q the likeliest chance of "only the first" under that difference. The interval holds the deltas
+    that are not rejected. At a margin of 0 the p-values are those of the exact McNemar test, of
+    which Z is the normal approximation.
+
+    Units: counts of pairs in, a difference of shares in [-1, 1] out.
+    Assumptions: independent pairs, their number fixed in advance.
+    Error rate: each one-sided p-value is at most alpha in at most alpha of samples: guaranteed at a
+    margin of 0; at others at most 4.6 % at 5 % in all cells that were enumerated (50 to 1,000
+    pairs, margins from -10 to 5 points, 1 to 50 % discordant).
+    When not to use: where users repeat (`paired_mean_test` with clusters); after repeated looks
+    without spending the level (`ratchet.stats.spending`).
+
+    Args:
+        both: Pairs where both succeed.
+        only_first: Pairs where only the first succeeds.
+        only_second: Pairs where only the second succeeds.
+        neither: Pairs where none succeeds.
+        margin: In (-1, 1); negative for non-inferiority.
+        alpha: One-sided level of each end of the interval, in (0, 0.5).
+
+    Raises:
+        InsufficientDataError: There are no pairs.
+        InvalidInputError: A count, the margin or alpha is out of range.
+
+    Example:
+        >>> result = paired_rate_test(200, 12, 18, 70, margin=-0.05)
+        >>> round(result.difference, 3), round(result.interval.lower, 4), round(result.p_above, 6)
+        (0.02, -0.0139, 0.000485)
+
+    References:
+        Tango, T. (1998). Equivalence test and confidence interval for the difference in proportions
+        for the paired-sample design. Statistics in Medicine 17, 891-908. Edwards, A. L. (1948).
+        Note on the "correction for continuity" in testing the significance of the difference
+        between correlated proportions. Psychometrika 13, 185-187.
+    """
+    cells = (("both", both), ("only_first", only_first), ("only_second", only_second))
+    both, first, second = (_checked(name, count) for name, count in cells)
+    pairs = both + first + second + _checked("neither", neither)
+    if pairs == 0:
+        raise InsufficientDataError("a comparison needs at least 1 pair, got none; collect more")
+    checked_margin(margin, lowest=-1.0, highest=1.0)
+    quantile = float(special.ndtri(1.0 - checked_alpha(alpha)))
+    difference = (second - first) / pairs
+    lower = _lower_limit(first, second, pairs, quantile)
+    upper = -_lower_limit(second, first, pairs, quantile)
+    if margin == 0.0:
+        p_above = mcnemar_exact(first, second).p_value_second_better
+        p_below = mcnemar_exact(second, first).p_value_second_better
+    else:
+        p_above = float(special.ndtr(-_score(first, second, pairs, margin)))
+        p_below = float(special.ndtr(-_score(second, first, pairs, -margin)))
+    error = math.sqrt(max(0.0, (first + second) / pairs - difference**2) / pairs)
+    interval = Interval(lower, upper, 1.0 - 2.0 * alpha)
+    return MarginTest(difference, interval, margin, p_above, p_below, pairs, pairs, error)
+
+
+def _score(first: int, second: int, pairs: int, delta: float) -> float:
+    """Tango's statistic, a step towards "no more than delta"."""
+    distance = second - first - pairs * delta - STEP
+    if delta < 0.0:
+        first, second, delta = second, first, -delta
+    linear = first + second - (2 * pairs + first - second) * delta
+    root = math.sqrt(max(0.0, linear**2 + 8.0 * pairs * first * delta * (1.0 - delta)))
+    only_first = max(0.0, linear + root) / (4.0 * pairs)
+    variance = pairs * (2.0 * only_first + delta * (1.0 - delta))
+    return distance / math.sqrt(variance) if variance > 0.0 else math.copysign(math.inf, distance)
+
+
+def _lower_limit(first: int, second: int, pairs: int, quantile: float) -> float:
+    """The lowest difference that is not rejected; the statistic falls as differences rise."""
+
+    def excess(delta: float) -> float:
+        return _score(first, second, pairs, delta) - quantile
+
+    lowest = -1.0 + 1e-12
+    if excess(lowest) <= 0.0:
+        return -1.0
+    return float(optimize.brentq(excess, lowest, (second - first) / pairs, xtol=1e-10))
+
+
+def checked_margin(margin: float, *, lowest: float = -math.inf, highest: float = math.inf) -> float:
+    """Return a margin that is finite and between the two.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not (math.isfinite(margin) and lowest < margin < highest):
+        raise InvalidInputError(
+            f"margin must be a finite number in ({lowest:g}, {highest:g}), got {margin}; pass "
+            "-0.05 for 'no worse by 5 points'"
+        )
+    return margin
+
+
+def checked_alpha(alpha: float) -> float:
+    """Return a one-sided level in (0, 0.5).
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not 0.0 < alpha < 0.5:
+        raise InvalidInputError(
+            f"alpha must be in (0, 0.5), got {alpha}; pass 0.05 for a 5 % level"
+        )
+    return alpha
 
 
 def _checked(name: str, value: int) -> int:

@@ -118,7 +118,7 @@ def exit_probabilities(
         upper[look] = mass @ special.ndtr((mean - limit) / scale)
         lower[look] = mass @ special.ndtr((-limit - mean) / scale)
         reach = min(limit, REACH * math.sqrt(time) + abs(drift) * time)
-        points, weights = _quadrature(reach, finest)
+        points, weights = quadrature(reach, finest)
         density = np.exp(-0.5 * ((points[:, np.newaxis] - mean) / scale) ** 2)
         mass = weights * (density @ mass) / (scale * math.sqrt(2.0 * math.pi))
         before = time
@@ -249,7 +249,8 @@ def _expected_fraction(critical: FloatArray, drift: float) -> float:
     return float(reached.mean())
 
 
-def _quadrature(reach: float, finest: float) -> tuple[FloatArray, FloatArray]:
+def quadrature(reach: float, finest: float) -> tuple[FloatArray, FloatArray]:
+    """Return points and weights on [-reach, reach], fine enough for increments of that size."""
     blocks = 1 + math.ceil(NODES_PER_STEP * reach / finest / NODE_BLOCK)
     nodes, weights = _legendre(NODE_BLOCK * blocks)
     return reach * nodes, reach * weights

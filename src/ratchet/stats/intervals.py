@@ -147,7 +147,7 @@ def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Inte
         illustrated in the case of the binomial. Biometrika 26, 404-413.
     """
     successes, trials = _checked_counts(successes, trials)
-    tail = (1.0 - _checked_level(level)) / 2.0
+    tail = (1.0 - checked_level(level)) / 2.0
     failures = trials - successes
     lower = 0.0 if successes == 0 else special.betaincinv(successes, failures + 1, tail)
     upper = 1.0 if failures == 0 else special.betaincinv(successes + 1, failures, 1.0 - tail)
@@ -297,7 +297,7 @@ def mean_interval(values: Values, *, level: float = 0.95) -> Interval:
         raise InsufficientDataError(
             f"the interval of a mean needs at least 2 values, got {sample.size}; collect more"
         )
-    tail = (1.0 + _checked_level(level)) / 2.0
+    tail = (1.0 + checked_level(level)) / 2.0
     mean = float(sample.mean())
     half = float(
         special.stdtrit(sample.size - 1, tail) * sample.std(ddof=1) / math.sqrt(sample.size)
@@ -339,7 +339,7 @@ def quantile_interval(values: Values, quantile: float, *, level: float = 0.95) -
             f"quantile must be in (0, 1), got {quantile}; pass 0.99 for the 99th percentile"
         )
     ordered = np.sort(_finite(values))
-    tail = (1.0 - _checked_level(level)) / 2.0
+    tail = (1.0 - checked_level(level)) / 2.0
     below = special.bdtr(np.arange(ordered.size), ordered.size, quantile)  # P(Bin <= i)
     lower_ranks = np.flatnonzero(below <= tail)  # rank l = i + 1 has P(Bin < l) = below[i]
     upper_ranks = np.flatnonzero(1.0 - below <= tail)
@@ -376,10 +376,15 @@ def _square_and_add(one: float, other: float, phi: float) -> float:
 
 
 def _normal_quantile(level: float) -> float:
-    return float(special.ndtri((1.0 + _checked_level(level)) / 2.0))
+    return float(special.ndtri((1.0 + checked_level(level)) / 2.0))
 
 
-def _checked_level(level: float) -> float:
+def checked_level(level: float) -> float:
+    """Return a level in (0, 1).
+
+    Raises:
+        InvalidInputError: It is not.
+    """
     if not 0.0 < level < 1.0:
         raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
     return level

@@ -1,0 +1,205 @@
+"""Paired resampling of any score that is a function of sums: bootstrap and randomization.
+
+A corpus score (BLEU, chrF, F1 of fields) is no mean of its examples' scores, but a function of the
+sum of a few statistics of each example. Resampling needs these sums only: a resample is a row of
+counts, and all resamples of both systems are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.cluster_intervals import cluster_sums
+from ratchet.stats.intervals import Interval, checked_level
+from ratchet.stats.paired_tests import ROUNDING, checked_resampling, chunks
+
+FloatArray = NDArray[np.float64]
+Score = Callable[[FloatArray], FloatArray]
+"""Sums of the statistics, shape (rows, statistics), to one score a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapComparison:
+    """Result of a paired bootstrap.
+
+    Attributes:
+        first: Score of the first system.
+        second: Score of the second.
+        difference: Second minus first.
+        interval: Of the difference, from the quantiles of the resamples.
+        p_value: Two-sided: resampled differences, moved to mean 0, at least as large as the seen.
+        resamples: Their number.
+    """
+
+    first: float
+    second: float
+    difference: float
+    interval: Interval
+    p_value: float
+    resamples: int
+
+
+def paired_bootstrap(
+    first: ArrayLike,
+    second: ArrayLike,
+    score: Score | None = None,
+    *,
+    rng: np.random.Generator,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = 1_000,
+) -> BootstrapComparison:
+    """Bootstrap of the difference of two systems, each example drawn with both its results.
+
+    Examples (or whole clusters) are drawn with replacement, as many as there are; both systems are
+    scored on the same draw. The p-value is (1 + number of |d* - mean d*| > |d|) / (1 + resamples),
+    d* the resampled differences: what sacrebleu and Moses compute.
+
+    Units: those of the score.
+    Assumptions: independent examples (or clusters), about 30 or more; a score that is smooth in the
+    sums.
+    Error rate: approaches the level as examples grow in number.
+    When not to use: for means, where `paired_mean_test` needs no resampling; for few examples.
+
+    Args:
+        first: Each example's statistics under the first system, shape (n,) or (n, statistics).
+        second: The same of the second.
+        score: From sums of shape (rows, statistics) to a score a row; the mean where left out.
+        rng: Generator of the resamples.
+        clusters: Label of each example's cluster, shape (n,).
+        level: Nominal coverage in (0, 1).
+        resamples: At least 100.
+
+    Raises:
+        InsufficientDataError: Fewer than two examples.
+        InvalidInputError: Shapes differ, a value is not finite, or a number is out of range.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> right = rng.random((400, 2)) < (0.6, 0.8)
+        >>> result = paired_bootstrap(right[:, 0], right[:, 1], rng=rng)
+        >>> result.p_value < 0.05, 0.0 in result.interval
+        (True, False)
+
+    References:
+        Koehn, P. (2004). Statistical significance tests for machine translation evaluation. EMNLP,
+        388-395. Riezler, S., Maxwell, J. T. (2005). On some pitfalls in automatic evaluation and
+        significance testing for MT. ACL workshop, 57-64.
+    """
+    one, two, score = _statistics(first, second, score)
+    if clusters is not None:
+        one, two = _summed(one, clusters), _summed(two, clusters)
+    if one.shape[0] < 2:
+        raise InsufficientDataError(
+            f"a bootstrap needs at least 2 examples, got {one.shape[0]}; collect more"
+        )
+    checked_resampling(one, resamples)
+    tail = (1.0 - checked_level(level)) / 2.0
+    both = np.hstack([one, two])
+    sums = np.vstack([counts @ both for counts in _bootstrap_counts(len(both), resamples, rng)])
+    drawn = score(sums[:, one.shape[1] :]) - score(sums[:, : one.shape[1]])
+    scores = [float(score(part.sum(axis=0, keepdims=True))[0]) for part in (one, two)]
+    difference = scores[1] - scores[0]
+    larger = int(np.count_nonzero(np.abs(drawn - drawn.mean()) > abs(difference)))
+    ends = np.quantile(drawn, [tail, 1.0 - tail])
+    return BootstrapComparison(
+        first=scores[0],
+        second=scores[1],
+        difference=difference,
+        interval=Interval(float(ends[0]), float(ends[1]), level),
+        p_value=(larger + 1) / (resamples + 1),
+        resamples=resamples,
+    )
+
+
+def paired_randomization(
+    first: ArrayLike,
+    second: ArrayLike,
+    score: Score | None = None,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 10_000,
+) -> float:
+    """Two-sided p-value of approximate randomization for a corpus score.
+
+    Each example's two results change systems with probability 1/2; the p-value is (1 + number of
+    shuffled |difference| at least the seen one) / (1 + resamples).
+
+    Units: a probability.
+    Assumptions: independent examples; under the null the systems are interchangeable on each.
+    Error rate: at most the level.
+    When not to use: as `paired_permutation_test`, which it is for any score.
+
+    Args:
+        first: Each example's statistics under the first system, shape (n,) or (n, statistics).
+        second: The same of the second.
+        score: As for `paired_bootstrap`.
+        rng: Generator of the shuffles.
+        resamples: At least 100.
+
+    Raises:
+        InsufficientDataError: There are no examples.
+        InvalidInputError: Shapes differ, a value is not finite, or too few resamples are asked for.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> right = rng.random((400, 2)) < (0.6, 0.8)
+        >>> paired_randomization(right[:, 0], right[:, 1], rng=rng) < 0.05
+        True
+
+    References:
+        Noreen, E. W. (1989). Computer-Intensive Methods for Testing Hypotheses. Wiley. Riezler and
+        Maxwell (2005), as `paired_bootstrap`.
+    """
+    one, two, score = _statistics(first, second, score)
+    if one.shape[0] == 0:
+        raise InsufficientDataError("a test needs at least 1 example, got none; collect more")
+    checked_resampling(one, resamples)
+    total, change = one.sum(axis=0) + two.sum(axis=0), two - one
+    moved = [
+        one.sum(axis=0) + rng.integers(0, 2, (rows, len(one)), dtype=np.int8) @ change
+        for rows in chunks(resamples, len(one))
+    ]
+    shuffled = np.vstack(moved)
+    drawn = np.abs(score(total - shuffled) - score(shuffled))
+    ends = [float(score(part.sum(axis=0, keepdims=True))[0]) for part in (one, two)]
+    seen = abs(ends[1] - ends[0])
+    larger = int(np.count_nonzero(drawn >= seen - ROUNDING * max(map(abs, ends))))
+    return (larger + 1) / (resamples + 1)
+
+
+def _bootstrap_counts(
+    size: int, resamples: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float32]]:
+    """How often each example is in each resample, shape (rows, size)."""
+    for rows in chunks(resamples, size):
+        drawn = rng.integers(0, size, (rows, size), dtype=np.int32)
+        drawn += np.arange(0, rows * size, size, dtype=np.int32)[:, np.newaxis]
+        counts = np.bincount(drawn.ravel(), minlength=rows * size)
+        yield counts.reshape(rows, size).astype(np.float32)
+
+
+def _statistics(
+    first: ArrayLike, second: ArrayLike, score: Score | None
+) -> tuple[FloatArray, FloatArray, Score]:
+    """Both as (n, statistics); a mean is a sum and a count."""
+    one, two = (np.asarray(part, dtype=np.float64) for part in (first, second))
+    if one.shape != two.shape or one.ndim not in (1, 2) or (one.ndim == 2 and score is None):
+        raise InvalidInputError(
+            f"both systems need statistics of the same examples, got shapes {one.shape} and "
+            f"{two.shape}; pass a score for more than one statistic"
+        )
+    if score is not None:
+        return one.reshape(len(one), -1), two.reshape(len(two), -1), score
+    with_counts = [np.column_stack([part, np.ones(part.size)]) for part in (one, two)]
+    return with_counts[0], with_counts[1], lambda sums: sums[:, 0] / sums[:, 1]
+
+
+def _summed(statistics: FloatArray, clusters: ArrayLike) -> FloatArray:
+    columns = [cluster_sums(column, clusters)[1] for column in statistics.T]
+    return np.column_stack(columns)
