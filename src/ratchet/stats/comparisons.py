@@ -9,6 +9,8 @@ import math
 import operator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
@@ -168,30 +170,41 @@ def paired_rate_test(
         p_above = mcnemar_exact(first, second).p_value_second_better
         p_below = mcnemar_exact(second, first).p_value_second_better
     else:
-        p_above = float(special.ndtr(-_score(first, second, pairs, margin)))
-        p_below = float(special.ndtr(-_score(second, first, pairs, -margin)))
+        p_above = float(special.ndtr(-tango_statistic(first, second, pairs, margin)))
+        p_below = float(special.ndtr(-tango_statistic(second, first, pairs, -margin)))
     error = math.sqrt(max(0.0, (first + second) / pairs - difference**2) / pairs)
     interval = Interval(lower, upper, 1.0 - 2.0 * alpha)
     return MarginTest(difference, interval, margin, p_above, p_below, pairs, pairs, error)
 
 
-def _score(first: int, second: int, pairs: int, delta: float) -> float:
-    """Tango's statistic, a step towards "no more than delta"."""
-    distance = second - first - pairs * delta - STEP
+def tango_statistic(
+    first: ArrayLike, second: ArrayLike, pairs: int, delta: float
+) -> NDArray[np.float64]:
+    """Tango's score statistic of `paired_rate_test`, a step towards "no more than delta".
+
+    Args:
+        first: Pairs where only the first succeeds, of any shape.
+        second: Pairs where only the second succeeds, of the same shape.
+        pairs: Number of pairs.
+        delta: The difference that it is compared with, in (-1, 1).
+    """
+    one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    distance = two - one - pairs * delta - STEP
     if delta < 0.0:
-        first, second, delta = second, first, -delta
-    linear = first + second - (2 * pairs + first - second) * delta
-    root = math.sqrt(max(0.0, linear**2 + 8.0 * pairs * first * delta * (1.0 - delta)))
-    only_first = max(0.0, linear + root) / (4.0 * pairs)
+        one, two, delta = two, one, -delta
+    linear = one + two - (2 * pairs + one - two) * delta
+    root = np.sqrt(np.maximum(0.0, linear**2 + 8.0 * pairs * one * delta * (1.0 - delta)))
+    only_first = np.maximum(0.0, linear + root) / (4.0 * pairs)
     variance = pairs * (2.0 * only_first + delta * (1.0 - delta))
-    return distance / math.sqrt(variance) if variance > 0.0 else math.copysign(math.inf, distance)
+    spread = np.sqrt(np.maximum(variance, np.finfo(np.float64).tiny))
+    return np.asarray(distance / spread)
 
 
 def _lower_limit(first: int, second: int, pairs: int, quantile: float) -> float:
     """The lowest difference that is not rejected; the statistic falls as differences rise."""
 
     def excess(delta: float) -> float:
-        return _score(first, second, pairs, delta) - quantile
+        return float(tango_statistic(first, second, pairs, delta)) - quantile
 
     lowest = -1.0 + 1e-12
     if excess(lowest) <= 0.0:

@@ -1,4 +1,4 @@
-"""Mean difference of two systems on the same examples, against a margin, also where users repeat."""
+"""Mean difference of two systems on the same examples, also where users repeat."""
 
 from __future__ import annotations
 

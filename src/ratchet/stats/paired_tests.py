@@ -101,15 +101,15 @@ def paired_permutation_test(
         else _drawn_sums(magnitudes, counts, rng, resamples)
     )
     added = 0 if exact else 1
-    tails = [
+    two_sided, above, below = (
         (int(np.count_nonzero(found)) + added) / (sums.size + added)
         for found in (
             np.abs(sums) >= abs(seen) - tolerance,
             sums >= seen - tolerance,
             sums <= seen + tolerance,
         )
-    ]
-    return PermutationResult(difference, *tails, patterns=sums.size + added, exact=exact)
+    )
+    return PermutationResult(difference, two_sided, above, below, sums.size + added, exact)
 
 
 def _all_sums(magnitudes: FloatArray) -> FloatArray:

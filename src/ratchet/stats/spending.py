@@ -133,8 +133,9 @@ def stopping_probabilities(
 
     Example:
         >>> looks = [0.5, 1.0]
-        >>> float(stopping_probabilities(nominal_levels(looks), 0.0, information=looks).sum().round(6))
-        0.05
+        >>> stopped = stopping_probabilities(nominal_levels(looks), 0.0, information=looks)
+        >>> stopped.round(4).tolist()
+        [0.0056, 0.0444]
 
     References:
         Jennison and Turnbull (2000), as `nominal_levels`.
