@@ -1,10 +1,13 @@
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
-from ratchet.errors import InvalidInputError
-from ratchet.stats.comparisons import mcnemar_exact
+from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.comparisons import mcnemar_exact, paired_rate_test, tango_statistic
 from ratchet.stats.intervals import clopper_pearson
 
 discordant = st.tuples(st.integers(0, 300), st.integers(0, 300))
@@ -64,3 +67,111 @@ def test_the_false_alarm_rate_never_exceeds_alpha_by_exact_enumeration(differing
 def test_counts_that_are_not_counts_are_refused(first, second):
     with pytest.raises(InvalidInputError, match=r"got (-1|2\.5)"):
         mcnemar_exact(first, second)
+
+
+# Against a margin ---------------------------------------------------------------------------------
+
+cells = st.tuples(*[st.integers(0, 80)] * 4).filter(any)
+margins = st.sampled_from([-0.2, -0.1, -0.05, -0.01, 0.01, 0.05, 0.1])
+
+
+def likeliest(first, second, pairs, delta):
+    """Chance of "only the first" that makes the counts likeliest under a difference, by search."""
+    low, high = max(0.0, -delta), (1.0 - delta) / 2.0
+
+    def unlikely(chance):
+        rest = max(1e-300, 1.0 - 2.0 * chance - delta)
+        parts = ((first, chance), (second, chance + delta), (pairs - first - second, rest))
+        return -sum(count * math.log(max(p, 1e-300)) for count, p in parts if count)
+
+    found = optimize.minimize_scalar(
+        unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}
+    )
+    return found.x
+
+
+@given(cells, margins)
+def test_the_statistic_rests_on_the_likeliest_chances_under_the_margin(counts, margin):
+    both, first, second, neither = counts
+    pairs = both + first + second + neither
+    chance = likeliest(first, second, pairs, margin)
+    variance = pairs * (2.0 * chance + margin * (1.0 - margin))
+    expected = (second - first - pairs * margin - 1.0) / math.sqrt(max(variance, 1e-12))
+    if variance > 1e-3:
+        assert tango_statistic(first, second, pairs, margin) == pytest.approx(expected, abs=2e-3)
+
+
+@given(cells)
+def test_without_a_margin_it_is_edwards_form_of_mcnemars_statistic(counts):
+    both, first, second, neither = counts
+    if first + second:
+        expected = (second - first - 1.0) / math.sqrt(first + second)
+        pairs = both + first + second + neither
+        assert tango_statistic(first, second, pairs, 0.0) == pytest.approx(expected)
+    result = paired_rate_test(*counts)
+    assert result.p_above == mcnemar_exact(first, second).p_value_second_better
+    assert result.p_below == mcnemar_exact(second, first).p_value_second_better
+
+
+@given(cells, margins, st.sampled_from([0.01, 0.05, 0.1]))
+def test_p_is_below_alpha_exactly_when_the_interval_is_beyond_the_margin(counts, margin, alpha):
+    result = paired_rate_test(*counts, margin=margin, alpha=alpha)
+    assert result.interval.lower <= result.difference <= result.interval.upper
+    if abs(result.p_above - alpha) > 1e-6:
+        assert (result.p_above < alpha) == (result.interval.lower > margin)
+    if abs(result.p_below - alpha) > 1e-6:
+        assert (result.p_below < alpha) == (result.interval.upper < margin)
+
+
+@given(cells, margins)
+def test_swapping_the_systems_mirrors_difference_interval_and_p_values(counts, margin):
+    both, first, second, neither = counts
+    one = paired_rate_test(*counts, margin=margin)
+    other = paired_rate_test(both, second, first, neither, margin=-margin)
+    assert one.difference == pytest.approx(-other.difference)
+    assert one.p_above == pytest.approx(other.p_below)
+    assert one.interval.lower == pytest.approx(-other.interval.upper, abs=1e-8)
+
+
+@pytest.mark.parametrize("pairs", [50, 150, 300, 1_000])
+@pytest.mark.parametrize("margin", [-0.1, -0.05, -0.02, 0.02])
+def test_non_inferiority_is_shown_at_the_margin_in_at_most_alpha_by_enumeration(pairs, margin):
+    for discordance in (abs(margin), abs(margin) + 0.01, 0.15, 0.3, 0.5):
+        chances = ((discordance - margin) / 2, (discordance + margin) / 2)
+        first, second = (
+            np.arange(
+                max(0, int(pairs * p - 9 * math.sqrt(pairs * p) - 9)),
+                min(pairs, int(pairs * p + 9 * math.sqrt(pairs * p) + 9)) + 1,
+            )
+            for p in chances
+        )
+        one, two = (part.ravel() for part in np.meshgrid(first, second))
+        fits = one + two <= pairs
+        one, two = one[fits], two[fits]
+        weights = stats.binom.pmf(one, pairs, chances[0]) * stats.binom.pmf(
+            two, pairs - one, chances[1] / (1.0 - chances[0])
+        )
+        assert weights.sum() == pytest.approx(1.0, abs=1e-6)
+        shown = tango_statistic(one, two, pairs, margin) >= stats.norm.isf(0.05)
+        assert weights[shown].sum() <= 0.05
+
+
+def test_systems_that_never_differ_are_not_shown_to_be_equal_by_few_pairs():
+    few, many = paired_rate_test(15, 0, 0, 5), paired_rate_test(300, 0, 0, 100)
+    assert few.interval.lower < -0.1 < many.interval.lower < 0.0
+    assert few.p_above == 1.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "error"),
+    [
+        ((0, 0, 0, 0), {}, InsufficientDataError),
+        ((5, -1, 1, 1), {}, InvalidInputError),
+        ((5, 1, 1, 1), {"margin": 1.0}, InvalidInputError),
+        ((5, 1, 1, 1), {"margin": math.nan}, InvalidInputError),
+        ((5, 1, 1, 1), {"alpha": 0.5}, InvalidInputError),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(counts, changes, error):
+    with pytest.raises(error, match="got"):
+        paired_rate_test(*counts, **changes)
