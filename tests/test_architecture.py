@@ -61,6 +61,8 @@ OWNERS: dict[str, set[str]] = {
     "typer": {"cli"},
     "matplotlib": {"plots"},
     "apprise": {"notify"},
+    "sacrebleu": {"evaluation"},
+    "rouge_score": {"evaluation"},
 } | {name: {"models", "improve"} for name in TRAINING}
 # pydantic for a flow's options, numpy for the seeded generator that a flow hands down.
 FLOWS_THIRD_PARTY = {"prefect", "pydantic", "numpy"}
@@ -75,6 +77,8 @@ SLOW = {
     "pyarrow",
     "safetensors",
     "gguf",
+    "sacrebleu",
+    "rouge_score",
 }
 HEAVY_AT_START = ("torch", "mlflow", "prefect", "transformers", "pandas")
 

@@ -251,6 +251,66 @@ class HuggingFaceModel:
             return [text.strip() for text in texts]
         return [text.strip().split("\n", 1)[0].strip() for text in texts]
 
+    def log_likelihoods(
+        self, conversations: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[tuple[float, int]]:
+        """Return how likely given answers are: natural log of the probability, number of tokens.
+
+        The end of the turn is not counted. Only the answers' tokens are scored, each given the
+        conversation and the tokens before it.
+
+        Raises:
+            ModelError: Lengths differ, or an answer has no tokens.
+        """
+        if len(conversations) != len(answers):
+            raise ModelError(
+                f"each conversation needs its answer, got {len(conversations)} and {len(answers)}"
+            )
+        found: list[tuple[float, int]] = []
+        for start in range(0, len(answers), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            found += self._score_batch(conversations[rows], answers[rows])
+        return found
+
+    def _score_batch(
+        self, conversations: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[tuple[float, int]]:
+        import torch
+
+        prompts = self._tokenizer.apply_chat_template(
+            [[message.canonical() for message in turns] for turns in conversations],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        before, after = (
+            self._tokenizer(list(texts), add_special_tokens=False).input_ids
+            for texts in (prompts, answers)
+        )
+        if not all(after):
+            raise ModelError("an answer to be scored needs at least 1 token, got an empty answer")
+        # padded on the left, so that all answers end together and only their places are scored
+        lengths = [len(one) + len(two) for one, two in zip(before, after, strict=True)]
+        longest, kept = max(lengths), max(len(tokens) for tokens in after)
+        tokens = torch.full((len(lengths), longest), self._tokenizer.pad_token_id)
+        mask = torch.zeros_like(tokens)
+        for row, (one, two) in enumerate(zip(before, after, strict=True)):
+            tokens[row, longest - lengths[row] :] = torch.tensor(one + two)
+            mask[row, longest - lengths[row] :] = 1
+        tokens, mask = tokens.to(self._model.device), mask.to(self._model.device)
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                logits_to_keep=kept + 1,
+            ).logits
+        logs = logits[:, :-1].float().log_softmax(dim=-1)
+        each = logs.gather(2, tokens[:, -kept:, None])[:, :, 0].double()
+        return [
+            (float(row[kept - len(answer) :].sum()), len(answer))
+            for row, answer in zip(each, after, strict=True)
+        ]
+
 
 class Encoder(Protocol):
     """Anything that makes vectors of texts."""

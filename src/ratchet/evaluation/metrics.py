@@ -1,7 +1,9 @@
 """Answers against targets, and what users made of the answers they got.
 
 `join_feedback` brings interactions and their feedback together as arrays; `quality` turns each
-interaction into a number in [0, 1] with its parts kept; `experience_metrics` sums up.
+interaction into a number in [0, 1] with its parts kept; `experience_metrics` sums up. Scores of
+answers by example (`token_f1`, `bleu`, `field_f1`, ...) are made in `text_metrics`,
+`overlap_metrics` and `json_metrics`, and found here too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.evaluation.json_metrics import field_f1 as field_f1
+from ratchet.evaluation.json_metrics import json_validity as json_validity
+from ratchet.evaluation.overlap_metrics import bleu as bleu
+from ratchet.evaluation.overlap_metrics import chrf as chrf
+from ratchet.evaluation.overlap_metrics import rouge as rouge
+from ratchet.evaluation.text_metrics import answer_length as answer_length
+from ratchet.evaluation.text_metrics import latency as latency
+from ratchet.evaluation.text_metrics import normalised_accuracy as normalised_accuracy
+from ratchet.evaluation.text_metrics import perplexity as perplexity
+from ratchet.evaluation.text_metrics import refusals as refusals
+from ratchet.evaluation.text_metrics import token_f1 as token_f1
 from ratchet.records import Metric, Record
 from ratchet.stats.intervals import Interval, mean_interval, quantile_interval, wilson
 
