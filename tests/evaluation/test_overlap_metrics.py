@@ -15,16 +15,24 @@ from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
 from ratchet.evaluation.scored import bootstrap_scored
 from ratchet.stats.corpus_tests import paired_randomization
 
-texts = st.lists(
-    st.text("ab c.", min_size=0, max_size=24).map(str.strip), min_size=1, max_size=6
-)
+texts = st.lists(st.text("ab c.", min_size=0, max_size=24).map(str.strip), min_size=1, max_size=6)
 
 
 @pytest.fixture(scope="module")
-def systems(shared_data):
-    """Outputs of 16 systems with the reference, 3,004 segments each."""
-    with gzip.open(shared_data / "wmt17_ende" / "systems.json.gz", "rt", encoding="utf-8") as file:
-        return {name.removeprefix("newstest2017."): lines for name, lines in json.load(file)}
+def wmt(shared_data):
+    """Outputs of 16 systems by name and the reference, 3,004 segments each."""
+    file = shared_data / "wmt17_ende" / "systems.json.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as opened:
+        found = json.load(opened)
+    systems = {name: lines for name, lines in found if name != "reference"}
+    assert len(systems) == 16
+    return systems, dict(found)["reference"][0]
+
+
+def named(wmt, part):
+    """The system whose name holds the part."""
+    (lines,) = [lines for name, lines in wmt[0].items() if f".{part}." in name]
+    return lines
 
 
 def test_bleu_gives_the_published_figures(published_numbers):
@@ -58,8 +66,10 @@ def test_sums_give_what_sacrebleu_gives(answers, references):
     assert bleu(answers, references).whole == pytest.approx(
         BLEU().corpus_score(answers, [references]).score, abs=1e-9
     )
-    sentences = [BLEU(effective_order=True).sentence_score(a, [r]).score
-                 for a, r in zip(answers, references, strict=True)]
+    sentences = [
+        BLEU(effective_order=True).sentence_score(a, [r]).score
+        for a, r in zip(answers, references, strict=True)
+    ]
     assert bleu(answers, references).values == pytest.approx(sentences, abs=1e-9)
     for word_order in (0, 2):
         metric = CHRF(word_order=word_order)
@@ -80,15 +90,58 @@ def test_an_example_without_an_answer_has_no_score():
     assert math.isnan(rouge([None], ["x"]).values[0])
 
 
-def test_the_whole_of_a_real_system_is_sacrebleus(systems):
-    references = systems["ref"] if "ref" in systems else None
-    if references is None:
-        names = [name for name in systems if "ref" in name]
-        references = systems[names[0]]
-    answers = next(lines for name, lines in systems.items() if "LIUM" in name)
-    ours = bleu(answers[:300], references[:300])
-    theirs = BLEU().corpus_score(answers[:300], [references[:300]])
-    assert ours.whole == pytest.approx(theirs.score, abs=1e-6)
+def compared(first, second, reference):
+    """Our paired bootstrap and sacrebleu's, 1,000 resamples each, on the tokens as they are.
+
+    The published figures are of Moses and MultEval, which do not tokenize.
+    """
+    scores = [bleu(lines, reference, tokenize="none") for lines in (first, second)]
+    ours = bootstrap_scored(*scores, rng=np.random.default_rng(0), resamples=1_000)
+    _, theirs = PairedTest(
+        [("one", first), ("two", second)], {"BLEU": BLEU(tokenize="none")}, [reference], "bs", 1_000
+    )()
+    return ours, theirs["BLEU"], scores
+
+
+def agree(one, other, draws):
+    """Whether two simulated probabilities differ by chance alone (4 standard errors)."""
+    middle = (one + other) / 2
+    return abs(one - other) <= 4 * math.sqrt(2 * middle * (1 - middle) / draws) + 1 / draws
+
+
+def test_paired_bootstrap_of_two_real_systems_agrees_with_sacrebleus(wmt):
+    systems = (named(wmt, part)[:700] for part in ("LIUM-NMT.4900", "SYSTRAN.4847"))
+    ours, (first, second), _ = compared(*systems, wmt[1][:700])
+    assert ours.first == pytest.approx(first.score, abs=1e-9)
+    assert ours.second == pytest.approx(second.score, abs=1e-9)
+    assert agree(ours.p_value_moses, second.p_value, 1_000)
+
+
+@pytest.mark.slow
+def test_paired_tests_of_all_systems_agree_with_sacrebleus_and_the_published_ones(
+    wmt, published_numbers
+):
+    figures = published_numbers["sacrebleu"]
+    baseline, seen = named(wmt, figures["baseline"]), 0
+    for name, printed in figures["moses_paired_bootstrap_p"].items():
+        (lines,) = [found for full, found in wmt[0].items() if f".{name}" in full]
+        ours, (_, theirs), scores = compared(baseline, lines, wmt[1])
+        assert ours.second == pytest.approx(theirs.score, abs=1e-9), name
+        assert agree(ours.p_value_moses, theirs.p_value, 1_000), name
+        # the printed figures are of other draws: their own tolerance beside the error of ours
+        error = 3 * math.sqrt(max(printed, 1e-3) / 1_000)
+        assert abs(ours.p_value_moses - printed) <= figures["tolerance"] + error, name
+        randomized = figures["multeval_AR_p"].get(name)
+        if randomized is not None:
+            found = paired_randomization(
+                *(one.statistics for one in scores),
+                scores[0].score,
+                rng=np.random.default_rng(0),
+            )
+            error = 3 * math.sqrt(max(randomized * (1 - randomized), 1e-4) / 10_000)
+            assert abs(found - randomized) <= figures["tolerance"] + error, name
+        seen += 1
+    assert seen == 15
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_likelihoods_of_a_model_are_those_of_its_own_forward_pass(tiny_model):
             add_special_tokens=False,
         ).input_ids
         after = tokenizer(answer, add_special_tokens=False).input_ids
-        logits = raw(torch.tensor([before + after])).logits[0].log_softmax(-1)
+        logits = raw(torch.tensor([before + after])).logits[0].detach().log_softmax(-1)
         alone = sum(
             float(logits[len(before) + place - 1, token]) for place, token in enumerate(after)
         )

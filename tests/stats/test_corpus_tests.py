@@ -40,7 +40,8 @@ def test_a_score_of_sums_is_resampled_as_example_by_example_by_hand():
     rng = np.random.default_rng(2)
     one, two = (rng.integers(0, 5, (40, 3)).astype(float) + [0, 2, 2] for _ in range(2))
     result = paired_bootstrap(one, two, f1, rng=np.random.default_rng(3), resamples=4_000)
-    by_hand, rng = [], np.random.default_rng(4)
+    rng = np.random.default_rng(4)
+    by_hand = []
     for _ in range(4_000):
         rows = rng.integers(0, 40, 40)
         by_hand.append(float(f1(two[rows].sum(0)[None])[0] - f1(one[rows].sum(0)[None])[0]))

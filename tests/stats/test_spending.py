@@ -46,7 +46,7 @@ def test_stopping_probabilities_agree_with_scipys_normal_integral(drift):
     times, critical = np.array([0.4, 0.7, 1.0]), np.array([2.2, 2.0, 1.8])
     means = drift * np.sqrt(times)
     correlation = np.sqrt(np.minimum.outer(times, times) / np.maximum.outer(times, times))
-    going_on = [1.0] + [
+    going_on = [
         stats.multivariate_normal.cdf(
             critical[:k], mean=means[:k], cov=correlation[:k, :k], abseps=1e-9, maxpts=10**6
         )

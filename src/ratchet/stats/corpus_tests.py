@@ -32,7 +32,10 @@ class BootstrapComparison:
         second: Score of the second.
         difference: Second minus first.
         interval: Of the difference, from the quantiles of the resamples.
-        p_value: Two-sided: resampled differences, moved to mean 0, at least as large as the seen.
+        p_value: Two-sided: resampled differences, moved to mean 0, larger than the one seen.
+        p_value_moses: What Moses and sacrebleu print: magnitudes of resampled differences, moved to
+            mean 0, larger than the one seen. Where systems differ it counts one tail only and is
+            about half of the two-sided one.
         resamples: Their number.
     """
 
@@ -41,6 +44,7 @@ class BootstrapComparison:
     difference: float
     interval: Interval
     p_value: float
+    p_value_moses: float
     resamples: int
 
 
@@ -58,7 +62,7 @@ def paired_bootstrap(
 
     Examples (or whole clusters) are drawn with replacement, as many as there are; both systems are
     scored on the same draw. The p-value is (1 + number of |d* - mean d*| > |d|) / (1 + resamples),
-    d* the resampled differences: what sacrebleu and Moses compute.
+    d* the resampled differences; that of Moses and sacrebleu counts |d*| - mean |d*| > |d|.
 
     Units: those of the score.
     Assumptions: independent examples (or clusters), about 30 or more; a score that is smooth in the
@@ -105,14 +109,17 @@ def paired_bootstrap(
     drawn = score(sums[:, one.shape[1] :]) - score(sums[:, : one.shape[1]])
     scores = [float(score(part.sum(axis=0, keepdims=True))[0]) for part in (one, two)]
     difference = scores[1] - scores[0]
-    larger = int(np.count_nonzero(np.abs(drawn - drawn.mean()) > abs(difference)))
+    magnitudes = np.abs(drawn)
+    tails = (np.abs(drawn - drawn.mean()), magnitudes - magnitudes.mean())
+    larger = [int(np.count_nonzero(tail > abs(difference))) for tail in tails]
     ends = np.quantile(drawn, [tail, 1.0 - tail])
     return BootstrapComparison(
         first=scores[0],
         second=scores[1],
         difference=difference,
         interval=Interval(float(ends[0]), float(ends[1]), level),
-        p_value=(larger + 1) / (resamples + 1),
+        p_value=(larger[0] + 1) / (resamples + 1),
+        p_value_moses=(larger[1] + 1) / (resamples + 1),
         resamples=resamples,
     )
 
