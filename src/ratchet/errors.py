@@ -9,6 +9,7 @@ RatchetError
 ├── ConflictError            the same id was sent with different content
 ├── BusyError                another process holds what is asked for
 ├── ModelError               a language model cannot be loaded or does not answer
+├── IsolationError           the machine does not isolate untrusted code, so none is run
 ├── JudgeNotUsableError      scores of a judge that validation does not allow were to count
 ├── TrackingError            MLflow cannot do what is asked (no previous version, no champion)
 └── LeakError                an example that the gate tests on reached a training set
@@ -50,6 +51,10 @@ class BusyError(RatchetError):
 
 class ModelError(RatchetError):
     """A language model cannot be loaded or does not answer."""
+
+
+class IsolationError(RatchetError):
+    """The machine does not isolate untrusted code, so none is run."""
 
 
 class JudgeNotUsableError(RatchetError):

@@ -65,7 +65,8 @@ def main() -> None:
     print(
         f"Measured on {datetime.now(UTC).date()} at commit {commit}, {os.cpu_count()} cores, "
         f"{platform.machine()}, Python {platform.python_version()}; {len(reference)} segments, "
-        f"{options.resamples} resamples, one process each. Goal: at least {GOAL:.0f} times faster.\n"
+        f"{options.resamples} resamples, one process each. Goal: at least {GOAL:.0f} times "
+        "faster.\n"
     )
     began = time.perf_counter()
     known = {
@@ -113,7 +114,8 @@ def main() -> None:
         f"\n| {len(names)} comparisons | sacrebleu | Ratchet | times faster |\n|---|---|---|---|\n"
         f"| resampling from extracted statistics | {slow:.2f} s | {fast:.2f} s "
         f"| {slow / fast:.1f} |\n"
-        f"| extraction of {len(names) + 1} systems | {extraction:.2f} s | {own_extraction:.2f} s | |\n"
+        f"| extraction of {len(names) + 1} systems | {extraction:.2f} s "
+        f"| {own_extraction:.2f} s | |\n"
         f"| all of it, as called | {whole:.2f} s | {own_extraction + fast:.2f} s "
         f"| {whole / (own_extraction + fast):.1f} |"
     )

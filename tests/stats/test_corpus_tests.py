@@ -38,7 +38,7 @@ def test_the_p_value_is_that_of_a_normal_test_nearly(answers):
 
 def test_a_score_of_sums_is_resampled_as_example_by_example_by_hand():
     rng = np.random.default_rng(2)
-    one, two = (rng.integers(0, 5, (40, 3)).astype(float) + [0, 2, 2] for _ in range(2))
+    one, two = (rng.integers((0, 2, 2), (5, 7, 7), (40, 3)).astype(float) for _ in range(2))
     result = paired_bootstrap(one, two, f1, rng=np.random.default_rng(3), resamples=4_000)
     rng = np.random.default_rng(4)
     by_hand = []
