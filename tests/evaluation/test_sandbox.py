@@ -26,13 +26,24 @@ def ends(program, limits=SMALL):
 
 def strangers():
     """Processes of user ids that nobody has, as those of root's boxes."""
-    found = []
+    found = set()
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            found += [path.name] if path.stat().st_uid > 100_000 else []
+            found |= {path.name} if path.stat().st_uid > 100_000 else set()
         except OSError:
             continue
     return found
+
+
+def leftovers():
+    """Processes that stay; boxes of other tests, which may run now, end within seconds."""
+    left = strangers()
+    for _ in range(100):
+        if not left:
+            break
+        time.sleep(0.1)
+        left &= strangers()
+    return left
 
 
 @pytest.mark.parametrize(
@@ -76,7 +87,7 @@ def test_a_program_that_ignores_every_signal_is_ended_with_all_its_children():
         "time.sleep(60)\n"
     )
     assert ends(program, Limits(seconds=1.0))[0] == "timed out"
-    assert strangers() == []
+    assert leftovers() == set()
 
 
 def test_no_more_processes_or_threads_than_allowed():
@@ -90,9 +101,10 @@ def test_no_more_processes_or_threads_than_allowed():
 
 
 def test_a_fork_bomb_ends_with_its_box():
-    outcome, _ = ends("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    outcome, _ = ends(bomb, Limits(seconds=1.0, processes=6))
     assert outcome == "timed out"
-    assert strangers() == []
+    assert leftovers() == set()
 
 
 def test_memory_of_one_process_and_of_all_together_is_limited():
@@ -116,14 +128,15 @@ def test_there_is_nothing_of_the_machine_to_read_write_or_delete(tmp_path):
     program = (
         "import os, shutil\n"
         f"shutil.rmtree({str(tmp_path)!r}, ignore_errors=True)\n"
-        "shutil.rmtree('/', ignore_errors=True)\n"
+        "shutil.rmtree(os.path.dirname(os.__file__) + '/json', ignore_errors=True)\n"
+        "import json.tool\n"
         f"assert not os.path.exists({str(marker)!r})\n"
         "for path in ('/etc', '/home', '/proc/1', '/sys', '/tmp', '/var', '/run'):\n"
         "    assert not os.path.exists(path), path\n"
         "assert set(os.environ) <= {'PWD', 'LC_CTYPE'}, os.environ\n"
         "assert os.getuid() != 0 and os.listdir('.') == []\n"
     )
-    assert ends(program, Limits(seconds=30.0, cpu_seconds=20)) == ("passed", "")
+    assert ends(program) == ("passed", "")
     assert marker.read_text() == "here"
     assert Path("/usr/bin").is_dir()
 
@@ -181,11 +194,7 @@ def test_a_box_ends_with_who_started_it(tmp_path):
     process.kill()
     process.wait()
     process.stdout.close()
-    for _ in range(40):
-        if not strangers():
-            break
-        time.sleep(0.1)
-    assert strangers() == []
+    assert leftovers() == set()
 
 
 SAYS_WHY = """
