@@ -1,0 +1,258 @@
+"""What a challenger must show before it is promoted, read from YAML.
+
+    error_level: 0.05
+    primary: {metric: exact_match, margin: 0.0, hold_margin: 0.05}
+    guardrails:
+      - {metric: safety, margin: 0.01, safety_critical: true}
+      - {metric: length, margin: 0.10, relative: true, higher_is_better: false}
+      - {metric: exact_match, margin: 0.10, per_cluster: true}
+    minimum_examples: 100
+    judges: [helpfulness]
+    looks: {maximum: 3, examples: 3000}
+    approval: borderline
+
+Every rule that a file breaks is named at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ratchet.errors import PolicyError
+
+Approval = Literal["never", "borderline", "always"]
+Requires = Literal["shown", "no_harm"]
+Spending = Literal["obrien_fleming", "pocock"]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Level = Annotated[float, Field(gt=0.0, lt=0.5)]
+Margin = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+LARGEST_FILE = 100_000
+ERRORS_SHOWN = 20
+TOLD_CHARACTERS = 60
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Primary(_Part):
+    """What must become better.
+
+    Attributes:
+        margin: How much better at least, in units of the metric.
+        hold_margin: How much worse it may be and still be held, not called inconclusive. Where left
+            out, 0.05 for scores within [0, 1], else a fifth of the champion's standard deviation.
+    """
+
+    metric: Name
+    higher_is_better: bool = True
+    margin: Margin = 0.0
+    hold_margin: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+
+
+class Guardrail(_Part):
+    """What must not become worse.
+
+    Attributes:
+        margin: How much worse it may be: in units of the metric, or of the champion's mean.
+        relative: Whether the margin is a share of the champion's mean.
+        per_cluster: Whether it must hold in every cluster of the data by itself.
+        requires: "shown": that it is no worse by the margin must be shown, at the error level.
+            "no_harm": it must not be shown to be worse by more than the margin; few examples never
+            show that.
+        minimum_examples: Below this many, and in a cluster below this many, nothing is shown.
+        safety_critical: Whether a person must approve what passes it.
+    """
+
+    metric: Name
+    higher_is_better: bool = True
+    margin: Margin = 0.0
+    relative: bool = False
+    per_cluster: bool = False
+    requires: Requires = "shown"
+    minimum_examples: Annotated[int, Field(ge=2)] = 30
+    safety_critical: bool = False
+
+    @model_validator(mode="after")
+    def _can_be_shown(self) -> Self:
+        if self.requires == "shown" and self.margin == 0.0:
+            raise ValueError(
+                "margin must be above 0 where it must be shown that nothing is worse, got 0; no "
+                "number of examples shows that, so allow a margin or take requires: no_harm"
+            )
+        return self
+
+
+class Looks(_Part):
+    """Several looks at growing data, the error level kept over all of them.
+
+    Attributes:
+        maximum: How many looks at most.
+        examples: Examples at the last look.
+        spending: "obrien_fleming" keeps nearly all of the level for the last look.
+    """
+
+    maximum: Annotated[int, Field(ge=2, le=20)]
+    examples: Annotated[int, Field(ge=20)]
+    spending: Spending = "obrien_fleming"
+
+
+class GatePolicy(_Part):
+    """What a challenger must show.
+
+    Attributes:
+        primary: What must become better.
+        guardrails: What must not become worse.
+        secondary: Metrics that are reported with adjusted p-values and decide nothing.
+        error_level: Chance to promote a challenger that is equal or worse, or breaks a guardrail;
+            and chance to reject one that is neither worse nor breaks any.
+        minimum_examples: Below this many examples with both scores nothing is decided.
+        minimum_users: Below this many users, where examples have users.
+        max_unscored_share: Share of examples without a score, in either, up to which one decides.
+        max_unscored_difference: Difference of the two shares up to which one may promote.
+        judges: Judges, or versions of them, that must be usable.
+        looks: Several looks; one where left out.
+        approval: When a person must approve a promotion.
+    """
+
+    primary: Primary
+    guardrails: tuple[Guardrail, ...] = ()
+    secondary: tuple[Name, ...] = ()
+    error_level: Level = 0.05
+    minimum_examples: Annotated[int, Field(ge=20)] = 30
+    minimum_users: Annotated[int, Field(ge=10)] = 20
+    max_unscored_share: Share = 0.05
+    max_unscored_difference: Share = 0.0
+    judges: tuple[Name, ...] = ()
+    looks: Looks | None = None
+    approval: Approval = "never"
+
+    @field_validator("secondary", "judges")
+    @classmethod
+    def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise ValueError(f"each name must be there once, got {', '.join(twice)} again")
+        return names
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        keys = Counter((rule.metric, rule.per_cluster) for rule in self.guardrails)
+        for (metric, per_cluster), times in keys.items():
+            if times > 1:
+                where = "per cluster" if per_cluster else "over all"
+                raise ValueError(f"one guardrail for {metric} {where}, got {times}")
+        if self.primary.metric in self.secondary:
+            raise ValueError(
+                f"{self.primary.metric} is the primary metric, got it as secondary too"
+            )
+        directions = {self.primary.metric: self.primary.higher_is_better}
+        for rule in self.guardrails:
+            if directions.setdefault(rule.metric, rule.higher_is_better) != rule.higher_is_better:
+                raise ValueError(f"{rule.metric} must have one direction, got both")
+        if self.looks is not None and self.looks.examples < self.minimum_examples:
+            raise ValueError(
+                f"looks must end with at least minimum_examples ({self.minimum_examples}), got "
+                f"{self.looks.examples}"
+            )
+        return self
+
+    def direction(self, metric: str) -> bool:
+        """Whether more of a metric is better; a metric that no rule names is taken so."""
+        rules = (self.primary, *self.guardrails)
+        return next((rule.higher_is_better for rule in rules if rule.metric == metric), True)
+
+
+def default_policy(metrics: Sequence[str], *, has_clusters: bool) -> GatePolicy:
+    """Return the policy for who states none: the first metric must be better, at 5 %.
+
+    Where examples have clusters, the challenger must not be shown to be worse in any of them. Other
+    metrics are reported.
+    """
+    first, *others = metrics
+    clusters = (Guardrail(metric=first, per_cluster=True, requires="no_harm"),)
+    return GatePolicy(
+        primary=Primary(metric=first),
+        guardrails=clusters if has_clusters else (),
+        secondary=tuple(others),
+    )
+
+
+def load_policy(path: Path) -> GatePolicy:
+    """Read a policy from a YAML file.
+
+    Raises:
+        PolicyError: The file is not there, is not YAML or breaks a rule; every rule it breaks is
+            named.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        content = yaml.load(text[: LARGEST_FILE + 1], _Loader)
+    except FileNotFoundError as error:
+        raise PolicyError(f"a policy must be in a file, got no {path.name}") from error
+    except RecursionError as error:
+        raise PolicyError(f"{path.name} must not nest so deep, got too many levels") from error
+    except (OSError, ValueError, LookupError, AttributeError, yaml.YAMLError) as error:
+        raise PolicyError(f"a policy must be YAML in UTF-8, got: {error}") from error
+    if len(text) > LARGEST_FILE:
+        raise PolicyError(
+            f"a policy must have at most {LARGEST_FILE:,} characters, got {len(text)}"
+        )
+    return parse_policy(content, path.name)
+
+
+def parse_policy(content: Any, source: str) -> GatePolicy:
+    """Return the policy of what a YAML file holds. See `load_policy`."""
+    if not isinstance(content, dict):
+        raise PolicyError(f"{source} must hold a mapping with primary, got {_told(content)}")
+    try:
+        return GatePolicy.model_validate(content)
+    except ValidationError as error:
+        wrong = [_explained(found) for found in error.errors()]
+    more = f"; and {len(wrong) - ERRORS_SHOWN} more" if len(wrong) > ERRORS_SHOWN else ""
+    raise PolicyError(f"{source}: " + "; ".join(wrong[:ERRORS_SHOWN]) + more)
+
+
+def _explained(found: Any) -> str:
+    where = ".".join(map(str, found["loc"])) or "policy"
+    said = found["msg"].removeprefix("Value error, ")
+    clear = found["type"] in ("value_error", "extra_forbidden", "missing")
+    return f"{where}: {said}" + ("" if clear else f", got {_told(found['input'])}")
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) <= TOLD_CHARACTERS else text[:TOLD_CHARACTERS] + "..."
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML; a key that is there twice is an error, and nothing refers to anything else."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, "a policy must not use aliases", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key in [key for key, times in keys.items() if times > 1]:
+            raise yaml.composer.ComposerError(
+                None, None, f"a key must be there once, got {key!r} twice", node.start_mark
+            )
+        return node

@@ -1,0 +1,268 @@
+"""Recorded scores of champion and challenger on the same examples, read from CSV or JSON Lines.
+
+Columns `example_id, metric, champion, challenger`, one row an example and metric; optionally
+`user_id`, `cluster`, and `champion_output`, `challenger_output`, by which the same artefact is
+found. An empty score is an example without one. A row that breaks a rule makes the whole file
+unusable: a gate does not decide on what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from ratchet.errors import InvalidInputError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+REQUIRED = ("example_id", "metric", "champion", "challenger")
+OPTIONAL = ("user_id", "cluster", "champion_output", "challenger_output")
+EMPTY = frozenset({"", "null", "none", "nan", "na", "n/a"})
+TRUTH = {"true": 1.0, "false": 0.0}
+ERRORS_SHOWN = 10
+NO_CLUSTER = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricScores:
+    """Scores of one metric: arrays of shape (n,), one entry an example.
+
+    Attributes:
+        metric: Its name.
+        champion: nan where there is no score.
+        challenger: nan where there is no score.
+        users: A number for each user; None where examples have no users.
+        clusters: Place in the names of clusters, -1 for none; None where there are no clusters.
+    """
+
+    metric: str
+    champion: FloatArray
+    challenger: FloatArray
+    users: IntArray | None = None
+    clusters: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {part.size for part in (self.champion, self.challenger)}
+        sizes |= {part.size for part in (self.users, self.clusters) if part is not None}
+        if len(sizes) != 1:
+            raise InvalidInputError(
+                f"{self.metric} needs one entry an example, got lengths {sorted(sizes)}"
+            )
+
+    def take(self, rows: NDArray[np.bool_]) -> MetricScores:
+        """Return the scores of some examples."""
+        return MetricScores(
+            self.metric,
+            self.champion[rows],
+            self.challenger[rows],
+            None if self.users is None else self.users[rows],
+            None if self.clusters is None else self.clusters[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GateScores:
+    """What a gate decides on.
+
+    Attributes:
+        metrics: In the order in which they came.
+        cluster_names: Of the clusters.
+        identical_outputs: Whether every answer was the same text; None where that is not known.
+    """
+
+    metrics: Mapping[str, MetricScores]
+    cluster_names: tuple[str, ...] = ()
+    identical_outputs: bool | None = None
+
+
+def read_scores(path: Path) -> GateScores:
+    """Read scores from a file: JSON Lines where its name ends in .jsonl or .ndjson, else CSV.
+
+    Raises:
+        InvalidInputError: The file is not there, lacks a column, or has rows that break a rule; the
+            first of them are named with their lines.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"scores must be in a file, got no {path.name}")
+    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+    columns = _read_json_lines(path) if is_json else _read_csv(path)
+    return scores_of_columns(columns, path.name, first_line=1 if is_json else 2)
+
+
+def scores_of_columns(
+    columns: Mapping[str, pa.Array], source: str, *, first_line: int = 1
+) -> GateScores:
+    """Return the scores of columns of texts, null where there is none. See `read_scores`."""
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise InvalidInputError(
+            f"{source} must have the columns {', '.join(REQUIRED)}, got none named "
+            f"{', '.join(missing)} among {', '.join(columns) or 'none'}"
+        )
+    if len(columns["metric"]) == 0:
+        raise InvalidInputError(f"{source} must have at least 1 row, got none; record scores first")
+    wrong: list[str] = []
+    for name in ("example_id", "metric"):
+        for row in np.flatnonzero(_is_empty(columns[name]))[:ERRORS_SHOWN]:
+            wrong.append(f"line {row + first_line}: {name} must not be empty")
+    champion = _numbers(columns["champion"], "champion", first_line, wrong)
+    challenger = _numbers(columns["challenger"], "challenger", first_line, wrong)
+    metric_codes, metric_names = _codes(columns["metric"])
+    example_codes, example_names = _codes(columns["example_id"])
+    pairs = metric_codes * len(example_names) + example_codes
+    _, first = np.unique(pairs, return_index=True)
+    repeated = np.setdiff1d(np.arange(pairs.size), first)
+    for row in repeated[:ERRORS_SHOWN]:
+        named = f"{metric_names[metric_codes[row]]} of {example_names[example_codes[row]]}"
+        wrong.append(f"line {row + first_line}: {named} is there before; average repeated answers")
+    if wrong:
+        raise InvalidInputError(f"{source}: " + "; ".join(wrong[:ERRORS_SHOWN]))
+    users = _users(columns.get("user_id"))
+    clusters, cluster_names = _clusters(columns.get("cluster"))
+    whole = MetricScores("all", champion, challenger, users, clusters)
+    metrics = {}
+    for place, name in enumerate(metric_names):
+        found = whole.take(metric_codes == place)
+        metrics[name] = MetricScores(
+            name, found.champion, found.challenger, found.users, found.clusters
+        )
+    return GateScores(metrics, cluster_names, _identical(columns))
+
+
+def _read_csv(path: Path) -> dict[str, pa.Array]:
+    try:
+        with csv.open_csv(path) as opened:
+            names = opened.schema.names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InvalidInputError(f"{path.name} must be CSV with a header, got: {error}") from error
+    clean = [name.strip().lstrip("\ufeff") for name in names]
+    doubled = [name for name in dict.fromkeys(clean) if clean.count(name) > 1]
+    if doubled:
+        raise InvalidInputError(f"each column must be there once, got {', '.join(doubled)} twice")
+    wanted = [raw for raw, name in zip(names, clean, strict=True) if name in REQUIRED + OPTIONAL]
+    try:
+        table = csv.read_csv(
+            path,
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=wanted,
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise InvalidInputError(f"{path.name} must be CSV in UTF-8, got: {error}") from error
+    renamed = dict(zip(names, clean, strict=True))
+    return {renamed[name]: table[name].combine_chunks() for name in wanted}
+
+
+def _read_json_lines(path: Path) -> dict[str, pa.Array]:
+    rows: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                row = json.loads(line) if line.strip() else {}
+                if not isinstance(row, dict) or not row:
+                    raise InvalidInputError(
+                        f"{path.name}, line {number}: must be an object, got {line.strip()[:40]!r}"
+                    )
+                rows.append(row)
+    except ValueError as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"{path.name} must be JSON Lines in UTF-8, got line {len(rows) + 1}: {error}"
+        ) from error
+    seen = dict.fromkeys(name for row in rows for name in row if name in REQUIRED + OPTIONAL)
+    return {
+        name: pa.array([_text(row.get(name)) for row in rows], type=pa.large_string())
+        for name in seen
+    }
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def _is_empty(column: pa.Array) -> NDArray[np.bool_]:
+    blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+    return np.asarray(pc.fill_null(blank, True))
+
+
+def _numbers(column: pa.Array, name: str, first_line: int, wrong: list[str]) -> FloatArray:
+    trimmed = pc.utf8_trim_whitespace(column)
+    blank = pc.or_kleene(pc.is_null(column), pc.equal(trimmed, ""))
+    try:
+        parsed = pc.cast(pc.if_else(blank, None, trimmed), pa.float64())
+        values = np.array(parsed.to_numpy(zero_copy_only=False), dtype=np.float64)
+    except pa.ArrowInvalid:  # one by one, to name what is no number
+        values = np.full(len(column), np.nan)
+        for row, text in enumerate(trimmed.to_pylist()):
+            number = _number(text)
+            if number is None:
+                wrong.append(
+                    f"line {row + first_line}: {name} must be a number or empty, got {text[:40]!r}"
+                )
+            else:
+                values[row] = number
+    for row in np.flatnonzero(np.isinf(values))[:ERRORS_SHOWN]:
+        wrong.append(f"line {row + first_line}: {name} must be finite, got {values[row]}")
+    return values
+
+
+def _number(text: str | None) -> float | None:
+    if text is None or text.casefold() in EMPTY:
+        return math.nan
+    if text.casefold() in TRUTH:
+        return TRUTH[text.casefold()]
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _codes(column: pa.Array) -> tuple[IntArray, list[str]]:
+    """A number for each text, in the order of their first occurrence."""
+    encoded = pc.dictionary_encode(pc.utf8_trim_whitespace(pc.fill_null(column, "")))
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return np.asarray(encoded.indices, dtype=np.int64), encoded.dictionary.to_pylist()
+
+
+def _users(column: pa.Array | None) -> IntArray | None:
+    """A number for each user; a row without one is a user of its own."""
+    if column is None or _is_empty(column).all():
+        return None
+    codes, names = _codes(column)
+    empty = _is_empty(column)
+    return np.where(empty, len(names) + np.arange(codes.size), codes)
+
+
+def _clusters(column: pa.Array | None) -> tuple[IntArray | None, tuple[str, ...]]:
+    if column is None or _is_empty(column).all():
+        return None, ()
+    codes, names = _codes(column)
+    codes = np.where(_is_empty(column), NO_CLUSTER, codes)
+    return codes, tuple(names)
+
+
+def _identical(columns: Mapping[str, pa.Array]) -> bool | None:
+    """Whether every answer is the same text; unknown where one is missing."""
+    outputs: Sequence[pa.Array] = [
+        columns[name] for name in ("champion_output", "challenger_output") if name in columns
+    ]
+    if len(outputs) < 2 or any(_is_empty(found).any() for found in outputs):
+        return None
+    return bool(pc.all(pc.equal(*outputs)).as_py())
