@@ -6,6 +6,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats import power
 from ratchet.stats.comparisons import paired_rate_test
 from ratchet.stats.power import paired_mean_power, paired_rate_power
 from ratchet.stats.sample_size import (
@@ -30,6 +31,21 @@ def test_power_is_the_sum_over_all_outcomes(margin, difference):
                 total += stats.multinomial.pmf([first, second, rest], pairs, chances)
     found = paired_rate_power(pairs, discordance=discordance, difference=difference, margin=margin)
     assert found == pytest.approx(total, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("discordance", "difference", "margin"),
+    [(0.1, 0.005, 0.0), (0.3, 0.01, 0.0), (0.02, 0.0015, 0.0), (0.2, 0.0, -0.01)],
+)
+def test_the_normal_power_of_many_pairs_goes_on_where_the_exact_one_ends(
+    discordance, difference, margin
+):
+    pairs = int(power.EXACT_UP_TO / discordance)
+    truth = {"discordance": discordance, "difference": difference, "margin": margin}
+    exact = paired_rate_power(pairs, **truth)
+    normal = power._normal_rate_power(pairs, discordance, difference, margin, 0.05)
+    assert normal == pytest.approx(exact, abs=0.002)
+    assert paired_rate_power(pairs + 10, **truth) == pytest.approx(exact, abs=0.005)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05])

@@ -84,6 +84,7 @@ class Finding:
         design_effect: Variance with users over that without.
         test: What the p-values are of.
         problem: Why nothing can be shown.
+        is_few: Whether that is for want of examples or users alone.
     """
 
     question: Question
@@ -102,6 +103,12 @@ class Finding:
     design_effect: float = 1.0
     test: str = ""
     problem: str | None = None
+    is_few: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a promotion must wait, whatever else is shown."""
+        return self.problem is not None and (self.question.must_be_shown or not self.is_few)
 
     @property
     def name(self) -> str:
@@ -129,9 +136,12 @@ def weigh(
     """
     lost = (int(np.isnan(scores.champion).sum()), int(np.isnan(scores.challenger).sum()))
     both = scores.take(~(np.isnan(scores.champion) | np.isnan(scores.challenger)))
-    problem = _problem(scores, both, lost, question)
+    problem = _unscored(scores, both, lost, question)
+    few = _few(both, question)
+    is_few = problem is None and few is not None
+    problem = problem or few
     if both.champion.size == 0:
-        return Finding(question, unscored=lost, problem=problem or "no example has both scores")
+        return Finding(question, unscored=lost, problem="no example has both scores")
     pairs = _Pairs.of(both, question)
     margin = question.margin if question.role == "primary" else -question.margin
     asked = pairs.against(margin, alpha, relative=question.relative)
@@ -139,7 +149,7 @@ def weigh(
     if question.relative and problem is None and both.champion.mean() <= 0.0:
         problem = "a relative margin needs a champion's mean above 0"
     low, high = plain.interval.lower, plain.interval.upper
-    finding = Finding(
+    return Finding(
         question=question,
         champion=float(both.champion.mean()),
         challenger=float(both.challenger.mean()),
@@ -158,8 +168,8 @@ def weigh(
         design_effect=pairs.design_effect(plain),
         test=pairs.test(margin, relative=question.relative),
         problem=problem,
+        is_few=is_few,
     )
-    return finding
 
 
 def default_hold_margin(scores: MetricScores) -> float:
@@ -171,10 +181,10 @@ def default_hold_margin(scores: MetricScores) -> float:
     return max(0.2 * float(np.nanstd(scores.champion)), 1e-9)
 
 
-def _problem(
+def _unscored(
     scores: MetricScores, both: MetricScores, lost: tuple[int, int], question: Question
 ) -> str | None:
-    """Say why the scores can show nothing, if so."""
+    """Say what is wrong with what has no score."""
     total, kept = scores.champion.size, both.champion.size
     if total and (total - kept) / total > question.max_unscored_share:
         return (
@@ -186,13 +196,17 @@ def _problem(
             f"{lost[0]} of the champion's scores are missing and {lost[1]} of the challenger's; "
             "what is missing on one side only may be what fails there"
         )
-    if kept < question.minimum_examples:
-        return f"{kept} examples are fewer than the {question.minimum_examples} asked for"
-    if both.users is not None:
-        users = int(np.unique(both.users).size)
-        if users < min(question.minimum_users, question.minimum_examples):
-            return f"{users} users are fewer than the {question.minimum_users} asked for"
     return None
+
+
+def _few(both: MetricScores, question: Question) -> str | None:
+    """Say what there is too little of."""
+    if both.champion.size < question.minimum_examples:
+        return f"{both.champion.size} examples are fewer than the {question.minimum_examples} asked for"
+    if both.users is None:
+        return None
+    users, least = int(np.unique(both.users).size), question.minimum_users
+    return f"{users} users are fewer than the {least} asked for" if users < least else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,10 +237,8 @@ class _Pairs:
         if users is not None and np.unique(users).size == users.size:
             users = None
         binary = bool(np.isin(one, (0.0, 1.0)).all() and np.isin(two, (0.0, 1.0)).all())
-        only_one, only_two = (
-            int(((one == 1) & (two == 0)).sum()),
-            int(((one == 0) & (two == 1)).sum()),
-        )
+        only_one = int(((one == 1) & (two == 0)).sum())
+        only_two = int(((one == 0) & (two == 1)).sum())
         if not question.higher_is_better:
             only_one, only_two = only_two, only_one
         both = int(((one == 1) & (two == 1)).sum())
@@ -276,7 +288,7 @@ class _Pairs:
         sums = values
         if self.users is not None:
             _, places = np.unique(self.users, return_inverse=True)
-            sums = np.bincount(places, weights=values)
+            sums = np.bincount(places, weights=values).astype(np.float64)
         if np.count_nonzero(sums) > EXACT_UP_TO:
             return tested
         # exact up to that many: the generator is not used
@@ -296,6 +308,9 @@ class _Pairs:
         """All units differ by the same, most often not at all: how far may others be from it."""
         mean = float(values.mean())
         units = values.size if self.users is None else int(np.unique(self.users).size)
+        if units < 2:
+            interval = Interval(-math.inf, math.inf, 1.0 - 2.0 * alpha)
+            return MarginTest(mean, interval, margin, 1.0, 1.0, values.size, units, math.inf)
         reach = equal_differences_bound(units, self.largest, alpha=alpha)
         gap = min(1.0, abs(mean - margin) / self.largest)
         missed = (1.0 - gap) ** units if mean != margin else 1.0

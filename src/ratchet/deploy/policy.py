@@ -167,7 +167,7 @@ class GatePolicy(_Part):
 
     def direction(self, metric: str) -> bool:
         """Whether more of a metric is better; a metric that no rule names is taken so."""
-        rules = (self.primary, *self.guardrails)
+        rules: tuple[Primary | Guardrail, ...] = (self.primary, *self.guardrails)
         return next((rule.higher_is_better for rule in rules if rule.metric == metric), True)
 
 
@@ -242,10 +242,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None, None, "a policy must not use aliases", event.start_mark
-            )
+            raise yaml.composer.ComposerError(None, None, "a policy must not use aliases", None)
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
