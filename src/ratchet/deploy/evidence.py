@@ -201,12 +201,13 @@ def _unscored(
 
 def _few(both: MetricScores, question: Question) -> str | None:
     """Say what there is too little of."""
-    if both.champion.size < question.minimum_examples:
-        return f"{both.champion.size} examples are fewer than the {question.minimum_examples} asked for"
+    examples, least = both.champion.size, question.minimum_examples
+    if examples < least:
+        return f"{examples} examples are fewer than the {least} asked for"
     if both.users is None:
         return None
-    users, least = int(np.unique(both.users).size), question.minimum_users
-    return f"{users} users are fewer than the {least} asked for" if users < least else None
+    users, fewest = int(np.unique(both.users).size), question.minimum_users
+    return f"{users} users are fewer than the {fewest} asked for" if users < fewest else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

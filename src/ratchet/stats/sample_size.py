@@ -144,7 +144,8 @@ def paired_mean_sample_size(
         Cluster Randomization Trials in Health Research, chapter 5. Arnold.
     """
     gap = _checked_gap(difference, margin, alpha, power)
-    if not spread > 0.0 or not cluster_size >= 1.0 or not design_effect > 0.0:
+    known = all(map(math.isfinite, (spread, cluster_size, design_effect)))
+    if not (known and spread > 0.0 and cluster_size >= 1.0 and design_effect > 0.0):
         raise InvalidInputError(
             f"spread and design effect must be above 0 and cluster size at least 1, got {spread}, "
             f"{design_effect} and {cluster_size}; take them from a pilot"

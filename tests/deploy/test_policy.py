@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+
+import ratchet.deploy.policy as module
+from ratchet.deploy.policy import GatePolicy, default_policy, load_policy, parse_policy
+from ratchet.errors import PolicyError
+
+FULL = """
+error_level: 0.025
+primary: {metric: exact_match, margin: 0.01, hold_margin: 0.03}
+guardrails:
+  - {metric: safety, margin: 0.01, safety_critical: true}
+  - {metric: length, margin: 0.1, relative: true, higher_is_better: false}
+  - {metric: exact_match, margin: 0.1, per_cluster: true, minimum_examples: 50}
+  - {metric: latency, higher_is_better: false, requires: no_harm}
+secondary: [token_f1]
+minimum_examples: 100
+judges: [helpfulness]
+looks: {maximum: 3, examples: 3000, spending: pocock}
+approval: borderline
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_policy_is_read_with_all_its_parts(tmp_path):
+    policy = load_policy(written(tmp_path, FULL))
+    assert policy.error_level == 0.025
+    assert [rule.metric for rule in policy.guardrails] == [
+        "safety", "length", "exact_match", "latency",
+    ]  # fmt: skip
+    assert policy.looks is not None
+    assert policy.looks.spending == "pocock"
+    assert not policy.direction("length")
+    assert policy.direction("token_f1")
+    assert GatePolicy.model_validate(policy.model_dump()) == policy
+
+
+def test_the_example_of_the_documentation_is_a_policy():
+    example = (module.__doc__ or "").split("\n\n")[1]
+    policy = parse_policy(module.yaml.safe_load(example), "example")
+    assert len(policy.guardrails) == 3
+
+
+def test_every_rule_that_is_broken_is_named_at_once(tmp_path):
+    text = """
+error_level: 5
+primary: {metric: "", margin: -1, hold: 2}
+guardrails:
+  - {metric: safety}
+  - {metric: length, margin: .inf, relative: maybe}
+looks: {maximum: 1, examples: 10}
+judges: [one, one]
+aproval: always
+"""
+    with pytest.raises(PolicyError) as caught:
+        load_policy(written(tmp_path, text))
+    said = str(caught.value)
+    for words in (
+        "policy.yaml",
+        "error_level: Input should be less than 0.5, got 5",
+        "primary.metric",
+        "primary.margin",
+        "primary.hold: Extra inputs",
+        "guardrails.0: margin must be above 0 where it must be shown",
+        "guardrails.1.margin",
+        "guardrails.1.relative",
+        "looks.maximum",
+        "looks.examples",
+        "judges: each name must be there once",
+        "aproval: Extra inputs",
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must hold a mapping with primary, got nothing"),
+        ("- a", "got a list"),
+        ("primary: [", "must be YAML"),
+        ("primary: {metric: a}\nprimary: {metric: b}", "'primary' twice"),
+        ("a: &x [1]\nb: *x", "must not use aliases"),
+        ("guardrails: []", "primary: Field required"),
+        ("primary: {metric: a}\nsecondary: [a]", "a is the primary metric"),
+        (
+            "primary: {metric: a}\nguardrails: [{metric: b, margin: 1}, {metric: b, margin: 2}]",
+            "one guardrail for b over all, got 2",
+        ),
+        (
+            "primary: {metric: a}\nguardrails: [{metric: a, margin: 1, higher_is_better: false}]",
+            "a must have one direction, got both",
+        ),
+        (
+            "primary: {metric: a}\nminimum_examples: 500\nlooks: {maximum: 2, examples: 400}",
+            "at least minimum_examples",
+        ),
+    ],
+)
+def test_a_file_that_is_no_policy_says_why(tmp_path, text, words):
+    with pytest.raises(PolicyError, match=words):
+        load_policy(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_or_too_large_or_not_utf8_is_refused(tmp_path):
+    with pytest.raises(PolicyError, match="got no nowhere"):
+        load_policy(tmp_path / "nowhere.yaml")
+    with pytest.raises(PolicyError, match="at most 100,000 characters"):
+        load_policy(written(tmp_path, "# " + "x" * 100_001))
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PolicyError, match="UTF-8"):
+        load_policy(path)
+
+
+def test_who_states_no_policy_asks_for_the_first_metric_to_be_better_at_5_percent():
+    plain = default_policy(["quality", "length"], has_clusters=False)
+    assert plain.primary.metric == "quality"
+    assert plain.primary.higher_is_better
+    assert (plain.primary.margin, plain.error_level, plain.guardrails) == (0.0, 0.05, ())
+    assert plain.secondary == ("length",)
+    (rule,) = default_policy(["quality"], has_clusters=True).guardrails
+    assert (rule.metric, rule.per_cluster, rule.requires) == ("quality", True, "no_harm")
