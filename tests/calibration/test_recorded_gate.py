@@ -1,4 +1,4 @@
-"""The gate's error rate and power, by simulation; the benchmark writes the table of docs/gate.md."""
+"""The gate's error rate and power, by simulation; a benchmark writes them to docs/gate.md."""
 
 import pytest
 

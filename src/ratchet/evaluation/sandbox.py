@@ -16,6 +16,7 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -50,8 +51,9 @@ def main():
     import json, os, resource, sys
     job = json.loads(sys.stdin.buffer.read())
     limits, megabyte = job["limits"], 2 ** 20
+    cpu = limits["cpu_seconds"]
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # a signal that says why, then the end
     for name, value in (
-        ("RLIMIT_CPU", limits["cpu_seconds"]),
         ("RLIMIT_AS", limits["memory_megabytes"] * megabyte),
         ("RLIMIT_FSIZE", limits["file_megabytes"] * megabyte),
         ("RLIMIT_NOFILE", 64),
@@ -251,8 +253,8 @@ def _read_report(report: bytes, token: str, code: int, stderr: bytes, seconds: f
             return Execution(said["outcome"], str(said["detail"]), seconds)
     except (ValueError, KeyError, AttributeError, TypeError):
         pass
-    # bwrap reports a signal as 128 + its number; 137 and 152 are the kernel's limit of time
-    if code in (137, 152):
+    # bwrap reports a signal as 128 + its number
+    if code == 128 + signal.SIGXCPU:
         return Execution("timed out", "its processor time was used up", seconds)
     last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
     return Execution("crashed", f"it ended early, with code {code}: {last}".rstrip(": "), seconds)

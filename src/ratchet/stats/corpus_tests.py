@@ -180,15 +180,13 @@ def paired_randomization(
     return (larger + 1) / (resamples + 1)
 
 
-def _bootstrap_counts(
-    size: int, resamples: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.float32]]:
+def _bootstrap_counts(size: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
     """How often each example is in each resample, shape (rows, size)."""
     for rows in chunks(resamples, size):
-        drawn = rng.integers(0, size, (rows, size), dtype=np.int32)
-        drawn += np.arange(0, rows * size, size, dtype=np.int32)[:, np.newaxis]
-        counts = np.bincount(drawn.ravel(), minlength=rows * size)
-        yield counts.reshape(rows, size).astype(np.float32)
+        counts = np.empty((rows, size))
+        for row in counts:  # one by one, its counts stay near the processor
+            row[:] = np.bincount(rng.integers(0, size, size), minlength=size)
+        yield counts
 
 
 def _statistics(
