@@ -99,7 +99,7 @@ def test_a_margin_moves_the_difference():
 
 def test_looks_multiply_the_number():
     looks = [1 / 3, 2 / 3, 1.0]
-    once = paired_rate_sample_size(discordance=0.2, difference=0.05)
+    once = paired_rate_sample_size(discordance=0.2, difference=0.05, power=0.805)
     thrice = paired_rate_sample_size(discordance=0.2, difference=0.05, looks=looks)
     assert thrice.examples == math.ceil(once.examples * information_ratio(looks))
 

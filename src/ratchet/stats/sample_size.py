@@ -14,6 +14,7 @@ from ratchet.stats.power import paired_mean_power, paired_rate_power
 from ratchet.stats.spending import Spending, information_ratio
 
 MOST_EXAMPLES = 10_000_000
+FOR_LOOKS = 0.005  # of power, that what is not normal at the early looks costs
 FOR_SKEWNESS = 2  # examples that the correction for skewness costs: 0.84 by its second moment
 
 
@@ -45,7 +46,8 @@ def paired_rate_sample_size(
     """Pairs with which `paired_rate_test` shows a difference above the margin.
 
     The smallest number whose exact power (`paired_rate_power`) is enough; with several looks
-    it is multiplied by what they need at the most (`information_ratio`).
+    it is planned with half a point more power, for what they lose by not being normal at the first
+    looks, and multiplied by what they need at the most (`information_ratio`).
 
     Units: shares in, a number of pairs out.
     Assumptions: as `paired_rate_power`; with looks as `nominal_levels`.
@@ -85,7 +87,7 @@ def paired_rate_sample_size(
             pairs, discordance=discordance, difference=difference, margin=margin, alpha=alpha
         )
 
-    pairs = _smallest(reached, guess, power)
+    pairs = _smallest(reached, guess, _target(power, looks))
     ratio = _ratio(looks, alpha, power, spending)
     examples = math.ceil(pairs * ratio)
     return SamplePlan(examples, examples, reached(pairs))
@@ -155,7 +157,7 @@ def paired_mean_sample_size(
     def reached(units: int) -> float:
         return paired_mean_power(max(2, units), effect=effect, alpha=alpha)
 
-    found = max(2, _smallest(reached, _normal_size(effect, alpha, power), power))
+    found = max(2, _smallest(reached, _normal_size(effect, alpha, power), _target(power, looks)))
     units = math.ceil((found + FOR_SKEWNESS) * _ratio(looks, alpha, power, spending))
     return SamplePlan(math.ceil(units * cluster_size), units, reached(found + FOR_SKEWNESS))
 
@@ -211,6 +213,10 @@ def _smallest(reached: Callable[[int], float], guess: int, power: float) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) >= power else (middle, high)
     return high
+
+
+def _target(power: float, looks: Sequence[float]) -> float:
+    return power if len(looks) == 1 else min(power + FOR_LOOKS, (1.0 + power) / 2.0)
 
 
 def _ratio(looks: Sequence[float], alpha: float, power: float, spending: Spending) -> float:
