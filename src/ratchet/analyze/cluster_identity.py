@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ratchet.analyze.failures import Cluster, FailureClusters
 from ratchet.evaluation.metrics import BoolArray
-from ratchet.records import Record, Trend, derive_id
+from ratchet.records import Record, Trend, derive_id, digest
 from ratchet.records.base import Identifier, UtcTime
 from ratchet.stats.intervals import Interval, newcombe_independent
 from ratchet.stats.multiplicity import fisher_excess
@@ -159,8 +159,11 @@ def identify(
         kept.append(again)
         if (previous and known[place].last_seen == previous.created_at) or change.trend != "gone":
             changes.append(change)
+    content = digest([item.canonical() for item in kept])
     record = KnownClusters(
-        id=derive_id("known-clusters", now.isoformat()), created_at=now, clusters=tuple(kept)
+        id=derive_id("known-clusters", now.isoformat(), content),
+        created_at=now,
+        clusters=tuple(kept),
     )
     return Identified(tuple(changes), record)
 
