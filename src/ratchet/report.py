@@ -13,6 +13,7 @@ from ratchet.records import (
     AlertEvent,
     Analysis,
     Candidate,
+    ClusterComparison,
     Cycle,
     Decision,
     JudgeValidation,
@@ -25,6 +26,8 @@ from ratchet.records import (
 _WIDTH = 88
 _INDENT = " " * 9
 _BAR = 40
+CHANCE = 0.05
+"""From this p-value on a failure cluster counts as moved."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
 _KIND_NAMES = {
@@ -140,8 +143,37 @@ def decision_markdown(decision: Decision) -> str:
             f"| exact McNemar p | {decision.p_value:.3g} |",
             f"| examples | {decision.examples} |",
             *evidence,
+            *_clusters_compared(decision),
         ]
     )
+
+
+def _clusters_compared(decision: Decision) -> list[str]:
+    if not decision.clusters:
+        return []
+    rows = [
+        f"| {_cell(item.name)} | {item.examples} | {item.champion_right} "
+        f"| {item.challenger_right} | {_moved(item)} |"
+        for item in decision.clusters
+    ]
+    head = "| failure cluster | examples | champion right | challenger right | moved |"
+    return [
+        "",
+        "## On the frozen examples of failure clusters",
+        "",
+        head,
+        "|---|" + "---|" * 4,
+        *rows,
+    ]
+
+
+def _moved(item: ClusterComparison) -> str:
+    """Say which way a cluster moved, where that is more than chance at 5 %."""
+    missing = f"; {item.unscored} without an answer" if item.unscored else ""
+    if item.p_value > CHANCE:
+        return f"no more than chance (p = {item.p_value:.2g}){missing}"
+    better = item.only_challenger_right > item.only_champion_right
+    return f"{'mended' if better else 'worse'} (p = {item.p_value:.2g}){missing}"
 
 
 def alerts_markdown(events: Sequence[AlertEvent]) -> str:
@@ -269,6 +301,9 @@ def _decided(report: CycleReport) -> list[str]:
     lines.append(f"{_INDENT}difference {_difference(decision)}")
     for reason in decision.reasons:
         lines += _wrapped(reason)
+    for item in decision.clusters:
+        right = f"{item.champion_right} -> {item.challenger_right} of {item.examples} right"
+        lines += _wrapped(f"cluster {_clipped(item.name, 40)}: {right}, {_moved(item)}")
     if report.release is not None:
         previous = report.release.previous or "none"
         lines += _wrapped(f"champion is now {report.release.champion}, previous {previous}")

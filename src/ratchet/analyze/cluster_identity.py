@@ -57,11 +57,16 @@ class KnownCluster(Record):
 
 
 class KnownClusters(Record):
-    """The clusters of one run, with those of earlier runs that may come back."""
+    """The clusters of one run, with those of earlier runs that may come back.
+
+    Attributes:
+        encoder: Digest of what made the vectors; centres of another one, or of None, tell nothing.
+    """
 
     id: Identifier
     created_at: UtcTime
     clusters: tuple[KnownCluster, ...]
+    encoder: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ def identify(
     previous: KnownClusters | None,
     *,
     now: datetime,
+    encoder: str | None = "",
 ) -> Identified:
     """Give each cluster the identity of the known cluster that it is, or a new one.
 
@@ -133,6 +139,8 @@ def identify(
         failed: Which of them failed.
         previous: What the run before left; None for the first run.
         now: When this run is.
+        encoder: Digest of what made the vectors; None where their directions mean nothing in
+            another run, so that clusters are known again by their texts alone.
 
     References:
         Broder, A. Z. (1997). On the resemblance and containment of documents. Compression and
@@ -141,7 +149,8 @@ def identify(
     known = previous.clusters if previous else ()
     failed = np.asarray(failed, dtype=np.bool_)
     sketches = [_sketch(cluster, texts) for cluster in result.clusters]
-    pairs = _pairs(result.clusters, sketches, known)
+    comparable = encoder is not None and previous is not None and previous.encoder == encoder
+    pairs = _pairs(result.clusters, sketches, known, by_direction=comparable)
     total = max(len(texts), 1)
     changes: list[Change] = []
     kept: list[KnownCluster] = []
@@ -164,6 +173,7 @@ def identify(
         id=derive_id("known-clusters", now.isoformat(), content),
         created_at=now,
         clusters=tuple(kept),
+        encoder=encoder,
     )
     return Identified(tuple(changes), record)
 
@@ -261,12 +271,14 @@ def _pairs(
     clusters: Sequence[Cluster],
     sketches: Sequence[tuple[tuple[str, ...], int]],
     known: Sequence[KnownCluster],
+    *,
+    by_direction: bool,
 ) -> dict[int, int]:
     scored = []
     for index, cluster in enumerate(clusters):
         for place, before in enumerate(known):
             overlap = _overlap(sketches[index][0], before.sketch)
-            likeness = _likeness(cluster, before)
+            likeness = _likeness(cluster, before) if by_direction else 0.0
             if overlap >= LEAST_OVERLAP:
                 scored.append((2.0 + overlap, index, place))
             elif likeness >= LEAST_LIKENESS:

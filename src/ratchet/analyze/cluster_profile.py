@@ -33,7 +33,6 @@ def profile(
     vectors: Vectors,
     known: KnownClusters,
     flagged: Collection[str] = (),
-    titles: Sequence[str | None] = (),
 ) -> tuple[FailureCluster, ...]:
     """Return the clusters as records, in the order of the result: what fixing wins most first.
 
@@ -45,7 +44,6 @@ def profile(
         vectors: One unit vector a row, shape (n, d).
         known: What `identify` keeps; says when each was first seen.
         flagged: Ids of interactions that are flagged as unsafe or were found so.
-        titles: Titles in the order of the clusters; keywords stand where one is None.
     """
     first_seen = {item.id: item.first_seen for item in known.clusters}
     failed = np.zeros(len(outcomes), dtype=np.bool_)
@@ -53,12 +51,10 @@ def profile(
         failed[cluster.members] = True
     good = _good_rows(outcomes, explicit)
     unsafe = (outcomes.unsafe == 1.0) | _among(outcomes.interaction_ids, flagged)
-    named = [*titles, *([None] * len(result.clusters))]
     return tuple(
         _record(
             cluster,
             change,
-            named[index] or cluster.name,
             first_seen.get(change.id),
             _breakdowns(outcomes.model_versions, cluster, failed),
             _breakdowns(outcomes.segments, cluster, failed),
@@ -66,14 +62,13 @@ def profile(
             safety=int(unsafe[cluster.members].sum()),
             beside=_beside(cluster, outcomes, vectors, good),
         )
-        for index, (cluster, change) in enumerate(zip(result.clusters, changes, strict=False))
+        for cluster, change in zip(result.clusters, changes, strict=False)
     )
 
 
 def _record(
     cluster: Cluster,
     change: Change,
-    name: str,
     first_seen: datetime | None,
     versions: tuple[Breakdown, ...],
     segments: tuple[Breakdown, ...],
@@ -84,7 +79,7 @@ def _record(
 ) -> FailureCluster:
     return FailureCluster(
         id=change.id,
-        name=name,
+        name=cluster.name,
         size=cluster.members.size,
         interactions=cluster.rows.size,
         failure_rate=cluster.failure_rate,

@@ -1,9 +1,10 @@
 """What the next stages get of a failure cluster: frozen examples, and a request for training.
 
-    handed = hand_over(store, clusters, members, outcomes, explicit, cycle_id=cycle.id, now=now)
+    requests = hand_over_all(store, found, cycle_id=cycle.id, withheld=withheld, now=now)
 
-The examples are held out by user: whoever has one in the regression set has none in the request.
-A set is frozen when it is first made, so that "is cluster 7 mended" means the same every time.
+A cluster about safety goes to people first: nothing is made of it before they decided. The examples
+are held out by user: whoever has one in the regression set has none in the request. A set is frozen
+when it is first made, so that "is cluster 7 mended" means the same every time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ratchet.analyze.failure_analysis import FailureAnalysis
+from ratchet.analyze.review import queue_flags, unreviewed_safety
 from ratchet.evaluation.metrics import FloatArray, Outcomes, normalise_answer
+from ratchet.evaluation.safety import Flag
 from ratchet.records import (
     Example,
     ExampleSet,
@@ -32,6 +36,9 @@ HELD_OUT = 0.3
 WANTED = 64
 """Examples that are asked for to mend a cluster."""
 SAFETY_SHARE = 0.1
+FOR_REVIEW = 3
+EARLIER_REQUESTS = 500
+CLUSTER_SOURCE = "failure-cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,71 @@ class Known:
     user: str
     prompt: str
     target: str
+
+
+def hand_over_all(
+    store: EventStore,
+    found: FailureAnalysis,
+    *,
+    cycle_id: str,
+    withheld: Collection[str],
+    now: datetime,
+) -> tuple[TrainingRequest, ...]:
+    """Freeze the regression sets of the clusters that have none, and ask for training examples.
+
+    Args:
+        store: The store.
+        found: The analysis.
+        cycle_id: The cycle it is of.
+        withheld: Ids of interactions that wait for review; those found unsafe are left out as well.
+        now: The time.
+    """
+    requests = []
+    for cluster, members in zip(found.clusters, found.result.clusters, strict=True):
+        reviewed = _to_review(store, cluster)
+        blocked = _blocked(store, cluster, reviewed, now)
+        known = known_answers(
+            [int(row) for row in members.rows], found.outcomes, found.explicit, withheld=withheld
+        )
+        interactions = store.stored_interactions([item.interaction_id for item in known])
+        requests.append(
+            hand_over(
+                store,
+                cluster,
+                known,
+                interactions,
+                cycle_id=cycle_id,
+                blocked=blocked,
+                reviewed=reviewed,
+                now=now,
+            )
+        )
+    return tuple(requests)
+
+
+def _to_review(store: EventStore, cluster: FailureCluster) -> tuple[str, ...]:
+    """Return the interactions that stand for a cluster about safety, the same in every run."""
+    if not safety_related(cluster):
+        return ()
+    for request in reversed(store.records(TrainingRequest, latest=EARLIER_REQUESTS)):
+        if request.cluster_id == cluster.id and request.reviewed:
+            return request.reviewed
+    return tuple(example.interaction_id for example in cluster.beside[:FOR_REVIEW])
+
+
+def _blocked(
+    store: EventStore, cluster: FailureCluster, reviewed: Sequence[str], now: datetime
+) -> str | None:
+    if not reviewed:
+        return None
+    why = (
+        f"stands for the failure cluster {cluster.name}: {cluster.safety} of {cluster.size} "
+        "failures in it are flagged as unsafe or were found so"
+    )
+    flags = [Flag(CLUSTER_SOURCE, key, "failure cluster", why) for key in reviewed]
+    queue_flags(store, flags, now=now)
+    waiting = unreviewed_safety(store, reviewed)
+    return f"{len(waiting)} of its answers wait for a safety review" if waiting else None
 
 
 def safety_related(cluster: FailureCluster) -> bool:
@@ -112,6 +184,7 @@ def hand_over(
     *,
     cycle_id: str,
     blocked: str | None,
+    reviewed: tuple[str, ...] = (),
     now: datetime,
 ) -> TrainingRequest:
     """Freeze the cluster's regression set, once, and ask for training examples.
@@ -123,6 +196,7 @@ def hand_over(
         interactions: At least those of `known`, by id, for their whole conversations.
         cycle_id: The cycle in which it was found.
         blocked: Why nothing may be trained on yet; no set is frozen then.
+        reviewed: Interactions that people look at first.
         now: The time.
     """
     with store.atomic():
@@ -137,7 +211,8 @@ def hand_over(
                 f"{len({item.user for item in known})} users"
             )
         offered = _offered(store, frozen, known) if blocked is None else ()
-        content = digest([cluster.id, cycle_id, offered, blocked, frozen and frozen.example_set_id])
+        set_id = frozen.example_set_id if frozen else None
+        content = digest([cluster.id, cycle_id, offered, blocked, reason, set_id, cluster.name])
         request = TrainingRequest(
             id=derive_id("training-request", content),
             created_at=now,
@@ -146,9 +221,10 @@ def hand_over(
             name=cluster.name,
             wanted=WANTED,
             interaction_ids=offered,
-            regression_set_id=frozen.example_set_id if frozen else None,
+            regression_set_id=set_id,
             reason=reason,
             blocked=blocked,
+            reviewed=reviewed,
         )
         stored = store.get(TrainingRequest, request.id)
         if stored is None:

@@ -138,6 +138,7 @@ class TrainingRequest(Record):
         regression_set_id: The frozen examples that will tell whether it was mended; None with the
             reason beside it.
         blocked: Why nothing may be trained on it yet; None where it may.
+        reviewed: Interactions of a cluster about safety that people look at first.
     """
 
     id: Identifier
@@ -150,6 +151,7 @@ class TrainingRequest(Record):
     regression_set_id: str | None
     reason: str | None = None
     blocked: str | None = None
+    reviewed: tuple[str, ...] = ()
 
 
 class ClusterComparison(Record):
