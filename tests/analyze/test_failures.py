@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -265,8 +266,26 @@ def test_what_does_not_fit_together_is_refused():
         found(["a"] * 40, half_failed(40), embeddings=np.ones((3, 2)))
     with pytest.raises(InvalidInputError, match="finite"):
         found(["a"] * 40, half_failed(40), embeddings=np.full((40, 2), np.nan))
+    with pytest.raises(InvalidInputError, match="single precision"):
+        found(["a"] * 40, half_failed(40), embeddings=np.full((40, 2), 1e30))
     with pytest.raises(InvalidInputError, match="got NoneType in row 1"):
         found(["a", None] * 20, half_failed(40))
+
+
+@pytest.mark.parametrize("flag", ["no", None, float("nan"), 2, "0"])
+def test_a_flag_that_is_neither_true_nor_false_is_no_failure_but_an_error(flag):
+    with pytest.raises(InvalidInputError, match="must be true or false, got"):
+        found(["a", "b"] * 10, [True, flag] * 10)
+
+
+def test_flags_and_texts_may_come_as_columns_of_a_table_that_was_filtered():
+    texts, failed, _ = planted(np.random.default_rng(7))
+    expected = found(texts, failed)
+    table = pd.DataFrame({"text": ["x", *texts], "failed": [0, *failed.astype(int)]}).iloc[1:]
+    for flags in (table["failed"], table["failed"].astype(float), table["failed"].astype(object)):
+        result = found(table["text"], flags)
+        assert result.labels.tolist() == expected.labels.tolist()
+        assert [c.examples for c in result.clusters] == [c.examples for c in expected.clusters]
 
 
 @pytest.mark.skipif(not BANKING.exists(), reason=f"no real messages at {BANKING}")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ratchet.analyze.cluster_stability import measure_stability
 from ratchet.analyze.corpus import Grouped, group, prepare
@@ -123,13 +123,14 @@ def find_failure_clusters(
             does not matter.
 
     Raises:
-        InvalidInputError: Lengths differ, a text is no string or an embedding is not finite.
+        InvalidInputError: Lengths differ, a text is no string, a flag is neither true nor false, or
+            an embedding is not finite.
 
     References:
         Kulldorff, M., Fang, Z., Walsh, S. J. (2003), as `ratchet.analyze.excess.scan`.
         Grootendorst, M. (2022), as `ratchet.analyze.words.name_groups`.
     """
-    failed = np.asarray(failed, dtype=np.bool_)
+    texts, failed = list(texts), as_flags(failed)  # a pandas Series would be read by its index
     _check_lengths(texts, failed)
     count = int(failed.sum())
     if count < MINIMUM_FAILED:
@@ -155,6 +156,27 @@ def find_failure_clusters(
         )
         return _nothing(failed.size, reason)
     return _described(texts, failed, grouped, found.regions, rng)
+
+
+def as_flags(failed: ArrayLike) -> BoolArray:
+    """Return flags as an array of booleans; what is neither true nor false is refused.
+
+    A missing flag must not count as a failure, which NaN does where numpy casts it.
+
+    Raises:
+        InvalidInputError: A flag is not one of True, False, 1 and 0.
+    """
+    flags = np.asarray(failed)
+    if flags.dtype == np.bool_:
+        return flags
+    readable = [isinstance(flag, int | float) and flag in (0, 1) for flag in flags.ravel().tolist()]
+    if not all(readable):
+        place = readable.index(False)
+        raise InvalidInputError(
+            f"failed must be true or false, got {flags.ravel()[place]!r} in row {place}; leave out "
+            "rows of which it is not known"
+        )
+    return flags.astype(np.bool_)
 
 
 def as_records(
