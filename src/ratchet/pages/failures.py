@@ -109,15 +109,14 @@ def failures_page(
         searched=searched,
         overall=_percent(searched.failed, searched.interactions),
         window=_window(searched.window),
-        now=f"{now:%d %B %Y %H:%M} UTC",
+        now=f"{_day(now)}, {now:%H:%M} UTC",
         clusters=[_cluster(place, cluster) for place, cluster in enumerate(clusters)],
-        scale=max((c.excess or 0.0 for c in clusters), default=0.0),
         earlier=[_earlier(item, clusters) for item in earlier],
         reason=_sentence(reason or "no reason was recorded"),
         groups=_drawn(shown, len(clusters)) if shown else [],
         points=_for_script(shown) if shown else None,
         map_note=_map_note(shown) if shown else "",
-        short=SHORT_TEXT,
+        longest=LONGEST_TEXT,
     )
 
 
@@ -149,7 +148,7 @@ def _headline(clusters: Sequence[FailureCluster], searched: Searched) -> str:
         return f"{kinds} more than the rest"
     them = "it" if many == 1 else "them"
     return (
-        f"{kinds} more than the rest; mending {them} would win about {won:,.0f} of "
+        f"{kinds} more than the rest; mending {them} would spare about {won:,.0f} of "
         f"{searched.failed:,} failures"
     )
 
@@ -159,8 +158,12 @@ def _window(window: tuple[datetime, datetime] | None) -> str | None:
         return None
     start, end = window
     if start.date() == end.date():
-        return f"{start:%d %B %Y, %H:%M} to {end:%H:%M} UTC"
-    return f"{start:%d %B %Y %H:%M} to {end:%d %B %Y %H:%M} UTC"
+        return f"{_day(start)}, {start:%H:%M} to {end:%H:%M} UTC"
+    return f"{_day(start)}, {start:%H:%M} to {_day(end)}, {end:%H:%M} UTC"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y}"
 
 
 def _percent(part: float, whole: float) -> str:
@@ -207,6 +210,7 @@ def _cluster(place: int, cluster: FailureCluster) -> dict[str, Any]:
         "share_text": share_in_words(cluster.share),
         "trend": _TRENDS[cluster.trend],
         "first_seen": cluster.first_seen,
+        "first_day": None if cluster.first_seen is None else _day(cluster.first_seen),
         "users": cluster.users,
         "stability": cluster.stability,
         "steadiness": _steadiness(cluster),
@@ -287,7 +291,7 @@ def _earlier(item: EarlierCluster, clusters: Sequence[FailureCluster]) -> dict[s
         now = "part of another cluster now"
     else:
         now = "its messages still fail more, too few of them to be found anew"
-    return {"name": item.name, "now": now, "other": other, "first_seen": item.first_seen}
+    return {"name": item.name, "now": now, "other": other, "first_day": _day(item.first_seen)}
 
 
 # The map ------------------------------------------------------------------------------------------
@@ -301,8 +305,10 @@ def _map_note(points: MapPoints) -> str:
 
 
 def _places(points: MapPoints) -> NDArray[np.int64]:
-    inside = np.clip(points.xy, 0.0, 1.0) * (_SIDE - 2 * _MARGIN) + _MARGIN
-    return np.rint(inside).astype(np.int64)
+    """Return the places on a square that they fill; directions mean nothing, so each axis may."""
+    low, reach = points.xy.min(axis=0), np.ptp(points.xy, axis=0)
+    inside = np.where(reach > 0.0, (points.xy - low) / np.where(reach > 0.0, reach, 1.0), 0.5)
+    return np.rint(inside * (_SIDE - 2 * _MARGIN) + _MARGIN).astype(np.int64)
 
 
 def _drawn(points: MapPoints, clusters: int) -> list[dict[str, Any]]:
