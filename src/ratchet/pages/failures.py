@@ -300,7 +300,8 @@ def _earlier(item: EarlierCluster, clusters: Sequence[FailureCluster]) -> dict[s
 def _map_note(points: MapPoints) -> str:
     count = len(points.texts)
     if points.of is not None and points.of > count:
-        return f"{count:,} of {points.of:,} distinct messages are shown, those in clusters first"
+        first = ", those in clusters first" if (points.labels >= 0).any() else ""
+        return f"{count:,} of {points.of:,} distinct messages are shown{first}"
     return f"All {count:,} distinct messages are shown" if count != 1 else "One message is shown"
 
 

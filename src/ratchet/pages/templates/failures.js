@@ -13,6 +13,8 @@
   const articles = all(".cluster");
   document.documentElement.classList.add("scripted");
 
+  const HINT = "Point at a message to read it; click it" + (articles.length ? ", or a name, to select its cluster." : " to keep it here.");
+
   // Selecting -----------------------------------------------------------------------------------
 
   const name = (place) => one("h2 bdi", articles[place]).textContent;
@@ -39,7 +41,7 @@
     map.classList.remove("some");
     all("g.on", map).forEach((g) => g.classList.remove("on"));
     all("button", map).forEach((b) => b.setAttribute("aria-pressed", "false"));
-    one("#picked").replaceChildren();
+    one("#picked").replaceChildren(make("p", HINT));
   }
 
   function say(place, point) {
@@ -71,12 +73,12 @@
     select(place, { mark: true, reveal: true });
     try { history.replaceState(null, "", "#cluster-" + (place + 1)); } catch (refused) { /* in a frame */ }
   });
-  const wanted = /^#cluster-(\d+)$/.exec(location.hash);
-  select(wanted && articles[wanted[1] - 1] ? wanted[1] - 1 : 0, { mark: Boolean(wanted), reveal: Boolean(wanted) });
-  addEventListener("hashchange", () => {
+  function follow() {
     const to = /^#cluster-(\d+)$/.exec(location.hash);
-    if (to) select(to[1] - 1, { mark: true, reveal: true });
-  });
+    if (to && articles[to[1] - 1]) select(to[1] - 1, { mark: true, reveal: true });
+  }
+  addEventListener("hashchange", follow);
+  select(0);
 
   // Sorting -------------------------------------------------------------------------------------
 
@@ -106,7 +108,7 @@
       head.replaceChildren(button);
     });
   }
-  if (!map) return;
+  if (!map) { follow(); return; }
 
   // The map -------------------------------------------------------------------------------------
 
@@ -210,20 +212,25 @@
 
   // Names, where they hide little and never each other --------------------------------------------
 
-  function centre(place) {
+  function densest(place) {
     const own = [];
     for (let i = 0; i < count; i++) if (points.cluster[i] === place) own.push(i);
-    if (!own.length) return -1;
-    const middle = (values) => own.map((i) => values[i]).sort((a, b) => a - b)[own.length >> 1];
-    const x = middle(points.x);
-    const y = middle(points.y);
-    const far = (i) => (points.x[i] - x) ** 2 + (points.y[i] - y) ** 2;
-    return own.reduce((best, i) => (far(i) < far(best) ? i : best), own[0]);
+    const near = (i) => own.reduce((sum, j) => {
+      const far = (points.x[i] - points.x[j]) ** 2 + (points.y[i] - points.y[j]) ** 2;
+      return sum + Math.max(0, 1 - far / 3600);
+    }, 0);
+    let best = -1;
+    let most = -1;
+    for (const i of own.slice(0, 600)) {
+      const density = near(i);
+      if (density > most) { most = density; best = i; }
+    }
+    return best;
   }
 
   const buttons = [];
   articles.forEach((article, place) => {
-    const at = centre(place);
+    const at = densest(place);
     if (at < 0) return;
     const button = make("button");
     button.type = "button";
@@ -293,4 +300,6 @@
     leaders.replaceChildren(...lines);
   }
   new ResizeObserver(arrange).observe(map);
+  clear();
+  follow();
 })();
