@@ -214,7 +214,7 @@ def _cluster(place: int, cluster: FailureCluster) -> dict[str, Any]:
         "users": cluster.users,
         "stability": cluster.stability,
         "steadiness": _steadiness(cluster),
-        "unstable": cluster.stable is False,
+        "unstable": cluster.stable is False and cluster.stability is not None,
         "safety": cluster.safety,
         "chance": _chance(cluster.p_value),
         "breakdowns": [
@@ -309,7 +309,8 @@ def _places(points: MapPoints) -> NDArray[np.int64]:
     """Return the places on a square that they fill; directions mean nothing, so each axis may."""
     low, reach = points.xy.min(axis=0), np.ptp(points.xy, axis=0)
     inside = np.where(reach > 0.0, (points.xy - low) / np.where(reach > 0.0, reach, 1.0), 0.5)
-    return np.rint(inside * (_SIDE - 2 * _MARGIN) + _MARGIN).astype(np.int64)
+    placed: NDArray[np.int64] = np.rint(inside * (_SIDE - 2 * _MARGIN) + _MARGIN).astype(np.int64)
+    return placed
 
 
 def _drawn(points: MapPoints, clusters: int) -> list[dict[str, Any]]:
