@@ -34,6 +34,7 @@ def evaluate(set_ids: tuple[str, ...], reference: str) -> dict[str, str]:
 def on_clusters(
     sets: tuple[RegressionSet, ...], first: dict[str, str], second: dict[str, str]
 ) -> list[ClusterComparison]:
+    """Compare both models' answers on the frozen examples of each failure cluster."""
     compared = []
     for regression in sets:
         examples = example_set(workspace().store, regression.example_set_id).examples

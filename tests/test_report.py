@@ -12,6 +12,7 @@ from ratchet.records import (
     AlertEvent,
     Analysis,
     Candidate,
+    ClusterComparison,
     Cycle,
     Decision,
     FailureCluster,
@@ -184,7 +185,8 @@ def test_the_text_says_what_a_reader_needs_to_know():
         "n = 221",
         "critical: thumbs down rate of support-router/1",
         "roll back to the previous version",
-        "61 × parcel, tracking, courier",
+        "parcel, tracking, courier",
+        "61 failed",
         "320 training examples",
         "80 steps in 5.2 minutes",
         "5.0%",
@@ -399,3 +401,29 @@ def test_names_and_reasons_of_judges_cannot_change_the_page(text):
     for place in (0, 1, 4):
         assert {child.type for child in table[1][place].children} <= PLAIN
     assert kinds(page) == kinds(judges_markdown([judge_record()]))
+
+
+def test_a_decision_says_which_clusters_moved():
+    def compared(name, first, second, p_value, unscored=0):
+        return ClusterComparison(
+            cluster_id=name, name=name, example_set_id="s", examples=20, unscored=unscored,
+            champion_right=first, challenger_right=second,
+            only_champion_right=max(first - second, 0),
+            only_challenger_right=max(second - first, 0), p_value=p_value,
+        )  # fmt: skip
+
+    made = decision().model_copy(
+        update={
+            "clusters": (
+                compared("cards", 2, 15, 0.0002),
+                compared("pins", 18, 9, 0.004),
+                compared("a|b", 9, 10, 1.0, unscored=3),
+            )
+        }
+    )
+    rows = tables(decision_markdown(made))[1]
+    assert [row[-1].content for row in rows[1:]] == [
+        "mended (p = 0.0002)",
+        "worse (p = 0.004)",
+        "no more than chance (p = 1); 3 without an answer",
+    ]

@@ -249,13 +249,25 @@ def _analyzed(analysis: Analysis) -> list[str]:
             )
     for alert in analysis.alerts:
         lines += _alert_lines(alert)
+    return [*lines, *_clusters(analysis)]
+
+
+def _clusters(analysis: Analysis) -> list[str]:
+    lines = []
     if analysis.clusters:
-        lines.append(f"{_INDENT}what failed, by what it is about:")
-        lines += [
-            f"{_INDENT}{cluster.size:>5} × {_clipped(cluster.name, 50):<50} "
-            f"{cluster.failure_rate:>4.0%} failed"
-            for cluster in analysis.clusters[:8]
-        ]
+        lines.append(f"{_INDENT}where failures pile up:")
+    for cluster in analysis.clusters[:8]:
+        of_all = "" if cluster.interactions is None else f" of {cluster.interactions}"
+        rest = "" if cluster.rest_rate is None else f", the rest {cluster.rest_rate:.0%}"
+        lines.append(
+            f"{_INDENT}{_clipped(cluster.name, 40):<40} {cluster.size}{of_all} failed, "
+            f"{cluster.failure_rate:.0%}{rest}"
+        )
+    if analysis.no_clusters:
+        lines += _wrapped(f"no failure clusters: {analysis.no_clusters}")
+    for lost in analysis.earlier:
+        if lost.trend in ("gone", "merged"):
+            lines += _wrapped(f"{lost.trend}: {_one_line(lost.name)}")
     return lines
 
 

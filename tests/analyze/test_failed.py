@@ -9,37 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_outcomes import outcomes
 
 from ratchet.analyze.failed import WIDEST, FailureRule, which_failed, why_failed
-from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
-
-NONE = float("nan")
-NUMBERS = ("thumbs", "stars", "copied", "regenerated", "completed", "session_seconds")
-
-
-def outcomes(rows: list[dict[str, Any]]) -> Outcomes:
-    def numbers(name: str) -> Any:
-        return np.array([row.get(name, NONE) for row in rows], dtype=np.float64)
-
-    def objects(name: str, default: Any) -> Any:
-        filled = np.empty(len(rows), dtype=np.object_)
-        filled[:] = [row.get(name, default) for row in rows]
-        return filled
-
-    strings = ("interaction_ids", "model_versions", "segments", "user_ids", "session_ids")
-    return Outcomes(
-        created_at=np.zeros(len(rows), dtype="datetime64[us]"),
-        failed_with_error=np.array([row.get("error", False) for row in rows], dtype=np.bool_),
-        latency_seconds=numbers("latency_seconds"),
-        judge_scores=numbers("judge_scores"),
-        unsafe=numbers("unsafe"),
-        prompts=objects("prompts", "?"),
-        responses=objects("responses", "!"),
-        corrections=objects("corrections", None),
-        comments=objects("comments", None),
-        **{name: objects(name, "x") for name in strings},
-        **{name: numbers(name) for name in NUMBERS},
-    )
+from ratchet.evaluation.metrics import QualityWeights, quality
 
 
 def told(rows: list[dict[str, Any]], rule: FailureRule | None = None) -> list[bool | None]:
