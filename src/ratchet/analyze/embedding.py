@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.words import cut_for_words, word_analyzer
+from ratchet.analyze.words import LONGEST_FOR_WORDS, cut_for_words, word_analyzer
 from ratchet.models import Encoder
 
 logger = logging.getLogger(__name__)
@@ -131,11 +131,11 @@ def _log_progress(missing: int) -> Progress:
 def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:
     """Return TF-IDF vectors of words and word pairs, reduced to at most 50 dimensions by SVD.
 
-    A text without words has a vector of zeros. Vocabulary and dimensions are those of the first
-    50,000 texts, or ten million characters, so that memory is bounded.
+    A text without words has a vector of zeros. Vocabulary and dimensions are those of at most
+    50,000 texts or ten million characters, chosen by a hash, so that memory is bounded.
 
     Args:
-        texts: Distinct texts in an order that has nothing to do with what they say, shape (n,).
+        texts: Distinct texts, shape (n,).
         rng: Source of the seed of the SVD.
 
     Returns:
@@ -147,7 +147,7 @@ def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:
     analyze = word_analyzer()
     vectorizer = TfidfVectorizer(analyzer=analyze, sublinear_tf=True, max_features=_VOCABULARY)
     try:
-        matrix: Any = vectorizer.fit_transform(_first(texts))
+        matrix: Any = vectorizer.fit_transform(_some(texts))
     except ValueError:  # scikit-learn's way to say that no text has a word
         return np.zeros((len(texts), 1), dtype=np.float32)
     seed = int(rng.integers(2**31))
@@ -164,13 +164,13 @@ def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:
     return vectors
 
 
-def _first(texts: Sequence[str]) -> list[str]:
-    """Return the beginnings of the first texts, as many as are enough to know the words by."""
-    chosen: list[str] = []
-    characters = 0
-    for text in texts[:_FITTED_ON]:
-        if characters >= _CHARACTERS_FITTED_ON:
-            break
-        chosen.append(cut_for_words(text))
-        characters += len(chosen[-1])
-    return chosen
+def _some(texts: Sequence[str]) -> list[str]:
+    """Return the beginnings of all texts, or of as many as are enough to know the words by."""
+    lengths = np.array([min(len(text), LONGEST_FOR_WORDS) for text in texts])
+    rows = list(range(len(texts)))
+    enough = len(texts)
+    if len(texts) > _FITTED_ON or lengths.sum() > _CHARACTERS_FITTED_ON:
+        # a few more texts change few of those that are chosen, and their order none
+        rows.sort(key=[text_key(text) for text in texts].__getitem__)
+        enough = 1 + int(np.searchsorted(np.cumsum(lengths[rows]), _CHARACTERS_FITTED_ON))
+    return [cut_for_words(texts[row]) for row in rows[: min(enough, _FITTED_ON)]]
