@@ -48,7 +48,12 @@ def publish_failures(cycle: Cycle, found: FailureAnalysis) -> None:
                 found.clusters, points.xy, points.labels, points.failures > 0
             )
             publish_figure(run, "failure-map", figure, "Where failures pile up")
-    table = failures_markdown(found.clusters, found.earlier, reason=found.result.reason)
+    table = failures_markdown(
+        found.clusters,
+        model_version=cycle.champion,
+        earlier=found.earlier,
+        reason=found.result.reason,
+    )
     where = f"The page with map and examples: `{PAGE}` of the MLflow run `{run.run_id}`."
     publish_text("failures", f"{table}\n\n{where}", "Where failures pile up")
 
