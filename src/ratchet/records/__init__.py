@@ -23,6 +23,16 @@ from ratchet.records.base import (
     digest,
     no_surrogates,
 )
+from ratchet.records.clusters import (
+    Breakdown,
+    ClusterComparison,
+    EarlierCluster,
+    FailureCluster,
+    FailureExample,
+    RegressionSet,
+    TrainingRequest,
+    Trend,
+)
 from ratchet.records.judging import (
     Figure,
     HumanLabel,
@@ -57,7 +67,9 @@ __all__ = [
     "Analysis",
     "Baseline",
     "BoardState",
+    "Breakdown",
     "Candidate",
+    "ClusterComparison",
     "Comment",
     "Copy",
     "Correction",
@@ -65,9 +77,11 @@ __all__ = [
     "CycleEnd",
     "Decision",
     "Delivery",
+    "EarlierCluster",
     "Example",
     "ExampleSet",
     "FailureCluster",
+    "FailureExample",
     "Feedback",
     "Figure",
     "Finding",
@@ -83,6 +97,7 @@ __all__ = [
     "Metric",
     "Record",
     "Regenerate",
+    "RegressionSet",
     "Release",
     "ReviewDecision",
     "ReviewItem",
@@ -96,7 +111,9 @@ __all__ = [
     "TaskCompleted",
     "Text",
     "Thumbs",
+    "TrainingRequest",
     "TrainingSet",
+    "Trend",
     "Usability",
     "UtcTime",
     "Verdict",
@@ -323,27 +340,15 @@ class Alert(Record):
     action: str
 
 
-class FailureCluster(Record):
-    """Failed interactions that are about the same thing.
+class Analysis(Record):
+    """What one pass of the stage analyze found.
 
     Attributes:
-        failure_rate: Share of the interactions near this cluster that failed.
-        lift: That rate over the rate of all interactions.
-        interval: Two-sided 95 % interval of the failure rate.
-        examples: Texts nearest the centre, for people to read.
+        clusters: By what fixing them would win, most first.
+        earlier: Clusters of earlier runs that this one did not find.
+        untold: Interactions of which nobody can tell whether they failed.
+        no_clusters: Why there are none; None where there are, and in older records.
     """
-
-    id: Identifier
-    name: str
-    size: int = Field(ge=1)
-    failure_rate: Share
-    lift: float
-    interval: tuple[float, float]
-    examples: tuple[str, ...]
-
-
-class Analysis(Record):
-    """What one pass of the stage analyze found."""
 
     id: Identifier
     cycle_id: Identifier
@@ -352,6 +357,9 @@ class Analysis(Record):
     metrics: tuple[Metric, ...]
     alerts: tuple[Alert, ...]
     clusters: tuple[FailureCluster, ...]
+    earlier: tuple[EarlierCluster, ...] = ()
+    untold: int = Field(default=0, ge=0)
+    no_clusters: str | None = None
 
 
 class TrainingSet(Record):
@@ -404,6 +412,7 @@ class Decision(Record):
         difference: Challenger minus champion on the primary metric, with its interval.
         evidence: Every number the verdict rests on.
         reasons: The rules that applied, in words.
+        clusters: Champion and challenger on the frozen examples of each failure cluster.
     """
 
     id: Identifier
@@ -423,6 +432,7 @@ class Decision(Record):
     example_set_id: str
     policy: dict[str, Any]
     evidence: dict[str, float]
+    clusters: tuple[ClusterComparison, ...] = ()
 
 
 class Release(Record):

@@ -40,6 +40,7 @@ from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
     ANSWERS,
     APPLIED,
+    EMBEDDINGS,
     FEEDBACK_EVENTS,
     INTERACTIONS,
     JOURNAL,
@@ -47,6 +48,7 @@ from ratchet.store.tables import (
     SET_ASIDE,
     VERDICTS,
 )
+from ratchet.store.vectors import Vectors, read_vectors, vector_rows
 from ratchet.store.verdicts import read_verdicts, read_version, write_verdicts
 
 if TYPE_CHECKING:
@@ -390,6 +392,19 @@ class EventStore:
         with self.atomic() as connection:
             for chunk in _chunks(rows):
                 connection.execute(self._insert(ANSWERS), chunk)
+
+    # Vectors of texts -------------------------------------------------------------------------
+
+    def vectors(self, model_digest: str, keys: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors that a model made of texts, by key, where they are stored."""
+        with self._reading() as connection:
+            return read_vectors(connection, model_digest, keys)
+
+    def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
+        """Store vectors in half precision; a vector that is there already stands."""
+        with self.atomic() as connection:
+            for chunk in _chunks(vector_rows(model_digest, vectors)):
+                connection.execute(self._insert(EMBEDDINGS), chunk)
 
     # Verdicts ---------------------------------------------------------------------------------
 

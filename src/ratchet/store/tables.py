@@ -71,6 +71,13 @@ ANSWERS = _table(
     sa.Column("answer", sa.Text, nullable=False),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
+EMBEDDINGS = _table(
+    "embeddings",
+    sa.Column("model_digest", sa.String(64), nullable=False),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("model_digest", "key"),
+)
 VERDICTS = _table(
     "verdicts",
     sa.Column("id", sa.String(200), nullable=False, unique=True),
@@ -104,6 +111,10 @@ def _name_subjects(connection: sa.Connection) -> None:
     _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
+def _create_embeddings(connection: sa.Connection) -> None:
+    EMBEDDINGS.create(connection, checkfirst=True)
+
+
 def _keep_verdicts(connection: sa.Connection) -> None:
     """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
     VERDICTS.create(connection, checkfirst=True)
@@ -119,5 +130,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0002_index_versions": _index_versions,
     "0003_name_subjects": _name_subjects,
     "0004_keep_verdicts": _keep_verdicts,
+    "0005_create_embeddings": _create_embeddings,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""

@@ -1,0 +1,175 @@
+"""Many groups at once: exact tests of groups against the rest, and false discoveries among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from ratchet.errors import InsufficientDataError, InvalidInputError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+def fisher_excess(
+    successes: Sequence[int] | IntArray,
+    trials: Sequence[int] | IntArray,
+    *,
+    all_successes: int,
+    all_trials: int,
+) -> FloatArray:
+    """One-sided exact test of each group's rate against that of everything outside it.
+
+    p = P(H >= k) for H hypergeometric: k of the group's n trials succeed where K of all N do.
+
+    Units: counts in, probabilities out.
+    Assumptions: independent trials; which trials form the group was not chosen by how they ended.
+    Error rate: where the group's rate is at most the rest's, P(p <= alpha) <= alpha for every
+    alpha and every sample size; for small groups it is well below.
+    When not to use: on groups that were chosen on these very trials; where trials come in clumps
+    (many interactions of one user).
+
+    Args:
+        successes: Successes of each group, shape (g,).
+        trials: Trials of each group, shape (g,).
+        all_successes: Successes of all trials, those of the group included.
+        all_trials: All trials.
+
+    Returns:
+        A p-value a group, shape (g,).
+
+    Raises:
+        InvalidInputError: Lengths differ, a count is negative, or a group has more than
+            there is.
+
+    Example:
+        >>> fisher_excess([3], [4], all_successes=4, all_trials=8).round(4).tolist()
+        [0.2429]
+
+    References:
+        Fisher, R. A. (1935). The Design of Experiments, chapter II. Oliver and Boyd.
+    """
+    inside, size = np.asarray(successes, dtype=np.int64), np.asarray(trials, dtype=np.int64)
+    if inside.shape != size.shape:
+        raise InvalidInputError(
+            f"successes and trials must be equally long, got the shapes {inside.shape} and "
+            f"{size.shape}; count again, one of each a group"
+        )
+    failures = size - inside
+    broken = (inside < 0) | (failures < 0) | (inside > all_successes)
+    broken |= failures > all_trials - all_successes
+    if np.any(broken):
+        raise InvalidInputError(
+            f"successes must be in [0, trials] and no group larger than all, got {inside.tolist()} "
+            f"of {size.tolist()} with {all_successes} of {all_trials} in all; count again"
+        )
+    tail = stats.hypergeom.sf(inside - 1, all_trials, all_successes, size)
+    return np.clip(np.asarray(tail, dtype=np.float64), 0.0, 1.0)
+
+
+def false_discovery_cutoff(
+    p_values: Sequence[float] | FloatArray, *, rate: float = 0.05, dependent: bool = False
+) -> BoolArray:
+    """Benjamini's and Hochberg's step-up procedure: which hypotheses are rejected.
+
+    Rejects the r smallest of m p-values, r the largest number with p_(r) <= r rate / m; with
+    `dependent`, Benjamini's and Yekutieli's: rate over 1 + 1/2 + ... + 1/m in its place.
+
+    Units: probabilities in, flags out.
+    Assumptions: valid p-values, independent or positively dependent; none with `dependent`.
+    Error rate: the mean share of false ones among the rejected is at most `rate`. Where no
+    hypothesis is false, that is the chance of rejecting any.
+    When not to use: where one single false discovery must be ruled out (take Holm's procedure).
+
+    Args:
+        p_values: Shape (m,); none at all rejects nothing.
+        rate: The false discovery rate in (0, 1).
+        dependent: Whether the p-values may depend on each other in any way.
+
+    Returns:
+        Whether each is rejected, shape (m,).
+
+    Raises:
+        InvalidInputError: A p-value is outside [0, 1] or the rate outside (0, 1).
+
+    Example:
+        >>> false_discovery_cutoff([0.001, 0.03, 0.04, 0.9], rate=0.05).tolist()
+        [True, False, False, False]
+
+    References:
+        Benjamini, Y., Hochberg, Y. (1995). Controlling the false discovery rate. JRSS B 57,
+        289-300.
+        Benjamini, Y., Yekutieli, D. (2001). The control of the false discovery rate in multiple
+        testing under dependency. Annals of Statistics 29, 1165-1188.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if not 0.0 < rate < 1.0:
+        raise InvalidInputError(f"rate must be in (0, 1), got {rate}; pass 0.05 for 5 %")
+    if not np.all((values >= 0.0) & (values <= 1.0)):
+        raise InvalidInputError(f"p-values must be in [0, 1], got {values.tolist()}; test again")
+    count = values.size
+    harmonic = float((1.0 / np.arange(1, count + 1)).sum()) if dependent else 1.0
+    ranked = np.sort(values)
+    passed = np.flatnonzero(ranked <= rate * np.arange(1, count + 1) / (count * harmonic or 1.0))
+    limit = ranked[passed[-1]] if passed.size else -1.0
+    return np.asarray(values <= limit, dtype=np.bool_)
+
+
+def bernoulli_excess(
+    successes: FloatArray,
+    trials: FloatArray,
+    *,
+    all_successes: float | FloatArray,
+    all_trials: float,
+) -> FloatArray:
+    """Log likelihood ratio of a higher rate inside each group than outside, 0 where it is lower.
+
+    The statistic of the Bernoulli scan: the likelihood of two rates over that of one.
+
+    Units: counts in, nats out.
+    Assumptions: independent trials.
+    Error rate: none: it ranks groups. Of the largest of many, take the p-value on other trials.
+    When not to use: as a test.
+
+    Args:
+        successes: Successes of each group, shape (g,).
+        trials: Trials of each group, shape (g,).
+        all_successes: Successes of all trials; an array where it differs from group to group.
+        all_trials: All trials.
+
+    Returns:
+        A ratio a group, shape (g,), at least 0.
+
+    Raises:
+        InsufficientDataError: There are no trials.
+
+    Example:
+        >>> bernoulli_excess(
+        ...     np.array([3.0, 1.0]), np.array([4.0, 4.0]), all_successes=4, all_trials=8
+        ... ).round(4).tolist()
+        [1.0465, 0.0]
+
+    References:
+        Kulldorff, M. (1997). A spatial scan statistic. Communications in Statistics: Theory and
+        Methods 26, 1481-1496.
+    """
+    if all_trials <= 0:
+        raise InsufficientDataError("an excess needs trials, got none; collect more")
+    outside, rest = all_successes - successes, all_trials - trials
+    ratio = (
+        _log_likelihood(successes, trials)
+        + _log_likelihood(outside, rest)
+        - _log_likelihood(np.asarray(all_successes, dtype=np.float64), np.array(all_trials))
+    )
+    higher = successes * rest > outside * trials
+    return np.where(higher, np.maximum(ratio, 0.0), 0.0)
+
+
+def _log_likelihood(successes: FloatArray, trials: FloatArray) -> FloatArray:
+    share = successes / np.maximum(trials, 1.0)
+    likelihood = special.xlogy(successes, share) + special.xlogy(trials - successes, 1.0 - share)
+    return np.asarray(likelihood, dtype=np.float64)
