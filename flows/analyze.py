@@ -8,6 +8,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows._failure_pages import publish_failures
 from flows._failures import run_failures
 from flows._judges import JudgeOptions, run_judges
 from flows._runtime import (
@@ -173,4 +174,5 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
     found = run_failures(cycle, everything, options.weights, options.failures)
     analysis = record(cycle, metrics, alerts, found)
     publish(cycle, analysis, chart(outcomes))
+    publish_failures(cycle, found)
     return analysis.id

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": _BASE | {"collect", "deploy", "models", "store", "settings"},
     "plots": _BASE | {"stats"},
     "report": _BASE,
+    "pages": _BASE,
     "cycles": _BASE | {"store"},
     "servers": {"errors", "settings"},
     "notify": _BASE,
@@ -60,6 +61,8 @@ OWNERS: dict[str, set[str]] = {
     "fastapi": {"gateway"},
     "typer": {"cli"},
     "matplotlib": {"plots"},
+    "jinja2": {"pages"},
+    "markupsafe": {"pages"},
     "apprise": {"notify"},
 } | {name: {"models", "improve"} for name in TRAINING}
 # pydantic for a flow's options, numpy for the seeded generator that a flow hands down.

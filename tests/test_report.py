@@ -15,7 +15,9 @@ from ratchet.records import (
     ClusterComparison,
     Cycle,
     Decision,
+    EarlierCluster,
     FailureCluster,
+    FailureExample,
     Figure,
     JudgeValidation,
     Metric,
@@ -28,6 +30,7 @@ from ratchet.report import (
     analysis_markdown,
     bar,
     decision_markdown,
+    failures_markdown,
     judges_markdown,
     render_markdown,
     render_text,
@@ -264,6 +267,61 @@ def test_an_analysis_without_alerts_and_failures_says_so():
     markdown = analysis_markdown(analysis(alerts=(), clusters=()))
     assert markdown.count("None.") == 2
     assert "what failed" not in render_text(report(analysis=analysis(alerts=(), clusters=())))
+
+
+def fuller(text, **changes):
+    return cluster(0, text).model_copy(
+        update={
+            "interactions": 74, "excess": 55.2, "share": 0.25, "stability": 0.41, "stable": False,
+            "trend": "growing", "first_seen": NOW, "users": 50, "safety": 2,
+            "beside": (
+                FailureExample(
+                    interaction_id="i", prompt=text, answer=text, why=text, better=text,
+                    source="correction",
+                ),
+            ),
+        }
+        | changes
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_cannot_break_out_of_the_table_of_failures(text):
+    gone = EarlierCluster(id="g", name=text, trend="gone", first_seen=NOW)
+    markdown = failures_markdown(
+        [fuller(text), cluster(1, "fine")], model_version=text, earlier=[gone]
+    )
+    (rows,) = tables(markdown)
+    assert [len(row) for row in rows] == [11, 11, 11]
+    assert words_of(rows[2][1]) == "fine"
+    assert kinds(markdown).isdisjoint({"html_block", "fence", "code_block"})
+    assert markdown.count("\n1. ") == markdown.count("\n2. ") == 1
+
+
+def test_the_table_of_failures_says_what_mending_would_win():
+    gone = EarlierCluster(id="g", name="passcode", trend="gone", first_seen=NOW)
+    markdown = failures_markdown(
+        [fuller("parcel"), cluster(1, "password")], model_version="r/1", earlier=[gone]
+    )
+    (rows,) = tables(markdown)
+    assert [words_of(cell) for cell in rows[1]] == [
+        "1", "parcel safety: 2 flagged", "55", "61 of 74", "83% (73% to 90%)", "×1.2", "25%",
+        "growing", "2026-11-24", "50", "unstable (0.41)",
+    ]  # fmt: skip
+    assert [words_of(cell) for cell in rows[2]] == [
+        "2", "password", "–", "60", "83% (73% to 90%)", "×1.2", "–", "new", "–", "–", "not measured"
+    ]  # fmt: skip
+    assert "failed (parcel): “parcel”  \n   right: “parcel”" in markdown
+    assert "2. “where is my parcel”" in markdown
+    assert "- “passcode” fails no more than the rest" in markdown
+
+
+def test_without_failure_clusters_the_reason_is_given():
+    reason = "4 rows failed, 10 are needed"
+    assert f"None: {reason}." in failures_markdown([], model_version="r/1", reason=reason)
+    assert failures_markdown([]) == "# Failure clusters\n\nNone.\n"
+    markdown = analysis_markdown(analysis(alerts=(), clusters=(), no_clusters=reason))
+    assert markdown.endswith(f"None: {reason}.")
 
 
 def test_a_candidate_without_losses_renders():

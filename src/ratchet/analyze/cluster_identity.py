@@ -28,6 +28,7 @@ _DIGITS = 16
 
 STILL_FAILING = 0.05
 MOST_OF_IT = 0.5
+MOST_ASLEEP = 500
 
 
 class KnownCluster(Record):
@@ -98,7 +99,8 @@ class Identified:
     """Result of `identify`.
 
     Attributes:
-        changes: One a cluster of the result, in its order, then those that are gone.
+        changes: One a cluster of the result, in its order, then those of the run before that were
+            not found.
         clusters: To be kept for the next run.
     """
 
@@ -124,7 +126,8 @@ def identify(
 
     A known cluster that is not found stays as long as its texts, where they come again, fail more
     than the rest (Fisher's exact test at 5 %): what was shown once need not be shown anew against
-    all other groups. One that is gone is kept, and known again should it come back.
+    all other groups. One that is gone or merged is said to be so once; the latest 500 of them are
+    kept, and known again should they be found again.
 
     Units: differences of shares in [-1, 1].
     Assumptions: the same encoder in both runs, else only texts tell; the interval takes the two
@@ -163,11 +166,16 @@ def identify(
         kept.append(_known(identity, cluster, before, sketches[index], total, now))
     ids = [change.id for change in changes]
     rows = _rows_by_hash(texts) if len(pairs) < len(known) else {}
+    asleep: list[KnownCluster] = []
     for place in sorted(set(range(len(known))) - set(pairs.values())):
+        if previous and known[place].last_seen < previous.created_at:
+            asleep.append(known[place])  # said to be gone or merged in an earlier run
+            continue
         change, again = _not_found(known[place], rows, result, ids, failed, now)
         kept.append(again)
-        if (previous and known[place].last_seen == previous.created_at) or change.trend != "gone":
-            changes.append(change)
+        changes.append(change)
+    asleep.sort(key=lambda item: item.last_seen, reverse=True)
+    kept += asleep[:MOST_ASLEEP]
     content = digest([item.canonical() for item in kept])
     record = KnownClusters(
         id=derive_id("known-clusters", now.isoformat(), content),
@@ -251,9 +259,11 @@ def _rows_by_hash(texts: Sequence[str]) -> dict[str, list[int]]:
 
 def _overlap(first: tuple[str, ...], second: tuple[str, ...]) -> float:
     """Estimate intersection over union from two bottom sketches."""
-    union = sorted(set(first) | set(second))[:SKETCH]
     both = set(first) & set(second)
-    return sum(item in both for item in union) / len(union) if union else 0.0
+    if not both:
+        return 0.0
+    union = sorted(set(first) | set(second))[:SKETCH]
+    return sum(item in both for item in union) / len(union)
 
 
 def _part_of(sketch: tuple[str, ...], known: Sequence[KnownCluster]) -> str | None:

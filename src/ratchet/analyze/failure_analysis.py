@@ -122,7 +122,8 @@ def analyze_failures(
     flags, explicit = failed.failed[failed.told], scored.explicit[failed.told]
     texts = [str(prompt or "") for prompt in told.prompts]
     vectors = _vectors(texts, encoder, cache, rng)
-    result = find_failure_clusters(texts, flags, embeddings=vectors, rng=rng)
+    users = [str(user or "") for user in told.user_ids]
+    result = find_failure_clusters(texts, flags, embeddings=vectors, users=users, rng=rng)
     result = _titled(result, titles)
     identified = identify(
         result, texts, flags, previous, now=now, encoder=encoder.digest if encoder else None
