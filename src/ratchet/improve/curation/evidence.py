@@ -1,4 +1,4 @@
-"""How much speaks for an answer: a lower bound of its quality, by everything that is known of it."""
+"""How much speaks for an answer: a lower bound of its quality."""
 
 from __future__ import annotations
 

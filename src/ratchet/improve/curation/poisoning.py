@@ -263,7 +263,10 @@ def _window_tests(said: Endorsements, bucket: IntArray) -> _Tests:
     keys = np.stack([bucket, said.answer, said.up.astype(np.int64)])
     names, group = np.unique(keys, axis=1, return_inverse=True)
     group = group.ravel()
-    everybody, new = _distinct(group, said.user), _distinct(group[said.is_new], said.user[said.is_new])
+    everybody, new = (
+        _distinct(group, said.user),
+        _distinct(group[said.is_new], said.user[said.is_new]),
+    )
     size, windows = names.shape[1], names[0]
     everybody = np.bincount(everybody, minlength=size)
     new = np.bincount(new, minlength=size)
