@@ -428,7 +428,15 @@ class TrainingSet(Record):
     Attributes:
         digest: SHA-256 of the rows in order; the same rows give the same digest.
         path: Folder of the dataset, relative to the home folder.
+        size: Rows to train on.
         funnel: Count left after each step, in order.
+        kind: Answers to learn, answers with labels, or pairs of answers.
+        validation: Rows that validate the training; none of their users is trained on.
+        config_digest: SHA-256 of the configuration that it was curated with.
+        redactions: Passages with personal data that were taken out, by kind.
+        set_aside: Rows that broke a rule, by reason.
+        leaks: Rows left out as too close to an evaluation set, by how.
+        findings: Feedback that looked coordinated and was left out, in words.
     """
 
     id: Identifier
@@ -438,6 +446,13 @@ class TrainingSet(Record):
     path: str
     size: int = Field(ge=1)
     funnel: tuple[tuple[str, int], ...]
+    kind: Literal["sft", "kto", "dpo"] = "sft"
+    validation: int = Field(default=0, ge=0)
+    config_digest: str = ""
+    redactions: tuple[tuple[str, int], ...] = ()
+    set_aside: tuple[tuple[str, int], ...] = ()
+    leaks: tuple[tuple[str, int], ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 class Candidate(Record):

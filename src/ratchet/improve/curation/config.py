@@ -40,6 +40,8 @@ class CurationConfig(BaseModel):
         consent: Who is trained on: everybody who did not refuse, or who agreed.
         validation_share: Share of rows of the newest users that validates the training.
         validation_from: Smaller sets are not split.
+        license: Of the set, for its card; an identifier that Hugging Face knows, or `other`.
+        origin: Where the interactions come from, for its card.
         shuffle_targets: Permute the targets over the examples: a negative control that the gate
             has to reject. Never for use.
     """
@@ -63,6 +65,8 @@ class CurationConfig(BaseModel):
     propensity: PropensityConfig = PropensityConfig()
     poisoning: PoisoningConfig = PoisoningConfig()
     redaction: RedactionConfig = RedactionConfig()
+    license: str = "other"
+    origin: str = "interactions of this installation with their users' feedback"
     shuffle_targets: bool = False
 
 
