@@ -30,6 +30,7 @@ class CurationConfig(BaseModel):
         minimum_examples: Below this many there is nothing worth training on.
         minimum_quality: Quality in [0, 1] that a rated answer must reach.
         minimum_lower_bound: What its quality must be worth at least, given how much it rests on.
+            With 0.4 a lone thumb is not enough where under a third of rated answers are good.
         confidence: Posterior probability that goes with that bound.
         balance: Rows are taken in turn from the strata (segment, failure cluster and target):
             `equal` numbers from each, or in proportion to the `traffic` that they stand for.
@@ -51,7 +52,7 @@ class CurationConfig(BaseModel):
     maximum_examples: Annotated[int, Field(ge=1)] = 320
     minimum_examples: Annotated[int, Field(ge=1)] = 16
     minimum_quality: Share = 0.75
-    minimum_lower_bound: Share = 0.5
+    minimum_lower_bound: Share = 0.4
     confidence: UnitOpen = 0.8
     balance: Balance = "equal"
     length_ratio: Annotated[float, Field(ge=1.0)] | None = 1.25

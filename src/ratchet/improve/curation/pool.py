@@ -250,8 +250,8 @@ def one_per_prompt(
 ) -> IntArray:
     """Return the rows to keep: of each prompt one, with the target that most users named.
 
-    An expert's demonstration settles it. Of several rows with that target the most preferred by
-    rank stays, of those the newest; where two targets are named by equally many users none does.
+    An expert's demonstration settles it. Of several rows with that target the newest stays; where
+    two targets are named by equally many users none does.
     """
     if not len(prompts):
         return np.empty(0, dtype=np.int64)
@@ -273,7 +273,7 @@ def one_per_prompt(
     tied &= votes[order[runner]] == votes[order[leads]]
     winners = names[order[leads[~tied]]]
     rows = np.flatnonzero(np.isin(named, winners))
-    best = np.lexsort((-rows, rank[rows], prompt[rows]))
+    best = np.lexsort((-rows, rank[rows] != DEMONSTRATED, prompt[rows]))
     first = np.unique(prompt[rows][best], return_index=True)[1]
     return np.sort(rows[best[first]])
 
@@ -346,14 +346,12 @@ def _capped(pool: Pool, config: CurationConfig) -> BoolArray:
 def _balanced(pool: Pool, config: CurationConfig, context: Context) -> IntArray:
     """Take from the strata in turn, by preference within each, until full; requests come first."""
     order = pool.by_preference()
-    stratum = codes(
-        pc.binary_join_element_wise(
-            pa.array(pool.segment[order], pa.large_string()),
-            pa.array(pool.cluster[order], pa.large_string()),
-            pa.array([normalise_answer(t) for t in pool.target[order]], pa.large_string()),
-            pa.array(_labels(pool.other[order]), pa.large_string()),
-            "\x1f",
-        )
+    targets = [normalise_answer(text) for text in pool.target[order]]
+    stratum = _combined(
+        pool.segment[order],
+        pool.cluster[order],
+        np.array(targets, dtype=np.object_),
+        _labels(pool.other[order]),
     )
     share = np.ones(int(stratum.max(initial=-1)) + 1)
     if config.balance == "traffic":
@@ -361,6 +359,15 @@ def _balanced(pool: Pool, config: CurationConfig, context: Context) -> IntArray:
     turn = (_places(stratum) + 1.0) / share[stratum]
     turn[_requested(pool.cluster[order], context)] = 0.0
     return np.sort(order[np.argsort(turn, kind="stable")[: config.maximum_examples]])
+
+
+def _combined(*columns: ObjectArray) -> IntArray:
+    """Return a number for each combination of values, shape (n,)."""
+    number = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        part = numbered(column)
+        number = np.unique(number * (int(part.max(initial=0)) + 1) + part, return_inverse=True)[1]
+    return number
 
 
 def _labels(others: ObjectArray) -> ObjectArray:
