@@ -86,9 +86,9 @@ def score_lower_bounds(
 
     bounds = np.full(len(values), np.nan)
     observed = (weights > 0.0) & ~np.isnan(values)
-    value, weight = values[observed], weights[observed]
-    alpha = prior_strength * prior_mean + weight * value
-    beta = prior_strength * (1.0 - prior_mean) + weight * (1.0 - value)
+    mean, weight = values[observed], weights[observed]
+    alpha = prior_strength * prior_mean + weight * mean
+    beta = prior_strength * (1.0 - prior_mean) + weight * (1.0 - mean)
     # few distinct ones, however many rows there are
     pairs, places = np.unique(np.stack([alpha, beta]), axis=1, return_inverse=True)
     bounds[observed] = betaincinv(pairs[0], pairs[1], 1.0 - confidence)[places.ravel()]

@@ -34,7 +34,7 @@ def guard(examples=GOLDEN, **settings):
         ("m y c a r d was chargedtwice ?!", SAME),
         ("why is it...", SAME),
         ("Hello! My card was charged twice. What now?", CONTAINED),
-        ("In short: the exchange-rate that you applied to my purchase in lisbon on saturday was bad", SHARED_RUN),
+        (f"In short: {GOLDEN[2][:65].upper()} was bad", SHARED_RUN),
         ("My card was charged twica", NEAR),
         ("Why is it so late?", ""),
         ("My card was stolen twice in Lisbon", ""),

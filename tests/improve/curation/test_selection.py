@@ -43,7 +43,13 @@ def outcomes_of(*items):
         key, at = f"i{place:03d}", START + timedelta(minutes=place)
         error = events.pop("error", None)
         interactions.append(
-            {"id": key, "session_id": "s", "user_id": f"u{place}", "created_at": at, "segment": "all"}
+            {
+                "id": key,
+                "session_id": "s",
+                "user_id": f"u{place}",
+                "created_at": at,
+                "segment": "all",
+            }
             | {"model_version": "m/1", "prompt": prompt, "response": response}
             | {"latency_seconds": 0.1, "error": error}
         )
@@ -180,9 +186,7 @@ def test_the_set_is_capped_balanced_over_targets_and_in_order_of_time(items, mos
             (f"p{n}", label, {"correction": label} if corrected else dict(UP))
             for n, (label, corrected) in enumerate(items)
         ],
-        config=CurationConfig(
-            minimum_examples=1, maximum_examples=most, minimum_lower_bound=0.0
-        ),
+        config=CurationConfig(minimum_examples=1, maximum_examples=most, minimum_lower_bound=0.0),
     )
     kept = Counter(row.target for row in selection.rows)
     there = Counter(label for label, _ in items)

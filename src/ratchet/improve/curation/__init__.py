@@ -14,6 +14,7 @@ from ratchet.improve.curation.config import (
     Demonstration,
     read_demonstrations,
 )
+from ratchet.improve.curation.consent import refused
 from ratchet.improve.curation.dataset import (
     ROWS_FILE,
     build_labelled,
@@ -50,6 +51,7 @@ __all__ = [
     "read_any_rows",
     "read_demonstrations",
     "read_rows",
+    "refused",
     "select",
     "select_labelled",
     "select_pairs",

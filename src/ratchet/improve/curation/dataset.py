@@ -227,7 +227,7 @@ def _rewritten(row: R, texts: list[str]) -> R:
     if texts == _written(row):
         return row
     names = _ANSWERS[type(row)]
-    answers = dict(zip(names, texts[-len(names) :], strict=True))
+    answers: dict[str, Any] = dict(zip(names, texts[-len(names) :], strict=True))
     said = iter(texts[: -len(names)])
     messages = tuple(
         message if message.role == "system" else Message(role=message.role, content=next(said))

@@ -50,7 +50,7 @@ def quality_lower_bounds(
     counted[len(value) - 1 - np.unique(pairs, return_index=True)[1]] = True
     weight = np.where(counted, evidence, 0.0)
     pooled = np.bincount(answers, weights=weight * value)
-    total = np.bincount(answers, weights=weight)
+    total: FloatArray = np.bincount(answers, weights=weight).astype(np.float64)
     mean = np.divide(pooled, total, out=np.zeros_like(total), where=total > 0.0)[answers]
     rated = np.where(np.isnan(quality.explicit), 0.0, evidence)
     bounds = score_lower_bounds(

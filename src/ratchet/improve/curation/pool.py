@@ -355,7 +355,7 @@ def _balanced(pool: Pool, config: CurationConfig, context: Context) -> IntArray:
     )
     share = np.ones(int(stratum.max(initial=-1)) + 1)
     if config.balance == "traffic":
-        share = np.bincount(stratum, weights=pool.weight[order])
+        share[:] = np.bincount(stratum, weights=pool.weight[order])
     turn = (_places(stratum) + 1.0) / share[stratum]
     turn[_requested(pool.cluster[order], context)] = 0.0
     return np.sort(order[np.argsort(turn, kind="stable")[: config.maximum_examples]])

@@ -82,9 +82,9 @@ def propensity_weights(
     return np.minimum(rate / chance, largest)
 
 
-def feedback_strata(segments: NDArray[np.object_], *lengths: IntArray) -> IntArray:
+def feedback_strata(segments: IntArray, *lengths: IntArray) -> IntArray:
     """Return strata by segment and by the third of each length (of prompts, of answers)."""
-    codes = np.unique(segments.astype(np.str_), return_inverse=True)[1].astype(np.int64)
+    codes = segments
     for length in lengths:
         if len(length):
             codes = codes * 3 + np.digitize(length, np.quantile(length, [1 / 3, 2 / 3]))
