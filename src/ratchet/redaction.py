@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -175,7 +175,7 @@ def _recognisers(config: RedactionConfig) -> dict[str, Any]:
     token = next(r for r in DEFAULT_RULES if r.name == "access_token")
     assert isinstance(token, PatternRule)
     patterns = [Pattern("token", token.pattern, 0.9), Pattern("key", _PRIVATE_KEY, 0.9)]
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "CREDIT_CARD": known.CreditCardRecognizer,
         "CRYPTO": known.CryptoRecognizer,
         "EMAIL_ADDRESS": _offline_email,
@@ -186,7 +186,7 @@ def _recognisers(config: RedactionConfig) -> dict[str, Any]:
         "SECRET": lambda: Secrets("SECRET", patterns=patterns, global_regex_flags=0),
         "US_SSN": known.UsSsnRecognizer,
     }
-    recognisers = {kind: made[kind]() for kind in config.kinds}
+    recognisers: dict[str, Any] = {kind: made[kind]() for kind in config.kinds}
     if config.ner_model is not None:
         recognisers["NER"] = _names(config.ner_model, config.ner_kinds)
     return recognisers

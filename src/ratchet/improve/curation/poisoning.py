@@ -27,6 +27,7 @@ BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ObjectArray = NDArray[np.object_]
+Vectors = NDArray[np.float32]
 
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
@@ -137,7 +138,7 @@ def suspect(
     config: PoisoningConfig,
     *,
     reviewed: FloatArray | None = None,
-    vectors: FloatArray | None = None,
+    vectors: Vectors | None = None,
 ) -> Suspicion:
     """Find feedback that is not to be believed.
 
@@ -146,7 +147,7 @@ def suspect(
         quality: Their quality.
         config: The defence; `enabled=False` believes everybody.
         reviewed: What reviewers hold the answers to be: 1 good, 0 bad, nan not reviewed.
-        vectors: Unit vectors of the prompts, for agreement with others, where answers repeat.
+        vectors: Of the prompts, of any length, for agreement with others, where answers repeat.
     """
     users = numbered(outcomes.user_ids)
     size = int(users.max()) + 1 if len(users) else 0
@@ -285,14 +286,14 @@ def _distinct(group: IntArray, user: IntArray) -> IntArray:
 
 
 def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[Finding, ...]:
-    """Find users who correct to one answer far more often than others do.
+    """Find users who speak for one answer far more often than others do.
 
-    Each user's most frequent correction is held against its share among the corrections of all
-    others, by the exact binomial test with the share raised by one correction.
+    How often each user speaks for an answer is held against its share among the words for answers
+    of all others, by the exact binomial test with the share raised by one word.
 
     Assumptions:
         Users' questions are alike. A user who always asks about one thing is found as well, from
-        about log(level / users) / log(share) corrections on: have a person look.
+        about log(level / users) / log(share) words on: have a person look.
 
     Error rate:
         At most `level` over all users together, under the assumption.
@@ -333,7 +334,7 @@ def user_trust(
     config: PoisoningConfig,
     *,
     reviewed: FloatArray | None,
-    vectors: FloatArray | None,
+    vectors: Vectors | None,
 ) -> FloatArray:
     """Return the probability that each user is honest, from what reviewers and others say.
 
@@ -367,11 +368,12 @@ def _answers_repeat(said: Endorsements) -> bool:
 
 
 def _agreement_with_others(
-    said: Endorsements, vectors: FloatArray, trust: FloatArray, config: PoisoningConfig
+    said: Endorsements, vectors: Vectors, trust: FloatArray, config: PoisoningConfig
 ) -> tuple[IntArray, FloatArray]:
     """Return the words for answers that can be compared, and whether others' messages agree."""
     rows = np.flatnonzero(said.up)
     unit, user = vectors[rows].astype(np.float32), said.user[rows]
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     answer = np.unique(said.answer[rows], return_inverse=True)[1]
     count = min(config.neighbours, len(rows) - 1)
     compared, right = [], []

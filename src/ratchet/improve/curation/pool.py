@@ -75,7 +75,7 @@ class Context:
         requests: Examples wanted for failure clusters.
         reviewed: What reviewers hold answers to be, by interaction: good or not.
         propensity: Chance that an interaction gets feedback, where it is known.
-        vectors: Unit vectors of the outcomes' prompts, for the agreement of users with each other.
+        vectors: Vectors of the outcomes' prompts, for the agreement of users with each other.
         weights: How the quality was weighed.
     """
 
@@ -86,7 +86,7 @@ class Context:
     requests: tuple[ClusterRequest, ...] = ()
     reviewed: Mapping[str, bool] = field(default_factory=dict)
     propensity: Mapping[str, float] = field(default_factory=dict)
-    vectors: FloatArray | None = None
+    vectors: NDArray[np.float32] | None = None
     weights: QualityWeights = field(default_factory=QualityWeights)
 
 
