@@ -11,7 +11,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _STEPS = 200
-_FEWEST_HONEST = 0.55
+_FEWEST_HONEST, _MOST_HONEST = 0.55, 0.995
 _SPREAD = 20.0
 
 
@@ -64,20 +64,24 @@ def honest_probabilities(
     # both up to the same factor, the number of orders
     hostile = np.log(2.0 * betainc(right + 1.0, wrong + 1.0, 0.5) + 1e-300)
     hostile += betaln(right + 1.0, wrong + 1.0)
-    share, mean = prior_honest, max(_FEWEST_HONEST, float(right.sum() / (right + wrong).sum()))
+    share, mean = prior_honest, _mean(float(right.sum() / (right + wrong).sum()))
     for _ in range(_STEPS):
         alpha, beta = _SPREAD * mean, _SPREAD * (1.0 - mean)
         fair = betaln(right + alpha, wrong + beta) - betaln(alpha, beta)
         found = expit(logit(share) + fair - hostile)
         new_share = (10.0 * prior_honest + found.sum()) / (10.0 + len(found))
         rate = float((found * right).sum() / max((found * (right + wrong)).sum(), 1e-12))
-        new_mean = min(0.995, max(_FEWEST_HONEST, rate))
+        new_mean = _mean(rate)
         settled = abs(new_share - share) + abs(new_mean - mean) < 1e-9
         share, mean = new_share, new_mean
         if settled:
             break
     honest[seen] = found
     return honest
+
+
+def _mean(rate: float) -> float:
+    return min(_MOST_HONEST, max(_FEWEST_HONEST, rate))
 
 
 def excess_p_values(found: IntArray, trials: IntArray, rates: FloatArray) -> FloatArray:

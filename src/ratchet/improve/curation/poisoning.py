@@ -33,6 +33,7 @@ _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 _BLOCK = 2_048
 _REPEATED = 0.5
+_PRIOR = 5.0
 
 
 class PoisoningConfig(BaseModel):
@@ -217,7 +218,7 @@ def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[Finding,
 
     Error rate:
         At most `level` over all groups together, but for the share, which is estimated from the
-        others in the window with one user of each sort added.
+        others in the window and, with the weight of five users, from all windows.
     """
     if not len(said.position):
         return ()
@@ -273,7 +274,8 @@ def _window_tests(said: Endorsements, bucket: IntArray) -> _Tests:
     new = np.bincount(new, minlength=size)
     in_window = np.bincount(windows, weights=everybody)[windows] - everybody
     new_in_window = np.bincount(windows, weights=new)[windows] - new
-    rates = (new_in_window + 1.0) / (in_window + 2.0)
+    usual = (new.sum() + 1.0) / (everybody.sum() + 2.0)
+    rates = (new_in_window + _PRIOR * usual) / (in_window + _PRIOR)
     return _Tests(group, everybody, new, excess_p_values(new, everybody, rates))
 
 
