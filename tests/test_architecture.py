@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "simulation": _BASE | {"models"},
     "evaluation": _BASE | {"stats", "models"},
     "redaction": _BASE | {"evaluation"},
+    "erasure": _BASE | {"store"},
     "collect": _BASE | {"store", "redaction"},
     "analyze": _BASE | {"store", "stats", "evaluation", "models"},
     "improve": _BASE

@@ -66,6 +66,7 @@ __all__ = [
     "Decision",
     "Delivery",
     "Example",
+    "Erasure",
     "ExampleSet",
     "FailureCluster",
     "Feedback",
@@ -453,6 +454,34 @@ class TrainingSet(Record):
     set_aside: tuple[tuple[str, int], ...] = ()
     leaks: tuple[tuple[str, int], ...] = ()
     findings: tuple[str, ...] = ()
+
+
+class Erasure(Record):
+    """That a user's data was erased, and what had been made of it.
+
+    Attributes:
+        user_digest: SHA-256 of the user's id, so that the same request is known again.
+        interactions: Interactions that were erased.
+        training_sets: Digests of the sets that held one; their folders are deleted.
+        candidates: Ids of adapters that were trained on such a set, or that began with an adapter
+            that was.
+        versions: The same adapters as the registry names them.
+        runs: MLflow runs that hold a copy of such a set.
+        example_sets: Evaluation sets that hold a text of the user's, for a person to decide.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    user_digest: str
+    interactions: int = Field(ge=0)
+    feedback: int = Field(ge=0)
+    verdicts: int = Field(ge=0)
+    records: int = Field(ge=0)
+    training_sets: tuple[str, ...]
+    candidates: tuple[str, ...]
+    versions: tuple[str, ...]
+    runs: tuple[str, ...]
+    example_sets: tuple[str, ...]
 
 
 class Candidate(Record):
