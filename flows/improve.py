@@ -8,9 +8,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from flows._curation import Sources, gather_context
 from flows._runtime import EXPERIMENT, base_folder, now, publish_figure, run_tags, workspace
 from ratchet import plots
-from ratchet.analyze.review import unreviewed_safety
 from ratchet.analyze.validations import usable_versions
 from ratchet.cycles import latest_cycle, sole_loop
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
@@ -20,6 +20,7 @@ from ratchet.improve.curation import (
     frame,
     read_rows,
     select,
+    without_leaks,
     write_training_set,
 )
 from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune, finetune_key
@@ -37,6 +38,7 @@ class ImproveOptions(BaseModel):
 
     weights: QualityWeights = QualityWeights()
     curation: CurationConfig = CurationConfig()
+    sources: Sources = Sources()
     finetune: FinetuneConfig = FinetuneConfig()
 
 
@@ -54,17 +56,22 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
         judges=usable_versions(work.store),
     )
     protected = [e.prompt for found in work.store.records(ExampleSet) for e in found.examples]
-    selection = select(
-        outcomes,
-        quality(outcomes, options.weights),
-        protected,
-        options.curation,
-        withheld=unreviewed_safety(work.store, [str(key) for key in outcomes.interaction_ids]),
+    config = options.curation
+    context = gather_context(
+        work, cycle, window, outcomes, config, options.sources, options.weights
     )
+    scores = quality(outcomes, options.weights)
+    selection = select(outcomes, scores, protected, config, context=context)
     interactions = work.store.stored_interactions([row.interaction_id for row in selection.rows])
-    rows = build_rows(selection, interactions, options.curation, cycle.seed)
+    rows = build_rows(selection, interactions, config, cycle.seed)
     training_set = write_training_set(
-        rows, selection, protected, home=work.settings.home, cycle_id=cycle.id, now=now()
+        without_leaks(rows, protected, config),
+        selection,
+        protected,
+        home=work.settings.home,
+        cycle_id=cycle.id,
+        now=now(),
+        config=config,
     )
     stored = work.store.get(TrainingSet, training_set.id)
     if stored is None:
@@ -119,7 +126,7 @@ def register(
         )
         data = work.settings.home / training_set.path
         run.dataset(
-            frame(read_rows(data))[["target", "source"]],
+            frame(read_rows(data)),
             name="training-set",
             digest=training_set.digest,
             source=str(data),

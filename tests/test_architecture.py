@@ -34,9 +34,19 @@ ALLOWED: dict[str, set[str]] = {
     "tracking": _BASE,
     "simulation": _BASE | {"models"},
     "evaluation": _BASE | {"stats", "models"},
-    "collect": _BASE | {"store"},
+    "redaction": _BASE | {"evaluation"},
+    "erasure": _BASE | {"store"},
+    "collect": _BASE | {"store", "redaction"},
     "analyze": _BASE | {"store", "stats", "evaluation", "models"},
-    "improve": _BASE | {"store", "stats", "evaluation", "models", "tracking"},
+    "improve": _BASE
+    | {
+        "store",
+        "stats",
+        "evaluation",
+        "models",
+        "tracking",
+        "redaction",
+    },
     "deploy": _BASE | {"store", "stats", "tracking"},
     "gateway": _BASE | {"collect", "deploy", "models", "store", "settings"},
     "plots": _BASE | {"stats"},
@@ -64,6 +74,10 @@ OWNERS: dict[str, set[str]] = {
     "jinja2": {"pages"},
     "markupsafe": {"pages"},
     "apprise": {"notify"},
+    "rensa": {"improve"},
+    "presidio_analyzer": {"redaction"},
+    "presidio_anonymizer": {"redaction"},
+    "tldextract": {"redaction"},
 } | {name: {"models", "improve"} for name in TRAINING}
 # pydantic for a flow's options, numpy for the seeded generator that a flow hands down.
 FLOWS_THIRD_PARTY = {"prefect", "pydantic", "numpy"}
@@ -74,6 +88,9 @@ SLOW = {
     "scipy",
     "matplotlib",
     "apprise",
+    "presidio_analyzer",
+    "presidio_anonymizer",
+    "tldextract",
     "pandas",
     "pyarrow",
     "safetensors",

@@ -150,6 +150,18 @@ class Tracker:
         self._local = uri.startswith("sqlite:///")
         self._artifacts = artifacts
 
+    def drop_folder(self, run_id: str, name: str) -> bool:
+        """Delete a folder among a run's artifacts; False where the run is not there."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            uri = self._client.get_run(run_id).info.artifact_uri
+        except MlflowException:
+            return False
+        get_artifact_repository(uri).delete_artifacts(name)
+        return True
+
     # Runs -------------------------------------------------------------------------------------
 
     @contextmanager

@@ -16,6 +16,7 @@ import typer
 from ratchet import __version__
 from ratchet.cli import judge
 from ratchet.cli.failures import failures
+from ratchet.cli.forget import forget
 from ratchet.cli.review import review
 from ratchet.cli.shared import current_settings, nothing_stored
 from ratchet.errors import InvalidInputError, RatchetError
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(judge.app, name="judge")
 app.command()(review)
 app.command()(failures)
+app.command()(forget)
 
 
 def main() -> None:

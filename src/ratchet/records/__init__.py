@@ -79,6 +79,7 @@ __all__ = [
     "Delivery",
     "EarlierCluster",
     "Example",
+    "Erasure",
     "ExampleSet",
     "FailureCluster",
     "FailureExample",
@@ -368,7 +369,15 @@ class TrainingSet(Record):
     Attributes:
         digest: SHA-256 of the rows in order; the same rows give the same digest.
         path: Folder of the dataset, relative to the home folder.
+        size: Rows to train on.
         funnel: Count left after each step, in order.
+        kind: Answers to learn, answers with labels, or pairs of answers.
+        validation: Rows that validate the training; none of their users is trained on.
+        config_digest: SHA-256 of the configuration that it was curated with.
+        redactions: Passages with personal data that were taken out, by kind.
+        set_aside: Rows that broke a rule, by reason.
+        leaks: Rows left out as too close to an evaluation set, by how.
+        findings: Feedback that looked coordinated and was left out, in words.
     """
 
     id: Identifier
@@ -378,6 +387,41 @@ class TrainingSet(Record):
     path: str
     size: int = Field(ge=1)
     funnel: tuple[tuple[str, int], ...]
+    kind: Literal["sft", "kto", "dpo"] = "sft"
+    validation: int = Field(default=0, ge=0)
+    config_digest: str = ""
+    redactions: tuple[tuple[str, int], ...] = ()
+    set_aside: tuple[tuple[str, int], ...] = ()
+    leaks: tuple[tuple[str, int], ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+class Erasure(Record):
+    """That a user's data was erased, and what had been made of it.
+
+    Attributes:
+        user_digest: SHA-256 of the user's id, so that the same request is known again.
+        interactions: Interactions that were erased.
+        training_sets: Digests of the sets that held one; their folders are deleted.
+        candidates: Ids of adapters that were trained on such a set, or that began with an adapter
+            that was.
+        versions: The same adapters as the registry names them.
+        runs: MLflow runs that hold a copy of such a set.
+        example_sets: Evaluation sets that hold a text of the user's, for a person to decide.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    user_digest: str
+    interactions: int = Field(ge=0)
+    feedback: int = Field(ge=0)
+    verdicts: int = Field(ge=0)
+    records: int = Field(ge=0)
+    training_sets: tuple[str, ...]
+    candidates: tuple[str, ...]
+    versions: tuple[str, ...]
+    runs: tuple[str, ...]
+    example_sets: tuple[str, ...]
 
 
 class Candidate(Record):
