@@ -1,58 +1,87 @@
 """LoRA fine-tuning with TRL: rows in, an adapter in safetensors out.
 
 The adapter's folder is named after what determines it (rows, configuration, base, adapter that it
-starts from): the same run twice trains once.
+starts from): the same run twice trains once. A run that was interrupted goes on from its last
+checkpoint, and ends as if it had not been.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import os
 import shutil
-import tempfile
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from ratchet.errors import InvalidInputError
-from ratchet.improve.curation import TrainingRow
-from ratchet.models import adapter_digest, load_pretrained, require_safetensors
-from ratchet.records import digest
+from ratchet.improve import trainers
+from ratchet.improve.callbacks import (
+    Checkpoints,
+    Plan,
+    Report,
+    best_step,
+    measured_steps,
+    numbers,
+    out_of_patience,
+    validation_losses,
+)
+from ratchet.improve.checkpoints import (
+    STATE,
+    latest_checkpoint,
+    read_progress,
+    refuse_pickles,
+    sole_process,
+)
+from ratchet.improve.devices import (
+    Device,
+    choose_device,
+    environment,
+    load_base,
+    multiplying,
+    peak_memory_megabytes,
+)
+from ratchet.improve.rows import Example, Row, examples, short_enough, split
+from ratchet.improve.training_config import (
+    FinetuneConfig,
+    effective_batch,
+    finetune_key,
+    micro_batch,
+)
+from ratchet.models import HuggingFaceModel, adapter_digest, require_safetensors
+from ratchet.records import Message
+
+__all__ = ["FinetuneConfig", "FinetuneResult", "Sample", "finetune", "finetune_key"]
 
 logger = logging.getLogger(__name__)
 
 _RESULT_FILE = "ratchet-result.json"
-_Positive = Annotated[int, Field(ge=1)]
+_BATCH_FILE, _SAMPLES_FILE = "batch.json", "samples.json"
+_ABANDONED_SECONDS = 14 * 86_400.0
+_SAMPLE_TOKENS = 48
 
 
-class FinetuneConfig(BaseModel):
-    """How the adapter is trained.
+class Sample(BaseModel):
+    """A prompt with its answers before and after training.
 
     Attributes:
-        method: SFT on the targets, with the loss on the answer's tokens alone.
-        rank: LoRA rank.
-        alpha: LoRA scale; the update is multiplied by alpha / rank.
-        learning_rate: Peak of a linear schedule.
-        batch_size: Examples a step.
-        maximum_tokens: Longer examples are left out, since a cut would take their answer.
+        wanted: The answer that was to be learnt; for KTO the one that got the thumb.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: Literal["sft"] = "sft"
-    rank: _Positive = 16
-    alpha: _Positive = 32
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    epochs: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
-    batch_size: _Positive = 8
-    warmup_steps: Annotated[int, Field(ge=0)] = 4
-    maximum_tokens: _Positive = 512
-    seed: int = 0
+    prompt: str
+    wanted: str
+    before: str
+    after: str
 
 
 class FinetuneResult(BaseModel):
@@ -60,10 +89,20 @@ class FinetuneResult(BaseModel):
 
     Attributes:
         folder: Where it lies, relative to the home folder.
-        losses: Mean loss per token of each step's batch, in order.
-        seconds: Wall time of training.
+        losses: Loss of each step's batch, in order: per token for SFT, per row for KTO and DPO.
+        seconds: Wall time of training, measuring included, over all interruptions.
         tokens: Tokens seen, prompt included.
         device: What it ran on, with the precision.
+        history: Every number of every step and measurement; each has its `step`.
+        validation: Validation losses as (step, loss).
+        best_step: Step of the lowest of them; the adapter is that step's where the
+            configuration has patience, and the last step's otherwise.
+        stopped_early: Whether patience ran out.
+        batch: Examples a step, and how many of them at once.
+        resumed_at: Steps that the run went on from after interruptions.
+        peak_memory_megabytes: Of the first process.
+        environment: Versions and machine.
+        samples: A few answers before and after.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,219 +113,421 @@ class FinetuneResult(BaseModel):
     seconds: float
     tokens: int
     device: str
+    history: tuple[dict[str, float], ...] = ()
+    validation: tuple[tuple[int, float], ...] = ()
+    best_step: int | None = None
+    stopped_early: bool = False
+    batch: tuple[int, int] = (0, 0)
+    resumed_at: tuple[int, ...] = ()
+    peak_memory_megabytes: float = 0.0
+    environment: dict[str, str] = {}
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens seen in a second of training; 0 where no time passed."""
+        return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def finetune_key(
-    dataset_digest: str, config: FinetuneConfig, base_digest: str, start_digest: str | None
-) -> str:
-    """Return the digest of everything that determines an adapter."""
-    return digest([dataset_digest, config.model_dump(mode="json"), base_digest, start_digest])
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is trained, and how it is watched.
+
+    Attributes:
+        base: Folder of the base model.
+        start_from: Folder of an adapter to go on from; None begins a new one.
+        checkpoints: When the state is written down.
+        report: Called with every step's numbers, by the first process.
+        samples: How many answers before and after are kept.
+        pause_at: Step to stop at for now; None goes to the end.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    config: FinetuneConfig
+    base: Path
+    start_from: Path | None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    report: Report | None = None
+    samples: int = 0
+    pause_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run as it stands: its trainer, and what its history says.
+
+    Attributes:
+        steps: Steps of the whole run.
+    """
+
+    trainer: Any
+    history: tuple[Mapping[str, Any], ...]
+    seconds: float
+    steps: int
+    batches: trainers.Batches
+    device: Device
+    samples: tuple[Sample, ...]
+
+
+def prepare_job(
+    rows: Sequence[Row],
+    config: FinetuneConfig,
+    *,
+    base: Path,
+    start_from: Path | None,
+    validation: Sequence[Row] = (),
+) -> Job:
+    """Turn rows into a job; without validation rows the configuration's share is set aside.
+
+    Raises:
+        InvalidInputError: The rows do not fit the method.
+    """
+    found = examples(rows, config.method)
+    if validation:
+        return Job(
+            tuple(found), tuple(examples(validation, config.method)), config, base, start_from
+        )
+    rng = np.random.default_rng(config.seed)
+    train, aside = split(found, config.validation_share, rng)
+    return Job(tuple(train), tuple(aside), config, base, start_from)
 
 
 def finetune(
-    rows: Sequence[TrainingRow],
+    rows: Sequence[Row],
     config: FinetuneConfig,
     *,
     base: Path,
     start_from: Path | None,
     key: str,
     home: Path,
+    validation: Sequence[Row] = (),
+    checkpoints: Checkpoints | None = None,
+    report: Report | None = None,
+    samples: int = 0,
 ) -> FinetuneResult:
-    """Train an adapter, or return the one that was trained with this key.
+    """Train an adapter, go on with one that was interrupted, or return the one of this key.
+
+    Run in several processes (see `ratchet.improve.launch`) they train one adapter together.
 
     Args:
-        rows: What to learn.
+        rows: What to learn, of the configuration's method.
         config: How.
         base: Folder of the base model.
-        start_from: Folder of an adapter to go on from; None begins a new one.
+        start_from: Folder of an adapter to go on from; None begins a new one. KTO and DPO stay
+            near it.
         key: From `finetune_key`.
         home: The home folder; the adapter goes to `adapters/<key>` in it.
+        validation: Rows to measure the loss on, instead of the configuration's share.
+        checkpoints: When the state is written down, once a minute unless given.
+        report: Called with every step's numbers.
+        samples: How many answers before and after training are kept.
 
     Raises:
-        InvalidInputError: There are no rows, or none that is short enough.
-        ModelError: Base or adapter hold no safetensors.
+        InvalidInputError: There are no rows, none that is short enough, or they do not fit.
+        ModelError: Base or adapter hold no safetensors, or a pickle.
+        BusyError: Another process trains this adapter.
     """
-    if not rows:
-        raise InvalidInputError("fine-tuning needs at least one row, got none; curate a set first")
     relative = Path("adapters") / key[:16]
-    folder = home / relative
-    if (folder / _RESULT_FILE).exists():
+    done = home / relative / _RESULT_FILE
+    if rows and done.exists():
         logger.info("adapter %s is trained already", key[:16])
-        return FinetuneResult.model_validate_json((folder / _RESULT_FILE).read_text("utf-8"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for interrupted in folder.parent.glob("training-*"):
-        shutil.rmtree(interrupted, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix="training-", dir=folder.parent))
-    try:
-        losses, seconds, tokens, device = _train(rows, config, base, start_from, work)
-        result = FinetuneResult(
-            folder=str(relative),
-            adapter_digest=adapter_digest(work),
-            losses=tuple(losses),
-            seconds=seconds,
-            tokens=tokens,
-            device=device,
-        )
-        (work / _RESULT_FILE).write_text(result.model_dump_json(), "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return result
+        return FinetuneResult.model_validate_json(done.read_text("utf-8"))
+    job = prepare_job(rows, config, base=base, start_from=start_from, validation=validation)
+    job = replace(
+        job, checkpoints=checkpoints or Checkpoints(), report=report, samples=samples
+    )
+    with work_folder(home, key) as work:
+        trained = train(job, work)
+        _finish(trained, job, work, home / relative)
+    return FinetuneResult.model_validate_json(done.read_text("utf-8"))
 
 
-def _train(
-    rows: Sequence[TrainingRow],
-    config: FinetuneConfig,
-    base: Path,
-    start_from: Path | None,
-    work: Path,
-) -> tuple[list[float], float, int, str]:
-    """Train and write the adapter into `work`; return losses, seconds, tokens and device."""
-    trainer = _build_trainer(rows, config, base, start_from, work)
-    device = _describe_device(trainer.model)
-    logger.info("training on %d examples, %s", len(trainer.train_dataset), device)
-    started = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - started
-    # "auto" would ask the model hub about an embedding that is not trained here
-    trainer.model.save_pretrained(str(work), save_embedding_layers=False)
-    shutil.rmtree(work / "trainer", ignore_errors=True)
-    _drop_machine_paths(work)
-    history = trainer.state.log_history
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
-    tokens = max((int(entry.get("num_tokens", 0)) for entry in history), default=0)
-    return losses, seconds, tokens, device
+@contextmanager
+def work_folder(home: Path, key: str) -> Iterator[Path]:
+    """Hold the folder that a run works in; it stays where there is a checkpoint to go on from.
+
+    Raises:
+        BusyError: Another process holds it.
+    """
+    adapters = home / "adapters"
+    work = adapters / f"training-{key[:16]}"
+    work.mkdir(parents=True, exist_ok=True)
+    if _process() != 0:
+        yield work
+        return
+    _forget_abandoned(adapters, work)
+    with sole_process(work):
+        try:
+            yield work
+        finally:
+            if work.exists() and not any(work.glob("checkpoint-*")):
+                shutil.rmtree(work, ignore_errors=True)
 
 
-def _build_trainer(
-    rows: Sequence[TrainingRow],
-    config: FinetuneConfig,
-    base: Path,
-    start_from: Path | None,
-    work: Path,
-) -> Any:
-    from datasets import Dataset
-    from datasets.utils.logging import disable_progress_bar
-    from peft import LoraConfig, PeftModel
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
-
-    disable_progress_bar()
-    require_safetensors(base, "model*.safetensors")
-    model, tokenizer = load_pretrained(base)
-    tokenizer.padding_side = "right"
-    examples = _short_enough(rows, tokenizer, config.maximum_tokens)
-    lora = None
-    if start_from is None:
-        lora = LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    else:
-        require_safetensors(start_from, "adapter_model.safetensors")
-        model = PeftModel.from_pretrained(model, str(start_from), is_trainable=True)
-    with warnings.catch_warnings(action="ignore"):
-        trainer = SFTTrainer(
-            model=model,
-            args=_arguments(config, work, len(examples)),
-            train_dataset=Dataset.from_list(examples),
-            processing_class=tokenizer,
-            peft_config=lora,
-            callbacks=[_progress()],
-        )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+def _forget_abandoned(adapters: Path, current: Path) -> None:
+    for other in adapters.glob("training-*"):
+        idle = time.time() - max(path.stat().st_mtime for path in (other, *other.iterdir()))
+        if other != current and idle > _ABANDONED_SECONDS:
+            logger.info("removing %s, which nobody went on with for two weeks", other.name)
+            shutil.rmtree(other, ignore_errors=True)
 
 
-def _short_enough(
-    rows: Sequence[TrainingRow], tokenizer: Any, most: int
-) -> list[dict[str, list[dict[str, Any]]]]:
-    """Return the rows as conversations, without those of more than `most` tokens."""
-    examples = [
-        {
-            "prompt": [message.canonical() for message in row.messages],
-            "completion": [{"role": "assistant", "content": row.target}],
-        }
-        for row in rows
-    ]
-    texts = [
-        tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
-        for example in examples
-    ]
-    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    kept = [example for example, ids in zip(examples, tokens, strict=True) if len(ids) <= most]
-    if not kept:
-        raise InvalidInputError(
-            f"fine-tuning needs an example of at most maximum_tokens = {most} tokens, got "
-            f"{len(rows)} that are longer; raise maximum_tokens"
-        )
-    if len(kept) < len(rows):
-        left_out = len(rows) - len(kept)
-        logger.warning("left out %d of %d examples over %d tokens", left_out, len(rows), most)
-    return kept
+def _process() -> int:
+    """Return the rank that a launcher gave this process."""
+    return int(os.environ.get("RANK", "0"))
 
 
-def _arguments(config: FinetuneConfig, work: Path, rows: int) -> Any:
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def train(job: Job, work: Path) -> Trained:
+    """Train until the end or the pause, going on from the work folder's checkpoint.
+
+    Out of memory, it tries once more with half the micro-batch, at the same examples a step.
+
+    Raises:
+        InvalidInputError: No example is short enough, or the machine cannot do what is asked.
+        ModelError: Base, adapter or checkpoint are not as they must be.
+    """
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    with multiplying(job.config.multiply):
+        try:
+            return _train(job, work)
+        except RuntimeError as error:
+            micro = _smaller(work) if should_reduce_batch_size(error) else None
+            if micro is None or _processes() > 1:
+                raise
+            logger.warning("out of memory; once more with %d examples at once", micro)
+            (work / _BATCH_FILE).write_text(json.dumps({"most": micro}), "utf-8")
+        _free_memory()  # here the error, whose frames hold the model, is gone
+        return _train(job, work)
+
+
+def _smaller(work: Path) -> int | None:
+    """Return half of the micro-batch that failed; None where that was tried or cannot be."""
+    said = json.loads((work / _BATCH_FILE).read_text("utf-8"))
+    half = said["micro"] // 2
+    return half if "most" not in said and half >= said["least"] else None
+
+
+def _free_memory() -> None:
     import torch
-    from trl import SFTConfig
 
-    gpu = torch.cuda.is_available()
-    return SFTConfig(
-        output_dir=str(work / "trainer"),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=min(config.batch_size, rows),
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=config.warmup_steps,
-        max_length=config.maximum_tokens,
-        train_sampling_strategy="group_by_length",
-        gradient_checkpointing=False,
-        bf16=gpu,
-        use_cpu=not gpu,
-        dataloader_pin_memory=gpu,
-        logging_steps=1,
-        disable_tqdm=True,
-        report_to="none",
-        save_strategy="no",
-        seed=config.seed,
-        data_seed=config.seed,
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _train(job: Job, work: Path) -> Trained:
+    config = job.config
+    checkpoint = latest_checkpoint(work)
+    trainer, device, batches = _build(job, work)
+    an_epoch = _steps_an_epoch(trainer, batches)
+    steps = int(np.ceil(config.epochs * an_epoch))
+    measured = trainer.eval_dataset is not None
+    plan = Plan(
+        measure_at=measured_steps(steps, an_epoch, config.evaluations) if measured else frozenset(),
+        patience=config.patience if measured else None,
+        pause_at=job.pause_at,
+        checkpoints=job.checkpoints,
+        best=work / "best",
+    )
+    before = _answers_before(trainer, job, work)
+    history = _history(checkpoint)
+    at = _last_step(checkpoint)
+    ended = at >= min(steps, job.pause_at or steps)
+    if checkpoint is not None and (
+        ended or out_of_patience(validation_losses(history), plan.patience)
+    ):
+        trainers.set_adapter(trainer, checkpoint)
+        seconds = read_progress(checkpoint)["seconds"]
+    else:
+        if checkpoint is not None:
+            logger.info("going on after step %d of %d", at, steps)
+            (work / f"resumed-{at}").touch()
+        seconds = trainers.run(trainer, plan, resume_from=checkpoint, report=job.report)
+        history = trainer.state.log_history
+    if plan.patience is not None and plan.best.exists() and not trainer.is_fsdp_enabled:
+        trainers.set_adapter(trainer, plan.best)
+    return Trained(
+        trainer, tuple(history), seconds, steps, batches, device, _samples(trainer, job, before)
     )
 
 
-def _progress() -> Any:
-    """Build a callback that logs about ten lines a run, with loss and time left."""
-    from transformers import TrainerCallback
+def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
+    """Load the model and build the trainer, saying on what it will run."""
+    config, processes = job.config, _processes()
+    device = choose_device(config)
+    if job.start_from is not None:
+        refuse_pickles(job.start_from)
+        require_safetensors(job.start_from, "adapter_model.safetensors")
+    model, tokenizer = load_base(job.base, config, device)
+    most = config.maximum_tokens
+    training = short_enough(job.train, tokenizer, most)
+    validation = short_enough(job.validation, tokenizer, most, kind="validation examples")
+    if job.start_from is not None:
+        from peft import PeftModel
 
-    class Progress(TrainerCallback):  # type: ignore[misc]
-        """Logs steps, loss and time left."""
+        model = PeftModel.from_pretrained(model, str(job.start_from), is_trainable=True)
+    batches = _batches(config, len(training), work)
+    trainer = trainers.build_trainer(
+        model,
+        tokenizer,
+        training,
+        validation,
+        config=config,
+        device=device,
+        batches=batches,
+        work=work,
+    )
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    words = f"{device.words}, {trainable / 1e6:.1f} M trainable parameters"
+    words += f", {processes} processes" if processes > 1 else ""
+    logger.info(
+        "training on %d examples by %s, %d a step, %d at once: %s",
+        len(training),
+        config.method.upper(),
+        batches.effective,
+        batches.micro,
+        words,
+    )
+    return trainer, replace(device, words=words), batches
 
-        def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
-            """Start the clock."""
-            self.started = time.monotonic()
 
-        def on_log(
-            self, _args: Any, state: Any, _control: Any, logs: Any = None, **_kwargs: Any
-        ) -> None:
-            """Log every tenth of the run."""
-            step, steps = state.global_step, state.max_steps
-            if not logs or "loss" not in logs or step % max(1, steps // 10):
-                return
-            left = (time.monotonic() - self.started) / step * (steps - step)
-            loss = float(logs["loss"])
-            logger.info("training step %d of %d, loss %.3f, %.0f s left", step, steps, loss, left)
-
-    return Progress()
+def _batches(config: FinetuneConfig, found: int, work: Path) -> trainers.Batches:
+    """Spread a step's examples, as an earlier try that ran out of memory allows."""
+    path, processes = work / _BATCH_FILE, _processes()
+    said = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    micro = micro_batch(config, found, processes, said.get("most"))
+    effective = effective_batch(config, found, processes)
+    if _process() == 0:
+        least = 2 if config.method == "kto" else 1
+        path.write_text(json.dumps(said | {"micro": micro, "least": least}), "utf-8")
+    return trainers.Batches(effective, micro, effective // processes // micro)
 
 
-def _describe_device(model: Any) -> str:
-    parameter = next(model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    precision = str(parameter.dtype).removeprefix("torch.")
-    return f"{parameter.device.type}, {precision}, {trainable / 1e6:.1f} M trainable parameters"
+def _steps_an_epoch(trainer: Any, batches: trainers.Batches) -> int:
+    at_once = batches.micro * _processes()
+    return int(np.ceil(np.ceil(len(trainer.train_dataset) / at_once) / batches.accumulate))
+
+
+def _state(checkpoint: Path | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {"log_history": [], "global_step": 0}
+    found: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
+    return found
+
+
+def _history(checkpoint: Path | None) -> list[Mapping[str, Any]]:
+    return list(_state(checkpoint)["log_history"])
+
+
+def _last_step(checkpoint: Path | None) -> int:
+    return int(_state(checkpoint)["global_step"])
+
+
+# Samples ------------------------------------------------------------------------------------------
+
+
+def _answers_before(trainer: Any, job: Job, work: Path) -> list[str]:
+    """Answer the sample's prompts with the model that training starts from, once a run."""
+    path = work / _SAMPLES_FILE
+    if not job.samples or _processes() > 1:
+        return []
+    if path.exists():
+        return list(json.loads(path.read_text("utf-8")))
+    found = _answer(trainer, _sampled(job))
+    path.write_text(json.dumps(found), "utf-8")
+    return found
+
+
+def _sampled(job: Job) -> list[Example]:
+    """Return the examples that are sampled: of validation, where there is one."""
+    source = job.validation or job.train
+    if job.config.method == "kto":
+        source = tuple(example for example in source if example["label"])
+    places = np.random.default_rng(job.config.seed).permutation(len(source))[: job.samples]
+    return [source[place] for place in sorted(places)]
+
+
+def _answer(trainer: Any, sampled: Sequence[Example]) -> list[str]:
+    tokenizer = copy(trainer.processing_class)
+    tokenizer.padding_side = "left"
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    was_training = trained.training
+    trained.eval()
+    model = HuggingFaceModel(trained, tokenizer, "", 8, one_line=False)
+    conversations = [[Message(**turn) for turn in example["prompt"]] for example in sampled]
+    completions = model.generate(conversations, max_new_tokens=_SAMPLE_TOKENS)
+    trained.train(was_training)
+    return [completion.text for completion in completions]
+
+
+def _samples(trainer: Any, job: Job, before: Sequence[str]) -> tuple[Sample, ...]:
+    if not before or job.pause_at is not None:
+        return ()
+    sampled = _sampled(job)
+    return tuple(
+        Sample(
+            prompt=example["prompt"][-1]["content"],
+            wanted=example.get("completion", example.get("chosen"))[0]["content"],
+            before=first,
+            after=second,
+        )
+        for example, first, second in zip(sampled, before, _answer(trainer, sampled), strict=True)
+    )
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+def _finish(trained: Trained, job: Job, work: Path, folder: Path) -> None:
+    """Move the adapter to its folder, with the result; the first process does it."""
+    trainer, adapter, best = trained.trainer, work / "adapter", work / "best"
+    if job.config.patience is not None and best.exists():
+        if _process() == 0:
+            shutil.copytree(best, adapter, dirs_exist_ok=True)
+    else:
+        trainers.write_adapter(trainer, adapter)
+    if _process() == 0:
+        _drop_machine_paths(adapter)
+        refuse_pickles(adapter)
+        result = _result(trained, job, adapter, str(folder.relative_to(folder.parents[1])), work)
+        (adapter / _RESULT_FILE).write_text(result.model_dump_json(), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        adapter.rename(folder)
+        shutil.rmtree(work, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _result(
+    trained: Trained, job: Job, adapter: Path, relative: str, work: Path
+) -> FinetuneResult:
+    history, measured = trained.history, validation_losses(trained.history)
+    resumed = [int(path.name.rpartition("-")[2]) for path in work.glob("resumed-*")]
+    return FinetuneResult(
+        folder=relative,
+        adapter_digest=adapter_digest(adapter),
+        losses=tuple(float(entry["loss"]) for entry in history if "loss" in entry),
+        seconds=trained.seconds,
+        tokens=max((int(entry.get("num_tokens", 0)) for entry in history), default=0),
+        device=trained.device.words,
+        history=tuple(numbers(entry, leave_out=()) for entry in history),
+        validation=tuple(measured),
+        best_step=best_step(measured),
+        stopped_early=out_of_patience(measured, job.config.patience),
+        batch=(trained.batches.effective, trained.batches.micro),
+        resumed_at=tuple(sorted(resumed)),
+        peak_memory_megabytes=peak_memory_megabytes(trained.device),
+        environment=environment(),
+        samples=trained.samples,
+    )
 
 
 def _drop_machine_paths(folder: Path) -> None:
