@@ -11,7 +11,7 @@ import torch
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.curation import TrainingRow
-from ratchet.improve.finetune import FinetuneConfig, _build_trainer, finetune, finetune_key
+from ratchet.improve.finetune import FinetuneConfig, finetune, finetune_key
 from ratchet.models import HuggingFaceModel, adapter_digest
 from ratchet.records import Message
 
