@@ -181,10 +181,8 @@ def _arguments(
     }
 
 
-def run(
-    trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | None
-) -> dict[str, float]:
-    """Train, from the beginning or from a sealed checkpoint; return what was used up.
+def run(trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | None) -> float:
+    """Train, from the beginning or from a sealed checkpoint.
 
     Args:
         trainer: From `build_trainer`.
@@ -203,7 +201,7 @@ def run(
         _set_adapter(trainer.model, resume_from)
     with warnings.catch_warnings(action="ignore"):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    return {"seconds": trainer.seconds_before + time.monotonic() - trainer.started}
+    return float(trainer.seconds_before + time.monotonic() - trainer.started)
 
 
 def _set_adapter(model: Any, folder: Path) -> None:
@@ -241,6 +239,7 @@ def write_adapter(trainer: Any, folder: Path) -> None:
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
         str(folder), state_dict=state, selected_adapters=["default"], save_embedding_layers=False
     )
+    (folder / "README.md").unlink(missing_ok=True)  # a card that names places on the machine
 
 
 def _order(lengths: Sequence[int], batch: int, seed: int) -> Any:
@@ -342,9 +341,7 @@ def _resumable(kind: Any) -> Any:
         def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
             if checkpoint is None:
                 return
-            load_optimizer(
-                self.model_wrapped, self.optimizer, self.lr_scheduler, Path(checkpoint)
-            )
+            load_optimizer(self.model_wrapped, self.optimizer, self.lr_scheduler, Path(checkpoint))
             self._total_train_tokens = _tokens(self.state.log_history)
 
         def _load_rng_state(self, checkpoint: str | None) -> None:
