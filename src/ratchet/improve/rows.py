@@ -1,0 +1,230 @@
+"""What is trained on: answers to learn, thumbs, and preferences, as rows and as trainers want them.
+
+| method | row | columns |
+|---|---|---|
+| SFT | `TrainingRow` | prompt, completion |
+| KTO | `KtoRow` | prompt, completion, label |
+| DPO | `PreferenceRow` | prompt, chosen, rejected |
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from ratchet.errors import InvalidInputError
+from ratchet.improve.curation import TrainingRow
+from ratchet.records import Message, digest
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["sft", "kto", "dpo"]
+Example: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KtoRow:
+    """An answer with a thumb; what it is compared with is not known.
+
+    Attributes:
+        prompt: The conversation up to the answer.
+        completion: The answer, as a conversation of one assistant message.
+        label: Whether the answer is wanted.
+    """
+
+    prompt: tuple[Message, ...]
+    completion: tuple[Message, ...]
+    label: bool
+
+    def example(self) -> Example:
+        """Return the row in the columns that TRL reads."""
+        return {
+            "prompt": _canonical(self.prompt),
+            "completion": _canonical(self.completion),
+            "label": self.label,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """Two answers to the same conversation, of which one is better.
+
+    Attributes:
+        prompt: The conversation up to the answers.
+        chosen: The better answer, as a conversation of one assistant message.
+        rejected: The worse one.
+    """
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+
+    def example(self) -> Example:
+        """Return the row in the columns that TRL reads."""
+        return {
+            "prompt": _canonical(self.prompt),
+            "chosen": _canonical(self.chosen),
+            "rejected": _canonical(self.rejected),
+        }
+
+
+Row: TypeAlias = TrainingRow | KtoRow | PreferenceRow
+_KINDS: dict[Method, type] = {"sft": TrainingRow, "kto": KtoRow, "dpo": PreferenceRow}
+_ANSWERS = ("completion", "chosen", "rejected")
+
+
+def examples(rows: Sequence[Row], method: Method) -> list[Example]:
+    """Return rows in the columns that the method's trainer reads.
+
+    Raises:
+        InvalidInputError: There are none, one is of another method, KTO has only one kind of
+            label, or an answer is not one assistant message.
+    """
+    if not rows:
+        raise InvalidInputError("fine-tuning needs at least one row, got none; curate a set first")
+    wanted = _KINDS[method]
+    wrong = next((row for row in rows if not isinstance(row, wanted)), None)
+    if wrong is not None:
+        raise InvalidInputError(
+            f"method {method!r} trains on {wanted.__name__}, got a {type(wrong).__name__}; "
+            "curate the set for this method, or set the method to the set's"
+        )
+    found = [_example(row) for row in rows]
+    if method == "kto" and len({example["label"] for example in found}) < 2:
+        raise InvalidInputError(
+            f"KTO needs wanted and unwanted answers, got {len(found)} with the label "
+            f"{found[0]['label']}; use SFT for wanted answers alone"
+        )
+    return found
+
+
+def _example(row: Row) -> Example:
+    if isinstance(row, TrainingRow):
+        answer = [{"role": "assistant", "content": row.target}]
+        return {"prompt": _canonical(row.messages), "completion": answer}
+    example = row.example()
+    for name in _ANSWERS:
+        answer = example.get(name, [{"role": "assistant"}])
+        if [message["role"] for message in answer] != ["assistant"]:
+            raise InvalidInputError(
+                f"{name} must be one assistant message, got {answer!r}; put the turns before it "
+                "into the prompt"
+            )
+    return example
+
+
+def _canonical(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [message.canonical() for message in messages]
+
+
+def split(
+    found: Sequence[Example], share: float, rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
+    """Set a share of the prompts aside for validation; no prompt is on both sides.
+
+    Args:
+        found: Examples, from `examples`.
+        share: Share of the prompts in [0, 1) that is set aside, at least one where it is not 0.
+        rng: Decides which.
+
+    Returns:
+        Examples to train on and examples to validate with, each in the given order.
+
+    Raises:
+        InvalidInputError: One of the sides would be empty.
+    """
+    if share == 0.0:
+        return list(found), []
+    prompts = sorted({digest(example["prompt"]) for example in found})
+    aside = max(1, round(share * len(prompts)))
+    if aside >= len(prompts):
+        raise InvalidInputError(
+            f"a validation share needs prompts on both sides, got {len(prompts)} different ones "
+            f"at a share of {share:g}; add rows or lower validation_share"
+        )
+    chosen = {prompts[place] for place in rng.permutation(len(prompts))[:aside]}
+    train = [example for example in found if digest(example["prompt"]) not in chosen]
+    return train, [example for example in found if digest(example["prompt"]) in chosen]
+
+
+def short_enough(
+    found: Sequence[Example], tokenizer: Any, most: int, *, kind: str = "examples"
+) -> list[Example]:
+    """Leave out what is longer than `most` tokens, since a cut would take the answer's end.
+
+    Raises:
+        InvalidInputError: Nothing is left.
+    """
+    if not found:
+        return []
+    longest = np.zeros(len(found), dtype=np.int64)
+    for name in _ANSWERS:
+        if name not in found[0]:
+            continue
+        texts = [
+            tokenizer.apply_chat_template(example["prompt"] + example[name], tokenize=False)
+            for example in found
+        ]
+        tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        longest = np.maximum(longest, [len(ids) for ids in tokens])
+    kept = [example for example, length in zip(found, longest, strict=True) if length <= most]
+    if not kept:
+        raise InvalidInputError(
+            f"fine-tuning needs an example of at most maximum_tokens = {most} tokens, got "
+            f"{len(found)} that are longer; raise maximum_tokens"
+        )
+    if len(kept) < len(found):
+        left_out = len(found) - len(kept)
+        logger.warning("left out %d of %d %s over %d tokens", left_out, len(found), kind, most)
+    return kept
+
+
+# On disk ------------------------------------------------------------------------------------------
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as JSON Lines, one kind a file; processes of one training read them from there."""
+    lines = [json.dumps(_as_json(row), ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote.
+
+    Raises:
+        InvalidInputError: A line is no such row.
+    """
+    rows: list[Row] = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        try:
+            rows.append(_from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"a line of {path.name} must be a row of SFT, KTO or DPO, got line {number}: "
+                f"{error}; write the file with write_rows"
+            ) from error
+    return rows
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    return row.canonical() if isinstance(row, TrainingRow) else row.example()
+
+
+def _from_json(values: Mapping[str, Any]) -> Row:
+    if "target" in values:
+        messages = _messages(values["messages"])
+        return TrainingRow(values["interaction_id"], messages, values["target"], values["source"])
+    prompt = _messages(values["prompt"])
+    if "chosen" in values:
+        return PreferenceRow(prompt, _messages(values["chosen"]), _messages(values["rejected"]))
+    return KtoRow(prompt, _messages(values["completion"]), bool(values["label"]))
+
+
+def _messages(values: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
+    return tuple(Message(**value) for value in values)
