@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ratchet.improve.curation import TrainingRow
-from ratchet.improve.rows import KtoRow, PreferenceRow, Row
+from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, Row, TrainingRow
 from ratchet.records import Message
 
 QUEUES = ("billing", "refunds")
@@ -22,8 +21,12 @@ def asked(text: str) -> tuple[Message, ...]:
     )
 
 
-def said(text: str) -> tuple[Message, ...]:
-    return (Message(role="assistant", content=text),)
+def thumb(text: str, answer: str, wanted: bool, key: str = "i") -> LabelledRow:
+    return LabelledRow(key, asked(text), answer, wanted, "thumbs")
+
+
+def pair(text: str, chosen: str, rejected: str, key: str = "i") -> PreferenceRow:
+    return PreferenceRow(key, key, asked(text), chosen, rejected, "correction")
 
 
 def rows_of(method: str, asks: list[tuple[str, int]]) -> list[Row]:
@@ -35,11 +38,11 @@ def rows_of(method: str, asks: list[tuple[str, int]]) -> list[Row]:
         ]
     if method == "dpo":
         return [
-            PreferenceRow(asked(text), said(QUEUES[queue]), said(QUEUES[1 - queue]))
-            for text, queue in asks
+            pair(text, QUEUES[queue], QUEUES[1 - queue], f"i{place}")
+            for place, (text, queue) in enumerate(asks)
         ]
     return [
-        KtoRow(asked(text), said(QUEUES[queue if place % 2 else 1 - queue]), bool(place % 2))
+        thumb(text, QUEUES[queue if place % 2 else 1 - queue], bool(place % 2), f"i{place}")
         for place, (text, queue) in enumerate(asks)
     ]
 

@@ -3,16 +3,13 @@ import pytest
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.rows import (
-    KtoRow,
-    PreferenceRow,
     examples,
     read_rows,
     short_enough,
     split,
     write_rows,
 )
-from ratchet.records import Message
-from tests.improve.cases import asked, made_up, said
+from tests.improve.cases import made_up, pair, thumb
 
 PROMPT = [
     {"role": "system", "content": "Answer with the queue."},
@@ -29,15 +26,14 @@ def test_rows_become_the_columns_that_trl_reads():
         "completion": [{"role": "assistant", "content": "billing"}],
     }
     thumbs = [
-        KtoRow(asked("where is it"), said("billing"), True),
-        KtoRow(asked("where is it"), said("refunds"), False),
+        thumb("where is it", "billing", True),
+        thumb("where is it", "refunds", False),
     ]
     found = examples(thumbs, "kto")
     assert [example["label"] for example in found] == [True, False]
     assert found[0]["prompt"] == PROMPT
     assert found[0]["completion"] == [{"role": "assistant", "content": "billing"}]
-    pair = PreferenceRow(asked("where is it"), said("billing"), said("refunds"))
-    assert examples([pair], "dpo") == [
+    assert examples([pair("where is it", "billing", "refunds")], "dpo") == [
         {
             "prompt": PROMPT,
             "chosen": [{"role": "assistant", "content": "billing"}],
@@ -54,15 +50,9 @@ def test_rows_of_another_method_are_refused():
 
 
 def test_kto_needs_both_thumbs():
-    up = [KtoRow(asked("x"), said("billing"), True)] * 3
+    up = [thumb("x", "billing", True)] * 3
     with pytest.raises(InvalidInputError, match="wanted and unwanted answers, got 3"):
         examples(up, "kto")
-
-
-def test_an_answer_is_one_message_of_the_assistant():
-    turns = (*said("billing"), Message(role="user", content="thanks"))
-    with pytest.raises(InvalidInputError, match="rejected must be one assistant message"):
-        examples([PreferenceRow(asked("x"), said("billing"), turns)], "dpo")
 
 
 @pytest.mark.parametrize("method", ["sft", "kto", "dpo"])
@@ -110,8 +100,8 @@ class Words:
 
 def test_what_is_longer_than_the_limit_is_left_out_by_its_longest_answer(caplog):
     pairs = [
-        PreferenceRow(asked("short"), said("yes"), said("no")),
-        PreferenceRow(asked("short"), said("yes"), said("no " * 30)),
+        pair("short", "yes", "no"),
+        pair("short", "yes", "no " * 30),
     ]
     found = examples(pairs, "dpo")
     assert short_enough(found, Words(), 10) == found[:1]

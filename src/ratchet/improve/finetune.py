@@ -25,8 +25,8 @@ from ratchet.improve.callbacks import (
     validation_losses,
 )
 from ratchet.improve.checkpoints import refuse_pickles
+from ratchet.improve.curation.rows import Row
 from ratchet.improve.devices import environment, peak_memory_megabytes
-from ratchet.improve.rows import Row
 from ratchet.improve.runs import (
     BEST,
     Job,

@@ -1,9 +1,9 @@
-"""What is trained on: answers to learn, thumbs, and preferences, as rows and as trainers want them.
+"""What is trained on, as trainers want it: answers to learn, thumbs, and preferences.
 
 | method | row | columns |
 |---|---|---|
 | SFT | `TrainingRow` | prompt, completion |
-| KTO | `KtoRow` | prompt, completion, label |
+| KTO | `LabelledRow` | prompt, completion, label |
 | DPO | `PreferenceRow` | prompt, chosen, rejected |
 """
 
@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.curation import TrainingRow
-from ratchet.records import Message, digest
+from ratchet.improve.curation.rows import (
+    LabelledRow,
+    PreferenceRow,
+    Row,
+    TrainingRow,
+    for_trainer,
+    kind_of,
+    row_of,
+)
+from ratchet.records import digest
 
 logger = logging.getLogger(__name__)
 
@@ -28,54 +35,7 @@ Method = Literal["sft", "kto", "dpo"]
 Example: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class KtoRow:
-    """An answer with a thumb; what it is compared with is not known.
-
-    Attributes:
-        prompt: The conversation up to the answer.
-        completion: The answer, as a conversation of one assistant message.
-        label: Whether the answer is wanted.
-    """
-
-    prompt: tuple[Message, ...]
-    completion: tuple[Message, ...]
-    label: bool
-
-    def example(self) -> Example:
-        """Return the row in the columns that TRL reads."""
-        return {
-            "prompt": _canonical(self.prompt),
-            "completion": _canonical(self.completion),
-            "label": self.label,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class PreferenceRow:
-    """Two answers to the same conversation, of which one is better.
-
-    Attributes:
-        prompt: The conversation up to the answers.
-        chosen: The better answer, as a conversation of one assistant message.
-        rejected: The worse one.
-    """
-
-    prompt: tuple[Message, ...]
-    chosen: tuple[Message, ...]
-    rejected: tuple[Message, ...]
-
-    def example(self) -> Example:
-        """Return the row in the columns that TRL reads."""
-        return {
-            "prompt": _canonical(self.prompt),
-            "chosen": _canonical(self.chosen),
-            "rejected": _canonical(self.rejected),
-        }
-
-
-Row: TypeAlias = TrainingRow | KtoRow | PreferenceRow
-_KINDS: dict[Method, type] = {"sft": TrainingRow, "kto": KtoRow, "dpo": PreferenceRow}
+_KINDS: dict[Method, type] = {"sft": TrainingRow, "kto": LabelledRow, "dpo": PreferenceRow}
 _ANSWERS = ("completion", "chosen", "rejected")
 
 
@@ -83,8 +43,8 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
     """Return rows in the columns that the method's trainer reads.
 
     Raises:
-        InvalidInputError: There are none, one is of another method, KTO has only one kind of
-            label, or an answer is not one assistant message.
+        InvalidInputError: There are none, one is of another method, or KTO has only one kind of
+            label.
     """
     if not rows:
         raise InvalidInputError("fine-tuning needs at least one row, got none; curate a set first")
@@ -95,32 +55,13 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
             f"method {method!r} trains on {wanted.__name__}, got a {type(wrong).__name__}; "
             "curate the set for this method, or set the method to the set's"
         )
-    found = [_example(row) for row in rows]
+    found = for_trainer(rows)
     if method == "kto" and len({example["label"] for example in found}) < 2:
         raise InvalidInputError(
             f"KTO needs wanted and unwanted answers, got {len(found)} with the label "
             f"{found[0]['label']}; use SFT for wanted answers alone"
         )
     return found
-
-
-def _example(row: Row) -> Example:
-    if isinstance(row, TrainingRow):
-        answer = [{"role": "assistant", "content": row.target}]
-        return {"prompt": _canonical(row.messages), "completion": answer}
-    example = row.example()
-    for name in _ANSWERS:
-        answer = example.get(name, [{"role": "assistant"}])
-        if [message["role"] for message in answer] != ["assistant"]:
-            raise InvalidInputError(
-                f"{name} must be one assistant message, got {answer!r}; put the turns before it "
-                "into the prompt"
-            )
-    return example
-
-
-def _canonical(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    return [message.canonical() for message in messages]
 
 
 def split(
@@ -213,18 +154,8 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _as_json(row: Row) -> dict[str, object]:
-    return row.canonical() if isinstance(row, TrainingRow) else row.example()
+    return {"kind": kind_of([row]), **row.canonical()}
 
 
-def _from_json(values: Mapping[str, Any]) -> Row:
-    if "target" in values:
-        messages = _messages(values["messages"])
-        return TrainingRow(values["interaction_id"], messages, values["target"], values["source"])
-    prompt = _messages(values["prompt"])
-    if "chosen" in values:
-        return PreferenceRow(prompt, _messages(values["chosen"]), _messages(values["rejected"]))
-    return KtoRow(prompt, _messages(values["completion"]), bool(values["label"]))
-
-
-def _messages(values: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
-    return tuple(Message(**value) for value in values)
+def _from_json(values: Any) -> Row:
+    return row_of(values["kind"], values)

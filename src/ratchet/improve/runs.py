@@ -36,8 +36,9 @@ from ratchet.improve.checkpoints import (
     refuse_pickles,
     sole_process,
 )
+from ratchet.improve.curation.rows import Row
 from ratchet.improve.devices import Device, choose_device, load_base, multiplying
-from ratchet.improve.rows import Example, Row, examples, short_enough, split
+from ratchet.improve.rows import Example, examples, short_enough, split
 from ratchet.improve.samples import Sample, answers, answers_before, choose, compare
 from ratchet.improve.training_config import FinetuneConfig, effective_batch, micro_batch
 from ratchet.models import require_safetensors
