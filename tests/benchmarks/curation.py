@@ -36,8 +36,9 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "banking77"
 HEAD = Path(__file__).parent / "curation_head.md"
 OPENINGS = (
-    "", "", "", "Hi, ", "Hello there. ", "Good morning, ", "Quick question: ", "Sorry to ask again, ",
-    "I have been waiting for an hour. ", "My name is {name}. ", "As I told your colleague {name}, ",
+    "", "", "", "Hi, ", "Hello there. ", "Good morning, ", "Quick question: ",
+    "Sorry to ask again, ", "I have been waiting for an hour. ", "My name is {name}. ",
+    "As I told your colleague {name}, ",
     "Since {day} I have a problem. ",
 )  # fmt: skip
 ENDINGS = (
@@ -46,11 +47,12 @@ ENDINGS = (
     " I live in {city} and bank with you since {year}.",
 )  # fmt: skip
 PERSONAL = (
-    " My number is +44 7911 {number}.", " Write to {name}.{number}@gmail.com", " Card 4095260993934932",
+    " My number is +44 7911 {number}.", " Write to {name}.{number}@gmail.com",
+    " Card 4095260993934932",
 )  # fmt: skip
 ANSWERS = (
-    "I am sorry to hear that. Please open the app, go to {word} and follow the steps there; it takes "
-    "about {amount} minutes.",
+    "I am sorry to hear that. Please open the app, go to {word} and follow the steps there; "
+    "it takes about {amount} minutes.",
     "Thank you for your message. A colleague from {city} will look at your {word} on {day}.",
     "You can see the state of your {word} under Settings. If it is not there by {day}, write again.",
     "That is because of a fee of {amount} pence on {word}; I have taken it back.",
@@ -58,8 +60,8 @@ ANSWERS = (
 WORDS = {
     "name": ("Maria", "John", "Priya", "Wei", "Fatima", "Oleg", "Anna", "Kwame", "Luis", "Chloe"),
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "last weekend", "yesterday"),
-    "city": ("London", "Lisbon", "Leeds", "Lyon", "Lagos", "Lima", "Lahore", "Linz", "Lodz", "Luton"),
-    "word": ("card", "transfer", "top-up", "account", "refund", "exchange", "PIN", "identity check"),
+    "city": ("London", "Lisbon", "Leeds", "Lyon", "Lagos", "Lima", "Lahore", "Linz", "Lodz"),
+    "word": ("card", "transfer", "top-up", "account", "refund", "exchange", "PIN", "check"),
 }  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def _events(
 
 def curate(size: int) -> dict[str, Any]:
     """Curate so many interactions in this process; return seconds a step, memory and counts."""
-    interactions, feedback = tables(size)
+    read_out = [tables(size)]
     protected = read("test")
     config = CurationConfig(maximum_examples=size)
     before = _memory()
@@ -167,9 +169,9 @@ def curate(size: int) -> dict[str, Any]:
         seconds[name] = time.perf_counter() - started
         return result
 
-    outcomes = timed("join feedback", lambda: join_feedback(interactions, feedback))
+    outcomes = timed("join feedback", lambda: join_feedback(*read_out[0]))
     scores = timed("scores", lambda: quality(outcomes, QualityWeights()))
-    del interactions, feedback
+    read_out.clear()  # as the flow does: what was joined is not needed any more
     selection = timed(
         "select: evidence, trust, duplicates, decontamination, length, balance",
         lambda: select(outcomes, scores, protected, config),

@@ -136,7 +136,7 @@ def test_pairs_whose_better_answer_is_much_longer_go_first():
     words = [f"{n} " + "x" * 300 for n in range(4)]
     found = pairs(
         8, session_ids=list("aabbccdd"), prompts=list("11223344"),
-        responses=[words[0], words[1] + "y" * 2000, words[2], words[3], *["q" * 250, "r" * 250] * 2],
+        responses=[words[0], words[1] + "y" * 2000, *words[2:], *["q" * 250, "r" * 250] * 2],
         regenerated=np.array([1.0, NAN] * 4),
     )  # fmt: skip
     assert [row.prompt for row in found.rows] == ["2", "3", "4"]
