@@ -54,7 +54,7 @@ ANSWERS = (
     "I am sorry to hear that. Please open the app, go to {word} and follow the steps there; "
     "it takes about {amount} minutes.",
     "Thank you for your message. A colleague from {city} will look at your {word} on {day}.",
-    "You can see the state of your {word} under Settings. If it is not there by {day}, write again.",
+    "You can see the state of your {word} under Settings. If it is not there by {day}, write.",
     "That is because of a fee of {amount} pence on {word}; I have taken it back.",
 )  # fmt: skip
 WORDS = {
