@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, derive_id
 from ratchet.store import EventStore
-from ratchet.store.erasure import erase_user, interactions_of
+from ratchet.store.erasure import clear_log, erase_user, interactions_of
 
 _ID_COLUMNS = ("interaction_id", "chosen_id")
 
@@ -30,11 +30,13 @@ class Trace:
     Attributes:
         folders: Training sets with one of them, by folder name (the start of the digest).
         candidates: Adapters trained on these, and those that began with one of them.
+        runs: MLflow runs that hold a copy of one of the sets.
     """
 
     interaction_ids: tuple[str, ...]
     folders: tuple[str, ...]
     candidates: tuple[Candidate, ...]
+    runs: tuple[str, ...]
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -55,7 +57,10 @@ def trace(store: EventStore, home: Path, user_id: str) -> Trace:
     """
     ids = interactions_of(store, user_id)
     folders = _sets_with(home / "datasets", ids)
-    return Trace(ids, folders, _adapters_of(store, folders))
+    sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}
+    adapters = _adapters_of(store, sets)
+    runs = dict.fromkeys(found.run_id for found in adapters if found.training_set_id in sets)
+    return Trace(ids, folders, adapters, tuple(runs))
 
 
 def forget(
@@ -88,10 +93,11 @@ def forget(
             training_sets=found.folders,
             candidates=tuple(candidate.id for candidate in found.candidates),
             versions=found.versions,
-            runs=tuple(dict.fromkeys(candidate.run_id for candidate in found.candidates)),
+            runs=found.runs,
             example_sets=erased.example_sets,
         )
         store.append(record)
+    clear_log(store)
     for earlier in store.records(Erasure):
         for name in earlier.training_sets:
             shutil.rmtree(home / "datasets" / name, ignore_errors=True)
@@ -118,8 +124,7 @@ def _holds(folder: Path, ids: Collection[str]) -> bool:
     return False
 
 
-def _adapters_of(store: EventStore, folders: Collection[str]) -> tuple[Candidate, ...]:
-    sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}
+def _adapters_of(store: EventStore, sets: Collection[str]) -> tuple[Candidate, ...]:
     began_with = {cycle.id: cycle.champion for cycle in store.records(Cycle)}
     named: dict[str, Candidate] = {}
     for candidate in store.records(Candidate):  # in order: a start comes before what began with it

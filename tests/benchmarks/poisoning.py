@@ -67,8 +67,8 @@ def messages(seed: int) -> tuple[Any, Any]:
     return np.array(texts, dtype=np.object_), np.array(labels, dtype=np.object_)
 
 
-def world(share: float, *, new: bool, seed: int) -> World:
-    """Draw traffic with a share of hostile users."""
+def world(share: float, *, new: bool, seed: int, unique: bool = False) -> World:
+    """Draw traffic with a share of hostile users; `unique` answers are in words of their own."""
     rng = np.random.default_rng(seed)
     texts, truth = messages(seed)
     names = np.unique(truth.astype(str))
@@ -93,6 +93,12 @@ def world(share: float, *, new: bool, seed: int) -> World:
         hostile, planted, np.where(slip, names[rng.integers(0, len(names), MESSAGES)], truth)
     )
     corrections = np.where(speaks & corrects, named, None)
+    if unique:
+        own = np.array([f" #{n}" for n in range(MESSAGES)], dtype=np.object_)
+        honest = corrections != None  # noqa: E711
+        corrections = np.where(honest & ~hostile, named.astype(np.object_) + own, corrections)
+        answer = np.where(right, answer, answer.astype(np.object_) + "!").astype(np.object_) + own
+        truth = truth + own
     order = np.argsort(seconds, kind="stable")
     columns: dict[str, Any] = {
         "prompts": texts,
@@ -164,28 +170,38 @@ def curate(found: World, *, enabled: bool, reviewed: float, seed: int) -> Outcom
     )
 
 
+def _off_and_on(
+    shares: tuple[float, ...], reviewed: tuple[float, ...], *, new: bool, unique: bool
+) -> Iterator[tuple[float, list[Outcome], list[list[Outcome]]]]:
+    """Yield for each share of hostile users what comes out undefended, and by share reviewed."""
+    for share in shares:
+        worlds = [world(share, new=new, seed=seed, unique=unique) for seed in range(SEEDS)]
+        off = [curate(w, enabled=False, reviewed=0.0, seed=s) for s, w in enumerate(worlds)]
+        on = [
+            [curate(w, enabled=True, reviewed=r, seed=s) for s, w in enumerate(worlds)]
+            for r in reviewed
+        ]
+        yield share, off, on
+
+
 def _mean(found: list[Outcome], name: str) -> float:
     return float(np.mean([getattr(one, name) for one in found]))
 
 
 def tables() -> Iterator[str]:
-    """Yield the lines of one table a kind of hostile user."""
+    """Yield the lines of one table a kind of hostile user, and one for answers without repeats."""
+    head = "| hostile users | poisoned rows, defence off |"
     for new, title in (
-        (False, "Hostile users from the first day"),
-        (True, "Hostile users of the last three days"),
+        (False, "Queues (answers repeat), hostile users from the first day"),
+        (True, "Queues, hostile users of the last three days"),
     ):
         yield f"**{title}**\n"
         yield (
-            "| hostile users | poisoned rows, defence off | on | on, 5 % reviewed | "
-            "wrong rows, off | on | rows, off | on | honest rows lost, on |"
+            f"{head} on | on, 5 % reviewed | wrong rows, off | on | rows, off | on | "
+            "honest rows lost, on |"
         )
         yield "|---|---|---|---|---|---|---|---|---|"
-        for share in SHARES:
-            worlds = [world(share, new=new, seed=seed) for seed in range(SEEDS)]
-            off, on, seen = (
-                [curate(w, enabled=e, reviewed=r, seed=s) for s, w in enumerate(worlds)]
-                for e, r in ((False, 0.0), (True, 0.0), (True, 0.05))
-            )
+        for share, off, (on, seen) in _off_and_on(SHARES, (0.0, 0.05), new=new, unique=False):
             lost = _mean(on, "lost") - _mean(off, "lost")
             yield (
                 f"| {share:.0%} | {_mean(off, 'planted'):.1%} | {_mean(on, 'planted'):.1%} | "
@@ -194,6 +210,14 @@ def tables() -> Iterator[str]:
                 f"| {lost:.1%} |"
             )
         yield ""
+    yield "**Answers in words of their own, hostile users from the first day**\n"
+    yield f"{head} on | on, 5 % reviewed | on, 20 % reviewed | honest rows lost, 20 % reviewed |"
+    yield "|---|---|---|---|---|---|"
+    for share, off, on in _off_and_on(SHARES, (0.0, 0.05, 0.2), new=False, unique=True):
+        planted = " | ".join(f"{_mean(found, 'planted'):.1%}" for found in on)
+        lost = _mean(on[-1], "lost") - _mean(off, "lost")
+        yield f"| {share:.0%} | {_mean(off, 'planted'):.1%} | {planted} | {lost:.1%} |"
+    yield ""
 
 
 def main() -> None:

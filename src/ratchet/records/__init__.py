@@ -77,7 +77,10 @@ __all__ = [
     "CycleEnd",
     "Decision",
     "Delivery",
+<<<<<<< HEAD
     "EarlierCluster",
+=======
+>>>>>>> issue-6-curation
     "Erasure",
     "Example",
     "ExampleSet",

@@ -11,7 +11,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _STEPS = 200
-_FEWEST_HONEST, _MOST_HONEST = 0.55, 0.995
+_FEWEST_HONEST, _MOST_HONEST = 0.2, 0.995
 _SPREAD = 20.0
 
 
@@ -21,9 +21,9 @@ def honest_probabilities(
     """Return the probability that each rater means what they say, from how often they were right.
 
     Formula:
-        Two groups. A hostile rater agrees with a rate that is uniform on [0, 1/2]; an honest one
-        with a rate from Beta(20 m, 20 (1 - m)), where the mean m (0.55 or more) and the size of
-        the groups are found by expectation maximisation. The probability is the posterior one.
+        Two groups. An honest rater agrees with a rate from Beta(20 m, 20 (1 - m)); a hostile one
+        with a rate that is uniform on [0, m / 2], less than half as often. The mean m and the size
+        of the groups are found by expectation maximisation. The probability is the posterior one.
 
     Assumptions:
         What is checked of a rater is a random part of what they said, checks are independent given
@@ -31,11 +31,11 @@ def honest_probabilities(
         hostile and honest are called the wrong way round if the checks rest on what raters say.
 
     Error rate:
-        Without hostile raters the share of honest ones below 1/2 is under 1 % for means from 0.7
+        Without hostile raters the share of honest ones below 1/2 is under 1 % for means from 0.4
         and any number of checks; measured in `tests/stats/test_rater_groups.py`.
 
     When not to use:
-        For hostile raters who tell the truth mostly: from a rate of 1/2 on they count as honest.
+        For hostile raters who tell the truth mostly: they count as honest.
 
     Args:
         agreements: Checks in which each rater was right, shape (n,); parts of a check may count.
@@ -61,13 +61,13 @@ def honest_probabilities(
     if not seen.any():
         return honest
     right, wrong = agreements[seen], (checked - agreements)[seen]
-    # both up to the same factor, the number of orders
-    hostile = np.log(2.0 * betainc(right + 1.0, wrong + 1.0, 0.5) + 1e-300)
-    hostile += betaln(right + 1.0, wrong + 1.0)
     share, mean = prior_honest, _mean(float(right.sum() / (right + wrong).sum()))
     for _ in range(_STEPS):
         alpha, beta = _SPREAD * mean, _SPREAD * (1.0 - mean)
+        # both up to the same factor, the number of orders
         fair = betaln(right + alpha, wrong + beta) - betaln(alpha, beta)
+        hostile = np.log(betainc(right + 1.0, wrong + 1.0, 0.5 * mean) / (0.5 * mean) + 1e-300)
+        hostile += betaln(right + 1.0, wrong + 1.0)
         found = expit(logit(share) + fair - hostile)
         new_share = (10.0 * prior_honest + found.sum()) / (10.0 + len(found))
         rate = float((found * right).sum() / max((found * (right + wrong)).sum(), 1e-12))

@@ -66,6 +66,8 @@ def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str
         text_key: Names the vector of a text.
     """
     with store.atomic() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what is deleted
         ids = interactions_of(store, user_id)
         said = _texts(connection, ids, user_id)
         texts = tuple(text for text in said if len(text.strip()) >= _SHORTEST)
@@ -93,6 +95,15 @@ def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str
             )
         )
     return found
+
+
+def clear_log(store: EventStore) -> None:
+    """Write SQLite's log back, in which erased texts stand; PostgreSQL cleans up by itself."""
+    with store._engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            driver = connection.connection.driver_connection
+            if driver is not None:
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tuple[str, ...]:

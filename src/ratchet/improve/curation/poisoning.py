@@ -345,22 +345,25 @@ def user_trust(
     answer is right as well where most of the nearest messages of other users have it, weighed by
     those users' trust.
     """
-    agreed, checked = np.zeros(users), np.zeros(users)
+    trust = np.full(users, np.nan)
     if reviewed is not None:
         verdict = reviewed[said.position]
         known = np.flatnonzero(~np.isnan(verdict))
         right = (verdict[known] == 1.0) == said.up[known]
-        agreed += np.bincount(said.user[known], weights=right, minlength=users)
-        checked += np.bincount(said.user[known], minlength=users)
-    trust = honest_probabilities(agreed, checked)
+        trust = honest_probabilities(
+            np.bincount(said.user[known], weights=right, minlength=users),
+            np.bincount(said.user[known], minlength=users).astype(np.float64),
+        )
     if vectors is None or not _answers_repeat(said):
         return trust
+    by_reviewers = trust
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
         rows, right = _agreement_with_others(said, vectors[said.position], weight, config)
         by_others = np.bincount(said.user[rows], weights=right, minlength=users)
         seen = np.bincount(said.user[rows], minlength=users)
-        trust = honest_probabilities(agreed + by_others, checked + seen)
+        by_others = honest_probabilities(by_others, seen.astype(np.float64))
+        trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
 
 

@@ -219,10 +219,10 @@ def _reviewed(found: Background) -> FloatArray | None:
 def unusable(pool: Pool, longest: int) -> ObjectArray:
     """Say for each row why it cannot be trained on, "" where it can, shape (n,)."""
     reasons = np.full(len(pool), "", dtype=np.object_)
-    pair = pool.other_position != pool.position
-    corrected = (pool.other != "") & ~np.isin(pool.other, ("up", "down"))
-    named = [("answer", pool.target, reasons == ""), ("prompt", pool.prompt, reasons == "")]
-    for name, texts, looked_at in (*named, ("worse answer", pool.other, pair | corrected)):
+    everywhere = np.ones(len(pool), dtype=np.bool_)
+    named = [("answer", pool.target, everywhere), ("prompt", pool.prompt, everywhere)]
+    paired = np.asarray(_labels(pool.other) == "") & (pool.other != "")
+    for name, texts, looked_at in (*named, ("worse answer", pool.other, paired)):
         column = pa.array([_sound(text) for text in texts], pa.large_string())
         checks = {
             f"{name} is blank": pc.equal(pc.utf8_trim_whitespace(column), ""),

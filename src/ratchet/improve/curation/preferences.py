@@ -178,7 +178,11 @@ def _places(found: Background) -> dict[str | None, int]:
 
 
 def _differ(one: ObjectArray, other: ObjectArray) -> BoolArray:
+    """Tell where both answers say something, and not the same."""
     return np.array(
-        [normalise_answer(a) != normalise_answer(b) for a, b in zip(one, other, strict=True)],
+        [
+            bool(b.strip()) and normalise_answer(a) != normalise_answer(b)
+            for a, b in zip(one, other, strict=True)
+        ],
         dtype=np.bool_,
     )
