@@ -112,7 +112,7 @@ def test_customer_messages_hold_hardly_any(default, shared_data):
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path):
-    with pytest.raises(ModelError, match=r"without a config.json"):
+    with pytest.raises(ModelError, match=r"without a config\.json"):
         Redactor(RedactionConfig(ner_model=tmp_path))
 
 
