@@ -77,10 +77,7 @@ __all__ = [
     "CycleEnd",
     "Decision",
     "Delivery",
-<<<<<<< HEAD
     "EarlierCluster",
-=======
->>>>>>> issue-6-curation
     "Erasure",
     "Example",
     "ExampleSet",
