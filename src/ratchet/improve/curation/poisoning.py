@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -393,8 +393,8 @@ def user_trust(
         content = (said.up & ~said.corrected)[known]
         right = (verdict[known] == 1.0) == content
         trust = honest_probabilities(
-            np.bincount(said.user[known], weights=right, minlength=users),
-            np.bincount(said.user[known], minlength=users).astype(np.float64),
+            _totals(said.user[known], right, users),
+            _totals(said.user[known], np.ones(len(known)), users),
         )
     if vectors is None or not _answers_repeat(said):
         return trust
@@ -403,11 +403,15 @@ def user_trust(
         weight = np.where(np.isnan(trust), 1.0, trust)
         rows, right = _agreement_with_others(said, vectors[said.position], weight, config)
         by_others = honest_probabilities(
-            np.bincount(said.user[rows], weights=right, minlength=users),
-            np.bincount(said.user[rows], minlength=users).astype(np.float64),
+            _totals(said.user[rows], right, users),
+            _totals(said.user[rows], np.ones(len(rows)), users),
         )
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
+
+
+def _totals(user: IntArray, values: NDArray[Any], users: int) -> FloatArray:
+    return np.bincount(user, weights=values, minlength=users).astype(np.float64)
 
 
 def _answers_repeat(said: Endorsements) -> bool:
