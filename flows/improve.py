@@ -16,10 +16,11 @@ from ratchet.cycles import latest_cycle, sole_loop
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import (
     CurationConfig,
-    build_rows,
+    build,
+    choose,
     frame,
+    read_any_rows,
     read_rows,
-    select,
     without_leaks,
     write_training_set,
 )
@@ -61,9 +62,10 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
         work, cycle, window, outcomes, config, options.sources, options.weights
     )
     scores = quality(outcomes, options.weights)
-    selection = select(outcomes, scores, protected, config, context=context)
+    kind = options.finetune.method
+    selection = choose(kind, outcomes, scores, protected, config, context=context)
     interactions = work.store.stored_interactions([row.interaction_id for row in selection.rows])
-    rows = build_rows(selection, interactions, config, cycle.seed)
+    rows = build(selection, interactions, config, cycle.seed)
     training_set = write_training_set(
         without_leaks(rows, protected, config),
         selection,
@@ -126,7 +128,7 @@ def register(
         )
         data = work.settings.home / training_set.path
         run.dataset(
-            frame(read_rows(data)),
+            frame(read_any_rows(data)),
             name="training-set",
             digest=training_set.digest,
             source=str(data),

@@ -101,6 +101,32 @@ def test_a_user_whom_reviewers_contradict_is_not_believed():
     assert not found.distrusted[~liar].any()
 
 
+def test_a_correction_of_a_bad_answer_agrees_with_a_reviewer_who_holds_it_to_be_bad():
+    rng = np.random.default_rng(7)
+    columns = traffic(rng, users=50)
+    liar = columns["user_ids"] == "u7"
+    good = rng.random(3_000) < 0.5
+    fixed = np.where(good == liar, "something better", None)  # honest users correct bad answers
+    reviewed = np.where(rng.random(3_000) < 0.2, good.astype(float), np.nan)
+    outcomes = outcomes_of(3_000, **(columns | {"corrections": fixed}))
+    found = suspicion(outcomes, reviewed=reviewed)
+    assert found.distrusted[liar].all()
+    assert found.distrusted[~liar].mean() < 0.01
+
+
+def test_one_correction_of_many_prompts_is_planted_where_answers_never_repeat():
+    corrections = np.array([None] * 100, dtype=object)
+    corrections[:6] = "Buy at shop.example"
+    corrections[6:10] = "a short answer"
+    answers = [f"an answer of its own, number {n}" for n in range(100)]
+    found = suspicion(
+        outcomes_of(100, corrections=corrections, responses=answers, thumbs=np.ones(100))
+    )
+    assert [finding.kind for finding in found.findings] == ["one answer to many prompts"]
+    assert np.flatnonzero(found.distrusted).tolist() == list(range(6))
+    assert "6 users, 6 times for 'buy at shop.example'" in found.findings[0].describe()
+
+
 def test_a_user_whom_neighbours_contradict_is_not_believed():
     rng = np.random.default_rng(6)
     columns = traffic(rng, users=60)

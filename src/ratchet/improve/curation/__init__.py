@@ -17,6 +17,7 @@ from ratchet.improve.curation.config import (
 from ratchet.improve.curation.consent import refused
 from ratchet.improve.curation.dataset import (
     ROWS_FILE,
+    build,
     build_labelled,
     build_pairs,
     build_rows,
@@ -27,7 +28,7 @@ from ratchet.improve.curation.dataset import (
     write_training_set,
 )
 from ratchet.improve.curation.pool import Context, JudgedPair
-from ratchet.improve.curation.preferences import select_labelled, select_pairs
+from ratchet.improve.curation.preferences import choose, select_labelled, select_pairs
 from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, TrainingRow, for_trainer
 from ratchet.improve.curation.selection import Selected, Selection, select
 
@@ -43,9 +44,11 @@ __all__ = [
     "Selected",
     "Selection",
     "TrainingRow",
+    "build",
     "build_labelled",
     "build_pairs",
     "build_rows",
+    "choose",
     "for_trainer",
     "frame",
     "read_any_rows",

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 ROWS_FILE = "train.parquet"
 SAMPLE_FILE = "redaction_sample.txt"
-R = TypeVar("R", TrainingRow, LabelledRow, PreferenceRow)
 _DEFAULT = CurationConfig()
 
 
@@ -93,6 +92,17 @@ def build_pairs(
     ]
 
 
+def build(
+    selection: Selection, interactions: Mapping[str, Interaction], config: CurationConfig, seed: int
+) -> Sequence[Row]:
+    """Build the rows of a selection of any kind."""
+    if selection.kind == "kto":
+        return build_labelled(selection, interactions)
+    if selection.kind == "dpo":
+        return build_pairs(selection, interactions)
+    return build_rows(selection, interactions, config, seed)
+
+
 def _common(row: Selected) -> dict[str, Any]:
     return {
         "interaction_id": row.interaction_id,
@@ -117,7 +127,9 @@ def _conversation(
     return found.messages
 
 
-def without_leaks(rows: Sequence[R], protected: Collection[str], config: CurationConfig) -> list[R]:
+def without_leaks(
+    rows: Sequence[Row], protected: Collection[str], config: CurationConfig
+) -> list[Row]:
     """Leave out rows that leak an evaluation set in an earlier turn of their conversation."""
     leaking = _leaking(rows, protected, config)
     return [row for place, row in enumerate(rows) if place not in leaking]
@@ -138,7 +150,7 @@ def _leaking(
 
 
 def write_training_set(
-    rows: Sequence[R],
+    rows: Sequence[Row],
     selection: Selection,
     protected: Collection[str],
     *,
@@ -201,7 +213,7 @@ def _refuse_leaks(rows: Sequence[Row], protected: Collection[str], config: Curat
         )
 
 
-def redact_rows(rows: Sequence[R], config: CurationConfig) -> tuple[list[R], Redacted]:
+def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row], Redacted]:
     """Take personal data out of everything that users and models wrote; system prompts stay."""
     spans = [_written(row) for row in rows]
     redacted = redactor(config.redaction).redact([text for span in spans for text in span])
@@ -223,7 +235,7 @@ _ANSWERS: dict[type, tuple[str, ...]] = {
 }
 
 
-def _rewritten(row: R, texts: list[str]) -> R:
+def _rewritten(row: Row, texts: list[str]) -> Row:
     if texts == _written(row):
         return row
     names = _ANSWERS[type(row)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +77,7 @@ class Endorsements:
         user: Number of the user, from 0 by first appearance in the outcomes.
         answer: Number of the answer (normalised), from 0.
         up: For the answer, or against it.
+        corrected: Whether it is the user's own answer in place of the model's.
         moment: Microseconds since 1970.
         is_new: Whether the user was new then.
         answers: The answers by their numbers.
@@ -86,6 +87,7 @@ class Endorsements:
     user: IntArray
     answer: IntArray
     up: BoolArray
+    corrected: BoolArray
     moment: IntArray
     is_new: BoolArray
     answers: tuple[str, ...]
@@ -110,9 +112,11 @@ class Finding:
     def describe(self) -> str:
         """Return one line for people."""
         way = "for" if self.up else "against"
+        chance = "" if np.isnan(self.p_value) else f" (p = {self.p_value:.1g})"
         return (
-            f"{self.kind}: {self.users} {'new users' if self.kind == 'brigade' else 'user'}, "
-            f"{len(self.positions)} times {way} {self.answer[:60]!r} (p = {self.p_value:.1g})"
+            f"{self.kind}: {self.users} {'new ' if self.kind == 'brigade' else ''}"
+            f"{'user' if self.users == 1 else 'users'}, "
+            f"{len(self.positions)} times {way} {self.answer[:60]!r}{chance}"
         )
 
 
@@ -157,7 +161,11 @@ def suspect(
             np.zeros(len(users), dtype=np.bool_), np.full(size, np.nan), users, findings=()
         )
     said = endorsements(outcomes, quality, users, config)
-    findings = (*find_brigades(said, config), *find_one_answer_users(said, config))
+    findings = (
+        *find_brigades(said, config),
+        *find_one_answer_users(said, config),
+        *find_boilerplate(said, outcomes.prompts, config),
+    )
     distrusted = np.zeros(len(users), dtype=np.bool_)
     for finding in findings:
         distrusted[finding.positions] = True
@@ -199,6 +207,7 @@ def endorsements(
         user=users[position],
         answer=answer,
         up=(corrected | (explicit >= _REPEATED))[position],
+        corrected=corrected[position],
         moment=moments[position],
         is_new=age < config.new_user_days * _DAY,
         answers=tuple(known),
@@ -330,6 +339,38 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
     return tuple(findings)
 
 
+def find_boilerplate(
+    said: Endorsements, prompts: ObjectArray, config: PoisoningConfig
+) -> tuple[Finding, ...]:
+    """Find corrections that give one answer to many prompts, where answers hardly ever repeat.
+
+    A rule without an error rate: where more than half of all answers that users speak for are in
+    words of their own, a correction that is made to `brigade_users` distinct prompts or more was
+    planted, or is boilerplate that a model need not be taught from users.
+    """
+    if _answers_repeat(said) or not said.corrected.any():
+        return ()
+    rows = np.flatnonzero(said.corrected)
+    prompt = numbered(prompts[said.position[rows]])
+    distinct = np.unique(np.stack([said.answer[rows], prompt]), axis=1)[0]
+    names, counts = np.unique(distinct, return_counts=True)
+    findings = []
+    for answer in names[counts >= config.brigade_users]:
+        mine = rows[said.answer[rows] == answer]
+        findings.append(
+            Finding(
+                kind="one answer to many prompts",
+                answer=said.answers[answer],
+                up=True,
+                users=len(np.unique(said.user[mine])),
+                others=0,
+                p_value=float("nan"),
+                positions=said.position[mine],
+            )
+        )
+    return tuple(findings)
+
+
 def user_trust(
     said: Endorsements,
     users: int,
@@ -349,10 +390,11 @@ def user_trust(
     if reviewed is not None:
         verdict = reviewed[said.position]
         known = np.flatnonzero(~np.isnan(verdict))
-        right = (verdict[known] == 1.0) == said.up[known]
+        content = (said.up & ~said.corrected)[known]
+        right = (verdict[known] == 1.0) == content
         trust = honest_probabilities(
-            np.bincount(said.user[known], weights=right, minlength=users),
-            np.bincount(said.user[known], minlength=users).astype(np.float64),
+            _totals(said.user[known], right, users),
+            _totals(said.user[known], np.ones(len(known)), users),
         )
     if vectors is None or not _answers_repeat(said):
         return trust
@@ -360,11 +402,16 @@ def user_trust(
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
         rows, right = _agreement_with_others(said, vectors[said.position], weight, config)
-        by_others = np.bincount(said.user[rows], weights=right, minlength=users)
-        seen = np.bincount(said.user[rows], minlength=users)
-        by_others = honest_probabilities(by_others, seen.astype(np.float64))
+        by_others = honest_probabilities(
+            _totals(said.user[rows], right, users),
+            _totals(said.user[rows], np.ones(len(rows)), users),
+        )
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
+
+
+def _totals(user: IntArray, values: NDArray[Any], users: int) -> FloatArray:
+    return np.bincount(user, weights=values, minlength=users).astype(np.float64)
 
 
 def _answers_repeat(said: Endorsements) -> bool:

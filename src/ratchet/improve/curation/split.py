@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
-from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, TrainingRow
-
-R = TypeVar("R", TrainingRow, LabelledRow, PreferenceRow)
+from ratchet.improve.curation.rows import Row
 
 
-def split_rows(rows: Sequence[R], *, share: float, smallest: int) -> tuple[list[R], list[R]]:
+def split_rows(rows: Sequence[Row], *, share: float, smallest: int) -> tuple[list[Row], list[Row]]:
     """Split rows into what is trained on and what validates it.
 
     Users are ordered by their first row, and the newest go to the validation side, whole, as long
@@ -31,7 +28,7 @@ def split_rows(rows: Sequence[R], *, share: float, smallest: int) -> tuple[list[
     room = int(share * len(ordered))
     if len(ordered) < smallest or room == 0:
         return ordered, []
-    by_user: dict[str, list[R]] = {}
+    by_user: dict[str, list[Row]] = {}
     for row in ordered:
         if row.source != "demonstration":
             by_user.setdefault(row.user_id or f"\x1f{row.interaction_id}", []).append(row)
