@@ -677,6 +677,14 @@ def test_a_run_that_is_stopped_before_it_begins_asks_nothing(saved):
     assert (result.asked, result.not_asked, server.hits) == (0, 10, {})
 
 
+@pytest.fixture(autouse=True)
+def _heeds_ctrl_c():
+    """A shell's background job ignores Ctrl-C, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(after: float = 0.0) -> None:
     """Press Ctrl-C, from a thread that saves: the asking one waits by then."""
     threading.Timer(after, os.kill, [os.getpid(), signal.SIGINT]).start()
