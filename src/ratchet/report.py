@@ -165,8 +165,7 @@ def failures_markdown(
         ]
     if earlier:
         lines += ["## Found earlier, not now", ""]
-        fate = {item.id: _EARLIER.get(item.trend, _STILL) for item in earlier}
-        lines += [f"- “{_cell(item.name)}” {fate[item.id]}" for item in earlier]
+        lines += [f"- “{_cell(item.name)}” {_EARLIER.get(item.trend, _STILL)}" for item in earlier]
     return "\n".join(lines).rstrip() + "\n"
 
 
