@@ -29,7 +29,13 @@ from ratchet.improve.curation.dataset import (
 )
 from ratchet.improve.curation.pool import Context, JudgedPair
 from ratchet.improve.curation.preferences import choose, select_labelled, select_pairs
-from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, TrainingRow, for_trainer
+from ratchet.improve.curation.rows import (
+    LabelledRow,
+    PreferenceRow,
+    TrainingRow,
+    for_trainer,
+    row_of,
+)
 from ratchet.improve.curation.selection import Selected, Selection, select
 
 __all__ = [
@@ -55,6 +61,7 @@ __all__ = [
     "read_demonstrations",
     "read_rows",
     "refused",
+    "row_of",
     "select",
     "select_labelled",
     "select_pairs",

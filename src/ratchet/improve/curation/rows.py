@@ -41,6 +41,10 @@ class TrainingRow:
     user_id: str = ""
     moment: int = 0
 
+    def example(self) -> dict[str, Any]:
+        """Return the row in the columns that TRL reads."""
+        return _columns(self.canonical(), "completion")
+
     def canonical(self) -> dict[str, Any]:
         """Return the row as JSON-able values, as it is stored."""
         return _common(self) | {"completion": _answer(self.target)}
@@ -58,6 +62,10 @@ class LabelledRow:
     weight: float = 1.0
     user_id: str = ""
     moment: int = 0
+
+    def example(self) -> dict[str, Any]:
+        """Return the row in the columns that TRL reads."""
+        return _columns(self.canonical(), "completion", "label")
 
     def canonical(self) -> dict[str, Any]:
         """Return the row as JSON-able values, as it is stored."""
@@ -82,6 +90,10 @@ class PreferenceRow:
     weight: float = 1.0
     user_id: str = ""
     moment: int = 0
+
+    def example(self) -> dict[str, Any]:
+        """Return the row in the columns that TRL reads."""
+        return _columns(self.canonical(), "chosen", "rejected")
 
     def canonical(self) -> dict[str, Any]:
         """Return the row as JSON-able values, as it is stored."""
@@ -130,12 +142,10 @@ def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[
         as_messages: SFT rows as whole conversations (`messages`), for a chat template that marks
             what the assistant says, instead of `prompt` and `completion`.
     """
-    names = {"sft": ("completion",), "kto": ("completion", "label"), "dpo": ("chosen", "rejected")}
-    wanted = ("prompt", *names[kind_of(rows)])
-    stored = [row.canonical() for row in rows]
-    if as_messages and wanted == ("prompt", "completion"):
-        return [{"messages": row["prompt"] + row["completion"]} for row in stored]
-    return [{name: row[name] for name in wanted} for row in stored]
+    found = [row.example() for row in rows]
+    if as_messages and kind_of(rows) == "sft":
+        return [{"messages": row["prompt"] + row["completion"]} for row in found]
+    return found
 
 
 def row_of(kind: Kind, stored: dict[str, Any]) -> Row:
@@ -166,6 +176,10 @@ def _common(row: Row) -> dict[str, Any]:
         "weight": row.weight,
         "prompt": [message.canonical() for message in row.messages],
     }
+
+
+def _columns(stored: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: stored[name] for name in ("prompt", *names)}
 
 
 def _answer(text: str) -> list[dict[str, str]]:
