@@ -9,7 +9,6 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from flows._curation import Sources, gather_context
-from flows._runtime import EXPERIMENT, base_folder, now, publish_figure, run_tags, workspace
 from flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
 from ratchet import plots
 from ratchet.analyze.validations import usable_versions
