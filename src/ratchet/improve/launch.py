@@ -22,7 +22,7 @@ from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.improve.callbacks import Checkpoints, Report
 from ratchet.improve.devices import choose_device
 from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune
-from ratchet.improve.rows import Row, write_rows
+from ratchet.improve.rows import Row, examples, write_examples
 
 logger = logging.getLogger(__name__)
 
@@ -154,9 +154,9 @@ def launched(
         checkpoint_seconds=every.seconds,
         checkpoint_steps=every.steps,
     )
-    write_rows(rows, Path(spec.rows))
+    write_examples(examples(rows, config.method), Path(spec.rows))
     if spec.validation:
-        write_rows(validation, Path(spec.validation))
+        write_examples(examples(validation, config.method), Path(spec.validation))
     (folder / "spec.json").write_text(spec.model_dump_json(), "utf-8")
     _run(command(launch, folder / "spec.json", gpu=gpu, bfloat16=bfloat16), folder / "output.log")
     return finetune(

@@ -1,10 +1,12 @@
-"""What is trained on: answers to learn, thumbs, and preferences, as rows and as trainers want them.
+"""What is trained on: answers to learn, thumbs, and preferences, in the columns that TRL reads.
 
 | method | row | columns |
 |---|---|---|
 | SFT | `TrainingRow` | prompt, completion |
 | KTO | `KtoRow` | prompt, completion, label |
 | DPO | `PreferenceRow` | prompt, chosen, rejected |
+
+Whatever gives these columns by its `canonical()`, or is a mapping with them, is a row too.
 """
 
 from __future__ import annotations
@@ -14,18 +16,34 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.curation import TrainingRow
 from ratchet.records import Message, digest
 
 logger = logging.getLogger(__name__)
 
 Method = Literal["sft", "kto", "dpo"]
 Example: TypeAlias = dict[str, Any]
+COLUMNS: dict[Method, tuple[str, ...]] = {
+    "sft": ("prompt", "completion"),
+    "kto": ("prompt", "completion", "label"),
+    "dpo": ("prompt", "chosen", "rejected"),
+}
+_ANSWERS = ("completion", "chosen", "rejected")
+
+
+class CanonicalRow(Protocol):
+    """A row that tells its columns."""
+
+    def canonical(self) -> Mapping[str, Any]:
+        """Return the row as JSON-able values: the columns, and what else there is."""
+        ...
+
+
+Row: TypeAlias = CanonicalRow | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +60,7 @@ class KtoRow:
     completion: tuple[Message, ...]
     label: bool
 
-    def example(self) -> Example:
+    def canonical(self) -> Example:
         """Return the row in the columns that TRL reads."""
         return {
             "prompt": _canonical(self.prompt),
@@ -65,7 +83,7 @@ class PreferenceRow:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
 
-    def example(self) -> Example:
+    def canonical(self) -> Example:
         """Return the row in the columns that TRL reads."""
         return {
             "prompt": _canonical(self.prompt),
@@ -74,13 +92,8 @@ class PreferenceRow:
         }
 
 
-Row: TypeAlias = TrainingRow | KtoRow | PreferenceRow
-_KINDS: dict[Method, type] = {"sft": TrainingRow, "kto": KtoRow, "dpo": PreferenceRow}
-_ANSWERS = ("completion", "chosen", "rejected")
-
-
 def examples(rows: Sequence[Row], method: Method) -> list[Example]:
-    """Return rows in the columns that the method's trainer reads.
+    """Return rows in the columns that the method's trainer reads, and no others.
 
     Raises:
         InvalidInputError: There are none, one is of another method, KTO has only one kind of
@@ -88,14 +101,7 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
     """
     if not rows:
         raise InvalidInputError("fine-tuning needs at least one row, got none; curate a set first")
-    wanted = _KINDS[method]
-    wrong = next((row for row in rows if not isinstance(row, wanted)), None)
-    if wrong is not None:
-        raise InvalidInputError(
-            f"method {method!r} trains on {wanted.__name__}, got a {type(wrong).__name__}; "
-            "curate the set for this method, or set the method to the set's"
-        )
-    found = [_example(row) for row in rows]
+    found = [_example(row, method) for row in rows]
     if method == "kto" and len({example["label"] for example in found}) < 2:
         raise InvalidInputError(
             f"KTO needs wanted and unwanted answers, got {len(found)} with the label "
@@ -104,11 +110,19 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
     return found
 
 
-def _example(row: Row) -> Example:
-    if isinstance(row, TrainingRow):
-        answer = [{"role": "assistant", "content": row.target}]
-        return {"prompt": _canonical(row.messages), "completion": answer}
-    example = row.example()
+def _example(row: Row, method: Method) -> Example:
+    values = dict(row) if isinstance(row, Mapping) else dict(row.canonical())
+    if "target" in values:  # an answer to learn, written as its text
+        values["prompt"] = values["messages"]
+        values["completion"] = [{"role": "assistant", "content": values["target"]}]
+    kind = "dpo" if "chosen" in values else "kto" if "label" in values else "sft"
+    if kind != method or any(name not in values for name in COLUMNS[method]):
+        raise InvalidInputError(
+            f"method {method!r} trains on rows of {', '.join(COLUMNS[method])}, got one of "
+            f"{', '.join(sorted(values))}; curate the set for this method, or set the method to "
+            "the set's"
+        )
+    example = {name: values[name] for name in COLUMNS[method]}
     for name in _ANSWERS:
         answer = example.get(name, [{"role": "assistant"}])
         if [message["role"] for message in answer] != ["assistant"]:
@@ -188,43 +202,11 @@ def short_enough(
 # On disk ------------------------------------------------------------------------------------------
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as JSON Lines, one kind a file; processes of one training read them from there."""
-    lines = [json.dumps(_as_json(row), ensure_ascii=False) for row in rows]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+def write_examples(found: Sequence[Example], path: Path) -> None:
+    """Write examples as JSON Lines; the processes of one training read them from there."""
+    path.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in found), "utf-8")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read what `write_rows` wrote.
-
-    Raises:
-        InvalidInputError: A line is no such row.
-    """
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        try:
-            rows.append(_from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError(
-                f"a line of {path.name} must be a row of SFT, KTO or DPO, got line {number}: "
-                f"{error}; write the file with write_rows"
-            ) from error
-    return rows
-
-
-def _as_json(row: Row) -> dict[str, object]:
-    return row.canonical() if isinstance(row, TrainingRow) else row.example()
-
-
-def _from_json(values: Mapping[str, Any]) -> Row:
-    if "target" in values:
-        messages = _messages(values["messages"])
-        return TrainingRow(values["interaction_id"], messages, values["target"], values["source"])
-    prompt = _messages(values["prompt"])
-    if "chosen" in values:
-        return PreferenceRow(prompt, _messages(values["chosen"]), _messages(values["rejected"]))
-    return KtoRow(prompt, _messages(values["completion"]), bool(values["label"]))
-
-
-def _messages(values: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
-    return tuple(Message(**value) for value in values)
+def read_examples(path: Path) -> list[Example]:
+    """Read what `write_examples` wrote."""
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

@@ -79,7 +79,7 @@ def compare(
     return tuple(
         Sample(
             prompt=example["prompt"][-1]["content"],
-            wanted=example.get("completion", example.get("chosen"))[0]["content"],
+            wanted=(example.get("completion") or example["chosen"])[0]["content"],
             before=first,
             after=second,
         )

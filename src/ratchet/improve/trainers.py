@@ -248,7 +248,7 @@ def _order(lengths: Sequence[int], batch: int, seed: int) -> Any:
     from torch.utils.data import Sampler
     from transformers.trainer_pt_utils import get_length_grouped_indices
 
-    class Order(Sampler):  # type: ignore[misc]
+    class Order(Sampler[int]):
         """The examples of an epoch, in its order."""
 
         epoch = 0
