@@ -27,6 +27,7 @@ from ratchet.improve.rows import Row, examples, write_examples
 logger = logging.getLogger(__name__)
 
 LAUNCHERS = Path(__file__).parent / "launchers"
+MARK, ERROR_MARK = "ratchet: ", "ratchet error: "  # how lines for the parent begin
 _TAIL = 1500
 _STOP_SECONDS = 20.0
 
@@ -178,6 +179,7 @@ def _precision(config: FinetuneConfig, launch: LaunchConfig) -> tuple[bool, bool
 def _run(arguments: Sequence[str], log: Path) -> None:
     """Run the processes, passing on what the first one logs; they end when this one does."""
     logger.info("starting %s", " ".join(arguments[2:]))
+    said = ""
     child = subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
@@ -190,17 +192,17 @@ def _run(arguments: Sequence[str], log: Path) -> None:
         with log.open("w", encoding="utf-8") as file:
             for line in child.stdout:
                 file.write(line)
-                if line.startswith("ratchet: "):
-                    logger.info("%s", line.removeprefix("ratchet: ").rstrip())
+                if line.startswith(MARK):
+                    logger.info("%s", line.removeprefix(MARK).rstrip())
+                if line.startswith(ERROR_MARK):
+                    said = line.removeprefix(ERROR_MARK)
         code = child.wait()
     except BaseException:
         _stop(child)
         raise
     if code:
-        raise RatchetError(
-            f"training in several processes ended with code {code}; the end of what they printed:\n"
-            f"{log.read_text('utf-8', 'replace')[-_TAIL:]}"
-        )
+        said = said or f"the end of what they printed:\n{log.read_text('utf-8')[-_TAIL:]}"
+        raise RatchetError(f"training in several processes ended with code {code}: {said}")
 
 
 def _stop(child: subprocess.Popen[str]) -> None:

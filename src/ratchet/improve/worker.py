@@ -9,7 +9,7 @@ from pathlib import Path
 from ratchet.errors import RatchetError
 from ratchet.improve.callbacks import Checkpoints
 from ratchet.improve.finetune import finetune
-from ratchet.improve.launch import Spec
+from ratchet.improve.launch import ERROR_MARK, MARK, Spec
 from ratchet.improve.rows import read_examples
 from ratchet.improve.runs import process
 
@@ -37,13 +37,13 @@ def main(arguments: list[str]) -> int:
     import torch
 
     if process() == 0:
-        logging.basicConfig(level=logging.INFO, format="ratchet: %(message)s", stream=sys.stdout)
+        logging.basicConfig(level=logging.INFO, format=f"{MARK}%(message)s", stream=sys.stdout)
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ratchet").setLevel(logging.INFO)
     try:
         work(Spec.model_validate_json(Path(arguments[0]).read_text("utf-8")))
     except RatchetError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {error}\n")
         return 2
     finally:
         if torch.distributed.is_initialized():
