@@ -10,6 +10,13 @@ from pydantic import BaseModel, ConfigDict
 
 from flows._curation import Sources, gather_context
 from flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
+from flows._training import (
+    TrainingOptions,
+    choose_config,
+    log_training,
+    train,
+    training_key,
+)
 from ratchet import plots
 from ratchet.analyze.validations import usable_versions
 from ratchet.cycles import latest_cycle, sole_loop
@@ -24,8 +31,9 @@ from ratchet.improve.curation import (
     without_leaks,
     write_training_set,
 )
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune, finetune_key
-from ratchet.models import adapter_digest, model_digest
+from ratchet.improve.finetune import FinetuneConfig, FinetuneResult
+from ratchet.improve.search import SearchResult
+from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
 from ratchet.store import Window
 
@@ -41,6 +49,7 @@ class ImproveOptions(BaseModel):
     curation: CurationConfig = CurationConfig()
     sources: Sources = Sources()
     finetune: FinetuneConfig = FinetuneConfig()
+    training: TrainingOptions = TrainingOptions()
 
 
 DEFAULTS = ImproveOptions()
@@ -81,44 +90,37 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
     return stored or training_set
 
 
-@task(
-    name="finetune",
-    cache_key_fn=lambda _context, parameters: f"finetune-{parameters['key']}",
-    persist_result=True,
-    result_serializer="json",
-)
-def train(
-    training_set: TrainingSet, config: FinetuneConfig, champion: str, key: str
-) -> FinetuneResult:
-    """Train the adapter; cached on the dataset, the configuration and what it starts from."""
-    work = workspace()
-    return finetune(
-        read_rows(work.settings.home / training_set.path),
-        config,
-        base=base_folder(),
-        start_from=work.tracker.adapter_folder(work.tracker.version(champion)),
-        key=key,
-        home=work.settings.home,
-    )
-
-
 @task(cache_policy=NO_CACHE)
 def register(
-    cycle: Cycle, training_set: TrainingSet, options: ImproveOptions, result: FinetuneResult
+    cycle: Cycle,
+    training_set: TrainingSet,
+    options: ImproveOptions,
+    result: FinetuneResult,
+    key: str,
+    found: SearchResult | None,
 ) -> Candidate:
-    """Log the run with its data, and register the adapter as the challenger, once."""
+    """Log the run with its data, and register the adapter as the challenger, once.
+
+    Args:
+        cycle: The cycle.
+        training_set: What was trained on.
+        options: With the configuration that was trained.
+        result: The adapter.
+        key: From `training_key`.
+        found: What was tried before.
+    """
     work = workspace()
-    key = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
+    candidate_id = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
     folder = work.settings.home / result.folder
     with cycle_run(cycle, "improve", key) as run:
-        run.params(options.finetune.model_dump(mode="json") | options.curation.model_dump())
+        log_training(run, result, options.finetune, found)
         run.params(
-            {
+            options.curation.model_dump()
+            | {
                 "base_model": work.settings.base_model,
                 "start_from": cycle.champion,
                 "dataset_digest": training_set.digest,
                 "dataset_size": training_set.size,
-                "device": result.device,
             }
         )
         data = work.settings.home / training_set.path
@@ -130,19 +132,16 @@ def register(
             context="training",
         )
         run.folder(data, "training_set")
-        run.series("loss", result.losses)
-        run.metrics({"training_seconds": result.seconds, "training_tokens": result.tokens})
-        publish_figure(run, "loss", plots.loss_curve(result.losses), "Training loss")
         publish_figure(run, "funnel", plots.funnel(training_set.funnel), "From traffic to data")
         source = run.folder(folder, "adapter")
         version = work.tracker.register_adapter(
             run.run_id, source, model_digest(base_folder(), folder)
         )
-    stored = work.store.get(Candidate, key)
+    stored = work.store.get(Candidate, candidate_id)
     if stored is not None:
         return stored
     candidate = Candidate(
-        id=key,
+        id=candidate_id,
         cycle_id=cycle.id,
         created_at=now(),
         model_name=work.settings.model_name,
@@ -169,15 +168,14 @@ def _improve(options: ImproveOptions) -> str:
     work = workspace()
     cycle = latest_cycle(work.store)
     training_set = curate(cycle, options)
-    start = work.tracker.adapter_folder(work.tracker.version(cycle.champion))
-    key = finetune_key(
-        training_set.digest,
-        options.finetune,
-        model_digest(base_folder()),
-        adapter_digest(start) if start else None,
-    )
+    found = None
+    if options.training.search is not None:
+        asked = options.training.search
+        found = choose_config(training_set, options.finetune, asked, cycle.champion)
+        options = options.model_copy(update={"finetune": found.best})
+    key = training_key(training_set, options.finetune, cycle.champion)
     missing = not (work.settings.home / "adapters" / key[:16]).exists()
     result = train.with_options(refresh_cache=missing)(
-        training_set, options.finetune, cycle.champion, key
+        cycle, training_set, options.finetune, options.training, key
     )
-    return register(cycle, training_set, options, result).id
+    return register(cycle, training_set, options, result, key, found).id

@@ -4,10 +4,10 @@ import pytest
 from ratchet.errors import InvalidInputError
 from ratchet.improve.rows import (
     examples,
-    read_rows,
+    read_examples,
     short_enough,
     split,
-    write_rows,
+    write_examples,
 )
 from tests.improve.cases import made_up, pair, thumb
 
@@ -43,7 +43,7 @@ def test_rows_become_the_columns_that_trl_reads():
 
 
 def test_rows_of_another_method_are_refused():
-    with pytest.raises(InvalidInputError, match="'dpo' trains on PreferenceRow, got a TrainingRow"):
+    with pytest.raises(InvalidInputError, match="'dpo' trains on rows of prompt, chosen, rejected"):
         examples(made_up("sft", 2), "dpo")
     with pytest.raises(InvalidInputError, match="at least one row, got none"):
         examples([], "sft")
@@ -56,18 +56,11 @@ def test_kto_needs_both_thumbs():
 
 
 @pytest.mark.parametrize("method", ["sft", "kto", "dpo"])
-def test_rows_survive_the_disk(method, tmp_path):
-    rows = made_up(method, 5)
-    write_rows(rows, tmp_path / "rows.jsonl")
-    assert read_rows(tmp_path / "rows.jsonl") == rows
-
-
-def test_a_line_that_is_no_row_is_named(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    write_rows(made_up("dpo", 1), path)
-    path.write_text(path.read_text("utf-8") + '{"prompt": []}\n', "utf-8")
-    with pytest.raises(InvalidInputError, match=r"rows\.jsonl .* got line 2"):
-        read_rows(path)
+def test_examples_survive_the_disk(method, tmp_path):
+    found = examples(made_up(method, 5), method)
+    found[0]["prompt"][0]["content"] = "two\nlines, a\u2028separator and \u00fc"
+    write_examples(found, tmp_path / "rows.jsonl")
+    assert read_examples(tmp_path / "rows.jsonl") == found
 
 
 def test_no_prompt_is_on_both_sides_of_a_split():

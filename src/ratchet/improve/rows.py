@@ -1,4 +1,4 @@
-"""What is trained on, as trainers want it: answers to learn, thumbs, and preferences.
+"""What is trained on: answers to learn, thumbs, and preferences, in the columns that TRL reads.
 
 | method | row | columns |
 |---|---|---|
@@ -24,8 +24,6 @@ from ratchet.improve.curation.rows import (
     Row,
     TrainingRow,
     for_trainer,
-    kind_of,
-    row_of,
 )
 from ratchet.records import digest
 
@@ -33,14 +31,12 @@ logger = logging.getLogger(__name__)
 
 Method = Literal["sft", "kto", "dpo"]
 Example: TypeAlias = dict[str, Any]
-
-
 _KINDS: dict[Method, type] = {"sft": TrainingRow, "kto": LabelledRow, "dpo": PreferenceRow}
 _ANSWERS = ("completion", "chosen", "rejected")
 
 
 def examples(rows: Sequence[Row], method: Method) -> list[Example]:
-    """Return rows in the columns that the method's trainer reads.
+    """Return rows in the columns that the method's trainer reads, and no others.
 
     Raises:
         InvalidInputError: There are none, one is of another method, or KTO has only one kind of
@@ -129,33 +125,11 @@ def short_enough(
 # On disk ------------------------------------------------------------------------------------------
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as JSON Lines, one kind a file; processes of one training read them from there."""
-    lines = [json.dumps(_as_json(row), ensure_ascii=False) for row in rows]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+def write_examples(found: Sequence[Example], path: Path) -> None:
+    """Write examples as JSON Lines; the processes of one training read them from there."""
+    path.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in found), "utf-8")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read what `write_rows` wrote.
-
-    Raises:
-        InvalidInputError: A line is no such row.
-    """
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        try:
-            rows.append(_from_json(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError(
-                f"a line of {path.name} must be a row of SFT, KTO or DPO, got line {number}: "
-                f"{error}; write the file with write_rows"
-            ) from error
-    return rows
-
-
-def _as_json(row: Row) -> dict[str, object]:
-    return {"kind": kind_of([row]), **row.canonical()}
-
-
-def _from_json(values: Any) -> Row:
-    return row_of(values["kind"], values)
+def read_examples(path: Path) -> list[Example]:
+    """Read what `write_examples` wrote."""
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

@@ -61,6 +61,7 @@ class Job:
         report: Called with every step's numbers, by the first process.
         samples: How many answers before and after are kept.
         pause_at: Step to stop at for now; None goes to the end.
+        pause_after: The same as a share of the run's steps.
     """
 
     train: tuple[Example, ...]
@@ -72,6 +73,13 @@ class Job:
     report: Report | None = None
     samples: int = 0
     pause_at: int | None = None
+    pause_after: float | None = None
+
+    def pause(self, steps: int) -> int | None:
+        """Return the step of a run of `steps` at which to stop for now, or None."""
+        if self.pause_after is None:
+            return self.pause_at
+        return max(1, min(steps, round(self.pause_after * steps)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,7 @@ def train(job: Job, work: Path) -> Trained:
                 raise
             logger.warning("out of memory; once more with %d examples at once", micro)
             (work / _BATCH_FILE).write_text(json.dumps({"most": micro}), "utf-8")
-        _free_memory()  # here the error, whose frames hold the model, is gone
+        free_memory()  # here the error, whose frames hold the model, is gone
         return _train(job, work)
 
 
@@ -185,7 +193,8 @@ def _smaller(work: Path) -> int | None:
     return half if "most" not in said and half >= said["least"] else None
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """Let go of models that nothing refers to any more."""
     import torch
 
     gc.collect()
@@ -203,7 +212,7 @@ def _train(job: Job, work: Path) -> Trained:
     plan = Plan(
         measure_at=measured_steps(steps, an_epoch, config.evaluations) if measured else frozenset(),
         patience=config.patience if measured else None,
-        pause_at=job.pause_at,
+        pause_at=job.pause(steps),
         checkpoints=job.checkpoints,
         best=work / BEST,
     )
@@ -211,7 +220,7 @@ def _train(job: Job, work: Path) -> Trained:
     before = answers_before(trainer, chosen, work) if chosen else []
     history = _history(checkpoint)
     at = _last_step(checkpoint)
-    ended = at >= min(steps, job.pause_at or steps)
+    ended = at >= min(steps, plan.pause_at or steps)
     if checkpoint is not None and (
         ended or out_of_patience(validation_losses(history), plan.patience)
     ):
@@ -225,7 +234,7 @@ def _train(job: Job, work: Path) -> Trained:
         history = trainer.state.log_history
     if plan.patience is not None and plan.best.exists() and not trainer.is_fsdp_enabled:
         trainers.set_adapter(trainer, plan.best)
-    asked = job.pause_at is None and bool(chosen)
+    asked = plan.pause_at is None and bool(chosen)
     found = compare(chosen, before, answers(trainer, chosen)) if asked else ()
     return Trained(trainer, tuple(history), seconds, steps, batches, device, found)
 

@@ -79,7 +79,7 @@ def compare(
     return tuple(
         Sample(
             prompt=example["prompt"][-1]["content"],
-            wanted=example["completion" if "completion" in example else "chosen"][0]["content"],
+            wanted=(example.get("completion") or example["chosen"])[0]["content"],
             before=first,
             after=second,
         )

@@ -51,6 +51,11 @@ class Batches:
     micro: int
     accumulate: int
 
+    @property
+    def processes(self) -> int:
+        """How many share a step."""
+        return self.effective // (self.micro * self.accumulate)
+
 
 def build_trainer(
     model: Any,
@@ -88,7 +93,7 @@ def build_trainer(
 
         checkpointing = config.gradient_checkpointing
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
-    kind, arguments = _method(config, train)
+    kind, arguments = _method(config, train, batches.processes)
     if config.method == "kto":  # its batches stay as they are, so they are mixed here, once
         order = np.random.default_rng(config.seed).permutation(len(train))
         train = [train[place] for place in order]
@@ -122,14 +127,16 @@ def lora(config: FinetuneConfig) -> Any:
     )
 
 
-def _method(config: FinetuneConfig, train: Sequence[Example]) -> tuple[Any, Any]:
+def _method(config: FinetuneConfig, train: Sequence[Example], processes: int) -> tuple[Any, Any]:
     """Return trainer and arguments of the method."""
     from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
     if config.method == "sft":
         return SFTTrainer, partial(SFTConfig, packing=config.packing)
-    # what is learnt from is compared with the start, whose word does not change from epoch to epoch
-    reference = {"beta": config.beta, "precompute_ref_log_probs": config.epochs > 1.0}
+    # Rows are compared with the start, whose word does not change from epoch to epoch. TRL keeps it
+    # in a file that processes do not share.
+    once = config.epochs > 1.0 and processes == 1
+    reference = {"beta": config.beta, "precompute_ref_log_probs": once}
     if config.method == "dpo":
         return DPOTrainer, partial(DPOConfig, **reference)
     wanted, unwanted = kto_weights(config, train)
