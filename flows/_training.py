@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
 from ratchet import plots
-from ratchet.improve.curation import Row, read_any_rows
+from ratchet.improve.curation import read_any_rows
+from ratchet.improve.curation.rows import Row
 from ratchet.improve.devices import Device, choose_device
 from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune_key
 from ratchet.improve.launch import LaunchConfig, launched

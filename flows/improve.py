@@ -27,7 +27,6 @@ from ratchet.improve.curation import (
     choose,
     frame,
     read_any_rows,
-    read_rows,
     without_leaks,
     write_training_set,
 )

@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.rows import (
     examples,
-    read_examples,
+    read_rows,
     short_enough,
     split,
-    write_examples,
+    write_rows,
 )
+from ratchet.records import Message
 from tests.improve.cases import made_up, pair, thumb
 
 PROMPT = [
@@ -56,11 +59,12 @@ def test_kto_needs_both_thumbs():
 
 
 @pytest.mark.parametrize("method", ["sft", "kto", "dpo"])
-def test_examples_survive_the_disk(method, tmp_path):
-    found = examples(made_up(method, 5), method)
-    found[0]["prompt"][0]["content"] = "two\nlines, a\u2028separator and \u00fc"
-    write_examples(found, tmp_path / "rows.jsonl")
-    assert read_examples(tmp_path / "rows.jsonl") == found
+def test_rows_survive_the_disk(method, tmp_path):
+    rows = made_up(method, 5)
+    odd = "two\nlines, a\u2028separator and \u00fc"
+    rows[0] = replace(rows[0], messages=(Message(role="user", content=odd),))
+    write_rows(rows, tmp_path / "rows.jsonl")
+    assert read_rows(tmp_path / "rows.jsonl") == rows
 
 
 def test_no_prompt_is_on_both_sides_of_a_split():

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.improve.callbacks import Checkpoints, Report
+from ratchet.improve.curation.rows import Row
 from ratchet.improve.devices import choose_device
 from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune
-from ratchet.improve.rows import Row, examples, write_examples
+from ratchet.improve.rows import write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -155,9 +156,9 @@ def launched(
         checkpoint_seconds=every.seconds,
         checkpoint_steps=every.steps,
     )
-    write_examples(examples(rows, config.method), Path(spec.rows))
+    write_rows(rows, Path(spec.rows))
     if spec.validation:
-        write_examples(examples(validation, config.method), Path(spec.validation))
+        write_rows(validation, Path(spec.validation))
     (folder / "spec.json").write_text(spec.model_dump_json(), "utf-8")
     _run(command(launch, folder / "spec.json", gpu=gpu, bfloat16=bfloat16), folder / "output.log")
     return finetune(

@@ -24,6 +24,8 @@ from ratchet.improve.curation.rows import (
     Row,
     TrainingRow,
     for_trainer,
+    kind_of,
+    row_of,
 )
 from ratchet.records import digest
 
@@ -125,11 +127,14 @@ def short_enough(
 # On disk ------------------------------------------------------------------------------------------
 
 
-def write_examples(found: Sequence[Example], path: Path) -> None:
-    """Write examples as JSON Lines; the processes of one training read them from there."""
-    path.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in found), "utf-8")
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write rows of one kind as JSON Lines; the processes of one training read them from there."""
+    kind = kind_of(rows)
+    lines = [json.dumps({"kind": kind} | row.canonical(), ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def read_examples(path: Path) -> list[Example]:
-    """Read what `write_examples` wrote."""
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote."""
+    found = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    return [row_of(values["kind"], values) for values in found]

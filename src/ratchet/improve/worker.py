@@ -10,7 +10,7 @@ from ratchet.errors import RatchetError
 from ratchet.improve.callbacks import Checkpoints
 from ratchet.improve.finetune import finetune
 from ratchet.improve.launch import ERROR_MARK, MARK, Spec
-from ratchet.improve.rows import read_examples
+from ratchet.improve.rows import read_rows
 from ratchet.improve.runs import process
 
 
@@ -21,13 +21,13 @@ def work(spec: Spec) -> None:
         RatchetError: As `finetune`.
     """
     finetune(
-        read_examples(Path(spec.rows)),
+        read_rows(Path(spec.rows)),
         spec.config,
         base=Path(spec.base),
         start_from=Path(spec.start_from) if spec.start_from else None,
         key=spec.key,
         home=Path(spec.home),
-        validation=read_examples(Path(spec.validation)) if spec.validation else (),
+        validation=read_rows(Path(spec.validation)) if spec.validation else (),
         checkpoints=Checkpoints(spec.checkpoint_seconds, spec.checkpoint_steps),
     )
 
