@@ -46,7 +46,7 @@ def test_rows_become_the_columns_that_trl_reads():
 
 
 def test_rows_of_another_method_are_refused():
-    with pytest.raises(InvalidInputError, match="'dpo' trains on rows of prompt, chosen, rejected"):
+    with pytest.raises(InvalidInputError, match="'dpo' trains on PreferenceRow"):
         examples(made_up("sft", 2), "dpo")
     with pytest.raises(InvalidInputError, match="at least one row, got none"):
         examples([], "sft")
