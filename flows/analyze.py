@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows._failure_pages import publish_failures
+from flows._failures import run_failures
 from flows._judges import JudgeOptions, run_judges
 from flows._runtime import (
-    EXPERIMENT,
+    cycle_run,
     logger,
     now,
     publish_figure,
     publish_text,
-    run_tags,
     workspace,
 )
 from flows._safety import screen_new, validate_safety
 from flows._watch import run_watch
 from ratchet import plots
-from ratchet.analyze.failures import as_records, find_failure_clusters
+from ratchet.analyze.failed import FailureRule
+from ratchet.analyze.failure_analysis import FailureAnalysis
 from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
 from ratchet.analyze.validations import usable_versions
 from ratchet.analyze.watch import WatchConfig
@@ -30,13 +31,12 @@ from ratchet.cycles import latest_cycle
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import (
     Outcomes,
-    Quality,
     QualityWeights,
     experience_metrics,
     join_feedback,
     quality,
 )
-from ratchet.records import Alert, Analysis, Cycle, FailureCluster, Metric, derive_id, digest
+from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
 from ratchet.report import analysis_markdown
 from ratchet.store import Window
 from ratchet.tracking import Run
@@ -49,7 +49,7 @@ class AnalyzeOptions(BaseModel):
 
     Attributes:
         weights: What the quality of an interaction is made of.
-        failure_quality: An interaction below this quality counts as failed.
+        failures: From when on an interaction counts as failed.
         latency_baseline_seconds: p99 latency that counts as normal; none leaves latency unchecked.
         cycle: Whether the latest cycle is analyzed too; the five-minute schedule only watches.
         watch: How versions are watched.
@@ -59,7 +59,7 @@ class AnalyzeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: QualityWeights = QualityWeights()
-    failure_quality: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    failures: FailureRule = FailureRule()
     latency_baseline_seconds: Annotated[float, Field(gt=0.0)] | None = None
     cycle: bool = True
     watch: WatchConfig = WatchConfig()
@@ -70,27 +70,13 @@ DEFAULTS = AnalyzeOptions()
 
 
 @task(cache_policy=NO_CACHE)
-def load(cycle: Cycle, weights: QualityWeights) -> tuple[Outcomes, Quality]:
-    """Read the cycle's interactions with their feedback and score them."""
+def load(cycle: Cycle) -> Outcomes:
+    """Read the cycle's interactions, of every version, with their feedback."""
     store = workspace().store
-    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
-    outcomes = join_feedback(
+    window = Window(cycle.window_start, cycle.window_end)
+    return join_feedback(
         store.interactions(window), store.feedback(window), judges=usable_versions(store)
     )
-    return outcomes, quality(outcomes, weights)
-
-
-@task(name="find-failures", cache_policy=NO_CACHE)
-def find_failures(
-    cycle: Cycle, outcomes: Outcomes, scored: Quality, below: float
-) -> tuple[FailureCluster, ...]:
-    """Group what failed by what it is about."""
-    texts = [str(prompt) for prompt in outcomes.prompts]
-    rng = np.random.default_rng([cycle.seed, 2])
-    found = find_failure_clusters(texts, scored.value < below, rng=rng)
-    if found.reason:
-        logger.info("no failure clusters: %s", found.reason)
-    return as_records(found, texts, cycle_id=cycle.id)
 
 
 @task(name="chart-rates", cache_policy=NO_CACHE)
@@ -110,11 +96,11 @@ def record(
     cycle: Cycle,
     metrics: tuple[Metric, ...],
     alerts: tuple[Alert, ...],
-    clusters: tuple[FailureCluster, ...],
+    found: FailureAnalysis,
 ) -> Analysis:
     """Store what was found; the same findings are stored once."""
     store = workspace().store
-    content = digest([item.canonical() for item in (*metrics, *clusters)])
+    content = digest([item.canonical() for item in (*metrics, *found.clusters, *found.earlier)])
     key = derive_id("analysis", cycle.id, content)
     stored = store.get(Analysis, key)
     if stored is not None:
@@ -126,7 +112,10 @@ def record(
         model_version=cycle.champion,
         metrics=metrics,
         alerts=alerts,
-        clusters=clusters,
+        clusters=found.clusters,
+        earlier=found.earlier,
+        untold=found.failed.untold,
+        no_clusters=found.result.reason,
     )
     store.append(analysis)
     for alert in alerts:
@@ -138,12 +127,7 @@ def record(
 def publish(cycle: Cycle, analysis: Analysis, charts: tuple[RateChart, ...]) -> None:
     """Put numbers and plots into MLflow and Prefect."""
     measured = [metric for metric in analysis.metrics if metric.value is not None]
-    with workspace().tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:analyze",
-        name=f"cycle {cycle.number} analyze",
-        tags=run_tags(cycle.number, "analyze"),
-    ) as run:
+    with cycle_run(cycle, "analyze") as run:
         run.params({"model_version": cycle.champion, "cycle": cycle.number})
         run.metrics({metric.name: float(metric.value or 0.0) for metric in measured})
         run.text(analysis_markdown(analysis), "analysis.md")
@@ -171,8 +155,9 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
         return ""
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, options.judges))
-    outcomes, scored = load(cycle, options.weights)
-    metrics = experience_metrics(outcomes, scored)
+    everything = load(cycle)
+    outcomes = everything.take(everything.model_versions == cycle.champion)
+    metrics = experience_metrics(outcomes, quality(outcomes, options.weights))
     alerts = check_thresholds(
         metrics,
         model_version=cycle.champion,
@@ -180,7 +165,8 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
         now=now(),
         latency_baseline=options.latency_baseline_seconds,
     )
-    clusters = find_failures(cycle, outcomes, scored, options.failure_quality)
-    analysis = record(cycle, metrics, alerts, clusters)
+    found = run_failures(cycle, everything, options.weights, options.failures)
+    analysis = record(cycle, metrics, alerts, found)
     publish(cycle, analysis, chart(outcomes))
+    publish_failures(cycle, found)
     return analysis.id

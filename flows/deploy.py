@@ -6,14 +6,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from flows._evaluate import evaluate, on_clusters
 from flows._runtime import (
-    EXPERIMENT,
-    load_model,
+    cycle_run,
     logger,
     now,
     publish_figure,
     publish_text,
-    run_tags,
     workspace,
 )
 from ratchet import plots
@@ -27,10 +26,18 @@ from ratchet.deploy.promotion import (
 )
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import constant_answer_rate
-from ratchet.evaluation.paired import answer_examples, compare, decoding_name
-from ratchet.records import Candidate, Cycle, Decision, Release
+from ratchet.evaluation.paired import compare
+from ratchet.records import (
+    Candidate,
+    Cycle,
+    Decision,
+    RegressionSet,
+    Release,
+)
 from ratchet.report import decision_markdown
-from ratchet.simulation.routing import MAX_NEW_TOKENS
+
+MOST_SETS = 20
+"""So many failure clusters are compared on, the latest ones."""
 
 
 class DeployOptions(BaseModel):
@@ -50,24 +57,6 @@ class DeployOptions(BaseModel):
 DEFAULTS = DeployOptions()
 
 
-@task(name="evaluate", task_run_name="evaluate-{reference}", cache_policy=NO_CACHE)
-def evaluate(cycle: Cycle, reference: str) -> dict[str, str]:
-    """Answer the held-out examples with one version; recorded answers are not made again."""
-    work = workspace()
-    examples = example_set(work.store, cycle.example_set_id).examples
-    name, decoding = work.tracker.version(reference).digest, decoding_name(MAX_NEW_TOKENS)
-    recorded = work.store.answers(name, decoding, [example.id for example in examples])
-    if len(recorded) == len(examples):
-        return recorded
-    return answer_examples(
-        load_model(reference),
-        examples,
-        recorded,
-        lambda answers: work.store.add_answers(name, decoding, answers),
-        max_new_tokens=MAX_NEW_TOKENS,
-    )
-
-
 @task(cache_policy=NO_CACHE)
 def gate(
     cycle: Cycle,
@@ -75,6 +64,7 @@ def gate(
     policy: Policy,
     champion_answers: dict[str, str],
     challenger_answers: dict[str, str],
+    sets: tuple[RegressionSet, ...],
 ) -> Decision:
     """Decide once and store the decision; asked again, return what was decided."""
     work = workspace()
@@ -99,6 +89,7 @@ def gate(
         cycle_id=cycle.id,
         example_set_id=cycle.example_set_id,
         now=now(),
+        clusters=on_clusters(sets, champion_answers, challenger_answers),
     )
     work.store.append(decision)
     return decision
@@ -120,12 +111,8 @@ def publish(
     """Put the decision, its plot and every answer into MLflow and Prefect."""
     work = workspace()
     examples = example_set(work.store, cycle.example_set_id).examples
-    with work.tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:deploy:{decision.id}",
-        name=f"cycle {cycle.number} deploy",
-        tags=run_tags(cycle.number, "deploy") | {"ratchet.verdict": decision.verdict},
-    ) as run:
+    with cycle_run(cycle, "deploy", decision.id) as run:
+        run.tags({"ratchet.verdict": decision.verdict})
         run.params({"champion": decision.champion, "challenger": decision.challenger})
         run.params(decision.policy)
         run.metrics(
@@ -168,9 +155,11 @@ def _deploy(options: DeployOptions) -> str:
             f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first"
         )
     challenger = f"{candidate.model_name}/{candidate.version}"
-    first = evaluate(cycle, cycle.champion)
-    second = evaluate(cycle, challenger)
-    decision = gate(cycle, challenger, options.policy, first, second)
+    sets = store.records(RegressionSet, latest=MOST_SETS)
+    set_ids = (cycle.example_set_id, *(item.example_set_id for item in sets))
+    first = evaluate(set_ids, cycle.champion)
+    second = evaluate(set_ids, challenger)
+    decision = gate(cycle, challenger, options.policy, first, second, sets)
     act(decision)
     publish(cycle, decision, first, second)
     if options.end_cycle:

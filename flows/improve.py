@@ -8,22 +8,31 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from flows._runtime import EXPERIMENT, base_folder, now, publish_figure, run_tags, workspace
+from flows._curation import Sources, gather_context
+from flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
+from flows._training import (
+    TrainingOptions,
+    choose_config,
+    log_training,
+    train,
+    training_key,
+)
 from ratchet import plots
-from ratchet.analyze.review import unreviewed_safety
 from ratchet.analyze.validations import usable_versions
 from ratchet.cycles import latest_cycle, sole_loop
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import (
     CurationConfig,
-    build_rows,
+    build,
+    choose,
     frame,
-    read_rows,
-    select,
+    read_any_rows,
+    without_leaks,
     write_training_set,
 )
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune, finetune_key
-from ratchet.models import adapter_digest, model_digest
+from ratchet.improve.finetune import FinetuneConfig, FinetuneResult
+from ratchet.improve.search import SearchResult
+from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
 from ratchet.store import Window
 
@@ -37,7 +46,9 @@ class ImproveOptions(BaseModel):
 
     weights: QualityWeights = QualityWeights()
     curation: CurationConfig = CurationConfig()
+    sources: Sources = Sources()
     finetune: FinetuneConfig = FinetuneConfig()
+    training: TrainingOptions = TrainingOptions()
 
 
 DEFAULTS = ImproveOptions()
@@ -54,17 +65,23 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
         judges=usable_versions(work.store),
     )
     protected = [e.prompt for found in work.store.records(ExampleSet) for e in found.examples]
-    selection = select(
-        outcomes,
-        quality(outcomes, options.weights),
-        protected,
-        options.curation,
-        withheld=unreviewed_safety(work.store, [str(key) for key in outcomes.interaction_ids]),
+    config = options.curation
+    context = gather_context(
+        work, cycle, window, outcomes, config, options.sources, options.weights
     )
+    scores = quality(outcomes, options.weights)
+    kind = options.finetune.method
+    selection = choose(kind, outcomes, scores, protected, config, context=context)
     interactions = work.store.stored_interactions([row.interaction_id for row in selection.rows])
-    rows = build_rows(selection, interactions, options.curation, cycle.seed)
+    rows = build(selection, interactions, config, cycle.seed)
     training_set = write_training_set(
-        rows, selection, protected, home=work.settings.home, cycle_id=cycle.id, now=now()
+        without_leaks(rows, protected, config),
+        selection,
+        protected,
+        home=work.settings.home,
+        cycle_id=cycle.id,
+        now=now(),
+        config=config,
     )
     stored = work.store.get(TrainingSet, training_set.id)
     if stored is None:
@@ -72,73 +89,58 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
     return stored or training_set
 
 
-@task(
-    name="finetune",
-    cache_key_fn=lambda _context, parameters: f"finetune-{parameters['key']}",
-    persist_result=True,
-    result_serializer="json",
-)
-def train(
-    training_set: TrainingSet, config: FinetuneConfig, champion: str, key: str
-) -> FinetuneResult:
-    """Train the adapter; cached on the dataset, the configuration and what it starts from."""
-    work = workspace()
-    return finetune(
-        read_rows(work.settings.home / training_set.path),
-        config,
-        base=base_folder(),
-        start_from=work.tracker.adapter_folder(work.tracker.version(champion)),
-        key=key,
-        home=work.settings.home,
-    )
-
-
 @task(cache_policy=NO_CACHE)
 def register(
-    cycle: Cycle, training_set: TrainingSet, options: ImproveOptions, result: FinetuneResult
+    cycle: Cycle,
+    training_set: TrainingSet,
+    options: ImproveOptions,
+    result: FinetuneResult,
+    key: str,
+    found: SearchResult | None,
 ) -> Candidate:
-    """Log the run with its data, and register the adapter as the challenger, once."""
+    """Log the run with its data, and register the adapter as the challenger, once.
+
+    Args:
+        cycle: The cycle.
+        training_set: What was trained on.
+        options: With the configuration that was trained.
+        result: The adapter.
+        key: From `training_key`.
+        found: What was tried before.
+    """
     work = workspace()
-    key = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
+    candidate_id = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
     folder = work.settings.home / result.folder
-    with work.tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:improve:{key}",
-        name=f"cycle {cycle.number} improve",
-        tags=run_tags(cycle.number, "improve"),
-    ) as run:
-        run.params(options.finetune.model_dump(mode="json") | options.curation.model_dump())
+    with cycle_run(cycle, "improve", key) as run:
+        log_training(run, result, options.finetune, found)
         run.params(
-            {
+            options.curation.model_dump()
+            | {
                 "base_model": work.settings.base_model,
                 "start_from": cycle.champion,
                 "dataset_digest": training_set.digest,
                 "dataset_size": training_set.size,
-                "device": result.device,
             }
         )
         data = work.settings.home / training_set.path
         run.dataset(
-            frame(read_rows(data))[["target", "source"]],
+            frame(read_any_rows(data)),
             name="training-set",
             digest=training_set.digest,
             source=str(data),
             context="training",
         )
         run.folder(data, "training_set")
-        run.series("loss", result.losses)
-        run.metrics({"training_seconds": result.seconds, "training_tokens": result.tokens})
-        publish_figure(run, "loss", plots.loss_curve(result.losses), "Training loss")
         publish_figure(run, "funnel", plots.funnel(training_set.funnel), "From traffic to data")
         source = run.folder(folder, "adapter")
         version = work.tracker.register_adapter(
             run.run_id, source, model_digest(base_folder(), folder)
         )
-    stored = work.store.get(Candidate, key)
+    stored = work.store.get(Candidate, candidate_id)
     if stored is not None:
         return stored
     candidate = Candidate(
-        id=key,
+        id=candidate_id,
         cycle_id=cycle.id,
         created_at=now(),
         model_name=work.settings.model_name,
@@ -165,15 +167,14 @@ def _improve(options: ImproveOptions) -> str:
     work = workspace()
     cycle = latest_cycle(work.store)
     training_set = curate(cycle, options)
-    start = work.tracker.adapter_folder(work.tracker.version(cycle.champion))
-    key = finetune_key(
-        training_set.digest,
-        options.finetune,
-        model_digest(base_folder()),
-        adapter_digest(start) if start else None,
-    )
+    found = None
+    if options.training.search is not None:
+        asked = options.training.search
+        found = choose_config(training_set, options.finetune, asked, cycle.champion)
+        options = options.model_copy(update={"finetune": found.best})
+    key = training_key(training_set, options.finetune, cycle.champion)
     missing = not (work.settings.home / "adapters" / key[:16]).exists()
     result = train.with_options(refresh_cache=missing)(
-        training_set, options.finetune, cycle.champion, key
+        cycle, training_set, options.finetune, options.training, key
     )
-    return register(cycle, training_set, options, result).id
+    return register(cycle, training_set, options, result, key, found).id

@@ -42,6 +42,23 @@ def cluster(name, size=30):
     )
 
 
+def fuller(name, size):
+    return cluster(name, size).model_copy(
+        update={"excess": 0.7 * size, "rest_rate": 0.08, "stability": 0.4, "stable": False}
+    )
+
+
+def failure_map(many, each=14):
+    """Clusters around a circle, as many texts again in the middle."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([*range(many), *[-1] * max(many, 1)], each)
+    turn = 2 * np.pi * np.maximum(labels, 0) / max(many, 1)
+    centres = np.where(labels[:, None] < 0, 0.0, np.column_stack([np.cos(turn), np.sin(turn)]))
+    xy = 0.5 + 0.35 * centres + 0.04 * rng.standard_normal((labels.size, 2))
+    clusters = [cluster(f"${i} card, payment ${i}, abroad") for i in range(many)]
+    return plots.failure_map(clusters, xy, labels, rng.random(labels.size) < 0.5)
+
+
 def decision(verdict="promote", champion=0.1, challenger=0.7, interval=(0.5, 0.69)):
     return Decision(
         id="d",
@@ -163,6 +180,13 @@ FIGURES = {
     "control_chart without signals": lambda: chart(signals=False),
     "failure_bars": lambda: plots.failure_bars([cluster(LONG), cluster("card", 3)]),
     "failure_bars of one": lambda: plots.failure_bars([cluster("card")]),
+    "failure_bars with excess": lambda: plots.failure_bars([fuller("$5 and $6", 30), cluster("b")]),
+    "failure_map": lambda: failure_map(3),
+    "failure_map of many": lambda: failure_map(24),
+    "failure_map without clusters": lambda: failure_map(0),
+    "failure_map of one text": lambda: plots.failure_map(
+        [], np.full((1, 2), 0.5), np.array([-1]), np.array([True])
+    ),
     "loss_curve": lambda: plots.loss_curve([2.0, 1.0, 0.5]),
     "loss_curve of one step": lambda: plots.loss_curve([2.0]),
     "loss_curve of many steps": lambda: plots.loss_curve(list(np.linspace(3, 1, 200))),
@@ -394,6 +418,47 @@ def test_row_names_of_failure_bars_do_not_overlap():
         assert lower.y1 < upper.y0
 
 
+@pytest.mark.parametrize("many", [3, 12, 24])
+def test_names_on_the_map_of_failures_neither_overlap_nor_leave_it(many):
+    figure = failure_map(many)
+    figure.draw_without_rendering()
+    frame = figure.axes[0].get_window_extent()
+    boxes = [text.get_bbox_patch().get_window_extent() for text in figure.texts]
+    assert len(boxes) == many
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for box in boxes:
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+
+
+def test_names_on_the_map_of_failures_are_no_formulas():
+    assert r"1  \$0 card, payment \$0, abroad" in [
+        text.get_text() for text in words(failure_map(3))
+    ]
+
+
+def test_the_map_of_failures_is_the_same_for_the_same_data():
+    assert plots.to_svg(failure_map(3)) == plots.to_svg(failure_map(3))
+
+
+def test_texts_on_the_map_of_failures_have_clusters_that_are_there():
+    place, one = np.full((1, 2), 0.5), np.array([0])
+    with pytest.raises(InvalidInputError, match="labels must be places among the 0 clusters"):
+        plots.failure_map([], place, one, np.array([True]))
+    with pytest.raises(InvalidInputError, match="got 1, 1 and 2"):
+        plots.failure_map([cluster("a")], place, one, np.array([True, False]))
+
+
+def test_bars_of_failures_show_what_fixing_would_win_and_what_is_unstable():
+    figure = plots.failure_bars([fuller("card", 30), cluster("other", 10)])
+    texts = [text.get_text() for text in words(figure)]
+    assert "1  card (unstable)" in texts
+    assert "2  other" in texts
+    widths = sorted(patch.get_width() for patch in figure.axes[0].patches)
+    assert widths == pytest.approx([10, 10, 21, 30])  # 0.7 x 30 = 21 is the excess
+
+
 def test_a_metric_without_value_is_shown_as_not_observed():
     texts = [text.get_text() for text in words(plots.metric_forest(metrics()))]
     assert "not observed" in texts
@@ -422,6 +487,10 @@ def test_the_same_figure_gives_the_same_bytes():
     [
         (lambda: plots.metric_forest([]), "metrics must not be empty"),
         (lambda: plots.failure_bars([]), "clusters must not be empty"),
+        (
+            lambda: plots.failure_map([], np.zeros((0, 2)), np.zeros(0), np.zeros(0)),
+            "xy must not be empty",
+        ),
         (lambda: plots.loss_curve([]), "losses must not be empty"),
         (lambda: plots.funnel([]), "steps must not be empty"),
         (lambda: plots.board_chart({}, "t"), "panels must not be empty"),

@@ -12,9 +12,12 @@ from ratchet.records import (
     AlertEvent,
     Analysis,
     Candidate,
+    ClusterComparison,
     Cycle,
     Decision,
+    EarlierCluster,
     FailureCluster,
+    FailureExample,
     Figure,
     JudgeValidation,
     Metric,
@@ -27,6 +30,7 @@ from ratchet.report import (
     analysis_markdown,
     bar,
     decision_markdown,
+    failures_markdown,
     judges_markdown,
     render_markdown,
     render_text,
@@ -184,7 +188,8 @@ def test_the_text_says_what_a_reader_needs_to_know():
         "n = 221",
         "critical: thumbs down rate of support-router/1",
         "roll back to the previous version",
-        "61 × parcel, tracking, courier",
+        "parcel, tracking, courier",
+        "61 failed",
         "320 training examples",
         "80 steps in 5.2 minutes",
         "5.0%",
@@ -262,6 +267,61 @@ def test_an_analysis_without_alerts_and_failures_says_so():
     markdown = analysis_markdown(analysis(alerts=(), clusters=()))
     assert markdown.count("None.") == 2
     assert "what failed" not in render_text(report(analysis=analysis(alerts=(), clusters=())))
+
+
+def fuller(text, **changes):
+    return cluster(0, text).model_copy(
+        update={
+            "interactions": 74, "excess": 55.2, "share": 0.25, "stability": 0.41, "stable": False,
+            "trend": "growing", "first_seen": NOW, "users": 50, "safety": 2,
+            "beside": (
+                FailureExample(
+                    interaction_id="i", prompt=text, answer=text, why=text, better=text,
+                    source="correction",
+                ),
+            ),
+        }
+        | changes
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_cannot_break_out_of_the_table_of_failures(text):
+    gone = EarlierCluster(id="g", name=text, trend="gone", first_seen=NOW)
+    markdown = failures_markdown(
+        [fuller(text), cluster(1, "fine")], model_version=text, earlier=[gone]
+    )
+    (rows,) = tables(markdown)
+    assert [len(row) for row in rows] == [11, 11, 11]
+    assert words_of(rows[2][1]) == "fine"
+    assert kinds(markdown).isdisjoint({"html_block", "fence", "code_block"})
+    assert markdown.count("\n1. ") == markdown.count("\n2. ") == 1
+
+
+def test_the_table_of_failures_says_what_mending_would_win():
+    gone = EarlierCluster(id="g", name="passcode", trend="gone", first_seen=NOW)
+    markdown = failures_markdown(
+        [fuller("parcel"), cluster(1, "password")], model_version="r/1", earlier=[gone]
+    )
+    (rows,) = tables(markdown)
+    assert [words_of(cell) for cell in rows[1]] == [
+        "1", "parcel safety: 2 flagged", "55", "61 of 74", "83% (73% to 90%)", "×1.2", "25%",
+        "growing", "2026-11-24", "50", "unstable (0.41)",
+    ]  # fmt: skip
+    assert [words_of(cell) for cell in rows[2]] == [
+        "2", "password", "–", "60", "83% (73% to 90%)", "×1.2", "–", "new", "–", "–", "not measured"
+    ]  # fmt: skip
+    assert "failed (parcel): “parcel”  \n   right: “parcel”" in markdown
+    assert "2. “where is my parcel”" in markdown
+    assert "- “passcode” fails no more than the rest" in markdown
+
+
+def test_without_failure_clusters_the_reason_is_given():
+    reason = "4 rows failed, 10 are needed"
+    assert f"None: {reason}." in failures_markdown([], model_version="r/1", reason=reason)
+    assert failures_markdown([]) == "# Failure clusters\n\nNone.\n"
+    markdown = analysis_markdown(analysis(alerts=(), clusters=(), no_clusters=reason))
+    assert markdown.endswith(f"None: {reason}.")
 
 
 def test_a_candidate_without_losses_renders():
@@ -399,3 +459,29 @@ def test_names_and_reasons_of_judges_cannot_change_the_page(text):
     for place in (0, 1, 4):
         assert {child.type for child in table[1][place].children} <= PLAIN
     assert kinds(page) == kinds(judges_markdown([judge_record()]))
+
+
+def test_a_decision_says_which_clusters_moved():
+    def compared(name, first, second, p_value, unscored=0):
+        return ClusterComparison(
+            cluster_id=name, name=name, example_set_id="s", examples=20, unscored=unscored,
+            champion_right=first, challenger_right=second,
+            only_champion_right=max(first - second, 0),
+            only_challenger_right=max(second - first, 0), p_value=p_value,
+        )  # fmt: skip
+
+    made = decision().model_copy(
+        update={
+            "clusters": (
+                compared("cards", 2, 15, 0.0002),
+                compared("pins", 18, 9, 0.004),
+                compared("a|b", 9, 10, 1.0, unscored=3),
+            )
+        }
+    )
+    rows = tables(decision_markdown(made))[1]
+    assert [row[-1].content for row in rows[1:]] == [
+        "mended (p = 0.0002)",
+        "worse (p = 0.004)",
+        "no more than chance (p = 1); 3 without an answer",
+    ]

@@ -499,7 +499,7 @@ def adapter_digest(adapter: Path) -> str:
     if isinstance(acting["target_modules"], list):
         acting["target_modules"] = sorted(acting["target_modules"])
     acting |= {key: config[key] for key in _ADAPTER_PATTERNS if config.get(key)}
-    return digest([_file_digest(adapter / "adapter_model.safetensors"), acting])
+    return digest([file_digest(adapter / "adapter_model.safetensors"), acting])
 
 
 def prepare_base_model(name: str, cache: Path) -> Path:
@@ -533,7 +533,7 @@ def _convert_smollm2(target: Path) -> None:
         work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))
         try:
             _convert_gguf(source, work)
-            (work / _DIGEST_FILE).write_text(_file_digest(work / "model.safetensors"))
+            (work / _DIGEST_FILE).write_text(file_digest(work / "model.safetensors"))
             shutil.rmtree(target, ignore_errors=True)
             work.rename(target)
         finally:
@@ -576,9 +576,10 @@ def _folder_digest(folder: Path, pattern: str) -> str:
     known = folder / _DIGEST_FILE
     if known.exists():
         return known.read_text("utf-8").strip()
-    return digest([_file_digest(path) for path in sorted(folder.glob(pattern))])
+    return digest([file_digest(path) for path in sorted(folder.glob(pattern))])
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

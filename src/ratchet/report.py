@@ -13,8 +13,11 @@ from ratchet.records import (
     AlertEvent,
     Analysis,
     Candidate,
+    ClusterComparison,
     Cycle,
     Decision,
+    EarlierCluster,
+    FailureCluster,
     JudgeValidation,
     Metric,
     Release,
@@ -25,6 +28,12 @@ from ratchet.records import (
 _WIDTH = 88
 _INDENT = " " * 9
 _BAR = 40
+CHANCE = 0.05
+"""From this p-value on a failure cluster counts as moved."""
+_SHOWN = 200
+"""Characters of a text that a table or list of failures shows."""
+_STILL = "still fails more, though too seldom to be found anew"
+_EARLIER = {"gone": "fails no more than the rest", "merged": "is part of another cluster now"}
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
 _KIND_NAMES = {
@@ -115,9 +124,99 @@ def analysis_markdown(analysis: Analysis) -> str:
             "",
             "## Failures by what they are about",
             "",
-            *(_cluster_table(clusters) if clusters else ["None."]),
+            *(_cluster_table(clusters) if clusters else [_none(analysis.no_clusters)]),
         ]
     )
+
+
+def failures_markdown(
+    clusters: Sequence[FailureCluster],
+    earlier: Sequence[EarlierCluster] = (),
+    *,
+    model_version: str | None = None,
+    reason: str | None = None,
+) -> str:
+    """Write failure clusters as Markdown: a table in the order given, then an example of each.
+
+    Args:
+        clusters: What fixing them would win, most first.
+        earlier: Clusters of earlier runs that were not found.
+        model_version: Whose answers they are; None leaves it out.
+        reason: Why there are no clusters.
+    """
+    whose = "" if model_version is None else f" of {_cell(model_version)}"
+    lines = [f"# Failure clusters{whose}", ""]
+    if not clusters:
+        lines += [_none(reason), ""]
+    else:
+        lines += [
+            "Spares: how many failures there would be fewer if the cluster failed no more than "
+            "the rest.",
+            "",
+            "| | about | spares | failed | failure rate (95 %) | lift | of all failures | trend "
+            "| first seen | users | stability |",
+            "|---:|---|---:|---:|---|---:|---:|---|---|---:|---|",
+            *[_cluster_row(place, cluster) for place, cluster in enumerate(clusters, start=1)],
+            "",
+            "## For example",
+            "",
+            *[_cluster_example(place, cluster) for place, cluster in enumerate(clusters, start=1)],
+            "",
+        ]
+    if earlier:
+        lines += ["## Found earlier, not now", ""]
+        lines += [f"- “{_cell(item.name)}” {_EARLIER.get(item.trend, _STILL)}" for item in earlier]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cluster_row(place: int, cluster: FailureCluster) -> str:
+    low, high = cluster.interval
+    total = "" if cluster.interactions is None else f" of {cluster.interactions:,}"
+    marks = f" **safety: {cluster.safety:,} flagged**" if cluster.safety else ""
+    cells = (
+        f"{place}",
+        _cell(cluster.name) + marks,
+        "–" if cluster.excess is None else f"{cluster.excess:,.0f}",
+        f"{cluster.size:,}{total}",
+        f"{cluster.failure_rate:.0%} ({low:.0%} to {high:.0%})",
+        f"×{cluster.lift:.1f}",
+        "–" if cluster.share is None else f"{cluster.share:.0%}",
+        cluster.trend,
+        "–" if cluster.first_seen is None else f"{cluster.first_seen:%Y-%m-%d}",
+        "–" if cluster.users is None else f"{cluster.users:,}",
+        _stability(cluster),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _stability(cluster: FailureCluster) -> str:
+    if cluster.stability is None:
+        return "not measured"
+    return f"{'stable' if cluster.stable else '**unstable**'} ({cluster.stability:.2f})"
+
+
+def _cluster_example(place: int, cluster: FailureCluster) -> str:
+    if not cluster.beside:
+        return f"{place}. {_quoted(cluster.examples[0]) if cluster.examples else 'no text'}"
+    example = cluster.beside[0]
+    right = "no good answer is known yet"
+    if example.better is not None:
+        right = f"right: {_quoted(example.better)}"
+    why = _cell(_clipped(example.why, _SHOWN))
+    return (
+        f"{place}. {_quoted(example.prompt)}  \n"
+        f"   failed ({why}): {_quoted(example.answer)}  \n"
+        f"   {right}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """Quote the beginning of a text, so that it can start no list of its own."""
+    return f"“{_cell(_clipped(text, _SHOWN))}”"
+
+
+def _none(reason: str | None) -> str:
+    return f"None: {_cell(reason)}." if reason else "None."
 
 
 def decision_markdown(decision: Decision) -> str:
@@ -140,8 +239,37 @@ def decision_markdown(decision: Decision) -> str:
             f"| exact McNemar p | {decision.p_value:.3g} |",
             f"| examples | {decision.examples} |",
             *evidence,
+            *_clusters_compared(decision),
         ]
     )
+
+
+def _clusters_compared(decision: Decision) -> list[str]:
+    if not decision.clusters:
+        return []
+    rows = [
+        f"| {_cell(item.name)} | {item.examples} | {item.champion_right} "
+        f"| {item.challenger_right} | {_moved(item)} |"
+        for item in decision.clusters
+    ]
+    head = "| failure cluster | examples | champion right | challenger right | moved |"
+    return [
+        "",
+        "## On the frozen examples of failure clusters",
+        "",
+        head,
+        "|---|" + "---|" * 4,
+        *rows,
+    ]
+
+
+def _moved(item: ClusterComparison) -> str:
+    """Say which way a cluster moved, where that is more than chance at 5 %."""
+    missing = f"; {item.unscored} without an answer" if item.unscored else ""
+    if item.p_value > CHANCE:
+        return f"no more than chance (p = {item.p_value:.2g}){missing}"
+    better = item.only_challenger_right > item.only_champion_right
+    return f"{'mended' if better else 'worse'} (p = {item.p_value:.2g}){missing}"
 
 
 def alerts_markdown(events: Sequence[AlertEvent]) -> str:
@@ -217,13 +345,25 @@ def _analyzed(analysis: Analysis) -> list[str]:
             )
     for alert in analysis.alerts:
         lines += _alert_lines(alert)
+    return [*lines, *_clusters(analysis)]
+
+
+def _clusters(analysis: Analysis) -> list[str]:
+    lines = []
     if analysis.clusters:
-        lines.append(f"{_INDENT}what failed, by what it is about:")
-        lines += [
-            f"{_INDENT}{cluster.size:>5} × {_clipped(cluster.name, 50):<50} "
-            f"{cluster.failure_rate:>4.0%} failed"
-            for cluster in analysis.clusters[:8]
-        ]
+        lines.append(f"{_INDENT}where failures pile up:")
+    for cluster in analysis.clusters[:8]:
+        of_all = "" if cluster.interactions is None else f" of {cluster.interactions}"
+        rest = "" if cluster.rest_rate is None else f", the rest {cluster.rest_rate:.0%}"
+        lines.append(
+            f"{_INDENT}{_clipped(cluster.name, 40):<40} {cluster.size}{of_all} failed, "
+            f"{cluster.failure_rate:.0%}{rest}"
+        )
+    if analysis.no_clusters:
+        lines += _wrapped(f"no failure clusters: {analysis.no_clusters}")
+    for lost in analysis.earlier:
+        if lost.trend in ("gone", "merged"):
+            lines += _wrapped(f"{lost.trend}: {_one_line(lost.name)}")
     return lines
 
 
@@ -269,6 +409,9 @@ def _decided(report: CycleReport) -> list[str]:
     lines.append(f"{_INDENT}difference {_difference(decision)}")
     for reason in decision.reasons:
         lines += _wrapped(reason)
+    for item in decision.clusters:
+        right = f"{item.champion_right} -> {item.challenger_right} of {item.examples} right"
+        lines += _wrapped(f"cluster {_clipped(item.name, 40)}: {right}, {_moved(item)}")
     if report.release is not None:
         previous = report.release.previous or "none"
         lines += _wrapped(f"champion is now {report.release.champion}, previous {previous}")

@@ -11,6 +11,9 @@ Environment:
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
     PREFECT_API_URL: A Prefect server to use instead of the home folder's.
     RATCHET_JUDGES: YAML file with judges, which the flow `analyze` validates and asks.
+    RATCHET_EMBEDDING: What turns texts into vectors: `minilm`, `words` or the folder of a
+        sentence-transformers model.
+    RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
 """
@@ -33,6 +36,8 @@ _VARIABLES = {
     "RATCHET_CACHE": "cache",
     "RATCHET_JUDGES": "judges",
     "RATCHET_SAFETY": "safety",
+    "RATCHET_EMBEDDING": "embedding",
+    "RATCHET_TITLES": "titles",
     "MLFLOW_TRACKING_URI": "tracking_uri",
     "PREFECT_API_URL": "prefect_api_url",
 }
@@ -51,6 +56,8 @@ class Settings(BaseModel):
         model_name: Name in the model registry.
         judges: YAML file with judges; none are asked without it.
         safety: YAML file with safety rules; the default rules without it.
+        embedding: `minilm`, `words` or the folder of a sentence-transformers model.
+        titles: YAML file with a model that gives titles; keywords name clusters without it.
         notify: Apprise URLs that alerts are sent to.
     """
 
@@ -65,6 +72,8 @@ class Settings(BaseModel):
     model_name: str = "support-router"
     judges: Path | None = None
     safety: Path | None = None
+    embedding: str = "minilm"
+    titles: Path | None = None
     notify: tuple[str, ...] = ()
 
     @property
@@ -109,7 +118,9 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     cache = _absolute(str(values.pop("cache", _default_cache(environ))), folder)
     if values.get("base_model", "smollm2") != "smollm2":
         values["base_model"] = str(_absolute(str(values["base_model"]), folder))
-    for name in ("judges", "safety"):
+    if values.get("embedding", "minilm") not in ("minilm", "words"):
+        values["embedding"] = str(_absolute(str(values["embedding"]), folder))
+    for name in ("judges", "safety", "titles"):
         named = values.get(name)
         if named == "":
             del values[name]

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,74 @@ class Run:
         for start in range(0, len(batch), 1000):
             self._client.log_batch(self.run_id, metrics=batch[start : start + 1000])
 
+    def steps(self, entries: Sequence[Mapping[str, float]]) -> None:
+        """Log the numbers of steps; each entry has its `step`. What is logged already stays."""
+        from mlflow.entities import Metric
+
+        names = sorted({name for entry in entries for name in entry} - {"step"})
+        known = {
+            (name, metric.step)
+            for name in names
+            for metric in self._client.get_metric_history(self.run_id, name)
+        }
+        now = int(time.time() * 1000)
+        batch = [
+            Metric(name, float(value), now, int(entry["step"]))
+            for entry in entries
+            for name, value in entry.items()
+            if name != "step" and (name, int(entry["step"])) not in known
+        ]
+        for start in range(0, len(batch), 1000):
+            self._client.log_batch(self.run_id, metrics=batch[start : start + 1000])
+
+    @contextmanager
+    def live(self, *, every: float = 5.0) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+        """Log the numbers of steps while they come, and what the system does meanwhile.
+
+        Args:
+            every: Seconds between writes, so that short steps do not wait for MLflow.
+
+        Yields:
+            A function of step and numbers.
+        """
+        waiting: list[Mapping[str, float]] = []
+        written = time.monotonic()
+
+        def report(step: int, values: Mapping[str, float]) -> None:
+            nonlocal written
+            waiting.append({**values, "step": step})
+            if time.monotonic() - written >= every:
+                self.steps(waiting)
+                waiting.clear()
+                written = time.monotonic()
+
+        with self.system_metrics():
+            try:
+                yield report
+            finally:
+                self.steps(waiting)
+
+    @contextmanager
+    def system_metrics(self, *, every: float = 10.0) -> Iterator[None]:
+        """Log processor, memory, disk and network, and GPUs where nvidia-ml-py sees any.
+
+        Args:
+            every: Seconds between samples.
+        """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(
+            self.run_id,
+            sampling_interval=every,
+            resume_logging=True,
+            tracking_uri=self._client.tracking_uri,
+        )
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
         from mlflow.entities import RunTag
@@ -140,7 +208,7 @@ class Tracker:
         import mlflow
         from mlflow import MlflowClient
 
-        for chatty in ("alembic", "mlflow.store.db.utils"):
+        for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +217,18 @@ class Tracker:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._local = uri.startswith("sqlite:///")
         self._artifacts = artifacts
+
+    def drop_folder(self, run_id: str, name: str) -> bool:
+        """Delete a folder among a run's artifacts; False where the run is not there."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            uri = self._client.get_run(run_id).info.artifact_uri
+        except MlflowException:
+            return False
+        get_artifact_repository(uri).delete_artifacts(name)
+        return True
 
     # Runs -------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from ratchet.analyze import cluster_identity
 from ratchet.analyze.cluster_identity import SKETCH, KnownClusters, identify
 from ratchet.analyze.failures import find_failure_clusters
 
@@ -83,11 +84,42 @@ def test_clusters_grow_shrink_come_and_go():
     gone = {c.id: c for c in two[0].changes if c.trend == "gone"}
     assert gone[before[2].id].index is None
     assert gone[before[2].id].interval.upper < 0.0
-    # it comes back on the third day, is gone only once, and is known again
+    # it is gone only once, comes back on the fourth day and is known again
     three = analyzed(traffic.day(2_400, 0.3, 0.7, 0.05, 0.7), two[0].clusters, NOW + 2 * DAY)
     assert all(c.trend != "gone" for c in three[0].changes)
     four = analyzed(traffic.day(2_400, 0.3, 0.7, 0.7, 0.7), three[0].clusters, NOW + 3 * DAY)
     assert by_topic(*four)[2].id == before[2].id
+
+
+def test_what_was_said_to_be_gone_or_merged_is_not_said_again():
+    traffic = Traffic(3)
+    texts, failed, vectors, topic = traffic.day(1_500, 0.7, 0.7)
+    apart = analyzed((texts, failed, vectors, topic), None, NOW)
+    together = vectors.copy()
+    together[topic == 1] = together[topic == 1][:, [1, 0, *range(2, 20)]]
+    merged = (texts, failed, together, topic)
+    known, trends = apart[0].clusters, []
+    for run in range(1, 4):
+        done, _ = analyzed(merged, known, NOW + run * DAY)
+        known = done.clusters
+        trends.append([change.trend for change in done.changes])
+    assert "merged" in trends[0]
+    assert trends[1] == trends[2] == ["steady"] * len(trends[1])
+    back = analyzed((texts, failed, vectors, topic), known, NOW + 4 * DAY)
+    assert by_topic(*back)[1].id == by_topic(*apart)[1].id
+
+
+def test_of_those_that_are_gone_the_latest_are_kept(monkeypatch):
+    monkeypatch.setattr(cluster_identity, "MOST_ASLEEP", 2)
+    known, seen = None, []
+    for run in range(5):
+        rates = [0.05] * TOPICS
+        rates[run] = 0.7
+        done, _ = analyzed(Traffic(run).day(1_200, *rates), known, NOW + run * DAY)
+        known = done.clusters
+        seen.append({change.id for change in done.changes if change.trend == "new"})
+    kept = {item.id for item in known.clusters}
+    assert kept == set.union(*seen[1:])  # found now, gone now, and the latest two before
 
 
 def test_what_is_not_found_any_more_but_still_fails_is_not_gone():

@@ -107,6 +107,21 @@ def test_texts_that_share_words_have_like_vectors_and_wordless_ones_have_none():
     assert word_vectors(["😀", ""], rng=np.random.default_rng(0)).tolist() == [[0.0], [0.0]]
 
 
+def test_of_many_texts_some_are_enough_to_know_the_words_by_whatever_their_order(monkeypatch):
+    monkeypatch.setattr(embedding, "_LOOKED_UP", 7)
+    monkeypatch.setattr(embedding, "_FITTED_ON", 30)
+    topics = ["reset my password now", "where is the parcel", "pay the open invoice"]
+    texts = [f"{topics[i % 3]} {chr(97 + i // 3) * 3}" for i in range(78)]
+    vectors = word_vectors([*texts, "never seen"], rng=np.random.default_rng(0))
+    assert not vectors[78].any()
+    backwards = word_vectors(["never seen", *texts[::-1]], rng=np.random.default_rng(0))
+    assert backwards[::-1] == pytest.approx(vectors, abs=1e-6)
+    unit = vectors[:78] / np.linalg.norm(vectors[:78], axis=1, keepdims=True)
+    alike = unit @ unit.T
+    same = np.equal.outer(np.arange(78) % 3, np.arange(78) % 3)
+    assert alike[same].mean() > 0.4 > 0.1 > alike[~same].mean()
+
+
 @pytest.fixture(scope="module")
 def minilm():
     return SentenceEncoder.load(MINILM)

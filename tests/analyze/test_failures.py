@@ -5,11 +5,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.analyze.failures import as_records, find_failure_clusters
+from ratchet.analyze.failures import find_failure_clusters
 from ratchet.errors import InvalidInputError
 
 BANKING = Path(__file__).parents[3] / "shared" / "data" / "banking77" / "train.csv"
@@ -102,7 +103,8 @@ def test_the_same_seed_gives_the_same_clusters():
     texts, failed, _ = planted(np.random.default_rng(7))
     one, other = found(texts, failed), found(texts, failed)
     assert one.labels.tolist() == other.labels.tolist()
-    assert as_records(one, texts, cycle_id="c") == as_records(other, texts, cycle_id="c")
+    assert [c.name for c in one.clusters] == [c.name for c in other.clusters]
+    assert [c.interval for c in one.clusters] == [c.interval for c in other.clusters]
 
 
 @pytest.mark.parametrize("with_vectors", [False, True])
@@ -189,7 +191,6 @@ def test_garbage_gives_no_clusters_and_says_why(texts, reason):
     assert result.clusters == ()
     assert reason in result.reason
     assert (result.labels == -1).all()
-    assert as_records(result, texts, cycle_id="c") == ()
 
 
 def test_without_rows_or_without_a_success_there_is_nothing_to_compare():
@@ -244,18 +245,29 @@ def test_barely_enough_failures_do_not_crash(rows):
     assert result.clusters or result.reason
 
 
-def test_records_have_ids_that_depend_on_cycle_and_content_but_not_on_row_order():
+def test_users_of_their_own_change_nothing_and_one_user_is_no_cluster():
+    texts, failed, topics = planted(np.random.default_rng(7))
+    alone = found(texts, failed)
+    each = found(texts, failed, users=[f"u{row}" for row in range(len(texts))])
+    assert each.labels.tolist() == alone.labels.tolist()
+    assert [c.interval for c in each.clusters] == [c.interval for c in alone.clusters]
+    # all that fails in the failing topic comes from one user
+    bad = topics[alone.clusters[0].members[0]]
+    users = [
+        "the same" if fails and topic == bad else f"u{row}"
+        for row, (fails, topic) in enumerate(zip(failed, topics, strict=True))
+    ]
+    assert all(
+        topics[row] != bad for c in found(texts, failed, users=users).clusters for row in c.members
+    )
+
+
+def test_rates_are_of_all_rows_and_lie_in_their_intervals():
     texts, failed, _ = planted(np.random.default_rng(7))
-    result = found(texts, failed)
-    records = as_records(result, texts, cycle_id="one")
-    again = as_records(result, texts, cycle_id="two")
-    assert [r.size for r in records] == [c.members.size for c in result.clusters]
-    assert {r.id for r in records}.isdisjoint(r.id for r in again)
-    assert len({r.id for r in records}) == len(records)
-    backwards = as_records(found(texts[::-1], failed[::-1]), texts[::-1], cycle_id="one")
-    assert [r.id for r in backwards] == [r.id for r in records]
-    interval = result.clusters[0].interval
-    assert records[0].interval == (interval.lower, interval.upper)
+    users = [f"u{row % 60}" for row in range(len(texts))]
+    for cluster in found(texts, failed, users=users).clusters:
+        assert cluster.failure_rate == cluster.members.size / cluster.rows.size
+        assert cluster.failure_rate in cluster.interval
 
 
 def test_what_does_not_fit_together_is_refused():
@@ -265,8 +277,26 @@ def test_what_does_not_fit_together_is_refused():
         found(["a"] * 40, half_failed(40), embeddings=np.ones((3, 2)))
     with pytest.raises(InvalidInputError, match="finite"):
         found(["a"] * 40, half_failed(40), embeddings=np.full((40, 2), np.nan))
+    with pytest.raises(InvalidInputError, match="single precision"):
+        found(["a"] * 40, half_failed(40), embeddings=np.full((40, 2), 1e30))
     with pytest.raises(InvalidInputError, match="got NoneType in row 1"):
         found(["a", None] * 20, half_failed(40))
+
+
+@pytest.mark.parametrize("flag", ["no", None, float("nan"), 2, "0"])
+def test_a_flag_that_is_neither_true_nor_false_is_no_failure_but_an_error(flag):
+    with pytest.raises(InvalidInputError, match="must be true or false, got"):
+        found(["a", "b"] * 10, [True, flag] * 10)
+
+
+def test_flags_and_texts_may_come_as_columns_of_a_table_that_was_filtered():
+    texts, failed, _ = planted(np.random.default_rng(7))
+    expected = found(texts, failed)
+    table = pd.DataFrame({"text": ["x", *texts], "failed": [0, *failed.astype(int)]}).iloc[1:]
+    for flags in (table["failed"], table["failed"].astype(float), table["failed"].astype(object)):
+        result = found(table["text"], flags)
+        assert result.labels.tolist() == expected.labels.tolist()
+        assert [c.examples for c in result.clusters] == [c.examples for c in expected.clusters]
 
 
 @pytest.mark.skipif(not BANKING.exists(), reason=f"no real messages at {BANKING}")

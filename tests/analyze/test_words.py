@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ratchet.analyze import words
 from ratchet.analyze.words import LONGEST_FOR_WORDS, examples, name_groups
 
 TEXTS = [
@@ -38,6 +39,15 @@ def test_a_very_long_text_is_read_from_its_beginning():
     (name,) = name_groups([long, long, "other"], [rows(0, 1)])
     assert name.startswith("refund")
     assert len(long) > LONGEST_FOR_WORDS
+
+
+def test_a_group_of_long_texts_costs_no_more_than_its_budget(monkeypatch):
+    monkeypatch.setattr(words, "CHARACTERS_A_GROUP", 2_000)
+    monkeypatch.setattr(words, "FEWEST_CHARACTERS", 100)
+    texts = [f"refund {'padding ' * 60} tail tail tail" for _ in range(20)]
+    (name,) = name_groups([*texts, *["padding"] * 200], [np.arange(20)])
+    # the tail lies beyond the first hundred characters, which end within a word
+    assert set(name.replace(",", "").split()) == {"refund", "padding"}
 
 
 def test_examples_are_distinct_and_come_from_centre_or_border():

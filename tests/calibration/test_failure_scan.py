@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from ratchet.analyze.excess import ALPHA, ALPHA_ANY, scan
+from ratchet.analyze.failures import find_failure_clusters
 from ratchet.analyze.hierarchy import Hierarchy, ward
 
 pytestmark = pytest.mark.slow
@@ -67,3 +68,33 @@ def test_intervals_cover_the_rate_of_what_is_reported(rate):
             covered.append(true in region.interval)
     print(f"rate {rate}: {np.mean(covered):.1%} of {len(covered)} intervals cover")
     assert stats.binomtest(sum(covered), len(covered), 0.95, alternative="less").pvalue > 0.001
+
+
+def a_world_of_users(rng, rows=3_000, users=300, topics=40):
+    """Users who write mostly about one thing and fail each at a rate of their own."""
+    centres = rng.standard_normal((topics, 50))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    activity = rng.lognormal(0.0, 1.0, users)
+    user = rng.choice(users, size=rows, p=activity / activity.sum())
+    favourite = rng.integers(topics, size=users)
+    strays = rng.random(rows) < 0.2
+    topic = np.where(strays, rng.integers(topics, size=rows), favourite[user])
+    vectors = centres[topic] + 0.9 / np.sqrt(50) * rng.standard_normal((rows, 50))
+    failed = rng.random(rows) < rng.beta(1.0, 9.0, users)[user]
+    return [f"u{number}" for number in user], vectors.astype(np.float32), failed
+
+
+def test_where_users_differ_and_topics_do_not_one_run_in_fifty_reports():
+    loud = {"each row": 0, "one a user": 0}
+    runs = RUNS // 2
+    for seed in range(runs):
+        users, vectors, failed = a_world_of_users(np.random.default_rng(seed))
+        texts = [f"text {row}" for row in range(len(users))]
+        for name, given in (("each row", None), ("one a user", users)):
+            found = find_failure_clusters(
+                texts, failed, embeddings=vectors, users=given, rng=np.random.default_rng(seed)
+            )
+            loud[name] += bool(found.clusters)
+    print({name: f"{count / runs:.1%} of {runs} runs report" for name, count in loud.items()})
+    assert loud["one a user"] <= stats.binom(runs, ALPHA_ANY).ppf(0.999)
+    assert loud["each row"] > 5 * loud["one a user"]

@@ -10,13 +10,14 @@ from ratchet.deploy.promotion import (
     PairedScores,
     Policy,
     apply_decision,
+    compare_on_cluster,
     decide,
     decision_id,
     establish_champion,
     rollback,
 )
 from ratchet.errors import InvalidInputError, TrackingError
-from ratchet.records import Decision, Release
+from ratchet.records import Decision, RegressionSet, Release
 from ratchet.tracking import ModelVersion
 
 OLD = ModelVersion("support-router/1", "1", None, "digest-1", None)
@@ -390,3 +391,41 @@ def test_a_decision_survives_the_store_unchanged(store, gate):
     decision = gate(scores(both=200, only_champion=10, only_challenger=30, neither=60))
     store.append(decision)
     assert store.get(Decision, decision.id) == decision
+
+
+CLUSTER = RegressionSet(
+    id="seven", created_at=AT, name="cards", example_set_id="regression-seven", users=()
+)
+
+
+def test_a_cluster_is_compared_on_what_both_answered():
+    made = scores(both=3, only_champion=1, only_challenger=9, neither=2, unscored=4)
+    found = compare_on_cluster(CLUSTER, made.champion, made.challenger)
+    assert (found.examples, found.unscored) == (15, 4)
+    assert (found.champion_right, found.challenger_right) == (4, 12)
+    assert (found.only_champion_right, found.only_challenger_right) == (1, 9)
+    # closed form: 2 (1 + 10) / 2^10
+    assert found.p_value == pytest.approx(22 / 1024)
+
+
+def test_a_cluster_scored_on_other_examples_is_refused():
+    made = scores(both=3)
+    with pytest.raises(InvalidInputError, match="same examples of 'cards'"):
+        compare_on_cluster(CLUSTER, made.champion, {"e0": True})
+
+
+def test_a_decision_shows_the_clusters(gate, now):
+    made = scores(both=100, only_challenger=40)
+    compared = compare_on_cluster(CLUSTER, made.champion, made.challenger)
+    decision = decide(
+        made,
+        Policy(),
+        champion=OLD,
+        challenger=NEW,
+        cycle_id="c",
+        example_set_id="e",
+        now=now,
+        clusters=[compared],
+    )
+    assert decision.clusters == (compared,)
+    assert decision.verdict == gate(made).verdict

@@ -226,6 +226,7 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
     assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
     home: Home,

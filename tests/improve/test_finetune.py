@@ -1,17 +1,12 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.curation import TrainingRow
-from ratchet.improve.finetune import FinetuneConfig, _build_trainer, finetune, finetune_key
+from ratchet.improve.finetune import FinetuneConfig, finetune, finetune_key
 from ratchet.models import HuggingFaceModel, adapter_digest
 from ratchet.records import Message
 
@@ -133,20 +128,6 @@ def test_training_goes_on_from_an_adapter(home, trained, tiny_model):
     assert further.adapter_digest != trained.adapter_digest
 
 
-def test_the_loss_is_on_the_answer_alone(tiny_model, tmp_path):
-    trainer = _build_trainer(ROWS, QUICK, tiny_model, None, tmp_path)
-    tokenizer = trainer.processing_class
-    batch = trainer.data_collator([trainer.train_dataset[place] for place in range(len(ROWS))])
-    for place, example in enumerate(ROWS):
-        labels = batch["labels"][place]
-        learnt = tokenizer.decode(labels[labels != -100])
-        assert learnt.replace("<|im_end|>", "").strip() == example.target
-        assert tokenizer.eos_token_id in labels.tolist()
-        whole = tokenizer.decode(batch["input_ids"][place])
-        assert "Answer with the queue." in whole
-        assert example.messages[-1].content in whole
-
-
 def test_a_row_too_long_for_its_answer_is_left_out_and_does_no_harm(tiny_model, tmp_path, caplog):
     config = QUICK.model_copy(update={"maximum_tokens": 128, "batch_size": 1, "epochs": 1.0})
     long = row(8, text="word " * 300)
@@ -179,46 +160,6 @@ def test_a_base_or_a_start_without_safetensors_is_refused(tiny_model, tmp_path):
     with pytest.raises(ModelError, match="must be safetensors"):
         train(tiny_model, tmp_path, start_from=tmp_path / "pickled")
     assert list((tmp_path / "adapters").iterdir()) == []
-
-
-KILLED = """
-import logging, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-import test_finetune as tests
-logging.basicConfig(level=logging.INFO, stream=sys.stdout)
-endless = tests.QUICK.model_copy(update={"epochs": 100.0})
-rows = tests.ROWS * 20
-tests.train(Path(sys.argv[1]), Path(sys.argv[2]), rows=rows, config=endless)
-"""
-
-
-def test_a_killed_training_leaves_no_adapter_under_its_key_and_can_be_repeated(
-    tiny_model, tmp_path
-):
-    arguments = [KILLED, str(tiny_model), str(tmp_path), str(Path(__file__).parent)]
-    child = subprocess.Popen(
-        [sys.executable, "-u", "-c", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    output = []
-    try:
-        for line in child.stdout:
-            output.append(line)
-            if "training step" in line:
-                break
-        assert child.poll() is None, "".join(output)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    folder = tmp_path / "adapters" / "aaaaaaaaaaaaaaaa"
-    assert not folder.exists()
-    result = train(tiny_model, tmp_path)
-    assert len(result.losses) == 20
-    assert (folder / "adapter_model.safetensors").exists()
 
 
 def test_a_half_adapter_under_the_key_is_replaced(tiny_model, tmp_path):

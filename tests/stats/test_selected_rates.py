@@ -40,6 +40,24 @@ def test_right_at_the_threshold_nothing_bounds_the_rate_from_below():
     assert selected_proportion(8, 20, threshold=8).lower == 0.0
 
 
+@pytest.mark.parametrize(("trials", "threshold"), [(10_000, 5_000), (600_000, 300_000)])
+def test_one_over_the_threshold_says_as_little_where_floats_underflow(trials, threshold):
+    # Far below the threshold each further success is r times as probable as the one before, with
+    # r = (n - c) / (c + 1) p / (1 - p), so P(X > c | X >= c) is nearly r; it is 2.5 % at p = 0.0244
+    interval = selected_proportion(threshold + 1, trials, threshold=threshold)
+    odds = 0.025 * (threshold + 1) / (trials - threshold)
+    assert interval.lower == pytest.approx(odds / (1 + odds), rel=1e-3)
+
+
+@pytest.mark.parametrize("beyond", [2, 10, 40, 200])
+def test_lower_ends_agree_with_sums_of_logarithms(beyond):
+    trials, threshold = 2_000, 1_000
+    interval = selected_proportion(threshold + beyond, trials, threshold=threshold)
+    logs = stats.binom(trials, interval.lower).logpmf(np.arange(threshold, trials + 1))
+    terms = np.exp(logs - logs.max())
+    assert terms[beyond:].sum() / terms.sum() == pytest.approx(0.025, rel=1e-6)
+
+
 @given(
     st.integers(1, 200).flatmap(
         lambda n: st.integers(0, n).flatmap(

@@ -6,7 +6,6 @@ store.append(found.clusters)             # the next run's `previous`
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,8 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from ratchet.analyze.failures import Cluster, FailureClusters
+from ratchet.analyze.words import text_hash
 from ratchet.evaluation.metrics import BoolArray
-from ratchet.records import Record, Trend, derive_id
+from ratchet.records import Record, Trend, derive_id, digest
 from ratchet.records.base import Identifier, UtcTime
 from ratchet.stats.intervals import Interval, newcombe_independent
 from ratchet.stats.multiplicity import fisher_excess
@@ -24,10 +24,11 @@ from ratchet.stats.multiplicity import fisher_excess
 SKETCH = 256
 LEAST_OVERLAP = 0.25
 LEAST_LIKENESS = 0.85
-_DIGITS = 16
+_HASH_BYTES = 8
 
 STILL_FAILING = 0.05
 MOST_OF_IT = 0.5
+MOST_ASLEEP = 500
 
 
 class KnownCluster(Record):
@@ -57,11 +58,16 @@ class KnownCluster(Record):
 
 
 class KnownClusters(Record):
-    """The clusters of one run, with those of earlier runs that may come back."""
+    """The clusters of one run, with those of earlier runs that may come back.
+
+    Attributes:
+        encoder: Digest of what made the vectors; centres of another one, or of None, tell nothing.
+    """
 
     id: Identifier
     created_at: UtcTime
     clusters: tuple[KnownCluster, ...]
+    encoder: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ class Identified:
     """Result of `identify`.
 
     Attributes:
-        changes: One a cluster of the result, in its order, then those that are gone.
+        changes: One a cluster of the result, in its order, then those of the run before that were
+            not found.
         clusters: To be kept for the next run.
     """
 
@@ -108,6 +115,7 @@ def identify(
     previous: KnownClusters | None,
     *,
     now: datetime,
+    encoder: str | None = "",
 ) -> Identified:
     """Give each cluster the identity of the known cluster that it is, or a new one.
 
@@ -118,7 +126,8 @@ def identify(
 
     A known cluster that is not found stays as long as its texts, where they come again, fail more
     than the rest (Fisher's exact test at 5 %): what was shown once need not be shown anew against
-    all other groups. One that is gone is kept, and known again should it come back.
+    all other groups. One that is gone or merged is said to be so once; the latest 500 of them are
+    kept, and known again should they be found again.
 
     Units: differences of shares in [-1, 1].
     Assumptions: the same encoder in both runs, else only texts tell; the interval takes the two
@@ -133,6 +142,8 @@ def identify(
         failed: Which of them failed.
         previous: What the run before left; None for the first run.
         now: When this run is.
+        encoder: Digest of what made the vectors; None where their directions mean nothing in
+            another run, so that clusters are known again by their texts alone.
 
     References:
         Broder, A. Z. (1997). On the resemblance and containment of documents. Compression and
@@ -141,7 +152,8 @@ def identify(
     known = previous.clusters if previous else ()
     failed = np.asarray(failed, dtype=np.bool_)
     sketches = [_sketch(cluster, texts) for cluster in result.clusters]
-    pairs = _pairs(result.clusters, sketches, known)
+    comparable = encoder is not None and previous is not None and previous.encoder == encoder
+    pairs = _pairs(result.clusters, sketches, known, by_direction=comparable)
     total = max(len(texts), 1)
     changes: list[Change] = []
     kept: list[KnownCluster] = []
@@ -154,13 +166,22 @@ def identify(
         kept.append(_known(identity, cluster, before, sketches[index], total, now))
     ids = [change.id for change in changes]
     rows = _rows_by_hash(texts) if len(pairs) < len(known) else {}
+    asleep: list[KnownCluster] = []
     for place in sorted(set(range(len(known))) - set(pairs.values())):
+        if previous and known[place].last_seen < previous.created_at:
+            asleep.append(known[place])  # said to be gone or merged in an earlier run
+            continue
         change, again = _not_found(known[place], rows, result, ids, failed, now)
         kept.append(again)
-        if (previous and known[place].last_seen == previous.created_at) or change.trend != "gone":
-            changes.append(change)
+        changes.append(change)
+    asleep.sort(key=lambda item: item.last_seen, reverse=True)
+    kept += asleep[:MOST_ASLEEP]
+    content = digest([item.canonical() for item in kept])
     record = KnownClusters(
-        id=derive_id("known-clusters", now.isoformat()), created_at=now, clusters=tuple(kept)
+        id=derive_id("known-clusters", now.isoformat(), content),
+        created_at=now,
+        clusters=tuple(kept),
+        encoder=encoder,
     )
     return Identified(tuple(changes), record)
 
@@ -225,8 +246,7 @@ def _sketch(cluster: Cluster, texts: Sequence[str]) -> tuple[tuple[str, ...], in
 
 
 def _hash(text: str) -> str:
-    content = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
+    return text_hash(text, _HASH_BYTES).hex()
 
 
 def _rows_by_hash(texts: Sequence[str]) -> dict[str, list[int]]:
@@ -238,9 +258,11 @@ def _rows_by_hash(texts: Sequence[str]) -> dict[str, list[int]]:
 
 def _overlap(first: tuple[str, ...], second: tuple[str, ...]) -> float:
     """Estimate intersection over union from two bottom sketches."""
-    union = sorted(set(first) | set(second))[:SKETCH]
     both = set(first) & set(second)
-    return sum(item in both for item in union) / len(union) if union else 0.0
+    if not both:
+        return 0.0
+    union = sorted(set(first) | set(second))[:SKETCH]
+    return sum(item in both for item in union) / len(union)
 
 
 def _part_of(sketch: tuple[str, ...], known: Sequence[KnownCluster]) -> str | None:
@@ -258,12 +280,14 @@ def _pairs(
     clusters: Sequence[Cluster],
     sketches: Sequence[tuple[tuple[str, ...], int]],
     known: Sequence[KnownCluster],
+    *,
+    by_direction: bool,
 ) -> dict[int, int]:
     scored = []
     for index, cluster in enumerate(clusters):
         for place, before in enumerate(known):
             overlap = _overlap(sketches[index][0], before.sketch)
-            likeness = _likeness(cluster, before)
+            likeness = _likeness(cluster, before) if by_direction else 0.0
             if overlap >= LEAST_OVERLAP:
                 scored.append((2.0 + overlap, index, place))
             elif likeness >= LEAST_LIKENESS:

@@ -18,6 +18,7 @@ from ratchet.analyze.hierarchy import (
     blocks,
     build_hierarchy,
     group_sums,
+    row_norms,
     unit_rows,
 )
 from ratchet.errors import InvalidInputError
@@ -80,14 +81,13 @@ def prepare(
     """
     embeddings = None if embeddings is None else np.asarray(embeddings)
     _check(texts, embeddings)
-    embeddings = None if embeddings is None else np.ascontiguousarray(embeddings, dtype=np.float32)
     found: dict[Any, int] = {}
     first: list[int] = []
     place = np.full(len(texts), -1, dtype=np.int64)
     for row, text in enumerate(texts):
         if not text.strip():
             continue
-        key = text if embeddings is None else (text, _digest(embeddings[row].tobytes()))
+        key = text if embeddings is None else (text, _digest(_single(embeddings[row]).tobytes()))
         if key not in found:
             found[key] = len(first)
             first.append(row)
@@ -95,8 +95,25 @@ def prepare(
     order = sorted(range(len(first)), key=_order_by_content(list(found)).__getitem__)
     rows = [first[i] for i in order]
     chosen = [texts[row] for row in rows]
-    raw = word_vectors(chosen, rng=rng) if embeddings is None else embeddings[rows]
-    return _without_zeros(unit_rows(raw), place, np.array(order, dtype=np.int64))
+    # either is a copy, which may be written to
+    raw = word_vectors(chosen, rng=rng) if embeddings is None else _single(embeddings[rows])
+    return _without_zeros(_scaled(raw), place, np.array(order, dtype=np.int64))
+
+
+def _single(values: NDArray[np.floating]) -> Vectors:
+    return values.astype(np.float32, copy=False)
+
+
+def _scaled(vectors: Vectors) -> Vectors:
+    """Scale each row to length one in place; there may be millions of numbers."""
+    norms = row_norms(vectors)[:, None]
+    if not np.isfinite(norms).all():
+        raise InvalidInputError(
+            "embeddings must have a length that single precision can hold, got one that is beyond "
+            "1e19; scale them to length one"
+        )
+    vectors /= np.where(norms > 0.0, norms, 1.0)
+    return vectors
 
 
 def _order_by_content(keys: Sequence[Any]) -> list[bytes]:
@@ -140,7 +157,7 @@ def _check(texts: Sequence[str], embeddings: NDArray[np.floating] | None) -> Non
             f"embeddings must have the shape ({len(texts)}, d), got {embeddings.shape}; "
             "pass one vector a text"
         )
-    if not np.isfinite(embeddings).all():
+    if not all(np.isfinite(embeddings[rows]).all() for rows in blocks(len(embeddings))):
         raise InvalidInputError("embeddings must be finite, got nan or inf; embed the texts anew")
 
 

@@ -7,7 +7,6 @@ vectors = word_vectors(texts, rng=rng)           # no model
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.words import cut_for_words, word_analyzer
+from ratchet.analyze.words import LONGEST_FOR_WORDS, cut_for_words, text_hash, word_analyzer
 from ratchet.models import Encoder
 
 logger = logging.getLogger(__name__)
@@ -26,8 +25,11 @@ Progress = Callable[[int, int], None]
 
 CHUNK = 512
 """Texts that are embedded and kept at a time: so much is lost when a run is stopped."""
+_LOOKED_UP = 10_000
 _DIMENSIONS = 50
 _VOCABULARY = 20_000
+_FITTED_ON = 50_000
+_CHARACTERS_FITTED_ON = 10_000_000
 _SECONDS_BETWEEN_REPORTS = 10.0
 
 
@@ -45,7 +47,7 @@ class VectorCache(Protocol):
 
 def text_key(text: str) -> str:
     """Return the key that a text's vector is kept under: 32 hex digits of its content."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return text_hash(text, 16).hex()
 
 
 def embed(
@@ -73,27 +75,42 @@ def embed(
     Raises:
         ModelError: The encoder cannot embed.
     """
-    keys = [text_key(text) for text in texts]
-    distinct = dict(zip(keys, texts, strict=True))
-    known = dict(cache.vectors(encoder.digest, list(distinct))) if cache else {}
+    row_of: dict[str, int] = {}
+    place = np.array([row_of.setdefault(text, len(row_of)) for text in texts], dtype=np.int64)
+    distinct = list(row_of)
+    keys = [text_key(text) for text in distinct]
+    vectors = np.empty((len(distinct), encoder.dimensions), dtype=np.float32)
+    missing = _fill(vectors, keys, encoder.digest, cache)
     # long texts last and together, so that little is padded
-    missing = sorted(distinct.keys() - known.keys(), key=lambda key: (len(distinct[key]), key))
+    missing.sort(key=lambda row: (len(distinct[row]), keys[row]))
     report = progress or _log_progress(len(missing))
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
-        vectors = encoder.encode([distinct[key] for key in chunk])
-        fresh = {key: _rounded(vector) for key, vector in zip(chunk, vectors, strict=True)}
-        if cache:
+        made = encoder.encode([distinct[row] for row in chunk])
+        vectors[chunk] = made.astype(np.float16)
+        if cache is not None:
+            fresh = {keys[row]: vectors[row] for row in chunk}
             cache.add_vectors(encoder.digest, fresh)
-        known |= fresh
         report(len(distinct) - len(missing) + start + len(chunk), len(distinct))
-    if not keys:
-        return np.zeros((0, encoder.dimensions), dtype=np.float32)
-    return np.stack([known[key] for key in keys]).astype(np.float32)
+    return vectors if len(distinct) == len(texts) else vectors[place]
 
 
-def _rounded(vector: Vectors) -> Vectors:
-    return vector.astype(np.float16).astype(np.float32)
+def _fill(
+    vectors: Vectors, keys: Sequence[str], model_digest: str, cache: VectorCache | None
+) -> list[int]:
+    """Write the vectors that the cache holds into place, and return the rows of the others."""
+    if cache is None:
+        return list(range(len(keys)))
+    missing = []
+    for start in range(0, len(keys), _LOOKED_UP):
+        asked = keys[start : start + _LOOKED_UP]
+        known = cache.vectors(model_digest, asked)
+        for row, key in enumerate(asked, start=start):
+            if key in known:
+                vectors[row] = known[key]
+            else:
+                missing.append(row)
+    return missing
 
 
 def _log_progress(missing: int) -> Progress:
@@ -113,7 +130,8 @@ def _log_progress(missing: int) -> Progress:
 def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:
     """Return TF-IDF vectors of words and word pairs, reduced to at most 50 dimensions by SVD.
 
-    A text without words has a vector of zeros.
+    A text without words has a vector of zeros. Vocabulary and dimensions are those of at most
+    50,000 texts or ten million characters, chosen by a hash, so that memory is bounded.
 
     Args:
         texts: Distinct texts, shape (n,).
@@ -128,11 +146,30 @@ def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:
     analyze = word_analyzer()
     vectorizer = TfidfVectorizer(analyzer=analyze, sublinear_tf=True, max_features=_VOCABULARY)
     try:
-        matrix: Any = vectorizer.fit_transform([cut_for_words(text) for text in texts])
+        matrix: Any = vectorizer.fit_transform(_some(texts))
     except ValueError:  # scikit-learn's way to say that no text has a word
         return np.zeros((len(texts), 1), dtype=np.float32)
-    if matrix.shape[1] <= _DIMENSIONS:
-        return np.asarray(matrix.toarray(), dtype=np.float32)
-    components = max(1, min(_DIMENSIONS, matrix.shape[0] - 1))
-    reduction = TruncatedSVD(n_components=components, random_state=int(rng.integers(2**31)))
-    return np.asarray(reduction.fit_transform(matrix), dtype=np.float32)
+    seed = int(rng.integers(2**31))
+    reduction = None
+    if matrix.shape[1] > _DIMENSIONS:
+        components = max(1, min(_DIMENSIONS, matrix.shape[0] - 1))
+        reduction = TruncatedSVD(n_components=components, random_state=seed).fit(matrix)
+    width = reduction.components_.shape[0] if reduction else matrix.shape[1]
+    vectors = np.empty((len(texts), width), dtype=np.float32)
+    for start in range(0, len(texts), _LOOKED_UP):
+        chunk = slice(start, start + _LOOKED_UP)
+        words = vectorizer.transform([cut_for_words(text) for text in texts[chunk]])
+        vectors[chunk] = reduction.transform(words) if reduction else words.toarray()
+    return vectors
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    """Return the beginnings of all texts, or of as many as are enough to know the words by."""
+    lengths = np.array([min(len(text), LONGEST_FOR_WORDS) for text in texts])
+    rows = list(range(len(texts)))
+    enough = len(texts)
+    if len(texts) > _FITTED_ON or lengths.sum() > _CHARACTERS_FITTED_ON:
+        # a few more texts change few of those that are chosen, and their order none
+        rows.sort(key=[text_key(text) for text in texts].__getitem__)
+        enough = 1 + int(np.searchsorted(np.cumsum(lengths[rows]), _CHARACTERS_FITTED_ON))
+    return [cut_for_words(texts[row]) for row in rows[: min(enough, _FITTED_ON)]]

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ratchet.analyze.cluster_stability import measure_stability
 from ratchet.analyze.corpus import Grouped, group, prepare
 from ratchet.analyze.excess import Region, scan
 from ratchet.analyze.hierarchy import Vectors, unit_rows
+from ratchet.analyze.one_a_user import one_a_user
 from ratchet.analyze.words import examples, name_groups
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.metrics import BoolArray
-from ratchet.records import FailureCluster, derive_id, digest
 from ratchet.stats.intervals import Interval
 
 IntArray = NDArray[np.int64]
@@ -96,6 +96,7 @@ def find_failure_clusters(
     failed: BoolArray,
     *,
     embeddings: NDArray[np.floating] | None = None,
+    users: Sequence[str] | None = None,
     rng: np.random.Generator,
 ) -> FailureClusters:
     """Find the groups of similar texts that fail more than the rest.
@@ -106,30 +107,34 @@ def find_failure_clusters(
     given, and what lies far from every group is noise and stays so.
 
     Units: rates and shares in [0, 1], lift as a ratio.
-    Assumptions: given its text, a row fails independently of the others; what fails together lies
-    together in the embeddings (shares words, where none are given).
+    Assumptions: given its text, a row fails independently of the others, those of the same user
+    excepted where users are given; what fails together lies together in the embeddings (shares
+    words, where none are given).
     Error rate: where failures do not depend on the text, anything is reported in at most 2 % of
     runs, whatever the number of groups; beside something that does fail, a group that does not in
     at most 7 %, which bounds the false discovery rate. Intervals are conditional on being reported.
     Measured in docs/failures.md.
-    When not to use: where answers fail for reasons that the text does not show, or where few users
-    make most of the rows.
+    When not to use: where answers fail for reasons that the text does not show, or without users
+    where few of them make most of the rows.
 
     Args:
         texts: One text a row, e.g. the prompts; shape (n,).
         failed: Whether the row failed, shape (n,).
         embeddings: One vector a row, shape (n, d); TF-IDF of the texts where None.
+        users: Whose row it is, shape (n,), empty where not known. What is found and its interval
+            rest on one row of each user in each group of texts; counts and rates are of all rows.
         rng: Source of randomness; the same state gives the same clusters. The order of the rows
             does not matter.
 
     Raises:
-        InvalidInputError: Lengths differ, a text is no string or an embedding is not finite.
+        InvalidInputError: Lengths differ, a text is no string, a flag is neither true nor false, or
+            an embedding is not finite.
 
     References:
         Kulldorff, M., Fang, Z., Walsh, S. J. (2003), as `ratchet.analyze.excess.scan`.
         Grootendorst, M. (2022), as `ratchet.analyze.words.name_groups`.
     """
-    failed = np.asarray(failed, dtype=np.bool_)
+    texts, failed = list(texts), as_flags(failed)  # a pandas Series would be read by its index
     _check_lengths(texts, failed)
     count = int(failed.sum())
     if count < MINIMUM_FAILED:
@@ -144,9 +149,12 @@ def find_failure_clusters(
     if len(corpus.vectors) < 2:
         return _nothing(failed.size, "all rows say the same, there is nothing to group")
     grouped = group(corpus, rng)
-    cells = grouped.cell_of_row
+    cells, counted = grouped.cell_of_row, _counted(texts, failed, grouped, users, rng)
     found = scan(
-        grouped.hierarchy, _a_cell(grouped, cells[failed]), _a_cell(grouped, cells), rng=rng
+        grouped.hierarchy,
+        _a_cell(grouped, cells[failed & counted]),
+        _a_cell(grouped, cells[counted]),
+        rng=rng,
     )
     if not found.regions:
         reason = (
@@ -157,28 +165,25 @@ def find_failure_clusters(
     return _described(texts, failed, grouped, found.regions, rng)
 
 
-def as_records(
-    result: FailureClusters, texts: Sequence[str], *, cycle_id: str
-) -> tuple[FailureCluster, ...]:
-    """Return the clusters as records, whose ids depend on the cycle and the texts of the members.
+def as_flags(failed: ArrayLike) -> BoolArray:
+    """Return flags as an array of booleans; what is neither true nor false is refused.
 
-    Args:
-        result: The clusters.
-        texts: The texts they were found in.
-        cycle_id: The cycle in which they were found.
+    A missing flag must not count as a failure, which NaN does where numpy casts it.
+
+    Raises:
+        InvalidInputError: A flag is not one of True, False, 1 and 0.
     """
-    return tuple(
-        FailureCluster(
-            id=derive_id(cycle_id, cluster.name, digest(sorted(texts[i] for i in cluster.members))),
-            name=cluster.name,
-            size=cluster.members.size,
-            failure_rate=cluster.failure_rate,
-            lift=cluster.lift,
-            interval=(cluster.interval.lower, cluster.interval.upper),
-            examples=cluster.examples,
+    flags = np.asarray(failed)
+    if flags.dtype == np.bool_:
+        return flags
+    readable = [isinstance(flag, int | float) and flag in (0, 1) for flag in flags.ravel().tolist()]
+    if not all(readable):
+        place = readable.index(False)
+        raise InvalidInputError(
+            f"failed must be true or false, got {flags.ravel()[place]!r} in row {place}; leave out "
+            "rows of which it is not known"
         )
-        for cluster in result.clusters
-    )
+    return flags.astype(np.bool_)
 
 
 def _check_lengths(texts: Sequence[str], failed: BoolArray) -> None:
@@ -191,6 +196,22 @@ def _check_lengths(texts: Sequence[str], failed: BoolArray) -> None:
 
 def _nothing(size: int, reason: str) -> FailureClusters:
     return FailureClusters(clusters=(), labels=np.full(size, -1, dtype=np.int64), reason=reason)
+
+
+def _counted(
+    texts: Sequence[str],
+    failed: BoolArray,
+    grouped: Grouped,
+    users: Sequence[str] | None,
+    rng: np.random.Generator,
+) -> BoolArray:
+    """Return the rows that the scan counts: all, or one of each user in each group."""
+    if users is None:
+        return np.ones(failed.size, dtype=np.bool_)
+    hierarchy, place = grouped.hierarchy, grouped.corpus.place
+    groups = hierarchy.group_nodes(hierarchy.groups)[hierarchy.cells][place]
+    groups = np.where(place >= 0, groups, hierarchy.nodes)  # what says nothing is a group as well
+    return one_a_user(users, groups, texts, failed, seed=int(rng.integers(2**31)))
 
 
 def _a_cell(grouped: Grouped, cells: IntArray) -> NDArray[np.float64]:
@@ -206,34 +227,38 @@ def _described(
     regions: Sequence[Region],
     rng: np.random.Generator,
 ) -> FailureClusters:
-    ordered = sorted(regions, key=lambda region: (-_excess(region, failed), region.cells[0]))
     cluster_of_cell = np.full(len(grouped.hierarchy.sizes) + 1, -1, dtype=np.int64)
-    for index, region in enumerate(ordered):
+    for index, region in enumerate(regions):
         cluster_of_cell[region.cells] = index
+    excess = _excess(cluster_of_cell[grouped.cell_of_row], failed, len(regions))
+    order = sorted(range(len(regions)), key=lambda i: (-excess[i], regions[i].cells[0]))
+    for place, index in enumerate(order):
+        cluster_of_cell[regions[index].cells] = place
     cluster_of_row = cluster_of_cell[grouped.cell_of_row]  # the last one is for cell -1
     labels = np.where(failed, cluster_of_row, -1)
-    members = [np.flatnonzero(labels == index) for index in range(len(ordered))]
+    members = [np.flatnonzero(labels == index) for index in range(len(order))]
     names = name_groups(texts, members)
     of_vector = np.where(grouped.group >= 0, cluster_of_cell[grouped.hierarchy.cells], -1)
-    stability = measure_stability(grouped.corpus.vectors, of_vector, len(ordered), rng)
+    stability = measure_stability(grouped.corpus.vectors, of_vector, len(order), rng)
     clusters = []
-    for index, region in enumerate(ordered):
-        rate = region.failures / region.rows
-        centre = unit_rows(grouped.corpus.vectors[of_vector == index].mean(axis=0)[None, :])[0]
-        typical, border = _examples(texts, members[index], grouped, centre)
+    for place, index in enumerate(order):
+        rows, inside = np.flatnonzero(cluster_of_row == place), members[place]
+        rate = inside.size / rows.size
+        centre = unit_rows(grouped.corpus.vectors[of_vector == place].mean(axis=0)[None, :])[0]
+        typical, border = _examples(texts, inside, grouped, centre)
         clusters.append(
             Cluster(
-                members=members[index],
-                rows=np.flatnonzero(cluster_of_row == index),
-                name=names[index],
+                members=inside,
+                rows=rows,
+                name=names[place],
                 failure_rate=rate,
-                rest_rate=_rest_rate(region, failed),
+                rest_rate=_rest_rate(inside.size, rows.size, failed),
                 lift=rate / float(failed.mean()),
-                interval=region.interval,
-                share=region.failures / int(failed.sum()),
-                excess=_excess(region, failed),
-                p_value=region.p_value,
-                stability=stability[index],
+                interval=_around(regions[index].interval, rate),
+                share=inside.size / int(failed.sum()),
+                excess=excess[index],
+                p_value=regions[index].p_value,
+                stability=stability[place],
                 centre=centre,
                 examples=typical,
                 borderline=border,
@@ -242,13 +267,25 @@ def _described(
     return FailureClusters(clusters=tuple(clusters), labels=labels)
 
 
-def _rest_rate(region: Region, failed: BoolArray) -> float:
-    outside = failed.size - region.rows
-    return (int(failed.sum()) - region.failures) / outside if outside else 0.0
+def _around(interval: Interval, rate: float) -> Interval:
+    """Widen an interval to the rate of all rows, where it rests on one row a user."""
+    return Interval(min(interval.lower, rate), max(interval.upper, rate), interval.level)
 
 
-def _excess(region: Region, failed: BoolArray) -> float:
-    return region.failures - _rest_rate(region, failed) * region.rows
+def _rest_rate(failures: int, rows: int, failed: BoolArray) -> float:
+    outside = failed.size - rows
+    return (int(failed.sum()) - failures) / outside if outside else 0.0
+
+
+def _excess(cluster_of_row: IntArray, failed: BoolArray, clusters: int) -> list[float]:
+    """Return each cluster's failures beyond those expected at the rate of the rest."""
+    inside = cluster_of_row >= 0
+    rows = np.bincount(cluster_of_row[inside], minlength=clusters)
+    failures = np.bincount(cluster_of_row[inside & failed], minlength=clusters)
+    return [
+        float(bad - _rest_rate(int(bad), int(count), failed) * count)
+        for bad, count in zip(failures, rows, strict=True)
+    ]
 
 
 def _examples(

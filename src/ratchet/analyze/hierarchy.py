@@ -214,11 +214,16 @@ def group_sums(vectors: Vectors, groups: IntArray, count: int) -> tuple[FloatArr
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
     """Scale each row to length one; a row of zeros stays as it is."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = row_norms(vectors)[:, None]
     unit: Vectors = np.divide(vectors, np.where(norms > 0.0, norms, 1.0)).astype(
         np.float32, copy=False
     )
     return unit
+
+
+def row_norms(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the length of each row, without a matrix of squares on the way."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
 
 # Ward's method ------------------------------------------------------------------------------------

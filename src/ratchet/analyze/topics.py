@@ -65,6 +65,7 @@ def cluster_texts(
         set via the gap statistic. JRSS B 63, 411-423.
         Ward (1963), as `ratchet.analyze.hierarchy.ward`.
     """
+    texts = list(texts)  # a pandas Series would be read by its index
     corpus = prepare(texts, embeddings, rng)
     labels = np.full(len(texts), -1, dtype=np.int64)
     if not len(corpus.vectors):

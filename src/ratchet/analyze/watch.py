@@ -258,7 +258,7 @@ class _Pass:
             )
             self.store.append(board)
         board = self._advance(board, baseline)
-        standing = any(event.kind != "threshold" for event in open_alerts(self.known))
+        standing = any(event.kind in ("board", "pipeline") for event in open_alerts(self.known))
         alarm = in_alarm(board, baseline, standing=standing)
         finding = self._finding(board, baseline) if alarm else None
         self._freeze_own(board, finding)
@@ -345,7 +345,7 @@ class _Pass:
 
     def _well_since(self) -> datetime:
         """Return the end of the version's last trouble, or its first answer."""
-        troubles = [event.created_at for event in self.known if event.kind != "threshold"]
+        troubles = [event.created_at for event in self.known if event.kind in ("board", "pipeline")]
         return max([self.first, *troubles])
 
     def _advance(self, board: BoardState, baseline: Baseline) -> BoardState:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ KEYWORDS = 3
 EXAMPLES = 3
 TEXTS_A_GROUP = 2_000
 TEXTS_OF_THE_REST = 20_000
+CHARACTERS_A_GROUP = 1_000_000
+CHARACTERS_OF_THE_REST = 10_000_000
+FEWEST_CHARACTERS = 500
 LONGEST_FOR_WORDS = 4_000
 LONGEST_EXAMPLE = 2_000
 _NAME_OF_A_TEXT = 32
@@ -41,16 +45,22 @@ def word_analyzer() -> Analyzer:
     return analyze
 
 
-def cut_for_words(text: str) -> str:
-    """Return the beginning of a text, which says what it is about."""
-    return text[:LONGEST_FOR_WORDS]
+def text_hash(text: str, size: int) -> bytes:
+    """Return a hash of a text's content, of `size` bytes; the same in every process."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
+
+
+def cut_for_words(text: str, longest: int = LONGEST_FOR_WORDS) -> str:
+    """Return the beginning of a text, which says what it is about, without half a word."""
+    return text if len(text) <= longest else text[:longest].rsplit(None, 1)[0]
 
 
 def name_groups(texts: Sequence[str], groups: Sequence[IntArray]) -> list[str]:
     """Name each group by class-based TF-IDF against the other groups and all other texts.
 
     A term counts where two texts of the group share it. A group whose texts share no word is named
-    by its most frequent text. Of a group 2,000 texts are read, of the rest 20,000, evenly spaced.
+    by its most frequent text. Of a group 2,000 texts are read, of the rest 20,000, evenly spaced;
+    of long ones the beginning, so that a group is about a million characters at most.
 
     Args:
         texts: All texts.
@@ -67,23 +77,40 @@ def name_groups(texts: Sequence[str], groups: Sequence[IntArray]) -> list[str]:
         return []
     analyze = word_analyzer()
     read = [_spaced(group, TEXTS_A_GROUP) for group in groups]
-    terms = [[analyze(cut_for_words(texts[i])) for i in group] for group in read]
-    counts = [Counter(term for text in group for term in text) for group in terms]
-    rest = _count(analyze, (texts[i] for i in _outside(len(texts), groups)))
-    overall = sum(counts, rest.copy())
-    average = sum(overall.values()) / (len(groups) + bool(rest))
+    overall: Counter[str] = Counter()
+    shared: list[dict[str, int]] = []
+    for group in read:
+        count: Counter[str] = Counter()
+        texts_with: Counter[str] = Counter()
+        for terms in _terms(analyze, texts, group, CHARACTERS_A_GROUP):
+            count.update(terms)
+            texts_with.update(set(terms))
+        overall.update(count)
+        shared.append({term: uses for term, uses in count.items() if texts_with[term] > 1})
+    total = sum(overall.values())
+    # what no group shares can be in no name, and is too much to keep
+    asked = {term for terms_of_group in shared for term in terms_of_group}
+    overall = Counter({term: overall[term] for term in asked})
+    rest = _outside(len(texts), groups)
+    in_rest = 0
+    for terms in _terms(analyze, texts, rest, CHARACTERS_OF_THE_REST):
+        in_rest += len(terms)
+        overall.update(term for term in terms if term in asked)
+    average = (total + in_rest) / (len(groups) + bool(in_rest))
     names = []
-    for group, group_terms, count in zip(read, terms, counts, strict=True):
-        shared = Counter(term for text in group_terms for term in set(text))
+    for group, uses_of in zip(read, shared, strict=True):
         # the term's frequency in the group, up to the group's length, which changes no order
-        scores = {
-            term: uses * math.log1p(average / overall[term])
-            for term, uses in count.items()
-            if shared[term] > 1
-        }
-        ranked = [term for _, term in sorted((-value, term) for term, value in scores.items())]
+        ranked = sorted(uses_of, key=lambda t: (-uses_of[t] * math.log1p(average / overall[t]), t))
         names.append(_name(ranked) or _most_frequent(texts, group))
     return _distinct(names)
+
+
+def _terms(
+    analyze: Analyzer, texts: Sequence[str], rows: IntArray, characters: int
+) -> Iterator[list[str]]:
+    longest = max(FEWEST_CHARACTERS, characters // max(len(rows), 1))
+    longest = min(longest, LONGEST_FOR_WORDS)
+    return (analyze(cut_for_words(texts[row], longest)) for row in rows)
 
 
 def _spaced(rows: IntArray, most: int) -> IntArray:
@@ -97,10 +124,6 @@ def _outside(count: int, groups: Sequence[IntArray]) -> IntArray:
         outside[group] = False
     rows = np.flatnonzero(outside)
     return _spaced(rows, TEXTS_OF_THE_REST) if rows.size else rows
-
-
-def _count(analyze: Analyzer, texts: Iterable[str]) -> Counter[str]:
-    return Counter(term for text in texts for term in analyze(cut_for_words(text)))
 
 
 def _name(ranked: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ import typer
 
 from ratchet import __version__
 from ratchet.cli import judge
+from ratchet.cli.failures import failures
+from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
 from ratchet.cli.review import review
 from ratchet.cli.shared import current_settings, nothing_stored
@@ -38,6 +40,8 @@ app = typer.Typer(
 app.add_typer(judge.app, name="judge")
 app.command()(review)
 app.command()(gate)
+app.command()(failures)
+app.command()(forget)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -21,7 +21,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InvalidInputError, TrackingError
-from ratchet.records import Decision, Release, Verdict, derive_id, digest
+from ratchet.records import (
+    ClusterComparison,
+    Decision,
+    RegressionSet,
+    Release,
+    Verdict,
+    derive_id,
+    digest,
+)
 from ratchet.stats.comparisons import McNemarResult, mcnemar_exact
 from ratchet.stats.intervals import Interval, clopper_pearson, newcombe_paired
 from ratchet.store import EventStore
@@ -94,8 +102,19 @@ def decide(
     cycle_id: str,
     example_set_id: str,
     now: datetime,
+    clusters: Sequence[ClusterComparison] = (),
 ) -> Decision:
     """Apply the policy to recorded scores.
+
+    Args:
+        scores: Of both models on the same examples.
+        policy: The rules.
+        champion: What is in use.
+        challenger: What would replace it.
+        cycle_id: The cycle whose gate it is.
+        example_set_id: The examples.
+        now: The time.
+        clusters: Both on the frozen examples of failure clusters, shown beside the verdict.
 
     Raises:
         InvalidInputError: The two models were not scored on the same examples, or on none.
@@ -126,6 +145,44 @@ def decide(
             "constant_answer_rate": scores.constant_answer_rate,
             "challenger_lower_bound": evidence.floor.lower,
         },
+        clusters=tuple(clusters),
+    )
+
+
+def compare_on_cluster(
+    regression: RegressionSet,
+    champion: Mapping[str, bool | None],
+    challenger: Mapping[str, bool | None],
+) -> ClusterComparison:
+    """Compare two models on the frozen examples of one failure cluster.
+
+    Args:
+        regression: The cluster's set.
+        champion: Right or wrong by example id; None where there is no score.
+        challenger: The same examples for the challenger.
+
+    Raises:
+        InvalidInputError: The two were not scored on the same examples.
+    """
+    if champion.keys() != challenger.keys():
+        raise InvalidInputError(
+            f"both must be scored on the same examples of {regression.name!r}, got "
+            f"{len(champion)} and {len(challenger)}; evaluate both on one set"
+        )
+    pairs = [(champion[key], challenger[key]) for key in champion]
+    cells = Counter(pair for pair in pairs if None not in pair)
+    only_first, only_second = cells[True, False], cells[False, True]
+    return ClusterComparison(
+        cluster_id=regression.id,
+        name=regression.name,
+        example_set_id=regression.example_set_id,
+        examples=cells.total(),
+        unscored=len(pairs) - cells.total(),
+        champion_right=cells[True, True] + only_first,
+        challenger_right=cells[True, True] + only_second,
+        only_champion_right=only_first,
+        only_challenger_right=only_second,
+        p_value=mcnemar_exact(only_first, only_second).p_value,
     )
 
 

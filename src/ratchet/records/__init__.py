@@ -23,6 +23,16 @@ from ratchet.records.base import (
     digest,
     no_surrogates,
 )
+from ratchet.records.clusters import (
+    Breakdown,
+    ClusterComparison,
+    EarlierCluster,
+    FailureCluster,
+    FailureExample,
+    RegressionSet,
+    TrainingRequest,
+    Trend,
+)
 from ratchet.records.judging import (
     Figure,
     HumanLabel,
@@ -57,7 +67,9 @@ __all__ = [
     "Analysis",
     "Baseline",
     "BoardState",
+    "Breakdown",
     "Candidate",
+    "ClusterComparison",
     "Comment",
     "Copy",
     "Correction",
@@ -65,9 +77,12 @@ __all__ = [
     "CycleEnd",
     "Decision",
     "Delivery",
+    "EarlierCluster",
+    "Erasure",
     "Example",
     "ExampleSet",
     "FailureCluster",
+    "FailureExample",
     "Feedback",
     "Figure",
     "Finding",
@@ -83,6 +98,7 @@ __all__ = [
     "Metric",
     "Record",
     "Regenerate",
+    "RegressionSet",
     "Release",
     "ReviewDecision",
     "ReviewItem",
@@ -96,7 +112,9 @@ __all__ = [
     "TaskCompleted",
     "Text",
     "Thumbs",
+    "TrainingRequest",
     "TrainingSet",
+    "Trend",
     "Usability",
     "UtcTime",
     "Verdict",
@@ -323,95 +341,15 @@ class Alert(Record):
     action: str
 
 
-Trend = Literal["new", "split", "growing", "steady", "shrinking", "merged", "gone"]
-
-
-class FailureExample(Record):
-    """One failed interaction of a cluster, beside what a good answer looks like.
-
-    Attributes:
-        prompt: The last thing the user said.
-        answer: What the model said.
-        why: What says that it failed, in words.
-        better: A good answer; None where none is known.
-        source: Where the good answer is from: the user's correction of this very answer, or a
-            well-rated answer to the message `better_prompt`.
-        better_prompt: The message that the good answer is to, where it is another one.
-        borderline: Whether it lies at the edge of the cluster, not near its centre.
-    """
-
-    interaction_id: Identifier
-    prompt: str
-    answer: str
-    why: str
-    better: str | None = None
-    source: Literal["correction", "similar"] | None = None
-    better_prompt: str | None = None
-    borderline: bool = False
-
-
-class Breakdown(Record):
-    """How many of the interactions of one model version or segment failed."""
-
-    name: str
-    failed: int = Field(ge=0)
-    interactions: int = Field(ge=1)
-
-
-class FailureCluster(Record):
-    """Interactions that are about the same thing and fail more than the rest.
-
-    Attributes:
-        id: Stays the same from run to run as long as the cluster is known again.
-        size: Failed interactions in it.
-        interactions: All interactions in it, failed or not; None in records of before 0.2.
-        failure_rate: Share of its interactions that failed.
-        rest_rate: Share of all others that failed.
-        lift: Its failure rate over the rate of all interactions.
-        interval: Two-sided 95 % interval of the failure rate.
-        share: Its failed interactions over all failed ones.
-        excess: Failures beyond those expected at the rate of the rest: what fixing it would win.
-        p_value: How often chance alone gives any group that stands out as much.
-        stability: Mean overlap (Jaccard) with the nearest group of half the texts; None where it
-            could not be measured.
-        stable: Whether half the texts give the same cluster.
-        trend: How it stands to the run before.
-        first_seen: When a run first found it.
-        users: Distinct users with a failed interaction in it.
-        versions: By model version.
-        segments: By segment.
-        safety: Failed interactions in it that are flagged or reported as unsafe.
-        examples: Texts nearest the centre, for people to read.
-        borderline: Texts farthest from it.
-        beside: Failed interactions beside what a good answer looks like.
-    """
-
-    id: Identifier
-    name: str
-    size: int = Field(ge=1)
-    interactions: int | None = Field(default=None, ge=1)
-    failure_rate: Share
-    rest_rate: Share | None = None
-    lift: float
-    interval: tuple[float, float]
-    share: Share | None = None
-    excess: float | None = None
-    p_value: Share | None = None
-    stability: Share | None = None
-    stable: bool | None = None
-    trend: Trend = "new"
-    first_seen: UtcTime | None = None
-    users: int | None = None
-    versions: tuple[Breakdown, ...] = ()
-    segments: tuple[Breakdown, ...] = ()
-    safety: int = 0
-    examples: tuple[str, ...]
-    borderline: tuple[str, ...] = ()
-    beside: tuple[FailureExample, ...] = ()
-
-
 class Analysis(Record):
-    """What one pass of the stage analyze found."""
+    """What one pass of the stage analyze found.
+
+    Attributes:
+        clusters: By what fixing them would win, most first.
+        earlier: Clusters of earlier runs that this one did not find.
+        untold: Interactions of which nobody can tell whether they failed.
+        no_clusters: Why there are none; None where there are, and in older records.
+    """
 
     id: Identifier
     cycle_id: Identifier
@@ -420,6 +358,9 @@ class Analysis(Record):
     metrics: tuple[Metric, ...]
     alerts: tuple[Alert, ...]
     clusters: tuple[FailureCluster, ...]
+    earlier: tuple[EarlierCluster, ...] = ()
+    untold: int = Field(default=0, ge=0)
+    no_clusters: str | None = None
 
 
 class TrainingSet(Record):
@@ -428,7 +369,15 @@ class TrainingSet(Record):
     Attributes:
         digest: SHA-256 of the rows in order; the same rows give the same digest.
         path: Folder of the dataset, relative to the home folder.
+        size: Rows to train on.
         funnel: Count left after each step, in order.
+        kind: Answers to learn, answers with labels, or pairs of answers.
+        validation: Rows that validate the training; none of their users is trained on.
+        config_digest: SHA-256 of the configuration that it was curated with.
+        redactions: Passages with personal data that were taken out, by kind.
+        set_aside: Rows that broke a rule, by reason.
+        leaks: Rows left out as too close to an evaluation set, by how.
+        findings: Feedback that looked coordinated and was left out, in words.
     """
 
     id: Identifier
@@ -438,6 +387,41 @@ class TrainingSet(Record):
     path: str
     size: int = Field(ge=1)
     funnel: tuple[tuple[str, int], ...]
+    kind: Literal["sft", "kto", "dpo"] = "sft"
+    validation: int = Field(default=0, ge=0)
+    config_digest: str = ""
+    redactions: tuple[tuple[str, int], ...] = ()
+    set_aside: tuple[tuple[str, int], ...] = ()
+    leaks: tuple[tuple[str, int], ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+class Erasure(Record):
+    """That a user's data was erased, and what had been made of it.
+
+    Attributes:
+        user_digest: SHA-256 of the user's id, so that the same request is known again.
+        interactions: Interactions that were erased.
+        training_sets: Digests of the sets that held one; their folders are deleted.
+        candidates: Ids of adapters that were trained on such a set, or that began with an adapter
+            that was.
+        versions: The same adapters as the registry names them.
+        runs: MLflow runs that hold a copy of such a set.
+        example_sets: Evaluation sets that hold a text of the user's, for a person to decide.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    user_digest: str
+    interactions: int = Field(ge=0)
+    feedback: int = Field(ge=0)
+    verdicts: int = Field(ge=0)
+    records: int = Field(ge=0)
+    training_sets: tuple[str, ...]
+    candidates: tuple[str, ...]
+    versions: tuple[str, ...]
+    runs: tuple[str, ...]
+    example_sets: tuple[str, ...]
 
 
 class Candidate(Record):
@@ -472,6 +456,7 @@ class Decision(Record):
         difference: Challenger minus champion on the primary metric, with its interval.
         evidence: Every number the verdict rests on.
         reasons: The rules that applied, in words.
+        clusters: Champion and challenger on the frozen examples of each failure cluster.
     """
 
     id: Identifier
@@ -491,6 +476,7 @@ class Decision(Record):
     example_set_id: str
     policy: dict[str, Any]
     evidence: dict[str, float]
+    clusters: tuple[ClusterComparison, ...] = ()
 
 
 class Release(Record):

@@ -43,7 +43,8 @@ def fisher_excess(
         A p-value a group, shape (g,).
 
     Raises:
-        InvalidInputError: A count is negative, or a group has more than there is.
+        InvalidInputError: Lengths differ, a count is negative, or a group has more than
+            there is.
 
     Example:
         >>> fisher_excess([3], [4], all_successes=4, all_trials=8).round(4).tolist()
@@ -53,10 +54,15 @@ def fisher_excess(
         Fisher, R. A. (1935). The Design of Experiments, chapter II. Oliver and Boyd.
     """
     inside, size = np.asarray(successes, dtype=np.int64), np.asarray(trials, dtype=np.int64)
+    if inside.shape != size.shape:
+        raise InvalidInputError(
+            f"successes and trials must be equally long, got the shapes {inside.shape} and "
+            f"{size.shape}; count again, one of each a group"
+        )
     failures = size - inside
     broken = (inside < 0) | (failures < 0) | (inside > all_successes)
     broken |= failures > all_trials - all_successes
-    if inside.shape != size.shape or np.any(broken):
+    if np.any(broken):
         raise InvalidInputError(
             f"successes must be in [0, trials] and no group larger than all, got {inside.tolist()} "
             f"of {size.tolist()} with {all_successes} of {all_trials} in all; count again"

@@ -11,6 +11,8 @@ from ratchet.errors import InvalidInputError
 from ratchet.stats.intervals import Interval
 
 _STEPS = 60
+_TINY = 1e-250
+_TERMS = 100_000
 
 
 def selected_proportion(
@@ -57,21 +59,34 @@ def selected_proportion(
         )
     tail = (1.0 - level) / 2.0
 
-    def at_least(count: int, rate: float) -> float:
-        """P(X >= count)."""
-        if count <= 0:
-            return 1.0
-        return float(special.betainc(count, trials - count + 1, rate)) if count <= trials else 0.0
-
     def at_least_given(rate: float) -> float:
-        return at_least(successes, rate) / max(at_least(threshold, rate), 1e-300)
+        return _tail_given(successes, threshold, trials, rate)
 
     def above_given(rate: float) -> float:
-        return at_least(successes + 1, rate) / max(at_least(threshold, rate), 1e-300)
+        return _tail_given(successes + 1, threshold, trials, rate)
 
     lower = 0.0 if successes == threshold else _where_it_crosses(at_least_given, tail)
     upper = 1.0 if successes == trials else _where_it_crosses(above_given, 1.0 - tail)
     return Interval(lower, upper, level)
+
+
+def _tail_given(count: int, threshold: int, trials: int, rate: float) -> float:
+    """P(X >= count | X >= threshold) for X binomial."""
+
+    def at_least(least: int) -> float:
+        if least <= 0:
+            return 1.0
+        return float(special.betainc(least, trials - least + 1, rate)) if least <= trials else 0.0
+
+    if (reported := at_least(threshold)) > _TINY:
+        return at_least(count) / reported
+    # Far out in the tail both are 0 in floating point, but the terms fall off fast: they are added
+    # up as multiples of the first, P(X = threshold).
+    last = min(trials, threshold + _TERMS)
+    counts = np.arange(threshold, last, dtype=np.float64)
+    steps = np.log((trials - counts) / (counts + 1.0)) + special.logit(rate)
+    terms = np.exp(np.concatenate([[0.0], np.cumsum(steps)]))
+    return float(terms[count - threshold :].sum() / terms.sum())
 
 
 def _where_it_crosses(function: Callable[[float], float], value: float) -> float:

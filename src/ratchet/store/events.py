@@ -36,6 +36,7 @@ from ratchet.records import (
     SetAside,
     digest,
 )
+from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
     ANSWERS,
@@ -278,6 +279,11 @@ class EventStore:
                         sa.select(sa.func.min(created_at)).where(mine)
                     ).scalar_one()
         return {name: _moment(first[name]) for name in sorted(first, key=lambda item: first[item])}
+
+    def permissions(self, window: Window) -> tuple[Permission, ...]:
+        """Return what a window's interactions allow, those that say something about it."""
+        with self._reading() as connection:
+            return read_permissions(connection, _within(window))
 
     def counts(self) -> dict[str, int]:
         """Count interactions, set-aside rows and feedback by kind."""

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -42,7 +43,13 @@ def outcomes_of(*items):
         key, at = f"i{place:03d}", START + timedelta(minutes=place)
         error = events.pop("error", None)
         interactions.append(
-            {"id": key, "session_id": "s", "user_id": "u", "created_at": at, "segment": "all"}
+            {
+                "id": key,
+                "session_id": "s",
+                "user_id": f"u{place}",
+                "created_at": at,
+                "segment": "all",
+            }
             | {"model_version": "m/1", "prompt": prompt, "response": response}
             | {"latency_seconds": 0.1, "error": error}
         )
@@ -179,7 +186,7 @@ def test_the_set_is_capped_balanced_over_targets_and_in_order_of_time(items, mos
             (f"p{n}", label, {"correction": label} if corrected else dict(UP))
             for n, (label, corrected) in enumerate(items)
         ],
-        config=CurationConfig(minimum_examples=1, maximum_examples=most),
+        config=CurationConfig(minimum_examples=1, maximum_examples=most, minimum_lower_bound=0.0),
     )
     kept = Counter(row.target for row in selection.rows)
     there = Counter(label for label, _ in items)
@@ -224,7 +231,7 @@ def test_too_few_examples_are_an_error_that_names_what_was_lost_where():
         )  # fmt: skip
     message = str(caught.value)
     assert "at least 2 examples, got 1" in message
-    assert "interactions: 3, corrected or well rated: 2, not flagged as unsafe: 2, one" in message
+    assert "interactions: 3, corrected or well rated: 2, readable: 2, not refused" in message
     assert "not in an evaluation set: 1" in message
 
 
@@ -282,8 +289,10 @@ def test_rows_come_back_from_parquet_as_they_were_written(tmp_path):
     selection = some_selection()
     training_set = written(tmp_path, selection)
     folder = tmp_path / training_set.path
-    assert read_rows(folder) == rows_of(selection)
-    assert [path.name for path in folder.iterdir()] == [ROWS_FILE]
+    stored = [replace(row, user_id="", moment=0) for row in rows_of(selection)]
+    assert read_rows(folder) == stored
+    assert read_rows(folder, "validation") == []
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", ROWS_FILE]
     assert training_set.size == len(selection.rows) == 13
     assert training_set.funnel == selection.funnel
 

@@ -1,14 +1,12 @@
 """Pictures of what Ratchet measured, as matplotlib figures.
 
 The functions take arrays or records and return a figure; nothing is shown and no global state of
-matplotlib is touched. Colours are Okabe and Ito's, which people with any colour vision tell apart.
+matplotlib is touched.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Decision, FailureCluster, JudgeValidation, Metric, Verdict
+from ratchet.plots.failures import failure_bars as failure_bars
+from ratchet.plots.failures import failure_map as failure_map
+from ratchet.plots.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    MUTED,
+    ORANGE,
+    add_title,
+    name_rows,
+    need_some,
+    new_panels,
+    shortened,
+    wrapped,
+)
+from ratchet.plots.style import INK as INK
+from ratchet.plots.style import RED as RED
+from ratchet.plots.style import to_png as to_png
+from ratchet.plots.style import to_svg as to_svg
+from ratchet.records import Decision, JudgeValidation, Metric, Verdict
 from ratchet.records import Figure as Measured
 from ratchet.stats.control_charts import ControlChart
 from ratchet.stats.intervals import wilson
@@ -27,8 +44,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-INK, MUTED, FAINT = "#1F2933", "#6B7785", "#E4E8EC"
 _VERDICT_COLOURS: dict[Verdict, str] = {
     "promote": GREEN,
     "hold": ORANGE,
@@ -36,7 +51,6 @@ _VERDICT_COLOURS: dict[Verdict, str] = {
     "inconclusive": MUTED,
 }
 _UNITS = {"share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score"}
-_DPI = 150
 _DAY = 86_400.0
 _MARK_HEIGHT = 13
 """Points between the names of two marks, one above the other."""
@@ -44,23 +58,16 @@ _CHARACTER = 0.0115
 """Width that is kept free for a character of a mark's name, as a share of a board's width."""
 
 
-def to_png(figure: Figure) -> bytes:
-    """Return the figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def metric_forest(metrics: Sequence[Metric]) -> Figure:
     """Draw each metric with its interval, one panel a unit; metrics without a value say why."""
-    _some(metrics, "metrics")
+    need_some(metrics, "metrics")
     units = [unit for unit in _UNITS if any(metric.unit == unit for metric in metrics)]
     groups = [[metric for metric in metrics if metric.unit == unit] for unit in units]
     heights = [0.95 + 0.38 * len(group) for group in groups]
-    figure, panels = _panels(8.5, sum(heights) + 0.4, len(groups), height_ratios=heights)
+    figure, panels = new_panels(8.5, sum(heights) + 0.4, len(groups), height_ratios=heights)
     for axes, unit, group in zip(panels, units, groups, strict=True):
         _forest_panel(axes, unit, group)
-    _title(panels[0], "Metrics with their intervals")
+    add_title(panels[0], "Metrics with their intervals")
     return figure
 
 
@@ -77,7 +84,7 @@ def control_chart(chart: ControlChart, times: NDArray[np.datetime64], title: str
             f"times must hold one moment a point, got {len(times)} for {chart.values.size} points; "
             "pass the starts of the bins"
         )
-    figure, (axes,) = _panels(8.5, 4.0)
+    figure, (axes,) = new_panels(8.5, 4.0)
     moments = times.astype("datetime64[us]").astype(object)
     axes.fill_between(moments, 100 * chart.lower, 100 * chart.upper, step="mid", color=FAINT, lw=0)
     axes.axhline(100 * chart.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
@@ -96,7 +103,7 @@ def control_chart(chart: ControlChart, times: NDArray[np.datetime64], title: str
     _time_axis(axes)
     axes.set_ylabel("share (%)")
     axes.set_ylim(bottom=0)
-    _title(axes, title, _signals_in_words(chart))
+    add_title(axes, title, _signals_in_words(chart))
     return figure
 
 
@@ -119,25 +126,15 @@ def board_chart(
         change: Estimated time of the change.
         color: Of the title.
     """
-    _some(list(panels), "panels")
-    figure, axes = _panels(9.0, 1.6 + 1.45 * len(panels), len(panels), sharex=True)
+    need_some(list(panels), "panels")
+    figure, axes = new_panels(9.0, 1.6 + 1.45 * len(panels), len(panels), sharex=True)
     for place, (name, series) in zip(axes, panels.items(), strict=True):
         _series_panel(place, name, series)
     _span(axes[0], panels.values())
     rows = _marks(axes, releases or {}, change)
     _time_axis(axes[-1])
-    _title(axes[0], _shortened(title, 44), subtitle, color, lift=_MARK_HEIGHT * rows)
+    add_title(axes[0], shortened(title, 44), subtitle, color, lift=_MARK_HEIGHT * rows)
     return figure
-
-
-def to_svg(figure: Figure) -> str:
-    """Return the figure as the text of an SVG file, the same for the same figure."""
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "ratchet"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().decode("utf-8")
 
 
 def _series_panel(axes: Axes, name: str, series: RateSeries) -> None:
@@ -150,7 +147,7 @@ def _series_panel(axes: Axes, name: str, series: RateSeries) -> None:
         outside = [moments[i] for i in series.signals]
         heights = 100 * series.values[series.signals]
         axes.plot(outside, heights, "o", ms=6, mfc="none", mec=RED, mew=1.4, zorder=4)
-    axes.set_ylabel(_wrapped(name, 18), rotation=0, ha="right", va="center", labelpad=10)
+    axes.set_ylabel(wrapped(name, 18), rotation=0, ha="right", va="center", labelpad=10)
     axes.yaxis.set_major_formatter("{x:g} %")
     # quiet hours have limits so wide that the points would lie flat below them
     highest = max(float(series.values.max()), float(np.median(series.upper)), 0.001)
@@ -177,7 +174,7 @@ def _marks(axes: Sequence[Axes], releases: Mapping[str, datetime], change: datet
         style: Any = (0, (2, 2)) if color == MUTED else "-"
         for place in axes:
             place.axvline(day, color=color, lw=1.2, ls=style, zorder=2)
-        text = _shortened(text)
+        text = shortened(text)
         width, line = _CHARACTER * len(text), (day - begin) / (end - begin)
         left = line if line + width <= 1.0 else line - width
         row = next((i for i, edge in enumerate(taken) if edge <= left), len(taken))
@@ -194,43 +191,6 @@ def _day_number(moment: datetime) -> float:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() / _DAY
 
 
-def failure_bars(clusters: Sequence[FailureCluster]) -> Figure:
-    """Draw size and failure rate of each cluster, the rate with its interval."""
-    _some(clusters, "clusters")
-    height = 1.5 + 0.52 * len(clusters)
-    figure, (sizes, rates) = _panels(9.5, height, 1, 2, sharey=True, width_ratios=[1.0, 1.2])
-    rows = np.arange(len(clusters))
-    failed = np.array([cluster.size for cluster in clusters])
-    sizes.barh(rows, failed, color=BLUE, height=0.6)
-    for row, size in zip(rows, failed, strict=True):
-        sizes.annotate(
-            f"{size}", (size, row), (4, 0), textcoords="offset points", va="center", color=INK
-        )
-    sizes.set_xlim(0, failed.max() * 1.15)
-    sizes.set_xlabel("failed interactions")
-    for row, cluster in zip(rows, clusters, strict=True):
-        lower, upper = cluster.interval
-        rates.plot([100 * lower, 100 * upper], [row, row], color=RED, lw=2.4, solid_capstyle="butt")
-        rates.plot(100 * cluster.failure_rate, row, "o", color=RED, ms=7)
-        rates.annotate(
-            f"×{cluster.lift:.1f}",
-            (1.03, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=MUTED,
-        )
-    rates.set_xlim(0, 103)
-    rates.spines["left"].set_visible(False)
-    rates.set_xticks(range(0, 101, 25))
-    rates.set_xlabel("failure rate (%), 95 % interval; × the overall rate")
-    _rows(sizes, [_wrapped(cluster.name, 30) for cluster in clusters])
-    for axes in (sizes, rates):
-        axes.grid(axis="x", color=FAINT)
-        axes.tick_params(axis="y", length=0)
-    _title(sizes, "Where it fails")
-    return figure
-
-
 def confusion_matrix(
     categories: Sequence[str], counts: Sequence[Sequence[int]], title: str
 ) -> Figure:
@@ -238,17 +198,17 @@ def confusion_matrix(
 
     The shade is the share of the row, so that a rare label is seen as well as a frequent one.
     """
-    _some(categories, "categories")
+    need_some(categories, "categories")
     table = np.array(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1.0)
     size = 2.6 + 0.75 * len(categories)
     width = max(5.6, size + 1.2)
-    figure, (axes,) = _panels(width, size)
+    figure, (axes,) = new_panels(width, size)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(table):
         ink = "white" if shares[row, column] > 0.55 else INK
         axes.text(column, row, f"{count:,.0f}", ha="center", va="center", color=ink, size=11)
-    names = [_shortened(name, 14) for name in categories]
+    names = [shortened(name, 14) for name in categories]
     turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     long = max(len(name) for name in names) > 8
     axes.set_xticks(range(len(names)), labels=names, **(turned if long else {}))
@@ -259,7 +219,7 @@ def confusion_matrix(
     for side in axes.spines.values():
         side.set_visible(False)
     says = f"{table.sum():,.0f} items; agreement is on the diagonal"
-    _title(axes, _shortened(title, int(5.2 * width)), says)
+    add_title(axes, shortened(title, int(5.2 * width)), says)
     return figure
 
 
@@ -268,8 +228,8 @@ def effect_forest(
 ) -> Figure:
     """Draw measured effects with their intervals beside the line of no effect."""
     drawn = [item for item in figures if item.value is not None]
-    _some(drawn, "figures with a value")
-    figure, (axes,) = _panels(8.5, 1.5 + 0.42 * len(drawn))
+    need_some(drawn, "figures with a value")
+    figure, (axes,) = new_panels(8.5, 1.5 + 0.42 * len(drawn))
     axes.axvline(no_effect, color=MUTED, lw=1.2, ls=(0, (5, 3)))
     for row, item in enumerate(drawn):
         value = item.value or 0.0
@@ -281,19 +241,19 @@ def effect_forest(
         axes.plot(value, row, "o", color=color, ms=7)
         said = f"{value:+.3f}   n = {item.observations:,}".replace("-", "−")
         _beside(axes, row, said, INK)
-    _rows(axes, [_wrapped(says.get(item.name, item.name), 34) for item in drawn])
+    name_rows(axes, [wrapped(says.get(item.name, item.name), 34) for item in drawn])
     axes.grid(axis="x", color=FAINT)
     axes.set_xlabel("effect with its 95 % interval; red: excludes no effect")
-    _title(axes, title)
+    add_title(axes, title)
     return figure
 
 
 def agreement_over_time(validations: Sequence[JudgeValidation], bar: float, title: str) -> Figure:
     """Draw kappa of each validation with its interval beside the bar; colours are decisions."""
     shown = [(v, k) for v in validations if (k := v.figure("kappa")) and k.value is not None]
-    _some(shown, "validations with a kappa")
+    need_some(shown, "validations with a kappa")
     colours = {"usable": GREEN, "not usable": RED, "not enough labels": MUTED}
-    figure, (axes,) = _panels(8.5, 4.0)
+    figure, (axes,) = new_panels(8.5, 4.0)
     axes.axhline(bar, color=MUTED, lw=1.2, ls=(0, (5, 3)))
     for place, (validation, kappa) in enumerate(shown):
         color = colours[validation.decision]
@@ -312,14 +272,14 @@ def agreement_over_time(validations: Sequence[JudgeValidation], bar: float, titl
     axes.annotate(
         f" bar {bar:.2f}", (1.0, bar), xycoords=("axes fraction", "data"), va="center", color=MUTED
     )
-    _title(axes, _shortened(title, 60), "green: usable; red: not usable; grey: not enough labels")
+    add_title(axes, shortened(title, 60), "green: usable; red: not usable; grey: not enough labels")
     return figure
 
 
 def loss_curve(losses: Sequence[float]) -> Figure:
     """Draw the training loss, with its running mean where there are many steps."""
-    _some(losses, "losses")
-    figure, (axes,) = _panels(7.0, 3.6)
+    need_some(losses, "losses")
+    figure, (axes,) = new_panels(7.0, 3.6)
     values = np.asarray(losses, dtype=np.float64)
     steps = np.arange(1, values.size + 1)
     width = max(1, values.size // 20)
@@ -336,16 +296,16 @@ def loss_curve(losses: Sequence[float]) -> Figure:
     axes.set_xlabel("logged step")
     axes.set_ylabel("loss (nats per token)")
     axes.set_ylim(bottom=min(0.0, float(np.nanmin(values))))
-    _title(axes, "Training loss", subtitle)
+    add_title(axes, "Training loss", subtitle)
     return figure
 
 
 def gate_figure(decision: Decision) -> Figure:
     """Draw champion against challenger, and their paired difference with its interval."""
-    figure, (values, difference) = _panels(8.5, 4.4, 2, height_ratios=[2.0, 1.15])
+    figure, (values, difference) = new_panels(8.5, 4.4, 2, height_ratios=[2.0, 1.15])
     systems = (
-        (f"champion\n{_shortened(decision.champion)}", decision.champion_value, MUTED),
-        (f"challenger\n{_shortened(decision.challenger)}", decision.challenger_value, BLUE),
+        (f"champion\n{shortened(decision.champion)}", decision.champion_value, MUTED),
+        (f"challenger\n{shortened(decision.challenger)}", decision.challenger_value, BLUE),
     )
     for row, (_, value, colour) in enumerate(systems):
         interval = wilson(round(value * decision.examples), decision.examples)
@@ -364,12 +324,12 @@ def gate_figure(decision: Decision) -> Figure:
     values.set_xlim(0, 119)
     values.set_xticks(range(0, 101, 20))
     values.set_xlabel(f"{decision.primary_metric.replace('_', ' ')} (%), 95 % interval")
-    _rows(values, [name for name, _, _ in systems])
+    name_rows(values, [name for name, _, _ in systems])
     _difference_panel(difference, decision)
-    _title(
+    add_title(
         values,
         f"Verdict: {decision.verdict}",
-        f"{decision.examples} examples of {_shortened(decision.example_set_id)}, "
+        f"{decision.examples} examples of {shortened(decision.example_set_id)}, "
         f"p = {decision.p_value:.2g}",
         _VERDICT_COLOURS[decision.verdict],
     )
@@ -378,8 +338,8 @@ def gate_figure(decision: Decision) -> Figure:
 
 def funnel(steps: Sequence[tuple[str, int]]) -> Figure:
     """Draw what is left after each step, with the share of the step before."""
-    _some(steps, "steps")
-    figure, (axes,) = _panels(8.0, 1.1 + 0.5 * len(steps))
+    need_some(steps, "steps")
+    figure, (axes,) = new_panels(8.0, 1.1 + 0.5 * len(steps))
     counts = np.array([count for _, count in steps], dtype=np.float64)
     axes.barh(range(len(steps)), counts, color=BLUE, height=0.62)
     for row, (_, count) in enumerate(steps):
@@ -397,74 +357,9 @@ def funnel(steps: Sequence[tuple[str, int]]) -> Figure:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("interactions left")
     axes.grid(axis="x", color=FAINT)
-    _rows(axes, [_wrapped(name.replace("_", " "), 34) for name, _ in steps])
-    _title(axes, "From interactions to training set")
+    name_rows(axes, [wrapped(name.replace("_", " "), 34) for name, _ in steps])
+    add_title(axes, "From interactions to training set")
     return figure
-
-
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-}
-
-
-def _panels(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure in the shared style that draws without a display, and its axes."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    with rc_context(_STYLE):
-        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-        figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, list(axes.ravel())
-
-
-def _title(
-    axes: Axes, title: str, subtitle: str = "", color: str = INK, *, lift: float = 0.0
-) -> None:
-    axes.annotate(
-        title,
-        (0, 1),
-        (0, lift + (26 if subtitle else 10)),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        size=14,
-        weight="bold",
-        color=color,
-    )
-    if subtitle:
-        axes.annotate(
-            subtitle,
-            (0, 1),
-            (0, lift + 10),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=MUTED,
-        )
-
-
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name the rows of a horizontal chart, first on top."""
-    axes.set_yticks(range(len(names)), labels=list(names))
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
 
 
 def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
@@ -485,7 +380,7 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
     else:
         axes.set_xlim(left=0.0)
     axes.grid(axis="x", color=FAINT)
-    _rows(axes, [metric.name.replace("_", " ") for metric in metrics])
+    name_rows(axes, [metric.name.replace("_", " ") for metric in metrics])
     axes.set_xlabel(_UNITS[unit])
 
 
@@ -531,20 +426,5 @@ def _difference_panel(axes: Axes, decision: Decision) -> None:
     )
     axes.set_xlim(min(-reach, -1.0), max(reach, 1.0))
     axes.set_xlabel("difference (percentage points): right of the line the challenger is better")
-    _rows(axes, ["challenger\nminus champion"])
+    name_rows(axes, ["challenger\nminus champion"])
     axes.set_ylim(0.6, -0.9)
-
-
-def _shortened(name: str, width: int = 34) -> str:
-    """Cut the middle, because a name's end holds its version."""
-    half = width // 2
-    return name if len(name) <= width else f"{name[:half]}…{name[1 - half :]}"
-
-
-def _wrapped(name: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(name, width, max_lines=2, placeholder=" …")) or name
-
-
-def _some(items: Sequence[Any], name: str) -> None:
-    if len(items) == 0:
-        raise InvalidInputError(f"{name} must not be empty, got none; there is nothing to draw")

@@ -1,0 +1,68 @@
+"""Failure clusters for people: the page, the map and the table, in MLflow and Prefect."""
+
+from __future__ import annotations
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows._runtime import cycle_run, now, publish_figure, publish_text
+from ratchet import plots
+from ratchet.analyze.failure_analysis import FailureAnalysis
+from ratchet.analyze.projection import project
+from ratchet.pages.failures import MapPoints, Searched, failures_page
+from ratchet.records import Cycle
+from ratchet.report import failures_markdown
+
+PAGE = "failures.html"
+
+
+@task(name="publish-failures", cache_policy=NO_CACHE)
+def publish_failures(cycle: Cycle, found: FailureAnalysis) -> None:
+    """Log the page, the map and the table, and say in Prefect where the page is."""
+    points = _points(cycle, found)
+    page = failures_page(
+        found.clusters,
+        Searched(
+            model_version=cycle.champion,
+            interactions=len(found.outcomes),
+            failed=int(found.flags.sum()),
+            window=(cycle.window_start, cycle.window_end),
+            untold=found.failed.untold,
+        ),
+        now=now(),
+        points=points,
+        earlier=found.earlier,
+        reason=found.result.reason,
+    )
+    with cycle_run(cycle, "analyze") as run:
+        run.text(page, PAGE)
+        run.metrics({"failure_clusters": float(len(found.clusters))})
+        if found.clusters and points is not None:
+            figure = plots.failure_map(
+                found.clusters, points.xy, points.labels, points.failures > 0
+            )
+            publish_figure(run, "failure-map", figure, "Where failures pile up")
+    table = failures_markdown(
+        found.clusters,
+        model_version=cycle.champion,
+        earlier=found.earlier,
+        reason=found.result.reason,
+    )
+    where = f"The page with map and examples: `{PAGE}` of the MLflow run `{run.run_id}`."
+    publish_text("failures", f"{table}\n\n{where}", "Where failures pile up")
+
+
+def _points(cycle: Cycle, found: FailureAnalysis) -> MapPoints | None:
+    if not found.texts:
+        return None
+    rng = np.random.default_rng([cycle.seed, 3])
+    placed = project(found.result, found.texts, found.flags, found.vectors, rng=rng)
+    return MapPoints(
+        xy=placed.xy,
+        labels=placed.labels,
+        failures=placed.failures,
+        seen=placed.seen,
+        texts=[found.texts[row] for row in placed.rows],
+        of=placed.texts,
+    )

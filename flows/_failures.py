@@ -1,0 +1,103 @@
+"""The failures part of analyze: find clusters, hand them on, tell people and show them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows._runtime import logger, now, workspace
+from flows._watch import tell
+from ratchet.analyze.emerging import cluster_events
+from ratchet.analyze.failed import FailureRule
+from ratchet.analyze.failure_analysis import (
+    FailureAnalysis,
+    analyze_failures,
+    load_encoder,
+    previous_clusters,
+)
+from ratchet.analyze.regression_sets import hand_over_all
+from ratchet.analyze.review import unreviewed_safety
+from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
+from ratchet.evaluation.titles import give_titles, load_titles
+from ratchet.records import AlertEvent, Cycle, TrainingRequest
+
+
+@task(name="find-failures", cache_policy=NO_CACHE)
+def find_failures(
+    cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, rule: FailureRule
+) -> FailureAnalysis:
+    """Find where failures pile up, name it, and know again what was there before."""
+    work = workspace()
+    titles = None
+    if work.settings.titles is not None:
+        spec = load_titles(work.settings.titles)
+        titles = partial(give_titles, spec, cache=work.settings.cache)
+    found = analyze_failures(
+        outcomes,
+        quality(outcomes, weights),
+        weights,
+        rule=rule,
+        encoder=load_encoder(work.settings.embedding),
+        cache=work.store,
+        previous=previous_clusters(work.store, cycle.window_end),
+        flagged=_flagged(outcomes),
+        titles=titles,
+        rng=np.random.default_rng([cycle.seed, 2]),
+        now=cycle.window_end,
+    )
+    if found.result.reason:
+        logger.info("no failure clusters: %s", found.result.reason)
+    work.store.append(found.known)
+    return found
+
+
+def _flagged(outcomes: Outcomes) -> set[str]:
+    return unreviewed_safety(workspace().store, [str(key) for key in outcomes.interaction_ids])
+
+
+@task(name="hand-over-clusters", cache_policy=NO_CACHE)
+def hand_over(cycle: Cycle, found: FailureAnalysis) -> tuple[TrainingRequest, ...]:
+    """Freeze regression sets and ask for training examples; safety goes to people first."""
+    requests = hand_over_all(
+        workspace().store,
+        found,
+        cycle_id=cycle.id,
+        withheld=_flagged(found.outcomes),
+        now=now(),
+    )
+    for request in requests:
+        if request.blocked:
+            logger.warning("%s: %s", request.name, request.blocked)
+    return requests
+
+
+@task(name="tell-clusters", cache_policy=NO_CACHE)
+def tell_clusters(cycle: Cycle, found: FailureAnalysis) -> tuple[AlertEvent, ...]:
+    """Open an alert for what emerges, resolve that of what is gone."""
+    store = workspace().store
+    events = cluster_events(
+        found.clusters,
+        found.earlier,
+        store.records(AlertEvent, latest=1_000),
+        model_version=cycle.champion,
+        first_run=found.first_run,
+        now=now(),
+    )
+    for event in events:
+        store.append(event)
+    return events
+
+
+def run_failures(
+    cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, rule: FailureRule
+) -> FailureAnalysis:
+    """Do all of it but the pictures."""
+    found = find_failures(cycle, outcomes, weights, rule)
+    hand_over(cycle, found)
+    events = tell_clusters(cycle, found)
+    if events:
+        tell(events)
+    return found

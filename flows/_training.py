@@ -1,0 +1,183 @@
+"""Training as tasks: one run a GPU at a time, cached by what determines it, watched in MLflow."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
+from ratchet import plots
+from ratchet.improve.curation import read_any_rows
+from ratchet.improve.curation.rows import Row
+from ratchet.improve.devices import Device, choose_device
+from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune_key
+from ratchet.improve.launch import LaunchConfig, launched
+from ratchet.improve.search import SearchConfig, SearchResult, search
+from ratchet.models import adapter_digest, model_digest
+from ratchet.records import Cycle, TrainingSet
+from ratchet.tracking import Run
+
+
+class TrainingOptions(BaseModel):
+    """How training is carried out; nothing here changes the adapter of a configuration.
+
+    Attributes:
+        launch: How many processes train it.
+        search: Configurations to try first; None takes the one that is given.
+        samples: How many answers before and after are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    launch: LaunchConfig = LaunchConfig()
+    search: SearchConfig | None = None
+    samples: int = Field(default=4, ge=0, le=64)
+
+
+def training_key(training_set: TrainingSet, config: FinetuneConfig, champion: str) -> str:
+    """Return the key of (dataset digest, configuration, base model and the adapter begun from)."""
+    start = _start(champion)
+    return finetune_key(
+        training_set.digest,
+        config,
+        model_digest(base_folder()),
+        adapter_digest(start) if start else None,
+    )
+
+
+def _start(champion: str) -> Path | None:
+    tracker = workspace().tracker
+    return tracker.adapter_folder(tracker.version(champion))
+
+
+def _rows(training_set: TrainingSet) -> tuple[list[Row], list[Row]]:
+    """Return what is trained on, and what it is validated with, where the set says."""
+    folder = workspace().settings.home / training_set.path
+    return read_any_rows(folder), read_any_rows(folder, "validation")
+
+
+@contextmanager
+def gpu_slots(device: Device, processes: int) -> Iterator[None]:
+    """Hold as many of this machine's GPUs as there are processes; wait until they are free.
+
+    The limit is made with the machine's GPUs as its slots where nobody made it; one that a person
+    set stands. A machine without a GPU has no limit: there the home's lock is enough.
+    """
+    if device.kind != "cuda":
+        yield
+        return
+    name = f"ratchet-gpu-{socket.gethostname()}"
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            wanted = GlobalConcurrencyLimitCreate(name=name, limit=device.count)
+            try:
+                client.create_global_concurrency_limit(wanted)
+            except ObjectAlreadyExists:
+                logger.debug("another run made the limit %s meanwhile", name)
+    # strict: without the limit two runs would share a GPU. A run of hours outlives a server that
+    # does not answer for a moment.
+    with concurrency(name, occupy=processes, strict=True, raise_on_lease_renewal_failure=False):
+        yield
+
+
+@task(name="search", cache_policy=NO_CACHE)
+def choose_config(
+    training_set: TrainingSet, config: FinetuneConfig, options: SearchConfig, champion: str
+) -> SearchResult:
+    """Try configurations on the training set; a search that was interrupted goes on."""
+    rows, validation = _rows(training_set)
+    with gpu_slots(choose_device(config), 1):
+        return search(
+            rows,
+            config,
+            options,
+            base=base_folder(),
+            start_from=_start(champion),
+            home=workspace().settings.home,
+            key=lambda tried: training_key(training_set, tried, champion),
+            validation=validation,
+        )
+
+
+@task(
+    name="finetune",
+    cache_key_fn=lambda _context, parameters: f"finetune-{parameters['key']}",
+    persist_result=True,
+    result_serializer="json",
+)
+def train(
+    cycle: Cycle,
+    training_set: TrainingSet,
+    config: FinetuneConfig,
+    options: TrainingOptions,
+    key: str,
+) -> FinetuneResult:
+    """Train the adapter; cached on the dataset, the configuration and what it starts from."""
+    work = workspace()
+    rows, validation = _rows(training_set)
+    with (
+        gpu_slots(choose_device(config), options.launch.processes),
+        cycle_run(cycle, "improve", key) as run,
+        run.live() as report,
+    ):
+        return launched(
+            rows,
+            config,
+            options.launch,
+            base=base_folder(),
+            start_from=_start(cycle.champion),
+            key=key,
+            home=work.settings.home,
+            validation=validation,
+            report=report,
+            samples=options.samples,
+        )
+
+
+def log_training(
+    run: Run, result: FinetuneResult, config: FinetuneConfig, found: SearchResult | None
+) -> None:
+    """Log what was trained, how it went, on what, and what it answers."""
+    run.params(config.resolved() | {"device": result.device, "batch": result.batch})
+    run.params({f"environment.{name}": value for name, value in result.environment.items()})
+    run.text(json.dumps(config.resolved(), indent=2), "config.json")
+    run.steps(result.history)
+    run.metrics(
+        {
+            "training_seconds": result.seconds,
+            "training_tokens": result.tokens,
+            "tokens_per_second": result.tokens_per_second,
+            "peak_memory_megabytes": result.peak_memory_megabytes,
+            "interruptions": len(result.resumed_at),
+        }
+    )
+    if result.samples:
+        columns = [sample.model_dump() for sample in result.samples]
+        run.table({name: [row[name] for row in columns] for name in columns[0]}, "samples.json")
+    if found is not None:
+        trials = [
+            {
+                "settings": json.dumps(trial.settings),
+                "loss": trial.losses[-1][1] if trial.losses else None,
+                "share": trial.losses[-1][0] if trial.losses else 0.0,
+                "seconds": trial.seconds,
+                "status": trial.status,
+                "reason": trial.reason,
+            }
+            for trial in found.trials
+        ]
+        run.table({name: [row[name] for row in trials] for name in trials[0]}, "trials.json")
+    publish_figure(run, "loss", plots.loss_curve(result.losses), "Training loss")

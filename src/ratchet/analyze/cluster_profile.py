@@ -1,0 +1,199 @@
+"""Failure clusters as people want to read them: whom they touch, where, and what would be right.
+
+clusters = profile(result, changes, outcomes, explicit, vectors=vectors, known=known)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from ratchet.analyze.cluster_identity import Change, KnownClusters
+from ratchet.analyze.failed import why_failed
+from ratchet.analyze.failures import Cluster, FailureClusters
+from ratchet.analyze.hierarchy import IntArray, Vectors, blocks
+from ratchet.evaluation.metrics import BoolArray, FloatArray, ObjectArray, Outcomes, given
+from ratchet.records import Breakdown, FailureCluster, FailureExample
+
+TYPICAL, BORDERLINE = 5, 3
+GOOD_QUALITY = 0.75
+MOST_GOOD = 20_000
+LIKE_ENOUGH = 0.5
+"""A good answer to a message less like (cosine) is no example of what would be right."""
+
+
+def profile(
+    result: FailureClusters,
+    changes: Sequence[Change],
+    outcomes: Outcomes,
+    explicit: FloatArray,
+    *,
+    vectors: Vectors,
+    known: KnownClusters,
+    flagged: Collection[str] = (),
+) -> tuple[FailureCluster, ...]:
+    """Return the clusters as records, in the order of the result: what fixing wins most first.
+
+    Args:
+        result: The clusters.
+        changes: What became of each, in the same order, as `identify` returns them.
+        outcomes: The interactions that were searched, in the same order as the result's rows.
+        explicit: What users said their answers are worth, nan where nothing, shape (n,).
+        vectors: One unit vector a row, shape (n, d).
+        known: What `identify` keeps; says when each was first seen.
+        flagged: Ids of interactions that are flagged as unsafe or were found so.
+    """
+    first_seen = {item.id: item.first_seen for item in known.clusters}
+    failed = result.labels >= 0
+    good = np.flatnonzero(right_is_known(outcomes, explicit))[-MOST_GOOD:]
+    unsafe = (outcomes.unsafe == 1.0) | _among(outcomes.interaction_ids, flagged)
+    return tuple(
+        _record(
+            cluster,
+            change,
+            first_seen.get(change.id),
+            _breakdowns(outcomes.model_versions, cluster, failed),
+            _breakdowns(outcomes.segments, cluster, failed),
+            users=len(set(outcomes.user_ids[cluster.members])),
+            safety=int(unsafe[cluster.members].sum()),
+            beside=_beside(cluster, outcomes, vectors, good),
+        )
+        for cluster, change in zip(result.clusters, changes, strict=False)
+    )
+
+
+def _record(
+    cluster: Cluster,
+    change: Change,
+    first_seen: datetime | None,
+    versions: tuple[Breakdown, ...],
+    segments: tuple[Breakdown, ...],
+    *,
+    users: int,
+    safety: int,
+    beside: tuple[FailureExample, ...],
+) -> FailureCluster:
+    return FailureCluster(
+        id=change.id,
+        name=cluster.name,
+        size=cluster.members.size,
+        interactions=cluster.rows.size,
+        failure_rate=cluster.failure_rate,
+        rest_rate=cluster.rest_rate,
+        lift=cluster.lift,
+        interval=(cluster.interval.lower, cluster.interval.upper),
+        share=cluster.share,
+        excess=cluster.excess,
+        p_value=cluster.p_value,
+        stability=cluster.stability,
+        stable=cluster.stable,
+        trend=change.trend,
+        first_seen=first_seen,
+        users=users,
+        versions=versions,
+        segments=segments,
+        safety=safety,
+        examples=cluster.examples,
+        borderline=cluster.borderline,
+        beside=beside,
+    )
+
+
+def _breakdowns(groups: ObjectArray, cluster: Cluster, failed: BoolArray) -> tuple[Breakdown, ...]:
+    names, place = np.unique(groups[cluster.rows].astype(str), return_inverse=True)
+    interactions = np.bincount(place)
+    failures = np.bincount(place, weights=failed[cluster.rows])
+    found = [
+        Breakdown(name=str(name), failed=int(bad), interactions=int(count))
+        for name, bad, count in zip(names, failures, interactions, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda item: (-item.failed, item.name)))
+
+
+def _among(ids: ObjectArray, chosen: Collection[str]) -> BoolArray:
+    return np.array([key in chosen for key in ids], dtype=np.bool_)
+
+
+# What would be right ------------------------------------------------------------------------------
+
+
+def right_is_known(outcomes: Outcomes, explicit: FloatArray) -> BoolArray:
+    """Tell of which rows the right answer is known: corrected ones, and well-rated ones."""
+    rated = (explicit >= GOOD_QUALITY) & ~outcomes.failed_with_error & (outcomes.unsafe != 1.0)
+    known: BoolArray = given(outcomes.corrections) | rated
+    return known
+
+
+def right_answer(outcomes: Outcomes, row: int) -> str:
+    """Return what is right where that is known: the correction, else the answer itself."""
+    correction = outcomes.corrections[row]
+    return str(outcomes.responses[row] if correction is None else correction)
+
+
+def _beside(
+    cluster: Cluster, outcomes: Outcomes, vectors: Vectors, good: IntArray
+) -> tuple[FailureExample, ...]:
+    """Put typical and borderline failures beside good answers."""
+    closeness = vectors[cluster.members] @ cluster.centre
+    order = cluster.members[np.argsort(-closeness, kind="stable")]
+    distinct = _distinct(order, outcomes.prompts)
+    typical = distinct[:TYPICAL]
+    border = distinct[TYPICAL:][::-1][:BORDERLINE]
+    rows = [*typical, *border]
+    better = _nearest_good(vectors, rows, good)
+    return tuple(
+        _example(outcomes, row, similar, borderline=index >= len(typical))
+        for index, (row, similar) in enumerate(zip(rows, better, strict=True))
+    )
+
+
+def _distinct(rows: IntArray, prompts: ObjectArray) -> list[int]:
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(" ".join(str(prompts[row]).casefold().split()), int(row))
+    return list(first.values())
+
+
+def _nearest_good(vectors: Vectors, rows: Sequence[int], good: IntArray) -> list[int | None]:
+    """Return for each row the most similar other row with a known right answer, if like enough."""
+    if not good.size or not rows:
+        return [None] * len(rows)
+    asked = vectors[np.array(rows)]
+    best = np.full(len(rows), -1, dtype=np.int64)
+    likeness = np.full(len(rows), LIKE_ENOUGH)
+    for part in blocks(good.size):
+        products = asked @ vectors[good[part]].T
+        products[good[part][None, :] == np.array(rows)[:, None]] = -1.0
+        place = products.argmax(axis=1)
+        value = np.take_along_axis(products, place[:, None], axis=1)[:, 0]
+        closer = value > likeness
+        best[closer], likeness[closer] = good[part][place[closer]], value[closer]
+    return [int(row) if row >= 0 else None for row in best]
+
+
+def _example(
+    outcomes: Outcomes, row: int, similar: int | None, *, borderline: bool
+) -> FailureExample:
+    example = FailureExample(
+        interaction_id=str(outcomes.interaction_ids[row]),
+        prompt=str(outcomes.prompts[row]),
+        answer=str(outcomes.responses[row] or ""),
+        why=why_failed(outcomes, row),
+        borderline=borderline,
+    )
+    if outcomes.corrections[row] is not None:
+        update: dict[str, object] = {
+            "better": right_answer(outcomes, row),
+            "source": "correction",
+        }
+    elif similar is not None:
+        update = {
+            "better": right_answer(outcomes, similar),
+            "source": "similar",
+            "better_prompt": str(outcomes.prompts[similar]),
+        }
+    else:
+        update = {}
+    return example.model_copy(update=update)

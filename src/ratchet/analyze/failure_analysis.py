@@ -1,0 +1,215 @@
+"""One analysis of failures: what failed, where it piles up, what it is called, what is new.
+
+found = analyze_failures(
+    outcomes, scored, weights, encoder=encoder, cache=store, previous=previous, rng=rng, now=now
+)
+store.append(found.known)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+
+from ratchet.analyze.cluster_identity import Identified, KnownClusters, identify
+from ratchet.analyze.cluster_profile import profile
+from ratchet.analyze.embedding import VectorCache, embed, word_vectors
+from ratchet.analyze.failed import DEFAULT_RULE, Failed, FailureRule, which_failed
+from ratchet.analyze.failures import FailureClusters, find_failure_clusters
+from ratchet.analyze.hierarchy import Vectors, unit_rows
+from ratchet.errors import ModelError
+from ratchet.evaluation.metrics import BoolArray, FloatArray, Outcomes, Quality, QualityWeights
+from ratchet.evaluation.titles import Untitled
+from ratchet.models import MINILM, Encoder, SentenceEncoder
+from ratchet.records import EarlierCluster, FailureCluster
+from ratchet.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+WORDS = "words"
+_OTHERS = 4
+GiveTitles = Callable[[Sequence[Untitled]], Sequence[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureAnalysis:
+    """What an analysis of failures found.
+
+    Attributes:
+        clusters: By what fixing them would win, most first.
+        earlier: Clusters of earlier runs that were not found.
+        result: The clusters as they were found; its rows are those of `outcomes`.
+        outcomes: The interactions of which it can be told whether they failed.
+        texts: Their messages.
+        flags: Whether each of them failed.
+        explicit: What users said of each, nan where nothing.
+        failed: What is known of all interactions that were looked at.
+        vectors: One unit vector an interaction of `outcomes`.
+        known: To be stored for the next run.
+        first_run: Whether no earlier run has been.
+    """
+
+    clusters: tuple[FailureCluster, ...]
+    earlier: tuple[EarlierCluster, ...]
+    result: FailureClusters
+    outcomes: Outcomes
+    texts: tuple[str, ...]
+    flags: BoolArray
+    explicit: FloatArray
+    failed: Failed
+    vectors: Vectors
+    known: KnownClusters
+    first_run: bool
+
+
+def load_encoder(name: str) -> Encoder | None:
+    """Return what turns texts into vectors; None for words, as where MiniLM is not installed.
+
+    Args:
+        name: `minilm`, `words` or the folder of a sentence-transformers model.
+
+    Raises:
+        ModelError: The folder is not there or holds no model that can be read.
+    """
+    if name == WORDS:
+        return None
+    try:
+        return SentenceEncoder.load(name)
+    except ModelError as error:
+        if name != MINILM:
+            raise
+        logger.warning("texts are compared by their words: %s", error)
+        return None
+
+
+def previous_clusters(store: EventStore, before: datetime) -> KnownClusters | None:
+    """Return what the latest run of before a time left, None where there was none."""
+    runs = store.records(KnownClusters, latest=20)
+    return next((run for run in reversed(runs) if run.created_at < before), None)
+
+
+def analyze_failures(
+    outcomes: Outcomes,
+    scored: Quality,
+    weights: QualityWeights,
+    *,
+    rule: FailureRule = DEFAULT_RULE,
+    encoder: Encoder | None,
+    cache: VectorCache | None,
+    previous: KnownClusters | None,
+    flagged: Collection[str] = (),
+    titles: GiveTitles | None = None,
+    rng: np.random.Generator,
+    now: datetime,
+) -> FailureAnalysis:
+    """Find failure clusters among interactions, and say what is new about them.
+
+    Args:
+        outcomes: Interactions with their feedback.
+        scored: Their quality.
+        weights: What the quality was made with.
+        rule: What counts as failed.
+        encoder: Makes vectors of messages; their words do where None.
+        cache: Keeps vectors.
+        previous: What the run before left.
+        flagged: Ids of interactions that are flagged as unsafe or were found so.
+        titles: Gives titles; what it cannot do (ModelError) is logged, and keywords stand.
+        rng: Source of randomness.
+        now: When this run is.
+    """
+    failed = which_failed(outcomes, scored, weights, rule)
+    told = outcomes.take(failed.told)
+    flags, explicit = failed.failed[failed.told], scored.explicit[failed.told]
+    texts = tuple(str(prompt or "") for prompt in told.prompts)
+    vectors = _vectors(texts, encoder, cache, rng)
+    users = [str(user or "") for user in told.user_ids]
+    result = find_failure_clusters(texts, flags, embeddings=vectors, users=users, rng=rng)
+    result = _titled(result, titles)
+    identified = identify(
+        result, texts, flags, previous, now=now, encoder=encoder.digest if encoder else None
+    )
+    clusters = profile(
+        result,
+        identified.changes,
+        told,
+        explicit,
+        vectors=vectors,
+        known=identified.clusters,
+        flagged=flagged,
+    )
+    return FailureAnalysis(
+        clusters=clusters,
+        earlier=_earlier(identified),
+        result=result,
+        outcomes=told,
+        texts=texts,
+        flags=flags,
+        explicit=explicit,
+        failed=failed,
+        vectors=vectors,
+        known=identified.clusters,
+        first_run=previous is None,
+    )
+
+
+def _vectors(
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    cache: VectorCache | None,
+    rng: np.random.Generator,
+) -> Vectors:
+    if not texts:
+        return np.zeros((0, 1), dtype=np.float32)
+    if encoder is not None:
+        return embed(texts, encoder, cache=cache)
+    distinct = sorted(set(texts))
+    place = {text: index for index, text in enumerate(distinct)}
+    vectors = unit_rows(word_vectors(distinct, rng=rng))
+    return vectors[[place[text] for text in texts]]
+
+
+def _titled(result: FailureClusters, titles: GiveTitles | None) -> FailureClusters:
+    """Give clusters the titles of a language model; one that comes twice is told apart by words."""
+    if titles is None or not result.clusters:
+        return result
+    first = [cluster.examples[0] for cluster in result.clusters if cluster.examples]
+    asked = [
+        Untitled(
+            cluster.name,
+            cluster.examples,
+            tuple(text for text in first if text not in cluster.examples)[:_OTHERS],
+        )
+        for cluster in result.clusters
+    ]
+    try:
+        given = titles(asked)
+    except ModelError as error:
+        logger.warning("clusters are named by their words: %s", error)
+        return result
+    counts = {title: list(given).count(title) for title in given if title}
+    named = [
+        replace(cluster, name=title if counts[title] == 1 else f"{title} ({cluster.name})")
+        if title
+        else cluster
+        for cluster, title in zip(result.clusters, given, strict=True)
+    ]
+    return replace(result, clusters=tuple(named))
+
+
+def _earlier(identified: Identified) -> tuple[EarlierCluster, ...]:
+    kept = {item.id: item for item in identified.clusters.clusters}
+    return tuple(
+        EarlierCluster(
+            id=change.id,
+            name=kept[change.id].name,
+            trend=change.trend,
+            first_seen=kept[change.id].first_seen,
+            other=change.other,
+        )
+        for change in identified.changes
+        if change.index is None and change.id in kept
+    )

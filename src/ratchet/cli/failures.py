@@ -1,0 +1,112 @@
+"""`ratchet failures`: where the failures of a file pile up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from ratchet.cli.shared import show_progress
+
+if TYPE_CHECKING:
+    from ratchet.analyze.failure_files import FailureFile
+    from ratchet.analyze.failures import Cluster, FailureClusters
+
+SET_ASIDE_SHOWN = 20
+
+
+def failures(
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON Lines or .csv with text, failed and, where there is one, user."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    embedding: Annotated[
+        str, typer.Option(help="minilm, words, or the folder of a sentence-transformers model.")
+    ] = "minilm",
+    seed: Annotated[int, typer.Option(min=0, help="Of the random deals.")] = 0,
+) -> None:
+    """Find the groups of texts that fail more than the rest."""
+    from ratchet.analyze.embedding import embed
+    from ratchet.analyze.failure_analysis import load_encoder
+    from ratchet.analyze.failure_files import read_failures
+    from ratchet.analyze.failures import find_failure_clusters
+
+    show_progress()
+    found = read_failures(file)
+    encoder = load_encoder(embedding)
+    vectors = None if encoder is None else embed(found.texts, encoder)
+    result = find_failure_clusters(
+        found.texts,
+        np.array(found.failed, dtype=np.bool_),
+        embeddings=vectors,
+        users=found.users,
+        rng=np.random.default_rng(seed),
+    )
+    if as_json:
+        print(json.dumps(_as_json(found, result), ensure_ascii=False))
+        return
+    for line in _lines(found, result):
+        print(line)
+    for place, reason in found.set_aside[:SET_ASIDE_SHOWN]:
+        print(f"set aside row {place}: {reason}", file=sys.stderr)
+
+
+def _as_json(found: FailureFile, result: FailureClusters) -> dict[str, Any]:
+    places = np.array(found.places, dtype=np.int64)
+    labels = np.full(found.rows, -1, dtype=np.int64)
+    labels[places] = result.labels
+    reasons = [{"row": place, "reason": reason} for place, reason in found.set_aside]
+    return {
+        "clusters": [
+            {
+                "name": cluster.name,
+                "members": places[cluster.members].tolist(),
+                "rows": places[cluster.rows].tolist(),
+                "failure_rate": cluster.failure_rate,
+                "rest_rate": cluster.rest_rate,
+                "lift": cluster.lift,
+                "interval": [cluster.interval.lower, cluster.interval.upper],
+                "share": cluster.share,
+                "excess": cluster.excess,
+                "p_value": cluster.p_value,
+                "stability": cluster.stability,
+                "stable": cluster.stable,
+                "examples": list(cluster.examples),
+                "borderline": list(cluster.borderline),
+            }
+            for cluster in result.clusters
+        ],
+        "labels": labels.tolist(),
+        "reason": result.reason,
+        "rows": found.rows,
+        "failed": sum(found.failed),
+        "set_aside": {"count": len(reasons), "rows": reasons},
+    }
+
+
+def _lines(found: FailureFile, result: FailureClusters) -> list[str]:
+    aside = f", {len(found.set_aside)} rows set aside" if found.set_aside else ""
+    lines = [f"{sum(found.failed):,} of {len(found.texts):,} rows failed{aside}"]
+    if result.reason:
+        lines.append(f"no failure clusters: {result.reason}")
+    for place, cluster in enumerate(result.clusters, start=1):
+        lines += ["", f"{place}. {cluster.name}", f"   {_numbers(cluster)}"]
+        lines += [f"   - {example}" for example in cluster.examples]
+    return lines
+
+
+def _numbers(cluster: Cluster) -> str:
+    interval = cluster.interval
+    stable = "stable"
+    if not cluster.stable:
+        stable = "stability not known" if cluster.stability is None else "unstable"
+    return (
+        f"{cluster.members.size} of {cluster.rows.size} failed, {cluster.failure_rate:.0%} "
+        f"({interval.lower:.0%} to {interval.upper:.0%}), the rest {cluster.rest_rate:.0%}; "
+        f"fixing it would spare about {cluster.excess:.0f}; p = {cluster.p_value:.2g}; {stable}"
+    )

@@ -1,0 +1,59 @@
+"""`ratchet forget`: erase a user's data, and name what was trained on it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.errors import InvalidInputError
+
+
+def forget(
+    user: Annotated[str, typer.Argument(help="The user's id, as it came with the interactions.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Erase; else only say what would go.")] = False,
+) -> None:
+    """Erase what a user said, with the training sets that hold it; name the adapters."""
+    from ratchet.analyze.embedding import text_key
+    from ratchet.erasure import forget as erase
+    from ratchet.erasure import trace
+    from ratchet.records import Release
+    from ratchet.store import EventStore
+    from ratchet.tracking import Tracker
+
+    settings = current_settings()
+    if nothing_stored(settings):
+        raise InvalidInputError(f"there is no store in {settings.home.name!r}; set RATCHET_HOME")
+    store = EventStore.open(settings.store_url)
+    found = trace(store, settings.home, user)
+    release = store.latest(Release)
+    if not yes:
+        print(f"{len(found.interaction_ids)} interactions would be erased")
+        _print_made(found.folders, found.versions, release.champion if release else None)
+        print("nothing was changed; add --yes to erase")
+        return
+    record = erase(store, settings.home, user, now=datetime.now(UTC), text_key=text_key)
+    print(
+        f"erased: {record.interactions} interactions, {record.feedback} pieces of feedback, "
+        f"{record.verdicts} verdicts and rows set aside, texts in {record.records} records"
+    )
+    _print_made(record.training_sets, record.versions, release.champion if release else None)
+    for name in record.example_sets:
+        print(f"evaluation set {name} holds a text of the user's: freeze a new one without it")
+    if record.runs:
+        tracker = Tracker(
+            settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+        )
+        gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
+        print(f"{len(gone)} copies of training sets deleted in MLflow")
+
+
+def _print_made(folders: tuple[str, ...], versions: tuple[str, ...], champion: str | None) -> None:
+    for name in folders:
+        print(f"training set {name} holds some of it")
+    for version in versions:
+        print(f"adapter {version} was trained on it{' (champion)' if version == champion else ''}")
+    if champion in versions:
+        print("the champion cannot forget: run `ratchet rollback`, or train anew without it")

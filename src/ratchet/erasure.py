@@ -1,0 +1,134 @@
+"""Forget a user, and find what was made of what they said: training sets and adapters.
+
+    found = trace(store, home, "user-17")                  what would be erased
+    record = forget(store, home, "user-17", now=now, text_key=text_key)
+
+The texts are erased in the store and the training sets that hold them deleted. Weights cannot be
+made to forget: the adapters are named, so that people can roll back and train anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, derive_id
+from ratchet.store import EventStore
+from ratchet.store.erasure import clear_log, erase_user, interactions_of
+
+_ID_COLUMNS = ("interaction_id", "chosen_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What was made of a user's interactions.
+
+    Attributes:
+        folders: Training sets with one of them, by folder name (the start of the digest).
+        candidates: Adapters trained on these, and those that began with one of them.
+        runs: MLflow runs that hold a copy of one of the sets.
+    """
+
+    interaction_ids: tuple[str, ...]
+    folders: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    runs: tuple[str, ...]
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The adapters as the registry names them."""
+        return tuple(version_of(found) for found in self.candidates)
+
+
+def version_of(candidate: Candidate) -> str:
+    """Return a candidate's name in the registry, as interactions and releases have it."""
+    return f"{candidate.model_name}/{candidate.version}"
+
+
+def trace(store: EventStore, home: Path, user_id: str) -> Trace:
+    """Find the training sets and adapters that a user's interactions went into.
+
+    An adapter is named where its set holds one of them, or where it was trained further from an
+    adapter that is named.
+    """
+    ids = interactions_of(store, user_id)
+    folders = _sets_with(home / "datasets", ids)
+    sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}
+    adapters = _adapters_of(store, sets)
+    runs = dict.fromkeys(found.run_id for found in adapters if found.training_set_id in sets)
+    return Trace(ids, folders, adapters, tuple(runs))
+
+
+def forget(
+    store: EventStore, home: Path, user_id: str, *, now: datetime, text_key: Callable[[str], str]
+) -> Erasure:
+    """Erase a user's data and delete the training sets that hold it; return the record of it.
+
+    Interrupted, it is called again: either nothing was erased, or the record is there and the
+    folders that are left are deleted. Called again later, it erases what has come since.
+
+    Args:
+        store: The store.
+        home: The home folder.
+        user_id: As it was sent with the interactions.
+        now: The time.
+        text_key: Names the vector of a text in the store.
+    """
+    digest = hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
+    with store.atomic():
+        found = trace(store, home, user_id)
+        erased = erase_user(store, user_id, text_key=text_key)
+        record = Erasure(
+            id=derive_id("erasure", digest, now.isoformat()),
+            created_at=now,
+            user_digest=digest,
+            interactions=len(erased.interaction_ids),
+            feedback=erased.feedback,
+            verdicts=erased.verdicts + erased.set_aside,
+            records=erased.records,
+            training_sets=found.folders,
+            candidates=tuple(candidate.id for candidate in found.candidates),
+            versions=found.versions,
+            runs=found.runs,
+            example_sets=erased.example_sets,
+        )
+        store.append(record)
+    clear_log(store)
+    for earlier in store.records(Erasure):
+        for name in earlier.training_sets:
+            shutil.rmtree(home / "datasets" / name, ignore_errors=True)
+    return record
+
+
+def _sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:
+    if not ids or not folder.is_dir():
+        return ()
+    return tuple(found.name for found in sorted(folder.iterdir()) if _holds(found, ids))
+
+
+def _holds(folder: Path, ids: Collection[str]) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    wanted = pa.array(sorted(ids), pa.string())
+    for path in folder.glob("*.parquet"):
+        names = [name for name in _ID_COLUMNS if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=names)
+        if any(pc.any(pc.is_in(table[name], value_set=wanted)).as_py() for name in names):
+            return True
+    return False
+
+
+def _adapters_of(store: EventStore, sets: Collection[str]) -> tuple[Candidate, ...]:
+    began_with = {cycle.id: cycle.champion for cycle in store.records(Cycle)}
+    named: dict[str, Candidate] = {}
+    for candidate in store.records(Candidate):  # in order: a start comes before what began with it
+        starts = {version_of(found) for found in named.values()}
+        if candidate.training_set_id in sets or began_with.get(candidate.cycle_id) in starts:
+            named[candidate.id] = candidate
+    return tuple(named.values())

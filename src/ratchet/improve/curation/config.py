@@ -1,0 +1,128 @@
+"""What is trained on, and what else than interactions may be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ratchet.errors import InvalidInputError
+from ratchet.improve.curation.decontamination import DecontaminationConfig
+from ratchet.improve.curation.duplicates import DuplicateConfig
+from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.propensity import PropensityConfig
+from ratchet.records import Identifier, Message, Record, Share
+from ratchet.redaction import RedactionConfig
+
+UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
+Balance = Literal["equal", "traffic"]
+Consent = Literal["unless refused", "only if given"]
+
+
+class CurationConfig(BaseModel):
+    """Which interactions are trained on.
+
+    Attributes:
+        maximum_examples: Size of the set to train on.
+        minimum_examples: Below this many there is nothing worth training on.
+        minimum_quality: Quality in [0, 1] that a rated answer must reach.
+        minimum_lower_bound: What its quality must be worth at least, given how much it rests on.
+            With 0.4 a lone thumb is not enough where under a third of rated answers are good.
+        confidence: Posterior probability that goes with that bound.
+        balance: Rows are taken in turn from the strata (segment, failure cluster and target):
+            `equal` numbers from each, or in proportion to the `traffic` that they stand for.
+        length_ratio: Rated answers may be so many times as long on average as all answers of
+            their segment; the longest go first. None leaves length alone.
+        length_free: Answers of at most so many characters are never too long.
+        maximum_characters: A longer prompt or answer is set aside.
+        consent: Who is trained on: everybody who did not refuse, or who agreed.
+        validation_share: Share of rows of the newest users that validates the training.
+        validation_from: Smaller sets are not split.
+        license: Of the set, for its card; an identifier that Hugging Face knows, or `other`.
+        origin: Where the interactions come from, for its card.
+        shuffle_targets: Permute the targets over the examples: a negative control that the gate
+            has to reject. Never for use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    maximum_examples: Annotated[int, Field(ge=1)] = 320
+    minimum_examples: Annotated[int, Field(ge=1)] = 16
+    minimum_quality: Share = 0.75
+    minimum_lower_bound: Share = 0.4
+    confidence: UnitOpen = 0.8
+    balance: Balance = "equal"
+    length_ratio: Annotated[float, Field(ge=1.0)] | None = 1.25
+    length_free: Annotated[int, Field(ge=0)] = 200
+    maximum_characters: Annotated[int, Field(ge=1, le=100_000)] = 20_000
+    consent: Consent = "unless refused"
+    validation_share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    validation_from: Annotated[int, Field(ge=2)] = 100
+    duplicates: DuplicateConfig = DuplicateConfig()
+    decontamination: DecontaminationConfig = DecontaminationConfig()
+    propensity: PropensityConfig = PropensityConfig()
+    poisoning: PoisoningConfig = PoisoningConfig()
+    redaction: RedactionConfig = RedactionConfig()
+    license: str = "other"
+    origin: str = "interactions of this installation with their users' feedback"
+    shuffle_targets: bool = False
+
+
+class Demonstration(Record):
+    """A prompt with the answer that an expert gave; trained on as it is."""
+
+    id: Identifier
+    messages: tuple[Message, ...] = Field(min_length=1)
+    target: Annotated[str, Field(min_length=1)]
+    segment: Identifier = "all"
+
+    @property
+    def prompt(self) -> str:
+        """The last thing the user said."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+class ClusterRequest(Record):
+    """Examples that are wanted for a failure cluster.
+
+    Attributes:
+        cluster_id: The cluster.
+        wanted: Examples to take before any others.
+        interaction_ids: Interactions of the cluster, failed or not.
+    """
+
+    cluster_id: Identifier
+    wanted: Annotated[int, Field(ge=1)] = 8
+    interaction_ids: tuple[str, ...]
+
+
+def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
+    """Read demonstrations from JSON Lines, one object a line.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or a line breaks a rule; it names the line.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"demonstrations must be a UTF-8 file, got {path.name!r} with {error}; check the path"
+        ) from error
+    return tuple(_demonstrations(lines))
+
+
+def _demonstrations(lines: Iterable[str]) -> Iterable[Demonstration]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Demonstration.model_validate(json.loads(line))
+        except (ValueError, ValidationError) as error:
+            first = str(error).splitlines()[0]
+            raise InvalidInputError(
+                f"a demonstration is a JSON object with id, messages and target, got line "
+                f"{number}: {line[:80]!r} ({first}); correct the line"
+            ) from error

@@ -1,0 +1,332 @@
+"""Training sets on disk: rows with their conversations, redacted, split, with a card.
+
+A set is a Hugging Face dataset: `datasets.load_dataset(folder)` gives its splits `train` and
+`validation`. Its folder is named after the digest of its rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ratchet.errors import InvalidInputError, LeakError
+from ratchet.improve.curation.card import CardFacts, card
+from ratchet.improve.curation.config import CurationConfig, Demonstration
+from ratchet.improve.curation.decontamination import Guard
+from ratchet.improve.curation.rows import (
+    Kind,
+    LabelledRow,
+    PreferenceRow,
+    Row,
+    TrainingRow,
+    kind_of,
+    question,
+    row_of,
+)
+from ratchet.improve.curation.selection import Selected, Selection
+from ratchet.improve.curation.split import split_rows
+from ratchet.records import Interaction, Message, TrainingSet, derive_id, digest
+from ratchet.redaction import Redacted, redactor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS_FILE = "train.parquet"
+SAMPLE_FILE = "redaction_sample.txt"
+_DEFAULT = CurationConfig()
+
+
+def build_rows(
+    selection: Selection, interactions: Mapping[str, Interaction], config: CurationConfig, seed: int
+) -> list[TrainingRow]:
+    """Put an SFT selection's full conversations and targets together, in order of time."""
+    targets = [row.target for row in selection.rows]
+    if config.shuffle_targets:
+        order = np.random.default_rng(seed).permutation(len(targets))
+        targets = [targets[place] for place in order]
+    return [
+        TrainingRow(
+            messages=_conversation(row, interactions, selection.demonstrations),
+            target=target,
+            **_common(row),
+        )
+        for row, target in zip(selection.rows, targets, strict=True)
+    ]
+
+
+def build_labelled(
+    selection: Selection, interactions: Mapping[str, Interaction]
+) -> list[LabelledRow]:
+    """Put a KTO selection's full conversations and labels together, in order of time."""
+    return [
+        LabelledRow(
+            messages=_conversation(row, interactions, {}),
+            answer=row.target,
+            desirable=bool(row.desirable),
+            **_common(row),
+        )
+        for row in selection.rows
+    ]
+
+
+def build_pairs(
+    selection: Selection, interactions: Mapping[str, Interaction]
+) -> list[PreferenceRow]:
+    """Put a DPO selection's full conversations and pairs together, in order of time."""
+    return [
+        PreferenceRow(
+            messages=_conversation(row, interactions, {}),
+            chosen=row.target,
+            rejected=row.rejected or "",
+            chosen_id=row.chosen_id,
+            **_common(row),
+        )
+        for row in selection.rows
+    ]
+
+
+def build(
+    selection: Selection, interactions: Mapping[str, Interaction], config: CurationConfig, seed: int
+) -> Sequence[Row]:
+    """Build the rows of a selection of any kind."""
+    if selection.kind == "kto":
+        return build_labelled(selection, interactions)
+    if selection.kind == "dpo":
+        return build_pairs(selection, interactions)
+    return build_rows(selection, interactions, config, seed)
+
+
+def _common(row: Selected) -> dict[str, Any]:
+    return {
+        "interaction_id": row.interaction_id,
+        "source": row.source,
+        "weight": row.weight,
+        "user_id": row.user_id,
+        "moment": row.moment,
+    }
+
+
+def _conversation(
+    row: Selected,
+    interactions: Mapping[str, Interaction],
+    demonstrations: Mapping[str, Demonstration],
+) -> tuple[Message, ...]:
+    found = interactions.get(row.interaction_id) or demonstrations.get(row.interaction_id)
+    if found is None:
+        raise InvalidInputError(
+            f"every selected row needs its interaction, got none for {row.interaction_id!r}; pass "
+            "what the store holds for the selection's ids"
+        )
+    return found.messages
+
+
+def without_leaks(
+    rows: Sequence[Row], protected: Collection[str], config: CurationConfig
+) -> list[Row]:
+    """Leave out rows that leak an evaluation set in an earlier turn of their conversation."""
+    leaking = _leaking(rows, protected, config)
+    return [row for place, row in enumerate(rows) if place not in leaking]
+
+
+def _leaking(
+    rows: Sequence[Row], protected: Collection[str], config: CurationConfig
+) -> dict[int, str]:
+    """Return the rows in which a user says what the gate tests on, with how."""
+    said = [
+        (place, message.content)
+        for place, row in enumerate(rows)
+        for message in row.messages
+        if message.role == "user"
+    ]
+    reasons = Guard.build(protected, config.decontamination).leaks([text for _, text in said])
+    return {place: reason for (place, _), reason in zip(said, reasons, strict=True) if reason}
+
+
+def write_training_set(
+    rows: Sequence[Row],
+    selection: Selection,
+    protected: Collection[str],
+    *,
+    home: Path,
+    cycle_id: str,
+    now: datetime,
+    config: CurationConfig = _DEFAULT,
+) -> TrainingSet:
+    """Redact and split rows, write them as a dataset under the home folder, and describe them.
+
+    The same rows and configuration give the same digest, whatever the order of the rows.
+
+    Raises:
+        LeakError: A prompt that the gate tests on, or what is close to one, is among the rows.
+        InvalidInputError: There are no rows, or they are of several kinds.
+    """
+    kind = kind_of(rows)
+    _refuse_leaks(rows, protected, config)
+    clean, redacted = redact_rows(rows, config)
+    _refuse_leaks(clean, protected, config)
+    train, validation = split_rows(
+        clean, share=config.validation_share, smallest=config.validation_from
+    )
+    stored = {"train": [row.canonical() for row in train]}
+    if validation:
+        stored["validation"] = [row.canonical() for row in validation]
+    content = digest(stored)
+    path = Path("datasets") / content[:16]
+    rows_changed = sum(a != b for a, b in zip(rows, clean, strict=True))
+    facts = CardFacts(kind, content, config, redacted.counts, rows_changed)
+    files = {"README.md": card(train, validation, selection, facts)}
+    if redacted.sample:
+        files[SAMPLE_FILE] = "\n".join(redacted.sample) + "\n"
+    _write(home / path, kind, stored, files)
+    return TrainingSet(
+        id=derive_id("training set", cycle_id, content),
+        cycle_id=cycle_id,
+        created_at=now,
+        digest=content,
+        path=str(path),
+        size=len(train),
+        funnel=selection.funnel,
+        kind=kind,
+        validation=len(validation),
+        config_digest=digest(config.model_dump(mode="json")),
+        redactions=tuple(redacted.counts.items()),
+        set_aside=selection.set_aside,
+        leaks=selection.leaks,
+        findings=tuple(finding.describe() for finding in selection.findings),
+    )
+
+
+def _refuse_leaks(rows: Sequence[Row], protected: Collection[str], config: CurationConfig) -> None:
+    leaking = _leaking(rows, protected, config)
+    if leaking:
+        place, reason = next(iter(leaking.items()))
+        raise LeakError(
+            f"no prompt of an evaluation set may be trained on, got {len(leaking)}, for example "
+            f"{question(rows[place])[:80]!r} ({reason}); this is a defect in the selection"
+        )
+
+
+def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row], Redacted]:
+    """Take personal data out of everything that users and models wrote; system prompts stay."""
+    spans = [_written(row) for row in rows]
+    redacted = redactor(config.redaction).redact([text for span in spans for text in span])
+    texts = iter(redacted.texts)
+    return [
+        _rewritten(row, [next(texts) for _ in span]) for row, span in zip(rows, spans, strict=True)
+    ], redacted
+
+
+def _written(row: Row) -> list[str]:
+    said = [message.content for message in row.messages if message.role != "system"]
+    return [*said, *(getattr(row, name) for name in _ANSWERS[type(row)])]
+
+
+_ANSWERS: dict[type, tuple[str, ...]] = {
+    TrainingRow: ("target",),
+    LabelledRow: ("answer",),
+    PreferenceRow: ("chosen", "rejected"),
+}
+
+
+def _rewritten(row: Row, texts: list[str]) -> Row:
+    if texts == _written(row):
+        return row
+    names = _ANSWERS[type(row)]
+    answers: dict[str, Any] = dict(zip(names, texts[-len(names) :], strict=True))
+    said = iter(texts[: -len(names)])
+    messages = tuple(
+        message if message.role == "system" else Message(role=message.role, content=next(said))
+        for message in row.messages
+    )
+    return replace(row, messages=messages, **answers)
+
+
+def _write(
+    folder: Path, kind: Kind, stored: Mapping[str, list[dict[str, Any]]], files: Mapping[str, str]
+) -> None:
+    """Write a folder that appears whole or not at all; one of this digest stands."""
+    if folder.exists():
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="writing-", dir=folder.parent))
+    try:
+        for split, rows in stored.items():
+            pq.write_table(pa.Table.from_pylist(rows, _schema(kind)), work / f"{split}.parquet")
+        for name, text in files.items():
+            (work / name).write_text(text, "utf-8")
+        work.chmod(0o755)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _schema(kind: Kind) -> Any:
+    import pyarrow as pa
+
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    names: dict[Kind, list[tuple[str, Any]]] = {
+        "sft": [("completion", messages)],
+        "kto": [("completion", messages), ("label", pa.bool_())],
+        "dpo": [("chosen_id", pa.string()), ("chosen", messages), ("rejected", messages)],
+    }
+    common = [("interaction_id", pa.string()), ("source", pa.string()), ("weight", pa.float64())]
+    return pa.schema([*common, ("prompt", messages), *names[kind]])
+
+
+def read_rows(folder: Path, split: str = "train") -> list[TrainingRow]:
+    """Read an SFT set back.
+
+    Args:
+        folder: The set's.
+        split: `train` or `validation`; a set without validation rows gives none.
+
+    Raises:
+        InvalidInputError: The set is gone (it was deleted with a user's data), or of another kind.
+    """
+    rows = read_any_rows(folder, split)
+    if any(not isinstance(row, TrainingRow) for row in rows):
+        raise InvalidInputError(
+            f"an SFT set holds prompts with completions, got another kind in {folder.name!r}; "
+            "read it with read_any_rows"
+        )
+    return [row for row in rows if isinstance(row, TrainingRow)]
+
+
+def read_any_rows(folder: Path, split: str = "train") -> list[Row]:
+    """Read a set of any kind back; see `read_rows`."""
+    import pyarrow.parquet as pq
+
+    if not (folder / ROWS_FILE).exists():
+        raise InvalidInputError(
+            f"a training set must be on disk, got none in {folder.name!r}; it may have been "
+            "deleted with a user's data: curate a new one"
+        )
+    path = folder / f"{split}.parquet"
+    if not path.exists():
+        return []
+    table = pq.read_table(path)
+    names = set(table.column_names)
+    kind: Kind = "dpo" if "chosen" in names else "kto" if "label" in names else "sft"
+    return [row_of(kind, row) for row in table.to_pylist()]
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return rows as a flat table of texts, for people and for MLflow."""
+    import pandas as pd
+
+    def flat(row: Row) -> dict[str, Any]:
+        answers = {name: getattr(row, name) for name in _ANSWERS[type(row)]}
+        label = {"label": row.desirable} if isinstance(row, LabelledRow) else {}
+        return {"prompt": question(row)} | answers | label | {"source": row.source}
+
+    return pd.DataFrame([flat(row) for row in rows])

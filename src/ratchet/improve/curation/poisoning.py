@@ -1,0 +1,463 @@
+"""A defence against users who feed the model on purpose: trust, brigades, one-answer users, caps.
+
+    trust = user_trust(...)                  who agrees with reviewers and with others
+    found = find_brigades(endorsements, config)   many new users, one answer, one direction
+    keep = cap_users(...)                    nobody makes most of a set
+
+An endorsement is a user's word for an answer: a thumb up or good stars (up), a correction (up, for
+what it says), a thumb down or bad stars (down).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.evaluation.metrics import Outcomes, Quality, normalise_answer
+from ratchet.records import Share
+from ratchet.stats.rater_groups import excess_p_values, honest_probabilities
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+ObjectArray = NDArray[np.object_]
+Vectors = NDArray[np.float32]
+
+_HOUR = 3_600_000_000
+_DAY = 24 * _HOUR
+_BLOCK = 2_048
+_REPEATED = 0.5
+_PRIOR = 5.0
+
+
+class PoisoningConfig(BaseModel):
+    """What is done against hostile users.
+
+    Attributes:
+        enabled: Defend at all.
+        minimum_trust: Probability of being honest that a user has to keep; those about whom
+            nothing is known keep their feedback.
+        neighbours: Messages of other users that a word for an answer is compared with.
+        new_user_days: A user is new for so long after the first message.
+        window_hours: A brigade acts within so long.
+        brigade_users: It has at least so many new users.
+        level: Chance that any of the groups and users looked at is called a brigade, or a
+            one-answer user, by mistake (Bonferroni).
+        user_rows: A user may always give so many rows.
+        user_share: Beyond that, at most this share of a set.
+        source_share: At most this share of a set from one segment, where there are several.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    minimum_trust: Share = 0.5
+    neighbours: Annotated[int, Field(ge=3, le=100)] = 10
+    new_user_days: Annotated[float, Field(gt=0.0)] = 7.0
+    window_hours: Annotated[float, Field(gt=0.0)] = 24.0
+    brigade_users: Annotated[int, Field(ge=2)] = 5
+    level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
+    user_rows: Annotated[int, Field(ge=1)] = 10
+    user_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    source_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endorsements:
+    """What users said for or against answers, shape (n,) each, in order of time.
+
+    Attributes:
+        position: Place of the interaction in the outcomes.
+        user: Number of the user, from 0 by first appearance in the outcomes.
+        answer: Number of the answer (normalised), from 0.
+        up: For the answer, or against it.
+        corrected: Whether it is the user's own answer in place of the model's.
+        moment: Microseconds since 1970.
+        is_new: Whether the user was new then.
+        answers: The answers by their numbers.
+    """
+
+    position: IntArray
+    user: IntArray
+    answer: IntArray
+    up: BoolArray
+    corrected: BoolArray
+    moment: IntArray
+    is_new: BoolArray
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A group of endorsements that looks coordinated, for a person to look at.
+
+    Attributes:
+        positions: Places of the interactions in the outcomes.
+    """
+
+    kind: str
+    answer: str
+    up: bool
+    users: int
+    others: int
+    p_value: float
+    positions: IntArray
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        way = "for" if self.up else "against"
+        chance = "" if np.isnan(self.p_value) else f" (p = {self.p_value:.1g})"
+        return (
+            f"{self.kind}: {self.users} {'new ' if self.kind == 'brigade' else ''}"
+            f"{'user' if self.users == 1 else 'users'}, "
+            f"{len(self.positions)} times {way} {self.answer[:60]!r}{chance}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What is not believed.
+
+    Attributes:
+        distrusted: Interactions whose feedback is left out, shape (n,).
+        trust: Probability that each user is honest, by number; nan where nothing is known.
+        users: Number of each interaction's user, shape (n,).
+        findings: Brigades and one-answer users.
+    """
+
+    distrusted: BoolArray
+    trust: FloatArray
+    users: IntArray
+    findings: tuple[Finding, ...]
+
+
+def suspect(
+    outcomes: Outcomes,
+    quality: Quality,
+    config: PoisoningConfig,
+    *,
+    reviewed: FloatArray | None = None,
+    vectors: Vectors | None = None,
+) -> Suspicion:
+    """Find feedback that is not to be believed.
+
+    Args:
+        outcomes: All interactions with their feedback, in order of time.
+        quality: Their quality.
+        config: The defence; `enabled=False` believes everybody.
+        reviewed: What reviewers hold the answers to be: 1 good, 0 bad, nan not reviewed.
+        vectors: Of the prompts, of any length, for agreement with others, where answers repeat.
+    """
+    users = numbered(outcomes.user_ids)
+    size = int(users.max()) + 1 if len(users) else 0
+    if not config.enabled or not size:
+        return Suspicion(
+            np.zeros(len(users), dtype=np.bool_), np.full(size, np.nan), users, findings=()
+        )
+    said = endorsements(outcomes, quality, users, config)
+    findings = (
+        *find_brigades(said, config),
+        *find_one_answer_users(said, config),
+        *find_boilerplate(said, outcomes.prompts, config),
+    )
+    distrusted = np.zeros(len(users), dtype=np.bool_)
+    for finding in findings:
+        distrusted[finding.positions] = True
+    trust = user_trust(said, size, config, reviewed=reviewed, vectors=vectors)
+    distrusted[said.position] |= trust[said.user] < config.minimum_trust
+    return Suspicion(distrusted, trust, users, findings)
+
+
+def numbered(values: ObjectArray) -> IntArray:
+    """Return a number for each value, from 0 by first appearance."""
+    return np.asarray(
+        pa.array(values, pa.large_string())
+        .dictionary_encode()
+        .indices.to_numpy(zero_copy_only=False),
+        dtype=np.int64,
+    )
+
+
+def endorsements(
+    outcomes: Outcomes, quality: Quality, users: IntArray, config: PoisoningConfig
+) -> Endorsements:
+    """Return what users said for or against answers."""
+    corrected = np.array([text is not None for text in outcomes.corrections], dtype=np.bool_)
+    explicit = quality.explicit
+    spoke = corrected | (explicit >= _REPEATED) | (explicit < _REPEATED)
+    position = np.flatnonzero(spoke)
+    texts = np.where(corrected, outcomes.corrections, outcomes.responses)[position]
+    known: dict[str, int] = {}
+    answer = np.array(
+        [known.setdefault(normalise_answer(str(text)), len(known)) for text in texts],
+        dtype=np.int64,
+    )
+    moments = outcomes.created_at.astype(np.int64)
+    first = np.full(int(users.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, users, moments)
+    age = moments[position] - first[users[position]]
+    return Endorsements(
+        position=position,
+        user=users[position],
+        answer=answer,
+        up=(corrected | (explicit >= _REPEATED))[position],
+        corrected=corrected[position],
+        moment=moments[position],
+        is_new=age < config.new_user_days * _DAY,
+        answers=tuple(known),
+    )
+
+
+def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[Finding, ...]:
+    """Find many new users with one answer and one direction within a short time.
+
+    For each answer, direction and window (two sets of windows, half a window apart) the distinct
+    new users among the distinct users are held against their share among everybody else in the
+    window, by the exact binomial test. What is found is what the new users said.
+
+    Assumptions:
+        Without a brigade, users of one window choose what they say whether new or not. Something
+        that only new users are asked about breaks that, and is found too: have a person look.
+
+    Error rate:
+        At most `level` over all groups together, but for the share, which is estimated from the
+        others in the window and, with the weight of five users, from all windows.
+    """
+    if not len(said.position):
+        return ()
+    window = max(1, round(config.window_hours * _HOUR))
+    groups: list[tuple[float, int, int, IntArray]] = []
+    tested = 0
+    for shift in (0, window // 2):
+        bucket = (said.moment - said.moment.min() + shift) // window
+        tests = _window_tests(said, bucket)
+        enough = tests.new >= config.brigade_users
+        tested += int(enough.sum())
+        for place in np.flatnonzero(enough & (tests.p_values < config.level)):
+            rows = np.flatnonzero((tests.group == place) & said.is_new)
+            users = int(tests.new[place])
+            groups.append(
+                (float(tests.p_values[place]), users, int(tests.all[place]) - users, rows)
+            )
+    found = [group for group in groups if group[0] * tested < config.level]
+    return tuple(
+        Finding(
+            kind="brigade",
+            answer=said.answers[said.answer[rows[0]]],
+            up=bool(said.up[rows[0]]),
+            users=users,
+            others=others,
+            p_value=min(1.0, p_value * tested),
+            positions=said.position[rows],
+        )
+        for p_value, users, others, rows in sorted(found, key=lambda group: group[0])
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """One test a group: its number of each row, its distinct users, the new ones, p-values."""
+
+    group: IntArray
+    all: IntArray
+    new: IntArray
+    p_values: FloatArray
+
+
+def _window_tests(said: Endorsements, bucket: IntArray) -> _Tests:
+    keys = np.stack([bucket, said.answer, said.up.astype(np.int64)])
+    names, group = np.unique(keys, axis=1, return_inverse=True)
+    group = group.ravel()
+    everybody, new = (
+        _distinct(group, said.user),
+        _distinct(group[said.is_new], said.user[said.is_new]),
+    )
+    size, windows = names.shape[1], names[0]
+    everybody = np.bincount(everybody, minlength=size)
+    new = np.bincount(new, minlength=size)
+    in_window = np.bincount(windows, weights=everybody)[windows] - everybody
+    new_in_window = np.bincount(windows, weights=new)[windows] - new
+    usual = (new.sum() + 1.0) / (everybody.sum() + 2.0)
+    rates = (new_in_window + _PRIOR * usual) / (in_window + _PRIOR)
+    return _Tests(group, everybody, new, excess_p_values(new, everybody, rates))
+
+
+def _distinct(group: IntArray, user: IntArray) -> IntArray:
+    """Return the group of each distinct pair of group and user."""
+    if not len(group):
+        return group
+    width = int(user.max()) + 1
+    return np.unique(group * width + user) // width
+
+
+def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[Finding, ...]:
+    """Find users who speak for one answer far more often than others do.
+
+    How often each user speaks for an answer is held against its share among the words for answers
+    of all others, by the exact binomial test with the share raised by one word.
+
+    Assumptions:
+        Users' questions are alike. A user who always asks about one thing is found as well, from
+        about log(level / users) / log(share) words on: have a person look.
+
+    Error rate:
+        At most `level` over all users together, under the assumption.
+    """
+    chosen = np.flatnonzero(said.up)
+    if not len(chosen):
+        return ()
+    user, answer = said.user[chosen], said.answer[chosen]
+    width = len(said.answers)
+    pairs, counts = np.unique(user * width + answer, return_counts=True)
+    of_user = np.bincount(user)
+    of_answer = np.bincount(answer, minlength=width)
+    who, what = pairs // width, pairs % width
+    others = len(user) - of_user[who]
+    rates = (of_answer[what] - counts + 1.0) / (others + 2.0)
+    p_values = excess_p_values(counts, of_user[who], rates)
+    unlikely = (p_values * len(pairs) < config.level) & (counts >= config.brigade_users)
+    findings = []
+    for place in np.flatnonzero(unlikely):
+        rows = chosen[(user == who[place]) & (answer == what[place])]
+        findings.append(
+            Finding(
+                kind="one-answer user",
+                answer=said.answers[what[place]],
+                up=True,
+                users=1,
+                others=0,
+                p_value=min(1.0, float(p_values[place]) * len(pairs)),
+                positions=said.position[rows],
+            )
+        )
+    return tuple(findings)
+
+
+def find_boilerplate(
+    said: Endorsements, prompts: ObjectArray, config: PoisoningConfig
+) -> tuple[Finding, ...]:
+    """Find corrections that give one answer to many prompts, where answers hardly ever repeat.
+
+    A rule without an error rate: where more than half of all answers that users speak for are in
+    words of their own, a correction that is made to `brigade_users` distinct prompts or more was
+    planted, or is boilerplate that a model need not be taught from users.
+    """
+    if _answers_repeat(said) or not said.corrected.any():
+        return ()
+    rows = np.flatnonzero(said.corrected)
+    prompt = numbered(prompts[said.position[rows]])
+    distinct = np.unique(np.stack([said.answer[rows], prompt]), axis=1)[0]
+    names, counts = np.unique(distinct, return_counts=True)
+    findings = []
+    for answer in names[counts >= config.brigade_users]:
+        mine = rows[said.answer[rows] == answer]
+        findings.append(
+            Finding(
+                kind="one answer to many prompts",
+                answer=said.answers[answer],
+                up=True,
+                users=len(np.unique(said.user[mine])),
+                others=0,
+                p_value=float("nan"),
+                positions=said.position[mine],
+            )
+        )
+    return tuple(findings)
+
+
+def user_trust(
+    said: Endorsements,
+    users: int,
+    config: PoisoningConfig,
+    *,
+    reviewed: FloatArray | None,
+    vectors: Vectors | None,
+) -> FloatArray:
+    """Return the probability that each user is honest, from what reviewers and others say.
+
+    A user is right about an answer that a reviewer holds to be good with a word for it, and about
+    a bad one with a word against it or a correction. Where answers repeat (classes), a word for an
+    answer is right as well where most of the nearest messages of other users have it, weighed by
+    those users' trust.
+    """
+    trust = np.full(users, np.nan)
+    if reviewed is not None:
+        verdict = reviewed[said.position]
+        known = np.flatnonzero(~np.isnan(verdict))
+        content = (said.up & ~said.corrected)[known]
+        right = (verdict[known] == 1.0) == content
+        trust = honest_probabilities(
+            _totals(said.user[known], right, users),
+            _totals(said.user[known], np.ones(len(known)), users),
+        )
+    if vectors is None or not _answers_repeat(said):
+        return trust
+    by_reviewers = trust
+    for _ in range(3):
+        weight = np.where(np.isnan(trust), 1.0, trust)
+        rows, right = _agreement_with_others(said, vectors[said.position], weight, config)
+        by_others = honest_probabilities(
+            _totals(said.user[rows], right, users),
+            _totals(said.user[rows], np.ones(len(rows)), users),
+        )
+        trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
+    return trust
+
+
+def _totals(user: IntArray, values: NDArray[Any], users: int) -> FloatArray:
+    return np.bincount(user, weights=values, minlength=users).astype(np.float64)
+
+
+def _answers_repeat(said: Endorsements) -> bool:
+    up = said.answer[said.up]
+    return len(up) > 0 and len(np.unique(up)) <= _REPEATED * len(up)
+
+
+def _agreement_with_others(
+    said: Endorsements, vectors: Vectors, trust: FloatArray, config: PoisoningConfig
+) -> tuple[IntArray, FloatArray]:
+    """Return the words for answers that can be compared, and whether others' messages agree."""
+    rows = np.flatnonzero(said.up)
+    unit, user = vectors[rows].astype(np.float32), said.user[rows]
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    answer = np.unique(said.answer[rows], return_inverse=True)[1]
+    count = min(config.neighbours, len(rows) - 1)
+    compared, right = [], []
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        cosines = unit[block] @ unit.T
+        cosines[user[block, None] == user[None, :]] = -2.0
+        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        close = np.take_along_axis(cosines, nearest, axis=1) > -2.0
+        votes = trust[user[nearest]] * close
+        mine = (votes * (answer[nearest] == answer[block, None])).sum(axis=1)
+        total = votes.sum(axis=1)
+        known = np.flatnonzero(total > 0.0)
+        compared.append(rows[block][known])
+        right.append(mine[known] > 0.5 * total[known])
+    return np.concatenate(compared), np.concatenate(right).astype(np.float64)
+
+
+def cap_rows(
+    owners: IntArray, limit: Callable[[int], int], *, size: int | None = None
+) -> BoolArray:
+    """Keep the first rows of each owner, at most `limit(number of rows)`, shape (n,).
+
+    Args:
+        owners: The user or source of each row, in order of preference.
+        limit: Rows that one owner may have in a set of so many.
+        size: Rows that the set will have; all by default.
+    """
+    most = limit(len(owners) if size is None else min(size, len(owners)))
+    order = np.argsort(owners, kind="stable")
+    ordered = owners[order]
+    starts = np.searchsorted(ordered, ordered, side="left")
+    keep = np.empty(len(owners), dtype=np.bool_)
+    keep[order] = np.arange(len(owners)) - starts < most
+    return keep

@@ -1,0 +1,190 @@
+"""Rows of training sets, in the shape that TRL's trainers take.
+
+| kind | row | trainer |
+|---|---|---|
+| `sft` | prompt, completion (or messages) | `SFTTrainer` |
+| `kto` | prompt, completion, label | `KTOTrainer` |
+| `dpo` | prompt, chosen, rejected | `DPOTrainer` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ratchet.errors import InvalidInputError
+from ratchet.records import Message
+
+Kind = Literal["sft", "kto", "dpo"]
+Source = Literal[
+    "correction", "rated", "judge", "demonstration", "thumbs", "regenerate", "judge pair"
+]
+KINDS: tuple[Kind, ...] = ("sft", "kto", "dpo")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A prompt with the answer to learn.
+
+    Attributes:
+        weight: Inverse of the chance that such an interaction gets feedback, 1 on average.
+        user_id: Who wrote the prompt; never written to a training set.
+        moment: Microseconds since 1970 of the interaction; never written to a training set.
+    """
+
+    interaction_id: str
+    messages: tuple[Message, ...]
+    target: str
+    source: Source
+    weight: float = 1.0
+    user_id: str = ""
+    moment: int = 0
+
+    def example(self) -> dict[str, Any]:
+        """Return the row in the columns that TRL reads."""
+        return _columns(self.canonical(), "completion")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the row as JSON-able values, as it is stored."""
+        return _common(self) | {"completion": _answer(self.target)}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """A prompt with an answer that a user liked or did not."""
+
+    interaction_id: str
+    messages: tuple[Message, ...]
+    answer: str
+    desirable: bool
+    source: Source
+    weight: float = 1.0
+    user_id: str = ""
+    moment: int = 0
+
+    def example(self) -> dict[str, Any]:
+        """Return the row in the columns that TRL reads."""
+        return _columns(self.canonical(), "completion", "label")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the row as JSON-able values, as it is stored."""
+        return _common(self) | {"completion": _answer(self.answer), "label": self.desirable}
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """A prompt with a better and a worse answer.
+
+    Attributes:
+        interaction_id: The interaction with the worse answer.
+        chosen_id: The interaction with the better answer; the same one for a correction.
+    """
+
+    interaction_id: str
+    chosen_id: str
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    source: Source
+    weight: float = 1.0
+    user_id: str = ""
+    moment: int = 0
+
+    def example(self) -> dict[str, Any]:
+        """Return the row in the columns that TRL reads."""
+        return _columns(self.canonical(), "chosen", "rejected")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the row as JSON-able values, as it is stored."""
+        pair = {"chosen": _answer(self.chosen), "rejected": _answer(self.rejected)}
+        return _common(self) | {"chosen_id": self.chosen_id} | pair
+
+
+Row = TrainingRow | LabelledRow | PreferenceRow
+
+
+def kind_of(rows: Sequence[Row]) -> Kind:
+    """Return the kind of rows.
+
+    Raises:
+        InvalidInputError: There are none, or they are of several kinds.
+    """
+    kinds = {type(row) for row in rows}
+    if len(kinds) != 1:
+        raise InvalidInputError(
+            f"a training set holds rows of one kind, got {len(kinds)} kinds in {len(rows)} rows; "
+            "write one set for each kind"
+        )
+    return {TrainingRow: "sft", LabelledRow: "kto", PreferenceRow: "dpo"}[kinds.pop()]  # type: ignore[return-value]
+
+
+def texts_of(row: Row) -> tuple[str, ...]:
+    """Return everything in a row that users or models wrote, answers last."""
+    said = tuple(message.content for message in row.messages if message.role != "system")
+    if isinstance(row, TrainingRow):
+        return (*said, row.target)
+    if isinstance(row, LabelledRow):
+        return (*said, row.answer)
+    return (*said, row.chosen, row.rejected)
+
+
+def question(row: Row) -> str:
+    """Return the last thing the user said."""
+    return next((m.content for m in reversed(row.messages) if m.role == "user"), "")
+
+
+def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[str, Any]]:
+    """Return rows with the columns that TRL's trainer of their kind takes, and no others.
+
+    Args:
+        rows: Of one kind.
+        as_messages: SFT rows as whole conversations (`messages`), for a chat template that marks
+            what the assistant says, instead of `prompt` and `completion`.
+    """
+    found = [row.example() for row in rows]
+    if as_messages and kind_of(rows) == "sft":
+        return [{"messages": row["prompt"] + row["completion"]} for row in found]
+    return found
+
+
+def row_of(kind: Kind, stored: dict[str, Any]) -> Row:
+    """Return the row that `canonical` gave."""
+    common = {
+        "interaction_id": stored["interaction_id"],
+        "messages": tuple(Message(**message) for message in stored["prompt"]),
+        "source": stored["source"],
+        "weight": float(stored["weight"]),
+    }
+    if kind == "sft":
+        return TrainingRow(target=_text(stored["completion"]), **common)
+    if kind == "kto":
+        label = bool(stored["label"])
+        return LabelledRow(answer=_text(stored["completion"]), desirable=label, **common)
+    return PreferenceRow(
+        chosen_id=stored["chosen_id"],
+        chosen=_text(stored["chosen"]),
+        rejected=_text(stored["rejected"]),
+        **common,
+    )
+
+
+def _common(row: Row) -> dict[str, Any]:
+    return {
+        "interaction_id": row.interaction_id,
+        "source": row.source,
+        "weight": row.weight,
+        "prompt": [message.canonical() for message in row.messages],
+    }
+
+
+def _columns(stored: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: stored[name] for name in ("prompt", *names)}
+
+
+def _answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _text(messages: Any) -> str:
+    return str(messages[0]["content"])

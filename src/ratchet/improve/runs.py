@@ -1,0 +1,323 @@
+"""One training run, in a folder that it can go on from.
+
+The folder holds sealed checkpoints, the best adapter where that is wanted, and small notes: what
+ran out of memory, what was answered before the first step, at which steps the run went on.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ratchet.improve import trainers
+from ratchet.improve.callbacks import (
+    Checkpoints,
+    Plan,
+    Report,
+    measured_steps,
+    out_of_patience,
+    validation_losses,
+)
+from ratchet.improve.checkpoints import (
+    STATE,
+    latest_checkpoint,
+    read_progress,
+    refuse_pickles,
+    sole_process,
+)
+from ratchet.improve.curation.rows import Row
+from ratchet.improve.devices import Device, choose_device, load_base, multiplying
+from ratchet.improve.rows import Example, examples, short_enough, split
+from ratchet.improve.samples import Sample, answers, answers_before, choose, compare
+from ratchet.improve.training_config import FinetuneConfig, effective_batch, micro_batch
+from ratchet.models import require_safetensors
+
+logger = logging.getLogger(__name__)
+
+BEST = "best"
+_BATCH_FILE = "batch.json"
+_ABANDONED_SECONDS = 14 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is trained, and how it is watched.
+
+    Attributes:
+        base: Folder of the base model.
+        start_from: Folder of an adapter to go on from; None begins a new one.
+        checkpoints: When the state is written down.
+        report: Called with every step's numbers, by the first process.
+        samples: How many answers before and after are kept.
+        pause_at: Step to stop at for now; None goes to the end.
+        pause_after: The same as a share of the run's steps.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    config: FinetuneConfig
+    base: Path
+    start_from: Path | None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    report: Report | None = None
+    samples: int = 0
+    pause_at: int | None = None
+    pause_after: float | None = None
+
+    def pause(self, steps: int) -> int | None:
+        """Return the step of a run of `steps` at which to stop for now, or None."""
+        if self.pause_after is None:
+            return self.pause_at
+        return max(1, min(steps, round(self.pause_after * steps)))
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run as it stands: its trainer, and what its history says.
+
+    Attributes:
+        steps: Steps of the whole run.
+    """
+
+    trainer: Any
+    history: tuple[Mapping[str, Any], ...]
+    seconds: float
+    steps: int
+    batches: trainers.Batches
+    device: Device
+    samples: tuple[Sample, ...]
+
+
+def prepare_job(
+    rows: Sequence[Row],
+    config: FinetuneConfig,
+    *,
+    base: Path,
+    start_from: Path | None,
+    validation: Sequence[Row] = (),
+) -> Job:
+    """Turn rows into a job; without validation rows the configuration's share is set aside.
+
+    Raises:
+        InvalidInputError: The rows do not fit the method.
+    """
+    found = examples(rows, config.method)
+    if validation:
+        return Job(
+            tuple(found), tuple(examples(validation, config.method)), config, base, start_from
+        )
+    rng = np.random.default_rng(config.seed)
+    train, aside = split(found, config.validation_share, rng)
+    return Job(tuple(train), tuple(aside), config, base, start_from)
+
+
+@contextmanager
+def work_folder(home: Path, key: str) -> Iterator[Path]:
+    """Hold the folder that a run works in; it stays where there is a checkpoint to go on from.
+
+    Raises:
+        BusyError: Another process holds it.
+    """
+    adapters = home / "adapters"
+    work = adapters / f"training-{key[:16]}"
+    work.mkdir(parents=True, exist_ok=True)
+    if process() != 0:
+        yield work
+        return
+    _forget_abandoned(adapters, work)
+    with sole_process(work):
+        try:
+            yield work
+        finally:
+            if work.exists() and not any(work.glob("checkpoint-*")):
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _forget_abandoned(adapters: Path, current: Path) -> None:
+    for other in adapters.glob("training-*"):
+        idle = time.time() - max(path.stat().st_mtime for path in (other, *other.iterdir()))
+        if other != current and idle > _ABANDONED_SECONDS:
+            logger.info("removing %s, which nobody went on with for two weeks", other.name)
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def process() -> int:
+    """Return the rank that a launcher gave this process."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def train(job: Job, work: Path) -> Trained:
+    """Train until the end or the pause, going on from the work folder's checkpoint.
+
+    Out of memory, it tries once more with half the micro-batch, at the same examples a step.
+
+    Raises:
+        InvalidInputError: No example is short enough, or the machine cannot do what is asked.
+        ModelError: Base, adapter or checkpoint are not as they must be.
+    """
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    with multiplying(job.config.multiply):
+        try:
+            return _train(job, work)
+        except RuntimeError as error:
+            micro = _smaller(work) if should_reduce_batch_size(error) else None
+            if micro is None or processes() > 1:
+                raise
+            logger.warning("out of memory; once more with %d examples at once", micro)
+            (work / _BATCH_FILE).write_text(json.dumps({"most": micro}), "utf-8")
+        free_memory()  # here the error, whose frames hold the model, is gone
+        return _train(job, work)
+
+
+def _smaller(work: Path) -> int | None:
+    """Return half of the micro-batch that failed; None where that was tried or cannot be."""
+    said = json.loads((work / _BATCH_FILE).read_text("utf-8"))
+    half = said["micro"] // 2
+    return half if "most" not in said and half >= said["least"] else None
+
+
+def free_memory() -> None:
+    """Let go of models that nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _train(job: Job, work: Path) -> Trained:
+    config = job.config
+    checkpoint = latest_checkpoint(work)
+    trainer, device, batches = _build(job, work)
+    an_epoch = _steps_an_epoch(trainer, batches)
+    steps = int(np.ceil(config.epochs * an_epoch))
+    measured = trainer.eval_dataset is not None
+    plan = Plan(
+        measure_at=measured_steps(steps, an_epoch, config.evaluations) if measured else frozenset(),
+        patience=config.patience if measured else None,
+        pause_at=job.pause(steps),
+        checkpoints=job.checkpoints,
+        best=work / BEST,
+    )
+    chosen = _sampled(job)
+    before = answers_before(trainer, chosen, work) if chosen else []
+    history = _history(checkpoint)
+    at = _last_step(checkpoint)
+    ended = at >= min(steps, plan.pause_at or steps)
+    if checkpoint is not None and (
+        ended or out_of_patience(validation_losses(history), plan.patience)
+    ):
+        trainers.set_adapter(trainer, checkpoint)
+        seconds = read_progress(checkpoint)["seconds"]
+    else:
+        if checkpoint is not None:
+            logger.info("going on after step %d of %d", at, steps)
+            (work / f"resumed-{at}").touch()
+        seconds = trainers.run(trainer, plan, resume_from=checkpoint, report=job.report)
+        history = trainer.state.log_history
+    if plan.patience is not None and plan.best.exists() and not trainer.is_fsdp_enabled:
+        trainers.set_adapter(trainer, plan.best)
+    asked = plan.pause_at is None and bool(chosen)
+    found = compare(chosen, before, answers(trainer, chosen)) if asked else ()
+    return Trained(trainer, tuple(history), seconds, steps, batches, device, found)
+
+
+def _sampled(job: Job) -> list[Example]:
+    """Return the examples whose answers are kept: of validation, where there is one."""
+    if not job.samples or processes() > 1:  # a model spread over processes does not answer
+        return []
+    return choose(job.validation or job.train, job.samples, np.random.default_rng(job.config.seed))
+
+
+def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
+    """Load the model and build the trainer, saying on what it will run."""
+    config, sharing = job.config, processes()
+    device = choose_device(config)
+    if job.start_from is not None:
+        refuse_pickles(job.start_from)
+        require_safetensors(job.start_from, "adapter_model.safetensors")
+    model, tokenizer = load_base(job.base, config, device)
+    most = config.maximum_tokens
+    training = short_enough(job.train, tokenizer, most)
+    validation = short_enough(job.validation, tokenizer, most, kind="validation examples")
+    if job.start_from is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(job.start_from), is_trainable=True)
+    batches = _batches(config, len(training), work)
+    trainer = trainers.build_trainer(
+        model,
+        tokenizer,
+        training,
+        validation,
+        config=config,
+        device=device,
+        batches=batches,
+        work=work,
+    )
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    words = f"{device.words}, {trainable / 1e6:.1f} M trainable parameters"
+    words += f", {sharing} processes" if sharing > 1 else ""
+    logger.info(
+        "training on %d examples by %s, %d a step, %d at once: %s",
+        len(training),
+        config.method.upper(),
+        batches.effective,
+        batches.micro,
+        words,
+    )
+    return trainer, replace(device, words=words), batches
+
+
+def _batches(config: FinetuneConfig, found: int, work: Path) -> trainers.Batches:
+    """Spread a step's examples, as an earlier try that ran out of memory allows."""
+    path, sharing = work / _BATCH_FILE, processes()
+    said = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    micro = micro_batch(config, found, sharing, said.get("most"))
+    effective = effective_batch(config, found, sharing)
+    if process() == 0:
+        least = 2 if config.method == "kto" else 1
+        path.write_text(json.dumps(said | {"micro": micro, "least": least}), "utf-8")
+    return trainers.Batches(effective, micro, effective // sharing // micro)
+
+
+def _steps_an_epoch(trainer: Any, batches: trainers.Batches) -> int:
+    at_once = batches.micro * processes()
+    return int(np.ceil(np.ceil(len(trainer.train_dataset) / at_once) / batches.accumulate))
+
+
+def _state(checkpoint: Path | None) -> dict[str, Any]:
+    if checkpoint is None:
+        return {"log_history": [], "global_step": 0}
+    found: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
+    return found
+
+
+def _history(checkpoint: Path | None) -> list[Mapping[str, Any]]:
+    return list(_state(checkpoint)["log_history"])
+
+
+def _last_step(checkpoint: Path | None) -> int:
+    return int(_state(checkpoint)["global_step"])
+
+
+def resumed_steps(work: Path) -> tuple[int, ...]:
+    """Return the steps that the run went on from."""
+    return tuple(sorted(int(path.name.rpartition("-")[2]) for path in work.glob("resumed-*")))

@@ -1,0 +1,362 @@
+"""TRL's trainers, made to be interrupted: exact resumption, no pickles, no telemetry.
+
+transformers draws the order of an epoch out of the global generator, which a checkpoint in the
+middle of the epoch no longer knows; and it writes optimizer, schedule and generators with
+`torch.save`, a pickle. Both are replaced here for the trainers of SFT, KTO and DPO alike.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ratchet.errors import InvalidInputError
+from ratchet.improve.callbacks import Plan, Report, build_callbacks
+from ratchet.improve.checkpoints import (
+    load_optimizer,
+    load_random,
+    optimizer_state,
+    read_progress,
+    save_optimizer,
+    save_progress,
+    save_random,
+    seal,
+)
+from ratchet.improve.devices import Device
+from ratchet.improve.heads import score_answers_only
+from ratchet.improve.rows import Example
+from ratchet.improve.training_config import FinetuneConfig
+
+_LINEARS = "all-linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How a step's examples are spread.
+
+    Attributes:
+        effective: Examples a step.
+        micro: Examples that one process puts through the model at once.
+        accumulate: Micro-batches of a process whose gradients add up to a step.
+    """
+
+    effective: int
+    micro: int
+    accumulate: int
+
+    @property
+    def processes(self) -> int:
+        """How many share a step."""
+        return self.effective // (self.micro * self.accumulate)
+
+
+def build_trainer(
+    model: Any,
+    tokenizer: Any,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    config: FinetuneConfig,
+    device: Device,
+    batches: Batches,
+    work: Path,
+) -> Any:
+    """Build the trainer of the method, with a new adapter or the one that the model has.
+
+    Args:
+        model: The base model, or a `PeftModel` whose adapter is trained on.
+        tokenizer: Pads on the right.
+        train: Examples in the method's columns.
+        validation: Examples to measure the loss on, or none.
+        config: How.
+        device: Where.
+        batches: How a step is spread.
+        work: The run's folder.
+    """
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+    from peft import PeftModel
+    from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
+
+    disable_progress_bar()
+    set_seed(config.seed)  # the adapter's start is drawn before the trainer seeds anything
+    if config.quantize:
+        from peft import prepare_model_for_kbit_training
+
+        checkpointing = config.gradient_checkpointing
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    kind, arguments = _method(config, train, batches.processes)
+    if config.method == "kto":  # its batches stay as they are, so they are mixed here, once
+        order = np.random.default_rng(config.seed).permutation(len(train))
+        train = [train[place] for place in order]
+    with warnings.catch_warnings(action="ignore"):
+        trainer = _resumable(kind)(
+            model=model,
+            args=arguments(**_arguments(config, device, batches, work)),
+            train_dataset=Dataset.from_list(list(train)),
+            eval_dataset=Dataset.from_list(list(validation)) if validation else None,
+            processing_class=tokenizer,
+            peft_config=None if isinstance(model, PeftModel) else lora(config),
+        )
+    trainer.remove_callback(PrinterCallback)
+    trainer.set_order(batches.effective, config)
+    score_answers_only(trainer.model.get_base_model())
+    return trainer
+
+
+def lora(config: FinetuneConfig) -> Any:
+    """Return peft's configuration of a new adapter."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=_LINEARS if config.targets is None else list(config.targets),
+        use_dora=config.dora,
+        use_rslora=config.rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _method(config: FinetuneConfig, train: Sequence[Example], processes: int) -> tuple[Any, Any]:
+    """Return trainer and arguments of the method."""
+    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
+
+    if config.method == "sft":
+        return SFTTrainer, partial(SFTConfig, packing=config.packing)
+    # Rows are compared with the start, whose word does not change from epoch to epoch. TRL keeps it
+    # in a file that processes do not share.
+    once = config.epochs > 1.0 and processes == 1
+    reference = {"beta": config.beta, "precompute_ref_log_probs": once}
+    if config.method == "dpo":
+        return DPOTrainer, partial(DPOConfig, **reference)
+    wanted, unwanted = kto_weights(config, train)
+    weights = {"desirable_weight": wanted, "undesirable_weight": unwanted}
+    return KTOTrainer, partial(KTOConfig, **reference, **weights)
+
+
+def kto_weights(config: FinetuneConfig, train: Sequence[Example]) -> tuple[float, float]:
+    """Return the weights of wanted and unwanted answers.
+
+    Unless one is given, the rarer kind is weighted up until both count the same, the lower bound
+    of equation 8 in Ethayarajh et al. (2024), "KTO: model alignment as prospect theoretic
+    optimization".
+    """
+    if config.desirable_weight is not None:
+        return config.desirable_weight, 1.0
+    wanted = sum(bool(example["label"]) for example in train)
+    unwanted = len(train) - wanted
+    return max(1.0, unwanted / wanted), max(1.0, wanted / unwanted)
+
+
+def _arguments(
+    config: FinetuneConfig, device: Device, batches: Batches, work: Path
+) -> dict[str, Any]:
+    gpu = device.kind == "cuda"
+    return {
+        "output_dir": str(work),
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": batches.micro,
+        "per_device_eval_batch_size": batches.micro,
+        "gradient_accumulation_steps": batches.accumulate,
+        "learning_rate": config.peak_learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_length": config.maximum_tokens,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "bf16": device.precision == "bfloat16",
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": gpu,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "eval_strategy": "no",  # the callbacks ask for measurements and checkpoints
+        "save_strategy": "no",
+        "save_total_limit": 2,
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+
+
+def run(trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | None) -> float:
+    """Train, from the beginning or from a sealed checkpoint.
+
+    Args:
+        trainer: From `build_trainer`.
+        plan: What happens when.
+        resume_from: A checkpoint of the same run.
+        report: Called with each step's numbers.
+
+    Returns:
+        Seconds of training, those before an interruption included.
+    """
+    for callback in build_callbacks(plan, report, partial(write_adapter, trainer)):
+        trainer.add_callback(callback)
+    trainer.seconds_before = read_progress(resume_from)["seconds"] if resume_from else 0.0
+    trainer.started = time.monotonic()
+    if resume_from is not None:
+        _set_adapter(trainer.model, resume_from)
+    with warnings.catch_warnings(action="ignore"):
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    return float(trainer.seconds_before + time.monotonic() - trainer.started)
+
+
+def _set_adapter(model: Any, folder: Path) -> None:
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+
+
+def set_adapter(trainer: Any, folder: Path) -> None:
+    """Give the model the weights of an adapter of the same run, such as the best."""
+    _set_adapter(trainer.accelerator.unwrap_model(trainer.model), folder)
+
+
+def adapter_state(trainer: Any) -> dict[str, Any] | None:
+    """Return the adapter's whole weights where they are spread over processes, else None.
+
+    Every process takes part.
+    """
+    if not trainer.is_fsdp_enabled:
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    found: dict[str, Any] = get_model_state_dict(trainer.model, options=options)
+    return found
+
+
+def write_adapter(trainer: Any, folder: Path) -> None:
+    """Write the trained adapter; every process takes part, the first one writes."""
+    state = adapter_state(trainer)
+    if not trainer.is_world_process_zero():
+        return
+    # "auto" would ask the model hub about an embedding that is not trained here
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
+        str(folder), state_dict=state, selected_adapters=["default"], save_embedding_layers=False
+    )
+    (folder / "README.md").unlink(missing_ok=True)  # a card that names places on the machine
+
+
+def _order(lengths: Sequence[int], batch: int, seed: int) -> Any:
+    """Build a sampler whose order follows from seed and epoch alone, similar lengths together."""
+    import torch
+    from torch.utils.data import Sampler
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    class Order(Sampler[int]):
+        """The examples of an epoch, in its order."""
+
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            """Choose the epoch."""
+            self.epoch = epoch
+
+        def __len__(self) -> int:
+            return len(lengths)
+
+        def __iter__(self) -> Any:
+            generator = torch.Generator().manual_seed(1_000_003 * self.epoch + seed)
+            return iter(get_length_grouped_indices(lengths, batch, generator=generator))
+
+    return Order()
+
+
+def _epochs(order: Any) -> Any:
+    """Build the callback that tells the order which epoch it is, in any number of processes."""
+    from transformers import TrainerCallback
+
+    class Epochs(TrainerCallback):  # type: ignore[misc]
+        """Tells the order the epoch."""
+
+        def on_epoch_begin(self, _args: Any, state: Any, *_more: Any, **_kwargs: Any) -> None:
+            """Tell the order; a run that goes on begins within an epoch."""
+            order.set_epoch(int(state.epoch + 1e-6))
+
+    return Epochs()
+
+
+def _lengths(dataset: Any) -> list[int]:
+    """Return the tokens of each example, as far as they go through the model at once."""
+    names = [name for name in dataset.column_names if name.endswith("_ids")]
+    rows = zip(*(dataset[name] for name in names), strict=True)
+    return [sum(len(ids) for ids in row) for row in rows]
+
+
+def _resumable(kind: Any) -> Any:
+    """Derive from one of TRL's trainers one that goes on exactly, without pickles."""
+
+    class Resumable(kind):  # type: ignore[misc]
+        """Keeps its state as safetensors and JSON."""
+
+        order: Any = None
+        seconds_before = started = 0.0
+
+        def set_order(self, batch: int, config: FinetuneConfig) -> None:
+            """Choose the order of the examples; KTO's is fixed before."""
+            if config.method != "kto":
+                self.order = _order(_lengths(self.train_dataset), batch, config.seed)
+                self.add_callback(_epochs(self.order))
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return self.order or super()._get_train_sampler(train_dataset)
+
+        def _send_telemetry(self) -> None:
+            """Send nothing."""
+
+        def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+            """Write no card: it would name places on the machine."""
+
+        def save_model(self, output_dir: Any = None, _internal_call: bool = False) -> None:
+            """Write the adapter alone, without the pickled arguments."""
+            write_adapter(self, Path(output_dir or self.args.output_dir))
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            if self.is_deepspeed_enabled:
+                raise InvalidInputError("checkpoints are for DDP and FSDP, got DeepSpeed; use FSDP")
+            state = optimizer_state(self.model_wrapped, self.optimizer)
+            if self.args.should_save:
+                save_optimizer(state, self.lr_scheduler, Path(output_dir))
+
+        def _save_rng_state(self, output_dir: str) -> None:
+            save_random(Path(output_dir), self.args.process_index)
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                seconds = self.seconds_before + time.monotonic() - self.started
+                save_progress(folder, {"seconds": seconds})
+                seal(folder)
+
+        def _load_from_checkpoint(self, *_args: Any, **_kwargs: Any) -> None:
+            """Do nothing: `run` has set the adapter before the model was spread."""
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            if checkpoint is None:
+                return
+            load_optimizer(self.model_wrapped, self.optimizer, self.lr_scheduler, Path(checkpoint))
+            self._total_train_tokens = _tokens(self.state.log_history)
+
+        def _load_rng_state(self, checkpoint: str | None) -> None:
+            if checkpoint is not None:
+                load_random(Path(checkpoint), self.args.process_index)
+
+    return Resumable
+
+
+def _tokens(history: Sequence[Mapping[str, Any]]) -> int:
+    return max((int(entry.get("num_tokens", 0)) for entry in history), default=0)

@@ -1,0 +1,223 @@
+"""Take personal data and credentials out of texts: Presidio's recognisers, without a model.
+
+    redacted = Redactor(RedactionConfig()).redact(texts)
+
+Each passage is replaced by its kind, e.g. `<EMAIL_ADDRESS>`. Nothing is fetched from anywhere.
+
+Found are things with a form: addresses, numbers with check digits, telephone numbers, keys. Names,
+streets and dates of birth have none, and cannot be found reliably without a model: name the folder
+of one for token classification (`RedactionConfig.ner_model`) to have names found as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.errors import ModelError
+from ratchet.evaluation.safety import DEFAULT_RULES, PatternRule
+
+Kind = Literal[
+    "CREDIT_CARD",
+    "CRYPTO",
+    "EMAIL_ADDRESS",
+    "IBAN_CODE",
+    "IP_ADDRESS",
+    "MAC_ADDRESS",
+    "PHONE_NUMBER",
+    "SECRET",
+    "US_SSN",
+]
+KINDS: tuple[Kind, ...] = (
+    "CREDIT_CARD", "CRYPTO", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "MAC_ADDRESS",
+    "PHONE_NUMBER", "SECRET", "US_SSN",
+)  # fmt: skip
+
+_TRIGGERS: dict[str, str] = {
+    "CREDIT_CARD": r"(?:\p{Nd}[^\p{Nd}]*){12}",
+    "CRYPTO": r"(?i)[a-z0-9]{25}",
+    "EMAIL_ADDRESS": "@",
+    "IBAN_CODE": r"(?i)[a-z]{2}\p{Nd}{2}",
+    "IP_ADDRESS": r"\p{Nd}\.\p{Nd}|[0-9a-fA-F]?:[0-9a-fA-F:]",
+    "MAC_ADDRESS": r"(?i)[0-9a-f]{2}[:.-]?[0-9a-f]{2}[:.-]",
+    "PHONE_NUMBER": r"(?:\p{Nd}[^\p{Nd}]*){6}",
+    "SECRET": r"[A-Za-z0-9_-]{16}|PRIVATE KEY",
+    "US_SSN": r"(?:\p{Nd}[^\p{Nd}]*){9}",
+}
+"""What a text must hold for a recogniser to find anything; most texts need not be looked at."""
+_PRIVATE_KEY = (
+    r"-----BEGIN (?:[A-Z]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[\s\S]*?-----END (?:[A-Z]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----|[\s\S]*)"
+)
+_AROUND = 40
+
+
+class RedactionConfig(BaseModel):
+    """What is taken out.
+
+    Attributes:
+        enabled: Redact at all; never turn it off for a set that leaves the machine.
+        kinds: What is looked for.
+        phone_regions: Countries whose telephone numbers are known without a country code.
+        minimum_score: Presidio's confidence in [0, 1] from where on a passage goes; a telephone
+            number has 0.4, what passed a check digit 1.
+        ner_model: Folder of a token-classification model in Hugging Face format, for names.
+        ner_kinds: What that model is asked for.
+        sample: Redacted passages that are kept for a person to look at.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    kinds: tuple[Kind, ...] = KINDS
+    phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "IN", "AU")
+    minimum_score: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
+    ner_model: Path | None = None
+    ner_kinds: tuple[str, ...] = ("PERSON", "LOCATION")
+    sample: Annotated[int, Field(ge=0, le=1_000)] = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """Texts without personal data.
+
+    Attributes:
+        texts: In the order given.
+        counts: Passages taken out, by kind.
+        changed: Texts in which something was taken out.
+        sample: Passages with what stands around them, redacted.
+    """
+
+    texts: tuple[str, ...]
+    counts: dict[str, int]
+    changed: int
+    sample: tuple[str, ...]
+
+
+class Redactor:
+    """Recognisers made ready; build one and use it for many texts."""
+
+    def __init__(self, config: RedactionConfig) -> None:
+        self.config = config
+        self._recognisers = _recognisers(config) if config.enabled else {}
+
+    def redact(self, texts: Sequence[str]) -> Redacted:
+        """Take personal data out of texts; a text that holds none stays as it is.
+
+        Redacting twice changes nothing more.
+        """
+        if not self._recognisers or not texts:
+            return Redacted(tuple(texts), {}, 0, ())
+        found: dict[int, list[Any]] = {}
+        column = pa.array(texts, pa.large_string())
+        for kind, recogniser in self._recognisers.items():
+            for place in _suspects(column, kind):
+                results = recogniser.analyze(texts[place], self._kinds(kind), None) or []
+                kept = [r for r in results if r.score >= self.config.minimum_score]
+                if kept:
+                    found.setdefault(place, []).extend(kept)
+        return self._replaced(texts, found)
+
+    def _kinds(self, kind: str) -> list[str]:
+        return list(self.config.ner_kinds) if kind == "NER" else [kind]
+
+    def _replaced(self, texts: Sequence[str], found: dict[int, list[Any]]) -> Redacted:
+        from presidio_anonymizer import AnonymizerEngine
+
+        engine = AnonymizerEngine()
+        done, counts = list(texts), Counter[str]()
+        sample: list[str] = []
+        for place in sorted(found):
+            result = engine.anonymize(texts[place], found[place])
+            done[place] = result.text
+            counts.update(item.entity_type for item in result.items)
+            for item in result.items:
+                if len(sample) < self.config.sample:
+                    start, end = max(0, item.start - _AROUND), item.end + _AROUND
+                    sample.append(result.text[start:end].replace("\n", " "))
+        return Redacted(tuple(done), dict(sorted(counts.items())), len(found), tuple(sample))
+
+
+@lru_cache(maxsize=4)
+def redactor(config: RedactionConfig) -> Redactor:
+    """Return a redactor, built once a configuration."""
+    return Redactor(config)
+
+
+def _suspects(column: pa.Array, kind: str) -> Iterator[int]:
+    if kind == "NER":
+        yield from range(len(column))
+        return
+    suspicious = pc.match_substring_regex(column, _TRIGGERS[kind])
+    yield from pc.indices_nonzero(suspicious).to_pylist()
+
+
+def _recognisers(config: RedactionConfig) -> dict[str, Any]:
+    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
+    from presidio_analyzer import Pattern, PatternRecognizer
+    from presidio_analyzer import predefined_recognizers as known
+
+    class Secrets(PatternRecognizer):  # type: ignore[misc]
+        """Access tokens and private keys."""
+
+        def validate_result(self, pattern_text: str) -> bool | None:
+            return any(character.isdigit() for character in pattern_text) or "KEY" in pattern_text
+
+    token = next(r for r in DEFAULT_RULES if r.name == "access_token")
+    assert isinstance(token, PatternRule)
+    patterns = [Pattern("token", token.pattern, 0.9), Pattern("key", _PRIVATE_KEY, 0.9)]
+    made: dict[str, Callable[[], Any]] = {
+        "CREDIT_CARD": known.CreditCardRecognizer,
+        "CRYPTO": known.CryptoRecognizer,
+        "EMAIL_ADDRESS": _offline_email,
+        "IBAN_CODE": known.IbanRecognizer,
+        "IP_ADDRESS": known.IpRecognizer,
+        "MAC_ADDRESS": known.MacAddressRecognizer,
+        "PHONE_NUMBER": lambda: known.PhoneRecognizer(supported_regions=config.phone_regions),
+        "SECRET": lambda: Secrets("SECRET", patterns=patterns, global_regex_flags=0),
+        "US_SSN": known.UsSsnRecognizer,
+    }
+    recognisers: dict[str, Any] = {kind: made[kind]() for kind in config.kinds}
+    if config.ner_model is not None:
+        recognisers["NER"] = _names(config.ner_model, config.ner_kinds)
+    return recognisers
+
+
+def _offline_email() -> Any:
+    """Build Presidio's recogniser of e-mail addresses without its download of domain endings."""
+    import tldextract
+    from presidio_analyzer.predefined_recognizers import EmailRecognizer
+
+    endings = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+
+    class OfflineEmail(EmailRecognizer):  # type: ignore[misc]
+        """Knows the domain endings that came with tldextract."""
+
+        def validate_result(self, pattern_text: str) -> bool:
+            return bool(endings(pattern_text).fqdn)
+
+    return OfflineEmail()
+
+
+def _names(folder: Path, kinds: Sequence[str]) -> Any:
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"ner_model must be a folder with a token-classification model, got {folder.name!r} "
+            "without a config.json; leave it out to redact without names"
+        )
+    from presidio_analyzer.predefined_recognizers import HuggingFaceNerRecognizer
+
+    recogniser = HuggingFaceNerRecognizer(
+        supported_entities=list(kinds), model_name=str(folder), device="cpu"
+    )
+    recogniser.load()
+    return recogniser

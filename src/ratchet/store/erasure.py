@@ -1,0 +1,204 @@
+"""Forget a user: the one exception to a store that changes nothing.
+
+What is erased are texts and the user's name; ids, times and numbers stay, so that counts and rates
+of the past keep their meaning. It happens in one transaction with the record that tells of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ratchet.store.events import EventStore
+from ratchet.store.tables import (
+    EMBEDDINGS,
+    FEEDBACK_EVENTS,
+    INTERACTIONS,
+    JOURNAL,
+    SET_ASIDE,
+    VERDICTS,
+)
+
+ERASED = "[erased]"
+FORGOTTEN = "forgotten"
+_CHUNK = 500
+_SHORTEST = 12
+"""A shorter text ("yes", "billing") is said by anybody and names nobody."""
+_RECORDS_WITH_TEXTS = ("Analysis", "ReviewItem", "ReviewDecision", "HumanLabel", "TrainingSet")
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased, in rows.
+
+    Attributes:
+        interaction_ids: The user's interactions.
+        example_sets: Ids of evaluation sets that hold a text of the user's; they are frozen, and
+            left to a person.
+    """
+
+    interaction_ids: tuple[str, ...]
+    feedback: int
+    verdicts: int
+    records: int
+    set_aside: int
+    example_sets: tuple[str, ...]
+
+
+def interactions_of(store: EventStore, user_id: str) -> tuple[str, ...]:
+    """Return the ids of a user's interactions, oldest first."""
+    query = sa.select(INTERACTIONS.c.id).where(INTERACTIONS.c.user_id == user_id)
+    with store.atomic() as connection:
+        found = connection.execute(query.order_by(INTERACTIONS.c.position)).scalars()
+        return tuple(str(key) for key in found)
+
+
+def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str]) -> Erased:
+    """Erase what a user said, what was answered, and what was said about it.
+
+    Args:
+        store: The store.
+        user_id: As it was sent.
+        text_key: Names the vector of a text.
+    """
+    with store.atomic() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what is deleted
+        ids = interactions_of(store, user_id)
+        said = _texts(connection, ids, user_id)
+        texts = tuple(text for text in said if len(text.strip()) >= _SHORTEST)
+        for chunk in _chunks(text_key(text) for text in said):
+            connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(chunk)))
+        found = Erased(
+            interaction_ids=ids,
+            feedback=_erase_feedback(connection, ids, user_id),
+            verdicts=_delete_verdicts(connection, texts),
+            records=_erase_in_records(connection, texts),
+            set_aside=_delete_set_aside(connection, user_id, ids, texts),
+            example_sets=_example_sets(connection, texts),
+        )
+        connection.execute(
+            sa.update(INTERACTIONS)
+            .where(INTERACTIONS.c.user_id == user_id)
+            .values(
+                user_id=FORGOTTEN,
+                session_id=FORGOTTEN,
+                prompt=ERASED,
+                messages=[{"role": "user", "content": ERASED}],
+                response=ERASED,
+                error=sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED),
+                metadata={"training_consent": "no"},
+            )
+        )
+    return found
+
+
+def clear_log(store: EventStore) -> None:
+    """Write SQLite's log back, in which erased texts stand; PostgreSQL cleans up by itself."""
+    with store._engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            driver = connection.connection.driver_connection
+            if driver is not None:
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tuple[str, ...]:
+    """Return what the user said, the answers and corrections, longest first."""
+    found: set[str] = {user_id}
+    for chunk in _chunks(ids):
+        columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
+        rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
+        for messages, response in rows:
+            found.update(m["content"] for m in messages if m["role"] != "system")
+            found.add(response)
+        said = sa.select(FEEDBACK_EVENTS.c.text).where(
+            FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
+            FEEDBACK_EVENTS.c.kind.in_(("comment", "correction")),
+        )
+        found.update(connection.execute(said).scalars())
+    return tuple(sorted(filter(None, found), key=lambda text: (-len(text), text)))
+
+
+def _erase_feedback(connection: sa.Connection, ids: Collection[str], user_id: str) -> int:
+    texts = sa.case(
+        (FEEDBACK_EVENTS.c.kind.in_(("comment", "correction")), ERASED),
+        else_=FEEDBACK_EVENTS.c.text,
+    )
+    mine = sa.update(FEEDBACK_EVENTS).where(FEEDBACK_EVENTS.c.user_id == user_id)
+    # a correction of an erased answer is none: it must not be trained on
+    changed = connection.execute(mine.values(user_id=FORGOTTEN, text=texts)).rowcount
+    for chunk in _chunks(ids):
+        about = sa.update(FEEDBACK_EVENTS).where(
+            FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
+            sa.or_(FEEDBACK_EVENTS.c.user_id.is_(None), FEEDBACK_EVENTS.c.user_id != FORGOTTEN),
+        )
+        changed += connection.execute(about.values(text=texts)).rowcount
+    return changed
+
+
+def _delete_verdicts(connection: sa.Connection, texts: tuple[str, ...]) -> int:
+    rows = connection.execute(sa.select(VERDICTS.c.position, VERDICTS.c.body))
+    gone = [position for position, body in rows if _holds(body, texts)]
+    for chunk in _chunks(gone):
+        connection.execute(sa.delete(VERDICTS).where(VERDICTS.c.position.in_(chunk)))
+    return len(gone)
+
+
+def _erase_in_records(connection: sa.Connection, texts: tuple[str, ...]) -> int:
+    query = sa.select(JOURNAL.c.position, JOURNAL.c.body).where(
+        JOURNAL.c.kind.in_(_RECORDS_WITH_TEXTS)
+    )
+    changed = 0
+    for position, body in connection.execute(query).all():
+        if _holds(body, texts):
+            update = sa.update(JOURNAL).where(JOURNAL.c.position == position)
+            connection.execute(update.values(body=_without(body, texts)))
+            changed += 1
+    return changed
+
+
+def _delete_set_aside(
+    connection: sa.Connection, user_id: str, ids: Collection[str], texts: tuple[str, ...]
+) -> int:
+    named = {user_id, *ids}
+    rows = connection.execute(sa.select(SET_ASIDE.c.position, SET_ASIDE.c.raw))
+    gone = [
+        position
+        for position, raw in rows
+        if any(json.dumps(name) in raw for name in named) or any(text in raw for text in texts)
+    ]
+    for chunk in _chunks(gone):
+        connection.execute(sa.delete(SET_ASIDE).where(SET_ASIDE.c.position.in_(chunk)))
+    return len(gone)
+
+
+def _example_sets(connection: sa.Connection, texts: tuple[str, ...]) -> tuple[str, ...]:
+    query = sa.select(JOURNAL.c.id, JOURNAL.c.body).where(JOURNAL.c.kind == "ExampleSet")
+    return tuple(str(key) for key, body in connection.execute(query) if _holds(body, texts))
+
+
+def _holds(value: Any, texts: tuple[str, ...]) -> bool:
+    if isinstance(value, str):
+        return any(text in value for text in texts)
+    if isinstance(value, dict):
+        return any(_holds(item, texts) for item in value.values())
+    return isinstance(value, list) and any(_holds(item, texts) for item in value)
+
+
+def _without(value: Any, texts: tuple[str, ...]) -> Any:
+    if isinstance(value, str):
+        for text in texts:
+            value = value.replace(text, ERASED)
+        return value
+    if isinstance(value, dict):
+        return {name: _without(item, texts) for name, item in value.items()}
+    return [_without(item, texts) for item in value] if isinstance(value, list) else value
+
+
+def _chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
+    held = list(items)
+    return [held[start : start + _CHUNK] for start in range(0, len(held), _CHUNK)]

@@ -1,0 +1,141 @@
+"""One analysis of failures: what can be told, names, what is known again, what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from made_outcomes import outcomes
+
+from ratchet.analyze.failure_analysis import FailureAnalysis, analyze_failures, load_encoder
+from ratchet.errors import ModelError
+from ratchet.evaluation.metrics import QualityWeights, quality
+from ratchet.evaluation.titles import Untitled
+
+NOW = datetime(2026, 11, 2, tzinfo=UTC)
+TOPICS = {
+    "card": ("my card was stolen", "card lost on the train", "somebody took my card"),
+    "pin": ("how do I change my pin", "new pin please", "pin forgotten today"),
+    "loan": ("what is a loan for a house", "loan rates for a car", "loan to buy a boat"),
+}
+
+
+def traffic(failing: dict[str, float], *, silent: float = 0.0, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(900):
+        topic = sorted(TOPICS)[number % 3]
+        end = ("now", "again", "hello")[rng.integers(3)]
+        text = f"{TOPICS[topic][rng.integers(3)]} {end} {number % 60}"
+        row: dict[str, Any] = {
+            "prompts": text,
+            "responses": f"about {topic}",
+            "user_ids": f"u{number % 90}",
+            "segments": ("web", "app")[number % 2],
+            "model_versions": "m/1",
+        }
+        if rng.random() >= silent:
+            failed = rng.random() < failing.get(topic, 0.05)
+            row["thumbs"] = 0.0 if failed else 1.0
+            if failed and rng.random() < 0.5:
+                row["corrections"] = f"rightly about {topic}"
+        rows.append(row)
+    return outcomes(rows)
+
+
+def analyzed(found: Any, **changes: Any) -> FailureAnalysis:
+    weights = QualityWeights()
+    arguments: dict[str, Any] = {
+        "encoder": None,
+        "cache": None,
+        "previous": None,
+        "rng": np.random.default_rng(1),
+        "now": NOW,
+    }
+    return analyze_failures(found, quality(found, weights), weights, **(arguments | changes))
+
+
+def test_a_failing_topic_is_found_with_whom_it_touches() -> None:
+    found = analyzed(traffic({"card": 0.6}))
+    assert len(found.clusters) >= 1
+    first = found.clusters[0]
+    assert "card" in first.name
+    assert first.trend == "new"
+    assert first.first_seen == NOW
+    assert {item.name for item in first.segments} == {"web", "app"}
+    assert sum(item.interactions for item in first.versions) == first.interactions
+    assert 1 <= (first.users or 0) <= min(90, first.size)
+
+
+def test_failures_stand_beside_what_is_right() -> None:
+    first = analyzed(traffic({"card": 0.6})).clusters[0]
+    assert first.beside
+    for example in first.beside:
+        assert "thumbs down" in example.why
+        if example.source == "correction":
+            assert example.better == "rightly about card"
+            assert example.better_prompt is None
+        elif example.source == "similar":
+            assert "card" in str(example.better_prompt)
+    assert {example.source for example in first.beside} <= {"correction", "similar", None}
+    assert len({example.prompt for example in first.beside}) == len(first.beside)
+
+
+def test_what_cannot_be_told_is_left_out_and_counted() -> None:
+    found = analyzed(traffic({"card": 0.6}, silent=0.5))
+    assert found.failed.untold + len(found.outcomes) == 900
+    assert 350 < found.failed.untold < 550
+    # were the untold taken as good, the rate would be near 0.3
+    assert found.clusters[0].failure_rate == pytest.approx(0.6, abs=0.12)
+
+
+def test_a_language_model_names_what_it_can() -> None:
+    def titles(groups: Sequence[Untitled]) -> list[str | None]:
+        assert all(group.examples for group in groups)
+        return ["Stolen cards" if "card" in group.keywords else None for group in groups]
+
+    found = analyzed(traffic({"card": 0.6, "pin": 0.5}), titles=titles)
+    names = [cluster.name for cluster in found.clusters]
+    assert any(name.startswith("Stolen cards") for name in names)
+    assert any("pin" in name for name in names)
+    assert len(set(names)) == len(names)
+    assert {item.name for item in found.known.clusters} == set(names)
+
+
+def test_keywords_stand_where_the_model_cannot_be_asked(caplog: pytest.LogCaptureFixture) -> None:
+    def titles(groups: Sequence[Untitled]) -> list[str | None]:
+        raise ModelError("the endpoint must accept the API key")
+
+    found = analyzed(traffic({"card": 0.6}), titles=titles)
+    assert "card" in found.clusters[0].name
+    assert "named by their words" in caplog.text
+
+
+def test_the_next_run_knows_a_cluster_and_says_what_is_gone() -> None:
+    first = analyzed(traffic({"card": 0.6, "pin": 0.6}))
+    second = analyzed(
+        traffic({"card": 0.6}, seed=5), previous=first.known, now=NOW + timedelta(days=1)
+    )
+    assert (first.first_run, second.first_run) == (True, False)
+    before = {cluster.id for cluster in first.clusters if "card" in cluster.name}
+    after = {cluster.id for cluster in second.clusters if "card" in cluster.name}
+    assert before & after
+    pins = {cluster.id for cluster in first.clusters if "pin" in cluster.name}
+    assert pins & {item.id for item in second.earlier if item.trend == "gone"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_too_little_is_a_reason_and_no_error(count: int) -> None:
+    found = traffic({"card": 0.6}).take(np.arange(count))
+    done = analyzed(found)
+    assert done.clusters == ()
+    assert done.result.reason is not None
+
+
+def test_an_encoder_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(ModelError):
+        load_encoder("/nowhere/at/all")
+    assert load_encoder("words") is None

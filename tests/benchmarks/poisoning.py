@@ -1,0 +1,230 @@
+"""What share of hostile users the defence withstands, in label terms; prints Markdown tables.
+
+    python -m tests.benchmarks.poisoning
+
+4,000 messages of BANKING77 by 300 users over 30 days go to a router of eight queues that is right
+half of the time. Honest users err in 5 % of what they say. Hostile users say that right answers
+are wrong (half of the time by a correction to one planted queue, else by a thumb down) and like
+wrong ones, and they speak up as often as it takes to be heard. They are there from the first day,
+or come in the last three days. What is counted are rows of the training set whose answer is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ratchet.analyze.embedding import word_vectors
+from ratchet.errors import InsufficientDataError
+from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
+from ratchet.improve.curation import Context, CurationConfig, select
+from ratchet.improve.curation.poisoning import PoisoningConfig
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data" / "banking77" / "train.csv"
+MESSAGES, USERS, DAYS, PLANTED = 4_000, 300, 30, "transfers"
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
+SEEDS = 3
+START = np.datetime64("2026-11-01T00:00:00", "us")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Traffic with the truth.
+
+    Attributes:
+        truth: The right queue of each message.
+        hostile: Whether its user is hostile.
+    """
+
+    outcomes: Outcomes
+    truth: Any
+    hostile: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A training set held against the truth: rows, wrong ones, and those planted."""
+
+    rows: int
+    wrong: float
+    planted: float
+    lost: float
+
+
+def messages(seed: int) -> tuple[Any, Any]:
+    """Return messages with their queues, in random order."""
+    queues = dict(csv.reader((ROOT / "notebooks" / "queues" / "banking77.csv").open()))
+    with DATA.open(newline="", encoding="utf-8") as file:
+        rows = [(row["text"], queues[row["category"]]) for row in csv.DictReader(file)]
+    order = np.random.default_rng(seed).permutation(len(rows))[:MESSAGES]
+    texts, labels = zip(*[rows[place] for place in order], strict=True)
+    return np.array(texts, dtype=np.object_), np.array(labels, dtype=np.object_)
+
+
+def world(share: float, *, new: bool, seed: int, unique: bool = False) -> World:
+    """Draw traffic with a share of hostile users; `unique` answers are in words of their own."""
+    rng = np.random.default_rng(seed)
+    texts, truth = messages(seed)
+    names = np.unique(truth.astype(str))
+    planted = PLANTED if PLANTED in names else names[0]
+    bad_users = rng.permutation(USERS) < round(share * USERS)
+    user = rng.integers(0, USERS, MESSAGES)
+    hostile = bad_users[user]
+    seconds = rng.integers(0, DAYS * 86_400, MESSAGES)
+    if new:
+        seconds = np.where(
+            hostile, rng.integers((DAYS - 3) * 86_400, DAYS * 86_400, MESSAGES), seconds
+        )
+    answer = np.where(
+        rng.random(MESSAGES) < 0.5, truth, names[rng.integers(0, len(names), MESSAGES)]
+    )
+    right = answer == truth
+    slip = rng.random(MESSAGES) < 0.05
+    says_right = np.where(hostile, ~right, right ^ slip)
+    speaks = rng.random(MESSAGES) < np.where(hostile, 0.8, 0.5)
+    corrects = ~says_right & (rng.random(MESSAGES) < 0.5)
+    named = np.where(
+        hostile, planted, np.where(slip, names[rng.integers(0, len(names), MESSAGES)], truth)
+    )
+    corrections = np.where(speaks & corrects, named, None)
+    if unique:
+        own = np.array([f" #{n}" for n in range(MESSAGES)], dtype=np.object_)
+        honest = corrections != None  # noqa: E711
+        corrections = np.where(honest & ~hostile, named.astype(np.object_) + own, corrections)
+        answer = np.where(right, answer, answer.astype(np.object_) + "!").astype(np.object_) + own
+        truth = truth + own
+    order = np.argsort(seconds, kind="stable")
+    columns: dict[str, Any] = {
+        "prompts": texts,
+        "responses": answer.astype(np.object_),
+        "corrections": corrections,
+        "thumbs": np.where(speaks & ~corrects, says_right.astype(float), np.nan),
+        "user_ids": np.array([f"u{n}" for n in user], dtype=np.object_),
+        "created_at": START + seconds.astype("timedelta64[s]").astype("timedelta64[us]"),
+    }
+    columns = {name: values[order] for name, values in columns.items()}
+    return World(_outcomes(columns), truth[order], hostile[order])
+
+
+def _outcomes(columns: dict[str, Any]) -> Outcomes:
+    size = len(columns["prompts"])
+
+    def same(value: Any) -> Any:
+        return np.array([value] * size, dtype=np.object_)
+
+    nothing = np.full(size, np.nan)
+    return Outcomes(
+        interaction_ids=np.array([f"i{n:06d}" for n in range(size)], dtype=np.object_),
+        model_versions=same("m/1"),
+        segments=same("all"),
+        session_ids=same("s"),
+        failed_with_error=np.zeros(size, dtype=np.bool_),
+        latency_seconds=nothing,
+        stars=nothing,
+        copied=nothing,
+        regenerated=nothing,
+        completed=nothing,
+        session_seconds=nothing,
+        judge_scores=nothing,
+        unsafe=nothing,
+        comments=same(None),
+        **columns,
+    )
+
+
+def curate(found: World, *, enabled: bool, reviewed: float, seed: int) -> Outcome:
+    """Curate the traffic and hold the set against the truth."""
+    outcomes = found.outcomes
+    rng = np.random.default_rng(seed + 1)
+    looked_at = np.flatnonzero(rng.random(MESSAGES) < reviewed)
+    right = outcomes.responses == found.truth
+    context = Context(
+        vectors=word_vectors(list(outcomes.prompts), rng=rng).astype(np.float32),
+        reviewed={str(outcomes.interaction_ids[n]): bool(right[n]) for n in looked_at},
+    )
+    config = CurationConfig(
+        maximum_examples=MESSAGES,
+        minimum_examples=1,
+        poisoning=PoisoningConfig(enabled=enabled),
+    )
+    scores = quality(outcomes, QualityWeights())
+    try:
+        rows = select(outcomes, scores, (), config, context=context).rows
+    except InsufficientDataError:
+        return Outcome(0, float("nan"), float("nan"), 1.0)
+    place = np.array([row.position for row in rows])
+    wrong = np.array([row.target for row in rows]) != found.truth[place].astype(str)
+    corrected = np.array([text is not None for text in outcomes.corrections])
+    honest = (corrected | (outcomes.thumbs == 1.0)) & ~found.hostile
+    return Outcome(
+        rows=len(rows),
+        wrong=float(wrong.mean()),
+        planted=float((wrong & found.hostile[place]).mean()),
+        lost=1.0 - float((~found.hostile[place]).sum() / max(1, honest.sum())),
+    )
+
+
+def _off_and_on(
+    shares: tuple[float, ...], reviewed: tuple[float, ...], *, new: bool, unique: bool
+) -> Iterator[tuple[float, list[Outcome], list[list[Outcome]]]]:
+    """Yield for each share of hostile users what comes out undefended, and by share reviewed."""
+    for share in shares:
+        worlds = [world(share, new=new, seed=seed, unique=unique) for seed in range(SEEDS)]
+        off = [curate(w, enabled=False, reviewed=0.0, seed=s) for s, w in enumerate(worlds)]
+        on = [
+            [curate(w, enabled=True, reviewed=r, seed=s) for s, w in enumerate(worlds)]
+            for r in reviewed
+        ]
+        yield share, off, on
+
+
+def _mean(found: list[Outcome], name: str) -> float:
+    return float(np.mean([getattr(one, name) for one in found]))
+
+
+def tables() -> Iterator[str]:
+    """Yield the lines of one table a kind of hostile user, and one for answers without repeats."""
+    head = "| hostile users | poisoned rows, defence off |"
+    for new, title in (
+        (False, "Queues (answers repeat), hostile users from the first day"),
+        (True, "Queues, hostile users of the last three days"),
+    ):
+        yield f"**{title}**\n"
+        yield (
+            f"{head} on | on, 5 % reviewed | wrong rows, off | on | rows, off | on | "
+            "honest rows lost, on |"
+        )
+        yield "|---|---|---|---|---|---|---|---|---|"
+        for share, off, (on, seen) in _off_and_on(SHARES, (0.0, 0.05), new=new, unique=False):
+            lost = _mean(on, "lost") - _mean(off, "lost")
+            yield (
+                f"| {share:.0%} | {_mean(off, 'planted'):.1%} | {_mean(on, 'planted'):.1%} | "
+                f"{_mean(seen, 'planted'):.1%} | {_mean(off, 'wrong'):.1%} | "
+                f"{_mean(on, 'wrong'):.1%} | {_mean(off, 'rows'):,.0f} | {_mean(on, 'rows'):,.0f} "
+                f"| {lost:.1%} |"
+            )
+        yield ""
+    yield "**Answers in words of their own, hostile users from the first day**\n"
+    yield f"{head} on | on, 5 % reviewed | on, 20 % reviewed | honest rows lost, 20 % reviewed |"
+    yield "|---|---|---|---|---|---|"
+    for share, off, on in _off_and_on(SHARES, (0.0, 0.05, 0.2), new=False, unique=True):
+        planted = " | ".join(f"{_mean(found, 'planted'):.1%}" for found in on)
+        lost = _mean(on[-1], "lost") - _mean(off, "lost")
+        yield f"| {share:.0%} | {_mean(off, 'planted'):.1%} | {planted} | {lost:.1%} |"
+    yield ""
+
+
+def main() -> None:
+    """Print the tables."""
+    for line in tables():
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

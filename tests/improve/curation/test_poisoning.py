@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+
+from ratchet.evaluation.metrics import QualityWeights, quality
+from ratchet.improve.curation.poisoning import PoisoningConfig, cap_rows, suspect
+from tests.improve.curation.outcomes import START, outcomes_of
+
+DAY = np.timedelta64(86_400_000_000, "us")
+ANSWERS = np.array(["billing", "cards", "travel", "loans"], dtype=np.object_)
+
+
+def suspicion(outcomes, config=None, **known):
+    scores = quality(outcomes, QualityWeights())
+    return suspect(outcomes, scores, config or PoisoningConfig(), **known)
+
+
+def texts(values):
+    return np.array(list(values), dtype=np.object_)
+
+
+def traffic(rng, *, users=200, days=30, rows=3_000):
+    """Honest users with thumbs up for one of four answers, most of them known for long."""
+    who = rng.integers(0, users, rows)
+    when = np.sort(rng.integers(0, days * 86_400, rows)).astype("timedelta64[s]")
+    return {
+        "user_ids": texts(f"u{n}" for n in who),
+        "created_at": START + when.astype("timedelta64[us]"),
+        "responses": ANSWERS[rng.integers(0, 4, rows)],
+        "thumbs": np.ones(rows),
+    }
+
+
+def test_honest_traffic_raises_no_finding_more_often_than_stated():
+    # the level is 1 % of runs for brigades, and for one-answer users
+    rng = np.random.default_rng(0)
+    found = [suspicion(outcomes_of(3_000, **traffic(rng))).findings for _ in range(100)]
+    for kind in ("brigade", "one-answer user"):
+        runs = sum(any(finding.kind == kind for finding in one) for one in found)
+        assert runs <= 5  # P(more than 5 of 100 at 1 %) = 0.0005
+
+
+def planted_brigade(rng, *, brigade=15):
+    columns = traffic(rng)
+    size = len(columns["thumbs"])
+    at = START + 20 * DAY + np.arange(brigade) * np.timedelta64(600_000_000, "us")
+    added = {
+        "user_ids": texts(f"new{n}" for n in range(brigade)),
+        "created_at": at,
+        "responses": texts(["travel"] * brigade),
+        "thumbs": np.ones(brigade),
+    }
+    joined = {name: np.concatenate([columns[name], added[name]]) for name in columns}
+    order = np.argsort(joined["created_at"], kind="stable")
+    planted = (np.arange(size + brigade) >= size)[order]
+    return outcomes_of(size + brigade, **{k: v[order] for k, v in joined.items()}), planted
+
+
+def test_many_new_users_with_one_answer_are_a_brigade():
+    outcomes, planted = planted_brigade(np.random.default_rng(1))
+    found = suspicion(outcomes)
+    assert found.findings[0].answer == "travel"
+    assert found.findings[0].up
+    assert found.distrusted[planted].all()
+    assert found.distrusted[~planted].mean() < 0.01
+    assert "new users" in found.findings[0].describe()
+
+
+def test_few_new_users_are_none():
+    outcomes, _ = planted_brigade(np.random.default_rng(2), brigade=4)
+    assert suspicion(outcomes).findings == ()
+
+
+def test_new_users_in_a_new_installation_are_no_brigade():
+    rng = np.random.default_rng(3)
+    outcomes = outcomes_of(
+        400,
+        responses=ANSWERS[rng.choice(4, 400, p=[0.7, 0.1, 0.1, 0.1])],
+        thumbs=np.ones(400),
+    )
+    assert suspicion(outcomes).findings == ()
+
+
+def test_a_user_with_one_answer_to_everything_is_found():
+    rng = np.random.default_rng(4)
+    columns = traffic(rng)
+    columns["user_ids"][:12] = "parrot"
+    columns["responses"][:12] = "travel"
+    found = suspicion(outcomes_of(3_000, **columns))
+    assert [finding.kind for finding in found.findings] == ["one-answer user"]
+    assert np.flatnonzero(found.distrusted).tolist() == list(range(12))
+
+
+def test_a_user_whom_reviewers_contradict_is_not_believed():
+    rng = np.random.default_rng(5)
+    columns = traffic(rng, users=50)
+    liar = columns["user_ids"] == "u7"
+    columns["thumbs"] = np.where(liar, 0.0, 1.0)
+    reviewed = np.where(rng.random(3_000) < 0.2, 1.0, np.nan)  # everything is good
+    found = suspicion(outcomes_of(3_000, **columns), reviewed=reviewed)
+    assert found.distrusted[liar].all()
+    assert not found.distrusted[~liar].any()
+
+
+def test_a_correction_of_a_bad_answer_agrees_with_a_reviewer_who_holds_it_to_be_bad():
+    rng = np.random.default_rng(7)
+    columns = traffic(rng, users=50)
+    liar = columns["user_ids"] == "u7"
+    good = rng.random(3_000) < 0.5
+    fixed = np.where(good == liar, "something better", None)  # honest users correct bad answers
+    reviewed = np.where(rng.random(3_000) < 0.2, good.astype(float), np.nan)
+    outcomes = outcomes_of(3_000, **(columns | {"corrections": fixed}))
+    found = suspicion(outcomes, reviewed=reviewed)
+    assert found.distrusted[liar].all()
+    assert found.distrusted[~liar].mean() < 0.01
+
+
+def test_one_correction_of_many_prompts_is_planted_where_answers_never_repeat():
+    corrections = np.array([None] * 100, dtype=object)
+    corrections[:6] = "Buy at shop.example"
+    corrections[6:10] = "a short answer"
+    answers = [f"an answer of its own, number {n}" for n in range(100)]
+    found = suspicion(
+        outcomes_of(100, corrections=corrections, responses=answers, thumbs=np.ones(100))
+    )
+    assert [finding.kind for finding in found.findings] == ["one answer to many prompts"]
+    assert np.flatnonzero(found.distrusted).tolist() == list(range(6))
+    assert "6 users, 6 times for 'buy at shop.example'" in found.findings[0].describe()
+
+
+def test_a_user_whom_neighbours_contradict_is_not_believed():
+    rng = np.random.default_rng(6)
+    columns = traffic(rng, users=60)
+    topic = rng.integers(0, 4, 3_000)
+    liar = np.isin(columns["user_ids"], ["u1", "u2", "u3", "u4", "u5", "u6"])
+    columns["responses"] = ANSWERS[np.where(liar, (topic + rng.integers(1, 4, 3_000)) % 4, topic)]
+    vectors = np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(3_000, 8))
+    found = suspicion(outcomes_of(3_000, **columns), vectors=vectors.astype(np.float32))
+    assert found.distrusted[liar].mean() > 0.99
+    assert found.distrusted[~liar].mean() < 0.01
+    assert suspicion(outcomes_of(3_000, **columns)).distrusted.sum() == 0
+
+
+def test_what_is_not_known_of_a_user_is_no_distrust():
+    outcomes = outcomes_of(30, thumbs=np.ones(30))
+    found = suspicion(outcomes)
+    assert not found.distrusted.any()
+    assert np.isnan(found.trust).all()
+
+
+def test_the_defence_can_be_turned_off():
+    outcomes, _ = planted_brigade(np.random.default_rng(1))
+    found = suspicion(outcomes, PoisoningConfig(enabled=False))
+    assert found.findings == ()
+    assert not found.distrusted.any()
+
+
+def test_no_interactions_have_nobody_to_suspect():
+    assert suspicion(outcomes_of(0)).findings == ()
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(2, [0, 1, 2, 4]), (1, [0, 2]), (9, list(range(5)))])
+def test_an_owner_keeps_the_first_rows(rows, kept):
+    owners = np.array([0, 0, 1, 0, 1])
+    assert np.flatnonzero(cap_rows(owners, lambda size: rows)).tolist() == kept
+
+
+def test_the_cap_follows_the_size_of_the_set():
+    owners = np.zeros(100, dtype=np.int64)
+    assert cap_rows(owners, lambda size: max(3, size // 10)).sum() == 10
+    assert cap_rows(owners, lambda size: max(3, size // 10), size=40).sum() == 4
