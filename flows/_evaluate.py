@@ -29,7 +29,7 @@ from ratchet.simulation.routing import MAX_NEW_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One model's answers by example id; an example whose answer failed is missing.
+    """One model's answers by what is asked; a question whose answer failed is missing.
 
     Attributes:
         seconds: How long each took, where that is known: the wall time of its batch.
@@ -37,6 +37,19 @@ class Answers:
 
     texts: dict[str, str]
     seconds: dict[str, float]
+
+    def to(self, examples: Sequence[Example]) -> list[str | None]:
+        """Return the answers to examples, None where there is none."""
+        return [self.texts.get(question_digest(example)) for example in examples]
+
+    def by_example(self, examples: Sequence[Example]) -> dict[str, str]:
+        """Return the answers that there are by example id."""
+        found = zip(examples, self.to(examples), strict=True)
+        return {example.id: text for example, text in found if text is not None}
+
+    def took(self, examples: Sequence[Example]) -> list[float | None]:
+        """Return the seconds of the answers to examples, None where they are not known."""
+        return [self.seconds.get(question_digest(example)) for example in examples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +96,7 @@ def evaluate(set_ids: tuple[str, ...], reference: str) -> Answers:
             max_new_tokens=MAX_NEW_TOKENS,
         )
     seconds = work.store.answer_seconds(name, decoding, list(asked))
-    keys = {example.id: question_digest(example) for example in examples}
-    return Answers(
-        texts={key: texts[place] for key, place in keys.items() if place in texts},
-        seconds={key: seconds[place] for key, place in keys.items() if place in seconds},
-    )
+    return Answers(texts, seconds)
 
 
 def gate_scores(
@@ -109,7 +118,8 @@ def gate_scores(
     return GateScores(
         metrics=metrics,
         cluster_names=cluster_names or names,
-        identical_outputs=compare(everything, first.texts, second.texts).identical_outputs,
+        identical_outputs=None not in (answered := first.to(everything))
+        and answered == second.to(everything),
         sets={**others, REGRESSION: clustered if parts else {}},
         constant_answer_rate=constant_answer_rate([example.target for example in examples]),
     )
@@ -120,7 +130,7 @@ def on_clusters(sets: FrozenSets, first: Answers, second: Answers) -> list[Clust
     compared = []
     for regression in sets.regression:
         examples = example_set(workspace().store, regression.example_set_id).examples
-        scores = compare(examples, first.texts, second.texts)
+        scores = compare(examples, first.by_example(examples), second.by_example(examples))
         compared.append(compare_on_cluster(regression, scores.champion, scores.challenger))
     return compared
 
@@ -135,13 +145,10 @@ def _scored(
 ) -> tuple[dict[str, MetricScores], tuple[str, ...]]:
     pairs = score_pairs(
         policy.metrics,
-        [first.texts.get(example.id) for example in examples],
-        [second.texts.get(example.id) for example in examples],
+        first.to(examples),
+        second.to(examples),
         [example.target for example in examples],
-        seconds=(
-            [first.seconds.get(example.id) for example in examples],
-            [second.seconds.get(example.id) for example in examples],
-        ),
+        seconds=(first.took(examples), second.took(examples)),
     )
     return metric_scores(
         pairs,

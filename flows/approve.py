@@ -27,8 +27,16 @@ from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows._runtime import logger, now, publish_text, workspace
-from ratchet.deploy.approval import expire, find_decision, say, standing, waits_for_person
+from ratchet.deploy.approval import (
+    expire,
+    find_decision,
+    say,
+    standing,
+    waiting_decisions,
+    waits_for_person,
+)
 from ratchet.deploy.promotion import apply_decision
+from ratchet.errors import InvalidInputError
 from ratchet.records import Approval, Decision
 from ratchet.report import approval_markdown, decision_markdown
 
@@ -39,12 +47,15 @@ class ApproveOptions(BaseModel):
     """Which decision waits.
 
     Attributes:
-        decision: Its id, or a start of it that no other has.
+        decision: Its id, or a start of it that no other has; empty for the oldest that waits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decision: str
+    decision: str = ""
+
+
+DEFAULTS = ApproveOptions()
 
 
 class Word(RunInput):
@@ -78,10 +89,10 @@ def ask(decision: Decision) -> None:
 
 
 @flow(name="approve", validate_parameters=True, persist_result=True)
-def approve(options: ApproveOptions) -> str:
+def approve(options: ApproveOptions = DEFAULTS) -> str:
     """Wait for a person's word on a promotion, keep it and act on it; return how it stands."""
     store = workspace().store
-    decision = find_decision(store.records(Decision), options.decision)
+    decision = _decision(options)
     expire(store, decision, now())
     if waits_for_person(store, decision):
         word = suspend_flow_run(
@@ -115,7 +126,7 @@ def settle(decision: Decision) -> str:
 
 
 def resume(decision: Decision, said: Approval) -> int:
-    """Let the runs that wait for this decision go on, given the word; return how many there were."""
+    """Let the runs that wait for this decision go on with the word; return how many did."""
     suspended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
@@ -127,6 +138,18 @@ def resume(decision: Decision, said: Approval) -> int:
             word = {"verdict": "approve" if said.approved else "reject"}
             client.resume_flow_run(run.id, run_input=word | {"reason": said.reason, "by": said.by})
     return len(waiting)
+
+
+def _decision(options: ApproveOptions) -> Decision:
+    store = workspace().store
+    if options.decision:
+        return find_decision(store.records(Decision), options.decision)
+    waiting = waiting_decisions(store)
+    if not waiting:
+        raise InvalidInputError(
+            "an approval needs a decision that waits, got none; run deploy first"
+        )
+    return waiting[0]
 
 
 def _seconds_left(decision: Decision) -> int:

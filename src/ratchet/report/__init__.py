@@ -26,7 +26,7 @@ from ratchet.report.gating import CHANCE as CHANCE
 from ratchet.report.gating import approval_markdown as approval_markdown
 from ratchet.report.gating import decision_markdown as decision_markdown
 from ratchet.report.gating import difference, moved, score
-from ratchet.report.text import INDENT, cell, clipped, one_line, plain, wrapped
+from ratchet.report.text import INDENT, WIDTH, cell, clipped, one_line, plain, wrapped
 
 _BAR = 40
 _SHOWN = 200
@@ -254,7 +254,7 @@ def _header(report: CycleReport) -> list[str]:
     cycle = report.cycle
     title = f"Ratchet · cycle {cycle.number} · champion at the start {cycle.champion}"
     lines = wrapped(f"{title} · {report.seconds / 60:.1f} minutes", indent="")
-    return ["─" * _WIDTH, *lines, "─" * _WIDTH]
+    return ["─" * WIDTH, *lines, "─" * WIDTH]
 
 
 def _collected(report: CycleReport) -> list[str]:
@@ -433,5 +433,5 @@ def review_markdown(items: Sequence[ReviewItem], *, shown: int = 50) -> str:
     for item in items[:shown]:
         about = f"{item.dimension}: {item.interaction_id}"
         cells = (item.id[:8], about, item.raised_by, item.why[:200])
-        lines.append("| " + " | ".join(cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell(text) for text in cells) + " |")
     return "\n".join(lines)

@@ -103,9 +103,7 @@ def _what_next(decision: Decision) -> list[str]:
 def _measured(decision: Decision) -> list[str]:
     if len(decision.measured) < 2:
         return []
-    head = (
-        "| | metric | champion | challenger | difference | allowed | p, better or kept | p, worse |"
-    )
+    head = "| | metric | champion | challenger | difference | margin | p, shown | p, worse |"
     rows = [_measured_row(item) for item in decision.measured]
     level = "" if decision.level is None else f" (one-sided level {decision.level:g})"
     return ["", f"## All that was asked{level}", "", head, "|---|---|" + "---|" * 6, *rows]
