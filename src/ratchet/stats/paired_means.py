@@ -84,11 +84,11 @@ def paired_mean_test(
     Assumptions: independent units, their number fixed in advance; within a cluster anything may
     depend on anything.
     Error rate: each one-sided p-value is at most alpha in about alpha of samples. At 5 %, by
-    simulation (`tests/calibration/test_paired_mean_level.py`), with 30, 100 and 300 units: 4.6, 4.9
-    and 5.0 % for normal differences, 4.7, 4.6 and 4.6 % for exponential ones on the side that
-    skewness hurts. It is missed where rare large losses make the mean: 7.4, 6.0 and 5.6 % for
-    lognormal ones (skewness 6), 13.4, 10.3 and 6.3 % where four in five are equal and the rest
-    exponential.
+    simulation (`tests/calibration/test_paired_mean_level.py`), with 30, 100 and 300 units: 4.5, 5.1
+    and 4.8 % for normal differences, 4.6, 4.7 and 4.7 % for exponential ones on the side that
+    skewness hurts (standard error 0.15). It is missed where rare large losses make the mean: 7.3,
+    5.8 and 5.3 % for lognormal ones (skewness 6), 13.2, 9.7 and 6.5 % where four in five are equal
+    and the rest exponential.
     When not to use: for right or wrong answers of independent examples (`paired_rate_test` is
     exact); for heavy tails, as latency in seconds (take logarithms); below about 20 clusters.
 
