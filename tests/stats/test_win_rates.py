@@ -113,8 +113,6 @@ def test_users_who_repeat_widen_the_interval():
     assert by_user.users == np.unique(users[:300]).size
 
 
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
