@@ -53,9 +53,11 @@ def test_rouge_gives_the_published_figures(published_numbers):
     kinds = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     assert all(len(figures[kind]) == 1 for kind in kinds)
     for kind in kinds:
-        for target, prediction, (_, _, printed) in figures[kind]:
-            value = rouge([prediction], [target], kind=kind).values[0]
-            assert round(value, len(str(printed).partition(".")[2])) == printed
+        for target, prediction, figures_of_kind in figures[kind]:
+            measures = ("precision", "recall", "fmeasure")
+            for measure, printed in zip(measures, figures_of_kind, strict=True):
+                value = rouge([prediction], [target], kind=kind, measure=measure).values[0]
+                assert round(value, len(str(printed).partition(".")[2])) == printed
 
 
 @given(texts, texts)
@@ -151,6 +153,7 @@ def test_paired_tests_of_all_systems_agree_with_sacrebleus_and_the_published_one
         (lambda: bleu(["a"], [[]]), "reference"),
         (lambda: chrf(["a"], []), "equally long"),
         (lambda: rouge(["a"], ["a"], kind="rouge9"), "kind"),
+        (lambda: rouge(["a"], ["a"], measure="f2"), "measure"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(call, words):

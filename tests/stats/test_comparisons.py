@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.comparisons import mcnemar_exact, paired_rate_test, tango_statistic
+from ratchet.stats.comparisons import (
+    mcnemar_chi_squared,
+    mcnemar_exact,
+    paired_rate_test,
+    tango_statistic,
+)
 from ratchet.stats.intervals import clopper_pearson
 
 discordant = st.tuples(st.integers(0, 300), st.integers(0, 300))
@@ -18,6 +23,24 @@ def test_mcnemar_gives_the_published_p_values_at_their_precision(published_numbe
     assert len(figures["exact_p"]) == 6
     for (first, second), printed in zip(figures["tables_b_c"], figures["exact_p"], strict=True):
         assert round(mcnemar_exact(first, second).p_value, 6) == printed
+
+
+@pytest.mark.parametrize(("table", "continuity"), [("chi2_cc", True), ("chi2_nocc", False)])
+def test_mcnemars_chi_squared_gives_the_published_figures(published_numbers, table, continuity):
+    figures = published_numbers["mcnemar"]
+    assert len(figures[table]) == 3
+    for (first, second), printed in zip(figures["tables_b_c"][:3], figures[table], strict=True):
+        found = mcnemar_chi_squared(first, second, continuity=continuity)
+        for ours, theirs in zip(found, printed, strict=True):
+            mantissa, _, exponent = repr(theirs).partition("e")
+            places = len(mantissa.partition(".")[2]) - int(exponent or 0)
+            assert round(ours, places) == theirs
+
+
+def test_mcnemars_chi_squared_needs_discordant_pairs():
+    with pytest.raises(InsufficientDataError, match="discordant"):
+        mcnemar_chi_squared(0, 0)
+    assert mcnemar_chi_squared(10, 10) == (0.0, 1.0)
 
 
 def test_mcnemar_of_systems_that_never_differ_has_no_evidence():

@@ -50,15 +50,30 @@ def test_swapping_the_systems_mirrors_the_result(values, margin):
     assert one.interval.lower == pytest.approx(-other.interval.upper)
 
 
-def test_the_standard_error_with_users_is_that_of_statsmodels():
+def test_the_standard_error_with_equally_many_examples_a_user_is_that_of_statsmodels():
     rng = np.random.default_rng(3)
-    users = rng.integers(0, 40, 300)
-    values = rng.normal(size=40)[users] + rng.normal(size=300)
-    fitted = sm.OLS(values, np.ones(300)).fit(cov_type="cluster", cov_kwds={"groups": users})
+    users = np.repeat(np.arange(40), 8)
+    values = rng.normal(size=40)[users] + rng.normal(size=320)
+    # statsmodels' correction G / (G - 1) (n - 1) / (n - k) is G / (G - 1) for a mean alone
+    fitted = sm.OLS(values, np.ones(320)).fit(cov_type="cluster", cov_kwds={"groups": users})
     result = paired_mean_test(values, clusters=users)
     assert result.standard_error == pytest.approx(fitted.bse[0], rel=1e-9)
     assert result.units == 40
-    assert result.pairs == 300
+    assert result.pairs == 320
+
+
+@pytest.mark.parametrize(("alike", "least", "most"), [(1.0, 0.99, 1.03), (0.0, 0.99, 1.04)])
+def test_the_variance_with_unequal_users_is_not_too_small(alike, least, most):
+    rng = np.random.default_rng(4)
+    sizes = np.ceil(40.0 / np.sqrt(np.arange(1, 61))).astype(int)
+    users = np.repeat(np.arange(60), sizes)
+    truth = alike * float(sizes @ sizes) / sizes.sum() ** 2 + (1.0 - alike) / sizes.sum()
+    found = []
+    for _ in range(3_000):
+        values = np.sqrt(alike) * rng.normal(size=60)[users]
+        values += np.sqrt(1.0 - alike) * rng.normal(size=users.size)
+        found.append(paired_mean_test(values, clusters=users).standard_error ** 2)
+    assert least <= np.mean(found) / truth <= most
 
 
 def test_users_with_one_example_each_change_nothing():

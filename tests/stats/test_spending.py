@@ -54,7 +54,7 @@ def test_stopping_probabilities_agree_with_scipys_normal_integral(drift):
     ]
     levels = stats.norm.sf(critical)
     stopped = stopping_probabilities(levels, drift, information=times.tolist())
-    assert stopped == pytest.approx(-np.diff(going_on), abs=1e-5)
+    assert stopped == pytest.approx(-np.diff(going_on, prepend=1.0), abs=1e-5)
 
 
 def test_one_look_needs_no_more_than_a_fixed_test():

@@ -22,6 +22,7 @@ from ratchet.evaluation.scored import (
 )
 
 Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
+Measure = Literal["fmeasure", "precision", "recall"]
 References = Sequence[str | Sequence[str]]
 """References of each example: one, or several of which the best n-gram matches count."""
 
@@ -76,14 +77,21 @@ def chrf(answers: Sequence[Answer], references: References, *, word_order: int =
     return summed_scored("chrf", values, statistics, chrf_of_sums)
 
 
-def rouge(answers: Sequence[Answer], references: References, *, kind: Rouge = "rougeL") -> Scored:
-    """Score answers by the F-measure of ROUGE, 0 to 1; of several references the best counts.
+def rouge(
+    answers: Sequence[Answer],
+    references: References,
+    *,
+    kind: Rouge = "rougeL",
+    measure: Measure = "fmeasure",
+) -> Scored:
+    """Score answers by ROUGE, 0 to 1; of several references the best counts.
 
     rouge-score's tokenizer keeps the letters a to z and digits only: other scripts and letters with
     accents are lost, so take chrF for them. "rougeLsum" takes each line for a sentence.
 
     Raises:
-        InvalidInputError: Lengths differ, an example has no reference, or there is no such kind.
+        InvalidInputError: Lengths differ, an example has no reference, or there is no such kind or
+            measure.
 
     References:
         Lin, C.-Y. (2004). ROUGE: a package for automatic evaluation of summaries. ACL workshop,
@@ -93,12 +101,16 @@ def rouge(answers: Sequence[Answer], references: References, *, kind: Rouge = "r
 
     if kind not in get_args(Rouge):
         raise InvalidInputError(f"kind must be one of {get_args(Rouge)}, got {kind!r}")
+    if measure not in get_args(Measure):
+        raise InvalidInputError(f"measure must be one of {get_args(Measure)}, got {measure!r}")
     scorer = RougeScorer([kind])
     values = np.full(len(answers), np.nan)
     for place, (answer, options) in enumerate(_pairs(answers, references)):
         if answer is not None:
-            values[place] = max(scorer.score(one, answer)[kind].fmeasure for one in options)
-    return mean_scored(kind, values)
+            values[place] = max(
+                getattr(scorer.score(one, answer)[kind], measure) for one in options
+            )
+    return mean_scored(kind if measure == "fmeasure" else f"{kind}_{measure}", values)
 
 
 def bleu_of_sums(sums: FloatArray, *, effective_order: bool = False) -> FloatArray:

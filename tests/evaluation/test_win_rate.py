@@ -1,0 +1,207 @@
+"""Win rates through a judge of pairs that is asked in both orders, and what the gate decides."""
+
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from ratchet.deploy.gate import run_gate
+from ratchet.deploy.policy import GatePolicy, Primary
+from ratchet.deploy.scores import GateScores, MetricScores
+from ratchet.errors import InvalidInputError
+from ratchet.evaluation.judge import Judge, asker, judge_items
+from ratchet.evaluation.judge_prompts import Item
+from ratchet.evaluation.rubrics import JudgeSpec
+from ratchet.evaluation.win_rate import ids_to_label, is_same, pairs_of, win_rate
+from ratchet.models import ScriptedModel
+from ratchet.records import Example, Message
+
+NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
+POLICY = GatePolicy(primary=Primary(metric="win_rate", hold_margin=0.05))
+GOOD, BAD = "It is so.", "It is not."
+
+
+def example(number):
+    text = f"Question {number}?"
+    return Example(id=f"e-{number}", messages=(Message(role="user", content=text),), target="")
+
+
+def answers(rng, count, *, good, words):
+    """Answers that are good so often, with filler of so many words on average."""
+    return {
+        f"e-{number}": (GOOD if rng.random() < good else BAD) + " well" * int(rng.poisson(words))
+        for number in range(count)
+    }
+
+
+def shown(conversation):
+    """The two answers as the judge sees them."""
+    text = conversation[-1].content
+    return [
+        text.split(f"<{name} ", 1)[1].split(">\n", 1)[1].split(f"\n</{name} ", 1)[0]
+        for name in ("answer A", "answer B")
+    ]
+
+
+def likes_length(conversation):
+    """The longer answer wins by a third or more; else the good one; else A, as it comes first."""
+    one, two = shown(conversation)
+    if max(len(one), len(two)) > 1.3 * min(len(one), len(two)):
+        return "A" if len(one) > len(two) else "B"
+    if (GOOD in one) != (GOOD in two):
+        return "A" if GOOD in one else "B"
+    return "A"
+
+
+def people(pair):
+    """People ask for what is good; without a difference some like one, some the other."""
+    if (GOOD in pair.answer) != (GOOD in pair.other):
+        return float(GOOD in pair.answer)
+    return 0.5
+
+
+def judged(pairs, answer=likes_length):
+    spec = JudgeSpec.model_validate(
+        {"name": "pairs", "local": "scripted", "explain": False, "mode": "pairwise"}
+    )
+    model = ScriptedModel(answer)
+    return judge_items(
+        Judge(spec, model_digest=model.digest),
+        [pair for pair in pairs if not is_same(pair)],
+        ask=asker(spec, model),
+        recorded=lambda keys: {},
+        save=lambda verdicts: None,
+        now=lambda: NOW,
+    ).judgements
+
+
+def measured(*, good, words, labels=150, decision="usable", seed=0, count=500):
+    rng = np.random.default_rng(seed)
+    champion = answers(rng, count, good=0.5, words=3)
+    challenger = answers(rng, count, good=good, words=words)
+    pairs = pairs_of([example(number) for number in range(count)], champion, challenger)
+    chosen = set(ids_to_label([pair.id for pair in pairs], labels, rng=rng))
+    human = {pair.id: people(pair) for pair in pairs if pair.id in chosen}
+    return pairs, win_rate(pairs, judged(pairs), human, decision=decision)
+
+
+def gated(found, **options):
+    scores = MetricScores("win_rate", found.champion.values, found.challenger.values)
+    return run_gate(GateScores({"win_rate": scores}), POLICY, **options)
+
+
+def figure(found, name):
+    return next(one for one in found.figures if one.name == name)
+
+
+def test_a_better_challenger_is_promoted():
+    _, found = measured(good=0.75, words=3)
+    assert found.reason is None
+    assert figure(found, "win_rate").lower > 0.5
+    assert gated(found).verdict == "promote"
+
+
+def test_one_that_only_writes_more_wins_by_the_judge_and_not_by_the_gate():
+    _, found = measured(good=0.5, words=8)
+    assert figure(found, "judge_raw_win_rate").lower > 0.6
+    assert figure(found, "win_rate").upper >= 0.5
+    assert figure(found, "win_rate").lower < 0.5
+    assert gated(found).verdict != "promote"
+
+
+def test_a_worse_one_that_writes_more_is_rejected():
+    _, found = measured(good=0.25, words=8)
+    assert figure(found, "judge_raw_win_rate").lower > 0.5
+    assert gated(found).verdict == "reject"
+
+
+@pytest.mark.parametrize("decision", ["not usable", "not enough labels"])
+def test_a_judge_that_is_not_usable_gives_no_scores_and_never_a_promotion(decision):
+    _, found = measured(good=0.95, words=3, decision=decision)
+    assert np.isnan(found.challenger.values).all()
+    assert decision in found.reason
+    assert gated(found).verdict == "inconclusive"
+    assert figure(found, "win_rate").value is None
+
+
+def test_too_few_labels_give_no_scores_and_say_what_is_missing():
+    _, found = measured(good=0.95, words=3, labels=29)
+    assert "29 labelled" in found.reason
+    assert gated(found).verdict == "inconclusive"
+
+
+def test_a_judge_that_goes_by_place_makes_ties_and_is_shown_to():
+    pairs, _ = measured(good=0.9, words=3, count=200, labels=60)
+    human = {pair.id: people(pair) for pair in pairs[:60]}
+    found = win_rate(pairs, judged(pairs, lambda _: "A"), human, decision="usable")
+    assert figure(found, "same_winner_in_both_orders").value == 0.0
+    # all verdicts are ties: what is left are the labels
+    assert figure(found, "win_rate_uncontrolled").lower > 0.5
+
+
+def test_one_order_alone_is_no_verdict():
+    pairs, _ = measured(good=0.9, words=3, count=200, labels=60)
+    spec = JudgeSpec.model_validate(
+        {"name": "pairs", "local": "scripted", "explain": False, "mode": "pairwise",
+         "both_orders": False}
+    )  # fmt: skip
+    model = ScriptedModel(likes_length)
+    once = judge_items(
+        Judge(spec, model_digest=model.digest),
+        pairs,
+        ask=asker(spec, model),
+        recorded=lambda keys: {},
+        save=lambda verdicts: None,
+        now=lambda: NOW,
+    ).judgements
+    human = {pair.id: people(pair) for pair in pairs[:60]}
+    found = win_rate(pairs, once, human, decision="usable")
+    assert gated(found).verdict == "inconclusive"
+    assert found.unscored["one order alone"] == sum(not is_same(pair) for pair in pairs)
+
+
+def test_the_same_text_twice_is_a_tie_that_nobody_is_asked_about():
+    texts = {f"e-{number}": GOOD for number in range(40)}
+    pairs = pairs_of([example(number) for number in range(40)], texts, texts)
+    human = {pair.id: 0.5 for pair in pairs[:30]}
+    found = win_rate(pairs, [], human, decision="usable")
+    assert not found.unscored
+    assert figure(found, "win_rate_uncontrolled").value == pytest.approx(0.5)
+
+
+def test_verdicts_that_are_missing_are_counted_and_block_the_gate():
+    pairs, _ = measured(good=0.9, words=3)
+    verdicts = [one for one in judged(pairs) if int(one.item_id[2:]) % 10]
+    human = {pair.id: people(pair) for pair in pairs[:150]}
+    found = win_rate(pairs, verdicts, human, decision="usable")
+    assert 40 <= found.unscored["not asked"] <= 50
+    assert gated(found).verdict == "inconclusive"
+    assert np.nanmean(found.challenger.values) == pytest.approx(figure(found, "win_rate").value)
+
+
+def test_examples_that_one_of_the_two_did_not_answer_make_no_pair():
+    pairs = pairs_of([example(0), example(1)], {"e-0": "a", "e-1": "b"}, {"e-1": "c"})
+    assert [(pair.id, pair.answer, pair.other) for pair in pairs] == [("e-1", "c", "b")]
+
+
+def test_which_pairs_are_labelled_is_chosen_at_random_and_again_the_same():
+    ids = [f"e-{number}" for number in range(1_000)]
+    one, two = (ids_to_label(ids, 100, rng=np.random.default_rng(3)) for _ in range(2))
+    assert one == two
+    assert len(set(one)) == 100
+    assert abs(np.mean([int(key[2:]) for key in one]) - 499.5) < 4 * 288.7 / math.sqrt(100)
+    with pytest.raises(InvalidInputError, match="0 to 1000"):
+        ids_to_label(ids, 1_001, rng=np.random.default_rng(3))
+
+
+def test_what_belongs_to_no_pair_is_refused():
+    pairs, _ = measured(good=0.9, words=3, count=100, labels=40)
+    with pytest.raises(InvalidInputError, match="about the pairs, got 'x'"):
+        win_rate(pairs, [], {"x": 1.0}, decision="usable")
+    with pytest.raises(InvalidInputError, match="got one twice"):
+        win_rate([*pairs, pairs[0]], [], {}, decision="usable")
+    with pytest.raises(InvalidInputError, match="two answers"):
+        win_rate([Item("i", pairs[0].conversation, "a")], [], {}, decision="usable")
+    with pytest.raises(InvalidInputError, match="labels must be in"):
+        win_rate(pairs, [], {pair.id: 2.0 for pair in pairs[:40]}, decision="usable")
