@@ -125,19 +125,22 @@ def settle(decision: Decision) -> str:
     return state
 
 
-def resume(decision: Decision, said: Approval) -> int:
-    """Let the runs that wait for this decision go on with the word; return how many did."""
+def resume(decision_id: str) -> int:
+    """Let the runs that wait for a decision go on with its word; return how many did."""
+    said = workspace().store.get(Approval, decision_id)
+    if said is None:
+        return 0
+    word = {"verdict": "approve" if said.approved else "reject", "reason": said.reason}
     suspended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=suspended),
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["approve"])),
         )
-        waiting = [run for run in found if run.parameters["options"]["decision"] == decision.id]
-        for run in waiting:
-            word = {"verdict": "approve" if said.approved else "reject"}
-            client.resume_flow_run(run.id, run_input=word | {"reason": said.reason, "by": said.by})
-    return len(waiting)
+        ids = [run.id for run in found if run.parameters["options"]["decision"] == decision_id]
+        for key in ids:
+            client.resume_flow_run(key, run_input=word | {"by": said.by})
+    return len(ids)
 
 
 def _decision(options: ApproveOptions) -> Decision:

@@ -104,7 +104,11 @@ def test_a_gain_of_ten_points_is_found_as_often_as_the_exact_calculation_says(di
 @pytest.mark.parametrize("discordance", [0.1, 0.3])
 def test_a_challenger_worse_by_the_margin_is_held_in_about_half_alpha(examples, discordance):
     rate = verdict_rate(
-        "hold", examples=examples, discordance=discordance, gain=-POLICY.margin, seed=examples
+        "hold",
+        examples=examples,
+        discordance=discordance,
+        gain=-POLICY.primary.hold_margin,
+        seed=examples,
     )
     print(f"\nworse by the margin, n {examples}, differ {discordance:.0%}: held {rate:.2%}")
     # Newcombe's interval is approximate: half a point more is what docs/methods.md allows
