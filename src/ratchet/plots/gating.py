@@ -110,6 +110,7 @@ def paired_differences(differences: FloatArray, decision: Decision) -> Figure:
     levels = np.unique(seen)
     if levels.size <= 3 and np.isin(levels, (-1.0, 0.0, 1.0)).all():
         _counted_differences(axes, seen)
+        axes.set_xlabel(f"who is right by {decision.primary_metric.replace('_', ' ')}")
     else:
         reach = max(1e-9, float(np.abs(seen).max()))
         edges = np.linspace(-reach, reach, _BINS + 1).tolist()
