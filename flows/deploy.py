@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from flows._evaluate import evaluate, on_clusters
-from flows._runtime import (
-    cycle_run,
-    logger,
-    now,
-    publish_figure,
-    publish_text,
-    workspace,
-)
-from ratchet import plots
-from ratchet.cycles import end_cycle, example_set, latest_cycle, sole_loop
-from ratchet.deploy.promotion import (
-    PairedScores,
-    Policy,
-    apply_decision,
-    decide,
-    decision_id,
-)
+from flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clusters
+from flows._gate_report import publish
+from flows._runtime import logger, now, workspace
+from flows.approve import ask
+from ratchet.analyze.validations import usable_judges
+from ratchet.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
+from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
+from ratchet.deploy.decision import Gated, decide, looks_before, stored_decision
+from ratchet.deploy.policy import GatePolicy, load_policy, loop_policy
+from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import constant_answer_rate
-from ratchet.evaluation.paired import compare
-from ratchet.records import (
-    Candidate,
-    Cycle,
-    Decision,
-    RegressionSet,
-    Release,
-)
-from ratchet.report import decision_markdown
+from ratchet.evaluation.answer_scores import check_metrics
+from ratchet.evaluation.example_files import read_examples
+from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release
 
 MOST_SETS = 20
 """So many failure clusters are compared on, the latest ones."""
@@ -44,52 +31,61 @@ class DeployOptions(BaseModel):
     """What a challenger must show.
 
     Attributes:
-        policy: The gate's rules.
+        policy: The gate's rules, or the YAML file that holds them; the loop's own where left out.
+        sets: Files of further examples by the name that guardrails use, such as `safety`.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: Policy = Policy()
+    policy: GatePolicy | Path | None = None
+    sets: dict[str, Path] = {}
     end_cycle: bool = True
 
 
 DEFAULTS = DeployOptions()
 
 
+@task(name="freeze-sets", cache_policy=NO_CACHE)
+def frozen_sets(cycle: Cycle, options: DeployOptions) -> FrozenSets:
+    """Return the ids of everything that both models answer."""
+    store = workspace().store
+    named = tuple(
+        (name, freeze_examples(store, name, read_examples(path), now()).id)
+        for name, path in sorted(options.sets.items())
+    )
+    clusters = store.records(RegressionSet, latest=MOST_SETS)
+    return FrozenSets(golden=cycle.example_set_id, regression=clusters, others=named)
+
+
 @task(cache_policy=NO_CACHE)
 def gate(
     cycle: Cycle,
     challenger: str,
-    policy: Policy,
-    champion_answers: dict[str, str],
-    challenger_answers: dict[str, str],
-    sets: tuple[RegressionSet, ...],
+    policy: GatePolicy,
+    sets: FrozenSets,
+    answers: tuple[Answers, Answers],
 ) -> Decision:
     """Decide once and store the decision; asked again, return what was decided."""
     work = workspace()
-    old, new = work.tracker.version(cycle.champion), work.tracker.version(challenger)
-    key = decision_id(policy, old, new, cycle.id, cycle.example_set_id)
-    stored = work.store.get(Decision, key)
-    if stored is not None:
-        logger.info("this gate was decided before: %s", stored.verdict)
-        return stored
-    examples = example_set(work.store, cycle.example_set_id).examples
-    compared = compare(examples, champion_answers, challenger_answers)
-    decision = decide(
-        PairedScores(
-            champion=compared.champion,
-            challenger=compared.challenger,
-            identical_outputs=compared.identical_outputs,
-            constant_answer_rate=constant_answer_rate([example.target for example in examples]),
-        ),
-        policy,
-        champion=old,
-        challenger=new,
+    gated = Gated(
+        champion=work.tracker.version(cycle.champion),
+        challenger=work.tracker.version(challenger),
         cycle_id=cycle.id,
-        example_set_id=cycle.example_set_id,
+        example_set_ids=sets.ids,
+    )
+    stored = stored_decision(work.store, policy, gated)
+    if stored is not None:
+        logger.info("this candidate was decided on before: %s", stored.verdict)
+        return stored
+    decision = decide(
+        gate_scores(sets, policy, *answers),
+        policy,
+        gated,
         now=now(),
-        clusters=on_clusters(sets, champion_answers, challenger_answers),
+        clusters=on_clusters(sets, *answers),
+        earlier=looks_before(work.store, policy, gated),
+        usable_judges=usable_judges(work.store),
     )
     work.store.append(decision)
     return decision
@@ -104,41 +100,6 @@ def act(decision: Decision) -> Release | None:
     return release
 
 
-@task(name="publish-decision", cache_policy=NO_CACHE)
-def publish(
-    cycle: Cycle, decision: Decision, first: dict[str, str], second: dict[str, str]
-) -> None:
-    """Put the decision, its plot and every answer into MLflow and Prefect."""
-    work = workspace()
-    examples = example_set(work.store, cycle.example_set_id).examples
-    with cycle_run(cycle, "deploy", decision.id) as run:
-        run.tags({"ratchet.verdict": decision.verdict})
-        run.params({"champion": decision.champion, "challenger": decision.challenger})
-        run.params(decision.policy)
-        run.metrics(
-            {
-                "champion_exact_match": decision.champion_value,
-                "challenger_exact_match": decision.challenger_value,
-                "difference": decision.difference,
-                "difference_lower": decision.interval[0],
-                "difference_upper": decision.interval[1],
-                "p_value": decision.p_value,
-            }
-        )
-        run.text(decision_markdown(decision), "decision.md")
-        run.table(
-            {
-                "message": [example.prompt for example in examples],
-                "target": [example.target for example in examples],
-                "champion": [first.get(example.id) for example in examples],
-                "challenger": [second.get(example.id) for example in examples],
-            },
-            "answers.json",
-        )
-        publish_figure(run, "gate", plots.gate_figure(decision), "The gate's evidence")
-    publish_text("decision", decision_markdown(decision), f"Decision on {decision.challenger}")
-
-
 @flow(name="deploy", validate_parameters=True)
 def deploy(options: DeployOptions = DEFAULTS) -> str:
     """Gate the latest candidate against the champion and return the decision's id."""
@@ -148,20 +109,31 @@ def deploy(options: DeployOptions = DEFAULTS) -> str:
 
 def _deploy(options: DeployOptions) -> str:
     store = workspace().store
+    policy = _policy(options)
     cycle = latest_cycle(store)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
         raise InsufficientDataError(
             f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first"
         )
+    for waiting in waiting_decisions(store):
+        expire(store, waiting, now())
     challenger = f"{candidate.model_name}/{candidate.version}"
-    sets = store.records(RegressionSet, latest=MOST_SETS)
-    set_ids = (cycle.example_set_id, *(item.example_set_id for item in sets))
-    first = evaluate(set_ids, cycle.champion)
-    second = evaluate(set_ids, challenger)
-    decision = gate(cycle, challenger, options.policy, first, second, sets)
+    sets = frozen_sets(cycle, options)
+    answers = evaluate(sets.ids, cycle.champion), evaluate(sets.ids, challenger)
+    decision = gate(cycle, challenger, policy, sets, answers)
     act(decision)
-    publish(cycle, decision, first, second)
+    publish(cycle, decision, sets, answers)
+    if waits_for_person(store, decision):
+        ask(decision)
     if options.end_cycle:
         end_cycle(store, cycle, "finished", now())
     return decision.id
+
+
+def _policy(options: DeployOptions) -> GatePolicy:
+    """The policy, its metrics known, before anything is answered."""
+    asked = options.policy or loop_policy()
+    policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
+    check_metrics(policy.metrics)
+    return policy

@@ -29,7 +29,7 @@ from ratchet.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
-DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "rollback"]
+DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "approve", "rollback"]
 DEPLOYMENT_KEYS = {
     "name", "description", "entrypoint", "tags", "work_pool", "concurrency_limit", "parameters",
 }  # fmt: skip
@@ -121,7 +121,7 @@ def test_prefect_yaml_has_only_keys_that_prefect_reads() -> None:
     assert set(PREFECT) == TOP_KEYS
     assert [d["name"] for d in PREFECT["deployments"]] == DEPLOYMENTS
     for item in PREFECT["deployments"]:
-        own = {"triggers"} if item["name"] == "rollback" else {"schedules"}
+        own = {"rollback": {"triggers"}, "approve": set()}.get(item["name"], {"schedules"})
         assert set(item) == DEPLOYMENT_KEYS | own, item["name"]
         assert set(item) <= set(DeploymentConfig.model_fields)
         assert set(item["work_pool"]) <= WORK_POOL_KEYS

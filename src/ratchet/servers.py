@@ -88,6 +88,14 @@ def running_prefect(settings: Settings) -> str | None:
     return address if address and _answers(f"{address}/health") else None
 
 
+def mlflow_page(settings: Settings, experiment_id: str, run_id: str) -> str | None:
+    """Return the page of a run in the MLflow UI, where one is served for this home."""
+    uri = settings.tracking_uri
+    address = uri if uri.startswith("http") else str(_read_servers(settings).get("mlflow", ""))
+    page = f"#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{address.rstrip('/')}/{page}" if address else None
+
+
 def free_port(wanted: int, *, given: Collection[int] = ()) -> int:
     """Return `wanted`, or the next port that nobody listens on and that was not `given` away.
 

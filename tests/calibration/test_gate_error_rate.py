@@ -1,22 +1,19 @@
 """How often the gate promotes, by simulation. `-s` prints the table of docs/methods.md."""
 
-from datetime import UTC, datetime
 from math import sqrt
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from ratchet.deploy.promotion import PairedScores, Policy, decide
-from ratchet.tracking import ModelVersion
+from ratchet.deploy.gate import run_gate
+from ratchet.deploy.policy import loop_policy
+from ratchet.deploy.scores import REGRESSION, GateScores, metric_scores
 
 pytestmark = pytest.mark.slow
 
 GATES = 4_000
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
-OLD = ModelVersion("router/1", "1", None, "old", None)
-NEW = ModelVersion("router/2", "2", None, "new", None)
-POLICY = Policy()
+POLICY = loop_policy()
 
 
 def promotion_rate(**model):
@@ -37,39 +34,26 @@ def verdict_rate(verdict, *, examples, discordance, gain, accuracy=0.7, constant
 
 
 def decided(cells, constant):
-    outcomes = ((True, False), (False, True), (True, True), (False, False))
-    pairs = [pair for pair, count in zip(outcomes, cells, strict=True) for _ in range(count)]
-    scores = PairedScores(
-        champion={str(place): first for place, (first, _) in enumerate(pairs)},
-        challenger={str(place): second for place, (_, second) in enumerate(pairs)},
-        identical_outputs=False,
-        constant_answer_rate=constant,
-    )
-    decision = decide(
-        scores,
-        POLICY,
-        champion=OLD,
-        challenger=NEW,
-        cycle_id="c",
-        example_set_id="e",
-        now=NOW,
-    )
-    return decision.verdict
+    kinds = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0))
+    pairs = np.repeat(np.array(kinds), cells, axis=0)
+    metrics, _ = metric_scores({"exact_match": (pairs[:, 0], pairs[:, 1])})
+    scores = GateScores(metrics, sets={REGRESSION: {}}, constant_answer_rate=constant)
+    return run_gate(scores, POLICY, plan=False).verdict
 
 
 def exact_promotion_rate(examples, discordance, gain):
     """Sum the chance of promotion over all outcomes, by scipy: the yardstick of the simulation.
 
-    Given `k` discordant examples the wins are Bin(k, q); promoted is `wins > k / 2` with a
-    two-sided exact p of at most alpha. The floor of the constant answer does not bind here.
+    Given `k` discordant examples the wins are Bin(k, q); promoted is an exact one-sided p of at
+    most the level. The floor of the constant answer does not bind here.
     """
     share = (1.0 + gain / discordance) / 2
     total = 0.0
     for differing in range(1, examples + 1):
         weight = stats.binom.pmf(differing, examples, discordance)
         wins = np.arange(differing // 2 + 1, differing + 1)
-        p_values = 2 * stats.binom.sf(wins - 1, differing, 0.5)
-        promoted = wins[p_values <= POLICY.alpha]
+        p_values = stats.binom.sf(wins - 1, differing, 0.5)
+        promoted = wins[p_values <= POLICY.error_level]
         total += weight * stats.binom.pmf(promoted, differing, share).sum()
     return total
 
@@ -80,11 +64,11 @@ def standard_errors(rate, count=3.0):
 
 @pytest.mark.parametrize("examples", [100, 300, 1_000])
 @pytest.mark.parametrize("discordance", [0.1, 0.3])
-def test_an_equal_challenger_is_promoted_in_at_most_half_alpha(examples, discordance):
+def test_an_equal_challenger_is_promoted_at_most_at_the_level(examples, discordance):
     rate = promotion_rate(examples=examples, discordance=discordance, gain=0.0, seed=examples)
     exact = exact_promotion_rate(examples, discordance, 0.0)
     print(f"\nequal, n {examples}, differ {discordance:.0%}: {rate:.2%} (exact {exact:.2%})")
-    limit = POLICY.alpha / 2
+    limit = POLICY.error_level
     assert exact <= limit
     assert rate <= limit + standard_errors(limit)
     assert abs(rate - exact) <= standard_errors(max(exact, 1 / GATES), 4.0)
@@ -92,18 +76,18 @@ def test_an_equal_challenger_is_promoted_in_at_most_half_alpha(examples, discord
 
 @pytest.mark.parametrize("examples", [100, 300])
 @pytest.mark.parametrize(("discordance", "gain"), [(0.1, -0.03), (0.3, -0.03), (0.3, -0.10)])
-def test_a_worse_challenger_is_promoted_in_at_most_half_alpha(examples, discordance, gain):
+def test_a_worse_challenger_is_promoted_at_most_at_the_level(examples, discordance, gain):
     rate = promotion_rate(examples=examples, discordance=discordance, gain=gain, seed=examples)
     print(f"\nworse by {-gain:.0%}, n {examples}, differ {discordance:.0%}: {rate:.2%}")
-    limit = POLICY.alpha / 2
+    limit = POLICY.error_level
     assert rate <= limit + standard_errors(limit)
 
 
-def test_a_guesser_over_a_champion_that_is_never_right_is_promoted_in_at_most_half_alpha():
+def test_a_guesser_over_a_champion_that_is_never_right_is_promoted_at_most_at_the_level():
     # one of eight balanced queues: the guess and the constant answer are both right on 12.5 %
     rate = promotion_rate(examples=300, discordance=0.125, gain=0.125, accuracy=0.0)
     print(f"\nguesser over a champion that is never right: {rate:.2%}")
-    limit = POLICY.alpha / 2
+    limit = POLICY.error_level
     assert rate <= limit + standard_errors(limit)
 
 
@@ -120,9 +104,13 @@ def test_a_gain_of_ten_points_is_found_as_often_as_the_exact_calculation_says(di
 @pytest.mark.parametrize("discordance", [0.1, 0.3])
 def test_a_challenger_worse_by_the_margin_is_held_in_about_half_alpha(examples, discordance):
     rate = verdict_rate(
-        "hold", examples=examples, discordance=discordance, gain=-POLICY.margin, seed=examples
+        "hold",
+        examples=examples,
+        discordance=discordance,
+        gain=-POLICY.primary.hold_margin,
+        seed=examples,
     )
     print(f"\nworse by the margin, n {examples}, differ {discordance:.0%}: held {rate:.2%}")
     # Newcombe's interval is approximate: half a point more is what docs/methods.md allows
-    limit = POLICY.alpha / 2
+    limit = POLICY.error_level
     assert rate <= limit + 0.005 + standard_errors(limit)

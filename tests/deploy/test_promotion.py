@@ -1,226 +1,14 @@
-import dataclasses
-import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from gated import POLICY, decided_on, scores
 
-from ratchet.deploy.promotion import (
-    PairedScores,
-    Policy,
-    apply_decision,
-    compare_on_cluster,
-    decide,
-    decision_id,
-    establish_champion,
-    rollback,
-)
-from ratchet.errors import InvalidInputError, TrackingError
-from ratchet.records import Decision, RegressionSet, Release
-from ratchet.tracking import ModelVersion
+from ratchet.deploy.approval import say
+from ratchet.deploy.promotion import apply_decision, establish_champion, rollback
+from ratchet.errors import TrackingError
+from ratchet.records import Release
 
-OLD = ModelVersion("support-router/1", "1", None, "digest-1", None)
-NEW = ModelVersion("support-router/2", "2", None, "digest-2", None)
 LATER = timedelta(minutes=1)
-AT = datetime(2026, 11, 24, tzinfo=UTC)
-
-
-def scores(both=0, only_champion=0, only_challenger=0, neither=0, *, unscored=0, **changes):
-    """Score examples by how many of each kind there are."""
-    pairs = (
-        [(True, True)] * both
-        + [(True, False)] * only_champion
-        + [(False, True)] * only_challenger
-        + [(False, False)] * neither
-        + [(True, None)] * unscored
-    )
-    made = PairedScores(
-        champion={f"e{n}": first for n, (first, _) in enumerate(pairs)},
-        challenger={f"e{n}": second for n, (_, second) in enumerate(pairs)},
-        identical_outputs=False,
-        constant_answer_rate=0.125,
-    )
-    return dataclasses.replace(made, **changes)
-
-
-@pytest.fixture
-def gate(now):
-    def run(made, policy=None, *, champion=OLD, challenger=NEW):
-        return decide(
-            made,
-            policy or Policy(),
-            champion=champion,
-            challenger=challenger,
-            cycle_id="c",
-            example_set_id="e",
-            now=now,
-        )
-
-    return run
-
-
-# The rules, in order ------------------------------------------------------------------------------
-
-
-def test_the_same_artefact_is_held_before_anything_else_is_looked_at(gate):
-    twin = dataclasses.replace(NEW, digest=OLD.digest)
-    decision = gate(scores(only_challenger=10, unscored=5), challenger=twin)
-    assert decision.verdict == "hold"
-    assert decision.reasons == ("same artefact: the challenger's digest is the champion's",)
-
-
-def test_a_missing_score_never_passes_however_good_the_rest_is(gate):
-    decision = gate(scores(both=100, only_challenger=199, unscored=1))
-    assert decision.verdict == "inconclusive"
-    assert "1 of 300 examples have no score" in decision.reasons[0]
-    assert decision.evidence["unscored"] == 1.0
-
-
-@pytest.mark.parametrize(("examples", "verdict"), [(99, "inconclusive"), (100, "promote")])
-def test_below_the_minimum_nothing_is_decided(gate, examples, verdict):
-    decision = gate(scores(only_challenger=examples))
-    assert decision.verdict == verdict
-    assert (decision.examples, decision.policy["minimum_examples"]) == (examples, 100)
-
-
-def test_identical_outputs_are_the_same_artefact_and_not_a_tie(gate):
-    decision = gate(scores(both=200, neither=100, identical_outputs=True))
-    assert decision.verdict == "hold"
-    assert decision.reasons == ("same artefact: every answer is identical",)
-
-
-def test_a_challenger_not_shown_to_beat_a_constant_answer_is_rejected(gate):
-    # 50 of 300 right: the exact 95 % interval begins at 0.126, below a constant rate of 0.15,
-    # although 45 wins against 0 losses is p = 2 * 0.5**45
-    weak = scores(both=5, only_challenger=45, neither=250, constant_answer_rate=0.15)
-    decision = gate(weak)
-    assert decision.p_value == pytest.approx(2 * 0.5**45)
-    assert decision.verdict == "reject"
-    assert "lower bound 12.6% against 15.0%" in decision.reasons[0]
-    assert gate(weak, Policy(beat_constant_answer=False)).verdict == "promote"
-
-
-def test_a_guesser_over_a_champion_that_is_never_right_is_rejected(gate):
-    # one of eight queues at random is right on 38 of 300, a constant answer as often
-    decision = gate(scores(only_challenger=38, neither=262, constant_answer_rate=38 / 300))
-    assert decision.p_value == pytest.approx(2 * 0.5**38)
-    assert decision.verdict == "reject"
-
-
-def test_a_better_challenger_is_promoted_with_its_evidence(gate):
-    # Binomial(40, 1/2): twice the tail up to 10 is 0.002221, as in `mcnemar_exact`
-    decision = gate(scores(both=200, only_champion=10, only_challenger=30, neither=60))
-    assert decision.verdict == "promote"
-    assert decision.p_value == pytest.approx(0.002221, abs=1e-6)
-    assert (decision.champion_value, decision.challenger_value) == (0.7, pytest.approx(230 / 300))
-    assert decision.difference == pytest.approx(20 / 300)
-    assert decision.interval[0] < decision.difference < decision.interval[1]
-    assert decision.evidence["only_champion_right"] == 10.0
-    assert decision.evidence["only_challenger_right"] == 30.0
-    assert (decision.champion, decision.challenger) == ("support-router/1", "support-router/2")
-    assert decision.policy == Policy().model_dump(mode="json")
-
-
-def test_a_worse_challenger_is_rejected(gate):
-    decision = gate(scores(both=200, only_champion=30, only_challenger=10, neither=60))
-    assert decision.verdict == "reject"
-    assert decision.reasons[0].startswith("worse")
-    assert decision.difference == pytest.approx(-20 / 300)
-
-
-def test_a_challenger_shown_to_be_no_worse_is_held(gate):
-    # 6 against 6 of 600: standard error sqrt(12) / 600 = 0.6 points, so the interval is about
-    # -1.1 to +1.1 points, inside the margin of 5
-    decision = gate(scores(both=400, only_champion=6, only_challenger=6, neither=188))
-    assert decision.verdict == "hold"
-    assert decision.interval == pytest.approx((-0.0116, 0.0116), abs=0.002)
-    assert "no worse by 5%" in decision.reasons[0]
-
-
-def test_a_wide_interval_is_inconclusive(gate):
-    # 30 against 30 of 150: standard error sqrt(60) / 150 = 5.2 points, about -10 to +10
-    decision = gate(scores(both=60, only_champion=30, only_challenger=30, neither=30))
-    assert decision.verdict == "inconclusive"
-    assert decision.interval[0] < -0.05
-    assert "more examples" in decision.reasons[0]
-
-
-@pytest.mark.parametrize(("losses", "wins", "verdict"), [(0, 5, "hold"), (0, 6, "promote")])
-def test_six_wins_without_a_loss_are_the_fewest_that_promote(gate, losses, wins, verdict):
-    # 2 * 0.5**5 = 0.0625 and 2 * 0.5**6 = 0.03125, around alpha = 0.05
-    decision = gate(scores(both=250, only_champion=losses, only_challenger=wins, neither=44))
-    assert decision.verdict == verdict
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"challenger": {"other": True}}, {"champion": {}}, {"champion": {}, "challenger": {}}],
-)
-def test_scores_on_different_examples_are_refused(gate, changes):
-    with pytest.raises(InvalidInputError, match="same examples, got"):
-        gate(scores(both=100, **changes))
-
-
-counts = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) >= 20)
-
-
-@given(cells=counts, alpha=st.sampled_from([0.01, 0.05, 0.1]))
-def test_promotion_and_a_significant_gain_are_the_same_thing(cells, alpha):
-    policy = Policy(alpha=alpha, minimum_examples=20)
-    decision = decide(
-        scores(*cells, constant_answer_rate=0.0), policy, champion=OLD, challenger=NEW,
-        cycle_id="c", example_set_id="e", now=AT,
-    )  # fmt: skip
-    significant = decision.p_value <= alpha and decision.difference > 0
-    assert (decision.verdict == "promote") == significant
-
-
-@given(cells=counts)
-def test_swapping_the_models_turns_promote_into_reject(cells):
-    policy = Policy(minimum_examples=20, beat_constant_answer=False)
-
-    def verdict_and_gain(both, first, second, neither):
-        made = decide(
-            scores(both, first, second, neither), policy, champion=OLD, challenger=NEW,
-            cycle_id="c", example_set_id="e", now=AT,
-        )  # fmt: skip
-        return made.verdict, made.difference
-
-    both, first, second, neither = cells
-    one, gain = verdict_and_gain(both, first, second, neither)
-    other, loss = verdict_and_gain(both, second, first, neither)
-    assert gain == -loss
-    assert (one == "promote") == (other == "reject" and loss < 0)
-
-
-def test_the_order_of_the_examples_changes_no_decision(gate):
-    made = scores(both=150, only_champion=20, only_challenger=40, neither=90)
-    turned = dataclasses.replace(
-        made,
-        champion=dict(reversed(made.champion.items())),
-        challenger=dict(reversed(made.challenger.items())),
-    )
-    assert gate(turned) == gate(made)
-
-
-def test_a_decision_has_the_same_id_again_and_another_under_another_policy(gate):
-    made = scores(both=300)
-    assert gate(made).id == gate(made).id == decision_id(Policy(), OLD, NEW, "c", "e")
-    others = {
-        decision_id(Policy(alpha=0.01), OLD, NEW, "c", "e"),
-        decision_id(Policy(), NEW, OLD, "c", "e"),
-        decision_id(Policy(), OLD, NEW, "c2", "e"),
-        decision_id(Policy(), OLD, NEW, "c", "e2"),
-    }
-    assert len(others | {gate(made).id}) == 5
-
-
-def test_every_number_of_a_decision_is_finite_at_the_extremes(gate):
-    for cells in ((300, 0, 0, 0), (0, 300, 0, 0), (0, 0, 300, 0), (0, 0, 0, 300)):
-        decision = gate(scores(*cells))
-        numbers = [decision.p_value, *decision.interval, *decision.evidence.values()]
-        assert all(math.isfinite(number) for number in numbers)
 
 
 # Acting on a decision, with a real registry and a real store --------------------------------------
@@ -247,10 +35,7 @@ def register(tracker, folder, name):
 
 def decided(verdict, champion, challenger, now):
     cells = {"promote": (200, 0, 60, 40), "reject": (200, 60, 0, 40)}[verdict]
-    decision = decide(
-        scores(*cells), Policy(), champion=champion, challenger=challenger,
-        cycle_id="c", example_set_id="e", now=now,
-    )  # fmt: skip
+    decision = decided_on(scores(*cells), champion=champion, challenger=challenger, now=now)
     assert decision.verdict == verdict
     return decision
 
@@ -387,45 +172,23 @@ def test_an_alias_that_was_moved_by_hand_is_noticed_and_obeyed(
     assert len(store.records(Release)) == 2
 
 
-def test_a_decision_survives_the_store_unchanged(store, gate):
-    decision = gate(scores(both=200, only_champion=10, only_challenger=30, neither=60))
-    store.append(decision)
-    assert store.get(Decision, decision.id) == decision
+ASKS = POLICY.model_copy(update={"approval": "always"})
 
 
-CLUSTER = RegressionSet(
-    id="seven", created_at=AT, name="cards", example_set_id="regression-seven", users=()
-)
-
-
-def test_a_cluster_is_compared_on_what_both_answered():
-    made = scores(both=3, only_champion=1, only_challenger=9, neither=2, unscored=4)
-    found = compare_on_cluster(CLUSTER, made.champion, made.challenger)
-    assert (found.examples, found.unscored) == (15, 4)
-    assert (found.champion_right, found.challenger_right) == (4, 12)
-    assert (found.only_champion_right, found.only_challenger_right) == (1, 9)
-    # closed form: 2 (1 + 10) / 2^10
-    assert found.p_value == pytest.approx(22 / 1024)
-
-
-def test_a_cluster_scored_on_other_examples_is_refused():
-    made = scores(both=3)
-    with pytest.raises(InvalidInputError, match="same examples of 'cards'"):
-        compare_on_cluster(CLUSTER, made.champion, {"e0": True})
-
-
-def test_a_decision_shows_the_clusters(gate, now):
-    made = scores(both=100, only_challenger=40)
-    compared = compare_on_cluster(CLUSTER, made.champion, made.challenger)
-    decision = decide(
-        made,
-        Policy(),
-        champion=OLD,
-        challenger=NEW,
-        cycle_id="c",
-        example_set_id="e",
-        now=now,
-        clusters=[compared],
+@pytest.mark.parametrize(("approved", "expected"), [(True, "2"), (False, "1")])
+def test_a_promotion_that_waits_moves_nothing_before_a_person_approved_it(
+    store, tracker, base, challenger, now, approved, expected
+):
+    establish_champion(store, tracker, base, now)
+    decision = decided_on(
+        scores(200, 0, 60, 40), ASKS, champion=base, challenger=challenger, now=now
     )
-    assert decision.clusters == (compared,)
-    assert decision.verdict == gate(made).verdict
+    store.append(decision)
+    assert apply_decision(store, tracker, decision, now) is None
+    tags = tracker._client.get_model_version(tracker.model_name, challenger.version).tags
+    assert tags["ratchet.approval"] == "waiting"
+    assert establish_champion(store, tracker, base, now + LATER) == base
+    say(store, decision, approved=approved, by="ann", reason="why", via="command", now=now + LATER)
+    release = apply_decision(store, tracker, decision, now + 2 * LATER)
+    assert (release is not None) == approved
+    assert tracker.champion().version == expected

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.evaluation.paired import answer_examples, compare, decoding_name
+from ratchet.evaluation.paired import answer_examples, compare, decoding_name, questions
 from ratchet.models import OpenAICompatibleModel, ScriptedModel
 from ratchet.records import Example, Message
 
@@ -56,9 +56,14 @@ def server(broken):
         httpd.server_close()
 
 
+def texts_into(saved):
+    """Return what keeps the texts of completions."""
+    return lambda fresh: saved.update({key: made.text for key, made in fresh.items()})
+
+
 def answered(script, examples, recorded, saved):
     return answer_examples(
-        ScriptedModel(script), examples, recorded, saved.update, max_new_tokens=12
+        ScriptedModel(script), examples, recorded, texts_into(saved), max_new_tokens=12
     )
 
 
@@ -96,7 +101,7 @@ def test_an_answer_that_failed_is_missing_and_scored_as_none():
     saved = {}
     with server(broken={"message 1"}) as url:
         model = OpenAICompatibleModel(url, "any", attempts=1)
-        answers = answer_examples(model, examples, {}, saved.update, max_new_tokens=12)
+        answers = answer_examples(model, examples, {}, texts_into(saved), max_new_tokens=12)
     assert answers == saved == {"e000": "billing", "e002": "billing"}
     compared = compare(examples, answers, dict.fromkeys(("e000", "e001", "e002"), "refunds"))
     assert compared.champion == {"e000": True, "e001": None, "e002": True}
@@ -138,3 +143,12 @@ def test_answering_in_another_order_gives_the_same_answers():
 
 def test_decodings_of_another_length_have_another_name():
     assert decoding_name(12) != decoding_name(13)
+
+
+def test_a_question_is_known_by_what_it_asks_and_not_by_the_name_of_its_example():
+    one, renamed = example(0), example(0).model_copy(update={"id": "other", "target": "refunds"})
+    changed = example(0).model_copy(update={"messages": example(1).messages})
+    asked = questions([one, renamed, changed])
+    assert len(asked) == 2
+    assert [key == found.id for key, found in asked.items()] == [True, True]
+    assert questions([one]).keys() == questions([renamed]).keys()

@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
-DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy", "rollback"}
+DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy", "approve", "rollback"}
 SMALL: dict[str, Any] = {
     "collect": {
         "messages_limit": 128,
@@ -160,7 +160,7 @@ def test_every_deployment_is_served_with_its_schedule_tags_and_typed_parameters(
     for item in found:
         assert item["work_pool_name"] == "ratchet"
         assert {"ratchet", item["name"]} <= set(item["tags"])
-        assert len(item["schedules"]) == (0 if item["name"] == "rollback" else 1)
+        assert len(item["schedules"]) == (0 if item["name"] in ("approve", "rollback") else 1)
         assert item["enforce_parameter_schema"]
         assert "options" in item["parameter_openapi_schema"]["properties"]
         assert item["parameter_openapi_schema"]["definitions"]

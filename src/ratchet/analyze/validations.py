@@ -18,6 +18,12 @@ def usable_versions(store: EventStore) -> frozenset[str]:
     return frozenset(record.judge_version for record in found if record.decision == "usable")
 
 
+def usable_judges(store: EventStore) -> frozenset[str]:
+    """Return the names and the versions of judges that a policy may ask for."""
+    found = [one for one in latest_validations(store).values() if one.decision == "usable"]
+    return frozenset(one.judge for one in found) | frozenset(one.judge_version for one in found)
+
+
 def require_usable(store: EventStore, judge_version: str) -> JudgeValidation:
     """Return the validation of a judge that may gate.
 

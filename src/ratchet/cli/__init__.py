@@ -15,6 +15,7 @@ import typer
 
 from ratchet import __version__
 from ratchet.cli import judge
+from ratchet.cli.approve import approve
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(judge.app, name="judge")
 app.command()(review)
 app.command()(gate)
+app.command()(approve)
 app.command()(failures)
 app.command()(forget)
 
@@ -154,6 +156,8 @@ def status(
     if decision:
         print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
         print(f"              {'; '.join(decision['reasons'])}")
+    for waiting in found["waiting"]:
+        print(f"waits         for a person: ratchet approve {waiting[:8]}")
     if found["cycle"]:
         print(f"cycle         {found['cycle']['number']} ({found['cycle']['state']})")
     print(f"interactions  {found['interactions']}")
@@ -279,6 +283,7 @@ def _check_input(messages: Path | None, queues: Path | None) -> None:
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
+    from ratchet.deploy.approval import waiting_decisions
     from ratchet.records import FEEDBACK_KINDS, Alert, Analysis, Cycle, CycleEnd, Decision, Release
     from ratchet.store import EventStore
 
@@ -292,10 +297,12 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
         "alerts": [],
+        "waiting": [],
     }
     if nothing_stored(settings):
         return found
     store = EventStore.open(settings.store_url)
+    found["waiting"] = [one.id for one in waiting_decisions(store)]
     release, decision = store.latest(Release), store.latest(Decision)
     analysis, cycle = store.latest(Analysis), store.latest(Cycle)
     counts = store.counts()

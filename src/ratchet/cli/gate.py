@@ -75,17 +75,12 @@ def _looks(earlier: str) -> list[int]:
     return looks
 
 
-def _usable_judges() -> set[str]:
+def _usable_judges() -> frozenset[str]:
     """Names and versions of the judges that the home's store holds to be usable."""
-    from ratchet.analyze.validations import latest_validations
+    from ratchet.analyze.validations import usable_judges
     from ratchet.store import EventStore
 
     settings = current_settings()
     if nothing_stored(settings):
-        return set()
-    usable = [
-        record
-        for record in latest_validations(EventStore.open(settings.store_url)).values()
-        if record.decision == "usable"
-    ]
-    return {record.judge for record in usable} | {record.judge_version for record in usable}
+        return frozenset()
+    return usable_judges(EventStore.open(settings.store_url))

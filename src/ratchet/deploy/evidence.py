@@ -40,6 +40,7 @@ class Question:
         role: What the answer is for.
         metric: Its name.
         cluster: The cluster that it is asked in; None for all examples.
+        examples_of: The set of examples that it is asked of; None for the primary's.
         higher_is_better: Its direction.
         margin: How much better it must be (primary) or may be worse (guardrail), at least 0.
         relative: Whether the margin is a share of the champion's mean.
@@ -53,6 +54,7 @@ class Question:
     role: Role
     metric: str
     cluster: str | None = None
+    examples_of: str | None = None
     higher_is_better: bool = True
     margin: float = 0.0
     relative: bool = False
@@ -112,9 +114,14 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """The metric, with its cluster where it is asked in one."""
-        cluster = self.question.cluster
-        return self.question.metric if cluster is None else f"{self.question.metric} in {cluster}"
+        """The metric, with its cluster or set where it is asked in one."""
+        cluster, examples_of = self.question.cluster, self.question.examples_of
+        name = (
+            self.question.metric
+            if examples_of is None
+            else f"{self.question.metric} on {examples_of}"
+        )
+        return name if cluster is None else f"{name} in {cluster}"
 
     @property
     def gain(self) -> float:

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ratchet.deploy.evidence import Finding, Question, default_hold_margin, weigh
+from ratchet.deploy.floor import Floor, constant_answer_floor
 from ratchet.deploy.policy import GatePolicy, Guardrail
-from ratchet.deploy.scores import GateScores, MetricScores
+from ratchet.deploy.scores import REGRESSION, GateScores, MetricScores
 from ratchet.deploy.settle import examples_to_settle
 from ratchet.errors import InvalidInputError
 from ratchet.records import Verdict
@@ -47,6 +48,7 @@ class GateResult:
         needed: Examples that would settle it, were the truth what was seen; None where it is
             settled, or where no number would do.
         approval: Why a person must approve a promotion; None where nobody must.
+        floor: Where the policy asks that the constant answer is beaten, how that came out.
         policy: What was asked.
     """
 
@@ -62,6 +64,7 @@ class GateResult:
     hold_margin: float | None = None
     needed: int | None = None
     approval: str | None = None
+    floor: Floor | None = None
 
 
 def run_gate(
@@ -112,6 +115,11 @@ def run_gate(
     )
     adjusted = holm([finding.p_shown for finding in secondary])
     verdict, reasons = _verdict(policy, primary, guardrails, level, look, hold_margin)
+    floor = (
+        constant_answer_floor(scores, found, alpha=level) if policy.beat_constant_answer else None
+    )
+    if floor is not None and verdict in ("promote", "hold", "inconclusive") and not primary.blocks:
+        verdict, reasons = _above_floor(floor, verdict, reasons)
     return GateResult(
         verdict=verdict,
         reasons=reasons,
@@ -126,6 +134,7 @@ def run_gate(
         level=level,
         look=look,
         hold_margin=hold_margin,
+        floor=floor,
         needed=_needed(policy, primary, guardrails, level, hold_margin, look)
         if verdict == "inconclusive" and plan
         else None,
@@ -200,7 +209,11 @@ def _guarded(scores: GateScores, policy: GatePolicy) -> list[tuple[MetricScores,
     """Each guardrail's scores with its question; per cluster one for each."""
     asked = []
     for rule in policy.guardrails:
-        found = scores.metrics.get(rule.metric, MetricScores(rule.metric, np.empty(0), np.empty(0)))
+        default = REGRESSION if rule.per_cluster and REGRESSION in scores.sets else None
+        measured = _measured(scores, rule.examples or default)
+        if rule.per_cluster and rule.examples is None and default and not measured:
+            continue  # there are no failure clusters
+        found = measured.get(rule.metric, MetricScores(rule.metric, np.empty(0), np.empty(0)))
         if not rule.per_cluster:
             asked.append((found, _guardrail_question(policy, rule, None)))
             continue
@@ -215,11 +228,17 @@ def _guarded(scores: GateScores, policy: GatePolicy) -> list[tuple[MetricScores,
     return asked
 
 
+def _measured(scores: GateScores, examples: str | None) -> Mapping[str, MetricScores]:
+    """The metrics on a set of examples; nothing where there is no such set."""
+    return scores.metrics if examples is None else scores.sets.get(examples, {})
+
+
 def _guardrail_question(policy: GatePolicy, rule: Guardrail, cluster: str | None) -> Question:
     return Question(
         role="guardrail",
         metric=rule.metric,
         cluster=cluster,
+        examples_of=rule.examples,
         higher_is_better=rule.higher_is_better,
         margin=rule.margin,
         relative=rule.relative,
@@ -278,6 +297,20 @@ def _verdict(
     if primary.p_no_worse is not None and primary.p_no_worse <= level:
         return "hold", (f"{not_shown}, and shown to be no worse by {hold_margin:.3g}",)
     return "inconclusive", (f"{not_shown}, nor to be no worse by {hold_margin:.3g}",)
+
+
+def _above_floor(
+    floor: Floor, verdict: Verdict, reasons: tuple[str, ...]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """What does not beat the constant answer is rejected; where that is unknown, not promoted."""
+    if floor.problem is not None:
+        return "inconclusive", (f"the constant answer: {floor.problem}",)
+    if not floor.is_beaten:
+        return "reject", (
+            "not shown to beat always giving the most common answer: lower bound "
+            f"{floor.lower:.1%} against {floor.rate:.1%}",
+        )
+    return verdict, reasons
 
 
 def _harm(finding: Finding) -> str:

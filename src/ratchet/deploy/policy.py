@@ -10,6 +10,7 @@
     judges: [helpfulness]
     looks: {maximum: 3, examples: 3000}
     approval: borderline
+    approval_hours: 72
 
 Every rule that a file breaks is named at once.
 """
@@ -37,13 +38,24 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 LARGEST_FILE = 100_000
 ERRORS_SHOWN = 20
 TOLD_CHARACTERS = 60
+LOWER_IS_BETTER = frozenset({"length", "refusal_rate", "latency_seconds", "perplexity"})
+"""Metrics of which less is better where the policy does not say."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Primary(_Part):
+class _Measured(_Part):
+    @model_validator(mode="before")
+    @classmethod
+    def _known_direction(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("metric") in LOWER_IS_BETTER:
+            return {"higher_is_better": False} | given
+        return given
+
+
+class Primary(_Measured):
     """What must become better.
 
     Attributes:
@@ -58,13 +70,15 @@ class Primary(_Part):
     hold_margin: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
 
 
-class Guardrail(_Part):
+class Guardrail(_Measured):
     """What must not become worse.
 
     Attributes:
         margin: How much worse it may be: in units of the metric, or of the champion's mean.
         relative: Whether the margin is a share of the champion's mean.
-        per_cluster: Whether it must hold in every cluster of the data by itself.
+        per_cluster: Whether it must hold in every cluster by itself: of the data, or in the loop
+            every failure cluster with a regression set.
+        examples: Name of a set of examples of its own, such as `safety`; else the primary's.
         requires: "shown": that it is no worse by the margin must be shown, at the error level.
             "no_harm": it must not be shown to be worse by more than the margin; few examples never
             show that.
@@ -77,6 +91,7 @@ class Guardrail(_Part):
     margin: Margin = 0.0
     relative: bool = False
     per_cluster: bool = False
+    examples: Name | None = None
     requires: Requires = "shown"
     minimum_examples: Annotated[int, Field(ge=2)] = 30
     safety_critical: bool = False
@@ -120,7 +135,10 @@ class GatePolicy(_Part):
         max_unscored_difference: Difference of the two shares up to which one may promote.
         judges: Judges, or versions of them, that must be usable.
         looks: Several looks; one where left out.
+        beat_constant_answer: Whether the challenger must be shown to beat always giving the most
+            common right answer; else a random guesser beats a model that answers off the menu.
         approval: When a person must approve a promotion.
+        approval_hours: After so long without a word a promotion that waits is rejected.
     """
 
     primary: Primary
@@ -133,7 +151,9 @@ class GatePolicy(_Part):
     max_unscored_difference: Share = 0.0
     judges: tuple[Name, ...] = ()
     looks: Looks | None = None
+    beat_constant_answer: bool = False
     approval: Approval = "never"
+    approval_hours: Annotated[float, Field(gt=0.0, le=24.0 * 365.0)] = 72.0
 
     @field_validator("secondary", "judges")
     @classmethod
@@ -145,10 +165,10 @@ class GatePolicy(_Part):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        keys = Counter((rule.metric, rule.per_cluster) for rule in self.guardrails)
-        for (metric, per_cluster), times in keys.items():
+        keys = Counter((rule.metric, rule.per_cluster, rule.examples) for rule in self.guardrails)
+        for (metric, per_cluster, examples), times in keys.items():
             if times > 1:
-                where = "per cluster" if per_cluster else "over all"
+                where = "per cluster" if per_cluster else f"over {examples or 'all'}"
                 raise ValueError(f"one guardrail for {metric} {where}, got {times}")
         if self.primary.metric in self.secondary:
             raise ValueError(
@@ -166,9 +186,16 @@ class GatePolicy(_Part):
         return self
 
     def direction(self, metric: str) -> bool:
-        """Whether more of a metric is better; a metric that no rule names is taken so."""
+        """Whether more of a metric is better; by its name where no rule names it."""
         rules: tuple[Primary | Guardrail, ...] = (self.primary, *self.guardrails)
-        return next((rule.higher_is_better for rule in rules if rule.metric == metric), True)
+        known = metric not in LOWER_IS_BETTER
+        return next((rule.higher_is_better for rule in rules if rule.metric == metric), known)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that it names, the primary one first."""
+        named = (self.primary.metric, *(rule.metric for rule in self.guardrails), *self.secondary)
+        return tuple(dict.fromkeys(named))
 
 
 def default_policy(metrics: Sequence[str], *, has_clusters: bool) -> GatePolicy:
@@ -183,6 +210,27 @@ def default_policy(metrics: Sequence[str], *, has_clusters: bool) -> GatePolicy:
         primary=Primary(metric=first),
         guardrails=clusters if has_clusters else (),
         secondary=tuple(others),
+    )
+
+
+def loop_policy() -> GatePolicy:
+    """Return the policy of the loop where none is stated.
+
+    Right answers must be shown to be more, at 2.5 % (a two-sided test at 5 %), on at least 100
+    examples that all have a score; the challenger must beat the constant answer, and must not be
+    shown to be worse on any failure cluster's regression set.
+    """
+    return GatePolicy(
+        primary=Primary(metric="exact_match", hold_margin=0.05),
+        guardrails=(
+            Guardrail(
+                metric="exact_match", per_cluster=True, requires="no_harm", minimum_examples=6
+            ),
+        ),
+        error_level=0.025,
+        minimum_examples=100,
+        max_unscored_share=0.0,
+        beat_constant_answer=True,
     )
 
 

@@ -1,269 +1,17 @@
-"""The gate: promote, hold, reject or inconclusive, from recorded scores alone.
-
-What: champion and challenger answered the same frozen examples; each answer is right or wrong. An
-exact McNemar test on the examples where they differ decides whether the challenger is better.
-Assumptions: examples are independent of each other and of everything the challenger was trained on.
-Error rate: a challenger that is no better is promoted with probability at most `alpha / 2`, since
-the two-sided test must reject and point upwards.
-When not to use it: several looks at the same candidate (each look spends `alpha` again).
-Reference: McNemar (1947), Psychometrika 12; Newcombe (1998), Statistics in Medicine 17, method 10.
-"""
+"""Acting on decisions: the registry's aliases move where a decision allows it, once, and back."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from ratchet.errors import InvalidInputError, TrackingError
-from ratchet.records import (
-    ClusterComparison,
-    Decision,
-    RegressionSet,
-    Release,
-    Verdict,
-    derive_id,
-    digest,
-)
-from ratchet.stats.comparisons import McNemarResult, mcnemar_exact
-from ratchet.stats.intervals import Interval, clopper_pearson, newcombe_paired
+from ratchet.deploy.approval import approved_to_promote, standing
+from ratchet.errors import TrackingError
+from ratchet.records import Decision, Release, derive_id
 from ratchet.store import EventStore
 from ratchet.tracking import ModelVersion, Tracker
 
 logger = logging.getLogger(__name__)
-
-_Level = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class Policy(BaseModel):
-    """What a challenger must show.
-
-    Attributes:
-        primary_metric: Name of the score, right or wrong per example.
-        alpha: Level of the two-sided test.
-        margin: How much worse a challenger may be and still be held rather than rejected.
-        minimum_examples: Below this many, nothing is decided.
-        beat_constant_answer: Whether the challenger must be shown to beat always giving the most
-            common right answer; else a random guesser beats a model that answers off the menu.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    primary_metric: str = "exact_match"
-    alpha: _Level = 0.05
-    margin: _Level = 0.05
-    minimum_examples: Annotated[int, Field(ge=20)] = 100
-    beat_constant_answer: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class PairedScores:
-    """Recorded scores of two models on the same examples.
-
-    Attributes:
-        champion: Right or wrong by example id; None where there is no score.
-        challenger: The same examples for the challenger.
-        identical_outputs: Whether every answer was the same text.
-        constant_answer_rate: What always giving the most common right answer scores.
-    """
-
-    champion: Mapping[str, bool | None]
-    challenger: Mapping[str, bool | None]
-    identical_outputs: bool
-    constant_answer_rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    examples: int
-    unscored: int
-    champion_right: int
-    challenger_right: int
-    test: McNemarResult
-    difference: Interval
-    floor: Interval
-
-    @property
-    def gain(self) -> float:
-        return (self.challenger_right - self.champion_right) / self.examples
-
-
-def decide(
-    scores: PairedScores,
-    policy: Policy,
-    *,
-    champion: ModelVersion,
-    challenger: ModelVersion,
-    cycle_id: str,
-    example_set_id: str,
-    now: datetime,
-    clusters: Sequence[ClusterComparison] = (),
-) -> Decision:
-    """Apply the policy to recorded scores.
-
-    Args:
-        scores: Of both models on the same examples.
-        policy: The rules.
-        champion: What is in use.
-        challenger: What would replace it.
-        cycle_id: The cycle whose gate it is.
-        example_set_id: The examples.
-        now: The time.
-        clusters: Both on the frozen examples of failure clusters, shown beside the verdict.
-
-    Raises:
-        InvalidInputError: The two models were not scored on the same examples, or on none.
-    """
-    evidence = _weigh(scores, policy)
-    verdict, reasons = _judge(scores, policy, evidence, champion, challenger)
-    return Decision(
-        id=decision_id(policy, champion, challenger, cycle_id, example_set_id),
-        cycle_id=cycle_id,
-        created_at=now,
-        champion=champion.reference,
-        challenger=challenger.reference,
-        verdict=verdict,
-        reasons=reasons,
-        primary_metric=policy.primary_metric,
-        champion_value=evidence.champion_right / evidence.examples,
-        challenger_value=evidence.challenger_right / evidence.examples,
-        difference=evidence.gain,
-        interval=(evidence.difference.lower, evidence.difference.upper),
-        p_value=evidence.test.p_value,
-        examples=evidence.examples,
-        example_set_id=example_set_id,
-        policy=policy.model_dump(mode="json"),
-        evidence={
-            "only_champion_right": float(evidence.test.only_first),
-            "only_challenger_right": float(evidence.test.only_second),
-            "unscored": float(evidence.unscored),
-            "constant_answer_rate": scores.constant_answer_rate,
-            "challenger_lower_bound": evidence.floor.lower,
-        },
-        clusters=tuple(clusters),
-    )
-
-
-def compare_on_cluster(
-    regression: RegressionSet,
-    champion: Mapping[str, bool | None],
-    challenger: Mapping[str, bool | None],
-) -> ClusterComparison:
-    """Compare two models on the frozen examples of one failure cluster.
-
-    Args:
-        regression: The cluster's set.
-        champion: Right or wrong by example id; None where there is no score.
-        challenger: The same examples for the challenger.
-
-    Raises:
-        InvalidInputError: The two were not scored on the same examples.
-    """
-    if champion.keys() != challenger.keys():
-        raise InvalidInputError(
-            f"both must be scored on the same examples of {regression.name!r}, got "
-            f"{len(champion)} and {len(challenger)}; evaluate both on one set"
-        )
-    pairs = [(champion[key], challenger[key]) for key in champion]
-    cells = Counter(pair for pair in pairs if None not in pair)
-    only_first, only_second = cells[True, False], cells[False, True]
-    return ClusterComparison(
-        cluster_id=regression.id,
-        name=regression.name,
-        example_set_id=regression.example_set_id,
-        examples=cells.total(),
-        unscored=len(pairs) - cells.total(),
-        champion_right=cells[True, True] + only_first,
-        challenger_right=cells[True, True] + only_second,
-        only_champion_right=only_first,
-        only_challenger_right=only_second,
-        p_value=mcnemar_exact(only_first, only_second).p_value,
-    )
-
-
-def decision_id(
-    policy: Policy,
-    champion: ModelVersion,
-    challenger: ModelVersion,
-    cycle_id: str,
-    example_set_id: str,
-) -> str:
-    """Return the id of this gate's decision: asking again finds the one that was stored."""
-    rule = digest(policy.model_dump(mode="json"))
-    return derive_id("decision", cycle_id, champion.digest, challenger.digest, example_set_id, rule)
-
-
-def _weigh(scores: PairedScores, policy: Policy) -> _Evidence:
-    if not scores.champion or scores.champion.keys() != scores.challenger.keys():
-        raise InvalidInputError(
-            "champion and challenger must be scored on the same examples, got "
-            f"{len(scores.champion)} and {len(scores.challenger)}; evaluate both on one set"
-        )
-    pairs = [(scores.champion[key], scores.challenger[key]) for key in scores.champion]
-    unscored = sum(None in pair for pair in pairs)
-    cells = Counter((bool(first), bool(second)) for first, second in pairs)
-    both, neither = cells[True, True], cells[False, False]
-    only_first, only_second = cells[True, False], cells[False, True]
-    right = both + only_second
-    return _Evidence(
-        examples=len(pairs),
-        unscored=unscored,
-        champion_right=both + only_first,
-        challenger_right=right,
-        test=mcnemar_exact(only_first, only_second),
-        difference=newcombe_paired(both, only_first, only_second, neither, level=1 - policy.alpha),
-        floor=clopper_pearson(right, len(pairs), level=1 - policy.alpha),
-    )
-
-
-def _judge(
-    scores: PairedScores,
-    policy: Policy,
-    evidence: _Evidence,
-    champion: ModelVersion,
-    challenger: ModelVersion,
-) -> tuple[Verdict, tuple[str, ...]]:
-    """Apply the rules in order; the first that applies gives the verdict."""
-    if challenger.digest == champion.digest:
-        return "hold", ("same artefact: the challenger's digest is the champion's",)
-    if evidence.unscored:
-        missing = f"{evidence.unscored} of {evidence.examples} examples have no score"
-        return "inconclusive", (f"{missing}; missing data never passes",)
-    if evidence.examples < policy.minimum_examples:
-        few = f"{evidence.examples} examples are fewer than the {policy.minimum_examples} asked for"
-        return "inconclusive", (few,)
-    if scores.identical_outputs:
-        return "hold", ("same artefact: every answer is identical",)
-    if policy.beat_constant_answer and evidence.floor.lower <= scores.constant_answer_rate:
-        return "reject", (
-            "not shown to beat always giving the most common answer: lower bound "
-            f"{evidence.floor.lower:.1%} against {scores.constant_answer_rate:.1%}",
-        )
-    return _compare(policy, evidence)
-
-
-def _compare(policy: Policy, evidence: _Evidence) -> tuple[Verdict, tuple[str, ...]]:
-    test, interval = evidence.test, evidence.difference
-    counts = (
-        f"right where the champion is wrong on {test.only_second}, the reverse on "
-        f"{test.only_first}; exact McNemar p = {test.p_value:.2g}"
-    )
-    if test.p_value <= policy.alpha:
-        better = test.only_second > test.only_first
-        return ("promote", (f"better: {counts}",)) if better else ("reject", (f"worse: {counts}",))
-    if interval.lower > -policy.margin:
-        return "hold", (
-            f"not shown to be better ({counts}), shown to be no worse by {policy.margin:.0%}",
-        )
-    return "inconclusive", (
-        f"neither better nor shown to be no worse by {policy.margin:.0%} ({counts}); "
-        "evaluate on more examples",
-    )
 
 
 def establish_champion(
@@ -281,7 +29,8 @@ def establish_champion(
     latest = store.latest(Release)
     decision = store.latest(Decision)
     if decision is not None and latest is not None and latest.champion == decision.champion:
-        interrupted = decision.verdict == "promote" and champion.reference == decision.challenger
+        promoted = approved_to_promote(store, decision)
+        interrupted = promoted and champion.reference == decision.challenger
         if interrupted and apply_decision(store, tracker, decision, now) is not None:
             return champion
     if latest is None or latest.champion != champion.reference:
@@ -307,14 +56,14 @@ def apply_decision(
     """Act on a stored decision, once: move the aliases on promote, else nothing but a tag.
 
     Returns:
-        The release, also where it was made before; None where nothing was promoted, as when the
-        challenger was rolled back or the champion replaced since the decision.
+        The release, also where it was made before; None where nothing was promoted, as when a
+        person has not approved it, the challenger was rolled back or the champion replaced since.
     """
-    tracker.tag_version(
-        decision.challenger,
-        {"ratchet.verdict": decision.verdict, "ratchet.decision": decision.id},
-    )
-    if decision.verdict != "promote":
+    tags = {"ratchet.verdict": decision.verdict, "ratchet.decision": decision.id}
+    if decision.approval is not None:
+        tags["ratchet.approval"] = standing(store, decision)
+    tracker.tag_version(decision.challenger, tags)
+    if not approved_to_promote(store, decision):
         return None
     key = derive_id("release", decision.id)
     done = store.get(Release, key)

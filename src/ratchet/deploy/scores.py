@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ EMPTY = frozenset({"", "null", "none", "nan", "na", "n/a"})
 TRUTH = {"true": 1.0, "false": 0.0}
 ERRORS_SHOWN = 10
 NO_CLUSTER = -1
+REGRESSION = "regression"
+"""The set of examples that guardrails per cluster are asked of, where there is one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +80,51 @@ class GateScores:
         metrics: In the order in which they came.
         cluster_names: Of the clusters.
         identical_outputs: Whether every answer was the same text; None where that is not known.
+        sets: Metrics on further sets of examples, by the set's name. Where there is one of the name
+            `regression`, guardrails per cluster are asked of it, and hold where it is empty.
+        constant_answer_rate: What always giving the most common right answer scores on the primary
+            metric; None where that is not known.
     """
 
     metrics: Mapping[str, MetricScores]
     cluster_names: tuple[str, ...] = ()
     identical_outputs: bool | None = None
+    sets: Mapping[str, Mapping[str, MetricScores]] = field(default_factory=dict)
+    constant_answer_rate: float | None = None
+
+
+def metric_scores(
+    pairs: Mapping[str, tuple[FloatArray, FloatArray]],
+    *,
+    users: Sequence[str | None] = (),
+    clusters: Sequence[str | None] = (),
+) -> tuple[dict[str, MetricScores], tuple[str, ...]]:
+    """Return scores made in this process, and the names of their clusters.
+
+    Args:
+        pairs: By metric, champion's and challenger's of the same examples; nan for no score.
+        users: Of each example, where any has one; one without is a user of its own.
+        clusters: Of each example, where any has one.
+    """
+    names = tuple(dict.fromkeys(name for name in clusters if name is not None))
+    places = {name: place for place, name in enumerate(names)}
+    codes = {user: code for code, user in enumerate(dict.fromkeys(users)) if user is not None}
+    known = np.array(
+        [len(users) + row if user is None else codes[user] for row, user in enumerate(users)],
+        dtype=np.int64,
+    )
+    of_cluster = [NO_CLUSTER if name is None else places[name] for name in clusters]
+    found = {
+        metric: MetricScores(
+            metric,
+            champion,
+            challenger,
+            known if codes else None,
+            np.array(of_cluster, dtype=np.int64) if names else None,
+        )
+        for metric, (champion, challenger) in pairs.items()
+    }
+    return found, names
 
 
 def read_scores(path: Path) -> GateScores:

@@ -1,7 +1,7 @@
 """Champion and challenger on the same frozen examples, answer by answer.
 
-Answers are recorded as they come, keyed by model digest, decoding and example, so that an
-evaluation that was interrupted goes on and one that was done is not done again.
+Answers are recorded as they come, keyed by model digest, decoding and the digest of what is asked,
+so that an evaluation that was interrupted goes on and one that was done is not done again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.evaluation.metrics import exact_match
-from ratchet.models import LanguageModel
-from ratchet.records import Example
+from ratchet.models import Completion, LanguageModel
+from ratchet.records import Example, digest
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +40,22 @@ def decoding_name(max_new_tokens: int) -> str:
     return f"greedy-{max_new_tokens}"
 
 
+def question_digest(example: Example) -> str:
+    """Name what an example asks: examples with the same messages have the same answer."""
+    return digest([message.canonical() for message in example.messages])
+
+
+def questions(examples: Sequence[Example]) -> dict[str, Example]:
+    """Return each question once, under its digest, in the order of the examples."""
+    named = {question_digest(example): example for example in examples}
+    return {key: example.model_copy(update={"id": key}) for key, example in named.items()}
+
+
 def answer_examples(
     model: LanguageModel,
     examples: Sequence[Example],
     recorded: Mapping[str, str],
-    save: Callable[[Mapping[str, str]], None],
+    save: Callable[[Mapping[str, Completion]], None],
     *,
     max_new_tokens: int,
 ) -> dict[str, str]:
@@ -54,7 +65,7 @@ def answer_examples(
         model: The model under evaluation.
         examples: The frozen examples.
         recorded: Answers by example id from before.
-        save: Called with each chunk's new answers before the next chunk begins.
+        save: Called with each chunk's new answers by example id before the next chunk begins.
         max_new_tokens: Longest answer.
 
     Returns:
@@ -67,12 +78,12 @@ def answer_examples(
         chunk = open_examples[start : start + _CHUNK]
         completions = model.generate([e.messages for e in chunk], max_new_tokens=max_new_tokens)
         fresh = {
-            example.id: completion.text
+            example.id: completion
             for example, completion in zip(chunk, completions, strict=True)
             if completion.error is None
         }
         save(fresh)
-        answers |= fresh
+        answers |= {key: completion.text for key, completion in fresh.items()}
         done = start + len(chunk)
         left = (time.monotonic() - started) / done * (len(open_examples) - done)
         logger.info("answered %d of %d examples, %.0f s left", done, len(open_examples), left)

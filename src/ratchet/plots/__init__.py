@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from ratchet.errors import InvalidInputError
 from ratchet.plots.failures import failure_bars as failure_bars
 from ratchet.plots.failures import failure_map as failure_map
+from ratchet.plots.gating import FloatArray as FloatArray
+from ratchet.plots.gating import gate_figure as gate_figure
+from ratchet.plots.gating import metric_margins as metric_margins
+from ratchet.plots.gating import paired_differences as paired_differences
+from ratchet.plots.gating import wins_by_cluster as wins_by_cluster
 from ratchet.plots.style import (
     BLUE,
     FAINT,
     GREEN,
     MUTED,
-    ORANGE,
     add_title,
     name_rows,
     need_some,
@@ -34,22 +38,15 @@ from ratchet.plots.style import INK as INK
 from ratchet.plots.style import RED as RED
 from ratchet.plots.style import to_png as to_png
 from ratchet.plots.style import to_svg as to_svg
-from ratchet.records import Decision, JudgeValidation, Metric, Verdict
 from ratchet.records import Figure as Measured
+from ratchet.records import JudgeValidation, Metric
 from ratchet.stats.control_charts import ControlChart
-from ratchet.stats.intervals import wilson
 from ratchet.stats.rate_series import RateSeries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_VERDICT_COLOURS: dict[Verdict, str] = {
-    "promote": GREEN,
-    "hold": ORANGE,
-    "reject": RED,
-    "inconclusive": MUTED,
-}
 _UNITS = {"share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score"}
 _DAY = 86_400.0
 _MARK_HEIGHT = 13
@@ -300,42 +297,6 @@ def loss_curve(losses: Sequence[float]) -> Figure:
     return figure
 
 
-def gate_figure(decision: Decision) -> Figure:
-    """Draw champion against challenger, and their paired difference with its interval."""
-    figure, (values, difference) = new_panels(8.5, 4.4, 2, height_ratios=[2.0, 1.15])
-    systems = (
-        (f"champion\n{shortened(decision.champion)}", decision.champion_value, MUTED),
-        (f"challenger\n{shortened(decision.challenger)}", decision.challenger_value, BLUE),
-    )
-    for row, (_, value, colour) in enumerate(systems):
-        interval = wilson(round(value * decision.examples), decision.examples)
-        values.barh(row, 100 * value, color=colour, height=0.5, alpha=0.85)
-        ends = [100 * interval.lower, 100 * interval.upper]
-        values.plot(ends, [row, row], color=INK, lw=1.8)
-        values.annotate(
-            f"{100 * value:.1f} %",
-            (ends[1], row),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-            weight="bold",
-        )
-    values.set_xlim(0, 119)
-    values.set_xticks(range(0, 101, 20))
-    values.set_xlabel(f"{decision.primary_metric.replace('_', ' ')} (%), 95 % interval")
-    name_rows(values, [name for name, _, _ in systems])
-    _difference_panel(difference, decision)
-    add_title(
-        values,
-        f"Verdict: {decision.verdict}",
-        f"{decision.examples} examples of {shortened(decision.example_set_id)}, "
-        f"p = {decision.p_value:.2g}",
-        _VERDICT_COLOURS[decision.verdict],
-    )
-    return figure
-
-
 def funnel(steps: Sequence[tuple[str, int]]) -> Figure:
     """Draw what is left after each step, with the share of the step before."""
     need_some(steps, "steps")
@@ -404,27 +365,3 @@ def _signals_in_words(chart: ControlChart) -> str:
     if chart.signals.size == 0:
         return f"none of {points} points is outside its limits (shaded)"
     return f"{chart.signals.size} of {points} points outside the limits (shaded)"
-
-
-def _difference_panel(axes: Axes, decision: Decision) -> None:
-    lower, upper = (100 * end for end in decision.interval)
-    value = 100 * decision.difference
-    reach = 1.25 * max(abs(lower), abs(upper), 1.0)
-    axes.axvline(0.0, color=INK, lw=1.2, ls=(0, (4, 3)))
-    axes.plot([lower, upper], [0, 0], color=_VERDICT_COLOURS[decision.verdict], lw=3)
-    axes.plot(value, 0, "o", color=_VERDICT_COLOURS[decision.verdict], ms=9)
-    side = "center" if abs(value) < 0.3 * reach else ("right" if value > 0 else "left")
-    axes.annotate(
-        f"{value:+.1f} points ({lower:+.1f} to {upper:+.1f})".replace("-", "−"),
-        ({"center": value, "right": upper, "left": lower}[side], 0),
-        (0, 12),
-        textcoords="offset points",
-        ha=side,
-        color=INK,
-        weight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.0},
-    )
-    axes.set_xlim(min(-reach, -1.0), max(reach, 1.0))
-    axes.set_xlabel("difference (percentage points): right of the line the challenger is better")
-    name_rows(axes, ["challenger\nminus champion"])
-    axes.set_ylim(0.6, -0.9)

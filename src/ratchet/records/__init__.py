@@ -7,7 +7,7 @@ by whoever creates the record, so that sending it twice changes nothing.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -33,6 +33,7 @@ from ratchet.records.clusters import (
     TrainingRequest,
     Trend,
 )
+from ratchet.records.gating import Approval, Decision, Measured, Release, Verdict
 from ratchet.records.judging import (
     Figure,
     HumanLabel,
@@ -65,6 +66,7 @@ __all__ = [
     "AlertChange",
     "AlertEvent",
     "Analysis",
+    "Approval",
     "Baseline",
     "BoardState",
     "Breakdown",
@@ -94,6 +96,7 @@ __all__ = [
     "JudgeValidation",
     "JudgeVerdict",
     "LabelledMessage",
+    "Measured",
     "Message",
     "Metric",
     "Record",
@@ -279,11 +282,18 @@ class LabelledMessage(Record):
 
 
 class Example(Record):
-    """One question of an evaluation set with its right answer."""
+    """One question of an evaluation set with its right answer.
+
+    Attributes:
+        user_id: Whose it is, where examples of one user are not independent.
+        cluster: The part of the set that it belongs to.
+    """
 
     id: Identifier
     messages: tuple[Message, ...] = Field(min_length=1)
     target: str
+    user_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
+    cluster: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def prompt(self) -> str:
@@ -444,50 +454,6 @@ class Candidate(Record):
     run_id: str
     losses: tuple[float, ...]
     training_seconds: float
-
-
-Verdict = Literal["promote", "hold", "reject", "inconclusive"]
-
-
-class Decision(Record):
-    """What the gate decided and on what evidence. Stored before it is acted on.
-
-    Attributes:
-        difference: Challenger minus champion on the primary metric, with its interval.
-        evidence: Every number the verdict rests on.
-        reasons: The rules that applied, in words.
-        clusters: Champion and challenger on the frozen examples of each failure cluster.
-    """
-
-    id: Identifier
-    cycle_id: Identifier
-    created_at: UtcTime
-    champion: str
-    challenger: str
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    primary_metric: str
-    champion_value: float
-    challenger_value: float
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    examples: int
-    example_set_id: str
-    policy: dict[str, Any]
-    evidence: dict[str, float]
-    clusters: tuple[ClusterComparison, ...] = ()
-
-
-class Release(Record):
-    """A move of the registry's aliases; the latest one names the champion."""
-
-    id: Identifier
-    created_at: UtcTime
-    action: Literal["start", "promote", "rollback", "moved outside Ratchet"]
-    champion: str
-    previous: str | None
-    decision_id: str | None = None
 
 
 class Cycle(Record):

@@ -36,6 +36,7 @@ from ratchet.records import (
     SetAside,
     digest,
 )
+from ratchet.store.answers import answer_rows, read_answers
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
@@ -378,25 +379,27 @@ class EventStore:
 
     def answers(self, model_digest: str, decoding: str, ids: Sequence[str]) -> dict[str, str]:
         """Return the recorded answers of a model to examples, by example id."""
-        found: dict[str, str] = {}
         with self._reading() as connection:
-            for chunk in _chunks(ids):
-                query = sa.select(ANSWERS.c.example_id, ANSWERS.c.answer).where(
-                    ANSWERS.c.model_digest == model_digest,
-                    ANSWERS.c.decoding == decoding,
-                    ANSWERS.c.example_id.in_(chunk),
-                )
-                found |= _pairs(connection, query)
-        return found
+            return {i: text for i, text, _ in read_answers(connection, model_digest, decoding, ids)}
 
-    def add_answers(self, model_digest: str, decoding: str, answers: Mapping[str, str]) -> None:
+    def answer_seconds(
+        self, model_digest: str, decoding: str, ids: Sequence[str]
+    ) -> dict[str, float]:
+        """Return how long recorded answers took, where that is known."""
+        with self._reading() as connection:
+            found = read_answers(connection, model_digest, decoding, ids)
+            return {key: seconds for key, _, seconds in found if seconds is not None}
+
+    def add_answers(
+        self,
+        model_digest: str,
+        decoding: str,
+        answers: Mapping[str, str],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         """Record answers; an answer that is there already stands."""
-        rows = [
-            {"model_digest": model_digest, "decoding": decoding, "example_id": key, "answer": text}
-            for key, text in answers.items()
-        ]
         with self.atomic() as connection:
-            for chunk in _chunks(rows):
+            for chunk in _chunks(answer_rows(model_digest, decoding, answers, seconds or {})):
                 connection.execute(self._insert(ANSWERS), chunk)
 
     # Vectors of texts -------------------------------------------------------------------------

@@ -69,6 +69,7 @@ ANSWERS = _table(
     sa.Column("decoding", sa.String(64), nullable=False),
     sa.Column("example_id", sa.String(200), nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Float),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
 EMBEDDINGS = _table(
@@ -121,6 +122,13 @@ def _keep_verdicts(connection: sa.Connection) -> None:
     _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
 
 
+def _time_answers(connection: sa.Connection) -> None:
+    """Keep how long an answer took."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns("answers")}
+    if "seconds" not in present:
+        connection.execute(sa.text("ALTER TABLE answers ADD COLUMN seconds DOUBLE PRECISION"))
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -131,5 +139,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0003_name_subjects": _name_subjects,
     "0004_keep_verdicts": _keep_verdicts,
     "0005_create_embeddings": _create_embeddings,
+    "0006_time_answers": _time_answers,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""

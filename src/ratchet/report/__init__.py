@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from ratchet.records import (
     AlertEvent,
     Analysis,
     Candidate,
-    ClusterComparison,
     Cycle,
     Decision,
     EarlierCluster,
@@ -24,12 +22,13 @@ from ratchet.records import (
     ReviewItem,
     TrainingSet,
 )
+from ratchet.report.gating import CHANCE as CHANCE
+from ratchet.report.gating import approval_markdown as approval_markdown
+from ratchet.report.gating import decision_markdown as decision_markdown
+from ratchet.report.gating import difference, moved, score
+from ratchet.report.text import INDENT, WIDTH, cell, clipped, one_line, plain, wrapped
 
-_WIDTH = 88
-_INDENT = " " * 9
 _BAR = 40
-CHANCE = 0.05
-"""From this p-value on a failure cluster counts as moved."""
 _SHOWN = 200
 """Characters of a text that a table or list of failures shows."""
 _STILL = "still fails more, though too seldom to be found anew"
@@ -46,9 +45,6 @@ _KIND_NAMES = {
     "task_completed": "task outcomes",
     "session_end": "session ends",
 }
-_SHARES = ("constant_answer_rate", "challenger_lower_bound")
-# As entities, these can neither end a cell nor start markup, whatever stands before them.
-_MARKUP = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>|`\\*_[]~#"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +93,22 @@ def render_markdown(report: CycleReport) -> str:
 def analysis_markdown(analysis: Analysis) -> str:
     """Write metrics, alerts and failure clusters as Markdown."""
     rows = [
-        f"| {_plain(item.name)} | {_value(item)} | {_interval(item)} | {item.observations} |"
+        f"| {plain(item.name)} | {_value(item)} | {_interval(item)} | {item.observations} |"
         for item in analysis.metrics
     ]
     alerts = [
-        f"- **{alert.severity}** {_cell(alert.message)} *What to do:* {_cell(alert.action)}"
+        f"- **{alert.severity}** {cell(alert.message)} *What to do:* {cell(alert.action)}"
         for alert in analysis.alerts
     ]
     clusters = [
-        f"| {_cell(cluster.name)} | {cluster.size} | {cluster.failure_rate:.0%} "
+        f"| {cell(cluster.name)} | {cluster.size} | {cluster.failure_rate:.0%} "
         f"({cluster.interval[0]:.0%} to {cluster.interval[1]:.0%}) | {cluster.lift:.1f} "
-        f"| {_cell(cluster.examples[0]) if cluster.examples else ''} |"
+        f"| {cell(cluster.examples[0]) if cluster.examples else ''} |"
         for cluster in analysis.clusters
     ]
     return "\n".join(
         [
-            f"# Analysis of {_cell(analysis.model_version)}",
+            f"# Analysis of {cell(analysis.model_version)}",
             "",
             "| metric | value | 95 % interval | observations |",
             "|---|---|---|---|",
@@ -144,7 +140,7 @@ def failures_markdown(
         model_version: Whose answers they are; None leaves it out.
         reason: Why there are no clusters.
     """
-    whose = "" if model_version is None else f" of {_cell(model_version)}"
+    whose = "" if model_version is None else f" of {cell(model_version)}"
     lines = [f"# Failure clusters{whose}", ""]
     if not clusters:
         lines += [_none(reason), ""]
@@ -165,7 +161,7 @@ def failures_markdown(
         ]
     if earlier:
         lines += ["## Found earlier, not now", ""]
-        lines += [f"- “{_cell(item.name)}” {_EARLIER.get(item.trend, _STILL)}" for item in earlier]
+        lines += [f"- “{cell(item.name)}” {_EARLIER.get(item.trend, _STILL)}" for item in earlier]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -175,7 +171,7 @@ def _cluster_row(place: int, cluster: FailureCluster) -> str:
     marks = f" **safety: {cluster.safety:,} flagged**" if cluster.safety else ""
     cells = (
         f"{place}",
-        _cell(cluster.name) + marks,
+        cell(cluster.name) + marks,
         "–" if cluster.excess is None else f"{cluster.excess:,.0f}",
         f"{cluster.size:,}{total}",
         f"{cluster.failure_rate:.0%} ({low:.0%} to {high:.0%})",
@@ -202,7 +198,7 @@ def _cluster_example(place: int, cluster: FailureCluster) -> str:
     right = "no good answer is known yet"
     if example.better is not None:
         right = f"right: {_quoted(example.better)}"
-    why = _cell(_clipped(example.why, _SHOWN))
+    why = cell(clipped(example.why, _SHOWN))
     return (
         f"{place}. {_quoted(example.prompt)}  \n"
         f"   failed ({why}): {_quoted(example.answer)}  \n"
@@ -212,72 +208,19 @@ def _cluster_example(place: int, cluster: FailureCluster) -> str:
 
 def _quoted(text: str) -> str:
     """Quote the beginning of a text, so that it can start no list of its own."""
-    return f"“{_cell(_clipped(text, _SHOWN))}”"
+    return f"“{cell(clipped(text, _SHOWN))}”"
 
 
 def _none(reason: str | None) -> str:
-    return f"None: {_cell(reason)}." if reason else "None."
-
-
-def decision_markdown(decision: Decision) -> str:
-    """Write a decision with its evidence as Markdown."""
-    evidence = [
-        f"| {_plain(key)} | {format(value, '.1%' if key in _SHARES else 'g')} |"
-        for key, value in decision.evidence.items()
-    ]
-    return "\n".join(
-        [
-            f"# {decision.verdict.capitalize()}: {_cell(decision.challenger)}",
-            "",
-            *[f"- {_cell(reason)}" for reason in decision.reasons],
-            "",
-            "| | |",
-            "|---|---|",
-            f"| champion {_cell(decision.champion)} | {decision.champion_value:.1%} |",
-            f"| challenger {_cell(decision.challenger)} | {decision.challenger_value:.1%} |",
-            f"| difference | {_difference(decision)} |",
-            f"| exact McNemar p | {decision.p_value:.3g} |",
-            f"| examples | {decision.examples} |",
-            *evidence,
-            *_clusters_compared(decision),
-        ]
-    )
-
-
-def _clusters_compared(decision: Decision) -> list[str]:
-    if not decision.clusters:
-        return []
-    rows = [
-        f"| {_cell(item.name)} | {item.examples} | {item.champion_right} "
-        f"| {item.challenger_right} | {_moved(item)} |"
-        for item in decision.clusters
-    ]
-    head = "| failure cluster | examples | champion right | challenger right | moved |"
-    return [
-        "",
-        "## On the frozen examples of failure clusters",
-        "",
-        head,
-        "|---|" + "---|" * 4,
-        *rows,
-    ]
-
-
-def _moved(item: ClusterComparison) -> str:
-    """Say which way a cluster moved, where that is more than chance at 5 %."""
-    missing = f"; {item.unscored} without an answer" if item.unscored else ""
-    if item.p_value > CHANCE:
-        return f"no more than chance (p = {item.p_value:.2g}){missing}"
-    better = item.only_challenger_right > item.only_champion_right
-    return f"{'mended' if better else 'worse'} (p = {item.p_value:.2g}){missing}"
+    return f"None: {cell(reason)}." if reason else "None."
 
 
 def alerts_markdown(events: Sequence[AlertEvent]) -> str:
     """Write how every alert stands as Markdown, given the latest events in order."""
     latest = {event.alert_id: event for event in events}
     rows = [
-        f"| {event.severity} | {event.change} | {_cell(event.message)} | {_cell(event.action)} "
-        f"| {_cell(event.certainty)} |"
+        f"| {event.severity} | {event.change} | {cell(event.message)} | {cell(event.action)} "
+        f"| {cell(event.certainty)} |"
         for event in reversed(latest.values())
     ]
     head = ["| | | what | what to do | how sure |", "|---|---|---|---|---|"]
@@ -289,11 +232,11 @@ def alerts_text(events: Sequence[AlertEvent]) -> str:
     blocks = [
         (
             f"{event.alert_id[:8]}  {event.severity}, {event.change}"
-            f"{f' by {_one_line(event.by)}' if event.by else ''} {event.created_at:%F %H:%M} UTC",
-            f"          {_one_line(event.message)}",
-            f"          how sure: {_one_line(event.certainty)}",
-            f"          what to do: {_one_line(event.action)}",
-            *([f"          note: {_one_line(event.note)}"] if event.note else []),
+            f"{f' by {one_line(event.by)}' if event.by else ''} {event.created_at:%F %H:%M} UTC",
+            f"          {one_line(event.message)}",
+            f"          how sure: {one_line(event.certainty)}",
+            f"          what to do: {one_line(event.action)}",
+            *([f"          note: {one_line(event.note)}"] if event.note else []),
         )
         for event in events
     ]
@@ -310,19 +253,19 @@ def bar(share: float, width: int = _BAR) -> str:
 def _header(report: CycleReport) -> list[str]:
     cycle = report.cycle
     title = f"Ratchet · cycle {cycle.number} · champion at the start {cycle.champion}"
-    lines = _wrapped(f"{title} · {report.seconds / 60:.1f} minutes", indent="")
-    return ["─" * _WIDTH, *lines, "─" * _WIDTH]
+    lines = wrapped(f"{title} · {report.seconds / 60:.1f} minutes", indent="")
+    return ["─" * WIDTH, *lines, "─" * WIDTH]
 
 
 def _collected(report: CycleReport) -> list[str]:
     counts = report.counts
     lines = [f"COLLECT  {counts['interactions']} interactions in the store"]
     for kinds in (EXPLICIT_KINDS, IMPLICIT_KINDS):
-        lines += _wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in kinds))
+        lines += wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in kinds))
     if counts["set_aside"]:
-        lines.append(f"{_INDENT}{counts['set_aside']} rows set aside:")
+        lines.append(f"{INDENT}{counts['set_aside']} rows set aside:")
         for why, count in list(report.set_aside.items())[:5]:
-            lines += _wrapped(f"{count:>5} × ", why)
+            lines += wrapped(f"{count:>5} × ", why)
     return lines
 
 
@@ -335,12 +278,12 @@ def _analyzed(analysis: Analysis) -> list[str]:
         "completion_rate",
         "implicit_quality",
     )
-    lines = [f"ANALYZE  {_clipped(analysis.model_version, 50)} as its users saw it"]
+    lines = [f"ANALYZE  {clipped(analysis.model_version, 50)} as its users saw it"]
     for name in shown:
         metric = metrics.get(name)
         if metric is not None and metric.value is not None:
             lines.append(
-                f"{_INDENT}{_plain(name):<17} {_value(metric):>6}  {bar(metric.value, 20)} "
+                f"{INDENT}{plain(name):<17} {_value(metric):>6}  {bar(metric.value, 20)} "
                 f"{_interval(metric):<14}  n = {metric.observations}"
             )
     for alert in analysis.alerts:
@@ -351,27 +294,27 @@ def _analyzed(analysis: Analysis) -> list[str]:
 def _clusters(analysis: Analysis) -> list[str]:
     lines = []
     if analysis.clusters:
-        lines.append(f"{_INDENT}where failures pile up:")
+        lines.append(f"{INDENT}where failures pile up:")
     for cluster in analysis.clusters[:8]:
         of_all = "" if cluster.interactions is None else f" of {cluster.interactions}"
         rest = "" if cluster.rest_rate is None else f", the rest {cluster.rest_rate:.0%}"
         lines.append(
-            f"{_INDENT}{_clipped(cluster.name, 40):<40} {cluster.size}{of_all} failed, "
+            f"{INDENT}{clipped(cluster.name, 40):<40} {cluster.size}{of_all} failed, "
             f"{cluster.failure_rate:.0%}{rest}"
         )
     if analysis.no_clusters:
-        lines += _wrapped(f"no failure clusters: {analysis.no_clusters}")
+        lines += wrapped(f"no failure clusters: {analysis.no_clusters}")
     for lost in analysis.earlier:
         if lost.trend in ("gone", "merged"):
-            lines += _wrapped(f"{lost.trend}: {_one_line(lost.name)}")
+            lines += wrapped(f"{lost.trend}: {one_line(lost.name)}")
     return lines
 
 
 def _alert_lines(alert: Alert) -> list[str]:
-    message = alert.message.replace(alert.signal, _plain(alert.signal))
+    message = alert.message.replace(alert.signal, plain(alert.signal))
     return [
-        *_wrapped("! ", f"{alert.severity}: {message}"),
-        *_wrapped("  → ", alert.action),
+        *wrapped("! ", f"{alert.severity}: {message}"),
+        *wrapped("  → ", alert.action),
     ]
 
 
@@ -381,14 +324,14 @@ def _improved(report: CycleReport) -> list[str]:
     lines = [f"IMPROVE  {training.size} training examples from what users showed to be good"]
     most = max((count for _, count in funnel), default=0)
     lines += [
-        f"{_INDENT}{_clipped(step, 26):<26} {count:>6}  {bar(count / (most or 1), 20)}"
+        f"{INDENT}{clipped(step, 26):<26} {count:>6}  {bar(count / (most or 1), 20)}"
         for step, count in funnel
     ]
     made = f"{candidate.model_name}/{candidate.version}"
     minutes = f"{candidate.training_seconds / 60:.1f} minutes"
-    lines += _wrapped(f"LoRA: {len(losses)} steps in {minutes}, candidate {made}")
+    lines += wrapped(f"LoRA: {len(losses)} steps in {minutes}, candidate {made}")
     if losses:
-        lines.append(f"{_INDENT}loss {losses[0]:.2f} {_sparkline(losses)} {losses[-1]:.2f}")
+        lines.append(f"{INDENT}loss {losses[0]:.2f} {_sparkline(losses)} {losses[-1]:.2f}")
     return lines
 
 
@@ -397,24 +340,29 @@ def _decided(report: CycleReport) -> list[str]:
     width = min(30, max(len(decision.champion), len(decision.challenger)))
     lines = [
         f"DEPLOY   {_MARKS[decision.verdict]} {decision.verdict.upper()}: "
-        f"{_clipped(_plain(decision.primary_metric), 30)} on {decision.examples} held-out messages"
+        f"{clipped(plain(decision.primary_metric), 30)} on {decision.examples} held-out messages"
     ]
     for role, name, value in (
         ("champion", decision.champion, decision.champion_value),
         ("challenger", decision.challenger, decision.challenger_value),
     ):
         lines.append(
-            f"{_INDENT}{role:<10} {_clipped(name, width):<{width}} {value:>6.1%}  {bar(value, 29)}"
+            f"{INDENT}{role:<10} {clipped(name, width):<{width}} {score(value, decision):>6}"
+            + (f"  {bar(value, 29)}" if value is not None and 0.0 <= value <= 1.0 else "")
         )
-    lines.append(f"{_INDENT}difference {_difference(decision)}")
+    lines.append(f"{INDENT}difference {difference(decision)}")
     for reason in decision.reasons:
-        lines += _wrapped(reason)
+        lines += wrapped(reason)
+    if decision.approval is not None and report.release is None:
+        lines += wrapped(
+            f"waits for a person ({decision.approval}): ratchet approve {decision.id[:8]}"
+        )
     for item in decision.clusters:
         right = f"{item.champion_right} -> {item.challenger_right} of {item.examples} right"
-        lines += _wrapped(f"cluster {_clipped(item.name, 40)}: {right}, {_moved(item)}")
+        lines += wrapped(f"cluster {clipped(item.name, 40)}: {right}, {moved(item)}")
     if report.release is not None:
         previous = report.release.previous or "none"
-        lines += _wrapped(f"champion is now {report.release.champion}, previous {previous}")
+        lines += wrapped(f"champion is now {report.release.champion}, previous {previous}")
     return lines
 
 
@@ -431,14 +379,9 @@ def _cluster_table(rows: Sequence[str]) -> list[str]:
     return [head, "|---|---|---|---|---|", *rows]
 
 
-def _difference(decision: Decision) -> str:
-    low, high = decision.interval
-    return f"{decision.difference:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
-
-
 def _value(metric: Metric) -> str:
     if metric.value is None:
-        return f"– ({_cell(metric.reason or 'not measured')})"
+        return f"– ({cell(metric.reason or 'not measured')})"
     return f"{metric.value:.1%}" if metric.unit == "share" else f"{metric.value:.2f}"
 
 
@@ -448,36 +391,6 @@ def _interval(metric: Metric) -> str:
     if metric.unit == "share":
         return f"{metric.lower:.1%} to {metric.upper:.1%}"
     return f"{metric.lower:.2f} to {metric.upper:.2f}"
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _one_line(text: str) -> str:
-    """Return the text on one line, without what would steer a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _clipped(text: str, width: int) -> str:
-    line = _one_line(text)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
-def _wrapped(first: str, text: str = "", *, indent: str = _INDENT) -> list[str]:
-    """Break a text over lines, the later ones below the end of `first` where `text` follows it."""
-    hang = " " * len(first) if text else ""
-    return textwrap.wrap(
-        _one_line(text or first),
-        _WIDTH,
-        initial_indent=indent + (first if text else ""),
-        subsequent_indent=indent + hang,
-    )
-
-
-def _cell(text: str) -> str:
-    """Make user text safe in Markdown, inside a table too."""
-    return _one_line(text).translate(_MARKUP)
 
 
 def _sparkline(values: Sequence[float], width: int = 40) -> str:
@@ -505,8 +418,8 @@ def judges_markdown(records: Sequence[JudgeValidation]) -> str:
             shown = f"{kappa.value:.2f}"
             if kappa.lower is not None and kappa.upper is not None:
                 shown += f" ({kappa.lower:.2f} to {kappa.upper:.2f})"
-        why = _cell("; ".join(record.reasons))
-        version, dimension = _cell(record.judge_version), _cell(record.dimension)
+        why = cell("; ".join(record.reasons))
+        version, dimension = cell(record.judge_version), cell(record.dimension)
         lines.append(f"| {version} | {dimension} | {record.decision} | {shown} | {why} |")
     lines += ["", "Scores count only where the decision is *usable*; others are kept and shown."]
     return "\n".join(lines)
@@ -520,5 +433,5 @@ def review_markdown(items: Sequence[ReviewItem], *, shown: int = 50) -> str:
     for item in items[:shown]:
         about = f"{item.dimension}: {item.interaction_id}"
         cells = (item.id[:8], about, item.raised_by, item.why[:200])
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell(text) for text in cells) + " |")
     return "\n".join(lines)

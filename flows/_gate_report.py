@@ -1,0 +1,104 @@
+"""What the gate leaves in MLflow and Prefect: the decision, its evidence, tables and plots."""
+
+from __future__ import annotations
+
+import json
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows._evaluate import Answers, FrozenSets, cluster_name
+from flows._links import link_run
+from flows._runtime import cycle_run, publish_figure, publish_text, workspace
+from ratchet import plots
+from ratchet.cycles import example_set
+from ratchet.evaluation.answer_scores import score_pairs
+from ratchet.records import Cycle, Decision, Example
+from ratchet.report import decision_markdown
+from ratchet.tracking import Run
+
+
+@task(name="publish-decision", cache_policy=NO_CACHE)
+def publish(
+    cycle: Cycle, decision: Decision, sets: FrozenSets, answers: tuple[Answers, Answers]
+) -> None:
+    """Put the decision, its plots and every answer with its scores into MLflow and Prefect."""
+    with cycle_run(cycle, "deploy", decision.id) as run:
+        run.tags({"ratchet.verdict": decision.verdict, "ratchet.decision": decision.id})
+        run.params({"champion": decision.champion, "challenger": decision.challenger})
+        run.params({"policy.primary": decision.primary_metric, "policy.level": decision.level})
+        run.metrics(_numbers(decision))
+        run.text(decision_markdown(decision), "decision.md")
+        run.text(json.dumps(decision.canonical(), indent=2), "decision.json")
+        run.text(json.dumps(decision.policy, indent=2), "policy.json")
+        differences = _tables(run, decision, sets, answers)
+        publish_figure(run, "gate", plots.gate_figure(decision), "The gate's evidence")
+        if decision.measured:
+            figure = plots.metric_margins(decision)
+            publish_figure(run, "gate-metrics", figure, "Every metric beside its margin")
+        if decision.difference is not None:
+            figure = plots.paired_differences(differences, decision)
+            publish_figure(run, "gate-differences", figure, "Example by example")
+        if decision.clusters:
+            figure = plots.wins_by_cluster(decision.clusters)
+            publish_figure(run, "gate-clusters", figure, "Wins and losses by failure cluster")
+        text = f"{decision_markdown(decision)}\n\n{link_run(run)}"
+        workspace().tracker.tag_version(decision.challenger, {"ratchet.gate_run": run.run_id})
+    publish_text("decision", text, f"Decision on {decision.challenger}")
+
+
+def _numbers(decision: Decision) -> dict[str, float]:
+    """What MLflow plots over runs; what is not known is left out."""
+    low, high = decision.interval or (None, None)
+    name = decision.primary_metric
+    numbers = {
+        f"champion_{name}": decision.champion_value,
+        f"challenger_{name}": decision.challenger_value,
+        "difference": decision.difference,
+        "difference_lower": low,
+        "difference_upper": high,
+        "p_value": decision.p_value,
+        "examples": float(decision.examples),
+    }
+    return {key: value for key, value in numbers.items() if value is not None}
+
+
+def _tables(
+    run: Run, decision: Decision, sets: FrozenSets, answers: tuple[Answers, Answers]
+) -> plots.FloatArray:
+    """Write a table by example and one by cluster; return the primary metric's differences."""
+    store, (first, second) = workspace().store, answers
+    named = [("golden", sets.golden)]
+    named += [(cluster_name(item), item.example_set_id) for item in sets.regression]
+    named += list(sets.others)
+    rows: list[tuple[str, Example]] = [
+        (name, example) for name, key in named for example in example_set(store, key).examples
+    ]
+    examples = [example for _, example in rows]
+    metrics = list(dict.fromkeys(item.metric for item in decision.measured))
+    pairs = score_pairs(
+        metrics,
+        first.to(examples),
+        second.to(examples),
+        [example.target for example in examples],
+        seconds=(first.took(examples), second.took(examples)),
+    )
+    columns: dict[str, list[object]] = {
+        "set": [name for name, _ in rows],
+        "example": [example.id for example in examples],
+        "message": [example.prompt for example in examples],
+        "target": [example.target for example in examples],
+        "champion": list(first.to(examples)),
+        "challenger": list(second.to(examples)),
+    }
+    for metric, values in pairs.items():
+        for who, scored in zip(("champion", "challenger"), values, strict=True):
+            numbers = scored.tolist()
+            columns[f"{who} {metric}"] = [None if n != n else n for n in numbers]
+    run.table(columns, "answers.json")
+    if decision.clusters:
+        found = [item.canonical() for item in decision.clusters]
+        run.table({name: [row[name] for row in found] for name in found[0]}, "clusters.json")
+    golden = sum(name == "golden" for name, _ in rows)
+    champion, challenger = pairs[decision.primary_metric]
+    return (challenger - champion)[:golden]

@@ -1,0 +1,125 @@
+"""What the gate stores: decisions, a person's word on them, and moves of the registry's aliases."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ratchet.records.base import Identifier, Record, Text, UtcTime
+from ratchet.records.clusters import ClusterComparison
+
+Verdict = Literal["promote", "hold", "reject", "inconclusive"]
+
+
+class Measured(Record):
+    """What a decision rests on: one metric of both, and what its test says.
+
+    Attributes:
+        role: What it is for.
+        name: The metric, with the cluster or set where it is of one.
+        higher_is_better: Its direction.
+        margin: How much better it must be (primary) or may be worse (guardrail).
+        relative: Whether the margin is a share of the champion's mean.
+        difference: Challenger minus champion, with its interval at level 1 - 2 `Decision.level`.
+        p_shown: One-sided, of "not better than the margin asks".
+        p_harm: One-sided, of "not worse".
+        units: Independent examples, or users where examples have users.
+        unscored: Examples without a score of the champion, and of the challenger.
+        test: What the p-values are of.
+        problem: Why nothing can be shown.
+    """
+
+    role: Literal["primary", "guardrail", "secondary"]
+    name: str
+    metric: str
+    cluster: str | None = None
+    examples_of: str | None = None
+    higher_is_better: bool = True
+    margin: float = 0.0
+    relative: bool = False
+    champion: float | None = None
+    challenger: float | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    p_shown: float = 1.0
+    p_harm: float = 1.0
+    examples: int = 0
+    units: int = 0
+    unscored: tuple[int, int] = (0, 0)
+    test: str = ""
+    problem: str | None = None
+
+
+class Decision(Record):
+    """What the gate decided and on what evidence. Stored before it is acted on.
+
+    Attributes:
+        champion_value: Mean of the primary metric; None where neither was scored.
+        difference: Challenger minus champion on the primary metric, with its interval.
+        p_value: Of the primary metric being better, one-sided; two-sided where `level` is None.
+        evidence: Further numbers that the verdict rests on.
+        reasons: The rules that applied, in words.
+        clusters: Champion and challenger on the frozen examples of each failure cluster.
+        measured: Every metric that was asked for; empty in older records.
+        level: One-sided error level of this look; None in older records, whose interval has 95 %.
+        look: Which look at growing data this is.
+        needed: Examples that would settle it, where it is inconclusive and some number would.
+        approval: Why a person must approve a promotion first; None where nobody must.
+        expires_at: Until when a person may; after that it is rejected.
+        example_set_ids: All sets that were answered.
+    """
+
+    id: Identifier
+    cycle_id: Identifier
+    created_at: UtcTime
+    champion: str
+    challenger: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    primary_metric: str
+    champion_value: float | None
+    challenger_value: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+    p_value: float
+    examples: int
+    example_set_id: str
+    policy: dict[str, Any]
+    evidence: dict[str, float]
+    clusters: tuple[ClusterComparison, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    level: float | None = None
+    look: int = 1
+    needed: int | None = None
+    approval: str | None = None
+    expires_at: UtcTime | None = None
+    example_set_ids: tuple[str, ...] = ()
+
+
+class Approval(Record):
+    """A person's word on a promotion that waited for one. Written once; `id` is the decision's.
+
+    Attributes:
+        by: Who; `expiry` where nobody said anything in time.
+        via: Where it was said.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    challenger: str
+    approved: bool
+    by: Identifier
+    reason: Text
+    via: Literal["prefect", "command", "expiry"] = Field(default="command")
+
+
+class Release(Record):
+    """A move of the registry's aliases; the latest one names the champion."""
+
+    id: Identifier
+    created_at: UtcTime
+    action: Literal["start", "promote", "rollback", "moved outside Ratchet"]
+    champion: str
+    previous: str | None
+    decision_id: str | None = None

@@ -1,0 +1,41 @@
+"""Recorded answers of models to examples, with the seconds that they took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from ratchet.store.tables import ANSWERS
+
+_CHUNK = 500
+
+
+def read_answers(
+    connection: sa.Connection, model_digest: str, decoding: str, ids: Sequence[str]
+) -> Iterator[tuple[str, str, float | None]]:
+    """Yield example id, answer and seconds of what is recorded; seconds are None where unknown."""
+    for start in range(0, len(ids), _CHUNK):
+        query = sa.select(ANSWERS.c.example_id, ANSWERS.c.answer, ANSWERS.c.seconds).where(
+            ANSWERS.c.model_digest == model_digest,
+            ANSWERS.c.decoding == decoding,
+            ANSWERS.c.example_id.in_(ids[start : start + _CHUNK]),
+        )
+        for row in connection.execute(query):
+            yield row.example_id, row.answer, row.seconds
+
+
+def answer_rows(
+    model_digest: str, decoding: str, answers: Mapping[str, str], seconds: Mapping[str, float]
+) -> list[dict[str, object]]:
+    """Return the rows of answers."""
+    return [
+        {
+            "model_digest": model_digest,
+            "decoding": decoding,
+            "example_id": key,
+            "answer": text,
+            "seconds": seconds.get(key),
+        }
+        for key, text in answers.items()
+    ]
