@@ -376,8 +376,8 @@ def test_the_plan_is_for_all_that_must_be_shown():
         "right": Expectation(gain=0.05, discordance=0.2),
         "safety": Expectation(discordance=0.02),
     }
-    alone = paired_rate_sample_size(discordance=0.2, difference=0.05, power=0.9).examples
-    safety = paired_rate_sample_size(discordance=0.02, difference=0, margin=-0.02, power=0.9)
+    alone = paired_rate_sample_size(discordance=0.2, difference=0.05, power=0.905).examples
+    safety = paired_rate_sample_size(discordance=0.02, difference=0, margin=-0.02, power=0.905)
     assert plan_gate(policy, expected) == max(alone, safety.examples)
     with pytest.raises(InvalidInputError, match="expected of safety"):
         plan_gate(policy, {"right": expected["right"]})

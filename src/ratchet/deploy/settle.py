@@ -17,6 +17,7 @@ from ratchet.stats.sample_size import (
 )
 
 POWER = 0.8
+RESERVE = 0.01  # of power, so that a plan does not just miss it where an assumption is a little off
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def plan_gate(
     """Examples with which a challenger that is as good as expected is promoted.
 
     The primary metric and each guardrail that must be shown get the power with which all of them
-    hold together (`shared_power`); the largest number counts. With looks it is the number at the
+    hold together (`shared_power`), and a point in reserve; the largest number counts. With looks it is the number at the
     last one. For guardrails per cluster, take the number that this gives in each cluster.
 
     Args:
@@ -100,7 +101,7 @@ def plan_gate(
         raise InvalidInputError(
             f"a plan needs what is expected of {', '.join(missing)}, got {', '.join(expected)}"
         )
-    each = shared_power(power, len(margins))
+    each = shared_power(min(power + RESERVE, (1.0 + power) / 2.0), len(margins))
     plans = [
         expected[metric].plan(margin, alpha=policy.error_level, power=each, policy=policy)
         for metric, margin in margins

@@ -6,12 +6,14 @@ by sums: `bootstrap_scored` compares two systems as sacrebleu does, many times f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ratchet.errors import InvalidInputError
+from ratchet.evaluation.ngrams import matched_ngrams
 from ratchet.evaluation.scored import (
     Answer,
     FloatArray,
@@ -54,7 +56,15 @@ def bleu(answers: Sequence[Answer], references: References, *, tokenize: str = "
         raise InvalidInputError(
             f"tokenize must be one of {sorted(BLEU.TOKENIZERS)}, got {tokenize!r}"
         )
-    statistics = _statistics(BLEU(tokenize=tokenize), answers, references, 2 + 2 * NGRAMS)
+    pairs = _pairs(answers, references)
+    seen = [place for place, (answer, _) in enumerate(pairs) if answer is not None]
+    statistics = np.full((len(pairs), 2 + 2 * NGRAMS), np.nan)
+    statistics[seen] = matched_ngrams(
+        [pairs[place][0] or "" for place in seen],
+        [pairs[place][1] for place in seen],
+        _words(tokenize),
+        orders=NGRAMS,
+    )
     values = _scores_of_rows(statistics, bleu_of_sums, effective_order=True)
     return summed_scored("bleu", values, statistics, bleu_of_sums)
 
@@ -159,6 +169,15 @@ def _scores_of_rows(statistics: FloatArray, score: Any, **options: bool) -> Floa
     seen = ~np.isnan(statistics[:, 0])
     values[seen] = score(statistics[seen], **options)
     return values
+
+
+@lru_cache
+def _words(tokenize: str) -> Callable[[str], list[str]]:
+    """Split as sacrebleu does."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    tokenizer = BLEU(tokenize=tokenize).tokenizer
+    return lambda text: tokenizer(text.rstrip()).split()
 
 
 def _statistics(

@@ -112,7 +112,9 @@ def paired_mean_test(
     References:
         Student (1908). The probable error of a mean. Biometrika 6, 1-25. Hall, P. (1992). On the
         removal of skewness by transformation. JRSS B 54, 221-228. Cochran, W. G. (1977). Sampling
-        Techniques, 3rd ed., section 6.3. Carter, A. V., Schnepel, K. T., Steigerwald, D. G. (2017).
+        Techniques, 3rd ed., section 6.3. Bell, R. M., McCaffrey, D. F. (2002). Bias reduction in
+        standard errors for linear regression with multi-stage samples. Survey Methodology 28,
+        169-181. Carter, A. V., Schnepel, K. T., Steigerwald, D. G. (2017).
         Asymptotic behavior of a t test robust to cluster heterogeneity. Review of Economics and
         Statistics 99, 698-709.
     """

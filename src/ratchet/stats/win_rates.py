@@ -120,11 +120,7 @@ def corrected_win_rate(
         with improved finite sample properties. Journal of Econometrics 29, 305-325 (HC3).
     """
     sample = _Sample.of(labels, verdicts, length_difference, clusters, scale, quantile(level))
-    pooled = _solve(sample, sample.verdicts_alone())
-    tuning = sample.tuning(special.expit(sample.design @ pooled))
-    theta = _solve(sample, sample.equations(tuning))
-    tuning = sample.tuning(special.expit(sample.design @ theta))
-    theta = _solve(sample, sample.equations(tuning))
+    theta, tuning = _fit(sample)
     parts = sample.contributions(theta, tuning)
     error, freedom = sample.error(parts), sample.freedom()
     half = float(special.stdtrit(freedom, (1.0 + level) / 2.0)) * error
@@ -285,6 +281,16 @@ class _Sample:
     def freedom(self) -> float:
         sizes = np.bincount(self.users[self.known]).astype(np.float64)
         return float(sizes.sum() ** 2 / (sizes @ sizes)) - float(self.design.shape[1])
+
+
+def _fit(sample: _Sample) -> tuple[FloatArray, float]:
+    """The coefficients, and the lambda that is best at those of the round before."""
+    tuning = 0.0
+    theta = _solve(sample, sample.verdicts_alone())
+    for _ in range(2):
+        tuning = sample.tuning(special.expit(sample.design @ theta))
+        theta = _solve(sample, sample.equations(tuning))
+    return theta, tuning
 
 
 def _solve(sample: _Sample, equations: _Equations) -> FloatArray:
