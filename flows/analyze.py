@@ -52,7 +52,7 @@ class AnalyzeOptions(BaseModel):
         failures: From when on an interaction counts as failed.
         latency_baseline_seconds: p99 latency that counts as normal; none leaves latency unchecked.
         cycle: Whether the latest cycle is analyzed too; the five-minute schedule only watches.
-        traffic_sample: Examples of the cycle's traffic that the gate asks and nothing may be trained on.
+        traffic_sample: Examples of its traffic that the gate asks and nothing is trained on.
         watch: How versions are watched.
         judges: How the judges of the settings are validated and asked.
     """
