@@ -144,41 +144,41 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> 
     home = new_home(tmp_path_factory.mktemp("approval"), mlflow_database)
     try:
         home.servers.start(prefect_port=4300, mlflow_port=5300, environ=home.environ)
-        settings = home.settings
-        environ = child_environment(settings, home.environ)
-        tracker = Tracker(
-            settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
-        )
-        base = tracker.register_base("tiny", "digest-base")
-        tracker.move_champion(base.reference, None)
-        examples = tuple(
-            Example(
-                id=f"e{n}",
-                messages=(Message(role="user", content=f"where does {n} go"),),
-                target=f"queue {n % 8}",
-            )
-            for n in range(EXAMPLES)
-        )
-        home.store.append(ExampleSet.freeze("held-out", examples, AT))
-        cluster = tuple(
-            Example(
-                id=f"c{n}",
-                messages=(Message(role="user", content=f"my card {n} is lost"),),
-                target="cards",
-            )
-            for n in range(40)
-        )
-        frozen = ExampleSet.freeze("regression", cluster, AT)
-        home.store.append(frozen)
-        regression = RegressionSet(
-            id="cluster-7", created_at=AT, name="cards", example_set_id=frozen.id, users=()
-        )
-        home.store.append(regression)
-        made = Waiting(home, environ, tracker, examples, regression)
-        made.record(base.digest, 30)
-        yield made
+        yield filled(home, child_environment(home.settings, home.environ))
     finally:
         home.servers.stop()
+
+
+def filled(home: PrefectHome, environ: dict[str, str]) -> Waiting:
+    """Fill a home with a champion, frozen sets and the champion's answers."""
+    settings = home.settings
+    tracker = Tracker(
+        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+    )
+    base = tracker.register_base("tiny", "digest-base")
+    tracker.move_champion(base.reference, None)
+    examples = made_up("where does {} go", EXAMPLES, "queue {}")
+    home.store.append(ExampleSet.freeze("held-out", examples, AT))
+    frozen = ExampleSet.freeze("regression", made_up("my card {} is lost", 40, "cards"), AT)
+    home.store.append(frozen)
+    regression = RegressionSet(
+        id="cluster-7", created_at=AT, name="cards", example_set_id=frozen.id, users=()
+    )
+    home.store.append(regression)
+    made = Waiting(home, environ, tracker, examples, regression)
+    made.record(base.digest, 30)
+    return made
+
+
+def made_up(text: str, count: int, target: str) -> tuple[Example, ...]:
+    return tuple(
+        Example(
+            id=text.format(n),
+            messages=(Message(role="user", content=text.format(n)),),
+            target=target.format(n % 8),
+        )
+        for n in range(count)
+    )
 
 
 def test_the_gate_asks_and_its_process_ends_with_nothing_moved(waiting: Waiting) -> None:
@@ -298,6 +298,22 @@ def test_mlflow_has_the_evidence_and_each_side_points_to_the_other(waiting: Wait
     if "RATCHET_KEEP_PLOTS" in os.environ:
         folder = Path(client.download_artifacts(run.info.run_id, "plots"))
         shutil.copytree(folder, os.environ["RATCHET_KEEP_PLOTS"], dirs_exist_ok=True)
+
+
+def test_where_no_deployment_waits_the_command_is_the_way(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
+    home = new_home(tmp_path, mlflow_database)
+    with home.serving() as environ:
+        alone = filled(home, environ)
+        alone.propose(1, 90)
+        decision = alone.deploy()
+        assert decision.approval is not None
+        listed = alone.ratchet("approve")
+        assert decision.id[:8] in listed.stdout
+        done = alone.ratchet("approve", decision.id[:8], "--approve", "--reason", "fine")
+    assert done.returncode == 0, done.stderr
+    assert f"champion is now {decision.challenger}" in done.stdout
 
 
 def _ended(process: int) -> bool:

@@ -4,9 +4,9 @@
 
 What a user asked is in it as a whole or not at all, and examples keep whose they are, so that the
 gate counts users. No training set may hold its prompts or anything close to them; other messages of
-its users may be trained on. Only interactions whose right answer is known are of use, corrected ones
-and well-rated ones: no random part of all traffic, so take the sample for a guardrail, not for how
-good a model is.
+its users may be trained on. Only interactions whose right answer is known are of use, corrected and
+well-rated ones: no random part of all traffic, so take the sample for a guardrail, not for how good
+a model is.
 """
 
 from __future__ import annotations
