@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from gated import AT, NEW, OLD, POLICY, columns, decided_on, gated, scores
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.deploy.decision import (
@@ -142,6 +142,7 @@ def test_six_wins_without_a_loss_are_the_fewest_that_promote(losses, wins, verdi
 counts = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) >= 20)
 
 
+@settings(max_examples=40)
 @given(cells=counts, level=st.sampled_from([0.005, 0.025, 0.05]))
 def test_promotion_and_a_significant_gain_are_the_same_thing(cells, level):
     changes = {"error_level": level, "minimum_examples": 20}
@@ -149,6 +150,7 @@ def test_promotion_and_a_significant_gain_are_the_same_thing(cells, level):
     assert (decision.verdict == "promote") == (decision.p_value <= level)
 
 
+@settings(max_examples=15)
 @given(cells=counts)
 def test_swapping_the_models_turns_promote_into_reject(cells):
     changes = {"minimum_examples": 20, "beat_constant_answer": False}
