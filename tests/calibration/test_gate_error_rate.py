@@ -102,7 +102,7 @@ def test_a_gain_of_ten_points_is_found_as_often_as_the_exact_calculation_says(di
 
 @pytest.mark.parametrize("examples", [300, 1_000])
 @pytest.mark.parametrize("discordance", [0.1, 0.3])
-def test_a_challenger_worse_by_the_margin_is_held_in_about_half_alpha(examples, discordance):
+def test_a_challenger_worse_by_the_margin_is_held_in_at_most_the_level(examples, discordance):
     rate = verdict_rate(
         "hold",
         examples=examples,
@@ -111,6 +111,5 @@ def test_a_challenger_worse_by_the_margin_is_held_in_about_half_alpha(examples, 
         seed=examples,
     )
     print(f"\nworse by the margin, n {examples}, differ {discordance:.0%}: held {rate:.2%}")
-    # Newcombe's interval is approximate: half a point more is what docs/methods.md allows
     limit = POLICY.error_level
-    assert rate <= limit + 0.005 + standard_errors(limit)
+    assert rate <= limit + standard_errors(limit)
