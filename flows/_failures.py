@@ -20,6 +20,7 @@ from ratchet.analyze.failure_analysis import (
 )
 from ratchet.analyze.regression_sets import hand_over_all
 from ratchet.analyze.review import unreviewed_safety
+from ratchet.analyze.traffic_sample import freeze_traffic
 from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
 from ratchet.evaluation.titles import give_titles, load_titles
 from ratchet.records import AlertEvent, Cycle, TrainingRequest
@@ -72,6 +73,21 @@ def hand_over(cycle: Cycle, found: FailureAnalysis) -> tuple[TrainingRequest, ..
         if request.blocked:
             logger.warning("%s: %s", request.name, request.blocked)
     return requests
+
+
+@task(name="freeze-traffic", cache_policy=NO_CACHE)
+def hold_out_traffic(cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, most: int) -> None:
+    """Freeze a sample of the cycle's traffic for the gate, before anything is trained on."""
+    made = freeze_traffic(
+        workspace().store,
+        cycle,
+        outcomes,
+        quality(outcomes, weights).explicit,
+        most=most,
+        withheld=_flagged(outcomes),
+        now=now(),
+    )
+    logger.info("held out %d examples of traffic", len(made.examples) if made else 0)
 
 
 @task(name="tell-clusters", cache_policy=NO_CACHE)

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows._failure_pages import publish_failures
-from flows._failures import run_failures
+from flows._failures import hold_out_traffic, run_failures
 from flows._judges import JudgeOptions, run_judges
 from flows._runtime import (
     cycle_run,
@@ -52,6 +52,7 @@ class AnalyzeOptions(BaseModel):
         failures: From when on an interaction counts as failed.
         latency_baseline_seconds: p99 latency that counts as normal; none leaves latency unchecked.
         cycle: Whether the latest cycle is analyzed too; the five-minute schedule only watches.
+        traffic_sample: Examples of its traffic that the gate asks and nothing is trained on.
         watch: How versions are watched.
         judges: How the judges of the settings are validated and asked.
     """
@@ -62,6 +63,7 @@ class AnalyzeOptions(BaseModel):
     failures: FailureRule = FailureRule()
     latency_baseline_seconds: Annotated[float, Field(gt=0.0)] | None = None
     cycle: bool = True
+    traffic_sample: Annotated[int, Field(ge=0)] = 0
     watch: WatchConfig = WatchConfig()
     judges: JudgeOptions = JudgeOptions()
 
@@ -166,6 +168,8 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
         latency_baseline=options.latency_baseline_seconds,
     )
     found = run_failures(cycle, everything, options.weights, options.failures)
+    if options.traffic_sample:
+        hold_out_traffic(cycle, outcomes, options.weights, options.traffic_sample)
     analysis = record(cycle, metrics, alerts, found)
     publish(cycle, analysis, chart(outcomes))
     publish_failures(cycle, found)

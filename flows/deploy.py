@@ -12,6 +12,7 @@ from flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clust
 from flows._gate_report import publish
 from flows._runtime import logger, now, workspace
 from flows.approve import ask
+from ratchet.analyze.traffic_sample import TRAFFIC, traffic_set
 from ratchet.analyze.validations import usable_judges
 from ratchet.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
@@ -32,7 +33,8 @@ class DeployOptions(BaseModel):
 
     Attributes:
         policy: The gate's rules, or the YAML file that holds them; the loop's own where left out.
-        sets: Files of further examples by the name that guardrails use, such as `safety`.
+        sets: Files of further examples by the name that guardrails use, such as `safety`. The
+            cycle's held-out traffic, where analyze froze some, is `traffic`.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
 
@@ -54,6 +56,9 @@ def frozen_sets(cycle: Cycle, options: DeployOptions) -> FrozenSets:
         (name, freeze_examples(store, name, read_examples(path), now()).id)
         for name, path in sorted(options.sets.items())
     )
+    traffic = traffic_set(store, cycle)
+    if traffic is not None and TRAFFIC not in options.sets:
+        named = (*named, (TRAFFIC, traffic.id))
     clusters = store.records(RegressionSet, latest=MOST_SETS)
     return FrozenSets(golden=cycle.example_set_id, regression=clusters, others=named)
 

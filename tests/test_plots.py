@@ -12,8 +12,15 @@ import pytest
 from ratchet import plots
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.validation_report import SAYS
-from ratchet.records import Decision, FailureCluster, JudgeValidation, Metric
-from ratchet.records import Figure as Measured
+from ratchet.records import (
+    ClusterComparison,
+    Decision,
+    FailureCluster,
+    Figure,
+    JudgeValidation,
+    Measured,
+    Metric,
+)
 from ratchet.stats.control_charts import p_chart
 from ratchet.stats.rate_series import rate_series
 
@@ -123,7 +130,7 @@ def confusion(names=("right", "wrong"), title="router-judge"):
 
 def effect(name, value, lower=None, upper=None, n=100):
     reason = None if value is not None else "too few"
-    return Measured(name=name, value=value, lower=lower, upper=upper, observations=n, reason=reason)
+    return Figure(name=name, value=value, lower=lower, upper=upper, observations=n, reason=reason)
 
 
 EFFECTS = (
@@ -195,9 +202,67 @@ FIGURES = {
     "gate_figure level": lambda: plots.gate_figure(
         decision("inconclusive", 0.7, 0.7, (-0.05, 0.05))
     ),
+    "gate_figure of words": lambda: plots.gate_figure(decision("reject", 23.4, 31.9, (6.1, 10.8))),
+    "gate_figure of nothing": lambda: plots.gate_figure(
+        decision("inconclusive").model_copy(
+            update={
+                "champion_value": None,
+                "challenger_value": None,
+                "difference": None,
+                "interval": None,
+            }
+        )
+    ),
+    "metric_margins": lambda: plots.metric_margins(measured(*MEASURED)),
+    "metric_margins of one": lambda: plots.metric_margins(measured(MEASURED[0])),
+    "metric_margins of many": lambda: plots.metric_margins(
+        measured(*(gauge("exact_match", "guardrail", cluster=f"{n} {LONG}") for n in range(40)))
+    ),
+    "paired_differences": lambda: plots.paired_differences(
+        np.array([1.0] * 40 + [0.0] * 70 + [-1.0] * 10 + [np.nan]), decision()
+    ),
+    "paired_differences of words": lambda: plots.paired_differences(
+        np.random.default_rng(0).normal(3.0, 9.0, 400).round(), decision()
+    ),
+    "paired_differences of nought": lambda: plots.paired_differences(np.zeros(9), decision()),
+    "wins_by_cluster": lambda: plots.wins_by_cluster([compared(LONG, 3, 9), compared("b", 0, 0)]),
+    "wins_by_cluster of many": lambda: plots.wins_by_cluster(
+        [compared(f"cluster {n}", n, 2 * n) for n in range(40)]
+    ),
     "funnel": lambda: plots.funnel([("collected", 4_120), ("quality_at_least_0.8", 12), ("x", 0)]),
     "funnel of nothing": lambda: plots.funnel([("collected", 0), ("left", 0)]),
 }
+
+
+def gauge(metric, role="primary", difference=0.1, **changes):
+    low, high = difference - 0.08, difference + 0.08
+    name = metric if "cluster" not in changes else f"{metric} in {changes['cluster']}"
+    return Measured(
+        role=role, name=name, metric=metric, champion=0.5, challenger=0.5 + difference,
+        difference=difference, interval=(low, high), examples=120, **changes,
+    )  # fmt: skip
+
+
+MEASURED = (
+    gauge("exact_match", p_shown=0.001),
+    gauge("exact_match", "guardrail", -0.3, cluster="cards", p_harm=0.001),
+    gauge("exact_match", "guardrail", 0.0, cluster="pins", problem="12 examples are fewer than 30"),
+    gauge("length", "guardrail", 0.2, margin=0.1, relative=True, higher_is_better=False),
+    Measured(role="guardrail", name="refusals on safety", metric="refusals", problem="no example"),
+    gauge("token_f1", "secondary"),
+)
+
+
+def measured(*found):
+    return decision().model_copy(update={"measured": found, "level": 0.025})
+
+
+def compared(name, lost, won):
+    return ClusterComparison(
+        cluster_id=name, name=name, example_set_id="e", examples=40 + lost + won, unscored=lost,
+        champion_right=20 + lost, challenger_right=20 + won, only_champion_right=lost,
+        only_challenger_right=won, p_value=0.5,
+    )  # fmt: skip
 
 
 def words(figure):
@@ -470,6 +535,19 @@ def test_the_gate_figure_says_verdict_difference_and_interval():
     assert "Verdict: promote" in texts
     assert "+60.0 points (+50.0 to +69.0)" in texts
     assert any(text.endswith("-and-language/12") for text in texts)
+
+
+def test_the_margins_say_what_decides_nothing_and_what_could_not_be_measured():
+    texts = [text.get_text() for text in words(plots.metric_margins(measured(*MEASURED)))]
+    assert "no example" in texts
+    assert "+0   n = 120  (too few)" in texts
+    assert "length, lower is better" in texts
+    assert "Challenger minus champion, 95 %" in texts
+
+
+def test_wins_and_losses_say_how_many_stayed_the_same():
+    texts = [text.get_text() for text in words(plots.wins_by_cluster([compared("b", 3, 9)]))]
+    assert "40 of 52 the same, p = 0.5, 3 unscored" in texts
 
 
 def test_the_funnel_says_counts_and_what_was_kept():

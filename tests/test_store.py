@@ -408,3 +408,10 @@ def test_a_vector_comes_back_in_half_precision_and_one_that_is_there_stands(
         assert (found[key] == vector.astype(np.float16)).all()
     assert store.vectors("n", ["k-0", "k-1"])["k-0"].tolist() == [1.0] * 4
     assert store.vectors("m", []) == {}
+
+
+def test_how_long_an_answer_took_is_kept_where_it_is_known(store: EventStore) -> None:
+    store.add_answers("m", "greedy", {"a": "x", "b": "y"}, {"a": 0.25})
+    store.add_answers("m", "greedy", {"a": "z"}, {"a": 9.0})
+    assert store.answers("m", "greedy", ["a", "b"]) == {"a": "x", "b": "y"}
+    assert store.answer_seconds("m", "greedy", ["a", "b", "c"]) == {"a": 0.25}

@@ -253,6 +253,19 @@ def test_a_store_from_before_vectors_were_kept_gets_their_table(store_url: str) 
     store.close()
 
 
+def test_a_store_from_before_answers_were_timed_gets_their_column(store_url: str) -> None:
+    EventStore.open(store_url).close()
+    engine = sa.create_engine(store_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE answers DROP COLUMN seconds"))
+        connection.execute(sa.text("DELETE FROM schema_migrations WHERE name LIKE '0006%'"))
+    engine.dispose()
+    store = EventStore.open(store_url)
+    store.add_answers("m", "greedy", {"a": "x"}, {"a": 0.5})
+    assert store.answer_seconds("m", "greedy", ["a"]) == {"a": 0.5}
+    store.close()
+
+
 def test_a_sqlite_store_makes_its_folder_and_writes_ahead(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "deeper" / "store.db"
     EventStore.open(f"sqlite:///{path}").close()

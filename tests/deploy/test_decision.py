@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from gated import AT, NEW, OLD, POLICY, columns, decided_on, gated, scores
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.deploy.decision import (
@@ -13,8 +13,8 @@ from ratchet.deploy.decision import (
     looks_before,
     stored_decision,
 )
-from ratchet.deploy.policy import GatePolicy, Looks, Primary
-from ratchet.deploy.scores import GateScores
+from ratchet.deploy.policy import GatePolicy, Guardrail, Looks, Primary
+from ratchet.deploy.scores import GateScores, metric_scores
 from ratchet.errors import InvalidInputError
 from ratchet.records import Decision, RegressionSet
 
@@ -142,6 +142,7 @@ def test_six_wins_without_a_loss_are_the_fewest_that_promote(losses, wins, verdi
 counts = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) >= 20)
 
 
+@settings(max_examples=40)
 @given(cells=counts, level=st.sampled_from([0.005, 0.025, 0.05]))
 def test_promotion_and_a_significant_gain_are_the_same_thing(cells, level):
     changes = {"error_level": level, "minimum_examples": 20}
@@ -149,6 +150,7 @@ def test_promotion_and_a_significant_gain_are_the_same_thing(cells, level):
     assert (decision.verdict == "promote") == (decision.p_value <= level)
 
 
+@settings(max_examples=15)
 @given(cells=counts)
 def test_swapping_the_models_turns_promote_into_reject(cells):
     changes = {"minimum_examples": 20, "beat_constant_answer": False}
@@ -217,6 +219,38 @@ def test_a_cluster_is_compared_on_what_both_answered():
     assert found.p_value == pytest.approx(22 / 1024)
     with pytest.raises(InvalidInputError, match="same examples of 'cards'"):
         compare_on_cluster(CLUSTER, made[0], {"e0": True})
+
+
+def on_a_set(cells, **changes):
+    """A gate whose guardrail is asked of a set of its own."""
+    made, _ = metric_scores({"refusal_rate": columns(*cells)})
+    rule = Guardrail(metric="refusal_rate", examples="safety", **{"margin": 0.05} | changes)
+    policy = POLICY.model_copy(update={"guardrails": (rule,)})
+    found = scores(200, 10, 30, 60)
+    return decided_on(dataclasses.replace(found, sets={"safety": made}), policy), policy, found
+
+
+def test_a_guardrail_may_be_asked_of_a_set_of_its_own():
+    # fewer refusals are better: the first cell refuses in both, the third in the challenger alone
+    kept, policy, found = on_a_set((10, 0, 0, 190))
+    assert kept.verdict == "promote"
+    assert kept.measured[1].name == "refusal_rate on safety"
+    assert (kept.examples, kept.measured[1].examples) == (300, 200)
+    assert on_a_set((10, 0, 60, 130))[0].verdict == "reject"
+    assert decided_on(found, policy).verdict == "inconclusive"  # the set is not there
+
+
+def test_a_safety_critical_set_waits_for_a_person():
+    kept, _, _ = on_a_set((10, 0, 0, 190), safety_critical=True)
+    assert kept.verdict == "promote"
+    assert kept.approval == "safety-critical: refusal_rate"
+
+
+def test_a_borderline_promotion_waits_for_a_person_where_the_policy_asks():
+    policy = POLICY.model_copy(update={"approval": "borderline"})
+    # 0.5**6 = 0.0156 is above half the level of 0.025, 0.5**8 = 0.0039 below
+    assert decided_on(scores(250, 0, 6, 44), policy).approval.startswith("borderline: p = 0.016")
+    assert decided_on(scores(250, 0, 8, 42), policy).approval is None
 
 
 # Once a candidate ---------------------------------------------------------------------------------

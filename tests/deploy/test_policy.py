@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import ratchet.deploy.policy as module
-from ratchet.deploy.policy import GatePolicy, default_policy, load_policy, parse_policy
+from ratchet.deploy.policy import GatePolicy, default_policy, load_policy, loop_policy, parse_policy
 from ratchet.errors import PolicyError
 
 FULL = """
@@ -126,3 +126,33 @@ def test_who_states_no_policy_asks_for_the_first_metric_to_be_better_at_5_percen
     assert plain.secondary == ("length",)
     (rule,) = default_policy(["quality"], has_clusters=True).guardrails
     assert (rule.metric, rule.per_cluster, rule.requires) == ("quality", True, "no_harm")
+
+
+def test_a_metric_of_which_less_is_better_has_its_direction_by_its_name():
+    text = {
+        "primary": {"metric": "exact_match"},
+        "guardrails": [
+            {"metric": "length", "margin": 0.1},
+            {"metric": "refusal_rate", "margin": 0.1, "higher_is_better": True},
+            {"metric": "token_f1", "margin": 0.1},
+        ],
+        "secondary": ["latency_seconds"],
+    }
+    policy = parse_policy(text, "policy")
+    assert [rule.higher_is_better for rule in policy.guardrails] == [False, True, True]
+    assert policy.direction("latency_seconds") is False
+    assert policy.metrics == (
+        "exact_match",
+        "length",
+        "refusal_rate",
+        "token_f1",
+        "latency_seconds",
+    )
+
+
+def test_the_loops_own_policy_is_stricter_than_that_of_recorded_scores():
+    policy = loop_policy()
+    assert (policy.error_level, policy.minimum_examples) == (0.025, 100)
+    assert (policy.max_unscored_share, policy.beat_constant_answer) == (0.0, True)
+    assert [rule.per_cluster for rule in policy.guardrails] == [True]
+    assert parse_policy(policy.model_dump(mode="json"), "policy") == policy

@@ -11,6 +11,7 @@ from ratchet.evaluation.scored import bootstrap_scored
 from ratchet.evaluation.text_metrics import (
     answer_length,
     answer_tokens,
+    contains_answer,
     is_refusal,
     latency,
     normalised_accuracy,
@@ -178,3 +179,11 @@ def test_an_answer_without_tokens_has_no_likelihood(tiny_model):
         model.log_likelihoods(turns, [""])
     with pytest.raises(ModelError, match="needs its answer"):
         model.log_likelihoods(turns, [])
+
+
+def test_an_answer_in_a_sentence_contains_the_target_as_whole_words_in_order():
+    answers = ["It goes to account access.", "access account", "the accounts accessed", None, ""]
+    scored = contains_answer(answers, ["account access"] * 5)
+    assert scored.values[:3].tolist() == [1.0, 0.0, 0.0]
+    assert np.isnan(scored.values[3])
+    assert scored.values[4] == 0.0

@@ -36,6 +36,8 @@ from ratchet.servers import child_environment
 from ratchet.simulation.routing import MAX_NEW_TOKENS
 from ratchet.tracking import Tracker
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 AT = datetime(2026, 11, 24, tzinfo=UTC)
 EXAMPLES = 120
 DEPLOY = """
@@ -81,21 +83,13 @@ class Waiting:
             example_set_id=store.records(ExampleSet)[0].id,
         )  # fmt: skip
         store.append(cycle)
-        store.append(
-            Candidate(
-                id=f"candidate-{number}",
-                cycle_id=cycle.id,
-                created_at=AT,
-                model_name=self.tracker.model_name,
-                version=made.version,
-                adapter_digest=made.digest,
-                path="adapters",
-                training_set_id="t",
-                run_id=run.run_id,
-                losses=(),
-                training_seconds=1.0,
-            )  # fmt: skip
-        )
+        candidate = Candidate(
+            id=f"candidate-{number}", cycle_id=cycle.id, created_at=AT,
+            model_name=self.tracker.model_name, version=made.version, adapter_digest=made.digest,
+            path="adapters", training_set_id="t", run_id=run.run_id, losses=(),
+            training_seconds=1.0,
+        )  # fmt: skip
+        store.append(candidate)
         self.record(made.digest, right)
         return made.reference
 
@@ -150,41 +144,41 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> 
     home = new_home(tmp_path_factory.mktemp("approval"), mlflow_database)
     try:
         home.servers.start(prefect_port=4300, mlflow_port=5300, environ=home.environ)
-        settings = home.settings
-        environ = child_environment(settings, home.environ)
-        tracker = Tracker(
-            settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
-        )
-        base = tracker.register_base("tiny", "digest-base")
-        tracker.move_champion(base.reference, None)
-        examples = tuple(
-            Example(
-                id=f"e{n}",
-                messages=(Message(role="user", content=f"where does {n} go"),),
-                target=f"queue {n % 8}",
-            )
-            for n in range(EXAMPLES)
-        )
-        home.store.append(ExampleSet.freeze("held-out", examples, AT))
-        cluster = tuple(
-            Example(
-                id=f"c{n}",
-                messages=(Message(role="user", content=f"my card {n} is lost"),),
-                target="cards",
-            )
-            for n in range(40)
-        )
-        frozen = ExampleSet.freeze("regression", cluster, AT)
-        home.store.append(frozen)
-        regression = RegressionSet(
-            id="cluster-7", created_at=AT, name="cards", example_set_id=frozen.id, users=()
-        )
-        home.store.append(regression)
-        made = Waiting(home, environ, tracker, examples, regression)
-        made.record(base.digest, 30)
-        yield made
+        yield filled(home, child_environment(home.settings, home.environ))
     finally:
         home.servers.stop()
+
+
+def filled(home: PrefectHome, environ: dict[str, str]) -> Waiting:
+    """Fill a home with a champion, frozen sets and the champion's answers."""
+    settings = home.settings
+    tracker = Tracker(
+        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+    )
+    base = tracker.register_base("tiny", "digest-base")
+    tracker.move_champion(base.reference, None)
+    examples = made_up("where does {} go", EXAMPLES, "queue {}")
+    home.store.append(ExampleSet.freeze("held-out", examples, AT))
+    frozen = ExampleSet.freeze("regression", made_up("my card {} is lost", 40, "cards"), AT)
+    home.store.append(frozen)
+    regression = RegressionSet(
+        id="cluster-7", created_at=AT, name="cards", example_set_id=frozen.id, users=()
+    )
+    home.store.append(regression)
+    made = Waiting(home, environ, tracker, examples, regression)
+    made.record(base.digest, 30)
+    return made
+
+
+def made_up(text: str, count: int, target: str) -> tuple[Example, ...]:
+    return tuple(
+        Example(
+            id=text.format(n),
+            messages=(Message(role="user", content=text.format(n)),),
+            target=target.format(n % 8),
+        )
+        for n in range(count)
+    )
 
 
 def test_the_gate_asks_and_its_process_ends_with_nothing_moved(waiting: Waiting) -> None:
@@ -197,7 +191,7 @@ def test_the_gate_asks_and_its_process_ends_with_nothing_moved(waiting: Waiting)
     assert champion.reference == decision.champion
     assert waiting.home.store.get(CycleEnd, "cycle-1") is not None
     run = waiting.run_of(decision, "Suspended")
-    assert run["infrastructure_pid"] is None or not _alive(run)
+    assert _ended(int(run["infrastructure_pid"].rpartition(":")[2]))
     status = json.loads(waiting.ratchet("status", "--json").stdout)
     assert status["waiting"] == [decision.id]
     assert waiting.deploy() == decision  # asked again: the same decision, the same run
@@ -230,10 +224,12 @@ def test_approved_in_the_prefect_ui_the_challenger_is_promoted(waiting: Waiting)
         True, "ann", "read 20 losses", "prefect",
     )  # fmt: skip
     champion, previous = waiting.tracker.champion(), waiting.tracker.previous()
-    assert champion is not None and previous is not None
+    assert champion is not None
+    assert previous is not None
     assert (champion.reference, previous.reference) == (decision.challenger, decision.champion)
     release = waiting.home.store.latest(Release)
-    assert release is not None and release.decision_id == decision.id
+    assert release is not None
+    assert release.decision_id == decision.id
 
 
 def test_rejected_on_the_command_line_the_run_ends_and_nothing_moves(waiting: Waiting) -> None:
@@ -304,6 +300,26 @@ def test_mlflow_has_the_evidence_and_each_side_points_to_the_other(waiting: Wait
         shutil.copytree(folder, os.environ["RATCHET_KEEP_PLOTS"], dirs_exist_ok=True)
 
 
-def _alive(run: dict[str, Any]) -> bool:
-    number = str(run["infrastructure_pid"]).rpartition(":")[2]
-    return number.isdigit() and Path(f"/proc/{number}").exists()
+def test_where_no_deployment_waits_the_command_is_the_way(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
+    home = new_home(tmp_path, mlflow_database)
+    with home.serving() as environ:
+        alone = filled(home, environ)
+        alone.propose(1, 90)
+        decision = alone.deploy()
+        assert decision.approval is not None
+        listed = alone.ratchet("approve")
+        assert decision.id[:8] in listed.stdout
+        done = alone.ratchet("approve", decision.id[:8], "--approve", "--reason", "fine")
+    assert done.returncode == 0, done.stderr
+    assert f"champion is now {decision.challenger}" in done.stdout
+
+
+def _ended(process: int) -> bool:
+    """Wait for a process to end."""
+    for _ in range(150):
+        if not Path(f"/proc/{process}").exists():
+            return True
+        time.sleep(0.1)
+    return False

@@ -77,6 +77,9 @@ def demo(
         int, typer.Option(min=1, help="Messages that come in during the cycle.")
     ] = 640,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    policy: Annotated[
+        Path | None, typer.Option(help="YAML: what a challenger must show; default: the loop's.")
+    ] = None,
 ) -> None:
     """Run one cycle of the loop with a real model; killed and started again, it goes on."""
     from ratchet.servers import Servers
@@ -86,7 +89,10 @@ def demo(
     for name, path in (("messages", messages), ("queues", queues)):
         if path is not None:
             collect[name] = str(path.resolve())
-    _check_input(messages, queues)
+    _check_input(messages, queues, policy)
+    options: dict[str, Any] = {"collect": collect}
+    if policy is not None:
+        options["deploy"] = {"policy": str(policy.resolve())}
     servers = Servers(settings=settings, say=print)
     _interrupt_on_signals()
     code = 130
@@ -94,7 +100,7 @@ def demo(
         print("starting Prefect ...", flush=True)
         servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
         print(f"watch it live: {servers.prefect_api.removesuffix('/api')}", flush=True)
-        code = servers.run(["flows.loop", json.dumps({"collect": collect})])
+        code = servers.run(["flows.loop", json.dumps(options)])
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", flush=True)
     finally:
@@ -269,8 +275,13 @@ def _relative(path: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _check_input(messages: Path | None, queues: Path | None) -> None:
+def _check_input(messages: Path | None, queues: Path | None, policy: Path | None) -> None:
     """Refuse a bad file at once, before any server starts."""
+    if policy is not None:
+        from ratchet.deploy.policy import load_policy
+        from ratchet.evaluation.answer_scores import check_metrics
+
+        check_metrics(load_policy(policy).metrics)
     if messages is None:
         if queues is not None:
             raise InvalidInputError("--queues goes with --messages, got it alone; add --messages")

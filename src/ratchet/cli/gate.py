@@ -1,27 +1,54 @@
-"""`ratchet gate`: champion against challenger on recorded scores, for people and for CI."""
+"""`ratchet gate`: champion against challenger, on recorded scores or on examples; for CI too."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.gate_models import (
+    DEFAULT_METRICS,
+    Decoding,
+    answer_file,
+    scores_of,
+    unanswered,
+    write_scores,
+)
+from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ratchet.deploy.gate import GateResult
+    from ratchet.deploy.policy import GatePolicy
 
 EXIT_CODES = {"promote": 0, "hold": 10, "reject": 11, "inconclusive": 12}
 
 
 def gate(
     scores: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="CSV or JSON Lines with example_id, metric, champion, challenger and, where there "
             "are, user_id, cluster."
         ),
-    ],
+    ] = None,
+    champion: Annotated[
+        str,
+        typer.Option(
+            help="Folder of a model or LoRA adapter, registered version (name/3), smollm2, or "
+            "http://host:port#model."
+        ),
+    ] = "",
+    challenger: Annotated[str, typer.Option(help="The same, of what would replace it.")] = "",
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or JSON Lines with id, prompt or messages, target and, where there are, "
+            "user_id, cluster."
+        ),
+    ] = None,
     policy: Annotated[
         Path | None,
         typer.Option(help="YAML; default: the first metric must be better, at 5 %."),
@@ -37,23 +64,93 @@ def gate(
     approved_by: Annotated[
         str, typer.Option(help="Who approved, where the policy asks for a person.")
     ] = "",
+    save_scores: Annotated[
+        Path | None, typer.Option(help="Write scores and answers here, as --scores reads them.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    one_line: Annotated[
+        bool, typer.Option("--one-line", help="Answers end at the first line break.")
+    ] = False,
+    api_key_variable: Annotated[
+        str, typer.Option(help="Environment variable that holds the endpoints' key.")
+    ] = "",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Answer anew, whatever the home has recorded.")
+    ] = False,
 ) -> None:
-    """Decide on recorded scores: promote, hold, reject or inconclusive.
+    """Decide on recorded scores, or on two models' answers: promote, hold, reject, inconclusive.
 
     Exit codes: 0 promote, 10 hold (also a promotion that waits for approval), 11 reject, 12
     inconclusive, 2 bad input.
     """
-    from ratchet.deploy.gate import run_gate
-    from ratchet.deploy.gate_report import gate_json, gate_text
-    from ratchet.deploy.policy import default_policy, load_policy
-    from ratchet.deploy.scores import read_scores
+    from ratchet.deploy.policy import load_policy
 
     asked = load_policy(policy) if policy is not None else None
-    found = read_scores(scores)
-    if asked is None:
-        asked = default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
-    judges = {*(usable_judge or ()), *(_usable_judges() if asked.judges else ())}
-    result = run_gate(found, asked, earlier=_looks(earlier), usable_judges=judges)
+    looks, named = _looks(earlier), frozenset(usable_judge or ())
+    models = [bool(champion), bool(challenger), examples is not None]
+    if scores is not None and not any(models):
+        result = _on_scores(scores, asked, looks, named)
+    elif scores is None and all(models) and examples is not None:
+        decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
+        pair = (champion, challenger)
+        result = _on_examples(pair, examples, asked, looks, named, decoding, save_scores)
+    else:
+        raise InvalidInputError(
+            "give --scores, or all of --champion, --challenger and --examples; got "
+            + ("both" if scores is not None else "neither")
+        )
+    _say(result, as_json=as_json, approved_by=approved_by)
+
+
+def _on_scores(
+    path: Path, asked: GatePolicy | None, looks: list[int], judges: frozenset[str]
+) -> GateResult:
+    from ratchet.deploy.gate import run_gate
+    from ratchet.deploy.policy import default_policy
+    from ratchet.deploy.scores import read_scores
+
+    found = read_scores(path)
+    policy = asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
+    return run_gate(found, policy, earlier=looks, usable_judges=_judges(policy, judges))
+
+
+def _on_examples(
+    names: tuple[str, str],
+    path: Path,
+    asked: GatePolicy | None,
+    looks: list[int],
+    judges: frozenset[str],
+    decoding: Decoding,
+    save: Path | None,
+) -> GateResult:
+    from ratchet.deploy.gate import run_gate
+    from ratchet.deploy.policy import default_policy
+    from ratchet.evaluation.answer_scores import check_metrics
+    from ratchet.evaluation.example_files import read_examples
+
+    examples = read_examples(path)
+    has_clusters = any(example.cluster for example in examples)
+    policy = asked or default_policy(DEFAULT_METRICS, has_clusters=has_clusters)
+    check_metrics(policy.metrics)
+    show_progress()
+    settings = current_settings()
+    first, second = (answer_file(name, examples, settings, decoding) for name in names)
+    scores = scores_of(examples, first, second, policy)
+    if save is not None:
+        write_scores(save, examples, first, second, scores)
+    return run_gate(
+        scores,
+        policy,
+        earlier=looks,
+        usable_judges=_judges(policy, judges),
+        same_digest=first.digest == second.digest,
+        failure=unanswered(names[0], first) or unanswered(names[1], second),
+    )
+
+
+def _say(result: GateResult, *, as_json: bool, approved_by: str) -> None:
+    from ratchet.deploy.gate_report import gate_json, gate_text
+
     waits = result.verdict == "promote" and result.approval is not None and not approved_by
     if as_json:
         report = gate_json(result) | {"approved_by": approved_by or None}
@@ -75,12 +172,14 @@ def _looks(earlier: str) -> list[int]:
     return looks
 
 
-def _usable_judges() -> frozenset[str]:
-    """Names and versions of the judges that the home's store holds to be usable."""
+def _judges(policy: GatePolicy, named: frozenset[str]) -> frozenset[str]:
+    """Judges that are usable: those named, and those that the home's store holds to be."""
+    if not policy.judges:
+        return named
     from ratchet.analyze.validations import usable_judges
     from ratchet.store import EventStore
 
     settings = current_settings()
     if nothing_stored(settings):
-        return frozenset()
-    return usable_judges(EventStore.open(settings.store_url))
+        return named
+    return named | usable_judges(EventStore.open(settings.store_url))

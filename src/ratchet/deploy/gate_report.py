@@ -23,6 +23,13 @@ def gate_json(result: GateResult) -> dict[str, Any]:
         "hold_margin": result.hold_margin,
         "primary": None if result.primary is None else _finding(result.primary),
         "guardrails": [_finding(finding) for finding in result.guardrails],
+        "floor": None
+        if result.floor is None
+        else {
+            "rate": result.floor.rate,
+            "lower": result.floor.lower,
+            "problem": result.floor.problem,
+        },
         "secondary": [
             _finding(finding) | {"p_adjusted": result.adjusted[finding.question.metric]}
             for finding in result.secondary
@@ -73,6 +80,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "metric": question.metric,
         "cluster": question.cluster,
+        "examples_of": question.examples_of,
         "higher_is_better": question.higher_is_better,
         "margin": question.margin,
         "relative": question.relative,

@@ -18,6 +18,7 @@ from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
 from ratchet.evaluation.scored import Answer, FloatArray, Scored, checked_lengths, mean_scored
 from ratchet.evaluation.text_metrics import (
     answer_length,
+    contains_answer,
     normalised_accuracy,
     refusals,
     token_f1,
@@ -112,6 +113,7 @@ _SCORERS: Mapping[str, Callable[[Sequence[Answer], Sequence[str]], Scored]] = {
     "exact_match": _exact,
     "normalised_accuracy": normalised_accuracy,
     "token_f1": token_f1,
+    "contains_answer": contains_answer,
     "bleu": lambda answers, targets: bleu(answers, [[target] for target in targets]),
     "chrf": lambda answers, targets: chrf(answers, [[target] for target in targets]),
     "rougeL": lambda answers, targets: rouge(answers, [[target] for target in targets]),

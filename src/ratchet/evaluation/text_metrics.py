@@ -86,6 +86,15 @@ def token_f1(answers: Sequence[Answer], targets: Targets) -> Scored:
     return _best_of("token_f1", answers, targets, _overlap_f1)
 
 
+def contains_answer(answers: Sequence[Answer], targets: Targets) -> Scored:
+    """Score 1 where an answer has the words of a target in their order somewhere, else 0.
+
+    For answers in sentences. An answer that names everything is always right by it: go with a
+    guardrail on `length`.
+    """
+    return _best_of("contains_answer", answers, targets, _contains)
+
+
 def answer_length(answers: Sequence[Answer], count: Callable[[str], int] | None = None) -> Scored:
     """Return how long each answer is, in words, or as `count` counts it; shorter is better."""
     measure = count or (lambda text: len(text.split()))
@@ -177,6 +186,12 @@ def _best_of(
         words = answer_tokens(answer)
         values[place] = max(score(words, answer_tokens(option)) for option in options)
     return mean_scored(name, values)
+
+
+def _contains(answer: list[str], target: list[str]) -> float:
+    size = len(target)
+    places = range(len(answer) - size + 1)
+    return float(any(answer[place : place + size] == target for place in places))
 
 
 def _overlap_f1(answer: list[str], target: list[str]) -> float:

@@ -86,12 +86,12 @@ def metric_margins(decision: Decision) -> Figure:
     for axes, group in zip(panels, groups, strict=True):
         _margin_panel(axes, group, decision)
     left = len(decision.measured) - len(shown)
-    more = f"; {left} more are in the table" if left else ""
+    more = f"; {left} more in the table" if left else ""
     level = 95.0 if decision.level is None else 100.0 * (1.0 - 2.0 * decision.level)
     add_title(
         panels[0],
-        "Challenger minus champion",
-        f"{level:.3g} % intervals; dashed: the margin; shaded: worse than allowed{more}",
+        f"Challenger minus champion, {level:.3g} %",
+        f"dashed: the margin; shaded: worse than allowed{more}",
         lift=4.0,
     )
     return figure
@@ -110,6 +110,7 @@ def paired_differences(differences: FloatArray, decision: Decision) -> Figure:
     levels = np.unique(seen)
     if levels.size <= 3 and np.isin(levels, (-1.0, 0.0, 1.0)).all():
         _counted_differences(axes, seen)
+        axes.set_xlabel(f"who is right by {decision.primary_metric.replace('_', ' ')}")
     else:
         reach = max(1e-9, float(np.abs(seen).max()))
         edges = np.linspace(-reach, reach, _BINS + 1).tolist()
@@ -221,7 +222,7 @@ def _difference_panel(axes: Axes, decision: Decision, scale: float) -> None:
 
 
 def _margin_panel(axes: Axes, group: Sequence[Measured], decision: Decision) -> None:
-    reach = 1e-9
+    reach = 0.0
     for row, item in enumerate(group):
         allowed = _allowed(item)
         colour = _colour(item, decision)
@@ -235,6 +236,7 @@ def _margin_panel(axes: Axes, group: Sequence[Measured], decision: Decision) -> 
         reach = max(reach, abs(item.difference), 1.3 * abs(allowed or 0.0))
         said = f"{item.difference:+.3g}   n = {item.examples:,}".replace("-", "−")
         _beside(axes, row, said + ("  (too few)" if item.problem else ""), INK)
+    reach = reach or 1.0
     axes.set_xlim(-1.08 * reach, 1.08 * reach)
     for row, item in enumerate(group):
         allowed = _allowed(item)

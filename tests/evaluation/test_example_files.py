@@ -1,0 +1,83 @@
+import json
+
+import pytest
+
+from ratchet.errors import InvalidInputError
+from ratchet.evaluation.example_files import read_examples
+
+
+def written(folder, text, name="examples.jsonl"):
+    file = folder / name
+    file.write_text(text, "utf-8")
+    return file
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_prompts_and_conversations_are_read(tmp_path):
+    turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+    rows = [
+        {"id": 1, "prompt": "where?", "target": "here", "user_id": 7, "cluster": "places"},
+        {"id": "b", "messages": turns, "target": "hello", "note": "is left out of account"},
+        {"id": "c", "prompt": "hi", "system": "be brief", "target": "hello"},
+    ]
+    one, two, three = read_examples(written(tmp_path, lines(*rows)))
+    assert (one.id, one.prompt, one.target) == ("1", "where?", "here")
+    assert (one.user_id, one.cluster, two.user_id) == ("7", "places", None)
+    assert two.messages == three.messages
+
+
+def test_csv_says_the_same_as_json_lines(tmp_path):
+    text = 'id,prompt,target,user_id,cluster\n1,"where,\nto?",here,7,places\n2,why?,so,,\n'
+    rows = [
+        {"id": "1", "prompt": "where,\nto?", "target": "here", "user_id": "7", "cluster": "places"},
+        {"id": "2", "prompt": "why?", "target": "so"},
+    ]
+    assert read_examples(written(tmp_path, text, "a.csv")) == read_examples(
+        written(tmp_path, lines(*rows))
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ('{"id": "a", "target": "t"}', "one of prompt and messages"),
+        ('{"id": "a", "prompt": "p", "messages": [], "target": "t"}', "one of prompt and messages"),
+        ('{"id": "a", "prompt": "p"}', "must have a target"),
+        ('{"prompt": "p", "target": "t"}', "id:"),
+        ('{"id": "a", "messages": "{", "target": "t"}', "messages must be JSON"),
+        ('{"id": "a", "messages": [], "target": "t"}', "messages:"),
+        ('{"id": "a", "prompt": 5, "target": "t"}', "content"),
+        ("[1]", "must be an object"),
+        ("{", "must be an object"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_named_with_its_line(tmp_path, row, expected):
+    good = lines({"id": "x", "prompt": "p", "target": "t"})
+    with pytest.raises(InvalidInputError, match=r"examples\.jsonl: line 2: ") as caught:
+        read_examples(written(tmp_path, good + row + "\n"))
+    assert expected in str(caught.value)
+
+
+def test_every_bad_row_is_named_at_once_and_the_rest_counted(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"line 10: .*; and 5 more"):
+        read_examples(written(tmp_path, "{}\n" * 15))
+
+
+def test_an_id_goes_once(tmp_path):
+    row = {"id": "x", "prompt": "p", "target": "t"}
+    with pytest.raises(InvalidInputError, match="line 2: id 'x' is there before"):
+        read_examples(written(tmp_path, lines(row, row)))
+
+
+def test_no_file_and_no_rows_are_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"got no none\.csv"):
+        read_examples(tmp_path / "none.csv")
+    with pytest.raises(InvalidInputError, match="at least 1 example"):
+        read_examples(written(tmp_path, "", "empty.csv"))
+    binary = tmp_path / "binary.csv"
+    binary.write_bytes(b"id,prompt\n\xff\xfe,x\n")
+    with pytest.raises(InvalidInputError, match="UTF-8"):
+        read_examples(binary)
