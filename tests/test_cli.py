@@ -77,7 +77,9 @@ def test_the_command_starts_in_under_a_second(ratchet, arguments):
 
 def test_help_names_every_command(ratchet):
     text = ratchet("--help").stdout
-    assert all(name in text for name in ("demo", "up", "status", "alerts", "rollback", "--version"))
+    assert all(
+        name in text for name in ("demo", "up", "status", "approve", "rollback", "--version")
+    )
 
 
 def test_version_prints_the_version():
@@ -160,6 +162,27 @@ def test_status_shows_what_is_in_the_store(home, monkeypatch):
         "warning: too many thumbs down read them",
     ):
         assert fact in text
+    store.close()
+
+
+def test_status_and_approve_show_a_promotion_that_waits_for_a_person(home, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    store = fill(home)
+    assert CliRunner().invoke(app, ["approve"]).output.strip() == "none"
+    late = datetime.now(UTC) + timedelta(hours=1)
+    waits = {"id": "waits", "approval": "the policy asks", "expires_at": late}
+    store.append(decision().model_copy(update=waits))
+    assert json.loads(CliRunner().invoke(app, ["status", "--json"]).output)["waiting"] == ["waits"]
+    assert "ratchet approve waits" in CliRunner().invoke(app, ["status"]).output
+    assert "the policy asks" in CliRunner().invoke(app, ["approve"]).output
+    for words, expected in (
+        (("waits",), "neither --approve nor --reject"),
+        (("waits", "--approve", "--by", "ann"), "who and why"),
+        (("nothing", "--approve", "--by", "ann", "--reason", "x"), "there are: d, waits"),
+        (("d", "--reject", "--by", "ann", "--reason", "x"), "nobody must approve"),
+    ):
+        done = CliRunner().invoke(app, ["approve", *words])
+        assert expected in str(done.exception)
     store.close()
 
 

@@ -11,6 +11,7 @@ from ratchet.records import (
     Alert,
     AlertEvent,
     Analysis,
+    Approval,
     Candidate,
     ClusterComparison,
     Cycle,
@@ -20,6 +21,7 @@ from ratchet.records import (
     FailureExample,
     Figure,
     JudgeValidation,
+    Measured,
     Metric,
     Release,
     TrainingSet,
@@ -28,6 +30,7 @@ from ratchet.report import (
     CycleReport,
     alerts_markdown,
     analysis_markdown,
+    approval_markdown,
     bar,
     decision_markdown,
     failures_markdown,
@@ -485,3 +488,59 @@ def test_a_decision_says_which_clusters_moved():
         "worse (p = 0.004)",
         "no more than chance (p = 1); 3 without an answer",
     ]
+
+
+def gated(**changes):
+    """A decision with everything that the gate measured."""
+    made = Measured(
+        role="primary", name="exact_match", metric="exact_match", champion=0.5, challenger=0.7,
+        difference=0.2, interval=(0.1, 0.3), p_shown=0.001, examples=300,
+    )  # fmt: skip
+    stopped = Measured(
+        role="guardrail", name="length on safety", metric="length", examples_of="safety",
+        margin=0.1, relative=True, higher_is_better=False, problem="no example has both scores",
+    )  # fmt: skip
+    return decision().model_copy(
+        update={"measured": (made, stopped), "level": 0.025, "evidence": {}} | changes
+    )
+
+
+def test_a_decision_shows_all_that_was_asked_and_at_which_level():
+    text = decision_markdown(gated())
+    rows = tables(text)[1]
+    assert [words_of(cell) for cell in rows[1][:4]] == ["primary", "exact_match", "0.5", "0.7"]
+    assert words_of(rows[1][4]) == "+0.2 [+0.1, +0.3], n = 300"
+    assert words_of(rows[2][4]) == "no example has both scores"
+    assert "one-sided level 0.025" in text
+    assert "95 % interval" in text
+    assert "90 % interval" in decision_markdown(gated(level=0.05))
+
+
+def test_what_is_not_known_is_said_and_not_shown_as_a_number():
+    nothing = dict.fromkeys(("champion_value", "challenger_value", "difference", "interval"))
+    made = gated(verdict="inconclusive", needed=1_256, **nothing)
+    text = decision_markdown(made)
+    assert text.count("no score") >= 2
+    assert "| difference | not known |" in text
+    assert "about 1,256 examples would settle it" in text
+    assert "no score" in render_text(report(decision=made, release=None))
+
+
+def test_a_metric_that_is_no_share_is_not_shown_in_percent():
+    words = {"champion_value": 23.4, "challenger_value": 31.9, "difference": 8.5}
+    text = decision_markdown(gated(interval=(6.1, 10.8), **words))
+    assert "+8.5 (95 % interval +6.1 to +10.8)" in text
+    assert "23.4 |" in text
+
+
+def test_a_promotion_that_waits_says_for_whom_until_when_and_how():
+    made = gated(approval="safety-critical: refusals", expires_at=NOW + timedelta(hours=72))
+    assert "waits for a person until" in decision_markdown(made)
+    assert "ratchet approve d" in render_text(report(decision=made, release=None))
+    said = Approval(
+        id="d", created_at=NOW, challenger="support-router/2", approved=False, by="ann|bob",
+        reason="<b>no</b>", via="prefect",
+    )  # fmt: skip
+    text = approval_markdown(made, said)
+    assert text.startswith("# Rejected: support-router/2")
+    assert "html_inline" not in kinds(text)

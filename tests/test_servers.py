@@ -20,6 +20,7 @@ from ratchet.servers import (
     child_environment,
     flows_folder,
     free_port,
+    mlflow_page,
     running_prefect,
 )
 from ratchet.settings import Settings, load_settings
@@ -308,3 +309,13 @@ def test_a_module_runs_over_the_home_and_its_exit_code_comes_back(
     # the standard library's json.tool exits with 1 on what is not JSON
     assert servers.run(["json.tool", str(settings.servers_file)]) == 0
     assert servers.run(["json.tool", str(settings.home / "broken.json")]) == 1
+
+
+def test_a_run_has_a_page_where_mlflow_is_served(settings: Settings) -> None:
+    assert mlflow_page(settings, "1", "abc") is None
+    settings.home.mkdir(parents=True)
+    settings.servers_file.write_text(json.dumps({"mlflow": "http://127.0.0.1:5000"}), "utf-8")
+    assert mlflow_page(settings, "1", "abc") == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+    elsewhere = settings.model_copy(update={"tracking_uri": "https://mlflow.example.org/"})
+    page = mlflow_page(elsewhere, "1", "abc")
+    assert page == "https://mlflow.example.org/#/experiments/1/runs/abc"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from datetime import UTC, datetime
 from typing import Annotated
 
+import httpx
 import typer
 
 from ratchet.cli.shared import current_settings, nothing_stored
@@ -48,7 +48,7 @@ def approve(
     if approved is None:
         raise InvalidInputError("say which it is, got neither --approve nor --reject; add one")
     found = find_decision(store.records(Decision), decision)
-    who = by or getpass.getuser()
+    who = by or os.environ.get("USER", "")
     said = say(store, found, approved=approved, by=who, reason=reason, via="command", now=now)
     tracker = Tracker(
         settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
@@ -71,5 +71,8 @@ def _resume(settings: Settings, decision_id: str) -> None:
     os.environ.update(child_environment(settings, os.environ))
     from flows.approve import resume
 
-    if resume(decision_id):
-        print("the run that waited for it goes on")
+    try:
+        if resume(decision_id):
+            print("the run that waited for it goes on")
+    except httpx.HTTPError as error:  # the word is kept; the run finds it when it goes on
+        print(f"Prefect does not answer ({error}); a run that waits there goes on when resumed")
