@@ -17,6 +17,7 @@ import pytest
 from ratchet.errors import BusyError, RatchetError
 from ratchet.servers import (
     Servers,
+    answering_prefect,
     child_environment,
     flows_folder,
     free_port,
@@ -309,6 +310,14 @@ def test_a_module_runs_over_the_home_and_its_exit_code_comes_back(
     # the standard library's json.tool exits with 1 on what is not JSON
     assert servers.run(["json.tool", str(settings.servers_file)]) == 0
     assert servers.run(["json.tool", str(settings.home / "broken.json")]) == 1
+
+
+def test_prefect_answers_or_is_left_alone(settings: Settings, served: str) -> None:
+    assert answering_prefect(settings) is None
+    outside = settings.model_copy(update={"prefect_api_url": served})
+    assert answering_prefect(outside) == served
+    gone = settings.model_copy(update={"prefect_api_url": "http://127.0.0.1:9/api"})
+    assert answering_prefect(gone) is None
 
 
 def test_a_run_has_a_page_where_mlflow_is_served(settings: Settings) -> None:

@@ -88,6 +88,14 @@ def running_prefect(settings: Settings) -> str | None:
     return address if address and _answers(f"{address}/health") else None
 
 
+def answering_prefect(settings: Settings) -> str | None:
+    """Return the Prefect API of the settings, or that of this home, if it answers."""
+    address = settings.prefect_api_url
+    if address is None:
+        return running_prefect(settings)
+    return address if _answers(f"{address}/health") else None
+
+
 def mlflow_page(settings: Settings, experiment_id: str, run_id: str) -> str | None:
     """Return the page of a run in the MLflow UI, where one is served for this home."""
     uri = settings.tracking_uri

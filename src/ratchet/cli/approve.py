@@ -6,7 +6,6 @@ import os
 from datetime import UTC, datetime
 from typing import Annotated
 
-import httpx
 import typer
 
 from ratchet.cli.shared import current_settings, nothing_stored
@@ -64,15 +63,12 @@ def approve(
 
 def _resume(settings: Settings, decision_id: str) -> None:
     """Let the run that waits in Prefect go on, where a server of this home runs."""
-    from ratchet.servers import child_environment, running_prefect
+    from ratchet.servers import answering_prefect, child_environment
 
-    if settings.prefect_api_url is None and running_prefect(settings) is None:
+    if answering_prefect(settings) is None:
         return
     os.environ.update(child_environment(settings, os.environ))
     from flows.approve import resume
 
-    try:
-        if resume(decision_id):
-            print("the run that waited for it goes on")
-    except httpx.HTTPError as error:  # the word is kept; the run finds it when it goes on
-        print(f"Prefect does not answer ({error}); a run that waits there goes on when resumed")
+    if resume(decision_id):
+        print("the run that waited for it goes on")
