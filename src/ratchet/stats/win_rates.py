@@ -84,7 +84,12 @@ def corrected_win_rate(
     Units: shares in [0, 1]; lengths in any unit, or log ratios.
     Assumptions: labelled pairs are a random part of all, whatever their verdict or length; users
     (or pairs) are independent; the log odds are linear in that tanh. The judge may err as it likes.
-    Error rate: approximate; by simulation (`tests/calibration/test_win_rate_coverage.py`) COVERAGE.
+    Error rate: approximate (`tests/calibration/test_win_rate_coverage.py`). At level 0.95 with 50 or
+    200 labels of 1,000 pairs, rates 0.5 and 0.7, judges from good to useless with and without a
+    taste for length, people with one or without, alone or as 60 or 200 users, it covers in 0.93 to
+    1.0 of 400 samples a cell (on average 0.97, with 200 labels 0.95), where the judge's own
+    length-controlled interval covers in 0 to 0.96. A one-sided 5 % test of the values against a true
+    rate of 0.5 errs in 2.6 % of samples with 50 labels and 4.6 % with 200.
     When not to use: where people chose what to label; where longer answers are better for it; where
     the challenger is always longer, so that equal length is not in the data.
 
