@@ -80,8 +80,9 @@ def plan_gate(
     """Examples with which a challenger that is as good as expected is promoted.
 
     The primary metric and each guardrail that must be shown get the power with which all of them
-    hold together (`shared_power`), and a point in reserve; the largest number counts. With looks it is the number at the
-    last one. For guardrails per cluster, take the number that this gives in each cluster.
+    hold together (`shared_power`), and a point in reserve; the largest number counts. With looks
+    it is the number at the last one. For guardrails per cluster, take the number that this gives in
+    each cluster.
 
     Args:
         policy: What must be shown; relative margins are taken as they are, so state the champion's

@@ -35,6 +35,7 @@ from ratchet.plots.style import (
     wrapped,
 )
 from ratchet.plots.style import INK as INK
+from ratchet.plots.style import ORANGE as ORANGE
 from ratchet.plots.style import RED as RED
 from ratchet.plots.style import to_png as to_png
 from ratchet.plots.style import to_svg as to_svg

@@ -83,16 +83,18 @@ def corrected_win_rate(
 
     Units: shares in [0, 1]; lengths in any unit, or log ratios.
     Assumptions: labelled pairs are a random part of all, whatever their verdict or length; users
-    (or pairs) are independent; the log odds are linear in that tanh. The judge may err as it likes.
-    Error rate: approximate; by simulation (`tests/calibration/test_win_rate_coverage.py`) COVERAGE.
+    or pairs are independent; the log odds are linear in that tanh. The judge may err as it likes.
+    Error rate: approximate. At level 0.95 with 50 or 200 labels of 1,000 pairs, rates 0.5 and 0.7,
+    judges from good to useless, alone or as 60 or 200 users, it covers in 0.93 to 1.0 of samples
+    (0.95 with 200 labels), the judge's own interval in 0 to 0.96. A 5 % test of the values against
+    a true rate of 0.5 errs in 2.6 % with 50 labels, 4.6 % with 200.
     When not to use: where people chose what to label; where longer answers are better for it; where
     the challenger is always longer, so that equal length is not in the data.
 
     Args:
         labels: What people say of the challenger in [0, 1], a tie 0.5, NaN for none, shape (n,).
         verdicts: What the judge says, NaN for none, shape (n,).
-        length_difference: Challenger's length minus the champion's, shape (n,); None for a rate
-            that is not controlled for length.
+        length_difference: Challenger's minus champion's, shape (n,); None for a rate as it is.
         clusters: Label of each pair's user, shape (n,); None if pairs are independent.
         scale: How many standard deviations make one unit of tanh, above 0.
         level: Nominal coverage in (0, 1).
@@ -121,20 +123,19 @@ def corrected_win_rate(
     """
     sample = _Sample.of(labels, verdicts, length_difference, clusters, scale, quantile(level))
     theta, tuning = _fit(sample)
-    parts = sample.contributions(theta, tuning)
-    error, freedom = sample.error(parts), sample.freedom()
-    half = float(special.stdtrit(freedom, (1.0 + level) / 2.0)) * error
-    centre = float(theta[0])
-    ends = special.expit([centre - half, centre + half])
+    parts, centre = sample.contributions(theta, tuning), float(theta[0])
+    error = sample.error(parts)
+    half = float(special.stdtrit(sample.freedom(), (1.0 + level) / 2.0)) * error
+    low, rate, high = map(float, special.expit([centre - half, centre, centre + half]))
     return CorrectedWinRate(
-        estimate=float(special.expit(centre)),
-        interval=Interval(float(ends[0]), float(ends[1]), level),
+        estimate=rate,
+        interval=Interval(low, high, level),
         standard_error=_slope(centre) * error,
         log_odds_per_unit=float(theta[1]) if theta.size > 1 else None,
         tuning=tuning,
         labelled=int(sample.known.sum()),
         unlabelled=int((~sample.known).sum()),
-        users=int(np.unique(sample.users[sample.known]).size),
+        users=sample.units(),
         missing_verdicts=int(sample.missing.sum()),
         values=_values(sample, parts, centre, error),
     )
@@ -272,11 +273,15 @@ class _Sample:
         """Standard error of the first coefficient, by user."""
         size = self.known.size
         sums = np.bincount(self.users, parts[:size])
-        units = np.unique(self.users[self.known]).size
+        units = self.units()
         corners = parts[size:] ** 2 / self.counts[size:]
         repeated = units < int(self.known.sum())
         few = units / (units - 1.0) if repeated else 1.0
         return math.sqrt(few * float(sums @ sums) + float(corners.sum()))
+
+    def units(self) -> int:
+        """Users, or pairs, with a label."""
+        return int(np.unique(self.users[self.known]).size)
 
     def freedom(self) -> float:
         sizes = np.bincount(self.users[self.known]).astype(np.float64)
