@@ -10,15 +10,16 @@ from ratchet.cycles import example_set
 from ratchet.deploy.promotion import compare_on_cluster
 from ratchet.evaluation.paired import answer_examples, compare, decoding_name
 from ratchet.records import ClusterComparison, RegressionSet
-from ratchet.simulation.routing import MAX_NEW_TOKENS
 
 
 @task(name="evaluate", task_run_name="evaluate-{reference}", cache_policy=NO_CACHE)
 def evaluate(set_ids: tuple[str, ...], reference: str) -> dict[str, str]:
     """Answer the held-out examples with one version; recorded answers are not made again."""
     work = workspace()
-    examples = [e for key in set_ids for e in example_set(work.store, key).examples]
-    name, decoding = work.tracker.version(reference).digest, decoding_name(MAX_NEW_TOKENS)
+    sets = [example_set(work.store, key) for key in set_ids]
+    examples = [example for found in sets for example in found.examples]
+    longest = max(found.max_new_tokens for found in sets)
+    name, decoding = work.tracker.version(reference).digest, decoding_name(longest)
     recorded = work.store.answers(name, decoding, [example.id for example in examples])
     if len(recorded) == len(examples):
         return recorded
@@ -27,7 +28,7 @@ def evaluate(set_ids: tuple[str, ...], reference: str) -> dict[str, str]:
         examples,
         recorded,
         lambda answers: work.store.add_answers(name, decoding, answers),
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=longest,
     )
 
 
