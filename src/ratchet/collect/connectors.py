@@ -333,6 +333,9 @@ def _parse_line(line: str, number: int, place: int) -> _Row:
         )
         return _Row(number, place, place, (), line, problem)
     said = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
+    if any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text + said):
+        problem = "a line must not hold NUL or half of a surrogate pair, got one; remove it"
+        return _Row(number, place, place, (), line, problem)
     return _Row(number, place, place, (text, said), line)
 
 
