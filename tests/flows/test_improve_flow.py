@@ -49,6 +49,22 @@ for options in sys.argv[1:]:
     improve(ImproveOptions.model_validate_json(options))
 """
 
+SLOTS = """
+from prefect.client.orchestration import get_client
+from flows._training import gpu_slots
+from ratchet.improve.devices import Device
+gpus = Device("cuda", 2, "bfloat16", "two GPUs")
+def taken():
+    with get_client(sync_client=True) as client:
+        (limit,) = client.read_global_concurrency_limits()
+        return limit.name.startswith("ratchet-gpu-"), limit.limit, limit.active_slots
+with gpu_slots(gpus, 2):
+    print("inside", taken())
+print("outside", taken())
+with gpu_slots(Device("cpu", 0, "float32", "a CPU"), 1):
+    print("none", taken())
+"""
+
 
 @dataclass(frozen=True)
 class Improved:
@@ -57,6 +73,7 @@ class Improved:
     settings: Settings
     candidates: dict[str, Candidate]
     base: Path
+    slots: str
 
     @property
     def store(self) -> EventStore:
@@ -139,8 +156,9 @@ def improved(
     ]
     with home.serving() as environment:
         run_python(environment, "-c", IMPROVE, *map(json.dumps, options))
+        slots = run_python(environment, "-c", SLOTS)
     found = dict(zip(METHODS, home.store.records(Candidate), strict=True))
-    return Improved(home.settings, found, tiny_model)
+    return Improved(home.settings, found, tiny_model, slots)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -192,3 +210,9 @@ def test_mlflow_holds_the_data_the_configuration_and_the_course_of_the_run(impro
     assert len(losses) == len(improved.candidates[method].losses)
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"adapter", "training_set", "config.json", "samples.json", "plots"} <= artifacts
+
+
+def test_a_run_holds_a_slot_for_each_gpu_while_it_trains(improved):
+    assert "inside (True, 2, 2)" in improved.slots
+    assert "outside (True, 2, 0)" in improved.slots
+    assert "none (True, 2, 0)" in improved.slots
