@@ -19,7 +19,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,43 +122,94 @@ def slots_of(said: Mapping[str, Any]) -> Counter[tuple[str, str]]:
     return Counter(pairs)
 
 
-def table(home: Path) -> str:
-    """Return what each model says on the validation rows, as Markdown."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one model says on the validation rows; the first one has no training."""
+
+    scores: dict[str, float]
+    size: int = 0
+    seconds: float = 0.0
+    verdict: str = "-"
+
+
+def points(home: Path) -> list[Point]:
+    """Return the untrained model and each cycle's challenger, scored."""
     settings = load_settings(environment(home), ROOT)
     store = EventStore.open(settings.store_url)
     tracker = Tracker(
         settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
     )
-    lines = [
-        "| after | trained on | training | intent | exact JSON | valid JSON | slot F1 | decision |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     decisions = {found.cycle_id: found for found in store.records(Decision)}
     candidates = {found.cycle_id: found for found in store.records(Candidate)}
     cycles = [cycle for cycle in store.records(Cycle) if cycle.id in decisions]
     frozen = store.get(ExampleSet, cycles[0].example_set_id)
     assert frozen is not None
-    for number, cycle in enumerate([None, *cycles]):
-        decision = decisions[(cycle or cycles[0]).id]
-        reference = decision.champion if cycle is None else decision.challenger
-        answers = store.answers(
-            tracker.version(reference).digest,
-            decoding_name(LONGEST),
-            [example.id for example in frozen.examples],
+
+    def scored(reference: str) -> dict[str, float]:
+        name, decoding = tracker.version(reference).digest, decoding_name(LONGEST)
+        answers = store.answers(name, decoding, [example.id for example in frozen.examples])
+        return score((example.target, answers.get(example.id)) for example in frozen.examples)
+
+    found = [Point(scored(decisions[cycles[0].id].champion))]
+    for cycle in cycles:
+        decision, candidate = decisions[cycle.id], candidates[cycle.id]
+        training_set = store.get(TrainingSet, candidate.training_set_id)
+        assert training_set is not None
+        found.append(
+            Point(
+                scored(decision.challenger),
+                training_set.size,
+                candidate.training_seconds,
+                decision.verdict,
+            )
         )
-        got = score((example.target, answers.get(example.id)) for example in frozen.examples)
-        line = f"| {f'cycle {number}' if cycle else 'no training'} | "
-        if cycle:
-            candidate = candidates[cycle.id]
-            training_set = store.get(TrainingSet, candidate.training_set_id)
-            assert training_set is not None
-            line += f"{training_set.size} | {candidate.training_seconds / 60:.1f} min | "
-        else:
-            line += "- | - | "
-        line += " | ".join(share(got[name], got["rows"]) for name in ("intents", "exact"))
-        line += f" | {got['valid'] / got['rows']:.1%} | {got['slot_f1']:.3f} | "
-        lines.append(line + (f"{decision.verdict} |" if cycle else "- |"))
+    return found
+
+
+def table(found: Sequence[Point]) -> str:
+    """Return the points as Markdown."""
+    lines = [
+        "| after | trained on | training | intent | exact JSON | valid JSON | slot F1 | decision |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for number, point in enumerate(found):
+        got, rows = point.scores, point.scores["rows"]
+        trained = f"{point.size} | {point.seconds / 60:.1f} min" if number else "- | -"
+        lines.append(
+            f"| {f'cycle {number}' if number else 'no training'} | {trained} | "
+            f"{share(got['intents'], rows)} | {share(got['exact'], rows)} | "
+            f"{got['valid'] / rows:.1%} | {got['slot_f1']:.3f} | {point.verdict} |"
+        )
     return "\n".join(lines)
+
+
+def plot(found: Sequence[Point], path: Path) -> None:
+    """Draw intent accuracy, exact JSON and slot F1 over the cycles, with intervals of shares."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    cycles = range(len(found))
+    for name, key, colour in (("intent", "intents", "C0"), ("exact JSON", "exact", "C1")):
+        shares = [point.scores[key] / point.scores["rows"] for point in found]
+        spans = [wilson(int(p.scores[key]), int(p.scores["rows"])) for p in found]
+        axes.plot(cycles, shares, marker="o", color=colour, label=name)
+        axes.fill_between(
+            cycles,
+            [span.lower for span in spans],
+            [span.upper for span in spans],
+            color=colour,
+            alpha=0.2,
+            linewidth=0,
+        )
+    f1 = [point.scores["slot_f1"] for point in found]
+    axes.plot(cycles, f1, marker="s", color="C2", label="slot F1")
+    axes.set_ylim(0, 1)
+    axes.set_xticks(cycles, ["untrained", *(f"cycle {n}" for n in range(1, len(found)))])
+    axes.set_ylabel("on 700 validation rows")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
 
 
 def share(count: float, rows: float) -> str:
@@ -180,6 +232,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=700)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--print", action="store_true", dest="only_print")
+    parser.add_argument("--plot", type=Path, help="Draw the curve into this file.")
     asked = parser.parse_args()
     home = asked.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -198,6 +251,9 @@ def main() -> int:
                 print(f"cycle {number} took {(time.monotonic() - started) / 60:.1f} minutes")
         finally:
             servers.stop()
+    found = points(home)
+    if asked.plot:
+        plot(found, asked.plot)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,
@@ -207,7 +263,7 @@ def main() -> int:
     ).stdout.strip()
     print(
         f"\nMeasured on {datetime.now(UTC):%Y-%m-%d} at commit {commit}, two cores, no GPU, "
-        f"Python {platform.python_version()}.\n\n{table(home)}"
+        f"Python {platform.python_version()}.\n\n{table(found)}"
     )
     return 0
 
