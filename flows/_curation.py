@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from flows._runtime import Workspace
 from ratchet.analyze.embedding import word_vectors
@@ -17,10 +18,13 @@ from ratchet.improve.curation import (
     Context,
     CurationConfig,
     read_demonstrations,
+    read_judged,
     refused,
 )
-from ratchet.records import Analysis, Cycle, HumanLabel
+from ratchet.records import Cycle, HumanLabel, TrainingRequest
 from ratchet.store import Window
+
+EARLIER_REQUESTS = 2_000
 
 
 class Sources(BaseModel):
@@ -28,7 +32,8 @@ class Sources(BaseModel):
 
     Attributes:
         demonstrations: JSON Lines with id, messages and target.
-        per_cluster: Examples to take first for each failure cluster of the latest analysis.
+        preferences: JSON Lines of two interactions that a judge compared, in both orders.
+        per_cluster: Examples to take first for each failure cluster that the analysis found.
         good_labels: Labels of reviewers that call an answer good; any other calls it bad.
         compare_users: Hold users against each other, in up to so many interactions.
     """
@@ -36,7 +41,8 @@ class Sources(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     demonstrations: Path | None = None
-    per_cluster: int = 8
+    preferences: Path | None = None
+    per_cluster: Annotated[int, Field(ge=0)] = 16
     good_labels: tuple[str, ...] = ("good", "right", "correct", "helpful", "yes")
     compare_users: int = 50_000
 
@@ -60,6 +66,7 @@ def gather_context(
         demonstrations=read_demonstrations(sources.demonstrations)
         if sources.demonstrations
         else (),
+        judged=read_judged(sources.preferences) if sources.preferences else (),
         requests=_requests(work, cycle, sources.per_cluster),
         reviewed={
             label.item_id: label.label.casefold() in sources.good_labels
@@ -75,16 +82,19 @@ def _vectors(outcomes: Outcomes, rng: np.random.Generator) -> NDArray[np.float32
     return word_vectors([str(text) for text in outcomes.prompts], rng=rng).astype(np.float32)
 
 
-def _requests(work: Workspace, cycle: Cycle, wanted: int) -> tuple[ClusterRequest, ...]:
-    analyses = [found for found in work.store.records(Analysis) if found.cycle_id == cycle.id]
-    if not analyses or not wanted:
-        return ()
+def _requests(work: Workspace, cycle: Cycle, most: int) -> tuple[ClusterRequest, ...]:
+    """Return what the analysis of the cycle asked for, for each cluster that may be trained on."""
+    asked = {
+        found.cluster_id: found
+        for found in work.store.records(TrainingRequest, latest=EARLIER_REQUESTS)
+        if found.cycle_id == cycle.id
+    }
     return tuple(
         ClusterRequest(
-            cluster_id=cluster.id,
-            wanted=wanted,
-            interaction_ids=tuple(example.interaction_id for example in cluster.beside),
+            cluster_id=found.cluster_id,
+            wanted=min(found.wanted, most),
+            interaction_ids=found.interaction_ids,
         )
-        for cluster in analyses[-1].clusters
-        if cluster.beside
+        for found in asked.values()
+        if most and found.wanted and found.interaction_ids and found.blocked is None
     )

@@ -24,7 +24,6 @@ from ratchet.evaluation.paired import (
 )
 from ratchet.models import Completion
 from ratchet.records import ClusterComparison, Example, RegressionSet
-from ratchet.simulation.routing import MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,10 @@ class FrozenSets:
 def evaluate(set_ids: tuple[str, ...], reference: str) -> Answers:
     """Answer the frozen examples with one version; recorded answers are not made again."""
     work = workspace()
-    examples = [example for key in set_ids for example in example_set(work.store, key).examples]
-    name, decoding = work.tracker.version(reference).digest, decoding_name(MAX_NEW_TOKENS)
+    sets = [example_set(work.store, key) for key in set_ids]
+    examples = [example for found in sets for example in found.examples]
+    longest = max(found.max_new_tokens for found in sets)
+    name, decoding = work.tracker.version(reference).digest, decoding_name(longest)
     asked = questions(examples)
     texts = work.store.answers(name, decoding, list(asked))
 
@@ -93,7 +94,7 @@ def evaluate(set_ids: tuple[str, ...], reference: str) -> Answers:
             list(asked.values()),
             texts,
             save,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=longest,
         )
     seconds = work.store.answer_seconds(name, decoding, list(asked))
     return Answers(texts, seconds)

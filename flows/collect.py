@@ -11,15 +11,14 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows._runtime import load_model, logger, now, register_base, workspace
-from ratchet.collect.connectors import check_labels, read_messages, read_queues
+from ratchet.collect.connectors import check_labels, read_messages, read_queues, targets
 from ratchet.collect.ingest import ingest
-from ratchet.collect.sampling import hold_out
+from ratchet.collect.sampling import hold_out, without
 from ratchet.cycles import freeze_examples, open_cycle, sole_loop
 from ratchet.deploy.promotion import establish_champion
-from ratchet.records import Cycle, LabelledMessage, digest
+from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
 from ratchet.simulation.routing import (
-    MAX_NEW_TOKENS,
     build_examples,
     conversation,
     reactions,
@@ -35,7 +34,11 @@ class CollectOptions(BaseModel):
     """What comes in.
 
     Attributes:
-        messages: CSV with columns `text` and `label`; without it, a grammar writes messages.
+        messages: CSV with columns `text` and `label`, or JSON Lines with `text` and `target`;
+            without it, a grammar writes messages.
+        evaluation: A file of the same kind to evaluate on, instead of holding messages out.
+        instruction: What the model is told to do with a message; None has it name the queue.
+        max_new_tokens: The longest answer.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in during a cycle.
         held_out: Messages kept for evaluation, at most a quarter of all.
@@ -49,6 +52,9 @@ class CollectOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     messages: Path | None = None
+    evaluation: Path | None = None
+    instruction: Annotated[str, Field(min_length=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = LABEL_TOKENS
     queues: Path | None = None
     messages_limit: Count = 640
     held_out: Count = 300
@@ -63,13 +69,13 @@ DEFAULTS = CollectOptions()
 
 
 @task(cache_policy=NO_CACHE)
-def read(options: CollectOptions) -> tuple[LabelledMessage, ...]:
+def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, ...]:
     """Read or write the messages; bad rows are set aside in the store."""
-    if options.messages is None:
+    if path is None:
         rng = np.random.default_rng([options.seed, 0])
         return support_messages(rng, options.generated_messages)
     queues = read_queues(options.queues) if options.queues else None
-    found = read_messages(options.messages, queues=queues, now=now())
+    found = read_messages(path, queues=queues, now=now())
     workspace().store.set_aside(found.set_aside)
     logger.info(
         "read %d messages, dropped %d duplicates, set aside %d rows",
@@ -87,7 +93,13 @@ def begin(
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
     champion = establish_champion(work.store, work.tracker, register_base(), now())
-    examples = freeze_examples(work.store, "held-out", build_examples(held_out, labels), now())
+    examples = freeze_examples(
+        work.store,
+        "held-out",
+        build_examples(held_out, labels, options.instruction),
+        now(),
+        options.max_new_tokens,
+    )
     return open_cycle(
         work.store,
         champion=champion.reference,
@@ -100,25 +112,42 @@ def begin(
 
 @task(name="answer-messages", cache_policy=NO_CACHE)
 def answer(
-    cycle: Cycle,
-    visits: tuple[Visit, ...],
-    labels: tuple[str, ...],
-    rates: ReactionRates,
+    cycle: Cycle, visits: tuple[Visit, ...], labels: tuple[str, ...], options: CollectOptions
 ) -> int:
     """Answer a chunk of messages, let the users react, and store both; safe to repeat."""
     store = workspace().store
     stored = store.stored_interactions([visit.interaction_id for visit in visits])
     waiting = [visit for visit in visits if visit.interaction_id not in stored]
     if waiting:
-        prompts = [conversation(labels, visit.message) for visit in waiting]
-        completions = load_model(cycle.champion).generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
-        fresh = record_answers(waiting, completions, labels=labels, model_version=cycle.champion)
+        asked = options.instruction
+        prompts = [conversation(labels, visit.message, asked) for visit in waiting]
+        model = load_model(cycle.champion)
+        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens)
+        fresh = record_answers(
+            waiting, completions, labels=labels, model_version=cycle.champion, instruction=asked
+        )
         stored |= {interaction.id: interaction for interaction in fresh}
     events = reactions(
-        visits, stored, rates=rates, labels=labels, seed=cycle.seed, until=cycle.window_end
+        visits,
+        stored,
+        rates=options.reactions,
+        labels=labels,
+        seed=cycle.seed,
+        until=cycle.window_end,
     )
     report = ingest([*stored.values(), *events], store, source="simulation", now=now())
     return report.feedback
+
+
+def _separated(
+    messages: tuple[LabelledMessage, ...], options: CollectOptions
+) -> tuple[tuple[LabelledMessage, ...], tuple[LabelledMessage, ...]]:
+    """Return what comes in and what is evaluated on."""
+    if options.evaluation is not None:
+        return without(messages, read(options, options.evaluation))
+    count = max(1, min(options.held_out, len(messages) // 4))
+    held_out, pool = hold_out(messages, count=count, key="evaluation")
+    return pool, held_out
 
 
 @flow(name="collect", validate_parameters=True)
@@ -129,11 +158,10 @@ def collect(options: CollectOptions = DEFAULTS) -> str:
 
 
 def _collect(options: CollectOptions) -> str:
-    messages = read(options)
-    labels = check_labels(messages)
-    held_out, pool = hold_out(
-        messages, count=max(1, min(options.held_out, len(messages) // 4)), key="evaluation"
-    )
+    messages = read(options, options.messages)
+    pool, held_out = _separated(messages, options)
+    everything = (*pool, *held_out)
+    labels = check_labels(everything) if options.instruction is None else targets(everything)
     cycle = begin(options, held_out, labels)
     traffic = traffic_of_cycle(
         pool, number=cycle.number, limit=options.messages_limit, seed=cycle.seed
@@ -148,6 +176,6 @@ def _collect(options: CollectOptions) -> str:
     )
     for first in range(0, len(visits), options.chunk):
         chunk = visits[first : first + options.chunk]
-        answer(cycle, chunk, labels, options.reactions)
+        answer(cycle, chunk, labels, options)
         logger.info("answered %d of %d messages", first + len(chunk), len(visits))
     return cycle.id

@@ -356,6 +356,7 @@ def test_a_demo_on_a_bad_file_is_refused_before_anything_starts(ratchet, home, t
 def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):
     (tmp_path / "queues.csv").write_text("label,queue\na,b\n")
     assert "--queues goes with --messages" in refused(ratchet("demo", "--queues", "queues.csv"))
+    assert "--instruction goes with --messages" in refused(ratchet("demo", "--instruction", "Do."))
     assert not home.exists()
 
 

@@ -315,3 +315,10 @@ def test_any_other_content_is_another_set(examples: tuple[Example, ...]) -> None
 def test_an_evaluation_set_without_examples_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         ExampleSet.freeze("heldout", (), NOW)
+
+
+def test_a_longer_answer_makes_another_evaluation_set():
+    first = ExampleSet.freeze("heldout", (example("a"),), NOW)
+    longer = ExampleSet.freeze("heldout", (example("a"),), NOW, 64)
+    assert (first.max_new_tokens, longer.max_new_tokens) == (12, 64)
+    assert first.id != longer.id

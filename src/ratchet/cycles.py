@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from ratchet.errors import BusyError, InsufficientDataError
-from ratchet.records import Cycle, CycleEnd, Decision, Example, ExampleSet, derive_id
+from ratchet.records import (
+    LABEL_TOKENS,
+    Cycle,
+    CycleEnd,
+    Decision,
+    Example,
+    ExampleSet,
+    derive_id,
+)
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -110,10 +118,14 @@ def end_cycle(
 
 
 def freeze_examples(
-    store: EventStore, name: str, examples: Sequence[Example], now: datetime
+    store: EventStore,
+    name: str,
+    examples: Sequence[Example],
+    now: datetime,
+    max_new_tokens: int = LABEL_TOKENS,
 ) -> ExampleSet:
     """Store an evaluation set; the same examples are the same set."""
-    fresh = ExampleSet.freeze(name, tuple(examples), now)
+    fresh = ExampleSet.freeze(name, tuple(examples), now, max_new_tokens)
     stored = store.get(ExampleSet, fresh.id)
     if stored is not None:
         return stored

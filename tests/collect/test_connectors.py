@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from ratchet.collect.connectors import (
     printable,
     read_messages,
     read_queues,
+    targets,
 )
 from ratchet.collect.sampling import normalise_text
 from ratchet.errors import InvalidInputError
@@ -380,3 +382,61 @@ def test_every_row_of_banking77_is_accounted_for() -> None:
     assert len(check_labels(found.messages)) == 8
     assert len(queues) == 77
     assert len(found.set_aside) < 20
+
+
+# JSON Lines ---------------------------------------------------------------------------------------
+
+
+def lines_file(tmp_path, *lines):
+    path = tmp_path / "messages.jsonl"
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def test_a_target_of_json_lines_is_a_text_or_any_json(tmp_path):
+    target = {"intent": "Play", "slots": {"artist": "Bj\u00f6rk"}}
+    path = lines_file(
+        tmp_path,
+        json.dumps({"text": "play Bj\u00f6rk", "target": target}),
+        "",
+        '{"message": "where is it", "label": "cards", "more": 1}',
+    )
+    found = read_messages(path, now=NOW)
+    assert [message.text for message in found.messages] == ["play Bj\u00f6rk", "where is it"]
+    said, label = (message.label for message in found.messages)
+    assert said == '{"intent": "Play", "slots": {"artist": "Bj\u00f6rk"}}'
+    assert label == "cards"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("no json", "a line must be a JSON object"),
+        ("[1]", "a line must be a JSON object"),
+        ("[" * 100_000, "a line must be a JSON object"),
+        ('{"text": "a"}', "a text and a target, got the names 'text'"),
+        ('{"text": 3, "target": "b"}', "a text and a target"),
+        ('{"text": " ", "target": "b"}', "a text must not be empty"),
+        ('{"text": "a", "target": ""}', "a label must not be empty"),
+        ('{"text": "a\\u0000", "target": "b"}', "NUL or half of a surrogate pair"),
+        ('{"text": "a\\ud800", "target": "b"}', "NUL or half of a surrogate pair"),
+    ],
+)
+def test_a_line_that_breaks_a_rule_is_set_aside_and_the_others_go_on(tmp_path, line, reason):
+    found = read_messages(lines_file(tmp_path, line, '{"text": "good", "target": "x"}'), now=NOW)
+    assert [message.text for message in found.messages] == ["good"]
+    (aside,) = found.set_aside
+    assert reason in aside.reason
+    assert aside.position == "row 1, line 1"
+
+
+def test_json_lines_without_a_line_are_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="must hold an object a line"):
+        read_messages(lines_file(tmp_path, ""), now=NOW)
+
+
+def test_the_distinct_targets_are_two_or_more():
+    messages = [LabelledMessage(text=text, label=text[0]) for text in ("b1", "a1", "b2")]
+    assert targets(messages) == ("a", "b")
+    with pytest.raises(InvalidInputError, match="at least 2 distinct targets, got 1"):
+        targets(messages[:1])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.collect.sampling import hold_out, normalise_text
+from ratchet.collect.sampling import hold_out, normalise_text, without
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import LabelledMessage
 
@@ -158,3 +158,11 @@ def test_more_than_half_is_refused_with_the_way_out() -> None:
 def test_a_count_below_one_is_refused(count: int) -> None:
     with pytest.raises(InvalidInputError, match=f"at least 1, got {count}"):
         hold_out(messages(cards=10), count=count, key="gate")
+
+
+def test_messages_of_a_given_evaluation_set_are_no_traffic():
+    given_set = [message("Where is it?"), message("never seen")]
+    left, held_out = without([message("where is IT"), message("other")], given_set)
+    assert (texts(left), texts(held_out)) == ({"other"}, {"where is it", "never seen"})
+    with pytest.raises(InsufficientDataError, match="got 1 that all are"):
+        without([message("never seen!")], given_set)

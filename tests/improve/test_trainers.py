@@ -12,6 +12,7 @@ from safetensors import safe_open
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from ratchet.errors import InvalidInputError
 from ratchet.improve.finetune import FinetuneConfig, finetune
 from ratchet.improve.heads import score_answers_only
 from ratchet.improve.rows import examples
@@ -237,6 +238,15 @@ def test_what_goes_on_from_an_adapter_stays_near_that_one(tiny_model, tmp_path, 
     )
     assert result.losses[0] == pytest.approx({"dpo": np.log(2), "kto": 0.5}[method], abs=1e-4)
     assert set(tensors(tmp_path / result.folder)) == set(tensors(start))
+
+
+def test_a_target_that_the_model_does_not_have_is_one_error(tiny_model, tmp_path):
+    config = FinetuneConfig(targets=("q_proj", "query"))
+    with pytest.raises(InvalidInputError, match=r"got query; choose from .*q_proj") as refused:
+        finetune(
+            made_up("sft", 4), config, base=tiny_model, start_from=None, key="t" * 64, home=tmp_path
+        )
+    assert "embed" not in str(refused.value)
 
 
 def test_kto_weights_make_both_thumbs_count_the_same():

@@ -136,3 +136,12 @@ def test_only_wrong_answers_are_corrected_and_to_the_truth():
     truth = {visit.interaction_id: visit.truth for visit in planned}
     corrected = {e.interaction_id: e.value for e in events if e.kind == "correction"}
     assert corrected == {key: label for key, label in truth.items() if label == "refunds"}
+
+
+def test_an_instruction_takes_the_place_of_the_queues():
+    system, _ = conversation(LABELS, "where is it", "Answer in JSON.")
+    assert system.content == "Answer in JSON."
+    (asked, *_) = build_examples(MESSAGES, LABELS, "Answer in JSON.")
+    assert asked.messages[0].content == "Answer in JSON."
+    assert asked.id != build_examples(MESSAGES, LABELS)[0].id
+    assert asked.id == build_examples(MESSAGES, ("other",), "Answer in JSON.")[0].id

@@ -68,11 +68,21 @@ def _root(
 def demo(
     messages: Annotated[
         Path | None,
-        typer.Option(help="CSV with columns text,label; default: written by a grammar."),
+        typer.Option(
+            help="CSV with columns text,label, or JSON Lines with text and target; default: "
+            "written by a grammar."
+        ),
     ] = None,
     queues: Annotated[
         Path | None, typer.Option(help="CSV with columns label,queue, where labels are many.")
     ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(help="What the model does with a message; default: it names the queue."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=4_096, help="The longest answer, in tokens.")
+    ] = 12,
     messages_limit: Annotated[
         int, typer.Option(min=1, help="Messages that come in during the cycle.")
     ] = 640,
@@ -89,7 +99,9 @@ def demo(
     for name, path in (("messages", messages), ("queues", queues)):
         if path is not None:
             collect[name] = str(path.resolve())
-    _check_input(messages, queues, policy)
+    if instruction is not None:
+        collect |= {"instruction": instruction, "max_new_tokens": max_new_tokens}
+    _check_input(messages, queues, instruction, policy)
     options: dict[str, Any] = {"collect": collect}
     if policy is not None:
         options["deploy"] = {"policy": str(policy.resolve())}
@@ -275,7 +287,9 @@ def _relative(path: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _check_input(messages: Path | None, queues: Path | None, policy: Path | None) -> None:
+def _check_input(
+    messages: Path | None, queues: Path | None, instruction: str | None, policy: Path | None
+) -> None:
     """Refuse a bad file at once, before any server starts."""
     if policy is not None:
         from ratchet.deploy.policy import load_policy
@@ -283,14 +297,20 @@ def _check_input(messages: Path | None, queues: Path | None, policy: Path | None
 
         check_metrics(load_policy(policy).metrics)
     if messages is None:
-        if queues is not None:
-            raise InvalidInputError("--queues goes with --messages, got it alone; add --messages")
+        for name, value in (("--queues", queues), ("--instruction", instruction)):
+            if value is not None:
+                raise InvalidInputError(
+                    f"{name} goes with --messages, got it alone; add --messages"
+                )
         return
-    from ratchet.collect.connectors import check_labels, read_messages, read_queues
+    from ratchet.collect.connectors import check_labels, read_messages, read_queues, targets
 
     table = read_queues(queues) if queues else None
     found = read_messages(messages, queues=table, now=datetime.now(UTC))
-    check_labels(found.messages)
+    if instruction is None:
+        check_labels(found.messages)
+    else:
+        targets(found.messages)
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Read labelled messages and queue tables from CSV files.
+"""Read labelled messages and queue tables from CSV files, and messages from JSON Lines.
 
 A file that cannot be used at all is one `InvalidInputError`. A row that breaks a rule is set aside
 with its row, its line and the reason, and the good rows go on. A quote that is opened and never
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from ratchet.records import LabelledMessage, SetAside, derive_id
 
 TEXT_COLUMNS = ("text", "message")
 LABEL_COLUMNS = ("label", "category", "intent", "queue")
+TARGET_COLUMNS = ("target", *LABEL_COLUMNS)  # of JSON Lines
+LINES_SUFFIXES = (".jsonl", ".ndjson")
 MAX_LABEL_CHARACTERS = 200
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -54,9 +57,11 @@ def read_messages(
     now: datetime,
     max_characters: int = 4_000,
 ) -> MessageFile:
-    """Read a CSV file of messages with their labels.
+    """Read a file of messages with their labels, or with whatever answer is right.
 
-    The header names a text column (`text` or `message`) and a label column (`label`, `category`,
+    A file that ends in `.jsonl` or `.ndjson` holds a JSON object a line, with `text` and `target`
+    (or the names below); a target that is no text is written as JSON. Any other file is CSV. The
+    header names a text column (`text` or `message`) and a label column (`label`, `category`,
     `intent` or `queue`), in any case and order, beside any others. The file is UTF-8 with or
     without a byte order mark; cells are separated by commas, semicolons or tabs. White space
     around texts and labels is dropped.
@@ -70,8 +75,12 @@ def read_messages(
     Raises:
         InvalidInputError: The file cannot be read, has no text or label column, or no usable row.
     """
-    table = _read_table(path, {"text": TEXT_COLUMNS, "label": LABEL_COLUMNS})
-    reader = _MessageReader(path.name, now, queues, max_characters)
+    if path.suffix.casefold() in LINES_SUFFIXES:
+        table = _read_lines(path)
+        reader = _MessageReader(path.name, now, queues, max_characters, max_characters)
+    else:
+        table = _read_table(path, {"text": TEXT_COLUMNS, "label": LABEL_COLUMNS})
+        reader = _MessageReader(path.name, now, queues, max_characters)
     for row in table.rows:
         reader.take(row, table)
     result = reader.result()
@@ -121,6 +130,20 @@ def check_labels(messages: Sequence[LabelledMessage], *, most: int = 16) -> tupl
         f"{shown or 'none'}{more}; pass `--queues FILE`, a CSV file with columns label,queue that "
         f"sorts the labels into 2 to {most} queues"
     )
+
+
+def targets(messages: Sequence[LabelledMessage]) -> tuple[str, ...]:
+    """Return the distinct right answers in order.
+
+    Raises:
+        InvalidInputError: There are fewer than two.
+    """
+    found = tuple(sorted({message.label for message in messages}))
+    if len(found) < 2:
+        raise InvalidInputError(
+            f"messages must have at least 2 distinct targets, got {len(found)}; add messages"
+        )
+    return found
 
 
 def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
@@ -205,6 +228,7 @@ class _MessageReader:
     now: datetime
     queues: Mapping[str, str] | None
     max_characters: int
+    max_label_characters: int = MAX_LABEL_CHARACTERS
     messages: list[LabelledMessage] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     duplicates: int = 0
@@ -214,7 +238,7 @@ class _MessageReader:
         try:
             text, raw_label = table.cells(row)
             _check_text(text, row, self.max_characters)
-            label = self._queue(_checked_label(raw_label, "label"))
+            label = self._queue(_checked_label(raw_label, "label", self.max_label_characters))
             if self._is_new(text, label, row):
                 self.messages.append(LabelledMessage(text=text, label=label))
             else:
@@ -273,6 +297,46 @@ def _read_table(path: Path, wanted: Mapping[str, Sequence[str]]) -> _Table:
             f"{printable_path(path)!r} with the header alone; add rows"
         )
     return _Table(header, columns, rows)
+
+
+def _read_lines(path: Path) -> _Table:
+    rows = tuple(
+        _parse_line(line, number, place)
+        for number, (place, line) in enumerate(
+            ((n, line) for n, line in enumerate(_read_text(path).split("\n"), 1) if line.strip()), 1
+        )
+    )
+    if not rows:
+        raise InvalidInputError(
+            f"a file of JSON Lines must hold an object a line, got {printable_path(path)!r}, which "
+            'is empty; write {"text": ..., "target": ...} for each message'
+        )
+    return _Table(("text", "target"), (0, 1), rows)
+
+
+def _parse_line(line: str, number: int, place: int) -> _Row:
+    """Read one object; what is none is a row with its problem."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        problem = f"a line must be a JSON object, got: {printable(str(error))}; correct the line"
+        return _Row(number, place, place, (), line, problem)
+    if not isinstance(found, dict):
+        problem = f"a line must be a JSON object, got {printable(line)!r}; write one with text"
+        return _Row(number, place, place, (), line, problem)
+    text = next((found[name] for name in TEXT_COLUMNS if name in found), None)
+    target = next((found[name] for name in TARGET_COLUMNS if name in found), None)
+    if not isinstance(text, str) or target is None:
+        problem = (
+            f"a line must have a text and a target, got the names "
+            f"{', '.join(repr(printable(name)) for name in list(found)[:20]) or 'none'}; add them"
+        )
+        return _Row(number, place, place, (), line, problem)
+    said = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
+    if any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text + said):
+        problem = "a line must not hold NUL or half of a surrogate pair, got one; remove it"
+        return _Row(number, place, place, (), line, problem)
+    return _Row(number, place, place, (text, said), line)
 
 
 def _read_text(path: Path) -> str:
@@ -392,12 +456,12 @@ def _check_text(text: str, row: _Row, max_characters: int) -> None:
         )
 
 
-def _checked_label(label: str, name: str) -> str:
+def _checked_label(label: str, name: str, most: int = MAX_LABEL_CHARACTERS) -> str:
     if _is_empty(label):
         raise InvalidInputError(f"a {name} must not be empty, got no visible character; fill it in")
-    if len(label) > MAX_LABEL_CHARACTERS or not label.isprintable():
+    if len(label) > most or not label.isprintable():
         raise InvalidInputError(
-            f"a {name} must be one line of at most {MAX_LABEL_CHARACTERS} printable characters, "
+            f"a {name} must be one line of at most {most:,} printable characters, "
             f"got {printable(label)!r}; shorten it"
         )
     return label

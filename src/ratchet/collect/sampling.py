@@ -72,6 +72,24 @@ def hold_out(
     return _in_hash_order(held_out, key), _in_hash_order(traffic, key)
 
 
+def without(
+    messages: Sequence[LabelledMessage], held_out: Sequence[LabelledMessage]
+) -> tuple[Messages, Messages]:
+    """Return the messages that are not among those held out, and those held out.
+
+    Raises:
+        InsufficientDataError: No message is left.
+    """
+    known = {normalise_text(message.text) for message in held_out}
+    left = tuple(message for message in messages if normalise_text(message.text) not in known)
+    if not left:
+        raise InsufficientDataError(
+            f"messages must hold some that are not evaluated on, got {len(messages):,} that all "
+            "are; bring other messages"
+        )
+    return left, tuple(held_out)
+
+
 def _is_edge(character: str) -> bool:
     return character == " " or unicodedata.category(character).startswith("P")
 

@@ -254,6 +254,7 @@ def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
         refuse_pickles(job.start_from)
         require_safetensors(job.start_from, "adapter_model.safetensors")
     model, tokenizer = load_base(job.base, config, device)
+    trainers.check_targets(model, config)
     most = config.maximum_tokens
     training = short_enough(job.train, tokenizer, most)
     validation = short_enough(job.validation, tokenizer, most, kind="validation examples")

@@ -29,7 +29,7 @@ from ratchet.records import digest
 
 logger = logging.getLogger(__name__)
 
-Value = int | float | bool | str | None
+Value = int | float | bool | str | tuple[str, ...] | None
 Status = Literal["measured", "dropped", "failed", "out of time"]
 
 

@@ -57,6 +57,29 @@ class Batches:
         return self.effective // (self.micro * self.accumulate)
 
 
+def check_targets(model: Any, config: FinetuneConfig) -> None:
+    """Refuse names of layers that the model does not have.
+
+    Raises:
+        InvalidInputError: A target is the name of no linear layer.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {
+        name.rpartition(".")[2]: name
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D))
+    }
+    names = set(linear) | set(linear.values())
+    unknown = [name for name in config.targets or () if name not in names]
+    if unknown:
+        raise InvalidInputError(
+            f"targets must be linear layers of the base model, got {', '.join(unknown)}; choose "
+            f"from {', '.join(sorted(linear))}"
+        )
+
+
 def build_trainer(
     model: Any,
     tokenizer: Any,

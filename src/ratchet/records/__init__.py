@@ -274,8 +274,11 @@ class SetAside(Record):
     raw: str = Field(max_length=2_000)
 
 
+LABEL_TOKENS = 12  # the longest label, in tokens
+
+
 class LabelledMessage(Record):
-    """A customer message and the queue it belongs to."""
+    """A message with its right answer: for the router, the queue that it belongs to."""
 
     text: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
     label: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
@@ -302,18 +305,37 @@ class Example(Record):
 
 
 class ExampleSet(Record):
-    """A frozen evaluation set; `id` is its name and the start of its digest."""
+    """A frozen evaluation set; `id` is its name and the start of its digest.
+
+    Attributes:
+        max_new_tokens: The longest answer that a model may give; a label needs no more than 12.
+    """
 
     id: Identifier
     name: Identifier
     created_at: UtcTime
     examples: tuple[Example, ...] = Field(min_length=1)
+    max_new_tokens: int = Field(default=LABEL_TOKENS, ge=1)
 
     @classmethod
-    def freeze(cls, name: str, examples: tuple[Example, ...], created_at: datetime) -> Self:
+    def freeze(
+        cls,
+        name: str,
+        examples: tuple[Example, ...],
+        created_at: datetime,
+        max_new_tokens: int = LABEL_TOKENS,
+    ) -> Self:
         """Build the set whose id is derived from its content."""
-        content = digest([example.canonical() for example in examples])
-        return cls(id=f"{name}-{content[:12]}", name=name, created_at=created_at, examples=examples)
+        content: list[object] = [example.canonical() for example in examples]
+        if max_new_tokens != LABEL_TOKENS:
+            content.append(max_new_tokens)
+        return cls(
+            id=f"{name}-{digest(content)[:12]}",
+            name=name,
+            created_at=created_at,
+            examples=examples,
+            max_new_tokens=max_new_tokens,
+        )
 
 
 class Metric(Record):

@@ -1,4 +1,7 @@
-"""The task of the demonstration: a support desk's router, which names the queue of a message."""
+"""What the simulated users want: the queue of a message, or what an instruction asks for.
+
+Without an instruction the model is a support desk's router, as in the demonstration.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from ratchet.records import (
 )
 from ratchet.simulation.users import ReactionRates, Visit, react, reaction_rng
 
-MAX_NEW_TOKENS = 12
 
-
-def conversation(labels: Sequence[str], text: str) -> tuple[Message, ...]:
-    """Return the prompt that asks for the queue of a message."""
-    system = (
+def conversation(
+    labels: Sequence[str], text: str, instruction: str | None = None
+) -> tuple[Message, ...]:
+    """Return the prompt that asks for the queue of a message, or for what the instruction says."""
+    system = instruction or (
         "Route the customer's message to one queue. Answer with the queue's name only. "
         f"Queues: {', '.join(labels)}."
     )
@@ -32,13 +35,14 @@ def conversation(labels: Sequence[str], text: str) -> tuple[Message, ...]:
 
 
 def build_examples(
-    messages: Sequence[LabelledMessage], labels: Sequence[str]
+    messages: Sequence[LabelledMessage], labels: Sequence[str], instruction: str | None = None
 ) -> tuple[Example, ...]:
     """Turn held-out messages into evaluation examples, in the same order."""
+    asked = labels if instruction is None else [instruction]
     return tuple(
         Example(
-            id=derive_id("example", message.text, *labels),
-            messages=conversation(labels, message.text),
+            id=derive_id("example", message.text, *asked),
+            messages=conversation(labels, message.text, instruction),
             target=message.label,
         )
         for message in messages
@@ -76,6 +80,7 @@ def record_answers(
     *,
     labels: Sequence[str],
     model_version: str,
+    instruction: str | None = None,
 ) -> list[Interaction]:
     """Build the interactions of visits that were just answered."""
     return [
@@ -85,7 +90,7 @@ def record_answers(
             user_id=visit.user_id,
             created_at=visit.at,
             model_version=model_version,
-            messages=conversation(labels, visit.message),
+            messages=conversation(labels, visit.message, instruction),
             response=completion.text,
             latency_seconds=completion.latency_seconds,
             error=completion.error,

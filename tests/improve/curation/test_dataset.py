@@ -25,6 +25,7 @@ from ratchet.improve.curation import (
     for_trainer,
     read_any_rows,
     read_demonstrations,
+    read_judged,
     read_rows,
     refused,
     select,
@@ -476,3 +477,14 @@ def test_permissions_are_read_from_the_metadata(store):
     assert sorted(found, key=lambda item: item.interaction_id) == [
         Permission("i1", "no", None), Permission("i2", None, "soon"),
     ]  # fmt: skip
+
+
+def test_what_a_judge_prefers_is_read_and_a_bad_line_is_named(tmp_path):
+    path = tmp_path / "judged.jsonl"
+    line = {"first_id": "a", "second_id": "b", "given": "first", "swapped": "first"}
+    path.write_text(json.dumps(line) + "\n\n", "utf-8")
+    (pair,) = read_judged(path)
+    assert (pair.better, pair.worse) == ("a", "b")
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line | {"given": "a"}), "utf-8")
+    with pytest.raises(InvalidInputError, match=r"a preference is a JSON object .* got line 2"):
+        read_judged(path)

@@ -106,6 +106,10 @@ def test_an_answer_that_was_asked_for_again_itself_is_no_better_one():
     assert said(found) == [("1", "c", "b", "regenerate")]
 
 
+def judged(second, given, swapped):
+    return JudgedPair(first_id="i000000", second_id=second, given=given, swapped=swapped)
+
+
 @pytest.mark.parametrize(
     ("given", "swapped", "kept"),
     [
@@ -117,7 +121,7 @@ def test_an_answer_that_was_asked_for_again_itself_is_no_better_one():
     ],
 )
 def test_a_judge_is_believed_where_both_orders_agree(given, swapped, kept):
-    context = Context(judged=(JudgedPair("i000000", "i000001", given, swapped),))
+    context = Context(judged=(judged("i000001", given, swapped),))
     columns = {"prompts": ["same", "same"], "responses": ["a", "b"]}
     if kept:
         assert said(pairs(2, context=context, **columns)) == kept
@@ -127,7 +131,7 @@ def test_a_judge_is_believed_where_both_orders_agree(given, swapped, kept):
 
 
 def test_a_judge_that_compared_other_interactions_gives_no_pair():
-    context = Context(judged=(JudgedPair("i000000", "elsewhere", "first", "first"),))
+    context = Context(judged=(judged("elsewhere", "first", "first"),))
     with pytest.raises(InsufficientDataError, match="pairs of answers: 0"):
         pairs(2, context=context)
 

@@ -12,7 +12,9 @@ from ratchet.improve.curation.config import (
     ClusterRequest,
     CurationConfig,
     Demonstration,
+    JudgedPair,
     read_demonstrations,
+    read_judged,
 )
 from ratchet.improve.curation.consent import refused
 from ratchet.improve.curation.dataset import (
@@ -27,7 +29,7 @@ from ratchet.improve.curation.dataset import (
     without_leaks,
     write_training_set,
 )
-from ratchet.improve.curation.pool import Context, JudgedPair
+from ratchet.improve.curation.pool import Context
 from ratchet.improve.curation.preferences import choose, select_labelled, select_pairs
 from ratchet.improve.curation.rows import (
     LabelledRow,
@@ -59,6 +61,7 @@ __all__ = [
     "frame",
     "read_any_rows",
     "read_demonstrations",
+    "read_judged",
     "read_rows",
     "refused",
     "row_of",

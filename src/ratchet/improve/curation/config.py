@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.curation.decontamination import DecontaminationConfig
@@ -99,30 +99,73 @@ class ClusterRequest(Record):
     interaction_ids: tuple[str, ...]
 
 
+class JudgedPair(Record):
+    """A judge's verdict on two answers to one prompt, in both orders.
+
+    Attributes:
+        first_id: Interaction with the one answer.
+        second_id: Interaction with the other.
+        given: Which one is better as shown; None where the judge did not say.
+        swapped: The same question with the answers shown the other way round, told of the same
+            answers: `first` is still `first_id`.
+    """
+
+    first_id: Identifier
+    second_id: Identifier
+    given: Literal["first", "second", "tie"] | None
+    swapped: Literal["first", "second", "tie"] | None
+
+    @property
+    def better(self) -> str | None:
+        """The answer that is better in both orders, or None."""
+        if self.given != self.swapped or self.given not in ("first", "second"):
+            return None
+        return self.first_id if self.given == "first" else self.second_id
+
+    @property
+    def worse(self) -> str | None:
+        """The other one."""
+        if self.better is None:
+            return None
+        return self.second_id if self.better == self.first_id else self.first_id
+
+
 def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
     """Read demonstrations from JSON Lines, one object a line.
 
     Raises:
         InvalidInputError: The file cannot be read, or a line breaks a rule; it names the line.
     """
+    return tuple(_read(path, Demonstration, "a demonstration", "id, messages and target"))
+
+
+def read_judged(path: Path) -> tuple[JudgedPair, ...]:
+    """Read what a judge said of pairs of interactions from JSON Lines, one object a line.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or a line breaks a rule; it names the line.
+    """
+    return tuple(_read(path, JudgedPair, "a preference", "first_id, second_id, given and swapped"))
+
+
+R = TypeVar("R", bound=Record)
+
+
+def _read(path: Path, kind: type[R], name: str, fields: str) -> Iterator[R]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(
-            f"demonstrations must be a UTF-8 file, got {path.name!r} with {error}; check the path"
+            f"{name}s must come in a UTF-8 file, got {path.name!r} with {error}; check the path"
         ) from error
-    return tuple(_demonstrations(lines))
-
-
-def _demonstrations(lines: Iterable[str]) -> Iterable[Demonstration]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield Demonstration.model_validate(json.loads(line))
-        except (ValueError, ValidationError) as error:
+            yield kind.model_validate(json.loads(line))
+        except ValueError as error:
             first = str(error).splitlines()[0]
             raise InvalidInputError(
-                f"a demonstration is a JSON object with id, messages and target, got line "
-                f"{number}: {line[:80]!r} ({first}); correct the line"
+                f"{name} is a JSON object with {fields}, got line {number}: {line[:80]!r} "
+                f"({first}); correct the line"
             ) from error

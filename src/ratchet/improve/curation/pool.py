@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import Outcomes, Quality, QualityWeights, normalise_answer
-from ratchet.improve.curation.config import ClusterRequest, CurationConfig, Demonstration
+from ratchet.improve.curation.config import (
+    ClusterRequest,
+    CurationConfig,
+    Demonstration,
+    JudgedPair,
+)
 from ratchet.improve.curation.decontamination import Guard
 from ratchet.improve.curation.duplicates import drop_near_duplicates
 from ratchet.improve.curation.poisoning import Finding, cap_rows, numbered, suspect
@@ -28,38 +33,6 @@ IntArray = NDArray[np.int64]
 ObjectArray = NDArray[np.object_]
 
 DEMONSTRATED, REQUESTED, CORRECTED, PREFERRED, RATED = range(5)
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedPair:
-    """A judge's verdict on two answers to one prompt, in both orders.
-
-    Attributes:
-        first_id: Interaction with the one answer.
-        second_id: Interaction with the other.
-        given: Which one is better as shown: `first`, `second` or `tie`.
-        swapped: The same question with the answers shown the other way round, told of the same
-            answers: `first` is still `first_id`.
-    """
-
-    first_id: str
-    second_id: str
-    given: str | None
-    swapped: str | None
-
-    @property
-    def better(self) -> str | None:
-        """The answer that is better in both orders, or None."""
-        if self.given != self.swapped or self.given not in ("first", "second"):
-            return None
-        return self.first_id if self.given == "first" else self.second_id
-
-    @property
-    def worse(self) -> str | None:
-        """The other one."""
-        if self.better is None:
-            return None
-        return self.second_id if self.better == self.first_id else self.first_id
 
 
 @dataclass(frozen=True, slots=True)
