@@ -57,6 +57,20 @@ POLICY = {
 }
 
 
+def made_up(text: str, count: int, target: str) -> tuple[Example, ...]:
+    return tuple(
+        Example(
+            id=text.format(n),
+            messages=(Message(role="user", content=text.format(n)),),
+            target=target.format(n % 8),
+        )
+        for n in range(count)
+    )
+
+
+SAFETY = made_up("is {} safe to mix", 40, "no")
+
+
 @dataclass(frozen=True)
 class Waiting:
     """A home whose gate has answers of both models, and the environment of its processes."""
@@ -99,15 +113,16 @@ class Waiting:
         assert frozen is not None
         given = {
             question_digest(example): example.target if place < right else "no idea"
-            for part in (self.examples, frozen.examples)
+            for part in (self.examples, frozen.examples, SAFETY)
             for place, example in enumerate(part)
         }
         seconds = dict.fromkeys(given, 0.1)
         self.home.store.add_answers(digest, decoding_name(MAX_NEW_TOKENS), given, seconds)
 
-    def deploy(self, **changes: Any) -> Decision:
+    def deploy(self, sets: dict[str, str] | None = None, **changes: Any) -> Decision:
         """Run the flow deploy in a process of its own and return its decision."""
-        printed = run_python(self.environ, "-c", DEPLOY, json.dumps({"policy": POLICY | changes}))
+        options = {"policy": POLICY | changes, "sets": sets or {}}
+        printed = run_python(self.environ, "-c", DEPLOY, json.dumps(options))
         key = [line for line in printed.splitlines() if len(line) == 36 and " " not in line][-1]
         decision = self.home.store.get(Decision, key)
         assert decision is not None
@@ -168,17 +183,6 @@ def filled(home: PrefectHome, environ: dict[str, str]) -> Waiting:
     made = Waiting(home, environ, tracker, examples, regression)
     made.record(base.digest, 30)
     return made
-
-
-def made_up(text: str, count: int, target: str) -> tuple[Example, ...]:
-    return tuple(
-        Example(
-            id=text.format(n),
-            messages=(Message(role="user", content=text.format(n)),),
-            target=target.format(n % 8),
-        )
-        for n in range(count)
-    )
 
 
 def test_the_gate_asks_and_its_process_ends_with_nothing_moved(waiting: Waiting) -> None:
@@ -250,7 +254,8 @@ def test_rejected_on_the_command_line_the_run_ends_and_nothing_moves(waiting: Wa
     champion = waiting.tracker.champion()
     assert champion is not None
     assert champion.reference == decision.champion
-    again = waiting.ratchet("approve", decision.id[:8], "--approve", "--reason", "after all")
+    word = ("--approve", "--by", "bob", "--reason", "after all")
+    again = waiting.ratchet("approve", decision.id[:8], *word)
     assert (again.returncode, "first word" in again.stderr) == (2, True)
 
 
@@ -300,18 +305,27 @@ def test_mlflow_has_the_evidence_and_each_side_points_to_the_other(waiting: Wait
         shutil.copytree(folder, os.environ["RATCHET_KEEP_PLOTS"], dirs_exist_ok=True)
 
 
-def test_where_no_deployment_waits_the_command_is_the_way(
+def test_a_safety_critical_set_asks_and_without_a_deployment_the_command_is_the_way(
     tmp_path: Path, mlflow_database: Path
 ) -> None:
     home = new_home(tmp_path, mlflow_database)
+    file = tmp_path / "safety.jsonl"
+    rows = [{"id": one.id, "prompt": one.prompt, "target": one.target} for one in SAFETY]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rule = {"metric": "exact_match", "examples": "safety", "margin": 0.2, "safety_critical": True}
     with home.serving() as environ:
         alone = filled(home, environ)
         alone.propose(1, 90)
-        decision = alone.deploy()
-        assert decision.approval is not None
+        decision = alone.deploy({"safety": str(file)}, approval="never", guardrails=[rule])
+        assert decision.approval == "safety-critical: exact_match"
+        assert [(one.name, one.examples) for one in decision.measured[1:2]] == [
+            ("exact_match on safety", 40)
+        ]
+        assert len(decision.example_set_ids) == 3
         listed = alone.ratchet("approve")
         assert decision.id[:8] in listed.stdout
-        done = alone.ratchet("approve", decision.id[:8], "--approve", "--reason", "fine")
+        word = ("--approve", "--by", "ann", "--reason", "fine")
+        done = alone.ratchet("approve", decision.id[:8], *word)
     assert done.returncode == 0, done.stderr
     assert f"champion is now {decision.challenger}" in done.stdout
 

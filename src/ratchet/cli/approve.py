@@ -21,7 +21,7 @@ def approve(
         bool | None, typer.Option("--approve/--reject", help="What is to happen.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why.")] = "",
-    by: Annotated[str, typer.Option(help="Who you are; default: who is logged in.")] = "",
+    by: Annotated[str, typer.Option(help="Who you are; default: $USER.")] = "",
 ) -> None:
     """List the promotions that wait for a person, or approve or reject one."""
     from ratchet.deploy.approval import expire, find_decision, say, waiting_decisions
