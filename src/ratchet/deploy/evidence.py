@@ -40,6 +40,9 @@ from ratchet.stats.sample_ratio import (
     sticky_groups,
 )
 
+UNEVEN = 0.2
+"""A signal that is known of so many more or fewer answers of a variant is not compared."""
+COVERAGE_SCALE = 0.02
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -199,27 +202,26 @@ def read_signal(
         for arm in (0, place)
     ]
     known: dict[str, object] = {}
-    says: Literal["harm", "passes", "open", "no data"] = "open"
+    says: Literal["harm", "passes", "open", "uneven", "no data"] = "open"
     enough = min(counts[0][2], counts[1][2]) >= minimum_users
     if counts[1][1] == 0:
         says = "no data"
     elif ready and enough:
         found = compare(events, trials, place)
-        if np.isfinite(found.variance):
-            lower, upper = difference_bounds(
-                found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
-            )
-            known = {
-                "rates": (float(found.first), float(found.second)),
-                "difference": float(found.difference),
-                "lower": float(lower),
-                "upper": float(upper),
-                "design_effect": float(found.design_effect),
-            }
-            if lower > 0.0:
-                says = "harm"
-            elif upper < slack * signal.margin:
-                says = "passes"
+        lower, upper = difference_bounds(
+            found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
+        )
+        known = {
+            "rates": (float(found.first), float(found.second)),
+            "difference": float(found.difference),
+            "lower": float(lower),
+            "upper": float(upper),
+            "design_effect": float(found.design_effect),
+        }
+        if lower > 0.0:
+            says = "harm"
+        elif upper < slack * signal.margin:
+            says = "uneven" if _is_uneven(tally, trials, place, errors.alarm) else "passes"
     if log_alarm >= threshold:
         says = "harm"
     return Readout.model_validate(
@@ -235,3 +237,17 @@ def read_signal(
         }
         | known
     )
+
+
+def _is_uneven(tally: Tally, trials: NDArray[np.int64], place: int, error: float) -> bool:
+    """Whether a signal is shown to be known of another share of answers, and by how much.
+
+    A variant under which users do not get to rate, or clients do not report, would look good.
+    """
+    _, answers = tally.of("failed")
+    found = compare(trials, answers, place)
+    lower, upper = difference_bounds(
+        found, lower_error=error, upper_error=error, scale=COVERAGE_SCALE
+    )
+    shown = bool(lower > 0.0 or upper < 0.0)
+    return shown and bool(abs(found.difference) > UNEVEN * found.first)

@@ -20,12 +20,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.deploy.routing import REGISTRY_SECONDS, follow, reconcile, switch
 from ratchet.errors import InvalidInputError, TrackingError
 from ratchet.records import (
     ClusterComparison,
     Decision,
     RegressionSet,
     Release,
+    Rollout,
+    RolloutLook,
+    Variant,
     Verdict,
     derive_id,
     digest,
@@ -274,6 +278,7 @@ def establish_champion(
     The registry's alias is the truth: should somebody have moved it by hand, the journal of
     releases takes note. A promotion that was interrupted after the move is completed first.
     """
+    reconcile(store, tracker, now)
     champion = tracker.champion()
     if champion is None:
         tracker.move_champion(base.reference, None)
@@ -286,18 +291,14 @@ def establish_champion(
             return champion
     if latest is None or latest.champion != champion.reference:
         previous = tracker.previous()
-        action = "start" if latest is None else "moved outside Ratchet"
-        store.append(
-            Release.model_validate(
-                {
-                    "id": derive_id("release", champion.reference, now.isoformat()),
-                    "created_at": now,
-                    "action": action,
-                    "champion": champion.reference,
-                    "previous": previous.reference if previous else None,
-                }
-            )
+        release = Release(
+            id=derive_id("release", champion.reference, now.isoformat()),
+            created_at=now,
+            action="start" if latest is None else "moved outside Ratchet",
+            champion=champion.reference,
+            previous=previous.reference if previous else None,
         )
+        switch(store, release, by=release.action, told=True)
     return champion
 
 
@@ -333,7 +334,7 @@ def apply_decision(
         previous=decision.champion,
         decision_id=decision.id,
     )
-    store.append(release)
+    switch(store, release, by="promotion", told=True)
     return release
 
 
@@ -349,28 +350,55 @@ def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | 
 
 
 def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:
-    """Make the previous version the champion again.
+    """Make the previous version the champion again, for every gateway at once.
 
-    The version rolled back keeps its tags and can be looked at; the alias `previous` is cleared,
-    so that a second call does not bring the bad version back.
+    The store is switched first and is enough; the aliases follow, later where MLflow is down. The
+    version rolled back keeps its tags and can be looked at; there is no `previous` afterwards, so
+    that a second call does not bring the bad version back. A prompt that came with the champion
+    goes with it.
 
     Raises:
         TrackingError: There is no previous version.
     """
-    champion, previous = tracker.champion(), tracker.previous()
+    champion, previous = _standing(store, tracker, now)
     if champion is None or previous is None:
         raise TrackingError(
             "a rollback needs a version with the alias 'previous', got none; "
             "nothing was promoted since the start or the last rollback"
         )
-    tracker.move_champion(previous.reference, None)
-    tracker.tag_version(champion.reference, {"ratchet.rolled_back_at": now.isoformat()})
     release = Release(
-        id=derive_id("rollback", champion.reference, now.isoformat()),
+        id=derive_id("rollback", champion, now.isoformat()),
         created_at=now,
         action="rollback",
-        champion=previous.reference,
+        champion=previous,
         previous=None,
     )
-    store.append(release)
+    move = switch(
+        store,
+        release,
+        variant=_variant_before(store, previous),
+        withdrawn=None if champion == previous else champion,
+        by="rollback",
+    )
+    follow(store, tracker, move, now)
     return release
+
+
+def _standing(store: EventStore, tracker: Tracker, now: datetime) -> tuple[str | None, str | None]:
+    """Return champion and previous: as the registry says, or as the store does where it is down."""
+    if tracker.answers(within_seconds=REGISTRY_SECONDS):
+        reconcile(store, tracker, now)
+        champion, previous = tracker.champion(), tracker.previous()
+        return champion and champion.reference, previous and previous.reference
+    release = store.latest(Release)
+    return (None, None) if release is None else (release.champion, release.previous)
+
+
+def _variant_before(store: EventStore, version: str) -> Variant:
+    """Return the previous champion with the prompt that it had, where a rollout replaced it."""
+    release = store.latest(Release)
+    look = store.get(RolloutLook, release.look_id) if release and release.look_id else None
+    rollout = store.get(Rollout, look.rollout_id) if look else None
+    if rollout is not None and rollout.champion.version == version:
+        return rollout.champion
+    return Variant(version=version, share=1.0)

@@ -474,7 +474,12 @@ class Decision(Record):
 
 
 class Release(Record):
-    """A move of the registry's aliases; the latest one names the champion."""
+    """A change of the champion; the latest one names it, and the registry's aliases follow.
+
+    Attributes:
+        decision_id: The gate's decision that it rests on.
+        look_id: The look at a rollout that promoted it.
+    """
 
     id: Identifier
     created_at: UtcTime
@@ -482,6 +487,7 @@ class Release(Record):
     champion: str
     previous: str | None
     decision_id: str | None = None
+    look_id: str | None = None
 
 
 class Cycle(Record):

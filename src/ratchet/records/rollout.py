@@ -181,7 +181,8 @@ class Readout(Record):
         log_alarm: Log e-value of the exact test on users to whom it happened.
         alarm_threshold: Where that is harm.
         margin: What must be excluded in this stage.
-        says: `harm`; `passes`: a rise by the margin is excluded; `open`; `no data`.
+        says: `harm`; `passes`: a rise by the margin is excluded; `open`; `uneven`: it would pass,
+            but is known of another share of the variant's answers; `no data`.
     """
 
     signal: SignalName
@@ -196,7 +197,7 @@ class Readout(Record):
     log_alarm: float
     alarm_threshold: float
     margin: float
-    says: Literal["harm", "passes", "open", "no data"]
+    says: Literal["harm", "passes", "open", "uneven", "no data"]
 
 
 class RolloutLook(Record):
