@@ -86,7 +86,7 @@ def check_ratio(
     each = error / len(groups)
     evidence = [float(share_log_e(item)) for item in groups]
     ready = [bool(finds_imbalance(item, imbalance, alpha=each)) for item in groups]
-    met = tally.seen.any(axis=1)
+    met: BoolArray = np.asarray(tally.seen.any(axis=1))
     return SampleRatio(
         users={arm: int(met[:, place].sum()) for place, arm in enumerate(tally.arms)},
         log_evidence=max(evidence),
@@ -113,7 +113,7 @@ def arm_groups(seen: BoolArray, shares: Sequence[Sequence[float]]) -> list[Group
             "several variants keep their shares for the whole of a test, got "
             f"{[list(stage) for stage in shares]}; start a new test for other shares"
         )
-    met = seen.any(axis=-2)
+    met: BoolArray = np.asarray(seen.any(axis=-2))
     users = np.asarray(met.any(axis=-1).sum(axis=-1))
     return [
         Groups(
@@ -149,7 +149,7 @@ def alarm_groups(
     if len(shares[0]) == 1:
         return sticky_groups(hit[..., 0], hit[..., 1], [stage[0] for stage in shares])
     mine, total = shares[0][place - 1], 1.0 - sum(shares[0])
-    once = hit.any(axis=-2)
+    once: BoolArray = np.asarray(hit.any(axis=-2))
     inside, beside = once[..., place].sum(axis=-1), once[..., 0].sum(axis=-1)
     return Groups(
         np.asarray(inside)[..., np.newaxis],

@@ -389,7 +389,10 @@ def _standing(store: EventStore, tracker: Tracker, now: datetime) -> tuple[str |
     if tracker.answers(within_seconds=REGISTRY_SECONDS):
         reconcile(store, tracker, now)
         champion, previous = tracker.champion(), tracker.previous()
-        return champion and champion.reference, previous and previous.reference
+        return (
+            champion.reference if champion else None,
+            previous.reference if previous else None,
+        )
     release = store.latest(Release)
     return (None, None) if release is None else (release.champion, release.previous)
 

@@ -96,7 +96,16 @@ def running_test(store: EventStore) -> VariantTest | None:
 
 def looks_of(store: EventStore, rollout: Rollout) -> tuple[RolloutLook, ...]:
     """Return a rollout's looks in order."""
-    return tuple(look for look in store.records(RolloutLook) if look.rollout_id == rollout.id)
+    about = store.records(RolloutLook, subject=rollout.challenger.version)
+    return tuple(look for look in about if look.rollout_id == rollout.id)
+
+
+def last_look(store: EventStore, rollout: Rollout) -> RolloutLook | None:
+    """Return a rollout's last look, without reading the others where it is its version's last."""
+    latest = store.records(RolloutLook, subject=rollout.challenger.version, latest=1)
+    if not latest or latest[0].rollout_id == rollout.id:
+        return next(iter(latest), None)
+    return next(iter(reversed(looks_of(store, rollout))), None)
 
 
 # The switch ---------------------------------------------------------------------------------------
@@ -110,6 +119,7 @@ def switch(
     withdrawn: str | None = None,
     by: str,
     told: bool = False,
+    ends: bool = True,
 ) -> AliasMove:
     """Send everybody to a release's champion: routing, record and wish for the alias at once.
 
@@ -124,6 +134,7 @@ def switch(
         withdrawn: A version that is rolled back with it.
         by: What ends that which is running.
         told: Whether the registry says so already.
+        ends: Whether what is running is cut short by it, rather than brought to its end.
 
     Returns:
         What the registry is to be told; `follow` tells it.
@@ -140,7 +151,8 @@ def switch(
     with store.atomic():
         if store.get(Release, release.id) is None:
             chosen = variant or _same_prompt(store, release.champion)
-            end_running(store, by=by, note=release.action, now=release.created_at)
+            if ends:
+                end_running(store, by=by, note=release.action, now=release.created_at)
             store.append(release)
             store.append(
                 for_all(

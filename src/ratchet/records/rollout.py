@@ -204,6 +204,7 @@ class RolloutLook(Record):
     """One look at a rollout and what was decided, stored before it is acted on.
 
     Attributes:
+        model_version: The challenger's.
         number: From 1 on.
         until: Answers given before this are read.
         stage: Number of the stage, from 1 on.
@@ -217,6 +218,7 @@ class RolloutLook(Record):
     id: Identifier
     created_at: UtcTime
     rollout_id: Identifier
+    model_version: Identifier
     number: int = Field(ge=1)
     until: UtcTime
     stage: int = Field(ge=1)
