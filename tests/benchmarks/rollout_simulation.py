@@ -1,0 +1,304 @@
+"""Simulated rollouts, look by look, many side by side: users who come back, differ and rate late.
+
+Each rollout has users of its own. A user has an activity and a tendency to get bad answers; a bad
+answer makes thumbs down, regenerations and unfinished tasks more likely, so that signals move
+together and answers to one user resemble each other. Traffic has a daily wave and quieter
+weekends, answers are worse in the evening. Arms are uniform hashes. Every look asks the functions
+that `ratchet.deploy.canary.judge` asks, on sums that are carried along; a test compares the
+decisions with those of `judge` itself on the same counts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.deploy.evidence import Errors
+from ratchet.deploy.tallies import Tally
+from ratchet.records import SIGNAL_NAMES, RolloutPlan, SignalName, WatchedSignal
+from ratchet.stats.clustered_difference import (
+    Moments,
+    difference_bounds,
+    stratified_difference,
+)
+from ratchet.stats.sample_ratio import UPWARD, finds_imbalance, share_log_e, sticky_groups
+from tests.benchmarks.release_simulation import World
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+OBSERVED: tuple[SignalName, ...] = (
+    "thumbs_down", "regenerated", "not_completed", "failed", "slow",
+)  # fmt: skip
+NORMAL = {
+    "thumbs_down": 0.08, "regenerated": 0.10, "not_completed": 0.30, "failed": 0.002, "slow": 0.05,
+}  # fmt: skip
+KNOWN_COMPLETION = 0.5
+GAP = 4.0
+"""How many times more often a bad answer shows a signal of quality than a good one."""
+ACTIVITY_SPREAD = 1.0
+START = datetime(2026, 3, 2, 9, tzinfo=UTC)
+OUTCOMES = ("running", "promoted", "harm", "ratio", "expired")
+RUNNING, PROMOTED, HARM, RATIO, EXPIRED = range(5)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the challenger does.
+
+    Attributes:
+        world: Traffic and users.
+        rates: What differs from the champion's rates, by signal.
+        odds: Factor on the odds of assignment; 1 is sound, 11/9 makes 50/50 into 55/45.
+        look_hours: Hours between looks.
+    """
+
+    world: World
+    rates: dict[str, float] = field(default_factory=dict)
+    odds: float = 1.0
+    look_hours: float = 1.0
+
+
+@dataclass(frozen=True)
+class Results:
+    """How rollouts ended: one row each.
+
+    Attributes:
+        outcome: Index into `OUTCOMES`.
+        stage: Stage in which it ended, from 1 on; one above the last for a promotion.
+        hours: Until it ended.
+        exposed: The challenger's share of all answers until then.
+        read: Whether a rate was ever read.
+        half: Hours until the stage of 50 % began, nan where it did not.
+    """
+
+    outcome: IntArray
+    stage: IntArray
+    hours: FloatArray
+    exposed: FloatArray
+    read: BoolArray
+    half: FloatArray
+
+
+def plan_of(plan: RolloutPlan | None = None) -> tuple[RolloutPlan, tuple[WatchedSignal, ...]]:
+    """Return the plan and those of its signals that the simulated application reports."""
+    chosen = plan or RolloutPlan()
+    return chosen, tuple(signal for signal in chosen.signals if signal.name in OBSERVED)
+
+
+class Rollouts:
+    """Many rollouts of one scenario, advanced together."""
+
+    def __init__(
+        self, scenario: Scenario, number: int, rng: np.random.Generator, plan: RolloutPlan
+    ) -> None:
+        self.scenario, self.number, self.rng = scenario, number, rng
+        self.plan, self.signals = plan_of(plan)
+        world = scenario.world
+        self.users = max(20, round(world.hourly * 24.0 / world.visits))
+        shape = (number, self.users)
+        activity = rng.lognormal(sigma=ACTIVITY_SPREAD, size=shape)
+        self.activity = activity / activity.sum(axis=1, keepdims=True)
+        self.points = rng.random(shape)
+        base = math.log(world.bad / (1.0 - world.bad)) * math.sqrt(
+            1.0 + 0.346 * world.user_spread**2
+        )
+        self.tendency = base + rng.normal(0.0, world.user_spread, size=shape)
+        stages, signals = len(self.plan.stages), len(self.signals)
+        self.shares = np.array([stage.share for stage in self.plan.stages])
+        self.cells = 2 * stages
+        self.events = np.zeros((signals, *shape, self.cells), np.int32)
+        self.trials = np.zeros_like(self.events)
+        self.seen = np.zeros((*shape, self.cells), np.bool_)
+        size = (signals, number, self.cells)
+        self.successes, self.totals, self.met = np.zeros(size), np.zeros(size), np.zeros(size)
+        self.yy, self.yn, self.nn = (np.zeros((*size, self.cells)) for _ in range(3))
+        self.stage = np.zeros(number, np.int64)
+        self.stage_hours = np.zeros(number)
+        self.outcome = np.zeros(number, np.int64)
+        self.hours = np.zeros(number)
+        self.answers = np.zeros((number, 2))
+        self.read = np.zeros(number, np.bool_)
+        self.half = np.full(number, np.nan)
+        self.clock = 0.0
+
+    # Traffic ----------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Let the users of the rollouts that still run have their answers until the next look."""
+        step, world, rng = self.scenario.look_hours, self.scenario.world, self.rng
+        seconds = START.timestamp() + 3_600.0 * self.clock
+        load = world.hourly * step * _wave(world, seconds)
+        live = np.flatnonzero(self.outcome == RUNNING)
+        sessions = rng.poisson(load / world.session * self.activity[live])
+        row, user = np.nonzero(sessions)
+        count = sessions[row, user]
+        row = live[row]
+        size = count + rng.poisson((world.session - 1.0) * count)
+        share = self.shares[self.stage[row]]
+        if self.scenario.odds != 1.0:
+            share = share * self.scenario.odds / (1.0 + share * (self.scenario.odds - 1.0))
+        arm = (self.points[row, user] < share).astype(np.int64)
+        evening = world.evening * math.sin(2.0 * math.pi * (seconds / 86_400.0 - 0.625))
+        bad = rng.binomial(size, 1.0 / (1.0 + np.exp(-(self.tendency[row, user] + evening))))
+        cell = 2 * self.stage[row] + arm
+        self.seen[row, user, cell] = True
+        np.add.at(self.answers, (row, arm), size)
+        for place, signal in enumerate(self.signals):
+            events, trials = self._signal(signal.name, arm, size, bad)
+            self._add(place, row, user, cell, events, trials)
+        self.clock += step
+        self.stage_hours[live] += step
+        self.hours[live] = self.clock
+
+    def _signal(
+        self, name: str, arm: IntArray, size: IntArray, bad: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        rng, world = self.rng, self.scenario.world
+        rates = np.array([NORMAL[name], self.scenario.rates.get(name, NORMAL[name])])[arm]
+        if name in ("failed", "slow"):
+            return rng.binomial(size, rates), size
+        known = {"thumbs_down": world.thumbs_in_time, "not_completed": KNOWN_COMPLETION}.get(name)
+        good = size - bad
+        if known is not None:
+            good, bad = rng.binomial(good, known), rng.binomial(bad, known)
+        if_good = rates / (1.0 - world.bad + world.bad * GAP)
+        if_bad = np.minimum(0.95, if_good * GAP)
+        if_good = (rates - world.bad * if_bad) / (1.0 - world.bad)
+        return rng.binomial(good, if_good) + rng.binomial(bad, if_bad), good + bad
+
+    def _add(
+        self,
+        place: int,
+        row: IntArray,
+        user: IntArray,
+        cell: IntArray,
+        events: IntArray,
+        trials: IntArray,
+    ) -> None:
+        """Carry the sums along: each user occurs once, in one cell."""
+        told = trials > 0
+        row, user, cell = row[told], user[told], cell[told]
+        dy, dn = events[told].astype(float), trials[told].astype(float)
+        y, n = self.events[place, row, user], self.trials[place, row, user]
+        size, cells = self.number, self.cells
+        at = row * cells + cell
+        flat = self.successes[place].reshape(-1)
+        flat += np.bincount(at, dy, size * cells)
+        flat = self.totals[place].reshape(-1)
+        flat += np.bincount(at, dn, size * cells)
+        own = np.arange(len(row)), cell
+        flat = self.met[place].reshape(-1)
+        flat += np.bincount(at, (n[own] == 0).astype(float), size * cells)
+        for other in range(cells):
+            yd, nd = y[:, other].astype(float), n[:, other].astype(float)
+            same = cell == other
+            down, across = at * cells + other, (row * cells + other) * cells + cell
+            total = size * cells * cells
+            for matrix, gain, turned in (
+                (self.yy, dy * yd + np.where(same, dy * dy, 0.0), yd * dy),
+                (self.yn, dy * nd + np.where(same, dy * dn, 0.0), yd * dn),
+                (self.nn, dn * nd + np.where(same, dn * dn, 0.0), nd * dn),
+            ):
+                flat = matrix[place].reshape(-1)
+                flat += np.bincount(down, gain, total)
+                flat += np.bincount(across, turned, total)
+        self.events[place, row, user, cell] += events[told].astype(np.int32)
+        self.trials[place, row, user, cell] += trials[told].astype(np.int32)
+
+    def moments(self, place: int) -> Moments:
+        """Return a signal's sums over users, of all rollouts."""
+        return Moments(
+            self.successes[place], self.totals[place], self.met[place],
+            self.yy[place], self.yn[place], self.nn[place],
+        )  # fmt: skip
+
+    # Looking ----------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Look at every rollout that still runs, and act."""
+        plan, shares = self.plan, self.shares.tolist()
+        live = self.outcome == RUNNING
+        assigned = sticky_groups(self.seen[..., 0::2], self.seen[..., 1::2], shares)
+        broken = share_log_e(assigned) >= -math.log(plan.ratio_error)
+        ready = np.zeros(self.number, np.bool_)
+        for number, stage in enumerate(plan.stages):
+            here = self.stage == number
+            ready |= here & finds_imbalance(assigned, stage.imbalance, alpha=plan.ratio_error)
+        errors = Errors.shared(plan.harm_error, plan.pass_error, len(self.signals))
+        harm, passes = np.zeros(self.number, np.bool_), np.ones(self.number, np.bool_)
+        slack = np.array([stage.slack for stage in plan.stages])[self.stage]
+        for place, signal in enumerate(self.signals):
+            hit = self.events[place] > 0
+            groups = sticky_groups(hit[..., 0::2], hit[..., 1::2], shares)
+            harm |= share_log_e(groups, odds_ratios=UPWARD) >= -math.log(errors.alarm)
+            moments = self.moments(place)
+            found = stratified_difference(
+                moments, range(0, self.cells, 2), range(1, self.cells, 2)
+            )
+            lower, upper = difference_bounds(
+                found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
+            )
+            told = (self.trials[place] > 0).reshape(self.number, self.users, -1, 2)
+            users = told.any(axis=2).sum(axis=1).min(axis=1)
+            known = ready & (users >= plan.minimum_users)
+            self.read |= live & known & ~broken
+            harm |= known & (lower > 0.0)
+            passes &= known & (upper < slack * signal.margin)
+        passes &= self.stage_hours >= np.array([stage.hours for stage in plan.stages])[self.stage]
+        self._act(live, broken, harm, passes)
+
+    def _act(
+        self, live: BoolArray, broken: BoolArray, harm: BoolArray, passes: BoolArray
+    ) -> None:
+        self.outcome[live & broken] = RATIO
+        live = live & ~broken
+        self.outcome[live & harm] = HARM
+        live = live & ~harm
+        gone = live & passes
+        self.stage[gone] += 1
+        self.stage_hours[gone] = 0.0
+        self.half[gone & (self.stage == len(self.shares) - 1)] = self.clock
+        self.outcome[self.stage == len(self.shares)] = PROMOTED
+        late = self.clock >= 24.0 * self.plan.maximum_days
+        self.outcome[live & ~passes & late] = EXPIRED
+
+    def run(self) -> Results:
+        """Run all rollouts to their ends."""
+        while (self.outcome == RUNNING).any():
+            self.advance()
+            self.look()
+        exposed = self.answers[:, 1] / np.maximum(self.answers.sum(axis=1), 1.0)
+        return Results(
+            self.outcome, self.stage + 1, self.hours, exposed, self.read, self.half
+        )
+
+    # For comparison with the product ----------------------------------------------------------
+
+    def tally(self, row: int) -> Tally:
+        """Return one rollout's counts as the product would read them."""
+        stages = int(self.stage[row]) + 1
+        shape = (self.users, stages, 2, len(SIGNAL_NAMES))
+        events, trials = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for place, signal in enumerate(self.signals):
+            at = SIGNAL_NAMES.index(signal.name)
+            for into, source in ((events, self.events), (trials, self.trials)):
+                cells = source[place, row].reshape(self.users, -1, 2)
+                into[..., at] = cells[:, :stages]
+        seen = self.seen[row].reshape(self.users, -1, 2)[:, :stages]
+        known = seen.any(axis=(1, 2))
+        latest = START + timedelta(hours=self.clock)
+        return Tally(
+            ("champion", "challenger"), events[known], trials[known], seen[known],
+            int(self.answers[row].sum()), (latest, latest),
+        )  # fmt: skip
+
+
+def _wave(world: World, seconds: float) -> float:
+    daily = 1.0 + world.amplitude * math.sin(2.0 * math.pi * (seconds / 86_400.0 - 0.375))
+    weekend = ((seconds - 172_800.0) % 604_800.0) < 172_800.0
+    return daily * (world.weekend if weekend else 1.0) * 7.0 / (5.0 + 2.0 * world.weekend)
