@@ -25,7 +25,7 @@ from ratchet.stats.clustered_difference import (
     difference_bounds,
     stratified_difference,
 )
-from ratchet.stats.sample_ratio import UPWARD, finds_imbalance, share_log_e, sticky_groups
+from ratchet.stats.sample_ratio import UPWARD, Groups, finds_imbalance, share_log_e
 from tests.benchmarks.release_simulation import World
 
 FloatArray = NDArray[np.float64]
@@ -111,12 +111,18 @@ class Rollouts:
         stages, signals = len(self.plan.stages), len(self.signals)
         self.shares = np.array([stage.share for stage in self.plan.stages])
         self.cells = 2 * stages
-        self.events = np.zeros((signals, *shape, self.cells), np.int32)
-        self.trials = np.zeros_like(self.events)
+        # counts by signal, rollout, user and cell (stage and arm): events, then trials
+        self.counts = np.zeros((signals, *shape, 2 * self.cells), np.int16)
         self.seen = np.zeros((*shape, self.cells), np.bool_)
         size = (signals, number, self.cells)
         self.successes, self.totals, self.met = np.zeros(size), np.zeros(size), np.zeros(size)
-        self.yy, self.yn, self.nn = (np.zeros((*size, self.cells)) for _ in range(3))
+        self.squares = np.zeros((3, *size))  # of dy dy, dn dn and dy dn, in one cell
+        self.by_events = np.zeros((*size, 2 * self.cells))  # dy times the user's y and n before
+        self.by_trials = np.zeros((*size, 2 * self.cells))
+        self.users_told = np.zeros((signals, number, 2))
+        self.told = np.zeros((signals, *shape, 2), np.bool_)
+        self.assigned = _Sticky(shape, self.shares)
+        self.hit = [_Sticky(shape, self.shares) for _ in range(signals)]
         self.stage = np.zeros(number, np.int64)
         self.stage_hours = np.zeros(number)
         self.outcome = np.zeros(number, np.int64)
@@ -147,10 +153,11 @@ class Rollouts:
         bad = rng.binomial(size, 1.0 / (1.0 + np.exp(-(self.tendency[row, user] + evening))))
         cell = 2 * self.stage[row] + arm
         self.seen[row, user, cell] = True
+        self.assigned.meet(row, user, self.stage[row], arm)
         np.add.at(self.answers, (row, arm), size)
         for place, signal in enumerate(self.signals):
             events, trials = self._signal(signal.name, arm, size, bad)
-            self._add(place, row, user, cell, events, trials)
+            self._add(place, row, user, arm, events, trials)
         self.clock += step
         self.stage_hours[live] += step
         self.hours[live] = self.clock
@@ -176,54 +183,66 @@ class Rollouts:
         place: int,
         row: IntArray,
         user: IntArray,
-        cell: IntArray,
+        arm: IntArray,
         events: IntArray,
         trials: IntArray,
     ) -> None:
         """Carry the sums along: each user occurs once, in one cell."""
         told = trials > 0
-        row, user, cell = row[told], user[told], cell[told]
-        dy, dn = events[told].astype(float), trials[told].astype(float)
-        y, n = self.events[place, row, user], self.trials[place, row, user]
-        size, cells = self.number, self.cells
-        at = row * cells + cell
-        flat = self.successes[place].reshape(-1)
-        flat += np.bincount(at, dy, size * cells)
-        flat = self.totals[place].reshape(-1)
-        flat += np.bincount(at, dn, size * cells)
-        own = np.arange(len(row)), cell
-        flat = self.met[place].reshape(-1)
-        flat += np.bincount(at, (n[own] == 0).astype(float), size * cells)
-        for other in range(cells):
-            yd, nd = y[:, other].astype(float), n[:, other].astype(float)
-            same = cell == other
-            down, across = at * cells + other, (row * cells + other) * cells + cell
-            total = size * cells * cells
-            for matrix, gain, turned in (
-                (self.yy, dy * yd + np.where(same, dy * dy, 0.0), yd * dy),
-                (self.yn, dy * nd + np.where(same, dy * dn, 0.0), yd * dn),
-                (self.nn, dn * nd + np.where(same, dn * dn, 0.0), nd * dn),
-            ):
-                flat = matrix[place].reshape(-1)
-                flat += np.bincount(down, gain, total)
-                flat += np.bincount(across, turned, total)
-        self.events[place, row, user, cell] += events[told].astype(np.int32)
-        self.trials[place, row, user, cell] += trials[told].astype(np.int32)
+        row, user, arm, events, trials = (item[told] for item in (row, user, arm, events, trials))
+        if not row.size:
+            return
+        stage = self.stage[row]
+        fresh = ~self.told[place, row, user, arm]
+        self.told[place, row, user, arm] = True
+        np.add.at(self.users_told[place], (row[fresh], arm[fresh]), 1.0)
+        bad = events > 0
+        self.hit[place].meet(row[bad], user[bad], stage[bad], arm[bad])
+        cell = 2 * stage + arm
+        at = row * self.cells + cell
+        order = np.argsort(at, kind="stable")
+        row, user, cell, at, events, trials = (
+            item[order] for item in (row, user, cell, at, events, trials)
+        )
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        into = at[starts]
+        dy, dn = events.astype(np.float64), trials.astype(np.float64)
+        before = self.counts[place, row, user].astype(np.float64)
+        first_time = (before[np.arange(row.size), self.cells + cell] == 0.0).astype(np.float64)
+        for target, values in (
+            (self.successes[place], dy), (self.totals[place], dn), (self.met[place], first_time),
+            (self.squares[0, place], dy * dy), (self.squares[1, place], dn * dn),
+            (self.squares[2, place], dy * dn),
+        ):  # fmt: skip
+            target.reshape(-1)[into] += np.add.reduceat(values, starts)
+        for crossed, gain in ((self.by_events[place], dy), (self.by_trials[place], dn)):
+            flat = crossed.reshape(-1, 2 * self.cells)
+            flat[into] += np.add.reduceat(gain[:, np.newaxis] * before, starts, axis=0)
+        self.counts[place, row, user, cell] += events.astype(np.int16)
+        self.counts[place, row, user, self.cells + cell] += trials.astype(np.int16)
 
     def moments(self, place: int) -> Moments:
         """Return a signal's sums over users, of all rollouts."""
+        cells = self.cells
+        y_y, y_n = self.by_events[place][..., :cells], self.by_events[place][..., cells:]
+        n_y, n_n = self.by_trials[place][..., :cells], self.by_trials[place][..., cells:]
+        own = np.eye(cells) * self.squares[:, place][..., np.newaxis]
+
+        def turned(matrix: FloatArray) -> FloatArray:
+            return np.swapaxes(matrix, -1, -2)
+
         return Moments(
             self.successes[place], self.totals[place], self.met[place],
-            self.yy[place], self.yn[place], self.nn[place],
+            y_y + turned(y_y) + own[0], y_n + turned(n_y) + own[2], n_n + turned(n_n) + own[1],
         )  # fmt: skip
 
     # Looking ----------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Look at every rollout that still runs, and act."""
-        plan, shares = self.plan, self.shares.tolist()
+        plan = self.plan
         live = self.outcome == RUNNING
-        assigned = sticky_groups(self.seen[..., 0::2], self.seen[..., 1::2], shares)
+        assigned = self.assigned.groups()
         broken = share_log_e(assigned) >= -math.log(plan.ratio_error)
         ready = np.zeros(self.number, np.bool_)
         for number, stage in enumerate(plan.stages):
@@ -233,9 +252,7 @@ class Rollouts:
         harm, passes = np.zeros(self.number, np.bool_), np.ones(self.number, np.bool_)
         slack = np.array([stage.slack for stage in plan.stages])[self.stage]
         for place, signal in enumerate(self.signals):
-            hit = self.events[place] > 0
-            groups = sticky_groups(hit[..., 0::2], hit[..., 1::2], shares)
-            harm |= share_log_e(groups, odds_ratios=UPWARD) >= -math.log(errors.alarm)
+            harm |= share_log_e(self.hit[place].groups(), odds_ratios=UPWARD) >= -math.log(errors.alarm)
             moments = self.moments(place)
             found = stratified_difference(
                 moments, range(0, self.cells, 2), range(1, self.cells, 2)
@@ -243,9 +260,7 @@ class Rollouts:
             lower, upper = difference_bounds(
                 found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
             )
-            told = (self.trials[place] > 0).reshape(self.number, self.users, -1, 2)
-            users = told.any(axis=2).sum(axis=1).min(axis=1)
-            known = ready & (users >= plan.minimum_users)
+            known = ready & (self.users_told[place].min(axis=1) >= plan.minimum_users)
             self.read |= live & known & ~broken
             harm |= known & (lower > 0.0)
             passes &= known & (upper < slack * signal.margin)
@@ -286,9 +301,8 @@ class Rollouts:
         events, trials = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for place, signal in enumerate(self.signals):
             at = SIGNAL_NAMES.index(signal.name)
-            for into, source in ((events, self.events), (trials, self.trials)):
-                cells = source[place, row].reshape(self.users, -1, 2)
-                into[..., at] = cells[:, :stages]
+            counts = self.counts[place, row].reshape(self.users, 2, -1, 2)
+            events[..., at], trials[..., at] = counts[:, 0, :stages], counts[:, 1, :stages]
         seen = self.seen[row].reshape(self.users, -1, 2)[:, :stages]
         known = seen.any(axis=(1, 2))
         latest = START + timedelta(hours=self.clock)
@@ -296,6 +310,37 @@ class Rollouts:
             ("champion", "challenger"), events[known], trials[known], seen[known],
             int(self.answers[row].sum()), (latest, latest),
         )  # fmt: skip
+
+
+class _Sticky:
+    """What `sticky_groups` counts, carried along from meeting to meeting."""
+
+    def __init__(self, shape: tuple[int, int], shares: FloatArray) -> None:
+        self.shares = shares
+        self.last = np.full(shape, -1, np.int8)  # the last stage in the control
+        self.settled = np.zeros(shape, np.bool_)
+        pairs = [(stage, before) for stage in range(len(shares)) for before in range(-1, stage)]
+        self.place = np.zeros((len(shares), len(shares) + 1), np.int64)
+        for number, (stage, before) in enumerate(pairs):
+            self.place[stage, before + 1] = number
+        starts = np.array([0.0 if before < 0 else shares[before] for _, before in pairs])
+        ends = np.array([shares[stage] for stage, _ in pairs])
+        self.rates = (ends - starts) / (1.0 - starts)
+        self.trials = np.zeros((shape[0], len(pairs)), np.int64)
+        self.successes = np.zeros_like(self.trials)
+
+    def meet(self, row: IntArray, user: IntArray, stage: IntArray, arm: IntArray) -> None:
+        before = self.last[row, user].astype(np.int64)
+        new = ~self.settled[row, user] & (before < stage)
+        row, user, stage, arm, before = (a[new] for a in (row, user, stage, arm, before))
+        group = self.place[stage, before + 1]
+        np.add.at(self.trials, (row, group), 1)
+        np.add.at(self.successes, (row, group), arm)
+        self.settled[row, user] = arm == 1
+        self.last[row, user] = stage
+
+    def groups(self) -> Groups:
+        return Groups(self.successes, self.trials, self.rates)
 
 
 def _wave(world: World, seconds: float) -> float:
