@@ -252,11 +252,11 @@ class Rollouts:
         harm, passes = np.zeros(self.number, np.bool_), np.ones(self.number, np.bool_)
         slack = np.array([stage.slack for stage in plan.stages])[self.stage]
         for place, signal in enumerate(self.signals):
-            harm |= share_log_e(self.hit[place].groups(), odds_ratios=UPWARD) >= -math.log(errors.alarm)
-            moments = self.moments(place)
-            found = stratified_difference(
-                moments, range(0, self.cells, 2), range(1, self.cells, 2)
+            harm |= share_log_e(self.hit[place].groups(), odds_ratios=UPWARD) >= -math.log(
+                errors.alarm
             )
+            moments = self.moments(place)
+            found = stratified_difference(moments, range(0, self.cells, 2), range(1, self.cells, 2))
             lower, upper = difference_bounds(
                 found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
             )
@@ -267,9 +267,7 @@ class Rollouts:
         passes &= self.stage_hours >= np.array([stage.hours for stage in plan.stages])[self.stage]
         self._act(live, broken, harm, passes)
 
-    def _act(
-        self, live: BoolArray, broken: BoolArray, harm: BoolArray, passes: BoolArray
-    ) -> None:
+    def _act(self, live: BoolArray, broken: BoolArray, harm: BoolArray, passes: BoolArray) -> None:
         self.outcome[live & broken] = RATIO
         live = live & ~broken
         self.outcome[live & harm] = HARM
@@ -288,9 +286,7 @@ class Rollouts:
             self.advance()
             self.look()
         exposed = self.answers[:, 1] / np.maximum(self.answers.sum(axis=1), 1.0)
-        return Results(
-            self.outcome, self.stage + 1, self.hours, exposed, self.read, self.half
-        )
+        return Results(self.outcome, self.stage + 1, self.hours, exposed, self.read, self.half)
 
     # For comparison with the product ----------------------------------------------------------
 

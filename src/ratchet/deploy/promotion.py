@@ -349,7 +349,9 @@ def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | 
     return f"it was compared with {decision.champion}, but the champion is {champion.reference}"
 
 
-def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:
+def rollback(
+    store: EventStore, tracker: Tracker, now: datetime, *, only: str = ""
+) -> Release | None:
     """Make the previous version the champion again, for every gateway at once.
 
     The store is switched first and is enough; the aliases follow, later where MLflow is down. The
@@ -357,10 +359,18 @@ def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:
     that a second call does not bring the bad version back. A prompt that came with the champion
     goes with it.
 
+    Args:
+        store: The store.
+        tracker: The registry.
+        now: The time.
+        only: Only this champion; where it is another one, nothing is done and None returned.
+
     Raises:
         TrackingError: There is no previous version.
     """
     champion, previous = _standing(store, tracker, now)
+    if only and champion != only:
+        return None
     if champion is None or previous is None:
         raise TrackingError(
             "a rollback needs a version with the alias 'previous', got none; "
@@ -385,7 +395,10 @@ def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:
 
 
 def _standing(store: EventStore, tracker: Tracker, now: datetime) -> tuple[str | None, str | None]:
-    """Return champion and previous: as the registry says, or as the store does where it is down."""
+    """Return champion and previous: as the registry says, or as the store does where it is down.
+
+    What the registry was to be told and was not yet, it is told first.
+    """
     if tracker.answers(within_seconds=REGISTRY_SECONDS):
         reconcile(store, tracker, now)
         champion, previous = tracker.champion(), tracker.previous()
