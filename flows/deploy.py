@@ -6,6 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from flows._canary import start
 from flows._evaluate import evaluate, on_clusters
 from flows._runtime import (
     EXPERIMENT,
@@ -34,6 +35,7 @@ from ratchet.records import (
     Decision,
     RegressionSet,
     Release,
+    RolloutPlan,
 )
 from ratchet.report import decision_markdown
 
@@ -46,12 +48,15 @@ class DeployOptions(BaseModel):
 
     Attributes:
         policy: The gate's rules.
+        rollout: How a challenger that passes is rolled out to users, by stages; without it the
+            challenger is the champion at once.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: Policy = Policy()
+    rollout: RolloutPlan | None = None
     end_cycle: bool = True
 
 
@@ -165,7 +170,10 @@ def _deploy(options: DeployOptions) -> str:
     first = evaluate(set_ids, cycle.champion)
     second = evaluate(set_ids, challenger)
     decision = gate(cycle, challenger, options.policy, first, second, sets)
-    act(decision)
+    if options.rollout is None:
+        act(decision)
+    else:
+        start(decision, options.rollout)
     publish(cycle, decision, first, second)
     if options.end_cycle:
         end_cycle(store, cycle, "finished", now())

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": _BASE | {"collect", "deploy", "models", "store", "settings"},
     "plots": _BASE | {"stats"},
     "report": _BASE,
+    "rollout_report": _BASE,
     "pages": _BASE,
     "cycles": _BASE | {"store"},
     "servers": {"errors", "settings"},

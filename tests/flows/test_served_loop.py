@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
-DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy", "rollback"}
+DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy", "rollout", "rollback"}
 SMALL: dict[str, Any] = {
     "collect": {
         "messages_limit": 128,

@@ -51,6 +51,7 @@ from ratchet.records import (
     WatchedSignal,
     derive_id,
 )
+from ratchet.records.rollout import SAYS
 from ratchet.store import EventStore, Window
 
 logger = logging.getLogger(__name__)
@@ -61,15 +62,6 @@ FEWEST_SEEN = 100
 SLOW_QUANTILE = 0.95
 LOOK_SECONDS = 60
 """Looks within one minute are one look."""
-SAYS: dict[SignalName, str] = {
-    "thumbs_down": "thumbs down",
-    "regenerated": "regenerated answers",
-    "not_copied": "answers not copied",
-    "not_completed": "tasks not completed",
-    "unsafe": "unsafe answers",
-    "failed": "failed answers",
-    "slow": "slow answers",
-}
 _COLUMNS: dict[SignalName, str] = {
     "thumbs_down": "thumbs",
     "regenerated": "regenerate",

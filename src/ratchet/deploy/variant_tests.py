@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from ratchet.deploy.canary import LOOK_SECONDS, SAYS
+from ratchet.deploy.canary import LOOK_SECONDS
 from ratchet.deploy.evidence import Errors, check_ratio, read_signal
 from ratchet.deploy.routing import (
     CHAMPION,
@@ -36,7 +36,7 @@ from ratchet.records import (
     WatchedSignal,
     derive_id,
 )
-from ratchet.records.rollout import SIGNALS
+from ratchet.records.rollout import SAYS, SIGNALS
 from ratchet.store import EventStore
 
 _SETTLE = timedelta(seconds=10)

@@ -17,6 +17,16 @@ SignalName = Literal[
 SIGNAL_NAMES: tuple[SignalName, ...] = (
     "thumbs_down", "regenerated", "not_copied", "not_completed", "unsafe", "failed", "slow",
 )  # fmt: skip
+SAYS: dict[SignalName, str] = {
+    "thumbs_down": "thumbs down",
+    "regenerated": "regenerated answers",
+    "not_copied": "answers not copied",
+    "not_completed": "tasks not completed",
+    "unsafe": "unsafe answers",
+    "failed": "failed answers",
+    "slow": "slow answers",
+}
+"""The same in words."""
 LookDecision = Literal["wait", "advance", "promote", "abort", "expire"]
 _Error = Annotated[float, Field(gt=0.0, lt=0.5)]
 _Above = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]

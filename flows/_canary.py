@@ -1,0 +1,150 @@
+"""What drives a rollout: a look, its deed, the events and the pictures. Used by several flows."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
+from ratchet.deploy.canary import act_on, outcome, start_rollout, take_look
+from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
+from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.plots.rollouts import readout_chart, rollout_chart
+from ratchet.records import (
+    Decision,
+    Delivery,
+    Rollout,
+    RolloutLook,
+    RolloutPlan,
+    RolloutStop,
+    Variant,
+    derive_id,
+)
+from ratchet.rollout_report import rollout_markdown
+from ratchet.store import EventStore
+
+_EVENTS = {
+    "advance": "advanced",
+    "promote": "promoted",
+    "abort": "aborted",
+    "expire": "expired",
+}
+
+
+@task(name="start-rollout", cache_policy=NO_CACHE)
+def start(decision: Decision, plan: RolloutPlan) -> Rollout | None:
+    """Begin to roll out what the gate would promote, once; say why where that cannot be."""
+    store = workspace().store
+    if decision.verdict != "promote":
+        return None
+    for rollout in store.records(Rollout):
+        if rollout.decision_id == decision.id:
+            return rollout
+    challenger = Variant(version=decision.challenger, share=1.0)
+    try:
+        begun = start_rollout(store, challenger, plan, now=now(), decision_id=decision.id)
+    except (ConflictError, InsufficientDataError, InvalidInputError) as error:
+        logger.warning("%s is not rolled out: %s", decision.challenger, error)
+        return None
+    _emit("started", begun, None)
+    return begun
+
+
+@task(name="catch-up", cache_policy=NO_CACHE)
+def catch_up() -> str:
+    """Let the registry follow a switch that was made while MLflow was down."""
+    work = workspace()
+    return reconcile(work.store, work.tracker, now())
+
+
+@task(name="look", cache_policy=NO_CACHE)
+def look_once() -> RolloutLook | None:
+    """Finish what an interrupted run left, else take one look; its decision is stored first.
+
+    Not retried: the next run of the schedule is the retry.
+    """
+    store = workspace().store
+    rollout = running_rollout(store)
+    if rollout is None:
+        return None
+    before = last_look(store, rollout)
+    if before is not None and before.decision != "wait":
+        act(before)  # does nothing where it was done
+        if running_rollout(store) != rollout:
+            return before
+    look = take_look(store, rollout, now())
+    act(look)
+    return look
+
+
+def act(look: RolloutLook) -> None:
+    """Do what was decided, tell MLflow, and tell Prefect once."""
+    work = workspace()
+    move = act_on(work.store, look, now())
+    if move is not None:
+        follow(work.store, work.tracker, move, now())
+    rollout = work.store.get(Rollout, look.rollout_id)
+    if rollout is None or look.decision == "wait":
+        return
+    logger.warning("%s: %s", look.decision, "; ".join(look.reasons))
+    key = derive_id("delivery", look.id, "prefect")
+    if work.store.get(Delivery, key) is None:
+        _emit(_EVENTS[look.decision], rollout, look)
+        work.store.append(
+            Delivery(id=key, created_at=now(), event_id=look.id, channel="prefect", delivered=True)
+        )
+
+
+def emit_end(store: EventStore) -> None:
+    """Tell Prefect that the latest rollout was stopped."""
+    stop = store.latest(RolloutStop)
+    rollout = None if stop is None else store.get(Rollout, stop.id)
+    if rollout is not None:
+        _emit("stopped", rollout, last_look(store, rollout))
+
+
+def _emit(what: str, rollout: Rollout, look: RolloutLook | None) -> None:
+    resource = {
+        "prefect.resource.id": f"ratchet.rollout.{rollout.id}",
+        "prefect.resource.name": rollout.challenger.version,
+        "ratchet.champion": rollout.champion.version,
+        "ratchet.challenger": rollout.challenger.version,
+    }
+    payload = {} if look is None else look.canonical()
+    emit_event(f"ratchet.rollout.{what}", resource=resource, payload=payload)
+
+
+@task(name="publish-rollout", cache_policy=NO_CACHE)
+def publish(look: RolloutLook) -> None:
+    """Put a look's numbers into MLflow; words and pictures too where something was decided."""
+    work = workspace()
+    rollout = work.store.get(Rollout, look.rollout_id)
+    if rollout is None or not work.tracker.answers(within_seconds=2.0):
+        return
+    stands = outcome(work.store, rollout)
+    with work.tracker.run(
+        EXPERIMENT,
+        key=f"rollout:{rollout.id}",
+        name=f"rollout {rollout.challenger.version}",
+        tags={"ratchet.stage": "rollout", "ratchet.challenger": rollout.challenger.version},
+    ) as run:
+        run.tags({"ratchet.outcome": stands})
+        numbers = {"share": look.share, "ratio_log_evidence": look.sample_ratio.log_evidence}
+        for item in look.readouts:
+            numbers[f"{item.signal}_log_alarm"] = item.log_alarm
+            if item.difference is not None:
+                numbers[f"{item.signal}_difference"] = item.difference
+        run.metrics(numbers, step=look.number)
+        if look.decision == "wait" and look.created_at.minute >= 10:
+            return
+        words = rollout_markdown(rollout, look, stands)
+        run.text(words, "rollout.md")
+        publish_text("rollout", words, f"Rollout of {rollout.challenger.version}: {stands}")
+        title = f"Rollout of {rollout.challenger.version}"
+        primary = next(signal.name for signal in rollout.signals if signal.primary)
+        looks = looks_of(work.store, rollout)
+        publish_figure(run, "rollout", rollout_chart(looks, primary, title), "Look by look")
+        if look.readouts:
+            figure = readout_chart(look.readouts, f"{title}: look {look.number}")
+            publish_figure(run, "read-out", figure, "The last look")
