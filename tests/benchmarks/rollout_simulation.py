@@ -250,7 +250,8 @@ class Rollouts:
             ready |= here & finds_imbalance(assigned, stage.imbalance, alpha=plan.ratio_error)
         errors = Errors.shared(plan.harm_error, plan.pass_error, len(self.signals))
         harm, passes = np.zeros(self.number, np.bool_), np.ones(self.number, np.bool_)
-        slack = np.array([stage.slack for stage in plan.stages])[self.stage]
+        at = np.minimum(self.stage, len(plan.stages) - 1)  # a promoted one is past the last
+        slack = np.array([stage.slack for stage in plan.stages])[at]
         for place, signal in enumerate(self.signals):
             harm |= share_log_e(self.hit[place].groups(), odds_ratios=UPWARD) >= -math.log(
                 errors.alarm
@@ -264,7 +265,7 @@ class Rollouts:
             self.read |= live & known & ~broken
             harm |= known & (lower > 0.0)
             passes &= known & (upper < slack * signal.margin)
-        passes &= self.stage_hours >= np.array([stage.hours for stage in plan.stages])[self.stage]
+        passes &= self.stage_hours >= np.array([stage.hours for stage in plan.stages])[at]
         self._act(live, broken, harm, passes)
 
     def _act(self, live: BoolArray, broken: BoolArray, harm: BoolArray, passes: BoolArray) -> None:

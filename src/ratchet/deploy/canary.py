@@ -180,9 +180,9 @@ def _previous(store: EventStore) -> str | None:
 def _observed(
     store: EventStore, version: str, plan: RolloutPlan, now: datetime
 ) -> tuple[tuple[WatchedSignal, ...], tuple[tuple[str, str], ...], float | None]:
-    """Return the signals that the champion's traffic shows, the others, and what is slow."""
+    """Return the signals that recent traffic shows, the others, and what is slow."""
     lag = timedelta(seconds=plan.lag_seconds)
-    table = store.signals(Window(now - OBSERVED, now, version), lag=lag)
+    table = store.signals(Window(now - OBSERVED, now), lag=lag)
     seen = {name: table.num_rows - table[column].null_count for name, column in _COLUMNS.items()}
     watched, unwatched = [], []
     for signal in plan.signals:
@@ -191,17 +191,22 @@ def _observed(
             watched.append(signal)
         elif signal.primary:
             raise InsufficientDataError(
-                f"a rollout needs the primary signal {signal.name!r} on {FEWEST_SEEN} of the "
-                f"champion's answers in the last {OBSERVED.days} days, got {count}; choose one "
-                "that the application reports, or wait"
+                f"a rollout needs the primary signal {signal.name!r} on {FEWEST_SEEN} answers of "
+                f"the last {OBSERVED.days} days, got {count}; choose one that the application "
+                "reports, or wait"
             )
         else:
-            reason = f"known of {count} of the champion's answers in {OBSERVED.days} days"
+            reason = f"known of {count} answers of the last {OBSERVED.days} days"
             unwatched.append((str(signal.name), reason))
     slow = plan.slow_seconds
     if slow is None and seen["slow"] >= FEWEST_SEEN:
-        latency = table["latency_seconds"].drop_null().to_numpy()
-        slow = float(np.quantile(latency, SLOW_QUANTILE))
+        own = table["model_version"].to_numpy(zero_copy_only=False) == version
+        latency = table["latency_seconds"].to_numpy()
+        known = latency[own & ~np.isnan(latency)]
+        slow = float(np.quantile(known, SLOW_QUANTILE)) if known.size >= FEWEST_SEEN else None
+    if slow is None and any(signal.name == "slow" for signal in watched):
+        watched = [signal for signal in watched if signal.name != "slow"]
+        unwatched.append(("slow", "the champion's usual latency is not known"))
     return tuple(watched), tuple(unwatched), slow
 
 

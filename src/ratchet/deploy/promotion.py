@@ -368,7 +368,8 @@ def rollback(
     Raises:
         TrackingError: There is no previous version.
     """
-    champion, previous = _standing(store, tracker, now)
+    up = tracker.answers(within_seconds=REGISTRY_SECONDS)
+    champion, previous = _standing(store, tracker, now) if up else _recorded(store)
     if only and champion != only:
         return None
     if champion is None or previous is None:
@@ -390,22 +391,24 @@ def rollback(
         withdrawn=None if champion == previous else champion,
         by="rollback",
     )
-    follow(store, tracker, move, now)
+    if up:
+        follow(store, tracker, move, now)
+    else:
+        logger.warning("MLflow does not answer; its alias is moved when it does")
     return release
 
 
 def _standing(store: EventStore, tracker: Tracker, now: datetime) -> tuple[str | None, str | None]:
-    """Return champion and previous: as the registry says, or as the store does where it is down.
+    """Return champion and previous as the registry says, after what it waits for."""
+    reconcile(store, tracker, now)
+    champion, previous = tracker.champion(), tracker.previous()
+    return (
+        champion.reference if champion else None,
+        previous.reference if previous else None,
+    )
 
-    What the registry was to be told and was not yet, it is told first.
-    """
-    if tracker.answers(within_seconds=REGISTRY_SECONDS):
-        reconcile(store, tracker, now)
-        champion, previous = tracker.champion(), tracker.previous()
-        return (
-            champion.reference if champion else None,
-            previous.reference if previous else None,
-        )
+
+def _recorded(store: EventStore) -> tuple[str | None, str | None]:
     release = store.latest(Release)
     return (None, None) if release is None else (release.champion, release.previous)
 

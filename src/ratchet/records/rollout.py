@@ -133,7 +133,7 @@ class Rollout(Record):
         champion: Who has the other users.
         challenger: Who is rolled out.
         previous: The version to fall back to while it runs and after.
-        signals: Those of the plan that the champion's traffic shows.
+        signals: Those of the plan that recent traffic shows.
         unwatched: The others, with the reason.
         slow_seconds: From when on an answer is slow.
         decision_id: The gate's decision that it rests on.
