@@ -109,11 +109,11 @@ def start_variants(
     from ratchet.records.rollout import SIGNALS
 
     store, found = _store(), _read_yaml(file)
-    unknown = set(found) - {"name", "variants", "signals", "error", "slow_seconds"}
+    unknown = set(found) - {"name", "variants", "signals", "error", "imbalance", "slow_seconds"}
     if store is None or unknown or not {"name", "variants"} <= set(found):
         raise InvalidInputError(
-            "a test needs a store and a file with name and variants (signals, error and "
-            f"slow_seconds if you like), got {sorted(found)}"
+            "a test needs a store and a file with name and variants (signals, error, imbalance "
+            f"and slow_seconds if you like), got {sorted(found)}"
         )
     given = found.get("signals")
     test = start_test(
@@ -123,6 +123,7 @@ def start_variants(
         now=datetime.now(UTC),
         signals=[_valid(WatchedSignal, item) for item in given] if given else SIGNALS,
         error=float(found.get("error", 0.05)),
+        imbalance=float(found.get("imbalance", 11 / 9)),
         slow_seconds=found.get("slow_seconds"),
         by=by or os.environ.get("USER", "somebody"),
     )

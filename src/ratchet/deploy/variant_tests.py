@@ -51,6 +51,7 @@ def start_test(
     now: datetime,
     signals: Sequence[WatchedSignal] = SIGNALS,
     error: float = 0.05,
+    imbalance: float = 11 / 9,
     slow_seconds: float | None = None,
     by: str | None = None,
 ) -> VariantTest:
@@ -63,6 +64,8 @@ def start_test(
         now: The time.
         signals: What is compared.
         error: Of all intervals together.
+        imbalance: Rates are read once odds of assignment that are wrong by this factor would have
+            been found.
         slow_seconds: From when on an answer is slow; without it slowness is not compared.
         by: Who starts it.
 
@@ -93,6 +96,7 @@ def start_test(
         variants=(*variants, control),
         signals=tuple(signals),
         error=error,
+        imbalance=imbalance,
         slow_seconds=slow_seconds,
         by=by,
     )
