@@ -17,12 +17,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.evidence import Errors
+from ratchet.deploy.evidence import Errors, bounds
 from ratchet.deploy.tallies import Tally
 from ratchet.records import SIGNAL_NAMES, RolloutPlan, SignalName, WatchedSignal
 from ratchet.stats.clustered_difference import (
     Moments,
-    difference_bounds,
     stratified_difference,
 )
 from ratchet.stats.sample_ratio import UPWARD, Groups, finds_imbalance, share_log_e
@@ -258,9 +257,7 @@ class Rollouts:
             )
             moments = self.moments(place)
             found = stratified_difference(moments, range(0, self.cells, 2), range(1, self.cells, 2))
-            lower, upper = difference_bounds(
-                found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
-            )
+            lower, upper = bounds(found, signal, errors, slack=slack)
             known = ready & (self.users_told[place].min(axis=1) >= plan.minimum_users)
             self.read |= live & known & ~broken
             harm |= known & (lower > 0.0)

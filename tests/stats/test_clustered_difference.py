@@ -12,6 +12,8 @@ from ratchet.stats.clustered_difference import (
     stratified_difference,
 )
 
+SCALES = {"lower_scale": 0.03, "upper_scale": 0.06}
+
 
 def users_of(rng, users, cells, rates, *, spread=0.0, trials=5):
     """Each user in one cell, with a rate of its own around that of the cell."""
@@ -105,7 +107,7 @@ def test_an_arm_that_is_empty_says_nothing():
     found = stratified_difference(moments_of(done, total), [0], [1])
     assert np.isnan(found.difference)
     assert np.isinf(found.variance)
-    ends = difference_bounds(found, lower_error=0.05, upper_error=0.05, scale=0.02)
+    ends = difference_bounds(found, lower_error=0.05, upper_error=0.05, **SCALES)
     assert [float(end) for end in ends] == [-1.0, 1.0]
 
 
@@ -131,10 +133,10 @@ def test_users_in_another_order_or_split_into_batches_give_the_same():
 def test_the_bounds_are_the_boundary_over_the_information():
     done, total = users_of(np.random.default_rng(8), 2_000, 2, [0.2, 0.25])
     found = stratified_difference(moments_of(done, total), [0], [1])
-    lower, upper = difference_bounds(found, lower_error=0.01, upper_error=0.05, scale=0.03)
+    lower, upper = difference_bounds(found, lower_error=0.01, upper_error=0.05, **SCALES)
     information = 1 / float(found.variance)
-    for end, error, sign in ((lower, 0.01, -1), (upper, 0.05, 1)):
-        bound = normal_mixture_bound(information, alpha=error, v_opt=10_000.0, one_sided=True)
+    for end, error, sign, tuned in ((lower, 0.01, -1, 10_000.0), (upper, 0.05, 1, 2_500.0)):
+        bound = normal_mixture_bound(information, alpha=error, v_opt=tuned, one_sided=True)
         assert end == pytest.approx(float(found.difference + sign * bound / information))
 
 

@@ -43,6 +43,8 @@ from ratchet.stats.sample_ratio import (
 UNEVEN = 0.2
 """A signal that is known of so many more or fewer answers of a variant is not compared."""
 COVERAGE_SCALE = 0.02
+HARM = 2.0
+"""Harm of so many margins is found soonest."""
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -170,6 +172,27 @@ def compare(
     return stratified_difference(moments_of(*cells), list(first), list(second))
 
 
+def bounds(
+    found: StratifiedDifference, signal: WatchedSignal, errors: Errors, *, slack: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return both ends of the sequence of a signal's difference.
+
+    The lower end is tightest for harm of twice the margin, at all stages alike; the upper end for
+    what its stage asks for.
+    """
+    if np.ndim(slack) == 0:
+        return difference_bounds(
+            found,
+            lower_error=errors.lower,
+            upper_error=errors.upper,
+            lower_scale=HARM * signal.margin,
+            upper_scale=float(slack) * signal.margin,
+        )
+    ends = [bounds(found, signal, errors, slack=float(one)) for one in np.unique(slack)]
+    upper = np.select([slack == one for one in np.unique(slack)], [end[1] for end in ends])
+    return ends[0][0], upper
+
+
 def read_signal(
     tally: Tally,
     place: int,
@@ -208,9 +231,7 @@ def read_signal(
         says = "no data"
     elif ready and enough:
         found = compare(events, trials, place)
-        lower, upper = difference_bounds(
-            found, lower_error=errors.lower, upper_error=errors.upper, scale=signal.margin
-        )
+        lower, upper = bounds(found, signal, errors, slack=slack)
         known = {
             "rates": (float(found.first), float(found.second)),
             "difference": float(found.difference),
@@ -247,7 +268,8 @@ def _is_uneven(tally: Tally, trials: NDArray[np.int64], place: int, error: float
     _, answers = tally.of("failed")
     found = compare(trials, answers, place)
     lower, upper = difference_bounds(
-        found, lower_error=error, upper_error=error, scale=COVERAGE_SCALE
-    )
+        found, lower_error=error, upper_error=error,
+        lower_scale=COVERAGE_SCALE, upper_scale=COVERAGE_SCALE,
+    )  # fmt: skip
     shown = bool(lower > 0.0 or upper < 0.0)
     return shown and bool(abs(found.difference) > UNEVEN * found.first)

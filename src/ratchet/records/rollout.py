@@ -64,8 +64,8 @@ class RolloutStage(Record):
 
 
 STAGES: tuple[RolloutStage, ...] = (
-    RolloutStage(share=0.01, hours=1.0, slack=10.0, imbalance=4.0),
-    RolloutStage(share=0.05, hours=4.0, slack=4.0, imbalance=2.0),
+    RolloutStage(share=0.01, hours=1.0, slack=10.0, imbalance=16.0),
+    RolloutStage(share=0.05, hours=4.0, slack=6.0, imbalance=4.0),
     RolloutStage(share=0.25, hours=24.0, imbalance=1.5),
     RolloutStage(share=0.50, hours=24.0),
 )
@@ -105,7 +105,7 @@ class RolloutPlan(Record):
     ratio_error: _Error = 0.01
     pass_error: _Error = 0.05
     must_improve: bool = False
-    minimum_users: Annotated[int, Field(ge=2)] = 30
+    minimum_users: Annotated[int, Field(ge=2)] = 20
     lag_seconds: Annotated[int, Field(ge=0, le=604_800)] = 300
     settle_seconds: Annotated[int, Field(ge=0, le=3_600)] = 10
     fresh_hours: _Above = 6.0
@@ -293,7 +293,7 @@ class VariantTest(Record):
     error: _Error = 0.05
     ratio_error: _Error = 0.01
     imbalance: Annotated[float, Field(gt=1.0)] = 11 / 9
-    minimum_users: Annotated[int, Field(ge=2)] = 30
+    minimum_users: Annotated[int, Field(ge=2)] = 20
     lag_seconds: Annotated[int, Field(ge=0, le=604_800)] = 300
     slow_seconds: float | None = None
     by: str | None = None

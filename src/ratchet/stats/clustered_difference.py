@@ -185,12 +185,18 @@ def stratified_difference(
 
 
 def difference_bounds(
-    found: StratifiedDifference, *, lower_error: float, upper_error: float, scale: float
+    found: StratifiedDifference,
+    *,
+    lower_error: float,
+    upper_error: float,
+    lower_scale: float,
+    upper_scale: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Asymptotic confidence sequence of a difference: one look's ends, as often as one likes.
 
     With information I = 1 / variance each end is D minus or plus bound(I) / I, bound the one-sided
-    normal mixture boundary that is tightest at I = (3 / scale)^2.
+    normal mixture boundary that is tightest at I = (3 / scale)^2, where it is about as wide as the
+    scale.
 
     Units: shares.
     Assumptions: at all looks jointly D is normal with independent increments of information, and
@@ -204,7 +210,9 @@ def difference_bounds(
         found: The estimate at this look.
         lower_error: For the lower end, in (0, 0.5).
         upper_error: For the upper end, in (0, 0.5).
-        scale: The difference that matters, above 0; fixed before the data are seen.
+        lower_scale: The difference that matters for the lower end, above 0; fixed before the data
+            are seen.
+        upper_scale: The same for the upper end.
 
     Returns:
         Lower and upper ends, -1 and 1 where nothing is known.
@@ -215,7 +223,8 @@ def difference_bounds(
     Example:
         >>> known = [np.array(v) for v in (0.04, 0.0001, 0.08, 0.12, 1.0)]
         >>> ends = difference_bounds(
-        ...     StratifiedDifference(*known), lower_error=0.025, upper_error=0.025, scale=0.03
+        ...     StratifiedDifference(*known), lower_error=0.025, upper_error=0.025,
+        ...     lower_scale=0.03, upper_scale=0.03,
         ... )
         >>> [round(float(end), 3) for end in ends]
         [0.01, 0.07]
@@ -223,18 +232,20 @@ def difference_bounds(
     References:
         Waudby-Smith et al. (2024), as the module, one-sided.
     """
-    if not scale > 0.0:
-        raise InvalidInputError(f"scale must be above 0, got {scale}; pass the margin")
-    tuned = (TYPICAL_WIDTH / scale) ** 2
+    if not (lower_scale > 0.0 and upper_scale > 0.0):
+        raise InvalidInputError(
+            f"scales must be above 0, got {lower_scale} and {upper_scale}; pass the margin"
+        )
     known = np.isfinite(found.variance) & (found.variance > 0.0)
     information = 1.0 / np.where(known, found.variance, 1.0)
 
-    def half_width(error: float) -> FloatArray:
+    def half_width(error: float, scale: float) -> FloatArray:
+        tuned = (TYPICAL_WIDTH / scale) ** 2
         bound = normal_mixture_bound(information, alpha=error, v_opt=tuned, one_sided=True)
         return np.asarray(bound / information)
 
-    lower = found.difference - half_width(lower_error)
-    upper = found.difference + half_width(upper_error)
+    lower = found.difference - half_width(lower_error, lower_scale)
+    upper = found.difference + half_width(upper_error, upper_scale)
     return (
         np.where(known, np.maximum(lower, -1.0), -1.0),
         np.where(known, np.minimum(upper, 1.0), 1.0),
