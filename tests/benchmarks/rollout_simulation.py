@@ -111,13 +111,13 @@ class Rollouts:
         self.shares = np.array([stage.share for stage in self.plan.stages])
         self.cells = 2 * stages
         # counts by signal, rollout, user and cell (stage and arm): events, then trials
-        self.counts = np.zeros((signals, *shape, 2 * self.cells), np.int16)
+        self.counts = np.zeros((signals, *shape, 2, self.cells), np.int16)
         self.seen = np.zeros((*shape, self.cells), np.bool_)
         size = (signals, number, self.cells)
         self.successes, self.totals, self.met = np.zeros(size), np.zeros(size), np.zeros(size)
         self.squares = np.zeros((3, *size))  # of dy dy, dn dn and dy dn, in one cell
-        self.by_events = np.zeros((*size, 2 * self.cells))  # dy times the user's y and n before
-        self.by_trials = np.zeros((*size, 2 * self.cells))
+        self.by_events = np.zeros((*size, 2, self.cells))  # dy times the user's y and n before
+        self.by_trials = np.zeros((*size, 2, self.cells))
         self.users_told = np.zeros((signals, number, 2))
         self.told = np.zeros((signals, *shape, 2), np.bool_)
         self.assigned = _Sticky(shape, self.shares)
@@ -198,34 +198,38 @@ class Rollouts:
         bad = events > 0
         self.hit[place].meet(row[bad], user[bad], stage[bad], arm[bad])
         cell = 2 * stage + arm
-        at = row * self.cells + cell
-        order = np.argsort(at, kind="stable")
-        row, user, cell, at, events, trials = (
-            item[order] for item in (row, user, cell, at, events, trials)
-        )
-        starts = np.flatnonzero(np.diff(at, prepend=-1))
-        into = at[starts]
+        order = np.argsort(row * self.cells + cell, kind="stable")
+        row, user, cell, events, trials = (i[order] for i in (row, user, cell, events, trials))
         dy, dn = events.astype(np.float64), trials.astype(np.float64)
-        before = self.counts[place, row, user].astype(np.float64)
-        first_time = (before[np.arange(row.size), self.cells + cell] == 0.0).astype(np.float64)
+        width = 2 * (int(self.stage[self.outcome == RUNNING].max()) + 1)  # later cells are empty
+        counts = self.counts[place]
+        before = counts[..., :width][row, user].astype(np.float64)
+        first_time = before[np.arange(row.size), 1, cell] == 0.0
+        at = row * self.cells + cell
         for target, values in (
-            (self.successes[place], dy), (self.totals[place], dn), (self.met[place], first_time),
-            (self.squares[0, place], dy * dy), (self.squares[1, place], dn * dn),
-            (self.squares[2, place], dy * dn),
+            (self.totals[place], dn), (self.met[place], first_time.astype(np.float64)),
+            (self.squares[1, place], dn * dn),
         ):  # fmt: skip
-            target.reshape(-1)[into] += np.add.reduceat(values, starts)
-        for crossed, gain in ((self.by_events[place], dy), (self.by_trials[place], dn)):
-            flat = crossed.reshape(-1, 2 * self.cells)
-            flat[into] += np.add.reduceat(gain[:, np.newaxis] * before, starts, axis=0)
-        self.counts[place, row, user, cell] += events.astype(np.int16)
-        self.counts[place, row, user, self.cells + cell] += trials.astype(np.int16)
+            _add_runs(target.reshape(-1), at, values)
+        crossed = self.by_trials[place].reshape(-1, 2, self.cells)[..., :width]
+        _add_runs(crossed, at, dn[:, np.newaxis, np.newaxis] * before)
+        bad = dy > 0.0
+        at, some = at[bad], dy[bad]
+        for target, values in (
+            (self.successes[place], some), (self.squares[0, place], some * some),
+            (self.squares[2, place], some * dn[bad]),
+        ):  # fmt: skip
+            _add_runs(target.reshape(-1), at, values)
+        crossed = self.by_events[place].reshape(-1, 2, self.cells)[..., :width]
+        _add_runs(crossed, at, some[:, np.newaxis, np.newaxis] * before[bad])
+        counts[row, user, 0, cell] += events.astype(np.int16)
+        counts[row, user, 1, cell] += trials.astype(np.int16)
 
     def moments(self, place: int) -> Moments:
         """Return a signal's sums over users, of all rollouts."""
-        cells = self.cells
-        y_y, y_n = self.by_events[place][..., :cells], self.by_events[place][..., cells:]
-        n_y, n_n = self.by_trials[place][..., :cells], self.by_trials[place][..., cells:]
-        own = np.eye(cells) * self.squares[:, place][..., np.newaxis]
+        y_y, y_n = self.by_events[place][..., 0, :], self.by_events[place][..., 1, :]
+        n_y, n_n = self.by_trials[place][..., 0, :], self.by_trials[place][..., 1, :]
+        own = np.eye(self.cells) * self.squares[:, place][..., np.newaxis]
 
         def turned(matrix: FloatArray) -> FloatArray:
             return np.swapaxes(matrix, -1, -2)
@@ -335,6 +339,13 @@ class _Sticky:
 
     def groups(self) -> Groups:
         return Groups(self.successes, self.trials, self.rates)
+
+
+def _add_runs(target: FloatArray, at: IntArray, values: FloatArray) -> None:
+    """Add values to their places; equal places follow on each other."""
+    if at.size:
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        target[at[starts]] += np.add.reduceat(values, starts, axis=0)
 
 
 def _wave(world: World, seconds: float) -> float:
