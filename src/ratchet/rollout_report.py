@@ -58,6 +58,9 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
     if rollout.unwatched:
         lines += ["", "Not watched:", ""]
         lines += [f"- {_cell(name)}: {_cell(reason)}" for name, reason in rollout.unwatched]
+    if rollout.fitted:
+        lines += ["", "The plan was fitted to the number of users:", ""]
+        lines += [f"- {_cell(note)}" for note in rollout.fitted]
     lines += [
         "",
         f"A release that does no harm is stopped in at most {_stopped(rollout):.0%} of rollouts; "

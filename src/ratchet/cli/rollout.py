@@ -91,6 +91,8 @@ def start(
     )
     share = started.plan.stages[0].share
     print(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
+    for note in started.fitted:
+        print(f"fitted to the number of users: {note}")
     for name, reason in started.unwatched:
         print(f"not watched: {name}, {reason}")
 

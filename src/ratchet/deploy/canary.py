@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from ratchet.deploy.evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.plans import fit_plan
 from ratchet.deploy.routing import (
     CHALLENGER,
     CHAMPION,
@@ -52,12 +53,12 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.records.rollout import SAYS
-from ratchet.store import EventStore, Window
+from ratchet.store import EventStore, Window, count_users
 
 logger = logging.getLogger(__name__)
 
 OBSERVED = timedelta(days=7)
-"""The champion's traffic that says which signals there are."""
+"""Traffic that says which signals and how many users there are."""
 FEWEST_SEEN = 100
 SLOW_QUANTILE = 0.95
 LOOK_SECONDS = 60
@@ -106,14 +107,14 @@ def start_rollout(
     Args:
         store: The store.
         challenger: A version, a system prompt, or both; its share does not matter.
-        plan: The rules.
+        plan: The rules; stages that so few users cannot fill are left out.
         now: The time.
         decision_id: The gate's decision that it rests on.
         by: Who starts it; None for Ratchet itself.
 
     Raises:
-        InsufficientDataError: There is no champion, or its traffic does not show the primary
-            signal.
+        InsufficientDataError: There is no champion, recent traffic does not show the primary
+            signal, or there are too few users.
         ConflictError: Something else is in front of users already.
         InvalidInputError: The challenger is the champion, or a person stopped it before.
     """
@@ -123,7 +124,9 @@ def start_rollout(
             "a rollout needs a champion to compare with, got none; run `ratchet demo` or a cycle"
         )
     _refuse(store, champion, challenger)
-    signals, unwatched, slow = _observed(store, champion.version, plan, now)
+    week = Window(now - OBSERVED, now)
+    plan, fitted = fit_plan(plan, count_users(store, week))
+    signals, unwatched, slow = _observed(store, champion.version, plan, week)
     rollout = Rollout(
         id=derive_id("rollout", champion.version, challenger.canonical(), now.isoformat()),
         created_at=now,
@@ -133,6 +136,7 @@ def start_rollout(
         plan=plan,
         signals=signals,
         unwatched=unwatched,
+        fitted=fitted,
         slow_seconds=slow,
         decision_id=decision_id,
         by=by,
@@ -178,11 +182,11 @@ def _previous(store: EventStore) -> str | None:
 
 
 def _observed(
-    store: EventStore, version: str, plan: RolloutPlan, now: datetime
+    store: EventStore, version: str, plan: RolloutPlan, week: Window
 ) -> tuple[tuple[WatchedSignal, ...], tuple[tuple[str, str], ...], float | None]:
     """Return the signals that recent traffic shows, the others, and what is slow."""
     lag = timedelta(seconds=plan.lag_seconds)
-    table = store.signals(Window(now - OBSERVED, now), lag=lag)
+    table = store.signals(week, lag=lag)
     seen = {name: table.num_rows - table[column].null_count for name, column in _COLUMNS.items()}
     watched, unwatched = [], []
     for signal in plan.signals:

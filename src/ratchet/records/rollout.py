@@ -135,6 +135,7 @@ class Rollout(Record):
         previous: The version to fall back to while it runs and after.
         signals: Those of the plan that recent traffic shows.
         unwatched: The others, with the reason.
+        fitted: What was changed in the plan for the number of users.
         slow_seconds: From when on an answer is slow.
         decision_id: The gate's decision that it rests on.
         by: Who started it; None for Ratchet itself.
@@ -148,6 +149,7 @@ class Rollout(Record):
     plan: RolloutPlan
     signals: tuple[WatchedSignal, ...] = Field(min_length=1)
     unwatched: tuple[tuple[str, str], ...] = ()
+    fitted: tuple[str, ...] = ()
     slow_seconds: float | None = None
     decision_id: Identifier | None = None
     by: str | None = None

@@ -70,3 +70,10 @@ def read_exposures(
         "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
     }
     return pa.table(columns | kinds).sort_by("created_at")
+
+
+def count_users(store: EventStore, window: Window) -> int:
+    """Count the users whose answers lie in a window."""
+    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(_within(window))
+    with store._reading() as connection:
+        return int(connection.execute(query).scalar_one())
