@@ -144,7 +144,7 @@ def publish(look: RolloutLook) -> None:
         title = f"Rollout of {rollout.challenger.version}"
         primary = next(signal.name for signal in rollout.signals if signal.primary)
         looks = looks_of(work.store, rollout)
-        publish_figure(run, "rollout", rollout_chart(looks, primary, title), "Look by look")
+        publish_figure(run, "rollout-looks", rollout_chart(looks, primary, title), "Look by look")
         if look.readouts:
             figure = readout_chart(look.readouts, f"{title}: look {look.number}")
             publish_figure(run, "read-out", figure, "The last look")
