@@ -151,7 +151,7 @@ def test_a_read_out_is_drawn_also_where_nothing_was_read():
     figure = readout_chart(items, "A title")
     assert is_picture(figure)
     said = [text.get_text() for text in figure.axes[0].texts]
-    assert {"no data", "harm (users alarm)", "+4.0  passes"} <= set(said)
+    assert {"no data", "harm (users alarm)", "+4.00  passes"} <= set(said)
 
 
 def test_the_looks_are_drawn_with_what_was_decided():

@@ -383,16 +383,19 @@ def _broken(ratio: SampleRatio, stage: RolloutStage) -> str:
 
 
 def _harm(readout: Readout, share: float) -> str:
-    name = SAYS[readout.signal]
-    if readout.rates is not None and readout.lower is not None and readout.lower > 0.0:
-        return (
-            f"harm: {name} {readout.rates[1]:.1%} against {readout.rates[0]:.1%} with the "
-            f"champion, {_points(readout)}"
+    name, rates = SAYS[readout.signal], ""
+    if readout.rates is not None:
+        rates = (
+            f"{name} {readout.rates[1]:.1%} against {readout.rates[0]:.1%} with the champion, "
+            f"{_points(readout)}"
         )
-    return (
+        if readout.lower is not None and readout.lower > 0.0:
+            return f"harm: {rates}"
+    alarm = (
         f"harm: users with {name} have the challenger more often than its share of {share:.0%} "
         f"(log evidence {readout.log_alarm:.1f}, {readout.alarm_threshold:.1f} would do)"
     )
+    return f"{alarm}; {rates}" if rates else alarm
 
 
 def _open(readout: Readout) -> str:

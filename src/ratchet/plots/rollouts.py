@@ -81,7 +81,7 @@ def _interval(axes: Axes, row: int, item: Readout, reach: float) -> None:
         ends = [max(100 * item.lower, -reach), min(100 * item.upper, reach)]
         axes.plot(ends, [row, row], color=colour, lw=2.6, solid_capstyle="butt")
         axes.plot(100 * item.difference, row, "o", color=colour, ms=7)
-        said = f"{100 * item.difference:+.1f}  {_WORDS[item.says]}".replace("-", "−")
+        said = f"{100 * item.difference:+.2f}  {_WORDS[item.says]}".replace("-", "−")
     place = ("axes fraction", "data")
     axes.annotate(said, (1.01, row), xycoords=place, va="center", color=colour, size=9)
 
