@@ -26,11 +26,11 @@ SIGNALS = (
 @pytest.fixture
 def begun(store, now):
     released(store, now)
-    return start_test(store, "tone", [BRIEF, TUNED], now=now, signals=SIGNALS, imbalance=1.5)
+    return start_test(store, "tone", [BRIEF, TUNED], now=now, signals=SIGNALS, imbalance=2.0)
 
 
-def traffic(store, now, number=6_000, **changes):
-    users = changes.pop("users", 6_000)
+def traffic(store, now, number=2_500, **changes):
+    users = changes.pop("users", 4_000)
     serve(store, current_routing(store), now, hours=2, number=number, users=users, **changes)
 
 
@@ -88,7 +88,7 @@ def test_its_end_gives_everybody_back_and_it_can_still_be_read(store, now, begun
     assert [v.version for v in current_routing(store).variants] == [OLD]
     assert serving_champion(store).system_prompt is None
     assert store.get(VariantTestEnd, begun.id).by == "ann"
-    assert read_test(store, begun, now + 9 * HOUR).interactions == pytest.approx(6_000, rel=0.01)
+    assert read_test(store, begun, now + 9 * HOUR).interactions == pytest.approx(2_500, rel=0.01)
 
 
 def test_a_winner_that_was_shown_is_the_champion_with_its_prompt(store, now, begun):
