@@ -23,6 +23,7 @@ from ratchet.deploy.tallies import Tally
 from ratchet.deploy.variant_tests import start_test
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.records import (
+    AlertEvent,
     Release,
     Rollout,
     RolloutLook,
@@ -152,6 +153,19 @@ def test_harm_aborts_at_any_time_and_everybody_has_the_champion(store, now, begu
     assert store.latest(Release).action == "start"  # the champion never changed
 
 
+def test_an_abort_is_one_alert_that_says_what_how_sure_and_what_to_do(store, now, begun):
+    traffic(store, now, hours=0.5, number=500, down=HURT)
+    look = look_at(store, begun, now + 0.5 * HOUR)
+    act_on(store, look, now + 0.6 * HOUR)
+    (alert,) = store.records(AlertEvent)
+    assert (alert.kind, alert.signal, alert.model_version) == ("rollout", "thumbs down", NEW)
+    assert alert.lower < 0.6 < alert.upper  # what `HURT` says
+    assert alert.expected == pytest.approx(0.1, abs=0.04)
+    assert "aborted at 20% of users: harm" in alert.message
+    assert "in at most 4% of rollouts" in alert.certainty
+    assert alert.action.startswith(f"Everybody has {OLD} again")
+
+
 def test_failures_of_a_few_users_abort_before_any_rate_is_read(store, now, begun):
     traffic(store, now, hours=0.2, number=60, failed={"challenger": 1.0})
     look = look_at(store, begun, now + 0.3 * HOUR)
@@ -166,6 +180,9 @@ def test_a_broken_assignment_aborts_before_any_read_out(store, now, begun):
     assert look.decision == "abort"
     assert look.reasons[0].startswith("the assignment is broken")
     assert look.readouts == ()
+    (alert,) = store.records(AlertEvent)
+    assert (alert.signal, alert.expected) == ("sample ratio", 0.2)
+    assert alert.upper < 0.2
 
 
 def test_a_user_in_both_arms_is_a_broken_assignment(store, now, begun):

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from ratchet.deploy.aborted import abort_alert
 from ratchet.deploy.evidence import Errors, check_ratio, read_signal
 from ratchet.deploy.plans import fit_plan
 from ratchet.deploy.routing import (
@@ -444,6 +445,8 @@ def act_on(store: EventStore, look: RolloutLook, now: datetime) -> AliasMove | N
         if look.decision == "promote":
             return _promote(store, rollout, look, now)
         store.append(_given_back(rollout, f"rollout: {look.decision}", key=look.id, now=now))
+        if look.decision == "abort":
+            store.append(abort_alert(rollout, look, now))
     return None
 
 
