@@ -45,12 +45,24 @@ up: $(BIN)/.ready ## Serve the Prefect and MLflow UIs until Ctrl-C
 	@$(BIN)/ratchet up
 
 .PHONY: test
-test: $(BIN)/.ready-dev ## Run the tests that take minutes
+test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
-test-all: $(BIN)/.ready-dev ## Run every test, calibration and whole loops too
+test-all: $(BIN)/.ready-dev browser ## Run every test, calibration and whole loops too
 	@$(BIN)/python -m pytest
+
+.PHONY: browser
+browser: # tests/browser needs a Chromium; in a container of Debian or Ubuntu it is installed here
+	@for name in "$${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do \
+		[[ -n "$$name" ]] && command -v "$$name" >/dev/null && exit 0; done; \
+	if [[ "$$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for tests/browser ..."; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		timeout 400 bash -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium' \
+			>/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "note: there is no Chromium, tests/browser will be skipped; see CONTRIBUTING.md"
 
 .PHONY: check
 check: $(BIN)/.ready-dev ## Lint, check the format and the types

@@ -6,10 +6,10 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._runtime import EXPERIMENT, now, publish_figure, publish_text, run_tags, workspace
+from flows._runtime import cycle_run, now, publish_figure, publish_text
 from ratchet import plots
 from ratchet.analyze.failure_analysis import FailureAnalysis
-from ratchet.analyze.projection import Projection, project
+from ratchet.analyze.projection import project
 from ratchet.pages.failures import MapPoints, Searched, failures_page
 from ratchet.records import Cycle
 from ratchet.report import failures_markdown
@@ -19,14 +19,14 @@ PAGE = "failures.html"
 
 @task(name="publish-failures", cache_policy=NO_CACHE)
 def publish_failures(cycle: Cycle, found: FailureAnalysis) -> None:
-    """Log the page, the map and the table, and link Prefect to the page."""
+    """Log the page, the map and the table, and say in Prefect where the page is."""
     points = _points(cycle, found)
     page = failures_page(
         found.clusters,
         Searched(
             model_version=cycle.champion,
             interactions=len(found.outcomes),
-            failed=int(found.failed.failed.sum()),
+            failed=int(found.flags.sum()),
             window=(cycle.window_start, cycle.window_end),
             untold=found.failed.untold,
         ),
@@ -35,12 +35,7 @@ def publish_failures(cycle: Cycle, found: FailureAnalysis) -> None:
         earlier=found.earlier,
         reason=found.result.reason,
     )
-    with workspace().tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:analyze",
-        name=f"cycle {cycle.number} analyze",
-        tags=run_tags(cycle.number, "analyze"),
-    ) as run:
+    with cycle_run(cycle, "analyze") as run:
         run.text(page, PAGE)
         run.metrics({"failure_clusters": float(len(found.clusters))})
         if found.clusters and points is not None:
@@ -59,17 +54,15 @@ def publish_failures(cycle: Cycle, found: FailureAnalysis) -> None:
 
 
 def _points(cycle: Cycle, found: FailureAnalysis) -> MapPoints | None:
-    texts = [str(prompt or "") for prompt in found.outcomes.prompts]
-    flags = found.failed.failed[found.failed.told]
-    if not texts:
+    if not found.texts:
         return None
     rng = np.random.default_rng([cycle.seed, 3])
-    placed: Projection = project(found.result, texts, flags, found.vectors, rng=rng)
+    placed = project(found.result, found.texts, found.flags, found.vectors, rng=rng)
     return MapPoints(
         xy=placed.xy,
         labels=placed.labels,
         failures=placed.failures,
         seen=placed.seen,
-        texts=[texts[row] for row in placed.rows],
+        texts=[found.texts[row] for row in placed.rows],
         of=placed.texts,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +28,7 @@ from prefect.states import Crashed
 
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
 from ratchet.plots import to_png
+from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
 from ratchet.tracking import ModelVersion, Run, Tracker
@@ -99,6 +101,16 @@ def publish_figure(run: Run, key: str, figure: Figure, description: str) -> None
     run.figure(figure, f"plots/{key}.png")
     picture = base64.b64encode(to_png(figure)).decode()
     create_image_artifact(f"data:image/png;base64,{picture}", key=key, description=description)
+
+
+def cycle_run(cycle: Cycle, stage: str, *key: str) -> AbstractContextManager[Run]:
+    """Open the MLflow run of a cycle's stage; `key` tells several of one stage apart."""
+    return workspace().tracker.run(
+        EXPERIMENT,
+        key=":".join((cycle.id, stage, *key)),
+        name=f"cycle {cycle.number} {stage}",
+        tags=run_tags(cycle.number, stage),
+    )
 
 
 def run_tags(cycle_number: int, stage: str) -> dict[str, str]:

@@ -12,12 +12,11 @@ from flows._failure_pages import publish_failures
 from flows._failures import run_failures
 from flows._judges import JudgeOptions, run_judges
 from flows._runtime import (
-    EXPERIMENT,
+    cycle_run,
     logger,
     now,
     publish_figure,
     publish_text,
-    run_tags,
     workspace,
 )
 from flows._safety import screen_new, validate_safety
@@ -128,12 +127,7 @@ def record(
 def publish(cycle: Cycle, analysis: Analysis, charts: tuple[RateChart, ...]) -> None:
     """Put numbers and plots into MLflow and Prefect."""
     measured = [metric for metric in analysis.metrics if metric.value is not None]
-    with workspace().tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:analyze",
-        name=f"cycle {cycle.number} analyze",
-        tags=run_tags(cycle.number, "analyze"),
-    ) as run:
+    with cycle_run(cycle, "analyze") as run:
         run.params({"model_version": cycle.champion, "cycle": cycle.number})
         run.metrics({metric.name: float(metric.value or 0.0) for metric in measured})
         run.text(analysis_markdown(analysis), "analysis.md")

@@ -9,12 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from flows._canary import start
 from flows._evaluate import evaluate, on_clusters
 from flows._runtime import (
-    EXPERIMENT,
+    cycle_run,
     logger,
     now,
     publish_figure,
     publish_text,
-    run_tags,
     workspace,
 )
 from ratchet import plots
@@ -117,12 +116,8 @@ def publish(
     """Put the decision, its plot and every answer into MLflow and Prefect."""
     work = workspace()
     examples = example_set(work.store, cycle.example_set_id).examples
-    with work.tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:deploy:{decision.id}",
-        name=f"cycle {cycle.number} deploy",
-        tags=run_tags(cycle.number, "deploy") | {"ratchet.verdict": decision.verdict},
-    ) as run:
+    with cycle_run(cycle, "deploy", decision.id) as run:
+        run.tags({"ratchet.verdict": decision.verdict})
         run.params({"champion": decision.champion, "challenger": decision.challenger})
         run.params(decision.policy)
         run.metrics(

@@ -8,7 +8,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from flows._runtime import EXPERIMENT, base_folder, now, publish_figure, run_tags, workspace
+from flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
 from ratchet import plots
 from ratchet.analyze.review import unreviewed_safety
 from ratchet.analyze.validations import usable_versions
@@ -101,12 +101,7 @@ def register(
     work = workspace()
     key = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
     folder = work.settings.home / result.folder
-    with work.tracker.run(
-        EXPERIMENT,
-        key=f"{cycle.id}:improve:{key}",
-        name=f"cycle {cycle.number} improve",
-        tags=run_tags(cycle.number, "improve"),
-    ) as run:
+    with cycle_run(cycle, "improve", key) as run:
         run.params(options.finetune.model_dump(mode="json") | options.curation.model_dump())
         run.params(
             {

@@ -131,20 +131,21 @@ def analysis_markdown(analysis: Analysis) -> str:
 
 def failures_markdown(
     clusters: Sequence[FailureCluster],
-    *,
-    model_version: str,
     earlier: Sequence[EarlierCluster] = (),
+    *,
+    model_version: str | None = None,
     reason: str | None = None,
 ) -> str:
     """Write failure clusters as Markdown: a table in the order given, then an example of each.
 
     Args:
         clusters: What fixing them would win, most first.
-        model_version: Whose answers they are.
         earlier: Clusters of earlier runs that were not found.
+        model_version: Whose answers they are; None leaves it out.
         reason: Why there are no clusters.
     """
-    lines = [f"# Failure clusters of {_cell(model_version)}", ""]
+    whose = "" if model_version is None else f" of {_cell(model_version)}"
+    lines = [f"# Failure clusters{whose}", ""]
     if not clusters:
         lines += [_none(reason), ""]
     else:
@@ -164,8 +165,7 @@ def failures_markdown(
         ]
     if earlier:
         lines += ["## Found earlier, not now", ""]
-        fate = {item.id: _EARLIER.get(item.trend, _STILL) for item in earlier}
-        lines += [f"- “{_cell(item.name)}” {fate[item.id]}" for item in earlier]
+        lines += [f"- “{_cell(item.name)}” {_EARLIER.get(item.trend, _STILL)}" for item in earlier]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -51,9 +51,10 @@ def known(count: int, users: int) -> tuple[Known, ...]:
     return tuple(Known(f"i{n}", f"u{n % users}", f"message {n}", "cards") for n in range(count))
 
 
-def asked(items: tuple[Known, ...]) -> dict[str, Interaction]:
-    return {
-        item.interaction_id: Interaction(
+def ask(store: EventStore, items: tuple[Known, ...]) -> tuple[Known, ...]:
+    """Store the interactions that the items are of."""
+    found = [
+        Interaction(
             id=item.interaction_id,
             session_id="s",
             user_id=item.user,
@@ -64,7 +65,9 @@ def asked(items: tuple[Known, ...]) -> dict[str, Interaction]:
             latency_seconds=0.1,
         )
         for item in items
-    }
+    ]
+    store.add_interactions(found)
+    return items
 
 
 def test_corrections_and_well_rated_answers_are_known() -> None:
@@ -114,14 +117,13 @@ def test_one_user_alone_gives_no_set() -> None:
 
 
 def test_a_set_is_frozen_once(store: EventStore) -> None:
-    items = known(60, 30)
-    first = hand_over(store, cluster(), items, asked(items), cycle_id="one", blocked=None, now=NOW)
-    more = known(90, 45)
+    items = ask(store, known(60, 30))
+    first = hand_over(store, cluster(), items, cycle_id="one", blocked=None, now=NOW)
+    more = ask(store, known(90, 45))
     second = hand_over(
         store,
         cluster(name="cards again"),
         more,
-        asked(more),
         cycle_id="two",
         blocked=None,
         now=NOW + timedelta(days=1),
@@ -139,13 +141,12 @@ def test_a_set_is_frozen_once(store: EventStore) -> None:
 
 
 def test_the_same_again_is_stored_once(store: EventStore) -> None:
-    items = known(60, 30)
+    items = ask(store, known(60, 30))
     for hour in range(2):
         hand_over(
             store,
             cluster(),
             items,
-            asked(items),
             cycle_id="one",
             blocked=None,
             now=NOW + timedelta(hours=hour),
@@ -154,10 +155,8 @@ def test_the_same_again_is_stored_once(store: EventStore) -> None:
 
 
 def test_too_few_known_answers_are_said_and_offered_for_training(store: EventStore) -> None:
-    items = known(FEWEST - 1, 4)
-    request = hand_over(
-        store, cluster(), items, asked(items), cycle_id="one", blocked=None, now=NOW
-    )
+    items = ask(store, known(FEWEST - 1, 4))
+    request = hand_over(store, cluster(), items, cycle_id="one", blocked=None, now=NOW)
     assert request.regression_set_id is None
     assert request.reason is not None
     assert f"got {FEWEST - 1} of 4 users" in request.reason
@@ -165,10 +164,8 @@ def test_too_few_known_answers_are_said_and_offered_for_training(store: EventSto
 
 
 def test_nothing_is_made_of_a_blocked_cluster(store: EventStore) -> None:
-    items = known(60, 30)
-    request = hand_over(
-        store, cluster(), items, asked(items), cycle_id="one", blocked="people look", now=NOW
-    )
+    items = ask(store, known(60, 30))
+    request = hand_over(store, cluster(), items, cycle_id="one", blocked="people look", now=NOW)
     assert (request.interaction_ids, request.regression_set_id) == ((), None)
     assert request.blocked == request.reason == "people look"
     assert store.records(ExampleSet) == ()

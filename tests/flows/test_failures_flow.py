@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from mlflow import MlflowClient
+from prefect_home import new_home, run_python
 
 from ratchet.analyze.review import decide, open_items
 from ratchet.records import (
@@ -33,17 +29,14 @@ from ratchet.records import (
     Feedback,
     Interaction,
     Message,
-    Record,
     RegressionSet,
     Thumbs,
     TrainingRequest,
     digest,
 )
-from ratchet.servers import Servers, child_environment
-from ratchet.settings import Settings, load_settings
+from ratchet.settings import Settings
 from ratchet.store import EventStore
 
-ROOT = Path(__file__).parents[2]
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -151,33 +144,20 @@ def _fill(store: EventStore, day: int, messages: list[tuple[str, str]]) -> dict[
 def home(
     tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, shared_data: Path
 ) -> Iterator[Home]:
-    folder = tmp_path_factory.mktemp("failures")
-    ours = ("PREFECT_", "MLFLOW_", "RATCHET_")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environ["RATCHET_HOME"] = str(folder / "home")
-    settings = load_settings(environ, ROOT)
-    (settings.home / "mlflow").mkdir(parents=True)
-    shutil.copyfile(mlflow_database, settings.home / "mlflow" / "mlflow.db")
+    made = new_home(tmp_path_factory.mktemp("failures"), mlflow_database)
     messages = _messages(shared_data)
-    servers = Servers(settings=settings, say=print)
-    try:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        servers.start_prefect(port=port, environ=environ)
-        environment = child_environment(settings, environ)
+    with made.serving() as environment:
         days = []
         for day in range(2):
-            store = EventStore.open(settings.store_url)
+            store = made.store
             intents = _fill(store, day, messages)
-            _analyze(environment)
+            run_python(environment, "-c", ANALYZE)
             analysis = store.latest(Analysis)
             assert analysis is not None
-            days.append(Day(analysis, intents, _vectors(settings)))
+            days.append(Day(analysis, intents, _vectors(made.settings)))
             store.close()
-        yield Home(settings, (days[0], days[1]), f"http://127.0.0.1:{port}/api", environment)
-    finally:
-        servers.stop()
+        api = made.servers.prefect_api
+        yield Home(made.settings, (days[0], days[1]), api, environment)
 
 
 def _vectors(settings: Settings) -> int:
@@ -185,20 +165,6 @@ def _vectors(settings: Settings) -> int:
 
     with sqlite3.connect(settings.store_url.removeprefix("sqlite:///")) as database:
         return int(database.execute("SELECT count(*) FROM embeddings").fetchone()[0])
-
-
-def _analyze(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ANALYZE],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-def _latest(home: Home, kind: type[Record]) -> Record:
-    found = home.store.latest(kind)
-    assert found is not None
-    return found
 
 
 def test_the_failing_intents_are_found_with_whom_they_touch(home: Home) -> None:
@@ -278,7 +244,7 @@ def test_a_cluster_about_safety_goes_to_people_first(home: Home) -> None:
     assert {item.interaction_id for item in waiting} == set(request.reviewed)
     for item in waiting:
         decide(store, item.id, "violation", reviewer="ann", now=START + 2 * DAY)
-    _analyze(home.environment)
+    run_python(home.environment, "-c", ANALYZE)
     again = next(r for r in reversed(store.records(TrainingRequest)) if r.cluster_id == cluster.id)
     assert again.blocked is None
     assert again.interaction_ids

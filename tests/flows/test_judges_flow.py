@@ -7,12 +7,7 @@ answers by the length of the question. The first one's scores count, the second 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +18,7 @@ from threading import Lock, Thread
 import pytest
 import yaml
 from mlflow import MlflowClient
+from prefect_home import new_home, run_python
 
 from ratchet.records import (
     Analysis,
@@ -34,18 +30,17 @@ from ratchet.records import (
     ReviewItem,
     digest,
 )
-from ratchet.servers import Servers, child_environment
-from ratchet.settings import Settings, load_settings
+from ratchet.settings import Settings
 from ratchet.store import EventStore, Window
 from ratchet.tracking import Tracker
 
-ROOT = Path(__file__).parents[2]
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
 COUNT = 240
 LABELLED = 160
 RIGHT, WRONG = "Your parcel arrives on Monday.", "I cannot say."
 LEAKY, LEAK = COUNT - 1, "Pay to DE89 3704 0044 0532 0130 00."  # the IBAN registry's example
+OPTIONS = {"judges": {"sample": 200, "drift_anchors": 20}}
 ANALYZE = """
 import sys
 from flows.analyze import AnalyzeOptions, analyze
@@ -192,33 +187,21 @@ def home(
 ) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("judges")
     (folder / "judges.yaml").write_text(_judges(endpoint.url))
-    ours = ("PREFECT_", "MLFLOW_", "RATCHET_")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environ |= {
-        "RATCHET_HOME": str(folder / "home"),
-        "RATCHET_JUDGES": str(folder / "judges.yaml"),
-        "PARCEL_KEY": "not-a-secret",
-    }
-    settings = load_settings(environ, ROOT)
-    (settings.home / "mlflow").mkdir(parents=True)
-    shutil.copyfile(mlflow_database, settings.home / "mlflow" / "mlflow.db")
-    trace_id = _trace(settings)
-    store = EventStore.open(settings.store_url)
+    made = new_home(
+        folder,
+        mlflow_database,
+        RATCHET_JUDGES=str(folder / "judges.yaml"),
+        PARCEL_KEY="not-a-secret",
+    )
+    trace_id = _trace(made.settings)
+    store = made.store
     _fill(store, trace_id)
     store.close()
-    servers = Servers(settings=settings, say=print)
-    try:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        servers.start_prefect(port=port, environ=environ)
-        environment = child_environment(settings, environ)
-        said = _analyze(environment)
+    with made.serving() as environment:
+        said = run_python(environment, "-c", ANALYZE, json.dumps(OPTIONS))
         first = dict(endpoint.asked)
-        _analyze(environment)
-        yield Home(settings, first, dict(endpoint.asked), trace_id, said)
-    finally:
-        servers.stop()
+        run_python(environment, "-c", ANALYZE, json.dumps(OPTIONS))
+        yield Home(made.settings, first, dict(endpoint.asked), trace_id, said)
 
 
 def _trace(settings: Settings) -> str:
@@ -233,16 +216,6 @@ def _trace(settings: Settings) -> str:
     mlflow.flush_trace_async_logging()
     assert experiment is not None
     return str(span.trace_id)
-
-
-def _analyze(environment: dict[str, str]) -> str:
-    options = {"judges": {"sample": 200, "drift_anchors": 20}}
-    done = subprocess.run(
-        [sys.executable, "-c", ANALYZE, json.dumps(options)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 def test_each_judge_has_its_decision(home: Home) -> None:

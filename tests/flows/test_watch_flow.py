@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,14 +23,14 @@ import httpx
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from prefect_home import new_home, run_python
 
 from ratchet.records import AlertEvent, Delivery, Interaction, Message, Regenerate, Release, Thumbs
-from ratchet.servers import Servers, child_environment
-from ratchet.settings import Settings, load_settings
+from ratchet.servers import Servers
+from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 
-ROOT = Path(__file__).parents[2]
 GOOD, BAD = "support-router/1", "support-router/2"
 RELEASED_HOURS_AGO = 6
 OPTIONS = {"cycle": False, "watch": {"baseline_days": 2.0}}
@@ -55,12 +50,6 @@ from flows._watch import publish_board
 from ratchet.analyze.watch import Verdict, WatchConfig
 publish_board.fn(WatchConfig(baseline_days=2.0), Verdict(sys.argv[1], "in control", 0.0, 5.0), True)
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _fill(store: EventStore, now: datetime) -> None:
@@ -118,12 +107,7 @@ class Home:
         )
 
     def run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
+        return run_python(self.environment, *arguments, seconds=120.0)
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = httpx.post(f"{self.api}/{path}", json=body or {})
@@ -180,29 +164,18 @@ def home(
 ) -> Iterator[Home]:
     """The home after two passes, with the automation enabled before the first."""
     address, received = inbox
-    ours = ("PREFECT_", "MLFLOW_", "RATCHET_")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environ |= {
-        "RATCHET_HOME": str(tmp_path_factory.mktemp("watch") / "home"),
-        "RATCHET_NOTIFY": address,
-    }
-    settings = load_settings(environ, ROOT)
-    (settings.home / "mlflow").mkdir(parents=True)
-    shutil.copyfile(mlflow_database, settings.home / "mlflow" / "mlflow.db")
-    store = EventStore.open(settings.store_url)
+    folder = tmp_path_factory.mktemp("watch")
+    served = new_home(folder, mlflow_database, RATCHET_NOTIFY=address)
+    store = served.store
     _fill(store, datetime.now(UTC))
     store.close()
-    servers = Servers(settings=settings, say=print)
-    try:
-        servers.start_prefect(port=_free_port(), environ=environ)
-        environment = child_environment(settings, environ)
-        made = Home(settings, environment, servers.prefect_api, received, servers)
+    with served.serving() as environment:
+        servers = served.servers
+        made = Home(served.settings, environment, servers.prefect_api, received, servers)
         _register(made)
         made.run("-c", ANALYZE, json.dumps(OPTIONS))
         made.run("-c", ANALYZE, json.dumps(OPTIONS))
         yield made
-    finally:
-        servers.stop()
 
 
 def _register(home: Home) -> None:

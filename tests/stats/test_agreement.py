@@ -66,13 +66,6 @@ def published(published_numbers):
     return published_numbers
 
 
-@pytest.fixture(scope="module")
-def inter_rater():
-    return pytest.importorskip(
-        "statsmodels.stats.inter_rater", reason="compares with statsmodels, which is not installed"
-    )
-
-
 # Published figures ------------------------------------------------------------------------------
 
 

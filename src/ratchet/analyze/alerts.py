@@ -140,7 +140,7 @@ def by_hand(
             f"an alert id must name one open alert, got {alert_id!r}, which names {len(found)}; "
             "`ratchet alerts` lists them"
         )
-    return _next(found[0], change, now, by=by, note=note)
+    return next_step(found[0], change, now, by=by, note=note)
 
 
 def is_fresh(board: BoardState, now: datetime) -> bool:
@@ -161,7 +161,7 @@ def _from_finding(
     kind = "pipeline" if pipeline else "board"
     severity = _severity(finding, pipeline)
     alert_id = current.alert_id if current else derive_id("alert", board.model_version, kind, now)
-    change = _later(current)
+    change = later(current)
     return AlertEvent(
         id=derive_id(alert_id, change, now),
         alert_id=alert_id,
@@ -190,7 +190,7 @@ def _from_finding(
     )
 
 
-def _later(current: AlertEvent | None) -> AlertChange:
+def later(current: AlertEvent | None) -> AlertChange:
     """Return what an alert's next step is called; what a person acknowledged stays so."""
     if current is None:
         return "opened"
@@ -262,7 +262,7 @@ def _from_alert(alert: Alert, current: AlertEvent | None, now: datetime) -> Aler
     alert_id = (
         current.alert_id if current else derive_id("alert", alert.model_version, alert.signal, now)
     )
-    change = _later(current)
+    change = later(current)
     return AlertEvent(
         id=derive_id(alert_id, change, now),
         alert_id=alert_id,
@@ -286,12 +286,13 @@ def _from_alert(alert: Alert, current: AlertEvent | None, now: datetime) -> Aler
 
 
 def _resolved(current: AlertEvent, now: datetime) -> AlertEvent:
-    return _next(current, "resolved", now, by=None, note="back to normal")
+    return next_step(current, "resolved", now, by=None, note="back to normal")
 
 
-def _next(
+def next_step(
     current: AlertEvent, change: AlertChange, now: datetime, *, by: str | None, note: str | None
 ) -> AlertEvent:
+    """Return an alert's next step that says the same but for who took it and why."""
     return current.model_copy(
         update={
             "id": derive_id(current.alert_id, change, now),

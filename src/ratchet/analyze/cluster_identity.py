@@ -6,7 +6,6 @@ store.append(found.clusters)             # the next run's `previous`
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from ratchet.analyze.failures import Cluster, FailureClusters
+from ratchet.analyze.words import text_hash
 from ratchet.evaluation.metrics import BoolArray
 from ratchet.records import Record, Trend, derive_id, digest
 from ratchet.records.base import Identifier, UtcTime
@@ -24,7 +24,7 @@ from ratchet.stats.multiplicity import fisher_excess
 SKETCH = 256
 LEAST_OVERLAP = 0.25
 LEAST_LIKENESS = 0.85
-_DIGITS = 16
+_HASH_BYTES = 8
 
 STILL_FAILING = 0.05
 MOST_OF_IT = 0.5
@@ -246,8 +246,7 @@ def _sketch(cluster: Cluster, texts: Sequence[str]) -> tuple[tuple[str, ...], in
 
 
 def _hash(text: str) -> str:
-    content = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
+    return text_hash(text, _HASH_BYTES).hex()
 
 
 def _rows_by_hash(texts: Sequence[str]) -> dict[str, list[int]]:

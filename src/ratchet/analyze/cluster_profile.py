@@ -1,6 +1,6 @@
 """Failure clusters as people want to read them: whom they touch, where, and what would be right.
 
-clusters = profile(result, identified.changes, told, failed, vectors=vectors, queued=queued)
+clusters = profile(result, changes, outcomes, explicit, vectors=vectors, known=known)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ratchet.analyze.cluster_identity import Change, KnownClusters
 from ratchet.analyze.failed import why_failed
 from ratchet.analyze.failures import Cluster, FailureClusters
 from ratchet.analyze.hierarchy import IntArray, Vectors, blocks
-from ratchet.evaluation.metrics import BoolArray, FloatArray, ObjectArray, Outcomes
+from ratchet.evaluation.metrics import BoolArray, FloatArray, ObjectArray, Outcomes, given
 from ratchet.records import Breakdown, FailureCluster, FailureExample
 
 TYPICAL, BORDERLINE = 5, 3
@@ -46,10 +46,8 @@ def profile(
         flagged: Ids of interactions that are flagged as unsafe or were found so.
     """
     first_seen = {item.id: item.first_seen for item in known.clusters}
-    failed = np.zeros(len(outcomes), dtype=np.bool_)
-    for cluster in result.clusters:
-        failed[cluster.members] = True
-    good = _good_rows(outcomes, explicit)
+    failed = result.labels >= 0
+    good = np.flatnonzero(right_is_known(outcomes, explicit))[-MOST_GOOD:]
     unsafe = (outcomes.unsafe == 1.0) | _among(outcomes.interaction_ids, flagged)
     return tuple(
         _record(
@@ -121,11 +119,17 @@ def _among(ids: ObjectArray, chosen: Collection[str]) -> BoolArray:
 # What would be right ------------------------------------------------------------------------------
 
 
-def _good_rows(outcomes: Outcomes, explicit: FloatArray) -> IntArray:
-    """Return rows whose right answer is known: corrected ones, and well-rated ones; the newest."""
-    corrected = np.array([text is not None for text in outcomes.corrections], dtype=np.bool_)
+def right_is_known(outcomes: Outcomes, explicit: FloatArray) -> BoolArray:
+    """Tell of which rows the right answer is known: corrected ones, and well-rated ones."""
     rated = (explicit >= GOOD_QUALITY) & ~outcomes.failed_with_error & (outcomes.unsafe != 1.0)
-    return np.flatnonzero(corrected | rated)[-MOST_GOOD:]
+    known: BoolArray = given(outcomes.corrections) | rated
+    return known
+
+
+def right_answer(outcomes: Outcomes, row: int) -> str:
+    """Return what is right where that is known: the correction, else the answer itself."""
+    correction = outcomes.corrections[row]
+    return str(outcomes.responses[row] if correction is None else correction)
 
 
 def _beside(
@@ -181,13 +185,12 @@ def _example(
     )
     if outcomes.corrections[row] is not None:
         update: dict[str, object] = {
-            "better": str(outcomes.corrections[row]),
+            "better": right_answer(outcomes, row),
             "source": "correction",
         }
     elif similar is not None:
-        right = outcomes.corrections[similar]
         update = {
-            "better": str(outcomes.responses[similar] if right is None else right),
+            "better": right_answer(outcomes, similar),
             "source": "similar",
             "better_prompt": str(outcomes.prompts[similar]),
         }

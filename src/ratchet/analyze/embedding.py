@@ -7,7 +7,6 @@ vectors = word_vectors(texts, rng=rng)           # no model
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.words import LONGEST_FOR_WORDS, cut_for_words, word_analyzer
+from ratchet.analyze.words import LONGEST_FOR_WORDS, cut_for_words, text_hash, word_analyzer
 from ratchet.models import Encoder
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class VectorCache(Protocol):
 
 def text_key(text: str) -> str:
     """Return the key that a text's vector is kept under: 32 hex digits of its content."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return text_hash(text, 16).hex()
 
 
 def embed(

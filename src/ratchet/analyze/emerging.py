@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from ratchet.analyze.alerts import open_alerts
+from ratchet.analyze.alerts import later, next_step, open_alerts
 from ratchet.analyze.regression_sets import safety_related
 from ratchet.records import (
+    AlertChange,
     AlertEvent,
     EarlierCluster,
     FailureCluster,
@@ -16,6 +17,8 @@ from ratchet.records import (
 )
 
 SIGNAL = "failure_cluster"
+_ENDED = {"gone": "no longer fails more than the rest", "merged": "merged"}
+"""Trends that end a cluster's alert, and what it then says."""
 
 
 def cluster_events(
@@ -46,42 +49,18 @@ def cluster_events(
         now: When.
     """
     open_now = {event.alert_id: event for event in open_alerts(known) if event.kind == "cluster"}
-    told = {_alert_id(event_cluster) for event_cluster in (c.id for c in clusters)}
     events = []
     for cluster in clusters:
-        news = cluster.trend in ("new", "growing") and not first_run
         current = open_now.get(_alert_id(cluster.id))
-        if current is None and (news or safety_related(cluster)):
-            events.append(_opened(cluster, model_version, now))
-        elif current is not None and current.severity != _severity(cluster):
-            change: Literal["acknowledged", "updated"] = (
-                "acknowledged" if current.change == "acknowledged" else "updated"
-            )
-            event = _opened(cluster, model_version, now)
-            events.append(
-                event.model_copy(
-                    update={"change": change, "id": derive_id(event.alert_id, change, now)}
-                )
-            )
+        news = cluster.trend in ("new", "growing") and not first_run
+        opens = current is None and (news or safety_related(cluster))
+        if opens or (current is not None and current.severity != _severity(cluster)):
+            events.append(_event(cluster, later(current), model_version, now))
     for lost in earlier:
         current = open_now.get(_alert_id(lost.id))
-        if (
-            current is not None
-            and lost.trend in ("gone", "merged")
-            and current.alert_id not in told
-        ):
-            note = "no longer fails more than the rest" if lost.trend == "gone" else "merged"
-            events.append(
-                current.model_copy(
-                    update={
-                        "id": derive_id(current.alert_id, "resolved", now),
-                        "created_at": now,
-                        "change": "resolved",
-                        "by": None,
-                        "note": note,
-                    }
-                )
-            )
+        if current is not None and lost.trend in _ENDED:
+            note = _ENDED[lost.trend]
+            events.append(next_step(current, "resolved", now, by=None, note=note))
     return tuple(events)
 
 
@@ -93,7 +72,9 @@ def _severity(cluster: FailureCluster) -> Literal["warning", "critical"]:
     return "critical" if safety_related(cluster) else "warning"
 
 
-def _opened(cluster: FailureCluster, model_version: str, now: datetime) -> AlertEvent:
+def _event(
+    cluster: FailureCluster, change: AlertChange, model_version: str, now: datetime
+) -> AlertEvent:
     alert_id = _alert_id(cluster.id)
     lower, upper = cluster.interval
     growth = "new" if cluster.trend in ("new", "split") else cluster.trend
@@ -106,10 +87,10 @@ def _opened(cluster: FailureCluster, model_version: str, now: datetime) -> Alert
     )
     stands = f"p = {cluster.p_value:.2g} among all groups" if cluster.p_value is not None else ""
     return AlertEvent(
-        id=derive_id(alert_id, "opened", now),
+        id=derive_id(alert_id, change, now),
         alert_id=alert_id,
         created_at=now,
-        change="opened",
+        change=change,
         kind="cluster",
         severity=_severity(cluster),
         model_version=model_version,

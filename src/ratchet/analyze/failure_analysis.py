@@ -22,7 +22,7 @@ from ratchet.analyze.failed import DEFAULT_RULE, Failed, FailureRule, which_fail
 from ratchet.analyze.failures import FailureClusters, find_failure_clusters
 from ratchet.analyze.hierarchy import Vectors, unit_rows
 from ratchet.errors import ModelError
-from ratchet.evaluation.metrics import FloatArray, Outcomes, Quality, QualityWeights
+from ratchet.evaluation.metrics import BoolArray, FloatArray, Outcomes, Quality, QualityWeights
 from ratchet.evaluation.titles import Untitled
 from ratchet.models import MINILM, Encoder, SentenceEncoder
 from ratchet.records import EarlierCluster, FailureCluster
@@ -44,6 +44,8 @@ class FailureAnalysis:
         earlier: Clusters of earlier runs that were not found.
         result: The clusters as they were found; its rows are those of `outcomes`.
         outcomes: The interactions of which it can be told whether they failed.
+        texts: Their messages.
+        flags: Whether each of them failed.
         explicit: What users said of each, nan where nothing.
         failed: What is known of all interactions that were looked at.
         vectors: One unit vector an interaction of `outcomes`.
@@ -55,6 +57,8 @@ class FailureAnalysis:
     earlier: tuple[EarlierCluster, ...]
     result: FailureClusters
     outcomes: Outcomes
+    texts: tuple[str, ...]
+    flags: BoolArray
     explicit: FloatArray
     failed: Failed
     vectors: Vectors
@@ -120,7 +124,7 @@ def analyze_failures(
     failed = which_failed(outcomes, scored, weights, rule)
     told = outcomes.take(failed.told)
     flags, explicit = failed.failed[failed.told], scored.explicit[failed.told]
-    texts = [str(prompt or "") for prompt in told.prompts]
+    texts = tuple(str(prompt or "") for prompt in told.prompts)
     vectors = _vectors(texts, encoder, cache, rng)
     users = [str(user or "") for user in told.user_ids]
     result = find_failure_clusters(texts, flags, embeddings=vectors, users=users, rng=rng)
@@ -142,6 +146,8 @@ def analyze_failures(
         earlier=_earlier(identified),
         result=result,
         outcomes=told,
+        texts=texts,
+        flags=flags,
         explicit=explicit,
         failed=failed,
         vectors=vectors,

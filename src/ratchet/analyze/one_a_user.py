@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from ratchet.analyze.hierarchy import IntArray
+from ratchet.analyze.words import text_hash
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.metrics import BoolArray
 
@@ -46,7 +46,7 @@ def one_a_user(
         )
     place = {user: index for index, user in enumerate(sorted(set(users)))}
     who = np.array([place[user] for user in users], dtype=np.int64)
-    what = np.array([_hash(text) for text in texts], dtype=np.uint64)
+    what = np.array([int.from_bytes(text_hash(text, 8)) for text in texts], dtype=np.uint64)
     # the same order whatever the order of the rows, then shuffled
     canonical = np.lexsort((groups, failed, what, who))
     shuffled = canonical[np.random.default_rng(seed).permutation(len(canonical))]
@@ -57,8 +57,3 @@ def one_a_user(
     nobody = who == place.get("", -1)
     told: BoolArray = (kept | nobody) & (groups >= 0)
     return told
-
-
-def _hash(text: str) -> int:
-    content = text.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())

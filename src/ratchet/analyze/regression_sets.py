@@ -9,10 +9,11 @@ when it is first made, so that "is cluster 7 mended" means the same every time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ratchet.analyze.cluster_profile import right_answer, right_is_known
 from ratchet.analyze.failure_analysis import FailureAnalysis
 from ratchet.analyze.review import queue_flags, unreviewed_safety
 from ratchet.evaluation.metrics import FloatArray, Outcomes, normalise_answer
@@ -21,7 +22,6 @@ from ratchet.records import (
     Example,
     ExampleSet,
     FailureCluster,
-    Interaction,
     RegressionSet,
     TrainingRequest,
     derive_id,
@@ -29,7 +29,6 @@ from ratchet.records import (
 )
 from ratchet.store import EventStore
 
-GOOD_QUALITY = 0.75
 FEWEST, MOST = 8, 50
 HELD_OUT = 0.3
 """Share of a cluster's users whose examples are held out."""
@@ -75,13 +74,11 @@ def hand_over_all(
         known = known_answers(
             [int(row) for row in members.rows], found.outcomes, found.explicit, withheld=withheld
         )
-        interactions = store.stored_interactions([item.interaction_id for item in known])
         requests.append(
             hand_over(
                 store,
                 cluster,
                 known,
-                interactions,
                 cycle_id=cycle_id,
                 blocked=blocked,
                 reviewed=reviewed,
@@ -134,14 +131,11 @@ def known_answers(
         explicit: What users said the answers are worth, shape (n,).
         withheld: Ids of interactions that wait for review or were found unsafe.
     """
+    told = right_is_known(outcomes, explicit) & (outcomes.unsafe != 1.0)
     by_prompt: dict[str, list[Known]] = {}
     for row in sorted(rows):
-        key = str(outcomes.interaction_ids[row])
-        correction = outcomes.corrections[row]
-        rated = explicit[row] >= GOOD_QUALITY and not outcomes.failed_with_error[row]
-        target = str(outcomes.responses[row] if correction is None else correction).strip()
-        safe = key not in withheld and outcomes.unsafe[row] != 1.0
-        if safe and target and (correction is not None or rated):
+        key, target = str(outcomes.interaction_ids[row]), right_answer(outcomes, row).strip()
+        if told[row] and target and key not in withheld:
             found = Known(key, str(outcomes.user_ids[row]), str(outcomes.prompts[row]), target)
             by_prompt.setdefault(normalise_answer(found.prompt), []).append(found)
     return tuple(
@@ -180,7 +174,6 @@ def hand_over(
     store: EventStore,
     cluster: FailureCluster,
     known: Sequence[Known],
-    interactions: Mapping[str, Interaction],
     *,
     cycle_id: str,
     blocked: str | None,
@@ -193,7 +186,6 @@ def hand_over(
         store: The store.
         cluster: The cluster.
         known: Its `known_answers`.
-        interactions: At least those of `known`, by id, for their whole conversations.
         cycle_id: The cycle in which it was found.
         blocked: Why nothing may be trained on yet; no set is frozen then.
         reviewed: Interactions that people look at first.
@@ -203,7 +195,7 @@ def hand_over(
         frozen = store.get(RegressionSet, cluster.id)
         reason = None
         if frozen is None and blocked is None:
-            frozen = _freeze(store, cluster, known, interactions, now)
+            frozen = _freeze(store, cluster, known, now)
         if frozen is None:
             reason = blocked or (
                 f"a regression set needs {FEWEST} examples with a known answer of some users "
@@ -236,10 +228,10 @@ def _freeze(
     store: EventStore,
     cluster: FailureCluster,
     known: Sequence[Known],
-    interactions: Mapping[str, Interaction],
     now: datetime,
 ) -> RegressionSet | None:
     held, users = hold_out(known, cluster.id)
+    interactions = store.stored_interactions([item.interaction_id for item in held])
     examples = tuple(
         Example(
             id=derive_id("regression", cluster.id, item.interaction_id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -42,6 +43,11 @@ def word_analyzer() -> Analyzer:
     vectorizer = CountVectorizer(ngram_range=(1, 2), stop_words=stop_words, token_pattern=pattern)
     analyze: Analyzer = vectorizer.build_analyzer()
     return analyze
+
+
+def text_hash(text: str, size: int) -> bytes:
+    """Return a hash of a text's content, of `size` bytes; the same in every process."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
 def cut_for_words(text: str, longest: int = LONGEST_FOR_WORDS) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +201,24 @@ def checked_key(api_key: str | None, endpoint: Endpoint) -> str | None:
             f"check {endpoint.api_key_variable or 'the variable that holds it'}"
         )
     return key or None
+
+
+def key_in(environ: Mapping[str, str], endpoint: Endpoint, *, needs: str) -> str | None:
+    """Return the endpoint's key, None where it needs none.
+
+    Args:
+        environ: The environment.
+        endpoint: Whose key.
+        needs: Who needs it, for the message: "judge 'careful' needs its key".
+
+    Raises:
+        ModelError: The variable that should hold it is not set.
+    """
+    variable = endpoint.api_key_variable
+    key = environ.get(variable) if variable else None
+    if variable and not key:
+        raise ModelError(f"{needs} in {variable}, which is not set; export {variable}=...")
+    return key
 
 
 def refused(endpoint: Endpoint, api_key: str | None, status: int, said: str) -> ModelError:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.evaluation.asking import Asked, Question, Reply, ask_endpoint, ask_model
+from ratchet.evaluation.endpoints import key_in
 from ratchet.evaluation.judge_prompts import (
     PROMPT_VERSION,
     Item,
@@ -253,13 +254,7 @@ def asker(
         if model is None:
             raise ModelError(f"judge {spec.name!r} needs its local model, got none")
         return partial(_ask_local, model, spec)
-    variable = spec.endpoint.api_key_variable
-    key = environ.get(variable) if variable else None
-    if variable and not key:
-        raise ModelError(
-            f"judge {spec.name!r} needs its key in {variable}, which is not set; "
-            f"export {variable}=..."
-        )
+    key = key_in(environ, spec.endpoint, needs=f"judge {spec.name!r} needs its key")
     return partial(_ask_endpoint, spec, key)
 
 

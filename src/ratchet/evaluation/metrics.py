@@ -328,7 +328,7 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
         "engaged": engaged,
     }
     explicit = _weighted_mean((parts["thumbs"], parts["stars"]), (1.0, 1.0))
-    explicit[_given(outcomes.corrections)] = 0.0
+    explicit[given(outcomes.corrections)] = 0.0
     implicit = implicit_score(
         copied=outcomes.copied,
         regenerated=outcomes.regenerated,
@@ -374,8 +374,8 @@ def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ..
     corrections, errors and coverage are among all. A metric without data has the value None and
     says why.
     """
-    corrected = _given(outcomes.corrections)
-    explicit = corrected | _given(outcomes.comments)
+    corrected = given(outcomes.corrections)
+    explicit = corrected | given(outcomes.comments)
     explicit |= ~np.isnan(outcomes.thumbs) | ~np.isnan(outcomes.stars)
     none = "no interactions in the window"
     return (
@@ -396,7 +396,8 @@ def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ..
     )
 
 
-def _given(texts: ObjectArray) -> BoolArray:
+def given(texts: ObjectArray) -> BoolArray:
+    """Tell which texts are there, shape (n,)."""
     return np.array([text is not None for text in texts], dtype=np.bool_)
 
 

@@ -18,9 +18,9 @@ from typing import Annotated, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ratchet.errors import InvalidInputError, ModelError
+from ratchet.errors import InvalidInputError
 from ratchet.evaluation.asking import ask_endpoint, ask_model
-from ratchet.evaluation.endpoints import Endpoint, Question, Reply
+from ratchet.evaluation.endpoints import Endpoint, Question, Reply, key_in
 from ratchet.evaluation.limits import Limits
 from ratchet.evaluation.shield import shield
 from ratchet.models import HuggingFaceModel, prepare_base_model
@@ -127,7 +127,7 @@ def give_titles(
         replies.update({reply.key: reply.text for reply in arrived})
 
     if spec.endpoint is not None:
-        key = _key(spec.endpoint, environ)
+        key = key_in(environ, spec.endpoint, needs="titles need their key")
         ask_endpoint(questions, spec.endpoint, spec.limits, api_key=key, save=save)
     else:
         model = HuggingFaceModel.load(prepare_base_model(spec.local or "", cache))
@@ -168,11 +168,3 @@ def _question(group: Untitled) -> Question:
 def _shown(text: str) -> str:
     cut, _ = shield(" ".join(text[: 4 * LONGEST_MESSAGE].split())[:LONGEST_MESSAGE])
     return cut
-
-
-def _key(endpoint: Endpoint, environ: Mapping[str, str]) -> str | None:
-    variable = endpoint.api_key_variable
-    key = environ.get(variable) if variable else None
-    if variable and not key:
-        raise ModelError(f"titles need their key in {variable}, which is not set; export it")
-    return key
