@@ -53,6 +53,7 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
+from ratchet.records.serving import ApiKey, ApiKeyRevocation, KeyRole, Routing, Variant
 
 __all__ = [
     "ASSESSED_KINDS",
@@ -65,6 +66,8 @@ __all__ = [
     "AlertChange",
     "AlertEvent",
     "Analysis",
+    "ApiKey",
+    "ApiKeyRevocation",
     "Baseline",
     "BoardState",
     "Breakdown",
@@ -92,6 +95,7 @@ __all__ = [
     "JudgeScore",
     "JudgeValidation",
     "JudgeVerdict",
+    "KeyRole",
     "LabelledMessage",
     "Message",
     "Metric",
@@ -101,6 +105,7 @@ __all__ = [
     "Release",
     "ReviewDecision",
     "ReviewItem",
+    "Routing",
     "SafetyPass",
     "SafetyViolation",
     "SessionEnd",
@@ -116,6 +121,7 @@ __all__ = [
     "Trend",
     "Usability",
     "UtcTime",
+    "Variant",
     "Verdict",
     "derive_id",
     "digest",
