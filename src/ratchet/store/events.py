@@ -36,6 +36,7 @@ from ratchet.records import (
     SetAside,
     digest,
 )
+from ratchet.store.feedback import read_feedback
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
     ANSWERS,
@@ -178,6 +179,11 @@ class EventStore:
                 for row in connection.execute(query).mappings():
                     found[row["id"]] = _interaction(row)
         return found
+
+    def stored_feedback(self, ids: Sequence[str]) -> dict[str, Feedback]:
+        """Return those of the feedback events with these ids that are stored, by id."""
+        with self._reading() as connection:
+            return read_feedback(connection, ids)
 
     def interactions(self, window: Window) -> pa.Table:
         """Return a window's interactions in order of time.
