@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
 UNITS = {*ALLOWED, "flows", "cli"}
 ALLOWED["flows"] = UNITS - {"cli", "flows"}
 ALLOWED["cli"] = UNITS - {"cli"}
-NOT_YET_WRITTEN = {"gateway"}
+NOT_YET_WRITTEN: set[str] = set()
 
 TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 OWNERS: dict[str, set[str]] = {
@@ -58,6 +58,9 @@ OWNERS: dict[str, set[str]] = {
     "scipy": {"stats"},
     "sklearn": {"analyze"},
     "fastapi": {"gateway"},
+    "starlette": {"gateway"},
+    "uvicorn": {"gateway"},
+    "aiohttp": {"gateway"},
     "typer": {"cli"},
     "matplotlib": {"plots"},
     "apprise": {"notify"},

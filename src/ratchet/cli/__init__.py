@@ -16,6 +16,7 @@ import typer
 from ratchet import __version__
 from ratchet.cli import judge
 from ratchet.cli.review import review
+from ratchet.cli.serve import keys, serve
 from ratchet.cli.shared import current_settings, nothing_stored
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.settings import Settings
@@ -35,7 +36,9 @@ app = typer.Typer(
 )
 
 app.add_typer(judge.app, name="judge")
+app.add_typer(keys, name="keys")
 app.command()(review)
+app.command()(serve)
 
 
 def main() -> None:

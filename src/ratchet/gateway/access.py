@@ -1,8 +1,9 @@
 """Who may do what: keys of applications, tokens of answers, limits of rate.
 
-A key is `ratchet_ID_SECRET`; the store holds its id and the hash of its secret. A token ties a piece
-of feedback to an answer that was seen: it is an HMAC of the interaction's id, so checking it reads
-nothing. Without any key in the store, the gateway is open to whoever reaches it, with every role.
+A key is `ratchet_ID_SECRET`; the store holds its id and the hash of its secret. A token ties a
+piece of feedback to an answer that was seen: it is an HMAC of the interaction's id, so checking it
+reads nothing. As long as no key was ever made, a gateway on loopback is open to whoever reaches it,
+with every role.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ratchet.gateway.problems import Problem
+from ratchet.gateway.problems import ProblemError
 from ratchet.records import ApiKey, KeyRole
 
 PREFIX = "ratchet"
@@ -47,18 +48,18 @@ class Caller:
         """Refuse a caller without the role.
 
         Raises:
-            Problem: 401 without a key, 403 with a key that lacks the role.
+            ProblemError: 401 without a key, 403 with a key that lacks the role.
         """
         if role in self.roles or "admin" in self.roles:
             return
         if self.id.startswith("key:"):
-            raise Problem(
+            raise ProblemError(
                 403,
                 f"this needs a key with the role {role}, got one with "
                 f"{', '.join(sorted(self.roles))}; make one by `ratchet keys create`",
                 code="insufficient_role",
             )
-        raise Problem(
+        raise ProblemError(
             401,
             "a key of this gateway must be sent as 'Authorization: Bearer ratchet_...', got none; "
             "make one by `ratchet keys create`",
@@ -99,12 +100,12 @@ def identify(
         authorization: The header.
         address: Where it came from.
         keys: The keys in place.
-        is_open: Whether everybody may do everything while there is no key.
+        is_open: Whether everybody may do everything.
 
     Raises:
-        Problem: 401, the key is not one of `keys`.
+        ProblemError: 401, the key is not one of `keys`.
     """
-    if not keys and is_open:
+    if is_open:
         return Caller(f"address:{address}", "all", EVERYTHING)
     scheme, _, given = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not given:
@@ -116,7 +117,7 @@ def identify(
     expected = key.secret_hash if key else "0" * 64
     matches = hmac.compare_digest(presented, expected)
     if key is None or prefix != PREFIX or not matches:
-        raise Problem(
+        raise ProblemError(
             401,
             "a key must be one that `ratchet keys list` shows, got another; it may be revoked",
             code="invalid_api_key",
@@ -173,7 +174,7 @@ class RateLimits:
         """Count a request.
 
         Raises:
-            Problem: 429, the caller sends too many.
+            ProblemError: 429, the caller sends too many.
         """
         rate = (caller.rate_per_second or self.rate) / self.workers
         if rate <= 0.0:
@@ -183,7 +184,7 @@ class RateLimits:
         left = min(most, left + (now - at) * rate)
         if left < 1.0:
             wait = (1.0 - left) / rate
-            raise Problem(
+            raise ProblemError(
                 429,
                 f"at most {rate * self.workers:g} requests a second may be sent, got more; "
                 f"wait {wait:.1f} s",

@@ -117,9 +117,7 @@ class Drain:
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
         with self.store.atomic():
-            report = ingest(
-                rows, self.store, source=SOURCE, now=self.clock(), positions=positions
-            )
+            report = ingest(rows, self.store, source=SOURCE, now=self.clock(), positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
 

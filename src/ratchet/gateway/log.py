@@ -64,7 +64,11 @@ class WriteAheadLog:
     """One process's log. `append` and `durable` are called from its event loop only."""
 
     def __init__(
-        self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, sync_seconds: float = SYNC_SECONDS
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        sync_seconds: float = SYNC_SECONDS,
     ) -> None:
         self._folder, self._segment_bytes = folder, segment_bytes
         self._sync_seconds = sync_seconds
@@ -124,7 +128,9 @@ class WriteAheadLog:
 
     def _open(self) -> int:
         name = f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
-        file = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        file = os.open(
+            self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600
+        )
         fcntl.flock(file, fcntl.LOCK_EX)
         self._size = 0
         return file

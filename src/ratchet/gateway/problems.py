@@ -46,7 +46,7 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """An answer that is an error."""
 
     def __init__(
@@ -74,19 +74,21 @@ class Problem(Exception):
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:
-    """Answer a `Problem`."""
-    assert isinstance(error, Problem)
+    """Answer a `ProblemError`."""
+    assert isinstance(error, ProblemError)
     return error.response()
 
 
 async def on_http(_request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
-    problem = Problem(error.status_code, str(error.detail), headers=error.headers)
+    problem = ProblemError(error.status_code, str(error.detail), headers=error.headers)
     return problem.response()
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the errors of an operation for its description."""
-    return {status: {"model": ErrorBody, "description": _TYPES.get(status, "server_error")}
-            for status in statuses}
+    return {
+        status: {"model": ErrorBody, "description": _TYPES.get(status, "server_error")}
+        for status in statuses
+    }

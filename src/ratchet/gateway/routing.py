@@ -45,11 +45,13 @@ class State:
         routing: Who is sent where; None before anything was released.
         adapters: Folder of each version's adapter, None for a base model.
         keys: Keys that open the gateway, by id.
+        needs_key: Whether a key was ever made; a store whose keys are all revoked is shut.
     """
 
     routing: Routing | None = None
     adapters: Mapping[str, Path | None] = field(default_factory=dict)
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    needs_key: bool = False
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -149,5 +151,6 @@ def read_state(store: EventStore, home: Path) -> State:
         for version in (*versions, *((routing.previous,) if routing.previous else ())):
             adapters.setdefault(version, None)
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
-    keys = {key.id: key for key in store.records(ApiKey) if key.id not in revoked}
-    return State(routing=routing, adapters=adapters, keys=keys)
+    made = store.records(ApiKey)
+    keys = {key.id: key for key in made if key.id not in revoked}
+    return State(routing=routing, adapters=adapters, keys=keys, needs_key=bool(made))

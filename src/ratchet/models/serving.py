@@ -52,8 +52,8 @@ class Generation:
     @property
     def decoding(self) -> tuple[float, float, int | None]:
         """What all rows of a batch must share."""
-        return (0.0, 1.0, None) if self.temperature == 0 else (
-            self.temperature, self.top_p, self.seed
+        return (
+            (0.0, 1.0, None) if self.temperature == 0 else (self.temperature, self.top_p, self.seed)
         )
 
 
