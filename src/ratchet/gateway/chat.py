@@ -7,6 +7,7 @@ an error, so that fail-over hides nothing from whoever watches the version.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _FAILURES_TO_SKIP = 3
 _SKIPPED_SECONDS = 5.0
+_CHUNKS_IN_A_ROW = 32
 _FORWARDED = ("max_completion_tokens", "temperature", "top_p", "seed")
 
 
@@ -200,6 +202,8 @@ class Answerer:
             chunk: dict[str, Any] | None = first
             while chunk is not None:
                 told.add(chunk)
+                if told.chunks % _CHUNKS_IN_A_ROW == 0:
+                    await asyncio.sleep(0)  # let others work, and a user who left be noticed
                 yield b"data: " + to_json(chunk | stamp) + b"\n\n"
                 stamp = {"id": chat.id, "model": target.version}
                 chunk = await anext(chunks, None)
@@ -330,8 +334,10 @@ class _Told:
     tool_calls: list[Any] = field(default_factory=list)
     reason: str | None = None
     usage: object = None
+    chunks: int = 0
 
     def add(self, chunk: Mapping[str, Any]) -> None:
+        self.chunks += 1
         self.usage = chunk.get("usage") or self.usage
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) == 0:

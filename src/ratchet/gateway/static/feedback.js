@@ -122,7 +122,12 @@
       return added;
     },
     /** The answer was copied, also by a button of the page's own. */
-    copied: function (id) { if (tracks) record(id, "copy", true); },
+    copied: function (id) {
+      var answer = answers.get(id);
+      if (!tracks || !answer || answer.copied) return;
+      answer.copied = true;
+      record(id, "copy", true);
+    },
     /** The user asked for another answer in place of this one. */
     regenerated: function (id) { if (tracks) record(id, "regenerate", true); },
     /** The user went on: the answer was not asked for again. */
