@@ -18,7 +18,10 @@ def client(gateway, **options):
     return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="anything", max_retries=0, **options)
 
 
-SAID = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "wo ist meine Köfte"}]
+SAID = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "wo ist meine Köfte"},
+]
 
 
 def test_the_official_client_gets_an_answer_and_the_store_its_interaction(gateway):
@@ -118,7 +121,9 @@ def test_a_version_that_fails_is_replaced_by_the_one_before(serve, mock, how, st
     gateway.app.state.gateway.router.refresh()
     mock.behaviour = failing("router/2", how=how)
     if stream:
-        chunks = list(client(gateway).chat.completions.create(model="m", messages=SAID, stream=True))
+        chunks = list(
+            client(gateway).chat.completions.create(model="m", messages=SAID, stream=True)
+        )
         assert {c.model for c in chunks} == {"router/1"}
     else:
         done = client(gateway).chat.completions.create(model="m", messages=SAID)
@@ -199,7 +204,9 @@ def test_a_user_keeps_a_version_and_shares_are_kept(serve, mock):
     gateway = serve(backend=mock.url, rate_per_second=0)
     gateway.store.append(routing(("router/2", 0.25), ("router/1", 0.75)))
     gateway.app.state.gateway.router.refresh()
-    answered = {user: {gateway.ask(user=user)["model"] for _ in range(2)} for user in map(str, range(40))}
+    answered = {
+        user: {gateway.ask(user=user)["model"] for _ in range(2)} for user in map(str, range(40))
+    }
     assert all(len(versions) == 1 for versions in answered.values())
     chosen = gateway.app.state.gateway.router.choose
     assert all(versions == {chosen(user)} for user, versions in answered.items())
@@ -307,5 +314,3 @@ def test_answers_go_on_unrated_when_the_log_cannot_be_written(gateway, monkeypat
     assert health.status_code == 503
     assert gateway.ask()["choices"]
     assert len(gateway.interactions()) == 1
-
-

@@ -17,7 +17,9 @@ EVENTS = [
 
 def event(answer, kind="thumbs", value="up", key="f-1", **fields):
     token = {"token": answer["ratchet"]["token"]}
-    return {"id": key, "interaction_id": answer["id"], "kind": kind, "value": value} | token | fields
+    return (
+        {"id": key, "interaction_id": answer["id"], "kind": kind, "value": value} | token | fields
+    )
 
 
 def lock(gateway, *roles):

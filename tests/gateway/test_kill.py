@@ -142,8 +142,10 @@ def kill_and_count(tmp_path: Path, times: int) -> None:
     assert store.counts()["set_aside"] == 0
     store.close()
     unacknowledged = len(kept) - len(load.answers)
-    print(f"{times} kills: {len(load.answers)} answers, {len(load.rated)} events acknowledged, "
-          f"0 lost, 0 doubled; {unacknowledged} answers recorded that no client saw the end of")
+    print(
+        f"{times} kills: {len(load.answers)} answers, {len(load.rated)} events acknowledged, "
+        f"0 lost, 0 doubled; {unacknowledged} answers recorded that no client saw the end of"
+    )
 
 
 def test_three_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
