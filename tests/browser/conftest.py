@@ -17,6 +17,7 @@ __all__ = ["gateway", "mock", "serve", "settings"]
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    "--disable-features=LocalNetworkAccessChecks",  # both addresses are of this machine
 ]  # fmt: skip
 
 

@@ -76,9 +76,20 @@
 
   function button(text, label, act) {
     var b = document.createElement("button");
-    b.type = "button"; b.textContent = text; b.title = label;
+    b.type = "button"; b.append(text); b.title = label;
     b.setAttribute("aria-label", label); b.addEventListener("click", act);
     return b;
+  }
+  function icon(down) {
+    var space = "http://www.w3.org/2000/svg";
+    var svg = document.createElementNS(space, "svg"), path = document.createElementNS(space, "path");
+    svg.setAttribute("viewBox", "0 0 24 24"); svg.setAttribute("width", "16");
+    svg.setAttribute("height", "16"); svg.setAttribute("aria-hidden", "true");
+    path.setAttribute("d", "M3 10h4v11H3zM9 21V10l4-8 2 1v6h6l-2 12z");
+    path.setAttribute("fill", "currentColor");
+    if (down) path.setAttribute("transform", "rotate(180 12 12)");
+    svg.append(path);
+    return svg;
   }
   function bar(id) {
     var box = document.createElement("div"), form = document.createElement("form");
@@ -96,8 +107,8 @@
         form.hidden = false; thanks.textContent = "Thank you"; input.focus();
       };
     }
-    var up = button("\u{1F44D}", "Good answer", thumb("up"));
-    var down = button("\u{1F44E}", "Bad answer", thumb("down"));
+    var up = button(icon(false), "Good answer", thumb("up"));
+    var down = button(icon(true), "Bad answer", thumb("down"));
     form.addEventListener("submit", function (e) {
       e.preventDefault();
       if (input.value.trim()) record(id, "comment", input.value);
