@@ -247,7 +247,11 @@ def _litellm(stack: ExitStack, litellm: Path, folder: Path, mock: str, seconds: 
     config = litellm_config(folder, mock)
     command = [str(litellm / "bin" / "litellm"), "--config", str(config), "--port", str(port)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"LITELLM_LOG": "ERROR", "DO_NOT_TRACK": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "1"}
+    environment |= {
+        "LITELLM_LOG": "ERROR",
+        "DO_NOT_TRACK": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "1",
+    }
     log = folder / "litellm.log"
     with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], environment, log):
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -265,8 +269,12 @@ def table(rows: list[Row], facts: dict[str, float]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        added = "" if row is mock else (
-            f"{row.alone.p50 - mock.alone.p50:.2f} ms, {row.alone.p99 - mock.alone.p99:.2f} ms"
+        added = (
+            ""
+            if row is mock
+            else (
+                f"{row.alone.p50 - mock.alone.p50:.2f} ms, {row.alone.p99 - mock.alone.p99:.2f} ms"
+            )
         )
         failed = row.alone.failed + row.many.failed + row.streams.failed
         lines.append(
@@ -287,7 +295,11 @@ def main() -> None:
     text = table(rows, facts)
     print(text)
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     stamp = (
         f"By `python -m tests.benchmarks.gateway` on {time.strftime('%Y-%m-%d')} at commit {commit}, "

@@ -21,9 +21,10 @@ def schema(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("contract")
     found = load_settings({"RATCHET_HOME": str(folder / "home")}, folder)
-    with MockBackend() as mock, running(
-        GatewayOptions(settings=found, backend=mock.url, rate_per_second=0)
-    ) as gateway:
+    with (
+        MockBackend() as mock,
+        running(GatewayOptions(settings=found, backend=mock.url, rate_per_second=0)) as gateway,
+    ):
         yield schemathesis.openapi.from_url(f"{gateway.url}/openapi.json")
 
 

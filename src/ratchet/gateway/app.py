@@ -162,7 +162,7 @@ async def _running(
         options=options,
         router=router,
         answerer=Answerer(router, answering, log, secret, sync=options.sync),
-        desk=FeedbackDesk(secret, log, days=options.feedback_days, sync=options.sync),
+        desk=FeedbackDesk(secret, log, sync=options.sync),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
     )
     following = asyncio.create_task(router.follow())

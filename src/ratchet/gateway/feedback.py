@@ -4,8 +4,9 @@ Rules:
     Again: an event whose id came before changes nothing and is accepted.
     Contradictory: under one id, the first content stands and the other is set aside with its
         reason. Under ids of their own, both are kept, and readers take the latest of a kind.
-    Late: taken for 30 days; what counts for what is up to the reader. Times of the future become
-        that of arrival, since a user's clock may be wrong.
+    Late: always taken; what counts for what is up to the reader, as boards count what came within
+        minutes and quality whatever came. Times of the future become that of arrival, since a
+        user's clock may be wrong.
     Early: a key of the role ingest may send feedback before its interaction.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request, Response
@@ -41,13 +42,11 @@ class FeedbackDesk:
     Attributes:
         secret: Of the tokens.
         log: Where events are kept.
-        days: How late an event may be.
         sync: Whether to wait until it is on the disk.
     """
 
     secret: bytes
     log: WriteAheadLog
-    days: float
     sync: bool = False
 
     async def take(self, request: Request, caller: Caller) -> Response:
@@ -113,6 +112,9 @@ class FeedbackDesk:
         event["created_at"] = now if untimed else event["created_at"]
         if event.get("kind") in ("comment", "correction") and isinstance(event.get("value"), str):
             event["value"] = event["value"].replace("\x00", "\ufffd")  # the store holds no NUL
+        if event.get("kind") == "stars" and isinstance(event.get("value"), float):
+            whole = event["value"].is_integer()  # 5.0 is an integer in JSON
+            event["value"] = int(event["value"]) if whole else event["value"]
         try:
             feedback = FEEDBACK.validate_python(event)
         except (ValidationError, OverflowError) as error:
@@ -120,14 +122,6 @@ class FeedbackDesk:
                 raise ProblemError(400, f"created_at: {error}", param="created_at") from error
             raise invalid(error) from error
         self._check_right(feedback.interaction_id, feedback.kind, token, caller)
-        if feedback.created_at < now - timedelta(days=self.days):
-            raise ProblemError(
-                400,
-                f"created_at: feedback is taken for {self.days:g} days, got one of "
-                f"{feedback.created_at.isoformat()}; bring older events by `ratchet ingest`",
-                param="created_at",
-                code="too_late",
-            )
         if untimed or feedback.created_at > now:
             del event["created_at"]
             return Kind.UNTIMED_FEEDBACK, to_json(event)

@@ -32,7 +32,6 @@ class GatewayOptions(BaseModel):
         origins: Web origins that may call, besides the gateway's own pages.
         open: Whether callers without a key are served though the address is not loopback.
         sync: Whether an answer waits until its record is on the disk, not only with the kernel.
-        feedback_days: Feedback is refused when it is older.
         max_tokens: Length of an answer of the local model where a request names none.
         log_level: Of the worker's own log.
     """
@@ -56,7 +55,6 @@ class GatewayOptions(BaseModel):
     origins: tuple[str, ...] = ()
     open: bool = False
     sync: bool = False
-    feedback_days: float = Field(default=30.0, gt=0.0)
     max_tokens: int = Field(default=256, ge=1)
     log_level: str = "warning"
 

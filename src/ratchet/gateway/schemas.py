@@ -10,6 +10,7 @@ from ratchet.gateway.problems import ProblemError
 from ratchet.records import FEEDBACK
 
 _NO_NUL = r"^[^\x00]*$"
+_THIS_CENTURY = r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
 
 
 class ChatMessage(BaseModel):
@@ -171,7 +172,10 @@ def feedback_schema() -> dict[str, Any]:
         for option in user.get("anyOf", ()):
             if option.get("type") == "string":
                 option["pattern"] = _NO_NUL
-        definition["properties"]["created_at"]["description"] = "When it was given; default: now."
+        definition["properties"]["created_at"] |= {
+            "description": "When it was given, with its time zone; default: now.",
+            "pattern": _THIS_CENTURY,
+        }
     envelope = {
         "type": "object",
         "required": ["events"],
