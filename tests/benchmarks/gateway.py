@@ -302,7 +302,7 @@ def main() -> None:
         check=False,
     ).stdout.strip()
     stamp = (
-        f"By `python -m tests.benchmarks.gateway` on {time.strftime('%Y-%m-%d')} at commit {commit}, "
+        f"By `python -m tests.benchmarks.gateway` on {time.strftime('%Y-%m-%d')} at {commit}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}."
     )
     if given.write:

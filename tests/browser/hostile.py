@@ -1,5 +1,7 @@
 """Four hundred strings that break programs: markup, scripts, SQL, formats, odd Unicode, control."""
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import itertools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -42,7 +43,7 @@ def local(serve, settings, adapters):
 def test_champion_and_challenger_answer_side_by_side_without_mlflow(local):
     gateway = local
     base = gateway.ask()
-    assert base["model"] == gateway.settings.base_model
+    assert base["model"] == Path(gateway.settings.base_model).name
     gateway.store.append(routing(("router/3", 0.5), ("router/2", 0.5)))
     gateway.app.state.gateway.router.refresh()
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x")
@@ -75,6 +76,6 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     gateway.store.append(routing(("router/3", 1.0), previous="router/2"))
     gateway.app.state.gateway.router.refresh()
     assert gateway.ask()["model"] == "router/2"
-    failed, answered = sorted(gateway.interactions(), key=lambda kept: kept.error is None)
+    failed, _ = sorted(gateway.interactions(), key=lambda kept: kept.error is None)
     assert failed.model_version == "router/3"
     assert "cannot be loaded" in failed.error

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from pydantic_core import to_json
@@ -44,7 +45,7 @@ def test_what_was_appended_is_read_in_order(log, tmp_path):
     (segment,) = segments(tmp_path)
     entries = whole(segment)
     assert [entry.body for entry in entries] == [interaction(n) for n in range(100)]
-    assert all(a.end == b.start for a, b in zip(entries, entries[1:], strict=False))
+    assert all(first.end == second.start for first, second in pairwise(entries))
 
 
 def test_a_torn_end_is_left_out_at_every_byte(log, tmp_path):

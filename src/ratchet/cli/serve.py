@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet import __version__
 from ratchet.cli.shared import current_settings, show_progress
 from ratchet.errors import InvalidInputError
 
@@ -77,6 +78,7 @@ def serve(
         origins=tuple(origin.rstrip("/") for origin in cors or ()),
         open=open_to_all,
         sync=sync,
+        version=__version__,
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

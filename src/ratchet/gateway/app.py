@@ -18,7 +18,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
-from ratchet import __version__
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
 from ratchet.gateway.backends import Backend, HttpBackend, LocalBackend
 from ratchet.gateway.chat import Answerer
@@ -91,7 +90,7 @@ class Gateway:
         aliases = self.router.state.aliases
         return Health(
             status="ok" if fine else "degraded",
-            version=__version__,
+            version=self.options.version,
             champion=aliases.get("champion"),
             backends=backends,
             recording=self.answerer.recording,
@@ -114,7 +113,7 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
 
     app = FastAPI(
         title="Ratchet gateway",
-        version=__version__,
+        version=options.version,
         description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
@@ -148,7 +147,7 @@ async def _running(
     store = EventStore.open(options.settings.store_url)
     answering = _backends(options) if backends is None else backends
     loop = asyncio.get_running_loop()
-    default = None if options.backend or backends else options.settings.base_model
+    default = None if options.backend or backends else Path(options.settings.base_model).name
     router = Router(
         store,
         home=options.settings.home,

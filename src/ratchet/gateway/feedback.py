@@ -103,7 +103,7 @@ class FeedbackDesk:
         """Return an event as it is logged.
 
         Raises:
-            ProblemError: 400 for one that breaks a rule, 401 or 403 for one without the right token.
+            ProblemError: 400, it breaks a rule; 401 or 403, it comes without the right token.
         """
         if not isinstance(event, dict):
             raise ProblemError(400, f"an event must be an object, got {type(event).__name__}")

@@ -34,6 +34,7 @@ class GatewayOptions(BaseModel):
         sync: Whether an answer waits until its record is on the disk, not only with the kernel.
         max_tokens: Length of an answer of the local model where a request names none.
         log_level: Of the worker's own log.
+        version: Version of Ratchet, for its description.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +58,7 @@ class GatewayOptions(BaseModel):
     sync: bool = False
     max_tokens: int = Field(default=256, ge=1)
     log_level: str = "warning"
+    version: str = "0"
 
     @property
     def folder(self) -> Path:

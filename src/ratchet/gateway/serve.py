@@ -83,7 +83,8 @@ class Supervisor:
     def _announce(self, listening: socket.socket, has_keys: bool) -> None:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        behind = self.options.backend or f"the local model {self.options.settings.base_model}"
+        local = f"the local model {self.options.settings.base_model}"
+        behind = self.options.backend or local
         self.say(f"gateway  http://{shown}:{port}   (in front of {behind})")
         if not has_keys:
             self.say(
