@@ -3,8 +3,8 @@
 In a thread (`with MockBackend() as server`), or as a process of its own, which prints its URL:
 `python tests/gateway/mock_backend.py [PORT] [SECONDS]`. It reads just enough HTTP.
 
-`behaviour` may return an HTTP status to answer with instead, "stall" to say nothing, "drop" to close
-the connection, or "break" to end a stream in the middle.
+`behaviour` may return an HTTP status to answer with instead, "stall" to say nothing, "drop" to hang
+up, or "break" to end a stream in the middle.
 """
 
 from __future__ import annotations
