@@ -33,16 +33,17 @@ class Gateway:
     settings: Settings
     store: EventStore
     app: Any
+    client: httpx.Client
 
     @property
     def drain(self) -> Drain:
         return Drain(self.settings.home / "gateway" / "wal", self.store)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60, trust_env=False, **options)
+        return self.client.post(self.url + path, json=body, **options)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60, trust_env=False, **options)
+        return self.client.get(self.url + path, **options)
 
     def ask(self, text: str = "hello", **fields: Any) -> dict[str, Any]:
         body = {"model": "any", "messages": [{"role": "user", "content": text}]} | fields
@@ -109,9 +110,11 @@ def running(options: GatewayOptions) -> Iterator[Gateway]:
     assert server.started
     port = server.servers[0].sockets[0].getsockname()[1]
     store = EventStore.open(options.settings.store_url)
+    client = httpx.Client(timeout=60, trust_env=False, verify=False)
     try:
-        yield Gateway(f"http://127.0.0.1:{port}", options.settings, store, app)
+        yield Gateway(f"http://127.0.0.1:{port}", options.settings, store, app, client)
     finally:
+        client.close()
         server.should_exit = True
         thread.join(30)
         store.close()
