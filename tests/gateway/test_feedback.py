@@ -11,7 +11,7 @@ from ratchet.gateway.access import new_key
 EVENTS = [
     ("thumbs", "down"), ("stars", 4), ("comment", "näh \U0001f937"), ("correction", "the other"),
     ("copy", True), ("regenerate", True), ("task_completed", False), ("session_end", 12.5),
-    ("safety_violation", True),
+    ("safety_violation", True), ("dimension", 2),
 ]  # fmt: skip
 
 
@@ -37,6 +37,7 @@ def answer(gateway):
 
 def test_every_kind_is_kept_singly_and_in_a_batch(gateway, answer):
     events = [event(answer, kind, value, f"f-{n}") for n, (kind, value) in enumerate(EVENTS)]
+    events[-1]["name"] = "accuracy"
     for item in events[:4]:
         assert gateway.post("/v1/feedback", item).json() == {"accepted": 1, "rejected": []}
     batch = gateway.post("/v1/feedback", {"events": events[4:]})

@@ -112,7 +112,7 @@ class FeedbackDesk:
         event["created_at"] = now if untimed else event["created_at"]
         if event.get("kind") in ("comment", "correction") and isinstance(event.get("value"), str):
             event["value"] = event["value"].replace("\x00", "\ufffd")  # the store holds no NUL
-        if event.get("kind") == "stars" and isinstance(event.get("value"), float):
+        if event.get("kind") in ("stars", "dimension") and isinstance(event.get("value"), float):
             whole = event["value"].is_integer()  # 5.0 is an integer in JSON
             event["value"] = int(event["value"]) if whole else event["value"]
         try:

@@ -161,11 +161,13 @@ def feedback_schema() -> dict[str, Any]:
         definition["required"] = ["id", "interaction_id", "kind", "value"]
         if definition["properties"]["kind"]["const"] == "judge_score":
             definition["required"].append("judge_version")
+        if "name" in definition["properties"]:
+            definition["required"].append("name")
         definition["properties"]["token"] = {
             "type": "string",
             "description": "The interaction's token; not needed with a key of the role ingest.",
         }
-        for name in ("id", "interaction_id", "judge_version", "source"):
+        for name in ("id", "interaction_id", "judge_version", "source", "name"):
             if name in definition["properties"]:
                 definition["properties"][name]["pattern"] = _NO_NUL
         user = definition["properties"].get("user_id", {})

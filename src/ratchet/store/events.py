@@ -592,6 +592,8 @@ def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
         return float(feedback.value == "up"), None
     if feedback.kind == "judge_score":
         return feedback.value, feedback.judge_version
+    if feedback.kind == "dimension":
+        return float(feedback.value), feedback.name
     if feedback.kind == "safety_violation":
         return float(feedback.value), feedback.source
     return float(feedback.value), None

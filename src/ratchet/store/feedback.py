@@ -41,12 +41,14 @@ def _feedback(row: sa.RowMapping) -> Feedback:
         values["value"] = text
     elif kind == "thumbs":
         values["value"] = "up" if number else "down"
-    elif kind == "stars":
+    elif kind in ("stars", "dimension"):
         values["value"] = int(number)
     elif kind in _BOOLEANS:
         values["value"] = bool(number)
     if kind == "judge_score":
         values["judge_version"] = text
+    if kind == "dimension":
+        values["name"] = text
     if kind == "safety_violation":
         values["source"] = text
     return FEEDBACK.validate_python(values)
