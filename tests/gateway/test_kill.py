@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -146,6 +147,44 @@ def kill_and_count(tmp_path: Path, times: int) -> None:
         f"{times} kills: {len(load.answers)} answers, {len(load.rated)} events acknowledged, "
         f"0 lost, 0 doubled; {unacknowledged} answers recorded that no client saw the end of"
     )
+
+
+def test_told_to_stop_it_answers_what_it_began_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    load = Load(f"http://127.0.0.1:{port}")
+
+    async def asked_and_stopped(child: subprocess.Popen[bytes]) -> None:
+        async with aiohttp.ClientSession() as session:
+            await load.until_up(session)
+            waiting = asyncio.create_task(load.one(session, 3))
+            await asyncio.sleep(0.1)
+            child.send_signal(signal.SIGTERM)
+            await waiting
+
+    with MockBackend(delay=0.4) as mock:
+        command = [sys.executable, "-m", "ratchet.cli", "serve", "--port", str(port)]
+        child = subprocess.Popen(
+            [*command, "--backend", mock.url],
+            env=os.environ | {"RATCHET_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            with contextlib.suppress(aiohttp.ClientError):  # feedback comes when it has stopped
+                asyncio.run(asked_and_stopped(child))
+            output, _ = child.communicate(timeout=30)
+        finally:
+            child.kill()
+    assert child.returncode == 0, output
+    assert b"no keys are in place" in output
+    assert len(load.answers) == 1
+    assert segments(home / "gateway" / "wal") == []
+    store = EventStore.open(f"sqlite:///{home / 'store.db'}")
+    assert store.counts()["interactions"] == 1
+    store.close()
 
 
 def test_three_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
