@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def users_of(version: str, found: Routing) -> set[str]:
 
 def test_an_arm_that_grows_keeps_the_users_it_had() -> None:
     stages = [users_of("m/0", routing(share, 1 - share)) for share in (0.01, 0.05, 0.25, 0.5, 1.0)]
-    assert all(early <= late for early, late in zip(stages, stages[1:], strict=False))
+    assert all(early <= late for early, late in pairwise(stages))
     assert len(stages[-1]) == len(USERS)
 
 
