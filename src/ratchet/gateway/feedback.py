@@ -112,6 +112,7 @@ class FeedbackDesk:
         event["created_at"] = now if untimed else event["created_at"]
         if event.get("kind") in ("comment", "correction") and isinstance(event.get("value"), str):
             event["value"] = event["value"].replace("\x00", "\ufffd")  # the store holds no NUL
+        _check_json_types(event, untimed)
         if event.get("kind") in ("stars", "dimension") and isinstance(event.get("value"), float):
             whole = event["value"].is_integer()  # 5.0 is an integer in JSON
             event["value"] = int(event["value"]) if whole else event["value"]
@@ -155,3 +156,21 @@ class FeedbackDesk:
             ) from error
         if self.sync:
             await self.log.durable()
+
+
+def _check_json_types(event: Mapping[str, Any], untimed: bool) -> None:
+    """Refuse what pydantic would convert and the description does not have.
+
+    Raises:
+        ProblemError: 400.
+    """
+    value = event.get("value")
+    if event.get("kind") in ("session_end", "judge_score") and isinstance(value, bool | str):
+        raise ProblemError(400, f"value: must be a number, got {repr(value)[:80]}", param="value")
+    if not untimed and not isinstance(event["created_at"], str):
+        given = repr(event["created_at"])[:80]
+        raise ProblemError(
+            400,
+            f"created_at: must be text such as 2026-11-24T09:00:00Z, got {given}",
+            param="created_at",
+        )

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+)
 
 from ratchet.gateway.problems import ProblemError
 from ratchet.records import FEEDBACK
 
 _NO_NUL = r"^[^\x00]*$"
 _THIS_CENTURY = r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
+
+
+def _is_number(value: object) -> object:
+    """Refuse what is no number in JSON; 5.0 is an integer there."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+_Int = Annotated[int, BeforeValidator(_is_number)]
+_Float = Annotated[float, BeforeValidator(_is_number)]
 
 
 class ChatMessage(BaseModel):
@@ -27,7 +46,7 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    include_usage: bool | None = None
+    include_usage: StrictBool | None = None
 
 
 class ChatRequest(BaseModel):
@@ -44,18 +63,18 @@ class ChatRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=200, pattern=_NO_NUL)
     messages: list[ChatMessage] = Field(min_length=1)
-    stream: bool | None = None
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0.0, le=2.0, allow_inf_nan=False)
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    max_tokens: _Int | None = Field(default=None, ge=1)
+    max_completion_tokens: _Int | None = Field(default=None, ge=1)
+    temperature: _Float | None = Field(default=None, ge=0.0, le=2.0, allow_inf_nan=False)
+    top_p: _Float | None = Field(default=None, gt=0.0, le=1.0, allow_inf_nan=False)
+    seed: _Int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
-    n: int | None = Field(default=None, ge=1, le=128)
+    n: _Int | None = Field(default=None, ge=1, le=128)
 
 
 class Stamp(BaseModel):
