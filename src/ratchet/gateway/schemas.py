@@ -68,13 +68,13 @@ class ChatRequest(BaseModel):
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
-    max_tokens: _Int | None = Field(default=None, ge=1)
-    max_completion_tokens: _Int | None = Field(default=None, ge=1)
-    temperature: _Float | None = Field(default=None, ge=0.0, le=2.0, allow_inf_nan=False)
-    top_p: _Float | None = Field(default=None, gt=0.0, le=1.0, allow_inf_nan=False)
-    seed: _Int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    max_tokens: Annotated[_Int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[_Int, Field(ge=1)] | None = None
+    temperature: Annotated[_Float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[_Float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] | None = None
+    seed: Annotated[_Int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
-    n: _Int | None = Field(default=None, ge=1, le=128)
+    n: Annotated[_Int, Field(ge=1, le=128)] | None = None
 
 
 class Stamp(BaseModel):
