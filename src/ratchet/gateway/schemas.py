@@ -28,8 +28,7 @@ def _is_number(value: object) -> object:
     return value
 
 
-_Int = Annotated[int, BeforeValidator(_is_number)]
-_Float = Annotated[float, BeforeValidator(_is_number)]
+_NUMBER = BeforeValidator(_is_number)
 
 
 class ChatMessage(BaseModel):
@@ -68,13 +67,13 @@ class ChatRequest(BaseModel):
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
-    max_tokens: Annotated[_Int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[_Int, Field(ge=1)] | None = None
-    temperature: Annotated[_Float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
-    top_p: Annotated[_Float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] | None = None
-    seed: Annotated[_Int, Field(ge=-(2**63), lt=2**63)] | None = None
+    max_tokens: Annotated[int, Field(ge=1), _NUMBER] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), _NUMBER] | None = None
+    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), _NUMBER] | None = None
+    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False), _NUMBER] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _NUMBER] | None = None
     stop: str | list[str] | None = None
-    n: Annotated[_Int, Field(ge=1, le=128)] | None = None
+    n: Annotated[int, Field(ge=1, le=128), _NUMBER] | None = None
 
 
 class Stamp(BaseModel):
