@@ -39,6 +39,7 @@ _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
 _KIND_NAMES = {
     "thumbs": "thumbs",
     "stars": "stars",
+    "dimension": "ratings of one dimension",
     "comment": "comments",
     "correction": "corrections",
     "copy": "copy signals",
@@ -318,7 +319,8 @@ def _collected(report: CycleReport) -> list[str]:
     counts = report.counts
     lines = [f"COLLECT  {counts['interactions']} interactions in the store"]
     for kinds in (EXPLICIT_KINDS, IMPLICIT_KINDS):
-        lines += _wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in kinds))
+        shown = [kind for kind in kinds if kind != "dimension" or counts.get(kind)]
+        lines += _wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in shown))
     if counts["set_aside"]:
         lines.append(f"{_INDENT}{counts['set_aside']} rows set aside:")
         for why, count in list(report.set_aside.items())[:5]:

@@ -1,4 +1,4 @@
-"""How often rollouts stop what they should and let pass what they should; writes docs/canary.md.
+"""How often rollouts stop what they should and let pass what they should; writes docs/rollouts.md.
 
     python -m tests.benchmarks.canary                       # about two hours on two cores
     python -m tests.benchmarks.canary --rollouts 100 --only harmful --out table.md    # a look
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", default=[cell.key for cell in CELLS])
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "ratchet-canary")
     parser.add_argument("--minutes", type=float, default=math.inf, help="then stop")
-    parser.add_argument("--out", type=Path, default=Path("docs/canary.md"))
+    parser.add_argument("--out", type=Path, default=Path("docs/rollouts.md"))
     options = parser.parse_args(arguments)
     options.keep.mkdir(parents=True, exist_ok=True)
     began, deadline = time.monotonic(), time.monotonic() + 60.0 * options.minutes

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.evidence import Errors, bounds
+from ratchet.deploy.rollout_evidence import Errors, bounds
 from ratchet.deploy.tallies import Tally
 from ratchet.records import SIGNAL_NAMES, RolloutPlan, SignalName, WatchedSignal
 from ratchet.stats.clustered_difference import (

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ratchet.deploy.canary import judge
-from ratchet.deploy.evidence import moved_users
+from ratchet.deploy.rollout_evidence import moved_users
 from ratchet.records import Rollout, RolloutPlan, Variant
 from ratchet.stats.clustered_difference import moments_of
 from ratchet.stats.sample_ratio import sticky_groups

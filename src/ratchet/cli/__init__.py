@@ -17,6 +17,7 @@ from ratchet import __version__
 from ratchet.cli import judge, rollout
 from ratchet.cli.failures import failures
 from ratchet.cli.review import review
+from ratchet.cli.serve import keys, serve
 from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.settings import Settings
@@ -43,6 +44,8 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(rollout.variants, name="variants")
 app.command()(review)
 app.command()(failures)
+app.add_typer(keys, name="keys")
+app.command()(serve)
 
 
 def main() -> None:

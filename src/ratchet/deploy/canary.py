@@ -21,8 +21,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from ratchet.deploy.aborted import abort_alert
-from ratchet.deploy.evidence import Errors, check_ratio, read_signal
 from ratchet.deploy.plans import fit_plan
+from ratchet.deploy.rollout_evidence import Errors, check_ratio, read_signal
 from ratchet.deploy.routing import (
     CHALLENGER,
     CHAMPION,

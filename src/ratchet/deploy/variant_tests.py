@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from ratchet.deploy.canary import LOOK_SECONDS
-from ratchet.deploy.evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout_evidence import Errors, check_ratio, read_signal
 from ratchet.deploy.routing import (
     CHAMPION,
     for_all,

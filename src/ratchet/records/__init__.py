@@ -99,6 +99,7 @@ __all__ = [
     "CycleEnd",
     "Decision",
     "Delivery",
+    "Dimension",
     "EarlierCluster",
     "Example",
     "ExampleSet",
@@ -211,6 +212,14 @@ class Stars(_FeedbackEvent):
     value: Annotated[int, Field(ge=1, le=5, strict=True)]
 
 
+class Dimension(_FeedbackEvent):
+    """One to five points on one side of an answer, such as its accuracy, explicit."""
+
+    kind: Literal["dimension"] = "dimension"
+    value: Annotated[int, Field(ge=1, le=5, strict=True)]
+    name: Identifier
+
+
 class Comment(_FeedbackEvent):
     """Free text about an answer, explicit."""
 
@@ -280,6 +289,7 @@ class JudgeScore(_FeedbackEvent):
 Feedback = Annotated[
     Thumbs
     | Stars
+    | Dimension
     | Comment
     | Correction
     | Copy
@@ -291,7 +301,7 @@ Feedback = Annotated[
     Field(discriminator="kind"),
 ]
 FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
-EXPLICIT_KINDS = ("thumbs", "stars", "comment", "correction")
+EXPLICIT_KINDS = ("thumbs", "stars", "dimension", "comment", "correction")
 IMPLICIT_KINDS = ("copy", "regenerate", "task_completed", "session_end")
 ASSESSED_KINDS = ("safety_violation", "judge_score")
 FEEDBACK_KINDS = EXPLICIT_KINDS + IMPLICIT_KINDS + ASSESSED_KINDS

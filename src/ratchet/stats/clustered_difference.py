@@ -203,7 +203,7 @@ def difference_bounds(
     its variance is known; both hold better and better as users grow. The difference itself stays.
     Error rate: the lower end is ever above the true difference with probability at most
     `lower_error`, the upper end ever below it with at most `upper_error`, in the limit; measured in
-    `docs/canary.md`.
+    `docs/rollouts.md`.
     When not to use: with fewer than about 30 users in an arm; for a difference that changes.
 
     Args:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ratchet.deploy.evidence import (
+from ratchet.deploy.rollout_evidence import (
     Errors,
     alarm_groups,
     arm_groups,
