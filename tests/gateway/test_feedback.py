@@ -135,7 +135,7 @@ def test_a_bad_event_is_one_clear_error_alone_and_a_line_in_a_batch(gateway, ans
 
 NO_BODIES = [
     b"", b"{", b"[]", b"3", b'"x"', b'{"events": {}}', b"\xff\xfe", b'{"events": [], "id": 1}',
-    b'{"id": NaN}', b'{"id": "\\ud800"}', b"[" * 100_000,
+    b'{"events": [[]]}', b'{"id": NaN}', b'{"id": "\\ud800"}', b"[" * 100_000,
 ]  # fmt: skip
 
 

@@ -83,12 +83,18 @@ class FeedbackDesk:
                 f"{repr(events)[:80]}; send the rest in another request",
                 param="events",
             )
+        others = [index for index, event in enumerate(events) if not isinstance(event, dict)]
+        if others:
+            got = repr(events[others[0]])[:80]
+            raise ProblemError(
+                400, f"each event must be an object, got {got} at {others[0]}", param="events"
+            )
         lines, rejected, now = [], [], datetime.now(UTC)
         for index, event in enumerate(events):
             try:
                 lines.append(self._line(event, caller, now))
             except ProblemError as problem:
-                key = event.get("id") if isinstance(event, dict) else None
+                key = event.get("id")
                 rejected.append(
                     FeedbackRejection(
                         index=index,
@@ -99,14 +105,12 @@ class FeedbackDesk:
                 )
         return lines, rejected
 
-    def _line(self, event: object, caller: Caller, now: datetime) -> tuple[Kind, bytes]:
+    def _line(self, event: dict[str, Any], caller: Caller, now: datetime) -> tuple[Kind, bytes]:
         """Return an event as it is logged.
 
         Raises:
             ProblemError: 400, it breaks a rule; 401 or 403, it comes without the right token.
         """
-        if not isinstance(event, dict):
-            raise ProblemError(400, f"an event must be an object, got {type(event).__name__}")
         token = event.pop("token", None)
         untimed = event.get("created_at") is None
         event["created_at"] = now if untimed else event["created_at"]
