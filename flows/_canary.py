@@ -8,6 +8,7 @@ from prefect.events import emit_event
 
 from flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
 from ratchet.deploy.canary import act_on, outcome, start_rollout, take_look
+from ratchet.deploy.promotion import adopt_champion
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.plots.rollouts import readout_chart, rollout_chart
@@ -53,9 +54,13 @@ def start(decision: Decision, plan: RolloutPlan) -> Rollout | None:
 
 @task(name="catch-up", cache_policy=NO_CACHE)
 def catch_up() -> str:
-    """Let the registry follow a switch that was made while MLflow was down."""
+    """Let registry and gateways agree: after a switch without MLflow, after a move by hand."""
     work = workspace()
-    return reconcile(work.store, work.tracker, now())
+    said = reconcile(work.store, work.tracker, now())
+    adopted = adopt_champion(work.store, work.tracker, now())
+    if adopted is not None:
+        logger.warning("%s was made the champion by hand; everybody gets it", adopted.champion)
+    return said
 
 
 @task(name="look", cache_policy=NO_CACHE)

@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "rollout_report": _BASE,
     "pages": _BASE,
     "cycles": _BASE | {"store"},
+    "timeline": _BASE | {"store"},
     "servers": {"errors", "settings"},
     "notify": _BASE,
 }

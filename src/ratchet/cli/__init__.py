@@ -19,6 +19,7 @@ from ratchet.cli.failures import failures
 from ratchet.cli.review import review
 from ratchet.cli.serve import keys, serve
 from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
+from ratchet.cli.timeline import timeline
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.settings import Settings
 
@@ -46,6 +47,7 @@ app.command()(review)
 app.command()(failures)
 app.add_typer(keys, name="keys")
 app.command()(serve)
+app.command()(timeline)
 
 
 def main() -> None:

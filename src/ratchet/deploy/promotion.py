@@ -20,7 +20,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.deploy.routing import REGISTRY_SECONDS, follow, reconcile, switch
+from ratchet.deploy.routing import REGISTRY_SECONDS, follow, reconcile, switch, waiting_move
 from ratchet.errors import InvalidInputError, TrackingError
 from ratchet.records import (
     ClusterComparison,
@@ -289,17 +289,50 @@ def establish_champion(
         interrupted = decision.verdict == "promote" and champion.reference == decision.challenger
         if interrupted and apply_decision(store, tracker, decision, now) is not None:
             return champion
-    if latest is None or latest.champion != champion.reference:
-        previous = tracker.previous()
-        release = Release(
-            id=derive_id("release", champion.reference, now.isoformat()),
-            created_at=now,
-            action="start" if latest is None else "moved outside Ratchet",
-            champion=champion.reference,
-            previous=previous.reference if previous else None,
-        )
-        switch(store, release, by=release.action, told=True)
+    _take_note(store, tracker, champion, now)
     return champion
+
+
+def adopt_champion(store: EventStore, tracker: Tracker, now: datetime) -> Release | None:
+    """Follow a champion that somebody chose in the registry by hand: everybody gets it.
+
+    Nothing is done where the registry is down or waits for a switch itself, and where the gate's
+    own promotion is under way.
+
+    Returns:
+        The release that was recorded; None where the registry says what the journal says.
+    """
+    latest, decision = store.latest(Release), store.latest(Decision)
+    if latest is None or waiting_move(store) is not None:
+        return None
+    if not tracker.answers(within_seconds=REGISTRY_SECONDS):
+        return None
+    champion = tracker.champion()
+    if champion is None or store.latest(Release) != latest:
+        return None
+    if decision is not None and decision.verdict == "promote":
+        if (decision.champion, decision.challenger) == (latest.champion, champion.reference):
+            return None
+    return _take_note(store, tracker, champion, now)
+
+
+def _take_note(
+    store: EventStore, tracker: Tracker, champion: ModelVersion, now: datetime
+) -> Release | None:
+    """Record that the registry has another champion than the journal, and switch to it."""
+    latest = store.latest(Release)
+    if latest is not None and latest.champion == champion.reference:
+        return None
+    previous = tracker.previous()
+    release = Release(
+        id=derive_id("release", champion.reference, now.isoformat()),
+        created_at=now,
+        action="start" if latest is None else "moved outside Ratchet",
+        champion=champion.reference,
+        previous=previous.reference if previous else None,
+    )
+    switch(store, release, by=release.action, told=True)
+    return release
 
 
 def apply_decision(
@@ -350,7 +383,13 @@ def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | 
 
 
 def rollback(
-    store: EventStore, tracker: Tracker, now: datetime, *, only: str = ""
+    store: EventStore,
+    tracker: Tracker,
+    now: datetime,
+    *,
+    only: str = "",
+    by: str | None = None,
+    note: str = "",
 ) -> Release | None:
     """Make the previous version the champion again, for every gateway at once.
 
@@ -364,6 +403,8 @@ def rollback(
         tracker: The registry.
         now: The time.
         only: Only this champion; where it is another one, nothing is done and None returned.
+        by: Who rolls back.
+        note: Why.
 
     Raises:
         TrackingError: There is no previous version.
@@ -383,6 +424,8 @@ def rollback(
         action="rollback",
         champion=previous,
         previous=None,
+        by=by,
+        note=note,
     )
     move = switch(
         store,

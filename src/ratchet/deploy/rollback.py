@@ -67,7 +67,7 @@ def roll_back(
         if version in ("", *tried):
             end_test(store, by=by, now=now, note=note)
             return RolledBack("test ended", version or ", ".join(tried), old)
-    release = rollback(store, tracker, now, only=version)
+    release = rollback(store, tracker, now, only=version, by=by, note=note)
     if release is None:
         return RolledBack("nothing", None, old)
     return RolledBack("champion replaced", version or old, release.champion)

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.deploy.routing import current_routing
-from ratchet.records import ApiKey, ApiKeyRevocation, Candidate, Routing, Variant
+from ratchet.records import (
+    ApiKey,
+    ApiKeyRevocation,
+    Candidate,
+    Routing,
+    RoutingFollowed,
+    Variant,
+    derive_id,
+)
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -81,14 +92,32 @@ class Router:
     ) -> None:
         self._store, self._home, self._default = store, home, default
         self._on_change = on_change
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
         self.state = State()
 
     def refresh(self) -> None:
         """Read the store once."""
-        found = read_state(self._store, self._home)
-        if found != self.state:
-            self.state = found
-            self._on_change(found)
+        before, found = self.state, read_state(self._store, self._home)
+        if found == before:
+            return
+        self.state = found
+        self._on_change(found)
+        if found.routing is not None and found.routing != before.routing:
+            self._say_so(found.routing, datetime.now(UTC))
+
+    def _say_so(self, routing: Routing, now: datetime) -> None:
+        """Record that this process follows a routing: a rollback's effect can be read from it."""
+        followed = RoutingFollowed(
+            id=derive_id("followed", routing.id, self._process),
+            created_at=now,
+            routing_id=routing.id,
+            process=self._process,
+        )
+        try:
+            if self._store.get(RoutingFollowed, followed.id) is None:
+                self._store.append(followed)
+        except Exception as error:
+            logger.warning("that the routing is followed cannot be recorded: %s", error)
 
     async def follow(self) -> None:
         """Read the store every second, for ever; what was read last holds while it fails."""

@@ -70,7 +70,14 @@ from ratchet.records.rollout import (
     VariantTestEnd,
     WatchedSignal,
 )
-from ratchet.records.serving import ApiKey, ApiKeyRevocation, KeyRole, Routing, Variant
+from ratchet.records.serving import (
+    ApiKey,
+    ApiKeyRevocation,
+    KeyRole,
+    Routing,
+    RoutingFollowed,
+    Variant,
+)
 
 __all__ = [
     "ASSESSED_KINDS",
@@ -133,6 +140,7 @@ __all__ = [
     "RolloutStage",
     "RolloutStop",
     "Routing",
+    "RoutingFollowed",
     "SafetyPass",
     "SafetyViolation",
     "SampleRatio",
@@ -489,6 +497,8 @@ class Release(Record):
     Attributes:
         decision_id: The gate's decision that it rests on.
         look_id: The look at a rollout that promoted it.
+        by: Who made it; None for Ratchet itself.
+        note: Why.
     """
 
     id: Identifier
@@ -498,6 +508,8 @@ class Release(Record):
     previous: str | None
     decision_id: str | None = None
     look_id: str | None = None
+    by: str | None = None
+    note: Text = ""
 
 
 class Cycle(Record):

@@ -78,6 +78,19 @@ class Routing(Record):
         return next(v for v in reversed(self.variants) if v.share > 0.0)
 
 
+class RoutingFollowed(Record):
+    """That a gateway process sends users where a routing says, from `created_at` on.
+
+    Attributes:
+        process: The process, by machine and number.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    routing_id: Identifier
+    process: Identifier
+
+
 class ApiKey(Record):
     """A key of an application. Of its secret only the hash is kept.
 
