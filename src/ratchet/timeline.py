@@ -207,7 +207,7 @@ def _says(row: dict[str, Any]) -> str:
         "task_completed": "task not completed",
         "stars": f"{row['number'] or 0:.0f} stars",
         "regenerate": "another answer asked for",
-    }.get(row["kind"], row["kind"].replace("_", " "))
+    }.get(row["kind"], str(row["kind"]).replace("_", " "))
 
 
 # Effects ------------------------------------------------------------------------------------------

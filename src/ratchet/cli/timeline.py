@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ratchet.cli.shared import current_settings, nothing_stored
+
+if TYPE_CHECKING:
+    from ratchet.timeline import Moment
 
 
 def timeline(
@@ -20,7 +23,7 @@ def timeline(
     from ratchet.timeline import timeline, timeline_text
 
     settings, now = current_settings(), datetime.now(UTC)
-    found = ()
+    found: tuple[Moment, ...] = ()
     if not nothing_stored(settings):
         store = EventStore.open(settings.store_url)
         found = timeline(store, since=now - timedelta(hours=hours), until=now)

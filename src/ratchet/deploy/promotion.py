@@ -310,9 +310,10 @@ def adopt_champion(store: EventStore, tracker: Tracker, now: datetime) -> Releas
     champion = tracker.champion()
     if champion is None or store.latest(Release) != latest:
         return None
+    under_way = (latest.champion, champion.reference)
     if decision is not None and decision.verdict == "promote":
-        if (decision.champion, decision.challenger) == (latest.champion, champion.reference):
-            return None
+        decided = (decision.champion, decision.challenger)
+        return None if decided == under_way else _take_note(store, tracker, champion, now)
     return _take_note(store, tracker, champion, now)
 
 

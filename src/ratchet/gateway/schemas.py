@@ -217,7 +217,7 @@ def check_chat(body: Any) -> None:
         ProblemError: 400 with the field at fault.
     """
     try:
-        CHAT.validate_python(body, strict=False)
+        CHAT.validate_python(body)
     except ValidationError as error:
         raise invalid(error) from error
 
