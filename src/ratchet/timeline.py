@@ -145,18 +145,18 @@ def _alerts(store: EventStore) -> Iterator[Moment]:
     events = store.records(AlertEvent, latest=_ALERTS)
     for event in events:
         where = f" in segment {event.segment}" if event.segment else ""
-        about = f", mostly about {event.cluster}" if event.cluster else ""
+        mostly = f", mostly about {event.cluster}" if event.cluster else ""
         text = (
             f"{event.severity} alert {event.alert_id[:8]} {event.change}: "
-            f"{event.signal.replace('_', ' ')} of {event.model_version}{where}{about}"
+            f"{event.signal.replace('_', ' ')} of {event.model_version}{where}{mostly}"
         )
         said = (_line(event.message), f"sure: {event.certainty}", f"to do: {_line(event.action)}")
         yield Moment(event.created_at, "alert", text, said if event.change != "resolved" else ())
     ids = {event.id: event for event in events}
     for delivery in store.records(Delivery, latest=_ALERTS):
-        event = ids.get(delivery.event_id)
-        if event is not None and delivery.delivered:
-            text = f"{delivery.channel} is told of alert {event.alert_id[:8]} ({event.change})"
+        about = ids.get(delivery.event_id)
+        if about is not None and delivery.delivered:
+            text = f"{delivery.channel} is told of alert {about.alert_id[:8]} ({about.change})"
             yield Moment(delivery.created_at, "told", text)
 
 
