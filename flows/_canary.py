@@ -11,6 +11,7 @@ from ratchet.deploy.canary import act_on, outcome, start_rollout, take_look
 from ratchet.deploy.promotion import adopt_champion
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.pages.readouts import rollout_page
 from ratchet.plots.rollouts import readout_chart, rollout_chart
 from ratchet.records import (
     Decision,
@@ -22,7 +23,7 @@ from ratchet.records import (
     Variant,
     derive_id,
 )
-from ratchet.rollout_report import rollout_markdown
+from ratchet.rollout_report import rollout_markdown, timeline
 from ratchet.store import EventStore
 
 _EVENTS = {
@@ -144,11 +145,13 @@ def publish(look: RolloutLook) -> None:
         if look.decision == "wait" and look.created_at.minute >= 10:
             return
         words = rollout_markdown(rollout, look, stands)
+        looks = looks_of(work.store, rollout)
+        told = timeline(rollout, looks, work.store.get(RolloutStop, rollout.id))
         run.text(words, "rollout.md")
+        run.text(rollout_page(rollout, look, stands, now=now(), events=told), "rollout.html")
         publish_text("rollout", words, f"Rollout of {rollout.challenger.version}: {stands}")
         title = f"Rollout of {rollout.challenger.version}"
         primary = next(signal.name for signal in rollout.signals if signal.primary)
-        looks = looks_of(work.store, rollout)
         publish_figure(run, "rollout-looks", rollout_chart(looks, primary, title), "Look by look")
         if look.readouts:
             figure = readout_chart(look.readouts, f"{title}: look {look.number}")

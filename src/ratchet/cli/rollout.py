@@ -24,11 +24,12 @@ app = typer.Typer(help="A challenger on its way to all users.", no_args_is_help=
 variants = typer.Typer(help="Several variants beside each other.", no_args_is_help=True)
 _By = Annotated[str, typer.Option(help="Who you are.")]
 _Note = Annotated[str, typer.Option(help="Why.")]
+_Page = Annotated[Path | None, typer.Option(help="Where to write it as an HTML page.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
-def status(as_json: _Json = False) -> None:
+def status(as_json: _Json = False, page: _Page = None) -> None:
     """Show the latest rollout: how it stands and what happened when."""
     from ratchet.deploy.canary import outcome
     from ratchet.deploy.routing import last_look, looks_of
@@ -47,8 +48,14 @@ def status(as_json: _Json = False) -> None:
         return
     print(f"rollout of {rollout.challenger.version} against {rollout.champion.version}: {stands}")
     stop, releases = store.get(RolloutStop, rollout.id), store.records(Release, latest=20)
-    for line in timeline(rollout, looks_of(store, rollout), stop, releases):
+    lines = timeline(rollout, looks_of(store, rollout), stop, releases)
+    for line in lines:
         print(line)
+    if page is not None:
+        from ratchet.pages.readouts import rollout_page
+
+        text = rollout_page(rollout, look, stands, now=datetime.now(UTC), events=lines)
+        page.write_text(text, "utf-8")
 
 
 @app.command()
@@ -136,6 +143,7 @@ def start_variants(
 @variants.command("read")
 def read_variants(
     as_json: _Json = False,
+    page: _Page = None,
     picture: Annotated[Path | None, typer.Option(help="Where to draw it, as PNG or SVG.")] = None,
 ) -> None:
     """Compare the variants of the latest test; as often as you like."""
@@ -151,6 +159,10 @@ def read_variants(
     print(
         json.dumps(readout.canonical(), indent=2) if as_json else variants_markdown(test, readout)
     )
+    if page is not None:
+        from ratchet.pages.readouts import variants_page
+
+        page.write_text(variants_page(test, readout, now=datetime.now(UTC)), "utf-8")
     if picture is not None:
         from ratchet.plots import to_png, to_svg
         from ratchet.plots.rollouts import readout_chart
