@@ -240,8 +240,8 @@ def _effects(store: EventStore, switches: list[_Switch], since: datetime) -> Ite
 
 
 def _last_answer(store: EventStore, version: str, at: datetime) -> datetime | None:
-    """Return when the last question was asked that a version still answered around a switch."""
-    window = Window(at - FOLLOWED_WITHIN, at + FOLLOWED_WITHIN, version)
+    """Return when the last question was asked that a version answered after a switch, if any."""
+    window = Window(at, at + FOLLOWED_WITHIN, version)
     asked = store.signals(window, lag=timedelta(0))["created_at"].to_pylist()
     return max(asked, default=None)
 

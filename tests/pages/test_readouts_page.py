@@ -44,7 +44,7 @@ def test_every_variant_is_shown_with_its_share_and_its_numbers():
     assert "tuned is shown to be better" in words
     assert "brief m/1 its own 30%" in words
     assert "8.0% (80 of 1,000) 12.0% (12 of 100) +4.00 +1.00 to +7.00 +2.00 worse" in words
-    assert "−2.00 −5.00 to +1.00 +2.00 no worse by the margin" in words
+    assert "−2.00 −5.00 to +1.00 +2.00 no worse" in words
     assert "thumbs down primary" in words
     assert "hold together with at least 95%" in words
 

@@ -27,9 +27,9 @@ _REACH = 1.5
 """The axis ends at this many times the margin, or where the widest interval is shown whole."""
 _SAYS = {
     "harm": "worse",
-    "passes": "no worse by the margin",
+    "passes": "no worse",
     "open": "open",
-    "uneven": "reported unevenly",
+    "uneven": "uneven reports",
     "no data": "no data",
 }
 
@@ -173,7 +173,8 @@ def _arms(
 
 
 def _ratio(ratio: SampleRatio) -> str:
-    evidence = f"log evidence {ratio.log_evidence:.1f}, {ratio.log_threshold:.1f} would do"
+    found = f"{ratio.log_evidence:.1f}".replace("-", "−")
+    evidence = f"log evidence {found}, {ratio.log_threshold:.1f} would do"
     if ratio.broken:
         moved = f"; {ratio.moved:,} users changed arms" if ratio.moved else ""
         return f"The assignment is broken ({evidence}{moved}), so no rate is read."
