@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
-from ratchet.records import Release, Routing, Variant
+from ratchet.records import Release, Routing, RoutingFollowed, Variant
 from tests.gateway.conftest import routing
 
 openai = pytest.importorskip("openai")
@@ -198,6 +199,11 @@ def test_a_new_routing_is_followed_within_seconds_in_every_process(serve, mock):
     while {g.ask()["model"] for g in gateways} != {"router/2"}:
         assert time.monotonic() < until, "a routing takes effect within five seconds"
         time.sleep(0.1)
+    store = gateways[0].store
+    (followed,) = store.records(RoutingFollowed)  # both run in this process
+    assert followed.routing_id == store.latest(Routing).id
+    assert followed.process.endswith(f":{os.getpid()}")
+    assert timedelta(0) <= followed.created_at - store.latest(Routing).created_at < timedelta(0, 5)
 
 
 def test_a_user_keeps_a_version_and_shares_are_kept(serve, mock):

@@ -320,17 +320,23 @@ def adopt_champion(store: EventStore, tracker: Tracker, now: datetime) -> Releas
 def _take_note(
     store: EventStore, tracker: Tracker, champion: ModelVersion, now: datetime
 ) -> Release | None:
-    """Record that the registry has another champion than the journal, and switch to it."""
-    latest = store.latest(Release)
+    """Record that the registry has another champion than the journal, and switch to it.
+
+    Whoever moved `champion` alone left `previous` behind: it becomes what users had until now.
+    """
+    latest, standing_by = store.latest(Release), tracker.previous()
     if latest is not None and latest.champion == champion.reference:
         return None
-    previous = tracker.previous()
+    previous = standing_by.reference if standing_by else None
+    if latest is not None and previous != latest.champion:
+        previous = latest.champion
+        tracker.move_champion(champion.reference, previous)
     release = Release(
         id=derive_id("release", champion.reference, now.isoformat()),
         created_at=now,
         action="start" if latest is None else "moved outside Ratchet",
         champion=champion.reference,
-        previous=previous.reference if previous else None,
+        previous=previous,
     )
     switch(store, release, by=release.action, told=True)
     return release
