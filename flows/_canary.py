@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
@@ -11,11 +14,13 @@ from ratchet.deploy.canary import act_on, outcome, start_rollout, take_look
 from ratchet.deploy.promotion import adopt_champion
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.notify import NEWS
 from ratchet.pages.readouts import rollout_page
 from ratchet.plots.rollouts import readout_chart, rollout_chart
 from ratchet.records import (
     Decision,
     Delivery,
+    Release,
     Rollout,
     RolloutLook,
     RolloutPlan,
@@ -24,8 +29,8 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.rollout_report import rollout_markdown, timeline
-from ratchet.store import EventStore
 
+_LATEST = 10
 _EVENTS = {
     "advance": "advanced",
     "promote": "promoted",
@@ -61,6 +66,7 @@ def catch_up() -> str:
     adopted = adopt_champion(work.store, work.tracker, now())
     if adopted is not None:
         logger.warning("%s was made the champion by hand; everybody gets it", adopted.champion)
+    announce()
     return said
 
 
@@ -94,20 +100,39 @@ def act(look: RolloutLook) -> None:
     if rollout is None or look.decision == "wait":
         return
     logger.warning("%s: %s", look.decision, "; ".join(look.reasons))
-    key = derive_id("delivery", look.id, "prefect")
-    if work.store.get(Delivery, key) is None:
-        _emit(_EVENTS[look.decision], rollout, look)
-        work.store.append(
-            Delivery(id=key, created_at=now(), event_id=look.id, channel="prefect", delivered=True)
+    _once(look.id, partial(_emit, _EVENTS[look.decision], rollout, look))
+
+
+def announce() -> None:
+    """Tell Prefect of each release and each stop, whoever made it: shell, page or flow."""
+    store, since = workspace().store, now() - NEWS
+    for release in store.records(Release, latest=_LATEST):
+        if release.created_at >= since:
+            _once(release.id, partial(_emit_release, release))
+    for stop in store.records(RolloutStop, latest=_LATEST):
+        rollout = store.get(Rollout, stop.id)
+        if rollout is not None and stop.created_at >= since:
+            _once(stop.id, partial(_emit, "stopped", rollout, last_look(store, rollout)))
+
+
+def _once(about: str, emit: Callable[[], None]) -> None:
+    """Emit an event unless it was; killed in between, it is emitted twice and not lost."""
+    store, key = workspace().store, derive_id("delivery", about, "prefect")
+    if store.get(Delivery, key) is None:
+        emit()
+        store.append(
+            Delivery(id=key, created_at=now(), event_id=about, channel="prefect", delivered=True)
         )
 
 
-def emit_end(store: EventStore) -> None:
-    """Tell Prefect that the latest rollout was stopped."""
-    stop = store.latest(RolloutStop)
-    rollout = None if stop is None else store.get(Rollout, stop.id)
-    if rollout is not None:
-        _emit("stopped", rollout, last_look(store, rollout))
+def _emit_release(release: Release) -> None:
+    resource = {
+        "prefect.resource.id": f"ratchet.version.{release.champion}",
+        "prefect.resource.name": release.champion,
+        "ratchet.previous": release.previous or "",
+    }
+    what = release.action.replace(" ", "_")
+    emit_event(f"ratchet.release.{what}", resource=resource, payload=release.canonical())
 
 
 def _emit(what: str, rollout: Rollout, look: RolloutLook | None) -> None:

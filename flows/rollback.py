@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows._canary import emit_end
+from flows._canary import announce
 from flows._runtime import logger, now, workspace
 from ratchet.deploy.rollback import roll_back
 
@@ -48,6 +48,5 @@ def rollback(options: RollbackOptions = DEFAULTS) -> str:
         logger.info("%s is in front of nobody; nothing to roll back", options.model_version)
     else:
         logger.warning("%s: %s; champion is now %s", done.did, done.version, done.champion)
-    if done.did == "rollout stopped":
-        emit_end(work.store)
+    announce()
     return done.champion or ""

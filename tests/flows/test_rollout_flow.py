@@ -29,6 +29,7 @@ from ratchet.records import (
     Delivery,
     Release,
     Rollout,
+    RolloutLook,
     RolloutStop,
     Variant,
 )
@@ -148,7 +149,8 @@ def test_a_run_adds_a_look_and_announces_nothing_twice(home: Home) -> None:
     home.run(ROLLOUT)
     assert len(home.events("advanced")) == 1
     store = home.store
-    assert len([d for d in store.records(Delivery) if d.channel == "prefect"]) == 1
+    looks = {look.id for look in store.records(RolloutLook)}
+    assert len([d for d in store.records(Delivery) if d.event_id in looks]) == 1
     assert current_routing(store).variants[0].share == 0.5
 
 
