@@ -34,6 +34,7 @@ import httpx
 import numpy as np
 from mlflow import MlflowClient
 
+from ratchet.deploy.routing import switch
 from ratchet.gateway.access import new_key
 from ratchet.improve.curation import TrainingRow
 from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune, finetune_key
@@ -82,7 +83,7 @@ class Drill:
     def environment(self) -> dict[str, str]:
         """For child processes: two at a time share two cores."""
         ours = child_environment(self.settings, os.environ)
-        return ours | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        return ours | {"OMP_NUM_THREADS": "1"}
 
     @property
     def tracker(self) -> Tracker:
@@ -146,12 +147,10 @@ class Drill:
 
     def _begin(self, good: str, base: str) -> None:
         self.tracker.move_champion(good, base)
-        EventStore.open(self.settings.store_url).append(
-            Release(
-                id="drill", created_at=datetime.now(UTC), action="start", champion=good,
-                previous=base,
-            )
-        )  # fmt: skip
+        release = Release(
+            id="drill", created_at=datetime.now(UTC), action="start", champion=good, previous=base
+        )
+        switch(EventStore.open(self.settings.store_url), release, by="the drill", told=True)
 
     # What runs ------------------------------------------------------------------------------
 
