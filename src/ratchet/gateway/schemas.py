@@ -182,7 +182,7 @@ def feedback_schema() -> dict[str, Any]:
         if "name" in definition["properties"]:
             definition["required"].append("name")
         definition["properties"]["token"] = {
-            "type": "string",
+            "anyOf": [{"type": "string"}, {"type": "null"}],
             "description": "The interaction's token; not needed with a key of the role ingest.",
         }
         for name in ("id", "interaction_id", "judge_version", "source", "name"):
@@ -192,9 +192,10 @@ def feedback_schema() -> dict[str, Any]:
         for option in user.get("anyOf", ()):
             if option.get("type") == "string":
                 option["pattern"] = _NO_NUL
-        definition["properties"]["created_at"] |= {
+        moment = definition["properties"]["created_at"] | {"pattern": _THIS_CENTURY}
+        definition["properties"]["created_at"] = {
+            "anyOf": [moment, {"type": "null"}],
             "description": "When it was given, with its time zone; default: now.",
-            "pattern": _THIS_CENTURY,
         }
     envelope = {
         "type": "object",
