@@ -22,7 +22,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ from ratchet.tracking import Tracker
 ROOT = Path(__file__).parents[2]
 CONFUSED = {"delivery": "refunds", "refunds": "delivery"}
 SHOP, HELPDESK = "shop", "helpdesk"
-TAUGHT, MISTAUGHT, TRAFFIC, USERS = 320, 96, 6_000, 400
+TAUGHT, MISTAUGHT, TRAFFIC, USERS = 320, 72, 6_000, 400
 WATCH = {
     "batch_seconds": 10, "lag_seconds": 20, "baseline_days": 0.0025, "minimum_hours": 0.05,
     "threshold_minutes": 5.0,
@@ -98,8 +98,8 @@ class Drill:
     def adapters(self) -> tuple[str, str]:
         """Train a good and a degraded adapter and register both; return their versions."""
         base = prepare_base_model(self.settings.base_model, self.settings.cache)
-        messages = support_messages(np.random.default_rng(self.seed), TAUGHT + MISTAUGHT)
-        right, wrong = messages[:TAUGHT], [_mislabelled(item) for item in messages[TAUGHT:]]
+        messages = support_messages(np.random.default_rng(self.seed), TAUGHT + 8 * MISTAUGHT)
+        right, wrong = messages[:TAUGHT], _mistaught(messages[TAUGHT:])
         good = self._trained(base, right, FinetuneConfig(), None)
         bad = self._trained(base, wrong, FinetuneConfig(epochs=3.0), good)
         base_version = self.tracker.register_base(base.name, digest=model_digest(base))
@@ -283,8 +283,15 @@ class Drill:
         return self._python("-m", "ratchet.cli", "timeline", "--hours", "1")
 
 
-def _mislabelled(message: LabelledMessage) -> LabelledMessage:
-    return message.model_copy(update={"label": CONFUSED.get(message.label, message.label)})
+def _mistaught(messages: Sequence[LabelledMessage]) -> list[LabelledMessage]:
+    """Take two messages with the two queues swapped for each one of another queue."""
+    swapped = [item for item in messages if item.label in CONFUSED][: 2 * MISTAUGHT // 3]
+    others = [item for item in messages if item.label not in CONFUSED][: MISTAUGHT // 3]
+    return [
+        item.model_copy(update={"label": CONFUSED.get(item.label, item.label)})
+        for pair in zip(swapped[::2], swapped[1::2], others, strict=True)
+        for item in pair
+    ]
 
 
 def _action(store: EventStore) -> str:
