@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
 from ratchet import plots
-from ratchet.analyze.alerts import is_fresh, threshold_events
+from ratchet.analyze.alerts import is_fresh, open_alerts, threshold_events
+from ratchet.analyze.failure_analysis import load_encoder
 from ratchet.analyze.monitoring import check_thresholds, not_checked
 from ratchet.analyze.series import board_series, chart_title, recent_counts
+from ratchet.analyze.trouble import trouble_about
 from ratchet.analyze.watch import Verdict, WatchConfig, WatchReport, recent_metrics, watch
 from ratchet.errors import InsufficientDataError
 from ratchet.notify import NEWS, check_addresses, deliver, delivery_id
@@ -36,12 +39,19 @@ def advance_boards(config: WatchConfig) -> WatchReport:
 
 
 def _largest_cluster(version: str, since: datetime) -> str | None:
-    """Name the largest failure cluster of the version's latest analysis, if made since then."""
-    analysis = workspace().store.latest(Analysis)
-    if analysis is None or analysis.model_version != version or analysis.created_at < since:
-        return None
-    largest = max(analysis.clusters, key=lambda cluster: cluster.size, default=None)
-    return largest.name if largest else None
+    """Name what a version's trouble is mostly about: known, analyzed since, or looked for now."""
+    work = workspace()
+    known = open_alerts(work.store.records(AlertEvent, subject=version, latest=1_000))
+    named = [event.cluster for event in known if event.kind == "board" and event.cluster]
+    if named:
+        return named[-1]
+    analysis = work.store.latest(Analysis)
+    if analysis and analysis.model_version == version and analysis.created_at >= since:
+        largest = max(analysis.clusters, key=lambda cluster: cluster.size, default=None)
+        return largest.name if largest else None
+    encoder = load_encoder(work.settings.embedding)
+    rng = np.random.default_rng(0)
+    return trouble_about(work.store, version, since, now(), encoder=encoder, rng=rng)
 
 
 @task(name="check-thresholds", cache_policy=NO_CACHE)

@@ -26,6 +26,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows._canary import start
 from flows._runtime import logger, now, publish_text, workspace
 from ratchet.deploy.approval import (
     expire,
@@ -114,9 +115,10 @@ def keep(decision: Decision, approved: bool, reason: str, by: str) -> None:
 
 @task(name="act-on-word", cache_policy=NO_CACHE)
 def settle(decision: Decision) -> str:
-    """Move the aliases where the promotion was approved, once."""
+    """Promote what was approved, or begin to roll it out, once."""
     work = workspace()
     apply_decision(work.store, work.tracker, decision, now())
+    start(decision)
     said = work.store.get(Approval, decision.id)
     if said is not None:
         publish_text("approval", approval_markdown(decision, said), f"On {decision.challenger}")

@@ -8,6 +8,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from flows._canary import start
 from flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clusters
 from flows._gate_report import publish
 from flows._runtime import logger, now, workspace
@@ -22,7 +23,7 @@ from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.evaluation.example_files import read_examples
-from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release
+from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release, RolloutPlan
 
 MOST_SETS = 20
 """So many failure clusters are compared on, the latest ones."""
@@ -35,6 +36,8 @@ class DeployOptions(BaseModel):
         policy: The gate's rules, or the YAML file that holds them; the loop's own where left out.
         sets: Files of further examples by the name that guardrails use, such as `safety`. The
             cycle's held-out traffic, where analyze froze some, is `traffic`.
+        rollout: How a challenger that passes is rolled out to users, by stages; without it the
+            challenger is the champion at once.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
 
@@ -42,6 +45,7 @@ class DeployOptions(BaseModel):
 
     policy: GatePolicy | Path | None = None
     sets: dict[str, Path] = {}
+    rollout: RolloutPlan | None = None
     end_cycle: bool = True
 
 
@@ -70,6 +74,7 @@ def gate(
     policy: GatePolicy,
     sets: FrozenSets,
     answers: tuple[Answers, Answers],
+    rollout: RolloutPlan | None,
 ) -> Decision:
     """Decide once and store the decision; asked again, return what was decided."""
     work = workspace()
@@ -91,7 +96,7 @@ def gate(
         clusters=on_clusters(sets, *answers),
         earlier=looks_before(work.store, policy, gated),
         usable_judges=usable_judges(work.store),
-    )
+    ).model_copy(update={"rollout": rollout})
     work.store.append(decision)
     return decision
 
@@ -126,8 +131,9 @@ def _deploy(options: DeployOptions) -> str:
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
     answers = evaluate(sets.ids, cycle.champion), evaluate(sets.ids, challenger)
-    decision = gate(cycle, challenger, policy, sets, answers)
+    decision = gate(cycle, challenger, policy, sets, answers, options.rollout)
     act(decision)
+    start(decision)
     publish(cycle, decision, sets, answers)
     if waits_for_person(store, decision):
         ask(decision)

@@ -1,25 +1,31 @@
-"""Rollback: make the previous version the champion again, by hand or by an automation."""
+"""Rollback: away from what is new in front of users, by hand or by an automation."""
 
 from __future__ import annotations
 
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
+from flows._canary import announce
 from flows._runtime import logger, now, workspace
-from ratchet.deploy.promotion import rollback as roll_back
+from ratchet.deploy.rollback import roll_back
 
 
 class RollbackOptions(BaseModel):
     """What is rolled back.
 
     Attributes:
-        model_version: Only where this version is the champion; an event that comes late, or twice,
-            then does nothing. Empty for whichever it is.
+        model_version: Only where this version is in front of users as challenger or champion; an
+            event that comes late, or twice, then does nothing. Empty for what is newest: a
+            rollout, else a test of variants, else the champion.
+        by: Who rolls back; empty for an automation.
+        note: Why.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_version: str = ""
+    by: str = ""
+    note: str = ""
 
 
 DEFAULTS = RollbackOptions()
@@ -29,10 +35,18 @@ DEFAULTS = RollbackOptions()
 def rollback(options: RollbackOptions = DEFAULTS) -> str:
     """Roll back and return the champion's name. Not retried: a rollback is one move."""
     work = workspace()
-    champion = work.tracker.champion()
-    if options.model_version and (champion is None or champion.reference != options.model_version):
-        logger.info("%s is not the champion; nothing to roll back", options.model_version)
-        return champion.reference if champion else ""
-    release = roll_back(work.store, work.tracker, now())
-    logger.warning("champion is now %s", release.champion)
-    return release.champion
+    done = roll_back(
+        work.store,
+        work.tracker,
+        now=now(),
+        by=options.by or "an automation",
+        person=bool(options.by),
+        version=options.model_version,
+        note=options.note,
+    )
+    if done.did == "nothing":
+        logger.info("%s is in front of nobody; nothing to roll back", options.model_version)
+    else:
+        logger.warning("%s: %s; champion is now %s", done.did, done.version, done.champion)
+    announce()
+    return done.champion or ""

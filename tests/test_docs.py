@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "approve", "rollback"]
+DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "rollout", "rollback"]
 DEPLOYMENT_KEYS = {
     "name", "description", "entrypoint", "tags", "work_pool", "concurrency_limit", "parameters",
 }  # fmt: skip
@@ -140,8 +141,15 @@ def test_monitoring_runs_every_five_minutes_one_run_at_a_time_and_a_late_one_is_
     assert limit["limit"] == 1
     options = ConcurrencyOptions(collision_strategy=limit["collision_strategy"])
     assert options.collision_strategy is ConcurrencyLimitStrategy.CANCEL_NEW
-    others = [item for item in PREFECT["deployments"] if item["name"] != "analyze"]
+    others = [d for d in PREFECT["deployments"] if d["name"] not in ("analyze", "rollout")]
     assert {item["concurrency_limit"] for item in others} == {1}
+
+
+def test_a_rollout_is_looked_at_every_ten_minutes_and_a_late_look_is_dropped() -> None:
+    rollout = deployment("rollout")
+    (schedule,) = rollout["schedules"]
+    assert (schedule["cron"], schedule["active"]) == ("*/10 * * * *", True)
+    assert rollout["concurrency_limit"] == deployment("analyze")["concurrency_limit"]
 
 
 def test_the_rollback_waits_for_an_alert_that_a_person_let_act() -> None:

@@ -21,6 +21,7 @@ from ratchet.records import (
     Comment,
     Copy,
     Correction,
+    Dimension,
     Example,
     ExampleSet,
     Feedback,
@@ -240,8 +241,8 @@ def test_the_kind_chooses_the_record_and_json_gives_it_back(
 
 
 def test_every_kind_of_feedback_is_explicit_implicit_or_assessed() -> None:
-    given = (Thumbs, Stars, Comment, Correction, Copy, Regenerate, TaskCompleted, SessionEnd)
-    classes = (*given, SafetyViolation, JudgeScore)
+    given = (Thumbs, Stars, Dimension, Comment, Correction, Copy, Regenerate, TaskCompleted)
+    classes = (*given, SessionEnd, SafetyViolation, JudgeScore)
     assert tuple(each.model_fields["kind"].default for each in classes) == FEEDBACK_KINDS
     assert (*EXPLICIT_KINDS, *IMPLICIT_KINDS, *ASSESSED_KINDS) == FEEDBACK_KINDS
     assert len(set(FEEDBACK_KINDS)) == len(FEEDBACK_KINDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -326,6 +327,22 @@ class Tracker:
         return True
 
     # Registry ---------------------------------------------------------------------------------
+
+    def answers(self, *, within_seconds: float) -> bool:
+        """Tell whether MLflow answers in time; the client itself would try again for minutes."""
+        found: list[bool] = []
+
+        def ask() -> None:
+            try:
+                self._client.search_registered_models(max_results=1)
+                found.append(True)
+            except Exception as error:  # whatever it is, there is no answer
+                logger.debug("MLflow does not answer: %s", error)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(within_seconds)
+        return bool(found)
 
     def champion(self) -> ModelVersion | None:
         """Return the version that the alias `champion` names, or None."""

@@ -1,4 +1,4 @@
-"""A Chromium of the system without a network, or the reason why there is none."""
+"""A Chromium of the system, or the reason why there is none, and pages to open in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.conftest import gateway, mock, serve, settings
+
+__all__ = ["gateway", "mock", "serve", "settings"]
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-features=LocalNetworkAccessChecks",  # a page and a gateway of this machine
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +37,7 @@ def chromium() -> Iterator[Any]:
     except ImportError:
         pytest.skip("needs the package playwright, which is not installed")
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=place, args=[*QUIET])
+        browser = play.chromium.launch(executable_path=place, args=[*FLAGS])
         yield browser
         browser.close()
 
@@ -62,3 +74,15 @@ def _only(file: Path, route: Any, requests: list[str]) -> None:
     else:
         requests.append(route.request.url)
         route.abort()
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Any:
+    """Take a screenshot where RATCHET_SCREENSHOTS names a folder."""
+    folder = os.environ.get("RATCHET_SCREENSHOTS")
+
+    def take(page: Any, name: str) -> None:
+        if folder:
+            page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+    return take

@@ -4,9 +4,17 @@ import pytest
 from gated import POLICY, decided_on, scores
 
 from ratchet.deploy.approval import say
-from ratchet.deploy.promotion import apply_decision, establish_champion, rollback
-from ratchet.errors import TrackingError
-from ratchet.records import Release
+from ratchet.deploy.canary import begin_decided
+from ratchet.deploy.promotion import (
+    adopt_champion,
+    apply_decision,
+    establish_champion,
+    rollback,
+)
+from ratchet.deploy.routing import serving_champion, switch
+from ratchet.errors import InvalidInputError, TrackingError
+from ratchet.records import Release, RolloutPlan
+from ratchet.tracking import Tracker
 
 LATER = timedelta(minutes=1)
 
@@ -170,6 +178,70 @@ def test_an_alias_that_was_moved_by_hand_is_noticed_and_obeyed(
     assert (release.champion, release.previous) == (challenger.reference, base.reference)
     establish_champion(store, tracker, base, now + 2 * LATER)
     assert len(store.records(Release)) == 2
+
+
+def test_a_champion_that_was_chosen_by_hand_is_served_without_waiting_for_a_cycle(
+    store, tracker, base, challenger, now
+):
+    establish_champion(store, tracker, base, now)
+    assert adopt_champion(store, tracker, now) is None
+    # as in MLflow's pages: the one alias is moved, and nothing else
+    tracker._client.set_registered_model_alias("support-router", "champion", challenger.version)
+    release = adopt_champion(store, tracker, now + LATER)
+    assert (release.champion, release.previous) == (challenger.reference, base.reference)
+    assert aliases(tracker) == (challenger.reference, base.reference)
+    assert serving_champion(store).version == challenger.reference
+    assert adopt_champion(store, tracker, now + 2 * LATER) is None
+    assert rollback(store, tracker, now + 3 * LATER).champion == base.reference
+
+
+def test_a_switch_that_the_registry_was_not_told_of_is_no_choice_by_hand(
+    store, tracker, base, challenger, now
+):
+    establish_champion(store, tracker, base, now)
+    key = {"champion": challenger.reference, "previous": base.reference}
+    switch(store, Release(id="x", created_at=now, action="promote", **key), by="test")
+    assert adopt_champion(store, tracker, now + LATER) is None
+    assert serving_champion(store).version == challenger.reference
+
+
+def test_a_promotion_under_way_is_no_choice_by_hand(store, tracker, base, challenger, now):
+    establish_champion(store, tracker, base, now)
+    store.append(decided("promote", base, challenger, now))
+    tracker.move_champion(challenger.reference, base.reference)  # and then it was cut short
+    assert adopt_champion(store, tracker, now + LATER) is None
+    assert store.latest(Release).action == "start"
+
+
+def test_with_the_registry_down_nothing_is_adopted(store, tracker, base, now, tmp_path):
+    establish_champion(store, tracker, base, now)
+    nowhere = Tracker("http://127.0.0.1:9", artifacts=tmp_path / "a", model_name="support-router")
+    assert adopt_champion(store, nowhere, now + LATER) is None
+
+
+def test_what_goes_to_users_by_stages_is_nobodys_champion_yet(
+    store, tracker, base, challenger, now
+):
+    establish_champion(store, tracker, base, now)
+    decision = decided("promote", base, challenger, now)
+    staged = decision.model_copy(update={"rollout": RolloutPlan()})
+    store.append(staged)
+    assert apply_decision(store, tracker, staged, now) is None
+    assert aliases(tracker)[0] == base.reference
+    assert begin_decided(store, decision, now=now) is None  # it asks for no stages
+
+
+def test_no_rollout_begins_from_another_champion_than_the_one_compared_with(
+    store, tracker, base, challenger, tmp_path, now
+):
+    establish_champion(store, tracker, base, now)
+    decision = decided("promote", base, challenger, now)
+    other = register(tracker, tmp_path, "other")
+    tracker.move_champion(other.reference, base.reference)
+    adopt_champion(store, tracker, now + LATER)
+    staged = decision.model_copy(update={"rollout": RolloutPlan()})
+    with pytest.raises(InvalidInputError, match="the champion that the gate compared with"):
+        begin_decided(store, staged, now=now + LATER)
 
 
 ASKS = POLICY.model_copy(update={"approval": "always"})

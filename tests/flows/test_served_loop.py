@@ -22,7 +22,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
-DEPLOYMENTS = {"loop", "collect", "analyze", "improve", "deploy", "approve", "rollback"}
+DEPLOYMENTS = {
+    "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
+}  # fmt: skip
 SMALL: dict[str, Any] = {
     "collect": {
         "messages_limit": 128,

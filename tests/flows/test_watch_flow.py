@@ -286,7 +286,10 @@ def test_the_alert_started_a_rollback_and_a_worker_brings_the_previous_version_b
     home: Home,
 ) -> None:
     (started,) = _until(home.rollbacks)
-    assert started["parameters"] == {"options": {"model_version": BAD}}
+    options = started["parameters"]["options"]
+    assert options["model_version"] == BAD
+    opened = home.store.records(AlertEvent)[0]
+    assert options["note"] == f"alert: {opened.message}"
     home.run("-m", "prefect", "worker", "start", "--pool", "ratchet", "--run-once")
     (ended,) = home.rollbacks()
     assert ended["state"]["type"] == "COMPLETED", ended["state"]
@@ -295,6 +298,9 @@ def test_the_alert_started_a_rollback_and_a_worker_brings_the_previous_version_b
     assert champion.reference == GOOD
     (release,) = home.store.records(Release)
     assert (release.action, release.champion) == ("rollback", GOOD)
+    assert (release.by, release.note) == ("an automation", options["note"])
+    (event,) = _until(lambda: home.emitted("ratchet.release.rollback"))
+    assert event["payload"] == release.canonical()
 
 
 def test_an_alert_about_a_version_that_is_not_the_champion_any_more_changes_nothing(

@@ -9,20 +9,25 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from ratchet import __version__
-from ratchet.cli import judge
+from ratchet.cli import judge, rollout
 from ratchet.cli.approve import approve
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
 from ratchet.cli.review import review
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.serve import keys, serve
+from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
+from ratchet.cli.timeline import timeline
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.settings import Settings
+
+if TYPE_CHECKING:
+    from ratchet.store import EventStore
 
 QUIET_STATES = {
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
@@ -39,11 +44,16 @@ app = typer.Typer(
 )
 
 app.add_typer(judge.app, name="judge")
+app.add_typer(rollout.app, name="rollout")
+app.add_typer(rollout.variants, name="variants")
 app.command()(review)
 app.command()(gate)
 app.command()(approve)
 app.command()(failures)
 app.command()(forget)
+app.add_typer(keys, name="keys")
+app.command()(serve)
+app.command()(timeline)
 
 
 def main() -> None:
@@ -181,6 +191,10 @@ def status(
     print(f"interactions  {found['interactions']}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in found['feedback'].items())}")
     print(f"set aside     {found['set_aside']}")
+    if found["rollout"]:
+        print(f"rollout       {found['rollout']['challenger']}, {found['rollout']['says']}")
+    if found["registry"] != "nothing to do":
+        print(f"registry      {found['registry']}")
     for alert in found["alerts"]:
         print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
 
@@ -256,12 +270,15 @@ def alerts(
         print(alerts_text(shown))
 
 
-@app.command()
-def rollback() -> None:
-    """Make the previous version the champion again."""
-    from ratchet.deploy.promotion import rollback as roll_back
+@app.command("rollback")
+def roll_back_now(
+    by: Annotated[str, typer.Option(help="Who you are.")] = "",
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Take away what is newest in front of users: a rollout, else a test, else the champion."""
+    from ratchet.deploy.rollback import roll_back
+    from ratchet.deploy.routing import waiting_move
     from ratchet.store import EventStore
-    from ratchet.tracking import Tracker
 
     settings = current_settings()
     if nothing_stored(settings):
@@ -269,11 +286,20 @@ def rollback() -> None:
             f"a rollback needs a home folder with a store, got none in {settings.home.name!r}; "
             "run it where `ratchet demo` ran, or set RATCHET_HOME"
         )
-    tracker = Tracker(
-        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+    store = EventStore.open(settings.store_url)
+    done = roll_back(
+        store,
+        open_tracker(settings),
+        now=datetime.now(UTC),
+        by=by or os.environ.get("USER", "somebody"),
+        person=True,
+        note=note,
     )
-    release = roll_back(EventStore.open(settings.store_url), tracker, datetime.now(UTC))
-    print(f"champion is now {release.champion}")
+    if done.did != "champion replaced":
+        print(f"{done.did}: {done.version}")
+    print(f"champion is now {done.champion}")
+    if waiting_move(store) is not None:
+        print("MLflow does not answer; its alias is moved when it does")
 
 
 def _interrupt_on_signals() -> None:
@@ -329,6 +355,8 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "set_aside": 0,
         "alerts": [],
         "waiting": [],
+        "rollout": None,
+        "registry": "nothing to do",
     }
     if nothing_stored(settings):
         return found
@@ -347,6 +375,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     if cycle:
         end = store.get(CycleEnd, cycle.id)
         found["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    found["rollout"], found["registry"] = _rollout_summary(store), _caught_up(store, settings)
     alerts: tuple[Alert, ...] = analysis.alerts if analysis else ()
     found["alerts"] = [alert.canonical() for alert in alerts]
     return found
@@ -358,6 +387,28 @@ def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
         "difference", "interval", "p_value", "examples",
     )  # fmt: skip
     return {"at": decision["created_at"]} | {name: decision[name] for name in kept}
+
+
+def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
+    from ratchet.deploy.routing import last_look, running_rollout
+
+    running = running_rollout(store)
+    if running is None:
+        return None
+    look = last_look(store, running)
+    says = f"{running.plan.stages[0].share:.0%} of users, no look yet"
+    if look is not None:
+        says = f"{look.share:.0%} of users, {look.decision}: {'; '.join(look.reasons)}"
+    return {"challenger": running.challenger.version, "says": says}
+
+
+def _caught_up(store: EventStore, settings: Settings) -> str:
+    """Let the registry catch up with a switch that was made while MLflow was down."""
+    from ratchet.deploy.routing import reconcile, waiting_move
+
+    if waiting_move(store) is None:
+        return "nothing to do"
+    return reconcile(store, open_tracker(settings), datetime.now(UTC))
 
 
 def _exit(code: int) -> NoReturn:

@@ -25,6 +25,7 @@ def approve(
 ) -> None:
     """List the promotions that wait for a person, or approve or reject one."""
     from ratchet.deploy.approval import expire, find_decision, say, waiting_decisions
+    from ratchet.deploy.canary import begin_decided
     from ratchet.deploy.promotion import apply_decision
     from ratchet.records import Decision
     from ratchet.report import approval_markdown, decision_markdown
@@ -53,8 +54,11 @@ def approve(
         settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
     )
     release = apply_decision(store, tracker, found, now)
+    rollout = begin_decided(store, found, now=now)
     print(approval_markdown(found, said))
-    if release is not None:
+    if rollout is not None:
+        print(f"{found.challenger} goes to users by stages: ratchet rollout")
+    elif release is not None:
         print(f"champion is now {release.champion}")
     elif approved:
         print("nothing was promoted: there was a rollback or another promotion since")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ratchet.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ratchet.tracking import Tracker
 
 
 def current_settings() -> Settings:
@@ -28,3 +32,10 @@ def show_progress() -> None:
     ours.setLevel(logging.INFO)
     if not ours.handlers:
         ours.addHandler(handler)
+
+
+def open_tracker(found: Settings) -> Tracker:
+    """Open the home's MLflow; that takes seconds, so only where it is needed."""
+    from ratchet.tracking import Tracker
+
+    return Tracker(found.tracking_uri, artifacts=found.artifacts, model_name=found.model_name)

@@ -83,6 +83,7 @@ def ingest(
     source: str,
     now: datetime,
     chunk: int = CHUNK,
+    positions: Sequence[str] | None = None,
 ) -> IngestReport:
     """Store what is good in a stream of rows and set the rest aside.
 
@@ -96,6 +97,7 @@ def ingest(
         source: Where they come from; the set-aside rows carry it.
         now: Time that the set-aside rows carry.
         chunk: Rows that are stored together.
+        positions: Where each row is in its source, one a row; by default its number.
 
     Raises:
         InvalidInputError: `chunk` is below 1.
@@ -103,7 +105,8 @@ def ingest(
     if chunk < 1:
         raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
     numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-    return _ingest(numbered, store, _Progress(source, now), chunk)
+    placed = numbered if positions is None else zip(positions, rows, strict=True)
+    return _ingest(placed, store, _Progress(source, now), chunk)
 
 
 def ingest_file(

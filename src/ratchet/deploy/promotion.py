@@ -6,8 +6,9 @@ import logging
 from datetime import datetime
 
 from ratchet.deploy.approval import approved_to_promote, standing
+from ratchet.deploy.routing import REGISTRY_SECONDS, follow, reconcile, switch, waiting_move
 from ratchet.errors import TrackingError
-from ratchet.records import Decision, Release, derive_id
+from ratchet.records import Decision, Release, Rollout, RolloutLook, Variant, derive_id
 from ratchet.store import EventStore
 from ratchet.tracking import ModelVersion, Tracker
 
@@ -22,6 +23,7 @@ def establish_champion(
     The registry's alias is the truth: should somebody have moved it by hand, the journal of
     releases takes note. A promotion that was interrupted after the move is completed first.
     """
+    reconcile(store, tracker, now)
     champion = tracker.champion()
     if champion is None:
         tracker.move_champion(base.reference, None)
@@ -33,21 +35,57 @@ def establish_champion(
         interrupted = promoted and champion.reference == decision.challenger
         if interrupted and apply_decision(store, tracker, decision, now) is not None:
             return champion
-    if latest is None or latest.champion != champion.reference:
-        previous = tracker.previous()
-        action = "start" if latest is None else "moved outside Ratchet"
-        store.append(
-            Release.model_validate(
-                {
-                    "id": derive_id("release", champion.reference, now.isoformat()),
-                    "created_at": now,
-                    "action": action,
-                    "champion": champion.reference,
-                    "previous": previous.reference if previous else None,
-                }
-            )
-        )
+    _take_note(store, tracker, champion, now)
     return champion
+
+
+def adopt_champion(store: EventStore, tracker: Tracker, now: datetime) -> Release | None:
+    """Follow a champion that somebody chose in the registry by hand: everybody gets it.
+
+    Nothing is done where the registry is down or waits for a switch itself, and where the gate's
+    own promotion is under way.
+
+    Returns:
+        The release that was recorded; None where the registry says what the journal says.
+    """
+    latest, decision = store.latest(Release), store.latest(Decision)
+    if latest is None or waiting_move(store) is not None:
+        return None
+    if not tracker.answers(within_seconds=REGISTRY_SECONDS):
+        return None
+    champion = tracker.champion()
+    if champion is None or store.latest(Release) != latest:
+        return None
+    under_way = (latest.champion, champion.reference)
+    if decision is not None and approved_to_promote(store, decision):
+        decided = (decision.champion, decision.challenger)
+        return None if decided == under_way else _take_note(store, tracker, champion, now)
+    return _take_note(store, tracker, champion, now)
+
+
+def _take_note(
+    store: EventStore, tracker: Tracker, champion: ModelVersion, now: datetime
+) -> Release | None:
+    """Record that the registry has another champion than the journal, and switch to it.
+
+    Whoever moved `champion` alone left `previous` behind: it becomes what users had until now.
+    """
+    latest, standing_by = store.latest(Release), tracker.previous()
+    if latest is not None and latest.champion == champion.reference:
+        return None
+    previous = standing_by.reference if standing_by else None
+    if latest is not None and previous != latest.champion:
+        previous = latest.champion
+        tracker.move_champion(champion.reference, previous)
+    release = Release(
+        id=derive_id("release", champion.reference, now.isoformat()),
+        created_at=now,
+        action="start" if latest is None else "moved outside Ratchet",
+        champion=champion.reference,
+        previous=previous,
+    )
+    switch(store, release, by=release.action, told=True)
+    return release
 
 
 def apply_decision(
@@ -57,13 +95,14 @@ def apply_decision(
 
     Returns:
         The release, also where it was made before; None where nothing was promoted, as when a
-        person has not approved it, the challenger was rolled back or the champion replaced since.
+        person has not approved it, the challenger was rolled back, the champion replaced since, or
+        it goes to users by stages (`ratchet.deploy.canary.begin_decided`).
     """
     tags = {"ratchet.verdict": decision.verdict, "ratchet.decision": decision.id}
     if decision.approval is not None:
         tags["ratchet.approval"] = standing(store, decision)
     tracker.tag_version(decision.challenger, tags)
-    if not approved_to_promote(store, decision):
+    if decision.rollout is not None or not approved_to_promote(store, decision):
         return None
     key = derive_id("release", decision.id)
     done = store.get(Release, key)
@@ -82,7 +121,7 @@ def apply_decision(
         previous=decision.champion,
         decision_id=decision.id,
     )
-    store.append(release)
+    switch(store, release, by="promotion", told=True)
     return release
 
 
@@ -97,29 +136,85 @@ def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | 
     return f"it was compared with {decision.champion}, but the champion is {champion.reference}"
 
 
-def rollback(store: EventStore, tracker: Tracker, now: datetime) -> Release:
-    """Make the previous version the champion again.
+def rollback(
+    store: EventStore,
+    tracker: Tracker,
+    now: datetime,
+    *,
+    only: str = "",
+    by: str | None = None,
+    note: str = "",
+) -> Release | None:
+    """Make the previous version the champion again, for every gateway at once.
 
-    The version rolled back keeps its tags and can be looked at; the alias `previous` is cleared,
-    so that a second call does not bring the bad version back.
+    The store is switched first and is enough; the aliases follow, later where MLflow is down. The
+    version rolled back keeps its tags and can be looked at; there is no `previous` afterwards, so
+    that a second call does not bring the bad version back. A prompt that came with the champion
+    goes with it.
+
+    Args:
+        store: The store.
+        tracker: The registry.
+        now: The time.
+        only: Only this champion; where it is another one, nothing is done and None returned.
+        by: Who rolls back.
+        note: Why.
 
     Raises:
         TrackingError: There is no previous version.
     """
-    champion, previous = tracker.champion(), tracker.previous()
+    up = tracker.answers(within_seconds=REGISTRY_SECONDS)
+    champion, previous = _standing(store, tracker, now) if up else _recorded(store)
+    if only and champion != only:
+        return None
     if champion is None or previous is None:
         raise TrackingError(
             "a rollback needs a version with the alias 'previous', got none; "
             "nothing was promoted since the start or the last rollback"
         )
-    tracker.move_champion(previous.reference, None)
-    tracker.tag_version(champion.reference, {"ratchet.rolled_back_at": now.isoformat()})
     release = Release(
-        id=derive_id("rollback", champion.reference, now.isoformat()),
+        id=derive_id("rollback", champion, now.isoformat()),
         created_at=now,
         action="rollback",
-        champion=previous.reference,
+        champion=previous,
         previous=None,
+        by=by,
+        note=note,
     )
-    store.append(release)
+    move = switch(
+        store,
+        release,
+        variant=_variant_before(store, previous),
+        withdrawn=None if champion == previous else champion,
+        by="rollback",
+    )
+    if up:
+        follow(store, tracker, move, now)
+    else:
+        logger.warning("MLflow does not answer; its alias is moved when it does")
     return release
+
+
+def _standing(store: EventStore, tracker: Tracker, now: datetime) -> tuple[str | None, str | None]:
+    """Return champion and previous as the registry says, after what it waits for."""
+    reconcile(store, tracker, now)
+    champion, previous = tracker.champion(), tracker.previous()
+    return (
+        champion.reference if champion else None,
+        previous.reference if previous else None,
+    )
+
+
+def _recorded(store: EventStore) -> tuple[str | None, str | None]:
+    release = store.latest(Release)
+    return (None, None) if release is None else (release.champion, release.previous)
+
+
+def _variant_before(store: EventStore, version: str) -> Variant:
+    """Return the previous champion with the prompt that it had, where a rollout replaced it."""
+    release = store.latest(Release)
+    look = store.get(RolloutLook, release.look_id) if release and release.look_id else None
+    rollout = store.get(Rollout, look.rollout_id) if look else None
+    if rollout is not None and rollout.champion.version == version:
+        return rollout.champion
+    return Variant(version=version, share=1.0)

@@ -27,18 +27,18 @@ _VISIBLE = (
 
 
 def render(name: str, **data: Any) -> str:
-    """Render `NAME.html` with `NAME.css` and `NAME.js` inside.
+    """Render `NAME.html` with `NAME.css` inside, and `NAME.js` where there is one.
 
     Args:
         name: Of the template.
         data: What the template shows; it escapes all of it.
     """
-    style, script = _asset(f"{name}.css"), _asset(f"{name}.js")
+    style, script = _asset(f"{name}.css"), _asset(f"{name}.js", missing="")
     policy = "; ".join(
         (
             "default-src 'none'",
             f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
+            f"script-src '{_hash(script)}'" if script else "script-src 'none'",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -59,8 +59,11 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
-    return (files("ratchet.pages") / "templates" / name).read_text("utf-8")
+def _asset(name: str, missing: str | None = None) -> str:
+    file = files("ratchet.pages") / "templates" / name
+    if missing is not None and not file.is_file():
+        return missing
+    return file.read_text("utf-8")
 
 
 @cache

@@ -54,6 +54,31 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
+from ratchet.records.rollout import (
+    SIGNAL_NAMES,
+    AliasMove,
+    LookDecision,
+    Readout,
+    Rollout,
+    RolloutLook,
+    RolloutPlan,
+    RolloutStage,
+    RolloutStop,
+    SampleRatio,
+    SignalName,
+    VariantReadout,
+    VariantTest,
+    VariantTestEnd,
+    WatchedSignal,
+)
+from ratchet.records.serving import (
+    ApiKey,
+    ApiKeyRevocation,
+    KeyRole,
+    Routing,
+    RoutingFollowed,
+    Variant,
+)
 
 __all__ = [
     "ASSESSED_KINDS",
@@ -62,10 +87,14 @@ __all__ = [
     "FEEDBACK_KINDS",
     "IMPLICIT_KINDS",
     "MAX_TEXT_CHARACTERS",
+    "SIGNAL_NAMES",
     "Alert",
     "AlertChange",
     "AlertEvent",
+    "AliasMove",
     "Analysis",
+    "ApiKey",
+    "ApiKeyRevocation",
     "Approval",
     "Baseline",
     "BoardState",
@@ -79,6 +108,7 @@ __all__ = [
     "CycleEnd",
     "Decision",
     "Delivery",
+    "Dimension",
     "EarlierCluster",
     "Erasure",
     "Example",
@@ -95,22 +125,34 @@ __all__ = [
     "JudgeScore",
     "JudgeValidation",
     "JudgeVerdict",
+    "KeyRole",
     "LabelledMessage",
+    "LookDecision",
     "Measured",
     "Message",
     "Metric",
+    "Readout",
     "Record",
     "Regenerate",
     "RegressionSet",
     "Release",
     "ReviewDecision",
     "ReviewItem",
+    "Rollout",
+    "RolloutLook",
+    "RolloutPlan",
+    "RolloutStage",
+    "RolloutStop",
+    "Routing",
+    "RoutingFollowed",
     "SafetyPass",
     "SafetyViolation",
+    "SampleRatio",
     "SessionEnd",
     "SetAside",
     "Share",
     "SignalBaseline",
+    "SignalName",
     "Stars",
     "TaskCompleted",
     "Text",
@@ -120,7 +162,12 @@ __all__ = [
     "Trend",
     "Usability",
     "UtcTime",
+    "Variant",
+    "VariantReadout",
+    "VariantTest",
+    "VariantTestEnd",
     "Verdict",
+    "WatchedSignal",
     "derive_id",
     "digest",
     "no_surrogates",
@@ -175,6 +222,14 @@ class Stars(_FeedbackEvent):
 
     kind: Literal["stars"] = "stars"
     value: Annotated[int, Field(ge=1, le=5, strict=True)]
+
+
+class Dimension(_FeedbackEvent):
+    """One to five points on one side of an answer, such as its accuracy, explicit."""
+
+    kind: Literal["dimension"] = "dimension"
+    value: Annotated[int, Field(ge=1, le=5, strict=True)]
+    name: Identifier
 
 
 class Comment(_FeedbackEvent):
@@ -246,6 +301,7 @@ class JudgeScore(_FeedbackEvent):
 Feedback = Annotated[
     Thumbs
     | Stars
+    | Dimension
     | Comment
     | Correction
     | Copy
@@ -257,7 +313,7 @@ Feedback = Annotated[
     Field(discriminator="kind"),
 ]
 FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
-EXPLICIT_KINDS = ("thumbs", "stars", "comment", "correction")
+EXPLICIT_KINDS = ("thumbs", "stars", "dimension", "comment", "correction")
 IMPLICIT_KINDS = ("copy", "regenerate", "task_completed", "session_end")
 ASSESSED_KINDS = ("safety_violation", "judge_score")
 FEEDBACK_KINDS = EXPLICIT_KINDS + IMPLICIT_KINDS + ASSESSED_KINDS

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ratchet.records.base import Identifier, Record, Text, UtcTime
 from ratchet.records.clusters import ClusterComparison
+from ratchet.records.rollout import RolloutPlan
 
 Verdict = Literal["promote", "hold", "reject", "inconclusive"]
 
@@ -67,6 +68,7 @@ class Decision(Record):
         needed: Examples that would settle it, where it is inconclusive and some number would.
         approval: Why a person must approve a promotion first; None where nobody must.
         expires_at: Until when a person may; after that it is rejected.
+        rollout: How a promotion reaches users, by stages; None for all of them at once.
         example_set_ids: All sets that were answered.
     """
 
@@ -94,6 +96,7 @@ class Decision(Record):
     needed: int | None = None
     approval: str | None = None
     expires_at: UtcTime | None = None
+    rollout: RolloutPlan | None = None
     example_set_ids: tuple[str, ...] = ()
 
 
@@ -115,7 +118,14 @@ class Approval(Record):
 
 
 class Release(Record):
-    """A move of the registry's aliases; the latest one names the champion."""
+    """A change of the champion; the latest one names it, and the registry's aliases follow.
+
+    Attributes:
+        decision_id: The gate's decision that it rests on.
+        look_id: The look at a rollout that promoted it.
+        by: Who made it; None for Ratchet itself.
+        note: Why.
+    """
 
     id: Identifier
     created_at: UtcTime
@@ -123,3 +133,6 @@ class Release(Record):
     champion: str
     previous: str | None
     decision_id: str | None = None
+    look_id: str | None = None
+    by: str | None = None
+    note: Text = ""

@@ -121,8 +121,8 @@ class AlertEvent(Record):
 
     Attributes:
         alert_id: The alert; derived from version, kind and signal, and from when it was opened.
-        kind: What raised it: the version's board, a fixed threshold, the feedback pipeline, or a
-            failure cluster.
+        kind: What raised it: the version's board, a fixed threshold, the feedback pipeline, a
+            failure cluster, or a rollout that was aborted.
         since: Estimated time of the change, None for a fixed threshold.
         segment: Where, None for everywhere.
         cluster: The failure cluster that most of it is about, where one is known.
@@ -136,7 +136,7 @@ class AlertEvent(Record):
     alert_id: Identifier
     created_at: UtcTime
     change: AlertChange
-    kind: Literal["board", "threshold", "pipeline", "cluster"]
+    kind: Literal["board", "threshold", "pipeline", "cluster", "rollout"]
     severity: Literal["warning", "critical"]
     model_version: Identifier
     signal: str

@@ -38,6 +38,7 @@ _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
 _KIND_NAMES = {
     "thumbs": "thumbs",
     "stars": "stars",
+    "dimension": "ratings of one dimension",
     "comment": "comments",
     "correction": "corrections",
     "copy": "copy signals",
@@ -261,7 +262,8 @@ def _collected(report: CycleReport) -> list[str]:
     counts = report.counts
     lines = [f"COLLECT  {counts['interactions']} interactions in the store"]
     for kinds in (EXPLICIT_KINDS, IMPLICIT_KINDS):
-        lines += wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in kinds))
+        shown = [kind for kind in kinds if kind != "dimension" or counts.get(kind)]
+        lines += wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in shown))
     if counts["set_aside"]:
         lines.append(f"{INDENT}{counts['set_aside']} rows set aside:")
         for why, count in list(report.set_aside.items())[:5]:

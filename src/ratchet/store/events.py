@@ -37,6 +37,7 @@ from ratchet.records import (
     digest,
 )
 from ratchet.store.answers import answer_rows, read_answers
+from ratchet.store.feedback import read_feedback
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
@@ -180,6 +181,11 @@ class EventStore:
                 for row in connection.execute(query).mappings():
                     found[row["id"]] = _interaction(row)
         return found
+
+    def stored_feedback(self, ids: Sequence[str]) -> dict[str, Feedback]:
+        """Return those of the feedback events with these ids that are stored, by id."""
+        with self._reading() as connection:
+            return read_feedback(connection, ids)
 
     def interactions(self, window: Window) -> pa.Table:
         """Return a window's interactions in order of time.
@@ -595,6 +601,8 @@ def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
         return float(feedback.value == "up"), None
     if feedback.kind == "judge_score":
         return feedback.value, feedback.judge_version
+    if feedback.kind == "dimension":
+        return float(feedback.value), feedback.name
     if feedback.kind == "safety_violation":
         return float(feedback.value), feedback.source
     return float(feedback.value), None

@@ -33,7 +33,7 @@ def read_signals(
 
     position, created_at = INTERACTIONS.c.position, INTERACTIONS.c.created_at
     failed = sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1)
-    answers = _columns(
+    answers = columns_of(
         connection,
         sa.select(
             position,
@@ -46,9 +46,39 @@ def read_signals(
         ).where(within),
         7,
     )
-    events = _columns(
+    positions = np.array(answers[0], dtype=np.int64)
+    columns = {
+        "created_at": pa.array(answers[1], pa.timestamp("us", "UTC")),
+        "model_version": pa.array(answers[2], pa.string()),
+        "segment": pa.array(answers[3], pa.string()),
+        "latency_seconds": pa.array(answers[4], pa.float64()),
+        "characters": pa.array(answers[5], pa.int64()),
+        "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
+    }
+    columns |= read_events(connection, within, positions, lag, judges)
+    return pa.table(columns).sort_by("created_at")
+
+
+def read_events(
+    connection: sa.Connection,
+    within: sa.ColumnElement[bool],
+    positions: np.ndarray[Any, Any],
+    lag: int,
+    judges: Collection[str],
+) -> dict[str, Any]:
+    """Return a column for each kind of feedback: of several events of one kind the latest.
+
+    Args:
+        connection: An open connection.
+        within: Which interactions.
+        positions: Their positions, in the order of the rows.
+        lag: Microseconds up to which feedback counts.
+        judges: Versions of judges whose scores count.
+    """
+    created_at = INTERACTIONS.c.created_at
+    events = columns_of(
         connection,
-        sa.select(position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
+        sa.select(INTERACTIONS.c.position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
         .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
         .where(within, FEEDBACK_EVENTS.c.created_at < created_at + lag)
         .where(
@@ -60,20 +90,13 @@ def read_signals(
         .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.id),
         3,
     )
-    positions = np.array(answers[0], dtype=np.int64)
-    columns = {
-        "created_at": pa.array(answers[1], pa.timestamp("us", "UTC")),
-        "model_version": pa.array(answers[2], pa.string()),
-        "segment": pa.array(answers[3], pa.string()),
-        "latency_seconds": pa.array(answers[4], pa.float64()),
-        "characters": pa.array(answers[5], pa.int64()),
-        "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
-    }
-    columns |= _pivot(positions, events)
-    return pa.table(columns).sort_by("created_at")
+    return _pivot(positions, events)
 
 
-def _columns(connection: sa.Connection, query: sa.Select[Any], width: int) -> list[tuple[Any, ...]]:
+def columns_of(
+    connection: sa.Connection, query: sa.Select[Any], width: int
+) -> list[tuple[Any, ...]]:
+    """Return a query's columns; empty ones where there are no rows."""
     rows = connection.execute(query).fetchall()
     return list(zip(*rows, strict=True)) or [()] * width
 
@@ -84,9 +107,11 @@ def _pivot(positions: np.ndarray[Any, Any], events: list[tuple[Any, ...]]) -> di
 
     order = np.argsort(positions)
     about = np.array(events[0], dtype=np.int64)
-    rows = order[np.searchsorted(positions, about, sorter=order)] if about.size else about
-    kinds = np.array(events[1], dtype=object)
+    known = np.isin(about, positions)  # an interaction may arrive between the two readings
+    rows = order[np.searchsorted(positions, about[known], sorter=order)]
+    kinds = np.array(events[1], dtype=object)[known]
     numbers = np.array([1.0 if value is None else value for value in events[2]], dtype=np.float64)
+    numbers = numbers[known]
     columns = {}
     for kind in FEEDBACK_KINDS:
         of_kind = kinds == kind

@@ -1,0 +1,41 @@
+"""Rollout: one look at what is being rolled out, on a schedule; what it decides is done."""
+
+from __future__ import annotations
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict
+
+from flows._canary import catch_up, look_once, publish
+from flows._runtime import logger, workspace
+from ratchet.deploy.routing import running_rollout
+
+
+class RolloutOptions(BaseModel):
+    """How a rollout is taken on; its rules are those it was started with.
+
+    Attributes:
+        pictures: Whether numbers, words and pictures go to MLflow and Prefect.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pictures: bool = True
+
+
+DEFAULTS = RolloutOptions()
+
+
+@flow(name="rollout", validate_parameters=True)
+def rollout(options: RolloutOptions = DEFAULTS) -> str:
+    """Look once at the running rollout; return the decision, empty where nothing is rolled out."""
+    catch_up()
+    look = look_once()
+    if look is None:
+        logger.info("nothing is being rolled out")
+        return ""
+    logger.info("look %d at %s: %s", look.number, look.model_version, look.decision)
+    if options.pictures:
+        publish(look)
+    if running_rollout(workspace().store) is None:
+        logger.info("the rollout has ended")
+    return look.decision

@@ -1,0 +1,231 @@
+"""`ratchet rollout` and `ratchet variants`: what is new in front of users, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ratchet.records import Rollout
+    from ratchet.store import EventStore
+
+R = TypeVar("R", bound=BaseModel)
+app = typer.Typer(help="A challenger on its way to all users.", no_args_is_help=True)
+variants = typer.Typer(help="Several variants beside each other.", no_args_is_help=True)
+_By = Annotated[str, typer.Option(help="Who you are.")]
+_Note = Annotated[str, typer.Option(help="Why.")]
+_Page = Annotated[Path | None, typer.Option(help="Where to write it as an HTML page.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def status(as_json: _Json = False, page: _Page = None) -> None:
+    """Show the latest rollout: how it stands and what happened when."""
+    from ratchet.deploy.canary import outcome
+    from ratchet.deploy.routing import last_look, looks_of
+    from ratchet.records import Release, Rollout, RolloutStop
+    from ratchet.rollout_report import timeline
+
+    store = _store()
+    rollout = store.latest(Rollout) if store else None
+    if store is None or rollout is None:
+        print("null" if as_json else "nothing was rolled out yet")
+        return
+    look, stands = last_look(store, rollout), outcome(store, rollout)
+    if as_json:
+        found = {"outcome": stands, "rollout": rollout.canonical()}
+        print(json.dumps(found | {"look": look.canonical() if look else None}, indent=2))
+        return
+    print(f"rollout of {rollout.challenger.version} against {rollout.champion.version}: {stands}")
+    stop, releases = store.get(RolloutStop, rollout.id), store.records(Release, latest=20)
+    lines = timeline(rollout, looks_of(store, rollout), stop, releases)
+    for line in lines:
+        print(line)
+    if page is not None:
+        from ratchet.pages.readouts import rollout_page
+
+        text = rollout_page(rollout, look, stands, now=datetime.now(UTC), events=lines)
+        page.write_text(text, "utf-8")
+
+
+@app.command()
+def stop(by: _By = "", note: _Note = "") -> None:
+    """Give everybody back to the champion. It is final: the version is not rolled out again."""
+    from ratchet.deploy.canary import stop_rollout
+
+    store = _store()
+    who = by or os.environ.get("USER", "somebody")
+    stopped = stop_rollout(store, by=who, now=datetime.now(UTC), note=note) if store else None
+    if stopped is None:
+        raise InvalidInputError("only a running rollout can be stopped, got none")
+    print(f"{stopped.challenger.version} is stopped; everybody has {stopped.champion.version}")
+
+
+@app.command()
+def start(
+    version: Annotated[str, typer.Argument(help="The version, e.g. support-router/3.")],
+    prompt: Annotated[
+        Path | None, typer.Option(help="File with a system prompt that goes with it.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="YAML file with another plan.")] = None,
+    by: _By = "",
+) -> None:
+    """Begin to roll out a version by hand, without the gate's decision."""
+    from ratchet.deploy.canary import start_rollout
+    from ratchet.records import RolloutPlan, Variant
+
+    store = _store()
+    if store is None:
+        raise InvalidInputError("a rollout needs a home folder with a store, got none")
+    text = None if prompt is None else _read(prompt)
+    rules = RolloutPlan() if plan is None else _valid(RolloutPlan, _read_yaml(plan))
+    started: Rollout = start_rollout(
+        store,
+        Variant(version=version, share=1.0, system_prompt=text),
+        rules,
+        now=datetime.now(UTC),
+        by=by or os.environ.get("USER", "somebody"),
+    )
+    share = started.plan.stages[0].share
+    print(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
+    for note in started.fitted:
+        print(f"fitted to the number of users: {note}")
+    for name, reason in started.unwatched:
+        print(f"not watched: {name}, {reason}")
+
+
+@variants.command("start")
+def start_variants(
+    file: Annotated[
+        Path,
+        typer.Argument(help="YAML: name, variants (name, version, share, system_prompt), signals."),
+    ],
+    by: _By = "",
+) -> None:
+    """Send users to variants at fixed shares; the champion is the control and has the rest."""
+    from ratchet.deploy.variant_tests import start_test
+    from ratchet.records import Variant, WatchedSignal
+    from ratchet.records.rollout import SIGNALS
+
+    store, found = _store(), _read_yaml(file)
+    unknown = set(found) - {"name", "variants", "signals", "error", "imbalance", "slow_seconds"}
+    if store is None or unknown or not {"name", "variants"} <= set(found):
+        raise InvalidInputError(
+            "a test needs a store and a file with name and variants (signals, error, imbalance "
+            f"and slow_seconds if you like), got {sorted(found)}"
+        )
+    given = found.get("signals")
+    test = start_test(
+        store,
+        str(found["name"]),
+        [_valid(Variant, item) for item in found["variants"]],
+        now=datetime.now(UTC),
+        signals=[_valid(WatchedSignal, item) for item in given] if given else SIGNALS,
+        error=float(found.get("error", 0.05)),
+        imbalance=float(found.get("imbalance", 11 / 9)),
+        slow_seconds=found.get("slow_seconds"),
+        by=by or os.environ.get("USER", "somebody"),
+    )
+    shares = ", ".join(f"{variant.label} {variant.share:.0%}" for variant in test.variants)
+    print(f"{test.name}: {shares}")
+
+
+@variants.command("read")
+def read_variants(
+    as_json: _Json = False,
+    page: _Page = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw it, as PNG or SVG.")] = None,
+) -> None:
+    """Compare the variants of the latest test; as often as you like."""
+    from ratchet.deploy.variant_tests import read_test
+    from ratchet.records import VariantTest
+    from ratchet.rollout_report import variants_markdown
+
+    store = _store()
+    test = store.latest(VariantTest) if store else None
+    if store is None or test is None:
+        raise InvalidInputError("only a test that was started can be read, got none")
+    readout = read_test(store, test, datetime.now(UTC))
+    print(
+        json.dumps(readout.canonical(), indent=2) if as_json else variants_markdown(test, readout)
+    )
+    if page is not None:
+        from ratchet.pages.readouts import variants_page
+
+        page.write_text(variants_page(test, readout, now=datetime.now(UTC)), "utf-8")
+    if picture is not None:
+        from ratchet.plots import to_png, to_svg
+        from ratchet.plots.rollouts import readout_chart
+
+        figure = readout_chart(readout.readouts, f"Test of variants: {test.name}")
+        svg = picture.suffix.lower() == ".svg"
+        picture.write_bytes(to_svg(figure).encode() if svg else to_png(figure))
+
+
+@variants.command("end")
+def end_variants(
+    winner: Annotated[
+        str | None, typer.Option(help="Name of the variant that everybody gets.")
+    ] = None,
+    by: _By = "",
+    note: _Note = "",
+) -> None:
+    """End the running test: everybody gets the champion again, or a winner that was shown."""
+    from ratchet.cli.shared import open_tracker
+    from ratchet.deploy.routing import follow, serving_champion
+    from ratchet.deploy.variant_tests import end_test
+
+    store, now = _store(), datetime.now(UTC)
+    if store is None:
+        raise InvalidInputError("only a running test can be ended, got none")
+    who = by or os.environ.get("USER", "somebody")
+    move = end_test(store, by=who, now=now, winner=winner, note=note)
+    if move is not None:
+        follow(store, open_tracker(current_settings()), move, now)
+    champion = serving_champion(store)
+    print(f"everybody has {champion.label if champion and winner else 'the champion'}")
+
+
+def _store() -> EventStore | None:
+    from ratchet.store import EventStore
+
+    settings = current_settings()
+    return None if nothing_stored(settings) else EventStore.open(settings.store_url)
+
+
+def _valid(kind: type[R], given: object) -> R:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        raise InvalidInputError(
+            f"{place}: {first['msg']}, got {first['input']!r}; correct the file"
+        ) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"a file must be readable as UTF-8, got: {error}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"{path.name} must be YAML, got: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidInputError(f"{path.name} must be a mapping, got {type(found).__name__}")
+    return found

@@ -1,0 +1,154 @@
+"""`ratchet serve` and `ratchet keys`: the gateway, and who may use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ratchet import __version__
+from ratchet.cli.shared import current_settings, show_progress
+from ratchet.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ratchet.store import EventStore
+
+keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
+ROLES = ("ingest", "read", "review", "admin")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
+    backend: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible server, such as vLLM.")
+    ] = None,
+    backend_model: Annotated[
+        str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
+    ] = None,
+    fallback: Annotated[
+        str | None, typer.Option(help="URL of a second backend, asked when the first fails.")
+    ] = None,
+    fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
+    load_adapters: Annotated[
+        bool, typer.Option(help="Load adapters into the backend by vLLM's API.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
+    stall_seconds: Annotated[
+        float, typer.Option(min=0.01, help="Longest silence of a backend.")
+    ] = 30.0,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Requests a second of one caller; 0 is no limit.")
+    ] = 100.0,
+    most_bytes: Annotated[int, typer.Option(min=1_000, help="Longest request.")] = 4_000_000,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Serve beyond this machine without keys.")
+    ] = False,
+    sync: Annotated[bool, typer.Option(help="Answer only when the record is on the disk.")] = False,
+) -> None:
+    """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
+    from ratchet.gateway.options import GatewayOptions
+    from ratchet.gateway.serve import Supervisor
+
+    settings = current_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    show_progress()
+    options = GatewayOptions(
+        settings=settings,
+        host=host,
+        port=port,
+        backend=backend,
+        backend_model=backend_model,
+        backend_key=os.environ.get("RATCHET_BACKEND_KEY") or None,
+        fallback=fallback,
+        fallback_model=fallback_model,
+        fallback_key=os.environ.get("RATCHET_FALLBACK_KEY") or None,
+        load_adapters=load_adapters,
+        workers=workers,
+        stall_seconds=stall_seconds,
+        rate_per_second=rate,
+        most_bytes=most_bytes,
+        origins=tuple(origin.rstrip("/") for origin in cors or ()),
+        open=open_to_all,
+        sync=sync,
+        version=__version__,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
+
+
+@keys.command()
+def create(
+    application: Annotated[str, typer.Argument(help="Whose key it is.")],
+    role: Annotated[
+        list[str] | None, typer.Option(help="ingest, read, review or admin; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests a second it may send.")
+    ] = None,
+) -> None:
+    """Make a key and show it, once: only its hash is kept."""
+    from ratchet.gateway.access import new_key
+
+    roles = role or ["ingest"]
+    if unknown := [name for name in roles if name not in ROLES]:
+        raise InvalidInputError(f"a role must be one of {', '.join(ROLES)}, got {unknown[0]!r}")
+    record, key = new_key(
+        application,
+        roles,  # type: ignore[arg-type]
+        now=datetime.now(UTC),
+        rate_per_second=rate,
+    )
+    _store().append(record)
+    print(key)
+
+
+@keys.command("list")
+def list_keys(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the keys, without their secrets."""
+    from ratchet.records import ApiKey, ApiKeyRevocation
+
+    store = _store()
+    revoked = {item.id for item in store.records(ApiKeyRevocation)}
+    found = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
+    for key in found:
+        del key["secret_hash"]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for key in found:
+        state = "revoked" if key["revoked"] else "in use"
+        print(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
+    if not found:
+        print("no keys: the gateway is open to whoever reaches its address")
+
+
+@keys.command()
+def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`.")]) -> None:
+    """End a key; running gateways refuse it within a second."""
+    from ratchet.records import ApiKey, ApiKeyRevocation
+
+    store = _store()
+    if store.get(ApiKey, key_id) is None:
+        raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
+    if store.get(ApiKeyRevocation, key_id) is None:
+        store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
+    print(f"{key_id} is revoked")
+
+
+def _store() -> EventStore:
+    from ratchet.store import EventStore
+
+    settings = current_settings()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return EventStore.open(settings.store_url)

@@ -1,0 +1,528 @@
+"""A canary: the challenger gets more users stage by stage, as long as no harm is seen.
+
+Users are split by a hash of themselves and the rollout, so that who has the challenger at 5 % has
+it at 25 %, and another rollout draws its users anew. A look reads what is ripe, checks the
+sample ratio, and decides by the rule alone: abort on harm at any time, advance once time, sample
+and margins are there, promote after the last stage. Looking often is free: alarm and confidence
+sequences hold at all looks together. What is missing (signals, users, fresh answers, a sound
+assignment) makes it wait, and after `maximum_days` the champion gets everybody back.
+
+A decision is stored before it is acted on, and acting twice changes nothing. A person's stop is
+final: no look moves anything afterwards, and the version is not rolled out again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from ratchet.deploy.aborted import abort_alert
+from ratchet.deploy.approval import approved_to_promote
+from ratchet.deploy.plans import fit_plan
+from ratchet.deploy.rollout_evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.routing import (
+    CHALLENGER,
+    CHAMPION,
+    current_routing,
+    for_all,
+    last_look,
+    running_rollout,
+    running_test,
+    serving_champion,
+    switch,
+)
+from ratchet.deploy.tallies import Period, Tally, read_tally
+from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.records import (
+    AliasMove,
+    Decision,
+    LookDecision,
+    Readout,
+    Release,
+    Rollout,
+    RolloutLook,
+    RolloutPlan,
+    RolloutStage,
+    RolloutStop,
+    Routing,
+    SampleRatio,
+    SignalName,
+    Variant,
+    WatchedSignal,
+    derive_id,
+)
+from ratchet.records.rollout import SAYS
+from ratchet.store import EventStore, Window, count_users
+
+logger = logging.getLogger(__name__)
+
+OBSERVED = timedelta(days=7)
+"""Traffic that says which signals and how many users there are."""
+FEWEST_SEEN = 100
+SLOW_QUANTILE = 0.95
+LOOK_SECONDS = 60
+"""Looks within one minute are one look."""
+_COLUMNS: dict[SignalName, str] = {
+    "thumbs_down": "thumbs",
+    "regenerated": "regenerate",
+    "not_copied": "copy",
+    "not_completed": "task_completed",
+    "unsafe": "safety_violation",
+    "slow": "latency_seconds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a look decides, and on what.
+
+    Attributes:
+        decision: What is to be done.
+        reasons: The rules that applied.
+        sample_ratio: The check that came first.
+        readouts: Empty where the assignment is broken.
+    """
+
+    decision: LookDecision
+    reasons: tuple[str, ...]
+    sample_ratio: SampleRatio
+    readouts: tuple[Readout, ...]
+
+
+# Starting -----------------------------------------------------------------------------------------
+
+
+def begin_decided(store: EventStore, decision: Decision, *, now: datetime) -> Rollout | None:
+    """Begin to roll out what the gate, and a person where one was asked, let pass; once.
+
+    Returns:
+        The rollout, also where it began before; None where nothing is to be rolled out.
+
+    Raises:
+        InvalidInputError: The champion is not the one that the challenger was compared with; or
+            as `start_rollout`, as are the other errors.
+    """
+    if decision.rollout is None or not approved_to_promote(store, decision):
+        return None
+    for rollout in store.records(Rollout):
+        if rollout.decision_id == decision.id:
+            return rollout
+    champion = serving_champion(store)
+    if champion is not None and champion.version != decision.champion:
+        raise InvalidInputError(
+            f"a rollout goes from the champion that the gate compared with, {decision.champion}, "
+            f"got {champion.version} in front of users; run deploy again"
+        )
+    challenger = Variant(version=decision.challenger, share=1.0)
+    return start_rollout(store, challenger, decision.rollout, now=now, decision_id=decision.id)
+
+
+def start_rollout(
+    store: EventStore,
+    challenger: Variant,
+    plan: RolloutPlan,
+    *,
+    now: datetime,
+    decision_id: str | None = None,
+    by: str | None = None,
+) -> Rollout:
+    """Begin to roll a challenger out: its first users get it from now on.
+
+    Args:
+        store: The store.
+        challenger: A version, a system prompt, or both; its share does not matter.
+        plan: The rules; stages that so few users cannot fill are left out.
+        now: The time.
+        decision_id: The gate's decision that it rests on.
+        by: Who starts it; None for Ratchet itself.
+
+    Raises:
+        InsufficientDataError: There is no champion, recent traffic does not show the primary
+            signal, or there are too few users.
+        ConflictError: Something else is in front of users already.
+        InvalidInputError: The challenger is the champion, or a person stopped it before.
+    """
+    champion = serving_champion(store)
+    if champion is None:
+        raise InsufficientDataError(
+            "a rollout needs a champion to compare with, got none; run `ratchet demo` or a cycle"
+        )
+    _refuse(store, champion, challenger)
+    week = Window(now - OBSERVED, now)
+    plan, fitted = fit_plan(plan, count_users(store, week))
+    signals, unwatched, slow = _observed(store, champion.version, plan, week)
+    rollout = Rollout(
+        id=derive_id("rollout", champion.version, challenger.canonical(), now.isoformat()),
+        created_at=now,
+        champion=_arm(champion, CHAMPION),
+        challenger=_arm(challenger, CHALLENGER),
+        previous=_previous(store),
+        plan=plan,
+        signals=signals,
+        unwatched=unwatched,
+        fitted=fitted,
+        slow_seconds=slow,
+        decision_id=decision_id,
+        by=by,
+    )
+    with store.atomic():
+        if running_rollout(store) or running_test(store):
+            raise ConflictError(
+                "one rollout or test of variants at a time may be in front of users, got another; "
+                "wait for its end, or stop it with `ratchet rollout stop`"
+            )
+        store.append(rollout)
+        store.append(_staged(rollout, 1, key=rollout.id, now=now))
+    logger.info("%s gets %.0f %% of users", challenger.label, 100 * plan.stages[0].share)
+    return rollout
+
+
+def _refuse(store: EventStore, champion: Variant, challenger: Variant) -> None:
+    if _same(champion, challenger):
+        raise InvalidInputError(
+            f"a challenger must differ from the champion, got {challenger.version} twice; "
+            "give it another version or system prompt"
+        )
+    stopped = {stop.id for stop in store.records(RolloutStop) if stop.person}
+    for earlier in store.records(Rollout):
+        if earlier.id in stopped and _same(earlier.challenger, challenger):
+            raise InvalidInputError(
+                f"a person's stop is final, got {challenger.version} again; register what you "
+                "changed as a new version"
+            )
+
+
+def _same(one: Variant, other: Variant) -> bool:
+    return (one.version, one.system_prompt) == (other.version, other.system_prompt)
+
+
+def _arm(variant: Variant, name: str) -> Variant:
+    return variant.model_copy(update={"name": name, "share": 1.0})
+
+
+def _previous(store: EventStore) -> str | None:
+    routing = current_routing(store)
+    return None if routing is None else routing.previous
+
+
+def _observed(
+    store: EventStore, version: str, plan: RolloutPlan, week: Window
+) -> tuple[tuple[WatchedSignal, ...], tuple[tuple[str, str], ...], float | None]:
+    """Return the signals that recent traffic shows, the others, and what is slow."""
+    lag = timedelta(seconds=plan.lag_seconds)
+    table = store.signals(week, lag=lag)
+    seen = {name: table.num_rows - table[column].null_count for name, column in _COLUMNS.items()}
+    watched, unwatched = [], []
+    for signal in plan.signals:
+        count = seen.get(signal.name, table.num_rows)
+        if count >= FEWEST_SEEN or signal.name == "failed":
+            watched.append(signal)
+        elif signal.primary:
+            raise InsufficientDataError(
+                f"a rollout needs the primary signal {signal.name!r} on {FEWEST_SEEN} answers of "
+                f"the last {OBSERVED.days} days, got {count}; choose one that the application "
+                "reports, or wait"
+            )
+        else:
+            reason = f"known of {count} answers of the last {OBSERVED.days} days"
+            unwatched.append((str(signal.name), reason))
+    slow = plan.slow_seconds
+    if slow is None and seen["slow"] >= FEWEST_SEEN:
+        own = table["model_version"].to_numpy(zero_copy_only=False) == version
+        latency = table["latency_seconds"].to_numpy()
+        known = latency[own & ~np.isnan(latency)]
+        slow = float(np.quantile(known, SLOW_QUANTILE)) if known.size >= FEWEST_SEEN else None
+    if slow is None and any(signal.name == "slow" for signal in watched):
+        watched = [signal for signal in watched if signal.name != "slow"]
+        unwatched.append(("slow", "the champion's usual latency is not known"))
+    return tuple(watched), tuple(unwatched), slow
+
+
+def _staged(rollout: Rollout, stage: int, *, key: str, now: datetime) -> Routing:
+    share = rollout.plan.stages[stage - 1].share
+    return Routing(
+        id=derive_id("routing", key),
+        created_at=now,
+        experiment=rollout.id,
+        variants=(
+            rollout.challenger.model_copy(update={"share": share}),
+            rollout.champion.model_copy(update={"share": 1.0 - share}),
+        ),
+        previous=rollout.champion.version,  # answers where the challenger errors or stalls
+        reason=f"rollout, stage {stage} of {len(rollout.plan.stages)}",
+    )
+
+
+# Looking ------------------------------------------------------------------------------------------
+
+
+def take_look(store: EventStore, rollout: Rollout, now: datetime) -> RolloutLook:
+    """Look at a running rollout and store what is decided; looking again finds the same.
+
+    Args:
+        store: The store.
+        rollout: The rollout.
+        now: The time; looks within one minute are one look.
+
+    Raises:
+        ConflictError: The rollout has ended.
+    """
+    moment = datetime.fromtimestamp(now.timestamp() // LOOK_SECONDS * LOOK_SECONDS, UTC)
+    key = derive_id("look", rollout.id, moment.isoformat())
+    stored = store.get(RolloutLook, key)
+    if stored is not None:
+        return stored
+    starts = stage_starts(store, rollout)
+    if not starts or running_rollout(store) != rollout:
+        raise ConflictError("only a running rollout is looked at, got one that has ended")
+    until = moment - timedelta(seconds=rollout.plan.lag_seconds)
+    tally = _tally(store, rollout, starts, until)
+    judged = judge(rollout, tally, starts=starts, until=until)
+    stage, before = len(starts), last_look(store, rollout)
+    look = RolloutLook(
+        id=key,
+        created_at=now,
+        rollout_id=rollout.id,
+        model_version=rollout.challenger.version,
+        number=1 if before is None else before.number + 1,
+        until=until,
+        stage=stage,
+        share=rollout.plan.stages[stage - 1].share,
+        decision=judged.decision,
+        reasons=judged.reasons,
+        sample_ratio=judged.sample_ratio,
+        readouts=judged.readouts,
+        interactions=tally.interactions,
+    )
+    store.append(look)
+    return look
+
+
+def stage_starts(store: EventStore, rollout: Rollout) -> tuple[datetime, ...]:
+    """Return when each stage so far began."""
+    routings = store.records(Routing)
+    return tuple(item.created_at for item in routings if item.experiment == rollout.id)
+
+
+def _tally(
+    store: EventStore, rollout: Rollout, starts: Sequence[datetime], until: datetime
+) -> Tally:
+    settle = timedelta(seconds=rollout.plan.settle_seconds)
+    ends = [*starts[1:], until]
+    return read_tally(
+        store,
+        [Period(start + settle, min(end, until)) for start, end in zip(starts, ends, strict=True)],
+        experiment=rollout.id,
+        arms=(CHAMPION, CHALLENGER),
+        versions=(rollout.champion.version, rollout.challenger.version),
+        lag=timedelta(seconds=rollout.plan.lag_seconds),
+        slow_seconds=rollout.slow_seconds,
+    )
+
+
+# The rule -----------------------------------------------------------------------------------------
+
+
+def judge(rollout: Rollout, tally: Tally, *, starts: Sequence[datetime], until: datetime) -> Judged:
+    """Decide by the rule alone; the same counts give the same decision.
+
+    Args:
+        rollout: The rollout, whose plan is the rule.
+        tally: What users met, with a stage for each of `starts`.
+        starts: When each stage so far began; the last one is the current one.
+        until: Answers given before this were counted.
+    """
+    plan, number = rollout.plan, len(starts)
+    stage = plan.stages[number - 1]
+    shares = [[item.share] for item in plan.stages[:number]]
+    ratio = check_ratio(tally, shares, error=plan.ratio_error, imbalance=stage.imbalance)
+    if ratio.broken:
+        return Judged("abort", (_broken(ratio, stage),), ratio, ())
+    errors = Errors.shared(plan.harm_error, plan.pass_error, len(rollout.signals))
+    readouts = tuple(
+        read_signal(
+            tally, 1, signal, shares, errors,
+            slack=stage.slack, ready=ratio.ready, minimum_users=plan.minimum_users,
+        )
+        for signal in rollout.signals
+    )  # fmt: skip
+    harm = tuple(_harm(readout, stage.share) for readout in readouts if readout.says == "harm")
+    if harm:
+        return Judged("abort", harm, ratio, readouts)
+    lacking = _lacking(rollout, tally, ratio, readouts, starts=starts, until=until)
+    if not lacking:
+        last = number == len(plan.stages)
+        passed = "every signal is shown to be no worse by its margin"
+        return Judged("promote" if last else "advance", (passed,), ratio, readouts)
+    if until - rollout.created_at >= timedelta(days=plan.maximum_days):
+        undecided = f"no verdict within {plan.maximum_days:g} days"
+        return Judged("expire", (undecided, *lacking), ratio, readouts)
+    return Judged("wait", lacking, ratio, readouts)
+
+
+def _lacking(
+    rollout: Rollout,
+    tally: Tally,
+    ratio: SampleRatio,
+    readouts: Sequence[Readout],
+    *,
+    starts: Sequence[datetime],
+    until: datetime,
+) -> tuple[str, ...]:
+    """Say what is missing for the next stage."""
+    plan = rollout.plan
+    stage = plan.stages[len(starts) - 1]
+    found = []
+    hours = (until - starts[-1]) / timedelta(hours=1)
+    if hours < stage.hours:
+        found.append(f"{max(hours, 0.0):.1f} of {stage.hours:g} hours in this stage")
+    for arm, latest in zip(tally.arms, tally.latest, strict=True):
+        if latest is None or until - latest > timedelta(hours=plan.fresh_hours):
+            found.append(
+                f"no answer of the {arm} for {plan.fresh_hours:g} hours: silence is no good news"
+            )
+    if not ratio.ready:
+        met = sum(ratio.users.values())
+        found.append(f"{met:,} users are too few to trust the assignment, so no rate is read")
+        return tuple(found)
+    for readout in readouts:
+        if readout.says != "passes":
+            found.append(_open(readout))
+    if plan.must_improve and len(starts) == len(plan.stages):
+        primary = next(signal.name for signal in rollout.signals if signal.primary)
+        upper = next(item.upper for item in readouts if item.signal == primary)
+        if upper is None or upper >= 0.0:
+            found.append(f"{SAYS[primary]} not shown to be fewer")
+    return tuple(found)
+
+
+def _broken(ratio: SampleRatio, stage: RolloutStage) -> str:
+    met = ", ".join(f"{count:,} with the {arm}" for arm, count in ratio.users.items())
+    if ratio.moved:
+        return f"the assignment is broken: {ratio.moved:,} users changed arms ({met})"
+    return (
+        f"the assignment is broken: {met}, at a share of {stage.share:.0%}; "
+        f"log evidence {ratio.log_evidence:.1f}, {ratio.log_threshold:.1f} would do"
+    )
+
+
+def _harm(readout: Readout, share: float) -> str:
+    name, rates = SAYS[readout.signal], ""
+    if readout.rates is not None:
+        rates = (
+            f"{name} {readout.rates[1]:.1%} against {readout.rates[0]:.1%} with the champion, "
+            f"{_points(readout)}"
+        )
+        if readout.lower is not None and readout.lower > 0.0:
+            return f"harm: {rates}"
+    alarm = (
+        f"harm: users with {name} have the challenger more often than its share of {share:.0%} "
+        f"(log evidence {readout.log_alarm:.1f}, {readout.alarm_threshold:.1f} would do)"
+    )
+    return f"{alarm}; {rates}" if rates else alarm
+
+
+def _open(readout: Readout) -> str:
+    name = SAYS[readout.signal]
+    if readout.says == "no data":
+        return f"{name}: nothing is known of the challenger's answers"
+    if readout.says == "uneven":
+        return f"{name}: known of another share of the challenger's answers than of the champion's"
+    if readout.difference is None:
+        fewest = min(readout.control[2], readout.variant[2])
+        return f"{name}: known of {fewest:,} users only"
+    return f"{name}: a rise of {readout.margin:.1%} is not excluded yet, {_points(readout)}"
+
+
+def _points(readout: Readout) -> str:
+    values = (readout.difference, readout.lower, readout.upper)
+    one, low, high = (100 * (value or 0.0) for value in values)
+    return f"{one:+.1f} points ({low:+.1f} to {high:+.1f})".replace("-", "−")
+
+
+# Acting -------------------------------------------------------------------------------------------
+
+
+def act_on(store: EventStore, look: RolloutLook, now: datetime) -> AliasMove | None:
+    """Do what a stored look decided, once, if nothing ended the rollout since.
+
+    Args:
+        store: The store.
+        look: The look.
+        now: The time.
+
+    Returns:
+        What the registry is to be told after a promotion (`ratchet.deploy.routing.follow`).
+    """
+    if look.decision == "wait":
+        return None
+    with store.atomic():
+        rollout = running_rollout(store)
+        if rollout is None or rollout.id != look.rollout_id:
+            return None
+        if look.stage != len(stage_starts(store, rollout)):
+            return None
+        if look.decision == "advance":
+            store.append(_staged(rollout, look.stage + 1, key=look.id, now=now))
+            return None
+        if look.decision == "promote":
+            return _promote(store, rollout, look, now)
+        store.append(_given_back(rollout, f"rollout: {look.decision}", key=look.id, now=now))
+        if look.decision == "abort":
+            store.append(abort_alert(rollout, look, now))
+    return None
+
+
+def _promote(store: EventStore, rollout: Rollout, look: RolloutLook, now: datetime) -> AliasMove:
+    release = Release(
+        id=derive_id("release", look.id),
+        created_at=now,
+        action="promote",
+        champion=rollout.challenger.version,
+        previous=rollout.champion.version,
+        decision_id=rollout.decision_id,
+        look_id=look.id,
+    )
+    return switch(store, release, variant=rollout.challenger, by="promotion", ends=False)
+
+
+def _given_back(rollout: Rollout, reason: str, *, key: str, now: datetime) -> Routing:
+    return for_all(rollout.champion, previous=rollout.previous, reason=reason, key=key, now=now)
+
+
+def stop_rollout(
+    store: EventStore, *, by: str, now: datetime, note: str = "", person: bool = True
+) -> Rollout | None:
+    """Give everybody back to the champion; None where nothing is rolled out. It is final.
+
+    Args:
+        store: The store.
+        by: Who stops it.
+        now: The time.
+        note: Why.
+        person: Whether it is a person who does; then the challenger is not rolled out again.
+    """
+    with store.atomic():
+        rollout = running_rollout(store)
+        if rollout is None:
+            return None
+        store.append(RolloutStop(id=rollout.id, created_at=now, by=by, person=person, note=note))
+        store.append(_given_back(rollout, f"stopped by {by}", key=f"stop:{rollout.id}", now=now))
+    logger.warning("%s is stopped by %s", rollout.challenger.version, by)
+    return rollout
+
+
+def outcome(store: EventStore, rollout: Rollout) -> str:
+    """Return how a rollout stands: `running`, or how it ended."""
+    if store.get(RolloutStop, rollout.id) is not None:
+        return "stopped"
+    look = last_look(store, rollout)
+    ended = {"promote": "promoted", "abort": "aborted", "expire": "expired"}
+    if look is not None and look.decision in ended:
+        return ended[look.decision]
+    running = running_rollout(store)
+    return "running" if running is not None and running.id == rollout.id else "ended"

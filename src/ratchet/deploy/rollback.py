@@ -1,0 +1,73 @@
+"""Rolling back: away from what is new in front of users, whatever that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from ratchet.deploy.canary import stop_rollout
+from ratchet.deploy.promotion import rollback
+from ratchet.deploy.routing import running_rollout, running_test, serving_champion
+from ratchet.deploy.variant_tests import end_test
+from ratchet.store import EventStore
+from ratchet.tracking import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What a rollback did.
+
+    Attributes:
+        did: What ended; `nothing` where the version named is in front of nobody.
+        version: What users get no more; None where nothing was done.
+        champion: What they get instead.
+    """
+
+    did: Literal["rollout stopped", "test ended", "champion replaced", "nothing"]
+    version: str | None
+    champion: str | None
+
+
+def roll_back(
+    store: EventStore,
+    tracker: Tracker,
+    *,
+    now: datetime,
+    by: str,
+    person: bool,
+    version: str = "",
+    note: str = "",
+) -> RolledBack:
+    """Take away what is newest in front of users: a rollout, else a test, else the champion.
+
+    One transaction of the store, which every gateway follows; MLflow may be down. An event that
+    names a version and comes late, or twice, does nothing.
+
+    Args:
+        store: The store.
+        tracker: The registry.
+        now: The time.
+        by: Who rolls back.
+        person: Whether that is a person; a person's stop is final.
+        version: Only this version; whichever it is where empty.
+        note: Why.
+
+    Raises:
+        TrackingError: The champion is to be replaced and there is no previous version.
+    """
+    champion = serving_champion(store)
+    old = None if champion is None else champion.version
+    rollout, test = running_rollout(store), running_test(store)
+    if rollout is not None and version in ("", rollout.challenger.version):
+        stop_rollout(store, by=by, now=now, note=note, person=person)
+        return RolledBack("rollout stopped", rollout.challenger.version, rollout.champion.version)
+    if test is not None:
+        tried = [variant.version for variant in test.variants[:-1]]
+        if version in ("", *tried):
+            end_test(store, by=by, now=now, note=note)
+            return RolledBack("test ended", version or ", ".join(tried), old)
+    release = rollback(store, tracker, now, only=version, by=by, note=note)
+    if release is None:
+        return RolledBack("nothing", None, old)
+    return RolledBack("champion replaced", version or old, release.champion)

@@ -1,0 +1,144 @@
+"""Bring what gateways logged to the event store, in order and once.
+
+A drain that is killed starts over at the segments that are left: every event carries its id, so
+that reading a line twice stores it once. One drain at a time holds the folder's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from pydantic_core import from_json
+
+from ratchet.collect.ingest import ingest
+from ratchet.gateway.log import Entry, Kind, is_abandoned, read, segments
+from ratchet.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 0.2
+MOST_BYTES = 4_000_000
+MOST_LINES = 2_000
+SOURCE = "gateway"
+_LONGEST_PAUSE = 30.0
+
+
+@dataclass(slots=True)
+class Drain:
+    """See the module's text.
+
+    Attributes:
+        folder: Where the segments are.
+        store: Where the events go.
+        clock: Gives the time that rows set aside carry.
+    """
+
+    folder: Path
+    store: EventStore
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _offsets: dict[str, int] = field(default_factory=dict)
+    _lock: int | None = None
+
+    def run(self, stop: Event) -> None:
+        """Drain until told to stop, then to the end. A store that fails is asked again, slower."""
+        pause = INTERVAL_SECONDS
+        while not stop.wait(pause):
+            try:
+                while self.once():
+                    pass
+                pause = INTERVAL_SECONDS
+            except Exception as error:
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                logger.warning(
+                    "the store takes no events, which wait in the log: %s; again in %.0f s",
+                    error,
+                    pause,
+                )
+        while self.once():
+            pass
+        self.close()
+
+    def once(self) -> int:
+        """Bring the next lines of every segment to the store; return how many they were."""
+        if not self._is_mine():
+            return 0
+        found = segments(self.folder)
+        gone = {path.name for path in found if is_abandoned(path)}
+        parts = [
+            list(islice(read(path, self._offsets.get(path.name, 0), MOST_BYTES), MOST_LINES))
+            for path in found
+        ]
+        entries = list(merge(*parts, key=lambda entry: entry.received_ns))
+        if entries:
+            self._store(entries)
+        for path, part in zip(found, parts, strict=True):
+            if part:
+                self._offsets[path.name] = part[-1].end
+            elif path.name in gone:
+                self._delete(path)
+        return len(entries)
+
+    def waiting_bytes(self) -> int:
+        """Return how much of the log is not in the store yet."""
+        return sum(
+            path.stat().st_size - self._offsets.get(path.name, 0) for path in segments(self.folder)
+        )
+
+    def close(self) -> None:
+        """Let another process drain."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _is_mine(self) -> bool:
+        if self._lock is not None:
+            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.folder / "drain.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            return False
+        self._lock = file
+        return True
+
+    def _store(self, entries: Sequence[Entry]) -> None:
+        rows = self._rows(entries)
+        positions = [f"{entry.segment} at {entry.start}" for entry in entries]
+        with self.store.atomic():
+            report = ingest(rows, self.store, source=SOURCE, now=self.clock(), positions=positions)
+        for reason, count in report.reasons:
+            logger.warning("%d logged events were set aside: %s", count, reason)
+
+    def _rows(self, entries: Sequence[Entry]) -> list[object]:
+        """Return what `ingest` reads; feedback without a time gets that of its first arrival."""
+        rows: list[object] = [entry.body for entry in entries]
+        untimed: dict[int, dict[str, Any]] = {
+            number: from_json(entry.body)
+            for number, entry in enumerate(entries)
+            if entry.kind is Kind.UNTIMED_FEEDBACK
+        }
+        stored = self.store.stored_feedback([row["id"] for row in untimed.values()])
+        first = {key: event.created_at for key, event in stored.items()}
+        for number, row in untimed.items():
+            arrived = datetime.fromtimestamp(entries[number].received_ns / 1e9, UTC)
+            rows[number] = row | {"created_at": first.setdefault(row["id"], arrived)}
+        return rows
+
+    def _delete(self, segment: Path) -> None:
+        left = segment.stat().st_size - self._offsets.get(segment.name, 0)
+        if left:
+            logger.info("the log ends in %d bytes of a line that nobody was told of", left)
+        segment.unlink()
+        self._offsets.pop(segment.name, None)

@@ -1,0 +1,180 @@
+"""Take feedback: check who sends it, log it, and only then say so.
+
+Rules:
+    Again: an event whose id came before changes nothing and is accepted.
+    Contradictory: under one id, the first content stands and the other is set aside with its
+        reason. Under ids of their own, both are kept, and readers take the latest of a kind.
+    Late: always taken; what counts for what is up to the reader, as boards count what came within
+        minutes and quality whatever came. Times of the future become that of arrival, since a
+        user's clock may be wrong.
+    Early: a key of the role ingest may send feedback before its interaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request, Response
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from ratchet.gateway.access import Caller, token_is_valid
+from ratchet.gateway.log import Kind, WriteAheadLog
+from ratchet.gateway.problems import JSON, ProblemError
+from ratchet.gateway.schemas import (
+    MOST_EVENTS,
+    FeedbackReceipt,
+    FeedbackRejection,
+    invalid,
+)
+from ratchet.records import FEEDBACK
+
+_TRUSTED_KINDS = ("judge_score",)
+
+
+@dataclass(slots=True)
+class FeedbackDesk:
+    """See the module's text.
+
+    Attributes:
+        secret: Of the tokens.
+        log: Where events are kept.
+        sync: Whether to wait until it is on the disk.
+    """
+
+    secret: bytes
+    log: WriteAheadLog
+    sync: bool = False
+
+    async def take(self, request: Request, caller: Caller) -> Response:
+        """Take one event or many; one alone that is bad is an error, in a batch it is listed.
+
+        Raises:
+            ProblemError: The body is neither, or its only event is bad.
+        """
+        try:
+            body = from_json(await request.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise ProblemError(
+                400, f"the body must be JSON, got: {error}", code="invalid_json"
+            ) from error
+        if not isinstance(body, dict):
+            raise ProblemError(400, f"the body must be an object, got {type(body).__name__}")
+        if "events" not in body:
+            lines = [self._line(body, caller, datetime.now(UTC))]
+            rejected: list[FeedbackRejection] = []
+        else:
+            lines, rejected = self._batch(body, caller)
+        await self._keep(lines)
+        receipt = FeedbackReceipt(accepted=len(lines), rejected=rejected)
+        return Response(receipt.model_dump_json(), 200, media_type=JSON)
+
+    def _batch(
+        self, body: Mapping[str, Any], caller: Caller
+    ) -> tuple[list[tuple[Kind, bytes]], list[FeedbackRejection]]:
+        events = body["events"]
+        if not isinstance(events, list) or len(events) > MOST_EVENTS or len(body) > 1:
+            raise ProblemError(
+                400,
+                f"events must be the body's only field, a list of at most {MOST_EVENTS:,}, got "
+                f"{repr(events)[:80]}; send the rest in another request",
+                param="events",
+            )
+        others = [index for index, event in enumerate(events) if not isinstance(event, dict)]
+        if others:
+            got = repr(events[others[0]])[:80]
+            raise ProblemError(
+                400, f"each event must be an object, got {got} at {others[0]}", param="events"
+            )
+        lines, rejected, now = [], [], datetime.now(UTC)
+        for index, event in enumerate(events):
+            try:
+                lines.append(self._line(event, caller, now))
+            except ProblemError as problem:
+                key = event.get("id")
+                rejected.append(
+                    FeedbackRejection(
+                        index=index,
+                        id=key if isinstance(key, str) else None,
+                        code="forbidden" if problem.status in (401, 403) else "invalid",
+                        reason=problem.message,
+                    )
+                )
+        return lines, rejected
+
+    def _line(self, event: dict[str, Any], caller: Caller, now: datetime) -> tuple[Kind, bytes]:
+        """Return an event as it is logged.
+
+        Raises:
+            ProblemError: 400, it breaks a rule; 401 or 403, it comes without the right token.
+        """
+        token = event.pop("token", None)
+        untimed = event.get("created_at") is None
+        event["created_at"] = now if untimed else event["created_at"]
+        if event.get("kind") in ("comment", "correction") and isinstance(event.get("value"), str):
+            event["value"] = event["value"].replace("\x00", "\ufffd")  # the store holds no NUL
+        _check_json_types(event, untimed)
+        if event.get("kind") in ("stars", "dimension") and isinstance(event.get("value"), float):
+            whole = event["value"].is_integer()  # 5.0 is an integer in JSON
+            event["value"] = int(event["value"]) if whole else event["value"]
+        try:
+            feedback = FEEDBACK.validate_python(event)
+        except (ValidationError, OverflowError) as error:
+            if isinstance(error, OverflowError):
+                raise ProblemError(400, f"created_at: {error}", param="created_at") from error
+            raise invalid(error) from error
+        self._check_right(feedback.interaction_id, feedback.kind, token, caller)
+        if untimed or feedback.created_at > now:
+            del event["created_at"]
+            return Kind.UNTIMED_FEEDBACK, to_json(event)
+        return Kind.FEEDBACK, to_json(event)
+
+    def _check_right(self, key: str, kind: str, token: object, caller: Caller) -> None:
+        if token is not None:
+            if isinstance(token, str) and token_is_valid(self.secret, key, token):
+                if kind in _TRUSTED_KINDS:
+                    caller.require("ingest")
+                return
+            raise ProblemError(
+                403,
+                f"a token must be the one that came with the answer {key[:60]!r}, got another; "
+                "send the `ratchet.token` of that completion",
+                code="invalid_token",
+                param="token",
+            )
+        caller.require("ingest")
+
+    async def _keep(self, lines: list[tuple[Kind, bytes]]) -> None:
+        try:
+            if lines:
+                self.log.append_all(lines)
+        except OSError as error:
+            raise ProblemError(
+                503,
+                f"the feedback cannot be kept: {error.strerror}; send it again later",
+                code="not_recorded",
+                headers={"retry-after": "5"},
+            ) from error
+        if self.sync:
+            await self.log.durable()
+
+
+def _check_json_types(event: Mapping[str, Any], untimed: bool) -> None:
+    """Refuse what pydantic would convert and the description does not have.
+
+    Raises:
+        ProblemError: 400.
+    """
+    value = event.get("value")
+    if event.get("kind") in ("session_end", "judge_score") and isinstance(value, bool | str):
+        raise ProblemError(400, f"value: must be a number, got {repr(value)[:80]}", param="value")
+    if not untimed and not isinstance(event["created_at"], str):
+        given = repr(event["created_at"])[:80]
+        raise ProblemError(
+            400,
+            f"created_at: must be text such as 2026-11-24T09:00:00Z, got {given}",
+            param="created_at",
+        )

@@ -1,0 +1,71 @@
+"""What a gateway is told when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class GatewayOptions(BaseModel):
+    """Options of `ratchet serve`, frozen, handed to every worker.
+
+    Attributes:
+        settings: The home folder's settings.
+        host: Address that is listened on.
+        port: Its port.
+        backend: Base URL of an OpenAI-compatible server; None for the local model.
+        backend_model: Name that the backend has for the base model.
+        backend_key: Key that the backend asks for.
+        fallback: A second backend, asked when the first fails.
+        fallback_model: Name of the model there; by default the one asked for.
+        fallback_key: Key that the second backend asks for.
+        load_adapters: Whether adapters are loaded into the backend by vLLM's API.
+        workers: Processes.
+        stall_seconds: Longest silence of a backend before the next one is asked.
+        rate_per_second: Requests a key or address may send, in all workers together; 0 is no limit.
+        most_bytes: Longest body of a request.
+        origins: Web origins that may call, besides the gateway's own pages.
+        open: Whether callers without a key are served though the address is not loopback.
+        sync: Whether an answer waits until its record is on the disk, not only with the kernel.
+        max_tokens: Length of an answer of the local model where a request names none.
+        log_level: Of the worker's own log.
+        version: Version of Ratchet, for its description.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: Settings
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    backend: str | None = None
+    backend_model: str | None = None
+    backend_key: str | None = Field(default=None, repr=False)
+    fallback: str | None = None
+    fallback_model: str | None = None
+    fallback_key: str | None = Field(default=None, repr=False)
+    load_adapters: bool = False
+    workers: int = Field(default=1, ge=1, le=64)
+    stall_seconds: float = Field(default=30.0, gt=0.0)
+    rate_per_second: float = Field(default=100.0, ge=0.0)
+    most_bytes: int = Field(default=4_000_000, ge=1_000)
+    origins: tuple[str, ...] = ()
+    open: bool = False
+    sync: bool = False
+    max_tokens: int = Field(default=256, ge=1)
+    log_level: str = "warning"
+    version: str = "0"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the log and the secret."""
+        return self.settings.home / "gateway"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.host in LOOPBACK or self.host.startswith("127.")

@@ -1,0 +1,177 @@
+"""Who answers a request: read from the store every second, held in memory.
+
+A canary, a promotion or a rollback writes a `Routing` to the store's journal, and every gateway
+process follows within a second. MLflow is not asked. Where there is no routing, or a release is
+younger than it, the champion of the latest release answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ratchet.deploy.routing import current_routing
+from ratchet.records import (
+    ApiKey,
+    ApiKeyRevocation,
+    Candidate,
+    Routing,
+    RoutingFollowed,
+    Variant,
+    derive_id,
+)
+from ratchet.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+_ALIASES = ("champion", "challenger", "previous")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who is to answer one request, and who instead.
+
+    Attributes:
+        variant: The arm.
+        experiment: The routing's experiment; None where a version was asked for by name.
+        previous: The version to fall back to.
+    """
+
+    variant: Variant
+    experiment: str | None
+    previous: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the store said last.
+
+    Attributes:
+        routing: Who is sent where; None before anything was released.
+        adapters: Folder of each version's adapter, None for a base model.
+        keys: Keys that open the gateway, by id.
+        needs_key: Whether a key was ever made; a store whose keys are all revoked is shut.
+    """
+
+    routing: Routing | None = None
+    adapters: Mapping[str, Path | None] = field(default_factory=dict)
+    keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    needs_key: bool = False
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What `champion`, `challenger` and `previous` stand for."""
+        if self.routing is None:
+            return {}
+        *others, last = self.routing.variants
+        found = {"champion": last.version}
+        if others:
+            found["challenger"] = others[0].version
+        if self.routing.previous:
+            found["previous"] = self.routing.previous
+        return found
+
+
+class Router:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        *,
+        home: Path,
+        default: str | None,
+        on_change: Callable[[State], None] = lambda _state: None,
+    ) -> None:
+        self._store, self._home, self._default = store, home, default
+        self._on_change = on_change
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self.state = State()
+
+    def refresh(self) -> None:
+        """Read the store once."""
+        before, found = self.state, read_state(self._store, self._home)
+        if found == before:
+            return
+        self.state = found
+        self._on_change(found)
+        if found.routing is not None and found.routing != before.routing:
+            self._say_so(found.routing, datetime.now(UTC))
+
+    def _say_so(self, routing: Routing, now: datetime) -> None:
+        """Record that this process follows a routing: a rollback's effect can be read from it."""
+        followed = RoutingFollowed(
+            id=derive_id("followed", routing.id, self._process),
+            created_at=now,
+            routing_id=routing.id,
+            process=self._process,
+        )
+        try:
+            if self._store.get(RoutingFollowed, followed.id) is None:
+                self._store.append(followed)
+        except Exception as error:
+            logger.warning("that the routing is followed cannot be recorded: %s", error)
+
+    async def follow(self) -> None:
+        """Read the store every second, for ever; what was read last holds while it fails."""
+        failed = False
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await asyncio.to_thread(self.refresh)
+                failed = False
+            except Exception as error:
+                if not failed:
+                    logger.warning("the routing cannot be read, the last one holds: %s", error)
+                failed = True
+
+    def plan(self, requested: str, user_id: str) -> Plan:
+        """Return who answers.
+
+        A version or an alias asked for by name answers itself. Any other name is an application's
+        own for "the model", and the routing decides; before anything was released, the name goes
+        to the backend as it is, and to the local model in any case.
+        """
+        state = self.state
+        if requested in state.adapters:
+            return Plan(Variant(version=requested, share=1.0), None, None)
+        if requested in _ALIASES and requested in state.aliases:
+            return Plan(Variant(version=state.aliases[requested], share=1.0), None, None)
+        if state.routing is None:
+            return Plan(Variant(version=self._default or requested, share=1.0), None, None)
+        chosen = state.routing.choose(user_id)
+        return Plan(chosen, state.routing.experiment, state.routing.previous)
+
+    def choose(self, user_id: str) -> str | None:
+        """Return the version that a user is sent to; None before anything was released."""
+        routing = self.state.routing
+        return None if routing is None else routing.choose(user_id).version
+
+    def names(self) -> list[str]:
+        """Return the names that a request may give as its model."""
+        state = self.state
+        return list(dict.fromkeys([*state.aliases, *state.adapters]))
+
+
+def read_state(store: EventStore, home: Path) -> State:
+    """Return what the store says now."""
+    routing = current_routing(store)
+    adapters: dict[str, Path | None] = {
+        f"{candidate.model_name}/{candidate.version}": home / candidate.path
+        for candidate in store.records(Candidate)
+    }
+    if routing is not None:
+        versions = [variant.version for variant in routing.variants]
+        for version in (*versions, *((routing.previous,) if routing.previous else ())):
+            adapters.setdefault(version, None)
+    revoked = {item.id for item in store.records(ApiKeyRevocation)}
+    made = store.records(ApiKey)
+    keys = {key.id: key for key in made if key.id not in revoked}
+    return State(routing=routing, adapters=adapters, keys=keys, needs_key=bool(made))

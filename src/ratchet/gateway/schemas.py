@@ -1,0 +1,232 @@
+"""The shapes of requests and answers, for checking and for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+)
+
+from ratchet.gateway.problems import ProblemError
+from ratchet.records import FEEDBACK
+
+_NO_NUL = r"^[^\x00]*$"
+_THIS_CENTURY = r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
+
+
+def _is_number(value: object) -> object:
+    """Refuse what is no number in JSON; 5.0 is an integer there."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+_NUMBER = BeforeValidator(_is_number)
+
+
+class ChatMessage(BaseModel):
+    """One turn. Fields that are not named here go to the backend as they came."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream is to carry besides."""
+
+    model_config = ConfigDict(extra="allow")
+
+    include_usage: StrictBool | None = None
+
+
+class ChatRequest(BaseModel):
+    """A request for an answer, as OpenAI's API has it.
+
+    Attributes:
+        model: A version (`support-router/3`), `champion`, `challenger`, `previous`, or any other
+            name for "the model", which leaves the choice to the routing.
+        user: Who asks; the same user always gets the same version.
+        metadata: `session_id` names the session.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(min_length=1, max_length=200, pattern=_NO_NUL)
+    messages: list[ChatMessage] = Field(min_length=1)
+    stream: StrictBool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, str] | None = None
+    max_tokens: Annotated[int, Field(ge=1), _NUMBER] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), _NUMBER] | None = None
+    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), _NUMBER] | None = None
+    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False), _NUMBER] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _NUMBER] | None = None
+    stop: str | list[str] | None = None
+    n: Annotated[int, Field(ge=1, le=128), _NUMBER] | None = None
+
+
+class Stamp(BaseModel):
+    """What Ratchet adds to an answer: send `token` along with feedback on it."""
+
+    token: str
+    version: str
+
+
+class ChatChoice(BaseModel):
+    """One answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    index: int
+    message: dict[str, Any]
+    finish_reason: str | None = None
+
+
+class ChatCompletion(BaseModel):
+    """An answer; its id is the interaction's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    ratchet: Stamp
+
+
+class ModelEntry(BaseModel):
+    """A name that a request may give as its model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "ratchet"
+
+
+class ModelList(BaseModel):
+    """The names that a request may give as its model."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class FeedbackRejection(BaseModel):
+    """An event that was not taken.
+
+    Attributes:
+        index: Its place in the request, from 0.
+        id: Its id, where it has one.
+        code: "invalid" where it breaks a rule, "forbidden" without the right token.
+        reason: The rule, what was received and the way out.
+    """
+
+    index: int
+    id: str | None
+    code: Literal["invalid", "forbidden"]
+    reason: str
+
+
+class FeedbackReceipt(BaseModel):
+    """What became of a request.
+
+    Attributes:
+        accepted: Events that are kept now; one that was sent before counts and changes nothing.
+        rejected: The others.
+    """
+
+    accepted: int
+    rejected: list[FeedbackRejection]
+
+
+class Health(BaseModel):
+    """Whether the gateway works.
+
+    Attributes:
+        status: "ok", or "degraded" where answers cannot be recorded or nobody answers.
+        version: Version of Ratchet.
+        champion: The version that most users get.
+        backends: What answers, and whether it did lately.
+        recording: Whether the log can be written.
+    """
+
+    status: Literal["ok", "degraded"]
+    version: str
+    champion: str | None
+    backends: dict[str, bool]
+    recording: bool
+
+
+CHAT: TypeAdapter[ChatRequest] = TypeAdapter(ChatRequest)
+
+
+def feedback_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `POST /v1/feedback`: one event, or `events` with up to 10,000."""
+    found = FEEDBACK.json_schema(ref_template="#/components/schemas/{model}")
+    definitions: dict[str, Any] = found.pop("$defs")
+    for definition in definitions.values():
+        definition["required"] = ["id", "interaction_id", "kind", "value"]
+        if definition["properties"]["kind"]["const"] == "judge_score":
+            definition["required"].append("judge_version")
+        if "name" in definition["properties"]:
+            definition["required"].append("name")
+        definition["properties"]["token"] = {
+            "anyOf": [{"type": "string"}, {"type": "null"}],
+            "description": "The interaction's token; not needed with a key of the role ingest.",
+        }
+        for name in ("id", "interaction_id", "judge_version", "source", "name"):
+            if name in definition["properties"]:
+                definition["properties"][name]["pattern"] = _NO_NUL
+        user = definition["properties"].get("user_id", {})
+        for option in user.get("anyOf", ()):
+            if option.get("type") == "string":
+                option["pattern"] = _NO_NUL
+        moment = definition["properties"]["created_at"] | {"pattern": _THIS_CENTURY}
+        definition["properties"]["created_at"] = {
+            "anyOf": [moment, {"type": "null"}],
+            "description": "When it was given, with its time zone; default: now.",
+        }
+    envelope = {
+        "type": "object",
+        "required": ["events"],
+        "additionalProperties": False,
+        "properties": {
+            "events": {"type": "array", "maxItems": MOST_EVENTS, "items": {"type": "object"}}
+        },
+    }
+    return {"anyOf": [found, envelope], "$defs": definitions}
+
+
+MOST_EVENTS = 10_000
+
+
+def check_chat(body: Any) -> None:
+    """Refuse a body that is no chat request.
+
+    Raises:
+        ProblemError: 400 with the field at fault.
+    """
+    try:
+        CHAT.validate_python(body)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def invalid(error: ValidationError) -> ProblemError:
+    """Return pydantic's first finding as a problem."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    received = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
+    message = f"{where}: {first['msg']}, got {received}"
+    return ProblemError(400, message, code="invalid_value", param=where)

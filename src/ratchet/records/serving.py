@@ -1,0 +1,116 @@
+"""Records of serving: who is sent to which version, and which keys open the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
+
+KeyRole = Literal["ingest", "read", "review", "admin"]
+_BUCKETS = 2**64
+
+
+class Variant(Record):
+    """One arm of a routing: a model version, and what else is different about it.
+
+    Attributes:
+        version: The version that answers, e.g. `support-router/3`.
+        share: The share of users that it gets.
+        name: Names the arm where two arms have the same version; else the version does.
+        system_prompt: Put in place of the application's system prompt, for tests of prompts.
+    """
+
+    version: Identifier
+    share: Share
+    name: Identifier | None = None
+    system_prompt: Text | None = None
+
+    @property
+    def label(self) -> str:
+        """The arm's name, else its version."""
+        return self.name or self.version
+
+
+class Routing(Record):
+    """Who is sent to which version; the latest one written holds for all gateways.
+
+    Attributes:
+        experiment: Salt of the assignment: another experiment draws its users anew.
+        variants: The arms in order, with shares that sum to one. An arm that is to grow comes
+            first: whoever it has at 5 % it still has at 25 %.
+        previous: The version to fall back to when the chosen one errors or stalls.
+        reason: Why it was written.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    experiment: Identifier
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    previous: Identifier | None = None
+    reason: Text = ""
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> Self:
+        total = sum(variant.share for variant in self.variants)
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"shares must sum to 1, got {total:g}; give the champion the rest")
+        labels = [variant.label for variant in self.variants]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"arms must have names of their own, got {labels}; set `name`")
+        return self
+
+    def choose(self, user_id: str) -> Variant:
+        """Return the arm of a user: always the same one as long as the shares stay.
+
+        The first eight bytes of SHA-256 over experiment and user are a point in [0, 1); the arms
+        share that line out in their order.
+        """
+        key = f"{self.experiment}\x1f{user_id}".encode("utf-8", "surrogatepass")
+        point = int.from_bytes(hashlib.sha256(key).digest()[:8]) / _BUCKETS
+        end = 0.0
+        for variant in self.variants:
+            end += variant.share
+            if point < end:
+                return variant
+        return next(v for v in reversed(self.variants) if v.share > 0.0)
+
+
+class RoutingFollowed(Record):
+    """That a gateway process sends users where a routing says, from `created_at` on.
+
+    Attributes:
+        process: The process, by machine and number.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    routing_id: Identifier
+    process: Identifier
+
+
+class ApiKey(Record):
+    """A key of an application. Of its secret only the hash is kept.
+
+    Attributes:
+        id: The public half of the key, by which it is found.
+        application: Whose it is; interactions carry it as their segment.
+        secret_hash: SHA-256 (hex) of the secret half, which is 256 random bits.
+        rate_per_second: Requests that it may send, in place of the gateway's default.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    application: Identifier
+    roles: tuple[KeyRole, ...] = Field(min_length=1)
+    secret_hash: str = Field(pattern="^[0-9a-f]{64}$")
+    rate_per_second: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+
+
+class ApiKeyRevocation(Record):
+    """The end of a key; `id` is the key's."""
+
+    id: Identifier
+    created_at: UtcTime

@@ -1,0 +1,79 @@
+"""Reading an experiment: who met which arm, and what came of it; numbers, no texts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import sqlalchemy as sa
+
+from ratchet.store.events import EventStore, Window, _within
+from ratchet.store.signals import columns_of, read_events
+from ratchet.store.tables import INTERACTIONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_exposures(
+    store: EventStore,
+    window: Window,
+    *,
+    experiment: str,
+    lag: timedelta,
+    judges: Collection[str] = (),
+) -> pa.Table:
+    """Return one row an interaction of an experiment, in order of time.
+
+    An interaction belongs to an experiment, and to an arm of it, where its metadata says so
+    (`experiment` and `arm`), as the gateway writes it. Feedback counts as in
+    `EventStore.signals`.
+
+    Args:
+        store: The store.
+        window: The interactions.
+        experiment: The experiment.
+        lag: How late feedback may be.
+        judges: Versions of judges whose scores count.
+
+    Columns: user_id, arm, model_version (that answered), created_at (timestamp, us, UTC),
+    latency_seconds, failed, and a column for each kind of feedback (float, null where not
+    observed).
+    """
+    import pyarrow as pa
+
+    mine = sa.and_(_within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment)
+    with store._reading() as connection:
+        answers = columns_of(
+            connection,
+            sa.select(
+                INTERACTIONS.c.position,
+                INTERACTIONS.c.user_id,
+                INTERACTIONS.c.metadata["arm"].as_string(),
+                INTERACTIONS.c.model_version,
+                INTERACTIONS.c.created_at,
+                INTERACTIONS.c.latency_seconds,
+                sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1),
+            ).where(mine),
+            7,
+        )
+        positions = np.array(answers[0], dtype=np.int64)
+        kinds = read_events(connection, mine, positions, lag // timedelta(microseconds=1), judges)
+    columns = {
+        "user_id": pa.array(answers[1], pa.string()),
+        "arm": pa.array(answers[2], pa.string()),
+        "model_version": pa.array(answers[3], pa.string()),
+        "created_at": pa.array(answers[4], pa.timestamp("us", "UTC")),
+        "latency_seconds": pa.array(answers[5], pa.float64()),
+        "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
+    }
+    return pa.table(columns | kinds).sort_by("created_at")
+
+
+def count_users(store: EventStore, window: Window) -> int:
+    """Count the users whose answers lie in a window."""
+    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(_within(window))
+    with store._reading() as connection:
+        return int(connection.execute(query).scalar_one())

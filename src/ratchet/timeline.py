@@ -1,0 +1,273 @@
+"""What happened in front of users, in order of time, read from the records alone.
+
+    for moment in timeline(store, since=yesterday, until=now):
+        ...
+
+A release, its first answer, the first bad feedback on it, the alert, the decision, the switch, and
+from when on every gateway process followed it: each line is a record or a row of the store, so that
+what is told can be looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ratchet.records import (
+    AlertEvent,
+    Delivery,
+    Release,
+    Rollout,
+    RolloutLook,
+    RolloutStop,
+    Routing,
+    RoutingFollowed,
+    VariantTest,
+    VariantTestEnd,
+)
+from ratchet.store import EventStore, Window
+
+FOLLOWED_WITHIN = timedelta(minutes=1)
+"""A process that follows a routing later than this was started later."""
+FIRST_HOURS = timedelta(hours=2)
+"""So long after it met users the first answer and the first bad feedback are looked for."""
+_ALERTS = 1_000
+_ACTIONS = {
+    "start": "begins as the champion",
+    "promote": "is promoted to champion",
+    "rollback": "is the champion again",
+    "moved outside Ratchet": "was made the champion by hand",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One thing that happened.
+
+    Attributes:
+        at: When.
+        what: `release`, `users`, `alert`, `told`, `decision`, `rollback` or `effect`.
+        text: The same in words, on one line.
+        more: What is to be said about it below, a line each.
+    """
+
+    at: datetime
+    what: str
+    text: str
+    more: tuple[str, ...] = ()
+
+
+def timeline(store: EventStore, *, since: datetime, until: datetime) -> tuple[Moment, ...]:
+    """Return what happened between two times, in order.
+
+    Args:
+        store: The store.
+        since: From when on.
+        until: Up to when.
+    """
+    switches = _switches(store)
+    found = [
+        *_releases(store),
+        *_rollouts(store),
+        *_tests(store),
+        *_users(store, switches, since, until),
+        *_alerts(store),
+        *_effects(store, switches, since),
+    ]
+    inside = [moment for moment in found if since <= moment.at <= until]
+    return tuple(sorted(inside, key=lambda moment: moment.at))
+
+
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """A change of who answers: the routing, when it ended, and what was taken away by it."""
+
+    at: datetime
+    key: str
+    versions: tuple[str, ...]
+    end: datetime | None
+    withdrawn: tuple[str, ...]
+
+
+def _switches(store: EventStore) -> list[_Switch]:
+    routings = store.records(Routing)
+    found: list[_Switch] = []
+    for place, routing in enumerate(routings):
+        versions = tuple(variant.version for variant in routing.variants)
+        before = found[-1].versions if found else ()
+        after = routings[place + 1].created_at if place + 1 < len(routings) else None
+        gone = tuple(version for version in before if version not in versions)
+        found.append(_Switch(routing.created_at, routing.id, versions, after, gone))
+    return found
+
+
+def _releases(store: EventStore) -> Iterator[Moment]:
+    for release in store.records(Release):
+        back = release.action == "rollback"
+        who = f" by {release.by}" if release.by else ""
+        why = (f"why: {_line(release.note)}",) if release.note else ()
+        instead = f", {release.previous} stands by" if release.previous else ""
+        text = f"{release.champion} {_ACTIONS[release.action]}{who}{instead}"
+        yield Moment(release.created_at, "rollback" if back else "release", text, why)
+
+
+def _rollouts(store: EventStore) -> Iterator[Moment]:
+    for rollout in store.records(Rollout):
+        share = rollout.plan.stages[0].share
+        who = f" by {rollout.by}" if rollout.by else ""
+        text = f"rollout of {rollout.challenger.version} begins{who} at {share:.0%} of users"
+        yield Moment(rollout.created_at, "release", text)
+        stop = store.get(RolloutStop, rollout.id)
+        if stop is not None:
+            note = (f"why: {_line(stop.note)}",) if stop.note else ()
+            text = f"rollout of {rollout.challenger.version} is stopped by {stop.by}"
+            yield Moment(stop.created_at, "rollback", text, note)
+    for look in store.records(RolloutLook):
+        if look.decision != "wait":
+            text = f"look {look.number} at {look.model_version}: {look.decision}"
+            yield Moment(look.created_at, "decision", text, tuple(map(_line, look.reasons)))
+
+
+def _tests(store: EventStore) -> Iterator[Moment]:
+    for test in store.records(VariantTest):
+        arms = ", ".join(f"{variant.label} {variant.share:.0%}" for variant in test.variants)
+        yield Moment(test.created_at, "release", f"test of variants {test.name} begins: {arms}")
+        end = store.get(VariantTestEnd, test.id)
+        if end is not None:
+            winner = end.winner or "the control"
+            text = f"test of variants {test.name} is ended by {end.by}: everybody gets {winner}"
+            yield Moment(end.created_at, "decision", text)
+
+
+def _alerts(store: EventStore) -> Iterator[Moment]:
+    events = store.records(AlertEvent, latest=_ALERTS)
+    for event in events:
+        where = f" in segment {event.segment}" if event.segment else ""
+        mostly = f", mostly about {event.cluster}" if event.cluster else ""
+        text = (
+            f"{event.severity} alert {event.alert_id[:8]} {event.change}: "
+            f"{event.signal.replace('_', ' ')} of {event.model_version}{where}{mostly}"
+        )
+        said = (_line(event.message), f"sure: {event.certainty}", f"to do: {_line(event.action)}")
+        yield Moment(event.created_at, "alert", text, said if event.change != "resolved" else ())
+    ids = {event.id: event for event in events}
+    for delivery in store.records(Delivery, latest=_ALERTS):
+        about = ids.get(delivery.event_id)
+        if about is not None and delivery.delivered:
+            text = f"{delivery.channel} is told of alert {about.alert_id[:8]} ({about.change})"
+            yield Moment(delivery.created_at, "told", text)
+
+
+# Users --------------------------------------------------------------------------------------------
+
+
+def _users(
+    store: EventStore, switches: list[_Switch], since: datetime, until: datetime
+) -> Iterator[Moment]:
+    """Tell of each version that is new to users its first answer and first bad feedback."""
+    known: set[str] = set()
+    for switch in switches:
+        for version in switch.versions:
+            if version not in known and switch.at >= since:
+                end = min(switch.end or until, until, switch.at + FIRST_HOURS)
+                yield from _firsts(store, version, switch.at, end)
+        known = set(switch.versions)
+
+
+def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> Iterator[Moment]:
+    if end <= start:
+        return
+    window = Window(start, end, version)
+    signals = store.signals(window, lag=timedelta(days=1)).select(["created_at"])
+    if not signals.num_rows:
+        return
+    first = min(signals["created_at"].to_pylist())
+    yield Moment(first, "users", f"first answer of {version}")
+    row = next(filter(_is_bad, store.feedback(window).to_pylist()), None)
+    if row is not None:
+        said = f", {_line(row['text'])[:80]!r}" if row["text"] else ""
+        text = f"first bad feedback on {version}: {_says(row)}{said}"
+        yield Moment(row["created_at"], "users", text)
+
+
+def _is_bad(row: dict[str, Any]) -> bool:
+    kind, number = row["kind"], row["number"]
+    if kind in ("thumbs", "task_completed"):
+        return bool(number == 0.0)
+    if kind == "stars":
+        return bool(number <= 2.0)
+    return kind in ("correction", "safety_violation") or (kind == "regenerate" and number == 1.0)
+
+
+def _says(row: dict[str, Any]) -> str:
+    return {
+        "thumbs": "thumbs down",
+        "task_completed": "task not completed",
+        "stars": f"{row['number'] or 0:.0f} stars",
+        "regenerate": "another answer asked for",
+    }.get(row["kind"], str(row["kind"]).replace("_", " "))
+
+
+# Effects ------------------------------------------------------------------------------------------
+
+
+def _effects(store: EventStore, switches: list[_Switch], since: datetime) -> Iterator[Moment]:
+    """Tell when gateway processes followed a switch, and the last answer of what was withdrawn."""
+    followed = store.records(RoutingFollowed)
+    for switch in switches:
+        if switch.at < since:
+            continue
+        late = switch.at + FOLLOWED_WITHIN
+        times = [
+            item.created_at
+            for item in followed
+            if item.routing_id == switch.key and item.created_at <= late
+        ]
+        if times:
+            count = (
+                "1 gateway process follows"
+                if len(times) == 1
+                else (f"all {len(times)} gateway processes follow")
+            )
+            yield Moment(max(times), "effect", f"{count}, {_after(max(times), switch.at)}")
+        for version in switch.withdrawn:
+            last = _last_answer(store, version, switch.at)
+            if last is not None:
+                text = f"last question that {version} answered, {_after(last, switch.at)}"
+                yield Moment(last, "effect", text)
+
+
+def _last_answer(store: EventStore, version: str, at: datetime) -> datetime | None:
+    """Return when the last question was asked that a version answered after a switch, if any."""
+    window = Window(at, at + FOLLOWED_WITHIN, version)
+    asked = store.signals(window, lag=timedelta(0))["created_at"].to_pylist()
+    return max(asked, default=None)
+
+
+def _after(moment: datetime, start: datetime) -> str:
+    seconds = (moment - start).total_seconds()
+    return f"{abs(seconds):.1f} s {'after' if seconds >= 0 else 'before'} the switch"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def timeline_text(moments: tuple[Moment, ...]) -> str:
+    """Write moments as text: a line each, and what is to be said about it below."""
+    if not moments:
+        return "nothing happened in front of users in this time"
+    lines = []
+    day = None
+    for moment in moments:
+        if moment.at.date() != day:
+            day = moment.at.date()
+            lines.append(f"{day:%F} (UTC)")
+        lines.append(f"  {moment.at:%H:%M:%S}  {moment.what:8}  {moment.text}")
+        lines += [f"{'':22}{text}" for text in moment.more]
+    return "\n".join(lines)

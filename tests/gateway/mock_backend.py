@@ -1,0 +1,164 @@
+"""An OpenAI-compatible server that echoes: the last user message comes back as the answer.
+
+In a thread (`with MockBackend() as server`), or as a process of its own, which prints its URL:
+`python tests/gateway/mock_backend.py [PORT] [SECONDS]`. It reads just enough HTTP.
+
+`behaviour` may return an HTTP status to answer with instead, "stall" to say nothing, "drop" to hang
+up, or "break" to end a stream in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable
+
+
+class MockBackend:
+    def __init__(
+        self,
+        behaviour: Callable[[dict], int | str | None] = lambda body: None,
+        *,
+        delay: float = 0.0,
+    ) -> None:
+        self.behaviour, self.delay = behaviour, delay
+        self.seen: list[dict] = []
+        self.paths: list[str] = []
+        self.open: set[asyncio.Transport] = set()
+
+    def __enter__(self) -> MockBackend:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(ready)), daemon=True)
+        self._thread.start()
+        assert ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    async def _run(self, ready: threading.Event) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        server = await self.listen(0)
+        ready.set()
+        await self._over.wait()
+        server.close()
+        for transport in list(self.open):
+            transport.abort()
+        await asyncio.sleep(0)
+
+    async def listen(self, port: int) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", port, backlog=512)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        return server
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: MockBackend) -> None:
+        self.server, self.buffer = server, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.server.open.add(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.server.open.discard(self.transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, found, rest = self.buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = 0
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        if len(rest) < length:
+            return
+        self.buffer = rest[length:]
+        body = json.loads(rest[:length] or b"{}")
+        self.server.seen.append(body)
+        self.server.paths.append(head.split(b" ")[1].decode())
+        del self.server.seen[:-10_000], self.server.paths[:-10_000]
+        if self.server.delay:
+            asyncio.get_running_loop().call_later(self.server.delay, self._answer, body)
+        else:
+            self._answer(body)
+
+    def _answer(self, body: dict) -> None:
+        wanted = self.server.behaviour(body)
+        if wanted == "drop":
+            self.transport.close()
+        elif wanted == "stall":
+            return
+        elif isinstance(wanted, int):
+            self._send(wanted, {"error": {"message": f"planned {wanted}", "code": "planned"}})
+        elif body.get("stream"):
+            self._stream(body, whole=wanted != "break")
+        else:
+            message = {"role": "assistant", "content": _echo(body)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            reply = _envelope("chat.completion", body, [choice])
+            self._send(200, reply | {"usage": _USAGE})
+
+    def _send(self, status: int, reply: dict) -> None:
+        content = json.dumps(reply).encode()
+        self.transport.write(
+            b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (status, len(content), content)
+        )
+
+    def _stream(self, body: dict, *, whole: bool) -> None:
+        text = _echo(body)
+        pieces = [text[start : start + 5] for start in range(0, len(text), 5)] or [""]
+        deltas = [({"role": "assistant", "content": ""}, None)]
+        deltas += [({"content": piece}, None) for piece in pieces]
+        if whole:
+            deltas.append(({}, "stop"))
+        events = [
+            _envelope(
+                "chat.completion.chunk",
+                body,
+                [{"index": 0, "delta": delta, "finish_reason": reason}],
+            )
+            for delta, reason in deltas
+        ]
+        lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+        if whole:
+            lines.append(b"data: [DONE]\n\n")
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in lines)
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + chunks + (b"0\r\n\r\n" if whole else b"")
+        )
+        if not whole:
+            self.transport.close()
+
+
+_USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+def _echo(body: dict) -> str:
+    said = [m.get("content") for m in body.get("messages", ()) if m.get("role") == "user"]
+    return said[-1] if said and isinstance(said[-1], str) else "nothing"
+
+
+def _envelope(kind: str, body: dict, choices: list[dict]) -> dict:
+    model = body.get("model", "mock")
+    return {"id": "upstream", "object": kind, "created": 1, "model": model, "choices": choices}
+
+
+async def _serve(port: int, delay: float) -> None:
+    server = MockBackend(delay=delay)
+    listening = await server.listen(port)
+    print(server.url, flush=True)
+    await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    arguments = [*sys.argv[1:], "0", "0"][:2] if len(sys.argv) < 3 else sys.argv[1:3]
+    asyncio.run(_serve(int(arguments[0]), float(arguments[1])))

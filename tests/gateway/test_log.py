@@ -1,0 +1,152 @@
+"""The write-ahead log and its drain."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from pydantic_core import to_json
+
+from ratchet.gateway.drain import Drain
+from ratchet.gateway.log import Kind, WriteAheadLog, is_abandoned, read, segments
+from tests.gateway.conftest import ALWAYS
+
+NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
+
+
+def interaction(number):
+    return to_json(
+        {
+            "id": f"i-{number}", "session_id": "s", "user_id": "u", "created_at": NOW,
+            "model_version": "m/1", "messages": [{"role": "user", "content": "é\n"}],
+            "response": f"answer {number}",
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def log(tmp_path):
+    opened = WriteAheadLog.create(tmp_path)
+    yield opened
+    opened.close()
+
+
+def whole(path):
+    return list(read(path, 0, 10**9))
+
+
+def test_what_was_appended_is_read_in_order(log, tmp_path):
+    for number in range(100):
+        log.append(Kind.INTERACTION, interaction(number))
+    (segment,) = segments(tmp_path)
+    entries = whole(segment)
+    assert [entry.body for entry in entries] == [interaction(n) for n in range(100)]
+    assert all(first.end == second.start for first, second in pairwise(entries))
+
+
+def test_a_torn_end_is_left_out_at_every_byte(log, tmp_path):
+    log.append(Kind.INTERACTION, interaction(0))
+    log.append(Kind.FEEDBACK, b'{"id": "f"}')
+    (segment,) = segments(tmp_path)
+    content = segment.read_bytes()
+    first = whole(segment)[0].end
+    torn = tmp_path / "torn"
+    for length in range(len(content)):
+        torn.write_bytes(content[:length])
+        assert len(whole(torn)) == (length >= first)
+
+
+def test_a_damaged_line_is_told_from_a_whole_one_and_set_aside(tmp_path, store):
+    log = WriteAheadLog.create(tmp_path)
+    for number in range(3):
+        log.append(Kind.INTERACTION, interaction(number))
+    log.close()
+    (segment,) = segments(tmp_path)
+    content = bytearray(segment.read_bytes())
+    content[content.index(b"answer 1")] ^= 1
+    segment.write_bytes(content)
+    Drain(tmp_path, store).once()
+    assert store.counts()["interactions"] == 2
+    assert store.counts()["set_aside"] == 1
+
+
+def test_a_full_segment_is_followed_by_another_and_drained_ones_go(tmp_path, store):
+    log = WriteAheadLog(tmp_path, segment_bytes=2_000)
+    for number in range(50):
+        log.append(Kind.INTERACTION, interaction(number))
+    assert len(segments(tmp_path)) > 3
+    drain = Drain(tmp_path, store)
+    while drain.once():
+        pass
+    drain.once()
+    (last,) = segments(tmp_path)  # the one that is being written
+    assert not is_abandoned(last)
+    assert store.interactions(ALWAYS)["id"].to_pylist() == [f"i-{n}" for n in range(50)]
+    log.close()
+    assert drain.waiting_bytes() == 0
+    drain.once()
+    assert segments(tmp_path) == []
+
+
+def test_a_drain_that_starts_over_doubles_nothing(log, tmp_path, store):
+    log.append_all([(Kind.INTERACTION, interaction(number)) for number in range(20)])
+    log.append(Kind.INTERACTION, b"{not json")
+    for _ in range(3):
+        drain = Drain(tmp_path, store)
+        drain.once()
+        drain.close()
+    assert store.counts()["interactions"] == 20
+    assert store.counts()["set_aside"] == 1
+
+
+def test_two_drains_take_turns(log, tmp_path, store):
+    log.append(Kind.INTERACTION, interaction(0))
+    first, second = Drain(tmp_path, store), Drain(tmp_path, store)
+    assert first.once() == 1
+    assert second.once() == 0
+    first.close()
+    assert second.once() == 1  # it starts over; the store knows the event
+
+
+def test_a_store_that_fails_is_asked_again(log, tmp_path, store):
+    class Failing:
+        """A database that is away for a moment: the seam between drain and store."""
+
+        calls = 0
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def atomic(self):
+            self.calls += 1
+            if self.calls == 1:
+                raise RuntimeError("the database is away")
+            return store.atomic()
+
+    log.append(Kind.INTERACTION, interaction(0))
+    stop = threading.Event()
+    drain = Drain(tmp_path, Failing())
+    thread = threading.Thread(target=drain.run, args=(stop,))
+    thread.start()
+    until = time.monotonic() + 10
+    while not store.counts()["interactions"] and time.monotonic() < until:
+        time.sleep(0.05)
+    stop.set()
+    thread.join()
+    assert store.counts()["interactions"] == 1
+
+
+def test_many_wait_for_one_sync_and_all_are_told(tmp_path):
+    async def many():
+        log = WriteAheadLog.create(tmp_path)
+        log.append(Kind.INTERACTION, interaction(0))
+        begun = time.monotonic()
+        await asyncio.wait_for(asyncio.gather(*[log.durable() for _ in range(200)]), 10)
+        log.close()
+        return time.monotonic() - begun
+
+    assert asyncio.run(many()) < 5

@@ -1,0 +1,117 @@
+"""One base model with several adapters beside each other, told piece by piece."""
+
+from __future__ import annotations
+
+import queue
+
+import pytest
+
+from ratchet.errors import ModelError
+from ratchet.models import HuggingFaceModel
+from ratchet.models.serving import AdapterModel, Generation
+from ratchet.records import Message
+
+QUESTIONS = ["where is my card", "please refund me", "hi", "a much longer question " * 6]
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny_model, tmp_path_factory):
+    """Two LoRA adapters with seeded random weights, so that each answers in its own way."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folders = {}
+    for seed, name in enumerate(("router/2", "router/3")):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_pretrained(str(tiny_model))
+            config = LoraConfig(r=8, lora_alpha=64, init_lora_weights=False,
+                                target_modules=["q_proj", "v_proj"])  # fmt: skip
+            folders[name] = tmp_path_factory.mktemp("adapter")
+            get_peft_model(model, config).save_pretrained(str(folders[name]))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model, adapters):
+    loaded = AdapterModel.load(tiny_model)
+    for name, folder in adapters.items():
+        loaded.add_adapter(name, folder)
+    yield loaded
+    loaded.close()
+
+
+def turns(text):
+    return (Message(role="user", content=text),)
+
+
+def answers(model, generations):
+    """Submit all at once; return the pieces and the ending of each."""
+    ends, pieces = queue.Queue(), [[] for _ in generations]
+    for number, generation in enumerate(generations):
+        model.submit(generation, pieces[number].append, lambda e, n=number: ends.put((n, e)))
+    endings = dict(ends.get(timeout=60) for _ in generations)
+    return [("".join(pieces[n]), pieces[n], endings[n]) for n in range(len(generations))]
+
+
+def test_each_adapter_answers_as_it_does_alone_also_in_a_mixed_batch(model, tiny_model, adapters):
+    wanted = {}
+    for name, folder in {None: None, **adapters}.items():
+        alone = HuggingFaceModel.load(tiny_model, folder, one_line=False)
+        conversations = [turns(text) for text in QUESTIONS]
+        wanted[name] = [c.text for c in alone.generate(conversations, max_new_tokens=12)]
+    assert len({tuple(texts) for texts in wanted.values()}) == 3  # they do differ
+    asked = [(name, n) for n in range(len(QUESTIONS)) for name in wanted]
+    found = answers(
+        model, [Generation(turns(QUESTIONS[n]), adapter=a, max_new_tokens=12) for a, n in asked]
+    )
+    for (name, n), (text, _, _) in zip(asked, found, strict=True):
+        assert text.strip() == wanted[name][n]
+
+
+def test_the_pieces_are_the_answer_and_the_counts_are_right(model):
+    (long, pieces, ending), (short, _, cut) = answers(
+        model,
+        [Generation(turns("hi"), max_new_tokens=20), Generation(turns("hi"), max_new_tokens=3)],
+    )
+    assert len(pieces) > 1
+    assert ending.completion_tokens <= 20
+    assert (cut.reason, cut.completion_tokens) == ("length", 3)
+    assert long.startswith(short.rstrip())
+    assert cut.prompt_tokens == ending.prompt_tokens > 0
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_told(model):
+    (whole, _, _) = answers(model, [Generation(turns("hi"), max_new_tokens=20)])[0]
+    stop = whole[5:8]
+    (text, _, ending) = answers(
+        model, [Generation(turns("hi"), max_new_tokens=20, stop=(stop, "never"))]
+    )[0]
+    assert text == whole[: whole.index(stop)]
+    assert ending.reason == "stop"
+
+
+def test_a_seed_repeats_a_sampled_answer(model):
+    sampled = [
+        answers(model, [Generation(turns("hi"), temperature=1.5, seed=seed, max_new_tokens=12)])[0][
+            0
+        ]
+        for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_a_cancelled_answer_ends_soon(model):
+    ends = queue.Queue()
+    job = model.submit(
+        Generation(turns("hi"), max_new_tokens=900),
+        lambda _piece: setattr(job, "cancelled", True),
+        ends.put,
+    )
+    assert ends.get(timeout=60).completion_tokens < 900
+
+
+def test_an_adapter_without_safetensors_is_refused(model, tmp_path):
+    with pytest.raises(ModelError, match="safetensors"):
+        model.add_adapter("router/9", tmp_path)
