@@ -21,6 +21,7 @@ from prefect_home import ROOT, PrefectHome, new_home, run_python
 
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import (
+    LABEL_TOKENS,
     Approval,
     Candidate,
     Cycle,
@@ -33,7 +34,6 @@ from ratchet.records import (
     Release,
 )
 from ratchet.servers import child_environment
-from ratchet.simulation.routing import MAX_NEW_TOKENS
 from ratchet.tracking import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -117,7 +117,7 @@ class Waiting:
             for place, example in enumerate(part)
         }
         seconds = dict.fromkeys(given, 0.1)
-        self.home.store.add_answers(digest, decoding_name(MAX_NEW_TOKENS), given, seconds)
+        self.home.store.add_answers(digest, decoding_name(LABEL_TOKENS), given, seconds)
 
     def deploy(self, sets: dict[str, str] | None = None, **changes: Any) -> Decision:
         """Run the flow deploy in a process of its own and return its decision."""
