@@ -37,7 +37,7 @@ from ratchet.records import (
     digest,
 )
 from ratchet.store.answers import answer_rows, read_answers
-from ratchet.store.feedback import read_feedback
+from ratchet.store.feedback import feedback_row, read_feedback
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
@@ -159,7 +159,7 @@ class EventStore:
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet."""
         now = _microseconds(self._clock())
-        return self._add(FEEDBACK_EVENTS, [_feedback_row(item, now) for item in feedback])
+        return self._add(FEEDBACK_EVENTS, [feedback_row(item, now) for item in feedback])
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
@@ -577,32 +577,3 @@ def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:
 def _interaction(row: sa.RowMapping) -> Interaction:
     values = {name: row[name] for name in Interaction.model_fields}
     return Interaction.model_validate(values | {"created_at": _moment(row["created_at"])})
-
-
-def _feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
-    number, text = _split_value(feedback)
-    return {
-        "id": feedback.id,
-        "digest": digest(feedback.canonical())[:16],
-        "interaction_id": feedback.interaction_id,
-        "user_id": feedback.user_id,
-        "created_at": _microseconds(feedback.created_at),
-        "received_at": now,
-        "kind": feedback.kind,
-        "number": number,
-        "text": text,
-    }
-
-
-def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
-    if feedback.kind in ("comment", "correction"):
-        return None, str(feedback.value)
-    if feedback.kind == "thumbs":
-        return float(feedback.value == "up"), None
-    if feedback.kind == "judge_score":
-        return feedback.value, feedback.judge_version
-    if feedback.kind == "dimension":
-        return float(feedback.value), feedback.name
-    if feedback.kind == "safety_violation":
-        return float(feedback.value), feedback.source
-    return float(feedback.value), None

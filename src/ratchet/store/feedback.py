@@ -1,4 +1,4 @@
-"""Reading feedback events back as records."""
+"""Feedback events as rows, and back as records."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ratchet.records import FEEDBACK, Feedback
+from ratchet.records import FEEDBACK, Feedback, digest
 from ratchet.store.tables import FEEDBACK_EVENTS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _CHUNK = 500
 _BOOLEANS = ("copy", "regenerate", "task_completed", "safety_violation")
 
@@ -52,3 +53,33 @@ def _feedback(row: sa.RowMapping) -> Feedback:
     if kind == "safety_violation":
         values["source"] = text
     return FEEDBACK.validate_python(values)
+
+
+def feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
+    """Return the row of an event that came in `now`, in microseconds since 1970."""
+    number, text = _split_value(feedback)
+    return {
+        "id": feedback.id,
+        "digest": digest(feedback.canonical())[:16],
+        "interaction_id": feedback.interaction_id,
+        "user_id": feedback.user_id,
+        "created_at": (feedback.created_at - _EPOCH) // _MICROSECOND,
+        "received_at": now,
+        "kind": feedback.kind,
+        "number": number,
+        "text": text,
+    }
+
+
+def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
+    if feedback.kind in ("comment", "correction"):
+        return None, str(feedback.value)
+    if feedback.kind == "thumbs":
+        return float(feedback.value == "up"), None
+    if feedback.kind == "judge_score":
+        return feedback.value, feedback.judge_version
+    if feedback.kind == "dimension":
+        return float(feedback.value), feedback.name
+    if feedback.kind == "safety_violation":
+        return float(feedback.value), feedback.source
+    return float(feedback.value), None
