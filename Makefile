@@ -46,7 +46,8 @@ up: $(BIN)/.ready ## Serve the Prefect and MLflow UIs until Ctrl-C
 
 .PHONY: test
 test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@# a thread that waits leaves its core to the other file's test
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev browser ## Run every test, calibration and whole loops too
