@@ -8,9 +8,9 @@ applications who ask over HTTP and react within seconds, a Prefect server with a
 automation of prefect.yaml, the flows `analyze` and `rollout` on a schedule of seconds, MLflow's
 registry. Only time is compressed: batches of ten seconds, and a baseline of minutes.
 
-The degraded adapter is the good one, trained on with the labels of deliveries and refunds swapped,
-about which users of the shop alone ask; other queues suffer with them. Each drill needs a home folder
-of its own; one that holds `adapters/` of an earlier drill trains nothing anew.
+The degraded adapter is the good one, trained on with the labels of deliveries and refunds
+swapped, about which users of the shop alone ask; other queues suffer with them. Each drill needs a
+home folder of its own; one that holds `adapters/` of an earlier drill trains nothing anew.
 """
 
 from __future__ import annotations
