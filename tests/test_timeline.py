@@ -90,7 +90,7 @@ def told(store):
         Delivery(id="d", created_at=at(101), event_id="e", channel="prefect", delivered=True)
     )
     back = release(store, "c", "rollback", GOOD, None, 110, by="an automation", note="alert\nabc")
-    for process, seconds in (("host:1", 110.4), ("host:2", 111.0), ("host:3", 500.0)):
+    for process, seconds in (("host:1", 110.4), ("host:2", 111.0), ("host:3", 130.0)):
         store.append(
             RoutingFollowed(id=process, created_at=at(seconds), routing_id=back.id, process=process)
         )

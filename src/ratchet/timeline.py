@@ -31,6 +31,8 @@ from ratchet.store import EventStore, Window
 
 FOLLOWED_WITHIN = timedelta(minutes=1)
 """A process that follows a routing later than this was started later."""
+STARTS_WITHIN = timedelta(seconds=10)
+"""The same of a process that followed nothing before."""
 FIRST_HOURS = timedelta(hours=2)
 """So long after it met users the first answer and the first bad feedback are looked for."""
 _ALERTS = 1_000
@@ -173,7 +175,7 @@ def _users(
             if version not in known and switch.at >= since:
                 end = min(switch.end or until, until, switch.at + FIRST_HOURS)
                 yield from _firsts(store, version, switch.at, end)
-        known = set(switch.versions)
+        known |= set(switch.versions)
 
 
 def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> Iterator[Moment]:
@@ -216,6 +218,7 @@ def _says(row: dict[str, Any]) -> str:
 def _effects(store: EventStore, switches: list[_Switch], since: datetime) -> Iterator[Moment]:
     """Tell when gateway processes followed a switch, and the last answer of what was withdrawn."""
     followed = store.records(RoutingFollowed)
+    began = {item.process: item.routing_id for item in reversed(followed)}
     for switch in switches:
         if switch.at < since:
             continue
@@ -223,7 +226,9 @@ def _effects(store: EventStore, switches: list[_Switch], since: datetime) -> Ite
         times = [
             item.created_at
             for item in followed
-            if item.routing_id == switch.key and item.created_at <= late
+            if item.routing_id == switch.key
+            and item.created_at <= late
+            and (began[item.process] != switch.key or item.created_at <= switch.at + STARTS_WITHIN)
         ]
         if times:
             count = (
@@ -233,15 +238,16 @@ def _effects(store: EventStore, switches: list[_Switch], since: datetime) -> Ite
             )
             yield Moment(max(times), "effect", f"{count}, {_after(max(times), switch.at)}")
         for version in switch.withdrawn:
-            last = _last_answer(store, version, switch.at)
+            last = _last_answer(store, version, switch)
             if last is not None:
                 text = f"last question that {version} answered, {_after(last, switch.at)}"
                 yield Moment(last, "effect", text)
 
 
-def _last_answer(store: EventStore, version: str, at: datetime) -> datetime | None:
+def _last_answer(store: EventStore, version: str, switch: _Switch) -> datetime | None:
     """Return when the last question was asked that a version answered after a switch, if any."""
-    window = Window(at, at + FOLLOWED_WITHIN, version)
+    end = min(switch.end or switch.at + FOLLOWED_WITHIN, switch.at + FOLLOWED_WITHIN)
+    window = Window(switch.at, end, version)
     asked = store.signals(window, lag=timedelta(0))["created_at"].to_pylist()
     return max(asked, default=None)
 

@@ -374,3 +374,18 @@ def test_recent_metrics_are_shares_of_the_last_ripe_hour(filled):
     assert metrics["thumbs_down_rate"].observations == len(thumbs)
     assert metrics["safety_violation_rate"].value is None
     assert p99 == pytest.approx(0.98, abs=0.011)  # latencies are 0.00 to 0.99, equally often
+
+
+def test_a_signal_that_is_left_out_is_no_part_of_baseline_or_board(filled):
+    store, names = filled(), ("slower_than_p99", "no_feedback")
+    config = CONFIG.model_copy(update={"left_out": names})
+    watch(store, config, now=MONDAY + 3 * DAY + READY)
+    (baseline,) = store.records(Baseline)
+    seen = {signal.name for signal in baseline.signals}
+    assert not seen & set(names)
+    assert {"slower_than_median", "thumbs_down"} <= seen
+
+
+def test_a_signal_to_leave_out_must_be_one():
+    with pytest.raises(ValueError, match="left_out must name signals, got \\['charm'\\]"):
+        WatchConfig(left_out=("charm",))

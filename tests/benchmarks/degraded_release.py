@@ -8,8 +8,9 @@ applications who ask over HTTP and react within seconds, a Prefect server with a
 automation of prefect.yaml, the flows `analyze` and `rollout` on a schedule of seconds, MLflow's
 registry. Only time is compressed: batches of ten seconds, and a baseline of minutes.
 
-The degraded adapter confuses deliveries with refunds, about which users of the shop alone ask. A
-second run over the same home trains nothing anew.
+The degraded adapter is the good one, trained on with the labels of deliveries and refunds
+swapped, about which users of the shop alone ask; other queues suffer with them. Each drill needs a
+home folder of its own; one that holds `adapters/` of an earlier drill trains nothing anew.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ TAUGHT, MISTAUGHT, TRAFFIC, USERS = 320, 72, 6_000, 400
 WATCH = {
     "batch_seconds": 10, "lag_seconds": 20, "baseline_days": 0.0025, "minimum_hours": 0.05,
     "threshold_minutes": 5.0,
+    # two cores serve, train and watch here: how long an answer takes says nothing of the adapter
+    "left_out": ["slower_than_median", "slower_than_p99"],
 }  # fmt: skip
 LONGEST_SECONDS = 420.0
 SCHEDULE = """
@@ -104,8 +107,7 @@ class Drill:
         bad = self._trained(base, wrong, FinetuneConfig(epochs=3.0), good)
         base_version = self.tracker.register_base(base.name, digest=model_digest(base))
         versions = tuple(self._registered(base, result) for result in (good, bad))
-        if EventStore.open(self.settings.store_url).latest(Release) is None:
-            self._begin(versions[0], base_version.reference)
+        self._begin(versions[0], base_version.reference)
         return versions[0], versions[1]
 
     def _trained(
@@ -261,9 +263,11 @@ class Drill:
     def run(self) -> str:
         """Run the drill and return the time-line."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
+        store = EventStore.open(self.settings.store_url)
+        if store.latest(Release) is not None:
+            raise SystemExit("a drill needs a home folder of its own, got one that was used before")
         self.say("training two adapters, where they are not trained yet ...")
         good, bad = self.adapters()
-        store = EventStore.open(self.settings.store_url)
         with ExitStack() as stack:
             self.say("starting Prefect with a worker and the automation, and two gateways ...")
             stack.enter_context(self.servers())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ratchet.analyze.alerts import board_events, open_alerts
 from ratchet.analyze.baselines import freeze_baseline
@@ -26,7 +26,7 @@ from ratchet.analyze.board import (
     in_alarm,
     open_board,
 )
-from ratchet.analyze.signals import BATCH_SECONDS, Observations, count
+from ratchet.analyze.signals import BATCH_SECONDS, NAMES, Observations, count
 from ratchet.analyze.validations import usable_versions
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import (
@@ -60,6 +60,7 @@ class WatchConfig(BaseModel):
         release_risk: Greatest chance of a false alarm that a release as such brings.
         active_days: A version without an answer for this long is watched no more.
         threshold_minutes: Traffic that the fixed thresholds are checked on.
+        left_out: Signals that the board does not watch, such as latency on a shared machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,14 @@ class WatchConfig(BaseModel):
     release_risk: float = Field(default=0.01, ge=0.0, lt=1.0)
     active_days: float = Field(default=7.0, gt=0.0)
     threshold_minutes: float = Field(default=60.0, gt=0.0)
+    left_out: tuple[str, ...] = ()
+
+    @field_validator("left_out")
+    @classmethod
+    def _are_signals(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(NAMES)):
+            raise ValueError(f"left_out must name signals, got {unknown}; they are {NAMES}")
+        return names
 
     @property
     def lag(self) -> timedelta:
@@ -406,7 +415,9 @@ class _Pass:
             self.store.signals(window, lag=self.config.lag, judges=usable_versions(self.store))
         )
         self.read += len(observations)
-        return observations
+        unseen = np.full(len(observations), np.nan)
+        values = dict(observations.values) | dict.fromkeys(self.config.left_out, unseen)
+        return replace(observations, values=values)
 
 
 def cuts_of(baseline: Baseline) -> dict[str, float]:
