@@ -26,9 +26,9 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser, started once."""
+    """The browser, started once a module: while Playwright runs, `asyncio.run` is refused."""
     place = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if place is None:
         pytest.skip("needs Chromium, see CONTRIBUTING.md (Debian and Ubuntu: apt install chromium)")

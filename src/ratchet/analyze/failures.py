@@ -149,11 +149,11 @@ def find_failure_clusters(
     if len(corpus.vectors) < 2:
         return _nothing(failed.size, "all rows say the same, there is nothing to group")
     grouped = group(corpus, rng)
-    cells, counted = grouped.cell_of_row, _counted(texts, failed, grouped, users, rng)
+    cells, counted = grouped.cell_of_row, counted_rows(texts, failed, grouped, users, rng)
     found = scan(
         grouped.hierarchy,
-        _a_cell(grouped, cells[failed & counted]),
-        _a_cell(grouped, cells[counted]),
+        rows_a_cell(grouped, cells[failed & counted]),
+        rows_a_cell(grouped, cells[counted]),
         rng=rng,
     )
     if not found.regions:
@@ -198,14 +198,14 @@ def _nothing(size: int, reason: str) -> FailureClusters:
     return FailureClusters(clusters=(), labels=np.full(size, -1, dtype=np.int64), reason=reason)
 
 
-def _counted(
+def counted_rows(
     texts: Sequence[str],
     failed: BoolArray,
     grouped: Grouped,
     users: Sequence[str] | None,
     rng: np.random.Generator,
 ) -> BoolArray:
-    """Return the rows that the scan counts: all, or one of each user in each group."""
+    """Return the rows that a scan counts: all, or one of each user in each group."""
     if users is None:
         return np.ones(failed.size, dtype=np.bool_)
     hierarchy, place = grouped.hierarchy, grouped.corpus.place
@@ -214,7 +214,7 @@ def _counted(
     return one_a_user(users, groups, texts, failed, seed=int(rng.integers(2**31)))
 
 
-def _a_cell(grouped: Grouped, cells: IntArray) -> NDArray[np.float64]:
+def rows_a_cell(grouped: Grouped, cells: IntArray) -> NDArray[np.float64]:
     """Count rows a cell and, last, those in none."""
     count = len(grouped.hierarchy.sizes)
     return np.bincount(np.where(cells < 0, count, cells), minlength=count + 1).astype(np.float64)
