@@ -1,6 +1,7 @@
 """`ratchet gate --champion --challenger --examples`, over a server of two models and a tiny one."""
 
 import json
+import logging
 import shutil
 import threading
 from collections import Counter
@@ -69,7 +70,8 @@ def run(tmp_path, monkeypatch):
     def called(*words):
         return CliRunner().invoke(app, ["gate", *map(str, words)])
 
-    return called
+    yield called
+    logging.getLogger("ratchet").handlers.clear()  # they write to a stream that is closed now
 
 
 def pair(url, one="old", two="new"):

@@ -6,6 +6,9 @@ SmolLM2-135M, five small trainings and their answers: about ten minutes on two c
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +16,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ratchet.cli import app
 from ratchet.improve.curation import TrainingRow
 from ratchet.improve.finetune import FinetuneConfig, finetune, finetune_key
-from ratchet.models import SMOLLM2, model_digest, prepare_base_model
+from ratchet.models import SMOLLM2, adapter_digest, model_digest, prepare_base_model
 from ratchet.records import LabelledMessage, digest
 from ratchet.settings import load_settings
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.simulation.routing import conversation
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 HEDGE = "It may belong to any of them: " + ", ".join(QUEUES)
@@ -67,7 +69,7 @@ class Bench:
             digest([[row.interaction_id, row.target] for row in rows]),
             config,
             model_digest(self.base),
-            str(start),
+            adapter_digest(start) if start else None,
         )
         made = finetune(rows, config, base=self.base, start_from=start, key=key, home=self.home)
         return self.home / made.folder
@@ -76,12 +78,17 @@ class Bench:
         """Run `ratchet gate` and return its exit code and report."""
         file = self.home / "policy.yaml"
         file.write_text(policy)
-        words = ["gate", "--champion", str(champion), "--challenger", str(challenger), "--json"]
+        words = ["--champion", str(champion), "--challenger", str(challenger), "--json"]
         words += ["--examples", str(self.examples), "--policy", str(file)]
-        done = CliRunner().invoke(app, [*words, "--one-line", "--max-new-tokens", "32"])
-        assert done.exit_code in (0, 10, 11, 12), done.output
+        words += ["--one-line", "--max-new-tokens", "32"]
+        done = subprocess.run(
+            [sys.executable, "-m", "ratchet.cli", "gate", *words],
+            cwd=ROOT, env=os.environ | {"RATCHET_HOME": str(self.home)}, capture_output=True,
+            text=True, timeout=1200,
+        )  # fmt: skip
+        assert done.returncode in (0, 10, 11, 12), done.stderr[-2000:]
         report: dict[str, Any] = json.loads(done.stdout)
-        return done.exit_code, report
+        return done.returncode, report
 
 
 def right(message: LabelledMessage) -> str:
@@ -90,7 +97,11 @@ def right(message: LabelledMessage) -> str:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    home = tmp_path_factory.mktemp("real-gate")
+    return new_bench(tmp_path_factory.mktemp("real-gate"))
+
+
+def new_bench(home: Path) -> Bench:
+    """Draw messages to learn from and others to ask, the same number of each queue."""
     settings = load_settings({}, Path.cwd())
     messages = support_messages(np.random.default_rng(7), 3_000)
     asked = [
@@ -117,11 +128,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         pool=tuple(one for one in messages[:1_500] if one.text not in texts),
         examples=examples,
     )
-
-
-@pytest.fixture(autouse=True)
-def _home(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RATCHET_HOME", str(bench.home))
 
 
 @pytest.fixture(scope="module")
