@@ -29,8 +29,9 @@ from ratchet.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
-DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "approve", "rollback"]
-DEPLOYMENTS = ["loop", "collect", "analyze", "improve", "deploy", "rollout", "rollback"]
+DEPLOYMENTS = [
+    "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
+]  # fmt: skip
 DEPLOYMENT_KEYS = {
     "name", "description", "entrypoint", "tags", "work_pool", "concurrency_limit", "parameters",
 }  # fmt: skip
