@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+
+from ratchet.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
@@ -128,7 +131,9 @@ class _TakenPort:
 
     def __enter__(self) -> int:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        # below the ports that the system gives to connections: one of those could be the next
+        first = int(np.random.default_rng().integers(15_000, 30_000))
+        self._socket.bind(("127.0.0.1", free_port(first)))
         self._socket.listen()
         return int(self._socket.getsockname()[1])
 
