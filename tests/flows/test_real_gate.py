@@ -174,9 +174,9 @@ def test_one_that_is_better_and_breaks_a_cluster_is_stopped_by_its_guardrail(
     def renamed(message: LabelledMessage) -> str:
         return other if message.label == strongest else message.label
 
-    broken = bench.train(bench.pool[96:256], renamed, first)
+    broken = bench.train(bench.pool[96:256], renamed, first, epochs=2.0)
     code, report = bench.gate(first, broken, POLICY)
-    assert report["primary"]["difference"] > 0.0, report["primary"]
+    assert report["primary"]["p_shown"] < 0.05, report["primary"]
     assert (code, report["verdict"]) == (11, "reject"), report["reasons"]
     assert report["reasons"][0].startswith(f"exact_match in {strongest} is worse")
 
