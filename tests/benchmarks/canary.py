@@ -15,7 +15,6 @@ import math
 import multiprocessing
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from ratchet.deploy.plans import fit_plan
 from ratchet.records import RolloutPlan
 from ratchet.stats.intervals import clopper_pearson
 from ratchet.stats.sample_ratio import Groups, finds_imbalance, share_log_e
+from tests.benchmarks.provenance import commit
 from tests.benchmarks.release_simulation import World
 from tests.benchmarks.rollout_simulation import OUTCOMES, Rollouts, Scenario
 
@@ -257,14 +257,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _head(folder: Path) -> list[str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     seconds = sum(json.loads(path.read_text("utf-8"))["seconds"] for path in folder.glob("*.json"))
     template = (Path(__file__).parent / "canary_head.md").read_text("utf-8")
     return template.format(
         date=datetime.now(UTC).date().isoformat(),
-        commit=commit,
+        commit=commit(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         minutes=round(seconds / 60.0),
     ).splitlines()

@@ -31,6 +31,7 @@ from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import CurationConfig, build_rows, select, write_training_set
 from ratchet.records import Interaction, Message
 from tests.benchmarks import poisoning
+from tests.benchmarks.provenance import commit
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "banking77"
@@ -246,12 +247,9 @@ def main() -> None:
         print(json.dumps(curate(options.size)))
         return
     found = apart(options.size)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    ).stdout.strip()
     page = HEAD.read_text("utf-8").format(
         date=datetime.now(UTC).date(),
-        commit=commit,
+        commit=commit(),
         python=platform.python_version(),
         size=f"{found['size']:,}",
         seconds=f"{sum(found['seconds'].values()):.0f}",

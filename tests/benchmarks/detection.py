@@ -14,7 +14,6 @@ import argparse
 import multiprocessing
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -37,6 +36,7 @@ from ratchet.stats.change_detection import (
 )
 from ratchet.stats.yardsticks import bernoulli_divergence, lorden_bound
 from tests.benchmarks.other_detectors import Streams, other_detectors
+from tests.benchmarks.provenance import commit
 from tests.benchmarks.release_simulation import BATCH, BATCHES_A_DAY, SIGNALS, Boards, Rates, World
 
 FloatArray = NDArray[np.float64]
@@ -300,13 +300,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _head(seconds: float) -> list[str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     template = (Path(__file__).parent / "detection_head.md").read_text("utf-8")
     return template.format(
         date=datetime.now(UTC).date().isoformat(),
-        commit=commit,
+        commit=commit(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         minutes=round(seconds / 60.0),
     ).splitlines()

@@ -11,7 +11,6 @@ import math
 import multiprocessing
 import os
 import platform
-import subprocess
 import time
 import zlib
 from collections import Counter
@@ -26,6 +25,7 @@ from ratchet.deploy.gate import run_gate
 from ratchet.deploy.policy import default_policy
 from ratchet.deploy.scores import GateScores, MetricScores
 from tests.benchmarks.gate_truths import Cell, cells
+from tests.benchmarks.provenance import commit
 
 LEVEL = 0.05
 POWER = 0.8
@@ -152,13 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Share(known[place], options.gates, verdicts) for place, verdicts in _run(options.gates)
     ]
     seconds = timed()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     template = (Path(__file__).parent / "gate_head.md").read_text("utf-8")
     page = template.format(
         date=datetime.now(UTC).date().isoformat(),
-        commit=commit,
+        commit=commit(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         minutes=max(1, round((time.monotonic() - began) / 60.0)),
         gates=options.gates,

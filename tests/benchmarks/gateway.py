@@ -31,6 +31,7 @@ import aiohttp
 import numpy as np
 
 from ratchet.store import EventStore
+from tests.benchmarks.provenance import commit
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "docs" / "gateway.md"
@@ -295,15 +296,8 @@ def main() -> None:
     rows, facts = run(given.litellm, given.seconds)
     text = table(rows, facts)
     print(text)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     stamp = (
-        f"By `python -m tests.benchmarks.gateway` on {time.strftime('%Y-%m-%d')} at {commit}, "
+        f"By `python -m tests.benchmarks.gateway` on {time.strftime('%Y-%m-%d')} at {commit()}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}."
     )
     if given.write:

@@ -11,7 +11,6 @@ import argparse
 import os
 import platform
 import socket
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from ratchet.evaluation.code_execution import humaneval_program, run_programs
 from ratchet.evaluation.sandbox import Execution, Limits
+from tests.benchmarks.provenance import commit
 from tests.conftest import SHARED_DATA
 from tests.evaluation.planted_code import planted, read_problems
 
@@ -116,11 +116,8 @@ def main() -> None:
     options = parser.parse_args()
     limits = Limits(seconds=options.seconds, cpu_seconds=options.cpu_seconds)
     run = run_all(SHARED_DATA, limits, options.workers)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     print(
-        f"Measured on {datetime.now(UTC).date()} at commit {commit}, {os.cpu_count()} cores, "
+        f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {os.cpu_count()} cores, "
         f"{platform.machine()}, Python {platform.python_version()}; {limits}, {options.workers} "
         f"boxes at a time. Goal: at most {GOAL_SECONDS:.0f} s.\n\n| solution | ended | number |\n"
         "|---|---|---|"

@@ -25,6 +25,7 @@ from pathlib import Path
 from ratchet.evaluation.asking import Endpoint, Limits, Question, Reply, ask_endpoint
 from ratchet.records import JudgeVerdict, Message, digest
 from ratchet.store import EventStore
+from tests.benchmarks.provenance import commit
 from tests.evaluation.judge_endpoint import EndpointProcess, endpoint_process
 
 LATENCY = 0.1
@@ -168,11 +169,8 @@ def main() -> None:
     if options.collect:
         collect(*options.collect, options.questions)
         return
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     print(
-        f"Measured on {datetime.now(UTC).date()} at commit {commit}, {os.cpu_count()} cores, "
+        f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {os.cpu_count()} cores, "
         f"{platform.machine()}, Python {platform.python_version()}; latency {LATENCY} s, "
         f"{CONCURRENCY} in flight. Goal: a ratio of at most {GOAL}.\n"
     )

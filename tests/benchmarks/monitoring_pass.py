@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import sqlalchemy as sa
 from ratchet.analyze.watch import WatchConfig, watch
 from ratchet.store import EventStore
 from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+from tests.benchmarks.provenance import commit
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 AN_HOUR = 20_000
@@ -129,11 +129,8 @@ def _five_minutes(url: str, start: datetime) -> None:
 
 def main() -> None:
     """Measure and print."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     print(
-        f"Measured on {datetime.now(UTC).date()} at commit {commit}, {os.cpu_count()} cores, "
+        f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {os.cpu_count()} cores, "
         f"{platform.machine()}, Python {platform.python_version()}.\n"
     )
     print("| pass | events stored | interactions read | seconds |\n|---|---|---|---|")

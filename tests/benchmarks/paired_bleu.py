@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import platform
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from sacrebleu.significance import PairedTest, _paired_bs_test
 
 from ratchet.evaluation.overlap_metrics import bleu
 from ratchet.evaluation.scored import bootstrap_scored
+from tests.benchmarks.provenance import commit
 from tests.conftest import SHARED_DATA
 
 BASELINE = "LIUM-NMT.4900"
@@ -59,11 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     systems, reference = read_systems(SHARED_DATA)
     names = [name for name in systems if name != BASELINE][: options.systems]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     print(
-        f"Measured on {datetime.now(UTC).date()} at commit {commit}, {os.cpu_count()} cores, "
+        f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {os.cpu_count()} cores, "
         f"{platform.machine()}, Python {platform.python_version()}; {len(reference)} segments, "
         f"{options.resamples} resamples, one process each. Goal: at least {GOAL:.0f} times "
         "faster.\n"

@@ -11,10 +11,8 @@ user sent. What was measured is kept in the file, so that a run that is stopped 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from ratchet.records import digest
 from ratchet.simulation.routing import conversation
 from ratchet.stats.intervals import newcombe_paired
 from tests.benchmarks import poisoning
+from tests.benchmarks.provenance import commit
 
 ROWS, TESTED, SHARE = 320, 800, 0.1
 
@@ -52,13 +51,6 @@ CASES = (
     Case("10 % hostile, defence on", SHARE, True),
     Case("10 % hostile, defence off", SHARE, False),
 )
-
-
-def labelled() -> list[tuple[str, str]]:
-    """Return all messages with their queues."""
-    queues = dict(csv.reader((poisoning.ROOT / "notebooks" / "queues" / "banking77.csv").open()))
-    with poisoning.DATA.open(newline="", encoding="utf-8") as file:
-        return [(row["text"], queues[row["category"]]) for row in csv.DictReader(file)]
 
 
 def curated(case: Case, seed: int, labels: tuple[str, ...]) -> tuple[list[TrainingRow], float]:
@@ -93,7 +85,7 @@ def curated(case: Case, seed: int, labels: tuple[str, ...]) -> tuple[list[Traini
 
 def measure(case: Case, seed: int, base: Path) -> dict[str, Any]:
     """Curate, train and answer; return which answers are right."""
-    everything = labelled()
+    everything = poisoning.labelled()
     labels = tuple(sorted({queue for _, queue in everything}))
     order = np.random.default_rng(seed).permutation(len(everything))[poisoning.MESSAGES :]
     tested = [everything[place] for place in order[:TESTED]]
@@ -167,12 +159,8 @@ def main() -> int:
         print(case.name, seed, f"{np.mean(got['right']):.1%}", file=sys.stderr)
     if len(missing) > asked.most:
         return 3
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, cwd=poisoning.ROOT, check=True,
-    ).stdout.strip()  # fmt: skip
     print(
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit}, two cores, no GPU, "
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}, two cores, no GPU, "
         f"Python {platform.python_version()}: {TESTED} messages for each of {asked.seeds} seeds.\n"
     )
     print(table(found, asked.seeds))

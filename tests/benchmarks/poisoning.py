@@ -57,11 +57,16 @@ class Outcome:
     lost: float
 
 
-def messages(seed: int) -> tuple[Any, Any]:
-    """Return messages with their queues, in random order."""
+def labelled() -> list[tuple[str, str]]:
+    """Return all messages of BANKING77 with their queues, in the order of the file."""
     queues = dict(csv.reader((ROOT / "notebooks" / "queues" / "banking77.csv").open()))
     with DATA.open(newline="", encoding="utf-8") as file:
-        rows = [(row["text"], queues[row["category"]]) for row in csv.DictReader(file)]
+        return [(row["text"], queues[row["category"]]) for row in csv.DictReader(file)]
+
+
+def messages(seed: int) -> tuple[Any, Any]:
+    """Return messages with their queues, in random order."""
+    rows = labelled()
     order = np.random.default_rng(seed).permutation(len(rows))[:MESSAGES]
     texts, labels = zip(*[rows[place] for place in order], strict=True)
     return np.array(texts, dtype=np.object_), np.array(labels, dtype=np.object_)

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -32,6 +31,7 @@ from ratchet.settings import load_settings
 from ratchet.stats.intervals import wilson
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
+from tests.benchmarks.provenance import commit
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "snips"
@@ -258,15 +258,8 @@ def main() -> int:
     found = points(home)
     if asked.plot:
         plot(found, asked.plot)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    ).stdout.strip()
     print(
-        f"\nMeasured on {datetime.now(UTC):%Y-%m-%d} at commit {commit}, two cores, no GPU, "
+        f"\nMeasured on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}, two cores, no GPU, "
         f"Python {platform.python_version()}.\n\n{table(found)}"
     )
     return 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import csv
 import json
 import os
 import platform
@@ -26,18 +25,17 @@ from pathlib import Path
 from ratchet.improve.curation.rows import Row, TrainingRow
 from ratchet.improve.rows import examples, read_rows, write_rows
 from ratchet.simulation.routing import conversation
+from tests.benchmarks.poisoning import labelled
+from tests.benchmarks.provenance import commit
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data" / "banking77" / "train.csv"
 BATCH, RANK, ALPHA, RATE, WARMUP, LONGEST = 8, 16, 32, 1e-3, 4, 512
 WAYS = ("TRL's script", "Ratchet", "Ratchet, multiply: medium")
 
 
 def rows(count: int) -> list[Row]:
     """Return real messages with their queues."""
-    queues = dict(csv.reader((ROOT / "notebooks" / "queues" / "banking77.csv").open()))
-    with DATA.open(newline="", encoding="utf-8") as file:
-        found = [(row["text"], queues[row["category"]]) for row in csv.DictReader(file)]
+    found = labelled()
     labels = tuple(sorted({queue for _, queue in found}))
     step = len(found) // count
     return [
@@ -121,12 +119,8 @@ def main() -> int:
             seconds[WAYS[1]].append(ours(asked.base, folder, "highest"))
             seconds[WAYS[2]].append(ours(asked.base, folder, "medium"))
             print({way: values[-1] for way, values in seconds.items()}, file=sys.stderr)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, cwd=ROOT, check=True,
-    ).stdout.strip()  # fmt: skip
     print(
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit}, {os.cpu_count()} cores, "
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}, {os.cpu_count()} cores, "
         f"no GPU, Python {platform.python_version()}: {asked.rows} rows, "
         f"{asked.rounds} rounds in turn, medians.\n"
     )

@@ -6,11 +6,6 @@ another challenger does harm and is aborted with nobody touching it.
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
+from prefect_home import new_home, run_python
 
 from ratchet.deploy.canary import outcome, start_rollout, take_look
 from ratchet.deploy.routing import current_routing, looks_of, running_rollout
@@ -33,14 +29,12 @@ from ratchet.records import (
     RolloutStop,
     Variant,
 )
-from ratchet.servers import Servers, child_environment
-from ratchet.settings import Settings, load_settings
+from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from tests.deploy.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 HOUR = timedelta(hours=1)
 THIRD = "support-router/3"
 ROLLOUT = "from flows.rollout import rollout; print('said', rollout())"
@@ -77,12 +71,7 @@ class Home:
         )  # fmt: skip
 
     def run(self, code: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
+        return run_python(self.environment, "-c", code, *arguments, seconds=120.0)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the events with a name; they travel through queues."""
@@ -95,25 +84,12 @@ class Home:
             time.sleep(0.3)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Home]:
     """A champion with traffic; a rollout whose first look was stored and not acted on."""
-    ours = ("PREFECT_", "MLFLOW_", "RATCHET_")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environ |= {"RATCHET_HOME": str(tmp_path_factory.mktemp("rollout") / "home")}
-    settings = load_settings(environ, ROOT)
-    (settings.home / "mlflow").mkdir(parents=True)
-    shutil.copyfile(mlflow_database, settings.home / "mlflow" / "mlflow.db")
-    servers = Servers(settings=settings, say=print)
-    try:
-        servers.start_prefect(port=_free_port(), environ=environ)
-        made = Home(settings, child_environment(settings, environ), servers.prefect_api)
+    fresh = new_home(tmp_path_factory.mktemp("rollout"), mlflow_database)
+    with fresh.serving() as environment:
+        made = Home(fresh.settings, environment, fresh.servers.prefect_api)
         for name in ("first", "second", "third"):
             made.tracker.register_base(name, digest=name)
         made.tracker.move_champion(OLD, None)
@@ -125,8 +101,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Ite
         look = take_look(store, rollout, now - HOUR)
         assert look.decision == "advance", look.reasons
         yield made
-    finally:
-        servers.stop()
 
 
 def test_the_next_run_does_what_an_interrupted_one_decided_and_looks_on(home: Home) -> None:

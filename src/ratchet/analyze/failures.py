@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ratchet.analyze.cluster_stability import measure_stability
 from ratchet.analyze.corpus import Grouped, group, prepare
-from ratchet.analyze.excess import Region, scan
+from ratchet.analyze.excess import Region, Scan, scan
 from ratchet.analyze.hierarchy import Vectors, unit_rows
 from ratchet.analyze.one_a_user import one_a_user
 from ratchet.analyze.words import examples, name_groups
@@ -149,13 +149,8 @@ def find_failure_clusters(
     if len(corpus.vectors) < 2:
         return _nothing(failed.size, "all rows say the same, there is nothing to group")
     grouped = group(corpus, rng)
-    cells, counted = grouped.cell_of_row, counted_rows(texts, failed, grouped, users, rng)
-    found = scan(
-        grouped.hierarchy,
-        rows_a_cell(grouped, cells[failed & counted]),
-        rows_a_cell(grouped, cells[counted]),
-        rng=rng,
-    )
+    counted = counted_rows(texts, failed, grouped, users, rng)
+    found = scan_rows(grouped, failed, counted, rng)
     if not found.regions:
         reason = (
             "no group of texts fails more than chance allows: the one that stands out most has "
@@ -214,7 +209,20 @@ def counted_rows(
     return one_a_user(users, groups, texts, failed, seed=int(rng.integers(2**31)))
 
 
-def rows_a_cell(grouped: Grouped, cells: IntArray) -> NDArray[np.float64]:
+def scan_rows(
+    grouped: Grouped, failed: BoolArray, counted: BoolArray, rng: np.random.Generator
+) -> Scan:
+    """Scan for groups in which more of the counted rows fail than elsewhere. See `scan`."""
+    cells = grouped.cell_of_row
+    return scan(
+        grouped.hierarchy,
+        _rows_a_cell(grouped, cells[failed & counted]),
+        _rows_a_cell(grouped, cells[counted]),
+        rng=rng,
+    )
+
+
+def _rows_a_cell(grouped: Grouped, cells: IntArray) -> NDArray[np.float64]:
     """Count rows a cell and, last, those in none."""
     count = len(grouped.hierarchy.sizes)
     return np.bincount(np.where(cells < 0, count, cells), minlength=count + 1).astype(np.float64)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ratchet.analyze.corpus import Grouped, group, prepare
 from ratchet.analyze.embedding import embed
-from ratchet.analyze.excess import scan
 from ratchet.analyze.failed import which_failed
-from ratchet.analyze.failures import MINIMUM_FAILED, counted_rows, rows_a_cell
+from ratchet.analyze.failures import MINIMUM_FAILED, counted_rows, scan_rows
 from ratchet.analyze.validations import usable_versions
 from ratchet.analyze.words import name_groups
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
@@ -96,17 +95,12 @@ def _worst(
     rng: np.random.Generator,
 ) -> str | None:
     """Scan for groups with more failures among the version's own rows; name the largest."""
-    cells = grouped.cell_of_row
     counted = own & counted_rows(texts, failed, grouped, users, rng)
-    found = scan(
-        grouped.hierarchy,
-        rows_a_cell(grouped, cells[failed & counted]),
-        rows_a_cell(grouped, cells[counted]),
-        rng=rng,
-    )
+    found = scan_rows(grouped, failed, counted, rng)
     if not found.regions:
         logger.info("no failure cluster yet: the likeliest has p = %.2g", found.least_p_value)
         return None
+    cells = grouped.cell_of_row
     members = [np.flatnonzero(failed & np.isin(cells, region.cells)) for region in found.regions]
     largest = max(range(len(members)), key=lambda place: members[place].size)
     return name_groups(texts, members)[largest]

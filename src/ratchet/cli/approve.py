@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
 from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
 
@@ -30,7 +30,6 @@ def approve(
     from ratchet.records import Decision
     from ratchet.report import approval_markdown, decision_markdown
     from ratchet.store import EventStore
-    from ratchet.tracking import Tracker
 
     settings, now = current_settings(), datetime.now(UTC)
     if nothing_stored(settings):
@@ -50,9 +49,7 @@ def approve(
     found = find_decision(store.records(Decision), decision)
     who = by or os.environ.get("USER", "")
     said = say(store, found, approved=approved, by=who, reason=reason, via="command", now=now)
-    tracker = Tracker(
-        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
-    )
+    tracker = open_tracker(settings)
     release = apply_decision(store, tracker, found, now)
     rollout = begin_decided(store, found, now=now)
     print(approval_markdown(found, said))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
 from ratchet.errors import InvalidInputError
 
 
@@ -21,7 +21,6 @@ def forget(
     from ratchet.erasure import trace
     from ratchet.records import Release
     from ratchet.store import EventStore
-    from ratchet.tracking import Tracker
 
     settings = current_settings()
     if nothing_stored(settings):
@@ -43,9 +42,7 @@ def forget(
     for name in record.example_sets:
         print(f"evaluation set {name} holds a text of the user's: freeze a new one without it")
     if record.runs:
-        tracker = Tracker(
-            settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
-        )
+        tracker = open_tracker(settings)
         gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
         print(f"{len(gone)} copies of training sets deleted in MLflow")
 

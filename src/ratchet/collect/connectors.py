@@ -300,11 +300,10 @@ def _read_table(path: Path, wanted: Mapping[str, Sequence[str]]) -> _Table:
 
 
 def _read_lines(path: Path) -> _Table:
+    numbered = enumerate(_read_text(path).split("\n"), start=1)
+    filled = [(place, line) for place, line in numbered if line.strip()]
     rows = tuple(
-        _parse_line(line, number, place)
-        for number, (place, line) in enumerate(
-            ((n, line) for n, line in enumerate(_read_text(path).split("\n"), 1) if line.strip()), 1
-        )
+        _parse_line(line, number, place) for number, (place, line) in enumerate(filled, start=1)
     )
     if not rows:
         raise InvalidInputError(
@@ -317,26 +316,35 @@ def _read_lines(path: Path) -> _Table:
 def _parse_line(line: str, number: int, place: int) -> _Row:
     """Read one object; what is none is a row with its problem."""
     try:
+        return _Row(number, place, place, _line_cells(line), line)
+    except InvalidInputError as error:
+        return _Row(number, place, place, (), line, str(error))
+
+
+def _line_cells(line: str) -> tuple[str, str]:
+    try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        problem = f"a line must be a JSON object, got: {printable(str(error))}; correct the line"
-        return _Row(number, place, place, (), line, problem)
+        raise InvalidInputError(
+            f"a line must be a JSON object, got: {printable(str(error))}; correct the line"
+        ) from error
     if not isinstance(found, dict):
-        problem = f"a line must be a JSON object, got {printable(line)!r}; write one with text"
-        return _Row(number, place, place, (), line, problem)
+        raise InvalidInputError(
+            f"a line must be a JSON object, got {printable(line)!r}; write one with text"
+        )
     text = next((found[name] for name in TEXT_COLUMNS if name in found), None)
     target = next((found[name] for name in TARGET_COLUMNS if name in found), None)
     if not isinstance(text, str) or target is None:
-        problem = (
+        raise InvalidInputError(
             f"a line must have a text and a target, got the names "
             f"{', '.join(repr(printable(name)) for name in list(found)[:20]) or 'none'}; add them"
         )
-        return _Row(number, place, place, (), line, problem)
     said = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
     if any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text + said):
-        problem = "a line must not hold NUL or half of a surrogate pair, got one; remove it"
-        return _Row(number, place, place, (), line, problem)
-    return _Row(number, place, place, (text, said), line)
+        raise InvalidInputError(
+            "a line must not hold NUL or half of a surrogate pair, got one; remove it"
+        )
+    return text, said
 
 
 def _read_text(path: Path) -> str:

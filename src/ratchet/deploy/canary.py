@@ -30,8 +30,8 @@ from ratchet.deploy.routing import (
     current_routing,
     for_all,
     last_look,
+    refuse_another,
     running_rollout,
-    running_test,
     serving_champion,
     switch,
 )
@@ -170,11 +170,7 @@ def start_rollout(
         by=by,
     )
     with store.atomic():
-        if running_rollout(store) or running_test(store):
-            raise ConflictError(
-                "one rollout or test of variants at a time may be in front of users, got another; "
-                "wait for its end, or stop it with `ratchet rollout stop`"
-            )
+        refuse_another(store)
         store.append(rollout)
         store.append(_staged(rollout, 1, key=rollout.id, now=now))
     logger.info("%s gets %.0f %% of users", challenger.label, 100 * plan.stages[0].share)

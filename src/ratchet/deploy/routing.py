@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from ratchet.errors import TrackingError
+from ratchet.errors import ConflictError, TrackingError
 from ratchet.records import (
     AliasMove,
     Release,
@@ -92,6 +92,19 @@ def running_test(store: EventStore) -> VariantTest | None:
     if test is None or store.get(VariantTestEnd, test.id) is not None:
         return None
     return test
+
+
+def refuse_another(store: EventStore) -> None:
+    """Refuse a second experiment in front of users.
+
+    Raises:
+        ConflictError: A rollout or a test of variants runs.
+    """
+    if running_rollout(store) or running_test(store):
+        raise ConflictError(
+            "one rollout or test of variants at a time may be in front of users, got another; "
+            "wait for its end, or stop it with `ratchet rollout stop`"
+        )
 
 
 def looks_of(store: EventStore, rollout: Rollout) -> tuple[RolloutLook, ...]:

@@ -16,13 +16,13 @@ from ratchet.deploy.rollout_evidence import Errors, check_ratio, read_signal
 from ratchet.deploy.routing import (
     CHAMPION,
     for_all,
-    running_rollout,
+    refuse_another,
     running_test,
     serving_champion,
     switch,
 )
 from ratchet.deploy.tallies import Period, Tally, read_tally
-from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import (
     AliasMove,
     Readout,
@@ -109,11 +109,7 @@ def start_test(
         reason=f"test of variants {name!r}",
     )
     with store.atomic():
-        if running_rollout(store) or running_test(store):
-            raise ConflictError(
-                "one rollout or test of variants at a time may be in front of users, got another; "
-                "wait for its end, or stop it with `ratchet rollout stop`"
-            )
+        refuse_another(store)
         store.append(test)
         store.append(routing)
     return test

@@ -19,10 +19,8 @@ import numpy as np
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.curation.rows import (
-    LabelledRow,
-    PreferenceRow,
+    ROW_TYPES,
     Row,
-    TrainingRow,
     for_trainer,
     kind_of,
     row_of,
@@ -33,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 Method = Literal["sft", "kto", "dpo"]
 Example: TypeAlias = dict[str, Any]
-_KINDS: dict[Method, type] = {"sft": TrainingRow, "kto": LabelledRow, "dpo": PreferenceRow}
 _ANSWERS = ("completion", "chosen", "rejected")
 
 
@@ -46,7 +43,7 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
     """
     if not rows:
         raise InvalidInputError("fine-tuning needs at least one row, got none; curate a set first")
-    wanted = _KINDS[method]
+    wanted = ROW_TYPES[method]
     wrong = next((row for row in rows if not isinstance(row, wanted)), None)
     if wrong is not None:
         raise InvalidInputError(

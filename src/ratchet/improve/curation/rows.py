@@ -41,10 +41,6 @@ class TrainingRow:
     user_id: str = ""
     moment: int = 0
 
-    def example(self) -> dict[str, Any]:
-        """Return the row in the columns that TRL reads."""
-        return _columns(self.canonical(), "completion")
-
     def canonical(self) -> dict[str, Any]:
         """Return the row as JSON-able values, as it is stored."""
         return _common(self) | {"completion": _answer(self.target)}
@@ -62,10 +58,6 @@ class LabelledRow:
     weight: float = 1.0
     user_id: str = ""
     moment: int = 0
-
-    def example(self) -> dict[str, Any]:
-        """Return the row in the columns that TRL reads."""
-        return _columns(self.canonical(), "completion", "label")
 
     def canonical(self) -> dict[str, Any]:
         """Return the row as JSON-able values, as it is stored."""
@@ -91,10 +83,6 @@ class PreferenceRow:
     user_id: str = ""
     moment: int = 0
 
-    def example(self) -> dict[str, Any]:
-        """Return the row in the columns that TRL reads."""
-        return _columns(self.canonical(), "chosen", "rejected")
-
     def canonical(self) -> dict[str, Any]:
         """Return the row as JSON-able values, as it is stored."""
         pair = {"chosen": _answer(self.chosen), "rejected": _answer(self.rejected)}
@@ -102,6 +90,16 @@ class PreferenceRow:
 
 
 Row = TrainingRow | LabelledRow | PreferenceRow
+ROW_TYPES: dict[Kind, type[Row]] = {
+    "sft": TrainingRow,
+    "kto": LabelledRow,
+    "dpo": PreferenceRow,
+}
+_COLUMNS: dict[type[Row], tuple[str, ...]] = {
+    TrainingRow: ("prompt", "completion"),
+    LabelledRow: ("prompt", "completion", "label"),
+    PreferenceRow: ("prompt", "chosen", "rejected"),
+}
 
 
 def kind_of(rows: Sequence[Row]) -> Kind:
@@ -116,17 +114,8 @@ def kind_of(rows: Sequence[Row]) -> Kind:
             f"a training set holds rows of one kind, got {len(kinds)} kinds in {len(rows)} rows; "
             "write one set for each kind"
         )
-    return {TrainingRow: "sft", LabelledRow: "kto", PreferenceRow: "dpo"}[kinds.pop()]  # type: ignore[return-value]
-
-
-def texts_of(row: Row) -> tuple[str, ...]:
-    """Return everything in a row that users or models wrote, answers last."""
-    said = tuple(message.content for message in row.messages if message.role != "system")
-    if isinstance(row, TrainingRow):
-        return (*said, row.target)
-    if isinstance(row, LabelledRow):
-        return (*said, row.answer)
-    return (*said, row.chosen, row.rejected)
+    (found,) = kinds
+    return next(kind for kind, row in ROW_TYPES.items() if row is found)
 
 
 def question(row: Row) -> str:
@@ -142,7 +131,11 @@ def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[
         as_messages: SFT rows as whole conversations (`messages`), for a chat template that marks
             what the assistant says, instead of `prompt` and `completion`.
     """
-    found = [row.example() for row in rows]
+    found = [
+        {name: stored[name] for name in _COLUMNS[type(row)]}
+        for row in rows
+        for stored in [row.canonical()]
+    ]
     if as_messages and kind_of(rows) == "sft":
         return [{"messages": row["prompt"] + row["completion"]} for row in found]
     return found
@@ -176,10 +169,6 @@ def _common(row: Row) -> dict[str, Any]:
         "weight": row.weight,
         "prompt": [message.canonical() for message in row.messages],
     }
-
-
-def _columns(stored: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: stored[name] for name in ("prompt", *names)}
 
 
 def _answer(text: str) -> list[dict[str, str]]:
