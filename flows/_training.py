@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,15 +45,15 @@ class TrainingOptions(BaseModel):
     samples: int = Field(default=4, ge=0, le=64)
 
 
-def training_key(training_set: TrainingSet, config: FinetuneConfig, champion: str) -> str:
-    """Return the key of (dataset digest, configuration, base model and the adapter begun from)."""
+def training_keys(training_set: TrainingSet, champion: str) -> Callable[[FinetuneConfig], str]:
+    """Return what names a configuration's adapter: dataset, configuration, base model and start.
+
+    Base model and start are read here, once; they can be gigabytes.
+    """
     start = _start(champion)
-    return finetune_key(
-        training_set.digest,
-        config,
-        model_digest(base_folder()),
-        adapter_digest(start) if start else None,
-    )
+    base_digest = model_digest(base_folder())
+    start_digest = adapter_digest(start) if start else None
+    return lambda config: finetune_key(training_set.digest, config, base_digest, start_digest)
 
 
 def _start(champion: str) -> Path | None:
@@ -107,7 +107,7 @@ def choose_config(
             base=base_folder(),
             start_from=_start(champion),
             home=workspace().settings.home,
-            key=lambda tried: training_key(training_set, tried, champion),
+            key=training_keys(training_set, champion),
             validation=validation,
         )
 

@@ -15,7 +15,7 @@ from flows._training import (
     choose_config,
     log_training,
     train,
-    training_key,
+    training_keys,
 )
 from ratchet import plots
 from ratchet.analyze.validations import usable_versions
@@ -105,7 +105,7 @@ def register(
         training_set: What was trained on.
         options: With the configuration that was trained.
         result: The adapter.
-        key: From `training_key`.
+        key: From `training_keys`.
         found: What was tried before.
     """
     work = workspace()
@@ -172,7 +172,7 @@ def _improve(options: ImproveOptions) -> str:
         asked = options.training.search
         found = choose_config(training_set, options.finetune, asked, cycle.champion)
         options = options.model_copy(update={"finetune": found.best})
-    key = training_key(training_set, options.finetune, cycle.champion)
+    key = training_keys(training_set, cycle.champion)(options.finetune)
     missing = not (work.settings.home / "adapters" / key[:16]).exists()
     result = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key
