@@ -9,10 +9,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows._runtime import load_model, workspace
+from ratchet.analyze.judged_win_rate import JudgedWinRate
 from ratchet.cycles import example_set
 from ratchet.deploy.decision import compare_on_cluster
-from ratchet.deploy.policy import GatePolicy
-from ratchet.deploy.scores import REGRESSION, GateScores, MetricScores, metric_scores
+from ratchet.deploy.policy import WIN_RATE, GatePolicy
+from ratchet.deploy.scores import REGRESSION, FloatArray, GateScores, MetricScores, metric_scores
 from ratchet.evaluation.answer_scores import score_pairs
 from ratchet.evaluation.metrics import constant_answer_rate
 from ratchet.evaluation.paired import (
@@ -101,20 +102,24 @@ def evaluate(set_ids: tuple[str, ...], reference: str) -> Answers:
 
 
 def gate_scores(
-    sets: FrozenSets, policy: GatePolicy, first: Answers, second: Answers
+    sets: FrozenSets,
+    policy: GatePolicy,
+    first: Answers,
+    second: Answers,
+    judged: JudgedWinRate | None,
 ) -> GateScores:
     """Score both models' answers by every metric that the policy names."""
     store = workspace().store
     examples = example_set(store, sets.golden).examples
-    metrics, names = _scored(examples, policy, first, second)
+    metrics, names = _scored(examples, policy, first, second, judged)
     parts = [
         example.model_copy(update={"cluster": cluster_name(item)})
         for item in sets.regression
         for example in example_set(store, item.example_set_id).examples
     ]
-    clustered, cluster_names = _scored(parts, policy, first, second)
+    clustered, cluster_names = _scored(parts, policy, first, second, judged)
     named = {name: example_set(store, key).examples for name, key in sets.others}
-    others = {name: _scored(part, policy, first, second)[0] for name, part in named.items()}
+    others = {name: _scored(part, policy, first, second, judged)[0] for name, part in named.items()}
     everything = [*examples, *parts, *(example for part in named.values() for example in part)]
     return GateScores(
         metrics=metrics,
@@ -141,18 +146,33 @@ def cluster_name(regression: RegressionSet) -> str:
     return f"{regression.name} ({regression.id[:8]})"
 
 
-def _scored(
-    examples: Sequence[Example], policy: GatePolicy, first: Answers, second: Answers
-) -> tuple[dict[str, MetricScores], tuple[str, ...]]:
-    pairs = score_pairs(
-        policy.metrics,
+def pair_scores(
+    metrics: Sequence[str],
+    examples: Sequence[Example],
+    answers: tuple[Answers, Answers],
+    judged: JudgedWinRate | None,
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return both models' scores of examples by metric; nan for no score."""
+    first, second = answers
+    return score_pairs(
+        metrics,
         first.to(examples),
         second.to(examples),
         [example.target for example in examples],
         seconds=(first.took(examples), second.took(examples)),
+        judged={WIN_RATE: judged.scores(examples)} if judged else {},
     )
+
+
+def _scored(
+    examples: Sequence[Example],
+    policy: GatePolicy,
+    first: Answers,
+    second: Answers,
+    judged: JudgedWinRate | None,
+) -> tuple[dict[str, MetricScores], tuple[str, ...]]:
     return metric_scores(
-        pairs,
+        pair_scores(policy.metrics, examples, (first, second), judged),
         users=[example.user_id for example in examples],
         clusters=[example.cluster for example in examples],
     )

@@ -7,12 +7,12 @@ import json
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._evaluate import Answers, FrozenSets, cluster_name
+from flows._evaluate import Answers, FrozenSets, cluster_name, pair_scores
 from flows._links import link_run
 from flows._runtime import cycle_run, publish_figure, publish_text, workspace
 from ratchet import plots
+from ratchet.analyze.judged_win_rate import JudgedWinRate
 from ratchet.cycles import example_set
-from ratchet.evaluation.answer_scores import score_pairs
 from ratchet.records import Cycle, Decision, Example
 from ratchet.report import decision_markdown
 from ratchet.tracking import Run
@@ -20,7 +20,11 @@ from ratchet.tracking import Run
 
 @task(name="publish-decision", cache_policy=NO_CACHE)
 def publish(
-    cycle: Cycle, decision: Decision, sets: FrozenSets, answers: tuple[Answers, Answers]
+    cycle: Cycle,
+    decision: Decision,
+    sets: FrozenSets,
+    answers: tuple[Answers, Answers],
+    judged: JudgedWinRate | None,
 ) -> None:
     """Put the decision, its plots and every answer with its scores into MLflow and Prefect."""
     with cycle_run(cycle, "deploy", decision.id) as run:
@@ -31,7 +35,9 @@ def publish(
         run.text(decision_markdown(decision), "decision.md")
         run.text(json.dumps(decision.canonical(), indent=2), "decision.json")
         run.text(json.dumps(decision.policy, indent=2), "policy.json")
-        differences = _tables(run, decision, sets, answers)
+        if judged is not None:
+            run.text(json.dumps(judged.as_json(), indent=2), "win-rate.json")
+        differences = _tables(run, decision, sets, answers, judged)
         publish_figure(run, "gate", plots.gate_figure(decision), "The gate's evidence")
         if decision.measured:
             figure = plots.metric_margins(decision)
@@ -64,7 +70,11 @@ def _numbers(decision: Decision) -> dict[str, float]:
 
 
 def _tables(
-    run: Run, decision: Decision, sets: FrozenSets, answers: tuple[Answers, Answers]
+    run: Run,
+    decision: Decision,
+    sets: FrozenSets,
+    answers: tuple[Answers, Answers],
+    judged: JudgedWinRate | None,
 ) -> plots.FloatArray:
     """Write a table by example and one by cluster; return the primary metric's differences."""
     store, (first, second) = workspace().store, answers
@@ -76,13 +86,7 @@ def _tables(
     ]
     examples = [example for _, example in rows]
     metrics = list(dict.fromkeys(item.metric for item in decision.measured))
-    pairs = score_pairs(
-        metrics,
-        first.to(examples),
-        second.to(examples),
-        [example.target for example in examples],
-        seconds=(first.took(examples), second.took(examples)),
-    )
+    pairs = pair_scores(metrics, examples, answers, judged)
     columns: dict[str, list[object]] = {
         "set": [name for name, _ in rows],
         "example": [example.id for example in examples],

@@ -12,7 +12,9 @@ from flows._canary import start
 from flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clusters
 from flows._gate_report import publish
 from flows._runtime import logger, now, workspace
+from flows._win_rate import WinRateOptions, checked_judge, judge_pairs
 from flows.approve import ask
+from ratchet.analyze.judged_win_rate import JudgedWinRate
 from ratchet.analyze.traffic_sample import TRAFFIC, traffic_set
 from ratchet.analyze.validations import usable_judges
 from ratchet.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
@@ -21,7 +23,6 @@ from ratchet.deploy.decision import Gated, decide, looks_before, stored_decision
 from ratchet.deploy.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.evaluation.example_files import read_examples
 from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release, RolloutPlan
 
@@ -38,6 +39,7 @@ class DeployOptions(BaseModel):
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
             challenger is the champion at once.
+        win_rate: How judge and people compare the answers, where the policy names `win_rate`.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
 
@@ -46,6 +48,7 @@ class DeployOptions(BaseModel):
     policy: GatePolicy | Path | None = None
     sets: dict[str, Path] = {}
     rollout: RolloutPlan | None = None
+    win_rate: WinRateOptions = WinRateOptions()
     end_cycle: bool = True
 
 
@@ -75,6 +78,7 @@ def gate(
     sets: FrozenSets,
     answers: tuple[Answers, Answers],
     rollout: RolloutPlan | None,
+    judged: JudgedWinRate | None,
 ) -> Decision:
     """Decide once and store the decision; asked again, return what was decided."""
     work = workspace()
@@ -89,7 +93,7 @@ def gate(
         logger.info("this candidate was decided on before: %s", stored.verdict)
         return stored
     decision = decide(
-        gate_scores(sets, policy, *answers),
+        gate_scores(sets, policy, *answers, judged),
         policy,
         gated,
         now=now(),
@@ -120,6 +124,7 @@ def deploy(options: DeployOptions = DEFAULTS) -> str:
 def _deploy(options: DeployOptions) -> str:
     store = workspace().store
     policy = _policy(options)
+    judge = checked_judge(policy, options.win_rate)
     cycle = latest_cycle(store)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
@@ -131,10 +136,11 @@ def _deploy(options: DeployOptions) -> str:
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
     answers = evaluate(sets.ids, cycle.champion), evaluate(sets.ids, challenger)
-    decision = gate(cycle, challenger, policy, sets, answers, options.rollout)
+    judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
+    decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)
     start(decision)
-    publish(cycle, decision, sets, answers)
+    publish(cycle, decision, sets, answers, judged)
     if waits_for_person(store, decision):
         ask(decision)
     if options.end_cycle:
@@ -143,8 +149,5 @@ def _deploy(options: DeployOptions) -> str:
 
 
 def _policy(options: DeployOptions) -> GatePolicy:
-    """The policy, its metrics known, before anything is answered."""
     asked = options.policy or loop_policy()
-    policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
-    check_metrics(policy.metrics)
-    return policy
+    return asked if isinstance(asked, GatePolicy) else load_policy(asked)

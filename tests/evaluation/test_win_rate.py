@@ -205,3 +205,14 @@ def test_what_belongs_to_no_pair_is_refused():
         win_rate([Item("i", pairs[0].conversation, "a")], [], {}, decision="usable")
     with pytest.raises(InvalidInputError, match="labels must be in"):
         win_rate(pairs, [], {pair.id: 2.0 for pair in pairs[:40]}, decision="usable")
+
+
+def test_where_all_answers_are_equally_long_there_is_nothing_to_control():
+    pairs = [
+        Item(f"e-{n}", example(n).messages, f"{n % 3} well", f"{n % 2} well") for n in range(300)
+    ]
+    labels = {pair.id: float(pair.answer > pair.other) for pair in pairs[:100]}
+    found = win_rate(pairs, judged(pairs), labels, decision="usable")
+    assert found.reason is None
+    uncontrolled = figure(found, "win_rate_uncontrolled").model_copy(update={"name": "win_rate"})
+    assert figure(found, "win_rate") == uncontrolled

@@ -164,7 +164,9 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> 
         home.servers.stop()
 
 
-def filled(home: PrefectHome, environ: dict[str, str]) -> Waiting:
+def filled(
+    home: PrefectHome, environ: dict[str, str], made_as: type[Waiting] | None = None
+) -> Waiting:
     """Fill a home with a champion, frozen sets and the champion's answers."""
     settings = home.settings
     tracker = Tracker(
@@ -180,7 +182,7 @@ def filled(home: PrefectHome, environ: dict[str, str]) -> Waiting:
         id="cluster-7", created_at=AT, name="cards", example_set_id=frozen.id, users=()
     )
     home.store.append(regression)
-    made = Waiting(home, environ, tracker, examples, regression)
+    made = (made_as or Waiting)(home, environ, tracker, examples, regression)
     made.record(base.digest, 30)
     return made
 

@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
         "chunk": 80,
         "reactions": {"correction_wrong": 0.9},
     },
-    "improve": {"curation": {"maximum_examples": 96}},
+    "improve": {"curation": {"maximum_examples": 64}},
 }
 
 
@@ -238,7 +238,7 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
 def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
     home: Home,
 ) -> None:
-    shuffled = SMALL | {"improve": {"curation": {"maximum_examples": 64, "shuffle_targets": True}}}
+    shuffled = SMALL | {"improve": {"curation": {"maximum_examples": 48, "shuffle_targets": True}}}
     run = home.wait(home.start("loop", shuffled), 1200)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     status = home.status()

@@ -126,7 +126,7 @@ def validate(
 
     Labels of items that were set aside for few-shot examples are not used. The same labels and the
     same version of a judge give the stored decision again. The store holds interactions, not pairs
-    or references: a judge of those is validated on a file (`ratchet judge run`).
+    or references: a judge of those keeps the decision that it has, of a gate on `win_rate` say.
 
     Raises:
         LeakError: An example shown to the judge is among the validation labels.
@@ -135,14 +135,17 @@ def validate(
     refuse_leaks([e.item_id for e in judge.spec.examples], [label.item_id for label in labels])
     known = store.stored_interactions(sorted({label.item_id for label in labels}))
     content = digest([label.canonical() for label in labels if label.item_id in known])
+    if judge.spec.mode not in ON_INTERACTIONS:
+        for latest in store.records(JudgeValidation, latest=1, subject=judge.version):
+            return Validated(latest, None, None)
     if not known or judge.spec.mode not in ON_INTERACTIONS:
-        return Validated(_keep(store, judge, content, None, now()), None, None)
+        return Validated(keep_validation(store, judge, content, None, now()), None, None)
     judged = run_judge(store, judge, [item_of(i) for i in known.values()], ask=ask, now=now)
     rows = labelled_rows(labels, judged.judgements)
     validation = validate_judge(
         rows, rng=rng, bar=bar, categories=None if judge.spec.mode == "guard" else judge.spec.menu
     )
-    return Validated(_keep(store, judge, content, validation, now()), validation, judged)
+    return Validated(keep_validation(store, judge, content, validation, now()), validation, judged)
 
 
 def count_scores(
@@ -239,7 +242,7 @@ def _validation_labels(store: EventStore, judge: Judge) -> tuple[HumanLabel, ...
     return split_labels(labels)[1] if judge.spec.examples else labels
 
 
-def _keep(
+def keep_validation(
     store: EventStore, judge: Judge, labels: str, validation: Validation | None, now: datetime
 ) -> JudgeValidation:
     """Store a validation, unless it is the latest one of this version already."""
@@ -283,7 +286,7 @@ def as_record(
     if validation is None:
         why = f"no interaction in the store has a label for {dimension}"
         if mode not in ON_INTERACTIONS:
-            why = f"the store holds nothing for mode {mode}; validate it with `ratchet judge run`"
+            why = f"the store holds nothing for mode {mode}; label a sheet of the gate's pairs"
         return JudgeValidation(
             id=key,
             created_at=now,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.cli.gate_judge import Judging, hand_out, judged
 from ratchet.cli.gate_models import (
     DEFAULT_METRICS,
     Decoding,
@@ -77,29 +78,49 @@ def gate(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Answer anew, whatever the home has recorded.")
     ] = False,
+    judges: Annotated[
+        Path | None,
+        typer.Option(help="YAML with a judge of pairs, for a policy that names win_rate."),
+    ] = None,
+    to_label: Annotated[
+        Path | None,
+        typer.Option(help="Write 100 pairs for people to compare, unseen whose is whose."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Such a sheet, its column winner filled in.")
+    ] = None,
 ) -> None:
     """Decide on recorded scores, or on two models' answers: promote, hold, reject, inconclusive.
 
     Exit codes: 0 promote, 10 hold (also a promotion that waits for approval), 11 reject, 12
     inconclusive, 2 bad input.
     """
+    asked = _load(policy)
+    looks, named = _looks(earlier), frozenset(usable_judge or ())
+    decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
+    judging = Judging(judges, labels, to_label)
+    _one_of(scores, champion, challenger, examples)
+    if scores is not None:
+        result = _on_scores(scores, asked, looks, named)
+    elif examples is not None:
+        pair = (champion, challenger)
+        result = _on_examples(pair, examples, asked, looks, named, decoding, judging, save_scores)
+    _say(result, as_json=as_json, approved_by=approved_by)
+
+
+def _load(policy: Path | None) -> GatePolicy | None:
     from ratchet.deploy.policy import load_policy
 
-    asked = load_policy(policy) if policy is not None else None
-    looks, named = _looks(earlier), frozenset(usable_judge or ())
+    return load_policy(policy) if policy is not None else None
+
+
+def _one_of(scores: Path | None, champion: str, challenger: str, examples: Path | None) -> None:
     models = [bool(champion), bool(challenger), examples is not None]
-    if scores is not None and not any(models):
-        result = _on_scores(scores, asked, looks, named)
-    elif scores is None and all(models) and examples is not None:
-        decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
-        pair = (champion, challenger)
-        result = _on_examples(pair, examples, asked, looks, named, decoding, save_scores)
-    else:
+    if (scores is None and not all(models)) or (scores is not None and any(models)):
         raise InvalidInputError(
             "give --scores, or all of --champion, --challenger and --examples; got "
             + ("both" if scores is not None else "neither")
         )
-    _say(result, as_json=as_json, approved_by=approved_by)
 
 
 def _on_scores(
@@ -121,21 +142,36 @@ def _on_examples(
     looks: list[int],
     judges: frozenset[str],
     decoding: Decoding,
+    judging: Judging,
     save: Path | None,
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
     from ratchet.deploy.policy import default_policy
-    from ratchet.evaluation.answer_scores import check_metrics
+    from ratchet.evaluation.answer_scores import WIN_RATE, check_metrics
     from ratchet.evaluation.example_files import read_examples
 
     examples = read_examples(path)
     has_clusters = any(example.cluster for example in examples)
     policy = asked or default_policy(DEFAULT_METRICS, has_clusters=has_clusters)
-    check_metrics(policy.metrics)
-    show_progress()
     settings = current_settings()
+    has_judge = judging.to_label or judging.judges or settings.judges
+    check_metrics(policy.metrics, judged=[WIN_RATE] if has_judge else [])
+    if WIN_RATE not in policy.metrics and (judging.labels or judging.judges):
+        raise InvalidInputError(
+            f"--labels and --judges are for {WIN_RATE}, got a policy that does not name it; add "
+            "it as primary, guardrail or secondary metric"
+        )
+    show_progress()
     first, second = (answer_file(name, examples, settings, decoding) for name in names)
-    scores = scores_of(examples, first, second, policy)
+    if judging.to_label is not None:
+        hand_out(judging.to_label, examples, first, second)
+        raise typer.Exit(0)
+    by_judge = {}
+    if WIN_RATE in policy.metrics:
+        found = judged(settings, judging, examples, first, second)
+        typer.echo(found.text(), err=True)
+        by_judge[WIN_RATE] = found.scores(examples)
+    scores = scores_of(examples, first, second, policy, by_judge)
     if save is not None:
         write_scores(save, examples, first, second, scores)
     return run_gate(

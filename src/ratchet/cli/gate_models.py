@@ -15,7 +15,7 @@ from ratchet.settings import Settings
 
 if TYPE_CHECKING:
     from ratchet.deploy.policy import GatePolicy
-    from ratchet.deploy.scores import GateScores
+    from ratchet.deploy.scores import FloatArray, GateScores
     from ratchet.models import Completion, LanguageModel
     from ratchet.records import Example
 
@@ -128,7 +128,11 @@ def answer_file(
 
 
 def scores_of(
-    examples: Sequence[Example], champion: Answered, challenger: Answered, policy: GatePolicy
+    examples: Sequence[Example],
+    champion: Answered,
+    challenger: Answered,
+    policy: GatePolicy,
+    judged: Mapping[str, tuple[FloatArray, FloatArray]],
 ) -> GateScores:
     """Score both by every metric that the policy names."""
     from ratchet.deploy.scores import GateScores, metric_scores
@@ -142,6 +146,7 @@ def scores_of(
         challenger.texts,
         targets,
         seconds=(champion.seconds, challenger.seconds),
+        judged=judged,
     )
     metrics, names = metric_scores(
         pairs,

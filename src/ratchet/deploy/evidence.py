@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.deploy.policy import WIN_RATE
 from ratchet.deploy.scores import MetricScores
 from ratchet.errors import InsufficientDataError
 from ratchet.stats.comparisons import MarginTest, paired_rate_test
@@ -180,7 +181,12 @@ def weigh(
 
 
 def default_hold_margin(scores: MetricScores) -> float:
-    """Return 0.05 for scores within [0, 1], else a fifth of the champion's standard deviation."""
+    """Return 0.05 for scores within [0, 1], else a fifth of the champion's standard deviation.
+
+    Corrected win rates are shares too: single pairs lie outside of [0, 1], their mean does not.
+    """
+    if scores.metric == WIN_RATE:
+        return 0.05
     seen = np.concatenate([scores.champion, scores.challenger])
     seen = seen[~np.isnan(seen)]
     if seen.size == 0 or (seen.min() >= 0.0 and seen.max() <= 1.0):

@@ -38,6 +38,8 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 LARGEST_FILE = 100_000
 ERRORS_SHOWN = 20
 TOLD_CHARACTERS = 60
+WIN_RATE = "win_rate"
+"""The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
 LOWER_IS_BETTER = frozenset({"length", "refusal_rate", "latency_seconds", "perplexity"})
 """Metrics of which less is better where the policy does not say."""
 
@@ -61,7 +63,8 @@ class Primary(_Measured):
     Attributes:
         margin: How much better at least, in units of the metric.
         hold_margin: How much worse it may be and still be held, not called inconclusive. Where left
-            out, 0.05 for scores within [0, 1], else a fifth of the champion's standard deviation.
+            out, 0.05 for scores within [0, 1] and for `win_rate`, else a fifth of the champion's
+            standard deviation.
     """
 
     metric: Name
@@ -170,6 +173,11 @@ class GatePolicy(_Part):
             if times > 1:
                 where = "per cluster" if per_cluster else f"over {examples or 'all'}"
                 raise ValueError(f"one guardrail for {metric} {where}, got {times}")
+        if any(r.metric == WIN_RATE and (r.per_cluster or r.examples) for r in self.guardrails):
+            raise ValueError(
+                f"{WIN_RATE} is known over all examples of the primary metric, got it per cluster "
+                "or on a set of its own; leave out per_cluster and examples"
+            )
         if self.primary.metric in self.secondary:
             raise ValueError(
                 f"{self.primary.metric} is the primary metric, got it as secondary too"

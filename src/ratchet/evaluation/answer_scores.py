@@ -2,12 +2,14 @@
 
     scored = score_answers("token_f1", answers, targets)
 
-A metric of a judge is not made here: it is asked for and validated by itself (docs/judges.md).
+A metric of a judge is not made here: it is asked for and validated by itself (docs/judges.md), and
+comes in by `judged`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from ratchet.evaluation.text_metrics import (
 )
 
 LATENCY = "latency_seconds"
+WIN_RATE = "win_rate"
 
 
 def score_answers(
@@ -70,14 +73,24 @@ def known_metrics() -> tuple[str, ...]:
     return (*_SCORERS, LATENCY)
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
+def check_metrics(metrics: Sequence[str], judged: Collection[str] = ()) -> None:
     """Refuse names that no metric has, before anything is answered.
+
+    Args:
+        metrics: Their names.
+        judged: Names of those that a judge's scores are brought for.
 
     Raises:
         InvalidInputError: There is no such metric.
     """
     for metric in metrics:
-        score_answers(metric, [], [])
+        if metric == WIN_RATE and metric not in judged:
+            raise InvalidInputError(
+                f"{WIN_RATE} needs a judge of pairs, got none; name a file of judges "
+                "(RATCHET_JUDGES, --judges)"
+            )
+        if metric not in judged:
+            score_answers(metric, [], [])
 
 
 def score_pairs(
@@ -87,10 +100,22 @@ def score_pairs(
     targets: Sequence[str],
     *,
     seconds: tuple[Sequence[float | None], Sequence[float | None]] = ((), ()),
+    judged: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({}),
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Score both systems' answers to the same examples by each metric; nan for no score."""
+    """Score both systems' answers to the same examples by each metric; nan for no score.
+
+    Args:
+        metrics: Their names.
+        champion: Its answers; None for no answer.
+        challenger: Its answers.
+        targets: What is right.
+        seconds: How long the champion's and the challenger's answers took.
+        judged: Scores of these examples that are there already, by metric.
+    """
     return {
-        metric: (
+        metric: judged[metric]
+        if metric in judged
+        else (
             score_answers(metric, champion, targets, seconds=seconds[0]).values,
             score_answers(metric, challenger, targets, seconds=seconds[1]).values,
         )

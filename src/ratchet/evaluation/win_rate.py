@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.evaluation.answer_scores import WIN_RATE
 from ratchet.evaluation.judge import Judgement
 from ratchet.evaluation.judge_effects import figure, undefined
 from ratchet.evaluation.judge_prompts import Item
@@ -32,7 +33,6 @@ from ratchet.stats.judge_length import length_controlled_win_rate
 from ratchet.stats.win_rates import CorrectedWinRate, corrected_win_rate
 
 FloatArray = NDArray[np.float64]
-NAME = "win_rate"
 EVEN = 0.5
 
 
@@ -126,8 +126,10 @@ def win_rate(
     clusters = None
     if users is not None:
         clusters = np.array([f"user {users[key]}" if key in users else key for key in ids])
-    controlled, reason = _corrected(human, verdicts, lengths, clusters)
     plain, why_not = _corrected(human, verdicts, None, clusters)
+    controlled, reason = plain, why_not
+    if lengths.any():  # else every pair is equally long as it is
+        controlled, reason = _corrected(human, verdicts, lengths, clusters)
     if decision != "usable":
         reason = f"the judge is {decision}; validate it against labels, or take another"
     values = np.full(len(ids), np.nan)
@@ -138,10 +140,10 @@ def win_rate(
             *_of_judge(verdicts, lengths, clusters),
             _same_winner(judgements),
             _shown("win_rate_uncontrolled", plain, why_not),
-            _shown(NAME, controlled, reason),
+            _shown(WIN_RATE, controlled, reason),
         ),
-        champion=mean_scored(NAME, np.where(np.isnan(values), np.nan, EVEN)),
-        challenger=mean_scored(NAME, values),
+        champion=mean_scored(WIN_RATE, np.where(np.isnan(values), np.nan, EVEN)),
+        challenger=mean_scored(WIN_RATE, values),
         unscored=_unscored(pairs, found),
         reason=reason,
     )

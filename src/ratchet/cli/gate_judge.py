@@ -1,0 +1,112 @@
+"""The metric `win_rate` of `ratchet gate`: a judge of pairs, and people who label some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ratchet.cli.gate_models import Answered
+from ratchet.errors import InvalidInputError
+from ratchet.settings import Settings
+
+if TYPE_CHECKING:
+    from ratchet.analyze.judged_win_rate import JudgedWinRate
+    from ratchet.evaluation.judge_prompts import Item
+    from ratchet.records import Example
+
+ON_SHEET = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Who says which of two answers is better.
+
+    Attributes:
+        judges: YAML with a judge of pairs; the settings' where None.
+        labels: A sheet that people filled in; None before there is one.
+        to_label: Where a sheet for people is written.
+    """
+
+    judges: Path | None = None
+    labels: Path | None = None
+    to_label: Path | None = None
+
+
+def hand_out(
+    path: Path, examples: Sequence[Example], champion: Answered, challenger: Answered
+) -> None:
+    """Write pairs of answers for people to compare.
+
+    Raises:
+        InvalidInputError: The file is there already.
+    """
+    from ratchet.analyze.judged_win_rate import to_compare
+    from ratchet.evaluation.label_sheet import write_sheet
+    from ratchet.evaluation.win_rate import is_same
+
+    pairs = _pairs(examples, champion, challenger)
+    chosen = to_compare(pairs, ON_SHEET)
+    write_sheet(path, pairs, [pair.id for pair in chosen])
+    count = sum(not is_same(pair) for pair in chosen)
+    print(
+        f"{count} pairs to compare are in {path.name}: write a, b or tie into the column winner, "
+        "then give it as --labels"
+    )
+
+
+def judged(
+    settings: Settings,
+    judging: Judging,
+    examples: Sequence[Example],
+    champion: Answered,
+    challenger: Answered,
+) -> JudgedWinRate:
+    """Judge every pair of answers, and correct the judge by people's labels.
+
+    Raises:
+        InvalidInputError: There is no judge of pairs, or no sheet that people filled in.
+    """
+    from ratchet.analyze.judged_win_rate import judge_win_rate, pair_judge
+    from ratchet.evaluation.label_sheet import read_sheet
+    from ratchet.evaluation.rubrics import load_judges
+    from ratchet.store import EventStore
+
+    path = judging.judges or settings.judges
+    if path is None:
+        raise InvalidInputError("win_rate needs a judge of pairs, got no file; give --judges")
+    spec = pair_judge(load_judges(path))
+    pairs = _pairs(examples, champion, challenger)
+    if judging.labels is None:
+        raise InvalidInputError(
+            "win_rate needs pairs that people labelled, got none; write a sheet for them with "
+            "--to-label FILE, have it filled in and give it as --labels"
+        )
+    sheet = read_sheet(judging.labels, pairs)
+    for line, reason in sheet.set_aside:
+        typer.echo(f"set aside, line {line}: {reason}", err=True)
+    users = {example.id: example.user_id for example in examples if example.user_id is not None}
+    return judge_win_rate(
+        EventStore.open(settings.store_url),
+        spec,
+        pairs,
+        sheet.winners,
+        users=users or None,
+        cache=settings.cache,
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def _pairs(examples: Sequence[Example], champion: Answered, challenger: Answered) -> list[Item]:
+    from ratchet.evaluation.win_rate import pairs_of
+
+    return pairs_of(examples, _by_id(examples, champion), _by_id(examples, challenger))
+
+
+def _by_id(examples: Sequence[Example], answered: Answered) -> dict[str, str]:
+    found = zip(examples, answered.texts, strict=True)
+    return {example.id: text for example, text in found if text is not None}
