@@ -363,6 +363,10 @@ def test_the_journal_keeps_the_order_of_writing(store: EventStore) -> None:
     assert store.records(CycleEnd) == written
     assert store.records(CycleEnd, latest=2) == written[1:]
     assert store.latest(CycleEnd) == written[2]
+    last = store.last_positions([CycleEnd, Interaction])
+    assert set(last) == {"CycleEnd"}
+    store.append(written[0].model_copy(update={"id": "later"}))
+    assert store.last_positions([CycleEnd])["CycleEnd"] > last["CycleEnd"]
     assert store.get(CycleEnd, "a") == written[1]
 
 

@@ -78,9 +78,9 @@ def test_an_open_alert_is_opened_once_and_follows_its_severity() -> None:
     (worse,) = events([cluster("steady", safety=9)], first, now=NOW + DAY)
     assert (worse.change, worse.severity) == ("updated", "critical")
     assert worse.alert_id == first[0].alert_id
-    seen = by_hand(first, first[0].alert_id, "acknowledged", by="ann", note=None, now=NOW)
+    seen = by_hand(first, first[0].alert_id, "acknowledged", by="ann", note="mine", now=NOW)
     (after,) = events([cluster("steady", safety=9)], (*first, seen), now=NOW + DAY)
-    assert after.change == "acknowledged"
+    assert (after.change, after.by, after.note) == ("acknowledged", "ann", "mine")
 
 
 @pytest.mark.parametrize(("trend", "ends"), [("gone", True), ("merged", True), ("steady", False)])

@@ -9,7 +9,6 @@ from typing import Literal
 from ratchet.analyze.alerts import later, next_step, open_alerts
 from ratchet.analyze.regression_sets import safety_related
 from ratchet.records import (
-    AlertChange,
     AlertEvent,
     EarlierCluster,
     FailureCluster,
@@ -55,7 +54,7 @@ def cluster_events(
         news = cluster.trend in ("new", "growing") and not first_run
         opens = current is None and (news or safety_related(cluster))
         if opens or (current is not None and current.severity != _severity(cluster)):
-            events.append(_event(cluster, later(current), model_version, now))
+            events.append(_event(cluster, current, model_version, now))
     for lost in earlier:
         current = open_now.get(_alert_id(lost.id))
         if current is not None and lost.trend in _ENDED:
@@ -73,9 +72,9 @@ def _severity(cluster: FailureCluster) -> Literal["warning", "critical"]:
 
 
 def _event(
-    cluster: FailureCluster, change: AlertChange, model_version: str, now: datetime
+    cluster: FailureCluster, current: AlertEvent | None, model_version: str, now: datetime
 ) -> AlertEvent:
-    alert_id = _alert_id(cluster.id)
+    alert_id, change = _alert_id(cluster.id), later(current)
     lower, upper = cluster.interval
     growth = "new" if cluster.trend in ("new", "split") else cluster.trend
     rest = "" if cluster.rest_rate is None else f" where {cluster.rest_rate:.0%} of the rest do"
@@ -96,6 +95,8 @@ def _event(
         model_version=model_version,
         signal=SIGNAL,
         cluster=cluster.name,
+        by=current.by if current else None,
+        note=current.note if current else None,
         since=cluster.first_seen,
         value=cluster.failure_rate,
         lower=lower,

@@ -21,6 +21,7 @@ from ratchet.records import (
     ApiKey,
     ApiKeyRevocation,
     Candidate,
+    Release,
     Routing,
     RoutingFollowed,
     Variant,
@@ -31,6 +32,8 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+READ = (ApiKey, ApiKeyRevocation, Candidate, Release, Routing)
+"""What the state is made of."""
 _ALIASES = ("champion", "challenger", "previous")
 
 
@@ -94,10 +97,15 @@ class Router:
         self._on_change = on_change
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self.state = State()
+        self._seen: dict[str, int] | None = None
 
     def refresh(self) -> None:
-        """Read the store once."""
+        """Read the store once, if it holds anything new."""
+        seen = self._store.last_positions(READ)
+        if seen == self._seen:
+            return
         before, found = self.state, read_state(self._store, self._home)
+        self._seen = seen
         if found == before:
             return
         self.state = found

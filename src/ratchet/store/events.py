@@ -14,8 +14,6 @@ them without parsing.
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,6 +37,7 @@ from ratchet.records import (
     digest,
 )
 from ratchet.store.answers import answer_rows, read_answers
+from ratchet.store.connections import configure_sqlite
 from ratchet.store.feedback import feedback_row, read_feedback
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.signals import read_signals
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK = 500
-_BUSY_MILLISECONDS = 60_000
 _WRITERS_LOCK = 7246483  # any number that nobody else in the database takes
 
 
@@ -119,7 +117,7 @@ class EventStore:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             engine = sa.create_engine(parsed)
             if engine.dialect.name == "sqlite":
-                _configure_sqlite(engine)
+                configure_sqlite(engine)
             store = cls(engine, clock)
             store._migrate()
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
@@ -379,6 +377,16 @@ class EventStore:
             bodies = connection.execute(query).scalars().all()
         return tuple(kind.model_validate(body) for body in reversed(bodies))
 
+    def last_positions(self, kinds: Sequence[type[Record]]) -> dict[str, int]:
+        """Return where the last record of each kind stands: cheap to ask whether there is more."""
+        query = (
+            sa.select(JOURNAL.c.kind, sa.func.max(JOURNAL.c.position))
+            .where(JOURNAL.c.kind.in_([_kind(kind) for kind in kinds]))
+            .group_by(JOURNAL.c.kind)
+        )
+        with self._reading() as connection:
+            return _pairs(connection, query)
+
     def latest(self, kind: type[R]) -> R | None:
         """Return the record of this kind written last, or None."""
         return next(iter(self.records(kind, latest=1)), None)
@@ -517,34 +525,6 @@ def _not_opened(url: sa.URL, error: Exception) -> InvalidInputError:
         f"{cause}; check RATCHET_STORE_URL and RATCHET_HOME "
         "(PostgreSQL needs its driver: pip install 'psycopg[binary]')"
     )
-
-
-def _configure_sqlite(engine: sa.Engine) -> None:
-    """Write-ahead log, patience when busy, and transactions that lock when they begin to write."""
-
-    @sa.event.listens_for(engine, "connect")
-    def _on_connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("ratchet_begin", "BEGIN"))
-
-
-def _write_ahead(connection: Any) -> None:
-    """Keep a write-ahead log. SQLite does not wait by itself when two switch a new file at once."""
-    deadline = time.monotonic() + _BUSY_MILLISECONDS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
