@@ -1,14 +1,16 @@
-"""`ratchet judge`, each command as people run it: in a process, in an empty folder."""
+"""`ratchet judge`, each command as people run it: by its entry point, in an empty folder."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +19,7 @@ sys.path.append(str(Path(__file__).parent / "evaluation"))
 from judge_endpoint import Answer, JudgeEndpoint
 from typer.testing import CliRunner
 
-from ratchet.cli import app
+from ratchet.cli import app, main
 from ratchet.records import Figure, HumanLabel, JudgeValidation
 from ratchet.store import EventStore
 
@@ -32,27 +34,26 @@ def home(tmp_path):
 
 
 @pytest.fixture
-def judge(tmp_path, home):
-    """Run `ratchet judge` in a process of its own, in an empty folder."""
+def judge(tmp_path, home, monkeypatch, capsys):
+    """Run `ratchet judge` by its entry point, in an empty folder."""
+    for name in [k for k in os.environ if k.startswith(("RATCHET_", "MLFLOW_", "PREFECT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments, code=0):
-        ours = ("RATCHET_", "MLFLOW_", "PREFECT_")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-        done = subprocess.run(
-            [sys.executable, "-m", "ratchet.cli", "judge", *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment
-            | {"RATCHET_HOME": str(home), "COLUMNS": "100", "PYTHONPATH": str(ROOT / "src")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ratchet", "judge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        logging.getLogger("ratchet").handlers.clear()  # they write to what was captured
+        assert ended.value.code == code, said.err
+        return SimpleNamespace(stdout=said.out, stderr=said.err)
 
-    return run
+    yield run
+    logging.getLogger("ratchet").handlers.clear()
 
 
 def refused(done):
