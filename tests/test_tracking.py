@@ -200,6 +200,7 @@ def test_a_folder_is_stored_whole_at_the_address_that_is_returned(tracker, clien
 
 @pytest.fixture
 def trace_id(tracker: Tracker) -> str:
+    mlflow.set_experiment(experiment_id="0")  # other tests of this process name theirs
     with mlflow.start_span("answer") as span:
         span.set_inputs({"question": "where is my parcel"})
     mlflow.flush_trace_async_logging()

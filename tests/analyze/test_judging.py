@@ -282,7 +282,10 @@ def test_a_judge_of_pairs_is_not_asked_about_single_interactions(store):
     pairwise = Scripted(name="pairs", mode="pairwise")
     found = pairwise.validated(store)
     assert found.record.decision == "not enough labels"
-    assert "ratchet judge run" in found.record.reasons[0]
+    assert "label a sheet of the gate's pairs" in found.record.reasons[0]
+    usable = found.record.model_copy(update={"id": "by a gate", "decision": "usable"})
+    store.append(usable)
+    assert pairwise.validated(store).record == usable
     assert pairwise.asked == 0
 
 

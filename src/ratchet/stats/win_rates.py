@@ -237,7 +237,7 @@ class _Sample:
         variance = float(self.counts @ (judge - np.average(judge, weights=self.counts)) ** 2)
         variance /= float(self.counts.sum())
         ratio = float(self.counts[self.labelled].sum() / self.counts[~self.labelled].sum())
-        if variance <= 1e-18 * float(np.max(first**2)):  # what rounding leaves of a constant
+        if variance <= 0.0:
             return 0.0
         return min(1.0, max(0.0, float(one @ (people * seen)) / ((1.0 + ratio) * variance)))
 
