@@ -253,6 +253,26 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
     assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"
 
 
+def test_a_pass_of_monitoring_begins_by_its_schedule(home: Home) -> None:
+    item = httpx.get(f"{home.prefect}/deployments/name/analyze/analyze").json()
+    address = f"{home.prefect}/deployments/{item['id']}/schedules"
+    often = {"active": True, "schedule": {"interval": 10.0, "timezone": "UTC"}}
+    (made,) = httpx.post(address, json=[often]).json()
+    deadline = time.monotonic() + 180
+    passes: list[dict[str, Any]] = []
+    while not passes and time.monotonic() < deadline:
+        found = httpx.post(f"{home.prefect}/flow_runs/filter", json={}).json()
+        passes = [
+            run for run in found
+            if run["deployment_id"] == item["id"]
+            and run["auto_scheduled"]
+            and run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED")
+        ]  # fmt: skip
+        time.sleep(1)
+    httpx.delete(f"{address}/{made['id']}")
+    assert {run["state"]["type"] for run in passes} == {"COMPLETED"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
