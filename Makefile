@@ -46,8 +46,8 @@ up: $(BIN)/.ready ## Serve the Prefect and MLflow UIs until Ctrl-C
 
 .PHONY: test
 test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
-	@# a thread that waits leaves its core to the other file's test
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	@# tests wait for servers as often as they compute: three files at a time keep two cores busy
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev browser ## Run every test, calibration and whole loops too
