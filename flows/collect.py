@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows._recorded import open_recorded, refuse_real_users
 from flows._runtime import load_model, logger, now, register_base, workspace
 from ratchet.collect.connectors import check_labels, read_messages, read_queues, targets
 from ratchet.collect.ingest import ingest
@@ -47,6 +48,11 @@ class CollectOptions(BaseModel):
         reactions: How they react.
         seed: Of everything that is drawn.
         chunk: Messages answered and stored at a time.
+        source: Whether users are simulated, or the cycle is about what real ones did since the last
+            one (`ratchet serve`, `ratchet ingest`). Left out, users are simulated, but never into
+            a home that serves real ones.
+        examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
+            CSV with `id`, `prompt` or `messages`, `target`, as `ratchet gate --examples` takes it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +69,8 @@ class CollectOptions(BaseModel):
     reactions: ReactionRates = ReactionRates()
     seed: Annotated[int, Field(ge=0)] = 0
     chunk: Count = 128
+    source: Literal["simulated", "recorded"] | None = None
+    examples: Path | None = None
 
 
 DEFAULTS = CollectOptions()
@@ -103,7 +111,9 @@ def begin(
     return open_cycle(
         work.store,
         champion=champion.reference,
-        options_digest=digest([options.model_dump(mode="json"), examples.id]),
+        options_digest=digest(
+            [options.model_dump(mode="json", exclude={"source", "examples"}), examples.id]
+        ),
         seed=options.seed,
         example_set_id=examples.id,
         now=now(),
@@ -158,6 +168,10 @@ def collect(options: CollectOptions = DEFAULTS) -> str:
 
 
 def _collect(options: CollectOptions) -> str:
+    if options.source == "recorded":
+        return open_recorded(options.examples, options.max_new_tokens, options.seed).id
+    if options.source is None:
+        refuse_real_users()
     messages = read(options, options.messages)
     pool, held_out = _separated(messages, options)
     everything = (*pool, *held_out)

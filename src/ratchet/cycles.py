@@ -64,12 +64,17 @@ def open_cycle(
     seed: int,
     example_set_id: str,
     now: datetime,
+    recorded: bool = False,
 ) -> Cycle:
     """Return the open cycle with these options, or open the next one.
 
     An open cycle with other options, or whose champion was replaced by another than its own
     challenger, is ended as abandoned: what it collected stays in the store. The new cycle's traffic
-    falls into the last 24 hours, after what is stored.
+    falls into the last 24 hours, after what is stored; where it is `recorded` already, it is what
+    came since the end of the cycle before, or in the last 24 hours before the first.
+
+    Raises:
+        InsufficientDataError: The traffic is recorded and there is none.
     """
     unfinished = unfinished_cycle(store)
     if unfinished is not None:
@@ -85,6 +90,8 @@ def open_cycle(
     number = len(store.records(Cycle)) + 1
     last = store.last_interaction_at()
     start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
+    if recorded:
+        start = _recorded_since(store, now)
     cycle = Cycle(
         id=derive_id("cycle", number, options_digest, champion),
         number=number,
@@ -99,6 +106,18 @@ def open_cycle(
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
     return cycle
+
+
+def _recorded_since(store: EventStore, now: datetime) -> datetime:
+    before, last = store.latest(Cycle), store.last_interaction_at()
+    start = now - WINDOW if before is None else before.window_end
+    if last is None or last < start:
+        raise InsufficientDataError(
+            f"a cycle of recorded traffic needs interactions since {start:%Y-%m-%d %H:%M} UTC, got "
+            f"{'none at all' if last is None else f'the last at {last:%Y-%m-%d %H:%M}'}; serve "
+            "users with `ratchet serve`, or bring a log in with `ratchet ingest`"
+        )
+    return start
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:

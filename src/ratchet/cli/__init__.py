@@ -106,6 +106,7 @@ def demo(
 
     settings = current_settings()
     collect: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
+    collect["source"] = "simulated"
     for name, path in (("messages", messages), ("queues", queues)):
         if path is not None:
             collect[name] = str(path.resolve())

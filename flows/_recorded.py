@@ -1,0 +1,56 @@
+"""Cycles of what real users did: nothing is answered or simulated, the store has it already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows._runtime import now, register_base, workspace
+from ratchet.cycles import freeze_examples, open_cycle
+from ratchet.deploy.promotion import establish_champion
+from ratchet.errors import InvalidInputError
+from ratchet.evaluation.example_files import read_examples
+from ratchet.records import Cycle, digest
+
+
+@task(name="open-recorded-cycle", cache_policy=NO_CACHE)
+def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycle:
+    """Open a cycle of the traffic since the last one, or go on with the open one.
+
+    Raises:
+        InvalidInputError: There are no examples for the gate, or the file breaks a rule.
+        InsufficientDataError: Nothing was recorded since.
+    """
+    if examples is None:
+        raise InvalidInputError(
+            "a cycle of recorded traffic needs examples that both models answer at the gate, got "
+            "none; set collect.examples to a file with id, prompt and target"
+        )
+    work = workspace()
+    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), max_new_tokens)
+    return open_cycle(
+        work.store,
+        champion=champion.reference,
+        options_digest=digest(["recorded", frozen.id, seed]),
+        seed=seed,
+        example_set_id=frozen.id,
+        now=now(),
+        recorded=True,
+    )
+
+
+def refuse_real_users() -> None:
+    """Simulate nobody into a home that serves real users.
+
+    Raises:
+        InvalidInputError: The gateway has run in this home.
+    """
+    if (workspace().settings.home / "gateway").exists():
+        raise InvalidInputError(
+            "users are not simulated into a home that serves real ones (`ratchet serve`); set "
+            "collect.source to recorded and collect.examples to a file of examples, or to "
+            "simulated where that is meant"
+        )

@@ -1,0 +1,128 @@
+"""A cycle of what real users did: what is in the store is learnt from, and nobody is simulated."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prefect_home import PrefectHome, new_home, run_python
+
+from ratchet.collect.ingest import ingest
+from ratchet.records import (
+    Candidate,
+    Correction,
+    Cycle,
+    CycleEnd,
+    Decision,
+    ExampleSet,
+    Feedback,
+    Interaction,
+    Thumbs,
+)
+from ratchet.simulation.routing import conversation
+
+INTENTS = {"card_arrival": "cards", "exchange_rate": "money"}
+QUEUES = ("cards", "money")
+RECORDED = 120
+LOOP = """
+import sys
+from flows.loop import main
+for options in sys.argv[1:]:
+    print("ended with", main([options]))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(
+    tmp_path_factory: pytest.TempPathFactory,
+    mlflow_database: Path,
+    shared_data: Path,
+    tiny_model: Path,
+) -> tuple[PrefectHome, str]:
+    """A home that serves real users, after four loops, and what they said."""
+    folder = tmp_path_factory.mktemp("recorded")
+    made = new_home(folder, mlflow_database, RATCHET_BASE_MODEL=str(tiny_model))
+    (made.settings.home / "gateway").mkdir()
+    messages = _messages(shared_data)
+    _fill(made, messages[:RECORDED])
+    rows = [
+        {
+            "id": n,
+            "messages": [m.canonical() for m in conversation(QUEUES, text)],
+            "target": queue,
+        }
+        for n, (text, queue) in enumerate(messages[RECORDED : RECORDED + 100])
+    ]
+    (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recorded = {"source": "recorded", "examples": str(folder / "examples.jsonl")}
+    options = [
+        {},
+        {"collect": {"source": "recorded"}},
+        {"collect": recorded, "improve": {"finetune": {"epochs": 1.0, "rank": 4}}},
+        {"collect": recorded},
+    ]
+    with made.serving() as environment:
+        said = run_python(environment, "-c", LOOP, *map(json.dumps, options))
+    return made, said
+
+
+def _messages(folder: Path) -> list[tuple[str, str]]:
+    with (folder / "banking77" / "train.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return sorted(
+        (row["text"], INTENTS[row["category"]]) for row in rows if row["category"] in INTENTS
+    )
+
+
+def _fill(home: PrefectHome, messages: list[tuple[str, str]]) -> None:
+    now = datetime.now(UTC)
+    events: list[Interaction | Feedback] = []
+    for number, (text, queue) in enumerate(messages):
+        right = number % 2 == 0
+        at, key = now - timedelta(hours=20) + timedelta(minutes=number), f"chatcmpl-{number}"
+        events.append(
+            Interaction(
+                id=key, session_id=key, user_id=f"u{number % 40}", created_at=at,
+                model_version="support-router/1", messages=conversation(QUEUES, text),
+                response=queue if right else "I cannot say.", latency_seconds=0.1,
+            )
+        )  # fmt: skip
+        about = {"interaction_id": key, "created_at": at + timedelta(minutes=1)}
+        events.append(Thumbs(id=f"t{number}", value="up" if right else "down", **about))
+        if not right:
+            events.append(Correction(id=f"c{number}", value=queue, **about))
+    ingest(events, home.store, source="gateway", now=now)
+
+
+def test_users_are_not_simulated_into_a_home_that_serves_real_ones(home) -> None:
+    made, said = home
+    assert "users are not simulated into a home that serves real ones" in said
+    assert made.store.counts()["interactions"] == RECORDED
+
+
+def test_without_examples_for_the_gate_nothing_begins(home) -> None:
+    _, said = home
+    assert "set collect.examples to a file with id, prompt and target" in said
+
+
+def test_a_challenger_learns_from_what_users_did_and_is_gated_on_the_examples(home) -> None:
+    made, _ = home
+    (cycle,) = made.store.records(Cycle)
+    assert made.store.get(CycleEnd, cycle.id) is not None
+    (candidate,) = made.store.records(Candidate)
+    (decision,) = made.store.records(Decision)
+    assert candidate.cycle_id == decision.cycle_id == cycle.id
+    frozen = made.store.get(ExampleSet, cycle.example_set_id)
+    assert frozen is not None
+    assert len(frozen.examples) == decision.examples == 100
+
+
+def test_without_new_traffic_the_next_cycle_does_not_begin(home) -> None:
+    _, said = home
+    assert "a cycle of recorded traffic needs interactions since" in said
+    assert [line for line in said.splitlines() if line.startswith("ended with")] == [
+        "ended with 2", "ended with 2", "ended with 0", "ended with 2",
+    ]  # fmt: skip
