@@ -32,7 +32,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # they bring, most of all with a tiny model.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
-settings.load_profile("ratchet")
+settings.register_profile("fast", settings.get_profile("ratchet"), max_examples=50)
+settings.load_profile("fast" if "PYTEST_XDIST_WORKER" in os.environ else "ratchet")
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MODEL_NAME = "support-router"
 STORE_CLOCK = datetime(2026, 1, 5, 8, tzinfo=UTC)  # what every store of `open_store` reads
