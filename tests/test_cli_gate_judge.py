@@ -16,7 +16,7 @@ from ratchet.cli import app
 sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
 from judge_endpoint import Answer, JudgeEndpoint
 
-COUNT = 600
+COUNT = 360
 POLICY = {"primary": {"metric": "win_rate"}, "secondary": ["exact_match"]}
 
 

@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 import torch
@@ -75,9 +74,7 @@ def test_the_same_seed_gives_the_same_losses_whatever_the_global_generator(
 def test_the_same_key_trains_once(tiny_model, home, trained):
     folder = home / trained.folder
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    started = time.monotonic()
     assert train(tiny_model, home) == trained
-    assert time.monotonic() - started < 0.5
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
