@@ -12,7 +12,7 @@ from flows._runtime import load_model, workspace
 from ratchet.analyze.judged_win_rate import JudgedWinRate
 from ratchet.cycles import example_set
 from ratchet.deploy.decision import compare_on_cluster
-from ratchet.deploy.policy import WIN_RATE, GatePolicy
+from ratchet.deploy.policy import GatePolicy
 from ratchet.deploy.scores import REGRESSION, FloatArray, GateScores, MetricScores, metric_scores
 from ratchet.evaluation.answer_scores import score_pairs
 from ratchet.evaluation.metrics import constant_answer_rate
@@ -24,7 +24,7 @@ from ratchet.evaluation.paired import (
     questions,
 )
 from ratchet.models import Completion
-from ratchet.records import ClusterComparison, Example, RegressionSet
+from ratchet.records import WIN_RATE, ClusterComparison, Example, RegressionSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,15 @@ from ratchet.analyze.judged_win_rate import (
     to_compare,
 )
 from ratchet.cycles import example_set
-from ratchet.deploy.policy import WIN_RATE, GatePolicy
+from ratchet.deploy.policy import GatePolicy
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.evaluation.judge_prompts import Item
 from ratchet.evaluation.label_sheet import SheetRead, read_sheet, write_sheet
 from ratchet.evaluation.rubrics import JudgeSpec, load_judges
 from ratchet.evaluation.validation import Bar
-from ratchet.evaluation.win_rate import is_same, pairs_of
-from ratchet.records import derive_id
+from ratchet.evaluation.win_rate import is_same, pairs_of, users_of
+from ratchet.records import WIN_RATE, derive_id
 
 
 class WinRateOptions(BaseModel):
@@ -72,13 +72,12 @@ def judge_pairs(
     first, second = (found.by_example(examples) for found in answers)
     pairs = pairs_of(examples, first, second)
     sheet = _labelled(pairs, options)
-    users = {example.id: example.user_id for example in examples if example.user_id is not None}
     judged = judge_win_rate(
         work.store,
         spec,
         pairs,
-        sheet.winners,
-        users=users or None,
+        sheet,
+        users=users_of(examples),
         cache=work.settings.cache,
         now=now,
         bar=options.bar,

@@ -88,10 +88,7 @@ def open_cycle(
         )
         end_cycle(store, unfinished, "abandoned", now)
     number = len(store.records(Cycle)) + 1
-    last = store.last_interaction_at()
-    start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
-    if recorded:
-        start = _recorded_since(store, now)
+    start = _recorded_since(store, now) if recorded else _after_what_is_stored(store, now)
     cycle = Cycle(
         id=derive_id("cycle", number, options_digest, champion),
         number=number,
@@ -106,6 +103,11 @@ def open_cycle(
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
     return cycle
+
+
+def _after_what_is_stored(store: EventStore, now: datetime) -> datetime:
+    last = store.last_interaction_at()
+    return now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
 
 
 def _recorded_since(store: EventStore, now: datetime) -> datetime:

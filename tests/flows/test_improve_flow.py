@@ -6,13 +6,13 @@ thumbs; a failure cluster asks for some of the examples.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from bank import QUEUES, bank_messages
 from mlflow import MlflowClient
 from prefect_home import new_home, run_python
 
@@ -36,8 +36,6 @@ from ratchet.simulation.routing import build_examples, conversation
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 
-INTENTS = {"card_arrival": "cards", "exchange_rate": "money"}
-QUEUES = ("cards", "money")
 MESSAGES, HELD_OUT = 240, 40
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 METHODS = ("sft", "kto", "dpo")
@@ -84,13 +82,6 @@ class Improved:
         assert found is not None
         folder = self.settings.home / found.path
         return list(read_any_rows(folder)), list(read_any_rows(folder, "validation"))
-
-
-def _messages(folder: Path) -> list[tuple[str, str]]:
-    with (folder / "banking77" / "train.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    kept = [(row["text"], INTENTS[row["category"]]) for row in rows if row["category"] in INTENTS]
-    return sorted(kept)[: MESSAGES + HELD_OUT]
 
 
 def _fill(store: EventStore, tracker: Tracker, base: Path, messages: list[tuple[str, str]]) -> None:
@@ -146,7 +137,7 @@ def improved(
         artifacts=home.settings.artifacts,
         model_name=home.settings.model_name,
     )
-    _fill(home.store, tracker, tiny_model, _messages(shared_data))
+    _fill(home.store, tracker, tiny_model, bank_messages(shared_data)[: MESSAGES + HELD_OUT])
     options = [
         {
             "finetune": {"method": method, "epochs": 1.0, "rank": 8},

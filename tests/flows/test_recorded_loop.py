@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from bank import QUEUES, bank_messages
 from prefect_home import PrefectHome, new_home, run_python
 
 from ratchet.collect.ingest import ingest
@@ -24,8 +24,6 @@ from ratchet.records import (
 )
 from ratchet.simulation.routing import conversation
 
-INTENTS = {"card_arrival": "cards", "exchange_rate": "money"}
-QUEUES = ("cards", "money")
 RECORDED = 120
 LOOP = """
 import sys
@@ -46,7 +44,7 @@ def home(
     folder = tmp_path_factory.mktemp("recorded")
     made = new_home(folder, mlflow_database, RATCHET_BASE_MODEL=str(tiny_model))
     (made.settings.home / "gateway").mkdir()
-    messages = _messages(shared_data)
+    messages = bank_messages(shared_data)
     _fill(made, messages[:RECORDED])
     rows = [
         {
@@ -67,14 +65,6 @@ def home(
     with made.serving() as environment:
         said = run_python(environment, "-c", LOOP, *map(json.dumps, options))
     return made, said
-
-
-def _messages(folder: Path) -> list[tuple[str, str]]:
-    with (folder / "banking77" / "train.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return sorted(
-        (row["text"], INTENTS[row["category"]]) for row in rows if row["category"] in INTENTS
-    )
 
 
 def _fill(home: PrefectHome, messages: list[tuple[str, str]]) -> None:

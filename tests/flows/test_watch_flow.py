@@ -359,3 +359,11 @@ def test_an_automation_that_a_person_switched_on_stays_on_at_the_next_start(home
     (after,) = home.ask("automations/filter")
     assert after["name"] == before["name"]
     assert after["enabled"]
+
+
+@pytest.mark.slow
+def test_one_that_a_person_switched_off_stays_off(home: Home) -> None:
+    (before,) = home.ask("automations/filter")
+    httpx.patch(f"{home.api}/automations/{before['id']}", json={"enabled": False})
+    home.servers.register_deployments()
+    assert [item["enabled"] for item in home.ask("automations/filter")] == [False]

@@ -1,6 +1,6 @@
 """The win rate of a challenger by a judge of pairs that people's labels of these pairs validate.
 
-    judged = judge_win_rate(store, spec, pairs, sheet.winners, users=users, cache=cache, now=now)
+    judged = judge_win_rate(store, spec, pairs, sheet, users=users, cache=cache, now=now)
     judged.scores(examples)  # what the gate takes as the metric `win_rate`
 
 The same labels say whether the judge may count and correct what it errs by; neither needs the other
@@ -23,9 +23,9 @@ from ratchet.analyze.judging import keep_validation, run_judge
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.judge import Judge, Judged, asker, model_of
 from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sheet import WORTH
+from ratchet.evaluation.label_sheet import SheetRead
 from ratchet.evaluation.rubrics import JudgeSpec
-from ratchet.evaluation.validation import DEFAULT_BAR, Bar, Validation, validate_judge
+from ratchet.evaluation.validation import DEFAULT_BAR, Bar, validate_judge
 from ratchet.evaluation.validation_report import figure_line
 from ratchet.evaluation.win_rate import WinRate, is_same, win_rate
 from ratchet.records import Example, JudgeValidation, digest
@@ -41,14 +41,12 @@ class JudgedWinRate:
     Attributes:
         ids: Of the pairs, in the order of the win rate's scores.
         record: The judge's validation by the labels of these pairs, as stored.
-        validation: The same with confusion and disagreements; None where nothing is labelled.
     """
 
     ids: tuple[str, ...]
     found: WinRate
     judged: Judged
     record: JudgeValidation
-    validation: Validation | None
 
     def scores(self, examples: Sequence[Example]) -> tuple[FloatArray, FloatArray]:
         """Return the champion's and the challenger's scores of examples; nan for no score."""
@@ -121,7 +119,7 @@ def judge_win_rate(
     store: EventStore,
     spec: JudgeSpec,
     pairs: Sequence[Item],
-    winners: Mapping[str, str],
+    sheet: SheetRead,
     *,
     users: Mapping[str, str] | None,
     cache: Path,
@@ -135,7 +133,7 @@ def judge_win_rate(
         store: Keeps verdicts and the validation; started again, nothing is asked for twice.
         spec: A judge of pairs (`pair_judge`).
         pairs: All pairs, the challenger's answer first (`pairs_of`).
-        winners: Of a random part of them, by people: "1", "2" or "tie" (`read_sheet`).
+        sheet: What people said of a random part of them (`read_sheet`).
         users: User by pair, None where pairs are independent.
         cache: Folder of converted local models.
         now: The clock.
@@ -149,6 +147,7 @@ def judge_win_rate(
     judge, ask = Judge(spec, model_digest=model_digest), asker(spec, model)
     asked_about = [pair for pair in pairs if not is_same(pair)]
     judged = run_judge(store, judge, asked_about, ask=ask, now=now)
+    winners = sheet.winners
     items = [
         LabelledItem(pair, (winners[pair.id],) if pair.id in winners else (), None)
         for pair in asked_about
@@ -164,8 +163,8 @@ def judge_win_rate(
     found = win_rate(
         pairs,
         judged.judgements,
-        {key: WORTH[winner] for key, winner in winners.items()},
+        sheet.worth,
         users=users,
         decision=record.decision,
     )
-    return JudgedWinRate(tuple(pair.id for pair in pairs), found, judged, record, validation)
+    return JudgedWinRate(tuple(pair.id for pair in pairs), found, judged, record)

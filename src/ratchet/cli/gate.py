@@ -147,8 +147,9 @@ def _on_examples(
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
     from ratchet.deploy.policy import default_policy
-    from ratchet.evaluation.answer_scores import WIN_RATE, check_metrics
+    from ratchet.evaluation.answer_scores import check_metrics
     from ratchet.evaluation.example_files import read_examples
+    from ratchet.records import WIN_RATE
 
     examples = read_examples(path)
     has_clusters = any(example.cluster for example in examples)

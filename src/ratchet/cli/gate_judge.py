@@ -74,6 +74,7 @@ def judged(
     from ratchet.analyze.judged_win_rate import judge_win_rate, pair_judge
     from ratchet.evaluation.label_sheet import read_sheet
     from ratchet.evaluation.rubrics import load_judges
+    from ratchet.evaluation.win_rate import users_of
     from ratchet.store import EventStore
 
     path = judging.judges or settings.judges
@@ -89,13 +90,12 @@ def judged(
     sheet = read_sheet(judging.labels, pairs)
     for line, reason in sheet.set_aside:
         typer.echo(f"set aside, line {line}: {reason}", err=True)
-    users = {example.id: example.user_id for example in examples if example.user_id is not None}
     return judge_win_rate(
         EventStore.open(settings.store_url),
         spec,
         pairs,
-        sheet.winners,
-        users=users or None,
+        sheet,
+        users=users_of(examples),
         cache=settings.cache,
         now=lambda: datetime.now(UTC),
     )

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.policy import WIN_RATE
 from ratchet.deploy.scores import MetricScores
 from ratchet.errors import InsufficientDataError
+from ratchet.records import WIN_RATE
 from ratchet.stats.comparisons import MarginTest, paired_rate_test
 from ratchet.stats.intervals import Interval
 from ratchet.stats.paired_means import equal_differences_bound, paired_mean_test

@@ -26,6 +26,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ratchet.errors import PolicyError
+from ratchet.records import WIN_RATE
 
 Approval = Literal["never", "borderline", "always"]
 Requires = Literal["shown", "no_harm"]
@@ -38,8 +39,6 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 LARGEST_FILE = 100_000
 ERRORS_SHOWN = 20
 TOLD_CHARACTERS = 60
-WIN_RATE = "win_rate"
-"""The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
 LOWER_IS_BETTER = frozenset({"length", "refusal_rate", "latency_seconds", "perplexity"})
 """Metrics of which less is better where the policy does not say."""
 

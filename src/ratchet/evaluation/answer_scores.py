@@ -25,9 +25,9 @@ from ratchet.evaluation.text_metrics import (
     refusals,
     token_f1,
 )
+from ratchet.records import WIN_RATE
 
 LATENCY = "latency_seconds"
-WIN_RATE = "win_rate"
 
 
 def score_answers(

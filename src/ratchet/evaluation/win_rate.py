@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.answer_scores import WIN_RATE
 from ratchet.evaluation.judge import Judgement
 from ratchet.evaluation.judge_effects import figure, undefined
 from ratchet.evaluation.judge_prompts import Item
 from ratchet.evaluation.scored import Scored, mean_scored
-from ratchet.records import Example, Figure, Usability
+from ratchet.records import WIN_RATE, Example, Figure, Usability
 from ratchet.stats.judge_length import length_controlled_win_rate
 from ratchet.stats.win_rates import CorrectedWinRate, corrected_win_rate
 
@@ -78,6 +77,12 @@ def pairs_of(
         for one in examples
         if one.id in champion and one.id in challenger
     ]
+
+
+def users_of(examples: Sequence[Example]) -> dict[str, str] | None:
+    """Return whose each example is, as far as that is known; None where no example has a user."""
+    found = {one.id: one.user_id for one in examples if one.user_id is not None}
+    return found or None
 
 
 def is_same(pair: Item) -> bool:

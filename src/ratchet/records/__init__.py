@@ -88,6 +88,7 @@ __all__ = [
     "IMPLICIT_KINDS",
     "MAX_TEXT_CHARACTERS",
     "SIGNAL_NAMES",
+    "WIN_RATE",
     "Alert",
     "AlertChange",
     "AlertEvent",
@@ -331,6 +332,8 @@ class SetAside(Record):
 
 
 LABEL_TOKENS = 12  # the longest label, in tokens
+WIN_RATE = "win_rate"
+"""The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
 
 
 class LabelledMessage(Record):
