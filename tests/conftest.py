@@ -87,10 +87,16 @@ def store(tmp_path: Path) -> Iterator[EventStore]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a Llama with seeded random weights and a tokenizer of its own."""
+    folder = tmp_path_factory.mktemp("tiny-model")
+    write_tiny_model(folder)
+    return folder
+
+
+def write_tiny_model(folder: Path) -> None:
+    """Write the model of `tiny_model` into a folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny-model")
     tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -109,7 +115,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model = LlamaForCausalLM(config)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    return folder
 
 
 def _tokenizer():  # type: ignore[no-untyped-def]
