@@ -50,7 +50,7 @@ GOLDENS = {
     "adapters": Golden(golden_adapters, relative=1e-3, absolute=1e-4),
     "judge_prompts": Golden(golden_judge_prompts),
     "wheel": Golden(wheel.golden_wheel),
-    "public_names": Golden(names.golden_public_names),
+    "public_names": Golden(lambda: names.golden_public_names(recorded("public_names"))),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -24,12 +25,18 @@ MODULES = (
 NOT_PROMISED = {"logger"}
 
 
-def golden_public_names() -> dict[str, list[str]]:
-    """Return the public names of each module, found in its text and in its `__all__`."""
-    return {name: _public(importlib.import_module(name)) for name in MODULES}
+def golden_public_names(recorded: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return the public names of each module: those in its text, in `__all__` and recorded before.
+
+    A recorded name leaves the record by hand alone.
+    """
+    return {
+        name: sorted({*_public(importlib.import_module(name)), *recorded.get(name, ())})
+        for name in MODULES
+    }
 
 
-def _public(module: ModuleType) -> list[str]:
+def _public(module: ModuleType) -> set[str]:
     """What is defined at the top of a module without an underscore, or listed in `__all__`."""
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     found: set[str] = set(getattr(module, "__all__", ()))
@@ -40,10 +47,10 @@ def _public(module: ModuleType) -> list[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [name for target in targets for name in ast.walk(target)]
             found |= {name.id for name in names if isinstance(name, ast.Name)}
-    return sorted(name for name in found - NOT_PROMISED if not name.startswith("_"))
+    return {name for name in found - NOT_PROMISED if not name.startswith("_")}
 
 
-def missing(recorded: dict[str, list[str]]) -> list[str]:
+def missing(recorded: Mapping[str, list[str]]) -> list[str]:
     """Return the recorded names that cannot be imported any more."""
     return [
         f"{module}.{name}"

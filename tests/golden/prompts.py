@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +9,7 @@ from ratchet.evaluation.judge import Judge
 from ratchet.evaluation.judge_prompts import Item, response_schema, wording
 from ratchet.evaluation.rubrics import DIMENSIONS, HARMLESSNESS, GradedExample, JudgeSpec
 from ratchet.records import Message
+from tests.golden.digests import digest_of
 
 ENDPOINT = {"url": "http://127.0.0.1:8000", "model": "big-model"}
 
@@ -87,8 +86,8 @@ def _judge(spec: JudgeSpec) -> dict[str, Any]:
     return {
         "version": judge.version,
         "menu": list(spec.menu),
-        "reply_schema": _sha256(response_schema(spec)),
-        "wording": _sha256(wording(spec)) if spec.examples else wording(spec),
+        "reply_schema": digest_of(response_schema(spec)),
+        "wording": digest_of(wording(spec)) if spec.examples else wording(spec),
         "items": {name: _prompts(judge, item) for name, item in ITEMS.items()},
     }
 
@@ -101,10 +100,5 @@ def _prompts(judge: Judge, item: Item) -> dict[str, Any]:
     for name, options in ways.items():
         question, cuts = judge.question(item, **options)
         said = [[message.role, message.content] for message in question.conversation]
-        found[name] = {"prompt": _sha256(said), "cuts": cuts, "key": question.key}
+        found[name] = {"prompt": digest_of(said), "cuts": cuts, "key": question.key}
     return found
-
-
-def _sha256(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

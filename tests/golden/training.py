@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,6 +32,7 @@ from ratchet.simulation.routing import build_examples, reactions, record_answers
 from ratchet.simulation.users import ReactionRates, plan_traffic
 from ratchet.store import EventStore, Window
 from tests.conftest import write_tiny_model
+from tests.golden.digests import digest_of
 from tests.improve.cases import made_up
 
 METHODS: tuple[Method, ...] = ("sft", "kto", "dpo")
@@ -45,12 +45,6 @@ ADAPTER_SETTINGS = (
 )  # fmt: skip
 OTHERS_FORMATS = {"adapter_config.json", "scheduler.json", "trainer_state.json"}
 CHECKPOINT_AT = 2  # of four steps
-
-
-def sha256(value: Any) -> str:
-    """Return the digest of JSON-able values, by no code of the project."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # Training sets ------------------------------------------------------------------------------------
@@ -110,8 +104,8 @@ def _curated(
     splits = {name: read_any_rows(folder / made.path, name) for name in ("train", "validation")}
     return {
         "digest": made.digest,
-        "card": hashlib.sha256(card.encode()).hexdigest(),
-        "rows_on_disk": sha256({k: [row.canonical() for row in v] for k, v in splits.items()}),
+        "card": digest_of(card),
+        "rows_on_disk": digest_of({k: [row.canonical() for row in v] for k, v in splits.items()}),
         "files": sorted(path.name for path in (folder / made.path).iterdir()),
         "record": made.canonical(),
     }
@@ -171,7 +165,7 @@ def _trained(method: Method, base: Path, home: Path) -> dict[str, Any]:
         "files": sorted(path.name for path in folder.iterdir()),
         "result_keys": sorted(result.model_dump(mode="json")),
         "settings": chosen,
-        "names_and_settings": sha256([sorted(tensors), chosen]),
+        "names_and_settings": digest_of([sorted(tensors), chosen]),
         "tensors": {
             name: {"shape": list(values.shape), "norm": float(np.linalg.norm(values))}
             for name, values in sorted(tensors.items())
@@ -192,7 +186,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("*.safetensors")):
         tensors = _tensors(path)
         shapes = [[name, list(values.shape)] for name, values in sorted(tensors.items())]
-        found[path.name] = {"tensors": len(tensors), "names_and_shapes": sha256(shapes)}
+        found[path.name] = {"tensors": len(tensors), "names_and_shapes": digest_of(shapes)}
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import tempfile
 import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from tests.golden.digests import digest_of
 
 ROOT = Path(__file__).parents[2]
 CHANGING = ("METADATA", "RECORD", "WHEEL")  # hold the README, paths of modules, hatchling's version
@@ -44,7 +45,7 @@ def data_files_of_packages() -> list[list[str]]:
     named += [
         (Path(target).name, ROOT / source) for source, target in wheel["force-include"].items()
     ]
-    return sorted([name, _sha256(path.read_bytes())] for name, path in named)
+    return sorted([name, digest_of(path.read_bytes())] for name, path in named)
 
 
 def data_files_of_wheel() -> dict[str, Any]:
@@ -56,7 +57,7 @@ def data_files_of_wheel() -> dict[str, Any]:
         (path,) = builder.build(directory=name, versions=["standard"])
         with zipfile.ZipFile(path) as wheel:
             files = {
-                file: _sha256(wheel.read(file))
+                file: digest_of(wheel.read(file))
                 for file in wheel.namelist()
                 if not file.endswith((".py", "/"))
             }
@@ -65,7 +66,3 @@ def data_files_of_wheel() -> dict[str, Any]:
         PACKAGES: sorted([Path(n).name, d] for n, d in files.items() if ".dist-info/" not in n),
         "dist-info": {n: None if n in CHANGING else d for n, d in sorted(about.items())},
     }
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
