@@ -9,14 +9,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
-from ratchet.deploy.canary import act_on, begin_decided, outcome, take_look
 from ratchet.deploy.promotion import adopt_champion
+from ratchet.deploy.rollout.canary import act_on, begin_decided, outcome, take_look
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
 from ratchet.notify import NEWS
-from ratchet.pages.readouts import rollout_page
-from ratchet.plots.rollouts import readout_chart, rollout_chart
 from ratchet.records import (
     Decision,
     Delivery,
@@ -26,7 +24,9 @@ from ratchet.records import (
     RolloutStop,
     derive_id,
 )
-from ratchet.rollout_report import rollout_markdown, timeline
+from ratchet.views.pages.readouts import rollout_page
+from ratchet.views.plots.rollouts import readout_chart, rollout_chart
+from ratchet.views.text.rollouts import rollout_markdown, timeline
 
 _LATEST = 10
 _EVENTS = {

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._runtime import Workspace
-from ratchet.analyze.embedding import word_vectors
-from ratchet.analyze.review import unreviewed_safety
+from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.evaluation.metrics import Outcomes, QualityWeights
+from ratchet.flows._runtime import Workspace
 from ratchet.improve.curation import (
     ClusterRequest,
     Context,
@@ -22,6 +21,7 @@ from ratchet.improve.curation import (
     refused,
 )
 from ratchet.records import Cycle, HumanLabel, TrainingRequest
+from ratchet.review.queue import unreviewed_safety
 from ratchet.store import Window
 
 EARLIER_REQUESTS = 2_000

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._runtime import load_model, workspace
-from ratchet.analyze.judged_win_rate import JudgedWinRate
-from ratchet.cycles import example_set
-from ratchet.deploy.decision import compare_on_cluster
-from ratchet.deploy.policy import GatePolicy
-from ratchet.deploy.scores import REGRESSION, FloatArray, GateScores, MetricScores, metric_scores
+from ratchet.deploy.gate.decision import compare_on_cluster
+from ratchet.deploy.gate.policy import GatePolicy
+from ratchet.deploy.gate.scores import (
+    REGRESSION,
+    FloatArray,
+    GateScores,
+    MetricScores,
+    metric_scores,
+)
 from ratchet.evaluation.answer_scores import score_pairs
 from ratchet.evaluation.metrics import constant_answer_rate
 from ratchet.evaluation.paired import (
@@ -23,8 +26,11 @@ from ratchet.evaluation.paired import (
     question_digest,
     questions,
 )
+from ratchet.flows._runtime import load_model, workspace
+from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.models import Completion
 from ratchet.records import WIN_RATE, ClusterComparison, Example, RegressionSet
+from ratchet.store.cycles import example_set
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._runtime import cycle_run, now, publish_figure, publish_text
-from ratchet import plots
-from ratchet.analyze.failure_analysis import FailureAnalysis
-from ratchet.analyze.projection import project
-from ratchet.pages.failures import MapPoints, Searched, failures_page
+from ratchet.analyze.failures.analysis import FailureAnalysis
+from ratchet.analyze.failures.projection import project
+from ratchet.flows._runtime import cycle_run, now, publish_figure, publish_text
 from ratchet.records import Cycle
-from ratchet.report import failures_markdown
+from ratchet.views import plots
+from ratchet.views.pages.failures import MapPoints, Searched, failures_page
+from ratchet.views.text.cycle import failures_markdown
 
 PAGE = "failures.html"
 

@@ -8,22 +8,22 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._runtime import logger, now, workspace
-from flows._watch import tell
-from ratchet.analyze.emerging import cluster_events
-from ratchet.analyze.failed import FailureRule
-from ratchet.analyze.failure_analysis import (
+from ratchet.analyze.failures.analysis import (
     FailureAnalysis,
     analyze_failures,
     load_encoder,
     previous_clusters,
 )
-from ratchet.analyze.regression_sets import hand_over_all
-from ratchet.analyze.review import unreviewed_safety
-from ratchet.analyze.traffic_sample import freeze_traffic
+from ratchet.analyze.failures.emerging import cluster_events
+from ratchet.analyze.failures.failed import FailureRule
+from ratchet.analyze.failures.regression_sets import hand_over_all
+from ratchet.analyze.failures.titles import give_titles, load_titles
+from ratchet.analyze.failures.traffic_sample import freeze_traffic
 from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
-from ratchet.evaluation.titles import give_titles, load_titles
+from ratchet.flows._runtime import logger, now, workspace
+from ratchet.flows._watch import tell
 from ratchet.records import AlertEvent, Cycle, TrainingRequest
+from ratchet.review.queue import unreviewed_safety
 
 
 @task(name="find-failures", cache_policy=NO_CACHE)

@@ -7,15 +7,15 @@ import json
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._evaluate import Answers, FrozenSets, cluster_name, pair_scores
-from flows._links import link_run
-from flows._runtime import cycle_run, publish_figure, publish_text, workspace
-from ratchet import plots
-from ratchet.analyze.judged_win_rate import JudgedWinRate
-from ratchet.cycles import example_set
+from ratchet.flows._evaluate import Answers, FrozenSets, cluster_name, pair_scores
+from ratchet.flows._links import link_run
+from ratchet.flows._runtime import cycle_run, publish_figure, publish_text, workspace
+from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.records import Cycle, Decision, Example
-from ratchet.report import decision_markdown
+from ratchet.store.cycles import example_set
 from ratchet.tracking import Run
+from ratchet.views import plots
+from ratchet.views.text.gate import decision_markdown
 
 
 @task(name="publish-decision", cache_policy=NO_CACHE)

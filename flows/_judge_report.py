@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows._runtime import EXPERIMENT, publish_figure, run_tags, workspace
-from ratchet import plots
-from ratchet.analyze.judging import Validated
-from ratchet.evaluation.judge import Judge, Judgement
-from ratchet.evaluation.validation import Bar
-from ratchet.evaluation.validation_report import SAYS, validations_text
+from ratchet.flows._runtime import EXPERIMENT, publish_figure, run_tags, workspace
+from ratchet.judges.judge import Judge, Judgement
+from ratchet.judges.on_store import Validated
+from ratchet.judges.validation import Bar
+from ratchet.judges.validation_report import SAYS, validations_text
 from ratchet.records import Cycle, Figure, HumanLabel, Interaction, JudgeValidation
 from ratchet.tracking import Run
+from ratchet.views import plots
 
 TRACE = "mlflow_trace_id"
 """Key of an interaction's metadata that names the MLflow trace it came from."""

@@ -10,14 +10,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._judge_report import publish_judge, write_assessments
-from flows._runtime import (
-    logger,
-    now,
-    publish_text,
-    workspace,
-)
-from ratchet.analyze.judging import (
+from ratchet.flows._judge_report import publish_judge, write_assessments
+from ratchet.flows._runtime import logger, now, publish_text, workspace
+from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
+from ratchet.judges.on_store import (
     count_scores,
     item_of,
     run_judge,
@@ -25,13 +21,12 @@ from ratchet.analyze.judging import (
     validate,
     watch_drift,
 )
-from ratchet.evaluation.judge import Ask, Judge, Judgement, asker, model_of
-from ratchet.evaluation.rubrics import JudgeSpec, load_judges
-from ratchet.evaluation.safety import Flag, judge_flags
-from ratchet.evaluation.validation import Bar
+from ratchet.judges.rubrics import JudgeSpec, load_judges
+from ratchet.judges.validation import Bar
 from ratchet.records import Cycle, Figure, JudgeValidation
-from ratchet.report import judges_markdown
+from ratchet.safety.rules import Flag, judge_flags
 from ratchet.store import Window
+from ratchet.views.text.cycle import judges_markdown
 
 
 class JudgeOptions(BaseModel):

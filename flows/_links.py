@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.context import FlowRunContext
 from prefect.utilities.urls import url_for
 
-from flows._runtime import workspace
+from ratchet.flows._runtime import workspace
 from ratchet.servers import mlflow_page
 from ratchet.tracking import Run
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._runtime import now, register_base, workspace
-from ratchet.cycles import freeze_examples, open_cycle
 from ratchet.deploy.promotion import establish_champion
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.example_files import read_examples
+from ratchet.flows._runtime import now, register_base, workspace
 from ratchet.records import Cycle, digest
+from ratchet.store.cycles import freeze_examples, open_cycle
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)

@@ -27,11 +27,11 @@ from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
-from ratchet.plots import to_png
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
 from ratchet.tracking import ModelVersion, Run, Tracker
+from ratchet.views.plots import to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

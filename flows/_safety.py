@@ -8,8 +8,9 @@ from datetime import timedelta
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows._runtime import logger, now, publish_text, workspace
-from ratchet.analyze.review import (
+from ratchet.flows._runtime import logger, now, publish_text, workspace
+from ratchet.records import Cycle, Interaction, JudgeValidation, SafetyPass, derive_id
+from ratchet.review.queue import (
     count_unflagged,
     open_items,
     queue_flags,
@@ -17,10 +18,9 @@ from ratchet.analyze.review import (
     user_reports,
     validate_flags,
 )
-from ratchet.evaluation.safety import REPORT, Flag, SafetyConfig, load_safety, rule_flags
-from ratchet.records import Cycle, Interaction, JudgeValidation, SafetyPass, derive_id
-from ratchet.report import judges_markdown, review_markdown
+from ratchet.safety.rules import REPORT, Flag, SafetyConfig, load_safety, rule_flags
 from ratchet.store import Window
+from ratchet.views.text.cycle import judges_markdown, review_markdown
 
 FIRST_PASS = timedelta(days=1)
 LATE = timedelta(minutes=10)

@@ -16,17 +16,18 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
-from ratchet import plots
+from ratchet.flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
 from ratchet.improve.curation import read_any_rows
 from ratchet.improve.curation.rows import Row
-from ratchet.improve.devices import Device, choose_device
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune_key
-from ratchet.improve.launch import LaunchConfig, launched
-from ratchet.improve.search import SearchConfig, SearchResult, search
+from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.devices import Device, choose_device
+from ratchet.improve.training.finetune import FinetuneResult
+from ratchet.improve.training.launch import LaunchConfig, launched
+from ratchet.improve.training.search import SearchConfig, SearchResult, search
 from ratchet.models import adapter_digest, model_digest
 from ratchet.records import Cycle, TrainingSet
 from ratchet.tracking import Run
+from ratchet.views import plots
 
 
 class TrainingOptions(BaseModel):

@@ -9,19 +9,25 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
-from ratchet import plots
-from ratchet.analyze.alerts import is_fresh, open_alerts, threshold_events
-from ratchet.analyze.failure_analysis import load_encoder
+from ratchet.analyze.failures.analysis import load_encoder
+from ratchet.analyze.failures.live_cluster import trouble_about
 from ratchet.analyze.monitoring import check_thresholds, not_checked
-from ratchet.analyze.series import board_series, chart_title, recent_counts
-from ratchet.analyze.trouble import trouble_about
-from ratchet.analyze.watch import Verdict, WatchConfig, WatchReport, recent_metrics, watch
+from ratchet.analyze.monitoring.alerts import is_fresh, open_alerts, threshold_events
+from ratchet.analyze.monitoring.series import board_series, chart_title, recent_counts
+from ratchet.analyze.monitoring.watch import (
+    Verdict,
+    WatchConfig,
+    WatchReport,
+    recent_metrics,
+    watch,
+)
 from ratchet.errors import InsufficientDataError
+from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
 from ratchet.notify import NEWS, check_addresses, deliver, delivery_id
 from ratchet.records import AlertEvent, Analysis, BoardState, Delivery
-from ratchet.report import alerts_markdown
-from ratchet.stats.rate_series import RateSeries
+from ratchet.stats.charts.rate_series import RateSeries
+from ratchet.views import plots
+from ratchet.views.text.cycle import alerts_markdown
 
 
 @task(name="watch", cache_policy=NO_CACHE)

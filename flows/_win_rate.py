@@ -8,24 +8,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._evaluate import Answers
-from flows._runtime import logger, now, publish_text, workspace
-from ratchet.analyze.judged_win_rate import (
-    JudgedWinRate,
-    judge_win_rate,
-    pair_judge,
-    to_compare,
-)
-from ratchet.cycles import example_set
-from ratchet.deploy.policy import GatePolicy
+from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.answer_scores import check_metrics
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sheet import SheetRead, read_sheet, write_sheet
-from ratchet.evaluation.rubrics import JudgeSpec, load_judges
-from ratchet.evaluation.validation import Bar
-from ratchet.evaluation.win_rate import is_same, pairs_of, users_of
+from ratchet.flows._evaluate import Answers
+from ratchet.flows._runtime import logger, now, publish_text, workspace
+from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge, to_compare
+from ratchet.judges.label_sheet import SheetRead, read_sheet, write_sheet
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import JudgeSpec, load_judges
+from ratchet.judges.validation import Bar
+from ratchet.judges.win_rate import is_same, pairs_of, users_of
 from ratchet.records import WIN_RATE, derive_id
+from ratchet.store.cycles import example_set
 
 
 class WinRateOptions(BaseModel):

@@ -8,26 +8,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._failure_pages import publish_failures
-from flows._failures import hold_out_traffic, run_failures
-from flows._judges import JudgeOptions, run_judges
-from flows._runtime import (
-    cycle_run,
-    logger,
-    now,
-    publish_figure,
-    publish_text,
-    workspace,
-)
-from flows._safety import screen_new, validate_safety
-from flows._watch import run_watch
-from ratchet import plots
-from ratchet.analyze.failed import FailureRule
-from ratchet.analyze.failure_analysis import FailureAnalysis
+from ratchet.analyze.failures.analysis import FailureAnalysis
+from ratchet.analyze.failures.failed import FailureRule
 from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
-from ratchet.analyze.validations import usable_versions
-from ratchet.analyze.watch import WatchConfig
-from ratchet.cycles import latest_cycle
+from ratchet.analyze.monitoring.watch import WatchConfig
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import (
     Outcomes,
@@ -36,10 +20,19 @@ from ratchet.evaluation.metrics import (
     join_feedback,
     quality,
 )
+from ratchet.flows._failure_pages import publish_failures
+from ratchet.flows._failures import hold_out_traffic, run_failures
+from ratchet.flows._judges import JudgeOptions, run_judges
+from ratchet.flows._runtime import cycle_run, logger, now, publish_figure, publish_text, workspace
+from ratchet.flows._safety import screen_new, validate_safety
+from ratchet.flows._watch import run_watch
+from ratchet.judges.usable import usable_versions
 from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
-from ratchet.report import analysis_markdown
 from ratchet.store import Window
+from ratchet.store.cycles import latest_cycle
 from ratchet.tracking import Run
+from ratchet.views import plots
+from ratchet.views.text.cycle import analysis_markdown
 
 CHARTS = ("thumbs_down_rate", "regenerate_rate")
 

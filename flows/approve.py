@@ -26,8 +26,6 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._canary import start
-from flows._runtime import logger, now, publish_text, workspace
 from ratchet.deploy.approval import (
     expire,
     find_decision,
@@ -38,8 +36,10 @@ from ratchet.deploy.approval import (
 )
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InvalidInputError
+from ratchet.flows._canary import start
+from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.records import Approval, Decision
-from ratchet.report import approval_markdown, decision_markdown
+from ratchet.views.text.gate import approval_markdown, decision_markdown
 
 DEPLOYMENT = "approve/approve"
 

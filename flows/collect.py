@@ -10,13 +10,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows._recorded import open_recorded, refuse_real_users
-from flows._runtime import load_model, logger, now, register_base, workspace
-from ratchet.collect.connectors import check_labels, read_messages, read_queues, targets
 from ratchet.collect.ingest import ingest
+from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import hold_out, without
-from ratchet.cycles import freeze_examples, open_cycle, sole_loop
 from ratchet.deploy.promotion import establish_champion
+from ratchet.flows._recorded import open_recorded, refuse_real_users
+from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
 from ratchet.simulation.routing import (
@@ -27,6 +26,7 @@ from ratchet.simulation.routing import (
     traffic_of_cycle,
 )
 from ratchet.simulation.users import ReactionRates, Visit, plan_traffic
+from ratchet.store.cycles import freeze_examples, open_cycle, sole_loop
 
 Count = Annotated[int, Field(ge=1)]
 

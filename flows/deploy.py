@@ -8,23 +8,23 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from flows._canary import start
-from flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clusters
-from flows._gate_report import publish
-from flows._runtime import logger, now, workspace
-from flows._win_rate import WinRateOptions, checked_judge, judge_pairs
-from flows.approve import ask
-from ratchet.analyze.judged_win_rate import JudgedWinRate
-from ratchet.analyze.traffic_sample import TRAFFIC, traffic_set
-from ratchet.analyze.validations import usable_judges
-from ratchet.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
+from ratchet.analyze.failures.traffic_sample import TRAFFIC, traffic_set
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
-from ratchet.deploy.decision import Gated, decide, looks_before, stored_decision
-from ratchet.deploy.policy import GatePolicy, load_policy, loop_policy
+from ratchet.deploy.gate.decision import Gated, decide, looks_before, stored_decision
+from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.example_files import read_examples
+from ratchet.flows._canary import start
+from ratchet.flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clusters
+from ratchet.flows._gate_report import publish
+from ratchet.flows._runtime import logger, now, workspace
+from ratchet.flows._win_rate import WinRateOptions, checked_judge, judge_pairs
+from ratchet.flows.approve import ask
+from ratchet.judges.judged_win_rate import JudgedWinRate
+from ratchet.judges.usable import usable_judges
 from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release, RolloutPlan
+from ratchet.store.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
 
 MOST_SETS = 20
 """So many failure clusters are compared on, the latest ones."""

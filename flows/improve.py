@@ -8,19 +8,16 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from flows._curation import Sources, gather_context
-from flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
-from flows._training import (
+from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
+from ratchet.flows._curation import Sources, gather_context
+from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
+from ratchet.flows._training import (
     TrainingOptions,
     choose_config,
     log_training,
     train,
     training_keys,
 )
-from ratchet import plots
-from ratchet.analyze.validations import usable_versions
-from ratchet.cycles import latest_cycle, sole_loop
-from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import (
     CurationConfig,
     build,
@@ -30,11 +27,15 @@ from ratchet.improve.curation import (
     without_leaks,
     write_training_set,
 )
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult
-from ratchet.improve.search import SearchResult
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.finetune import FinetuneResult
+from ratchet.improve.training.search import SearchResult
+from ratchet.judges.usable import usable_versions
 from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
 from ratchet.store import Window
+from ratchet.store.cycles import latest_cycle, sole_loop
+from ratchet.views import plots
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -1,7 +1,7 @@
 """The loop: one cycle of collect, analyze, improve and deploy, with a report at the end.
 
-Run as a module (`python -m flows.loop OPTIONS`, JSON) it runs one cycle in this process and prints
-the report; the command `ratchet demo` does that.
+Run as a module (`python -m ratchet.flows.loop OPTIONS`, JSON) it runs one cycle in this process and
+prints the report; the command `ratchet demo` does that.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
-from flows.analyze import AnalyzeOptions, analyze
-from flows.collect import CollectOptions, collect
-from flows.deploy import DeployOptions, deploy
-from flows.improve import ImproveOptions, improve
-from ratchet.cycles import end_cycle, latest_cycle, sole_loop
 from ratchet.errors import InsufficientDataError, RatchetError
+from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
+from ratchet.flows.analyze import AnalyzeOptions, analyze
+from ratchet.flows.collect import CollectOptions, collect
+from ratchet.flows.deploy import DeployOptions, deploy
+from ratchet.flows.improve import ImproveOptions, improve
 from ratchet.records import Analysis, Candidate, Decision, Record, Release, TrainingSet, derive_id
-from ratchet.report import CycleReport, render_markdown, render_text
+from ratchet.store.cycles import end_cycle, latest_cycle, sole_loop
+from ratchet.views.text.cycle import CycleReport, render_markdown, render_text
 
 
 class LoopOptions(BaseModel):

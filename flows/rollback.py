@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows._canary import announce
-from flows._runtime import logger, now, workspace
-from ratchet.deploy.rollback import roll_back
+from ratchet.deploy.rollout.rollback import roll_back
+from ratchet.flows._canary import announce
+from ratchet.flows._runtime import logger, now, workspace
 
 
 class RollbackOptions(BaseModel):

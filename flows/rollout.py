@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows._canary import catch_up, look_once, publish
-from flows._runtime import logger, workspace
 from ratchet.deploy.routing import running_rollout
+from ratchet.flows._canary import catch_up, look_once, publish
+from ratchet.flows._runtime import logger, workspace
 
 
 class RolloutOptions(BaseModel):

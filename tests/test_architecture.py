@@ -459,7 +459,7 @@ PLANTED = [
     (forbidden_units, {"ratchet.store": "import flows.loop"}, "store must not import flows.loop"),
     (forbidden_units, {"ratchet.store": "from ratchet.cli import main"}, "ratchet.cli"),
     (forbidden_units, {"flows.x": "from ratchet.cli import main"}, "ratchet.cli"),
-    (forbidden_units, {"ratchet.cli": "from flows._runtime import x"}, "flows._runtime"),
+    (forbidden_units, {"ratchet.cli": "from ratchet.flows._runtime import x"}, "flows._runtime"),
     (forbidden_units, {"ratchet.novel": "import ratchet.store"}, "novel must not import"),
     (forbidden_units, {"ratchet.stats": "if TYPE_CHECKING:\n  import ratchet.records"}, "records"),
     (forbidden_packages, {"ratchet.cli": "import prefect"}, "cli must not import prefect"),
@@ -515,8 +515,11 @@ def test_a_planted_violation_is_reported(
 
 HARMLESS = [
     (forbidden_units, {"ratchet.collect.x": "from ratchet.collect.y import z\nimport json"}),
-    (forbidden_units, {"ratchet.cli": "import ratchet\nfrom flows.loop import loop"}),
-    (forbidden_units, {"flows.x": "from ratchet.improve.finetune import f\nimport flows.y"}),
+    (forbidden_units, {"ratchet.cli": "import ratchet\nfrom ratchet.flows.loop import loop"}),
+    (
+        forbidden_units,
+        {"flows.x": "from ratchet.improve.training.finetune import f\nimport flows.y"},
+    ),
     (
         forbidden_packages,
         {"flows.x": "import prefect.task_runners", "ratchet.store": "import yaml"},
@@ -534,7 +537,7 @@ HARMLESS = [
         undocumented,
         {"ratchet.x": f"{DOC}class A:\n  {DOC}  def __init__(self, x: int) -> None: ..."},
     ),
-    (prints, {"ratchet.cli": "print('x')", "ratchet.plots": "blueprint('x')"}),
+    (prints, {"ratchet.cli": "print('x')", "ratchet.views.plots": "blueprint('x')"}),
     (machine_paths, {"a.md": "./work/x ~/work/x https://example.org/home/x </root> $HOME/opt/x"}),
 ]
 

@@ -168,15 +168,14 @@ def test_the_rollback_waits_for_an_alert_that_a_person_let_act() -> None:
     assert trigger.expect == {"ratchet.alert.opened", "ratchet.alert.updated"}
     assert (trigger.posture, trigger.threshold) == (Posture.Reactive, 1)
     assert trigger.within == timedelta(0)
-    flow = importlib.import_module("flows.rollback").rollback
+    flow = importlib.import_module("ratchet.flows.rollback").rollback
     flow.validate_parameters(trigger.parameters)
 
 
 @pytest.mark.parametrize("written", PREFECT["deployments"], ids=lambda item: str(item["name"]))
 def test_every_deployment_loads_and_its_parameters_fit(written: dict[str, Any]) -> None:
-    path, name = written["entrypoint"].split(":")
-    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
-    flow = getattr(module, name)
+    module, _, name = written["entrypoint"].rpartition(".")
+    flow = getattr(importlib.import_module(module), name)
     assert isinstance(flow, Flow)
     assert flow.name == written["name"]
     schema = flow.parameters.model_dump()
@@ -198,7 +197,7 @@ def test_published_methods_name_functions_that_exist() -> None:
 
 
 def test_options_survive_json() -> None:
-    from flows.loop import LoopOptions
+    from ratchet.flows.loop import LoopOptions
 
     options = LoopOptions()
     assert LoopOptions.model_validate(json.loads(options.model_dump_json())) == options

@@ -37,14 +37,14 @@ def flows_folder() -> Path:
     Raises:
         SettingsError: The flows are not installed beside the package.
     """
-    found = importlib.util.find_spec("flows")
+    found = importlib.util.find_spec("ratchet.flows")
     places = list(found.submodule_search_locations or []) if found else []
     for place in places:
         folder = Path(place).resolve()
         if (folder / "loop.py").exists():
             return folder.parent
     raise SettingsError(
-        "the package 'flows' of Ratchet must be importable, got none; "
+        "the flows must lie beside the package `ratchet` (`ratchet.flows`), got none; "
         "install from the project's folder: pip install -e ."
     )
 

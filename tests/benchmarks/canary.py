@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.plans import fit_plan
+from ratchet.deploy.rollout.plans import fit_plan
 from ratchet.records import RolloutPlan
+from ratchet.stats.experiments.sample_ratio import Groups, finds_imbalance, share_log_e
 from ratchet.stats.intervals import clopper_pearson
-from ratchet.stats.sample_ratio import Groups, finds_imbalance, share_log_e
 from tests.benchmarks.provenance import commit
 from tests.benchmarks.release_simulation import World
 from tests.benchmarks.rollout_simulation import OUTCOMES, Rollouts, Scenario

@@ -38,7 +38,8 @@ from mlflow import MlflowClient
 from ratchet.deploy.routing import switch
 from ratchet.gateway.access import new_key
 from ratchet.improve.curation import TrainingRow
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune, finetune_key
+from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.finetune import FinetuneResult, finetune
 from ratchet.models import adapter_digest, model_digest, prepare_base_model
 from ratchet.records import Baseline, Candidate, LabelledMessage, Release, digest
 from ratchet.servers import Servers, child_environment, free_port
@@ -62,8 +63,8 @@ WATCH = {
 LONGEST_SECONDS = 420.0
 SCHEDULE = """
 import json, sys, time
-from flows.analyze import AnalyzeOptions, analyze
-from flows.rollout import RolloutOptions, rollout
+from ratchet.flows.analyze import AnalyzeOptions, analyze
+from ratchet.flows.rollout import RolloutOptions, rollout
 options = AnalyzeOptions.model_validate_json(sys.argv[1])
 while True:
     began = time.monotonic()

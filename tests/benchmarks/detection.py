@@ -24,17 +24,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.baselines import CAUTION, alternatives, baseline_from_counts, expected_rates
-from ratchet.analyze.board import MEMORY, Budget, next_state
-from ratchet.analyze.signals import Counts
+from ratchet.analyze.monitoring.baselines import (
+    CAUTION,
+    alternatives,
+    baseline_from_counts,
+    expected_rates,
+)
+from ratchet.analyze.monitoring.batches import Counts
+from ratchet.analyze.monitoring.board import MEMORY, Budget, next_state
 from ratchet.records import Baseline
-from ratchet.stats.change_detection import (
+from ratchet.stats.charts.change_detection import (
     Alternatives,
     begin,
     log_evidence,
     log_likelihood_ratios,
 )
-from ratchet.stats.yardsticks import bernoulli_divergence, lorden_bound
+from ratchet.stats.charts.yardsticks import bernoulli_divergence, lorden_bound
 from tests.benchmarks.other_detectors import Streams, other_detectors
 from tests.benchmarks.provenance import commit
 from tests.benchmarks.release_simulation import BATCH, BATCHES_A_DAY, SIGNALS, Boards, Rates, World

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.cluster_identity import identify
-from ratchet.analyze.embedding import embed
 from ratchet.analyze.failures import FailureClusters, find_failure_clusters
-from ratchet.analyze.topics import cluster_texts
+from ratchet.analyze.failures.embedding import embed
+from ratchet.analyze.failures.identity import identify
+from ratchet.analyze.failures.topics import cluster_texts
 from ratchet.models import MINILM, SentenceEncoder
 from ratchet.stats.intervals import clopper_pearson
 from ratchet.store import EventStore

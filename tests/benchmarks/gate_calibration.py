@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from ratchet.deploy.gate import run_gate
-from ratchet.deploy.policy import default_policy
-from ratchet.deploy.scores import GateScores, MetricScores
+from ratchet.deploy.gate.policy import default_policy
+from ratchet.deploy.gate.scores import GateScores, MetricScores
 from tests.benchmarks.gate_truths import Cell, cells
 from tests.benchmarks.provenance import commit
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.policy import GatePolicy, Guardrail, Looks, Primary
-from ratchet.deploy.scores import GateScores, MetricScores
-from ratchet.deploy.settle import Expectation, plan_gate
+from ratchet.deploy.gate.policy import GatePolicy, Guardrail, Looks, Primary
+from ratchet.deploy.gate.sample_size import Expectation, plan_gate
+from ratchet.deploy.gate.scores import GateScores, MetricScores
 
 Rng = np.random.Generator
 FloatArray = NDArray[np.float64]

@@ -217,7 +217,7 @@ def run(litellm: Path | None, seconds: float) -> tuple[list[Row], dict[str, floa
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = free_port()
         mock = f"http://127.0.0.1:{port}"
-        backend = [sys.executable, str(ROOT / "tests/gateway/mock_backend.py"), str(port), "0"]
+        backend = [sys.executable, str(ROOT / "tests/servers/mock_backend.py"), str(port), "0"]
         stack.enter_context(process(backend, dict(os.environ), folder / "mock.log"))
         rows = [asyncio.run(measure("the mock itself", mock + path, seconds))]
         for name, extra in (("Ratchet, recording", ()), ("Ratchet, --sync", ("--sync",))):

@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.evaluation.code_execution import humaneval_program, run_programs
-from ratchet.evaluation.sandbox import Execution, Limits
+from ratchet.evaluation.code_execution.sandbox import Execution, Limits
 from tests.benchmarks.provenance import commit
 from tests.conftest import SHARED_DATA
-from tests.evaluation.planted_code import planted, read_problems
+from tests.evaluation.code_execution.planted_code import planted, read_problems
 
 GOAL_SECONDS = 120.0
 

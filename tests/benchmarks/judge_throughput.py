@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ratchet.evaluation.asking import Endpoint, Limits, Question, Reply, ask_endpoint
+from ratchet.models.asking import ask_endpoint
+from ratchet.models.endpoint import Endpoint, Question, Reply
+from ratchet.models.limits import Limits
 from ratchet.records import JudgeVerdict, Message, digest
 from ratchet.store import EventStore
 from tests.benchmarks.provenance import commit
-from tests.evaluation.judge_endpoint import EndpointProcess, endpoint_process
+from tests.servers.judge_endpoint import EndpointProcess, endpoint_process
 
 LATENCY = 0.1
 CONCURRENCY = 32

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ratchet.analyze.judge_files import FileJudged, judge_file
-from ratchet.evaluation.label_sets import read_label_file
-from ratchet.evaluation.rubrics import Dimension, JudgeSpec, Option
-from ratchet.evaluation.validation import Validation, validate_judge
-from ratchet.evaluation.validation_report import validations_text
+from ratchet.judges.label_sets import read_label_file
+from ratchet.judges.on_files import FileJudged, judge_file
+from ratchet.judges.rubrics import Dimension, JudgeSpec, Option
+from ratchet.judges.validation import Validation, validate_judge
+from ratchet.judges.validation_report import validations_text
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from ratchet.analyze.watch import WatchConfig, watch
+from ratchet.analyze.monitoring.watch import WatchConfig, watch
 from ratchet.store import EventStore
 from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
 from tests.benchmarks.provenance import commit

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.analyze.embedding import word_vectors
+from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
 from ratchet.improve.curation import Context, CurationConfig, select

@@ -4,7 +4,7 @@ Each rollout has users of its own. A user has an activity and a tendency to get 
 answer makes thumbs down, regenerations and unfinished tasks more likely, so that signals move
 together and answers to one user resemble each other. Traffic has a daily wave and quieter
 weekends, answers are worse in the evening. Arms are uniform hashes. Every look asks the functions
-that `ratchet.deploy.canary.judge` asks, on sums that are carried along; a test compares the
+that `ratchet.deploy.rollout.canary.judge` asks, on sums that are carried along; a test compares the
 decisions with those of `judge` itself on the same counts.
 """
 
@@ -17,14 +17,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.rollout_evidence import Errors, bounds
-from ratchet.deploy.tallies import Tally
+from ratchet.deploy.rollout.evidence import Errors, bounds
+from ratchet.deploy.rollout.exposure_counts import Tally
 from ratchet.records import SIGNAL_NAMES, RolloutPlan, SignalName, WatchedSignal
-from ratchet.stats.clustered_difference import (
-    Moments,
-    stratified_difference,
-)
-from ratchet.stats.sample_ratio import UPWARD, Groups, finds_imbalance, share_log_e
+from ratchet.stats.experiments.clustered_difference import Moments, stratified_difference
+from ratchet.stats.experiments.sample_ratio import UPWARD, Groups, finds_imbalance, share_log_e
 from tests.benchmarks.release_simulation import World
 
 FloatArray = NDArray[np.float64]

@@ -250,7 +250,7 @@ def main() -> int:
             servers.start_prefect(port=4460, environ=environ)
             for number in range(1, asked.cycles + 1):
                 started = time.monotonic()
-                if code := servers.run(["flows.loop", told]):
+                if code := servers.run(["ratchet.flows.loop", told]):
                     return code
                 print(f"cycle {number} took {(time.monotonic() - started) / 60:.1f} minutes")
         finally:

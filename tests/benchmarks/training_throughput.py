@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.improve.curation.rows import Row, TrainingRow
-from ratchet.improve.rows import examples, read_rows, write_rows
+from ratchet.improve.training.examples import examples, read_rows, write_rows
 from ratchet.simulation.routing import conversation
 from tests.benchmarks.poisoning import labelled
 from tests.benchmarks.provenance import commit
@@ -77,7 +77,8 @@ def ours(base: Path, folder: Path, multiply: str) -> float:
 
 def train_ours(base: Path, folder: Path, multiply: str) -> float:
     """Train the rows of the folder and return the seconds."""
-    from ratchet.improve.finetune import FinetuneConfig, finetune
+    from ratchet.improve.training.config import FinetuneConfig
+    from ratchet.improve.training.finetune import finetune
 
     config = FinetuneConfig.model_validate(
         {

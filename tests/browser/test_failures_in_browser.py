@@ -2,8 +2,8 @@
 
 import pytest
 
-from ratchet.pages.failures import failures_page
-from tests.pages.page_data import (
+from ratchet.views.pages.failures import failures_page
+from tests.views.pages.page_data import (
     EARLIER,
     HOSTILE,
     LONG,

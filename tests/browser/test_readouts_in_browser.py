@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ratchet.pages.readouts import rollout_page
 from ratchet.records import Variant
+from ratchet.views.pages.readouts import rollout_page
 from tests.browser.hostile import HOSTILE
-from tests.pages.test_readouts_page import NOW, page_of
-from tests.test_rollout_report import ROLLOUT, look
+from tests.views.pages.test_readouts import NOW, page_of
+from tests.views.text.test_rollouts import ROLLOUT, look
 
 
 def test_hostile_texts_are_shown_as_they_are_and_no_script_runs(visit):

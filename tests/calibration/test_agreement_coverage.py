@@ -19,7 +19,7 @@ from ratchet.stats.agreement import (
     krippendorff_alpha,
     percent_agreement,
 )
-from ratchet.stats.human_ceiling import judge_against_humans
+from ratchet.stats.agreement.human_ceiling import judge_against_humans
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from ratchet.stats.chart_chains import bernoulli_cusum_design
-from ratchet.stats.chart_limits import (
+from ratchet.stats.charts.chart_chains import bernoulli_cusum_design
+from ratchet.stats.charts.chart_limits import (
     bernoulli_cusum_decision_interval,
     cusum_decision_interval,
     ewma_limit,

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.corrected_rates import (
+from ratchet.stats.intervals import wilson
+from ratchet.stats.judges.corrected_rate import (
     independent_difference,
     labels_needed,
     prediction_powered_difference,
     prediction_powered_rate,
     rogan_gladen,
 )
-from ratchet.stats.intervals import wilson
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ratchet.analyze.excess import ALPHA, ALPHA_ANY, scan
 from ratchet.analyze.failures import find_failure_clusters
-from ratchet.analyze.hierarchy import Hierarchy, ward
+from ratchet.analyze.failures.excess import ALPHA, ALPHA_ANY, scan
+from ratchet.analyze.failures.hierarchy import Hierarchy, ward
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.flag_rates import Stratum, false_positive_rate, flag_precision, flag_recall
 from ratchet.stats.intervals import clopper_pearson
+from ratchet.stats.judges.flags import Stratum, false_positive_rate, flag_precision, flag_recall
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from ratchet.deploy.gate import run_gate
-from ratchet.deploy.policy import loop_policy
-from ratchet.deploy.scores import REGRESSION, GateScores, metric_scores
+from ratchet.deploy.gate.policy import loop_policy
+from ratchet.deploy.gate.scores import REGRESSION, GateScores, metric_scores
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import pytest
 from scipy import special, stats
 
 from ratchet.stats.intervals import newcombe_paired, wilson
-from ratchet.stats.judge_bias import bounded_mean_interval, position_bias, self_preference, uplift
-from ratchet.stats.judge_drift import judge_drift
-from ratchet.stats.judge_length import length_controlled_win_rate, longest_answer_win_rate
+from ratchet.stats.judges.bias import bounded_mean_interval, position_bias, self_preference, uplift
+from ratchet.stats.judges.drift import judge_drift
+from ratchet.stats.judges.length import length_controlled_win_rate, longest_answer_win_rate
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 
-from ratchet.evaluation.label_sets import LabelledVerdict
-from ratchet.evaluation.validation import Bar, validate_judge
+from ratchet.judges.label_sets import LabelledVerdict
+from ratchet.judges.validation import Bar, validate_judge
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ratchet.stats.paired_means import paired_mean_test
+from ratchet.stats.comparisons.means import paired_mean_test
 
 pytestmark = pytest.mark.slow
 

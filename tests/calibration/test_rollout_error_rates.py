@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ratchet.deploy.canary import judge
-from ratchet.deploy.rollout_evidence import moved_users
+from ratchet.deploy.rollout.canary import judge
+from ratchet.deploy.rollout.evidence import moved_users
 from ratchet.records import Rollout, RolloutPlan, Variant
-from ratchet.stats.clustered_difference import moments_of
-from ratchet.stats.sample_ratio import sticky_groups
+from ratchet.stats.experiments.clustered_difference import moments_of
+from ratchet.stats.experiments.sample_ratio import sticky_groups
 from tests.benchmarks.canary import BROKEN, even_test
 from tests.benchmarks.release_simulation import World
 from tests.benchmarks.rollout_simulation import (

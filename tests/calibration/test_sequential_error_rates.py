@@ -8,21 +8,21 @@ import math
 import numpy as np
 import pytest
 
-from ratchet.stats.cluster_intervals import cluster_rate_interval
-from ratchet.stats.e_detector import (
+from ratchet.stats.charts.e_detector import (
     RateNull,
     estimated_null,
     rate_e_process,
     start_e_detector,
     update_e_detector,
 )
-from ratchet.stats.intervals import wilson
-from ratchet.stats.sequential import (
+from ratchet.stats.experiments.confidence_sequences import (
     bernoulli_sequence,
     empirical_bernstein_sequence,
     hedged_sequence,
     proportion_difference_log_e,
 )
+from ratchet.stats.intervals import wilson
+from ratchet.stats.intervals.clustered import cluster_rate_interval
 
 pytestmark = pytest.mark.slow
 

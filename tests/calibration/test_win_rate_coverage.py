@@ -9,9 +9,9 @@ import pytest
 from scipy import optimize, special
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.judge_length import length_controlled_win_rate
-from ratchet.stats.paired_means import paired_mean_test
-from ratchet.stats.win_rates import corrected_win_rate
+from ratchet.stats.comparisons.means import paired_mean_test
+from ratchet.stats.judges.length import length_controlled_win_rate
+from ratchet.stats.judges.win_rate import corrected_win_rate
 
 pytestmark = pytest.mark.slow
 

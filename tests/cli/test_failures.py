@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.analyze.failure_files import read_failures
+from ratchet.analyze.failures.files import read_failures
 from ratchet.cli import app
 from ratchet.errors import InvalidInputError
 

@@ -17,7 +17,7 @@ HEAD = "example_id,metric,champion,challenger\n"
 
 @pytest.fixture
 def run(tmp_path):
-    paths = [str(Path(ratchet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(ratchet.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
 
     def called(*words):
         return subprocess.run(

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from ratchet.cli import app
-
-sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
-from judge_endpoint import Answer, JudgeEndpoint
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 COUNT = 360
 POLICY = {"primary": {"metric": "win_rate"}, "secondary": ["exact_match"]}

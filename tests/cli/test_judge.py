@@ -13,17 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent / "evaluation"))
-
-from judge_endpoint import Answer, JudgeEndpoint
 from typer.testing import CliRunner
 
 from ratchet.cli import app, main
 from ratchet.records import Figure, HumanLabel, JudgeValidation
 from ratchet.store import EventStore
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COLUMNS = "human=label,judge=orig,judge_swapped=swapped"
 AT = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

@@ -7,13 +7,13 @@ import yaml
 from typer.testing import CliRunner
 
 from ratchet.cli import app
-from ratchet.deploy.canary import act_on, start_rollout, take_look
+from ratchet.deploy.rollout.canary import act_on, start_rollout, take_look
 from ratchet.deploy.routing import current_routing, running_rollout, running_test, switch
 from ratchet.errors import InvalidInputError
 from ratchet.records import AliasMove, Release, RolloutStop, VariantTestEnd
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
-from tests.deploy.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
+from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
 
 HOUR = timedelta(hours=1)
 

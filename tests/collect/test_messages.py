@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratchet.collect.connectors import (
+from ratchet.collect.messages import (
     MAX_LABEL_CHARACTERS,
     MessageFile,
     check_labels,

@@ -1,7 +1,6 @@
 from datetime import timedelta
 
 import pytest
-from gated import AT, POLICY, decided_on, scores
 
 from ratchet.deploy.approval import (
     approved_to_promote,
@@ -14,6 +13,7 @@ from ratchet.deploy.approval import (
 )
 from ratchet.errors import ConflictError, InvalidInputError
 from ratchet.records import Approval
+from tests.deploy.gate.gated import AT, POLICY, decided_on, scores
 
 ASKS = POLICY.model_copy(update={"approval": "always", "approval_hours": 24.0})
 HOUR = timedelta(hours=1)

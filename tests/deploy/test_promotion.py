@@ -1,20 +1,20 @@
 from datetime import timedelta
 
 import pytest
-from gated import POLICY, decided_on, scores
 
 from ratchet.deploy.approval import say
-from ratchet.deploy.canary import begin_decided
 from ratchet.deploy.promotion import (
     adopt_champion,
     apply_decision,
     establish_champion,
     rollback,
 )
+from ratchet.deploy.rollout.canary import begin_decided
 from ratchet.deploy.routing import serving_champion, switch
 from ratchet.errors import InvalidInputError, TrackingError
 from ratchet.records import Release, RolloutPlan
 from ratchet.tracking import Tracker
+from tests.deploy.gate.gated import POLICY, decided_on, scores
 
 LATER = timedelta(minutes=1)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ratchet.deploy.canary import start_rollout
+from ratchet.deploy.rollout.canary import start_rollout
 from ratchet.deploy.routing import (
     SERVING,
     current_routing,
@@ -20,7 +20,7 @@ from ratchet.deploy.routing import (
 )
 from ratchet.records import AliasMove, Release, RolloutStop, Routing, Variant
 from ratchet.tracking import Tracker
-from tests.deploy.served import NEW, NEW_VARIANT, OLD, PLAN, released
+from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released
 
 LATER = timedelta(minutes=1)
 USERS = [f"user-{number}" for number in range(20_000)]

@@ -13,7 +13,7 @@ from sacrebleu.significance import PairedTest
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
 from ratchet.evaluation.scored import bootstrap_scored
-from ratchet.stats.corpus_tests import paired_randomization
+from ratchet.stats.comparisons.corpus_scores import paired_randomization
 
 texts = st.lists(st.text("ab c.", min_size=0, max_size=24).map(str.strip), min_size=1, max_size=6)
 

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
-from prefect_home import ROOT, PrefectHome, new_home, run_python
 
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import (
@@ -35,6 +34,7 @@ from ratchet.records import (
 )
 from ratchet.servers import child_environment
 from ratchet.tracking import Tracker
+from tests.flows.prefect_home import ROOT, PrefectHome, new_home, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -42,7 +42,7 @@ AT = datetime(2026, 11, 24, tzinfo=UTC)
 EXAMPLES = 120
 DEPLOY = """
 import json, sys
-from flows.deploy import DeployOptions, deploy
+from ratchet.flows.deploy import DeployOptions, deploy
 print(deploy(DeployOptions.model_validate(json.loads(sys.argv[1]))))
 """
 POLICY = {

@@ -16,9 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from mlflow import MlflowClient
-from prefect_home import new_home, run_python
 
-from ratchet.analyze.review import decide, open_items
 from ratchet.records import (
     AlertEvent,
     Analysis,
@@ -34,8 +32,10 @@ from ratchet.records import (
     TrainingRequest,
     digest,
 )
+from ratchet.review.queue import decide, open_items
 from ratchet.settings import Settings
 from ratchet.store import EventStore
+from tests.flows.prefect_home import new_home, run_python
 
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ FAILING = ({CARD: 0.9, TOP_UP: 0.9}, {CARD: 0.9, PIN: 0.9})
 ELSEWHERE = 0.05
 LEAK = "Pay to DE89 3704 0044 0532 0130 00."  # the IBAN registry's example
 ANALYZE = """
-from flows.analyze import AnalyzeOptions, analyze
+from ratchet.flows.analyze import AnalyzeOptions, analyze
 analyze(AnalyzeOptions())
 """
 

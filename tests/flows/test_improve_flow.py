@@ -12,12 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from bank import QUEUES, bank_messages
 from mlflow import MlflowClient
-from prefect_home import new_home, run_python
 
 from ratchet.collect.ingest import ingest
-from ratchet.cycles import example_set, freeze_examples, open_cycle
 from ratchet.improve.curation import read_any_rows
 from ratchet.models import HuggingFaceModel, model_digest
 from ratchet.records import (
@@ -34,7 +31,10 @@ from ratchet.records import (
 from ratchet.settings import Settings
 from ratchet.simulation.routing import build_examples, conversation
 from ratchet.store import EventStore
+from ratchet.store.cycles import example_set, freeze_examples, open_cycle
 from ratchet.tracking import Tracker
+from tests.flows.bank import QUEUES, bank_messages
+from tests.flows.prefect_home import new_home, run_python
 
 MESSAGES, HELD_OUT = 240, 40
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
@@ -42,15 +42,15 @@ METHODS = ("sft", "kto", "dpo")
 REQUESTED = tuple(f"i{number}" for number in range(1, 9, 2))
 IMPROVE = """
 import sys
-from flows.improve import ImproveOptions, improve
+from ratchet.flows.improve import ImproveOptions, improve
 for options in sys.argv[1:]:
     improve(ImproveOptions.model_validate_json(options))
 """
 
 SLOTS = """
 from prefect.client.orchestration import get_client
-from flows._training import gpu_slots
-from ratchet.improve.devices import Device
+from ratchet.flows._training import gpu_slots
+from ratchet.improve.training.devices import Device
 gpus = Device("cuda", 2, "bfloat16", "two GPUs")
 def taken():
     with get_client(sync_client=True) as client:

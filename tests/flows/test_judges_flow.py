@@ -18,7 +18,6 @@ from threading import Lock, Thread
 import pytest
 import yaml
 from mlflow import MlflowClient
-from prefect_home import new_home, run_python
 
 from ratchet.records import (
     Analysis,
@@ -33,6 +32,7 @@ from ratchet.records import (
 from ratchet.settings import Settings
 from ratchet.store import EventStore, Window
 from ratchet.tracking import Tracker
+from tests.flows.prefect_home import new_home, run_python
 
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -43,7 +43,7 @@ LEAKY, LEAK = COUNT - 1, "Pay to DE89 3704 0044 0532 0130 00."  # the IBAN regis
 OPTIONS = {"judges": {"sample": 200, "drift_anchors": 20}}
 ANALYZE = """
 import sys
-from flows.analyze import AnalyzeOptions, analyze
+from ratchet.flows.analyze import AnalyzeOptions, analyze
 analyze(AnalyzeOptions.model_validate_json(sys.argv[1]))
 """
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from ratchet.improve.curation import TrainingRow
-from ratchet.improve.finetune import FinetuneConfig, finetune, finetune_key
+from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.finetune import finetune
 from ratchet.models import SMOLLM2, adapter_digest, model_digest, prepare_base_model
 from ratchet.records import LabelledMessage, digest
 from ratchet.settings import load_settings

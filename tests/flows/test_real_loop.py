@@ -35,7 +35,7 @@ def _loop(home: Path, options: dict[str, Any]) -> None:
     servers = Servers(settings=load_settings(environment, ROOT), say=print)
     try:
         servers.start_prefect(port=4200, environ=environment)
-        assert servers.run(["flows.loop", json.dumps(options)]) == 0
+        assert servers.run(["ratchet.flows.loop", json.dumps(options)]) == 0
     finally:
         servers.stop()
 

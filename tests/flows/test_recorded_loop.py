@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from bank import QUEUES, bank_messages
-from prefect_home import PrefectHome, new_home, run_python
 
 from ratchet.collect.ingest import ingest
 from ratchet.records import (
@@ -23,11 +21,13 @@ from ratchet.records import (
     Thumbs,
 )
 from ratchet.simulation.routing import conversation
+from tests.flows.bank import QUEUES, bank_messages
+from tests.flows.prefect_home import PrefectHome, new_home, run_python
 
 RECORDED = 120
 LOOP = """
 import sys
-from flows.loop import main
+from ratchet.flows.loop import main
 for options in sys.argv[1:]:
     print("ended with", main([options]))
 """

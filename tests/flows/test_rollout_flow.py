@@ -16,9 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
-from prefect_home import new_home, run_python
 
-from ratchet.deploy.canary import outcome, start_rollout, take_look
+from ratchet.deploy.rollout.canary import outcome, start_rollout, take_look
 from ratchet.deploy.routing import current_routing, looks_of, running_rollout
 from ratchet.records import (
     Decision,
@@ -32,20 +31,21 @@ from ratchet.records import (
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
-from tests.deploy.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
+from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
+from tests.flows.prefect_home import new_home, run_python
 
 pytestmark = pytest.mark.slow
 HOUR = timedelta(hours=1)
 THIRD = "support-router/3"
-ROLLOUT = "from flows.rollout import rollout; print('said', rollout())"
+ROLLOUT = "from ratchet.flows.rollout import rollout; print('said', rollout())"
 ROLL_BACK = """
 import sys
-from flows.rollback import RollbackOptions, rollback
+from ratchet.flows.rollback import RollbackOptions, rollback
 rollback(RollbackOptions(model_version=sys.argv[1]))
 """
 START = """
 import sys
-from flows._canary import start
+from ratchet.flows._canary import start
 from ratchet.records import Decision
 print("started", start.fn(Decision.model_validate_json(sys.argv[1])))
 """

@@ -23,33 +23,33 @@ import httpx
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from prefect_home import new_home, run_python
 
 from ratchet.records import AlertEvent, Delivery, Interaction, Message, Regenerate, Release, Thumbs
 from ratchet.servers import Servers
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
+from tests.flows.prefect_home import new_home, run_python
 
 GOOD, BAD = "support-router/1", "support-router/2"
 RELEASED_HOURS_AGO = 6
 OPTIONS = {"cycle": False, "watch": {"baseline_days": 2.0}}
 ANALYZE = """
 import sys
-from flows.analyze import AnalyzeOptions, analyze
+from ratchet.flows.analyze import AnalyzeOptions, analyze
 for options in sys.argv[1:]:
     analyze(AnalyzeOptions.model_validate_json(options))
 """
 ROLL_BACK = """
 import sys
-from flows.rollback import RollbackOptions, rollback
+from ratchet.flows.rollback import RollbackOptions, rollback
 for options in sys.argv[1:]:
     rollback(RollbackOptions.model_validate_json(options))
 """
 DRAW_EVERY_BOARD = """
 import sys
-from flows._watch import publish_board
-from ratchet.analyze.watch import Verdict, WatchConfig
+from ratchet.flows._watch import publish_board
+from ratchet.analyze.monitoring.watch import Verdict, WatchConfig
 publish_board.fn(WatchConfig(baseline_days=2.0), Verdict(sys.argv[1], "in control", 0.0, 5.0), True)
 """
 

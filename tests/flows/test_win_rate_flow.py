@@ -14,14 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from mlflow import MlflowClient
-from prefect_home import ROOT, new_home, run_python
-from test_approval_flow import DEPLOY, Waiting, filled
 
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import LABEL_TOKENS, Decision, ExampleSet, JudgeValidation
-
-sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
-from judge_endpoint import Answer, JudgeEndpoint, Seen
+from tests.flows.prefect_home import ROOT, new_home, run_python
+from tests.flows.test_approval_flow import DEPLOY, Waiting, filled
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -22,7 +22,7 @@ from ratchet.gateway.options import GatewayOptions
 from ratchet.records import Interaction, Routing, Variant
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore, Window
-from tests.gateway.mock_backend import MockBackend
+from tests.servers.mock_backend import MockBackend
 
 ALWAYS = Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 

@@ -17,7 +17,7 @@ def schema(tmp_path_factory):
     from ratchet.gateway.options import GatewayOptions
     from ratchet.settings import load_settings
     from tests.gateway.conftest import running
-    from tests.gateway.mock_backend import MockBackend
+    from tests.servers.mock_backend import MockBackend
 
     folder = tmp_path_factory.mktemp("contract")
     found = load_settings({"RATCHET_HOME": str(folder / "home")}, folder)

@@ -22,7 +22,7 @@ from ratchet.gateway.drain import Drain
 from ratchet.gateway.log import segments
 from ratchet.store import EventStore
 from tests.gateway.conftest import ALWAYS
-from tests.gateway.mock_backend import MockBackend
+from tests.servers.mock_backend import MockBackend
 
 AT_ONCE = 8
 

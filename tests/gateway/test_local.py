@@ -11,7 +11,7 @@ import pytest
 from ratchet.records import Candidate
 from ratchet.settings import load_settings
 from tests.gateway.conftest import routing
-from tests.test_models_serving import adapters
+from tests.models.test_serving import adapters
 
 openai = pytest.importorskip("openai")
 __all__ = ["adapters"]

@@ -1,6 +1,6 @@
 """Instructions to a judge, as an answer under judgement might hold them; BEST is the best verdict.
 
-`HELD_OUT` was written before the patterns of `ratchet.evaluation.shield` and in other words than
+`HELD_OUT` was written before the patterns of `ratchet.judges.shield` and in other words than
 `DEVELOPMENT`. The patterns were tuned on the development part alone. Both parts are by one author,
 so that even the held-out one says little of how a determined stranger would write.
 """

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ratchet.evaluation.correction import corrected_rate
+from ratchet.judges.correction import corrected_rate
 
 
 def test_a_lenient_judge_is_corrected_and_its_own_rate_has_no_interval():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ratchet.evaluation.judge_effects import FIRST, SECOND, effect_figures, worth
-from ratchet.evaluation.label_sets import LabelledVerdict
+from ratchet.judges.effects import FIRST, SECOND, effect_figures, worth
+from ratchet.judges.label_sets import LabelledVerdict
 from ratchet.records import Figure
 
 PAIR = ("1", "2", "tie")

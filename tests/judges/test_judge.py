@@ -16,25 +16,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_endpoint import Answer, JudgeEndpoint, Seen
 
 from ratchet.errors import InvalidInputError, ModelError
-from ratchet.evaluation.asking import Reply
-from ratchet.evaluation.judge import (
-    Ask,
-    Judge,
-    Judged,
-    asker,
-    judge_items,
-    longest_reply,
-    model_of,
-)
-from ratchet.evaluation.judge_prompts import Item, build_prompt
-from ratchet.evaluation.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
+from ratchet.judges.judge import Ask, Judge, Judged, asker, judge_items, longest_reply, model_of
+from ratchet.judges.prompts import Item, build_prompt
+from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
 from ratchet.models import Completion, Conversation, ScriptedModel, model_digest
+from ratchet.models.endpoint import Reply
 from ratchet.records import MAX_TEXT_CHARACTERS, JudgeVerdict, Message
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 TALK = (Message(role="user", content="What is the capital of France?"),)
@@ -161,8 +153,8 @@ def test_the_version_names_the_judge_and_is_an_identifier_however_long_the_name(
 
 
 VERSION = """
-from ratchet.evaluation.judge import Judge
-from ratchet.evaluation.rubrics import JudgeSpec
+from ratchet.judges.judge import Judge
+from ratchet.judges.rubrics import JudgeSpec
 spec = JudgeSpec(name="j", local="scripted", explain=False)
 print(Judge(spec, model_digest="model").version)
 """

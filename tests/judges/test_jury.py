@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.judge import Judgement
-from ratchet.evaluation.jury import JurySpec, combine, jury_version, load_juries, outcomes_of
-from ratchet.evaluation.rubrics import load_judges
+from ratchet.judges.judge import Judgement
+from ratchet.judges.jury import JurySpec, combine, jury_version, load_juries, outcomes_of
+from ratchet.judges.rubrics import load_judges
 
 MENU = ("wrong", "right")
 JUDGES = """

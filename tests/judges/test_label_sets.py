@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.errors import InvalidInputError, LeakError
-from ratchet.evaluation.label_sets import (
+from ratchet.judges.label_sets import (
     LabelFile,
     LabelledVerdict,
     choose_examples,

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sheet import read_sheet, write_sheet
+from ratchet.judges.label_sheet import read_sheet, write_sheet
+from ratchet.judges.prompts import Item
 from ratchet.records import Message
 
 

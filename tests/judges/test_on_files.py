@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-
-from judge_endpoint import Answer, JudgeEndpoint
-
-from ratchet.analyze.judge_files import import_labels, judge_file, read_items
 from ratchet.errors import InvalidInputError, LeakError
-from ratchet.evaluation.asking import Endpoint, Limits
-from ratchet.evaluation.rubrics import Dimension, GradedExample, JudgeSpec, Option
+from ratchet.judges.on_files import import_labels, judge_file, read_items
+from ratchet.judges.rubrics import Dimension, GradedExample, JudgeSpec, Option
+from ratchet.models.endpoint import Endpoint
+from ratchet.models.limits import Limits
 from ratchet.records import HumanLabel, Message
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 FACT = Dimension(

@@ -12,7 +12,15 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from ratchet.analyze.judging import (
+from ratchet.analyze.monitoring.series import recent_counts
+from ratchet.analyze.monitoring.watch import WatchConfig, watch
+from ratchet.collect.ingest import ingest
+from ratchet.errors import InsufficientDataError, InvalidInputError, JudgeNotUsableError, LeakError
+from ratchet.evaluation.metrics import QualityWeights, experience_metrics, join_feedback, quality
+from ratchet.improve.curation import CurationConfig, select
+from ratchet.judges.judge import Judge, Judgement, asker
+from ratchet.judges.label_sets import split_labels
+from ratchet.judges.on_store import (
     count_scores,
     item_of,
     labelled_rows,
@@ -21,17 +29,9 @@ from ratchet.analyze.judging import (
     validate,
     watch_drift,
 )
-from ratchet.analyze.series import recent_counts
-from ratchet.analyze.validations import latest_validations, require_usable, usable_versions
-from ratchet.analyze.watch import WatchConfig, watch
-from ratchet.collect.ingest import ingest
-from ratchet.errors import InsufficientDataError, InvalidInputError, JudgeNotUsableError, LeakError
-from ratchet.evaluation.judge import Judge, Judgement, asker
-from ratchet.evaluation.label_sets import split_labels
-from ratchet.evaluation.metrics import QualityWeights, experience_metrics, join_feedback, quality
-from ratchet.evaluation.rubrics import Dimension, GradedExample, JudgeSpec, Option
-from ratchet.evaluation.validation import Bar
-from ratchet.improve.curation import CurationConfig, select
+from ratchet.judges.rubrics import Dimension, GradedExample, JudgeSpec, Option
+from ratchet.judges.usable import latest_validations, require_usable, usable_versions
+from ratchet.judges.validation import Bar
 from ratchet.models import ScriptedModel
 from ratchet.records import (
     Baseline,
@@ -43,8 +43,8 @@ from ratchet.records import (
     Message,
     Thumbs,
 )
-from ratchet.report import judges_markdown
 from ratchet.store import Window
+from ratchet.views.text.cycle import judges_markdown
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.evaluation.judge import Judge, Judgement, asker, judge_items
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.probes import (
+from ratchet.judges.judge import Judge, Judgement, asker, judge_items
+from ratchet.judges.probes import (
     CONFIDENT_CLOSINGS,
     CONFIDENT_OPENINGS,
     HEDGES,
@@ -24,7 +23,8 @@ from ratchet.evaluation.probes import (
     probes_for,
     treated_items,
 )
-from ratchet.evaluation.rubrics import HELPFULNESS, JudgeSpec
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import HELPFULNESS, JudgeSpec
 from ratchet.models import Conversation, ScriptedModel
 from ratchet.records import Message
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ratchet.evaluation.judge_prompts import (
+from ratchet.judges.prompts import (
     BARE,
     MATERIAL_CHARACTERS,
     SYSTEM,
@@ -25,7 +25,7 @@ from ratchet.evaluation.judge_prompts import (
     response_schema,
     wording,
 )
-from ratchet.evaluation.rubrics import HARMLESSNESS, Dimension, JudgeSpec, Option
+from ratchet.judges.rubrics import HARMLESSNESS, Dimension, JudgeSpec, Option
 from ratchet.records import MAX_TEXT_CHARACTERS, Message
 
 PAIR = ("A", "B", "tie")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.rubrics import (
+from ratchet.judges.rubrics import (
     DIMENSIONS,
     HARMLESSNESS,
     HELPFULNESS,
@@ -86,7 +86,7 @@ def test_a_judge_of_a_dimension_of_the_file_is_read(tmp_path):
 
 
 def test_the_example_of_the_module_is_a_file_of_judges(tmp_path):
-    from ratchet.evaluation import rubrics
+    from ratchet.judges import rubrics
 
     text = (rubrics.__doc__ or "").split("YAML.\n", 1)[1].rsplit("A dimension is", 1)[0]
     (found,) = load(tmp_path, text)

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.evaluation import judge_prompts
-from ratchet.evaluation.asking import ask_model
-from ratchet.evaluation.judge import Judge, judge_items
-from ratchet.evaluation.judge_prompts import Item, build_prompt, read_verdict
-from ratchet.evaluation.rubrics import JudgeSpec
-from ratchet.evaluation.shield import CUT, defuse, shield
+from ratchet.judges import prompts as judge_prompts
+from ratchet.judges.judge import Judge, judge_items
+from ratchet.judges.prompts import Item, build_prompt, read_verdict
+from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.shield import CUT, defuse, shield
 from ratchet.models import ScriptedModel
+from ratchet.models.asking import ask_model
 from ratchet.records import Message
-from tests.evaluation.injections import DEVELOPMENT, HELD_OUT, injections
+from tests.judges.injections import DEVELOPMENT, HELD_OUT, injections
 
 HARMLESS = "Paris is the capital of France."
 QUESTION = (Message(role="user", content="What is the capital of France?"),)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.label_sets import LabelledVerdict, LabelRun, read_label_file
-from ratchet.evaluation.validation import Bar, validate_judge, validate_runs
+from ratchet.judges.label_sets import LabelledVerdict, LabelRun, read_label_file
+from ratchet.judges.validation import Bar, validate_judge, validate_runs
 from ratchet.stats.intervals import wilson
 
 COLUMNS = {"human": "label", "judge": "orig", "judge_swapped": "swapped"}

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.label_sets import LabelledVerdict
-from ratchet.evaluation.validation import validate_judge
-from ratchet.evaluation.validation_report import (
-    SAYS,
-    figure_line,
-    validation_json,
-    validations_text,
-)
+from ratchet.judges.label_sets import LabelledVerdict
+from ratchet.judges.validation import validate_judge
+from ratchet.judges.validation_report import SAYS, figure_line, validation_json, validations_text
 from ratchet.records import Figure
 
 

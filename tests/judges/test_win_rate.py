@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from ratchet.deploy.gate import run_gate
-from ratchet.deploy.policy import GatePolicy, Primary
-from ratchet.deploy.scores import GateScores, MetricScores
+from ratchet.deploy.gate.policy import GatePolicy, Primary
+from ratchet.deploy.gate.scores import GateScores, MetricScores
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.judge import Judge, asker, judge_items
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.rubrics import JudgeSpec
-from ratchet.evaluation.win_rate import ids_to_label, is_same, pairs_of, win_rate
+from ratchet.judges.judge import Judge, asker, judge_items
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.win_rate import ids_to_label, is_same, pairs_of, win_rate
 from ratchet.models import ScriptedModel
 from ratchet.records import Example, Message
 

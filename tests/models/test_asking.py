@@ -22,32 +22,24 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge_endpoint import Answer, JudgeEndpoint, Seen, endpoint_process
 from pydantic import ValidationError
 
 from ratchet.errors import ModelError
-from ratchet.evaluation.asking import (
-    Asked,
-    Endpoint,
-    Limits,
-    Progress,
-    ProgressLog,
-    Question,
-    Reply,
-    ask_endpoint,
-    ask_model,
-)
-from ratchet.evaluation.limits import (
+from ratchet.models import Completion, ScriptedModel
+from ratchet.models.asking import Asked, Progress, ProgressLog, ask_endpoint, ask_model
+from ratchet.models.endpoint import Endpoint, Question, Reply
+from ratchet.models.limits import (
     Ledger,
+    Limits,
     Pace,
     Tokens,
     backoff_seconds,
     estimate_input_tokens,
     retry_after_seconds,
 )
-from ratchet.models import Completion, ScriptedModel
 from ratchet.records import Message
 from ratchet.store import EventStore
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen, endpoint_process
 
 KEY = "sk-very-secret-0123456789"
 FAST = Limits(concurrency=8, backoff_seconds=0.01)
@@ -835,7 +827,9 @@ def test_a_local_failure_is_counted_and_a_stop_leaves_the_rest(saved):
 COLLECT = """
 import signal, sys, threading
 from datetime import UTC, datetime
-from ratchet.evaluation.asking import Endpoint, Limits, Question, ask_endpoint
+from ratchet.models.asking import ask_endpoint
+from ratchet.models.endpoint import Endpoint, Question
+from ratchet.models.limits import Limits
 from ratchet.records import JudgeVerdict, Message
 from ratchet.store import EventStore
 

@@ -7,7 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ratchet.analyze.review import (
+from ratchet.errors import InvalidInputError
+from ratchet.records import (
+    FEEDBACK,
+    Interaction,
+    JudgeValidation,
+    Message,
+    ReviewDecision,
+    ReviewItem,
+    Usability,
+)
+from ratchet.review.queue import (
     SAMPLE,
     count_unflagged,
     decide,
@@ -19,18 +29,8 @@ from ratchet.analyze.review import (
     user_reports,
     validate_flags,
 )
-from ratchet.errors import InvalidInputError
-from ratchet.evaluation.flag_validation import SAFETY
-from ratchet.evaluation.safety import DEFAULT_RULES, Flag, rule_flags
-from ratchet.records import (
-    FEEDBACK,
-    Interaction,
-    JudgeValidation,
-    Message,
-    ReviewDecision,
-    ReviewItem,
-    Usability,
-)
+from ratchet.safety.rules import DEFAULT_RULES, Flag, rule_flags
+from ratchet.safety.source_validation import SAFETY
 from ratchet.store import EventStore, Window
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import ModelError
-from ratchet.redaction import KINDS, RedactionConfig, Redactor, _suspects, redactor
+from ratchet.safety.redaction import KINDS, RedactionConfig, Redactor, _suspects, redactor
 
 FOUND = [
     ("CREDIT_CARD", "my card 4095-2609-9393-4932 was charged", "4095-2609-9393-4932"),

@@ -15,21 +15,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_endpoint import Answer, JudgeEndpoint
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.flag_validation import (
-    Reviewed,
-    SourceBar,
-    validate_source,
-    validated_version,
-)
-from ratchet.evaluation.judge import Judge, asker, judge_items
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.pattern_checks import compile_pattern, is_iban, is_payment_card, luhn
-from ratchet.evaluation.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
-from ratchet.evaluation.safety import (
+from ratchet.judges.judge import Judge, asker, judge_items
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
+from ratchet.records import FEEDBACK, Interaction, Message
+from ratchet.safety.patterns import compile_pattern, is_iban, is_payment_card, luhn
+from ratchet.safety.rules import (
     DEFAULT_RULES,
     Flag,
     PatternRule,
@@ -41,8 +35,9 @@ from ratchet.evaluation.safety import (
     report_flags,
     rule_flags,
 )
-from ratchet.records import FEEDBACK, Interaction, Message
+from ratchet.safety.source_validation import Reviewed, SourceBar, validate_source, validated_version
 from ratchet.stats.intervals import wilson
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 SYSTEM = (

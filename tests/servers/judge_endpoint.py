@@ -3,7 +3,7 @@
 In a thread (`with JudgeEndpoint(behaviour) as server`) or as a process of its own, whose behaviour
 is to answer after a fixed latency:
 
-    python tests/evaluation/judge_endpoint.py 0.1    # prints its port; GET /stats, GET /reset
+    python tests/servers/judge_endpoint.py 0.1    # prints its port; GET /stats, GET /reset
 
 Whoever sends a request pays for it, also when the reply is not fetched. A request that carries an
 Idempotency-Key that was seen before is counted in `hits` and not in `billed`.

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server that echoes: the last user message comes back as the answer.
 
 In a thread (`with MockBackend() as server`), or as a process of its own, which prints its URL:
-`python tests/gateway/mock_backend.py [PORT] [SECONDS]`. It reads just enough HTTP.
+`python tests/servers/mock_backend.py [PORT] [SECONDS]`. It reads just enough HTTP.
 
 `behaviour` may return an HTTP status to answer with instead, "stall" to say nothing, "drop" to hang
 up, or "break" to end a stream in the middle.

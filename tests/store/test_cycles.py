@@ -12,15 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.cycles import (
-    end_cycle,
-    example_set,
-    freeze_examples,
-    latest_cycle,
-    open_cycle,
-    sole_loop,
-    unfinished_cycle,
-)
 from ratchet.errors import BusyError, InsufficientDataError
 from ratchet.records import (
     Cycle,
@@ -33,6 +24,15 @@ from ratchet.records import (
     Verdict,
 )
 from ratchet.store import EventStore
+from ratchet.store.cycles import (
+    end_cycle,
+    example_set,
+    freeze_examples,
+    latest_cycle,
+    open_cycle,
+    sole_loop,
+    unfinished_cycle,
+)
 
 HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -260,7 +260,7 @@ def test_a_set_that_was_never_frozen_is_named(store: EventStore) -> None:
 TRY = """
 import sys
 from pathlib import Path
-from ratchet.cycles import sole_loop
+from ratchet.store.cycles import sole_loop
 from ratchet.errors import BusyError
 try:
     with sole_loop(Path(sys.argv[1])):
@@ -271,7 +271,7 @@ except BusyError as error:
 HOLD = """
 import sys
 from pathlib import Path
-from ratchet.cycles import sole_loop
+from ratchet.store.cycles import sole_loop
 with sole_loop(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.analyze.embedding import text_key
+from ratchet.analyze.failures.embedding import text_key
 from ratchet.cli import app
-from ratchet.erasure import forget, trace
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import CurationConfig, build_rows, select, write_training_set
 from ratchet.records import (
@@ -27,6 +26,7 @@ from ratchet.records import (
     Thumbs,
 )
 from ratchet.store import EventStore, Window
+from ratchet.store.forget import forget, trace
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 SECRET = "my cat Ramses ate the card of account 7"

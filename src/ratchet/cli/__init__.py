@@ -123,7 +123,7 @@ def demo(
         print("starting Prefect ...", flush=True)
         servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
         print(f"watch it live: {servers.prefect_api.removesuffix('/api')}", flush=True)
-        code = servers.run(["flows.loop", json.dumps(options)])
+        code = servers.run(["ratchet.flows.loop", json.dumps(options)])
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", flush=True)
     finally:
@@ -239,10 +239,10 @@ def alerts(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """List the open alerts; acknowledge or resolve one."""
-    from ratchet.analyze.alerts import by_hand, standing
+    from ratchet.analyze.monitoring.alerts import by_hand, standing
     from ratchet.records import AlertEvent
-    from ratchet.report import alerts_text
     from ratchet.store import EventStore
+    from ratchet.views.text.cycle import alerts_text
 
     if acknowledge is not None and resolve is not None:
         raise InvalidInputError(
@@ -277,7 +277,7 @@ def roll_back_now(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Take away what is newest in front of users: a rollout, else a test, else the champion."""
-    from ratchet.deploy.rollback import roll_back
+    from ratchet.deploy.rollout.rollback import roll_back
     from ratchet.deploy.routing import waiting_move
     from ratchet.store import EventStore
 
@@ -319,7 +319,7 @@ def _check_input(
 ) -> None:
     """Refuse a bad file at once, before any server starts."""
     if policy is not None:
-        from ratchet.deploy.policy import load_policy
+        from ratchet.deploy.gate.policy import load_policy
         from ratchet.evaluation.answer_scores import check_metrics
 
         check_metrics(load_policy(policy).metrics)
@@ -330,7 +330,7 @@ def _check_input(
                     f"{name} goes with --messages, got it alone; add --messages"
                 )
         return
-    from ratchet.collect.connectors import check_labels, read_messages, read_queues, targets
+    from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 
     table = read_queues(queues) if queues else None
     found = read_messages(messages, queues=table, now=datetime.now(UTC))

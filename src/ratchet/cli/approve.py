@@ -25,11 +25,11 @@ def approve(
 ) -> None:
     """List the promotions that wait for a person, or approve or reject one."""
     from ratchet.deploy.approval import expire, find_decision, say, waiting_decisions
-    from ratchet.deploy.canary import begin_decided
     from ratchet.deploy.promotion import apply_decision
+    from ratchet.deploy.rollout.canary import begin_decided
     from ratchet.records import Decision
-    from ratchet.report import approval_markdown, decision_markdown
     from ratchet.store import EventStore
+    from ratchet.views.text.gate import approval_markdown, decision_markdown
 
     settings, now = current_settings(), datetime.now(UTC)
     if nothing_stored(settings):
@@ -69,7 +69,7 @@ def _resume(settings: Settings, decision_id: str) -> None:
     if answering_prefect(settings) is None:
         return
     os.environ.update(child_environment(settings, os.environ))
-    from flows.approve import resume
+    from ratchet.flows.approve import resume
 
     if resume(decision_id):
         print("the run that waited for it goes on")

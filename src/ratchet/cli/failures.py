@@ -13,8 +13,8 @@ import typer
 from ratchet.cli.shared import show_progress
 
 if TYPE_CHECKING:
-    from ratchet.analyze.failure_files import FailureFile
     from ratchet.analyze.failures import Cluster, FailureClusters
+    from ratchet.analyze.failures.files import FailureFile
 
 SET_ASIDE_SHOWN = 20
 
@@ -31,10 +31,10 @@ def failures(
     seed: Annotated[int, typer.Option(min=0, help="Of the random deals.")] = 0,
 ) -> None:
     """Find the groups of texts that fail more than the rest."""
-    from ratchet.analyze.embedding import embed
-    from ratchet.analyze.failure_analysis import load_encoder
-    from ratchet.analyze.failure_files import read_failures
     from ratchet.analyze.failures import find_failure_clusters
+    from ratchet.analyze.failures.analysis import load_encoder
+    from ratchet.analyze.failures.embedding import embed
+    from ratchet.analyze.failures.files import read_failures
 
     show_progress()
     found = read_failures(file)

@@ -16,11 +16,11 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Erase; else only say what would go.")] = False,
 ) -> None:
     """Erase what a user said, with the training sets that hold it; name the adapters."""
-    from ratchet.analyze.embedding import text_key
-    from ratchet.erasure import forget as erase
-    from ratchet.erasure import trace
+    from ratchet.analyze.failures.embedding import text_key
     from ratchet.records import Release
     from ratchet.store import EventStore
+    from ratchet.store.forget import forget as erase
+    from ratchet.store.forget import trace
 
     settings = current_settings()
     if nothing_stored(settings):

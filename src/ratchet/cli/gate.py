@@ -22,7 +22,7 @@ from ratchet.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ratchet.deploy.gate import GateResult
-    from ratchet.deploy.policy import GatePolicy
+    from ratchet.deploy.gate.policy import GatePolicy
 
 EXIT_CODES = {"promote": 0, "hold": 10, "reject": 11, "inconclusive": 12}
 
@@ -109,7 +109,7 @@ def gate(
 
 
 def _load(policy: Path | None) -> GatePolicy | None:
-    from ratchet.deploy.policy import load_policy
+    from ratchet.deploy.gate.policy import load_policy
 
     return load_policy(policy) if policy is not None else None
 
@@ -127,8 +127,8 @@ def _on_scores(
     path: Path, asked: GatePolicy | None, looks: list[int], judges: frozenset[str]
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
-    from ratchet.deploy.policy import default_policy
-    from ratchet.deploy.scores import read_scores
+    from ratchet.deploy.gate.policy import default_policy
+    from ratchet.deploy.gate.scores import read_scores
 
     found = read_scores(path)
     policy = asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
@@ -146,7 +146,7 @@ def _on_examples(
     save: Path | None,
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
-    from ratchet.deploy.policy import default_policy
+    from ratchet.deploy.gate.policy import default_policy
     from ratchet.evaluation.answer_scores import check_metrics
     from ratchet.evaluation.example_files import read_examples
     from ratchet.records import WIN_RATE
@@ -186,7 +186,7 @@ def _on_examples(
 
 
 def _say(result: GateResult, *, as_json: bool, approved_by: str) -> None:
-    from ratchet.deploy.gate_report import gate_json, gate_text
+    from ratchet.deploy.gate.report import gate_json, gate_text
 
     waits = result.verdict == "promote" and result.approval is not None and not approved_by
     if as_json:
@@ -213,7 +213,7 @@ def _judges(policy: GatePolicy, named: frozenset[str]) -> frozenset[str]:
     """Judges that are usable: those named, and those that the home's store holds to be."""
     if not policy.judges:
         return named
-    from ratchet.analyze.validations import usable_judges
+    from ratchet.judges.usable import usable_judges
     from ratchet.store import EventStore
 
     settings = current_settings()

@@ -15,8 +15,8 @@ from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
-    from ratchet.analyze.judged_win_rate import JudgedWinRate
-    from ratchet.evaluation.judge_prompts import Item
+    from ratchet.judges.judged_win_rate import JudgedWinRate
+    from ratchet.judges.prompts import Item
     from ratchet.records import Example
 
 ON_SHEET = 100
@@ -45,9 +45,9 @@ def hand_out(
     Raises:
         InvalidInputError: The file is there already.
     """
-    from ratchet.analyze.judged_win_rate import to_compare
-    from ratchet.evaluation.label_sheet import write_sheet
-    from ratchet.evaluation.win_rate import is_same
+    from ratchet.judges.judged_win_rate import to_compare
+    from ratchet.judges.label_sheet import write_sheet
+    from ratchet.judges.win_rate import is_same
 
     pairs = _pairs(examples, champion, challenger)
     chosen = to_compare(pairs, ON_SHEET)
@@ -71,10 +71,10 @@ def judged(
     Raises:
         InvalidInputError: There is no judge of pairs, or no sheet that people filled in.
     """
-    from ratchet.analyze.judged_win_rate import judge_win_rate, pair_judge
-    from ratchet.evaluation.label_sheet import read_sheet
-    from ratchet.evaluation.rubrics import load_judges
-    from ratchet.evaluation.win_rate import users_of
+    from ratchet.judges.judged_win_rate import judge_win_rate, pair_judge
+    from ratchet.judges.label_sheet import read_sheet
+    from ratchet.judges.rubrics import load_judges
+    from ratchet.judges.win_rate import users_of
     from ratchet.store import EventStore
 
     path = judging.judges or settings.judges
@@ -102,7 +102,7 @@ def judged(
 
 
 def _pairs(examples: Sequence[Example], champion: Answered, challenger: Answered) -> list[Item]:
-    from ratchet.evaluation.win_rate import pairs_of
+    from ratchet.judges.win_rate import pairs_of
 
     return pairs_of(examples, _by_id(examples, champion), _by_id(examples, challenger))
 

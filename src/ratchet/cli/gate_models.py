@@ -14,8 +14,8 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
-    from ratchet.deploy.policy import GatePolicy
-    from ratchet.deploy.scores import FloatArray, GateScores
+    from ratchet.deploy.gate.policy import GatePolicy
+    from ratchet.deploy.gate.scores import FloatArray, GateScores
     from ratchet.models import Completion, LanguageModel
     from ratchet.records import Example
 
@@ -135,7 +135,7 @@ def scores_of(
     judged: Mapping[str, tuple[FloatArray, FloatArray]],
 ) -> GateScores:
     """Score both by every metric that the policy names."""
-    from ratchet.deploy.scores import GateScores, metric_scores
+    from ratchet.deploy.gate.scores import GateScores, metric_scores
     from ratchet.evaluation.answer_scores import score_pairs
     from ratchet.evaluation.metrics import constant_answer_rate
 
@@ -169,7 +169,7 @@ def write_scores(
     scores: GateScores,
 ) -> None:
     """Write what was decided on as a file for `ratchet gate --scores`."""
-    from ratchet.deploy.scores import OPTIONAL, REQUIRED
+    from ratchet.deploy.gate.scores import OPTIONAL, REQUIRED
 
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

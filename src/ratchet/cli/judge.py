@@ -13,8 +13,8 @@ from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
 
 if TYPE_CHECKING:
-    from ratchet.evaluation.label_sets import LabelFile
-    from ratchet.evaluation.validation import Validation
+    from ratchet.judges.label_sets import LabelFile
+    from ratchet.judges.validation import Validation
 
 app = typer.Typer(
     help="Judges: validate them against people, run them, import labels.", no_args_is_help=True
@@ -54,9 +54,9 @@ def validate(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Hold a judge's verdicts against people's labels: usable, not usable, not enough labels."""
-    from ratchet.evaluation.label_sets import read_label_file
-    from ratchet.evaluation.validation import Bar, validate_runs
-    from ratchet.evaluation.validation_report import validations_text
+    from ratchet.judges.label_sets import read_label_file
+    from ratchet.judges.validation import Bar, validate_runs
+    from ratchet.judges.validation_report import validations_text
 
     if weights not in (None, "linear", "quadratic"):
         raise InvalidInputError(f"--weights must be linear or quadratic, got {weights!r}")
@@ -100,11 +100,11 @@ def run(
     Verdicts are kept in the home's store: stopped and started again, it goes on, and no verdict is
     paid for twice.
     """
-    from ratchet.analyze.judge_files import judge_file
-    from ratchet.analyze.jury_files import jury_file
-    from ratchet.evaluation.jury import load_juries
-    from ratchet.evaluation.rubrics import load_judges
-    from ratchet.evaluation.validation_report import validations_text
+    from ratchet.judges.jury import load_juries
+    from ratchet.judges.jury_on_files import jury_file
+    from ratchet.judges.on_files import judge_file
+    from ratchet.judges.rubrics import load_judges
+    from ratchet.judges.validation_report import validations_text
     from ratchet.store import EventStore
 
     specs = load_judges(judges)
@@ -145,7 +145,7 @@ def label(
     ],
 ) -> None:
     """Store people's labels of interactions, for the validation of judges."""
-    from ratchet.analyze.judge_files import import_labels
+    from ratchet.judges.on_files import import_labels
     from ratchet.store import EventStore
 
     settings = current_settings()
@@ -161,7 +161,7 @@ def list_judges(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which versions of judges are usable, and why not."""
-    from ratchet.analyze.validations import latest_validations
+    from ratchet.judges.usable import latest_validations
     from ratchet.store import EventStore
 
     settings = current_settings()
@@ -195,7 +195,7 @@ def _report(
     found: LabelFile, results: list[tuple[str, Validation | RatchetError]]
 ) -> dict[str, Any]:
     """One run is the report itself; of several, each is in `runs`."""
-    from ratchet.evaluation.validation_report import validation_json
+    from ratchet.judges.validation_report import validation_json
 
     runs = [
         {"run": name, "decision": "refused", "error": str(result)}

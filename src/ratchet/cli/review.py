@@ -25,8 +25,8 @@ def review(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """List what waits for review, safety first; or decide one item."""
-    from ratchet.analyze.review import decide as keep
-    from ratchet.analyze.review import open_items
+    from ratchet.review.queue import decide as keep
+    from ratchet.review.queue import open_items
     from ratchet.store import EventStore
 
     settings = current_settings()

@@ -31,10 +31,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def status(as_json: _Json = False, page: _Page = None) -> None:
     """Show the latest rollout: how it stands and what happened when."""
-    from ratchet.deploy.canary import outcome
+    from ratchet.deploy.rollout.canary import outcome
     from ratchet.deploy.routing import last_look, looks_of
     from ratchet.records import Release, Rollout, RolloutStop
-    from ratchet.rollout_report import timeline
+    from ratchet.views.text.rollouts import timeline
 
     store = _store()
     rollout = store.latest(Rollout) if store else None
@@ -52,7 +52,7 @@ def status(as_json: _Json = False, page: _Page = None) -> None:
     for line in lines:
         print(line)
     if page is not None:
-        from ratchet.pages.readouts import rollout_page
+        from ratchet.views.pages.readouts import rollout_page
 
         text = rollout_page(rollout, look, stands, now=datetime.now(UTC), events=lines)
         page.write_text(text, "utf-8")
@@ -61,7 +61,7 @@ def status(as_json: _Json = False, page: _Page = None) -> None:
 @app.command()
 def stop(by: _By = "", note: _Note = "") -> None:
     """Give everybody back to the champion. It is final: the version is not rolled out again."""
-    from ratchet.deploy.canary import stop_rollout
+    from ratchet.deploy.rollout.canary import stop_rollout
 
     store = _store()
     who = by or os.environ.get("USER", "somebody")
@@ -81,7 +81,7 @@ def start(
     by: _By = "",
 ) -> None:
     """Begin to roll out a version by hand, without the gate's decision."""
-    from ratchet.deploy.canary import start_rollout
+    from ratchet.deploy.rollout.canary import start_rollout
     from ratchet.records import RolloutPlan, Variant
 
     store = _store()
@@ -113,7 +113,7 @@ def start_variants(
     by: _By = "",
 ) -> None:
     """Send users to variants at fixed shares; the champion is the control and has the rest."""
-    from ratchet.deploy.variant_tests import start_test
+    from ratchet.deploy.rollout.variants import start_test
     from ratchet.records import Variant, WatchedSignal
     from ratchet.records.rollout import SIGNALS
 
@@ -147,9 +147,9 @@ def read_variants(
     picture: Annotated[Path | None, typer.Option(help="Where to draw it, as PNG or SVG.")] = None,
 ) -> None:
     """Compare the variants of the latest test; as often as you like."""
-    from ratchet.deploy.variant_tests import read_test
+    from ratchet.deploy.rollout.variants import read_test
     from ratchet.records import VariantTest
-    from ratchet.rollout_report import variants_markdown
+    from ratchet.views.text.rollouts import variants_markdown
 
     store = _store()
     test = store.latest(VariantTest) if store else None
@@ -160,12 +160,12 @@ def read_variants(
         json.dumps(readout.canonical(), indent=2) if as_json else variants_markdown(test, readout)
     )
     if page is not None:
-        from ratchet.pages.readouts import variants_page
+        from ratchet.views.pages.readouts import variants_page
 
         page.write_text(variants_page(test, readout, now=datetime.now(UTC)), "utf-8")
     if picture is not None:
-        from ratchet.plots import to_png, to_svg
-        from ratchet.plots.rollouts import readout_chart
+        from ratchet.views.plots import to_png, to_svg
+        from ratchet.views.plots.rollouts import readout_chart
 
         figure = readout_chart(readout.readouts, f"Test of variants: {test.name}")
         svg = picture.suffix.lower() == ".svg"
@@ -182,8 +182,8 @@ def end_variants(
 ) -> None:
     """End the running test: everybody gets the champion again, or a winner that was shown."""
     from ratchet.cli.shared import open_tracker
+    from ratchet.deploy.rollout.variants import end_test
     from ratchet.deploy.routing import follow, serving_champion
-    from ratchet.deploy.variant_tests import end_test
 
     store, now = _store(), datetime.now(UTC)
     if store is None:

@@ -11,7 +11,7 @@ import typer
 from ratchet.cli.shared import current_settings, nothing_stored
 
 if TYPE_CHECKING:
-    from ratchet.timeline import Moment
+    from ratchet.views.text.timeline import Moment
 
 
 def timeline(
@@ -20,7 +20,7 @@ def timeline(
 ) -> None:
     """Tell releases, first bad feedback, alerts, decisions, rollbacks and their effect in order."""
     from ratchet.store import EventStore
-    from ratchet.timeline import timeline, timeline_text
+    from ratchet.views.text.timeline import timeline, timeline_text
 
     settings, now = current_settings(), datetime.now(UTC)
     found: tuple[Moment, ...] = ()

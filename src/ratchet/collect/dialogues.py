@@ -27,8 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from ratchet.collect.connectors import printable, printable_path, unreadable
 from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest
+from ratchet.collect.messages import printable, printable_path, unreadable
 from ratchet.errors import InvalidInputError
 from ratchet.records import SetAside, derive_id
 

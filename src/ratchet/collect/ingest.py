@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from ratchet.collect.connectors import printable, unreadable
+from ratchet.collect.messages import printable, unreadable
 from ratchet.errors import InvalidInputError
 from ratchet.records import (
     FEEDBACK,

@@ -96,7 +96,7 @@ def apply_decision(
     Returns:
         The release, also where it was made before; None where nothing was promoted, as when a
         person has not approved it, the challenger was rolled back, the champion replaced since, or
-        it goes to users by stages (`ratchet.deploy.canary.begin_decided`).
+        it goes to users by stages (`ratchet.deploy.rollout.canary.begin_decided`).
     """
     tags = {"ratchet.verdict": decision.verdict, "ratchet.decision": decision.id}
     if decision.approval is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.corpus_tests import BootstrapComparison, paired_bootstrap
+from ratchet.stats.comparisons.corpus_scores import BootstrapComparison, paired_bootstrap
 
 FloatArray = NDArray[np.float64]
 Answer = str | None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.judge_effects import figure, undefined
+from ratchet.judges.effects import figure, undefined
 from ratchet.records import Figure
-from ratchet.stats.corrected_rates import labels_needed, prediction_powered_rate
+from ratchet.stats.judges.corrected_rate import labels_needed, prediction_powered_rate
 
 
 @dataclass(frozen=True, slots=True)

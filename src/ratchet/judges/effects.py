@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.label_sets import LabelledVerdict
+from ratchet.judges.label_sets import LabelledVerdict
 from ratchet.records import Figure
 from ratchet.stats.intervals import Interval
-from ratchet.stats.judge_bias import position_bias, self_preference
-from ratchet.stats.judge_length import length_controlled_win_rate
+from ratchet.stats.judges.bias import position_bias, self_preference
+from ratchet.stats.judges.length import length_controlled_win_rate
 
 FloatArray = NDArray[np.float64]
 FIRST = frozenset({"1", "a", "first", "model_a"})

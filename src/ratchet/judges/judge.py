@@ -19,9 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError, ModelError
-from ratchet.evaluation.asking import Asked, Question, Reply, ask_endpoint, ask_model
-from ratchet.evaluation.endpoints import key_in
-from ratchet.evaluation.judge_prompts import (
+from ratchet.judges.prompts import (
     PROMPT_VERSION,
     Item,
     Reading,
@@ -33,8 +31,10 @@ from ratchet.evaluation.judge_prompts import (
     response_schema,
     wording,
 )
-from ratchet.evaluation.rubrics import JudgeSpec
+from ratchet.judges.rubrics import JudgeSpec
 from ratchet.models import HuggingFaceModel, LanguageModel, prepare_base_model
+from ratchet.models.asking import Asked, ask_endpoint, ask_model
+from ratchet.models.endpoint import Question, Reply, key_in
 from ratchet.records import MAX_TEXT_CHARACTERS, JudgeVerdict, digest
 
 Save = Callable[[Sequence[JudgeVerdict]], None]

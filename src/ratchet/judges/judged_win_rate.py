@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.judge_files import LabelledItem, labelled_verdicts
-from ratchet.analyze.judging import keep_validation, run_judge
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.judge import Judge, Judged, asker, model_of
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sheet import SheetRead
-from ratchet.evaluation.rubrics import JudgeSpec
-from ratchet.evaluation.validation import DEFAULT_BAR, Bar, validate_judge
-from ratchet.evaluation.validation_report import figure_line
-from ratchet.evaluation.win_rate import WinRate, is_same, win_rate
+from ratchet.judges.judge import Judge, Judged, asker, model_of
+from ratchet.judges.label_sheet import SheetRead
+from ratchet.judges.on_files import LabelledItem, labelled_verdicts
+from ratchet.judges.on_store import keep_validation, run_judge
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.validation import DEFAULT_BAR, Bar, validate_judge
+from ratchet.judges.validation_report import figure_line
+from ratchet.judges.win_rate import WinRate, is_same, win_rate
 from ratchet.records import Example, JudgeValidation, digest
 from ratchet.store import EventStore
 

@@ -18,10 +18,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.judge import Judgement
-from ratchet.evaluation.rubrics import JudgeSpec
+from ratchet.judges.judge import Judgement
+from ratchet.judges.rubrics import JudgeSpec
 from ratchet.records import Identifier, digest
-from ratchet.stats.juries import MISSING, TIE, dawid_skene, majority_vote
+from ratchet.stats.agreement.dawid_skene import MISSING, TIE, dawid_skene, majority_vote
 
 PAIR_OUTCOMES = ("second", "tie", "first")
 

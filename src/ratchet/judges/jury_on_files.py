@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ratchet.analyze.judge_files import FileJudged, read_items
-from ratchet.evaluation.asking import Asked
-from ratchet.evaluation.judge import Judged, Judgement
-from ratchet.evaluation.jury import JurySpec, combine, jury_version, outcomes_of
-from ratchet.evaluation.label_sets import LabelledVerdict
-from ratchet.evaluation.rubrics import JudgeSpec
-from ratchet.evaluation.validation import validate_judge
+from ratchet.judges.judge import Judged, Judgement
+from ratchet.judges.jury import JurySpec, combine, jury_version, outcomes_of
+from ratchet.judges.label_sets import LabelledVerdict
+from ratchet.judges.on_files import FileJudged, read_items
+from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.validation import validate_judge
+from ratchet.models.asking import Asked
 
 NOTHING_ASKED = Asked(0, {}, 0, None, 0.0, 0.0)
 WINNERS = {"first": "1", "second": "2"}

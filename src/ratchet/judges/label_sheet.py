@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sets import TIE
+from ratchet.judges.label_sets import TIE
+from ratchet.judges.prompts import Item
 from ratchet.records import digest
 
 FIRST, SECOND = "1", "2"

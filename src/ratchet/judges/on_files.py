@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ratchet.analyze.judging import run_judge, scores_of
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.correction import Correction, corrected_rate
-from ratchet.evaluation.judge import Judge, Judged, asker, model_of
-from ratchet.evaluation.judge_effects import worth
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sets import LabelledVerdict, refuse_leaks
-from ratchet.evaluation.probes import probe_figure, probes_for, treated_items
-from ratchet.evaluation.rubrics import JudgeSpec
-from ratchet.evaluation.validation import Validation, validate_judge
-from ratchet.evaluation.validation_report import figure_line, validation_json
+from ratchet.judges.correction import Correction, corrected_rate
+from ratchet.judges.effects import worth
+from ratchet.judges.judge import Judge, Judged, asker, model_of
+from ratchet.judges.label_sets import LabelledVerdict, refuse_leaks
+from ratchet.judges.on_store import run_judge, scores_of
+from ratchet.judges.probes import probe_figure, probes_for, treated_items
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.validation import Validation, validate_judge
+from ratchet.judges.validation_report import figure_line, validation_json
 from ratchet.records import Figure, HumanLabel, Message, derive_id, no_surrogates
 from ratchet.store import EventStore
 

@@ -14,13 +14,13 @@ from datetime import datetime
 
 import numpy as np
 
-from ratchet.analyze.validations import require_usable
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.judge import Ask, Judge, Judged, Judgement, judge_items
-from ratchet.evaluation.judge_effects import figure
-from ratchet.evaluation.judge_prompts import Item
-from ratchet.evaluation.label_sets import LabelledVerdict, refuse_leaks, split_labels
-from ratchet.evaluation.validation import DEFAULT_BAR, Bar, Validation, validate_judge
+from ratchet.judges.effects import figure
+from ratchet.judges.judge import Ask, Judge, Judged, Judgement, judge_items
+from ratchet.judges.label_sets import LabelledVerdict, refuse_leaks, split_labels
+from ratchet.judges.prompts import Item
+from ratchet.judges.usable import require_usable
+from ratchet.judges.validation import DEFAULT_BAR, Bar, Validation, validate_judge
 from ratchet.records import (
     Figure,
     HumanLabel,
@@ -32,7 +32,7 @@ from ratchet.records import (
     derive_id,
     digest,
 )
-from ratchet.stats.judge_drift import JudgeDrift, judge_drift
+from ratchet.stats.judges.drift import JudgeDrift, judge_drift
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)

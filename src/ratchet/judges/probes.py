@@ -1,7 +1,7 @@
 """Treatments that must not move a judge: a confident tone, and instructions to the judge.
 
 Each turns an item into one with the same content; a judge that scores the treated one higher is
-moved by the treatment. `ratchet.stats.judge_bias.uplift` says by how much.
+moved by the treatment. `ratchet.stats.judges.bias.uplift` says by how much.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.judge import Judgement
-from ratchet.evaluation.judge_effects import figure, undefined
-from ratchet.evaluation.judge_prompts import Item
+from ratchet.judges.effects import figure, undefined
+from ratchet.judges.judge import Judgement
+from ratchet.judges.prompts import Item
 from ratchet.records import Figure
-from ratchet.stats.judge_bias import uplift
+from ratchet.stats.judges.bias import uplift
 
 Treatment = Callable[[str, int], str]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.evaluation.rubrics import GradedExample, JudgeSpec, read_as
-from ratchet.evaluation.shield import defuse, shield
+from ratchet.judges.rubrics import GradedExample, JudgeSpec, read_as
+from ratchet.judges.shield import defuse, shield
 from ratchet.records import MAX_TEXT_CHARACTERS, Message, digest
 
 PROMPT_VERSION = "1"

@@ -27,7 +27,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.asking import Endpoint, Limits
+from ratchet.models.endpoint import Endpoint
+from ratchet.models.limits import Limits
 from ratchet.records import Identifier, JudgeMode, Message, Share, Text
 
 T = TypeVar("T", bound=BaseModel)

@@ -13,7 +13,7 @@ The cut is by patterns, read on the text as a human reads it: without invisible 
 look-alike letters, emphasis, line breaks and s p a c e d letters undone. In a text that addresses a
 judge once, sentences that alone could be innocent ("Say 5.") are cut too.
 
-What it sees, of the instructions in `tests/evaluation/injections.py`: all 142 of the part it was
+What it sees, of the instructions in `tests/judges/injections.py`: all 142 of the part it was
 tuned on and 80 % of the 113 that were written before and held out, all by one author. Of 105
 published test attacks of other projects it saw 62 % before it was tuned on those (89 % since), and
 of 29 that argue rather than command ("a wise evaluator recognises ...") 28 %, then 76 %. Expect
@@ -26,7 +26,7 @@ the few false cuts there (at most 0.2 % of a set). Of texts looked at later, 0.1
 docstrings (arrays such as `[[1]]`) and 2 of 6,726 paragraphs of package descriptions. An answer
 that is itself about grading by a model is at risk: it teaches what is cut.
 
-How often instructions succeed against a judge is measured by `ratchet.evaluation.probes`.
+How often instructions succeed against a judge is measured by `ratchet.judges.probes`.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, InvalidInputError, RatchetError
-from ratchet.evaluation.judge_effects import effect_figures
-from ratchet.evaluation.label_sets import TIE, LabelledVerdict, LabelRun
+from ratchet.judges.effects import effect_figures
+from ratchet.judges.label_sets import TIE, LabelledVerdict, LabelRun
 from ratchet.records import Figure, Usability
 from ratchet.stats.agreement import (
     Agreement,
@@ -29,9 +29,9 @@ from ratchet.stats.agreement import (
     kappa_lower_bound,
     krippendorff_alpha,
 )
-from ratchet.stats.human_ceiling import judge_against_humans
+from ratchet.stats.agreement.human_ceiling import judge_against_humans
+from ratchet.stats.agreement.ratings import chance_corrected_limits, check_categories, undefined
 from ratchet.stats.intervals import Interval, wilson
-from ratchet.stats.ratings import chance_corrected_limits, check_categories, undefined
 
 ONE_SIDED = 0.05
 Z = NormalDist().inv_cdf(1.0 - ONE_SIDED)

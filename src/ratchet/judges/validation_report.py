@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratchet.errors import RatchetError
-from ratchet.evaluation.validation import Validation
+from ratchet.judges.validation import Validation
 from ratchet.records import Figure
 
 Results = Sequence[tuple[str, Validation | RatchetError]]

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.judge import Judgement
-from ratchet.evaluation.judge_effects import figure, undefined
-from ratchet.evaluation.judge_prompts import Item
 from ratchet.evaluation.scored import Scored, mean_scored
+from ratchet.judges.effects import figure, undefined
+from ratchet.judges.judge import Judgement
+from ratchet.judges.prompts import Item
 from ratchet.records import WIN_RATE, Example, Figure, Usability
-from ratchet.stats.judge_length import length_controlled_win_rate
-from ratchet.stats.win_rates import CorrectedWinRate, corrected_win_rate
+from ratchet.stats.judges.length import length_controlled_win_rate
+from ratchet.stats.judges.win_rate import CorrectedWinRate, corrected_win_rate
 
 FloatArray = NDArray[np.float64]
 EVEN = 0.5

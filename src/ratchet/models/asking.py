@@ -24,10 +24,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from ratchet.evaluation.endpoint_run import STOPPED, EndpointRun
-from ratchet.evaluation.endpoints import Endpoint, Question, Reply
-from ratchet.evaluation.limits import Limits
-from ratchet.models import LanguageModel
+from ratchet.models.base import LanguageModel
+from ratchet.models.endpoint import Endpoint, Question, Reply
+from ratchet.models.endpoint_run import STOPPED, EndpointRun
+from ratchet.models.limits import Limits
 
 __all__ = [
     "Asked",

@@ -1,6 +1,6 @@
 """Thousands of requests to one endpoint: workers, retries, pace, spend ceiling.
 
-`EndpointRun` is the engine of `ratchet.evaluation.asking.ask_endpoint`, which is what to call.
+`EndpointRun` is the engine of `ratchet.models.asking.ask_endpoint`, which is what to call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from ratchet.evaluation.endpoints import (
+from ratchet.models.endpoint import (
     Completion,
     Endpoint,
     Question,
@@ -28,7 +28,7 @@ from ratchet.evaluation.endpoints import (
     refused,
     request_body,
 )
-from ratchet.evaluation.limits import (
+from ratchet.models.limits import (
     Ledger,
     Limits,
     Pace,

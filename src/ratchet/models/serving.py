@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.models import Conversation, load_pretrained, require_safetensors
+from ratchet.models.base import Conversation, load_pretrained, require_safetensors
 
 logger = logging.getLogger(__name__)
 

@@ -24,17 +24,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.flag_validation import (
-    DEFAULT_BAR,
-    FINE,
-    SAFETY,
-    VIOLATION,
-    Reviewed,
-    SourceBar,
-    validate_source,
-    validated_version,
-)
-from ratchet.evaluation.safety import REPORT, Flag
 from ratchet.records import (
     Interaction,
     JudgeValidation,
@@ -43,6 +32,17 @@ from ratchet.records import (
     SafetyViolation,
     derive_id,
     digest,
+)
+from ratchet.safety.rules import REPORT, Flag
+from ratchet.safety.source_validation import (
+    DEFAULT_BAR,
+    FINE,
+    SAFETY,
+    VIOLATION,
+    Reviewed,
+    SourceBar,
+    validate_source,
+    validated_version,
 )
 from ratchet.store import EventStore, Window
 

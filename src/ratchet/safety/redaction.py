@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import ModelError
-from ratchet.evaluation.safety import DEFAULT_RULES, PatternRule
+from ratchet.safety.rules import DEFAULT_RULES, PatternRule
 
 Kind = Literal[
     "CREDIT_CARD",

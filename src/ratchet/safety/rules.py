@@ -15,7 +15,7 @@ r"""Safety: what a pattern, a judge, a guard model or a user holds to break a sa
     bar: {precision: 0.8}
 
 A flag is an opinion of its source. It becomes a fact when people decide, or where its source was
-held against their decisions and found usable (`ratchet.evaluation.flag_validation`). No list of
+held against their decisions and found usable (`ratchet.safety.source_validation`). No list of
 slurs or threats is shipped: such lists flag those who speak about them as well; take a judge.
 """
 
@@ -32,11 +32,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.flag_validation import VIOLATION, SourceBar
-from ratchet.evaluation.judge import Judge, Judgement
-from ratchet.evaluation.pattern_checks import CHECKS, Check, compile_pattern
-from ratchet.evaluation.rubrics import ERRORS_SHOWN
+from ratchet.judges.judge import Judge, Judgement
+from ratchet.judges.rubrics import ERRORS_SHOWN
 from ratchet.records import Feedback, Identifier, Interaction, SafetyViolation, digest
+from ratchet.safety.patterns import CHECKS, Check, compile_pattern
+from ratchet.safety.source_validation import VIOLATION, SourceBar
 
 REPORT = "report"
 CHECKS_VERSION = "1"  # of what stands in code: raise it where a check changes

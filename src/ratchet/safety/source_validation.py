@@ -14,9 +14,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.rubrics import HARMLESSNESS
+from ratchet.judges.rubrics import HARMLESSNESS
 from ratchet.records import Figure, JudgeValidation, Usability, derive_id, digest
-from ratchet.stats.flag_rates import (
+from ratchet.stats.judges.flags import (
     FlagRate,
     Stratum,
     false_positive_rate,
@@ -86,7 +86,7 @@ def validate_source(
     they decide is the truth.
     Error rate: a source whose precision is at the bar is called usable in about 2.5 % of
     validations, at most 2.9 % by exact enumeration with up to 300 flags at the default bar
-    (`tests/evaluation/test_safety.py`); each validation is one look.
+    (`tests/safety/test_rules.py`); each validation is one look.
     When not to use: after each single decision until it passes.
 
     Args:

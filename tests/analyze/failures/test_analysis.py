@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_outcomes import outcomes
 
-from ratchet.analyze.failure_analysis import FailureAnalysis, analyze_failures, load_encoder
+from ratchet.analyze.failures.analysis import FailureAnalysis, analyze_failures, load_encoder
+from ratchet.analyze.failures.titles import Untitled
 from ratchet.errors import ModelError
 from ratchet.evaluation.metrics import QualityWeights, quality
-from ratchet.evaluation.titles import Untitled
+from tests.outcomes.made_outcomes import outcomes
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 TOPICS = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ratchet.analyze.failures import find_failure_clusters
 from ratchet.errors import InvalidInputError
 
-BANKING = Path(__file__).parents[3] / "shared" / "data" / "banking77" / "train.csv"
+BANKING = Path(__file__).parents[4] / "shared" / "data" / "banking77" / "train.csv"
 OBJECTS = ("parcel", "invoice", "password")
 VERBS = {
     "parcel": ("track", "deliver", "ship"),

@@ -6,8 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from ratchet.analyze import embedding
-from ratchet.analyze.embedding import embed, text_key, word_vectors
+from ratchet.analyze.failures import embedding
+from ratchet.analyze.failures.embedding import embed, text_key, word_vectors
 from ratchet.models import MINILM, SentenceEncoder
 
 needs_minilm = pytest.mark.skipif(

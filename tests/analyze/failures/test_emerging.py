@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.analyze.alerts import by_hand, open_alerts, standing
-from ratchet.analyze.emerging import cluster_events
+from ratchet.analyze.failures.emerging import cluster_events
+from ratchet.analyze.monitoring.alerts import by_hand, open_alerts, standing
 from ratchet.records import AlertEvent, EarlierCluster, FailureCluster, Trend
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ratchet.analyze.excess import DEALS, scan
-from ratchet.analyze.hierarchy import Hierarchy, ward
+from ratchet.analyze.failures.excess import DEALS, scan
+from ratchet.analyze.failures.hierarchy import Hierarchy, ward
 
 
 def line(cells, groups=1):

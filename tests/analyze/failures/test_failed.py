@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_outcomes import outcomes
 
-from ratchet.analyze.failed import WIDEST, FailureRule, which_failed, why_failed
+from ratchet.analyze.failures.failed import WIDEST, FailureRule, which_failed, why_failed
 from ratchet.evaluation.metrics import QualityWeights, quality
+from tests.outcomes.made_outcomes import outcomes
 
 
 def told(rows: list[dict[str, Any]], rule: FailureRule | None = None) -> list[bool | None]:

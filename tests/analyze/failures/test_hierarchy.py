@@ -5,7 +5,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
 
-from ratchet.analyze.hierarchy import (
+from ratchet.analyze.failures.hierarchy import (
     Hierarchy,
     build_hierarchy,
     cut_into_cells,

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from ratchet.analyze import cluster_identity
-from ratchet.analyze.cluster_identity import SKETCH, KnownClusters, identify
 from ratchet.analyze.failures import find_failure_clusters
+from ratchet.analyze.failures import identity as cluster_identity
+from ratchet.analyze.failures.identity import SKETCH, KnownClusters, identify
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ratchet.analyze.corpus import group, prepare
-from ratchet.analyze.trouble import _worst, trouble_about
+from ratchet.analyze.failures.corpus import group, prepare
+from ratchet.analyze.failures.live_cluster import _worst, trouble_about
 from ratchet.records import Interaction, Message, Thumbs
 from ratchet.simulation.messages import support_messages
 from ratchet.store import EventStore

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.analyze.one_a_user import one_a_user
+from ratchet.analyze.failures.per_user import one_a_user
 from ratchet.errors import InvalidInputError
 
 ROWS = st.lists(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ratchet.analyze.failures import FailureClusters, find_failure_clusters
-from ratchet.analyze.hierarchy import unit_rows
-from ratchet.analyze.projection import (
+from ratchet.analyze.failures.hierarchy import unit_rows
+from ratchet.analyze.failures.projection import (
     MOST_TEXTS,
     Projection,
     _sample,

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_outcomes import outcomes
 
-from ratchet.analyze.regression_sets import (
+from ratchet.analyze.failures.regression_sets import (
     FEWEST,
     MOST,
     Known,
@@ -30,6 +29,7 @@ from ratchet.records import (
     TrainingRequest,
 )
 from ratchet.store import EventStore
+from tests.outcomes.made_outcomes import outcomes
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 

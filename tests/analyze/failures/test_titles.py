@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_endpoint import Answer, JudgeEndpoint, Seen
 
-from ratchet.errors import InvalidInputError, ModelError
-from ratchet.evaluation.endpoints import Endpoint
-from ratchet.evaluation.titles import (
+from ratchet.analyze.failures.titles import (
     LONGEST_TITLE,
     TitleSpec,
     Untitled,
@@ -19,6 +16,9 @@ from ratchet.evaluation.titles import (
     load_titles,
     read_title,
 )
+from ratchet.errors import InvalidInputError, ModelError
+from ratchet.models.endpoint import Endpoint
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
 
 CARDS = Untitled("card, stolen", ("my card was stolen", "card lost"), ("how do I top up",))
 PINS = Untitled("pin, change", ("change my pin",))

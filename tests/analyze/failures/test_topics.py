@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from ratchet.analyze.cluster_stability import measure_stability
-from ratchet.analyze.hierarchy import unit_rows
-from ratchet.analyze.topics import cluster_texts
+from ratchet.analyze.failures.hierarchy import unit_rows
+from ratchet.analyze.failures.stability import measure_stability
+from ratchet.analyze.failures.topics import cluster_texts
 
 WORDS = ("parcel", "invoice", "password", "weather")
 

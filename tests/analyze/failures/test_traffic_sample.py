@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from made_outcomes import outcomes
-
-from ratchet.analyze.regression_sets import Known, user_digest
-from ratchet.analyze.traffic_sample import HELD_OUT, freeze_traffic, sample_users, traffic_set
+from ratchet.analyze.failures.regression_sets import Known, user_digest
+from ratchet.analyze.failures.traffic_sample import (
+    HELD_OUT,
+    freeze_traffic,
+    sample_users,
+    traffic_set,
+)
 from ratchet.evaluation.metrics import QualityWeights, quality
 from ratchet.records import Cycle, ExampleSet, Interaction, Message
 from ratchet.store import EventStore
+from tests.outcomes.made_outcomes import outcomes
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 CYCLE = Cycle(

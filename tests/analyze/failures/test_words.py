@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ratchet.analyze import words
-from ratchet.analyze.words import LONGEST_FOR_WORDS, examples, name_groups
+from ratchet.analyze.failures import words
+from ratchet.analyze.failures.words import LONGEST_FOR_WORDS, examples, name_groups
 
 TEXTS = [
     "my parcel never arrived", "parcel arrived broken", "where is the parcel",

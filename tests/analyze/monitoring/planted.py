@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from ratchet.analyze.baselines import baseline_from_counts
-from ratchet.analyze.signals import Counts
+from ratchet.analyze.monitoring.baselines import baseline_from_counts
+from ratchet.analyze.monitoring.batches import Counts
 from ratchet.records import Baseline
 
 BATCH = 300

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ratchet.analyze.alerts import (
+from ratchet.analyze.monitoring.alerts import (
     board_events,
     by_hand,
     is_fresh,
@@ -14,8 +14,8 @@ from ratchet.analyze.alerts import (
     standing,
     threshold_events,
 )
-from ratchet.analyze.board import Budget
-from ratchet.analyze.signals import SAYS
+from ratchet.analyze.monitoring.batches import SAYS
+from ratchet.analyze.monitoring.board import Budget
 from ratchet.errors import InvalidInputError
 from ratchet.records import Alert, AlertEvent, BoardState, Finding
 

@@ -7,7 +7,20 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from planted import (
+
+from ratchet.analyze.monitoring.baselines import (
+    MINIMUM_TRIALS,
+    alternatives,
+    baseline_streams,
+    expected_rates,
+    freeze_baseline,
+    hypotheses,
+)
+from ratchet.analyze.monitoring.batches import Observations
+from ratchet.analyze.monitoring.board import Budget, advance, find, in_alarm, open_board
+from ratchet.errors import InsufficientDataError
+from ratchet.records import Baseline
+from tests.analyze.monitoring.planted import (
     BATCH,
     DAY,
     RATES,
@@ -19,19 +32,6 @@ from planted import (
     logit,
     moment,
 )
-
-from ratchet.analyze.baselines import (
-    MINIMUM_TRIALS,
-    alternatives,
-    baseline_streams,
-    expected_rates,
-    freeze_baseline,
-    hypotheses,
-)
-from ratchet.analyze.board import Budget, advance, find, in_alarm, open_board
-from ratchet.analyze.signals import Observations
-from ratchet.errors import InsufficientDataError
-from ratchet.records import Baseline
 
 SEEDS = 8
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from ratchet.analyze.signals import (
+from ratchet.analyze.monitoring.batches import (
     NAMES,
     Observations,
     bad_events,
@@ -18,7 +18,7 @@ from ratchet.analyze.signals import (
     merge,
     observed_signals,
 )
-from ratchet.analyze.watch import observations_of
+from ratchet.analyze.monitoring.watch import observations_of
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import FEEDBACK, Interaction, Message
 from ratchet.store import Window

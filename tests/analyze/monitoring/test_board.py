@@ -8,9 +8,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from planted import BATCH, DAY, RATES, SEGMENTS, TRIALS, draw, freeze, moment
 
-from ratchet.analyze.board import (
+from ratchet.analyze.monitoring.batches import Counts, merge
+from ratchet.analyze.monitoring.board import (
     CEILING,
     MEMORY,
     Budget,
@@ -21,9 +21,18 @@ from ratchet.analyze.board import (
     in_alarm,
     open_board,
 )
-from ratchet.analyze.signals import Counts, merge
 from ratchet.errors import InvalidInputError
 from ratchet.records import BoardState
+from tests.analyze.monitoring.planted import (
+    BATCH,
+    DAY,
+    RATES,
+    SEGMENTS,
+    TRIALS,
+    draw,
+    freeze,
+    moment,
+)
 
 WEEK = 7 * DAY
 NOW = moment(0)

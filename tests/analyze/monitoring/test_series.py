@@ -7,11 +7,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from planted import BATCH, DAY, START, TRIALS, draw, freeze, moment
 
-from ratchet.analyze.baselines import expected_rates
-from ratchet.analyze.board import Budget, find, open_board
-from ratchet.analyze.series import (
+from ratchet.analyze.monitoring.baselines import expected_rates
+from ratchet.analyze.monitoring.batches import NAMES, SAYS
+from ratchet.analyze.monitoring.board import Budget, find, open_board
+from ratchet.analyze.monitoring.series import (
     MOST_PANELS,
     MOST_POINTS,
     baseline_of,
@@ -20,10 +20,10 @@ from ratchet.analyze.series import (
     recent_counts,
     series_of,
 )
-from ratchet.analyze.signals import NAMES, SAYS
-from ratchet.analyze.watch import Verdict, WatchConfig
+from ratchet.analyze.monitoring.watch import Verdict, WatchConfig
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import Interaction, Message
+from tests.analyze.monitoring.planted import BATCH, DAY, START, TRIALS, draw, freeze, moment
 
 WEEK = 7 * DAY
 ASKED = (Message(role="user", content="Where is my parcel?"),)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from ratchet.analyze.board import MEMORY
-from ratchet.analyze.watch import WatchConfig, recent_metrics, watch
+from ratchet.analyze.monitoring.board import MEMORY
+from ratchet.analyze.monitoring.watch import WatchConfig, recent_metrics, watch
 from ratchet.records import (
     AlertEvent,
     Baseline,

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from ratchet.deploy.decision import Gated, decide
-from ratchet.deploy.policy import loop_policy
-from ratchet.deploy.scores import REGRESSION, GateScores, metric_scores
+from ratchet.deploy.gate.decision import Gated, decide
+from ratchet.deploy.gate.policy import loop_policy
+from ratchet.deploy.gate.scores import REGRESSION, GateScores, metric_scores
 from ratchet.tracking import ModelVersion
 
 OLD = ModelVersion("support-router/1", "1", None, "digest-1", None)

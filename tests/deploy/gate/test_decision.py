@@ -3,20 +3,20 @@ import math
 from datetime import timedelta
 
 import pytest
-from gated import AT, NEW, OLD, POLICY, columns, decided_on, gated, scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.deploy.decision import (
+from ratchet.deploy.gate.decision import (
     compare_on_cluster,
     decision_id,
     looks_before,
     stored_decision,
 )
-from ratchet.deploy.policy import GatePolicy, Guardrail, Looks, Primary
-from ratchet.deploy.scores import GateScores, metric_scores
+from ratchet.deploy.gate.policy import GatePolicy, Guardrail, Looks, Primary
+from ratchet.deploy.gate.scores import GateScores, metric_scores
 from ratchet.errors import InvalidInputError
 from ratchet.records import Decision, RegressionSet
+from tests.deploy.gate.gated import AT, NEW, OLD, POLICY, columns, decided_on, gated, scores
 
 CLUSTER = RegressionSet(
     id="seven", created_at=AT, name="cards", example_set_id="regression-seven", users=()

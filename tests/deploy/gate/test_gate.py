@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.deploy.evidence import EQUAL, MCNEMAR, Question, weigh
 from ratchet.deploy.gate import run_gate
-from ratchet.deploy.gate_report import gate_json, gate_text
-from ratchet.deploy.policy import GatePolicy, Guardrail, Looks, Primary
-from ratchet.deploy.scores import GateScores, MetricScores
-from ratchet.deploy.settle import Expectation, plan_gate
+from ratchet.deploy.gate.evidence import EQUAL, MCNEMAR, Question, weigh
+from ratchet.deploy.gate.policy import GatePolicy, Guardrail, Looks, Primary
+from ratchet.deploy.gate.report import gate_json, gate_text
+from ratchet.deploy.gate.sample_size import Expectation, plan_gate
+from ratchet.deploy.gate.scores import GateScores, MetricScores
 from ratchet.errors import InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
+from ratchet.stats.comparisons.means import paired_mean_test
+from ratchet.stats.comparisons.sample_size import paired_rate_sample_size
+from ratchet.stats.comparisons.spending import nominal_levels
 from ratchet.stats.intervals import mean_interval
-from ratchet.stats.paired_means import paired_mean_test
-from ratchet.stats.sample_size import paired_rate_sample_size
-from ratchet.stats.spending import nominal_levels
 
 
 def counted(both=0, only_champion=0, only_challenger=0, neither=0, metric="right", **more):

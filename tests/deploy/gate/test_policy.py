@@ -2,8 +2,14 @@ from pathlib import Path
 
 import pytest
 
-import ratchet.deploy.policy as module
-from ratchet.deploy.policy import GatePolicy, default_policy, load_policy, loop_policy, parse_policy
+import ratchet.deploy.gate.policy as module
+from ratchet.deploy.gate.policy import (
+    GatePolicy,
+    default_policy,
+    load_policy,
+    loop_policy,
+    parse_policy,
+)
 from ratchet.errors import PolicyError
 
 FULL = """

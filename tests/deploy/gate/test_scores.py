@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from ratchet.deploy.scores import MetricScores, read_scores
+from ratchet.deploy.gate.scores import MetricScores, read_scores
 from ratchet.errors import InvalidInputError
 
 HEAD = "example_id,metric,champion,challenger"

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from ratchet.deploy.canary import (
+from ratchet.deploy.rollout.canary import (
     act_on,
     judge,
     outcome,
@@ -10,6 +10,8 @@ from ratchet.deploy.canary import (
     stop_rollout,
     take_look,
 )
+from ratchet.deploy.rollout.exposure_counts import Tally
+from ratchet.deploy.rollout.variants import start_test
 from ratchet.deploy.routing import (
     current_routing,
     follow,
@@ -19,8 +21,6 @@ from ratchet.deploy.routing import (
     serving_champion,
     waiting_move,
 )
-from ratchet.deploy.tallies import Tally
-from ratchet.deploy.variant_tests import start_test
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.records import (
     AlertEvent,
@@ -32,7 +32,7 @@ from ratchet.records import (
     Routing,
     Variant,
 )
-from tests.deploy.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
+from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 HURT = {"challenger": 0.6}

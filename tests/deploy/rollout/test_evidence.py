@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ratchet.deploy.rollout_evidence import (
+from ratchet.deploy.rollout.evidence import (
     Errors,
     alarm_groups,
     arm_groups,
@@ -11,7 +11,7 @@ from ratchet.deploy.rollout_evidence import (
     moved_users,
     read_signal,
 )
-from ratchet.deploy.tallies import Tally
+from ratchet.deploy.rollout.exposure_counts import Tally
 from ratchet.errors import InvalidInputError
 from ratchet.records import SIGNAL_NAMES, WatchedSignal
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ratchet.deploy.tallies import Period, read_tally
+from ratchet.deploy.rollout.exposure_counts import Period, read_tally
 from ratchet.records import (
     Copy,
     Interaction,
@@ -14,7 +14,7 @@ from ratchet.records import (
     TaskCompleted,
     Thumbs,
 )
-from tests.deploy.served import NEW, OLD
+from tests.deploy.rollout.served import NEW, OLD
 
 LAG = timedelta(minutes=5)
 HOUR = timedelta(hours=1)

@@ -1,10 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
-from ratchet.deploy.plans import fit_plan
+from ratchet.deploy.rollout.plans import fit_plan
 from ratchet.errors import InsufficientDataError
 from ratchet.records import RolloutPlan, RolloutStage
-from ratchet.stats.sample_ratio import as_groups, finds_imbalance
+from ratchet.stats.experiments.sample_ratio import as_groups, finds_imbalance
 
 
 def test_with_many_users_a_plan_stays_as_it_is():

@@ -3,9 +3,10 @@ from datetime import timedelta
 
 import pytest
 
-from ratchet.deploy.canary import start_rollout, take_look
 from ratchet.deploy.promotion import establish_champion
-from ratchet.deploy.rollback import roll_back
+from ratchet.deploy.rollout.canary import start_rollout, take_look
+from ratchet.deploy.rollout.rollback import roll_back
+from ratchet.deploy.rollout.variants import start_test
 from ratchet.deploy.routing import (
     current_routing,
     reconcile,
@@ -13,11 +14,10 @@ from ratchet.deploy.routing import (
     serving_champion,
     switch,
 )
-from ratchet.deploy.variant_tests import start_test
 from ratchet.errors import TrackingError
 from ratchet.records import Release, RolloutStop, Variant, VariantTestEnd
 from ratchet.tracking import Tracker
-from tests.deploy.served import NEW, NEW_VARIANT, OLD, PLAN, released
+from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released
 
 LATER = timedelta(minutes=1)
 

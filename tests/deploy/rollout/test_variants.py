@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
+from ratchet.deploy.rollout.variants import end_test, read_test, start_test
 from ratchet.deploy.routing import current_routing, serving_champion, waiting_move
-from ratchet.deploy.variant_tests import end_test, read_test, start_test
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import (
     Release,
@@ -12,7 +12,7 @@ from ratchet.records import (
     VariantTestEnd,
     WatchedSignal,
 )
-from tests.deploy.served import NEW, OLD, released, serve
+from tests.deploy.rollout.served import NEW, OLD, released, serve
 
 HOUR = timedelta(hours=1)
 BRIEF = Variant(name="brief", version=OLD, share=0.3, system_prompt="be brief")

@@ -3,7 +3,7 @@
 import pytest
 
 from ratchet.errors import IsolationError
-from ratchet.evaluation.sandbox import require_isolation
+from ratchet.evaluation.code_execution.sandbox import require_isolation
 
 
 @pytest.fixture(scope="session")

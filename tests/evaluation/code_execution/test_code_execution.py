@@ -13,7 +13,7 @@ from ratchet.evaluation.code_execution import (
     pass_rate,
     run_programs,
 )
-from ratchet.evaluation.sandbox import Execution, Limits
+from ratchet.evaluation.code_execution.sandbox import Execution, Limits
 
 
 def test_pass_at_k_gives_the_published_figures(published_numbers):

@@ -1,6 +1,6 @@
 import pytest
 
-from ratchet.evaluation.sandbox import Limits
+from ratchet.evaluation.code_execution.sandbox import Limits
 from tests.benchmarks.humaneval_sandbox import GOAL_SECONDS, run_all
 
 

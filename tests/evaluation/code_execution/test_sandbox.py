@@ -12,8 +12,8 @@ import pytest
 
 import ratchet
 from ratchet.errors import InvalidInputError, IsolationError
-from ratchet.evaluation.sandbox import Limits, require_isolation, run_isolated
-from ratchet.evaluation.syscalls import filter_program
+from ratchet.evaluation.code_execution.sandbox import Limits, require_isolation, run_isolated
+from ratchet.evaluation.code_execution.syscalls import filter_program
 
 SMALL = Limits(seconds=4.0, cpu_seconds=1, memory_megabytes=256, file_megabytes=2, processes=6)
 pytestmark = pytest.mark.usefixtures("isolation")
@@ -179,7 +179,7 @@ def test_nobody_else_can_be_signalled():
 
 def test_a_box_ends_with_who_started_it(tmp_path):
     script = (
-        "from ratchet.evaluation.sandbox import Limits, run_isolated\n"
+        "from ratchet.evaluation.code_execution.sandbox import Limits, run_isolated\n"
         "print('ready', flush=True)\n"
         "run_isolated('import time; time.sleep(60)', Limits(seconds=60.0))\n"
     )
@@ -199,7 +199,7 @@ def test_a_box_ends_with_who_started_it(tmp_path):
 
 SAYS_WHY = """
 from ratchet.errors import IsolationError
-from ratchet.evaluation.sandbox import run_isolated
+from ratchet.evaluation.code_execution.sandbox import run_isolated
 try:
     run_isolated("open('/dev/null').read()")
 except IsolationError as error:
@@ -220,7 +220,7 @@ def refusal(environment):
 
 def python_path():
     return os.pathsep.join(
-        [str(Path(ratchet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        [str(Path(ratchet.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     )
 
 
@@ -257,7 +257,7 @@ def test_inside_a_box_there_is_no_bubblewrap_and_so_no_other_box():
         "for name, text in sources.items(): open('ratchet/' + name, 'w').write(text)\n"
         "sys.path.insert(0, os.getcwd())\n"
         "from ratchet.errors import IsolationError\n"
-        "from ratchet.evaluation.sandbox import run_isolated\n"
+        "from ratchet.evaluation.code_execution.sandbox import run_isolated\n"
         "try:\n"
         "    run_isolated('pass')\n"
         "except IsolationError as error:\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ratchet.errors import BusyError, ModelError
-from ratchet.improve.checkpoints import (
+from ratchet.improve.training.checkpoints import (
     latest_checkpoint,
     load_optimizer,
     load_random,

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.training_config import (
+from ratchet.improve.training.config import (
     FinetuneConfig,
     effective_batch,
     finetune_key,

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.devices import (
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.devices import (
     choose_device,
     environment,
     multiplying,
     peak_memory_megabytes,
 )
-from ratchet.improve.training_config import FinetuneConfig
 
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.rows import (
-    examples,
-    read_rows,
-    short_enough,
-    split,
-    write_rows,
-)
+from ratchet.improve.training.examples import examples, read_rows, short_enough, split, write_rows
 from ratchet.records import Message
-from tests.improve.cases import made_up, pair, thumb
+from tests.improve.training.cases import made_up, pair, thumb
 
 PROMPT = [
     {"role": "system", "content": "Answer with the queue."},

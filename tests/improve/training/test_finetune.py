@@ -5,7 +5,8 @@ import torch
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.curation import TrainingRow
-from ratchet.improve.finetune import FinetuneConfig, finetune, finetune_key
+from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.finetune import finetune
 from ratchet.models import HuggingFaceModel, adapter_digest
 from ratchet.records import Message
 

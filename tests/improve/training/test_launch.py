@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ratchet.errors import InvalidInputError, RatchetError
-from ratchet.improve.callbacks import Checkpoints
-from ratchet.improve.checkpoints import refuse_pickles
-from ratchet.improve.finetune import FinetuneConfig, finetune
-from ratchet.improve.launch import LAUNCHERS, LaunchConfig, command, launched, launcher
-from tests.improve.cases import made_up
+from ratchet.improve.training.callbacks import Checkpoints
+from ratchet.improve.training.checkpoints import refuse_pickles
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.finetune import finetune
+from ratchet.improve.training.launch import LAUNCHERS, LaunchConfig, command, launched, launcher
+from tests.improve.training.cases import made_up
 
 CONFIG = FinetuneConfig(rank=4, alpha=8, epochs=2.0, learning_rate=1e-2, warmup_steps=0)
 TWO = LaunchConfig(strategy="ddp", processes=2)
@@ -81,7 +82,7 @@ def test_strategy_and_processes_must_fit(strategy, processes):
 
 @pytest.fixture(autouse=True)
 def _children_find_the_code(monkeypatch):
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     path = [str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from ratchet.errors import ModelError
-from ratchet.improve.callbacks import Checkpoints
-from ratchet.improve.checkpoints import latest_checkpoint, refuse_pickles
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune
-from ratchet.improve.runs import prepare_job, train, work_folder
-from tests.improve.cases import made_up
+from ratchet.improve.training.callbacks import Checkpoints
+from ratchet.improve.training.checkpoints import latest_checkpoint, refuse_pickles
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.finetune import FinetuneResult, finetune
+from ratchet.improve.training.run import prepare_job, train, work_folder
+from tests.improve.training.cases import made_up
 
 METHODS = ("sft", "kto", "dpo")
 # Everything that could go differently: chance in the model, gradients that add up, a last step of
@@ -80,7 +81,7 @@ tests.run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], slow=True)
 
 
 def run_and_kill(base: Path, home: Path, method: str, at: int) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     path = os.pathsep.join([str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")])
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(base), str(home), method],

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.improve import search as searching
-from ratchet.improve.finetune import finetune
-from ratchet.improve.search import SearchConfig, SearchResult, combinations, search
-from ratchet.improve.training_config import FinetuneConfig
+from ratchet.improve.training import search as searching
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.finetune import finetune
+from ratchet.improve.training.search import SearchConfig, SearchResult, combinations, search
 from ratchet.records import digest
-from tests.improve.cases import made_up
+from tests.improve.training.cases import made_up
 
 CONFIG = FinetuneConfig(rank=4, alpha=8, epochs=3.0, warmup_steps=0, validation_share=0.25)
 RATES = (1e-6, 3e-2)  # one learns nothing in so few steps, one does

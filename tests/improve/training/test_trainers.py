@@ -13,13 +13,14 @@ from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.finetune import FinetuneConfig, finetune
-from ratchet.improve.heads import score_answers_only
-from ratchet.improve.rows import examples
-from ratchet.improve.runs import prepare_job, train, work_folder
-from ratchet.improve.trainers import kto_weights
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.examples import examples
+from ratchet.improve.training.finetune import finetune
+from ratchet.improve.training.heads import score_answers_only
+from ratchet.improve.training.run import prepare_job, train, work_folder
+from ratchet.improve.training.trainers import kto_weights
 from ratchet.models import HuggingFaceModel
-from tests.improve.cases import QUEUES, asked, banking, made_up, rows_of
+from tests.improve.training.cases import QUEUES, asked, banking, made_up, rows_of
 
 METHODS = ("sft", "kto", "dpo")
 QUICK = FinetuneConfig(rank=8, alpha=16, epochs=2.0, learning_rate=1e-2, warmup_steps=0)

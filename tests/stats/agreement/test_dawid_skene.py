@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import optimize, stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.juries import MISSING, TIE, dawid_skene, majority_vote
+from ratchet.stats.agreement.dawid_skene import MISSING, TIE, dawid_skene, majority_vote
 
 panels = arrays.arrays(
     np.int64, st.tuples(st.integers(4, 12), st.just(3)), elements=st.integers(-1, 2)

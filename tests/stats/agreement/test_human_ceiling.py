@@ -3,7 +3,7 @@ import pytest
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.agreement import cohen_kappa, fleiss_kappa
-from ratchet.stats.human_ceiling import judge_against_humans
+from ratchet.stats.agreement.human_ceiling import judge_against_humans
 from ratchet.stats.intervals import mean_interval
 
 

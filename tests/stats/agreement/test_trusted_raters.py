@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.rater_groups import excess_p_values, honest_probabilities
+from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
 
 
 def raters(rng, *, users, hostile, checks, honest_rate=0.95, hostile_rate=0.05):

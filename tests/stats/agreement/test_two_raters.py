@@ -18,8 +18,8 @@ from ratchet.stats.agreement import (
     kappa_lower_bound,
     percent_agreement,
 )
+from ratchet.stats.agreement.ratings import chance_corrected_limits
 from ratchet.stats.intervals import wilson
-from ratchet.stats.ratings import chance_corrected_limits
 
 SAS = [[0, 4, 1], [0, 8, 0], [0, 1, 5]]
 COHEN_1960 = [[88, 14, 18], [10, 40, 10], [2, 6, 12]]  # the shares times n = 200

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.change_detection import (
+from ratchet.stats.charts.change_detection import (
     Alternatives,
     Limit,
     alarm_limit,

@@ -6,35 +6,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.control_charts import (
-    Baseline,
-    RunRule,
-    bernoulli_cusum,
+from ratchet.stats.charts.chart_results import Baseline
+from ratchet.stats.charts.chart_rules import clean_baseline, run_rule_signals
+from ratchet.stats.charts.control_charts import (
     c_chart,
-    clean_baseline,
-    cusum_average_run_length,
-    cusum_chart,
-    ewma_average_run_length,
-    ewma_chart,
     laney_p_chart,
     laney_u_chart,
     np_chart,
     p_chart,
-    poisson_cusum,
-    r_chart,
-    run_rule_signals,
-    s_chart,
-    shewhart_average_run_length,
     u_chart,
-    value_baseline,
-    xbar_chart,
     xmr_chart,
 )
-from ratchet.stats.run_lengths import (
-    bernoulli_cusum_average_run_length,
-    poisson_cusum_average_run_length,
+from ratchet.stats.charts.memory_charts import (
+    bernoulli_cusum,
+    cusum_chart,
+    ewma_chart,
+    poisson_cusum,
+    value_baseline,
 )
-from ratchet.stats.subgroup_charts import group_baseline
+from ratchet.stats.charts.run_lengths import (
+    RunRule,
+    bernoulli_cusum_average_run_length,
+    cusum_average_run_length,
+    ewma_average_run_length,
+    poisson_cusum_average_run_length,
+    shewhart_average_run_length,
+)
+from ratchet.stats.charts.subgroup_charts import group_baseline, r_chart, s_chart, xbar_chart
 
 # Montgomery, Introduction to Statistical Quality Control (also the data sets of R's qcc).
 # Cans that leak, 50 a sample: before an adjustment (table 7.1) and after it (table 7.3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.e_detector import (
+from ratchet.stats.charts.e_detector import (
     RateNull,
     estimated_null,
     rate_e_process,

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.rate_models import cycle_columns, expected_log_odds, fit_rate_model
+from ratchet.stats.charts.rate_models import cycle_columns, expected_log_odds, fit_rate_model
 
 
 def logit(rate):

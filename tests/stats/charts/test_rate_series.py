@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.rate_series import rate_series
+from ratchet.stats.charts.rate_series import rate_series
 
 
 def test_batches_are_summed_to_points_and_the_last_one_may_be_short():

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats import chart_chains
-from ratchet.stats.chart_limits import (
+from ratchet.stats.charts import chart_chains
+from ratchet.stats.charts.chart_limits import (
     bernoulli_cusum_decision_interval,
     bernoulli_cusum_false_alarm_probability,
     cusum_decision_interval,
@@ -18,7 +18,7 @@ from ratchet.stats.chart_limits import (
     shewhart_false_alarm_probability,
     shewhart_limit,
 )
-from ratchet.stats.run_lengths import (
+from ratchet.stats.charts.run_lengths import (
     WESTERN_ELECTRIC,
     RunRule,
     bernoulli_cusum_average_run_length,

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.yardsticks import (
+from ratchet.stats.charts.yardsticks import (
     bernoulli_divergence,
     detection_delays,
     false_alarm_rate,

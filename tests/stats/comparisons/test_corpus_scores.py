@@ -4,7 +4,7 @@ from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
-from ratchet.stats.corpus_tests import paired_bootstrap, paired_randomization
+from ratchet.stats.comparisons.corpus_scores import paired_bootstrap, paired_randomization
 from ratchet.stats.intervals import mean_interval
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.group_sequential import (
+from ratchet.stats.comparisons.group_sequential import (
     exit_probabilities,
     group_sequential_constant,
     group_sequential_design,

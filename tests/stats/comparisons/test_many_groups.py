@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.multiplicity import bernoulli_excess, false_discovery_cutoff, fisher_excess
+from ratchet.stats.comparisons.many_groups import (
+    bernoulli_excess,
+    false_discovery_cutoff,
+    fisher_excess,
+)
 
 # Benjamini and Hochberg (1995), section 4.1: 15 p-values of a study, four rejected at 0.05 where
 # Bonferroni's rule rejects three.

@@ -7,7 +7,7 @@ from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
-from ratchet.stats.paired_means import design_effect, equal_differences_bound, paired_mean_test
+from ratchet.stats.comparisons.means import design_effect, equal_differences_bound, paired_mean_test
 
 samples = st.lists(st.floats(-5, 5).map(lambda v: round(v, 3)), min_size=3, max_size=40).filter(
     lambda values: np.ptp(values) > 1e-3

@@ -6,7 +6,7 @@ from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
-from ratchet.stats.paired_tests import paired_permutation_test
+from ratchet.stats.comparisons.resampling import paired_permutation_test
 
 few = st.lists(st.integers(-6, 6).map(float), min_size=2, max_size=9)
 

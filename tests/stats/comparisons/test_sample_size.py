@@ -6,16 +6,15 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats import power
-from ratchet.stats.comparisons import paired_rate_test
-from ratchet.stats.power import paired_mean_power, paired_rate_power
-from ratchet.stats.sample_size import (
+from ratchet.stats.comparisons import paired_rate_test, power
+from ratchet.stats.comparisons.power import paired_mean_power, paired_rate_power
+from ratchet.stats.comparisons.sample_size import (
     FOR_SKEWNESS,
     paired_mean_sample_size,
     paired_rate_sample_size,
     shared_power,
 )
-from ratchet.stats.spending import information_ratio
+from ratchet.stats.comparisons.spending import information_ratio
 
 
 @pytest.mark.parametrize("margin", [-0.1, 0.0, 0.05])

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.multiple_metrics import all_must_hold, fixed_sequence, holm
+from ratchet.stats.comparisons.several_metrics import all_must_hold, fixed_sequence, holm
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.spending import (
+from ratchet.stats.comparisons.spending import (
     information_ratio,
     nominal_levels,
     spent,

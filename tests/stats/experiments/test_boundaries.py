@@ -3,7 +3,7 @@ import pytest
 from scipy import integrate, stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.boundaries import (
+from ratchet.stats.experiments.boundaries import (
     beta_binomial_bound,
     beta_binomial_log_mixture,
     gamma_exponential_bound,

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.boundaries import normal_mixture_bound
-from ratchet.stats.clustered_difference import (
+from ratchet.stats.experiments.boundaries import normal_mixture_bound
+from ratchet.stats.experiments.clustered_difference import (
     difference_bounds,
     moments_of,
     stratified_difference,

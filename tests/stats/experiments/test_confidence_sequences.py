@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.boundaries import beta_binomial_log_mixture
-from ratchet.stats.intervals import newcombe_independent, wilson
-from ratchet.stats.sequential import (
+from ratchet.stats.experiments.boundaries import beta_binomial_log_mixture
+from ratchet.stats.experiments.confidence_sequences import (
     ConfidenceSequence,
     bernoulli_log_e,
     bernoulli_sequence,
@@ -17,6 +16,7 @@ from ratchet.stats.sequential import (
     proportion_difference_log_e,
     proportion_difference_sequence,
 )
+from ratchet.stats.intervals import newcombe_independent, wilson
 
 counts = st.integers(1, 3_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 t_opts = st.sampled_from([1.0, 50.0, 1_000.0])

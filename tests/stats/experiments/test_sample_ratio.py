@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.sample_ratio import (
+from ratchet.stats.experiments.sample_ratio import (
     BOTH_WAYS,
     UPWARD,
     Groups,

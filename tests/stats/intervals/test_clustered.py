@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.cluster_intervals import (
+from ratchet.stats.intervals import mean_interval, newcombe_independent, wilson
+from ratchet.stats.intervals.clustered import (
     bootstrap_interval,
     cluster_bootstrap_interval,
     cluster_mean_interval,
     cluster_rate_interval,
 )
-from ratchet.stats.intervals import mean_interval, newcombe_independent, wilson
 
 arms = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from ratchet.errors import InvalidInputError
 from ratchet.stats.intervals import clopper_pearson
-from ratchet.stats.selected_rates import selected_proportion
+from ratchet.stats.intervals.selected import selected_proportion
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

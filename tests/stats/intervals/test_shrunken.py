@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.shrunken_scores import score_lower_bounds, shrunken_mean
+from ratchet.stats.intervals.shrunken import score_lower_bounds, shrunken_mean
 
 
 def test_the_bound_is_the_quantile_of_the_posterior():

@@ -10,7 +10,7 @@ from scipy import optimize, special, stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.intervals import newcombe_independent, newcombe_paired, wilson
-from ratchet.stats.judge_bias import (
+from ratchet.stats.judges.bias import (
     Effect,
     bounded_mean_interval,
     position_bias,
@@ -19,8 +19,8 @@ from ratchet.stats.judge_bias import (
     uplift,
     uplift_win_rate,
 )
-from ratchet.stats.judge_drift import judge_drift
-from ratchet.stats.judge_length import length_controlled_win_rate, longest_answer_win_rate
+from ratchet.stats.judges.drift import judge_drift
+from ratchet.stats.judges.length import length_controlled_win_rate, longest_answer_win_rate
 
 NAN = math.nan
 verdict = st.sampled_from([0.0, 0.5, 1.0])

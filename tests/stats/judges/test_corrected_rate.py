@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.corrected_rates import (
+from ratchet.stats.intervals import newcombe_independent, wilson
+from ratchet.stats.judges.corrected_rate import (
     independent_difference,
     labels_needed,
     prediction_powered_difference,
     prediction_powered_rate,
     rogan_gladen,
 )
-from ratchet.stats.intervals import newcombe_independent, wilson
 
 NAN = math.nan
 TWO_SIGMA = 2.0 * stats.norm.cdf(2.0) - 1.0  # z = 2: one observation is added to each corner

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.flag_rates import Stratum, false_positive_rate, flag_precision, flag_recall
 from ratchet.stats.intervals import clopper_pearson, wilson
+from ratchet.stats.judges.flags import Stratum, false_positive_rate, flag_precision, flag_recall
 
 
 def limits(rate):

@@ -6,8 +6,8 @@ import statsmodels.api as sm
 from scipy import special, stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.paired_means import paired_mean_test
-from ratchet.stats.win_rates import corrected_win_rate
+from ratchet.stats.comparisons.means import paired_mean_test
+from ratchet.stats.judges.win_rate import corrected_win_rate
 
 Z = stats.norm.ppf(0.975)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.pages.failures import MapPoints, Searched
 from ratchet.records import Breakdown, EarlierCluster, FailureCluster, FailureExample
+from ratchet.views.pages.failures import MapPoints, Searched
 
 NOW = datetime(2026, 3, 9, 8, 5, tzinfo=UTC)
 WINDOW = (NOW - timedelta(days=7), NOW)

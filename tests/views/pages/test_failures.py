@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InvalidInputError
-from ratchet.pages.failures import COLOURS, MapPoints, Searched, failures_page
-from tests.pages.page_data import (
+from ratchet.views.pages.failures import COLOURS, MapPoints, Searched, failures_page
+from tests.views.pages.page_data import (
     EARLIER,
     HOSTILE,
     LONG,
@@ -276,7 +276,7 @@ def test_points_that_do_not_fit_the_clusters_are_refused():
 
 
 def palettes() -> list[dict[str, str]]:
-    style = (files("ratchet.pages") / "templates" / "failures.css").read_text("utf-8")
+    style = (files("ratchet.views.pages") / "templates" / "failures.css").read_text("utf-8")
     found = [
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media")
     ]

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ratchet.pages.readouts import rollout_page, variants_page
 from ratchet.records import Variant, VariantReadout, VariantTest
-from tests.pages.test_failures_page import Reader
-from tests.test_rollout_report import HOSTILE, PLAN, RATIO, ROLLOUT, UNREAD, look, readout
+from ratchet.views.pages.readouts import rollout_page, variants_page
+from tests.views.pages.test_failures import Reader
+from tests.views.text.test_rollouts import HOSTILE, PLAN, RATIO, ROLLOUT, UNREAD, look, readout
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TEST = VariantTest(

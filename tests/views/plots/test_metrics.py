@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ratchet import plots
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.validation_report import SAYS
+from ratchet.judges.validation_report import SAYS
 from ratchet.records import (
     ClusterComparison,
     Decision,
@@ -21,8 +20,9 @@ from ratchet.records import (
     Measured,
     Metric,
 )
-from ratchet.stats.control_charts import p_chart
-from ratchet.stats.rate_series import rate_series
+from ratchet.stats.charts.control_charts import p_chart
+from ratchet.stats.charts.rate_series import rate_series
+from ratchet.views import plots
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LONG = "exchange rates, currencies, foreign exchange determined international transfer abroad"
@@ -464,10 +464,10 @@ def test_an_svg_is_valid_xml_and_the_same_for_the_same_figure(name):
 
 def test_an_svg_is_the_same_in_another_process():
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import test_plots; from ratchet import plots; "
-        "sys.stdout.write(plots.to_svg(test_plots.board(1)))"
+        "import sys; from ratchet.views import plots; from tests.views.plots import test_metrics; "
+        "sys.stdout.write(plots.to_svg(test_metrics.board(1)))"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
     )
@@ -585,7 +585,7 @@ def test_nothing_to_draw_is_refused(draw, words):
 
 def test_importing_plots_loads_no_matplotlib_and_drawing_no_pyplot():
     code = (
-        "import sys; from ratchet import plots; print('matplotlib' in sys.modules); "
+        "import sys; from ratchet.views import plots; print('matplotlib' in sys.modules); "
         "plots.to_png(plots.loss_curve([1.0])); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,18 +26,17 @@ from ratchet.records import (
     Release,
     TrainingSet,
 )
-from ratchet.report import (
+from ratchet.views.text.cycle import (
     CycleReport,
     alerts_markdown,
     analysis_markdown,
-    approval_markdown,
     bar,
-    decision_markdown,
     failures_markdown,
     judges_markdown,
     render_markdown,
     render_text,
 )
+from ratchet.views.text.gate import approval_markdown, decision_markdown
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 HOSTILE = (

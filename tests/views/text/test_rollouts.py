@@ -3,8 +3,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ratchet.errors import InvalidInputError
-from ratchet.plots import to_png
-from ratchet.plots.rollouts import readout_chart, rollout_chart
 from ratchet.records import (
     Readout,
     Release,
@@ -17,7 +15,9 @@ from ratchet.records import (
     VariantReadout,
     VariantTest,
 )
-from ratchet.rollout_report import rollout_markdown, timeline, variants_markdown
+from ratchet.views.plots import to_png
+from ratchet.views.plots.rollouts import readout_chart, rollout_chart
+from ratchet.views.text.rollouts import rollout_markdown, timeline, variants_markdown
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)

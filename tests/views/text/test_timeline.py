@@ -23,8 +23,8 @@ from ratchet.records import (
     VariantTestEnd,
 )
 from ratchet.store import EventStore
-from ratchet.timeline import timeline, timeline_text
-from tests.test_rollout_report import PLAN, ROLLOUT
+from ratchet.views.text.timeline import timeline, timeline_text
+from tests.views.text.test_rollouts import PLAN, ROLLOUT
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 GOOD, BAD = "m/1", "m/2"

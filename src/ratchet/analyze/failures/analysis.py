@@ -15,15 +15,15 @@ from datetime import datetime
 
 import numpy as np
 
-from ratchet.analyze.cluster_identity import Identified, KnownClusters, identify
-from ratchet.analyze.cluster_profile import profile
-from ratchet.analyze.embedding import VectorCache, embed, word_vectors
-from ratchet.analyze.failed import DEFAULT_RULE, Failed, FailureRule, which_failed
-from ratchet.analyze.failures import FailureClusters, find_failure_clusters
-from ratchet.analyze.hierarchy import Vectors, unit_rows
+from ratchet.analyze.failures.clusters import FailureClusters, find_failure_clusters
+from ratchet.analyze.failures.embedding import VectorCache, embed, word_vectors
+from ratchet.analyze.failures.failed import DEFAULT_RULE, Failed, FailureRule, which_failed
+from ratchet.analyze.failures.hierarchy import Vectors, unit_rows
+from ratchet.analyze.failures.identity import Identified, KnownClusters, identify
+from ratchet.analyze.failures.profile import profile
+from ratchet.analyze.failures.titles import Untitled
 from ratchet.errors import ModelError
 from ratchet.evaluation.metrics import BoolArray, FloatArray, Outcomes, Quality, QualityWeights
-from ratchet.evaluation.titles import Untitled
 from ratchet.models import MINILM, Encoder, SentenceEncoder
 from ratchet.records import EarlierCluster, FailureCluster
 from ratchet.store import EventStore

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ratchet.analyze.cluster_stability import measure_stability
-from ratchet.analyze.corpus import Grouped, group, prepare
-from ratchet.analyze.excess import Region, Scan, scan
-from ratchet.analyze.hierarchy import Vectors, unit_rows
-from ratchet.analyze.one_a_user import one_a_user
-from ratchet.analyze.words import examples, name_groups
+from ratchet.analyze.failures.corpus import Grouped, group, prepare
+from ratchet.analyze.failures.excess import Region, Scan, scan
+from ratchet.analyze.failures.hierarchy import Vectors, unit_rows
+from ratchet.analyze.failures.per_user import one_a_user
+from ratchet.analyze.failures.stability import measure_stability
+from ratchet.analyze.failures.words import examples, name_groups
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.metrics import BoolArray
 from ratchet.stats.intervals import Interval
@@ -102,8 +102,8 @@ def find_failure_clusters(
     """Find the groups of similar texts that fail more than the rest.
 
     The distinct texts are put into a hierarchy that knows nothing of what failed. All its nodes
-    are scanned for more failures than outside (`ratchet.analyze.excess.scan`); what no chance
-    would give is reported, as fine or as broad as the failures are. No number of clusters is
+    are scanned for more failures than outside (`ratchet.analyze.failures.excess.scan`); what no
+    chance would give is reported, as fine or as broad as the failures are. No number of clusters is
     given, and what lies far from every group is noise and stays so.
 
     Units: rates and shares in [0, 1], lift as a ratio.
@@ -131,8 +131,8 @@ def find_failure_clusters(
             an embedding is not finite.
 
     References:
-        Kulldorff, M., Fang, Z., Walsh, S. J. (2003), as `ratchet.analyze.excess.scan`.
-        Grootendorst, M. (2022), as `ratchet.analyze.words.name_groups`.
+        Kulldorff, M., Fang, Z., Walsh, S. J. (2003), as `ratchet.analyze.failures.excess.scan`.
+        Grootendorst, M. (2022), as `ratchet.analyze.failures.words.name_groups`.
     """
     texts, failed = list(texts), as_flags(failed)  # a pandas Series would be read by its index
     _check_lengths(texts, failed)

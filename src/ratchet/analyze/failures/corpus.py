@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.embedding import word_vectors
-from ratchet.analyze.hierarchy import (
+from ratchet.analyze.failures.embedding import word_vectors
+from ratchet.analyze.failures.hierarchy import (
     Hierarchy,
     IntArray,
     Vectors,

@@ -15,7 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.words import LONGEST_FOR_WORDS, cut_for_words, text_hash, word_analyzer
+from ratchet.analyze.failures.words import (
+    LONGEST_FOR_WORDS,
+    cut_for_words,
+    text_hash,
+    word_analyzer,
+)
 from ratchet.models import Encoder
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from ratchet.analyze.alerts import later, next_step, open_alerts
-from ratchet.analyze.regression_sets import safety_related
+from ratchet.analyze.failures.regression_sets import safety_related
+from ratchet.analyze.monitoring.alerts import later, next_step, open_alerts
 from ratchet.records import (
     AlertEvent,
     EarlierCluster,
@@ -36,8 +36,8 @@ def cluster_events(
     those that are about safety open one then.
 
     Error rate: where nothing depends on what users ask, any alert is opened in at most 2 % of
-    analyses (`ratchet.analyze.excess.scan`); one for growth in about 5 % a known cluster and
-    analysis (the 95 % interval of the difference).
+    analyses (`ratchet.analyze.failures.excess.scan`); one for growth in about 5 % a known cluster
+    and analysis (the 95 % interval of the difference).
 
     Args:
         clusters: What was found.

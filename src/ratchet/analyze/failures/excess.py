@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ratchet.analyze.hierarchy import FloatArray, Hierarchy, IntArray
+from ratchet.analyze.failures.hierarchy import FloatArray, Hierarchy, IntArray
+from ratchet.stats.comparisons.many_groups import bernoulli_excess
 from ratchet.stats.intervals import Interval
-from ratchet.stats.multiplicity import bernoulli_excess
-from ratchet.stats.selected_rates import selected_proportion
+from ratchet.stats.intervals.selected import selected_proportion
 
 ALPHA_ANY = 0.02
 """Chance that anything is reported where failures do not depend on the text."""

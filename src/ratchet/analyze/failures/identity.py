@@ -13,13 +13,13 @@ from datetime import datetime
 import numpy as np
 from pydantic import Field
 
-from ratchet.analyze.failures import Cluster, FailureClusters
-from ratchet.analyze.words import text_hash
+from ratchet.analyze.failures.clusters import Cluster, FailureClusters
+from ratchet.analyze.failures.words import text_hash
 from ratchet.evaluation.metrics import BoolArray
 from ratchet.records import Record, Trend, derive_id, digest
 from ratchet.records.base import Identifier, UtcTime
+from ratchet.stats.comparisons.many_groups import fisher_excess
 from ratchet.stats.intervals import Interval, newcombe_independent
-from ratchet.stats.multiplicity import fisher_excess
 
 SKETCH = 256
 LEAST_OVERLAP = 0.25

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ratchet.analyze.corpus import Grouped, group, prepare
-from ratchet.analyze.embedding import embed
-from ratchet.analyze.failed import which_failed
-from ratchet.analyze.failures import MINIMUM_FAILED, counted_rows, scan_rows
-from ratchet.analyze.validations import usable_versions
-from ratchet.analyze.words import name_groups
+from ratchet.analyze.failures.clusters import MINIMUM_FAILED, counted_rows, scan_rows
+from ratchet.analyze.failures.corpus import Grouped, group, prepare
+from ratchet.analyze.failures.embedding import embed
+from ratchet.analyze.failures.failed import which_failed
+from ratchet.analyze.failures.words import name_groups
 from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
+from ratchet.judges.usable import usable_versions
 from ratchet.models import Encoder
 from ratchet.store import EventStore, Window
 
@@ -49,8 +49,8 @@ def trouble_about(
 
     Assumptions: as of `ratchet.analyze.failures.find_failure_clusters`.
     Error rate: where failures do not depend on the message, anything is named in at most 2 % of
-    calls, which `tests/analyze/test_trouble.py` checks; what fails everywhere alike has no name.
-    When not to use: for rates or sizes; a cycle's analysis has them.
+    calls, which `tests/analyze/failures/test_live_cluster.py` checks; what fails everywhere alike
+    has no name. When not to use: for rates or sizes; a cycle's analysis has them.
 
     Args:
         store: The store.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ratchet.analyze.hierarchy import IntArray
-from ratchet.analyze.words import text_hash
+from ratchet.analyze.failures.hierarchy import IntArray
+from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.metrics import BoolArray
 

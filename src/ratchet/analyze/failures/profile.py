@@ -10,10 +10,10 @@ from datetime import datetime
 
 import numpy as np
 
-from ratchet.analyze.cluster_identity import Change, KnownClusters
-from ratchet.analyze.failed import why_failed
-from ratchet.analyze.failures import Cluster, FailureClusters
-from ratchet.analyze.hierarchy import IntArray, Vectors, blocks
+from ratchet.analyze.failures.clusters import Cluster, FailureClusters
+from ratchet.analyze.failures.failed import why_failed
+from ratchet.analyze.failures.hierarchy import IntArray, Vectors, blocks
+from ratchet.analyze.failures.identity import Change, KnownClusters
 from ratchet.evaluation.metrics import BoolArray, FloatArray, ObjectArray, Outcomes, given
 from ratchet.records import Breakdown, FailureCluster, FailureExample
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.corpus import prepare
-from ratchet.analyze.failures import FailureClusters
-from ratchet.analyze.hierarchy import IntArray, Vectors
+from ratchet.analyze.failures.clusters import FailureClusters
+from ratchet.analyze.failures.corpus import prepare
+from ratchet.analyze.failures.hierarchy import IntArray, Vectors
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.metrics import BoolArray
 

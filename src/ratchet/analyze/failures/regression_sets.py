@@ -13,11 +13,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ratchet.analyze.cluster_profile import right_answer, right_is_known
-from ratchet.analyze.failure_analysis import FailureAnalysis
-from ratchet.analyze.review import queue_flags, unreviewed_safety
+from ratchet.analyze.failures.analysis import FailureAnalysis
+from ratchet.analyze.failures.profile import right_answer, right_is_known
 from ratchet.evaluation.metrics import FloatArray, Outcomes, normalise_answer
-from ratchet.evaluation.safety import Flag
 from ratchet.records import (
     Example,
     ExampleSet,
@@ -27,6 +25,8 @@ from ratchet.records import (
     derive_id,
     digest,
 )
+from ratchet.review.queue import queue_flags, unreviewed_safety
+from ratchet.safety.rules import Flag
 from ratchet.store import EventStore
 
 FEWEST, MOST = 8, 50

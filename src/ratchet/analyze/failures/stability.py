@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ratchet.analyze.hierarchy import (
+from ratchet.analyze.failures.hierarchy import (
     REFERENCE_CELLS,
     FloatArray,
     Hierarchy,

@@ -19,11 +19,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.asking import ask_endpoint, ask_model
-from ratchet.evaluation.endpoints import Endpoint, Question, Reply, key_in
-from ratchet.evaluation.limits import Limits
-from ratchet.evaluation.shield import shield
+from ratchet.judges.shield import shield
 from ratchet.models import HuggingFaceModel, prepare_base_model
+from ratchet.models.asking import ask_endpoint, ask_model
+from ratchet.models.endpoint import Endpoint, Question, Reply, key_in
+from ratchet.models.limits import Limits
 from ratchet.records import Message, digest
 
 LONGEST_TITLE = 60

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.corpus import group, prepare
-from ratchet.analyze.hierarchy import IntArray, Vectors, nearest
-from ratchet.analyze.words import name_groups
+from ratchet.analyze.failures.corpus import group, prepare
+from ratchet.analyze.failures.hierarchy import IntArray, Vectors, nearest
+from ratchet.analyze.failures.words import name_groups
 
 FEWEST_ROWS = 3
 
@@ -42,8 +42,8 @@ def cluster_texts(
     """Group texts by what they are about; their number is found, and noise stays noise.
 
     The groups are those of the hierarchy whose join costs half as much again as in structureless
-    vectors with the data's own covariance (`ratchet.analyze.hierarchy`). A group with fewer than
-    three rows, and what lies far from the centre of its group, is noise.
+    vectors with the data's own covariance (`ratchet.analyze.failures.hierarchy`). A group with
+    fewer than three rows, and what lies far from the centre of its group, is noise.
 
     Units: none.
     Assumptions: texts about one thing lie together in the embeddings.
@@ -63,7 +63,7 @@ def cluster_texts(
     References:
         Tibshirani, R., Walther, G., Hastie, T. (2001). Estimating the number of clusters in a data
         set via the gap statistic. JRSS B 63, 411-423.
-        Ward (1963), as `ratchet.analyze.hierarchy.ward`.
+        Ward (1963), as `ratchet.analyze.failures.hierarchy.ward`.
     """
     texts = list(texts)  # a pandas Series would be read by its index
     corpus = prepare(texts, embeddings, rng)

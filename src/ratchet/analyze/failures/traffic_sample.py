@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from ratchet.analyze.regression_sets import Known, known_answers, user_digest
+from ratchet.analyze.failures.regression_sets import Known, known_answers, user_digest
 from ratchet.evaluation.metrics import FloatArray, Outcomes
 from ratchet.records import Cycle, Example, ExampleSet, derive_id, digest
 from ratchet.store import EventStore

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ratchet.analyze.board import Budget
-from ratchet.analyze.signals import SIGNALS
+from ratchet.analyze.monitoring.batches import SIGNALS
+from ratchet.analyze.monitoring.board import Budget
 from ratchet.errors import InvalidInputError
 from ratchet.records import Alert, AlertChange, AlertEvent, BoardState, Finding, derive_id
 

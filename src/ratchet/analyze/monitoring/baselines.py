@@ -14,7 +14,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.signals import (
+from ratchet.analyze.monitoring.batches import (
     BATCH_SECONDS,
     NAMES,
     OTHER,
@@ -27,12 +27,13 @@ from ratchet.analyze.signals import (
     observed_signals,
 )
 from ratchet.records import Baseline, SignalBaseline, derive_id
-from ratchet.stats.change_detection import (
-    LOWEST_TEMPER,
-    Alternatives,
-    fit_tempers,
+from ratchet.stats.charts.change_detection import LOWEST_TEMPER, Alternatives, fit_tempers
+from ratchet.stats.charts.rate_models import (
+    RateModel,
+    cycle_columns,
+    expected_log_odds,
+    fit_rate_model,
 )
-from ratchet.stats.rate_models import RateModel, cycle_columns, expected_log_odds, fit_rate_model
 
 FloatArray = NDArray[np.float64]
 MINIMUM_TRIALS = 100

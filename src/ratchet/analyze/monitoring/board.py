@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.analyze.baselines import (
+from ratchet.analyze.monitoring.baselines import (
     Hypothesis,
     alternatives,
     baseline_streams,
@@ -20,10 +20,10 @@ from ratchet.analyze.baselines import (
     expected_rates,
     hypotheses,
 )
-from ratchet.analyze.signals import SAYS, Counts
+from ratchet.analyze.monitoring.batches import SAYS, Counts
 from ratchet.errors import InvalidInputError
 from ratchet.records import Baseline, BoardState, Finding, derive_id
-from ratchet.stats.change_detection import (
+from ratchet.stats.charts.change_detection import (
     Alternatives,
     DetectorState,
     Limit,

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import numpy as np
 
-from ratchet.analyze.baselines import comparable, expected_rates
-from ratchet.analyze.signals import SAYS, Counts, count
-from ratchet.analyze.validations import usable_versions
-from ratchet.analyze.watch import Verdict, WatchConfig, cuts_of, observations_of
+from ratchet.analyze.monitoring.baselines import comparable, expected_rates
+from ratchet.analyze.monitoring.batches import SAYS, Counts, count
+from ratchet.analyze.monitoring.watch import Verdict, WatchConfig, cuts_of, observations_of
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.judges.usable import usable_versions
 from ratchet.records import Baseline, BoardState, Finding
-from ratchet.stats.rate_series import RateSeries, rate_series
+from ratchet.stats.charts.rate_series import RateSeries, rate_series
 from ratchet.store import EventStore, Window
 
 SHOWN = timedelta(hours=48)

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ratchet.analyze.alerts import board_events, open_alerts
-from ratchet.analyze.baselines import freeze_baseline
-from ratchet.analyze.board import (
+from ratchet.analyze.monitoring.alerts import board_events, open_alerts
+from ratchet.analyze.monitoring.baselines import freeze_baseline
+from ratchet.analyze.monitoring.batches import BATCH_SECONDS, NAMES, Observations, count
+from ratchet.analyze.monitoring.board import (
     Budget,
     advance,
     change_point,
@@ -26,8 +27,6 @@ from ratchet.analyze.board import (
     in_alarm,
     open_board,
 )
-from ratchet.analyze.signals import BATCH_SECONDS, NAMES, Observations, count
-from ratchet.analyze.validations import usable_versions
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.metrics import (
     QualityWeights,
@@ -35,6 +34,7 @@ from ratchet.evaluation.metrics import (
     latency_metric,
     share_metric,
 )
+from ratchet.judges.usable import usable_versions
 from ratchet.records import AlertEvent, Baseline, BoardState, Finding, Metric
 from ratchet.store import EventStore, Window
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ratchet.deploy.scores import GateScores, MetricScores
+from ratchet.deploy.gate.scores import GateScores, MetricScores
+from ratchet.stats.comparisons.means import equal_differences_bound, paired_mean_test
 from ratchet.stats.intervals import clopper_pearson
-from ratchet.stats.paired_means import equal_differences_bound, paired_mean_test
 
 
 @dataclass(frozen=True, slots=True)

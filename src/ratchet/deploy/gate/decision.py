@@ -14,10 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ratchet.deploy.evidence import Finding, Question, weigh
-from ratchet.deploy.gate import GateResult, run_gate
-from ratchet.deploy.policy import GatePolicy
-from ratchet.deploy.scores import GateScores
+from ratchet.deploy.gate.evidence import Finding, Question, weigh
+from ratchet.deploy.gate.gate import GateResult, run_gate
+from ratchet.deploy.gate.policy import GatePolicy
+from ratchet.deploy.gate.scores import GateScores
 from ratchet.errors import InvalidInputError
 from ratchet.records import (
     ClusterComparison,

@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ratchet.deploy.evidence import Finding, Question, default_hold_margin, weigh
-from ratchet.deploy.floor import Floor, constant_answer_floor
-from ratchet.deploy.policy import GatePolicy, Guardrail
-from ratchet.deploy.scores import REGRESSION, GateScores, MetricScores
-from ratchet.deploy.settle import examples_to_settle
+from ratchet.deploy.gate.constant_answer import Floor, constant_answer_floor
+from ratchet.deploy.gate.evidence import Finding, Question, default_hold_margin, weigh
+from ratchet.deploy.gate.policy import GatePolicy, Guardrail
+from ratchet.deploy.gate.sample_size import examples_to_settle
+from ratchet.deploy.gate.scores import REGRESSION, GateScores, MetricScores
 from ratchet.errors import InvalidInputError
 from ratchet.records import Verdict
-from ratchet.stats.multiple_metrics import all_must_hold, holm
-from ratchet.stats.spending import SMALLEST_STEP, nominal_levels
+from ratchet.stats.comparisons.several_metrics import all_must_hold, holm
+from ratchet.stats.comparisons.spending import SMALLEST_STEP, nominal_levels
 
 BORDERLINE = 0.5  # of the level: a deciding p above it is borderline
 

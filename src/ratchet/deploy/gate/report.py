@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ratchet.deploy.evidence import Finding
-from ratchet.deploy.gate import GateResult
+from ratchet.deploy.gate.evidence import Finding
+from ratchet.deploy.gate.gate import GateResult
 
 NAME_WIDTH = 34
 

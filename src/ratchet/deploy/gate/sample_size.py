@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ratchet.deploy.evidence import Finding
-from ratchet.deploy.policy import GatePolicy
+from ratchet.deploy.gate.evidence import Finding
+from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.sample_size import (
+from ratchet.stats.comparisons.sample_size import (
     SamplePlan,
     paired_mean_sample_size,
     paired_rate_sample_size,

@@ -20,10 +20,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from ratchet.deploy.aborted import abort_alert
 from ratchet.deploy.approval import approved_to_promote
-from ratchet.deploy.plans import fit_plan
-from ratchet.deploy.rollout_evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout.abort_alert import abort_alert
+from ratchet.deploy.rollout.evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout.exposure_counts import Period, Tally, read_tally
+from ratchet.deploy.rollout.plans import fit_plan
 from ratchet.deploy.routing import (
     CHALLENGER,
     CHAMPION,
@@ -35,7 +36,6 @@ from ratchet.deploy.routing import (
     serving_champion,
     switch,
 )
-from ratchet.deploy.tallies import Period, Tally, read_tally
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.records import (
     AliasMove,

@@ -23,16 +23,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.deploy.tallies import Tally
+from ratchet.deploy.rollout.exposure_counts import Tally
 from ratchet.errors import InvalidInputError
 from ratchet.records import Readout, SampleRatio, WatchedSignal
-from ratchet.stats.clustered_difference import (
+from ratchet.stats.experiments.clustered_difference import (
     StratifiedDifference,
     difference_bounds,
     moments_of,
     stratified_difference,
 )
-from ratchet.stats.sample_ratio import (
+from ratchet.stats.experiments.sample_ratio import (
     UPWARD,
     Groups,
     finds_imbalance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ratchet.errors import InsufficientDataError
 from ratchet.records import RolloutPlan, RolloutStage
-from ratchet.stats.sample_ratio import BOTH_WAYS, as_groups, finds_imbalance
+from ratchet.stats.experiments.sample_ratio import BOTH_WAYS, as_groups, finds_imbalance
 
 FEWEST_TIMES = 2
 """A stage is worth its time from so many times the users on that its arm needs."""

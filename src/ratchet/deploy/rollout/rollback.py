@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from ratchet.deploy.canary import stop_rollout
 from ratchet.deploy.promotion import rollback
+from ratchet.deploy.rollout.canary import stop_rollout
+from ratchet.deploy.rollout.variants import end_test
 from ratchet.deploy.routing import running_rollout, running_test, serving_champion
-from ratchet.deploy.variant_tests import end_test
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from ratchet.deploy.canary import LOOK_SECONDS
-from ratchet.deploy.rollout_evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout.canary import LOOK_SECONDS
+from ratchet.deploy.rollout.evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout.exposure_counts import Period, Tally, read_tally
 from ratchet.deploy.routing import (
     CHAMPION,
     for_all,
@@ -21,7 +22,6 @@ from ratchet.deploy.routing import (
     serving_champion,
     switch,
 )
-from ratchet.deploy.tallies import Period, Tally, read_tally
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import (
     AliasMove,

@@ -17,7 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.sandbox import Execution, Limits, require_isolation, run_isolated
+from ratchet.evaluation.code_execution.sandbox import (
+    Execution,
+    Limits,
+    require_isolation,
+    run_isolated,
+)
 from ratchet.evaluation.scored import Scored, mean_scored
 
 logger = logging.getLogger(__name__)

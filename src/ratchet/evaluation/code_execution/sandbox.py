@@ -32,7 +32,7 @@ from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from ratchet.errors import InvalidInputError, IsolationError
-from ratchet.evaluation.syscalls import filter_program
+from ratchet.evaluation.code_execution.syscalls import filter_program
 
 Outcome = Literal["passed", "failed", "timed out", "out of memory", "crashed"]
 

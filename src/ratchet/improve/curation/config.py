@@ -15,7 +15,7 @@ from ratchet.improve.curation.duplicates import DuplicateConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
 from ratchet.improve.curation.propensity import PropensityConfig
 from ratchet.records import Identifier, Message, Record, Share
-from ratchet.redaction import RedactionConfig
+from ratchet.safety.redaction import RedactionConfig
 
 UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
 Balance = Literal["equal", "traffic"]

@@ -33,7 +33,7 @@ from ratchet.improve.curation.rows import (
 from ratchet.improve.curation.selection import Selected, Selection
 from ratchet.improve.curation.split import split_rows
 from ratchet.records import Interaction, Message, TrainingSet, derive_id, digest
-from ratchet.redaction import Redacted, redactor
+from ratchet.safety.redaction import Redacted, redactor
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.evaluation.metrics import Quality, QualityWeights
-from ratchet.stats.shrunken_scores import score_lower_bounds, shrunken_mean
+from ratchet.stats.intervals.shrunken import score_lower_bounds, shrunken_mean
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

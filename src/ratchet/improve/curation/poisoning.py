@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.evaluation.metrics import Outcomes, Quality, normalise_answer
 from ratchet.records import Share
-from ratchet.stats.rater_groups import excess_p_values, honest_probabilities
+from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]

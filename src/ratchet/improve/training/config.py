@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.rows import Method
+from ratchet.improve.training.examples import Method
 from ratchet.records import digest
 
 _Positive = Annotated[int, Field(ge=1)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.training_config import FinetuneConfig
+from ratchet.improve.training.config import FinetuneConfig
 from ratchet.models import quiet_transformers, require_safetensors
 
 _PACKAGES = (

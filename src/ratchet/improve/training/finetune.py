@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.improve.callbacks import (
+from ratchet.improve.curation.rows import Row
+from ratchet.improve.training.callbacks import (
     Checkpoints,
     Report,
     best_step,
@@ -24,10 +25,10 @@ from ratchet.improve.callbacks import (
     out_of_patience,
     validation_losses,
 )
-from ratchet.improve.checkpoints import refuse_pickles
-from ratchet.improve.curation.rows import Row
-from ratchet.improve.devices import environment, peak_memory_megabytes
-from ratchet.improve.runs import (
+from ratchet.improve.training.checkpoints import refuse_pickles
+from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.devices import environment, peak_memory_megabytes
+from ratchet.improve.training.run import (
     BEST,
     Job,
     Trained,
@@ -37,9 +38,8 @@ from ratchet.improve.runs import (
     train,
     work_folder,
 )
-from ratchet.improve.samples import Sample
-from ratchet.improve.trainers import write_adapter
-from ratchet.improve.training_config import FinetuneConfig, finetune_key
+from ratchet.improve.training.samples import Sample
+from ratchet.improve.training.trainers import write_adapter
 from ratchet.models import adapter_digest
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "finetune_key"]
@@ -109,7 +109,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train an adapter, go on with one that was interrupted, or return the one of this key.
 
-    Run in several processes (see `ratchet.improve.launch`) they train one adapter together.
+    Run in several processes (see `ratchet.improve.training.launch`) they train one adapter
+    together.
 
     Args:
         rows: What to learn, of the configuration's method.

@@ -19,11 +19,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.errors import InvalidInputError, RatchetError
-from ratchet.improve.callbacks import Checkpoints, Report
 from ratchet.improve.curation.rows import Row
-from ratchet.improve.devices import choose_device
-from ratchet.improve.finetune import FinetuneConfig, FinetuneResult, finetune
-from ratchet.improve.rows import write_rows
+from ratchet.improve.training.callbacks import Checkpoints, Report
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.devices import choose_device
+from ratchet.improve.training.examples import write_rows
+from ratchet.improve.training.finetune import FinetuneResult, finetune
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def command(launch: LaunchConfig, spec: Path, *, gpu: bool, bfloat16: bool) -> l
         "--mixed_precision",
         "bf16" if bfloat16 else "no",
         "-m",
-        "ratchet.improve.worker",
+        "ratchet.improve.training.worker",
         str(spec),
     ]
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.improve import trainers
-from ratchet.improve.callbacks import (
+from ratchet.improve.curation.rows import Row
+from ratchet.improve.training import trainers
+from ratchet.improve.training.callbacks import (
     Checkpoints,
     Plan,
     Report,
@@ -29,18 +30,17 @@ from ratchet.improve.callbacks import (
     out_of_patience,
     validation_losses,
 )
-from ratchet.improve.checkpoints import (
+from ratchet.improve.training.checkpoints import (
     STATE,
     latest_checkpoint,
     read_progress,
     refuse_pickles,
     sole_process,
 )
-from ratchet.improve.curation.rows import Row
-from ratchet.improve.devices import Device, choose_device, load_base, multiplying
-from ratchet.improve.rows import Example, examples, short_enough, split
-from ratchet.improve.samples import Sample, answers, answers_before, choose, compare
-from ratchet.improve.training_config import FinetuneConfig, effective_batch, micro_batch
+from ratchet.improve.training.config import FinetuneConfig, effective_batch, micro_batch
+from ratchet.improve.training.devices import Device, choose_device, load_base, multiplying
+from ratchet.improve.training.examples import Example, examples, short_enough, split
+from ratchet.improve.training.samples import Sample, answers, answers_before, choose, compare
 from ratchet.models import require_safetensors
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.improve.rows import Example
+from ratchet.improve.training.examples import Example
 from ratchet.models import HuggingFaceModel
 from ratchet.records import Message
 

@@ -21,10 +21,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, InvalidInputError, RatchetError
-from ratchet.improve.callbacks import validation_losses
 from ratchet.improve.curation.rows import Row
-from ratchet.improve.runs import Job, free_memory, prepare_job, train, work_folder
-from ratchet.improve.training_config import FinetuneConfig
+from ratchet.improve.training.callbacks import validation_losses
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.run import Job, free_memory, prepare_job, train, work_folder
 from ratchet.records import digest
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.callbacks import Plan, Report, build_callbacks
-from ratchet.improve.checkpoints import (
+from ratchet.improve.training.callbacks import Plan, Report, build_callbacks
+from ratchet.improve.training.checkpoints import (
     load_optimizer,
     load_random,
     optimizer_state,
@@ -29,10 +29,10 @@ from ratchet.improve.checkpoints import (
     save_random,
     seal,
 )
-from ratchet.improve.devices import Device
-from ratchet.improve.heads import score_answers_only
-from ratchet.improve.rows import Example
-from ratchet.improve.training_config import FinetuneConfig
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.devices import Device
+from ratchet.improve.training.examples import Example
+from ratchet.improve.training.heads import score_answers_only
 
 _LINEARS = "all-linear"
 

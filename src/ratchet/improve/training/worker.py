@@ -1,4 +1,4 @@
-"""One of the processes that train an adapter together; `ratchet.improve.launch` starts them."""
+"""One of the processes that train an adapter together, started by `training.launch`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from ratchet.errors import RatchetError
-from ratchet.improve.callbacks import Checkpoints
-from ratchet.improve.finetune import finetune
-from ratchet.improve.launch import ERROR_MARK, MARK, Spec
-from ratchet.improve.rows import read_rows
-from ratchet.improve.runs import process
+from ratchet.improve.training.callbacks import Checkpoints
+from ratchet.improve.training.examples import read_rows
+from ratchet.improve.training.finetune import finetune
+from ratchet.improve.training.launch import ERROR_MARK, MARK, Spec
+from ratchet.improve.training.run import process
 
 
 def work(spec: Spec) -> None:

@@ -137,7 +137,7 @@ def dawid_skene(
     judges differ more.
     When not to use: judges that share a model, a prompt or a bias; their agreement is taken for
     accuracy and probabilities come out near 0 and 1. Check it with labels
-    (`ratchet.stats.corrected_rates`). With few items a class, estimates lie on the boundary.
+    (`ratchet.stats.judges.corrected_rate`). With few items a class, estimates lie on the boundary.
 
     Args:
         votes: Class of each item by each judge, `MISSING` for none, shape (items, judges).

@@ -9,8 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval
-from ratchet.stats.ratings import (
+from ratchet.stats.agreement.ratings import (
     ZERO,
     FloatArray,
     Label,
@@ -24,6 +23,7 @@ from ratchet.stats.ratings import (
     rating_matrix,
     refuse_foreign_labels,
 )
+from ratchet.stats.intervals import Interval
 
 CeilingMeasure = Literal["percent", "kappa"]
 

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval
-from ratchet.stats.ratings import (
+from ratchet.stats.agreement.ratings import (
     FEWEST_ITEMS,
     ZERO,
     Agreement,
@@ -34,6 +33,7 @@ from ratchet.stats.ratings import (
     refuse_foreign_labels,
     undefined,
 )
+from ratchet.stats.intervals import Interval
 
 Metric = Literal["nominal", "ordinal", "interval", "ratio"]
 ALL_EQUAL = (

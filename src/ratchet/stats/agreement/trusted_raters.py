@@ -32,7 +32,7 @@ def honest_probabilities(
 
     Error rate:
         Without hostile raters the share of honest ones below 1/2 is under 1 % for means from 0.4
-        and any number of checks; measured in `tests/stats/test_rater_groups.py`.
+        and any number of checks; measured in `tests/stats/agreement/test_trusted_raters.py`.
 
     When not to use:
         For hostile raters who tell the truth mostly: they count as honest.

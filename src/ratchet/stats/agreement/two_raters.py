@@ -23,8 +23,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval, wilson
-from ratchet.stats.ratings import (
+from ratchet.stats.agreement.ratings import (
     FEWEST_ITEMS,
     ZERO,
     Agreement,
@@ -39,7 +38,13 @@ from ratchet.stats.ratings import (
     refuse_foreign_labels,
     undefined,
 )
-from ratchet.stats.reliability import Metric, fleiss_kappa, gwet_ac1, krippendorff_alpha
+from ratchet.stats.agreement.several_raters import (
+    Metric,
+    fleiss_kappa,
+    gwet_ac1,
+    krippendorff_alpha,
+)
+from ratchet.stats.intervals import Interval, wilson
 
 __all__ = [
     "Agreement",

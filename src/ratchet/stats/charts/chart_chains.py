@@ -6,7 +6,7 @@ continuous statistic; their integral equation is solved by Gauss-Legendre quadra
 close that each transition density spans several of them. Count charts move on a lattice and are
 exact.
 
-Everything here takes checked arguments; `ratchet.stats.run_lengths` is the way in.
+Everything here takes checked arguments; `ratchet.stats.charts.run_lengths` is the way in.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy import sparse, special
 from scipy.sparse import linalg
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.chart_checks import require
+from ratchet.stats.charts.chart_checks import require
 
 FloatArray = NDArray[np.float64]
 Pattern = tuple[bool, ...]

@@ -9,7 +9,7 @@ a horizon, ask for ARL = 1 / (1 - (1 - alpha)^(1/horizon)). The rate then holds 
 baselines, not for each one. A baseline of values is taken to hold the sample standard deviation
 (`value_baseline(values, "deviation")`); moving ranges are less precise.
 
-Conventions are those of `ratchet.stats.run_lengths`.
+Conventions are those of `ratchet.stats.charts.run_lengths`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.chart_chains import CusumChain, EwmaChain
-from ratchet.stats.chart_checks import (
+from ratchet.stats.charts.chart_chains import CusumChain, EwmaChain
+from ratchet.stats.charts.chart_checks import (
     require,
     require_cusum,
     require_head_start,
@@ -33,7 +33,7 @@ from ratchet.stats.chart_checks import (
     require_weight,
     require_whole,
 )
-from ratchet.stats.run_lengths import (
+from ratchet.stats.charts.run_lengths import (
     bernoulli_cusum_average_run_length,
     bernoulli_design,
     cusum_average_run_length,

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.stats.chart_checks import require
+from ratchet.stats.charts.chart_checks import require
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

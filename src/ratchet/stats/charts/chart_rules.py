@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.chart_checks import require, require_whole
-from ratchet.stats.chart_results import Baseline, ControlChart
-from ratchet.stats.run_lengths import WESTERN_ELECTRIC, RunRule
+from ratchet.stats.charts.chart_checks import require, require_whole
+from ratchet.stats.charts.chart_results import Baseline, ControlChart
+from ratchet.stats.charts.run_lengths import WESTERN_ELECTRIC, RunRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def run_rule_signals(
         InvalidInputError: The chart is smoothed, its points have no variation, or no rule is given.
 
     Example:
-        >>> from ratchet.stats.control_charts import xmr_chart
+        >>> from ratchet.stats.charts.control_charts import xmr_chart
         >>> baseline = Baseline("value", 0.0, 100, sigma=1.0)
         >>> chart = xmr_chart([0.1, 2.2, -0.3, 2.4], baseline=baseline)
         >>> [(signal.index, signal.rule.beyond) for signal in run_rule_signals(chart)]
@@ -155,7 +155,7 @@ def clean_baseline(
             its data.
 
     Example:
-        >>> from ratchet.stats.control_charts import p_chart
+        >>> from ratchet.stats.charts.control_charts import p_chart
         >>> clean = clean_baseline(p_chart, [5, 6, 4, 30, 5, 6], [50] * 6)
         >>> clean.dropped[0].reason
         'value 0.6 is above its upper limit 0.352 in round 1'

@@ -3,11 +3,11 @@
 Two phases. Without a `baseline` a chart estimates its limits from the points it shows and tells
 whether they agree with each other (phase I). With one its limits come from that baseline alone and
 are never estimated again, also after an alarm, so that a lasting change keeps signalling (phase
-II). `ratchet.stats.chart_rules.clean_baseline` leads from the first to the second,
-`ratchet.stats.chart_limits` tells which limit a short baseline needs.
+II). `ratchet.stats.charts.chart_rules.clean_baseline` leads from the first to the second,
+`ratchet.stats.charts.chart_limits` tells which limit a short baseline needs.
 
-Charts with a memory are in `ratchet.stats.memory_charts`, charts of groups of values in
-`ratchet.stats.subgroup_charts`; all of them can be imported from here.
+Charts with a memory are in `ratchet.stats.charts.memory_charts`, charts of groups of values in
+`ratchet.stats.charts.subgroup_charts`; all of them can be imported from here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.chart_checks import (
+from ratchet.stats.charts.chart_checks import (
     Counts,
     FloatArray,
     Values,
@@ -25,21 +25,21 @@ from ratchet.stats.chart_checks import (
     checked_values,
     require_whole,
 )
-from ratchet.stats.chart_results import (
+from ratchet.stats.charts.chart_results import (
     Baseline,
     ControlChart,
     CusumChart,
     require_quantity,
     shewhart_result,
 )
-from ratchet.stats.chart_rules import (
+from ratchet.stats.charts.chart_rules import (
     CleanBaseline,
     DroppedPoint,
     RunRuleSignal,
     clean_baseline,
     run_rule_signals,
 )
-from ratchet.stats.memory_charts import (
+from ratchet.stats.charts.memory_charts import (
     D2_PAIR,
     bernoulli_cusum,
     cusum_chart,
@@ -47,14 +47,14 @@ from ratchet.stats.memory_charts import (
     poisson_cusum,
     value_baseline,
 )
-from ratchet.stats.run_lengths import (
+from ratchet.stats.charts.run_lengths import (
     WESTERN_ELECTRIC,
     RunRule,
     cusum_average_run_length,
     ewma_average_run_length,
     shewhart_average_run_length,
 )
-from ratchet.stats.subgroup_charts import r_chart, s_chart, xbar_chart
+from ratchet.stats.charts.subgroup_charts import r_chart, s_chart, xbar_chart
 
 __all__ = [
     "WESTERN_ELECTRIC",

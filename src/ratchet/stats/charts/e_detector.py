@@ -296,8 +296,8 @@ def update_e_detector(
     statistic that jumps overshoots its threshold. The delay after a change to rate p is about
     log(alternatives / alpha) / (trials per batch x KL(p, null)) batches and one more.
     When not to use: where the run length must be met closely rather than at least (take a CUSUM
-    from `ratchet.stats.run_lengths`); for events that come in groups (many of one user). An alarm
-    does not reset it: after one, find out, then start a new detector on purpose.
+    from `ratchet.stats.charts.run_lengths`); for events that come in groups (many of one user). An
+    alarm does not reset it: after one, find out, then start a new detector on purpose.
 
     Args:
         state: From `start_e_detector`, an earlier call or `state_from_json`.

@@ -1,7 +1,7 @@
 """Control charts with a memory, which find small lasting changes: EWMA and CUSUM.
 
-Their run lengths are in `ratchet.stats.run_lengths`, limits for a wanted one in
-`ratchet.stats.chart_limits`.
+Their run lengths are in `ratchet.stats.charts.run_lengths`, limits for a wanted one in
+`ratchet.stats.charts.chart_limits`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.stats.chart_checks import (
+from ratchet.stats.charts.chart_checks import (
     Counts,
     FloatArray,
     Values,
@@ -23,7 +23,7 @@ from ratchet.stats.chart_checks import (
     require_positive,
     require_weight,
 )
-from ratchet.stats.chart_results import (
+from ratchet.stats.charts.chart_results import (
     Baseline,
     ControlChart,
     CusumChart,
@@ -33,7 +33,7 @@ from ratchet.stats.chart_results import (
     require_spread,
     shewhart_result,
 )
-from ratchet.stats.run_lengths import bernoulli_design, poisson_design
+from ratchet.stats.charts.run_lengths import bernoulli_design, poisson_design
 
 # Mean range of two normal values in standard deviations, d2, as printed in tables of constants.
 D2_PAIR = 1.128
@@ -276,10 +276,9 @@ def value_baseline(values: Values, spread: Spread = "range") -> Baseline:
     Units: those of the values.
     Assumptions: independent values with one mean and standard deviation.
     Error rate: no test. For normal values sigma from moving ranges is as precise as the sample
-    standard deviation of 0.6 times as many; the corrections of `ratchet.stats.chart_limits` are
-    for the latter, so for moving ranges pass them that share of the points.
-    When not to use: "deviation" where the mean may drift or jump, which inflates it; clean the
-    points first.
+    standard deviation of 0.6 times as many; the corrections of `ratchet.stats.charts.chart_limits`
+    are for the latter, so for moving ranges pass them that share of the points. When not to use:
+    "deviation" where the mean may drift or jump, which inflates it; clean the points first.
 
     Raises:
         InsufficientDataError: There are fewer than two values.

@@ -8,7 +8,7 @@ Conventions of every function here. Points are independent and in time order. A 
 the first point on and is in standard deviations of one point. Decision intervals, references and
 head starts of a normal CUSUM are in the same unit, those of a Bernoulli or Poisson CUSUM in events.
 
-`ratchet.stats.chart_limits` inverts them: limits for a wanted run length.
+`ratchet.stats.charts.chart_limits` inverts them: limits for a wanted run length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from ratchet.stats.chart_chains import (
+from ratchet.stats.charts.chart_chains import (
     CusumChain,
     EwmaChain,
     LatticeCusum,
@@ -29,7 +29,7 @@ from ratchet.stats.chart_chains import (
     pattern_absorption_time,
     poisson_cusum_design,
 )
-from ratchet.stats.chart_checks import (
+from ratchet.stats.charts.chart_checks import (
     require,
     require_cusum,
     require_finite,

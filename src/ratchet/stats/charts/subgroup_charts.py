@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.chart_checks import FloatArray, require
-from ratchet.stats.chart_results import (
+from ratchet.stats.charts.chart_checks import FloatArray, require
+from ratchet.stats.charts.chart_results import (
     Baseline,
     ControlChart,
     Spread,

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.cluster_intervals import cluster_sums
+from ratchet.stats.comparisons.resampling import ROUNDING, checked_resampling, chunks
 from ratchet.stats.intervals import Interval, checked_level
-from ratchet.stats.paired_tests import ROUNDING, checked_resampling, chunks
+from ratchet.stats.intervals.clustered import cluster_sums
 
 FloatArray = NDArray[np.float64]
 Score = Callable[[FloatArray], FloatArray]

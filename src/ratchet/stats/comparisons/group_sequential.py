@@ -5,8 +5,8 @@ drift being the mean of Z at full information. The probability of stopping at ea
 recursive numerical integration over the values at which the test goes on (Armitage, McPherson, Rowe
 1969), not by simulation.
 
-Beside a confidence sequence (`ratchet.stats.sequential`) such a test needs fewer observations, but
-its looks must be few and planned.
+Beside a confidence sequence (`ratchet.stats.experiments.confidence_sequences`) such a test needs
+fewer observations, but its looks must be few and planned.
 
 References:
     Jennison, C., Turnbull, B. W. (2000). Group Sequential Methods with Applications to Clinical

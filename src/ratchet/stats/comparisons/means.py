@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.cluster_intervals import cluster_sums
-from ratchet.stats.comparisons import MarginTest, checked_alpha, checked_margin
+from ratchet.stats.comparisons.rates import MarginTest, checked_alpha, checked_margin
 from ratchet.stats.intervals import Interval
+from ratchet.stats.intervals.clustered import cluster_sums
 
 FloatArray = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-12  # standard deviation over the largest value, below which it is rounding

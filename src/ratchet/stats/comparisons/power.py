@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.comparisons import STEP, checked_alpha, checked_margin, tango_statistic
+from ratchet.stats.comparisons.rates import STEP, checked_alpha, checked_margin, tango_statistic
 
 REACH = 8.0  # standard deviations of counts that are summed over
 EXACT_UP_TO = 2_000.0  # expected discordant pairs; beyond, the normal approximation is as good

@@ -175,7 +175,7 @@ def paired_rate_test(
     margin of 0; at others at most 4.6 % at 5 % in all cells that were enumerated (50 to 1,000
     pairs, margins from -10 to 5 points, 1 to 50 % discordant).
     When not to use: where users repeat (`paired_mean_test` with clusters); after repeated looks
-    without spending the level (`ratchet.stats.spending`).
+    without spending the level (`ratchet.stats.comparisons.spending`).
 
     Args:
         both: Pairs where both succeed.

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.cluster_intervals import FEWEST_RESAMPLES, cluster_sums
-from ratchet.stats.comparisons import checked_margin
+from ratchet.stats.comparisons.rates import checked_margin
+from ratchet.stats.intervals.clustered import FEWEST_RESAMPLES, cluster_sums
 
 FloatArray = NDArray[np.float64]
 EXACT_UP_TO = 20  # units that differ, of which all 2^20 sign patterns are counted

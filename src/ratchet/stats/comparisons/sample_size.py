@@ -1,4 +1,4 @@
-"""How many examples a comparison needs; `ratchet.stats.power` has the power of a given number."""
+"""How many examples a comparison needs; module `power` has the power of a given number."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.comparisons import checked_alpha
-from ratchet.stats.power import paired_mean_power, paired_rate_power
-from ratchet.stats.spending import Spending, information_ratio
+from ratchet.stats.comparisons.power import paired_mean_power, paired_rate_power
+from ratchet.stats.comparisons.rates import checked_alpha
+from ratchet.stats.comparisons.spending import Spending, information_ratio
 
 MOST_EXAMPLES = 10_000_000
 FOR_LOOKS = 0.005  # of power, that what is not normal at the early looks costs
@@ -62,7 +62,7 @@ def paired_rate_sample_size(
         alpha: One-sided level over all looks, in (0, 0.5).
         power: Chance of showing it, in (alpha, 1).
         looks: Fractions of the examples at which it is looked, ascending to 1.
-        spending: As `ratchet.stats.spending.spent`.
+        spending: As `ratchet.stats.comparisons.spending.spent`.
 
     Raises:
         InsufficientDataError: More than ten million pairs would be needed.
@@ -127,7 +127,7 @@ def paired_mean_sample_size(
         design_effect: Variance with users over that without (`paired_means.design_effect`), or
             1 + (cluster_size - 1) times the correlation within users.
         looks: Fractions of the examples at which it is looked, ascending to 1.
-        spending: As `ratchet.stats.spending.spent`.
+        spending: As `ratchet.stats.comparisons.spending.spent`.
 
     Raises:
         InsufficientDataError: More than ten million units would be needed.

@@ -26,7 +26,7 @@ def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
     Assumptions: valid p-values, which may depend on each other in any way.
     Error rate: the chance of any false claim is at most the level.
     When not to use: where all must hold anyway (`all_must_hold`); for many hypotheses of which some
-    false ones may be claimed (`ratchet.stats.multiplicity.false_discovery_cutoff`).
+    false ones may be claimed (`ratchet.stats.comparisons.many_groups.false_discovery_cutoff`).
 
     Args:
         p_values: Shape (m,).

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.comparisons import checked_alpha
-from ratchet.stats.group_sequential import REACH, quadrature
+from ratchet.stats.comparisons.group_sequential import REACH, quadrature
+from ratchet.stats.comparisons.rates import checked_alpha
 
 FloatArray = NDArray[np.float64]
 Spending = Literal["obrien_fleming", "pocock"]
@@ -73,7 +73,7 @@ def nominal_levels(
 
     Look k's critical value c_k solves P(Z_1 < c_1, ..., Z_{k-1} < c_{k-1}, Z_k >= c_k) = what
     may be spent between t_{k-1} and t_k; the level is 1 - Phi(c_k). Computed by recursive
-    integration, as `ratchet.stats.group_sequential`.
+    integration, as `ratchet.stats.comparisons.group_sequential`.
 
     Units: probabilities.
     Assumptions: normal statistics with independent increments: each look keeps all earlier
@@ -81,7 +81,7 @@ def nominal_levels(
     Error rate: alpha over all looks where the last fraction is 1, to about 1e-6, for normal
     statistics. It is kept whether or not looks stop for futility.
     When not to use: for looks that come because the last one was close; for looks without end
-    (`ratchet.stats.sequential`).
+    (`ratchet.stats.experiments.confidence_sequences`).
 
     Args:
         information: Fraction of the planned maximum at each look, ascending, in (0, 1].

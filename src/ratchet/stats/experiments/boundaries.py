@@ -270,7 +270,7 @@ def beta_binomial_log_mixture(
     Assumptions: steps with mean 0 given the past, in [-g, h]; v = g h times the number of steps.
     Error rate: the mixture reaches 1/alpha at any time with probability at most alpha.
     When not to use: for steps whose variance is far below g h (take `empirical_bernstein_sequence`
-    of `ratchet.stats.sequential`).
+    of `ratchet.stats.experiments.confidence_sequences`).
 
     Raises:
         InvalidInputError: An argument is out of range, or s is outside [-v / h, v / g].

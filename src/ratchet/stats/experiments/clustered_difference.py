@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.boundaries import normal_mixture_bound
+from ratchet.stats.experiments.boundaries import normal_mixture_bound
 
 FloatArray = NDArray[np.float64]
 TYPICAL_WIDTH = 3.0

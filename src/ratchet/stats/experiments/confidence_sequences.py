@@ -7,7 +7,7 @@ least its level, so one may look whenever one likes and stop for any reason. The
 about 1.5 times that of the fixed interval at the look it is tuned for.
 
 Each is the set of parameters that a test martingale (an e-process) has not yet rejected at
-1 / (1 - level); see `ratchet.stats.boundaries`.
+1 / (1 - level); see `ratchet.stats.experiments.boundaries`.
 
 Conventions. A look is one point of a sequence; counts are cumulative, values come in time order.
 Tuning constants must be fixed before the data are seen. Observations need not be independent, but
@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.boundaries import normal_mixture_rho
+from ratchet.stats.experiments.boundaries import normal_mixture_rho
 from ratchet.stats.intervals import Interval
 
 FloatArray = NDArray[np.float64]
@@ -73,7 +73,7 @@ class ConfidenceSequence:
             look = int(np.argmax(lower > upper)) + 1
             raise InvalidInputError(
                 f"all looks must agree on one value, got none left at look {look}; what is "
-                "measured has changed, look for when with ratchet.stats.e_detector"
+                "measured has changed, look for when with ratchet.stats.charts.e_detector"
             )
         return ConfidenceSequence(lower, upper, self.level)
 
@@ -109,7 +109,7 @@ def bernoulli_sequence(
         (0.6516, 0.7459)
 
     References:
-        Howard, Ramdas, McAuliffe, Sekhon (2021), as `ratchet.stats.boundaries`.
+        Howard, Ramdas, McAuliffe, Sekhon (2021), as `ratchet.stats.experiments.boundaries`.
     """
     done, total = _cumulative(successes, trials)
     alpha = 1.0 - _checked_level(level)
@@ -134,7 +134,7 @@ def bernoulli_log_e(
     Assumptions: as `bernoulli_sequence`.
     Error rate: reaches log(1 / a) at any look with probability at most a, for every a; `alpha` only
     tunes.
-    When not to use: against "at most this rate", for which `ratchet.stats.e_detector` has an
+    When not to use: against "at most this rate", for which `ratchet.stats.charts.e_detector` has an
     e-process.
 
     Raises:

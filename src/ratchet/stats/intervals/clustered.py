@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval
+from ratchet.stats.intervals.fixed import Interval
 
 FloatArray = NDArray[np.float64]
 BootstrapMethod = Literal["bca", "percentile"]

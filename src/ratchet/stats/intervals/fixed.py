@@ -227,7 +227,8 @@ def newcombe_independent(
     Error rate: coverage is near the level on average, for few trials between 0.92 and 0.99 at
     level 0.95 in the cells that the tests enumerate; it is not a guaranteed minimum.
     When not to use: for both systems on the same examples (take `newcombe_paired`); for a decision
-    after repeated looks (take `proportion_difference_sequence` of `ratchet.stats.sequential`).
+    after repeated looks (take `proportion_difference_sequence` of
+    `ratchet.stats.experiments.confidence_sequences`).
 
     Args:
         successes_first: Successes of the first, 0 to `trials_first`.

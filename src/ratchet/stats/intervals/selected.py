@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.intervals import Interval
+from ratchet.stats.intervals.fixed import Interval
 
 _STEPS = 60
 _TINY = 1e-250

@@ -7,7 +7,7 @@
 | does a treatment of the answer raise its score | `uplift` |
 | does the treated answer win against the plain one | `uplift_win_rate` |
 
-Length is in `ratchet.stats.judge_length`, drift in `ratchet.stats.judge_drift`.
+Length is in `ratchet.stats.judges.length`, drift in `ratchet.stats.judges.drift`.
 
 A verdict on a pair is 1 where the answer it is about wins, 0 where it loses, 0.5 for a tie. NaN is
 a verdict that there is not (an unparsable reply); it is counted and never becomes a number.

@@ -28,7 +28,7 @@ from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.intervals import Interval, newcombe_independent
-from ratchet.stats.verdicts import (
+from ratchet.stats.judges.verdicts import (
     FloatArray,
     binary,
     by_class,
@@ -407,7 +407,7 @@ def labels_needed(
     Error rate: the next interval excludes the threshold with probability about `power`, if the
     assumptions hold; the estimate is itself uncertain, so that few labels give a rough number.
     When not to use: to label on until the interval excludes the threshold; each look at the data
-    spends error (`ratchet.stats.sequential`).
+    spends error (`ratchet.stats.experiments.confidence_sequences`).
 
     Args:
         result: Rate or paired difference so far.

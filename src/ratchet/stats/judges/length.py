@@ -29,9 +29,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.cluster_intervals import cluster_mean_interval
 from ratchet.stats.intervals import Interval
-from ratchet.stats.judge_bias import (
+from ratchet.stats.intervals.clustered import cluster_mean_interval
+from ratchet.stats.judges.bias import (
     Effect,
     FloatArray,
     checked_level,

@@ -1,8 +1,9 @@
 """Win rate of a challenger by a judge, corrected by labels of people, at equal length.
 
 `corrected_win_rate` asks how often people would prefer the challenger were both answers equally
-long. A judge says so of every pair, people of a random part of them. `ratchet.stats.judge_length`
-has the same question for a judge alone, `ratchet.stats.corrected_rates` a rate without lengths.
+long. A judge says so of every pair, people of a random part of them. `ratchet.stats.judges.length`
+has the same question for a judge alone, `ratchet.stats.judges.corrected_rate` a rate without
+lengths.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.comparisons.means import paired_mean_test
 from ratchet.stats.intervals import Interval
-from ratchet.stats.paired_means import paired_mean_test
-from ratchet.stats.verdicts import FloatArray, equal_missing, one_length, quantile, shares_of
+from ratchet.stats.judges.verdicts import FloatArray, equal_missing, one_length, quantile, shares_of
 
 Codes = NDArray[np.intp]
 FEWEST_LABELS = 30

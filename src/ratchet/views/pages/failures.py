@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.pages.rendering import render, visible
 from ratchet.records import Breakdown, EarlierCluster, FailureCluster, FailureExample, Trend
+from ratchet.views.pages.rendering import render, visible
 
 COLOURS = 8
 """Clusters share this many colours in turn; numbers and names tell them apart."""
@@ -57,7 +57,7 @@ class Searched:
 
 @dataclass(frozen=True, slots=True)
 class MapPoints:
-    """Distinct texts on a map; `ratchet.analyze.projection.project` places them.
+    """Distinct texts on a map; `ratchet.analyze.failures.projection.project` places them.
 
     Attributes:
         xy: Places in the unit square, shape (m, 2).

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ratchet.pages.rendering import render
 from ratchet.records import (
     Readout,
     Rollout,
@@ -21,6 +20,7 @@ from ratchet.records import (
     VariantTest,
 )
 from ratchet.records.rollout import SAYS
+from ratchet.views.pages.rendering import render
 
 _WIDTH = 1_000.0
 _REACH = 1.5
@@ -109,7 +109,7 @@ def rollout_page(
         look: Its last look, None before the first.
         outcome: How it stands.
         now: When the page is made.
-        events: What happened, a line each (`ratchet.rollout_report.timeline`).
+        events: What happened, a line each (`ratchet.views.text.rollouts.timeline`).
     """
     share = rollout.plan.stages[0].share if look is None else look.share
     arms = (

@@ -60,7 +60,7 @@ def _hash(text: str) -> str:
 
 @cache
 def _asset(name: str, missing: str | None = None) -> str:
-    file = files("ratchet.pages") / "templates" / name
+    file = files("ratchet.views.pages") / "templates" / name
     if missing is not None and not file.is_file():
         return missing
     return file.read_text("utf-8")
@@ -69,7 +69,7 @@ def _asset(name: str, missing: str | None = None) -> str:
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("ratchet.pages"),
+        loader=PackageLoader("ratchet.views.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalized,

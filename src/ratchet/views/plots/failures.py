@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.plots.style import (
+from ratchet.records import FailureCluster
+from ratchet.views.plots.style import (
     BLUE,
     INK,
     MUTED,
@@ -22,7 +23,6 @@ from ratchet.plots.style import (
     shortened,
     wrapped,
 )
-from ratchet.records import FailureCluster
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,8 +122,9 @@ def failure_map(
 ) -> Figure:
     """Draw texts on a map: coloured by cluster, filled where they failed, clusters named.
 
-    `ratchet.analyze.projection.project` places the texts. Names are put where they hide few texts
-    of clusters and never each other; where there is no room for a name, its number stands alone.
+    `ratchet.analyze.failures.projection.project` places the texts. Names are put where they hide
+    few texts of clusters and never each other; where there is no room for a name, its number stands
+    alone.
 
     Args:
         clusters: The labels are places among them; numbers on the map are these places from 1.

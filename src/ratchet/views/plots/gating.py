@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.plots.style import (
+from ratchet.records import ClusterComparison, Decision, Measured, Verdict
+from ratchet.stats.intervals import wilson
+from ratchet.views.plots.style import (
     BLUE,
     FAINT,
     GREEN,
@@ -23,8 +25,6 @@ from ratchet.plots.style import (
     shortened,
     wrapped,
 )
-from ratchet.records import ClusterComparison, Decision, Measured, Verdict
-from ratchet.stats.intervals import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

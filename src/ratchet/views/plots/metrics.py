@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.plots.failures import failure_bars as failure_bars
-from ratchet.plots.failures import failure_map as failure_map
-from ratchet.plots.gating import FloatArray as FloatArray
-from ratchet.plots.gating import gate_figure as gate_figure
-from ratchet.plots.gating import metric_margins as metric_margins
-from ratchet.plots.gating import paired_differences as paired_differences
-from ratchet.plots.gating import wins_by_cluster as wins_by_cluster
-from ratchet.plots.style import (
+from ratchet.records import Figure as Measured
+from ratchet.records import JudgeValidation, Metric
+from ratchet.stats.charts.chart_results import ControlChart
+from ratchet.stats.charts.rate_series import RateSeries
+from ratchet.views.plots.failures import failure_bars as failure_bars
+from ratchet.views.plots.failures import failure_map as failure_map
+from ratchet.views.plots.gating import FloatArray as FloatArray
+from ratchet.views.plots.gating import gate_figure as gate_figure
+from ratchet.views.plots.gating import metric_margins as metric_margins
+from ratchet.views.plots.gating import paired_differences as paired_differences
+from ratchet.views.plots.gating import wins_by_cluster as wins_by_cluster
+from ratchet.views.plots.style import (
     BLUE,
     FAINT,
     GREEN,
@@ -34,15 +38,11 @@ from ratchet.plots.style import (
     shortened,
     wrapped,
 )
-from ratchet.plots.style import INK as INK
-from ratchet.plots.style import ORANGE as ORANGE
-from ratchet.plots.style import RED as RED
-from ratchet.plots.style import to_png as to_png
-from ratchet.plots.style import to_svg as to_svg
-from ratchet.records import Figure as Measured
-from ratchet.records import JudgeValidation, Metric
-from ratchet.stats.control_charts import ControlChart
-from ratchet.stats.rate_series import RateSeries
+from ratchet.views.plots.style import INK as INK
+from ratchet.views.plots.style import ORANGE as ORANGE
+from ratchet.views.plots.style import RED as RED
+from ratchet.views.plots.style import to_png as to_png
+from ratchet.views.plots.style import to_svg as to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ratchet.plots.style import (
+from ratchet.records import Readout, RolloutLook, SignalName
+from ratchet.records.rollout import SAYS
+from ratchet.views.plots.style import (
     BLUE,
     FAINT,
     GREEN,
@@ -19,8 +21,6 @@ from ratchet.plots.style import (
     new_panels,
     shortened,
 )
-from ratchet.records import Readout, RolloutLook, SignalName
-from ratchet.records.rollout import SAYS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ratchet.files.text import INDENT, WIDTH, cell, clipped, one_line, plain, wrapped
 from ratchet.records import (
     EXPLICIT_KINDS,
     IMPLICIT_KINDS,
@@ -22,11 +23,10 @@ from ratchet.records import (
     ReviewItem,
     TrainingSet,
 )
-from ratchet.report.gating import CHANCE as CHANCE
-from ratchet.report.gating import approval_markdown as approval_markdown
-from ratchet.report.gating import decision_markdown as decision_markdown
-from ratchet.report.gating import difference, moved, score
-from ratchet.report.text import INDENT, WIDTH, cell, clipped, one_line, plain, wrapped
+from ratchet.views.text.gate import CHANCE as CHANCE
+from ratchet.views.text.gate import approval_markdown as approval_markdown
+from ratchet.views.text.gate import decision_markdown as decision_markdown
+from ratchet.views.text.gate import difference, moved, score
 
 _BAR = 40
 _SHOWN = 200

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ratchet.files.text import cell, one_line, plain
 from ratchet.records import Approval, ClusterComparison, Decision, Measured
-from ratchet.report.text import cell, one_line, plain
 
 CHANCE = 0.05
 """From this p-value on a failure cluster counts as moved."""

@@ -1,0 +1,1 @@
+"""A release that reaches users by stages, watched at each."""

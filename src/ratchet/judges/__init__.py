@@ -1,0 +1,1 @@
+"""LLM judges: from a rubric to a validated score."""

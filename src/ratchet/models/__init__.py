@@ -1,0 +1,41 @@
+"""Language models and text encoders, local or behind an endpoint."""
+
+from ratchet.models.base import (
+    MINILM,
+    SMOLLM2,
+    Completion,
+    Conversation,
+    Encoder,
+    HuggingFaceModel,
+    LanguageModel,
+    OpenAICompatibleModel,
+    ScriptedModel,
+    SentenceEncoder,
+    adapter_digest,
+    file_digest,
+    load_pretrained,
+    model_digest,
+    prepare_base_model,
+    quiet_transformers,
+    require_safetensors,
+)
+
+__all__ = [
+    "MINILM",
+    "SMOLLM2",
+    "Completion",
+    "Conversation",
+    "Encoder",
+    "HuggingFaceModel",
+    "LanguageModel",
+    "OpenAICompatibleModel",
+    "ScriptedModel",
+    "SentenceEncoder",
+    "adapter_digest",
+    "file_digest",
+    "load_pretrained",
+    "model_digest",
+    "prepare_base_model",
+    "quiet_transformers",
+    "require_safetensors",
+]

@@ -1,0 +1,1 @@
+"""Safety rules, the sources of safety flags, and redaction of personal data."""

@@ -1,0 +1,35 @@
+"""How far raters agree beyond chance."""
+
+from ratchet.stats.agreement.two_raters import (
+    ROUNDING,
+    Agreement,
+    Label,
+    Labels,
+    Metric,
+    Ratings,
+    Weighting,
+    cohen_kappa,
+    cohen_kappa_of_table,
+    fleiss_kappa,
+    gwet_ac1,
+    kappa_lower_bound,
+    krippendorff_alpha,
+    percent_agreement,
+)
+
+__all__ = [
+    "ROUNDING",
+    "Agreement",
+    "Label",
+    "Labels",
+    "Metric",
+    "Ratings",
+    "Weighting",
+    "cohen_kappa",
+    "cohen_kappa_of_table",
+    "fleiss_kappa",
+    "gwet_ac1",
+    "kappa_lower_bound",
+    "krippendorff_alpha",
+    "percent_agreement",
+]

@@ -1,0 +1,1 @@
+"""Experiments on users: sequences that hold at every look, sample ratio, clustered differences."""

@@ -1,0 +1,1 @@
+"""Statistics of judges: bias, length, drift, win rates and rates corrected by labels."""

@@ -1,0 +1,1 @@
+"""Records in, something to look at out: words, plots and pages."""
