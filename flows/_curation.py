@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.embedding import word_vectors
-from ratchet.evaluation.metrics import Outcomes, QualityWeights
 from ratchet.flows._runtime import Workspace
 from ratchet.improve.curation import (
     ClusterRequest,
@@ -20,6 +19,8 @@ from ratchet.improve.curation import (
     read_judged,
     refused,
 )
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import QualityWeights
 from ratchet.records import Cycle, HumanLabel, TrainingRequest
 from ratchet.review.queue import unreviewed_safety
 from ratchet.store import Window

@@ -19,9 +19,10 @@ from ratchet.analyze.failures.failed import FailureRule
 from ratchet.analyze.failures.regression_sets import hand_over_all
 from ratchet.analyze.failures.titles import give_titles, load_titles
 from ratchet.analyze.failures.traffic_sample import freeze_traffic
-from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
 from ratchet.flows._runtime import logger, now, workspace
 from ratchet.flows._watch import tell
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import AlertEvent, Cycle, TrainingRequest
 from ratchet.review.queue import unreviewed_safety
 

@@ -13,13 +13,6 @@ from ratchet.analyze.failures.failed import FailureRule
 from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
 from ratchet.analyze.monitoring.watch import WatchConfig
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import (
-    Outcomes,
-    QualityWeights,
-    experience_metrics,
-    join_feedback,
-    quality,
-)
 from ratchet.flows._failure_pages import publish_failures
 from ratchet.flows._failures import hold_out_traffic, run_failures
 from ratchet.flows._judges import JudgeOptions, run_judges
@@ -27,6 +20,9 @@ from ratchet.flows._runtime import cycle_run, logger, now, publish_figure, publi
 from ratchet.flows._safety import screen_new, validate_safety
 from ratchet.flows._watch import run_watch
 from ratchet.judges.usable import usable_versions
+from ratchet.outcomes.experience import experience_metrics
+from ratchet.outcomes.join import Outcomes, join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
 from ratchet.store import Window
 from ratchet.store.cycles import latest_cycle

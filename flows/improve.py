@@ -8,7 +8,6 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.flows._curation import Sources, gather_context
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
 from ratchet.flows._training import (
@@ -32,6 +31,8 @@ from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.search import SearchResult
 from ratchet.judges.usable import usable_versions
 from ratchet.models import model_digest
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
 from ratchet.store import Window
 from ratchet.store.cycles import latest_cycle, sole_loop

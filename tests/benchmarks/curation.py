@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import CurationConfig, build_rows, select, write_training_set
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message
 from tests.benchmarks import poisoning
 from tests.benchmarks.provenance import commit

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
-from ratchet.evaluation.metrics import QualityWeights, exact_match, quality
+from ratchet.evaluation.metrics import exact_match
 from ratchet.improve.curation import Context, CurationConfig, TrainingRow, select
 from ratchet.improve.curation.poisoning import PoisoningConfig
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import finetune
 from ratchet.models import HuggingFaceModel
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import digest
 from ratchet.simulation.routing import conversation
 from ratchet.stats.intervals import newcombe_paired

@@ -21,9 +21,10 @@ import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import Outcomes, QualityWeights, quality
 from ratchet.improve.curation import Context, CurationConfig, select
 from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import QualityWeights, quality
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "banking77" / "train.csv"

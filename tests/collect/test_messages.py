@@ -17,13 +17,13 @@ from ratchet.collect.messages import (
     MAX_LABEL_CHARACTERS,
     MessageFile,
     check_labels,
-    printable,
     read_messages,
     read_queues,
     targets,
 )
 from ratchet.collect.sampling import normalise_text
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable
 from ratchet.records import LabelledMessage, SetAside, derive_id
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)

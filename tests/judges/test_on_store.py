@@ -16,7 +16,6 @@ from ratchet.analyze.monitoring.series import recent_counts
 from ratchet.analyze.monitoring.watch import WatchConfig, watch
 from ratchet.collect.ingest import ingest
 from ratchet.errors import InsufficientDataError, InvalidInputError, JudgeNotUsableError, LeakError
-from ratchet.evaluation.metrics import QualityWeights, experience_metrics, join_feedback, quality
 from ratchet.improve.curation import CurationConfig, select
 from ratchet.judges.judge import Judge, Judgement, asker
 from ratchet.judges.label_sets import split_labels
@@ -33,6 +32,9 @@ from ratchet.judges.rubrics import Dimension, GradedExample, JudgeSpec, Option
 from ratchet.judges.usable import latest_validations, require_usable, usable_versions
 from ratchet.judges.validation import Bar
 from ratchet.models import ScriptedModel
+from ratchet.outcomes.experience import experience_metrics
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import (
     Baseline,
     BoardState,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.evaluation.metrics import Outcomes
+from ratchet.outcomes.join import Outcomes
 
 NONE = float("nan")
 NUMBERS = ("thumbs", "stars", "copied", "regenerated", "completed", "session_seconds")

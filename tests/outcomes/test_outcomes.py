@@ -10,16 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.metrics import (
-    QualityWeights,
-    accuracy,
-    constant_answer_rate,
-    exact_match,
-    experience_metrics,
-    join_feedback,
-    normalise_answer,
-    quality,
-)
+from ratchet.evaluation.metrics import accuracy, constant_answer_rate, exact_match, normalise_answer
+from ratchet.outcomes.experience import experience_metrics
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.stats.intervals import mean_interval, wilson
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from ratchet.analyze.failures.embedding import text_key
 from ratchet.cli import app
-from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import CurationConfig, build_rows, select, write_training_set
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import (
     Analysis,
     Candidate,

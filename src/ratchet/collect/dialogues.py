@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest
-from ratchet.collect.messages import printable, printable_path, unreadable
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable, printable_path, unreadable
 from ratchet.records import SetAside, derive_id
 
 CHUNK = 1_000

@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from ratchet.collect.messages import printable, unreadable
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable, unreadable
 from ratchet.records import (
     FEEDBACK,
     FEEDBACK_KINDS,

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from ratchet.collect.sampling import normalise_text
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable, printable_path, unreadable
 from ratchet.records import LabelledMessage, SetAside, derive_id
 
 TEXT_COLUMNS = ("text", "message")
@@ -30,7 +31,6 @@ MAX_LABEL_CHARACTERS = 200
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _RAW_CHARACTERS = 200
-_RECEIVED_CHARACTERS = 80
 _MANY_LINES = 5
 _UNCLOSED = 'is a double quote (") left open? Inside a quoted text a quote is written twice'
 
@@ -144,36 +144,6 @@ def targets(messages: Sequence[LabelledMessage]) -> tuple[str, ...]:
             f"messages must have at least 2 distinct targets, got {len(found)}; add messages"
         )
     return found
-
-
-def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
-    r"""Return `text` as valid Unicode on one line, at most `limit` characters long.
-
-    Control characters, unpaired surrogates and undecodable bytes are shown as escapes.
-
-    >>> printable("a\nb\udce9")
-    'a\\nb\\xe9'
-    """
-    shown = "".join(map(_shown, text[: limit + 1]))
-    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 3] + "..."
-
-
-def printable_path(path: Path, limit: int = _RECEIVED_CHARACTERS) -> str:
-    """Return a path like `printable`; a long one keeps its end, which names the file.
-
-    >>> printable_path(Path("a" * 50) / "messages.csv", 20)
-    '...aaaa/messages.csv'
-    """
-    shown = printable(str(path), 10 * limit)
-    return shown if len(shown) <= limit else "..." + shown[-(limit - 3) :]
-
-
-def unreadable(path: Path, error: OSError) -> InvalidInputError:
-    """Return the error for a file that the system does not let us read."""
-    return InvalidInputError(
-        f"input must be a readable file, got {printable_path(path)!r} "
-        f"({error.strerror or error}); check the path"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,14 +447,6 @@ def _checked_label(label: str, name: str, most: int = MAX_LABEL_CHARACTERS) -> s
 
 def _is_empty(text: str) -> bool:
     return not any(character.isprintable() and character != " " for character in text)
-
-
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _refuse_without_messages(path: Path, set_aside: Sequence[SetAside]) -> NoReturn:

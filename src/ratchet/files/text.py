@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
+
+from ratchet.errors import InvalidInputError
 
 WIDTH = 88
 INDENT = " " * 9
@@ -40,3 +43,44 @@ def wrapped(first: str, text: str = "", *, indent: str = INDENT) -> list[str]:
 def cell(text: str) -> str:
     """Make user text safe in Markdown, inside a table too."""
     return one_line(text).translate(_MARKUP)
+
+
+_RECEIVED_CHARACTERS = 80
+
+
+def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
+    r"""Return `text` as valid Unicode on one line, at most `limit` characters long.
+
+    Control characters, unpaired surrogates and undecodable bytes are shown as escapes.
+
+    >>> printable("a\nb\udce9")
+    'a\\nb\\xe9'
+    """
+    shown = "".join(map(_shown, text[: limit + 1]))
+    return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 3] + "..."
+
+
+def printable_path(path: Path, limit: int = _RECEIVED_CHARACTERS) -> str:
+    """Return a path like `printable`; a long one keeps its end, which names the file.
+
+    >>> printable_path(Path("a" * 50) / "messages.csv", 20)
+    '...aaaa/messages.csv'
+    """
+    shown = printable(str(path), 10 * limit)
+    return shown if len(shown) <= limit else "..." + shown[-(limit - 3) :]
+
+
+def unreadable(path: Path, error: OSError) -> InvalidInputError:
+    """Return the error for a file that the system does not let us read."""
+    return InvalidInputError(
+        f"input must be a readable file, got {printable_path(path)!r} "
+        f"({error.strerror or error}); check the path"
+    )
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.models.base import Conversation, load_pretrained, require_safetensors
+from ratchet.models.base import Conversation
+from ratchet.models.local import load_pretrained
+from ratchet.models.weights import require_safetensors
 
 logger = logging.getLogger(__name__)
 

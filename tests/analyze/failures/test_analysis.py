@@ -12,7 +12,7 @@ import pytest
 from ratchet.analyze.failures.analysis import FailureAnalysis, analyze_failures, load_encoder
 from ratchet.analyze.failures.titles import Untitled
 from ratchet.errors import ModelError
-from ratchet.evaluation.metrics import QualityWeights, quality
+from ratchet.outcomes.quality import QualityWeights, quality
 from tests.outcomes.made_outcomes import outcomes
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.analyze.failures.failed import WIDEST, FailureRule, which_failed, why_failed
-from ratchet.evaluation.metrics import QualityWeights, quality
+from ratchet.outcomes.quality import QualityWeights, quality
 from tests.outcomes.made_outcomes import outcomes
 
 

@@ -19,7 +19,8 @@ from ratchet.analyze.failures.regression_sets import (
     safety_related,
     user_digest,
 )
-from ratchet.evaluation.metrics import QualityWeights, normalise_answer, quality
+from ratchet.evaluation.metrics import normalise_answer
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import (
     ExampleSet,
     FailureCluster,

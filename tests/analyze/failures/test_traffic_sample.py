@@ -12,7 +12,7 @@ from ratchet.analyze.failures.traffic_sample import (
     sample_users,
     traffic_set,
 )
-from ratchet.evaluation.metrics import QualityWeights, quality
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Cycle, ExampleSet, Interaction, Message
 from ratchet.store import EventStore
 from tests.outcomes.made_outcomes import outcomes

@@ -16,7 +16,7 @@ from ratchet.analyze.monitoring import (
     rate_chart,
 )
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.metrics import Outcomes
+from ratchet.outcomes.join import Outcomes
 from ratchet.records import Metric, derive_id
 from ratchet.stats.charts.control_charts import p_chart
 from ratchet.stats.intervals import wilson_lower

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.evaluation.metrics import Outcomes
+from ratchet.outcomes.join import Outcomes
 
 START = np.datetime64("2026-11-01T00:00:00", "us")
 

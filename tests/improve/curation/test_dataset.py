@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, InvalidInputError, LeakError
-from ratchet.evaluation.metrics import QualityWeights, quality
 from ratchet.improve.curation import (
     ROWS_FILE,
     ClusterRequest,
@@ -37,6 +36,7 @@ from ratchet.improve.curation import (
 from ratchet.improve.curation.dataset import SAMPLE_FILE
 from ratchet.improve.curation.pool import within_mean
 from ratchet.improve.curation.split import split_rows
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message
 from ratchet.store.permissions import Permission
 from tests.improve.curation.outcomes import outcomes_of
@@ -147,7 +147,7 @@ def test_the_order_of_rows_does_not_change_the_digest(tmp_path_factory, order):
 
 
 def test_the_order_of_interactions_in_the_store_does_not_change_the_digest(tmp_path):
-    from ratchet.evaluation.metrics import join_feedback
+    from ratchet.outcomes.join import join_feedback
     from ratchet.records import Thumbs
     from ratchet.store import EventStore, Window
 

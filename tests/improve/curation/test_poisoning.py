@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ratchet.evaluation.metrics import QualityWeights, quality
 from ratchet.improve.curation.poisoning import PoisoningConfig, cap_rows, suspect
+from ratchet.outcomes.quality import QualityWeights, quality
 from tests.improve.curation.outcomes import START, outcomes_of
 
 DAY = np.timedelta64(86_400_000_000, "us")

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import QualityWeights, quality
 from ratchet.improve.curation import (
     Context,
     CurationConfig,
@@ -10,6 +9,7 @@ from ratchet.improve.curation import (
     select_labelled,
     select_pairs,
 )
+from ratchet.outcomes.quality import QualityWeights, quality
 from tests.improve.curation.outcomes import outcomes_of
 
 ANY_SIZE = CurationConfig(minimum_examples=1)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, LeakError
-from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.improve.curation import (
     ROWS_FILE,
     CurationConfig,
@@ -18,6 +17,8 @@ from ratchet.improve.curation import (
     select,
     write_training_set,
 )
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message
 from ratchet.store import Window
 

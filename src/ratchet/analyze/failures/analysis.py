@@ -23,8 +23,9 @@ from ratchet.analyze.failures.identity import Identified, KnownClusters, identif
 from ratchet.analyze.failures.profile import profile
 from ratchet.analyze.failures.titles import Untitled
 from ratchet.errors import ModelError
-from ratchet.evaluation.metrics import BoolArray, FloatArray, Outcomes, Quality, QualityWeights
 from ratchet.models import MINILM, Encoder, SentenceEncoder
+from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
+from ratchet.outcomes.quality import Quality, QualityWeights
 from ratchet.records import EarlierCluster, FailureCluster
 from ratchet.store import EventStore
 

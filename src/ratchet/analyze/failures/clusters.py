@@ -22,7 +22,7 @@ from ratchet.analyze.failures.per_user import one_a_user
 from ratchet.analyze.failures.stability import measure_stability
 from ratchet.analyze.failures.words import examples, name_groups
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.metrics import BoolArray
+from ratchet.outcomes.join import BoolArray
 from ratchet.stats.intervals import Interval
 
 IntArray = NDArray[np.int64]

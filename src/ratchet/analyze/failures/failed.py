@@ -12,7 +12,8 @@ from statistics import NormalDist
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.evaluation.metrics import BoolArray, FloatArray, Outcomes, Quality, QualityWeights
+from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
+from ratchet.outcomes.quality import Quality, QualityWeights
 
 FEWEST_MEASURED = 30
 WIDEST = 0.5

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ratchet.analyze.failures.clusters import Cluster, FailureClusters
 from ratchet.analyze.failures.words import text_hash
-from ratchet.evaluation.metrics import BoolArray
+from ratchet.outcomes.join import BoolArray
 from ratchet.records import Record, Trend, derive_id, digest
 from ratchet.records.base import Identifier, UtcTime
 from ratchet.stats.comparisons.many_groups import fisher_excess

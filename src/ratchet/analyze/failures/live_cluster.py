@@ -18,9 +18,10 @@ from ratchet.analyze.failures.corpus import Grouped, group, prepare
 from ratchet.analyze.failures.embedding import embed
 from ratchet.analyze.failures.failed import which_failed
 from ratchet.analyze.failures.words import name_groups
-from ratchet.evaluation.metrics import QualityWeights, join_feedback, quality
 from ratchet.judges.usable import usable_versions
 from ratchet.models import Encoder
+from ratchet.outcomes.join import join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.store import EventStore, Window
 
 logger = logging.getLogger(__name__)

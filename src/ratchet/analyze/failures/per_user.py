@@ -9,7 +9,7 @@ import numpy as np
 from ratchet.analyze.failures.hierarchy import IntArray
 from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.metrics import BoolArray
+from ratchet.outcomes.join import BoolArray
 
 
 def one_a_user(

@@ -14,7 +14,8 @@ from ratchet.analyze.failures.clusters import Cluster, FailureClusters
 from ratchet.analyze.failures.failed import why_failed
 from ratchet.analyze.failures.hierarchy import IntArray, Vectors, blocks
 from ratchet.analyze.failures.identity import Change, KnownClusters
-from ratchet.evaluation.metrics import BoolArray, FloatArray, ObjectArray, Outcomes, given
+from ratchet.outcomes.join import BoolArray, FloatArray, ObjectArray, Outcomes
+from ratchet.outcomes.quality import given
 from ratchet.records import Breakdown, FailureCluster, FailureExample
 
 TYPICAL, BORDERLINE = 5, 3

@@ -17,7 +17,7 @@ from ratchet.analyze.failures.clusters import FailureClusters
 from ratchet.analyze.failures.corpus import prepare
 from ratchet.analyze.failures.hierarchy import IntArray, Vectors
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.metrics import BoolArray
+from ratchet.outcomes.join import BoolArray
 
 MOST_TEXTS = 3_000
 SHARE_OF_CLUSTERS = 2 / 3

@@ -15,7 +15,8 @@ from datetime import datetime
 
 from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.failures.profile import right_answer, right_is_known
-from ratchet.evaluation.metrics import FloatArray, Outcomes, normalise_answer
+from ratchet.evaluation.metrics import normalise_answer
+from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import (
     Example,
     ExampleSet,

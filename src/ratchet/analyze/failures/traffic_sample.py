@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from ratchet.analyze.failures.regression_sets import Known, known_answers, user_digest
-from ratchet.evaluation.metrics import FloatArray, Outcomes
+from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Cycle, Example, ExampleSet, derive_id, digest
 from ratchet.store import EventStore
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.metrics import FloatArray, Outcomes
+from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Alert, Metric, Record, derive_id
 from ratchet.stats.charts.chart_results import ControlChart
 from ratchet.stats.charts.control_charts import p_chart

@@ -28,13 +28,9 @@ from ratchet.analyze.monitoring.board import (
     open_board,
 )
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import (
-    QualityWeights,
-    implicit_score,
-    latency_metric,
-    share_metric,
-)
 from ratchet.judges.usable import usable_versions
+from ratchet.outcomes.experience import latency_metric, share_metric
+from ratchet.outcomes.quality import QualityWeights, implicit_score
 from ratchet.records import AlertEvent, Baseline, BoardState, Finding, Metric
 from ratchet.store import EventStore, Window
 

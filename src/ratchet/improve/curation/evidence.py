@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.evaluation.metrics import Quality, QualityWeights
+from ratchet.outcomes.quality import Quality, QualityWeights
 from ratchet.stats.intervals.shrunken import score_lower_bounds, shrunken_mean
 
 FloatArray = NDArray[np.float64]

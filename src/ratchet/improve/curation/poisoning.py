@@ -19,7 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.evaluation.metrics import Outcomes, Quality, normalise_answer
+from ratchet.evaluation.metrics import normalise_answer
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import Quality
 from ratchet.records import Share
 from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
 

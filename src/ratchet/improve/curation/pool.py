@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import Outcomes, Quality, QualityWeights, normalise_answer
+from ratchet.evaluation.metrics import normalise_answer
 from ratchet.improve.curation.config import (
     ClusterRequest,
     CurationConfig,
@@ -26,6 +26,8 @@ from ratchet.improve.curation.decontamination import Guard
 from ratchet.improve.curation.duplicates import drop_near_duplicates
 from ratchet.improve.curation.poisoning import Finding, cap_rows, numbered, suspect
 from ratchet.improve.curation.shingles import compact
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import Quality, QualityWeights
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]

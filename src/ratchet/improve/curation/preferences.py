@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ratchet.evaluation.metrics import Outcomes, Quality, normalise_answer
+from ratchet.evaluation.metrics import normalise_answer
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import numbered
 from ratchet.improve.curation.pool import (
@@ -38,6 +38,8 @@ from ratchet.improve.curation.selection import (
     selection_of,
 )
 from ratchet.improve.curation.shingles import compact
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import Quality
 
 _PAIR_SOURCES: dict[int, Source] = {
     CORRECTED: "correction",

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.evaluation.metrics import Outcomes, Quality
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.evidence import evidence_weights, quality_lower_bounds
 from ratchet.improve.curation.poisoning import Finding, numbered
@@ -42,6 +41,8 @@ from ratchet.improve.curation.pool import (
 from ratchet.improve.curation.propensity import feedback_strata, propensity_weights
 from ratchet.improve.curation.rows import Kind, Source
 from ratchet.improve.curation.shingles import compact
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import Quality
 
 NOTHING_ELSE = Context()
 SOURCES: tuple[Source, ...] = ("demonstration", "correction", "correction", "judge", "rated")

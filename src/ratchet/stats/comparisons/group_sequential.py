@@ -18,21 +18,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.comparisons.quadrature import REACH, FloatArray, quadrature
 
-FloatArray = NDArray[np.float64]
 Shape = Literal["pocock", "obrien_fleming"]
 POWERS: dict[Shape, float] = {"pocock": 0.0, "obrien_fleming": -0.5}
-NODES_PER_STEP = 4.0  # quadrature nodes per standard deviation of the smallest increment
-NODE_BLOCK = 64  # their number is rounded up to a multiple, so that few rules are computed
-REACH = 9.0  # standard deviations beyond which a walk has no mass worth integrating
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,19 +243,6 @@ def _expected_fraction(critical: FloatArray, drift: float) -> float:
     exits = exit_probabilities(critical, drift=drift)
     reached = 1.0 - np.concatenate(([0.0], np.cumsum(exits.upper + exits.lower)[:-1]))
     return float(reached.mean())
-
-
-def quadrature(reach: float, finest: float) -> tuple[FloatArray, FloatArray]:
-    """Return points and weights on [-reach, reach], fine enough for increments of that size."""
-    blocks = 1 + math.ceil(NODES_PER_STEP * reach / finest / NODE_BLOCK)
-    nodes, weights = _legendre(NODE_BLOCK * blocks)
-    return reach * nodes, reach * weights
-
-
-@cache
-def _legendre(nodes: int) -> tuple[FloatArray, FloatArray]:
-    points, weights = np.polynomial.legendre.leggauss(nodes)
-    return np.asarray(points), np.asarray(weights)
 
 
 def _shape_factors(looks: int, shape: Shape) -> FloatArray:

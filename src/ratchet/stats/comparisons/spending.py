@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.comparisons.group_sequential import REACH, quadrature
+from ratchet.stats.comparisons.quadrature import REACH, quadrature
 from ratchet.stats.comparisons.rates import checked_alpha
 
 FloatArray = NDArray[np.float64]

@@ -100,10 +100,9 @@ def judge_drift(
     level 0.95; with only one of the two, the other is named in about half that. Accuracy, which
     `cause` does not use, has an error of its own.
     When not to use: for anchors chosen for being hard, on which a judge moves more than on
-    traffic; after every batch until a cause shows
-    (`ratchet.stats.experiments.confidence_sequences`); where few users make most of traffic. A
-    judge that errs in both directions more than before may leave the mean where it was: "none
-    shown" with a small `accuracy_p_value`.
+    traffic; after every batch until a cause shows (`experiments.confidence_sequences`); where few
+    users make most of traffic. A judge that errs in both directions more than before may leave the
+    mean where it was: "none shown" with a small `accuracy_p_value`.
 
     Args:
         anchor_labels: What the scores ought to be, in [0, 1], NaN for none, shape (n,).

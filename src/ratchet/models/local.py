@@ -1,0 +1,176 @@
+"""A local model of Hugging Face, with an adapter or without."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import ModelError
+from ratchet.models.base import Completion, Conversation
+from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
+
+
+class HuggingFaceModel:
+    """A causal language model in this process, with a LoRA adapter or without; greedy decoding."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        model_digest: str,
+        batch_size: int,
+        *,
+        one_line: bool = True,
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._digest, self._batch_size = model_digest, batch_size
+        self._one_line = one_line
+
+    @classmethod
+    def load(
+        cls,
+        base: Path,
+        adapter: Path | None = None,
+        *,
+        batch_size: int = 32,
+        one_line: bool = True,
+    ) -> HuggingFaceModel:
+        """Load a model folder and, where given, merge an adapter into it.
+
+        Args:
+            base: Folder in Hugging Face format.
+            adapter: Folder of a LoRA adapter.
+            batch_size: Conversations answered at once.
+            one_line: Whether an answer ends at the first line break.
+
+        Raises:
+            ModelError: A folder is not there or holds no safetensors.
+        """
+        require_safetensors(base, "model*.safetensors")
+        model, tokenizer = load_pretrained(base)
+        if adapter is not None:
+            require_safetensors(adapter, "adapter_model.safetensors")
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        model.eval()
+        return cls(model, tokenizer, model_digest(base, adapter), batch_size, one_line=one_line)
+
+    @property
+    def digest(self) -> str:
+        """Digest of base weights and adapter."""
+        return self._digest
+
+    def generate(
+        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+    ) -> list[Completion]:
+        """Answer in batches."""
+        completions: list[Completion] = []
+        for start in range(0, len(conversations), self._batch_size):
+            batch = conversations[start : start + self._batch_size]
+            started = time.monotonic()
+            texts = self._generate_batch(batch, max_new_tokens)
+            seconds = time.monotonic() - started
+            completions += [Completion(text, seconds) for text in texts]
+        return completions
+
+    def _generate_batch(self, batch: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+        import torch
+
+        encoded = self._tokenizer.apply_chat_template(
+            [[message.canonical() for message in conversation] for conversation in batch],
+            add_generation_prompt=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
+        ).to(self._model.device)
+        with torch.inference_mode():
+            tokens = self._model.generate(
+                **encoded,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        answers = tokens[:, encoded["input_ids"].shape[1] :]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        if not self._one_line:
+            return [text.strip() for text in texts]
+        return [text.strip().split("\n", 1)[0].strip() for text in texts]
+
+    def log_likelihoods(
+        self, conversations: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[tuple[float, int]]:
+        """Return how likely given answers are: natural log of the probability, number of tokens.
+
+        The end of the turn is not counted. Only the answers' tokens are scored, each given the
+        conversation and the tokens before it.
+
+        Raises:
+            ModelError: Lengths differ, or an answer has no tokens.
+        """
+        if len(conversations) != len(answers):
+            raise ModelError(
+                f"each conversation needs its answer, got {len(conversations)} and {len(answers)}"
+            )
+        found: list[tuple[float, int]] = []
+        for start in range(0, len(answers), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            found += self._score_batch(conversations[rows], answers[rows])
+        return found
+
+    def _score_batch(
+        self, conversations: Sequence[Conversation], answers: Sequence[str]
+    ) -> list[tuple[float, int]]:
+        import torch
+
+        prompts = self._tokenizer.apply_chat_template(
+            [[message.canonical() for message in turns] for turns in conversations],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        before, after = (
+            self._tokenizer(list(texts), add_special_tokens=False).input_ids
+            for texts in (prompts, answers)
+        )
+        if not all(after):
+            raise ModelError("an answer to be scored needs at least 1 token, got an empty answer")
+        # padded on the left, so that all answers end together and only their places are scored
+        lengths = [len(one) + len(two) for one, two in zip(before, after, strict=True)]
+        longest, kept = max(lengths), max(len(tokens) for tokens in after)
+        tokens = torch.full((len(lengths), longest), self._tokenizer.pad_token_id)
+        mask = torch.zeros_like(tokens)
+        for row, (one, two) in enumerate(zip(before, after, strict=True)):
+            tokens[row, longest - lengths[row] :] = torch.tensor(one + two)
+            mask[row, longest - lengths[row] :] = 1
+        tokens, mask = tokens.to(self._model.device), mask.to(self._model.device)
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                logits_to_keep=kept + 1,
+            ).logits
+        logs = logits[:, :-1].float().log_softmax(dim=-1)
+        each = logs.gather(2, tokens[:, -kept:, None])[:, :, 0].double()
+        return [
+            (float(row[kept - len(answer) :].sum()), len(answer))
+            for row, answer in zip(each, after, strict=True)
+        ]
+
+
+def load_pretrained(folder: Path) -> tuple[Any, Any]:
+    """Return model (float32 on CPU, bfloat16 on a GPU) and left-padding tokenizer of a folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gpu = torch.cuda.is_available()
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.bfloat16 if gpu else torch.float32, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return (model.cuda() if gpu else model), tokenizer

