@@ -72,9 +72,9 @@ def tokenizer(tmp_path_factory):
     """The real tokenizer of SmolLM2, without its weights."""
     from transformers import AutoTokenizer
 
-    from ratchet.models import _smollm2_file
+    from ratchet.models.weights import smollm2_file
 
-    file = _smollm2_file()
+    file = smollm2_file()
     return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
 
 

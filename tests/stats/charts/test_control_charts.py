@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.charts.chart_results import Baseline
-from ratchet.stats.charts.chart_rules import clean_baseline, run_rule_signals
-from ratchet.stats.charts.control_charts import (
+from ratchet.stats.charts import (
     c_chart,
     laney_p_chart,
     laney_u_chart,
@@ -17,6 +15,8 @@ from ratchet.stats.charts.control_charts import (
     u_chart,
     xmr_chart,
 )
+from ratchet.stats.charts.chart_results import Baseline
+from ratchet.stats.charts.chart_rules import clean_baseline, run_rule_signals
 from ratchet.stats.charts.memory_charts import (
     bernoulli_cusum,
     cusum_chart,

@@ -20,7 +20,7 @@ from ratchet.records import (
     Measured,
     Metric,
 )
-from ratchet.stats.charts.control_charts import p_chart
+from ratchet.stats.charts import p_chart
 from ratchet.stats.charts.rate_series import rate_series
 from ratchet.views import plots
 

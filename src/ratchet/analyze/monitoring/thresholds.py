@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Alert, Metric, Record, derive_id
+from ratchet.stats.charts import p_chart
 from ratchet.stats.charts.chart_results import ControlChart
-from ratchet.stats.charts.control_charts import p_chart
 from ratchet.stats.intervals import wilson_lower
 
 ALPHA = 0.05

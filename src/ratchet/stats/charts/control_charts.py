@@ -7,7 +7,7 @@ II). `ratchet.stats.charts.chart_rules.clean_baseline` leads from the first to t
 `ratchet.stats.charts.chart_limits` tells which limit a short baseline needs.
 
 Charts with a memory are in `ratchet.stats.charts.memory_charts`, charts of groups of values in
-`ratchet.stats.charts.subgroup_charts`; all of them can be imported from here.
+`ratchet.stats.charts.subgroup_charts`; all of them can be imported from `ratchet.stats.charts`.
 """
 
 from __future__ import annotations
@@ -28,65 +28,13 @@ from ratchet.stats.charts.chart_checks import (
 from ratchet.stats.charts.chart_results import (
     Baseline,
     ControlChart,
-    CusumChart,
     require_quantity,
     shewhart_result,
 )
-from ratchet.stats.charts.chart_rules import (
-    CleanBaseline,
-    DroppedPoint,
-    RunRuleSignal,
-    clean_baseline,
-    run_rule_signals,
-)
 from ratchet.stats.charts.memory_charts import (
     D2_PAIR,
-    bernoulli_cusum,
-    cusum_chart,
-    ewma_chart,
-    poisson_cusum,
     value_baseline,
 )
-from ratchet.stats.charts.run_lengths import (
-    WESTERN_ELECTRIC,
-    RunRule,
-    cusum_average_run_length,
-    ewma_average_run_length,
-    shewhart_average_run_length,
-)
-from ratchet.stats.charts.subgroup_charts import r_chart, s_chart, xbar_chart
-
-__all__ = [
-    "WESTERN_ELECTRIC",
-    "WIDTH",
-    "Baseline",
-    "CleanBaseline",
-    "ControlChart",
-    "CusumChart",
-    "DroppedPoint",
-    "RunRule",
-    "RunRuleSignal",
-    "bernoulli_cusum",
-    "c_chart",
-    "clean_baseline",
-    "cusum_average_run_length",
-    "cusum_chart",
-    "ewma_average_run_length",
-    "ewma_chart",
-    "laney_p_chart",
-    "laney_u_chart",
-    "np_chart",
-    "p_chart",
-    "poisson_cusum",
-    "r_chart",
-    "run_rule_signals",
-    "s_chart",
-    "shewhart_average_run_length",
-    "u_chart",
-    "value_baseline",
-    "xbar_chart",
-    "xmr_chart",
-]
 
 WIDTH = 3.0
 SHARES = (0.0, 1.0)

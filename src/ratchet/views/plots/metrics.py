@@ -1,8 +1,4 @@
-"""Pictures of what Ratchet measured, as matplotlib figures.
-
-The functions take arrays or records and return a figure; nothing is shown and no global state of
-matplotlib is touched.
-"""
+"""Plots of metrics, control charts, training and judges, as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -19,18 +15,13 @@ from ratchet.records import Figure as Measured
 from ratchet.records import JudgeValidation, Metric
 from ratchet.stats.charts.chart_results import ControlChart
 from ratchet.stats.charts.rate_series import RateSeries
-from ratchet.views.plots.failures import failure_bars as failure_bars
-from ratchet.views.plots.failures import failure_map as failure_map
-from ratchet.views.plots.gating import FloatArray as FloatArray
-from ratchet.views.plots.gating import gate_figure as gate_figure
-from ratchet.views.plots.gating import metric_margins as metric_margins
-from ratchet.views.plots.gating import paired_differences as paired_differences
-from ratchet.views.plots.gating import wins_by_cluster as wins_by_cluster
 from ratchet.views.plots.style import (
     BLUE,
     FAINT,
     GREEN,
+    INK,
     MUTED,
+    RED,
     add_title,
     name_rows,
     need_some,
@@ -38,11 +29,6 @@ from ratchet.views.plots.style import (
     shortened,
     wrapped,
 )
-from ratchet.views.plots.style import INK as INK
-from ratchet.views.plots.style import ORANGE as ORANGE
-from ratchet.views.plots.style import RED as RED
-from ratchet.views.plots.style import to_png as to_png
-from ratchet.views.plots.style import to_svg as to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,10 +23,7 @@ from ratchet.records import (
     ReviewItem,
     TrainingSet,
 )
-from ratchet.views.text.gate import CHANCE as CHANCE
-from ratchet.views.text.gate import approval_markdown as approval_markdown
-from ratchet.views.text.gate import decision_markdown as decision_markdown
-from ratchet.views.text.gate import difference, moved, score
+from ratchet.views.text.gate import decision_markdown, difference, moved, score
 
 _BAR = 40
 _SHOWN = 200
