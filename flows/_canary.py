@@ -14,7 +14,7 @@ from ratchet.deploy.rollout.canary import act_on, begin_decided, outcome, take_l
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
-from ratchet.notify import NEWS
+from ratchet.notify import is_news
 from ratchet.records import (
     Decision,
     Delivery,
@@ -99,13 +99,13 @@ def act(look: RolloutLook) -> None:
 
 def announce() -> None:
     """Tell Prefect of each release and each stop, whoever made it: shell, page or flow."""
-    store, since = workspace().store, now() - NEWS
+    store, moment = workspace().store, now()
     for release in store.records(Release, latest=_LATEST):
-        if release.created_at >= since:
+        if is_news(release.created_at, moment):
             _once(release.id, partial(_emit_release, release))
     for stop in store.records(RolloutStop, latest=_LATEST):
         rollout = store.get(Rollout, stop.id)
-        if rollout is not None and stop.created_at >= since:
+        if rollout is not None and is_news(stop.created_at, moment):
             _once(stop.id, partial(_emit, "stopped", rollout, last_look(store, rollout)))
 
 

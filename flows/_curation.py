@@ -91,11 +91,7 @@ def _requests(work: Workspace, cycle: Cycle, most: int) -> tuple[ClusterRequest,
         if found.cycle_id == cycle.id
     }
     return tuple(
-        ClusterRequest(
-            cluster_id=found.cluster_id,
-            wanted=min(found.wanted, most),
-            interaction_ids=found.interaction_ids,
-        )
+        ClusterRequest.of(found, most)
         for found in asked.values()
         if most and found.wanted and found.interaction_ids and found.blocked is None
     )

@@ -7,13 +7,11 @@ import json
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from ratchet.flows._evaluate import Answers, FrozenSets, cluster_name, pair_scores
+from ratchet.deploy.gate.head_to_head import FrozenSets, Pair, answer_table
 from ratchet.flows._links import link_run
 from ratchet.flows._runtime import cycle_run, publish_figure, publish_text, workspace
 from ratchet.judges.judged_win_rate import JudgedWinRate
-from ratchet.records import Cycle, Decision, Example
-from ratchet.store.cycles import example_set
-from ratchet.tracking import Run
+from ratchet.records import Cycle, Decision
 from ratchet.views import plots
 from ratchet.views.text.gate import decision_markdown
 
@@ -23,7 +21,7 @@ def publish(
     cycle: Cycle,
     decision: Decision,
     sets: FrozenSets,
-    answers: tuple[Answers, Answers],
+    answers: Pair,
     judged: JudgedWinRate | None,
 ) -> None:
     """Put the decision, its plots and every answer with its scores into MLflow and Prefect."""
@@ -37,7 +35,12 @@ def publish(
         run.text(json.dumps(decision.policy, indent=2), "policy.json")
         if judged is not None:
             run.text(json.dumps(judged.as_json(), indent=2), "win-rate.json")
-        differences = _tables(run, decision, sets, answers, judged)
+        examples = sets.read(workspace().store)
+        table, differences = answer_table(decision, examples, answers, judged)
+        run.table(table, "answers.json")
+        if decision.clusters:
+            found = [item.canonical() for item in decision.clusters]
+            run.table({name: [row[name] for row in found] for name in found[0]}, "clusters.json")
         publish_figure(run, "gate", plots.gate_figure(decision), "The gate's evidence")
         if decision.measured:
             figure = plots.metric_margins(decision)
@@ -67,42 +70,3 @@ def _numbers(decision: Decision) -> dict[str, float]:
         "examples": float(decision.examples),
     }
     return {key: value for key, value in numbers.items() if value is not None}
-
-
-def _tables(
-    run: Run,
-    decision: Decision,
-    sets: FrozenSets,
-    answers: tuple[Answers, Answers],
-    judged: JudgedWinRate | None,
-) -> plots.FloatArray:
-    """Write a table by example and one by cluster; return the primary metric's differences."""
-    store, (first, second) = workspace().store, answers
-    named = [("golden", sets.golden)]
-    named += [(cluster_name(item), item.example_set_id) for item in sets.regression]
-    named += list(sets.others)
-    rows: list[tuple[str, Example]] = [
-        (name, example) for name, key in named for example in example_set(store, key).examples
-    ]
-    examples = [example for _, example in rows]
-    metrics = list(dict.fromkeys(item.metric for item in decision.measured))
-    pairs = pair_scores(metrics, examples, answers, judged)
-    columns: dict[str, list[object]] = {
-        "set": [name for name, _ in rows],
-        "example": [example.id for example in examples],
-        "message": [example.prompt for example in examples],
-        "target": [example.target for example in examples],
-        "champion": list(first.to(examples)),
-        "challenger": list(second.to(examples)),
-    }
-    for metric, values in pairs.items():
-        for who, scored in zip(("champion", "challenger"), values, strict=True):
-            numbers = scored.tolist()
-            columns[f"{who} {metric}"] = [None if n != n else n for n in numbers]
-    run.table(columns, "answers.json")
-    if decision.clusters:
-        found = [item.canonical() for item in decision.clusters]
-        run.table({name: [row[name] for row in found] for name in found[0]}, "clusters.json")
-    golden = sum(name == "golden" for name, _ in rows)
-    champion, challenger = pairs[decision.primary_metric]
-    return (challenger - champion)[:golden]

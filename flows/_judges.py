@@ -15,6 +15,7 @@ from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
 from ratchet.judges.on_store import (
     count_scores,
+    in_halves,
     item_of,
     run_judge,
     sample_of,
@@ -59,7 +60,7 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
         record, counts, flagged = assess(spec, cycle, options, may_count=not counting)
         counting = counting or counts
         records.append(record)
-        flags += flagged
+        flags.extend(flagged)
     publish_text("judges", judges_markdown(records), "Judges and whether they may count")
     return tuple(flags)
 
@@ -105,18 +106,19 @@ def _drift(
     judgements: Sequence[Judgement],
 ) -> tuple[Figure, ...]:
     """Tell the judge's drift from the system's; a local model is the same every day."""
-    if judge.spec.endpoint is None or not options.drift_anchors or len(judgements) < 4:
+    halves = in_halves(judgements)
+    if judge.spec.endpoint is None or not options.drift_anchors or halves is None:
         return ()
+    before, after = halves
     year, week, _ = cycle.window_end.isocalendar()
-    half = len(judgements) // 2
     drift, figures = watch_drift(
         workspace().store,
         judge,
         ask=ask,
         now=now,
         occasion=f"{year}-W{week:02}",
-        traffic_before=judgements[:half],
-        traffic_after=judgements[half:],
+        traffic_before=before,
+        traffic_after=after,
         anchors=options.drift_anchors,
     )
     if drift is not None and drift.cause in ("judge", "both"):

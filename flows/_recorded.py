@@ -48,7 +48,7 @@ def refuse_real_users() -> None:
     Raises:
         InvalidInputError: The gateway has run in this home.
     """
-    if (workspace().settings.home / "gateway").exists():
+    if workspace().settings.home.joinpath("gateway").exists():
         raise InvalidInputError(
             "users are not simulated into a home that serves real ones (`ratchet serve`); set "
             "collect.source to recorded and collect.examples to a file of examples, or to "

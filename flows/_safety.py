@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -17,14 +16,11 @@ from ratchet.review.queue import (
     queue_sample,
     user_reports,
     validate_flags,
+    window_to_screen,
 )
 from ratchet.safety.rules import REPORT, Flag, SafetyConfig, load_safety, rule_flags
 from ratchet.store import Window
 from ratchet.views.text.cycle import judges_markdown, review_markdown
-
-FIRST_PASS = timedelta(days=1)
-LATE = timedelta(minutes=10)
-"""Answers may arrive so late: the next pass looks at this span again."""
 
 
 def safety_config() -> SafetyConfig:
@@ -37,9 +33,7 @@ def safety_config() -> SafetyConfig:
 def screen_new() -> int:
     """Screen what came in since the last pass; what is flagged goes to people first."""
     store, until = workspace().store, now()
-    last = store.latest(SafetyPass)
-    since = until - FIRST_PASS if last is None else last.screened_until - LATE
-    window = Window(since, until)
+    window = window_to_screen(store, until)
     answers = _answers(window)
     config = safety_config()
     flags = (*rule_flags(config.rules, answers), *user_reports(store, window))

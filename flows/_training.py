@@ -64,7 +64,7 @@ def _start(champion: str) -> Path | None:
 
 def _rows(training_set: TrainingSet) -> tuple[list[Row], list[Row]]:
     """Return what is trained on, and what it is validated with, where the set says."""
-    folder = workspace().settings.home / training_set.path
+    folder = workspace().settings.home.joinpath(training_set.path)
     return read_any_rows(folder), read_any_rows(folder, "validation")
 
 

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from ratchet.analyze.failures.analysis import load_encoder
-from ratchet.analyze.failures.live_cluster import trouble_about
+from ratchet.analyze.failures.live_cluster import largest_cluster, trouble_about
 from ratchet.analyze.monitoring import check_thresholds, not_checked
 from ratchet.analyze.monitoring.alerts import is_fresh, open_alerts, threshold_events
 from ratchet.analyze.monitoring.series import board_series, chart_title, recent_counts
@@ -23,7 +23,7 @@ from ratchet.analyze.monitoring.watch import (
 )
 from ratchet.errors import InsufficientDataError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
-from ratchet.notify import NEWS, check_addresses, deliver, delivery_id
+from ratchet.notify import check_addresses, deliver, delivery_id, is_news
 from ratchet.records import AlertEvent, Analysis, BoardState, Delivery
 from ratchet.stats.charts.rate_series import RateSeries
 from ratchet.views import plots
@@ -53,8 +53,7 @@ def _largest_cluster(version: str, since: datetime) -> str | None:
         return named[-1]
     analysis = work.store.latest(Analysis)
     if analysis and analysis.model_version == version and analysis.created_at >= since:
-        largest = max(analysis.clusters, key=lambda cluster: cluster.size, default=None)
-        return largest.name if largest else None
+        return largest_cluster(analysis)
     encoder = load_encoder(work.settings.embedding)
     rng = np.random.default_rng(0)
     return trouble_about(work.store, version, since, now(), encoder=encoder, rng=rng)
@@ -101,7 +100,7 @@ def _emit_once(event: AlertEvent) -> None:
     """Emit an alert's step as a Prefect event, also one that an interrupted pass left behind."""
     store, moment = workspace().store, now()
     key = delivery_id(event, "prefect")
-    if moment - event.created_at > NEWS or store.get(Delivery, key) is not None:
+    if not is_news(event.created_at, moment) or store.get(Delivery, key) is not None:
         return
     _emit(event)
     store.append(

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.deploy.gate.head_to_head import Pair, answer_pairs
 from ratchet.deploy.gate.policy import GatePolicy
-from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.answer_scores import check_metrics
-from ratchet.flows._evaluate import Answers
 from ratchet.flows._runtime import logger, now, publish_text, workspace
-from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge, to_compare
-from ratchet.judges.label_sheet import SheetRead, read_sheet, write_sheet
-from ratchet.judges.prompts import Item
+from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge, sheet_of
 from ratchet.judges.rubrics import JudgeSpec, load_judges
 from ratchet.judges.validation import Bar
-from ratchet.judges.win_rate import is_same, pairs_of, users_of
-from ratchet.records import WIN_RATE, derive_id
+from ratchet.judges.win_rate import users_of
+from ratchet.records import WIN_RATE
 from ratchet.store.cycles import example_set
 
 
@@ -55,7 +50,7 @@ def checked_judge(policy: GatePolicy, options: WinRateOptions) -> JudgeSpec | No
 
 @task(name="win-rate", cache_policy=NO_CACHE)
 def judge_pairs(
-    spec: JudgeSpec, options: WinRateOptions, golden: str, answers: tuple[Answers, Answers]
+    spec: JudgeSpec, options: WinRateOptions, golden: str, answers: Pair
 ) -> JudgedWinRate:
     """Compare both models' answers by judge and people.
 
@@ -64,14 +59,17 @@ def judge_pairs(
     """
     work = workspace()
     examples = example_set(work.store, golden).examples
-    first, second = (found.by_example(examples) for found in answers)
-    pairs = pairs_of(examples, first, second)
-    sheet = _labelled(pairs, options)
+    pairs = answer_pairs(examples, answers)
+    sheet = sheet_of(work.settings.home.joinpath("labels"), pairs, options.labels)
+    if sheet.is_new:
+        wait = f"{sheet.differing} pairs of answers wait for people in `{sheet.path}`"
+        text = f"{wait}: a, b or tie in `winner`."
+        publish_text("pairs-to-label", text, "Pairs for people to compare")
     judged = judge_win_rate(
         work.store,
         spec,
         pairs,
-        sheet,
+        sheet.read(pairs, minimum=options.minimum_labels),
         users=users_of(examples),
         cache=work.settings.cache,
         now=now,
@@ -80,26 +78,3 @@ def judge_pairs(
     logger.info("%s", judged.text())
     publish_text("win-rate", f"```\n{judged.text()}\n```", "The challenger's win rate")
     return judged
-
-
-def _labelled(pairs: list[Item], options: WinRateOptions) -> SheetRead:
-    """Read the sheet of exactly these answers; write it where there is none yet."""
-    content = derive_id("pairs", *(f"{pair.id} {pair.answer} {pair.other}" for pair in pairs))
-    path: Path = workspace().settings.home / "labels" / f"pairs-{content[:12]}.csv"
-    chosen = to_compare(pairs, options.labels)
-    count = sum(not is_same(pair) for pair in chosen)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_sheet(path, pairs, [pair.id for pair in chosen])
-        text = f"{count} pairs of answers wait for people in `{path}`: a, b or tie in `winner`."
-        publish_text("pairs-to-label", text, "Pairs for people to compare")
-    sheet = read_sheet(path, pairs)
-    for line, reason in sheet.set_aside:
-        logger.warning("%s, line %d set aside: %s", path.name, line, reason)
-    wanted = min(options.minimum_labels, count)
-    if sheet.compared < wanted:
-        raise InsufficientDataError(
-            f"win_rate needs {wanted} pairs that people compared, got {sheet.compared}; write "
-            f"a, b or tie into the column winner of {path}, then run deploy again"
-        )
-    return sheet

@@ -30,6 +30,7 @@ from ratchet.deploy.approval import (
     expire,
     find_decision,
     say,
+    seconds_to_decide,
     standing,
     waiting_decisions,
     waits_for_person,
@@ -98,7 +99,7 @@ def approve(options: ApproveOptions = DEFAULTS) -> str:
     if waits_for_person(store, decision):
         word = suspend_flow_run(
             wait_for_input=Word.with_initial_data(description=decision_markdown(decision)),
-            timeout=_seconds_left(decision),
+            timeout=seconds_to_decide(decision, now()),
             key=decision.id,
         )
         keep(decision, word.verdict == "approve", word.reason, word.by)
@@ -155,8 +156,3 @@ def _decision(options: ApproveOptions) -> Decision:
             "an approval needs a decision that waits, got none; run deploy first"
         )
     return waiting[0]
-
-
-def _seconds_left(decision: Decision) -> int:
-    left = (decision.expires_at - now()).total_seconds() if decision.expires_at else 0.0
-    return max(1, int(left))

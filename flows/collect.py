@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
-from ratchet.collect.sampling import hold_out, without
+from ratchet.collect.sampling import held_out_count, hold_out, without
 from ratchet.deploy.promotion import establish_champion
 from ratchet.flows._recorded import open_recorded, refuse_real_users
 from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
@@ -25,6 +25,7 @@ from ratchet.simulation.routing import (
     record_answers,
     traffic_of_cycle,
 )
+from ratchet.simulation.traffic import in_chunks
 from ratchet.simulation.users import ReactionRates, Visit, plan_traffic
 from ratchet.store.cycles import freeze_examples, open_cycle, sole_loop
 
@@ -155,7 +156,7 @@ def _separated(
     """Return what comes in and what is evaluated on."""
     if options.evaluation is not None:
         return without(messages, read(options, options.evaluation))
-    count = max(1, min(options.held_out, len(messages) // 4))
+    count = held_out_count(messages, most=options.held_out)
     held_out, pool = hold_out(messages, count=count, key="evaluation")
     return pool, held_out
 
@@ -188,8 +189,7 @@ def _collect(options: CollectOptions) -> str:
         end=cycle.window_end,
         rng=np.random.default_rng([cycle.seed, cycle.number]),
     )
-    for first in range(0, len(visits), options.chunk):
-        chunk = visits[first : first + options.chunk]
+    for done, chunk in in_chunks(visits, options.chunk):
         answer(cycle, chunk, labels, options)
-        logger.info("answered %d of %d messages", first + len(chunk), len(visits))
+        logger.info("answered %d of %d messages", done, len(visits))
     return cycle.id

@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.analyze.failures.traffic_sample import TRAFFIC, traffic_set
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
 from ratchet.deploy.gate.decision import Gated, decide, looks_before, stored_decision
+from ratchet.deploy.gate.head_to_head import FrozenSets, Pair, compare_clusters, score_answers
 from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._canary import start
-from ratchet.flows._evaluate import Answers, FrozenSets, evaluate, gate_scores, on_clusters
+from ratchet.flows._evaluate import evaluate
 from ratchet.flows._gate_report import publish
 from ratchet.flows._runtime import logger, now, workspace
 from ratchet.flows._win_rate import WinRateOptions, checked_judge, judge_pairs
@@ -76,7 +77,7 @@ def gate(
     challenger: str,
     policy: GatePolicy,
     sets: FrozenSets,
-    answers: tuple[Answers, Answers],
+    answers: Pair,
     rollout: RolloutPlan | None,
     judged: JudgedWinRate | None,
 ) -> Decision:
@@ -92,12 +93,13 @@ def gate(
     if stored is not None:
         logger.info("this candidate was decided on before: %s", stored.verdict)
         return stored
+    examples = sets.read(work.store)
     decision = decide(
-        gate_scores(sets, policy, *answers, judged),
+        score_answers(examples, policy, answers, judged),
         policy,
         gated,
         now=now(),
-        clusters=on_clusters(sets, *answers),
+        clusters=compare_clusters(examples, answers),
         earlier=looks_before(work.store, policy, gated),
         usable_judges=usable_judges(work.store),
     ).model_copy(update={"rollout": rollout})
@@ -135,7 +137,7 @@ def _deploy(options: DeployOptions) -> str:
         expire(store, waiting, now())
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
-    answers = evaluate(sets.ids, cycle.champion), evaluate(sets.ids, challenger)
+    answers = evaluate(sets, cycle.champion), evaluate(sets, challenger)
     judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)

@@ -112,7 +112,7 @@ def register(
     """
     work = workspace()
     candidate_id = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
-    folder = work.settings.home / result.folder
+    folder = work.settings.home.joinpath(result.folder)
     with cycle_run(cycle, "improve", key) as run:
         log_training(run, result, options.finetune, found)
         run.params(
@@ -124,7 +124,7 @@ def register(
                 "dataset_size": training_set.size,
             }
         )
-        data = work.settings.home / training_set.path
+        data = work.settings.home.joinpath(training_set.path)
         run.dataset(
             frame(read_any_rows(data)),
             name="training-set",
@@ -175,7 +175,7 @@ def _improve(options: ImproveOptions) -> str:
         found = choose_config(training_set, options.finetune, asked, cycle.champion)
         options = options.model_copy(update={"finetune": found.best})
     key = training_keys(training_set, cycle.champion)(options.finetune)
-    missing = not (work.settings.home / "adapters" / key[:16]).exists()
+    missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     result = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key
     )

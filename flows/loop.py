@@ -68,7 +68,8 @@ def write_report(
         candidate=candidate,
         decision=_stored(Decision, decision_id),
         release=work.store.get(Release, derive_id("release", decision_id)),
-        seconds=(now() - started).total_seconds(),
+        started=started,
+        ended=now(),
     )
     with work.tracker.run(
         EXPERIMENT,
@@ -111,7 +112,7 @@ def main(arguments: list[str]) -> int:
     """Run one cycle in this process and print its report."""
     try:
         options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
-        sys.stdout.write("\n" + loop(options) + "\n")
+        sys.stdout.write(f"\n{loop(options)}\n")
     except RatchetError as error:
         sys.stderr.write(f"\nratchet: {error}\n")
         return 2

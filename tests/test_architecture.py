@@ -333,6 +333,27 @@ def prints(sources: Sources) -> list[str]:
     ]
 
 
+ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
+REDUCERS = {"sum", "min", "max", "abs", "round", "divmod"}
+
+
+def arithmetic_in_flows(sources: Sources) -> list[str]:
+    """Flows compose; what is computed is computed in the library, where commands share it."""
+
+    def computes(node: ast.AST) -> bool:
+        if isinstance(node, ast.BinOp | ast.AugAssign):
+            return isinstance(node.op, ARITHMETIC)
+        return isinstance(node, ast.Call) and ast.unparse(node.func) in REDUCERS
+
+    return [
+        f"{module}:{getattr(node, 'lineno', 0)}: arithmetic in a flow"
+        for module, source in sources.items()
+        if unit_of(module) == "flows"
+        for node in ast.walk(ast.parse(source))
+        if computes(node)
+    ]
+
+
 MACHINE_PATH = re.compile(
     r"(?<![\w.~})>-])/(?:home|root|Users|work|opt|mnt|private|media)/[\w.-]|\b[A-Z]:\\Users\\"
 )
@@ -363,6 +384,7 @@ CHECKERS = [
     oversized,
     undocumented,
     prints,
+    arithmetic_in_flows,
 ]
 
 
@@ -507,6 +529,9 @@ PLANTED = [
         "A.f is not fully annotated",
     ),
     (prints, {"ratchet.store": "def f():\n    print('x')"}, "print() outside cli"),
+    (arithmetic_in_flows, {"ratchet.flows.x": "share = bad / all"}, "x:1: arithmetic"),
+    (arithmetic_in_flows, {"ratchet.flows.x": "\ncount += 1"}, "x:2: arithmetic"),
+    (arithmetic_in_flows, {"ratchet.flows.x": "longest = max(sizes)"}, "arithmetic"),
     (machine_paths, {"a.md": "see " + "/" + "home/someone/x"}, "a.md:1"),
     (machine_paths, {"a.md": "\nsqlite:///" + "/" + "opt/data.db"}, "a.md:2"),
     (machine_paths, {"a.md": "C:" + "\\Users\\someone"}, "C:"),
@@ -523,6 +548,7 @@ def test_a_planted_violation_is_reported(
 
 
 HARMLESS = [
+    (arithmetic_in_flows, {"ratchet.flows.x": "tags = a | b", "ratchet.stats.x": "y = 1 + 1"}),
     (forbidden_units, {"ratchet.collect.x": "from ratchet.collect.y import z\nimport json"}),
     (forbidden_units, {"ratchet.cli": "import ratchet\nfrom ratchet.flows.loop import loop"}),
     (

@@ -30,6 +30,11 @@ _WORDS = {
 }
 
 
+def is_news(happened: datetime, now: datetime) -> bool:
+    """Tell whether something is young enough to be told to people."""
+    return now - happened <= NEWS
+
+
 def check_addresses(addresses: Sequence[str]) -> None:
     """Refuse an address that Apprise does not understand, without showing it.
 
@@ -64,7 +69,7 @@ def deliver(
     """
     tried = []
     for event in events:
-        if now - event.created_at > NEWS:
+        if not is_news(event.created_at, now):
             continue
         for address in addresses:
             key = delivery_id(event, address)

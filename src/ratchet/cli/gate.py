@@ -13,9 +13,6 @@ from ratchet.cli.gate_models import (
     DEFAULT_METRICS,
     Decoding,
     answer_file,
-    scores_of,
-    unanswered,
-    write_scores,
 )
 from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError
@@ -146,6 +143,13 @@ def _on_examples(
     save: Path | None,
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
+    from ratchet.deploy.gate.head_to_head import (
+        GateExamples,
+        answer_pairs,
+        score_answers,
+        unanswered,
+        write_scores,
+    )
     from ratchet.deploy.gate.policy import default_policy
     from ratchet.evaluation.answer_scores import check_metrics
     from ratchet.evaluation.example_files import read_examples
@@ -164,24 +168,24 @@ def _on_examples(
         )
     show_progress()
     first, second = (answer_file(name, examples, settings, decoding) for name in names)
+    answers = (first, second)
     if judging.to_label is not None:
-        hand_out(judging.to_label, examples, first, second)
+        hand_out(judging.to_label, answer_pairs(examples, answers))
         raise typer.Exit(0)
-    by_judge = {}
+    by_judge = None
     if WIN_RATE in policy.metrics:
-        found = judged(settings, judging, examples, first, second)
-        typer.echo(found.text(), err=True)
-        by_judge[WIN_RATE] = found.scores(examples)
-    scores = scores_of(examples, first, second, policy, by_judge)
+        by_judge = judged(settings, judging, examples, answer_pairs(examples, answers))
+        typer.echo(by_judge.text(), err=True)
+    scores = score_answers(GateExamples(tuple(examples)), policy, answers, by_judge)
     if save is not None:
-        write_scores(save, examples, first, second, scores)
+        write_scores(save, examples, answers, scores)
     return run_gate(
         scores,
         policy,
         earlier=looks,
         usable_judges=_judges(policy, judges),
-        same_digest=first.digest == second.digest,
-        failure=unanswered(names[0], first) or unanswered(names[1], second),
+        same_digest=first.model_digest == second.model_digest,
+        failure=unanswered(names[0], first, examples) or unanswered(names[1], second, examples),
     )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ratchet.cli.gate_models import Answered
 from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
 
@@ -37,34 +36,23 @@ class Judging:
     to_label: Path | None = None
 
 
-def hand_out(
-    path: Path, examples: Sequence[Example], champion: Answered, challenger: Answered
-) -> None:
+def hand_out(path: Path, pairs: Sequence[Item]) -> None:
     """Write pairs of answers for people to compare.
 
     Raises:
         InvalidInputError: The file is there already.
     """
-    from ratchet.judges.judged_win_rate import to_compare
-    from ratchet.judges.label_sheet import write_sheet
-    from ratchet.judges.win_rate import is_same
+    from ratchet.judges.judged_win_rate import hand_out as write_pairs
 
-    pairs = _pairs(examples, champion, challenger)
-    chosen = to_compare(pairs, ON_SHEET)
-    write_sheet(path, pairs, [pair.id for pair in chosen])
-    count = sum(not is_same(pair) for pair in chosen)
+    sheet = write_pairs(path, pairs, ON_SHEET)
     print(
-        f"{count} pairs to compare are in {path.name}: write a, b or tie into the column winner, "
-        "then give it as --labels"
+        f"{sheet.differing} pairs to compare are in {path.name}: write a, b or tie into the column "
+        "winner, then give it as --labels"
     )
 
 
 def judged(
-    settings: Settings,
-    judging: Judging,
-    examples: Sequence[Example],
-    champion: Answered,
-    challenger: Answered,
+    settings: Settings, judging: Judging, examples: Sequence[Example], pairs: Sequence[Item]
 ) -> JudgedWinRate:
     """Judge every pair of answers, and correct the judge by people's labels.
 
@@ -81,7 +69,6 @@ def judged(
     if path is None:
         raise InvalidInputError("win_rate needs a judge of pairs, got no file; give --judges")
     spec = pair_judge(load_judges(path))
-    pairs = _pairs(examples, champion, challenger)
     if judging.labels is None:
         raise InvalidInputError(
             "win_rate needs pairs that people labelled, got none; write a sheet for them with "
@@ -99,14 +86,3 @@ def judged(
         cache=settings.cache,
         now=lambda: datetime.now(UTC),
     )
-
-
-def _pairs(examples: Sequence[Example], champion: Answered, challenger: Answered) -> list[Item]:
-    from ratchet.judges.win_rate import pairs_of
-
-    return pairs_of(examples, _by_id(examples, champion), _by_id(examples, challenger))
-
-
-def _by_id(examples: Sequence[Example], answered: Answered) -> dict[str, str]:
-    found = zip(examples, answered.texts, strict=True)
-    return {example.id: text for example, text in found if text is not None}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +12,9 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
-    from ratchet.deploy.gate.policy import GatePolicy
-    from ratchet.deploy.gate.scores import FloatArray, GateScores
-    from ratchet.models import Completion, LanguageModel
+    from ratchet.deploy.gate.head_to_head import Answers
+    from ratchet.models import LanguageModel
     from ratchet.records import Example
-
-logger = logging.getLogger("ratchet.gate")
 
 DEFAULT_METRICS = ("exact_match", "token_f1", "length")
 
@@ -46,20 +41,6 @@ class Decoding:
         from ratchet.evaluation.paired import decoding_name
 
         return decoding_name(self.max_new_tokens) + ("" if self.one_line else "-lines")
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One model's answers.
-
-    Attributes:
-        texts: In the order of the examples; None where it gave none.
-        seconds: The same; the wall time of the batch that an answer was made in.
-    """
-
-    digest: str
-    texts: list[str | None]
-    seconds: list[float | None]
 
 
 def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageModel:
@@ -94,100 +75,26 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
 
 def answer_file(
     name: str, examples: Sequence[Example], settings: Settings, decoding: Decoding
-) -> Answered:
+) -> Answers:
     """Answer every example; answers that were recorded in the home before are not made again."""
-    from ratchet.evaluation.paired import answer_examples, question_digest, questions
+    from ratchet.deploy.gate.head_to_head import answer_recorded
     from ratchet.store import EventStore
 
     model = load_named(name, settings, decoding)
-    asked = questions(examples)
     settings.home.mkdir(parents=True, exist_ok=True)
     store = EventStore.open(f"sqlite:///{settings.home / 'gate-answers.db'}")
-    fresh_seconds: dict[str, float] = {}
-
-    def save(fresh: Mapping[str, Completion]) -> None:
-        took = {key: completion.latency_seconds for key, completion in fresh.items()}
-        fresh_seconds.update(took)
-        if not decoding.fresh:
-            made = {key: completion.text for key, completion in fresh.items()}
-            store.add_answers(model.digest, decoding.name, made, took)
-
-    keys = list(asked)
-    known = {} if decoding.fresh else store.answers(model.digest, decoding.name, keys)
-    seconds = {} if decoding.fresh else store.answer_seconds(model.digest, decoding.name, keys)
-    logger.info("%s: %d of %d answers are recorded", name, len(known), len(asked))
-    texts = answer_examples(
-        model, list(asked.values()), known, save, max_new_tokens=decoding.max_new_tokens
+    answers = answer_recorded(
+        examples,
+        lambda: model,
+        store,
+        name=name,
+        model_digest=model.digest,
+        decoding=decoding.name,
+        max_new_tokens=decoding.max_new_tokens,
+        fresh=decoding.fresh,
     )
     store.close()
-    seconds |= fresh_seconds
-    places = [question_digest(example) for example in examples]
-    return Answered(
-        model.digest, [texts.get(key) for key in places], [seconds.get(key) for key in places]
-    )
-
-
-def scores_of(
-    examples: Sequence[Example],
-    champion: Answered,
-    challenger: Answered,
-    policy: GatePolicy,
-    judged: Mapping[str, tuple[FloatArray, FloatArray]],
-) -> GateScores:
-    """Score both by every metric that the policy names."""
-    from ratchet.deploy.gate.scores import GateScores, metric_scores
-    from ratchet.evaluation.answer_scores import score_pairs
-    from ratchet.evaluation.metrics import constant_answer_rate
-
-    targets = [example.target for example in examples]
-    pairs = score_pairs(
-        policy.metrics,
-        champion.texts,
-        challenger.texts,
-        targets,
-        seconds=(champion.seconds, challenger.seconds),
-        judged=judged,
-    )
-    metrics, names = metric_scores(
-        pairs,
-        users=[example.user_id for example in examples],
-        clusters=[example.cluster for example in examples],
-    )
-    return GateScores(
-        metrics=metrics,
-        cluster_names=names,
-        identical_outputs=None not in champion.texts and champion.texts == challenger.texts,
-        constant_answer_rate=constant_answer_rate(targets),
-    )
-
-
-def write_scores(
-    path: Path,
-    examples: Sequence[Example],
-    champion: Answered,
-    challenger: Answered,
-    scores: GateScores,
-) -> None:
-    """Write what was decided on as a file for `ratchet gate --scores`."""
-    from ratchet.deploy.gate.scores import OPTIONAL, REQUIRED
-
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow((*REQUIRED, *OPTIONAL))
-        for metric, found in scores.metrics.items():
-            values = zip(found.champion.tolist(), found.challenger.tolist(), strict=True)
-            outputs = zip(champion.texts, challenger.texts, strict=True)
-            for example, pair, said in zip(examples, values, outputs, strict=True):
-                numbers = ["" if number != number else repr(number) for number in pair]
-                whose = (example.user_id or "", example.cluster or "")
-                writer.writerow((example.id, metric, *numbers, *whose, *said))
-
-
-def unanswered(name: str, answered: Answered) -> str | None:
-    """Say that a model answered nothing, which is a failed evaluation."""
-    if all(text is None for text in answered.texts):
-        return f"{name} answered none of {len(answered.texts)} examples; is it up?"
-    return None
+    return answers
 
 
 def _endpoint(name: str, decoding: Decoding) -> LanguageModel:

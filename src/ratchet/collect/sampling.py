@@ -33,6 +33,11 @@ def normalise_text(text: str) -> str:
     return words[start:end] or words
 
 
+def held_out_count(messages: Sequence[LabelledMessage], *, most: int) -> int:
+    """Return how many messages to hold out: at most a quarter of them, and at least one."""
+    return max(1, min(most, len(messages) // 4))
+
+
 def hold_out(
     messages: Sequence[LabelledMessage], *, count: int, key: str
 ) -> tuple[Messages, Messages]:

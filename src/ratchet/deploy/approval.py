@@ -46,6 +46,12 @@ def waiting_decisions(store: EventStore) -> tuple[Decision, ...]:
     return tuple(one for one in decisions if waits_for_person(store, one))
 
 
+def seconds_to_decide(decision: Decision, now: datetime) -> int:
+    """Return for how many seconds a person may still decide, at least 1."""
+    left = (decision.expires_at - now).total_seconds() if decision.expires_at else 0.0
+    return max(1, int(left))
+
+
 def find_decision(decisions: Sequence[Decision], start: str) -> Decision:
     """Return the decision whose id begins so.
 

@@ -177,6 +177,14 @@ def sample_of(interactions: Sequence[Interaction], *, most: int) -> list[Interac
     return sorted(answered, key=lambda found: digest(["judge-sample", found.id]))[:most]
 
 
+def in_halves(
+    judgements: Sequence[Judgement],
+) -> tuple[Sequence[Judgement], Sequence[Judgement]] | None:
+    """Return the earlier and the later half of judgements; None where there are fewer than four."""
+    half = len(judgements) // 2
+    return None if len(judgements) < 4 else (judgements[:half], judgements[half:])
+
+
 def watch_drift(
     store: EventStore,
     judge: Judge,

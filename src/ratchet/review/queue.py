@@ -29,6 +29,7 @@ from ratchet.records import (
     JudgeValidation,
     ReviewDecision,
     ReviewItem,
+    SafetyPass,
     SafetyViolation,
     derive_id,
     digest,
@@ -50,6 +51,10 @@ SAMPLE = "sample"
 REVIEW = "review"
 SHORTEST_START = 4
 MICROSECOND = timedelta(microseconds=1)
+FIRST_PASS = timedelta(days=1)
+"""So far back the first screening looks."""
+LATE = timedelta(minutes=10)
+"""Answers may arrive so late: the next screening looks at this span again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,13 @@ class _Queue:
         """The decision about an interaction's safety that counts: the latest."""
         given = self.decisions.get((interaction_id, SAFETY), [])
         return given[-1] if given else None
+
+
+def window_to_screen(store: EventStore, now: datetime) -> Window:
+    """Return the window that the next screening looks at: what came in since the last one."""
+    last = store.latest(SafetyPass)
+    since = now - FIRST_PASS if last is None else last.screened_until - LATE
+    return Window(since, now)
 
 
 def queue_flags(store: EventStore, flags: Iterable[Flag], *, now: datetime) -> Queued:

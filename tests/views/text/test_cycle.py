@@ -139,7 +139,7 @@ def report(**changes):
             adapter_digest="x", path="adapters/x", training_set_id="t", run_id="r",
             losses=tuple(3.2 * 0.96**step for step in range(80)), training_seconds=312.0,
         ),
-        decision=decision(), release=release, seconds=601.0,
+        decision=decision(), release=release, started=NOW, ended=NOW + timedelta(seconds=601),
     )  # fmt: skip
     return replace(complete, **changes)
 

@@ -22,6 +22,7 @@ from ratchet.judges.usable import usable_versions
 from ratchet.models import Encoder
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
+from ratchet.records import Analysis
 from ratchet.store import EventStore, Window
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,12 @@ def trouble_about(
     if len(corpus.vectors) < 2:
         return None
     return _worst(texts, flags, own, users, group(corpus, rng), rng)
+
+
+def largest_cluster(analysis: Analysis) -> str | None:
+    """Name the largest failure cluster of an analysis; None where it found none."""
+    largest = max(analysis.clusters, key=lambda cluster: cluster.size, default=None)
+    return largest.name if largest else None
 
 
 def _latest(table: pa.Table, most: int) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ from ratchet.improve.curation.decontamination import DecontaminationConfig
 from ratchet.improve.curation.duplicates import DuplicateConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
 from ratchet.improve.curation.propensity import PropensityConfig
-from ratchet.records import Identifier, Message, Record, Share
+from ratchet.records import Identifier, Message, Record, Share, TrainingRequest
 from ratchet.safety.redaction import RedactionConfig
 
 UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -97,6 +97,15 @@ class ClusterRequest(Record):
     cluster_id: Identifier
     wanted: Annotated[int, Field(ge=1)] = 8
     interaction_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, request: TrainingRequest, most: int) -> Self:
+        """Take what an analysis asked for, at most `most` examples."""
+        return cls(
+            cluster_id=request.cluster_id,
+            wanted=min(request.wanted, most),
+            interaction_ids=request.interaction_ids,
+        )
 
 
 class JudgedPair(Record):

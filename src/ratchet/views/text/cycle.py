@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ratchet.files.text import INDENT, WIDTH, cell, clipped, one_line, plain, wrapped
 from ratchet.records import (
@@ -57,7 +58,13 @@ class CycleReport:
     candidate: Candidate
     decision: Decision
     release: Release | None
-    seconds: float
+    started: datetime
+    ended: datetime
+
+    @property
+    def seconds(self) -> float:
+        """How long the cycle took."""
+        return (self.ended - self.started).total_seconds()
 
 
 def render_text(report: CycleReport) -> str:
