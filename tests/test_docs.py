@@ -201,3 +201,52 @@ def test_options_survive_json() -> None:
 
     options = LoopOptions()
     assert LoopOptions.model_validate(json.loads(options.model_dump_json())) == options
+
+
+# Names and paths ----------------------------------------------------------------------------------
+
+PROSE = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")]
+CODE = [*(ROOT / "src" / "ratchet").rglob("*.py"), *(ROOT / "flows").glob("*.py")]
+ROOMS = {path.stem for path in (ROOT / "src" / "ratchet").iterdir()}
+
+
+def exists(name: str) -> bool:
+    """Tell whether a dotted name leads to a module, or to what a module holds."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:count]))
+        except ImportError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def test_every_name_of_ours_in_prose_and_docstrings_exists() -> None:
+    named = {
+        name
+        for path in [*PROSE, *CODE]
+        if path.name != "CHANGELOG.md"  # it tells of names as they were
+        for name in re.findall(r"`(ratchet(?:\.\w+)+)`", path.read_text("utf-8"))
+        if name.split(".")[1] in ROOMS  # events of Prefect begin with ratchet. too
+    }
+    assert len(named) > 100
+    assert sorted(name for name in named if not exists(name)) == []
+    assert not exists("ratchet.stats.intervals.no_such_interval")
+
+
+def test_every_path_in_prose_leads_somewhere() -> None:
+    found = {
+        path
+        for page in PROSE
+        for path in re.findall(
+            r"`((?:src|tests|docs|flows|notebooks)/[\w/.-]+)`", page.read_text("utf-8")
+        )
+    }
+    assert len(found) > 30
+    # `docs/decisions/0016` names a file by its number
+    assert sorted(p for p in found if not (ROOT / p).exists() and not [*ROOT.glob(f"{p}-*")]) == []
