@@ -1,0 +1,1 @@
+"""What an interaction was worth: interactions with their feedback, quality, experience."""
