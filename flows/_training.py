@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -125,8 +126,12 @@ def train(
     config: FinetuneConfig,
     options: TrainingOptions,
     key: str,
-) -> FinetuneResult:
-    """Train the adapter; cached on the dataset, the configuration and what it starts from."""
+) -> dict[str, Any]:
+    """Train the adapter; cached on the dataset, the configuration and what it starts from.
+
+    What is cached is plain JSON, which `FinetuneResult.of_cache` reads: a name of a class in it would
+    break the cache when the class moves.
+    """
     work = workspace()
     rows, validation = _rows(training_set)
     with (
@@ -134,7 +139,7 @@ def train(
         cycle_run(cycle, "improve", key) as run,
         run.live() as report,
     ):
-        return launched(
+        result = launched(
             rows,
             config,
             options.launch,
@@ -146,6 +151,7 @@ def train(
             report=report,
             samples=options.samples,
         )
+    return result.model_dump(mode="json")
 
 
 def log_training(

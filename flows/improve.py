@@ -176,7 +176,8 @@ def _improve(options: ImproveOptions) -> str:
         options = options.model_copy(update={"finetune": found.best})
     key = training_keys(training_set, cycle.champion)(options.finetune)
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
-    result = train.with_options(refresh_cache=missing)(
+    trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key
     )
+    result = FinetuneResult.of_cache(trained)
     return register(cycle, training_set, options, result, key, found).id

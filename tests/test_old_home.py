@@ -23,18 +23,19 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from ratchet.analyze.cluster_identity import KnownClusters
-from ratchet.analyze.watch import WatchConfig, watch
+from ratchet.analyze.failures.identity import KnownClusters
+from ratchet.analyze.monitoring.watch import WatchConfig, watch
 from ratchet.cli import app
 from ratchet.cli.gate_models import Decoding, answer_file
 from ratchet.evaluation.example_files import read_examples
-from ratchet.evaluation.label_sheet import read_sheet
 from ratchet.evaluation.paired import decoding_name, question_digest
-from ratchet.evaluation.win_rate import pairs_of
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.log import segments
 from ratchet.improve.curation import read_any_rows
-from ratchet.improve.finetune import FinetuneConfig, finetune
+from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.finetune import finetune
+from ratchet.judges.label_sheet import read_sheet
+from ratchet.judges.win_rate import pairs_of
 from ratchet.models import HuggingFaceModel, adapter_digest, model_digest
 from ratchet.records import (
     FEEDBACK_KINDS,
@@ -55,7 +56,7 @@ from ratchet.store import EventStore, Window
 from ratchet.tracking import Tracker
 from tests.fixtures.old_home import TABLES, digest, unpack
 from tests.flows.prefect_home import PrefectHome, run_python
-from tests.improve.cases import made_up
+from tests.improve.training.cases import made_up
 
 EVER = Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 HOUR = timedelta(hours=1)
@@ -319,7 +320,7 @@ def test_the_half_labelled_sheet_is_read_as_far_as_people_got(old: OldHome) -> N
     given = []
     for name in ("champion", "challenger"):
         found = answer_file(f"{said['url']}#{said[name]}", examples, old.settings, Decoding())
-        texts = {one.id: text for one, text in zip(examples, found.texts, strict=True) if text}
+        texts = found.by_example(examples)
         assert len(texts) == said["examples"]
         given.append(texts)
     read = read_sheet(old.folder / "sheet.csv", pairs_of(examples, *given))
@@ -350,7 +351,7 @@ def test_the_status_tells_how_the_home_stands(old: OldHome, ratchet: Callable[..
 
 IMPROVE = """
 import sys
-from flows.improve import ImproveOptions, improve
+from ratchet.flows.improve import ImproveOptions, improve
 print("improved", improve(ImproveOptions.model_validate_json(sys.argv[1])))
 """
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ratchet.cli import main
-from ratchet.deploy.canary import start_rollout
+from ratchet.deploy.rollout.canary import start_rollout
 from ratchet.records import (
     Alert,
     Analysis,
@@ -34,7 +34,7 @@ from ratchet.records import (
     Thumbs,
 )
 from ratchet.store import EventStore
-from tests.deploy.served import NEW_VARIANT, PLAN, released
+from tests.deploy.rollout.served import NEW_VARIANT, PLAN, released
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 FOLDER = "FOLDER"  # stands for the temporary folder that a command ran in

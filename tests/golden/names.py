@@ -19,8 +19,8 @@ MODULES = (
     "ratchet.stats.comparisons",
     "ratchet.stats.control_charts",
     "ratchet.stats.intervals",
-    "ratchet.stats.power",
-    "ratchet.stats.sample_size",
+    "ratchet.stats.comparisons.power",
+    "ratchet.stats.comparisons.sample_size",
 )
 NOT_PROMISED = {"logger"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ratchet.evaluation.judge import Judge
-from ratchet.evaluation.judge_prompts import Item, response_schema, wording
-from ratchet.evaluation.rubrics import DIMENSIONS, HARMLESSNESS, GradedExample, JudgeSpec
+from ratchet.judges.judge import Judge
+from ratchet.judges.prompts import Item, response_schema, wording
+from ratchet.judges.rubrics import DIMENSIONS, HARMLESSNESS, GradedExample, JudgeSpec
 from ratchet.records import Message
 from tests.golden.digests import digest_of
 

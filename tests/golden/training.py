@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.evaluation.metrics import Outcomes, QualityWeights, join_feedback, quality
-from ratchet.improve.callbacks import Checkpoints
 from ratchet.improve.curation import (
     Context,
     CurationConfig,
@@ -23,9 +21,13 @@ from ratchet.improve.curation import (
     without_leaks,
     write_training_set,
 )
-from ratchet.improve.finetune import FinetuneConfig, finetune, finetune_key
-from ratchet.improve.rows import Method
+from ratchet.improve.training.callbacks import Checkpoints
+from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.examples import Method
+from ratchet.improve.training.finetune import finetune
 from ratchet.models import Completion
+from ratchet.outcomes.join import Outcomes, join_feedback
+from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import digest
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.simulation.routing import build_examples, reactions, record_answers
@@ -33,7 +35,7 @@ from ratchet.simulation.users import ReactionRates, plan_traffic
 from ratchet.store import EventStore, Window
 from tests.conftest import write_tiny_model
 from tests.golden.digests import digest_of
-from tests.improve.cases import made_up
+from tests.improve.training.cases import made_up
 
 METHODS: tuple[Method, ...] = ("sft", "kto", "dpo")
 START, END = datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 9, tzinfo=UTC)

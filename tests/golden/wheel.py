@@ -13,6 +13,7 @@ from tests.golden.digests import digest_of
 
 ROOT = Path(__file__).parents[2]
 CHANGING = ("METADATA", "RECORD", "WHEEL")  # hold the README, paths of modules, hatchling's version
+DEPLOYMENTS = "prefect.yaml"  # names modules, so that its text moves with them
 BUILT = "built"
 PACKAGES = "packages"
 
@@ -43,9 +44,11 @@ def data_files_of_packages() -> list[list[str]]:
     ]
     named = [(path.name, path) for path in paths]
     named += [
-        (Path(target).name, ROOT / source) for source, target in wheel["force-include"].items()
+        (Path(target).name, ROOT / source)
+        for source, target in wheel["force-include"].items()
+        if (ROOT / source).is_file()  # the folder of flows holds code alone
     ]
-    return sorted([name, digest_of(path.read_bytes())] for name, path in named)
+    return sorted(_named(name, digest_of(path.read_bytes())) for name, path in named)
 
 
 def data_files_of_wheel() -> dict[str, Any]:
@@ -63,6 +66,12 @@ def data_files_of_wheel() -> dict[str, Any]:
             }
     about = {Path(name).name: d for name, d in files.items() if ".dist-info/" in name}
     return {
-        PACKAGES: sorted([Path(n).name, d] for n, d in files.items() if ".dist-info/" not in n),
+        PACKAGES: sorted(
+            _named(Path(n).name, d) for n, d in files.items() if ".dist-info/" not in n
+        ),
         "dist-info": {n: None if n in CHANGING else d for n, d in sorted(about.items())},
     }
+
+
+def _named(name: str, digest: str) -> list[str]:
+    return [name, "" if name == DEPLOYMENTS else digest]

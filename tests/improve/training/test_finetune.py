@@ -6,7 +6,7 @@ import torch
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.curation import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
-from ratchet.improve.training.finetune import finetune
+from ratchet.improve.training.finetune import FinetuneResult, finetune
 from ratchet.models import HuggingFaceModel, adapter_digest
 from ratchet.records import Message
 
@@ -166,3 +166,14 @@ def test_a_half_adapter_under_the_key_is_replaced(tiny_model, tmp_path):
     (folder / "adapter_model.safetensors").write_bytes(b"half")
     result = train(tiny_model, tmp_path, config=QUICK.model_copy(update={"epochs": 1.0}))
     assert adapter_digest(folder) == result.adapter_digest
+
+
+def test_a_result_is_read_from_the_cache_in_the_form_of_release_0_1_too() -> None:
+    result = FinetuneResult(
+        folder="adapters/a", adapter_digest="d", losses=(2.0, 1.5), seconds=3.0, tokens=40,
+        device="cpu, float32", validation=((2, 1.7),), batch=(8, 4),
+    )  # fmt: skip
+    kept = json.loads(json.dumps(result.model_dump(mode="json")))
+    assert FinetuneResult.of_cache(kept) == result
+    named = {"__class__": "ratchet.improve.finetune.FinetuneResult", "data": kept}
+    assert FinetuneResult.of_cache(named) == result

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -87,6 +88,11 @@ class FinetuneResult(BaseModel):
     peak_memory_megabytes: float = 0.0
     environment: dict[str, str] = {}
     samples: tuple[Sample, ...] = ()
+
+    @classmethod
+    def of_cache(cls, kept: Mapping[str, Any]) -> Self:
+        """Read a result out of Prefect's cache, also one of release 0.1, which names its class."""
+        return cls.model_validate(kept["data"] if "__class__" in kept else kept)
 
     @property
     def tokens_per_second(self) -> float:
