@@ -129,8 +129,8 @@ def train(
 ) -> dict[str, Any]:
     """Train the adapter; cached on the dataset, the configuration and what it starts from.
 
-    What is cached is plain JSON, which `FinetuneResult.of_cache` reads: a name of a class in it would
-    break the cache when the class moves.
+    What is cached is plain JSON, which `FinetuneResult.of_cache` reads: with the name of a class in
+    it, the cache would break when the class moves.
     """
     work = workspace()
     rows, validation = _rows(training_set)
