@@ -40,13 +40,13 @@ ALLOWED: dict[str, set[str]] = {
     "outcomes": _BASE | {"stats"},
     "evaluation": _BASE | {"files", "stats", "models", "outcomes"},
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
-    "safety": _BASE | {"stats", "judges"},
+    "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"store", "safety"},
     "collect": _BASE | {"files", "store"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
-    "improve": _BASE | {"stats", "store", "models", "outcomes", "evaluation", "safety"},
-    "deploy": _BASE | {"stats", "store", "tracking", "models", "evaluation", "judges"},
+    "improve": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
+    "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
 }

@@ -3,7 +3,8 @@
 ```
 RatchetError
 ├── InvalidInputError        a value, row or file breaks a stated rule (also a ValueError)
-│   └── PolicyError          a promotion policy does not hold together
+│   ├── PolicyError          a promotion policy does not hold together
+│   └── UnequalMissingError  verdicts are missing more often in one group than in another
 ├── InsufficientDataError    too little data for a number to mean anything
 ├── SettingsError            environment or ratchet.toml is wrong
 ├── ConflictError            the same id was sent with different content
@@ -31,6 +32,10 @@ class InvalidInputError(RatchetError, ValueError):
 
 class PolicyError(InvalidInputError):
     """A promotion policy does not hold together."""
+
+
+class UnequalMissingError(InvalidInputError):
+    """Verdicts are missing more often in one group than in another, which biases a comparison."""
 
 
 class InsufficientDataError(RatchetError):

@@ -118,7 +118,7 @@ def test_a_prompt_is_rolled_out_too(kept, plan, tmp_path):
         ("stages: [{share: 2, hours: 1}]", "less than 1"),
         ("nonsense: 1", "nonsense"),
         ("[1", "must be YAML"),
-        ("- 1", "must be a mapping"),
+        ("- 1", "must hold a mapping"),
     ],
 )
 def test_a_bad_plan_is_one_clear_error(kept, tmp_path, text, message):

@@ -180,6 +180,22 @@ def test_verdicts_that_are_missing_are_counted_and_block_the_gate():
     assert np.nanmean(found.challenger.values) == pytest.approx(figure(found, "win_rate").value)
 
 
+def test_verdicts_that_are_missing_mostly_where_people_labelled_give_no_scores_but_a_reason():
+    pairs, _ = measured(good=0.9, words=3, count=400, labels=60)
+    human = {pair.id: people(pair) for pair in pairs[:100]}
+    verdicts = [one for one in judged(pairs) if one.item_id not in list(human)[:60]]
+    found = win_rate(pairs, verdicts, human, decision="usable")
+    assert "as often on labelled pairs as on others" in found.reason
+    assert np.isnan(found.challenger.values).all()
+
+
+def test_a_label_out_of_range_is_the_callers_mistake_and_is_raised():
+    pairs, _ = measured(good=0.9, words=3, count=200, labels=60)
+    human = {pair.id: people(pair) for pair in pairs[:60]} | {pairs[0].id: 2.0}
+    with pytest.raises(InvalidInputError, match="2"):
+        win_rate(pairs, judged(pairs), human, decision="usable")
+
+
 def test_examples_that_one_of_the_two_did_not_answer_make_no_pair():
     pairs = pairs_of([example(0), example(1)], {"e-0": "a", "e-1": "b"}, {"e-1": "c"})
     assert [(pair.id, pair.answer, pair.other) for pair in pairs] == [("e-1", "c", "b")]

@@ -6,10 +6,9 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ratchet.cli.shared import current_settings, nothing_stored
@@ -82,13 +81,18 @@ def start(
 ) -> None:
     """Begin to roll out a version by hand, without the gate's decision."""
     from ratchet.deploy.rollout.canary import start_rollout
+    from ratchet.files.yaml import read_yaml
     from ratchet.records import RolloutPlan, Variant
 
     store = _store()
     if store is None:
         raise InvalidInputError("a rollout needs a home folder with a store, got none")
     text = None if prompt is None else _read(prompt)
-    rules = RolloutPlan() if plan is None else _valid(RolloutPlan, _read_yaml(plan))
+    rules = (
+        RolloutPlan()
+        if plan is None
+        else _valid(RolloutPlan, read_yaml(plan, what="a plan", holds="a rollout's plan"))
+    )
     started: Rollout = start_rollout(
         store,
         Variant(version=version, share=1.0, system_prompt=text),
@@ -114,10 +118,12 @@ def start_variants(
 ) -> None:
     """Send users to variants at fixed shares; the champion is the control and has the rest."""
     from ratchet.deploy.rollout.variants import start_test
+    from ratchet.files.yaml import read_yaml
     from ratchet.records import Variant, WatchedSignal
     from ratchet.records.rollout import SIGNALS
 
-    store, found = _store(), _read_yaml(file)
+    store = _store()
+    found = read_yaml(file, what="a test of variants", holds="name and variants")
     unknown = set(found) - {"name", "variants", "signals", "error", "imbalance", "slow_seconds"}
     if store is None or unknown or not {"name", "variants"} <= set(found):
         raise InvalidInputError(
@@ -219,13 +225,3 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"a file must be readable as UTF-8, got: {error}") from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(_read(path))
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"{path.name} must be YAML, got: {error}") from error
-    if not isinstance(found, dict):
-        raise InvalidInputError(f"{path.name} must be a mapping, got {type(found).__name__}")
-    return found

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judgement
-from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.rubrics import JudgeSpec, read_judges
 from ratchet.records import Identifier, digest
 from ratchet.stats.agreement.dawid_skene import MISSING, TIE, dawid_skene, majority_vote
 
@@ -59,7 +58,7 @@ def load_juries(path: Path, judges: Sequence[JudgeSpec]) -> tuple[JurySpec, ...]
         InvalidInputError: A jury names a judge that is not there, or judges of different dimensions
             or modes; or an entry breaks a rule.
     """
-    entries = yaml.safe_load(path.read_text("utf-8-sig")).get("juries") or []
+    entries = read_judges(path).get("juries") or []
     if not isinstance(entries, list):
         raise InvalidInputError(f"{path.name}: juries must be a list, got {entries!r}")
     known = {judge.name: judge for judge in judges}

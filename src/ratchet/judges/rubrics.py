@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.yaml import read_yaml
 from ratchet.models.endpoint import Endpoint
 from ratchet.models.limits import Limits
 from ratchet.records import Identifier, JudgeMode, Message, Share, Text
@@ -37,7 +36,6 @@ ERRORS_SHOWN = 20
 TOLD_CHARACTERS = 60
 SAY_ENOUGH = ("value_error", "extra_forbidden", "missing")
 """Errors that are clear without the value, which could be a key put in the wrong place."""
-MOST_MERGED = 1_000
 Words = Annotated[Text, Field(min_length=1)]
 _AROUND = "\"'`*_#.,;:。()[]{}<>! \t\r\n"
 _LEAD = re.compile(
@@ -237,44 +235,22 @@ class JudgeSpec(_Config):
         return self.dimension.score(outcome)
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML; a key that is there twice is an error, and merged mappings stay small."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > MOST_MERGED:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a mapping must have at most {MOST_MERGED} keys", node.start_mark
-            )
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key in [key for key, times in keys.items() if times > 1]:
-            raise yaml.composer.ComposerError(
-                None, None, f"a key must be there once, got {key!r} twice", node.start_mark
-            )
-        return node
-
-
 def load_judges(path: Path) -> tuple[JudgeSpec, ...]:
     """Read the judges of a YAML file.
 
     Raises:
         InvalidInputError: The file is not YAML or breaks a rule; every broken rule is named.
     """
-    try:
-        content = yaml.load(path.read_text("utf-8-sig"), _Loader)
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"judges must be in a file, got no {path.name}") from error
-    except RecursionError as error:
-        raise InvalidInputError(
-            f"{path.name} must not nest so deep, got too many levels"
-        ) from error
-    except (OSError, ValueError, LookupError, AttributeError, yaml.YAMLError) as error:
-        # values such as 2024-13-45 and `!!bool x` make PyYAML raise what Python raised
-        raise InvalidInputError(f"judges must be YAML in UTF-8, got: {error}") from error
-    return parse_judges(content, path.name)
+    return parse_judges(read_judges(path), path.name)
+
+
+def read_judges(path: Path) -> Mapping[Any, Any]:
+    """Return what a file of judges and juries holds, unchecked.
+
+    Raises:
+        InvalidInputError: The file cannot be read or is no plain YAML.
+    """
+    return read_yaml(path, what="judges", holds="dimensions and judges")
 
 
 def parse_judges(content: Any, source: str) -> tuple[JudgeSpec, ...]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError, InvalidInputError, UnequalMissingError
 from ratchet.evaluation.scored import Scored, mean_scored
 from ratchet.judges.effects import figure, undefined
 from ratchet.judges.judge import Judgement
@@ -192,12 +192,8 @@ def _corrected(
 ) -> tuple[CorrectedWinRate | None, str | None]:
     try:
         return corrected_win_rate(labels, verdicts, lengths, clusters=clusters), None
-    except InsufficientDataError as error:
-        return None, str(error)
-    except InvalidInputError as error:  # labels out of range are the caller's; the rest is data
-        if "missing" not in str(error):
-            raise
-        return None, str(error)
+    except (InsufficientDataError, UnequalMissingError) as error:
+        return None, str(error)  # a fact of the data; labels out of range are the caller's mistake
 
 
 def _of_judge(

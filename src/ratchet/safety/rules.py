@@ -28,10 +28,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.yaml import read_yaml
 from ratchet.judges.judge import Judge, Judgement
 from ratchet.judges.rubrics import ERRORS_SHOWN
 from ratchet.records import Feedback, Identifier, Interaction, SafetyViolation, digest
@@ -244,12 +244,7 @@ def load_safety(path: Path) -> SafetyConfig:
     Raises:
         InvalidInputError: The file is not YAML or breaks a rule; every broken rule is named.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"safety rules must be in a file, got no {path.name}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInputError(f"safety rules must be YAML in UTF-8, got: {error}") from error
+    content = read_yaml(path, what="safety rules", holds="defaults, rules, bar or sample_share")
     return parse_safety(content, path.name)
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ratchet.deploy.gate.policy as module
 from ratchet.deploy.gate.policy import (
@@ -49,7 +50,7 @@ def test_a_policy_is_read_with_all_its_parts(tmp_path):
 
 def test_the_example_of_the_documentation_is_a_policy():
     example = (module.__doc__ or "").split("\n\n")[1]
-    policy = parse_policy(module.yaml.safe_load(example), "example")
+    policy = parse_policy(yaml.safe_load(example), "example")
     assert len(policy.guardrails) == 3
 
 

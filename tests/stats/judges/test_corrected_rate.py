@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError, InvalidInputError, UnequalMissingError
 from ratchet.stats.intervals import newcombe_independent, wilson
 from ratchet.stats.judges.corrected_rate import (
     independent_difference,
@@ -159,7 +159,7 @@ def test_a_missing_verdict_is_counted_and_never_a_failure(rng):
 def test_verdicts_missing_mostly_where_people_labelled_are_refused(rng):
     _, labels, verdicts = sample(rng)
     verdicts[:20] = NAN
-    with pytest.raises(InvalidInputError, match="as often on labelled examples as on others"):
+    with pytest.raises(UnequalMissingError, match="as often on labelled examples as on others"):
         prediction_powered_rate(labels, verdicts)
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.yaml import read_yaml
 from ratchet.judges.shield import shield
 from ratchet.models import HuggingFaceModel, prepare_base_model
 from ratchet.models.asking import ask_endpoint, ask_model
@@ -80,11 +80,14 @@ def load_titles(path: Path) -> TitleSpec:
     Raises:
         InvalidInputError: The file is not there, not YAML or breaks a rule.
     """
+    content = read_yaml(path, what="titles", holds="one entry `titles`")
+    if "titles" not in content:
+        raise InvalidInputError(
+            f"{path.name} must hold a mapping with one entry `titles`, got "
+            f"{', '.join(map(str, content))}; name it"
+        )
     try:
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
         return TitleSpec.model_validate(content["titles"])
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"titles must be set in a file, got no {path.name}") from error
     except ValidationError as error:
         told = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'titles'}: "
@@ -92,10 +95,6 @@ def load_titles(path: Path) -> TitleSpec:
             for item in error.errors()
         )
         raise InvalidInputError(f"{path.name}: {told}") from error
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise InvalidInputError(
-            f"{path.name} must be YAML in UTF-8 with one entry `titles`, got: {error!r}"
-        ) from error
 
 
 def give_titles(

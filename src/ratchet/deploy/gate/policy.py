@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ratchet.errors import PolicyError
+from ratchet.errors import InvalidInputError, PolicyError
+from ratchet.files.yaml import read_yaml
 from ratchet.records import WIN_RATE
 
 Approval = Literal["never", "borderline", "always"]
@@ -249,18 +249,9 @@ def load_policy(path: Path) -> GatePolicy:
             named.
     """
     try:
-        text = path.read_text("utf-8-sig")
-        content = yaml.load(text[: LARGEST_FILE + 1], _Loader)
-    except FileNotFoundError as error:
-        raise PolicyError(f"a policy must be in a file, got no {path.name}") from error
-    except RecursionError as error:
-        raise PolicyError(f"{path.name} must not nest so deep, got too many levels") from error
-    except (OSError, ValueError, LookupError, AttributeError, yaml.YAMLError) as error:
-        raise PolicyError(f"a policy must be YAML in UTF-8, got: {error}") from error
-    if len(text) > LARGEST_FILE:
-        raise PolicyError(
-            f"a policy must have at most {LARGEST_FILE:,} characters, got {len(text)}"
-        )
+        content = read_yaml(path, what="a policy", holds="primary", largest=LARGEST_FILE)
+    except InvalidInputError as error:
+        raise PolicyError(str(error)) from error
     return parse_policy(content, path.name)
 
 
@@ -290,21 +281,3 @@ def _told(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     text = repr(value)
     return text if len(text) <= TOLD_CHARACTERS else text[:TOLD_CHARACTERS] + "..."
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML; a key that is there twice is an error, and nothing refers to anything else."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "a policy must not use aliases", None)
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key in [key for key, times in keys.items() if times > 1]:
-            raise yaml.composer.ComposerError(
-                None, None, f"a key must be there once, got {key!r} twice", node.start_mark
-            )
-        return node

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InvalidInputError, UnequalMissingError
 
 FloatArray = NDArray[np.float64]
 UNEQUAL_MISSING = 0.001  # p below which shares of missing verdicts count as different
@@ -85,12 +85,12 @@ def equal_missing(first: NDArray[np.bool_], second: NDArray[np.bool_], one: str,
         two: What the second group is.
 
     Raises:
-        InvalidInputError: They differ by more than chance, p < 0.001.
+        UnequalMissingError: They differ by more than chance, p < 0.001.
     """
     lost = (int(first.sum()), int(second.sum()))
     table = [[lost[0], first.size - lost[0]], [lost[1], second.size - lost[1]]]
     if sum(lost) and stats.fisher_exact(table).pvalue < UNEQUAL_MISSING:
-        raise InvalidInputError(
+        raise UnequalMissingError(
             f"verdicts must be missing as often on {one} as on {two}, got {lost[0]} of "
             f"{first.size} and {lost[1]} of {second.size}; have the judge rate what is missing"
         )
