@@ -339,9 +339,9 @@ def test_a_rollback_with_nothing_promoted_is_refused(home, ratchet, mlflow_datab
 
 BAD_FILES = {
     "absent.csv": (None, "must be a readable file"),
-    "unlabelled.csv": (b"text,colour\nhello,red\n", "must have a column 'label'"),
-    "empty.csv": (b"", "which is empty"),
-    "header.csv": (b"text,label\n", "header alone"),
+    "unlabelled.csv": (b"text,colour\nhello,red\n", "got none named label among 'text', 'colour'"),
+    "empty.csv": (b"", "the file is empty"),
+    "header.csv": (b"text,label\n", "below its header, got no row"),
     "latin1.csv": ("text,label\ngrün,größe\nschön,größe\n".encode("latin-1"), "must be UTF-8"),
     "one_label.csv": (b"text,label\nhello,a\nbye,a\n", "between 2 and 16 distinct labels"),
 }

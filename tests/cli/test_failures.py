@@ -93,7 +93,7 @@ def test_bad_rows_are_set_aside_and_the_good_ones_keep_their_places(tmp_path: Pa
     assert found["clusters"]
     shown = CliRunner().invoke(app, ["failures", str(file), "--embedding", "words"])
     assert "7 rows set aside" in shown.stdout
-    assert "set aside row 3: failed must be true or false, got 'perhaps'" in shown.output
+    assert "set aside, line 4: failed must be true or false, got 'perhaps'" in shown.output
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,12 @@ def test_bad_rows_are_set_aside_and_the_good_ones_keep_their_places(tmp_path: Pa
         ("a.csv", b"text,label\na,b\n", "columns text and failed"),
         ("a.csv", b"", "got none"),
         ("a.jsonl", b"\n \n", "got none"),
-        ("a.jsonl", b"\x89PNG\r\n\x1a\n\x00\x00", "none can be used"),
-        ("a.jsonl", b'{"text": "a"}\n', "none can be used; row 0: failed must be"),
+        ("a.jsonl", b"\x89PNG\r\n\x1a\n\x00\x00", "which is a picture"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n',
+            "none can be used; line 1: a row must hold failed, got text",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_error(
@@ -116,7 +120,7 @@ def test_a_file_that_cannot_be_used_is_one_error(
 
 
 def test_a_file_that_is_not_there_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="can be read"):
+    with pytest.raises(InvalidInputError, match="must be a readable file"):
         read_failures(tmp_path / "none.jsonl")
 
 

@@ -96,8 +96,8 @@ def test_judges_that_the_policy_asks_for_must_be_usable(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--scores", "nowhere.csv"), "got no nowhere.csv"),
-        (("--scores", "empty.csv"), "header"),
+        (("--scores", "nowhere.csv"), "must be a readable file, got 'nowhere.csv'"),
+        (("--scores", "empty.csv"), "must hold rows with example_id"),
         (("--scores", "scores.csv", "--earlier", "many"), "--earlier"),
         (("--scores", "scores.csv", "--earlier", "100"), "looks"),
         (("--scores", "scores.csv", "--policy", "nowhere.yaml"), "got no nowhere.yaml"),

@@ -159,7 +159,7 @@ def test_one_run_is_the_report_itself(judge, tmp_path):
     assert [row["line"] for row in found["set_aside"]] == [41]
     text = judge("validate", path).stdout
     assert text.startswith("not enough labels\n")
-    assert "set aside: 1 rows\n  line 41: must hold judge" in text
+    assert "set aside: 1 rows\n  set aside, line 41: a row must hold judge" in text
 
 
 def test_options_reach_the_validation(judge, tmp_path):

@@ -195,16 +195,26 @@ def test_a_dialogue_that_was_changed_since_is_set_aside(tmp_path: Path, store: E
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (b"{", "a line must be JSON in UTF-8, got Expecting property name"),
-        (b"\xff{}", "a line must be JSON in UTF-8, got 'utf-8' codec can't decode byte 0xff"),
-        (b"[" * 100_000, "a line must be JSON in UTF-8, got "),
-        (b"x" * 9_000_000, "must have at most 4,000,000 bytes, got more; split the dialogue"),
-        (b"[1]", "a line must be an object with a list `dialog`, got [1]"),
-        ({"dialog": "hi"}, "a line must be an object with a list `dialog`, got {'dialog': 'hi'}"),
+        (b"{", "a row must be JSON, got '' at character 2 (Expecting property name"),
+        (b"\xff{}", "a row must be UTF-8, got the byte 0xFF; save the file as UTF-8"),
+        (b"[" * 100_000, "a row must be flat JSON, got too many levels"),
+        (b"x" * 9_000_000, "must have at most 4,000,000 bytes, got 9,000,001; split or shorten it"),
+        (b"[1]", "a row must be a JSON object, got '[1]'"),
+        ({"dialog": "hi"}, "dialog must be JSON, got 'hi'"),
         (dialogue(start_time=..., end_time=...), "got no start_time and no end_time; what has no"),
         (dialogue(end_time=None), "must have start_time and end_time, got no end_time; what has"),
-        (dialogue(start_time="noon"), "start_time must be an ISO 8601 time, got 'noon'; write it"),
-        (dialogue(end_time=1541246400), "end_time must be an ISO 8601 time, got 1541246400"),
+        (
+            dialogue(start_time="noon"),
+            "start_time must be an ISO 8601 time or seconds since 1970, got 'noon'",
+        ),
+        (
+            dialogue(end_time=True),
+            "end_time must be an ISO 8601 time or seconds since 1970, got Tr",
+        ),
+        (
+            dialogue(end_time=1e300),
+            "end_time must be an ISO 8601 time or seconds since 1970, got 1e",
+        ),
         (dialogue(start_time="0001-01-01T00:00+09:00"), "start_time must be an ISO 8601 time"),
         (dialogue(end_time="2018-11-03 11:00"), "not end before it starts, got 2018-11-03T12:00:0"),
         (dialogue(participant2_id=...), "by user_id and class, got None for participant2_id"),
@@ -278,7 +288,7 @@ def test_the_report_counts_all_set_aside_rows_by_rule(tmp_path: Path, store: Eve
     report = harvest_dialogues(log(tmp_path, dialogue(eval_score=6), *bad), store, now=NOW)
     reasons = (
         ("a dialogue must have start_time and end_time", 2),
-        ("a line must be JSON in UTF-8", 1),
+        ("a row must be JSON", 1),
         ("value: Input should be less than or equal to 5", 1),
     )
     assert report == IngestReport(1, 1, repeated=0, set_aside=4, reasons=reasons)
@@ -288,12 +298,17 @@ def test_the_report_counts_all_set_aside_rows_by_rule(tmp_path: Path, store: Eve
 # Files ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lines", [["text,label", "hi,there"], ['{"kind": "thumbs"}']])
+@pytest.mark.parametrize(
+    ("lines", "name", "expected"),
+    [
+        (["text,label", "hi,there"], "other.csv", r"other\.csv must have the columns dialog, got"),
+        (['{"kind": "thumbs"}'], "other.jsonl", r"got '.*other\.jsonl', of which 1 rows hold none"),
+    ],
+)
 def test_a_file_without_a_dialogue_is_one_error_and_nothing_is_stored(
-    tmp_path: Path, store: EventStore, lines: list[str]
+    tmp_path: Path, store: EventStore, lines: list[str], name: str, expected: str
 ) -> None:
-    path = log(tmp_path, *(line.encode() for line in lines), name="other.csv")
-    expected = rf"objects with a list `dialog`, got '.*other\.csv', of which {len(lines)} lines"
+    path = log(tmp_path, *(line.encode() for line in lines), name=name)
     with pytest.raises(InvalidInputError, match=expected):
         harvest_dialogues(path, store, now=NOW)
     assert sum(store.counts().values()) == 0
@@ -301,7 +316,7 @@ def test_a_file_without_a_dialogue_is_one_error_and_nothing_is_stored(
 
 def test_a_large_file_of_something_else_is_given_up_early(tmp_path: Path) -> None:
     path = log(tmp_path, *[b"{}"] * 1_000, dialogue())
-    with pytest.raises(InvalidInputError, match="of which 1,000 lines hold none; the first"):
+    with pytest.raises(InvalidInputError, match="of which 1,000 rows hold none; the first"):
         read(path)
     events, aside = read(log(tmp_path, *[b"{}"] * 999, dialogue(), *[b"{}"] * 2_000))
     assert (len(events), len(aside)) == (2, 2_999)
@@ -324,7 +339,7 @@ def test_a_damaged_archive_is_one_clear_error(tmp_path: Path, damage: Any) -> No
     path = tmp_path / "log.gz"
     rows = (json.dumps(dialogue(dialog_id=number)).encode() for number in range(50))
     path.write_bytes(damage(gzip.compress(b"\n".join(rows))))
-    with pytest.raises(InvalidInputError, match="a compressed log must be whole"):
+    with pytest.raises(InvalidInputError, match="a compressed file must be whole"):
         read(path)
 
 

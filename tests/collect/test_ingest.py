@@ -153,12 +153,12 @@ def test_sending_a_stream_again_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ("not json", "row: must be JSON, got Expecting value: line 1 column 1 (char 0)"),
-        (b"\xff{}", "row: must be UTF-8, got the byte 0xFF at 0; write it as UTF-8"),
-        ("[1, 2]", "row: must be a JSON object with `kind` (feedback) or `messages`"),
+        ("not json", "a row must be JSON, got 'not json' at character 1 (Expecting value); write"),
+        (b"\xff{}", "a row must be UTF-8, got the byte 0xFF; save the file as UTF-8"),
+        ("[1, 2]", "a row must be a JSON object with `kind` (feedback) or `messages`"),
         (None, "got None; send one object per row"),
         (7, "got 7; send one object per row"),
-        ({}, "row: must have `kind` (feedback) or `messages` (interaction), got the fields of an"),
+        ({}, "a row must have `kind` (feedback) or `messages` (interaction), got the fields of"),
         ({"id": "x", "text": "y"}, "got the fields id, text; name one of them"),
         (thumbs(kind="applause"), "row: Input tag 'applause' found using 'kind' does not match"),
         (thumbs(value="sideways"), "value: Input should be 'up' or 'down', got 'sideways'"),
@@ -166,7 +166,10 @@ def test_sending_a_stream_again_changes_nothing() -> None:
         (thumbs(kind="copy", value="yes"), "value: Input should be a valid boolean, got 'yes'"),
         (thumbs(extra=1), "extra: Extra inputs are not permitted, got 1"),
         (interaction(response=5), "response: Input should be a valid string, got 5"),
-        (interaction(response=None, id=""), "at least 1 character, got '' (and 1 more)"),
+        (
+            interaction(response=None, id=""),
+            "at least 1 character, got ''; correct the value (and 1 more)",
+        ),
         (
             interaction(created_at="2026-01-05T07:00:00"),
             "created_at: time must carry a time zone, got 2026-01-05T07:00:00; add 'Z' for UTC",
@@ -195,8 +198,8 @@ def test_sending_a_stream_again_changes_nothing() -> None:
         (interaction(latency_seconds=float("nan")), "latency_seconds: Input should be a finite"),
         (json.dumps(interaction(latency_seconds=float("nan"))), "must be finite, got NaN"),
         (json.dumps(interaction(latency_seconds=float("inf"))), "must be finite, got Infinity"),
-        ('{"kind": ' + "9" * 5_000 + "}", "row: must be JSON, got Exceeds the limit"),
-        ("[" * 200_000, "row: must be flat JSON, got too many levels"),
+        ('{"kind": ' + "9" * 5_000 + "}", "a row must be JSON, got Exceeds the limit"),
+        ("[" * 200_000, "a row must be flat JSON, got too many levels; nest less"),
         (Message(role="user", content="Hi"), "row: Unable to extract tag using discriminator"),
     ],
 )
@@ -357,7 +360,9 @@ def test_a_line_of_ten_megabytes_is_set_aside(tmp_path: Path, last: bool) -> Non
     rows = [interaction(), huge] if last else [interaction(), huge, thumbs()]
     report = ingest_file(lines(tmp_path, *rows), sink, now=NOW)
     assert (report.interactions, report.feedback, report.set_aside) == (1, 0 if last else 1, 1)
-    assert sink.rejected[0].reason.startswith("row: must have at most 4,000,000 bytes, got 10,000,")
+    assert sink.rejected[0].reason.startswith(
+        "a row must have at most 4,000,000 bytes, got 10,000,"
+    )
     assert len(sink.rejected[0].raw) == 200
 
 

@@ -50,8 +50,8 @@ def test_csv_says_the_same_as_json_lines(tmp_path):
         ('{"id": "a", "messages": "{", "target": "t"}', "messages must be JSON"),
         ('{"id": "a", "messages": [], "target": "t"}', "messages:"),
         ('{"id": "a", "prompt": 5, "target": "t"}', "content"),
-        ("[1]", "must be an object"),
-        ("{", "must be an object"),
+        ("[1]", "must be a JSON object"),
+        ("{", "a row must be JSON"),
     ],
 )
 def test_a_row_that_breaks_a_rule_is_named_with_its_line(tmp_path, row, expected):
@@ -73,11 +73,13 @@ def test_an_id_goes_once(tmp_path):
 
 
 def test_no_file_and_no_rows_are_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"got no none\.csv"):
+    with pytest.raises(InvalidInputError, match=r"must be a readable file, got .*none\.csv"):
         read_examples(tmp_path / "none.csv")
-    with pytest.raises(InvalidInputError, match="at least 1 example"):
+    with pytest.raises(
+        InvalidInputError, match="must hold rows with id, prompt and target, got none"
+    ):
         read_examples(written(tmp_path, "", "empty.csv"))
     binary = tmp_path / "binary.csv"
-    binary.write_bytes(b"id,prompt\n\xff\xfe,x\n")
+    binary.write_bytes(b"id,prompt,target\n\xff\xfe,x,y\n")
     with pytest.raises(InvalidInputError, match="UTF-8"):
         read_examples(binary)

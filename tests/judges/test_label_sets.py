@@ -53,9 +53,9 @@ def aside(tmp_path: Path, line: Any) -> str:
     found = read(tmp_path, row("first"), line, row("last"))
     (run,) = found.runs
     assert [r.item_id for r in run.rows] == ["first", "last"]
-    ((number, why),) = found.set_aside
-    assert number == 2
-    return why
+    (one,) = found.set_aside
+    assert (one.place, one.position) == (2, "line 2")
+    return one.reason
 
 
 # Rows --------------------------------------------------------------------------------------------
@@ -177,11 +177,11 @@ def test_a_row_without_an_id_is_named_by_its_line_which_no_other_row_s_id_takes(
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"human": 1, ', "not JSON: "),
-        ("good", "not JSON: "),
-        ("[1, 2]", "must be a JSON object, got list"),
-        ("null", "must be a JSON object, got NoneType"),
-        ('"text"', "must be a JSON object, got str"),
+        ('{"human": 1, ', "a row must be JSON, got "),
+        ("good", "a row must be JSON, got 'good' at character 1"),
+        ("[1, 2]", "must be a JSON object, got '[1, 2]'"),
+        ("null", "must be a JSON object, got 'null'"),
+        ('"text"', "must be a JSON object, got '\"text\"'"),
         ('{"human": "good"}', "must hold judge, got human"),
         ('{"judge": "good"}', "must hold human, got judge"),
         ('{"label": 1}', "must hold human and judge, got label"),
@@ -189,7 +189,7 @@ def test_a_row_without_an_id_is_named_by_its_line_which_no_other_row_s_id_takes(
         ('{"human": "a\\u0000", "judge": "a"}', "text must hold no NUL"),
         ('{"human": "a\\ud800", "judge": "a"}', "text must be valid Unicode"),
         ('{"human": ' + "9" * 5000 + ', "judge": 1}', "Exceeds the limit"),
-        ('{"human": ' + "[" * 100_000, "maximum recursion depth"),
+        ('{"human": ' + "[" * 100_000, "too many levels"),
     ],
 )
 def test_a_bad_line_is_set_aside_with_its_number_and_reason_and_the_others_go_on(
@@ -207,13 +207,15 @@ def test_bytes_that_are_no_utf_8_set_their_line_aside(tmp_path):
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([lines[0], '{"human": "schön"}'.encode("latin-1"), lines[1]]))
     found = read_label_file(path)
-    assert found.set_aside == ((2, "not UTF-8"),)
+    (one,) = found.set_aside
+    assert (one.place, one.received) == (2, '{"human": "sch\\xf6n"}')
+    assert one.reason == "a row must be UTF-8, got the byte 0xF6; save the file as UTF-8"
     assert len(found.runs[0].rows) == 2
 
 
 def test_blank_lines_count_as_lines_and_are_no_rows(tmp_path):
     found = read(tmp_path, "", row("a"), "  \t", "broken", row("b"))
-    assert [number for number, _ in found.set_aside] == [4]
+    assert [one.place for one in found.set_aside] == [4]
     assert len(found.runs[0].rows) == 2
 
 
@@ -227,7 +229,8 @@ def test_a_byte_order_mark_and_windows_line_ends_lose_no_row(tmp_path):
 def test_an_item_that_is_there_twice_in_a_run_is_set_aside_and_the_first_counts(tmp_path):
     found = read(tmp_path, row("a", judge="good"), row("b"), row("a", judge="bad"))
     assert [r.judge for r in found.runs[0].rows] == ["good", "good"]
-    assert found.set_aside == ((3, "item 'a' is there twice in a run"),)
+    (one,) = found.set_aside
+    assert (one.place, one.reason) == (3, "item 'a' is there twice in a run")
 
 
 def test_the_same_item_of_two_runs_is_there_once_in_each(tmp_path):
@@ -241,7 +244,7 @@ def test_a_file_without_a_labelled_item_is_refused_with_its_first_bad_line(tmp_p
     path = tmp_path / "labels.jsonl"
     path.write_text(content)
     with pytest.raises(
-        InvalidInputError, match=r"labels\.jsonl must hold a labelled item a line"
+        InvalidInputError, match=r"labels\.jsonl must hold .* human and judge, got "
     ) as caught:
         read_label_file(path)
     assert ("; line 1: " in str(caught.value)) is bool(content.strip())
@@ -249,7 +252,7 @@ def test_a_file_without_a_labelled_item_is_refused_with_its_first_bad_line(tmp_p
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "absent.jsonl"):
-        with pytest.raises(InvalidInputError, match="labels must be in a file that can be read"):
+        with pytest.raises(InvalidInputError, match="input must be a readable file, got "):
             read_label_file(path)
 
 
@@ -278,7 +281,7 @@ def test_columns_of_other_names_are_read_and_what_has_no_meaning_is_named(tmp_pa
 
 def test_a_missing_column_is_named_as_the_file_would(tmp_path):
     with pytest.raises(
-        InvalidInputError, match="line 1: must hold label, got item_id, human, judge"
+        InvalidInputError, match="line 1: a row must hold label, got item_id, human, judge"
     ):
         read(tmp_path, row(), human="label")
 

@@ -72,11 +72,12 @@ def test_open_rows_are_counted_and_bad_ones_set_aside_with_their_reason(sheet, t
         file.write(f"x,,,,a,{found[0]['pair']}\nx,,,,a,of another model\nx\n")
     read = read_sheet(sheet, PAIRS)
     assert len(read.winners) == read.compared == 2
-    assert read.open == len(IDS) - 3 + 1
-    reasons = [reason for _, reason in read.set_aside]
-    assert reasons[0] == "winner must be a, b or tie, got 'left'"
+    assert read.open == len(IDS) - 3
+    reasons = [row.reason for row in read.set_aside]
+    assert reasons[0] == "winner must be a, b or tie, got 'left'; write one of the three"
     assert reasons[1].endswith("is there before; each pair is labelled once")
     assert reasons[2] == "it is about other answers than these; label a new sheet"
+    assert reasons[3] == "a row must have 6 cells as the header has, got 1; fill the row"
 
 
 def test_a_word_about_answers_that_have_changed_since_does_not_count(sheet):
@@ -120,9 +121,9 @@ def test_a_sheet_is_written_once_and_only_about_its_pairs(sheet, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "must have the columns winner and pair"),
+        (b"", "must hold rows with winner and pair, got none"),
         (b"winner\na\n", "none named pair"),
-        (b"winner,pair\n\xff\xfe,x\n", "must be CSV in UTF-8"),
+        (b"winner,prompt\n\xff\xfe,x\n", "got none named pair among 'winner', 'prompt'"),
     ],
 )
 def test_what_is_no_sheet_is_one_clear_error(tmp_path, content, said):
@@ -130,7 +131,7 @@ def test_what_is_no_sheet_is_one_clear_error(tmp_path, content, said):
     path.write_bytes(content)
     with pytest.raises(InvalidInputError, match=said):
         read_sheet(path, PAIRS)
-    with pytest.raises(InvalidInputError, match=r"can be read, got gone\.csv"):
+    with pytest.raises(InvalidInputError, match=r"must be a readable file, got .*gone\.csv"):
         read_sheet(tmp_path / "gone.csv", PAIRS)
 
 

@@ -307,13 +307,13 @@ def test_conversations_and_line_numbers_as_ids_are_read(tmp_path):
 
 
 BAD_ROWS = {
-    "not JSON": b"{nonsense",
-    "must be a JSON object, got list": b"[1, 2]",
-    "not UTF-8": b'{"prompt": "\xff\xfe", "answer": "a"}',
-    "answer must be text, got NoneType": b'{"prompt": "q"}',
+    "a row must be JSON, got 'nonsense'": b"{nonsense",
+    "must be a JSON object, got '[1, 2]'": b"[1, 2]",
+    "must be UTF-8, got the byte 0xFF": b'{"prompt": "\xff\xfe", "answer": "a"}',
+    "must hold answer, got prompt": b'{"prompt": "q"}',
     "answer must be text, got int": b'{"prompt": "q", "answer": 5}',
-    "must hold prompt (text) or messages, got neither": b'{"answer": "a"}',
-    "messages must hold at least one turn": b'{"messages": [], "answer": "a"}',
+    "must hold prompt or messages, got answer": b'{"answer": "a"}',
+    "prompt or messages must hold a turn, got none": b'{"messages": [], "answer": "a"}',
     "0.role": b'{"messages": [{"role": "robot", "content": "q"}], "answer": "a"}',
     "other must be text, got list": b'{"prompt": "q", "answer": "a", "other": ["b"]}',
     "reference must be text": b'{"prompt": "q", "answer": "a", "reference": 3}',
@@ -325,8 +325,10 @@ BAD_ROWS = {
     "answer: String should have at most 100000 characters": b'{"prompt": "q", "answer": "'
     + b"x" * 1_000_000
     + b'"}',
-    "not JSON: Exceeds the limit": b'{"prompt": "q", "answer": "a", "x": ' + b"9" * 5_000 + b"}",
-    "not JSON: maximum recursion": b"[" * 200_000,
+    "must be JSON, got Exceeds the limit": b'{"prompt": "q", "answer": "a", "x": '
+    + b"9" * 5_000
+    + b"}",
+    "must be flat JSON": b"[" * 200_000,
 }
 
 
@@ -334,8 +336,9 @@ BAD_ROWS = {
 def test_a_bad_row_is_set_aside_with_its_line_and_reason_and_the_others_go_on(desk, reason):
     content = lines(item(0)).encode() + b"\n" + BAD_ROWS[reason] + b"\n" + lines(item(1)).encode()
     found = desk.judge(content)
-    ((line, why),) = found.set_aside
-    assert line == 3
+    (one,) = found.set_aside
+    assert one.place == 3
+    why = one.reason
     assert reason in why
     assert len(why) < 400
     assert [j.item_id for j in found.judged.judgements] == ["i000", "i001"]
@@ -357,25 +360,31 @@ def test_a_byte_order_mark_and_line_ends_of_windows_change_nothing(tmp_path, end
 
 
 GARBAGE = {
-    "empty": b"",
-    "blank": b"\n  \n\r\n",
-    "binary": bytes(range(256)) * 40,
-    "a picture": b"\x89PNG\r\n\x1a\n" + b"\x00" * 100,
-    "utf-16": lines(item(0)).encode("utf-16"),
-    "a table": b"item_id,human,judge\n1,a,b\n",
+    "empty": (b"", "the file is empty"),
+    "blank": (b"\n  \n\r\n", "the file is empty"),
+    "binary": (bytes(range(256)) * 40, "which is binary content"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + b"\x00" * 100, "which is a picture"),
+    "a table": (b"item_id,human,judge\n1,a,b\n", "; line 1: a row must be JSON"),
 }
 
 
 @pytest.mark.parametrize("what", GARBAGE)
 def test_a_file_without_a_usable_row_is_refused_by_its_name(desk, tmp_path, what):
-    with pytest.raises(InvalidInputError, match=r"^rows\.jsonl must hold an item a line") as error:
-        desk.judge(GARBAGE[what], name="rows.jsonl")
-    assert ("; line 1: " in str(error.value)) == (what not in ("empty", "blank"))
+    content, said = GARBAGE[what]
+    with pytest.raises(InvalidInputError, match=r"rows\.jsonl") as error:
+        desk.judge(content, name="rows.jsonl")
+    assert said in str(error.value)
     assert not desk.server.hits
-    path = written(tmp_path, GARBAGE[what], "labels.jsonl")
-    with pytest.raises(InvalidInputError, match=r"^labels\.jsonl must hold a label a line"):
+    path = written(tmp_path, content, "labels.jsonl")
+    with pytest.raises(InvalidInputError, match=r"labels\.jsonl") as error:
         import_labels(desk.store, path, now=NOW)
+    assert said in str(error.value)
     assert desk.store.records(HumanLabel) == ()
+
+
+def test_items_in_utf_16_are_read_like_the_same_items_in_utf_8(tmp_path):
+    path = written(tmp_path, lines(item(0), item(1)).encode("utf-16"))
+    assert read_items(path) == read_items(written(tmp_path, lines(item(0), item(1)), "b.jsonl"))
 
 
 @pytest.mark.parametrize("kind", ["missing", "a folder"])
@@ -388,7 +397,7 @@ def test_what_is_no_file_is_refused_by_its_name(desk, tmp_path, kind):
         lambda: import_labels(desk.store, path, now=NOW),
     ):
         with pytest.raises(
-            InvalidInputError, match=r"^rows\.jsonl must be a file that can be read"
+            InvalidInputError, match=r"^input must be a readable file, got .*rows\.jsonl"
         ):
             read()
 
@@ -457,9 +466,9 @@ def test_a_bad_label_is_set_aside_with_its_reason_and_the_others_go_on(
     new, repeated, aside = imported(store, tmp_path, label_row("a"), label_row() | fields,
                                     label_row("b"))  # fmt: skip
     assert (new, repeated) == (2, 0)
-    ((line, why),) = aside
-    assert line == 2
-    assert reason in why
+    (one,) = aside
+    assert one.place == 2
+    assert reason in one.reason
     assert [item_id for item_id, _, _ in labels_of(store)] == ["a", "b"]
 
 
@@ -468,5 +477,6 @@ def test_an_id_of_another_label_is_set_aside_and_changes_nothing(store, tmp_path
     new, repeated, aside = imported(store, tmp_path, label_row(id="L1"),
                                     label_row(id="L1", said="wrong"))  # fmt: skip
     assert (new, repeated) == (0, 1)
-    assert aside == ((2, "another label has the id 'L1'"),)
+    (one,) = aside
+    assert (one.place, one.reason) == (2, "another label has the id 'L1'; give it its own")
     assert labels_of(store) == [("i1", "right", "ann")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import SetAsideRow
 from ratchet.judges.label_sets import LabelledVerdict
 from ratchet.judges.validation import validate_judge
 from ratchet.judges.validation_report import SAYS, figure_line, validation_json, validations_text
@@ -113,7 +114,7 @@ def test_what_is_undefined_is_a_dash_with_its_reason():
 def test_several_validations_are_a_table_with_counts_and_a_warning_about_the_best_of_many():
     error = InvalidInputError("judge and people must use one set of labels")
     results = [*CASES.items(), ("mislabelled", error)]
-    text = validations_text(results, [(7, "not JSON")], ["strategy"])
+    text = validations_text(results, [SetAsideRow(7, "line 7", "not JSON", "x")], ["strategy"])
     lines = text.splitlines()
     assert len({line.index("decision") for line in lines[:1]}) == 1
     by_name = {line.split()[0]: line for line in lines[1:]}
@@ -128,14 +129,15 @@ def test_several_validations_are_a_table_with_counts_and_a_warning_about_the_bes
     assert said == {"refused": "1"} | {d: str(decisions.count(d)) for d in decisions}
     assert any("the best one looks better than it is" in line for line in lines)
     assert lines[-3:] == [
-        "not used: the fields strategy", "set aside: 1 rows", "  line 7: not JSON",
+        "not used: the fields strategy", "set aside: 1 rows", "  set aside, line 7: not JSON",
     ]  # fmt: skip
     none = validations_text([("a", CASES["unscored"]), ("b", error)], (), ())
     assert "looks better" not in none
 
 
-def test_of_many_rows_set_aside_ten_are_shown():
-    aside = [(n, "broken") for n in range(1, 500)]
+def test_of_many_rows_set_aside_fifty_are_shown_and_the_rest_counted():
+    aside = [SetAsideRow(n, f"line {n}", "broken", "x") for n in range(1, 500)]
     text = validations_text([("a", CASES["usable"])], aside, ())
     assert "set aside: 499 rows" in text
-    assert text.count("broken") == 10
+    assert text.count("broken") == 50
+    assert "and 449 more rows set aside" in text

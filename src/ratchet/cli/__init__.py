@@ -203,7 +203,10 @@ def status(
 @app.command()
 def ingest(
     file: Annotated[
-        Path, typer.Argument(help="JSON Lines, one interaction or piece of feedback a line.")
+        Path,
+        typer.Argument(
+            help="CSV, JSON Lines, JSON or Parquet; a row is an interaction or feedback."
+        ),
     ],
     dialogues: Annotated[
         bool, typer.Option("--dialogues", help="The file is a log of whole dialogues.")
@@ -221,8 +224,8 @@ def ingest(
     report = read(file, store, now=now)
     print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
     print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
-    for reason, count in report.reasons[:5]:
-        print(f"{count:>8} × {reason}")
+    for line in report.lines():
+        print(line)
 
 
 @app.command()

@@ -11,18 +11,19 @@ import numpy as np
 import typer
 
 from ratchet.cli.shared import show_progress
+from ratchet.files.rows import set_aside_lines
 
 if TYPE_CHECKING:
     from ratchet.analyze.failures import Cluster, FailureClusters
     from ratchet.analyze.failures.files import FailureFile
 
-SET_ASIDE_SHOWN = 20
-
 
 def failures(
     file: Annotated[
         Path,
-        typer.Argument(help="JSON Lines or .csv with text, failed and, where there is one, user."),
+        typer.Argument(
+            help="CSV, JSON Lines, JSON or Parquet with text, failed and, where there is one, user."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     embedding: Annotated[
@@ -52,15 +53,18 @@ def failures(
         return
     for line in _lines(found, result):
         print(line)
-    for place, reason in found.set_aside[:SET_ASIDE_SHOWN]:
-        print(f"set aside row {place}: {reason}", file=sys.stderr)
+    for line in set_aside_lines([row for _, row in found.set_aside]):
+        print(line, file=sys.stderr)
 
 
 def _as_json(found: FailureFile, result: FailureClusters) -> dict[str, Any]:
     places = np.array(found.places, dtype=np.int64)
     labels = np.full(found.rows, -1, dtype=np.int64)
     labels[places] = result.labels
-    reasons = [{"row": place, "reason": reason} for place, reason in found.set_aside]
+    reasons = [
+        {"row": place, "position": row.position, "reason": row.reason, "received": row.received}
+        for place, row in found.set_aside
+    ]
     return {
         "clusters": [
             {

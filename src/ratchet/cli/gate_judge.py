@@ -59,6 +59,7 @@ def judged(
     Raises:
         InvalidInputError: There is no judge of pairs, or no sheet that people filled in.
     """
+    from ratchet.files.rows import set_aside_lines
     from ratchet.judges.judged_win_rate import judge_win_rate, pair_judge
     from ratchet.judges.label_sheet import read_sheet
     from ratchet.judges.rubrics import load_judges
@@ -75,8 +76,8 @@ def judged(
             "--to-label FILE, have it filled in and give it as --labels"
         )
     sheet = read_sheet(judging.labels, pairs)
-    for line, reason in sheet.set_aside:
-        typer.echo(f"set aside, line {line}: {reason}", err=True)
+    for line in set_aside_lines(sheet.set_aside):
+        typer.echo(line, err=True)
     return judge_win_rate(
         EventStore.open(settings.store_url),
         spec,

@@ -11,6 +11,7 @@ import typer
 
 from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
+from ratchet.files.rows import set_aside_lines
 
 if TYPE_CHECKING:
     from ratchet.judges.label_sets import LabelFile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Judges: validate them against people, run them, import labels.", no_args_is_help=True
 )
-SET_ASIDE_SHOWN = 20
 
 
 @app.command()
@@ -152,8 +152,8 @@ def label(
     settings.home.mkdir(parents=True, exist_ok=True)
     done = import_labels(EventStore.open(settings.store_url), file, now=_now())
     print(f"{done.new} labels stored, {done.repeated} were there before")
-    for number, reason in done.set_aside[:SET_ASIDE_SHOWN]:
-        print(f"set aside, line {number}: {reason}")
+    for line in set_aside_lines(done.set_aside):
+        print(line)
 
 
 @app.command("list")
@@ -204,5 +204,5 @@ def _report(
         for name, result in results
     ]
     head = runs[0] if len(runs) == 1 else {}
-    aside = [{"line": line, "reason": reason} for line, reason in found.set_aside]
+    aside = [{"line": row.place, "reason": row.reason} for row in found.set_aside]
     return {**head, "runs": runs, "set_aside": aside, "unused_fields": list(found.unused)}

@@ -1,12 +1,13 @@
 """Harvest a log of whole dialogues: what a bot answered, the thumbs and the stars it got.
 
-The format is that of the logs of ConvAI2's volunteers, JSON Lines, plain or gzip, one dialogue an
-object:
+The format is that of the logs of ConvAI2's volunteers, JSON Lines or a JSON array, plain or gzip,
+one dialogue an object:
 
     dialog             messages in order: sender, text, sender_class ("Human" or "Bot"),
                        evaluation_score (1 thumb up, 0 thumb down, null none)
     participant1_id    class ("User" or "Bot") and user_id; participant2_id alike
-    start_time         ISO 8601, UTC where it has no time zone; end_time alike
+    start_time         ISO 8601, UTC where it has no time zone, or seconds (milliseconds above
+                       10^11) since 1970; end_time alike
     eval_score         1 to 5 stars for the whole dialogue, null none
     dialog_id          optional
 
@@ -17,25 +18,23 @@ message that answers nobody) is set aside here, each with its own reason. Nothin
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
-from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest
+from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest_placed
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable, printable_path, unreadable
+from ratchet.files.rows import Row, read_rows
+from ratchet.files.text import printable, printable_path
 from ratchet.records import SetAside, derive_id
 
 CHUNK = 1_000
 LINES_WITHOUT_DIALOGUE = 1_000
 
-_GZIP = b"\x1f\x8b"
+_MILLISECONDS = 1e11  # as seconds it is the year 5138
 _RAW_CHARACTERS = 200
 _REASONS_SHOWN = 20
 _THUMBS = {1: "up", 0: "down"}
@@ -60,8 +59,8 @@ def harvest_dialogues(
         InvalidInputError: The file cannot be read or is no log of dialogues.
     """
     aside = _Aside(store)
-    events = aside.strain(read_dialogues(path, now=now, system=system))
-    report = ingest(events, store, source=path.name, now=now, chunk=CHUNK)
+    events = aside.strain(_placed_rows(path, now, system))
+    report = ingest_placed(events, store, source=path.name, now=now, chunk=CHUNK)
     aside.flush()
     reasons = aside.reasons + Counter(dict(report.reasons))
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -69,6 +68,7 @@ def harvest_dialogues(
         report,
         set_aside=report.set_aside + aside.reasons.total(),
         reasons=tuple(ranked[:_REASONS_SHOWN]),
+        examples=(*aside.examples.values(), *report.examples),
     )
 
 
@@ -94,27 +94,36 @@ def read_dialogues(
         system: What the bots belong to; prefix of the versions, and the segment.
 
     Raises:
-        InvalidInputError: The file cannot be read, or its lines (the first 1,000 where it has more)
+        InvalidInputError: The file cannot be read, or its rows (the first 1,000 where it has more)
             hold no dialogue. An empty file is an empty log.
     """
+    return (row for _, row in _placed_rows(path, now, system))
+
+
+def _placed_rows(
+    path: Path, now: datetime, system: str
+) -> Iterator[tuple[str, EventRow | SetAside]]:
+    """Yield what `read_dialogues` yields, each with its place in the file."""
     strangers: list[SetAside] | None = []
-    for number, line in enumerate(_lines(path), start=1):
-        here = _Line(path.name, number, line, now)
-        if not line.strip():
-            continue
-        try:
-            value = _object(line)
-        except InvalidInputError as error:
-            if strangers is None:
-                yield here.reject(str(error))
+    needs = [("dialog",)]
+    opened = read_rows(path, needs=needs, longest=MAX_LINE_BYTES, may_be_empty=True)
+    with opened as rows:
+        for row in rows:
+            here = _Place(path.name, row, now)
+            try:
+                value = _object(row)
+            except InvalidInputError as error:
+                rejected = here.reject(str(error))
+                if strangers is None:
+                    yield row.position, rejected
+                    continue
+                strangers.append(rejected)
+                if len(strangers) == LINES_WITHOUT_DIALOGUE:
+                    _refuse(path, strangers)
                 continue
-            strangers.append(here.reject(str(error)))
-            if len(strangers) == LINES_WITHOUT_DIALOGUE:
-                _refuse(path, strangers)
-            continue
-        yield from strangers or ()
-        strangers = None
-        yield from _rows(value, here, system)
+            yield from ((one.position, one) for one in strangers or ())
+            strangers = None
+            yield from _rows(value, here, system)
     if strangers:
         _refuse(path, strangers)
 
@@ -126,14 +135,19 @@ class _Aside:
     store: EventSink
     pending: list[SetAside] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, SetAside] = field(default_factory=dict)
 
-    def strain(self, rows: Iterator[EventRow | SetAside]) -> Iterator[EventRow]:
-        for row in rows:
+    def strain(
+        self, rows: Iterator[tuple[str, EventRow | SetAside]]
+    ) -> Iterator[tuple[str, EventRow]]:
+        for position, row in rows:
             if not isinstance(row, SetAside):
-                yield row
+                yield position, row
                 continue
             self.pending.append(row)
-            self.reasons[row.reason.partition(", got ")[0]] += 1
+            rule = row.reason.partition(", got ")[0]
+            self.reasons[rule] += 1
+            self.examples.setdefault(rule, row)
             if len(self.pending) == CHUNK:
                 self.flush()
 
@@ -144,19 +158,19 @@ class _Aside:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _Place:
     """Where a row stands, for what is set aside."""
 
     source: str
-    number: int
-    content: bytes
+    row: Row
     now: datetime
+
+    def position(self, message: int | None = None) -> str:
+        return self.row.position + ("" if message is None else f", message {message}")
 
     def reject(self, reason: str, message: int | None = None) -> SetAside:
         source = printable(self.source, _RAW_CHARACTERS)
-        position = f"line {self.number}" + ("" if message is None else f", message {message}")
-        text = self.content[: 4 * _RAW_CHARACTERS].decode("utf-8", "surrogateescape")
-        raw = printable(text.rstrip("\r\n"), _RAW_CHARACTERS)
+        position, raw = self.position(message), self.row.received
         return SetAside(
             id=derive_id(source, position, reason, raw),
             created_at=self.now,
@@ -193,28 +207,31 @@ class _Dialogue:
         return derive_id(self.key, index)
 
 
-def _rows(value: Mapping[str, Any], line: _Line, system: str) -> Iterator[EventRow | SetAside]:
-    """Yield the rows of one dialogue."""
+def _rows(
+    value: Mapping[str, Any], place: _Place, system: str
+) -> Iterator[tuple[str, EventRow | SetAside]]:
+    """Yield the rows of one dialogue, each with its place."""
     try:
         dialogue = _dialogue(value, system)
     except InvalidInputError as error:
-        yield line.reject(str(error))
+        yield place.position(), place.reject(str(error))
         return
     roles = [message["role"] for message in dialogue.messages]
     first = roles.index("user") if "user" in roles else len(roles)
     last = max((i for i, role in enumerate(roles) if role == "assistant" and i > first), default=-1)
     for index, (role, score) in enumerate(zip(roles, dialogue.scores, strict=True)):
+        where = place.position(index)
         if role == "assistant" and index > first:
-            yield _interaction(dialogue, index, system)
+            yield where, _interaction(dialogue, index, system)
             if score is not None:
                 thumb = _thumb(score)
-                yield _feedback(dialogue, index, "thumbs", thumb, dialogue.moment(index))
+                yield where, _feedback(dialogue, index, "thumbs", thumb, dialogue.moment(index))
         elif problem := _not_an_answer(role, score):
-            yield line.reject(problem, index)
+            yield where, place.reject(problem, index)
     if last >= 0:
-        yield from _on_the_last_answer(dialogue, last)
+        yield from ((place.position(), row) for row in _on_the_last_answer(dialogue, last))
     else:
-        yield line.reject(_without_answer(dialogue.stars))
+        yield place.position(), place.reject(_without_answer(dialogue.stars))
 
 
 def _on_the_last_answer(dialogue: _Dialogue, last: int) -> Iterator[EventRow]:
@@ -323,12 +340,15 @@ def _times(value: Mapping[str, Any]) -> tuple[datetime, datetime]:
 
 def _moment(value: object, name: str) -> datetime:
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = value / 1_000 if abs(value) >= _MILLISECONDS else value
+            return datetime.fromtimestamp(seconds, UTC)
         moment = datetime.fromisoformat(cast("str", value))
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidInputError(
-            f"{name} must be an ISO 8601 time, got {printable(repr(value))}; "
-            "write it as 2018-11-03T12:00:00Z"
+            f"{name} must be an ISO 8601 time or seconds since 1970, got "
+            f"{printable(repr(value))}; write it as 2018-11-03T12:00:00Z"
         ) from error
 
 
@@ -372,53 +392,24 @@ def _role(message: object, index: int, bot_sender: str) -> str:
     return "assistant" if sender == bot_sender else "user"
 
 
-def _object(line: bytes) -> Mapping[str, Any]:
-    """Return the object of a line that looks like a dialogue.
+def _object(row: Row) -> Mapping[str, Any]:
+    """Return the object of a row that looks like a dialogue.
 
     Raises:
-        InvalidInputError: It is too long, not JSON in UTF-8, or has no list `dialog`.
+        InvalidInputError: It cannot be used, or has no list `dialog`.
     """
-    if len(line) > MAX_LINE_BYTES:
+    value = row.given(as_json=["dialog", "participant1_id", "participant2_id"])
+    if not isinstance(value.get("dialog"), list):
         raise InvalidInputError(
-            f"a line must have at most {MAX_LINE_BYTES:,} bytes, got more; split the dialogue"
-        )
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(
-            f"a line must be JSON in UTF-8, got {printable(str(error))}; write it again"
-        ) from error
-    if not isinstance(value, dict) or not isinstance(value.get("dialog"), list):
-        raise InvalidInputError(
-            "a line must be an object with a list `dialog`, got "
-            f"{printable(repr(value))}; leave out what is no dialogue"
+            f"a row must be an object with a list `dialog`, got {row.received[:80]}; leave out "
+            "what is no dialogue"
         )
     return value
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield lines; of one that is too long only the start, which is longer than allowed."""
-    try:
-        with path.open("rb") as start:
-            compressed = start.read(len(_GZIP)) == _GZIP
-        with cast("IO[bytes]", (gzip.open if compressed else Path.open)(path, "rb")) as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                rest = line
-                while len(line) > MAX_LINE_BYTES and rest and not rest.endswith(b"\n"):
-                    rest = file.readline(MAX_LINE_BYTES)
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InvalidInputError(
-            f"a compressed log must be whole, got {printable_path(path)!r} ({error}); fetch it "
-            "again: what was stored is not stored twice"
-        ) from error
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def _refuse(path: Path, strangers: list[SetAside]) -> NoReturn:
     raise InvalidInputError(
         "a log of dialogues must hold objects with a list `dialog`, got "
-        f"{printable_path(path)!r}, of which {len(strangers):,} lines hold none; the first: "
+        f"{printable_path(path)!r}, of which {len(strangers):,} rows hold none; the first: "
         f"{strangers[0].reason}"
     )

@@ -6,19 +6,19 @@ ones go on. Because every event carries its id, sending a stream again changes n
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable, unreadable
+from ratchet.files.rows import Row, parse_json, read_rows
+from ratchet.files.text import printable
 from ratchet.records import (
     FEEDBACK,
     FEEDBACK_KINDS,
@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 
 CHUNK = 1_000
 MAX_LINE_BYTES = 4_000_000
+NEEDS = (("kind", "messages"),)
+NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 
 _RAW_CHARACTERS = 200
 _REASONS_SHOWN = 20
 _REASONS_COUNTED = 1_000
 _OTHER_REASONS = "other reasons"
+_TRUTH = ("true", "false")
 
 
 class EventSink(Protocol):
@@ -67,6 +70,7 @@ class IngestReport:
         repeated: Events that were stored before with the same content.
         set_aside: Rows that broke a rule.
         reasons: The broken rules with their counts, most frequent first, 20 at most.
+        examples: Of each of these rules the first row that broke it.
     """
 
     interactions: int
@@ -74,6 +78,21 @@ class IngestReport:
     repeated: int
     set_aside: int
     reasons: tuple[tuple[str, int], ...]
+    examples: tuple[SetAside, ...] = field(default=(), compare=False)
+
+    def lines(self) -> list[str]:
+        """Return a line for each reason: how often, the first row of it, what is wrong with it.
+
+        The counts of the lines add up to the rows that were set aside.
+        """
+        first = {_rule(row.reason): row for row in self.examples}
+        lines, left = [], self.set_aside
+        for rule, count in self.reasons:
+            if (row := first.get(rule)) is None:
+                continue
+            left -= count
+            lines.append(f"{count:>8,} × {row.position}: {row.reason}")
+        return [*lines, f"and {left:,} more rows set aside for other reasons"] if left else lines
 
 
 def ingest(
@@ -102,11 +121,27 @@ def ingest(
     Raises:
         InvalidInputError: `chunk` is below 1.
     """
-    if chunk < 1:
-        raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
     numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     placed = numbered if positions is None else zip(positions, rows, strict=True)
-    return _ingest(placed, store, _Progress(source, now), chunk)
+    return ingest_placed(placed, store, source=source, now=now, chunk=chunk)
+
+
+def ingest_placed(
+    rows: Iterable[tuple[str, object]],
+    store: EventSink,
+    *,
+    source: str,
+    now: datetime,
+    chunk: int = CHUNK,
+) -> IngestReport:
+    """Store rows that come with where they are in their source. See `ingest`.
+
+    Raises:
+        InvalidInputError: `chunk` is below 1.
+    """
+    if chunk < 1:
+        raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
+    return _ingest(iter(rows), store, _Progress(source, now), chunk)
 
 
 def ingest_file(
@@ -118,10 +153,13 @@ def ingest_file(
     chunk: int = CHUNK,
     max_line_bytes: int = MAX_LINE_BYTES,
 ) -> IngestReport:
-    """Store the events of a JSON Lines file, one object a line, in UTF-8. See `ingest`.
+    """Store the events of a file: CSV, JSON Lines, JSON or Parquet. See `ingest`.
+
+    In a table an empty cell is a field that the row does not have, and `messages` and `metadata`
+    are JSON; so is `value` in CSV, but for a comment or a correction.
 
     Args:
-        path: The file; it is read line by line.
+        path: The file; see `ratchet.files.rows`. Lines are read one by one.
         store: Where the events go.
         now: Time that the set-aside rows carry.
         source: Where the rows come from, by default the file's name.
@@ -136,14 +174,12 @@ def ingest_file(
             f"chunk and max_line_bytes must be at least 1, got {chunk} and {max_line_bytes}; "
             f"leave them at {CHUNK:,} and {MAX_LINE_BYTES:,}"
         )
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    with file:
-        lines = _lines(file, max_line_bytes)
-        numbered = ((f"line {number}", line) for number, line in enumerate(lines, start=1))
-        return _ingest(numbered, store, _Progress(source or path.name, now), chunk)
+    opened = read_rows(
+        path, needs=NEEDS, names=NAMES, longest=max_line_bytes, finite=True, may_be_empty=True
+    )
+    with opened as rows:
+        placed = ((row.position, row) for row in rows)
+        return ingest_placed(placed, store, source=source or path.name, now=now, chunk=chunk)
 
 
 E = TypeVar("E", bound=Interaction | Feedback)
@@ -154,14 +190,6 @@ class _Event(Generic[E]):
     position: str
     record: E
     row: object
-
-
-@dataclass(frozen=True, slots=True)
-class _LongLine:
-    """The start of a line that is too long to be read."""
-
-    start: bytes
-    reason: str
 
 
 @dataclass(slots=True)
@@ -175,6 +203,7 @@ class _Progress:
     repeated: int = 0
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, SetAside] = field(default_factory=dict)
     pending: list[SetAside] = field(default_factory=list)
 
     def reject(self, position: str, row: object, reason: str) -> None:
@@ -189,9 +218,11 @@ class _Progress:
         )
         self.pending.append(rejected)
         self.rejected += 1
-        rule = reason.partition(", got ")[0]
+        rule = _rule(reason)
         known = rule in self.reasons or len(self.reasons) < _REASONS_COUNTED
         self.reasons[rule if known else _OTHER_REASONS] += 1
+        if known:
+            self.examples.setdefault(rule, rejected)
 
     def report(self) -> IngestReport:
         reasons = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -201,7 +232,15 @@ class _Progress:
             repeated=self.repeated,
             set_aside=self.rejected,
             reasons=tuple(reasons[:_REASONS_SHOWN]),
+            examples=tuple(
+                self.examples[rule] for rule, _ in reasons[:_REASONS_SHOWN] if rule in self.examples
+            ),
         )
+
+
+def _rule(reason: str) -> str:
+    """The rule that a reason names, without what was received."""
+    return reason.partition(", got ")[0]
 
 
 def _ingest(
@@ -273,12 +312,13 @@ def _parse(row: object) -> Interaction | Feedback:
     Raises:
         InvalidInputError: The row breaks a rule.
     """
-    if isinstance(row, _LongLine):
-        raise InvalidInputError(row.reason)
-    value = _from_json(row) if isinstance(row, str | bytes) else row
+    if isinstance(row, Row):
+        value: object = _event_of(row)
+    else:
+        value = parse_json(row, finite=True) if isinstance(row, str | bytes) else row
     if not isinstance(value, Mapping | Record):
         raise InvalidInputError(
-            "row: must be a JSON object with `kind` (feedback) or `messages` (interaction), "
+            "a row must be a JSON object with `kind` (feedback) or `messages` (interaction), "
             f"got {_received(value)}; send one object per row"
         )
     try:
@@ -286,28 +326,24 @@ def _parse(row: object) -> Interaction | Feedback:
     except ValidationError as error:
         raise InvalidInputError(_explain(error)) from error
     except (OverflowError, RecursionError) as error:
-        raise InvalidInputError(f"row: must hold values in range, got {error}") from error
-
-
-def _from_json(row: str | bytes) -> object:
-    try:
-        text = row.decode() if isinstance(row, bytes) else row
-        return json.loads(text.removeprefix("\ufeff"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
         raise InvalidInputError(
-            f"row: must be UTF-8, got the byte 0x{error.object[error.start]:02X} at "
-            f"{error.start}; write it as UTF-8"
+            f"a row must hold values in range, got {printable(str(error))}; correct them"
         ) from error
-    except RecursionError as error:
-        raise InvalidInputError("row: must be flat JSON, got too many levels") from error
-    except InvalidInputError:
-        raise
-    except ValueError as error:
-        raise InvalidInputError(f"row: must be JSON, got {printable(str(error))}") from error
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidInputError(f"row: numbers must be finite, got {name}; leave the field out")
+def _event_of(row: Row) -> dict[str, Any]:
+    """Return the event of a file's row; the cells of a table hold numbers and JSON as text."""
+    found = row.given(as_json=["messages", "metadata"])
+    if row.kind != "csv":
+        return found
+    free_text = found.get("kind") in ("comment", "correction")
+    for name in ("latency_seconds", *(() if free_text else ("value",))):
+        text = found.get(name, "")
+        try:
+            found |= {name: parse_json(text.lower() if text.lower() in _TRUTH else text)}
+        except InvalidInputError:
+            continue  # not there, or a word, such as the thumb "up"
+    return found
 
 
 def _validate(value: Mapping[Any, Any] | Record) -> Interaction | Feedback:
@@ -320,7 +356,7 @@ def _validate(value: Mapping[Any, Any] | Record) -> Interaction | Feedback:
     if "messages" in value:
         return Interaction.model_validate(dict(value))
     raise InvalidInputError(
-        "row: must have `kind` (feedback) or `messages` (interaction), got the fields "
+        "a row must have `kind` (feedback) or `messages` (interaction), got the fields "
         f"{printable(', '.join(map(str, value))) or 'of an empty object'}; name one of them"
     )
 
@@ -333,9 +369,15 @@ def _explain(error: ValidationError) -> str:
     where = printable(".".join(parts)) or "row"
     rule = first["msg"].removeprefix("Value error, ")
     value = "nothing" if first["type"] == "missing" else _received(first["input"])
-    received = "" if ", got " in rule else f", got {value}"
+    received = "" if ", got " in rule else f", got {value}; {_way_out(first['type'])}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {printable(rule, 400)}{received}{more}"
+
+
+def _way_out(kind: str) -> str:
+    if kind == "missing":
+        return "add the field"
+    return "leave the field out" if kind == "extra_forbidden" else "correct the value"
 
 
 def _received(value: object, limit: int = 80) -> str:
@@ -346,23 +388,10 @@ def _received(value: object, limit: int = 80) -> str:
 
 
 def _raw(row: object) -> str:
-    if isinstance(row, _LongLine):
-        row = row.start
+    if isinstance(row, Row):
+        return row.received
     if isinstance(row, bytes):
         return printable(row.decode("utf-8", "surrogateescape").rstrip("\r\n"), _RAW_CHARACTERS)
     if isinstance(row, str):
         return printable(row.rstrip("\r\n"), _RAW_CHARACTERS)
     return _received(row, _RAW_CHARACTERS)
-
-
-def _lines(file: IO[bytes], limit: int) -> Iterator[bytes | _LongLine]:
-    """Yield lines; of one that is longer than `limit` bytes only the start."""
-    while line := file.readline(limit + 1):
-        if len(line) <= limit:
-            yield line
-            continue
-        length, end = len(line), line
-        while not end.endswith(b"\n") and (end := file.readline(limit + 1)):
-            length += len(end)
-        reason = f"row: must have at most {limit:,} bytes, got {length:,}; split or shorten it"
-        yield _LongLine(line[: 4 * _RAW_CHARACTERS], reason)

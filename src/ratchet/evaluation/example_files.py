@@ -1,54 +1,48 @@
 """Evaluation examples from a file, for a gate on its own or a set of one's own (safety).
 
-JSON Lines, or CSV with a header. Each row has `id`, `prompt` or `messages` (in CSV as JSON),
-`target`, and optionally `system`, `user_id` and `cluster`. A row that breaks a rule makes the whole
-file unusable: a gate does not decide on what is left.
+CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`). Each row has `id`, `prompt` or
+`messages` (in a table as JSON), `target`, and optionally `system`, `user_id` and `cluster`. A row
+that breaks a rule makes the whole file unusable: a gate does not decide on what is left.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import read_rows
+from ratchet.files.text import printable
 from ratchet.records import Example
 
 ERRORS_SHOWN = 10
 COLUMNS = ("id", "prompt", "messages", "system", "target", "user_id", "cluster")
+NEEDS = (("id",), ("prompt", "messages"), ("target",))
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
-    """Read examples: JSON Lines where the name ends in .jsonl or .ndjson, else CSV.
-
-    Columns of other names are left out of account.
+    """Read examples. Columns of other names are left out of account.
 
     Raises:
         InvalidInputError: The file is not there, is empty, or has rows that break a rule; the first
             of them are named with their lines.
     """
-    if not path.is_file():
-        raise InvalidInputError(f"examples must be in a file, got no {path.name}")
-    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     examples: dict[str, Example] = {}
     wrong: list[str] = []
-    try:
-        for line, row in _json_rows(path) if is_json else _csv_rows(path):
+    with read_rows(path, needs=NEEDS, names=COLUMNS) as rows:
+        for row in rows:
             try:
-                example = _example(row)
+                example = _example(row.given(as_json=["messages"]))
                 if example.id in examples:
-                    raise InvalidInputError(f"id {example.id!r} is there before; each goes once")
+                    raise InvalidInputError(
+                        f"id {printable(example.id)!r} is there before; each goes once"
+                    )
                 examples[example.id] = example
             except InvalidInputError as error:
-                wrong.append(f"line {line}: {error}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(
-            f"{path.name} must be CSV or JSON Lines in UTF-8: {error}"
-        ) from error
+                wrong.append(f"{row.position}: {error}")
     if wrong:
         more = f"; and {len(wrong) - ERRORS_SHOWN} more" if len(wrong) > ERRORS_SHOWN else ""
         raise InvalidInputError(f"{path.name}: " + "; ".join(wrong[:ERRORS_SHOWN]) + more)
@@ -59,26 +53,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     return tuple(examples.values())
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except (ValueError, RecursionError):
-                    yield number, None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if value}
-
-
-def _example(row: Any) -> Example:
-    if not isinstance(row, Mapping):
-        raise InvalidInputError("a row must be an object with id, prompt and target")
+def _example(row: Mapping[str, Any]) -> Example:
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
     if ("prompt" in found) == ("messages" in found):
         raise InvalidInputError(
@@ -106,13 +81,6 @@ def _example(row: Any) -> Example:
 
 def _messages(found: Mapping[str, Any]) -> Any:
     given = found.get("messages")
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError(
-                f"messages must be JSON, got {found['messages'][:40]!r}"
-            ) from error
     if given is None:
         given = [{"role": "user", "content": found["prompt"]}]
     if "system" in found and isinstance(given, list):

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.files.rows import set_aside_lines
 from ratchet.judges.judge import Judge, Judged, asker, model_of
 from ratchet.judges.label_sheet import SheetRead, read_sheet, write_sheet
 from ratchet.judges.on_files import LabelledItem, labelled_verdicts
@@ -143,8 +144,8 @@ class PairSheet:
             InsufficientDataError: People have not compared enough of them yet.
         """
         found = read_sheet(self.path, pairs)
-        for line, reason in found.set_aside:
-            logger.warning("%s, line %d set aside: %s", self.path.name, line, reason)
+        for line in set_aside_lines(found.set_aside):
+            logger.warning("%s: %s", self.path.name, line)
         wanted = min(minimum, self.differing)
         if found.compared < wanted:
             raise InsufficientDataError(

@@ -1,24 +1,25 @@
-"""Label sets: what people and a judge say of the same items, read from JSON Lines.
+"""Label sets: what people and a judge say of the same items, from CSV, JSON Lines, JSON or Parquet.
 
-One item a line, with `item_id`, `human` and `judge`; where the judge saw a pair in both orders
+One item a row, with `item_id`, `human` and `judge`; where the judge saw a pair in both orders
 `judge_swapped` (the winner by identity, not by place); labels of further people in `human_2`,
 `human_3`, ...; `length_first`, `length_second`, `family_first`, `family_second` to measure biases;
 `judge_reason` where there is no verdict. `judge_version`, `dimension` and `run` tell runs apart.
 
-Or one run a line, with lists in place of values; then every other field is part of its name.
+Or in JSON one run a row, with lists in place of values; then every other field is part of its name.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ratchet.errors import InvalidInputError, LeakError
+from ratchet.files.rows import Row, SetAsideRow, needed_fields, no_usable_row, read_rows
+from ratchet.files.text import printable
 from ratchet.records import HumanLabel, digest
 from ratchet.records.base import no_surrogates
 
@@ -82,25 +83,25 @@ class LabelFile:
     """What a file holds.
 
     Attributes:
-        set_aside: Line and reason of each row that broke a rule.
+        set_aside: The rows that broke a rule.
         unused: Fields that are there and have no meaning here.
     """
 
     runs: tuple[LabelRun, ...]
-    set_aside: tuple[tuple[int, str], ...]
+    set_aside: tuple[SetAsideRow, ...]
     unused: tuple[str, ...]
 
 
 def read_label_file(path: Path, columns: Mapping[str, str] | None = None) -> LabelFile:
-    """Read labelled verdicts; a bad line is set aside with its reason, the others go on.
+    """Read labelled verdicts; a bad row is set aside with its reason, the others go on.
 
     Args:
-        path: JSON Lines in UTF-8.
+        path: CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`).
         columns: The file's name of a field, where it is not the one above, e.g.
             `{"human": "label"}`.
 
     Raises:
-        InvalidInputError: The file cannot be read, a column has an unknown meaning, or no line
+        InvalidInputError: The file cannot be read, a column has an unknown meaning, or no row
             holds a labelled item.
     """
     names = dict(columns or {})
@@ -111,28 +112,28 @@ def read_label_file(path: Path, columns: Mapping[str, str] | None = None) -> Lab
             f"{', '.join(unknown)}; write e.g. human=label"
         )
     found: dict[str, dict[str, LabelledVerdict]] = {}
-    aside: list[tuple[int, str]] = []
+    aside: list[SetAsideRow] = []
     unused: set[str] = set()
-    for number, line in _lines(path):
-        try:
-            run, rows, rest = _read_line(line, names, number)
-        except (ValueError, RecursionError) as error:
-            aside.append((number, str(error)))
-            continue
-        unused |= rest
-        group = found.setdefault(run, {})
+    needs = [(names.get(name, name),) for name in REQUIRED]
+    known = [names.get(name, name) for name in (*OPTIONAL, *filter(_more, names))]
+    with read_rows(path, needs=needs, names=known) as rows:
         for row in rows:
-            if row.item_id in group:
-                aside.append((number, f"item {row.item_id[:SHOWN]!r} is there twice in a run"))
-            else:
-                group[row.item_id] = row
+            try:
+                run, labelled, rest = _read_row(row, names)
+            except ValueError as error:
+                aside.append(row.set_aside(str(error)))
+                continue
+            unused |= rest
+            group = found.setdefault(run, {})
+            for one in labelled:
+                if one.item_id in group:
+                    item = printable(one.item_id, SHOWN)
+                    aside.append(row.set_aside(f"item {item!r} is there twice in a run"))
+                else:
+                    group[one.item_id] = one
     runs = tuple(LabelRun(name, tuple(rows.values())) for name, rows in found.items() if rows)
     if not runs:
-        first = f"; line {aside[0][0]}: {aside[0][1]}" if aside else ""
-        raise InvalidInputError(
-            f"{path.name} must hold a labelled item a line, as JSON with human and judge, got "
-            f"none{first}"
-        )
+        raise no_usable_row(path, "labelled items, with human and judge", aside, rows.read)
     return LabelFile(runs, tuple(aside), tuple(sorted(unused)))
 
 
@@ -193,48 +194,23 @@ def refuse_leaks(example_ids: Sequence[str], validation_ids: Sequence[str]) -> N
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except OSError as error:
-        raise InvalidInputError(
-            f"labels must be in a file that can be read, got {path.name}: {error.strerror}"
-        ) from error
-
-
-def _read_line(
-    line: str, names: Mapping[str, str], number: int
-) -> tuple[str, list[LabelledVerdict], set[str]]:
+def _read_row(row: Row, names: Mapping[str, str]) -> tuple[str, list[LabelledVerdict], set[str]]:
     """Return the run's name, its rows, and fields without a meaning."""
-    try:
-        line.encode("utf-8")
-        content = json.loads(line)
-    except UnicodeEncodeError:
-        raise ValueError("not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"must be a JSON object, got {type(content).__name__}")
-    fields = ", ".join(content)[:SHOWN] or "none"
+    content = dict(row.read())
+    needed_fields(content, [(names.get(name, name),) for name in REQUIRED])
     known = {
         name: content.pop(source)
         for name in (*REQUIRED, *OPTIONAL, *_people(content, names))
         if (source := names.get(name, name)) in content
     }
-    missing = [names.get(name, name) for name in REQUIRED if name not in known]
-    if missing:
-        raise ValueError(f"must hold {' and '.join(missing)}, got {fields}")
     if isinstance(known["human"], list):
-        return _run_of_columns(known, content, number)
+        return _run_of_columns(known, content, row.position)
     run = " · ".join(_text(name, known[name]) or "" for name in RUN_FIELDS if name in known)
-    return run, [_row(known, f"line {number}")], set(content)
+    return run, [_row(known, row.position)], set(content)
 
 
 def _run_of_columns(
-    known: Mapping[str, Any], rest: Mapping[str, Any], number: int
+    known: Mapping[str, Any], rest: Mapping[str, Any], position: str
 ) -> tuple[str, list[LabelledVerdict], set[str]]:
     columns = {name: value for name, value in known.items() if isinstance(value, list)}
     single = {name: value for name, value in known.items() if not isinstance(value, list)}
@@ -254,7 +230,7 @@ def _run_of_columns(
         except ValueError as error:
             raise ValueError(f"item {place + 1}: {error}") from None
     unused = {name for name, value in rest.items() if not isinstance(value, str | int | float)}
-    return " · ".join(told) or f"line {number}", rows, unused
+    return " · ".join(told) or position, rows, unused
 
 
 def _row(values: Mapping[str, Any], fallback_id: str) -> LabelledVerdict:

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import SetAsideRow, read_rows
+from ratchet.files.text import printable
 from ratchet.judges.label_sets import TIE
 from ratchet.judges.prompts import Item
 from ratchet.records import digest
@@ -28,7 +30,6 @@ WORTH = {FIRST: 1.0, SECOND: 0.0, TIE: 0.5}
 COLUMNS = ("example_id", "prompt", "answer_a", "answer_b", "winner", "pair")
 NEEDED = ("winner", "pair")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-LONGEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,13 @@ class SheetRead:
         compared: Pairs among them whose answers differ.
         open: Rows that nobody has filled in, and ties filled in beforehand after the last that a
             person filled in: those say nothing of how far people got.
-        set_aside: Line and reason of each row that broke a rule.
+        set_aside: The rows that broke a rule.
     """
 
     winners: Mapping[str, str]
     compared: int
     open: int
-    set_aside: tuple[tuple[int, str], ...]
+    set_aside: tuple[SetAsideRow, ...]
 
     @property
     def worth(self) -> dict[str, float]:
@@ -87,24 +88,38 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
     """Read what people wrote: a, b or tie in the column winner, nothing where it is still open.
 
     Raises:
-        InvalidInputError: The file cannot be read, is not CSV, or lacks a column.
+        InvalidInputError: The file cannot be read, or lacks a column.
     """
     by_name = {_name(pair): pair for pair in pairs}
     winners: dict[str, str] = {}
-    aside: list[tuple[int, str]] = []
+    aside: list[SetAsideRow] = []
     still_open = 0
     beforehand: list[str] = []  # filled in for people since the last one that they filled in
-    for line, said, name in _rows(path):
-        pair = by_name.get(name)
-        if not said:
-            still_open += 1
-        elif said not in ("a", "b", TIE):
-            aside.append((line, f"winner must be a, b or tie, got {said[:20]!r}"))
-        elif pair is None:
-            aside.append((line, "it is about other answers than these; label a new sheet"))
-        elif pair.id in winners:
-            aside.append((line, f"{pair.id!r} is there before; each pair is labelled once"))
-        else:
+    with read_rows(path, needs=[(name,) for name in NEEDED], names=COLUMNS) as rows:
+        for row in rows:
+            try:
+                said, name = (str(row.read()[name] or "").strip() for name in NEEDED)
+                said = said.casefold()
+                pair = by_name.get(name)
+                if not said:
+                    still_open += 1
+                    continue
+                if said not in ("a", "b", TIE):
+                    raise InvalidInputError(
+                        f"winner must be a, b or tie, got {printable(said, 20)!r}; write one of "
+                        "the three"
+                    )
+                if pair is None:
+                    raise InvalidInputError(
+                        "it is about other answers than these; label a new sheet"
+                    )
+                if pair.id in winners:
+                    raise InvalidInputError(
+                        f"{printable(pair.id)!r} is there before; each pair is labelled once"
+                    )
+            except InvalidInputError as error:
+                aside.append(row.set_aside(str(error)))
+                continue
             winners[pair.id] = _winner(pair, said)
             beforehand = [*beforehand, pair.id] if pair.answer == pair.other else []
     if still_open:
@@ -112,32 +127,6 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
         still_open += len(beforehand)
     compared = sum(pair.id in winners and pair.answer != pair.other for pair in pairs)
     return SheetRead(winners, compared, still_open, tuple(aside))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """The line, the winner and the pair's name of each row."""
-    before = csv.field_size_limit()
-    csv.field_size_limit(max(before, LONGEST))
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InvalidInputError(
-                    f"{path.name} must have the columns {' and '.join(NEEDED)}, got none named "
-                    f"{' or '.join(missing)}; have a sheet written and fill it in"
-                )
-            for row in reader:
-                winner, pair = row["winner"] or "", row["pair"] or ""
-                yield reader.line_num, winner.strip().casefold(), pair.strip()
-    except OSError as error:
-        raise InvalidInputError(
-            f"labels must be in a file that can be read, got {path.name}: {error.strerror}"
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(f"{path.name} must be CSV in UTF-8, got: {error}") from error
-    finally:
-        csv.field_size_limit(before)
 
 
 def _winner(pair: Item, said: str) -> str:

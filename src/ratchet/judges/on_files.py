@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import SetAsideRow, needed_fields, no_usable_row, read_rows, set_aside_lines
+from ratchet.files.text import printable
 from ratchet.judges.correction import Correction, corrected_rate
 from ratchet.judges.effects import worth
 from ratchet.judges.judge import Judge, Judged, asker, model_of
@@ -32,7 +33,9 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 PROBED = 50
-SHOWN = 10
+ITEM_NEEDS = (("answer",), ("prompt", "messages"))
+ITEM_FIELDS = ("item_id", "other", "reference", "human", "family_first", "family_second")
+LABEL_NEEDS = ("item_id", "dimension", "label", "reviewer")
 _MORE_PEOPLE = re.compile(r"human_([2-9]|[1-9]\d+)")
 
 
@@ -55,7 +58,7 @@ class FileJudged:
         probes: What a confident tone and instructions to the judge do to its scores.
         harmful: Names of the probes that are shown to move it.
         correction: The rate by the judge corrected by the labels, where some items have none.
-        set_aside: Line and reason of each row that broke a rule.
+        set_aside: The rows that broke a rule.
     """
 
     judge_version: str
@@ -64,7 +67,7 @@ class FileJudged:
     probes: tuple[Figure, ...]
     harmful: tuple[str, ...]
     correction: Correction | None
-    set_aside: tuple[tuple[int, str], ...]
+    set_aside: tuple[SetAsideRow, ...]
 
     def as_json(self, name: str) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -82,7 +85,7 @@ class FileJudged:
             "moved_by": list(self.harmful),
             "correction": None if self.correction is None else self.correction.as_json(),
             "validation": None if self.validation is None else validation_json(self.validation),
-            "set_aside": [{"line": line, "reason": why} for line, why in self.set_aside],
+            "set_aside": [{"line": row.place, "reason": row.reason} for row in self.set_aside],
         }
 
     def text(self, name: str) -> str:
@@ -102,7 +105,7 @@ class FileJudged:
         if self.correction is not None:
             lines += [figure_line(figure) for figure in self.correction.figures]
             lines.append(f"  {self.correction.settles}")
-        lines += [f"  set aside, line {line}: {why}" for line, why in self.set_aside[:SHOWN]]
+        lines += [f"  {line}" for line in set_aside_lines(self.set_aside)]
         return "\n".join(lines)
 
 
@@ -121,7 +124,7 @@ def judge_file(
     Args:
         store: Keeps the verdicts, so that none is asked for twice.
         spec: The judge.
-        path: JSON Lines, one item a line.
+        path: CSV, JSON Lines, JSON or Parquet, one item a row.
         cache: Folder of converted local models.
         probes: Whether up to 50 items are judged again with treated answers (one answer only).
         now: The clock.
@@ -225,30 +228,27 @@ def labelled_verdicts(
     return rows
 
 
-def read_items(path: Path) -> tuple[list[LabelledItem], list[tuple[int, str]]]:
-    """Read items to judge; a bad line is set aside with its reason.
+def read_items(path: Path) -> tuple[list[LabelledItem], list[SetAsideRow]]:
+    """Read items to judge; a bad row is set aside with its reason.
 
     Raises:
         InvalidInputError: The file cannot be read, or holds no item.
     """
     found: dict[str, LabelledItem] = {}
-    aside: list[tuple[int, str]] = []
-    for number, content in _rows(path, aside):
-        try:
-            item = _item(content, number)
-        except ValueError as error:
-            aside.append((number, _first(error)))
-            continue
-        if item.item.id in found:
-            aside.append((number, f"item {item.item.id[:60]!r} is there twice"))
-            continue
-        found[item.item.id] = item
+    aside: list[SetAsideRow] = []
+    with read_rows(path, needs=ITEM_NEEDS, names=ITEM_FIELDS) as rows:
+        for row in rows:
+            try:
+                item = _item(row.given(as_json=["messages"]), row.position.removeprefix("line "))
+                if item.item.id in found:
+                    name = printable(item.item.id, 60)
+                    raise InvalidInputError(f"item {name!r} is there twice; keep one of the two")
+            except ValueError as error:
+                aside.append(row.set_aside(_first(error)))
+                continue
+            found[item.item.id] = item
     if not found:
-        first = f"; line {aside[0][0]}: {aside[0][1]}" if aside else ""
-        raise InvalidInputError(
-            f"{path.name} must hold an item a line, as JSON with prompt or messages, and answer, "
-            f"got none{first}"
-        )
+        raise no_usable_row(path, "items, with prompt or messages, and answer", aside, rows.read)
     return list(found.values()), aside
 
 
@@ -258,7 +258,7 @@ class Imported:
 
     new: int
     repeated: int
-    set_aside: tuple[tuple[int, str], ...]
+    set_aside: tuple[SetAsideRow, ...]
 
 
 def import_labels(store: EventStore, path: Path, *, now: datetime) -> Imported:
@@ -270,28 +270,28 @@ def import_labels(store: EventStore, path: Path, *, now: datetime) -> Imported:
     Raises:
         InvalidInputError: The file cannot be read, or holds no label.
     """
-    aside: list[tuple[int, str]] = []
+    aside: list[SetAsideRow] = []
     new = repeated = 0
-    with store.atomic():
-        for number, content in _rows(path, aside):
+    needs = [(name,) for name in LABEL_NEEDS]
+    with read_rows(path, needs=needs, names=tuple(HumanLabel.model_fields)) as rows, store.atomic():
+        for row in rows:
             try:
-                label = _label(content, now)
+                label = _label(row.given(), now)
+                known = store.get(HumanLabel, label.id)
+                if known is not None and _says(known) != _says(label):
+                    name = printable(label.id, 60)
+                    raise InvalidInputError(f"another label has the id {name!r}; give it its own")
             except ValueError as error:
-                aside.append((number, _first(error)))
+                aside.append(row.set_aside(_first(error)))
                 continue
-            known = store.get(HumanLabel, label.id)
             if known is None:
                 store.append(label)
                 new += 1
-            elif _says(known) == _says(label):
-                repeated += 1
             else:
-                aside.append((number, f"another label has the id {label.id[:60]!r}"))
+                repeated += 1
     if new + repeated == 0:
-        first = f"; line {aside[0][0]}: {aside[0][1]}" if aside else ""
-        raise InvalidInputError(
-            f"{path.name} must hold a label a line, as JSON with item_id, dimension, label and "
-            f"reviewer, got none{first}"
+        raise no_usable_row(
+            path, "labels, with item_id, dimension, label and reviewer", aside, rows.read
         )
     return Imported(new, repeated, tuple(aside))
 
@@ -306,49 +306,23 @@ def _label(content: dict[str, Any], now: datetime) -> HumanLabel:
     return HumanLabel.model_validate({"id": derive_id("label", *named, *dated), **values})
 
 
-def _rows(path: Path, aside: list[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    line.encode("utf-8")
-                    content = json.loads(line)
-                except UnicodeEncodeError:
-                    aside.append((number, "not UTF-8"))
-                except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
-                    aside.append((number, f"not JSON: {error}"))
-                else:
-                    if isinstance(content, dict):
-                        yield number, content
-                    else:
-                        what = type(content).__name__
-                        aside.append((number, f"must be a JSON object, got {what}"))
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path.name} must be a file that can be read, got: {error.strerror}"
-        ) from error
-
-
-def _item(content: dict[str, Any], number: int) -> LabelledItem:
-    answer = content.get("answer")
+def _item(content: dict[str, Any], fallback_id: str) -> LabelledItem:
+    needed_fields(content, ITEM_NEEDS)
+    answer = content["answer"]
     if not isinstance(answer, str):
         raise ValueError(f"answer must be text, got {type(answer).__name__}")
     if "messages" in content:
         conversation = MESSAGES.validate_python(content["messages"])
-    elif isinstance(content.get("prompt"), str):
-        prompt = _storable("prompt", content["prompt"])
-        conversation = (Message(role="user", content=prompt),)
     else:
-        raise ValueError("must hold prompt (text) or messages, got neither")
+        prompt = _optional(content, "prompt")
+        conversation = () if prompt is None else (Message(role="user", content=prompt),)
     if not conversation:
-        raise ValueError("messages must hold at least one turn, got none")
+        raise ValueError("prompt or messages must hold a turn, got none; write the question")
     others = sorted(filter(_MORE_PEOPLE.fullmatch, content), key=lambda name: int(name[6:]))
     labels = [_text(name, content[name]) for name in ("human", *others) if "human" in content]
     families = (content.get("family_first"), content.get("family_second"))
     item = Item(
-        id=_text("item_id", content.get("item_id")) or str(number),
+        id=_text("item_id", content.get("item_id")) or fallback_id,
         conversation=conversation,
         answer=_storable("answer", answer),
         other=_optional(content, "other"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratchet.errors import RatchetError
+from ratchet.files.rows import SetAsideRow, set_aside_lines
 from ratchet.judges.validation import Validation
 from ratchet.records import Figure
 
@@ -44,7 +45,6 @@ SAYS = {
     "shielded_injection_uplift": "gain by instructing, shielded",
 }
 DISAGREEMENTS = 5
-SET_ASIDE = 10
 
 
 def validation_json(found: Validation) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def validation_json(found: Validation) -> dict[str, Any]:
 
 
 def validations_text(
-    results: Results, set_aside: Sequence[tuple[int, str]], unused: Sequence[str]
+    results: Results, set_aside: Sequence[SetAsideRow], unused: Sequence[str]
 ) -> str:
     """Return one validation in full, several as a table."""
     lines = _one(*results[0]) if len(results) == 1 else _table(results)
@@ -88,7 +88,7 @@ def validations_text(
         lines.append(f"not used: the fields {', '.join(unused)}")
     if set_aside:
         lines.append(f"set aside: {len(set_aside)} rows")
-        lines += [f"  line {number}: {reason}" for number, reason in set_aside[:SET_ASIDE]]
+        lines += [f"  {line}" for line in set_aside_lines(set_aside)]
     return "\n".join(lines)
 
 

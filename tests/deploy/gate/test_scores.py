@@ -80,12 +80,15 @@ def test_identical_outputs_are_found_where_all_are_there(file):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "CSV with a header"),
+        ("", "must hold rows with .* got none: the file is empty"),
         (f"{HEAD}\n", "at least 1 row"),
         ("example_id,metric,champion\na,m,1", "none named challenger"),
-        (f"{HEAD},metric\na,m,1,0,m", "metric twice"),
+        (
+            f"{HEAD},metric\na,m,1,0,m",
+            "must be there once, got 'metric' as column 2 and 'metric' as column 5",
+        ),
         (f"{HEAD}\na,m,1,0\na,m,1,1", "line 3: m of a is there before"),
-        (f"{HEAD}\na,m,1", r"CSV .*Expected 4 columns"),
+        (f"{HEAD}\na,m,1", "line 2: a row must have 4 cells as the header has, got 3"),
         (f"{HEAD}\n,m,1,0", "line 2: example_id must not be empty"),
         (f"{HEAD}\na, ,1,0", "line 2: metric must not be empty"),
         (f"{HEAD}\na,m,1,0\nb,m,high,inf", "line 3: champion must be a number or empty, got 'hi"),
@@ -101,7 +104,7 @@ def test_a_file_that_breaks_a_rule_is_refused_with_the_line(file, text, words):
     ("text", "words"),
     [
         ('{"example_id": "a"', "line 1"),
-        ("[1]", "line 1: must be an object"),
+        ("[1]", "line 1, item 1: a row must be a JSON object"),
         ('{"example_id": "a", "metric": "m", "champion": 1}', "none named challenger"),
         (
             '{"example_id": "a", "metric": "m", "champion": [1], "challenger": 1}',
@@ -115,7 +118,7 @@ def test_json_lines_that_break_a_rule_are_refused_with_the_line(file, text, word
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"got no nowhere\.csv"):
+    with pytest.raises(InvalidInputError, match=r"must be a readable file, got .*nowhere\.csv"):
         read_scores(tmp_path / "nowhere.csv")
 
 

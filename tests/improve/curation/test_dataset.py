@@ -486,5 +486,5 @@ def test_what_a_judge_prefers_is_read_and_a_bad_line_is_named(tmp_path):
     (pair,) = read_judged(path)
     assert (pair.better, pair.worse) == ("a", "b")
     path.write_text(json.dumps(line) + "\n" + json.dumps(line | {"given": "a"}), "utf-8")
-    with pytest.raises(InvalidInputError, match=r"a preference is a JSON object .* got line 2"):
+    with pytest.raises(InvalidInputError, match=r"a preference is an object .* got line 2"):
         read_judged(path)

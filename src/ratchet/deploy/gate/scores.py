@@ -1,16 +1,17 @@
-"""Recorded scores of champion and challenger on the same examples, read from CSV or JSON Lines.
+"""Recorded scores of champion and challenger on the same examples, read from a file.
 
-Columns `example_id, metric, champion, challenger`, one row an example and metric; optionally
-`user_id`, `cluster`, and `champion_output`, `challenger_output`, by which the same artefact is
-found. An empty score is an example without one. A row that breaks a rule makes the whole file
-unusable: a gate does not decide on what is left.
+CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`) with the columns `example_id, metric,
+champion, challenger`, one row an example and metric; optionally `user_id`, `cluster`, and
+`champion_output`, `challenger_output`, by which the same artefact is found. An empty score is an
+example without one. A row that breaks a rule makes the whole file unusable: a gate does not decide
+on what is left.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.columns import csv_columns
+from ratchet.files.rows import read_rows
+from ratchet.files.text import printable
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 REQUIRED = ("example_id", "metric", "champion", "challenger")
 OPTIONAL = ("user_id", "cluster", "champion_output", "challenger_output")
+NEEDS = tuple((name,) for name in REQUIRED)
 EMPTY = frozenset({"", "null", "none", "nan", "na", "n/a"})
 TRUTH = {"true": 1.0, "false": 0.0}
 ERRORS_SHOWN = 10
@@ -128,23 +132,64 @@ def metric_scores(
 
 
 def read_scores(path: Path) -> GateScores:
-    """Read scores from a file: JSON Lines where its name ends in .jsonl or .ndjson, else CSV.
+    """Read scores from a file: CSV, JSON Lines, JSON or Parquet.
 
     Raises:
         InvalidInputError: The file is not there, lacks a column, or has rows that break a rule; the
             first of them are named with their lines.
     """
-    if not path.is_file():
-        raise InvalidInputError(f"scores must be in a file, got no {path.name}")
-    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
-    columns = _read_json_lines(path) if is_json else _read_csv(path)
-    return scores_of_columns(columns, path.name, first_line=1 if is_json else 2)
+    columns = csv_columns(path, needs=NEEDS, names=OPTIONAL)
+    if columns is not None:
+        try:
+            return scores_of_columns(columns, path.name)
+        except InvalidInputError:  # said again below, with the lines of the file
+            pass
+    return _read_by_row(path)
+
+
+def _read_by_row(path: Path) -> GateScores:
+    columns: dict[str, list[str | None]] = {name: [] for name in REQUIRED + OPTIONAL}
+    positions: list[str] = []
+    wrong: list[str] = []
+    seen: set[str] = set()
+    with read_rows(path, needs=NEEDS, names=OPTIONAL) as rows:
+        for row in rows:
+            try:
+                fields = row.read()
+            except InvalidInputError as error:
+                wrong.append(f"{row.position}: {error}")
+                continue
+            seen.update(columns.keys() & fields.keys())
+            positions.append(row.position)
+            for name, values in columns.items():
+                values.append(_text(fields.get(name)))
+    if wrong and not positions:
+        raise _unusable(path.name, wrong)
+    if not positions:
+        raise InvalidInputError(f"{path.name} must have at least 1 row, got none; record scores")
+    found = {
+        name: pa.array(values, type=pa.large_string())
+        for name, values in columns.items()
+        if name in seen
+    }
+    return scores_of_columns(found, path.name, positions=positions, wrong=wrong)
 
 
 def scores_of_columns(
-    columns: Mapping[str, pa.Array], source: str, *, first_line: int = 1
+    columns: Mapping[str, pa.Array],
+    source: str,
+    *,
+    positions: Sequence[str] = (),
+    wrong: Sequence[str] = (),
 ) -> GateScores:
-    """Return the scores of columns of texts, null where there is none. See `read_scores`."""
+    """Return the scores of columns of texts, null where there is none. See `read_scores`.
+
+    Args:
+        columns: By name, each with an entry a row.
+        source: The file's name, for messages.
+        positions: Where each row is in its source; by default its number.
+        wrong: What is wrong with further rows.
+    """
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise InvalidInputError(
@@ -153,22 +198,25 @@ def scores_of_columns(
         )
     if len(columns["metric"]) == 0:
         raise InvalidInputError(f"{source} must have at least 1 row, got none; record scores first")
-    wrong: list[str] = []
+    broken = list(wrong)
+
+    def refuse(row: int, reason: str) -> None:
+        broken.append(f"{positions[row] if positions else f'row {row + 1}'}: {reason}")
+
     for name in ("example_id", "metric"):
-        for row in np.flatnonzero(_is_empty(columns[name]))[:ERRORS_SHOWN]:
-            wrong.append(f"line {row + first_line}: {name} must not be empty")
-    champion = _numbers(columns["champion"], "champion", first_line, wrong)
-    challenger = _numbers(columns["challenger"], "challenger", first_line, wrong)
+        for row in np.flatnonzero(_is_empty(columns[name])):
+            refuse(int(row), f"{name} must not be empty, got nothing; fill it in")
+    champion = _numbers(columns["champion"], "champion", refuse)
+    challenger = _numbers(columns["challenger"], "challenger", refuse)
     metric_codes, metric_names = _codes(columns["metric"])
     example_codes, example_names = _codes(columns["example_id"])
     pairs = metric_codes * len(example_names) + example_codes
     _, first = np.unique(pairs, return_index=True)
-    repeated = np.setdiff1d(np.arange(pairs.size), first)
-    for row in repeated[:ERRORS_SHOWN]:
+    for row in np.setdiff1d(np.arange(pairs.size), first):
         named = f"{metric_names[metric_codes[row]]} of {example_names[example_codes[row]]}"
-        wrong.append(f"line {row + first_line}: {named} is there before; average repeated answers")
-    if wrong:
-        raise InvalidInputError(f"{source}: " + "; ".join(wrong[:ERRORS_SHOWN]))
+        refuse(int(row), f"{named} is there before; average repeated answers")
+    if broken:
+        raise _unusable(source, broken)
     users = _users(columns.get("user_id"))
     clusters, cluster_names = _clusters(columns.get("cluster"))
     whole = MetricScores("all", champion, challenger, users, clusters)
@@ -181,61 +229,15 @@ def scores_of_columns(
     return GateScores(metrics, cluster_names, _identical(columns))
 
 
-def _read_csv(path: Path) -> dict[str, pa.Array]:
-    try:
-        with csv.open_csv(path) as opened:
-            names = opened.schema.names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InvalidInputError(f"{path.name} must be CSV with a header, got: {error}") from error
-    clean = [name.strip().lstrip("\ufeff") for name in names]
-    doubled = [name for name in dict.fromkeys(clean) if clean.count(name) > 1]
-    if doubled:
-        raise InvalidInputError(f"each column must be there once, got {', '.join(doubled)} twice")
-    wanted = [raw for raw, name in zip(names, clean, strict=True) if name in REQUIRED + OPTIONAL]
-    try:
-        table = csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()),
-                include_columns=wanted,
-                strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise InvalidInputError(f"{path.name} must be CSV in UTF-8, got: {error}") from error
-    renamed = dict(zip(names, clean, strict=True))
-    return {renamed[name]: table[name].combine_chunks() for name in wanted}
-
-
-def _read_json_lines(path: Path) -> dict[str, pa.Array]:
-    rows: list[dict[str, Any]] = []
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                row = json.loads(line) if line.strip() else {}
-                if not isinstance(row, dict) or not row:
-                    raise InvalidInputError(
-                        f"{path.name}, line {number}: must be an object, got {line.strip()[:40]!r}"
-                    )
-                rows.append(row)
-    except ValueError as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(
-            f"{path.name} must be JSON Lines in UTF-8, got line {len(rows) + 1}: {error}"
-        ) from error
-    seen = dict.fromkeys(name for row in rows for name in row if name in REQUIRED + OPTIONAL)
-    return {
-        name: pa.array([_text(row.get(name)) for row in rows], type=pa.large_string())
-        for name in seen
-    }
+def _unusable(source: str, wrong: Sequence[str]) -> InvalidInputError:
+    more = f"; and {len(wrong) - ERRORS_SHOWN:,} more" if len(wrong) > ERRORS_SHOWN else ""
+    return InvalidInputError(f"{source}: {'; '.join(wrong[:ERRORS_SHOWN])}{more}")
 
 
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value)
+    return json.dumps(value, default=str)
 
 
 def _is_empty(column: pa.Array) -> NDArray[np.bool_]:
@@ -243,7 +245,7 @@ def _is_empty(column: pa.Array) -> NDArray[np.bool_]:
     return np.asarray(pc.fill_null(blank, True))
 
 
-def _numbers(column: pa.Array, name: str, first_line: int, wrong: list[str]) -> FloatArray:
+def _numbers(column: pa.Array, name: str, refuse: Callable[[int, str], None]) -> FloatArray:
     trimmed = pc.utf8_trim_whitespace(column)
     blank = pc.or_kleene(pc.is_null(column), pc.equal(trimmed, ""))
     try:
@@ -251,16 +253,15 @@ def _numbers(column: pa.Array, name: str, first_line: int, wrong: list[str]) -> 
         values = np.array(parsed.to_numpy(zero_copy_only=False), dtype=np.float64)
     except pa.ArrowInvalid:  # one by one, to name what is no number
         values = np.full(len(column), np.nan)
-        for row, text in enumerate(trimmed.to_pylist()):
+        for place, text in enumerate(trimmed.to_pylist()):
             number = _number(text)
             if number is None:
-                wrong.append(
-                    f"line {row + first_line}: {name} must be a number or empty, got {text[:40]!r}"
-                )
+                got = printable(text or "", 40)
+                refuse(place, f"{name} must be a number or empty, got {got!r}; correct it")
             else:
-                values[row] = number
-    for row in np.flatnonzero(np.isinf(values))[:ERRORS_SHOWN]:
-        wrong.append(f"line {row + first_line}: {name} must be finite, got {values[row]}")
+                values[place] = number
+    for row in np.flatnonzero(np.isinf(values)):
+        refuse(int(row), f"{name} must be finite, got {values[row]}; leave it empty")
     return values
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import read_rows
+from ratchet.files.text import printable
 from ratchet.improve.curation.decontamination import DecontaminationConfig
 from ratchet.improve.curation.duplicates import DuplicateConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
@@ -20,6 +20,8 @@ from ratchet.safety.redaction import RedactionConfig
 UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
 Balance = Literal["equal", "traffic"]
 Consent = Literal["unless refused", "only if given"]
+ERRORS_SHOWN = 10
+_NULLABLE = ("given", "swapped")
 
 
 class CurationConfig(BaseModel):
@@ -140,41 +142,50 @@ class JudgedPair(Record):
 
 
 def read_demonstrations(path: Path) -> tuple[Demonstration, ...]:
-    """Read demonstrations from JSON Lines, one object a line.
+    """Read demonstrations: CSV (with `messages` as JSON), JSON Lines, JSON or Parquet.
 
     Raises:
-        InvalidInputError: The file cannot be read, or a line breaks a rule; it names the line.
+        InvalidInputError: The file cannot be read, or a row breaks a rule; it names the first.
     """
-    return tuple(_read(path, Demonstration, "a demonstration", "id, messages and target"))
+    return _read(path, Demonstration, "a demonstration", "id, messages and target")
 
 
 def read_judged(path: Path) -> tuple[JudgedPair, ...]:
-    """Read what a judge said of pairs of interactions from JSON Lines, one object a line.
+    """Read what a judge said of pairs of interactions: CSV, JSON Lines, JSON or Parquet.
 
     Raises:
-        InvalidInputError: The file cannot be read, or a line breaks a rule; it names the line.
+        InvalidInputError: The file cannot be read, or a row breaks a rule; it names the first.
     """
-    return tuple(_read(path, JudgedPair, "a preference", "first_id, second_id, given and swapped"))
+    return _read(path, JudgedPair, "a preference", "first_id, second_id, given and swapped")
 
 
 R = TypeVar("R", bound=Record)
 
 
-def _read(path: Path, kind: type[R], name: str, fields: str) -> Iterator[R]:
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+def _read(path: Path, kind: type[R], name: str, fields: str) -> tuple[R, ...]:
+    found: list[R] = []
+    wrong: list[str] = []
+    with read_rows(path, names=tuple(kind.model_fields), may_be_empty=True) as rows:
+        for row in rows:
+            try:
+                given = row.given(as_json=["messages"])
+                # an empty cell of a table says that a judge has no word on it
+                blank = {name: None for name in _NULLABLE if name in row.fields}
+                found.append(kind.model_validate(blank | given))
+            except ValueError as error:
+                said = _said(error)
+                wrong.append(f"{row.position}: {printable(row.received)!r} ({said})")
+    if wrong:
+        more = f"; and {len(wrong) - ERRORS_SHOWN:,} more" if len(wrong) > ERRORS_SHOWN else ""
         raise InvalidInputError(
-            f"{name}s must come in a UTF-8 file, got {path.name!r} with {error}; check the path"
-        ) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield kind.model_validate(json.loads(line))
-        except ValueError as error:
-            first = str(error).splitlines()[0]
-            raise InvalidInputError(
-                f"{name} is a JSON object with {fields}, got line {number}: {line[:80]!r} "
-                f"({first}); correct the line"
-            ) from error
+            f"{name} is an object with {fields}, got {'; '.join(wrong[:ERRORS_SHOWN])}{more}; "
+            f"correct {printable(path.name)}"
+        )
+    return tuple(found)
+
+
+def _said(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
