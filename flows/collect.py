@@ -14,6 +14,7 @@ from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import held_out_count, hold_out, without
 from ratchet.deploy.promotion import establish_champion
+from ratchet.files.rows import set_aside_lines
 from ratchet.flows._recorded import open_recorded, refuse_real_users
 from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
@@ -92,6 +93,8 @@ def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, .
         found.duplicates,
         len(found.set_aside),
     )
+    for line in set_aside_lines(found.set_aside):
+        logger.warning("%s", line)
     return found.messages
 
 

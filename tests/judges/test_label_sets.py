@@ -138,7 +138,9 @@ def test_a_missing_verdict_is_unscored_and_a_missing_label_is_set_aside(tmp_path
 @pytest.mark.parametrize("name", ["judge", "judge_swapped", "human_2", "judge_reason", "item_id"])
 def test_a_nested_value_is_set_aside(tmp_path, name, value):
     kind = type(value).__name__
-    assert aside(tmp_path, row() | {name: value}) == f"{name} must be text or a number, got {kind}"
+    assert aside(tmp_path, row() | {name: value}) == (
+        f"{name} must be text or a number, got {kind}; write one value"
+    )
 
 
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity", "1e999"])
@@ -230,7 +232,7 @@ def test_an_item_that_is_there_twice_in_a_run_is_set_aside_and_the_first_counts(
     found = read(tmp_path, row("a", judge="good"), row("b"), row("a", judge="bad"))
     assert [r.judge for r in found.runs[0].rows] == ["good", "good"]
     (one,) = found.set_aside
-    assert (one.place, one.reason) == (3, "item 'a' is there twice in a run")
+    assert (one.place, one.reason) == (3, "item 'a' is there twice in a run; keep one")
 
 
 def test_the_same_item_of_two_runs_is_there_once_in_each(tmp_path):

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.csv_rows import DELIMITERS, CsvText
@@ -243,17 +243,22 @@ def refuse_missing(path: Path, found: Sequence[str], needs: Needs) -> None:
     wanted = [each[0] + (f" (or {', '.join(each[1:])})" if each[1:] else "") for each in needs]
     shown = ", ".join(repr(printable(name, 40)) for name in found[:20]) or "no columns"
     more = f" and {len(found) - 20} more" if len(found) > 20 else ""
-    near = [
-        f"rename {printable(like[0], 40)!r} to {each[0]}"
-        for each in missing
-        if (like := difflib.get_close_matches(each[0], [*map(str.casefold, found)], 1))
-    ]
     separators = ", ".join(DELIMITERS.values())
-    way_out = " and ".join(near) or f"name it in the first line, separated by {separators}"
+    way_out = " and ".join(_nearest([each[0] for each in missing], found))
+    way_out = way_out or f"name it in the first line, separated by {separators}"
     raise InvalidInputError(
         f"{printable(path.name)} must have the columns {_listed(wanted)}, got none named "
         f"{_listed([each[0] for each in missing])} among {shown}{more}; {way_out}"
     )
+
+
+def _nearest(missing: Sequence[str], found: Sequence[str]) -> list[str]:
+    folded = {name.casefold(): name for name in found[:1_000]}
+    return [
+        f"rename {printable(folded[like[0]], 40)!r} to {name}"
+        for name in missing
+        if (like := difflib.get_close_matches(name, folded, 1))
+    ]
 
 
 def needed_fields(fields: Mapping[str, Any], needs: Needs) -> None:
@@ -262,11 +267,13 @@ def needed_fields(fields: Mapping[str, Any], needs: Needs) -> None:
     Raises:
         InvalidInputError: It lacks one.
     """
-    missing = [" or ".join(each) for each in needs if not any(name in fields for name in each)]
+    missing = [each for each in needs if not any(name in fields for name in each)]
     if missing:
         names = printable(", ".join(map(str, fields)), 60) or "none"
+        near = _nearest([each[0] for each in missing], [*fields])
         raise InvalidInputError(
-            f"a row must hold {_listed(missing)}, got {names}; add what is missing"
+            f"a row must hold {_listed([' or '.join(each) for each in missing])}, got {names}; "
+            f"{' and '.join(near) or 'add what is missing'}"
         )
 
 
@@ -279,7 +286,21 @@ def no_usable_row(
     return InvalidInputError(f"{printable(path.name)} must hold {holds}, got {got}")
 
 
-def set_aside_lines(rows: Sequence[SetAsideRow], *, shown: int = SHOWN) -> list[str]:
+class Placed(Protocol):
+    """A row that was set aside, stored or not."""
+
+    @property
+    def position(self) -> str:
+        """Where it is in its file."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be used."""
+        ...
+
+
+def set_aside_lines(rows: Sequence[Placed], *, shown: int = SHOWN) -> list[str]:
     """Return a line for each row that was set aside, and how many more there are."""
     lines = [f"set aside, {row.position}: {row.reason}" for row in rows[:shown]]
     more = len(rows) - shown

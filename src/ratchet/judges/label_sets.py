@@ -128,7 +128,7 @@ def read_label_file(path: Path, columns: Mapping[str, str] | None = None) -> Lab
             for one in labelled:
                 if one.item_id in group:
                     item = printable(one.item_id, SHOWN)
-                    aside.append(row.set_aside(f"item {item!r} is there twice in a run"))
+                    aside.append(row.set_aside(f"item {item!r} is there twice in a run; keep one"))
                 else:
                     group[one.item_id] = one
     runs = tuple(LabelRun(name, tuple(rows.values())) for name, rows in found.items() if rows)
@@ -216,10 +216,12 @@ def _run_of_columns(
     single = {name: value for name, value in known.items() if not isinstance(value, list)}
     lengths = {name: len(values) for name, values in columns.items()}
     if "judge" not in columns:
-        raise ValueError("judge must be a list like human, got one value")
+        raise ValueError("judge must be a list like human, got one value; write a list")
     if len(set(lengths.values())) > 1 or not lengths["human"]:
         got = ", ".join(f"{name} {size}" for name, size in lengths.items())
-        raise ValueError(f"the lists of a run must be equally long and not empty, got {got}")
+        raise ValueError(
+            f"the lists of a run must be equally long and not empty, got {got}; complete them"
+        )
     parts = {**single, **rest}
     told = [str(value) for value in parts.values() if isinstance(value, str | int | float)]
     rows = []
@@ -262,14 +264,16 @@ def _text(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and math.isinf(value):
-        raise ValueError(f"{name} must be text or a finite number, got {value}")
+        raise ValueError(f"{name} must be text or a finite number, got {value}; write a label")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, str | int | float):
         return no_surrogates(str(value).strip()) or None
-    raise ValueError(f"{name} must be text or a number, got {type(value).__name__}")
+    raise ValueError(
+        f"{name} must be text or a number, got {type(value).__name__}; write one value"
+    )
 
 
 def _number(name: str, value: Any) -> float | None:

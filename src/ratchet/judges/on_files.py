@@ -310,7 +310,7 @@ def _item(content: dict[str, Any], fallback_id: str) -> LabelledItem:
     needed_fields(content, ITEM_NEEDS)
     answer = content["answer"]
     if not isinstance(answer, str):
-        raise ValueError(f"answer must be text, got {type(answer).__name__}")
+        raise ValueError(f"answer must be text, got {type(answer).__name__}; write it as text")
     if "messages" in content:
         conversation = MESSAGES.validate_python(content["messages"])
     else:
@@ -342,7 +342,9 @@ def _text(name: str, value: Any) -> str | None:
         return str(int(value))
     if isinstance(value, str | int | float):
         return no_surrogates(str(value)).strip() or None
-    raise ValueError(f"{name} must be text or a number, got {type(value).__name__}")
+    raise ValueError(
+        f"{name} must be text or a number, got {type(value).__name__}; write one value"
+    )
 
 
 def _optional(content: dict[str, Any], name: str) -> str | None:
@@ -350,7 +352,7 @@ def _optional(content: dict[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be text, got {type(value).__name__}")
+        raise ValueError(f"{name} must be text, got {type(value).__name__}; write it as text")
     return _storable(name, value)
 
 
