@@ -138,6 +138,8 @@ def test_parquet_is_read_with_the_numbers_of_its_rows(tmp_path: Path, packed: bo
 def test_a_parquet_file_that_is_cut_off_is_one_clear_error(tmp_path: Path) -> None:
     said = refusal(tmp_path, b"PAR1" + b"\x00" * 100, "rows.parquet")
     assert said.startswith("a Parquet file must be whole, got ")
+    packed = gzip.compress(b"PAR1" + os.urandom(10_000))[:-50]
+    assert "a compressed file must be whole" in refusal(tmp_path, packed, "rows.parquet.gz")
 
 
 def test_utf_16_without_a_byte_order_mark_is_read(tmp_path: Path) -> None:
@@ -379,6 +381,21 @@ def test_no_length_of_a_field_changes_the_csv_module_of_the_process(tmp_path: Pa
     content = f'text,failed\n"{"x" * 1_000_000}",1\n{"y" * 1_000_000},0\n'
     assert [len(row["text"]) for row in good(rows(tmp_path, content, needs=NEEDS))] == [10**6] * 2
     assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), EOFError(), UnicodeError("no")])
+def test_what_fails_where_a_row_is_used_is_not_told_as_a_fault_of_the_file(
+    tmp_path: Path, error: Exception
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,failed\na,1\n")
+
+    def use() -> None:
+        with read_rows(tmp_path / "rows.csv", needs=NEEDS) as found:
+            for _ in found:
+                raise error
+
+    with pytest.raises(type(error)):
+        use()
 
 
 def test_json_of_a_stream_is_read_by_the_same_rules() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ratchet.files.csv_rows import LIKE_ROWS, CsvText
-from ratchet.files.opening import open_file
+from ratchet.files.opening import open_file, readable
 from ratchet.files.rows import Needs, column_names, kind_of
 
 if TYPE_CHECKING:
@@ -39,12 +39,15 @@ def csv_columns(
     Raises:
         InvalidInputError: It cannot be opened, lacks a column, or has two of one name.
     """
+    if not path.is_file():
+        return None  # a pipe, which can be read once
     known = {name.casefold(): name for name in (*names, *(n for each in needs for n in each))}
     with open_file(path) as file:
         plain = file.encoding in ("utf-8", "utf-8-sig") and file.sample.strip()
         if not plain or kind_of(file) != "csv":
             return None
-        content = file.content.read().removeprefix(b"\xef\xbb\xbf")
+        with readable(path):
+            content = file.content.read().removeprefix(b"\xef\xbb\xbf")
     start = content[:_LONGEST_HEADER].decode("utf-8", "surrogateescape")
     text = CsvText(io.StringIO(start, newline=""), _LONGEST_HEADER)
     header = text.header(frozenset(known))

@@ -12,7 +12,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -75,21 +75,32 @@ class OpenFile:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[OpenFile]:
-    """Open a file of rows; what fails while it is read is one clear error too.
+    """Open a file of rows. What fails while it is read is told by `readable`.
 
     Raises:
-        InvalidInputError: It is not there, a folder, damaged, binary, or not in its encoding.
+        InvalidInputError: It is not there, a folder, damaged, or binary.
+    """
+    with ExitStack() as stack:
+        with readable(path):
+            content, sample = _unpacked(stack.enter_context(path.open("rb")))
+        if sample.startswith(PARQUET):
+            yield OpenFile(path, content, None, sample)
+            return
+        _refuse_foreign(path, sample)
+        encoding = _encoding(sample)
+        _refuse_binary(path, sample, encoding)
+        yield OpenFile(path, content, encoding, sample)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Make one clear error of what fails while a file is read.
+
+    Raises:
+        InvalidInputError: It cannot be read, is cut off, or is not in its encoding.
     """
     try:
-        with path.open("rb") as file:
-            content, sample = _unpacked(file)
-            if sample.startswith(PARQUET):
-                yield OpenFile(path, content, None, sample)
-                return
-            _refuse_foreign(path, sample)
-            encoding = _encoding(sample)
-            _refuse_binary(path, sample, encoding)
-            yield OpenFile(path, content, encoding, sample)
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InvalidInputError(
             f"a compressed file must be whole, got {printable_path(path)!r} ({error}); fetch it "

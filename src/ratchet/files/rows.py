@@ -35,7 +35,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.csv_rows import DELIMITERS, CsvText
 from ratchet.files.json_rows import json_lines
 from ratchet.files.json_rows import parse_json as parse_json
-from ratchet.files.opening import OpenFile, open_file
+from ratchet.files.opening import OpenFile, open_file, readable
 from ratchet.files.text import printable, printable_path
 
 LONGEST_ROW = 16_000_000
@@ -152,9 +152,10 @@ class Rows:
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows that are left."""
-        for row in self._rows:
-            self.read += 1
-            yield row
+        with readable(self.path):  # what fails where a row is used is not of the file
+            for row in self._rows:
+                self.read += 1
+                yield row
 
 
 @contextmanager
@@ -190,12 +191,15 @@ def read_rows(
             if not may_be_empty:
                 raise _empty(path, needs)
             yield Rows(path, "json", None, iter(()))
-        elif file.encoding is None:
-            yield _parquet(file, needs, known)
-        elif kind_of(file) == "json":
+        elif file.encoding is not None and kind_of(file) == "json":
             yield Rows(path, "json", None, _json(file, longest, finite))
         else:
-            yield _csv(file, needs, known, longest)
+            with readable(path):
+                is_text = file.encoding is not None
+                table = (
+                    _csv(file, needs, known, longest) if is_text else _parquet(file, needs, known)
+                )
+            yield table
 
 
 def kind_of(file: OpenFile) -> Kind:
