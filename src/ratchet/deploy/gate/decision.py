@@ -1,6 +1,6 @@
 """From scores to a decision that can be stored: the gate's result, its evidence, and its id.
 
-    decision = decide(scores, policy, champion=old, challenger=new, cycle_id=..., ...)
+    decision = decide(scores, policy, Gated(champion, challenger, cycle_id, sets), now=now)
 
 A candidate is decided on once: a further decision on the same two artefacts is another look at
 them, and is made only where the policy plans looks or the first one could weigh nothing.

@@ -1,8 +1,7 @@
 """Champion and challenger on the same examples: both answer, every metric scores, a judge compares.
 
-    first = answer_recorded(examples.all, load_champion, "champion", ...)
-    second = answer_recorded(examples.all, load_challenger, "challenger", ...)
-    result = run_gate(score_answers(examples, policy, (first, second)), policy)
+    examples = FrozenSets(golden=set_id).read(store)
+    scores = score_answers(examples, policy, (champion_answers, challenger_answers))
 
 The flow `deploy` and the command `ratchet gate` both do it by these functions.
 """
