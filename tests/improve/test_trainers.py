@@ -153,21 +153,50 @@ def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(tiny_mo
         assert split.losses == pytest.approx(whole.losses, abs=1e-4)
 
 
-def test_out_of_memory_is_tried_once_more_with_half_at_once(
-    tiny_model, tmp_path, monkeypatch, caplog
+@pytest.mark.parametrize(("above", "fit"), [(4, 4), (1, 1)])
+def test_out_of_memory_is_tried_again_with_half_at_once(
+    tiny_model, tmp_path, monkeypatch, caplog, above, fit
 ):
     expected = learn(tiny_model, tmp_path / "enough")
-    _runs_out_of_memory(monkeypatch, above=4)
+    _runs_out_of_memory(monkeypatch, above=above)
     result = learn(tiny_model, tmp_path / "short")
-    assert result.batch == (8, 4)
+    assert result.batch == (8, fit)
     assert result.losses == pytest.approx(expected.losses, abs=1e-4)
-    assert "out of memory; once more with 4 examples at once" in caplog.text
+    assert f"out of memory; once more with {fit} examples at once" in caplog.text
 
 
-def test_out_of_memory_twice_is_an_error(tiny_model, tmp_path, monkeypatch):
-    _runs_out_of_memory(monkeypatch, above=2)
+def test_where_one_example_does_not_fit_gradient_checkpointing_comes_first_and_then_an_error(
+    tiny_model, tmp_path, monkeypatch, caplog
+):
+    _runs_out_of_memory(monkeypatch, above=0)
     with pytest.raises(torch.OutOfMemoryError):
-        learn(tiny_model, tmp_path)
+        learn(tiny_model, tmp_path, batch_size=2)
+    said = [line for line in caplog.messages if line.startswith("out of memory")]
+    assert [line.removeprefix("out of memory; once more with ") for line in said] == [
+        "1 examples at once",
+        "gradient checkpointing",
+        "1 examples at once",
+    ]
+
+
+def test_gradient_checkpointing_begins_where_one_example_did_not_fit(
+    tiny_model, tmp_path, monkeypatch
+):
+    expected = learn(tiny_model, tmp_path / "enough")
+    embedding = torch.nn.Embedding.forward
+    failed = []
+
+    def scarce(self, tokens):
+        if len(failed) < 4:  # with 8, 4, 2 and 1 at once
+            failed.append(len(tokens))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return embedding(self, tokens)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", scarce)
+    result = learn(tiny_model, tmp_path / "short")
+    assert failed == [8, 4, 2, 1]
+    assert result.batch == (8, 8)
+    assert result.losses == pytest.approx(expected.losses, abs=1e-4)
 
 
 def _runs_out_of_memory(monkeypatch, *, above):

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.errors import InsufficientDataError, InvalidInputError, RatchetError
 from ratchet.improve.callbacks import validation_losses
 from ratchet.improve.curation.rows import Row
-from ratchet.improve.runs import Job, free_memory, prepare_job, train, work_folder
+from ratchet.improve.memory import free_memory
+from ratchet.improve.runs import Job, prepare_job, train, work_folder
 from ratchet.improve.training_config import FinetuneConfig
 from ratchet.records import digest
 
