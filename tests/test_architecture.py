@@ -171,6 +171,8 @@ def _imports_of(module: str, sources: Sources) -> Iterator[Import]:
     for_types = _below(
         tree, lambda node: isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
     )
+    if is_package(module, sources):  # its names may be imported when one is first asked for
+        in_functions -= _below(tree, lambda node: getattr(node, "name", "") == "__getattr__")
     for node in ast.walk(tree):
         for target in _targets(node, module, sources):
             yield Import(
@@ -474,6 +476,7 @@ PLANTED = [
         {"ratchet.store": "def f():\n    from ratchet import records"},
         "import ratchet",
     ),
+    (imports_in_functions, {"ratchet.a.b": "def __getattr__(n):\n    import json"}, "import json"),
     (imports_in_functions, {"ratchet.cli": "class A:\n  def f(self):\n    import json"}, "json"),
     (
         import_cycles,
@@ -524,6 +527,10 @@ HARMLESS = [
     (forbidden_packages, {"ratchet.store": "if TYPE_CHECKING:\n    from torch import Tensor"}),
     (imports_in_functions, {"ratchet.models": "def f():\n    import torch.nn as nn"}),
     (imports_in_functions, {"ratchet.cli": "def f():\n    from ratchet.models import m"}),
+    (
+        imports_in_functions,
+        {"ratchet.a": "def __getattr__(n):\n    from ratchet.a import b", "ratchet.a.b": ""},
+    ),
     (
         import_cycles,
         {"ratchet": "", "ratchet.a": "import ratchet", "ratchet.b": "import ratchet.a"},

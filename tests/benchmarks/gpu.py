@@ -54,6 +54,7 @@ from tests.benchmarks.gpu_report import Outcome, write
 from tests.benchmarks.provenance import commit
 
 _QUIET = {
+    "CUDA_VISIBLE_DEVICES": "0",  # one card
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",

@@ -97,7 +97,8 @@ def lora_big(scale: Any, until: float) -> Iterator[Row]:
     clock = Clock(until, profile=_PROFILED_STEPS)
     steps = max(scale.steps, _PROFILED_STEPS + WARM_STEPS + 1)
     ours(scale, scale.big, scale.rows(steps=steps), clock)
-    yield {"what": "profile", "who": "Ratchet", "model": scale.big, "kernels": kernels(clock)}
+    found = kernels(clock, gpu=scale.device == "cuda")
+    yield {"what": "profile", "who": "Ratchet", "model": scale.big} | found
 
 
 def _peak() -> float:
@@ -349,7 +350,8 @@ def _answer(model: Any, scale: Any, names: list[str]) -> tuple[int, float, list[
     return sum(one.completion_tokens for one in endings), time.monotonic() - started, texts
 
 
-# In order of worth; the seconds add up to less than nine minutes with what starting takes.
+# In order of worth. The seconds are limits, which few parts need: should all of them, the last
+# parts get what is left of the whole time, or are skipped.
 PARTS: dict[str, Part] = {
     "machine": Part(machine, 30.0, ("torch",)),
     "lora-1b": Part(lora_small, 60.0),

@@ -117,8 +117,9 @@ def _kernels(row: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(
         f"{kind} {share:.0%}" for kind, share in sorted(kinds.items(), key=lambda k: -k[1])
     )
+    busy = f" The card computed in {row['busy']:.0%} of the time." if "busy" in row else ""
     return [
-        f"What took the time of {row['model']} by {row['who']}, of the kernels below: {parts}.",
+        f"What took the time of {row['model']} by {row['who']}, as far as shown: {parts}.{busy}",
         "",
         "| kernel | kind | share | calls |",
         "|---|---|---|---|",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -260,31 +260,38 @@ def _heard(clock: Clock) -> Any:
     return Heard()
 
 
-def kernels(clock: Clock, top: int = 15) -> list[dict[str, Any]]:
-    """Return the kernels that took most of the profiled steps, with their shares."""
-    import torch
+def kernels(clock: Clock, *, gpu: bool, top: int = 15) -> dict[str, Any]:
+    """Return what took most of the profiled steps' time, with its share of it.
 
-    gpu = torch.cuda.is_available()
-    events = clock.profiler.key_averages()
-    taken = [
-        (
-            event.key,
-            float(event.self_device_time_total if gpu else event.self_cpu_time_total),
-            event.count,
-        )
-        for event in events
-    ]
-    total = sum(time_us for _, time_us, _ in taken) or 1.0
+    `busy` is the share of the steps in which the card computed at all; the rest waits for Python.
+    """
+    taken = list(_times(clock.profiler.key_averages(), gpu=gpu))
+    total = sum(micros for _, micros, _ in taken) or 1.0
+    wall = clock.marks[WARM_STEPS + clock.profile - 1][0] - clock.marks[WARM_STEPS - 1][0]
     most = sorted(taken, key=lambda one: -one[1])[:top]
-    return [
+    found = [
         {
             "kernel": name[:100],
             "kind": kind_of_kernel(name),
-            "share": time_us / total,
+            "share": micros / total,
             "calls": calls,
         }
-        for name, time_us, calls in most
+        for name, micros, calls in most
     ]
+    return {"kernels": found, "busy": total / 1e6 / wall}
+
+
+def _times(events: Any, *, gpu: bool) -> Iterator[tuple[str, float, int]]:
+    """Yield names, microseconds and calls: of kernels on a GPU, else of operators."""
+    from torch.autograd import DeviceType
+
+    for event in events:
+        if not gpu:
+            yield event.key, float(event.self_cpu_time_total), event.count
+        elif event.device_type != DeviceType.CPU and not getattr(
+            event, "is_user_annotation", False
+        ):
+            yield event.key, float(event.self_device_time_total), event.count
 
 
 KINDS: Sequence[tuple[str, tuple[str, ...]]] = (

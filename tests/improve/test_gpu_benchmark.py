@@ -31,6 +31,7 @@ from tests.benchmarks.gpu_training import (
     WARM_STEPS,
     Clock,
     TimeOverError,
+    kernels,
     kind_of_kernel,
     on_device,
     ours,
@@ -153,6 +154,34 @@ def test_kernels_are_told_apart_by_their_names():
         "element by element"
     )
     assert kind_of_kernel("Memcpy DtoD (Device -> Device)") == "copy or cast"
+
+
+def test_of_a_gpus_profile_the_kernels_count_and_not_the_operators_that_launch_them():
+    from types import SimpleNamespace
+
+    from torch.autograd import DeviceType
+
+    def event(key, kind, micros, annotation=False):
+        return SimpleNamespace(
+            key=key, device_type=kind, self_device_time_total=micros, self_cpu_time_total=1.0,
+            count=3, is_user_annotation=annotation,
+        )  # fmt: skip
+
+    events = [
+        event("aten::mm", DeviceType.CPU, 75.0),
+        event("nvjet_tst", DeviceType.CUDA, 75.0),
+        event("flash_fwd", DeviceType.CUDA, 25.0),
+        event("Optimizer.step", DeviceType.CUDA, 100.0, annotation=True),
+    ]
+    clock = Clock(until=later(), profile=2)
+    clock.marks = [(float(n) * 1e-4, 0.0) for n in range(WARM_STEPS + 2)]
+    clock.profiler = SimpleNamespace(key_averages=lambda: events)
+    found = kernels(clock, gpu=True)
+    assert [(one["kernel"], one["share"]) for one in found["kernels"]] == [
+        ("nvjet_tst", 0.75),
+        ("flash_fwd", 0.25),
+    ]
+    assert found["busy"] == pytest.approx(0.5)  # 100 of 200 microseconds
 
 
 # Both sides train the same ------------------------------------------------------------------------
@@ -306,10 +335,10 @@ def test_no_part_begins_without_time(tmp_path):
     assert {part["why"] for part in found.values()} == {"no time was left"}
 
 
-def test_the_parts_fit_into_nine_minutes():
-    assert sum(part.seconds for name, part in PARTS.items() if name != "qlora") <= 9 * 60 + 60
-    worth = ["machine", "lora-1b", "lora-8b", "variants-8b", "resume", "preferences", "generation"]
-    assert list(PARTS)[:7] == worth
+def test_what_is_worth_most_fits_into_nine_minutes_at_its_slowest():
+    worth = ["machine", "lora-1b", "lora-8b", "variants-8b", "resume", "preferences"]
+    assert list(PARTS)[: len(worth)] == worth
+    assert sum(PARTS[name].seconds for name in worth) < 9 * 60 - 10
 
 
 @pytest.mark.slow

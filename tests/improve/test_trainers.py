@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ratchet.improve.finetune import FinetuneConfig, finetune
 from ratchet.improve.heads import score_answers_only
 from ratchet.improve.rows import examples
 from ratchet.improve.runs import prepare_job, train, work_folder
-from ratchet.improve.trainers import kto_weights
+from ratchet.improve.trainers import _on_one_gpu, kto_weights
 from ratchet.models import HuggingFaceModel
 from tests.improve.cases import QUEUES, asked, banking, made_up, rows_of
 
@@ -209,6 +210,13 @@ def _runs_out_of_memory(monkeypatch, *, above):
         return embedding(self, tokens)
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", scarce)
+
+
+def test_a_process_that_sees_several_gpus_uses_one():
+    seen = SimpleNamespace(n_gpu=4, _n_gpu=4)
+    assert _on_one_gpu(seen)._n_gpu == 1
+    none = SimpleNamespace(n_gpu=0, _n_gpu=0)
+    assert _on_one_gpu(none)._n_gpu == 0
 
 
 def test_gradient_checkpointing_changes_no_loss(tiny_model, tmp_path):

@@ -127,7 +127,7 @@ def build_trainer(
     with warnings.catch_warnings(action="ignore"):
         trainer = _resumable(kind)(
             model=model,
-            args=arguments(**_arguments(config, device, batches, work)),
+            args=_on_one_gpu(arguments(**_arguments(config, device, batches, work))),
             train_dataset=Dataset.from_list(list(train)),
             eval_dataset=Dataset.from_list(list(validation)) if validation else None,
             processing_class=tokenizer,
@@ -229,6 +229,13 @@ def _arguments(
         "seed": config.seed,
         "data_seed": config.seed,
     }
+
+
+def _on_one_gpu(arguments: Any) -> Any:
+    """Have a process use one GPU: of several, transformers would copy the model to each."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 def run(trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | None) -> float:

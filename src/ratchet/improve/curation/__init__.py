@@ -7,10 +7,10 @@
 | duplicates, evaluation sets, trust, length, balance | `pool` and what it calls |
 | conversations, redaction, split, card, files | `dataset` |
 
-A name is imported when it is first asked for: training needs the rows alone, not the store.
+The names are imported when one of them is first asked for: training takes `rows` alone, and runs
+where there is no store and no scipy.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,41 +78,23 @@ __all__ = [
     "write_training_set",
 ]
 
-_HOMES = {
-    "config": (
-        "ClusterRequest",
-        "CurationConfig",
-        "Demonstration",
-        "JudgedPair",
-        "read_demonstrations",
-        "read_judged",
-    ),
-    "consent": ("refused",),
-    "dataset": (
-        "ROWS_FILE",
-        "build",
-        "build_labelled",
-        "build_pairs",
-        "build_rows",
-        "frame",
-        "read_any_rows",
-        "read_rows",
-        "without_leaks",
-        "write_training_set",
-    ),
-    "pool": ("Context",),
-    "preferences": ("choose", "select_labelled", "select_pairs"),
-    "rows": ("LabelledRow", "PreferenceRow", "TrainingRow", "for_trainer", "row_of"),
-    "selection": ("Selected", "Selection", "select"),
-}
-
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
 
 def __getattr__(name: str) -> object:
-    """Import a name of this package from the module that has it."""
-    if name not in _HOME_OF:
+    """Import the package's names, and return one of them."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = found
-    return found
+    from ratchet.improve.curation import (
+        config,
+        consent,
+        dataset,
+        pool,
+        preferences,
+        rows,
+        selection,
+    )
+
+    homes = (config, consent, dataset, pool, preferences, rows, selection)
+    globals().update(
+        {one: getattr(home, one) for home in homes for one in __all__ if hasattr(home, one)}
+    )
+    return globals()[name]
