@@ -159,6 +159,17 @@ def test_torchs_kernel_is_called_with_what_attention_one_by_one_is(monkeypatch, 
     torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
+def test_packed_attention_takes_over_the_precision_of_autocast():
+    query, key, value = (torch.randn(1, 2, 10, 8) for _ in range(3))
+    bounds = torch.tensor([0, 3, 10], dtype=torch.int32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = packed_attention(None, query, key, value, None, cu_seq_lens_q=bounds)
+    assert found.dtype == torch.bfloat16
+    assert found.shape == (1, 10, 2, 8)
+    exact, _ = packed_attention(None, query, key, value, None, cu_seq_lens_q=bounds)
+    assert exact.dtype == torch.float32
+
+
 def test_torchs_kernel_has_the_arguments_that_are_used():
     varlen = pytest.importorskip("torch.nn.attention.varlen")
     how = attention._causal(varlen.varlen_attn)

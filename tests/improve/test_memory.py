@@ -8,7 +8,7 @@ from peft.tuners.lora import LoraLayer
 
 from ratchet.improve.finetune import FinetuneConfig
 from ratchet.improve.memory import fit_micro_batch
-from ratchet.improve.runs import _build, prepare_job, train, work_folder
+from ratchet.improve.runs import _batches, _build, _by_trial, prepare_job, train, work_folder
 from ratchet.improve.trainers import Batches, without_casts
 from tests.improve.cases import made_up
 
@@ -50,6 +50,41 @@ def test_the_trial_finds_what_fits_and_leaves_the_run_as_it_was(tiny_model, tmp_
     wanted = [entry["loss"] for entry in expected.history if "loss" in entry]
     assert losses == pytest.approx(wanted, abs=1e-6)
     assert trainer.state.log_history[0]["num_tokens"] == expected.history[0]["num_tokens"]
+
+
+def test_the_trial_is_made_once_a_run_and_not_where_a_micro_batch_is_asked_for(
+    tiny_model, tmp_path, monkeypatch
+):
+    with work_folder(tmp_path, "a" * 64) as work:
+        trainer, _, batches = _build(job_of(tiny_model), work)
+        tried = scarce_memory(monkeypatch, above=4)
+        asked = CONFIG.model_copy(update={"micro_batch": 8})
+        assert _by_trial(trainer, batches, asked, work) == batches
+        assert tried == []
+        assert _by_trial(trainer, batches, CONFIG, work).micro == 4
+        assert tried == [8, 4]
+        again = _batches(CONFIG, 16, work)
+        assert again == Batches(effective=8, micro=4, accumulate=2)
+        assert _by_trial(trainer, again, CONFIG, work) == again
+        assert tried == [8, 4]
+
+
+def test_after_a_trial_that_nothing_passes_gradient_checkpointing_comes_next(
+    tiny_model, tmp_path, monkeypatch, caplog
+):
+    from ratchet.improve.runs import _need_less
+
+    with work_folder(tmp_path, "a" * 64) as work:
+        trainer, _, batches = _build(job_of(tiny_model), work)
+        scarce_memory(monkeypatch, above=0)
+        with pytest.raises(torch.OutOfMemoryError):
+            _by_trial(trainer, batches, CONFIG, work)
+        assert _need_less(work, CONFIG)
+        assert caplog.messages == ["out of memory; once more with gradient checkpointing"]
+        monkeypatch.undo()
+        trainer, _, batches = _build(job_of(tiny_model), work)
+        assert trainer.args.gradient_checkpointing or trainer.args.activation_checkpointing
+        assert batches.micro == 8
 
 
 def test_a_trial_that_nothing_passes_raises_what_torch_said(tiny_model, tmp_path, monkeypatch):

@@ -9,16 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors import safe_open
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from ratchet.errors import InvalidInputError
+from ratchet.improve.devices import choose_device, load_base
 from ratchet.improve.finetune import FinetuneConfig, finetune
 from ratchet.improve.heads import score_answers_only
 from ratchet.improve.rows import examples
 from ratchet.improve.runs import prepare_job, train, work_folder
-from ratchet.improve.trainers import _on_one_gpu, kto_weights
+from ratchet.improve.trainers import Batches, _on_one_gpu, build_trainer, kto_weights
 from ratchet.models import HuggingFaceModel
 from tests.improve.cases import QUEUES, asked, banking, made_up, rows_of
 
@@ -210,6 +212,22 @@ def _runs_out_of_memory(monkeypatch, *, above):
         return embedding(self, tokens)
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", scarce)
+
+
+def test_with_a_base_in_4_bits_the_adapter_that_it_starts_from_is_trained(tiny_model, tmp_path):
+    """The base is not in 4 bits here, which takes a GPU: what is built around it is the same."""
+    first = learn(tiny_model, tmp_path)
+    config = QUICK.model_copy(update={"quantize": True})
+    device = choose_device(QUICK)
+    base, tokenizer = load_base(tiny_model, QUICK, device)
+    model = PeftModel.from_pretrained(base, tmp_path / first.folder, is_trainable=True)
+    trainer = build_trainer(
+        model, tokenizer, examples(made_up("sft", 8), "sft"), [],
+        config=config, device=device, batches=Batches(8, 8, 1), work=tmp_path,
+    )  # fmt: skip
+    trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert len(trained) == 2 * 2 * 7  # A and B, layers, linear modules
+    assert all("lora" in name for name in trained)
 
 
 def test_a_process_that_sees_several_gpus_uses_one():

@@ -113,11 +113,6 @@ def build_trainer(
 
     disable_progress_bar()
     set_seed(config.seed)  # the adapter's start is drawn before the trainer seeds anything
-    if config.quantize:
-        from peft import prepare_model_for_kbit_training
-
-        checkpointing = config.gradient_checkpointing
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     if config.packing:
         attend_apart(model.get_base_model() if isinstance(model, PeftModel) else model)
     kind, arguments = _method(config, train, batches.processes)
