@@ -237,6 +237,26 @@ def test_a_process_that_sees_several_gpus_uses_one():
     assert _on_one_gpu(none)._n_gpu == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("sft", {"gradient_checkpointing": True}),
+        ("sft", {"packing": True}),
+        ("sft", {"dora": True}),
+        ("kto", {}),
+        ("dpo", {}),
+    ],
+)
+def test_bfloat16_trains_measures_and_answers(tiny_model, tmp_path, method, settings):
+    """What a GPU computes in: the layers' input is not widened in training, and is elsewhere."""
+    common = {"validation_share": 0.25, "samples": 2, **settings}
+    exact = learn(tiny_model, tmp_path / "exact", method, **common)
+    narrow = learn(tiny_model, tmp_path / "narrow", method, precision="bfloat16", **common)
+    assert narrow.losses == pytest.approx(exact.losses, rel=0.05)
+    assert dict(narrow.validation) == pytest.approx(dict(exact.validation), rel=0.05)
+    assert len(narrow.samples) == len(exact.samples) == 2
+
+
 def test_gradient_checkpointing_changes_no_loss(tiny_model, tmp_path):
     plain = learn(tiny_model, tmp_path / "plain")
     spared = learn(tiny_model, tmp_path / "spared", gradient_checkpointing=True)
