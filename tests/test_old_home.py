@@ -31,7 +31,7 @@ from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.log import segments
-from ratchet.improve.curation import read_any_rows
+from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import finetune
 from ratchet.judges.label_sheet import read_sheet

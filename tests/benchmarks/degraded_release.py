@@ -37,7 +37,7 @@ from mlflow import MlflowClient
 
 from ratchet.deploy.routing import switch
 from ratchet.gateway.access import new_key
-from ratchet.improve.curation import TrainingRow
+from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.finetune import FinetuneResult, finetune
 from ratchet.models import adapter_digest, model_digest, prepare_base_model

@@ -24,8 +24,11 @@ import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.evaluation.metrics import exact_match
-from ratchet.improve.curation import Context, CurationConfig, TrainingRow, select
+from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.pool import Context
+from ratchet.improve.curation.rows import TrainingRow
+from ratchet.improve.curation.selection import select
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import finetune
 from ratchet.models import HuggingFaceModel

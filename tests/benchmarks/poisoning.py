@@ -21,8 +21,10 @@ import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.errors import InsufficientDataError
-from ratchet.improve.curation import Context, CurationConfig, select
+from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.pool import Context
+from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 

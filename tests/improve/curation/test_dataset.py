@@ -9,32 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, InvalidInputError, LeakError
-from ratchet.improve.curation import (
-    ROWS_FILE,
+from ratchet.improve.curation.config import (
     ClusterRequest,
-    Context,
     CurationConfig,
     Demonstration,
-    LabelledRow,
-    PreferenceRow,
-    TrainingRow,
+    read_demonstrations,
+    read_judged,
+)
+from ratchet.improve.curation.consent import refused
+from ratchet.improve.curation.dataset import (
+    ROWS_FILE,
+    SAMPLE_FILE,
     build_labelled,
     build_pairs,
     build_rows,
-    for_trainer,
     read_any_rows,
-    read_demonstrations,
-    read_judged,
     read_rows,
-    refused,
-    select,
-    select_labelled,
-    select_pairs,
     without_leaks,
     write_training_set,
 )
-from ratchet.improve.curation.dataset import SAMPLE_FILE
-from ratchet.improve.curation.pool import within_mean
+from ratchet.improve.curation.pool import Context, within_mean
+from ratchet.improve.curation.preferences import select_labelled, select_pairs
+from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, TrainingRow, for_trainer
+from ratchet.improve.curation.selection import select
 from ratchet.improve.curation.split import split_rows
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message

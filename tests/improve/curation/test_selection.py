@@ -8,15 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, LeakError
-from ratchet.improve.curation import (
-    ROWS_FILE,
-    CurationConfig,
-    TrainingRow,
-    build_rows,
-    read_rows,
-    select,
-    write_training_set,
-)
+from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.dataset import ROWS_FILE, build_rows, read_rows, write_training_set
+from ratchet.improve.curation.rows import TrainingRow
+from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message
