@@ -49,8 +49,22 @@ def flows_folder() -> Path:
     )
 
 
+def working_folder(settings: Settings) -> Path:
+    """Create the folder that children work in, which holds no module, and return it.
+
+    Python, uvicorn and Prefect put the working folder before all else on the import path: among
+    Ratchet's own modules, the `settings` of a stranger would be Ratchet's.
+    """
+    folder = settings.home / "work"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Create the home and return the environment for processes over it: no telemetry."""
+    """Create the home and return the environment for processes over it: no telemetry.
+
+    It says every setting, so that children need no `ratchet.toml` in the folder they work in.
+    """
     settings.prefect_home.mkdir(parents=True, exist_ok=True)
     ours = {
         "RATCHET_HOME": str(settings.home),
@@ -58,6 +72,10 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "RATCHET_STORE_URL": settings.store_url,
         "RATCHET_BASE_MODEL": settings.base_model,
         "RATCHET_MODEL_NAME": settings.model_name,
+        "RATCHET_JUDGES": str(settings.judges or ""),
+        "RATCHET_SAFETY": str(settings.safety or ""),
+        "RATCHET_EMBEDDING": settings.embedding,
+        "RATCHET_TITLES": str(settings.titles or ""),
         "RATCHET_NOTIFY": " ".join(settings.notify),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "PREFECT_HOME": str(settings.prefect_home),
@@ -170,7 +188,7 @@ class Servers:
         """Run a Python module over this home on the terminal and return its exit code."""
         child = subprocess.Popen(
             [sys.executable, "-m", *arguments],
-            cwd=flows_folder(),
+            cwd=working_folder(self.settings),
             env=self._environment,
             preexec_fn=_killed_with_parent if sys.platform == "linux" else None,
         )
@@ -269,10 +287,10 @@ class Servers:
         file = folder / "prefect.yaml"
         file = file if file.exists() else folder / "flows" / "prefect.yaml"
         create = ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"]
-        self._prefect(create, folder)
+        self._prefect(create)
         deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
         switched_on = [item["name"] for item in self._automations() if item["enabled"]]
-        self._prefect(deploy, folder)
+        self._prefect(deploy)
         self._switch_on(switched_on)
 
     def _automations(self) -> list[dict[str, Any]]:
@@ -286,10 +304,10 @@ class Servers:
                 address = f"{self.prefect_api}/automations/{item['id']}"
                 httpx.patch(address, json={"enabled": True}, timeout=30.0).raise_for_status()
 
-    def _prefect(self, arguments: Sequence[str], folder: Path) -> None:
+    def _prefect(self, arguments: Sequence[str]) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "prefect", *arguments],
-            cwd=folder,
+            cwd=working_folder(self.settings),
             env=self._environment,
             capture_output=True,
             text=True,
@@ -303,7 +321,7 @@ class Servers:
         with (self._logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
-                cwd=flows_folder(),
+                cwd=working_folder(self.settings),
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
