@@ -18,9 +18,7 @@ from tests.conftest import SHARED_DATA
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(
-    path
-    for path in (ROOT / "notebooks").rglob("*.ipynb")
-    if ".ipynb_checkpoints" not in path.parts
+    path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
 )
 MOST_BYTES = 400_000
 MOST_SECONDS = 180  # each takes a tenth of it on two idle cores
