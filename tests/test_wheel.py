@@ -309,9 +309,9 @@ def test_the_demo_runs_a_whole_cycle_with_the_real_model(installed: Installed) -
     with file.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["text", "label"])
-        for message in support_messages(np.random.default_rng(3), 240):
+        for message in support_messages(np.random.default_rng(3), 80):
             writer.writerow([message.text, message.label])
-    command = [*installed.ratchet, "demo", "--messages", str(file), "--messages-limit", "64"]
+    command = [*installed.ratchet, "demo", "--messages", str(file), "--messages-limit", "48"]
     done = installed.run(*command, seconds=1150.0)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for part in ("COLLECT", "ANALYZE", "IMPROVE", "DEPLOY"):
@@ -319,5 +319,5 @@ def test_the_demo_runs_a_whole_cycle_with_the_real_model(installed: Installed) -
     status = installed.run(*installed.ratchet, "status", "--json")
     found = json.loads(status.stdout)
     assert found["cycle"] == {"number": 1, "state": "finished"}
-    assert found["interactions"] == 64
+    assert found["interactions"] == 48
     installed.assert_strangers_were_left_alone()
