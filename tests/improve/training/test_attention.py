@@ -8,7 +8,6 @@ import types
 
 import pytest
 import torch
-from tests.improve.training.cases import asked
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
@@ -20,6 +19,7 @@ from ratchet.improve.training.attention import (
     skip_padding_mask,
 )
 from ratchet.models import HuggingFaceModel
+from tests.improve.training.cases import asked
 
 EXACT = 1e-5  # the order of adding up differs
 

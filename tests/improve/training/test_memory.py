@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
-from tests.improve.training.cases import made_up
 
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.memory import fit_micro_batch
@@ -18,6 +17,7 @@ from ratchet.improve.training.run import (
     work_folder,
 )
 from ratchet.improve.training.trainers import Batches, without_casts
+from tests.improve.training.cases import made_up
 
 CONFIG = FinetuneConfig(rank=4, alpha=8, dropout=0.2, epochs=1.0, warmup_steps=0)
 
