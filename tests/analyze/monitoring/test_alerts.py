@@ -149,7 +149,7 @@ def test_the_message_has_rate_interval_expectation_time_version_and_sample():
     known: list[AlertEvent] = []
     step(known, finding(segment="app", also=("thumbs_down",)))
     assert known[0].message == (
-        "router/2 in segment app: answers regenerated 20.0% (13.0% to 26.0%) where 10.0% is "
+        "router/2 in segment app: regenerated answers 20.0% (13.0% to 26.0%) where 10.0% is "
         "normal, since about 2026-01-12 09:00 UTC, 200 observations; also worse: thumbs down"
     )
     assert "at most once in 30 days" in known[0].certainty

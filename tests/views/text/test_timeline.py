@@ -151,7 +151,7 @@ def test_rollouts_and_tests_of_variants_are_told_with_who_ended_them(store):
     assert isinstance(ROLLOUT, Rollout)
     assert [moment.text for moment in timeline(store, since=at(0), until=at(999))] == [
         "rollout of m/2 begins at 1% of users",
-        "look 2 at m/2: abort",
+        "look 2 at m/2: abort, everybody has the champion",
         "rollout of m/2 is stopped by ann",
         "test of variants tone begins: new 50%, m/1 50%",
         "test of variants tone is ended by bob: everybody gets new",

@@ -18,7 +18,6 @@ from ratchet.analyze.monitoring.batches import (
     BATCH_SECONDS,
     NAMES,
     OTHER,
-    SIGNALS,
     Counts,
     Observations,
     count,
@@ -27,6 +26,7 @@ from ratchet.analyze.monitoring.batches import (
     observed_signals,
 )
 from ratchet.records import Baseline, SignalBaseline, derive_id
+from ratchet.records.signals import BOARD_SHARES
 from ratchet.stats.charts.change_detection import LOWEST_TEMPER, Alternatives, fit_tempers
 from ratchet.stats.charts.rate_models import (
     RateModel,
@@ -47,8 +47,10 @@ EVENTS_PER_COLUMN = 10
 _HOUR, _DAY = 3_600.0, 86_400.0
 _SHIFTS = (0.25, 0.5, 1.0, 2.0)
 _RARE_SHIFTS = (0.5, 1.0, 2.0, 4.0)
-_PAIR = ("thumbs_down", "regenerated")
-_TOGETHER = ("thumbs_down", "regenerated", "not_copied", "not_completed")
+_PAIR = tuple(share.name for share in BOARD_SHARES if share.early)
+_TOGETHER = tuple(
+    share.name for share in BOARD_SHARES if share.group == "quality" and share.cut is None
+)
 _SHARES = {"quality": 0.25, "pair": 0.30, "together": 0.10, "service": 0.15, "pipeline": 0.05}
 _SEGMENT_SHARE = 0.15
 
@@ -211,7 +213,7 @@ def _expectation(baseline: Baseline, starts: FloatArray) -> tuple[FloatArray, Fl
 def _singles(names: Sequence[str], segment: str | None, scale: float) -> list[Hypothesis]:
     found = []
     for group in ("quality", "service", "pipeline"):
-        signals = [item for item in SIGNALS if item.group == group and item.name in names]
+        signals = [item for item in BOARD_SHARES if item.group == group and item.name in names]
         for signal in signals:
             shifts = _RARE_SHIFTS if signal.rare or group == "pipeline" else _SHIFTS
             weight = scale * _SHARES[group] / (len(signals) * len(shifts))

@@ -20,9 +20,10 @@ from ratchet.analyze.monitoring.baselines import (
     expected_rates,
     hypotheses,
 )
-from ratchet.analyze.monitoring.batches import SAYS, Counts
+from ratchet.analyze.monitoring.batches import Counts
 from ratchet.errors import InvalidInputError
 from ratchet.records import Baseline, BoardState, Finding, derive_id
+from ratchet.records.signals import words_of
 from ratchet.stats.charts.change_detection import (
     Alternatives,
     DetectorState,
@@ -227,7 +228,7 @@ def find(board: BoardState, baseline: Baseline, counts: Counts) -> Finding:
     interval = wilson(events, trials) if trials else None
     return Finding(
         signal=signal,
-        says=SAYS[signal],
+        says=words_of(signal),
         segment=segment,
         since=since,
         log_evidence=evidence_of(board, baseline),
