@@ -175,6 +175,13 @@ class Signal:
         own = set(self.record.model_fields) if self.record else set()
         return next(iter(own - set(events.Feedback.model_fields)), None)
 
+    @property
+    def limited_metric(self) -> str:
+        """The metric that its limits are on: the one they name, else its rate."""
+        if self.limits and self.limits.metric:
+            return self.limits.metric
+        return self.rate.metric if self.rate else self.name
+
     def is_bad(self, number: float) -> bool:
         """Tell whether a value is bad: 1 is yes, up or a text that is there."""
         if isinstance(self.bad, bool):
@@ -301,7 +308,11 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         many="task outcomes",
         bad=False,
         part=QualityPart(name="task_completed", weight=0.35),
-        rate=Rate(metric="completion_rate", of="good"),
+        rate=Rate(
+            metric="completion_rate",
+            of="good",
+            unobserved="no task_completed signals in the window",
+        ),
         reason=Reason(words="the task was not done"),
         shares=(
             WatchedShare(

@@ -132,7 +132,7 @@ class EventStore:
     def atomic(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is stored or none. Nested calls join the outer one.
 
-        Writers take turns, on both databases: who looks what is there knows it until the end.
+        Writers take turns on both databases, so what a transaction reads stays true until it ends.
         """
         outer = self._open.get()
         if outer is not None:

@@ -52,7 +52,7 @@ def board_events(
         finding: What is worse where the board is in alarm, else None.
         known: The events so far, of all alerts.
         previous: The version to go back to, if there is one.
-        budget: How often the board may cry wolf, for the alert's words.
+        budget: How often the board may raise a false alarm; the alert says so.
         now: When.
         cluster: The failure cluster that most of the trouble is about.
     """

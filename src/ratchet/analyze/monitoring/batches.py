@@ -28,7 +28,6 @@ MOST_SEGMENTS = 8
 SMALLEST_SEGMENT = 0.05
 
 NAMES: tuple[str, ...] = tuple(share.name for share in BOARD_SHARES)
-SAYS: Mapping[str, str] = {share.name: share.words for share in BOARD_SHARES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How often a board may cry wolf.
+    """How often a board may raise a false alarm.
 
     Attributes:
         days: Mean time between false alarms of the whole board, at least.
@@ -96,7 +96,7 @@ def open_board(
         model_version: The version that is watched.
         start: From when on; the first batch begins here.
         now: When the board is opened.
-        budget: How often it may cry wolf.
+        budget: How often it may raise a false alarm.
     """
     limit = budget.limit(baseline.batch_seconds)
     fresh = begin(alternatives(baseline), limit)

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Alert, Metric, Record, derive_id
-from ratchet.records.signals import SIGNALS, Signal
+from ratchet.records.signals import BY_NAME, SIGNALS, Signal
 from ratchet.stats.charts import p_chart
 from ratchet.stats.charts.chart_results import ControlChart
 from ratchet.stats.intervals import wilson_lower
@@ -22,7 +22,7 @@ from ratchet.stats.intervals import wilson_lower
 ALPHA = 0.05
 MINIMUM_BIN = 20
 Severity = Literal["warning", "critical"]
-LATENCY_SIGNAL = "latency_seconds_p99"
+LATENCY_SIGNAL = BY_NAME["latency_seconds"].limited_metric
 
 
 class Threshold(Record):
@@ -59,16 +59,16 @@ class Threshold(Record):
 
 DEFAULT_THRESHOLDS = tuple(
     Threshold(
-        signal=limits.metric or (rate.metric if rate else ""),
-        warning=limits.warning,
-        critical=limits.critical,
-        minimum_sample=limits.minimum_sample,
-        warning_action=limits.warning_action,
-        critical_action=limits.critical_action,
-        relative=limits.relative,
+        signal=signal.limited_metric,
+        warning=signal.limits.warning,
+        critical=signal.limits.critical,
+        minimum_sample=signal.limits.minimum_sample,
+        warning_action=signal.limits.warning_action,
+        critical_action=signal.limits.critical_action,
+        relative=signal.limits.relative,
     )
-    for limits, rate in ((signal.limits, signal.rate) for signal in SIGNALS)
-    if limits is not None
+    for signal in SIGNALS
+    if signal.limits
 )
 CHARTED: Mapping[str, Signal] = {
     signal.rate.metric: signal for signal in SIGNALS if signal.rate and signal.rate.charted

@@ -180,7 +180,7 @@ def recent_metrics(
         baseline = store.get(Baseline, board.baseline_id) or baseline
     cut = cuts_of(baseline).get("slower_than_p99") if baseline else None
     rates = (
-        share_metric(signal.rate.metric, seen[share.name])
+        share_metric(signal.limited_metric, seen[share.name])
         for signal in SIGNALS
         for share in signal.shares[:1]
         if signal.rate and signal.limits

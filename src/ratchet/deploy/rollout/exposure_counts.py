@@ -2,7 +2,7 @@
 
 A user is the unit: arms are drawn by user, and users, not answers, are independent. An answer
 counts once it is as old as the lag, with the feedback that came within it, so that both arms are
-read at the same age and silence of the last minutes is not taken for content.
+read at the same age and an answer without feedback yet does not count as a good one.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def _bad(
 
     failed = table["failed"].to_numpy(zero_copy_only=False)[known].astype(bool) | ~own
     rows = []
-    for signal in map(SIGNAL_OF.__getitem__, SIGNAL_NAMES):
+    for name in SIGNAL_NAMES:
+        signal = SIGNAL_OF[name]
         if signal.name == "error":
             rows.append(failed.astype(np.float64))
             continue

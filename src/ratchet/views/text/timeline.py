@@ -192,9 +192,10 @@ def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> 
 
 def _is_bad(row: dict[str, Any]) -> bool:
     """Tell whether feedback says by itself that an answer was bad."""
-    signal = BY_NAME[row["kind"]]
-    tells = signal.reason is not None and not (signal.reason.weak or signal.judged)
-    return tells and signal.is_bad(_number(row))
+    signal = BY_NAME.get(row["kind"])
+    if signal is None or signal.reason is None or signal.reason.weak or signal.judged:
+        return False
+    return signal.is_bad(_number(row))
 
 
 def _says(row: dict[str, Any]) -> str:
