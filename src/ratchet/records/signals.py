@@ -64,7 +64,8 @@ class QualityPart:
     """A signal's part in the implicit quality of an answer.
 
     Attributes:
-        name: The part and its setting in `QualityWeights`; 1 is good, 0 is bad.
+        name: The part and its setting in `QualityWeights`; 1 is good, 0 is bad. A length in
+            seconds is good from `engaged_after_seconds` on.
         weight: Its default weight.
     """
 

@@ -114,9 +114,10 @@ def which_failed(
 
 def why_failed(outcomes: Outcomes, row: int) -> str:
     """Say in words what tells that a failed interaction failed, the strongest first."""
+    one = outcomes.take(np.array([row]))
     said: list[str] = []
     for signal, reason in _REASONS:
-        value = float(outcomes.observed(signal)[row])
+        value = float(one.observed(signal)[0])
         if signal.is_bad(value) and not (said and reason.weak):
             said.append(reason.words.format(value))
     return ", ".join(said) or "low quality by its signals together"

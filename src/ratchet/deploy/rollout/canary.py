@@ -14,7 +14,7 @@ final: no look moves anything afterwards, and the version is not rolled out agai
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -65,6 +65,12 @@ FEWEST_SEEN = 100
 SLOW_QUANTILE = 0.95
 LOOK_SECONDS = 60
 """Looks within one minute are one look."""
+ENDED: Mapping[LookDecision, str] = {
+    "promote": "promoted",
+    "abort": "aborted",
+    "expire": "expired",
+}
+"""How a rollout stands after a decision that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,8 +514,7 @@ def outcome(store: EventStore, rollout: Rollout) -> str:
     if store.get(RolloutStop, rollout.id) is not None:
         return "stopped"
     look = last_look(store, rollout)
-    ended = {"promote": "promoted", "abort": "aborted", "expire": "expired"}
-    if look is not None and look.decision in ended:
-        return ended[look.decision]
+    if look is not None and look.decision in ENDED:
+        return ENDED[look.decision]
     running = running_rollout(store)
     return "running" if running is not None and running.id == rollout.id else "ended"
