@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.failures.failed import FailureRule
-from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
+from ratchet.analyze.monitoring import CHARTED, RateChart, check_thresholds, rate_chart
 from ratchet.analyze.monitoring.watch import WatchConfig
 from ratchet.errors import InsufficientDataError
 from ratchet.flows._failure_pages import publish_failures
@@ -29,8 +29,6 @@ from ratchet.store.cycles import latest_cycle
 from ratchet.tracking import Run
 from ratchet.views import plots
 from ratchet.views.text.cycle import analysis_markdown
-
-CHARTS = ("thumbs_down_rate", "regenerate_rate")
 
 
 class AnalyzeOptions(BaseModel):
@@ -74,7 +72,7 @@ def load(cycle: Cycle) -> Outcomes:
 def chart(outcomes: Outcomes) -> tuple[RateChart, ...]:
     """Chart the rates over the window; a rate with too little data is left out and said so."""
     charts = []
-    for signal in CHARTS:
+    for signal in CHARTED:
         try:
             charts.append(rate_chart(outcomes, signal))
         except InsufficientDataError as error:

@@ -42,11 +42,6 @@ from ratchet.records.cycles import (
     TrainingSet,
 )
 from ratchet.records.events import (
-    ASSESSED_KINDS,
-    EXPLICIT_KINDS,
-    FEEDBACK,
-    FEEDBACK_KINDS,
-    IMPLICIT_KINDS,
     Comment,
     Copy,
     Correction,
@@ -107,6 +102,13 @@ from ratchet.records.serving import (
     Routing,
     RoutingFollowed,
     Variant,
+)
+from ratchet.records.signals import (
+    ASSESSED_KINDS,
+    EXPLICIT_KINDS,
+    FEEDBACK,
+    FEEDBACK_KINDS,
+    IMPLICIT_KINDS,
 )
 
 __all__ = [

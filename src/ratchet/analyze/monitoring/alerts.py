@@ -10,16 +10,16 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ratchet.analyze.monitoring.batches import SIGNALS
 from ratchet.analyze.monitoring.board import Budget
 from ratchet.errors import InvalidInputError
 from ratchet.records import Alert, AlertChange, AlertEvent, BoardState, Finding, derive_id
+from ratchet.records.signals import BOARD_SHARES, words_of
 
 FRESH = timedelta(hours=24)
 SEVERE = 1.5
 """A rate whose lower bound is this many times the expected one is critical."""
 
-_GROUPS = {signal.name: signal.group for signal in SIGNALS}
+_SHARES = {share.name: share for share in BOARD_SHARES}
 
 
 def standing(events: Iterable[AlertEvent]) -> dict[str, AlertEvent]:
@@ -52,7 +52,7 @@ def board_events(
         finding: What is worse where the board is in alarm, else None.
         known: The events so far, of all alerts.
         previous: The version to go back to, if there is one.
-        budget: How often the board may cry wolf, for the alert's words.
+        budget: How often the board may raise a false alarm; the alert says so.
         now: When.
         cluster: The failure cluster that most of the trouble is about.
     """
@@ -157,7 +157,7 @@ def _from_finding(
     now: datetime,
     cluster: str | None,
 ) -> AlertEvent:
-    pipeline = _GROUPS[finding.signal] == "pipeline"
+    pipeline = _SHARES[finding.signal].group == "pipeline"
     kind = "pipeline" if pipeline else "board"
     severity = _severity(finding, pipeline)
     alert_id = current.alert_id if current else derive_id("alert", board.model_version, kind, now)
@@ -201,16 +201,14 @@ def _severity(finding: Finding, pipeline: bool) -> Any:
     if pipeline:
         return "warning"
     large = finding.lower >= SEVERE * finding.expected
-    return "critical" if large or finding.signal == "unsafe" else "warning"
+    return "critical" if large or _SHARES[finding.signal].critical else "warning"
 
 
 def _message(board: BoardState, finding: Finding, cluster: str | None) -> str:
     share = finding.events / finding.trials if finding.trials else 0.0
     where = f" in segment {finding.segment}" if finding.segment else ""
     about = f", mostly about {cluster}" if cluster else ""
-    also = (
-        f"; also worse: {', '.join(_plain(name) for name in finding.also)}" if finding.also else ""
-    )
+    also = f"; also worse: {', '.join(map(words_of, finding.also))}" if finding.also else ""
     return (
         f"{board.model_version}{where}: {finding.says} {share:.1%} "
         f"({finding.lower:.1%} to {finding.upper:.1%}) where {finding.expected:.1%} is normal, "
@@ -222,7 +220,7 @@ def _message(board: BoardState, finding: Finding, cluster: str | None) -> str:
 def _action(
     board: BoardState, finding: Finding, previous: str | None, severity: str, now: datetime
 ) -> str:
-    group = _GROUPS[finding.signal]
+    group = _SHARES[finding.signal].group
     if group == "pipeline":
         return "check that the application still sends feedback; quality cannot be seen meanwhile"
     from_release = finding.since - board.opened_at < timedelta(hours=1)
@@ -302,7 +300,3 @@ def next_step(
             "note": note,
         }
     )
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
