@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from ratchet.cli.gate_models import (
     Decoding,
     answer_file,
 )
+from ratchet.cli.gate_options import ExamplesFile, HigherIsBetter, LowerIsBetter, ScoresFile
 from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError
 
@@ -25,13 +27,7 @@ EXIT_CODES = {"promote": 0, "hold": 10, "reject": 11, "inconclusive": 12}
 
 
 def gate(
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or JSON Lines with example_id, metric, champion, challenger and, where there "
-            "are, user_id, cluster."
-        ),
-    ] = None,
+    scores: ScoresFile = None,
     champion: Annotated[
         str,
         typer.Option(
@@ -40,18 +36,14 @@ def gate(
         ),
     ] = "",
     challenger: Annotated[str, typer.Option(help="The same, of what would replace it.")] = "",
-    examples: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or JSON Lines with id, prompt or messages, target and, where there are, "
-            "user_id, cluster."
-        ),
-    ] = None,
+    examples: ExamplesFile = None,
     policy: Annotated[
         Path | None,
         typer.Option(help="YAML; default: the first metric must be better, at 5 %."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    higher_is_better: HigherIsBetter = None,
+    lower_is_better: LowerIsBetter = None,
     earlier: Annotated[
         str, typer.Option(help="Examples at each look before this one, e.g. 1000,2000.")
     ] = "",
@@ -90,19 +82,39 @@ def gate(
     """Decide on recorded scores, or on two models' answers: promote, hold, reject, inconclusive.
 
     Exit codes: 0 promote, 10 hold (also a promotion that waits for approval), 11 reject, 12
-    inconclusive, 2 bad input.
+    inconclusive, 2 bad input, a metric whose direction nobody states among it.
     """
     asked = _load(policy)
     looks, named = _looks(earlier), frozenset(usable_judge or ())
     decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
     judging = Judging(judges, labels, to_label)
     _one_of(scores, champion, challenger, examples)
+    directions = Directions(tuple(higher_is_better or ()), tuple(lower_is_better or ()))
     if scores is not None:
-        result = _on_scores(scores, asked, looks, named)
+        result = _on_scores(scores, asked, directions, looks, named)
     elif examples is not None:
         pair = (champion, challenger)
-        result = _on_examples(pair, examples, asked, looks, named, decoding, judging, save_scores)
+        result = _on_examples(
+            pair, examples, asked, directions, looks, named, decoding, judging, save_scores
+        )
     _say(result, as_json=as_json, approved_by=approved_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Metrics whose direction the options state: of which more is better, of which less."""
+
+    higher: tuple[str, ...]
+    lower: tuple[str, ...]
+
+    def of(self, policy: GatePolicy) -> GatePolicy:
+        """Return a policy with these directions; what is surprising in it is told."""
+        from ratchet.deploy.gate.directions import surprising_directions, with_directions
+
+        directed = with_directions(policy, higher=self.higher, lower=self.lower)
+        for line in surprising_directions(directed):
+            typer.echo(f"note: {line}", err=True)
+        return directed
 
 
 def _load(policy: Path | None) -> GatePolicy | None:
@@ -121,14 +133,20 @@ def _one_of(scores: Path | None, champion: str, challenger: str, examples: Path 
 
 
 def _on_scores(
-    path: Path, asked: GatePolicy | None, looks: list[int], judges: frozenset[str]
+    path: Path,
+    asked: GatePolicy | None,
+    directions: Directions,
+    looks: list[int],
+    judges: frozenset[str],
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
     from ratchet.deploy.gate.policy import default_policy
     from ratchet.deploy.gate.scores import read_scores
 
     found = read_scores(path)
-    policy = asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
+    policy = directions.of(
+        asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
+    )
     return run_gate(found, policy, earlier=looks, usable_judges=_judges(policy, judges))
 
 
@@ -136,6 +154,7 @@ def _on_examples(
     names: tuple[str, str],
     path: Path,
     asked: GatePolicy | None,
+    directions: Directions,
     looks: list[int],
     judges: frozenset[str],
     decoding: Decoding,
@@ -161,6 +180,7 @@ def _on_examples(
     settings = current_settings()
     has_judge = judging.to_label or judging.judges or settings.judges
     check_metrics(policy.metrics, judged=[WIN_RATE] if has_judge else [])
+    policy = directions.of(policy)
     if WIN_RATE not in policy.metrics and (judging.labels or judging.judges):
         raise InvalidInputError(
             f"--labels and --judges are for {WIN_RATE}, got a policy that does not name it; add "

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.evaluation.metrics import exact_match
+from ratchet.evaluation.matching import exact_match
 from ratchet.models import Completion, LanguageModel
 from ratchet.records import Example, digest
 

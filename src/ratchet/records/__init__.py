@@ -62,7 +62,14 @@ from ratchet.records.events import (
     TaskCompleted,
     Thumbs,
 )
-from ratchet.records.gating import Approval, Decision, Measured, Release, Verdict
+from ratchet.records.gating import (
+    Approval,
+    Decision,
+    Measured,
+    Release,
+    Verdict,
+    direction_words,
+)
 from ratchet.records.judging import (
     Figure,
     HumanLabel,
@@ -201,5 +208,6 @@ __all__ = [
     "WatchedSignal",
     "derive_id",
     "digest",
+    "direction_words",
     "no_surrogates",
 ]
