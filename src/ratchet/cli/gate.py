@@ -11,11 +11,19 @@ import typer
 
 from ratchet.cli.gate_judge import Judging, hand_out, judged
 from ratchet.cli.gate_models import (
-    DEFAULT_METRICS,
     Decoding,
     answer_file,
+    default_metrics,
 )
-from ratchet.cli.gate_options import ExamplesFile, HigherIsBetter, LowerIsBetter, ScoresFile
+from ratchet.cli.gate_options import (
+    ExamplesFile,
+    HigherIsBetter,
+    LowerIsBetter,
+    Samples,
+    ScoresFile,
+    Seed,
+    Temperature,
+)
 from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError
 
@@ -44,6 +52,9 @@ def gate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     higher_is_better: HigherIsBetter = None,
     lower_is_better: LowerIsBetter = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
     earlier: Annotated[
         str, typer.Option(help="Examples at each look before this one, e.g. 1000,2000.")
     ] = "",
@@ -89,29 +100,46 @@ def gate(
     decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
     judging = Judging(judges, labels, to_label)
     _one_of(scores, champion, challenger, examples)
-    directions = Directions(tuple(higher_is_better or ()), tuple(lower_is_better or ()))
+    stated = Stated(
+        tuple(higher_is_better or ()), tuple(lower_is_better or ()), samples, temperature, seed
+    )
     if scores is not None:
-        result = _on_scores(scores, asked, directions, looks, named)
+        result = _on_scores(scores, asked, stated, looks, named)
     elif examples is not None:
         pair = (champion, challenger)
         result = _on_examples(
-            pair, examples, asked, directions, looks, named, decoding, judging, save_scores
+            pair, examples, asked, stated, looks, named, decoding, judging, save_scores
         )
     _say(result, as_json=as_json, approved_by=approved_by)
 
 
 @dataclass(frozen=True, slots=True)
-class Directions:
-    """Metrics whose direction the options state: of which more is better, of which less."""
+class Stated:
+    """What the options add to the policy.
+
+    Attributes:
+        higher: Metrics of which more is better.
+        lower: Metrics of which less is better.
+        samples: As `GatePolicy`, like the other two.
+    """
 
     higher: tuple[str, ...]
     lower: tuple[str, ...]
+    samples: int | None
+    temperature: float | None
+    seed: int | None
 
-    def of(self, policy: GatePolicy) -> GatePolicy:
-        """Return a policy with these directions; what is surprising in it is told."""
+    def within(self, policy: GatePolicy) -> GatePolicy:
+        """Return a policy with what is stated; what is surprising in it is told."""
         from ratchet.deploy.gate.directions import surprising_directions, with_directions
+        from ratchet.deploy.gate.sampling import with_sampling
 
-        directed = with_directions(policy, higher=self.higher, lower=self.lower)
+        directed = with_sampling(
+            with_directions(policy, higher=self.higher, lower=self.lower),
+            samples=self.samples,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
         for line in surprising_directions(directed):
             typer.echo(f"note: {line}", err=True)
         return directed
@@ -135,7 +163,7 @@ def _one_of(scores: Path | None, champion: str, challenger: str, examples: Path 
 def _on_scores(
     path: Path,
     asked: GatePolicy | None,
-    directions: Directions,
+    stated: Stated,
     looks: list[int],
     judges: frozenset[str],
 ) -> GateResult:
@@ -144,7 +172,12 @@ def _on_scores(
     from ratchet.deploy.gate.scores import read_scores
 
     found = read_scores(path)
-    policy = directions.of(
+    if (stated.samples, stated.temperature, stated.seed) != (None, None, None):
+        raise InvalidInputError(
+            "--samples, --temperature and --seed are for models that answer --examples, got "
+            "--scores; leave them out"
+        )
+    policy = stated.within(
         asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
     )
     return run_gate(found, policy, earlier=looks, usable_judges=_judges(policy, judges))
@@ -154,7 +187,7 @@ def _on_examples(
     names: tuple[str, str],
     path: Path,
     asked: GatePolicy | None,
-    directions: Directions,
+    stated: Stated,
     looks: list[int],
     judges: frozenset[str],
     decoding: Decoding,
@@ -165,6 +198,7 @@ def _on_examples(
     from ratchet.deploy.gate.head_to_head import (
         GateExamples,
         answer_pairs,
+        check_examples,
         score_answers,
         unanswered,
         write_scores,
@@ -176,18 +210,21 @@ def _on_examples(
 
     examples = read_examples(path)
     has_clusters = any(example.cluster for example in examples)
-    policy = asked or default_policy(DEFAULT_METRICS, has_clusters=has_clusters)
+    metrics = default_metrics(examples, stated.samples)
+    policy = asked or default_policy(metrics, has_clusters=has_clusters)
     settings = current_settings()
     has_judge = judging.to_label or judging.judges or settings.judges
     check_metrics(policy.metrics, judged=[WIN_RATE] if has_judge else [])
-    policy = directions.of(policy)
+    policy = stated.within(policy)
+    asked_of = GateExamples(tuple(examples))
+    check_examples(policy, asked_of)
     if WIN_RATE not in policy.metrics and (judging.labels or judging.judges):
         raise InvalidInputError(
             f"--labels and --judges are for {WIN_RATE}, got a policy that does not name it; add "
             "it as primary, guardrail or secondary metric"
         )
     show_progress()
-    first, second = (answer_file(name, examples, settings, decoding) for name in names)
+    first, second = (answer_file(name, examples, policy, settings, decoding) for name in names)
     answers = (first, second)
     if judging.to_label is not None:
         hand_out(judging.to_label, answer_pairs(examples, answers))
@@ -196,7 +233,7 @@ def _on_examples(
     if WIN_RATE in policy.metrics:
         by_judge = judged(settings, judging, examples, answer_pairs(examples, answers))
         typer.echo(by_judge.text(), err=True)
-    scores = score_answers(GateExamples(tuple(examples)), policy, answers, by_judge)
+    scores = score_answers(asked_of, policy, answers, by_judge)
     if save is not None:
         write_scores(save, examples, answers, scores)
     return run_gate(

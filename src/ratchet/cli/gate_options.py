@@ -28,3 +28,13 @@ HigherIsBetter = Annotated[
 LowerIsBetter = Annotated[
     list[str] | None, typer.Option(help="A metric of which less is better; both repeatable.")
 ]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Answers of each model to each example, sampled where more than 1; for pass@k."
+    ),
+]
+Temperature = Annotated[
+    float | None, typer.Option(help="Of sampling; 0.8 where there are several samples.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of sampling; 0 where left out.")]

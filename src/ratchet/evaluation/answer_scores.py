@@ -90,9 +90,10 @@ def score_pairs(
     metrics: Sequence[str],
     champion: Sequence[Answer],
     challenger: Sequence[Answer],
-    targets: Sequence[str],
+    targets: Sequence[str | None],
     *,
     seconds: tuple[Sequence[float | None], Sequence[float | None]] = ((), ()),
+    executions: tuple[Sequence[Sequence[Execution]], Sequence[Sequence[Execution]]] = ((), ()),
     judged: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({}),
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Score both systems' answers to the same examples by each metric; nan for no score.
@@ -101,16 +102,21 @@ def score_pairs(
         metrics: Their names.
         champion: Its answers; None for no answer.
         challenger: Its answers.
-        targets: What is right.
+        targets: What is right; None for an example that has tests instead.
         seconds: How long the champion's and the challenger's answers took.
+        executions: How the champion's and the challenger's answers ran against tests.
         judged: Scores of these examples that are there already, by metric.
     """
     return {
         metric: judged[metric]
         if metric in judged
         else (
-            score_answers(metric, champion, targets, seconds=seconds[0]).values,
-            score_answers(metric, challenger, targets, seconds=seconds[1]).values,
+            score_answers(
+                metric, champion, targets, seconds=seconds[0], executions=executions[0]
+            ).values,
+            score_answers(
+                metric, challenger, targets, seconds=seconds[1], executions=executions[1]
+            ).values,
         )
         for metric in metrics
     }

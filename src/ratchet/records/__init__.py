@@ -27,6 +27,7 @@ from ratchet.records.clusters import (
     Trend,
 )
 from ratchet.records.cycles import (
+    CODE_TOKENS,
     LABEL_TOKENS,
     WIN_RATE,
     Alert,
@@ -118,6 +119,7 @@ from ratchet.records.serving import (
 
 __all__ = [
     "ASSESSED_KINDS",
+    "CODE_TOKENS",
     "EXPLICIT_KINDS",
     "FEEDBACK",
     "FEEDBACK_KINDS",

@@ -28,6 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ratchet.errors import PolicyError
 from ratchet.evaluation.directions import direction_of
+from ratchet.evaluation.metrics import LARGEST_K, pass_k
+from ratchet.evaluation.paired import Draw
 from ratchet.records import WIN_RATE
 
 Approval = Literal["never", "borderline", "always"]
@@ -41,10 +43,15 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 LARGEST_FILE = 100_000
 ERRORS_SHOWN = 20
 TOLD_CHARACTERS = 60
+TEMPERATURE = 0.8  # at which Chen et al. (2021) sample for pass@100
 
 
 def _is_empty(names: tuple[str, ...]) -> bool:
     return not names  # left out of what is stored, so that ids of older decisions stay
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 def _set(part: BaseModel, **values: Any) -> None:
@@ -154,6 +161,11 @@ class GatePolicy(_Part):
         looks: Several looks; one where left out.
         beat_constant_answer: Whether the challenger must be shown to beat always giving the most
             common right answer; else a random guesser beats a model that answers off the menu.
+        samples: How often each model answers each example, sampled where more than once; left out,
+            as often as the largest k of a metric `pass@k`, else once.
+        temperature: Of sampling; left out, 0.8 where answers are sampled. Stated for one sample, it
+            is sampled too.
+        seed: Of sampling; 0 where left out.
         approval: When a person must approve a promotion.
         approval_hours: After so long without a word a promotion that waits is rejected.
     """
@@ -171,6 +183,9 @@ class GatePolicy(_Part):
     judges: tuple[Name, ...] = ()
     looks: Looks | None = None
     beat_constant_answer: bool = False
+    samples: Annotated[int, Field(ge=1, le=LARGEST_K)] | None = Field(None, exclude_if=_is_none)
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] | None = Field(None, exclude_if=_is_none)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, exclude_if=_is_none)
     approval: Approval = "never"
     approval_hours: Annotated[float, Field(gt=0.0, le=24.0 * 365.0)] = 72.0
 
@@ -223,6 +238,14 @@ class GatePolicy(_Part):
             raise ValueError(
                 f"{self.primary.metric} is the primary metric, got it as secondary too"
             )
+        largest = max((pass_k(metric) or 1 for metric in self.metrics), default=1)
+        if self.samples is not None and self.samples < largest:
+            raise ValueError(
+                f"pass@{largest} needs at least {largest} samples of each example, got "
+                f"{self.samples}"
+            )
+        if self.seed is not None and self.draws == (None,):
+            raise ValueError("seed goes with sampling, got one greedy answer; add temperature")
         directions = {self.primary.metric: self.primary.higher_is_better}
         for rule in self.guardrails:
             if directions.setdefault(rule.metric, rule.higher_is_better) != rule.higher_is_better:
@@ -258,6 +281,15 @@ class GatePolicy(_Part):
     def _listed(self) -> dict[str, bool]:
         higher = dict.fromkeys(self.higher_is_better, True)
         return higher | dict.fromkeys(self.lower_is_better, False)
+
+    @property
+    def draws(self) -> tuple[Draw | None, ...]:
+        """The answers to each example that each model makes; None is the greedy one."""
+        count = self.samples or max(pass_k(metric) or 1 for metric in self.metrics)
+        if count == 1 and self.temperature is None:
+            return (None,)
+        how = (self.temperature or TEMPERATURE, self.seed or 0)
+        return tuple(Draw(*how, number) for number in range(count))
 
     @property
     def metrics(self) -> tuple[str, ...]:
