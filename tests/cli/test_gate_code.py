@@ -16,6 +16,8 @@ from ratchet.cli import app
 from ratchet.errors import InvalidInputError, IsolationError, PolicyError
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
+pytestmark = pytest.mark.usefixtures("isolation")
+
 # Problems of one's own: add n, with tests as HumanEval's. The model called `old` is right on every
 # third, `new` on two of three.
 PROBLEMS = 36

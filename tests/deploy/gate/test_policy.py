@@ -11,6 +11,7 @@ from ratchet.deploy.gate.policy import (
     parse_policy,
 )
 from ratchet.errors import PolicyError
+from ratchet.evaluation.paired import Draw
 
 FULL = """
 error_level: 0.025
@@ -204,3 +205,16 @@ def test_a_policy_that_lists_no_directions_is_stored_as_before():
     stored = loop_policy().model_dump(mode="json")
     assert not {"higher_is_better", "lower_is_better"} & stored.keys()
     assert list(stored["primary"]) == ["metric", "higher_is_better", "margin", "hold_margin"]
+
+
+def test_each_example_is_answered_as_often_as_the_largest_k_or_as_stated():
+    def draws(**more):
+        return parse_policy({"primary": {"metric": "pass@1"}} | more, "policy").draws
+
+    assert draws() == (None,)
+    assert draws(samples=1) == (None,)
+    assert draws(secondary=["pass@3"]) == tuple(Draw(0.8, 0, number) for number in range(3))
+    assert draws(samples=2, temperature=0.3, seed=7) == (Draw(0.3, 7, 0), Draw(0.3, 7, 1))
+    assert draws(temperature=1.0) == (Draw(1.0, 0, 0),)
+    stored = loop_policy().model_dump(mode="json")
+    assert not {"samples", "temperature", "seed"} & stored.keys()

@@ -5,6 +5,8 @@ import pytest
 from ratchet.evaluation.code_execution.answers import answer_code, answer_program
 from ratchet.evaluation.code_execution.sandbox import Limits, run_isolated
 
+pytestmark = pytest.mark.usefixtures("isolation")
+
 PROMPT = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Return the sum."""\n'
 CHECK = "def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n"
 ASSERTS = "assert total([1, 2]) == 3\nassert total([]) == 0"
