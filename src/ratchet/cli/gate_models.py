@@ -13,10 +13,19 @@ from ratchet.settings import Settings
 
 if TYPE_CHECKING:
     from ratchet.deploy.gate.head_to_head import Answers
+    from ratchet.deploy.gate.policy import GatePolicy
     from ratchet.models import LanguageModel
     from ratchet.records import Example
 
 DEFAULT_METRICS = ("exact_match", "token_f1", "length")
+
+
+def default_metrics(examples: Sequence[Example], samples: int | None) -> tuple[str, ...]:
+    """Return what is asked where no policy is: of examples that all have tests, pass@1."""
+    if not all(example.tests is not None for example in examples):
+        return DEFAULT_METRICS
+    several = (f"pass@{samples}",) if samples is not None and samples > 1 else ()
+    return ("pass@1", *several, "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Decoding:
         """Names the decoding for the record of answers."""
         from ratchet.evaluation.paired import decoding_name
 
-        return decoding_name(self.max_new_tokens) + ("" if self.one_line else "-lines")
+        return decoding_name(self.max_new_tokens, one_line=self.one_line)
 
 
 def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageModel:
@@ -74,10 +83,17 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
 
 
 def answer_file(
-    name: str, examples: Sequence[Example], settings: Settings, decoding: Decoding
+    name: str,
+    examples: Sequence[Example],
+    policy: GatePolicy,
+    settings: Settings,
+    decoding: Decoding,
 ) -> Answers:
-    """Answer every example; answers that were recorded in the home before are not made again."""
-    from ratchet.deploy.gate.head_to_head import answer_recorded
+    """Answer every example; answers that were recorded in the home before are not made again.
+
+    Where the policy asks for `pass@k`, the answers are run against the examples' tests.
+    """
+    from ratchet.deploy.gate.head_to_head import answer_recorded, run_tests, runs_tests
     from ratchet.store import EventStore
 
     model = load_named(name, settings, decoding)
@@ -92,9 +108,10 @@ def answer_file(
         decoding=decoding.name,
         max_new_tokens=decoding.max_new_tokens,
         fresh=decoding.fresh,
+        draws=policy.draws,
     )
     store.close()
-    return answers
+    return run_tests(examples, answers) if runs_tests(policy) else answers
 
 
 def _endpoint(name: str, decoding: Decoding) -> LanguageModel:

@@ -41,9 +41,21 @@ class LanguageModel(Protocol):
         ...
 
     def generate(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> list[Completion]:
-        """Answer every conversation, in order."""
+        """Answer every conversation, in order.
+
+        Args:
+            conversations: What is asked.
+            max_new_tokens: Longest answer.
+            temperature: 0 for greedy decoding; above it answers are sampled.
+            seed: Of the sampling; each conversation's own randomness follows from it.
+        """
         ...
 
 
@@ -60,9 +72,15 @@ class ScriptedModel:
         return digest(["scripted", self._name])
 
     def generate(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> list[Completion]:
         """Answer every conversation by the function, cut to `max_new_tokens` words."""
+        del temperature, seed  # a script does not sample
         answers = [self._answer(conversation) for conversation in conversations]
         return [Completion(" ".join(text.split()[:max_new_tokens]), 0.0) for text in answers]
 
@@ -91,19 +109,37 @@ class OpenAICompatibleModel:
         return digest(["openai", self._url, self._model])
 
     def generate(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> list[Completion]:
         """Answer in parallel; a request that fails for good is a completion with its error."""
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            return list(pool.map(lambda turn: self._complete(turn, max_new_tokens), conversations))
 
-    def _complete(self, conversation: Conversation, max_new_tokens: int) -> Completion:
+        def decoding(place: int) -> dict[str, float]:
+            return {"temperature": temperature} | ({} if seed is None else {"seed": seed + place})
+
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            return list(
+                pool.map(
+                    lambda place: self._complete(
+                        conversations[place], max_new_tokens, decoding(place)
+                    ),
+                    range(len(conversations)),
+                )
+            )
+
+    def _complete(
+        self, conversation: Conversation, max_new_tokens: int, decoding: dict[str, float]
+    ) -> Completion:
         started = time.monotonic()
         body = {
             "model": self._model,
             "messages": [message.canonical() for message in conversation],
             "max_tokens": max_new_tokens,
-            "temperature": 0.0,
+            **decoding,
         }
         error = "no attempt was made"
         for attempt in range(self._attempts):

@@ -27,6 +27,7 @@ from ratchet.records.clusters import (
     Trend,
 )
 from ratchet.records.cycles import (
+    CODE_TOKENS,
     LABEL_TOKENS,
     WIN_RATE,
     Alert,
@@ -57,7 +58,14 @@ from ratchet.records.events import (
     TaskCompleted,
     Thumbs,
 )
-from ratchet.records.gating import Approval, Decision, Measured, Release, Verdict
+from ratchet.records.gating import (
+    Approval,
+    Decision,
+    Measured,
+    Release,
+    Verdict,
+    direction_words,
+)
 from ratchet.records.judging import (
     Figure,
     HumanLabel,
@@ -113,6 +121,7 @@ from ratchet.records.signals import (
 
 __all__ = [
     "ASSESSED_KINDS",
+    "CODE_TOKENS",
     "EXPLICIT_KINDS",
     "FEEDBACK",
     "FEEDBACK_KINDS",
@@ -203,5 +212,6 @@ __all__ = [
     "WatchedSignal",
     "derive_id",
     "digest",
+    "direction_words",
     "no_surrogates",
 ]

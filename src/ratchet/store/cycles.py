@@ -17,6 +17,7 @@ from typing import Literal
 
 from ratchet.errors import BusyError, InsufficientDataError
 from ratchet.records import (
+    CODE_TOKENS,
     LABEL_TOKENS,
     Cycle,
     CycleEnd,
@@ -143,9 +144,20 @@ def freeze_examples(
     name: str,
     examples: Sequence[Example],
     now: datetime,
-    max_new_tokens: int = LABEL_TOKENS,
+    max_new_tokens: int | None = None,
 ) -> ExampleSet:
-    """Store an evaluation set; the same examples are the same set."""
+    """Store an evaluation set; the same examples are the same set.
+
+    Args:
+        store: Keeps it.
+        name: Begins its id.
+        examples: What is asked.
+        now: The time.
+        max_new_tokens: Longest answer; left out, that of a label, of code where any has tests.
+    """
+    if max_new_tokens is None:
+        has_code = any(example.tests is not None for example in examples)
+        max_new_tokens = CODE_TOKENS if has_code else LABEL_TOKENS
     fresh = ExampleSet.freeze(name, tuple(examples), now, max_new_tokens)
     stored = store.get(ExampleSet, fresh.id)
     if stored is not None:

@@ -590,3 +590,18 @@ def test_importing_plots_loads_no_matplotlib_and_drawing_no_pyplot():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_plots_of_what_should_be_less_say_so_and_count_the_better_one():
+    lower = measured(gauge("wer", higher_is_better=False)).model_copy(
+        update={"primary_metric": "wer"}
+    )
+    values = np.r_[np.full(7, -1.0), np.full(2, 1.0), np.zeros(5)]
+    texts = [text.get_text() for text in words(plots.paired_differences(values, lower))]
+    assert "challenger alone better" in texts
+    figure = plots.paired_differences(values, lower)
+    heights = {round(bar.get_x() + 0.3): bar.get_height() for bar in figure.axes[0].patches}
+    assert heights == {0: 2, 1: 5, 2: 7}  # seven fewer errors of the challenger
+    texts = [text.get_text() for text in words(plots.gate_figure(lower))]
+    assert any("lower is better" in text for text in texts)
+    assert any("higher, which is worse" in text for text in texts)

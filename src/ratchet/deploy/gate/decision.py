@@ -237,7 +237,7 @@ def _evidence(result: GateResult, primary: Finding) -> dict[str, float]:
     numbers: dict[str, float | None] = {"unscored": float(max(primary.unscored))}
     if primary.discordance is not None and primary.difference is not None:
         differ = primary.discordance * primary.examples
-        more = primary.difference * primary.examples
+        more = primary.gain * primary.examples  # right alone is better alone
         numbers["only_champion_right"] = round((differ - more) / 2)
         numbers["only_challenger_right"] = round((differ + more) / 2)
     if result.floor is not None:

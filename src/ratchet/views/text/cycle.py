@@ -23,6 +23,7 @@ from ratchet.records import (
     Release,
     ReviewItem,
     TrainingSet,
+    direction_words,
 )
 from ratchet.views.text.gate import decision_markdown, difference, moved, score
 from ratchet.views.words import COUNTED, ENDED, EXPERIENCE, became
@@ -337,7 +338,8 @@ def _decided(report: CycleReport) -> list[str]:
             f"{INDENT}{role:<10} {clipped(name, width):<{width}} {score(value, decision):>6}"
             + (f"  {bar(value, 29)}" if value is not None and 0.0 <= value <= 1.0 else "")
         )
-    lines.append(f"{INDENT}difference {difference(decision)}")
+    better = direction_words(decision.higher_is_better)
+    lines.append(f"{INDENT}difference {difference(decision)}, {better}")
     for reason in decision.reasons:
         lines += wrapped(reason)
     if decision.approval is not None and report.release is None:
