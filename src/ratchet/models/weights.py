@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -13,6 +12,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from ratchet.errors import ModelError
 from ratchet.records import digest
@@ -105,8 +106,7 @@ def _convert_smollm2(target: Path) -> None:
     logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / "converting.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(target.parent / "converting.lock", fallback_to_soft=False):
         if (target / _DIGEST_FILE).exists():  # another process was faster
             return
         work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))
