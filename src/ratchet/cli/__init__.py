@@ -215,7 +215,7 @@ def ingest(
     from ratchet.store import EventStore
 
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     store, now = EventStore.open(settings.store_url), datetime.now(UTC)
     read = harvest_dialogues if dialogues else ingest_file
     report = read(file, store, now=now)
@@ -239,8 +239,7 @@ def alerts(
     note: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """List the open alerts; acknowledge or resolve one."""
-    from ratchet.analyze.monitoring.alerts import by_hand, standing
-    from ratchet.records import AlertEvent
+    from ratchet.analyze.alert_steps import by_hand, known_alerts, standing
     from ratchet.store import EventStore
     from ratchet.views.text.cycle import alerts_text
 
@@ -250,7 +249,7 @@ def alerts(
         )
     settings = current_settings()
     store = None if nothing_stored(settings) else EventStore.open(settings.store_url)
-    known = store.records(AlertEvent, latest=1_000) if store else ()
+    known = known_alerts(store) if store else ()
     key = resolve if acknowledge is None else acknowledge
     if key is not None:
         event = by_hand(
@@ -341,8 +340,9 @@ def _check_input(
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
+    from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
-    from ratchet.records import FEEDBACK_KINDS, Alert, Analysis, Cycle, CycleEnd, Decision, Release
+    from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
     from ratchet.store import EventStore
 
     found: dict[str, Any] = {
@@ -364,7 +364,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     store = EventStore.open(settings.store_url)
     found["waiting"] = [one.id for one in waiting_decisions(store)]
     release, decision = store.latest(Release), store.latest(Decision)
-    analysis, cycle = store.latest(Analysis), store.latest(Cycle)
+    cycle = store.latest(Cycle)
     counts = store.counts()
     found["interactions"] = counts["interactions"]
     found["set_aside"] = counts["set_aside"]
@@ -377,8 +377,10 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         end = store.get(CycleEnd, cycle.id)
         found["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
     found["rollout"], found["registry"] = _rollout_summary(store), _caught_up(store, settings)
-    alerts: tuple[Alert, ...] = analysis.alerts if analysis else ()
-    found["alerts"] = [alert.canonical() for alert in alerts]
+    found["alerts"] = [
+        alert.canonical() | {"threshold": alert.expected}
+        for alert in open_alerts(known_alerts(store))
+    ]
     return found
 
 

@@ -81,7 +81,7 @@ def answer_file(
     from ratchet.store import EventStore
 
     model = load_named(name, settings, decoding)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     store = EventStore.open(f"sqlite:///{settings.home / 'gate-answers.db'}")
     answers = answer_recorded(
         examples,

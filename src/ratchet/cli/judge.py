@@ -111,7 +111,7 @@ def run(
     juries = load_juries(judges, specs)
     show_progress()
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     store = EventStore.open(settings.store_url)
     results = [
         (spec.name, judge_file(store, spec, items, cache=settings.cache, probes=probes, now=_now))
@@ -149,7 +149,7 @@ def label(
     from ratchet.store import EventStore
 
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     done = import_labels(EventStore.open(settings.store_url), file, now=_now())
     print(f"{done.new} labels stored, {done.repeated} were there before")
     for number, reason in done.set_aside[:SET_ASIDE_SHOWN]:

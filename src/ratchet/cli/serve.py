@@ -58,7 +58,7 @@ def serve(
     from ratchet.gateway.serve import Supervisor
 
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     show_progress()
     options = GatewayOptions(
         settings=settings,
@@ -150,5 +150,5 @@ def _store() -> EventStore:
     from ratchet.store import EventStore
 
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     return EventStore.open(settings.store_url)

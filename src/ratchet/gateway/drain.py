@@ -49,7 +49,7 @@ class Drain:
     _lock: FileLock = field(init=False)
 
     def __post_init__(self) -> None:
-        # It is taken in one thread and let go in another. A soft lock would outlive a killed process.
+        # Taken in one thread and let go in another; a soft lock would outlive a killed process.
         path = self.folder / "drain.lock"
         self._lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
 
