@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli import app
-from ratchet.errors import InvalidInputError, SettingsError, TrackingError
+from ratchet.errors import InvalidInputError, ModelError, SettingsError, TrackingError
 from ratchet.records import (
     FEEDBACK_KINDS,
     Alert,
@@ -492,6 +492,35 @@ def test_an_mlflow_that_does_not_exist_is_one_clear_error(tmp_path, monkeypatch,
     assert isinstance(done.exception, TrackingError), done.output
     assert "; set MLFLOW_TRACKING_URI" in str(done.exception)
     assert "open-sesame" not in str(done.exception)
+
+
+@pytest.mark.parametrize("option", ["--backend", "--fallback"])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("localhost:8000", "with its scheme, such as http://localhost:8000, got 'localhost:8000'"),
+        ("http://ada:open-sesame@host", "must hold no password"),
+        ("ftp://host", "must be an http or https address"),
+    ],
+)
+def test_a_gateway_is_not_started_in_front_of_what_is_no_address(
+    tmp_path, monkeypatch, option, url, expected
+):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    done = CliRunner().invoke(app, ["serve", "--port", "0", option, url])
+    assert isinstance(done.exception, InvalidInputError)
+    assert expected in str(done.exception)
+    assert "open-sesame" not in str(done.exception)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_gateway_is_not_started_with_a_key_that_no_header_carries(tmp_path, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RATCHET_BACKEND_KEY", "open sesame")
+    done = CliRunner().invoke(app, ["serve", "--port", "0", "--backend", "http://127.0.0.1:1"])
+    assert isinstance(done.exception, ModelError)
+    assert "check RATCHET_BACKEND_KEY" in str(done.exception)
+    assert "sesame" not in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,11 @@ EXAMPLES = 120
 
 
 @contextmanager
-def server(right):
-    """Serve models that answer as many examples right as `right` says; None is down."""
+def server(right, busy=()):
+    """Serve models that answer as many examples right as `right` says; None is down.
+
+    The first request to a model that is `busy` is told to come again.
+    """
     asked = Counter()
 
     class Handler(BaseHTTPRequestHandler):
@@ -32,7 +35,8 @@ def server(right):
             good = right[body["model"]]
             text = f"queue {number % 8}" if good is not None and number < good else "no idea"
             reply = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-            self.send_response(404 if good is None else 200)
+            first = body["model"] in busy and asked[body["model"]] == 1
+            self.send_response(503 if first else 404 if good is None else 200)
             self.end_headers()
             self.wfile.write(reply)
 
@@ -106,6 +110,14 @@ def test_recorded_answers_are_not_asked_for_again_unless_told_so(run, examples):
             assert asked == {"old": times * EXAMPLES, "new": times * EXAMPLES}
 
 
+def test_an_answer_that_fails_for_a_moment_is_asked_again(run, examples):
+    with server({"old": 60, "new": 100}, busy={"new"}) as (url, asked):
+        done = run(*pair(url), "--examples", examples)
+    assert done.exit_code == 0, done.output
+    assert asked["old"] == EXAMPLES
+    assert asked["new"] == EXAMPLES + 1
+
+
 def test_an_evaluation_that_was_interrupted_goes_on(run, examples, tmp_path):
     half = tmp_path / "half.jsonl"
     half.write_text("".join(line for line in examples.open().readlines()[:50]))
@@ -163,6 +175,19 @@ def test_a_policy_may_ask_for_the_floor_and_for_length(run, examples, tmp_path):
             "must name its model after #",
         ),
         (
+            ("--champion", "localhost:8000#m", "--challenger", "b", "--examples", "examples.jsonl"),
+            InvalidInputError,
+            "with its scheme, such as http://localhost:8000, got 'localhost:8000'",
+        ),
+        (
+            (
+                *("--champion", "http://x#m", "--challenger", "b", "--examples", "examples.jsonl"),
+                *("--api-key-variable", "sk-secret-0123"),
+            ),
+            InvalidInputError,
+            "the name of an environment variable, not the key itself",
+        ),
+        (
             (
                 *("--champion", "http://x#m", "--challenger", "b"),
                 *("--examples", "examples.jsonl", "--api-key-variable", "NO_SUCH_KEY"),
@@ -176,6 +201,7 @@ def test_bad_words_are_one_clear_error(run, examples, words, error, expected):
     done = run(*words)
     assert isinstance(done.exception, error)
     assert expected in str(done.exception)
+    assert "sk-secret" not in str(done.exception)
 
 
 def test_a_metric_that_there_is_not_is_refused_before_anything_is_asked(run, examples, tmp_path):

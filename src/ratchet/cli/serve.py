@@ -56,7 +56,15 @@ def serve(
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
     from ratchet.gateway.serve import Supervisor
+    from ratchet.models.endpoint import checked_key, server_address
 
+    for url in (backend, fallback):
+        if url is not None:
+            server_address(url)
+    backend_key, fallback_key = (
+        checked_key(os.environ.get(name), name)
+        for name in ("RATCHET_BACKEND_KEY", "RATCHET_FALLBACK_KEY")
+    )
     settings = current_settings()
     settings.make_home()
     show_progress()
@@ -66,10 +74,10 @@ def serve(
         port=port,
         backend=backend,
         backend_model=backend_model,
-        backend_key=os.environ.get("RATCHET_BACKEND_KEY") or None,
+        backend_key=backend_key,
         fallback=fallback,
         fallback_model=fallback_model,
-        fallback_key=os.environ.get("RATCHET_FALLBACK_KEY") or None,
+        fallback_key=fallback_key,
         load_adapters=load_adapters,
         workers=workers,
         stall_seconds=stall_seconds,
