@@ -93,7 +93,7 @@ def serve(
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
 
 
-@keys.command()
+@keys.command(epilog="Example: ratchet keys create shop --role ingest --role read")
 def create(
     application: Annotated[str, typer.Argument(help="Whose key it is.")],
     role: Annotated[
@@ -119,7 +119,7 @@ def create(
     print(key)
 
 
-@keys.command("list")
+@keys.command("list", epilog="Example: ratchet keys list --json")
 def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -141,7 +141,7 @@ def list_keys(
         print("no keys: the gateway is open to whoever reaches its address")
 
 
-@keys.command()
+@keys.command(epilog="Example: ratchet keys revoke 3f9a77c1")
 def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`.")]) -> None:
     """End a key; running gateways refuse it within a second."""
     from ratchet.records import ApiKey, ApiKeyRevocation
