@@ -18,12 +18,13 @@ EXAMPLES = 120
 
 
 @contextmanager
-def server(right, busy=()):
+def server(right, busy=(), keys=None):
     """Serve models that answer as many examples right as `right` says; None is down.
 
-    The first request to a model that is `busy` is told to come again.
+    The first request to a model that is `busy` is told to come again; `keys` gets the idempotency
+    keys.
     """
-    asked = Counter()
+    asked, keys = Counter(), [] if keys is None else keys
 
     class Handler(BaseHTTPRequestHandler):
         wbufsize = -1  # headers and body in one packet: no waiting for acknowledgements
@@ -31,6 +32,7 @@ def server(right, busy=()):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked[body["model"]] += 1
+            keys.append(self.headers["Idempotency-Key"])
             number = int(body["messages"][-1]["content"].rpartition(" ")[2])
             good = right[body["model"]]
             text = f"queue {number % 8}" if good is not None and number < good else "no idea"
@@ -104,10 +106,13 @@ def test_two_models_of_a_server_are_gated(run, examples, old, new, code, verdict
 
 
 def test_recorded_answers_are_not_asked_for_again_unless_told_so(run, examples):
-    with server({"old": 60, "new": 100}) as (url, asked):
+    keys = []
+    with server({"old": 60, "new": 100}, keys=keys) as (url, asked):
         for fresh, times in (((), 1), ((), 1), (("--fresh",), 2)):
             assert run(*pair(url), "--examples", examples, *fresh).exit_code == 0
             assert asked == {"old": times * EXAMPLES, "new": times * EXAMPLES}
+    # asked anew under other keys, so that a gateway that keeps its replies asks its model too
+    assert len(set(keys)) == len(keys) == 4 * EXAMPLES
 
 
 def test_an_answer_that_fails_for_a_moment_is_asked_again(run, examples):

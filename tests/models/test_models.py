@@ -281,10 +281,14 @@ def test_the_address_of_a_server_may_have_a_version_or_a_path(server, suffix, pa
     assert [requested for requested, _, _ in server.requests] == [path]
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000/v1", "//host", "host", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "127.0.0.1:8000/v1", "//host", "host", "", "sk-open-sesame"]
+)
 def test_an_address_without_a_scheme_is_refused_before_anything_is_asked(url):
-    with pytest.raises(ValueError, match=r"with its scheme, such as http://localhost:8000, got"):
+    with pytest.raises(ValueError, match="with its scheme, such as http://localhost:8000") as told:
         OpenAICompatibleModel(url, "m")
+    assert ("got" in str(told.value)) == (":8000" in url)
+    assert "open-sesame" not in str(told.value)
 
 
 def test_the_same_model_has_one_name_whether_its_address_has_a_version_or_not():
@@ -453,6 +457,12 @@ def test_a_base_model_that_is_a_folder_is_used_where_it_lies_or_refused(tiny_mod
     with pytest.raises(ModelError, match="got nothing in 'absent'"):
         prepare_base_model(str(tmp_path / "absent"), tmp_path / "cache")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"got '.*file/cache'.*; set RATCHET_CACHE to another one"):
+        prepare_base_model("smollm2", tmp_path / "file" / "cache")
 
 
 @pytest.fixture

@@ -119,18 +119,21 @@ def server_address(url: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        shown = f", got {url!r}" if url.isprintable() and not set("@?#") & set(url) else ""
+        # Shown only where it is host:port: anything else could be a key put in the wrong place.
+        plain = re.fullmatch(r"[\w.-]+:\d{1,5}(/v\d\w*)?/?", url)
         raise InvalidInputError(
             "url must be an http or https address with its scheme, such as http://localhost:8000"
-            + shown
+            + (f", got {url!r}" if plain else "")
         )
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise InvalidInputError(
             "url must hold no password, query or fragment, which would be stored and logged; "
             "put the key into an environment variable and name it in api_key_variable"
         )
-    base = url.rstrip("/").removesuffix(_COMPLETIONS).rstrip("/")
-    return base if re.search(r"/v\d[^/]*$", base) or base != url.rstrip("/") else f"{base}/v1"
+    whole = url.rstrip("/")
+    base = whole.removesuffix(_COMPLETIONS)
+    is_versioned = base != whole or re.search(r"/v\d[^/]*$", base)
+    return base if is_versioned else f"{base}/v1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,13 @@ def _convert_smollm2(target: Path) -> None:
     source = smollm2_file()
     logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
     started = time.monotonic()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"a converted model needs a folder to lie in, got {str(target.parent)!r}: "
+            f"{error.strerror}; set RATCHET_CACHE to another one"
+        ) from error
     with FileLock(target.parent / "converting.lock", fallback_to_soft=False):
         if (target / _DIGEST_FILE).exists():  # another process was faster
             return
