@@ -55,7 +55,7 @@ class Workspace:
 def workspace() -> Workspace:
     """Open the home folder that the environment names, once a process."""
     settings = load_settings(os.environ, Path.cwd())
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     return Workspace(
         settings=settings,
         store=EventStore.open(settings.store_url),

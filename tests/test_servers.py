@@ -25,7 +25,7 @@ from ratchet.servers import (
     running_prefect,
     working_folder,
 )
-from ratchet.settings import Settings, load_settings
+from ratchet.settings import VARIABLES, Settings, load_settings
 
 
 @pytest.fixture
@@ -155,14 +155,29 @@ def test_a_child_over_the_home_resolves_the_same_settings(
     assert load_settings(child_environment(settings, {}), tmp_path / "another") == settings
 
 
-def test_a_child_needs_no_file_of_settings_where_it_works(tmp_path: Path) -> None:
-    (tmp_path / "ratchet.toml").write_text(
-        'judges = "judges.yaml"\nsafety = "rules.yaml"\ntitles = "titles.yaml"\n'
-        'embedding = "words"\nnotify = ["json://localhost"]\n'
+def test_a_child_over_the_home_has_every_setting_of_a_file_that_it_does_not_read(
+    tmp_path: Path,
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (here / "ratchet.toml").write_text(
+        'judges = "judges.yaml"\nsafety = "rules.yaml"\nembedding = "words"\n'
+        'titles = "titles.yaml"\nnotify = ["json://127.0.0.1/a b"]\n'
     )
-    told = load_settings({}, tmp_path)
-    assert told.judges == tmp_path / "judges.yaml"
-    assert load_settings(child_environment(told, {}), working_folder(told)) == told
+    (there / "ratchet.toml").write_text('judges = "others.yaml"\nmodel_name = "other"\n')
+    settings = load_settings({}, here)
+    made = child_environment(settings, {"RATCHET_JUDGES": "judges.yaml", "PATH": "/bin"})
+    assert load_settings(made, there) == settings
+    assert set(VARIABLES.values()) - set(made) == {"PREFECT_API_URL"}
+
+
+def test_a_setting_that_is_not_set_is_not_taken_from_where_a_child_runs(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    (there / "ratchet.toml").write_text('judges = "others.yaml"\n')
+    settings = load_settings({}, here)
+    assert load_settings(child_environment(settings, {}), there).judges is None
 
 
 def test_the_home_of_prefect_is_created(settings: Settings) -> None:

@@ -61,23 +61,11 @@ def working_folder(settings: Settings) -> Path:
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Create the home and return the environment for processes over it: no telemetry.
-
-    It says every setting, so that children need no `ratchet.toml` in the folder they work in.
-    """
-    settings.prefect_home.mkdir(parents=True, exist_ok=True)
+    """Create the home and return the environment for processes over it: no telemetry."""
+    settings.make_home()
+    settings.prefect_home.mkdir(exist_ok=True)
     ours = {
-        "RATCHET_HOME": str(settings.home),
-        "RATCHET_CACHE": str(settings.cache),
-        "RATCHET_STORE_URL": settings.store_url,
-        "RATCHET_BASE_MODEL": settings.base_model,
-        "RATCHET_MODEL_NAME": settings.model_name,
-        "RATCHET_JUDGES": str(settings.judges or ""),
-        "RATCHET_SAFETY": str(settings.safety or ""),
-        "RATCHET_EMBEDDING": settings.embedding,
-        "RATCHET_TITLES": str(settings.titles or ""),
-        "RATCHET_NOTIFY": " ".join(settings.notify),
-        "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        **settings.environment(),
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
@@ -94,9 +82,9 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "GIT_PYTHON_REFRESH": "quiet",
     }
     environment = {**defaults, **environ, **ours}
-    address = settings.prefect_api_url or running_prefect(settings)
-    if address:
-        environment["PREFECT_API_URL"] = address
+    environment["PREFECT_API_URL"] = settings.prefect_api_url or running_prefect(settings) or ""
+    if not environment["PREFECT_API_URL"]:
+        del environment["PREFECT_API_URL"]  # Prefect would take an empty one for an address
     return environment
 
 

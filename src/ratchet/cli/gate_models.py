@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.errors import InvalidInputError, ModelError
+from pydantic import ValidationError
+
+from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,9 +67,9 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
     """
     from ratchet.models import SMOLLM2, HuggingFaceModel, prepare_base_model
 
-    if name.startswith(("http://", "https://")):
-        return _endpoint(name, decoding)
     folder = Path(name).expanduser()
+    if name.startswith(("http://", "https://")) or ("#" in name and not folder.exists()):
+        return _endpoint(name, decoding)
     if name == SMOLLM2 or (folder / "config.json").exists():
         base = prepare_base_model(name, settings.cache)
         return HuggingFaceModel.load(base, one_line=decoding.one_line)
@@ -97,7 +100,7 @@ def answer_file(
     from ratchet.store import EventStore
 
     model = load_named(name, settings, decoding)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     store = EventStore.open(f"sqlite:///{settings.home / 'gate-answers.db'}")
     answers = answer_recorded(
         examples,
@@ -116,18 +119,26 @@ def answer_file(
 
 def _endpoint(name: str, decoding: Decoding) -> LanguageModel:
     from ratchet.models import OpenAICompatibleModel
+    from ratchet.models.endpoint import Endpoint, key_in
 
-    address, _, model = name.partition("#")
+    url, _, model = name.partition("#")
     if not model:
         raise InvalidInputError(
             f"an endpoint must name its model after #, as http://localhost:8000#model, got {name!r}"
         )
-    variable = decoding.api_key_variable
-    key = os.environ.get(variable) if variable else None
-    if variable and not key:
-        raise ModelError(f"the endpoint's key must be in {variable}, got nothing there; set it")
-    url = address.rstrip("/").removesuffix("/v1")
-    return OpenAICompatibleModel(url, model, api_key=key)
+    variable = decoding.api_key_variable or None
+    try:
+        endpoint = Endpoint(url=url, model=model, api_key_variable=variable)
+    except ValidationError as error:
+        wrong = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InvalidInputError(f"the endpoint of model {model!r}: {wrong}") from None
+    return OpenAICompatibleModel(
+        endpoint.url,
+        model,
+        api_key=key_in(os.environ, endpoint, needs="the endpoint needs its key"),
+        api_key_variable=variable,
+        salt=secrets.token_hex(8) if decoding.fresh else "",
+    )
 
 
 def _registered(name: str, settings: Settings) -> Path | None:

@@ -6,7 +6,6 @@ the frozen evaluation set. A stage that starts looks for the open cycle and goes
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
+
+from filelock import FileLock, Timeout
 
 from ratchet.errors import BusyError, InsufficientDataError
 from ratchet.records import (
@@ -31,7 +32,6 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=24)
-_held: set[Path] = set()
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -189,26 +189,28 @@ def sole_loop(home: Path) -> Iterator[None]:
     Raises:
         BusyError: Another process works on this home.
     """
-    if home in _held:
-        yield
-        return
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "loop.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BusyError(
-                f"one loop at a time may run in a home folder, got another (process {holder}); "
-                "wait for it, or set RATCHET_HOME to another folder"
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        _held.add(home)
-        try:
-            yield
-        finally:
-            _held.discard(home)
+    path = home / "loop.lock"
+    lock = FileLock(
+        path,
+        timeout=0,
+        thread_local=False,
+        is_singleton=True,  # one object a process, which counts how often it was taken
+        fallback_to_soft=False,  # a soft lock would outlive a process that is killed
+        on_acquired=_write_process,
+    )
+    try:
+        held = lock.acquire()
+    except Timeout as error:
+        raise BusyError(
+            "one loop at a time may run in a home folder, got another (process "
+            f"{path.read_text('utf-8').strip() or 'unknown'}); "
+            "wait for it, or set RATCHET_HOME to another folder"
+        ) from error
+    with held:
+        yield
+
+
+def _write_process(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
