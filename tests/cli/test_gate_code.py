@@ -3,7 +3,9 @@
 import json
 import logging
 import re
+import shutil
 import socket
+import sqlite3
 from collections import Counter
 from fractions import Fraction
 from math import comb
@@ -261,3 +263,20 @@ def test_samples_go_with_examples(run, tmp_path):
     done = run("--scores", file, "--samples", 3)
     assert isinstance(done.exception, InvalidInputError)
     assert "--examples" in str(done.exception)
+
+
+def test_a_local_model_is_sampled_and_its_code_is_run(run, examples, tiny_model, tmp_path):
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(examples.open().readlines()[:3]))
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    pair_of_one = ("--champion", tiny_model, "--challenger", copy)
+    done = run(
+        *pair_of_one, "--examples", few, "--samples", 3, "--temperature", 2.0,
+        "--max-new-tokens", 4,
+    )  # fmt: skip
+    assert done.exit_code == 10, (done.output, done.exception)
+    assert "same artefact: the digests are the same" in done.stdout
+    with sqlite3.connect(tmp_path / "home" / "gate-answers.db") as database:
+        found = database.execute("select decoding, count(*) from answers group by 1").fetchall()
+    assert sorted(found) == [(f"sampled-t2-seed0-{n}-4-lines", 3) for n in range(3)]
