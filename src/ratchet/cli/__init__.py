@@ -16,6 +16,7 @@ import typer
 from ratchet import __version__
 from ratchet.cli import judge, rollout
 from ratchet.cli.approve import approve
+from ratchet.cli.chart import chart
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
@@ -54,6 +55,7 @@ app.command()(forget)
 app.add_typer(keys, name="keys")
 app.command()(serve)
 app.command()(timeline)
+app.command()(chart)
 
 
 def main() -> None:
