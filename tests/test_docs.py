@@ -28,6 +28,7 @@ from ratchet.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DETECTION = (ROOT / "docs" / "detection.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS = [
     "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
@@ -51,13 +52,15 @@ TRIGGER_KEYS = {
 TOP_KEYS = {"name", "prefect-version", "definitions", "deployments"}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.S | re.M)
 
 
-def commands() -> list[str]:
+def commands(page: str = README) -> list[str]:
     lines = [
-        line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()
+        line.split("  #")[0].strip()
+        for block in blocks("bash", page)
+        for line in block.splitlines()
     ]
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -74,8 +77,11 @@ def test_every_make_command_of_the_readme_names_a_target(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if "ratchet " in c and "make" not in c])
-def test_every_ratchet_command_of_the_readme_parses(command: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [c for c in commands() if "ratchet " in c and "make" not in c] + commands(DETECTION),
+)
+def test_every_ratchet_command_of_readme_and_detection_parses(command: str) -> None:
     words = shlex.split(command)
     words = words[next(i for i, word in enumerate(words) if word.endswith("ratchet")) + 1 :]
     group: Any = typer.main.get_command(app)
@@ -92,8 +98,8 @@ def test_every_other_command_of_the_readme_is_one_that_is_known() -> None:
     assert [c for c in commands() if not c.startswith(known)] == []
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_every_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", blocks("python") + blocks("python", DETECTION))
+def test_every_python_block_of_readme_and_detection_runs(block: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", block],
         cwd=tmp_path,
@@ -111,8 +117,10 @@ def test_readme_links_lead_somewhere() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_readme_has_a_python_block() -> None:
+def test_readme_and_detection_have_examples() -> None:
     assert blocks("python")
+    assert len(commands(DETECTION)) == 4
+    assert len(blocks("python", DETECTION)) == 1
 
 
 def deployment(name: str) -> dict[str, Any]:

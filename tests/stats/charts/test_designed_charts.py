@@ -1,7 +1,10 @@
+import doctest
+
 import numpy as np
 import pytest
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.charts import designed_charts
 from ratchet.stats.charts.chart_limits import (
     cusum_decision_interval,
     ewma_limit,
@@ -227,3 +230,8 @@ def test_a_baseline_that_never_varies_has_no_limits(kind):
 def test_a_run_length_of_one_point_is_refused():
     with pytest.raises(InvalidInputError, match="average_run_length must be in"):
         design_value_chart(CALM, run_length=1.0)
+
+
+def test_the_examples_of_the_docstrings_hold():
+    ran = doctest.testmod(designed_charts)
+    assert (ran.failed, ran.attempted) == (0, 4)

@@ -25,7 +25,6 @@ from ratchet.improve.curation.dataset import (
     build_rows,
     frame,
     read_any_rows,
-    read_rows,
     without_leaks,
     write_training_set,
 )
@@ -62,7 +61,6 @@ __all__ = [
     "read_any_rows",
     "read_demonstrations",
     "read_judged",
-    "read_rows",
     "refused",
     "row_of",
     "select",
