@@ -28,6 +28,7 @@ from ratchet.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DETECTION = (ROOT / "docs" / "detection.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS = [
     "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
@@ -58,9 +59,9 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
 
 
-def commands() -> list[str]:
+def commands(pages: str = PAGES) -> list[str]:
     """The commands that README and docs show, each on one line and without its comment."""
-    shown = "".join(blocks("bash", PAGES)).replace("\\\n", " ")
+    shown = "".join(blocks("bash", pages)).replace("\\\n", " ")
     lines = [line.split("  #")[0].strip() for line in shown.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -95,8 +96,8 @@ def test_every_other_command_is_one_that_is_known() -> None:
     assert [c for c in commands() if not c.startswith(known)] == []
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_every_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", blocks("python") + blocks("python", DETECTION))
+def test_every_python_block_of_readme_and_detection_runs(block: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", block],
         cwd=tmp_path,
@@ -122,8 +123,10 @@ def test_the_readme_is_short() -> None:
     assert len(README.split()) <= 1_200
 
 
-def test_the_readme_has_a_python_block() -> None:
+def test_readme_and_detection_have_examples() -> None:
     assert blocks("python")
+    assert len(commands(DETECTION)) == 4
+    assert len(blocks("python", DETECTION)) == 1
 
 
 def deployment(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ratchet import __version__
 from ratchet.cli import judge, rollout
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
+from ratchet.cli.chart import chart
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
@@ -47,6 +48,10 @@ app.command(rich_help_panel=COLLECT, epilog="Example: ratchet ingest events.json
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet failures rated.csv --embedding words"
 )(failures)
+app.command(
+    rich_help_panel=ANALYZE,
+    epilog="Example: ratchet chart thumbs_down_rate --by day --out chart.png",
+)(chart)
 app.add_typer(judge.app, name="judge", rich_help_panel=ANALYZE)
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet review --decide 3f9a --label fine --by ada"

@@ -1,4 +1,4 @@
-"""Answers against targets: the form in which they are compared, and how many are right."""
+"""Answers against targets: the form in which they are compared."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
-from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.outcomes.experience import share_metric
-from ratchet.records import Metric
+from ratchet.errors import InsufficientDataError
 
 _EDGE = r"\s,;:!?…\"'`“”„‘’‚«»‹›*_，。！？、；：¡¿"
 _LEADING = re.compile(rf"^(?:[{_EDGE}]|\.(?!\d))+")  # keeps the point of ".5"
@@ -35,30 +31,6 @@ def normalise_answer(text: str) -> str:
 def exact_match(answer: str, target: str) -> bool:
     """Tell whether both are the same after `normalise_answer`."""
     return normalise_answer(answer) == normalise_answer(target)
-
-
-def accuracy(answers: Sequence[str], targets: Sequence[str]) -> Metric:
-    """Share of answers that match their target, with its Wilson interval.
-
-    Args:
-        answers: What the model said.
-        targets: What is right, in the same order.
-
-    Returns:
-        The metric `exact_match`; its value is None where there are no answers.
-
-    Raises:
-        InvalidInputError: The lengths differ.
-    """
-    if len(answers) != len(targets):
-        raise InvalidInputError(
-            f"answers and targets must be equally long, got {len(answers)} and {len(targets)}; "
-            "an example without an answer counts as the empty answer"
-        )
-    matches = [exact_match(answer, target) for answer, target in zip(answers, targets, strict=True)]
-    return share_metric(
-        "exact_match", np.array(matches, dtype=np.float64), "no examples were answered"
-    )
 
 
 def constant_answer_rate(targets: Sequence[str]) -> float:

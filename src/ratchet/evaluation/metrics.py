@@ -22,7 +22,6 @@ from ratchet.evaluation.code_execution import pass_rate
 from ratchet.evaluation.code_execution.sandbox import Execution
 from ratchet.evaluation.directions import direction_of
 from ratchet.evaluation.json_metrics import field_f1, json_validity
-from ratchet.evaluation.matching import accuracy as accuracy
 from ratchet.evaluation.matching import constant_answer_rate as constant_answer_rate
 from ratchet.evaluation.matching import exact_match
 from ratchet.evaluation.matching import normalise_answer as normalise_answer
@@ -30,7 +29,6 @@ from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
 from ratchet.evaluation.scored import Answer, Scored, checked_lengths, mean_scored
 from ratchet.evaluation.text_metrics import answer_length as answer_length
 from ratchet.evaluation.text_metrics import contains_answer, normalised_accuracy, refusals, token_f1
-from ratchet.evaluation.text_metrics import latency as latency
 from ratchet.evaluation.text_metrics import perplexity as perplexity
 from ratchet.records import WIN_RATE
 

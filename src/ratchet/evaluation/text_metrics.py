@@ -1,4 +1,4 @@
-"""Scores of answers, example by example: accuracy, token F1, length, refusals, latency, perplexity.
+"""Scores of answers, example by example: accuracy, token F1, length, refusals, perplexity.
 
     first = token_f1(champion_answers, targets)
     second = token_f1(challenger_answers, targets)
@@ -25,7 +25,6 @@ from ratchet.evaluation.scored import (
     mean_scored,
     summed_scored,
 )
-from ratchet.models import Completion
 
 Targets = Sequence[str | Sequence[str]]
 """What is right of each example; where several answers are, the best match counts."""
@@ -125,12 +124,6 @@ def is_refusal(text: str) -> bool:
     if sympathy:
         opening = _CLAUSE_END.split(opening[sympathy.end() :], maxsplit=1)[-1]
     return bool(_REFUSAL.match(opening))
-
-
-def latency(completions: Sequence[Completion]) -> Scored:
-    """Return the seconds of each completion; none where an error took the answer's place."""
-    values = [c.latency_seconds if c.error is None else np.nan for c in completions]
-    return mean_scored("latency_seconds", values)
 
 
 def perplexity(log_likelihoods: Sequence[float], tokens: Sequence[int]) -> Scored:

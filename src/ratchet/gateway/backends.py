@@ -7,7 +7,6 @@ the client is half of the work (docs/decisions/0011).
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -23,8 +22,6 @@ from ratchet.gateway.conversation import turns
 from ratchet.models.endpoint import request_headers, server_address, shown
 from ratchet.models.serving import AdapterModel, Ending, Generation
 from ratchet.records import Message
-
-logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 _REDIRECTED, _REFUSED = 300, 400

@@ -24,7 +24,6 @@ from ratchet.improve.curation.dataset import (
     build_pairs,
     build_rows,
     read_any_rows,
-    read_rows,
     without_leaks,
     write_training_set,
 )
@@ -127,10 +126,7 @@ def test_rows_of_two_kinds_are_no_set(tmp_path):
 
 def test_a_set_that_is_gone_is_one_clear_error(tmp_path):
     with pytest.raises(InvalidInputError, match="curate a new one"):
-        read_rows(tmp_path)
-    made = written(tmp_path, SETS["dpo"])
-    with pytest.raises(InvalidInputError, match="another kind"):
-        read_rows(tmp_path / made.path)
+        read_any_rows(tmp_path)
 
 
 @settings(deadline=None, max_examples=15)
@@ -216,7 +212,7 @@ def test_personal_data_never_reaches_the_disk(tmp_path):
         )
     ]
     made = written(tmp_path, rows)
-    (found,) = read_rows(tmp_path / made.path)
+    (found,) = read_any_rows(tmp_path / made.path)
     assert [message.content for message in found.messages] == [
         "Call our desk on +44 7911 999999.", "my card <CREDIT_CARD>", "Is it <EMAIL_ADDRESS>?",
         "yes",

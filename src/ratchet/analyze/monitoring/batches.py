@@ -164,32 +164,6 @@ def bad_events(
     return np.where(np.isnan(values), np.nan, bad.astype(np.float64))
 
 
-def merge(first: Counts, second: Counts) -> Counts:
-    """Return two counts of the same streams as one, in order of time.
-
-    Raises:
-        InvalidInputError: They count different streams, or overlap.
-    """
-    if (first.segments, first.signals) != (second.segments, second.signals):
-        raise InvalidInputError(
-            "counts must be of the same signals and segments to be merged, got "
-            f"{first.signals}, {first.segments} and {second.signals}, {second.segments}; "
-            "count both with the same baseline"
-        )
-    if len(first) and len(second) and second.starts[0] <= first.starts[-1]:
-        raise InvalidInputError(
-            "the second counts must begin after the first end, got "
-            f"{second.starts[0]:g} after {first.starts[-1]:g}; swap them"
-        )
-    return Counts(
-        starts=np.concatenate([first.starts, second.starts]),
-        segments=first.segments,
-        signals=first.signals,
-        events=np.concatenate([first.events, second.events]),
-        trials=np.concatenate([first.trials, second.trials]),
-    )
-
-
 def observed_signals(counts: Counts, minimum: int) -> tuple[str, ...]:
     """Return the signals with at least `minimum` trials.
 
