@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from ratchet.deploy.promotion import adopt_champion
-from ratchet.deploy.rollout.canary import act_on, begin_decided, outcome, take_look
+from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome, take_look
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
@@ -29,12 +29,7 @@ from ratchet.views.plots.rollouts import readout_chart, rollout_chart
 from ratchet.views.text.rollouts import rollout_markdown, timeline
 
 _LATEST = 10
-_EVENTS = {
-    "advance": "advanced",
-    "promote": "promoted",
-    "abort": "aborted",
-    "expire": "expired",
-}
+_EVENTS = {"advance": "advanced", **ENDED}
 
 
 @task(name="start-rollout", cache_policy=NO_CACHE)

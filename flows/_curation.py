@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.flows._runtime import Workspace
-from ratchet.improve.curation import (
+from ratchet.improve.curation.config import (
     ClusterRequest,
-    Context,
     CurationConfig,
     read_demonstrations,
     read_judged,
-    refused,
 )
+from ratchet.improve.curation.consent import refused
+from ratchet.improve.curation.pool import Context
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights
 from ratchet.records import Cycle, HumanLabel, TrainingRequest

@@ -55,7 +55,7 @@ class Workspace:
 def workspace() -> Workspace:
     """Open the home folder that the environment names, once a process."""
     settings = load_settings(os.environ, Path.cwd())
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     return Workspace(
         settings=settings,
         store=EventStore.open(settings.store_url),
@@ -77,12 +77,12 @@ def base_folder() -> Path:
 
 
 @lru_cache(maxsize=1)
-def load_model(reference: str) -> HuggingFaceModel:
+def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
     """Load a registered version; the last one stays in memory."""
     tracker = workspace().tracker
     adapter = tracker.adapter_folder(tracker.version(reference))
     logger.info("loading %s", reference)
-    return HuggingFaceModel.load(base_folder(), adapter)
+    return HuggingFaceModel.load(base_folder(), adapter, one_line=one_line)
 
 
 def register_base() -> ModelVersion:

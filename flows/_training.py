@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
-from ratchet.improve.curation import read_any_rows
+from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.devices import Device, choose_device

@@ -1,4 +1,4 @@
-"""Analyze: metrics with intervals, thresholds, a control chart and failure clusters."""
+"""Analyze: metrics with intervals, thresholds, control charts and failure clusters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.failures.failed import FailureRule
-from ratchet.analyze.monitoring import RateChart, check_thresholds, rate_chart
+from ratchet.analyze.monitoring import check_thresholds
+from ratchet.analyze.monitoring.charts import ChartReport, chart_every_signal, read_window
 from ratchet.analyze.monitoring.watch import WatchConfig
-from ratchet.errors import InsufficientDataError
 from ratchet.flows._failure_pages import publish_failures
 from ratchet.flows._failures import hold_out_traffic, run_failures
 from ratchet.flows._judges import JudgeOptions, run_judges
@@ -29,8 +29,6 @@ from ratchet.store.cycles import latest_cycle
 from ratchet.tracking import Run
 from ratchet.views import plots
 from ratchet.views.text.cycle import analysis_markdown
-
-CHARTS = ("thumbs_down_rate", "regenerate_rate")
 
 
 class AnalyzeOptions(BaseModel):
@@ -71,15 +69,13 @@ def load(cycle: Cycle) -> Outcomes:
 
 
 @task(name="chart-rates", cache_policy=NO_CACHE)
-def chart(outcomes: Outcomes) -> tuple[RateChart, ...]:
-    """Chart the rates over the window; a rate with too little data is left out and said so."""
-    charts = []
-    for signal in CHARTS:
-        try:
-            charts.append(rate_chart(outcomes, signal))
-        except InsufficientDataError as error:
-            logger.info("no chart: %s", error)
-    return tuple(charts)
+def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
+    """Chart every signal over the cycle; one with too little data is left out and said so."""
+    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
+    charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
+    for reason in reasons.values():
+        logger.info("no chart: %s", reason)
+    return charts
 
 
 @task(name="record-analysis", cache_policy=NO_CACHE)
@@ -115,7 +111,7 @@ def record(
 
 
 @task(name="publish-analysis", cache_policy=NO_CACHE)
-def publish(cycle: Cycle, analysis: Analysis, charts: tuple[RateChart, ...]) -> None:
+def publish(cycle: Cycle, analysis: Analysis, charts: tuple[ChartReport, ...]) -> None:
     """Put numbers and plots into MLflow and Prefect."""
     measured = [metric for metric in analysis.metrics if metric.value is not None]
     with cycle_run(cycle, "analyze") as run:
@@ -130,11 +126,17 @@ def publish(cycle: Cycle, analysis: Analysis, charts: tuple[RateChart, ...]) -> 
     publish_text("analysis", analysis_markdown(analysis), f"Analysis of {cycle.champion}")
 
 
-def _publish_charts(run: Run, charts: tuple[RateChart, ...]) -> None:
-    for item in charts:
-        title = item.signal.replace("_", " ")
-        figure = plots.control_chart(item.chart, item.starts, title)
-        publish_figure(run, title.replace(" ", "-"), figure, f"p chart of {title}")
+def _publish_charts(run: Run, charts: tuple[ChartReport, ...]) -> None:
+    for report in charts:
+        figure = plots.signal_chart(
+            {item.value: (item.starts, item.design) for item in report.charts},
+            report.signal.says.capitalize(),
+            report.kinds,
+            unit=report.signal.unit,
+            releases=report.releases,
+        )
+        key = report.signal.name.replace("_", "-")
+        publish_figure(run, key, figure, f"{report.kinds} of {report.signal.says}")
 
 
 @flow(name="analyze", validate_parameters=True)
@@ -160,6 +162,6 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
     if options.traffic_sample:
         hold_out_traffic(cycle, outcomes, options.weights, options.traffic_sample)
     analysis = record(cycle, metrics, alerts, found)
-    publish(cycle, analysis, chart(outcomes))
+    publish(cycle, analysis, chart(cycle, options.weights))
     publish_failures(cycle, found)
     return analysis.id

@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.analyze.failures.traffic_sample import TRAFFIC, traffic_set
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
 from ratchet.deploy.gate.decision import Gated, decide, looks_before, stored_decision
-from ratchet.deploy.gate.head_to_head import FrozenSets, Pair, compare_clusters, score_answers
+from ratchet.deploy.gate.head_to_head import (
+    FrozenSets,
+    Pair,
+    check_examples,
+    compare_clusters,
+    score_answers,
+)
 from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError
@@ -137,7 +143,8 @@ def _deploy(options: DeployOptions) -> str:
         expire(store, waiting, now())
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
-    answers = evaluate(sets, cycle.champion), evaluate(sets, challenger)
+    check_examples(policy, sets.read(store))
+    answers = evaluate(sets, cycle.champion, policy), evaluate(sets, challenger, policy)
     judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)

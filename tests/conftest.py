@@ -23,6 +23,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
+from ratchet.errors import IsolationError
+from ratchet.evaluation.code_execution.sandbox import require_isolation
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
@@ -60,6 +62,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("reads the public data in ../shared/data, which is not there")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def isolation() -> None:
+    """Skip where the machine cannot isolate untrusted code."""
+    try:
+        require_isolation()
+    except IsolationError as error:
+        pytest.skip(f"runs untrusted code: {error}")
 
 
 @pytest.fixture(scope="session")

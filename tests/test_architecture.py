@@ -66,6 +66,7 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
     "aiohttp": {"gateway"},
+    "filelock": {"store", "models", "improve", "gateway"},
     "typer": {"cli"},
     "matplotlib": {"views"},
     "jinja2": {"views"},

@@ -28,6 +28,7 @@ from ratchet.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DETECTION = (ROOT / "docs" / "detection.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS = [
     "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
@@ -51,14 +52,17 @@ TRIGGER_KEYS = {
 TOP_KEYS = {"name", "prefect-version", "definitions", "deployments"}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+PAGES = README + "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 
 
-def commands() -> list[str]:
-    lines = [
-        line.split("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()
-    ]
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+
+
+def commands(pages: str = PAGES) -> list[str]:
+    """The commands that README and docs show, each on one line and without its comment."""
+    shown = "".join(blocks("bash", pages)).replace("\\\n", " ")
+    lines = [line.split("  #")[0].strip() for line in shown.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -67,7 +71,7 @@ def test_readme_shows_at_least_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
-def test_every_make_command_of_the_readme_names_a_target(command: str) -> None:
+def test_every_make_command_names_a_target(command: str) -> None:
     done = subprocess.run(
         ["make", "--dry-run", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True
     )
@@ -75,7 +79,7 @@ def test_every_make_command_of_the_readme_names_a_target(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "ratchet " in c and "make" not in c])
-def test_every_ratchet_command_of_the_readme_parses(command: str) -> None:
+def test_every_ratchet_command_parses(command: str) -> None:
     words = shlex.split(command)
     words = words[next(i for i, word in enumerate(words) if word.endswith("ratchet")) + 1 :]
     group: Any = typer.main.get_command(app)
@@ -87,13 +91,13 @@ def test_every_ratchet_command_of_the_readme_parses(command: str) -> None:
         subcommand.make_context(name, list(arguments), parent=context)
 
 
-def test_every_other_command_of_the_readme_is_one_that_is_known() -> None:
-    known = ("make ", ".venv/bin/ratchet ")
+def test_every_other_command_is_one_that_is_known() -> None:
+    known = ("make ", ".venv/bin/ratchet ", "ratchet ")
     assert [c for c in commands() if not c.startswith(known)] == []
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_every_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", blocks("python") + blocks("python", DETECTION))
+def test_every_python_block_of_readme_and_detection_runs(block: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", block],
         cwd=tmp_path,
@@ -105,14 +109,24 @@ def test_every_python_block_of_the_readme_runs(block: str, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)", README)
-    assert len(links) >= 3
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_links_lead_somewhere() -> None:
+    broken, count = [], 0
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        links = re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text("utf-8"))
+        broken += [f"{page.name}: {link}" for link in links if not (page.parent / link).exists()]
+        count += len(links)
+    assert count >= 30
+    assert broken == []
 
 
-def test_the_readme_has_a_python_block() -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 1_200
+
+
+def test_readme_and_detection_have_examples() -> None:
     assert blocks("python")
+    assert len(commands(DETECTION)) == 4
+    assert len(blocks("python", DETECTION)) == 1
 
 
 def deployment(name: str) -> dict[str, Any]:

@@ -27,11 +27,12 @@ from ratchet.analyze.failures.identity import KnownClusters
 from ratchet.analyze.monitoring.watch import WatchConfig, watch
 from ratchet.cli import app
 from ratchet.cli.gate_models import Decoding, answer_file
+from ratchet.deploy.gate.policy import default_policy
 from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.log import segments
-from ratchet.improve.curation import read_any_rows
+from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import finetune
 from ratchet.judges.label_sheet import read_sheet
@@ -317,9 +318,11 @@ def test_recorded_answers_of_the_gate_are_used_and_nothing_is_asked(
 def test_the_half_labelled_sheet_is_read_as_far_as_people_got(old: OldHome) -> None:
     said, sheet = old.manifest["gate"], old.manifest["sheet"]
     examples = read_examples(old.folder / "examples.jsonl")
-    given = []
+    policy, given = default_policy(["exact_match"], has_clusters=False), []
     for name in ("champion", "challenger"):
-        found = answer_file(f"{said['url']}#{said[name]}", examples, old.settings, Decoding())
+        found = answer_file(
+            f"{said['url']}#{said[name]}", examples, policy, old.settings, Decoding()
+        )
         texts = found.by_example(examples)
         assert len(texts) == said["examples"]
         given.append(texts)
@@ -346,7 +349,10 @@ def test_the_status_tells_how_the_home_stands(old: OldHome, ratchet: Callable[..
     assert found["feedback"] == {kind: said["counts"][kind] for kind in FEEDBACK_KINDS}
     assert found["set_aside"] == said["counts"]["set_aside"]
     assert found["registry"] == "nothing to do"
-    assert [alert["signal"] for alert in found["alerts"]] == ["thumbs_down_rate"]
+    # one of the latest analysis, and the open one of the board that make_home lets watch
+    assert [alert["signal"] for alert in found["alerts"]] == ["thumbs_down_rate", "regenerated"]
+    listed = json.loads(ratchet("alerts", "--json").stdout)
+    assert [alert["id"] for alert in found["alerts"]] == [alert["id"] for alert in listed]
 
 
 IMPROVE = """

@@ -23,8 +23,9 @@ from ratchet.servers import (
     free_port,
     mlflow_page,
     running_prefect,
+    working_folder,
 )
-from ratchet.settings import Settings, load_settings
+from ratchet.settings import VARIABLES, Settings, load_settings
 
 
 @pytest.fixture
@@ -152,6 +153,31 @@ def test_a_child_over_the_home_resolves_the_same_settings(
     settings: Settings, tmp_path: Path
 ) -> None:
     assert load_settings(child_environment(settings, {}), tmp_path / "another") == settings
+
+
+def test_a_child_over_the_home_has_every_setting_of_a_file_that_it_does_not_read(
+    tmp_path: Path,
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (here / "ratchet.toml").write_text(
+        'judges = "judges.yaml"\nsafety = "rules.yaml"\nembedding = "words"\n'
+        'titles = "titles.yaml"\nnotify = ["json://127.0.0.1/a b"]\n'
+    )
+    (there / "ratchet.toml").write_text('judges = "others.yaml"\nmodel_name = "other"\n')
+    settings = load_settings({}, here)
+    made = child_environment(settings, {"RATCHET_JUDGES": "judges.yaml", "PATH": "/bin"})
+    assert load_settings(made, there) == settings
+    assert set(VARIABLES.values()) - set(made) == {"PREFECT_API_URL"}
+
+
+def test_a_setting_that_is_not_set_is_not_taken_from_where_a_child_runs(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    (there / "ratchet.toml").write_text('judges = "others.yaml"\n')
+    settings = load_settings({}, here)
+    assert load_settings(child_environment(settings, {}), there).judges is None
 
 
 def test_the_home_of_prefect_is_created(settings: Settings) -> None:
@@ -310,6 +336,30 @@ def test_a_module_runs_over_the_home_and_its_exit_code_comes_back(
     # the standard library's json.tool exits with 1 on what is not JSON
     assert servers.run(["json.tool", str(settings.servers_file)]) == 0
     assert servers.run(["json.tool", str(settings.home / "broken.json")]) == 1
+
+
+def test_where_children_work_no_module_of_ours_is_found_by_its_bare_name(
+    settings: Settings, plain: dict[str, str], served: str, tmp_path: Path
+) -> None:
+    (tmp_path / "stranger.py").write_text(
+        "import json, os, sys\n"
+        "from importlib.util import find_spec\n"
+        "import ratchet\n"
+        "sys.path.insert(0, os.getcwd())  # as uvicorn and Prefect do\n"
+        "package = os.path.dirname(ratchet.__file__)\n"
+        "specs = [find_spec(name) for name in ('settings', 'errors', 'files', 'stats')]\n"
+        "ours = [spec.origin for spec in specs if spec and str(spec.origin).startswith(package)]\n"
+        "with open(sys.argv[1], 'w') as file:\n"
+        "    json.dump({'folder': os.getcwd(), 'ours': ours}, file)\n"
+    )
+    announce(settings, json.dumps({"prefect_api": served}))
+    servers = Servers(settings, say=print)
+    places = os.pathsep.join([str(tmp_path), plain.get("PYTHONPATH", "")])
+    servers.start_prefect(port=4200, environ=plain | {"PYTHONPATH": places})
+    assert servers.run(["stranger", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    assert found == {"folder": str(working_folder(settings)), "ours": []}
+    assert list(working_folder(settings).iterdir()) == []
 
 
 def test_prefect_answers_or_is_left_alone(settings: Settings, served: str) -> None:

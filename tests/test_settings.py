@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import traceback
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from ratchet.errors import SettingsError
-from ratchet.settings import load_settings
+from ratchet.settings import VARIABLES, Settings, load_settings
 
 
 def toml(folder: Path, *lines: str) -> Path:
@@ -136,6 +139,12 @@ def test_relative_paths_are_anchored_in_the_working_folder(tmp_path: Path) -> No
     assert settings.base_model == str(tmp_path / "work" / "models" / "tiny")
 
 
+def test_a_relative_database_file_is_anchored_whatever_its_driver(tmp_path: Path) -> None:
+    settings = load_settings({"RATCHET_STORE_URL": "sqlite+pysqlite:///data/x.db"}, tmp_path)
+    assert settings.store_url == f"sqlite+pysqlite:///{tmp_path}/data/x.db"
+    assert load_settings({"RATCHET_STORE_URL": "sqlite://"}, tmp_path).store_url == "sqlite://"
+
+
 def test_absolute_paths_and_addresses_stay_as_they_are(tmp_path: Path) -> None:
     environ = {
         "RATCHET_STORE_URL": "sqlite:////data/events.db",
@@ -228,3 +237,145 @@ def test_a_file_of_judges_that_is_no_path_is_refused(tmp_path: Path, value: str)
 def test_an_empty_file_name_of_judges_is_none(tmp_path: Path) -> None:
     toml(tmp_path, 'judges = ""')
     assert load_settings({}, tmp_path).judges is None
+
+
+# Every setting ------------------------------------------------------------------------------------
+
+GIVEN = {
+    "home": "/a/home",
+    "cache": "/a/cache",
+    "store_url": "postgresql+psycopg://ada:open-sesame@db/ratchet",
+    "tracking_uri": "https://grace:open-sesame@mlflow.example",
+    "prefect_api_url": "https://prefect.example/api",
+    "base_model": "/models/tiny",
+    "model_name": "router",
+    "judges": "/etc/judges.yaml",
+    "safety": "/etc/safety.yaml",
+    "embedding": "words",
+    "titles": "/etc/titles.yaml",
+    "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
+}
+"""A value for each setting that is not its default."""
+
+
+def written(folder: Path, values: dict[str, object]) -> Path:
+    return toml(folder, *(f"{name} = {json.dumps(value)}" for name, value in values.items()))
+
+
+def test_a_value_is_at_hand_here_for_every_setting(tmp_path: Path) -> None:
+    assert set(GIVEN) == set(Settings.model_fields) == set(VARIABLES)
+    given, default = load_settings({}, written(tmp_path, GIVEN)), load_settings({}, Path("/"))
+    for name in Settings.model_fields:
+        assert getattr(given, name) != getattr(default, name), name
+
+
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_every_setting_can_be_given_by_file_or_by_environment(tmp_path: Path, name: str) -> None:
+    by_file = load_settings({}, written(tmp_path, {name: GIVEN[name]}))
+    text = GIVEN[name] if isinstance(GIVEN[name], str) else json.dumps(GIVEN[name])
+    (tmp_path / "ratchet.toml").unlink()
+    assert getattr(load_settings({VARIABLES[name]: text}, tmp_path), name) == getattr(by_file, name)
+
+
+def test_the_environment_of_settings_reads_back_as_the_same_settings_anywhere(
+    tmp_path: Path,
+) -> None:
+    mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    for folder in (mine, elsewhere):
+        folder.mkdir()
+    written(elsewhere, GIVEN)
+    for some in ({}, GIVEN, {"judges": "judges.yaml"}, {"notify": ["json://[::1]/"]}):
+        settings = load_settings({}, written(mine, some))
+        assert set(settings.environment()) == {*VARIABLES.values(), "RATCHET_SETTINGS"}
+        assert load_settings(settings.environment(), elsewhere) == settings
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ('judge = "a.yaml"', "judges"),
+        ('store-url = "sqlite:///x.db"', "store_url"),
+        ('Home = "x"', "home"),
+        ('tracking_url = "http://x"', "tracking_uri"),
+    ],
+)
+def test_a_setting_that_is_misspelt_is_told_with_the_nearest_name(
+    tmp_path: Path, line: str, near: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"did you mean '{near}'\? known settings: home, "):
+        load_settings({}, toml(tmp_path, line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'notifi = ["slack://open-sesame"]',
+        'notify = "open-sesame"',
+        'notify = ["slack://a", 5, "open-sesame"]',
+        'store_ur = "postgresql://ada:open-sesame@db/x"',
+        'colour = "https://open-sesame@x"',
+    ],
+)
+def test_a_secret_is_in_no_error(tmp_path: Path, line: str) -> None:
+    with pytest.raises(SettingsError, match="setting '") as refused:
+        load_settings({}, toml(tmp_path, line))
+    told = "".join(traceback.format_exception(refused.value))
+    assert "open-sesame" not in told.replace(line, "")
+
+
+def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
+    settings = load_settings({}, written(tmp_path, GIVEN))
+    assert "open-sesame" not in f"{settings!r} {settings}"
+    assert "postgresql+psycopg://ada:***@db/ratchet" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("home = 5", r"'home': .*got 5; correct it in ratchet.toml or RATCHET_HOME"),
+        ("embedding = false", r"'embedding': .*got False; .*RATCHET_EMBEDDING"),
+        ("store_url = 1.5", r"'store_url': .*got 1.5; .*RATCHET_STORE_URL"),
+        ('titles = "~nobody-has-this-name/t.yaml"', r"'titles' must be a path .*RATCHET_TITLES"),
+        ('safety = "a\\u0000b"', r"'safety' must be a path .*null byte.*RATCHET_SAFETY"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_value_and_the_way_out(
+    tmp_path: Path, line: str, expected: str
+) -> None:
+    with pytest.raises(SettingsError, match=expected):
+        load_settings({}, toml(tmp_path, line))
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["home", "cache"])
+@pytest.mark.parametrize("below", ["", "deep/down"])
+def test_a_folder_that_is_a_file_or_lies_below_one_is_refused(
+    tmp_path: Path, name: str, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=rf"'{name}' .*a file at .*set RATCHET_{name.upper()}"):
+        load_settings({f"RATCHET_{name.upper()}": f"file/{below}"}, tmp_path)
+
+
+def test_a_home_is_made_once_and_may_be_there_already(tmp_path: Path) -> None:
+    settings = load_settings({"RATCHET_HOME": "deep/down"}, tmp_path)
+    settings.make_home()
+    settings.make_home()
+    assert settings.home.is_dir()
+
+
+def test_a_home_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    settings = load_settings({"RATCHET_HOME": "file/home"}, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"'home' .*set RATCHET_HOME to another one"):
+        settings.make_home()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_without_the_permission_to_write_is_one_clear_error(tmp_path: Path) -> None:
+    settings = load_settings({"RATCHET_HOME": "home"}, tmp_path)
+    settings.home.mkdir(mode=0o500)
+    with pytest.raises(SettingsError, match="no permission to write there; set RATCHET_HOME"):
+        settings.make_home()

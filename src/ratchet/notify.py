@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import SettingsError
 from ratchet.records import AlertEvent, Delivery, derive_id, digest
+from ratchet.records.signals import words_of
 
 if TYPE_CHECKING:
     import apprise
@@ -100,7 +101,7 @@ def delivery_id(event: AlertEvent, address: str) -> str:
 
 def title_of(event: AlertEvent) -> str:
     """Return an event's headline."""
-    return f"{_WORDS[event.change]} {event.severity}: {event.signal.replace('_', ' ')}"
+    return f"{_WORDS[event.change]} {event.severity}: {words_of(event.signal)}"
 
 
 def text_of(event: AlertEvent) -> str:

@@ -49,17 +49,23 @@ def flows_folder() -> Path:
     )
 
 
+def working_folder(settings: Settings) -> Path:
+    """Create the folder that children work in, which holds no module, and return it.
+
+    Python, uvicorn and Prefect put the working folder before all else on the import path: among
+    Ratchet's own modules, the `settings` of a stranger would be Ratchet's.
+    """
+    folder = settings.home / "work"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """Create the home and return the environment for processes over it: no telemetry."""
-    settings.prefect_home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
+    settings.prefect_home.mkdir(exist_ok=True)
     ours = {
-        "RATCHET_HOME": str(settings.home),
-        "RATCHET_CACHE": str(settings.cache),
-        "RATCHET_STORE_URL": settings.store_url,
-        "RATCHET_BASE_MODEL": settings.base_model,
-        "RATCHET_MODEL_NAME": settings.model_name,
-        "RATCHET_NOTIFY": " ".join(settings.notify),
-        "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        **settings.environment(),
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
@@ -76,9 +82,9 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "GIT_PYTHON_REFRESH": "quiet",
     }
     environment = {**defaults, **environ, **ours}
-    address = settings.prefect_api_url or running_prefect(settings)
-    if address:
-        environment["PREFECT_API_URL"] = address
+    environment["PREFECT_API_URL"] = settings.prefect_api_url or running_prefect(settings) or ""
+    if not environment["PREFECT_API_URL"]:
+        del environment["PREFECT_API_URL"]  # Prefect would take an empty one for an address
     return environment
 
 
@@ -170,7 +176,7 @@ class Servers:
         """Run a Python module over this home on the terminal and return its exit code."""
         child = subprocess.Popen(
             [sys.executable, "-m", *arguments],
-            cwd=flows_folder(),
+            cwd=working_folder(self.settings),
             env=self._environment,
             preexec_fn=_killed_with_parent if sys.platform == "linux" else None,
         )
@@ -269,10 +275,10 @@ class Servers:
         file = folder / "prefect.yaml"
         file = file if file.exists() else folder / "flows" / "prefect.yaml"
         create = ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"]
-        self._prefect(create, folder)
+        self._prefect(create)
         deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
         switched_on = [item["name"] for item in self._automations() if item["enabled"]]
-        self._prefect(deploy, folder)
+        self._prefect(deploy)
         self._switch_on(switched_on)
 
     def _automations(self) -> list[dict[str, Any]]:
@@ -286,10 +292,10 @@ class Servers:
                 address = f"{self.prefect_api}/automations/{item['id']}"
                 httpx.patch(address, json={"enabled": True}, timeout=30.0).raise_for_status()
 
-    def _prefect(self, arguments: Sequence[str], folder: Path) -> None:
+    def _prefect(self, arguments: Sequence[str]) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "prefect", *arguments],
-            cwd=folder,
+            cwd=working_folder(self.settings),
             env=self._environment,
             capture_output=True,
             text=True,
@@ -303,7 +309,7 @@ class Servers:
         with (self._logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
-                cwd=flows_folder(),
+                cwd=working_folder(self.settings),
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

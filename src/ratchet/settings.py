@@ -16,31 +16,30 @@ Environment:
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
+
+Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
+which says that there is no `ratchet.toml` to read.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from ratchet.errors import SettingsError
 
-_VARIABLES = {
-    "RATCHET_STORE_URL": "store_url",
-    "RATCHET_BASE_MODEL": "base_model",
-    "RATCHET_MODEL_NAME": "model_name",
-    "RATCHET_CACHE": "cache",
-    "RATCHET_JUDGES": "judges",
-    "RATCHET_SAFETY": "safety",
-    "RATCHET_EMBEDDING": "embedding",
-    "RATCHET_TITLES": "titles",
-    "MLFLOW_TRACKING_URI": "tracking_uri",
-    "PREFECT_API_URL": "prefect_api_url",
-}
+_COMPLETE = "RATCHET_SETTINGS"
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(.+)")
+_KEYWORDS = {"base_model": ("smollm2",), "embedding": ("minilm", "words")}
 
 
 class Settings(BaseModel):
@@ -61,7 +60,7 @@ class Settings(BaseModel):
         notify: Apprise URLs that alerts are sent to.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     home: Path
     cache: Path
@@ -74,7 +73,12 @@ class Settings(BaseModel):
     safety: Path | None = None
     embedding: str = "minilm"
     titles: Path | None = None
-    notify: tuple[str, ...] = ()
+    notify: tuple[str, ...] = Field(default=(), repr=False)
+
+    def __repr_args__(self) -> Any:
+        """Show no password that an address holds."""
+        for name, value in super().__repr_args__():
+            yield name, _without_password(value) if isinstance(value, str) else value
 
     @property
     def artifacts(self) -> Path:
@@ -91,6 +95,37 @@ class Settings(BaseModel):
         """Where `ratchet up` writes the addresses that it serves."""
         return self.home / "servers.json"
 
+    def environment(self) -> dict[str, str]:
+        """Return every setting under its variable, empty where unset, as `load_settings` reads it.
+
+        A process that is given them reads no `ratchet.toml`, wherever it runs.
+        """
+        values = {name: getattr(self, name) for name in VARIABLES}
+        values["notify"] = json.dumps(self.notify) if self.notify else None
+        found = {VARIABLES[name]: str(value or "") for name, value in values.items()}
+        return found | {_COMPLETE: "environment"}
+
+    def make_home(self) -> None:
+        """Create the home folder where it is missing.
+
+        Raises:
+            SettingsError: It cannot be created, or nothing can be written there.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _bad_path("home", self.home, error.strerror or str(error)) from error
+        if not os.access(self.home, os.W_OK | os.X_OK):
+            raise _bad_path("home", self.home, "no permission to write there")
+
+
+_FOREIGN = {"tracking_uri": "MLFLOW_TRACKING_URI", "prefect_api_url": "PREFECT_API_URL"}
+VARIABLES = {name: _FOREIGN.get(name, f"RATCHET_{name.upper()}") for name in Settings.model_fields}
+"""The environment variable of each setting."""
+_PATHS = {
+    name for name, field in Settings.model_fields.items() if field.annotation in (Path, Path | None)
+}
+
 
 def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     """Resolve the settings for the working folder `folder`.
@@ -103,41 +138,25 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         Frozen settings with absolute paths. Nothing is created on disk.
 
     Raises:
-        SettingsError: `ratchet.toml` is not TOML, or holds an unknown or wrong setting.
+        SettingsError: `ratchet.toml` is not TOML, or holds an unknown or wrong setting; home or
+            cache cannot be a folder.
     """
-    values = _read_toml(folder / "ratchet.toml")
-    home = _absolute(environ.get("RATCHET_HOME") or str(values.pop("home", ".ratchet")), folder)
-    values.pop("home", None)
-    for variable, name in _VARIABLES.items():
-        if environ.get(variable):
-            values[name] = environ[variable]
-    if environ.get("RATCHET_NOTIFY"):
-        values["notify"] = environ["RATCHET_NOTIFY"].split()
-    values.setdefault("store_url", f"sqlite:///{home / 'store.db'}")
-    values.setdefault("tracking_uri", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
-    cache = _absolute(str(values.pop("cache", _default_cache(environ))), folder)
-    if values.get("base_model", "smollm2") != "smollm2":
-        values["base_model"] = str(_absolute(str(values["base_model"]), folder))
-    if values.get("embedding", "minilm") not in ("minilm", "words"):
-        values["embedding"] = str(_absolute(str(values["embedding"]), folder))
-    for name in ("judges", "safety", "titles"):
-        named = values.get(name)
-        if named == "":
-            del values[name]
-        elif isinstance(named, str):
-            values[name] = _absolute(named, folder)
-    for name in ("store_url", "tracking_uri"):
-        values[name] = _absolute_sqlite(str(values[name]), folder)
+    values: dict[str, Any] = {"home": ".ratchet", "cache": _default_cache(environ)}
+    if environ.get(_COMPLETE) != "environment":
+        values |= _read_toml(folder / "ratchet.toml")
+    values |= {name: environ[key] for name, key in VARIABLES.items() if environ.get(key)}
+    if addresses := environ.get(VARIABLES["notify"], "").strip():
+        values["notify"] = _addresses(addresses)
+    values = {name: _anchored(name, value, folder) for name, value in values.items() if value != ""}
+    values.setdefault("store_url", f"sqlite:///{values['home']}/store.db")
+    values.setdefault("tracking_uri", f"sqlite:///{values['home']}/mlflow/mlflow.db")
     try:
-        return Settings(home=home, cache=cache, **values)
+        settings = Settings(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(Settings.model_fields)
-        received = "" if name.startswith("notify") else f", got {first['input']!r}"  # a secret
-        raise SettingsError(
-            f"setting {name!r}: {first['msg']}{received}; known settings: {known}"
-        ) from error
+        raise _refused(error.errors()[0]) from None  # the cause would show what was received
+    for name in ("home", "cache"):
+        _check_folder(name, values[name])
+    return settings
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -145,20 +164,70 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(
             f"ratchet.toml must be TOML in UTF-8, got: {error}; correct {path.name}"
         ) from error
 
 
-def _absolute(path: str, folder: Path) -> Path:
-    return (folder / Path(path).expanduser()).resolve()
+def _addresses(text: str) -> Any:
+    """Read addresses that white space separates, or a JSON list of them as children are given."""
+    return json.loads(text) if text.startswith("[") else text.split()
 
 
-def _absolute_sqlite(url: str, folder: Path) -> str:
-    """Anchor a relative SQLite file, so that child processes elsewhere mean the same one."""
-    prefix, file = "sqlite:///", url.removeprefix("sqlite:///")
-    return url if not url.startswith(prefix) or not file else f"{prefix}{_absolute(file, folder)}"
+def _anchored(name: str, value: Any, folder: Path) -> Any:
+    """Make paths absolute, so that child processes elsewhere mean the same ones."""
+    if not isinstance(value, str) or value in _KEYWORDS.get(name, ()):
+        return value
+    if name in _PATHS or name in _KEYWORDS:
+        path = _absolute(name, value, folder)
+        return path if name in _PATHS else str(path)
+    if name in ("store_url", "tracking_uri") and (file := re.match(_SQLITE_FILE, value)):
+        return f"{file[1]}{_absolute(name, file[2], folder)}"
+    return value
+
+
+def _absolute(name: str, path: str, folder: Path) -> Path:
+    try:
+        return (folder / Path(path).expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # an unknown user, a null byte, a loop
+        raise _bad_path(name, Path(path), str(error)) from error
+
+
+def _check_folder(name: str, path: Path) -> None:
+    """Refuse a path that is a file or lies below one, before something fails on it half-way."""
+    try:
+        there = next(part for part in (path, *path.parents) if part.exists())
+    except OSError as error:
+        raise _bad_path(name, path, error.strerror or str(error)) from error
+    if not there.is_dir():
+        raise _bad_path(name, path, f"a file at {there}")
+
+
+def _bad_path(name: str, path: Path, why: str) -> SettingsError:
+    return SettingsError(
+        f"setting {name!r} must be a path that can be used, got {str(path)!r}: {why}; "
+        f"set {VARIABLES[name]} to another one"
+    )
+
+
+def _refused(problem: ErrorDetails) -> SettingsError:
+    name, known = str(problem["loc"][0]), list(VARIABLES)
+    received = repr(problem["input"])
+    near = get_close_matches(name, known, n=1)
+    if "notify" in (name, *near) or "://" in received:
+        received = "an address that is not shown"
+    if name in known:
+        text = f"{problem['msg']}, got {received}; correct it in ratchet.toml or {VARIABLES[name]}"
+    else:
+        text = f"there is no such setting, got {received}; "
+        text += f"did you mean {near[0]!r}? " if near else "remove it from ratchet.toml; "
+        text += f"known settings: {', '.join(known)}"
+    return SettingsError(f"setting {name!r}: {text}")
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", text)
 
 
 def _default_cache(environ: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 import warnings
@@ -211,11 +212,21 @@ class Tracker:
 
         for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(uri)
         self.model_name = model_name
-        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        try:
+            if uri.startswith("sqlite:///"):
+                Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            mlflow.set_tracking_uri(uri)
+            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except Exception as error:  # MLflow's own, SQLAlchemy's, a driver's that is missing
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            message = (
+                "MLflow must be a server (http://host:5000) or a database (sqlite:///mlflow.db), "
+                f"got {uri!r}: {cause}; set MLFLOW_TRACKING_URI, or leave it out for the home's"
+            )
+            raise TrackingError(
+                re.sub(r"(://[^/@:]*):[^@\s]*@", r"\1:***@", message)  # no password
+            ) from error
         self._local = uri.startswith("sqlite:///")
         self._artifacts = artifacts
 

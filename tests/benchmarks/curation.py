@@ -27,7 +27,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ratchet.improve.curation import CurationConfig, build_rows, select, write_training_set
+from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.dataset import build_rows, write_training_set
+from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message

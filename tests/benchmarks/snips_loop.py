@@ -48,9 +48,9 @@ def target(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"intent": row["intent"], "slots": flat}
 
 
-def write_messages(source: Path, path: Path) -> None:
-    """Write SNIPS rows as the messages that `collect` reads."""
-    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+def write_messages(source: Path, path: Path, most: int | None = None) -> None:
+    """Write all or the first SNIPS rows as the messages that `collect` reads."""
+    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()[:most]]
     lines = [
         json.dumps({"text": row["text"], "target": target(row)}, ensure_ascii=False) for row in rows
     ]
@@ -234,6 +234,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=3)
     parser.add_argument("--messages", type=int, default=300)
     parser.add_argument("--examples", type=int, default=700)
+    parser.add_argument("--validation", type=int, help="Rows to decide on; all if not given.")
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--print", action="store_true", dest="only_print")
     parser.add_argument("--plot", type=Path, help="Draw the curve into this file.")
@@ -242,7 +243,7 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     if not asked.only_print:
         write_messages(DATA / "train.jsonl", home / "train.jsonl")
-        write_messages(DATA / "valid.jsonl", home / "validation.jsonl")
+        write_messages(DATA / "valid.jsonl", home / "validation.jsonl", asked.validation)
         environ = environment(home)
         servers = Servers(settings=load_settings(environ, ROOT), say=print)
         told = json.dumps(options(home, asked.messages, asked.examples, asked.epochs))

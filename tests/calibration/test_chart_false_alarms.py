@@ -19,6 +19,7 @@ from ratchet.stats.charts.chart_limits import (
     p_chart_limit,
     shewhart_limit,
 )
+from ratchet.stats.charts.designed_charts import design_count_chart, design_value_chart
 
 pytestmark = pytest.mark.slow
 
@@ -140,3 +141,40 @@ def test_the_corrected_interval_of_a_bernoulli_cusum_keeps_the_false_alarms():
     print(f"Bernoulli: corrected {kept:.4f}, not {lost:.4f}, asked {budget:.4f}")
     assert kept < budget + 4 * error + budget / (0.1 * trials)
     assert lost > budget + 4 * error
+
+
+def designed_alarms(draw, first, after, runs=2_000, seed=13):
+    """Share of runs whose points after the baseline raise an alarm."""
+    rng = np.random.default_rng(seed)
+    made = (draw(rng, first + after, first) for _ in range(runs))
+    return sum(any(alarm.index >= first for alarm in one.alarms) for one in made) / runs
+
+
+def drawn_values(rng, points, first):
+    return design_value_chart(rng.standard_normal(points), baseline=first, run_length=WANTED)
+
+
+def drawn_shares(rng, points, first, kind="p", spread=0.0):
+    sizes = rng.poisson(400, points)
+    rates = np.clip(rng.normal(0.3, spread, points), 0.0, 1.0)
+    events = rng.binomial(sizes, rates)
+    return design_count_chart(events, sizes, kind, baseline=first, run_length=WANTED)
+
+
+DESIGNED = {
+    "XmR": drawn_values,
+    "p": drawn_shares,
+    "Laney": lambda *a: drawn_shares(*a, "laney-p", 0.03),
+}
+
+
+@pytest.mark.parametrize(("first", "after"), [(17, 17), (30, 100), (100, 100)])
+@pytest.mark.parametrize("name", DESIGNED)
+def test_a_designed_chart_raises_no_more_false_alarms_than_asked_for(name, first, after):
+    """Moving ranges count as fewer points, so that short baselines are on the safe side."""
+    budget = 1 - (1 - 1 / WANTED) ** after
+    error = sqrt(budget * (1 - budget) / 2_000)
+    found = designed_alarms(DESIGNED[name], first, after)
+    print(f"{name} {first} + {after}: {found:.4f}, asked {budget:.4f}")
+    assert found < budget + 4 * error
+    assert found > budget / 3 - 4 * error

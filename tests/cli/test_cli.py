@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli import app
+from ratchet.errors import InvalidInputError, ModelError, SettingsError, TrackingError
 from ratchet.records import (
     FEEDBACK_KINDS,
     Alert,
@@ -232,6 +234,60 @@ def stored_events(home):
         return store.records(AlertEvent)
 
 
+def in_status(*names):
+    found = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)["alerts"]
+    return [tuple(alert[name] for name in names) for alert in found]
+
+
+def test_status_and_alerts_show_the_same_alerts(alerts):
+    listed = [(one["alert_id"], one["message"]) for one in json.loads(alerts("--json"))]
+    assert in_status("alert_id", "message") == listed
+    assert [one for one, _ in listed] == [FIRST, SECOND]
+    text = CliRunner().invoke(app, ["status"]).output
+    assert f"critical: message of {FIRST} do what {FIRST} asks for" in text
+    alerts("--resolve", FIRST)
+    assert in_status("alert_id") == [(SECOND,)]
+
+
+def test_an_alert_of_the_latest_analysis_is_in_both_until_a_person_settles_it(home, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    fill(home).close()
+
+    def listed():
+        found = json.loads(CliRunner().invoke(app, ["alerts", "--json"]).output)
+        return [(one["id"], one["signal"], one["expected"]) for one in found]
+
+    expected = [("a", "thumbs_down_rate", 0.15)]
+    assert in_status("id", "signal", "threshold") == listed() == expected
+    words = ["alerts", "--resolve", "a", "--by", "grace", "--note", "a campaign"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert in_status("id") == listed() == []
+    (kept,) = stored_events(home)
+    assert (kept.alert_id, kept.change, kept.by) == ("a", "resolved", "grace")
+
+
+@pytest.mark.parametrize(
+    ("change", "minutes", "ids"),
+    [
+        ("opened", -60, ["watched"]),  # monitoring opened it, before the analysis or after
+        ("opened", 60, ["watched"]),
+        ("resolved", 60, []),
+        ("resolved", -60, ["a"]),  # it came back
+    ],
+)
+def test_an_alert_that_monitoring_looks_after_is_not_shown_twice(
+    home, monkeypatch, change, minutes, ids
+):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    store = fill(home)
+    same = {"kind": "threshold", "model_version": "support-router/1", "signal": "thumbs_down_rate"}
+    store.append(alert_event("watched", change, minutes, **same))
+    other = same | {"model_version": "support-router/2"}
+    store.append(alert_event("other", "resolved", 90, **other))
+    store.close()
+    assert in_status("alert_id") == [(key,) for key in ids]
+
+
 def test_alerts_of_an_empty_home_are_none_and_nothing_is_created(ratchet, home):
     done = ratchet("alerts")
     assert (done.returncode, done.stdout) == (0, "no open alerts\n")
@@ -372,6 +428,99 @@ def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):
 def test_a_bad_settings_file_is_refused_by_every_command(ratchet, tmp_path, command, toml, reason):
     (tmp_path / "ratchet.toml").write_text(toml)
     assert reason in refused(ratchet(command))
+
+
+ON_A_HOME = [
+    ("status",), ("status", "--json"), ("alerts",), ("rollback",), ("ingest", "events.jsonl"),
+    ("timeline",), ("review",), ("approve",), ("forget", "u"), ("keys", "list"),
+    ("keys", "create", "shop"), ("rollout", "status"), ("rollout", "start", "m/1"),
+    ("variants", "read"), ("judge", "list"), ("judge", "label", "labels.jsonl"), ("demo",), ("up",),
+    ("serve", "--port", "0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", ["RATCHET_HOME", "RATCHET_CACHE"])
+@pytest.mark.parametrize("below", ["", "/deep/down"])
+@pytest.mark.parametrize("arguments", ON_A_HOME)
+def test_a_folder_that_cannot_be_one_is_the_same_clear_error_everywhere(
+    tmp_path, monkeypatch, variable, below, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setenv(variable, f"file{below}")
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, SettingsError), done.output
+    assert re.search(rf"a file at \S+/file; set {variable} to", str(done.exception))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mysql://ada:open-sesame@db/x", "one that starts with 'mysql'"),
+        ("nonsense", "one that starts with 'nonsense'"),
+        ("sqlite+nope:///x.db", "sqlalchemy.dialects:sqlite.nope"),
+        ("postgresql+nope://ada:open-sesame@db/x", "postgresql.nope"),
+        ("sqlite:///file/x.db", "Not a directory|File exists"),
+    ],
+)
+def test_a_store_that_does_not_exist_is_one_clear_error(tmp_path, monkeypatch, url, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "events.jsonl").write_text("")
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RATCHET_STORE_URL", url)
+    for words in (["ingest", "events.jsonl"], ["keys", "list"]):
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, InvalidInputError), done.output
+        assert re.search(expected, str(done.exception))
+        assert "open-sesame" not in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["nonsense", "ftp://ada:open-sesame@x", "foo://bar", "sqlite+nope:///x", "sqlite:///file/x.db"],
+)
+def test_an_mlflow_that_does_not_exist_is_one_clear_error(tmp_path, monkeypatch, uri):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    fill(tmp_path / "home").close()
+    done = CliRunner().invoke(app, ["rollback"])
+    assert isinstance(done.exception, TrackingError), done.output
+    assert "; set MLFLOW_TRACKING_URI" in str(done.exception)
+    assert "open-sesame" not in str(done.exception)
+
+
+@pytest.mark.parametrize("option", ["--backend", "--fallback"])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("localhost:8000", "with its scheme, such as http://localhost:8000, got 'localhost:8000'"),
+        ("http://ada:open-sesame@host", "must hold no password"),
+        ("ftp://host", "must be an http or https address"),
+    ],
+)
+def test_a_gateway_is_not_started_in_front_of_what_is_no_address(
+    tmp_path, monkeypatch, option, url, expected
+):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    done = CliRunner().invoke(app, ["serve", "--port", "0", option, url])
+    assert isinstance(done.exception, InvalidInputError)
+    assert expected in str(done.exception)
+    assert "open-sesame" not in str(done.exception)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_gateway_is_not_started_with_a_key_that_no_header_carries(tmp_path, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RATCHET_BACKEND_KEY", "open sesame")
+    done = CliRunner().invoke(app, ["serve", "--port", "0", "--backend", "http://127.0.0.1:1"])
+    assert isinstance(done.exception, ModelError)
+    assert "check RATCHET_BACKEND_KEY" in str(done.exception)
+    assert "sesame" not in str(done.exception)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,13 @@ EXAMPLES = 120
 
 
 @contextmanager
-def server(right):
-    """Serve models that answer as many examples right as `right` says; None is down."""
-    asked = Counter()
+def server(right, busy=(), keys=None):
+    """Serve models that answer as many examples right as `right` says; None is down.
+
+    The first request to a model that is `busy` is told to come again; `keys` gets the idempotency
+    keys.
+    """
+    asked, keys = Counter(), [] if keys is None else keys
 
     class Handler(BaseHTTPRequestHandler):
         wbufsize = -1  # headers and body in one packet: no waiting for acknowledgements
@@ -28,11 +32,13 @@ def server(right):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked[body["model"]] += 1
+            keys.append(self.headers["Idempotency-Key"])
             number = int(body["messages"][-1]["content"].rpartition(" ")[2])
             good = right[body["model"]]
             text = f"queue {number % 8}" if good is not None and number < good else "no idea"
             reply = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-            self.send_response(404 if good is None else 200)
+            first = body["model"] in busy and asked[body["model"]] == 1
+            self.send_response(503 if first else 404 if good is None else 200)
             self.end_headers()
             self.wfile.write(reply)
 
@@ -100,10 +106,21 @@ def test_two_models_of_a_server_are_gated(run, examples, old, new, code, verdict
 
 
 def test_recorded_answers_are_not_asked_for_again_unless_told_so(run, examples):
-    with server({"old": 60, "new": 100}) as (url, asked):
+    keys = []
+    with server({"old": 60, "new": 100}, keys=keys) as (url, asked):
         for fresh, times in (((), 1), ((), 1), (("--fresh",), 2)):
             assert run(*pair(url), "--examples", examples, *fresh).exit_code == 0
             assert asked == {"old": times * EXAMPLES, "new": times * EXAMPLES}
+    # asked anew under other keys, so that a gateway that keeps its replies asks its model too
+    assert len(set(keys)) == len(keys) == 4 * EXAMPLES
+
+
+def test_an_answer_that_fails_for_a_moment_is_asked_again(run, examples):
+    with server({"old": 60, "new": 100}, busy={"new"}) as (url, asked):
+        done = run(*pair(url), "--examples", examples)
+    assert done.exit_code == 0, done.output
+    assert asked["old"] == EXAMPLES
+    assert asked["new"] == EXAMPLES + 1
 
 
 def test_an_evaluation_that_was_interrupted_goes_on(run, examples, tmp_path):
@@ -163,6 +180,19 @@ def test_a_policy_may_ask_for_the_floor_and_for_length(run, examples, tmp_path):
             "must name its model after #",
         ),
         (
+            ("--champion", "localhost:8000#m", "--challenger", "b", "--examples", "examples.jsonl"),
+            InvalidInputError,
+            "with its scheme, such as http://localhost:8000, got 'localhost:8000'",
+        ),
+        (
+            (
+                *("--champion", "http://x#m", "--challenger", "b", "--examples", "examples.jsonl"),
+                *("--api-key-variable", "sk-secret-0123"),
+            ),
+            InvalidInputError,
+            "the name of an environment variable, not the key itself",
+        ),
+        (
             (
                 *("--champion", "http://x#m", "--challenger", "b"),
                 *("--examples", "examples.jsonl", "--api-key-variable", "NO_SUCH_KEY"),
@@ -176,6 +206,7 @@ def test_bad_words_are_one_clear_error(run, examples, words, error, expected):
     done = run(*words)
     assert isinstance(done.exception, error)
     assert expected in str(done.exception)
+    assert "sk-secret" not in str(done.exception)
 
 
 def test_a_metric_that_there_is_not_is_refused_before_anything_is_asked(run, examples, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -83,3 +84,34 @@ def test_no_file_and_no_rows_are_refused(tmp_path):
     binary.write_bytes(b"id,prompt,target\n\xff\xfe,x,y\n")
     with pytest.raises(InvalidInputError, match="UTF-8"):
         read_examples(binary)
+
+
+def test_tests_may_stand_for_the_target(tmp_path):
+    rows = [
+        {"id": "a", "prompt": "def f():", "tests": "assert f() == 1", "entry_point": "f"},
+        {"id": "b", "prompt": "write f", "tests": "assert f() == 1", "target": "def f(): return 1"},
+        {"id": "c", "prompt": "hi", "target": "hello"},
+    ]
+    one, two, three = read_examples(written(tmp_path, lines(*rows)))
+    assert (one.tests, one.entry_point, one.target) == ("assert f() == 1", "f", "")
+    assert (one.right_answer, two.right_answer) == (None, "def f(): return 1")
+    assert (three.tests, three.right_answer) == (None, "hello")
+    text = "id,prompt,tests,entry_point\na,def f():,assert f() == 1,f\n"
+    assert read_examples(written(tmp_path, text, "examples.csv")) == (one,)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"tests": ""}, "tests must hold Python"),
+        ({"tests": " \n"}, "tests must hold Python"),
+        ({"tests": 5}, "tests: Input should be a valid string"),
+        ({"tests": "pass", "entry_point": "f()"}, "entry_point must be a name in Python"),
+        ({"tests": "pass", "entry_point": "class"}, "entry_point must be a name in Python"),
+        ({"target": "x", "entry_point": "f"}, "entry_point goes with tests"),
+        ({}, "a row must have a target or tests, got none"),
+    ],
+)
+def test_tests_that_are_none_are_refused(tmp_path, row, said):
+    with pytest.raises(InvalidInputError, match=re.escape(said)):
+        read_examples(written(tmp_path, lines({"id": "a", "prompt": "p"} | row)))

@@ -13,13 +13,12 @@ from ratchet.evaluation.text_metrics import (
     answer_tokens,
     contains_answer,
     is_refusal,
-    latency,
     normalised_accuracy,
     perplexity,
     refusals,
     token_f1,
 )
-from ratchet.models import Completion, HuggingFaceModel
+from ratchet.models import HuggingFaceModel
 from ratchet.records import Message
 
 
@@ -99,13 +98,6 @@ def test_an_answer_that_opens_by_refusing_is_a_refusal():
     assert refusals([*REFUSED, *ANSWERED, None]).whole == len(REFUSED) / (
         len(REFUSED) + len(ANSWERED)
     )
-
-
-def test_an_error_has_no_latency():
-    scored = latency([Completion("a", 0.5), Completion("", 9.0, "timeout")])
-    assert scored.values[0] == 0.5
-    assert math.isnan(scored.values[1])
-    assert scored.whole == 0.5
 
 
 def test_perplexity_is_of_all_tokens_and_its_parts_are_by_example():

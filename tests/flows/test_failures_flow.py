@@ -262,7 +262,8 @@ def test_mlflow_and_prefect_show_the_clusters(home: Home, tmp_path: Path) -> Non
     for cluster in home.days[1].analysis.clusters:
         assert cluster.name in text
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
-    assert "plots/failure-map.png" in pictures
+    charts = {f"plots/{name}.png" for name in ("thumbs-down-rate", "quality")}
+    assert {"plots/failure-map.png", *charts} <= pictures, sorted(pictures)
     artifacts = httpx.post(f"{home.api}/artifacts/latest/filter", json={}).json()
     assert {"failures", "failure-map"} <= {item["key"] for item in artifacts}
     shown = json.dumps(artifacts)

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ratchet.collect.ingest import ingest
-from ratchet.improve.curation import read_any_rows
+from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.models import HuggingFaceModel, model_digest
 from ratchet.records import (
     Candidate,

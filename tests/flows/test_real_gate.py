@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ratchet.improve.curation import TrainingRow
+from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.finetune import finetune
 from ratchet.models import SMOLLM2, adapter_digest, model_digest, prepare_base_model

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import httpx
 import pytest
@@ -187,6 +190,74 @@ def test_nobody_answers_is_a_clear_error_and_a_recorded_one(serve):
     (kept,) = gateway.interactions()
     assert "cannot be asked" in kept.error
     assert gateway.get("/healthz").status_code == 503
+
+
+@contextmanager
+def answering(status, body=b"", **headers):
+    """A server that gives every request the same reply, and the headers that it was sent."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(dict(self.headers))
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}", seen
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_redirect_of_a_backend_is_not_followed_so_that_no_key_goes_elsewhere(
+    serve, mock, status, stream
+):
+    with answering(status, Location=f"{mock.url}/v1/chat/completions") as (url, seen):
+        gateway = serve(backend=url, backend_key="open-sesame")
+        reply = gateway.post(
+            "/v1/chat/completions", {"model": "m", "messages": SAID, "stream": stream}
+        )
+    assert len(seen) == 1
+    assert mock.seen == []
+    assert reply.status_code == 503
+    assert f"redirects (HTTP {status}), which is not followed" in reply.text
+
+
+def test_a_backend_that_redirects_is_replaced_by_the_second_one(serve, mock):
+    with answering(307, Location="http://127.0.0.1:9") as (url, _):
+        gateway = serve(backend=url, fallback=mock.url)
+        reply = gateway.post("/v1/chat/completions", {"model": "m", "messages": SAID})
+    assert reply.status_code == 200
+    assert len(mock.seen) == 1
+
+
+def test_a_key_that_a_backend_repeats_reaches_nobody(serve, caplog):
+    body = b'{"error": {"message": "no such key: open-sesame"}}'
+    with answering(401, body) as (url, seen):
+        gateway = serve(backend=url, backend_key="open-sesame")
+        reply = gateway.post("/v1/chat/completions", {"model": "m", "messages": SAID})
+    assert seen[0]["Authorization"] == "Bearer open-sesame"
+    assert (reply.status_code, "no such key: ***" in reply.text) == (401, True)
+    assert "open-sesame" not in f"{reply.text} {caplog.text}"
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
+def test_a_backend_is_named_with_its_version_or_without(serve, mock, suffix):
+    gateway = serve(backend=mock.url + suffix)
+    assert gateway.post("/v1/chat/completions", {"model": "m", "messages": SAID}).is_success
+    assert mock.paths == ["/v1/chat/completions"]
 
 
 # Routing ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from datetime import UTC, datetime
@@ -90,6 +91,25 @@ def test_a_full_segment_is_followed_by_another_and_drained_ones_go(tmp_path, sto
     assert drain.waiting_bytes() == 0
     drain.once()
     assert segments(tmp_path) == []
+
+
+def test_a_rotated_segment_is_let_go_of_while_it_is_being_synced(tmp_path, monkeypatch):
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def slow_disk(_: int) -> None:
+        syncing.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(os, "fdatasync", slow_disk)
+    log = WriteAheadLog(tmp_path, segment_bytes=10)
+    log.append(Kind.INTERACTION, interaction(0))
+    assert syncing.wait(30)
+    log.append(Kind.INTERACTION, interaction(1))
+    first, second = segments(tmp_path)
+    assert is_abandoned(first)
+    assert not is_abandoned(second)
+    go_on.set()
+    log.close()
 
 
 def test_a_drain_that_starts_over_doubles_nothing(log, tmp_path, store):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,6 @@ from ratchet.errors import InvalidInputError, LeakError
 from ratchet.judges.label_sets import (
     LabelFile,
     LabelledVerdict,
-    choose_examples,
     read_label_file,
     refuse_leaks,
     split_labels,
@@ -409,36 +407,6 @@ def test_a_larger_share_takes_items_and_gives_none_back():
 def test_a_share_that_leaves_no_validation_is_refused(share):
     with pytest.raises(InvalidInputError, match=r"few_shot_share must be in \[0, 1\)"):
         split_labels([label("i")], few_shot_share=share)
-
-
-def test_examples_are_balanced_over_the_labels_as_far_as_there_are_enough():
-    labels = [label(f"g-{n}") for n in range(50)]
-    labels += [label(f"b-{n}", "bad") for n in range(50)] + [label("o", "odd")]
-    assert Counter(x.label for x in choose_examples(labels, count=7)) == {
-        "bad": 3,
-        "good": 3,
-        "odd": 1,
-    }
-    assert Counter(x.label for x in choose_examples(labels, count=2)) == {"bad": 1, "good": 1}
-    assert len(choose_examples(labels, count=500)) == 101
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_examples_are_none(count):
-    assert choose_examples([label("i")], count=count) == ()
-
-
-def test_an_item_that_people_disagree_on_is_no_example():
-    labels = [label("a"), label("a", "bad", "bob"), label("b"), label("b", "good", "bob")]
-    assert ids(choose_examples(labels, count=5)) == {"b"}
-    assert len(choose_examples(labels, count=5)) == 1
-
-
-@given(st.permutations(range(20)))
-def test_the_choice_of_examples_does_not_depend_on_the_order_of_the_labels(order):
-    labels = [label(f"i-{n}", "good" if n % 3 else "bad") for n in range(20)]
-    chosen = choose_examples(labels, count=6)
-    assert choose_examples([labels[n] for n in order], count=6) == chosen
 
 
 def test_examples_of_the_validation_set_are_a_leak():

@@ -16,7 +16,8 @@ from ratchet.analyze.monitoring.series import recent_counts
 from ratchet.analyze.monitoring.watch import WatchConfig, watch
 from ratchet.collect.ingest import ingest
 from ratchet.errors import InsufficientDataError, InvalidInputError, JudgeNotUsableError, LeakError
-from ratchet.improve.curation import CurationConfig, select
+from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.selection import select
 from ratchet.judges.judge import Judge, Judgement, asker
 from ratchet.judges.label_sets import split_labels
 from ratchet.judges.on_store import (

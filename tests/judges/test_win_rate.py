@@ -1,6 +1,5 @@
 """Win rates through a judge of pairs that is asked in both orders, and what the gate decides."""
 
-import math
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,7 +12,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judge, asker, judge_items
 from ratchet.judges.prompts import Item
 from ratchet.judges.rubrics import JudgeSpec
-from ratchet.judges.win_rate import ids_to_label, is_same, pairs_of, win_rate
+from ratchet.judges.win_rate import is_same, pairs_of, win_rate
 from ratchet.models import ScriptedModel
 from ratchet.records import Example, Message
 
@@ -81,7 +80,7 @@ def measured(*, good, words, labels=150, decision="usable", seed=0, count=500):
     champion = answers(rng, count, good=0.5, words=3)
     challenger = answers(rng, count, good=good, words=words)
     pairs = pairs_of([example(number) for number in range(count)], champion, challenger)
-    chosen = set(ids_to_label([pair.id for pair in pairs], labels, rng=rng))
+    chosen = set(rng.choice([pair.id for pair in pairs], labels, replace=False))
     human = {pair.id: people(pair) for pair in pairs if pair.id in chosen}
     return pairs, win_rate(pairs, judged(pairs), human, decision=decision)
 
@@ -199,16 +198,6 @@ def test_a_label_out_of_range_is_the_callers_mistake_and_is_raised():
 def test_examples_that_one_of_the_two_did_not_answer_make_no_pair():
     pairs = pairs_of([example(0), example(1)], {"e-0": "a", "e-1": "b"}, {"e-1": "c"})
     assert [(pair.id, pair.answer, pair.other) for pair in pairs] == [("e-1", "c", "b")]
-
-
-def test_which_pairs_are_labelled_is_chosen_at_random_and_again_the_same():
-    ids = [f"e-{number}" for number in range(1_000)]
-    one, two = (ids_to_label(ids, 100, rng=np.random.default_rng(3)) for _ in range(2))
-    assert one == two
-    assert len(set(one)) == 100
-    assert abs(np.mean([int(key[2:]) for key in one]) - 499.5) < 4 * 288.7 / math.sqrt(100)
-    with pytest.raises(InvalidInputError, match="0 to 1000"):
-        ids_to_label(ids, 1_001, rng=np.random.default_rng(3))
 
 
 def test_what_belongs_to_no_pair_is_refused():

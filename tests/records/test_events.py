@@ -323,3 +323,15 @@ def test_a_longer_answer_makes_another_evaluation_set():
     longer = ExampleSet.freeze("heldout", (example("a"),), NOW, 64)
     assert (first.max_new_tokens, longer.max_new_tokens) == (12, 64)
     assert first.id != longer.id
+
+
+def test_examples_without_tests_are_frozen_under_the_ids_of_before_there_were_any():
+    first = ExampleSet.freeze("heldout", (example("a"), example("b")), NOW)
+    # the content that the id is the digest of, as it was
+    content = [
+        {"id": one.id, "messages": [m.canonical() for m in one.messages], "target": one.target}
+        for one in first.examples
+    ]
+    assert first.id == f"heldout-{digest(content)[:12]}"
+    code = first.examples[0].model_copy(update={"tests": "pass"})
+    assert ExampleSet.freeze("heldout", (code, first.examples[1]), NOW).id != first.id

@@ -21,7 +21,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judge, asker, judge_items
 from ratchet.judges.prompts import Item
 from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
-from ratchet.records import FEEDBACK, Interaction, Message
+from ratchet.records import Interaction, Message
 from ratchet.safety.patterns import compile_pattern, is_iban, is_payment_card, luhn
 from ratchet.safety.rules import (
     DEFAULT_RULES,
@@ -32,7 +32,6 @@ from ratchet.safety.rules import (
     judge_flags,
     load_safety,
     parse_safety,
-    report_flags,
     rule_flags,
 )
 from ratchet.safety.source_validation import Reviewed, SourceBar, validate_source, validated_version
@@ -431,18 +430,6 @@ def test_a_judge_of_another_dimension_cannot_flag() -> None:
         judge = judge_of(server, mode="pointwise", dimension=HELPFULNESS)
     with pytest.raises(InvalidInputError, match="violation_below"):
         judge_flags(judge, ())
-
-
-def test_only_what_users_report_is_a_report() -> None:
-    base = {"interaction_id": "i-1", "created_at": NOW, "kind": "safety_violation"}
-    events = [
-        {**base, "id": "a", "value": True},
-        {**base, "id": "b", "value": False},
-        {**base, "id": "c", "value": True, "source": "review"},
-        {"id": "d", "interaction_id": "i-1", "created_at": NOW, "kind": "thumbs", "value": "down"},
-    ]
-    flags = report_flags(FEEDBACK.validate_python(event) for event in events)
-    assert flags == (Flag("report", "i-1", "reported", "a user reported it (a)"),)
 
 
 # Validation -------------------------------------------------------------------------------------

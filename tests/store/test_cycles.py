@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -278,6 +279,22 @@ with sole_loop(Path(sys.argv[1])):
 """
 
 
+OLDER = """
+import fcntl, os, sys
+with open(sys.argv[1] + "/loop.lock", "a+") as file:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("busy", flush=True)
+        raise SystemExit from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
 def tried(home: Path) -> str:
     """What another process hears when it asks for the home folder."""
     command = [sys.executable, "-c", TRY, str(home)]
@@ -286,9 +303,9 @@ def tried(home: Path) -> str:
 
 
 @contextmanager
-def holder(home: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(home: Path, code: str = HOLD) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the home folder until it is killed."""
-    command = [sys.executable, "-c", HOLD, str(home)]
+    command = [sys.executable, "-c", code, str(home)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -319,6 +336,25 @@ def test_another_process_is_refused_and_told_who_holds_the_home(tmp_path: Path) 
         assert process.wait(timeout=30) == -signal.SIGKILL
         with sole_loop(tmp_path):
             assert (tmp_path / "loop.lock").is_file()
+
+
+def test_a_process_of_a_version_without_filelock_excludes_this_one_and_is_excluded(
+    tmp_path: Path,
+) -> None:
+    with holder(tmp_path, OLDER) as older:
+        with pytest.raises(BusyError, match=rf"got another \(process {older.pid}\); wait for it"):
+            sole_loop(tmp_path).__enter__()
+        older.kill()
+        older.wait(timeout=30)
+    with sole_loop(tmp_path):
+        command = [sys.executable, "-c", OLDER, str(tmp_path)]
+        assert subprocess.run(command, capture_output=True, text=True).stdout == "busy\n"
+
+
+def test_a_lock_file_that_an_ended_process_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "loop.lock").write_text("4194303 and more than a process id")
+    with sole_loop(tmp_path):
+        assert (tmp_path / "loop.lock").read_text() == str(os.getpid())
 
 
 def test_an_error_within_the_loop_frees_the_home(tmp_path: Path) -> None:

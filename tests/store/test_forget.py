@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 
 from ratchet.analyze.failures.embedding import text_key
 from ratchet.cli import app
-from ratchet.improve.curation import CurationConfig, build_rows, select, write_training_set
+from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.dataset import build_rows, write_training_set
+from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import (

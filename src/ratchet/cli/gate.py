@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,18 @@ import typer
 
 from ratchet.cli.gate_judge import Judging, hand_out, judged
 from ratchet.cli.gate_models import (
-    DEFAULT_METRICS,
     Decoding,
     answer_file,
+    default_metrics,
+)
+from ratchet.cli.gate_options import (
+    ExamplesFile,
+    HigherIsBetter,
+    LowerIsBetter,
+    Samples,
+    ScoresFile,
+    Seed,
+    Temperature,
 )
 from ratchet.cli.shared import current_settings, nothing_stored, show_progress
 from ratchet.errors import InvalidInputError
@@ -25,13 +35,7 @@ EXIT_CODES = {"promote": 0, "hold": 10, "reject": 11, "inconclusive": 12}
 
 
 def gate(
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or JSON Lines with example_id, metric, champion, challenger and, where there "
-            "are, user_id, cluster."
-        ),
-    ] = None,
+    scores: ScoresFile = None,
     champion: Annotated[
         str,
         typer.Option(
@@ -40,18 +44,17 @@ def gate(
         ),
     ] = "",
     challenger: Annotated[str, typer.Option(help="The same, of what would replace it.")] = "",
-    examples: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or JSON Lines with id, prompt or messages, target and, where there are, "
-            "user_id, cluster."
-        ),
-    ] = None,
+    examples: ExamplesFile = None,
     policy: Annotated[
         Path | None,
         typer.Option(help="YAML; default: the first metric must be better, at 5 %."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    higher_is_better: HigherIsBetter = None,
+    lower_is_better: LowerIsBetter = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
     earlier: Annotated[
         str, typer.Option(help="Examples at each look before this one, e.g. 1000,2000.")
     ] = "",
@@ -90,19 +93,56 @@ def gate(
     """Decide on recorded scores, or on two models' answers: promote, hold, reject, inconclusive.
 
     Exit codes: 0 promote, 10 hold (also a promotion that waits for approval), 11 reject, 12
-    inconclusive, 2 bad input.
+    inconclusive, 2 bad input, a metric whose direction nobody states among it.
     """
     asked = _load(policy)
     looks, named = _looks(earlier), frozenset(usable_judge or ())
     decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
     judging = Judging(judges, labels, to_label)
     _one_of(scores, champion, challenger, examples)
+    stated = Stated(
+        tuple(higher_is_better or ()), tuple(lower_is_better or ()), samples, temperature, seed
+    )
     if scores is not None:
-        result = _on_scores(scores, asked, looks, named)
+        result = _on_scores(scores, asked, stated, looks, named)
     elif examples is not None:
         pair = (champion, challenger)
-        result = _on_examples(pair, examples, asked, looks, named, decoding, judging, save_scores)
+        result = _on_examples(
+            pair, examples, asked, stated, looks, named, decoding, judging, save_scores
+        )
     _say(result, as_json=as_json, approved_by=approved_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the options add to the policy.
+
+    Attributes:
+        higher: Metrics of which more is better.
+        lower: Metrics of which less is better.
+        samples: As `GatePolicy`, like the other two.
+    """
+
+    higher: tuple[str, ...]
+    lower: tuple[str, ...]
+    samples: int | None
+    temperature: float | None
+    seed: int | None
+
+    def within(self, policy: GatePolicy) -> GatePolicy:
+        """Return a policy with what is stated; what is surprising in it is told."""
+        from ratchet.deploy.gate.directions import surprising_directions, with_directions
+        from ratchet.deploy.gate.sampling import with_sampling
+
+        directed = with_sampling(
+            with_directions(policy, higher=self.higher, lower=self.lower),
+            samples=self.samples,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
+        for line in surprising_directions(directed):
+            typer.echo(f"note: {line}", err=True)
+        return directed
 
 
 def _load(policy: Path | None) -> GatePolicy | None:
@@ -121,14 +161,25 @@ def _one_of(scores: Path | None, champion: str, challenger: str, examples: Path 
 
 
 def _on_scores(
-    path: Path, asked: GatePolicy | None, looks: list[int], judges: frozenset[str]
+    path: Path,
+    asked: GatePolicy | None,
+    stated: Stated,
+    looks: list[int],
+    judges: frozenset[str],
 ) -> GateResult:
     from ratchet.deploy.gate import run_gate
     from ratchet.deploy.gate.policy import default_policy
     from ratchet.deploy.gate.scores import read_scores
 
     found = read_scores(path)
-    policy = asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
+    if (stated.samples, stated.temperature, stated.seed) != (None, None, None):
+        raise InvalidInputError(
+            "--samples, --temperature and --seed are for models that answer --examples, got "
+            "--scores; leave them out"
+        )
+    policy = stated.within(
+        asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
+    )
     return run_gate(found, policy, earlier=looks, usable_judges=_judges(policy, judges))
 
 
@@ -136,6 +187,7 @@ def _on_examples(
     names: tuple[str, str],
     path: Path,
     asked: GatePolicy | None,
+    stated: Stated,
     looks: list[int],
     judges: frozenset[str],
     decoding: Decoding,
@@ -146,6 +198,7 @@ def _on_examples(
     from ratchet.deploy.gate.head_to_head import (
         GateExamples,
         answer_pairs,
+        check_examples,
         score_answers,
         unanswered,
         write_scores,
@@ -157,17 +210,21 @@ def _on_examples(
 
     examples = read_examples(path)
     has_clusters = any(example.cluster for example in examples)
-    policy = asked or default_policy(DEFAULT_METRICS, has_clusters=has_clusters)
+    metrics = default_metrics(examples, stated.samples)
+    policy = asked or default_policy(metrics, has_clusters=has_clusters)
     settings = current_settings()
     has_judge = judging.to_label or judging.judges or settings.judges
     check_metrics(policy.metrics, judged=[WIN_RATE] if has_judge else [])
+    policy = stated.within(policy)
+    asked_of = GateExamples(tuple(examples))
+    check_examples(policy, asked_of)
     if WIN_RATE not in policy.metrics and (judging.labels or judging.judges):
         raise InvalidInputError(
             f"--labels and --judges are for {WIN_RATE}, got a policy that does not name it; add "
             "it as primary, guardrail or secondary metric"
         )
     show_progress()
-    first, second = (answer_file(name, examples, settings, decoding) for name in names)
+    first, second = (answer_file(name, examples, policy, settings, decoding) for name in names)
     answers = (first, second)
     if judging.to_label is not None:
         hand_out(judging.to_label, answer_pairs(examples, answers))
@@ -176,7 +233,7 @@ def _on_examples(
     if WIN_RATE in policy.metrics:
         by_judge = judged(settings, judging, examples, answer_pairs(examples, answers))
         typer.echo(by_judge.text(), err=True)
-    scores = score_answers(GateExamples(tuple(examples)), policy, answers, by_judge)
+    scores = score_answers(asked_of, policy, answers, by_judge)
     if save is not None:
         write_scores(save, examples, answers, scores)
     return run_gate(

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.errors import InvalidInputError, ModelError
+from pydantic import ValidationError
+
+from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
     from ratchet.deploy.gate.head_to_head import Answers
+    from ratchet.deploy.gate.policy import GatePolicy
     from ratchet.models import LanguageModel
     from ratchet.records import Example
 
 DEFAULT_METRICS = ("exact_match", "token_f1", "length")
+
+
+def default_metrics(examples: Sequence[Example], samples: int | None) -> tuple[str, ...]:
+    """Return what is asked where no policy is: of examples that all have tests, pass@1."""
+    if not all(example.tests is not None for example in examples):
+        return DEFAULT_METRICS
+    several = (f"pass@{samples}",) if samples is not None and samples > 1 else ()
+    return ("pass@1", *several, "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class Decoding:
         """Names the decoding for the record of answers."""
         from ratchet.evaluation.paired import decoding_name
 
-        return decoding_name(self.max_new_tokens) + ("" if self.one_line else "-lines")
+        return decoding_name(self.max_new_tokens, one_line=self.one_line)
 
 
 def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageModel:
@@ -55,9 +67,9 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
     """
     from ratchet.models import SMOLLM2, HuggingFaceModel, prepare_base_model
 
-    if name.startswith(("http://", "https://")):
-        return _endpoint(name, decoding)
     folder = Path(name).expanduser()
+    if name.startswith(("http://", "https://")) or ("#" in name and not folder.exists()):
+        return _endpoint(name, decoding)
     if name == SMOLLM2 or (folder / "config.json").exists():
         base = prepare_base_model(name, settings.cache)
         return HuggingFaceModel.load(base, one_line=decoding.one_line)
@@ -74,14 +86,21 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
 
 
 def answer_file(
-    name: str, examples: Sequence[Example], settings: Settings, decoding: Decoding
+    name: str,
+    examples: Sequence[Example],
+    policy: GatePolicy,
+    settings: Settings,
+    decoding: Decoding,
 ) -> Answers:
-    """Answer every example; answers that were recorded in the home before are not made again."""
-    from ratchet.deploy.gate.head_to_head import answer_recorded
+    """Answer every example; answers that were recorded in the home before are not made again.
+
+    Where the policy asks for `pass@k`, the answers are run against the examples' tests.
+    """
+    from ratchet.deploy.gate.head_to_head import answer_recorded, run_tests, runs_tests
     from ratchet.store import EventStore
 
     model = load_named(name, settings, decoding)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     store = EventStore.open(f"sqlite:///{settings.home / 'gate-answers.db'}")
     answers = answer_recorded(
         examples,
@@ -92,25 +111,34 @@ def answer_file(
         decoding=decoding.name,
         max_new_tokens=decoding.max_new_tokens,
         fresh=decoding.fresh,
+        draws=policy.draws,
     )
     store.close()
-    return answers
+    return run_tests(examples, answers) if runs_tests(policy) else answers
 
 
 def _endpoint(name: str, decoding: Decoding) -> LanguageModel:
     from ratchet.models import OpenAICompatibleModel
+    from ratchet.models.endpoint import Endpoint, key_in
 
-    address, _, model = name.partition("#")
+    url, _, model = name.partition("#")
     if not model:
         raise InvalidInputError(
             f"an endpoint must name its model after #, as http://localhost:8000#model, got {name!r}"
         )
-    variable = decoding.api_key_variable
-    key = os.environ.get(variable) if variable else None
-    if variable and not key:
-        raise ModelError(f"the endpoint's key must be in {variable}, got nothing there; set it")
-    url = address.rstrip("/").removesuffix("/v1")
-    return OpenAICompatibleModel(url, model, api_key=key)
+    variable = decoding.api_key_variable or None
+    try:
+        endpoint = Endpoint(url=url, model=model, api_key_variable=variable)
+    except ValidationError as error:
+        wrong = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InvalidInputError(f"the endpoint of model {model!r}: {wrong}") from None
+    return OpenAICompatibleModel(
+        endpoint.url,
+        model,
+        api_key=key_in(os.environ, endpoint, needs="the endpoint needs its key"),
+        api_key_variable=variable,
+        salt=secrets.token_hex(8) if decoding.fresh else "",
+    )
 
 
 def _registered(name: str, settings: Settings) -> Path | None:

@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(epilog="Example: ratchet judge validate labels.jsonl --categories 1,2,3,4,5")
 def validate(
     file: Annotated[
         Path,
@@ -80,7 +80,7 @@ def validate(
         print(validations_text(results, found.set_aside, found.unused))
 
 
-@app.command()
+@app.command(epilog="Example: ratchet judge run judges.yaml items.jsonl")
 def run(
     judges: Annotated[Path, typer.Argument(help="YAML with judges.")],
     items: Annotated[
@@ -111,7 +111,7 @@ def run(
     juries = load_juries(judges, specs)
     show_progress()
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     store = EventStore.open(settings.store_url)
     results = [
         (spec.name, judge_file(store, spec, items, cache=settings.cache, probes=probes, now=_now))
@@ -135,7 +135,7 @@ def run(
         raise ModelError("no judge gave any verdict; see the reasons above, then start again")
 
 
-@app.command()
+@app.command(epilog="Example: ratchet judge label labels.jsonl")
 def label(
     file: Annotated[
         Path,
@@ -149,14 +149,14 @@ def label(
     from ratchet.store import EventStore
 
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     done = import_labels(EventStore.open(settings.store_url), file, now=_now())
     print(f"{done.new} labels stored, {done.repeated} were there before")
     for line in set_aside_lines(done.set_aside):
         print(line)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: ratchet judge list --json")
 def list_judges(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -27,7 +27,7 @@ _Page = Annotated[Path | None, typer.Option(help="Where to write it as an HTML p
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(epilog="Example: ratchet rollout status --page rollout.html")
 def status(as_json: _Json = False, page: _Page = None) -> None:
     """Show the latest rollout: how it stands and what happened when."""
     from ratchet.deploy.rollout.canary import outcome
@@ -57,7 +57,7 @@ def status(as_json: _Json = False, page: _Page = None) -> None:
         page.write_text(text, "utf-8")
 
 
-@app.command()
+@app.command(epilog="Example: ratchet rollout stop --by ada --note 'slow answers'")
 def stop(by: _By = "", note: _Note = "") -> None:
     """Give everybody back to the champion. It is final: the version is not rolled out again."""
     from ratchet.deploy.rollout.canary import stop_rollout
@@ -70,7 +70,7 @@ def stop(by: _By = "", note: _Note = "") -> None:
     print(f"{stopped.challenger.version} is stopped; everybody has {stopped.champion.version}")
 
 
-@app.command()
+@app.command(epilog="Example: ratchet rollout start support-router/3 --by ada")
 def start(
     version: Annotated[str, typer.Argument(help="The version, e.g. support-router/3.")],
     prompt: Annotated[
@@ -108,7 +108,7 @@ def start(
         print(f"not watched: {name}, {reason}")
 
 
-@variants.command("start")
+@variants.command("start", epilog="Example: ratchet variants start test.yaml --by ada")
 def start_variants(
     file: Annotated[
         Path,
@@ -146,7 +146,7 @@ def start_variants(
     print(f"{test.name}: {shares}")
 
 
-@variants.command("read")
+@variants.command("read", epilog="Example: ratchet variants read --page test.html")
 def read_variants(
     as_json: _Json = False,
     page: _Page = None,
@@ -178,7 +178,7 @@ def read_variants(
         picture.write_bytes(to_svg(figure).encode() if svg else to_png(figure))
 
 
-@variants.command("end")
+@variants.command("end", epilog="Example: ratchet variants end --winner brief --by ada")
 def end_variants(
     winner: Annotated[
         str | None, typer.Option(help="Name of the variant that everybody gets.")

@@ -56,9 +56,17 @@ def serve(
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
     from ratchet.gateway.serve import Supervisor
+    from ratchet.models.endpoint import checked_key, server_address
 
+    for url in (backend, fallback):
+        if url is not None:
+            server_address(url)
+    backend_key, fallback_key = (
+        checked_key(os.environ.get(name), name)
+        for name in ("RATCHET_BACKEND_KEY", "RATCHET_FALLBACK_KEY")
+    )
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     show_progress()
     options = GatewayOptions(
         settings=settings,
@@ -66,10 +74,10 @@ def serve(
         port=port,
         backend=backend,
         backend_model=backend_model,
-        backend_key=os.environ.get("RATCHET_BACKEND_KEY") or None,
+        backend_key=backend_key,
         fallback=fallback,
         fallback_model=fallback_model,
-        fallback_key=os.environ.get("RATCHET_FALLBACK_KEY") or None,
+        fallback_key=fallback_key,
         load_adapters=load_adapters,
         workers=workers,
         stall_seconds=stall_seconds,
@@ -85,7 +93,7 @@ def serve(
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
 
 
-@keys.command()
+@keys.command(epilog="Example: ratchet keys create shop --role ingest --role read")
 def create(
     application: Annotated[str, typer.Argument(help="Whose key it is.")],
     role: Annotated[
@@ -111,7 +119,7 @@ def create(
     print(key)
 
 
-@keys.command("list")
+@keys.command("list", epilog="Example: ratchet keys list --json")
 def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -133,7 +141,7 @@ def list_keys(
         print("no keys: the gateway is open to whoever reaches its address")
 
 
-@keys.command()
+@keys.command(epilog="Example: ratchet keys revoke 3f9a77c1")
 def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`.")]) -> None:
     """End a key; running gateways refuse it within a second."""
     from ratchet.records import ApiKey, ApiKeyRevocation
@@ -150,5 +158,5 @@ def _store() -> EventStore:
     from ratchet.store import EventStore
 
     settings = current_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     return EventStore.open(settings.store_url)

@@ -20,7 +20,7 @@ def current_settings() -> Settings:
 
 def nothing_stored(found: Settings) -> bool:
     """Tell whether the store is a file that is not there yet; opening it would create it."""
-    database = found.store_url.removeprefix("sqlite:///")
+    database = found.store_url.partition(":///")[2]
     return found.store_url.startswith("sqlite") and not Path(database).exists()
 
 

@@ -2,75 +2,68 @@
 
     scored = score_answers("token_f1", answers, targets)
 
-A metric of a judge is not made here: it is asked for and validated by itself (docs/judges.md), and
-comes in by `judged`.
+The metrics themselves are declared in `metrics`. A metric of a judge is not made here: it is asked
+for and validated by itself (docs/judges.md), and comes in by `judged`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
-
 from ratchet.errors import InvalidInputError
-from ratchet.evaluation.json_metrics import field_f1, json_validity
-from ratchet.evaluation.metrics import exact_match
-from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
-from ratchet.evaluation.scored import Answer, FloatArray, Scored, checked_lengths, mean_scored
-from ratchet.evaluation.text_metrics import (
-    answer_length,
-    contains_answer,
-    normalised_accuracy,
-    refusals,
-    token_f1,
-)
+from ratchet.evaluation.code_execution.sandbox import Execution
+from ratchet.evaluation.metrics import METRICS, Answered, MetricSpec, metric_named
+from ratchet.evaluation.scored import Answer, FloatArray, Scored, checked_lengths
 from ratchet.records import WIN_RATE
-
-LATENCY = "latency_seconds"
 
 
 def score_answers(
     metric: str,
     answers: Sequence[Answer],
-    targets: Sequence[str],
+    targets: Sequence[str | None],
     *,
     seconds: Sequence[float | None] = (),
+    executions: Sequence[Sequence[Execution]] = (),
 ) -> Scored:
     """Score each answer by a metric.
 
     Args:
-        metric: Its name, one of `known_metrics`.
+        metric: Its name, one of `known_metrics`, or `pass@k` with its k.
         answers: What the system said; None for no answer.
-        targets: What is right, in the same order.
+        targets: What is right, in the same order; None for an example that has tests instead, which
+            gets no score by a metric that needs a target.
         seconds: How long each answer took, where that is known.
+        executions: How the answers to each example ran against its tests, for `pass@k`.
 
     Raises:
         InvalidInputError: There is no such metric, or lengths differ.
     """
-    if metric == LATENCY:
-        known = list(seconds) or [None] * len(answers)
-        checked_lengths(answers, known)
-        return mean_scored(
-            LATENCY,
-            [
-                np.nan if text is None or took is None else took
-                for text, took in zip(answers, known, strict=True)
-            ],
-            higher_is_better=False,
-        )
-    scorer = _SCORERS.get(metric)
-    if scorer is None:
+    scorer = _scored_metric(metric).scorer
+    assert scorer is not None
+    checked_lengths(answers, targets)
+    answered = Answered(answers, targets, seconds, executions)
+    if _scored_metric(metric).needs == "target":
+        pairs = zip(answers, targets, strict=True)
+        kept = [None if target is None else answer for answer, target in pairs]
+        answered = Answered(kept, targets)
+    return scorer(answered)
+
+
+def _scored_metric(metric: str) -> MetricSpec:
+    spec = metric_named(metric)
+    if spec is None or spec.scorer is None:
         raise InvalidInputError(
-            f"a metric must be one of {', '.join(known_metrics())}, got {metric!r}; other scores "
-            "are gated from a file: ratchet gate --scores"
+            f"a metric must be one of {', '.join(known_metrics())}, or pass@1, pass@2, ... of "
+            f"examples with tests, got {metric!r}; other scores are gated from a file: ratchet "
+            "gate --scores"
         )
-    return scorer(answers, targets)
+    return spec
 
 
 def known_metrics() -> tuple[str, ...]:
-    """Return the names of the metrics that answers can be scored by."""
-    return (*_SCORERS, LATENCY)
+    """Return the names of the metrics that answers can be scored by, beside `pass@k` of tests."""
+    return tuple(spec.name for spec in METRICS if spec.scorer is not None)
 
 
 def check_metrics(metrics: Sequence[str], judged: Collection[str] = ()) -> None:
@@ -90,16 +83,17 @@ def check_metrics(metrics: Sequence[str], judged: Collection[str] = ()) -> None:
                 "(RATCHET_JUDGES, --judges)"
             )
         if metric not in judged:
-            score_answers(metric, [], [])
+            _scored_metric(metric)
 
 
 def score_pairs(
     metrics: Sequence[str],
     champion: Sequence[Answer],
     challenger: Sequence[Answer],
-    targets: Sequence[str],
+    targets: Sequence[str | None],
     *,
     seconds: tuple[Sequence[float | None], Sequence[float | None]] = ((), ()),
+    executions: tuple[Sequence[Sequence[Execution]], Sequence[Sequence[Execution]]] = ((), ()),
     judged: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({}),
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Score both systems' answers to the same examples by each metric; nan for no score.
@@ -108,42 +102,21 @@ def score_pairs(
         metrics: Their names.
         champion: Its answers; None for no answer.
         challenger: Its answers.
-        targets: What is right.
+        targets: What is right; None for an example that has tests instead.
         seconds: How long the champion's and the challenger's answers took.
+        executions: How the champion's and the challenger's answers ran against tests.
         judged: Scores of these examples that are there already, by metric.
     """
     return {
         metric: judged[metric]
         if metric in judged
         else (
-            score_answers(metric, champion, targets, seconds=seconds[0]).values,
-            score_answers(metric, challenger, targets, seconds=seconds[1]).values,
+            score_answers(
+                metric, champion, targets, seconds=seconds[0], executions=executions[0]
+            ).values,
+            score_answers(
+                metric, challenger, targets, seconds=seconds[1], executions=executions[1]
+            ).values,
         )
         for metric in metrics
     }
-
-
-def _exact(answers: Sequence[Answer], targets: Sequence[str]) -> Scored:
-    checked_lengths(answers, targets)
-    return mean_scored(
-        "exact_match",
-        [
-            np.nan if text is None else float(exact_match(text, target))
-            for text, target in zip(answers, targets, strict=True)
-        ],
-    )
-
-
-_SCORERS: Mapping[str, Callable[[Sequence[Answer], Sequence[str]], Scored]] = {
-    "exact_match": _exact,
-    "normalised_accuracy": normalised_accuracy,
-    "token_f1": token_f1,
-    "contains_answer": contains_answer,
-    "bleu": lambda answers, targets: bleu(answers, [[target] for target in targets]),
-    "chrf": lambda answers, targets: chrf(answers, [[target] for target in targets]),
-    "rougeL": lambda answers, targets: rouge(answers, [[target] for target in targets]),
-    "json_validity": lambda answers, _targets: json_validity(answers),
-    "field_f1": field_f1,
-    "length": lambda answers, _targets: answer_length(answers),
-    "refusal_rate": lambda answers, _targets: refusals(answers),
-}

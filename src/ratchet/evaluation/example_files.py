@@ -1,8 +1,10 @@
 """Evaluation examples from a file, for a gate on its own or a set of one's own (safety).
 
 CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`). Each row has `id`, `prompt` or
-`messages` (in a table as JSON), `target`, and optionally `system`, `user_id` and `cluster`. A row
-that breaks a rule makes the whole file unusable: a gate does not decide on what is left.
+`messages` (in a table as JSON), `target` or `tests` (Python that must run after the answer's code,
+for `pass@k`), and optionally `entry_point` (the name of what is tested), `system`, `user_id` and
+`cluster`. A row that breaks a rule makes the whole file unusable: a gate does not decide on what is
+left.
 """
 
 from __future__ import annotations
@@ -19,8 +21,18 @@ from ratchet.files.text import printable
 from ratchet.records import Example
 
 ERRORS_SHOWN = 10
-COLUMNS = ("id", "prompt", "messages", "system", "target", "user_id", "cluster")
-NEEDS = (("id",), ("prompt", "messages"), ("target",))
+COLUMNS = (
+    "id",
+    "prompt",
+    "messages",
+    "system",
+    "target",
+    "user_id",
+    "cluster",
+    "tests",
+    "entry_point",
+)
+NEEDS = (("id",), ("prompt", "messages"), ("target", "tests"))
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
@@ -60,6 +72,10 @@ def _example(row: Mapping[str, Any]) -> Example:
             f"a row must have one of prompt and messages, got {', '.join(map(str, row)) or 'none'}"
         )
     messages = _messages(found)
+    if "tests" in found:
+        found = {"target": ""} | found
+    elif "entry_point" in found:
+        raise InvalidInputError("entry_point goes with tests, got it alone; add tests")
     for name in ("id", "user_id", "cluster"):
         if isinstance(found.get(name), int):
             found[name] = str(found[name])
@@ -70,9 +86,11 @@ def _example(row: Mapping[str, Any]) -> Example:
             target=found["target"],
             user_id=found.get("user_id"),
             cluster=found.get("cluster"),
+            tests=found.get("tests"),
+            entry_point=found.get("entry_point"),
         )
     except KeyError as error:
-        raise InvalidInputError("a row must have a target, got none") from error
+        raise InvalidInputError("a row must have a target or tests, got none") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,90 +1,231 @@
-"""Answers against targets: the form in which they are compared, and how many are right.
+"""The metrics of answers, each declared once: name, direction, unit, what it needs, its scorer.
 
-Scores of answers by example (`token_f1`, `bleu`, `field_f1`, ...) are made in `text_metrics`,
-`overlap_metrics` and `json_metrics`, and found here too.
+    spec = metric_named("token_f1")
+    spec.higher_is_better, spec.unit, spec.needs
+    spec.scorer(Answered(answers, targets)).values
+
+The scorers are in `matching`, `text_metrics`, `overlap_metrics`, `json_metrics` and
+`code_execution`, and found here too. Directions, also of names that are only ever read from files
+of scores, are in `directions`; a test holds the table in docs/evaluation.md equal to this list.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.evaluation.json_metrics import field_f1 as field_f1
-from ratchet.evaluation.json_metrics import json_validity as json_validity
-from ratchet.evaluation.overlap_metrics import bleu as bleu
-from ratchet.evaluation.overlap_metrics import chrf as chrf
-from ratchet.evaluation.overlap_metrics import rouge as rouge
+from ratchet.evaluation.code_execution import pass_rate
+from ratchet.evaluation.code_execution.sandbox import Execution
+from ratchet.evaluation.directions import direction_of
+from ratchet.evaluation.json_metrics import field_f1, json_validity
+from ratchet.evaluation.matching import constant_answer_rate as constant_answer_rate
+from ratchet.evaluation.matching import exact_match
+from ratchet.evaluation.matching import normalise_answer as normalise_answer
+from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
+from ratchet.evaluation.scored import Answer, Scored, checked_lengths, mean_scored
 from ratchet.evaluation.text_metrics import answer_length as answer_length
-from ratchet.evaluation.text_metrics import latency as latency
-from ratchet.evaluation.text_metrics import normalised_accuracy as normalised_accuracy
+from ratchet.evaluation.text_metrics import contains_answer, normalised_accuracy, refusals, token_f1
 from ratchet.evaluation.text_metrics import perplexity as perplexity
-from ratchet.evaluation.text_metrics import refusals as refusals
-from ratchet.evaluation.text_metrics import token_f1 as token_f1
-from ratchet.outcomes.experience import share_metric
-from ratchet.records import Metric
+from ratchet.records import WIN_RATE
 
-_EDGE = r"\s,;:!?…\"'`“”„‘’‚«»‹›*_，。！？、；：¡¿"
-_LEADING = re.compile(rf"^(?:[{_EDGE}]|\.(?!\d))+")  # keeps the point of ".5"
-_TRAILING = re.compile(rf"[{_EDGE}.]+$")
+Needs = Literal["answer", "target", "seconds", "likelihoods", "judge", "tests"]
+
+LATENCY = "latency_seconds"
+PASS_AT_K = "pass@k"
+LARGEST_K = 1_000
+_PASS_AT = re.compile(r"pass@([1-9][0-9]{0,3})")
 
 
-def normalise_answer(text: str) -> str:
-    """Return the text in the form in which answers are compared.
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """What a model said to examples, and what its answers are scored by; one entry an example.
 
-    Case is folded, white space collapsed, and punctuation, quotes and emphasis marks at either
-    end removed; brackets, signs and a leading decimal point stay. A text of nothing else keeps
-    its marks, so that "?" and "!" differ.
-
-    Example:
-        >>> normalise_answer(' "Card  Payments." ')
-        'card payments'
+    Attributes:
+        answers: What it said; None for no answer.
+        targets: What is right; None where an example has tests instead.
+        seconds: How long each answer took; empty where that is not known.
+        executions: How the answers to each example ran against its tests, one or more; none where
+            an answer or the tests are missing.
     """
-    folded = " ".join(text.casefold().split())
-    return _TRAILING.sub("", _LEADING.sub("", folded)) or folded
+
+    answers: Sequence[Answer]
+    targets: Sequence[str | None] = ()
+    seconds: Sequence[float | None] = ()
+    executions: Sequence[Sequence[Execution]] = ()
 
 
-def exact_match(answer: str, target: str) -> bool:
-    """Tell whether both are the same after `normalise_answer`."""
-    return normalise_answer(answer) == normalise_answer(target)
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A metric of answers.
 
-
-def accuracy(answers: Sequence[str], targets: Sequence[str]) -> Metric:
-    """Share of answers that match their target, with its Wilson interval.
-
-    Args:
-        answers: What the model said.
-        targets: What is right, in the same order.
-
-    Returns:
-        The metric `exact_match`; its value is None where there are no answers.
-
-    Raises:
-        InvalidInputError: The lengths differ.
+    Attributes:
+        name: As policies, files of scores and reports write it.
+        unit: Of a score.
+        needs: What it is made of, beside the answer.
+        what: What it says, in a line.
+        scorer: Scores each example; None where the scores come from elsewhere.
     """
-    if len(answers) != len(targets):
-        raise InvalidInputError(
-            f"answers and targets must be equally long, got {len(answers)} and {len(targets)}; "
-            "an example without an answer counts as the empty answer"
-        )
-    matches = [exact_match(answer, target) for answer, target in zip(answers, targets, strict=True)]
-    return share_metric(
-        "exact_match", np.array(matches, dtype=np.float64), "no examples were answered"
+
+    name: str
+    unit: str
+    needs: Needs
+    what: str
+    scorer: Callable[[Answered], Scored] | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Its direction."""
+        return direction_of(self.name) is not False
+
+
+def metric_named(name: str) -> MetricSpec | None:
+    """Return the metric of a name, `pass@3` of the family `pass@k`; None where there is none."""
+    k = pass_k(name)
+    if k is None:
+        return _BY_NAME.get(name)
+    family = _BY_NAME[PASS_AT_K]
+    return MetricSpec(
+        name,
+        family.unit,
+        family.needs,
+        family.what,
+        lambda answered: pass_rate(answered.executions, k),
     )
 
 
-def constant_answer_rate(targets: Sequence[str]) -> float:
-    """Share that always giving the most common target would get right.
+def pass_k(name: str) -> int | None:
+    """Return the k of `pass@k`, None for another metric.
 
-    A model that does not beat this number has learnt nothing but that target.
-
-    Raises:
-        InsufficientDataError: There are no targets.
+    Example:
+        >>> pass_k("pass@10"), pass_k("exact_match")
+        (10, None)
     """
-    if not targets:
-        raise InsufficientDataError("the rate needs at least 1 target, got 0; pass the examples'")
-    ((_, count),) = Counter(normalise_answer(target) for target in targets).most_common(1)
-    return count / len(targets)
+    found = _PASS_AT.fullmatch(name)
+    return int(found[1]) if found and int(found[1]) <= LARGEST_K else None
+
+
+def _exact(answered: Answered) -> Scored:
+    answers, targets = answered.answers, _targets(answered)
+    checked_lengths(answers, targets)
+    return mean_scored(
+        "exact_match",
+        [
+            np.nan if text is None else float(exact_match(text, target))
+            for text, target in zip(answers, targets, strict=True)
+        ],
+    )
+
+
+def _latency(answered: Answered) -> Scored:
+    known = list(answered.seconds) or [None] * len(answered.answers)
+    checked_lengths(answered.answers, known)
+    return mean_scored(
+        LATENCY,
+        [
+            np.nan if text is None or took is None else took
+            for text, took in zip(answered.answers, known, strict=True)
+        ],
+    )
+
+
+def _targets(answered: Answered) -> list[str]:
+    return ["" if target is None else target for target in answered.targets]
+
+
+def _references(answered: Answered) -> list[list[str]]:
+    return [[target] for target in _targets(answered)]
+
+
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        "exact_match",
+        "0 or 1",
+        "target",
+        "the same after case, white space and outer punctuation",
+        _exact,
+    ),
+    MetricSpec(
+        "normalised_accuracy",
+        "0 or 1",
+        "target",
+        "the same words without case, punctuation and articles, as SQuAD's script",
+        lambda a: normalised_accuracy(a.answers, _targets(a)),
+    ),
+    MetricSpec(
+        "token_f1",
+        "0 to 1",
+        "target",
+        "F1 of the words against the target's, as SQuAD's script",
+        lambda a: token_f1(a.answers, _targets(a)),
+    ),
+    MetricSpec(
+        "contains_answer",
+        "0 or 1",
+        "target",
+        "the target's words are in the answer; go with a guardrail on `length`",
+        lambda a: contains_answer(a.answers, _targets(a)),
+    ),
+    MetricSpec(
+        "bleu",
+        "0 to 100",
+        "target",
+        "sacrebleu's BLEU of the sentence",
+        lambda a: bleu(a.answers, _references(a)),
+    ),
+    MetricSpec(
+        "chrf",
+        "0 to 100",
+        "target",
+        "sacrebleu's chrF",
+        lambda a: chrf(a.answers, _references(a)),
+    ),
+    MetricSpec(
+        "rougeL",
+        "0 to 1",
+        "target",
+        "rouge-score's F-measure; letters a to z and digits only",
+        lambda a: rouge(a.answers, _references(a)),
+    ),
+    MetricSpec(
+        "json_validity", "0 or 1", "answer", "it is JSON", lambda a: json_validity(a.answers)
+    ),
+    MetricSpec(
+        "field_f1",
+        "0 to 1",
+        "target",
+        "F1 of the leaves of its JSON against the target's",
+        lambda a: field_f1(a.answers, _targets(a)),
+    ),
+    MetricSpec("length", "words", "answer", "how long it is", lambda a: answer_length(a.answers)),
+    MetricSpec(
+        "refusal_rate",
+        "0 or 1",
+        "answer",
+        "opens by refusing (English)",
+        lambda a: refusals(a.answers),
+    ),
+    MetricSpec(LATENCY, "seconds", "seconds", "wall time of the batch it was made in", _latency),
+    MetricSpec(
+        "perplexity",
+        "nats a token",
+        "likelihoods",
+        "of held-out answers under a local model; from Python alone",
+    ),
+    MetricSpec(
+        WIN_RATE, "0 to 1", "judge", "a judge that people correct prefers it to the champion's"
+    ),
+    MetricSpec(
+        PASS_AT_K,
+        "0 to 1",
+        "tests",
+        "chance that one of k answers passes the example's tests in the sandbox; `pass@1`, "
+        "`pass@5`, ...",
+    ),
+)
+"""The catalogue."""
+
+_BY_NAME = {spec.name: spec for spec in METRICS}

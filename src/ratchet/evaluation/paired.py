@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.evaluation.metrics import exact_match
+from ratchet.evaluation.matching import exact_match
 from ratchet.models import Completion, LanguageModel
 from ratchet.records import Example, digest
 
@@ -35,9 +35,43 @@ class Comparison:
     identical_outputs: bool
 
 
-def decoding_name(max_new_tokens: int) -> str:
-    """Name the decoding for the record of answers."""
-    return f"greedy-{max_new_tokens}"
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One of several sampled answers to each question.
+
+    Attributes:
+        temperature: Above 0.
+        seed: Of the whole evaluation.
+        number: Which of the answers, from 0.
+    """
+
+    temperature: float
+    seed: int
+    number: int
+
+    def decoding(self, greedy: str) -> str:
+        """Name the decoding for the record of answers, after that of the greedy one.
+
+        Example:
+            >>> Draw(0.8, 0, 3).decoding("greedy-256")
+            'sampled-t0.8-seed0-3-256'
+        """
+        name = f"sampled-t{self.temperature:g}-seed{self.seed}-{self.number}"
+        return name + greedy.removeprefix("greedy")
+
+    def seed_of(self, key: str) -> int:
+        """Return the seed of a batch that begins with a question, below 2^31 less a batch."""
+        return int(digest([self.seed, self.number, key])[:7], 16)
+
+
+def decoding_name(max_new_tokens: int, *, one_line: bool = True) -> str:
+    """Name the decoding for the record of answers.
+
+    Args:
+        max_new_tokens: Longest answer.
+        one_line: Whether an answer of a local model ends at the first line break.
+    """
+    return f"greedy-{max_new_tokens}" + ("" if one_line else "-lines")
 
 
 def question_digest(example: Example) -> str:
@@ -58,6 +92,7 @@ def answer_examples(
     save: Callable[[Mapping[str, Completion]], None],
     *,
     max_new_tokens: int,
+    draw: Draw | None = None,
 ) -> dict[str, str]:
     """Answer the examples that have no recorded answer yet.
 
@@ -67,6 +102,7 @@ def answer_examples(
         recorded: Answers by example id from before.
         save: Called with each chunk's new answers by example id before the next chunk begins.
         max_new_tokens: Longest answer.
+        draw: Which sampled answer is made; None for the greedy one.
 
     Returns:
         Answers by example id. An example whose answer failed is missing.
@@ -76,7 +112,16 @@ def answer_examples(
     started = time.monotonic()
     for start in range(0, len(open_examples), _CHUNK):
         chunk = open_examples[start : start + _CHUNK]
-        completions = model.generate([e.messages for e in chunk], max_new_tokens=max_new_tokens)
+        asked = [example.messages for example in chunk]
+        if draw is None:
+            completions = model.generate(asked, max_new_tokens=max_new_tokens)
+        else:
+            completions = model.generate(
+                asked,
+                max_new_tokens=max_new_tokens,
+                temperature=draw.temperature,
+                seed=draw.seed_of(chunk[0].id),
+            )
         fresh = {
             example.id: completion
             for example, completion in zip(chunk, completions, strict=True)

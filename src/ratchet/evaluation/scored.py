@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.evaluation.directions import direction_of
 from ratchet.stats.comparisons.corpus_scores import BootstrapComparison, paired_bootstrap
 
 FloatArray = NDArray[np.float64]
@@ -23,7 +24,7 @@ class Scored:
     Attributes:
         name: The metric.
         values: A score for each example, shape (n,); nan where there is none.
-        higher_is_better: Its direction.
+        higher_is_better: Its direction, by its name.
         statistics: What the score of the whole is made of, shape (n, statistics): sums over
             examples go into `score`. Rows of examples without a score are nan.
         score: From sums of shape (rows, statistics) to a score a row.
@@ -55,13 +56,11 @@ class Scored:
         return float(self.score(self.statistics[self.observed].sum(axis=0, keepdims=True))[0])
 
 
-def mean_scored(
-    name: str, values: Sequence[float] | FloatArray, *, higher_is_better: bool = True
-) -> Scored:
+def mean_scored(name: str, values: Sequence[float] | FloatArray) -> Scored:
     """Return a metric whose whole is the mean of its examples; nan is no score."""
     numbers = np.asarray(values, dtype=np.float64)
     statistics = np.column_stack([numbers, np.where(np.isnan(numbers), np.nan, 1.0)])
-    return Scored(name, numbers, higher_is_better, statistics, _ratio)
+    return summed_scored(name, numbers, statistics, _ratio)
 
 
 def summed_scored(
@@ -69,11 +68,9 @@ def summed_scored(
     values: FloatArray,
     statistics: FloatArray,
     score: Callable[[FloatArray], FloatArray],
-    *,
-    higher_is_better: bool = True,
 ) -> Scored:
     """Return a metric whose whole is a function of sums over its examples."""
-    return Scored(name, values, higher_is_better, statistics, score)
+    return Scored(name, values, direction_of(name) is not False, statistics, score)
 
 
 def bootstrap_scored(

@@ -1,4 +1,4 @@
-"""Scores of answers, example by example: accuracy, token F1, length, refusals, latency, perplexity.
+"""Scores of answers, example by example: accuracy, token F1, length, refusals, perplexity.
 
     first = token_f1(champion_answers, targets)
     second = token_f1(challenger_answers, targets)
@@ -25,7 +25,6 @@ from ratchet.evaluation.scored import (
     mean_scored,
     summed_scored,
 )
-from ratchet.models import Completion
 
 Targets = Sequence[str | Sequence[str]]
 """What is right of each example; where several answers are, the best match counts."""
@@ -99,7 +98,7 @@ def answer_length(answers: Sequence[Answer], count: Callable[[str], int] | None 
     """Return how long each answer is, in words, or as `count` counts it; shorter is better."""
     measure = count or (lambda text: len(text.split()))
     values = [np.nan if text is None else float(measure(text)) for text in answers]
-    return mean_scored("length", values, higher_is_better=False)
+    return mean_scored("length", values)
 
 
 def refusals(answers: Sequence[Answer]) -> Scored:
@@ -110,7 +109,7 @@ def refusals(answers: Sequence[Answer]) -> Scored:
     decide.
     """
     values = [np.nan if text is None else float(is_refusal(text)) for text in answers]
-    return mean_scored("refusal_rate", values, higher_is_better=False)
+    return mean_scored("refusal_rate", values)
 
 
 def is_refusal(text: str) -> bool:
@@ -125,12 +124,6 @@ def is_refusal(text: str) -> bool:
     if sympathy:
         opening = _CLAUSE_END.split(opening[sympathy.end() :], maxsplit=1)[-1]
     return bool(_REFUSAL.match(opening))
-
-
-def latency(completions: Sequence[Completion]) -> Scored:
-    """Return the seconds of each completion; none where an error took the answer's place."""
-    values = [c.latency_seconds if c.error is None else np.nan for c in completions]
-    return mean_scored("latency_seconds", values, higher_is_better=False)
 
 
 def perplexity(log_likelihoods: Sequence[float], tokens: Sequence[int]) -> Scored:
@@ -163,11 +156,7 @@ def perplexity(log_likelihoods: Sequence[float], tokens: Sequence[int]) -> Score
     values = np.full(likely.shape, np.nan)
     np.divide(-likely, counts, out=values, where=seen)
     return summed_scored(
-        "perplexity",
-        values,
-        statistics,
-        lambda sums: np.exp(sums[:, 0] / sums[:, 1]),
-        higher_is_better=False,
+        "perplexity", values, statistics, lambda sums: np.exp(sums[:, 0] / sums[:, 1])
     )
 
 

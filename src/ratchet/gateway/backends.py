@@ -7,7 +7,6 @@ the client is half of the work (docs/decisions/0011).
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -20,14 +19,13 @@ from pydantic_core import from_json, to_json
 
 from ratchet.errors import ModelError
 from ratchet.gateway.conversation import turns
-from ratchet.gateway.problems import JSON
+from ratchet.models.endpoint import request_headers, server_address, shown
 from ratchet.models.serving import AdapterModel, Ending, Generation
 from ratchet.records import Message
 
-logger = logging.getLogger(__name__)
-
 CONNECT_SECONDS = 5.0
-_REFUSED = 400
+_REDIRECTED, _REFUSED = 300, 400
+_MOST_READ = 2_000  # bytes of a refusal, of which the log shows the start
 _RETRYABLE = (408, 409, 425, 429)
 
 
@@ -110,11 +108,10 @@ class HttpBackend:
         model: str | None = None,
         stall_seconds: float = 30.0,
     ) -> None:
-        root = url.rstrip("/").removesuffix("/v1")
-        self._name, self._model = name, model
-        self._address = f"{root}/v1/chat/completions"
-        self._loading = f"{root}/v1/load_lora_adapter"
-        self._headers = {"content-type": JSON} | ({"authorization": f"Bearer {key}"} if key else {})
+        root = server_address(url)
+        self._name, self._model, self._key = name, model, key
+        self._address = f"{root}/chat/completions"
+        self._loading = f"{root}/load_lora_adapter"
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=stall_seconds
         )
@@ -133,8 +130,8 @@ class HttpBackend:
                 content = await reply.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._failure(error) from error
-        if reply.status >= _REFUSED:
-            raise _refusal(reply.status, content)
+        if reply.status >= _REDIRECTED:
+            raise self._refusal(reply.status, content)
         return _object(content)
 
     async def stream(
@@ -143,8 +140,8 @@ class HttpBackend:
         """See `Backend`."""
         try:
             async with self._post(self._address, self._payload(body, target)) as reply:
-                if reply.status >= _REFUSED:
-                    raise _refusal(reply.status, await reply.read())
+                if reply.status >= _REDIRECTED:
+                    raise self._refusal(reply.status, await reply.read())
                 async for line in reply.content:
                     if not line.startswith(b"data:"):
                         continue
@@ -163,8 +160,8 @@ class HttpBackend:
                 content = await reply.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._failure(error) from error
-        if reply.status >= _REFUSED and b"already" not in content:
-            raise _refusal(reply.status, content)
+        if reply.status >= _REDIRECTED and b"already" not in content:
+            raise self._refusal(reply.status, content)
 
     async def close(self) -> None:
         """See `Backend`."""
@@ -175,9 +172,9 @@ class HttpBackend:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, timeout=self._timeout
+                connector=connector, headers=request_headers(self._key), timeout=self._timeout
             )
-        return self._session.post(address, data=payload)
+        return self._session.post(address, data=payload, allow_redirects=False)
 
     def _payload(self, body: Mapping[str, Any], target: Target) -> bytes:
         return to_json({**body, "model": self._model or target.version})
@@ -187,11 +184,15 @@ class HttpBackend:
             return BackendError(f"{self._name} said nothing for {self._stall_seconds:g} s")
         return BackendError(f"{self._name} cannot be asked: {type(error).__name__}: {error}")
 
-
-def _refusal(status: int, content: bytes) -> BackendError:
-    retryable = status >= 500 or status in _RETRYABLE
-    said = content[:200].decode("utf-8", "replace")
-    return BackendError(f"HTTP {status}: {said}", status=status, body=content, retryable=retryable)
+    def _refusal(self, status: int, content: bytes) -> BackendError:
+        if self._key:
+            content = content.replace(self._key.encode(), b"***")  # callers are told what it said
+        said = shown(content[:_MOST_READ].decode("utf-8", "replace"), self._key)
+        if status < _REFUSED:
+            return BackendError(f"{self._name} redirects (HTTP {status}), which is not followed")
+        retryable = status >= 500 or status in _RETRYABLE
+        reason = f"HTTP {status}: {said}"
+        return BackendError(reason, status=status, body=content, retryable=retryable)
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -6,9 +6,7 @@ that reading a line twice stores it once. One drain at a time holds the folder's
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
@@ -47,7 +46,12 @@ class Drain:
     store: EventStore
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _offsets: dict[str, int] = field(default_factory=dict)
-    _lock: int | None = None
+    _lock: FileLock = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Taken in one thread and let go in another; a soft lock would outlive a killed process.
+        path = self.folder / "drain.lock"
+        self._lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
 
     def run(self, stop: Event) -> None:
         """Drain until told to stop, then to the end. A store that fails is asked again, slower."""
@@ -96,21 +100,16 @@ class Drain:
 
     def close(self) -> None:
         """Let another process drain."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release(force=True)
 
     def _is_mine(self) -> bool:
-        if self._lock is not None:
+        if self._lock.is_locked:
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.folder / "drain.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
+            self._lock.acquire(timeout=0)
+        except Timeout:
             return False
-        self._lock = file
         return True
 
     def _store(self, entries: Sequence[Entry]) -> None:

@@ -30,9 +30,8 @@ from ratchet.gateway.schemas import (
     FeedbackRejection,
     invalid,
 )
-from ratchet.records import FEEDBACK
-
-_TRUSTED_KINDS = ("judge_score",)
+from ratchet.records import FEEDBACK, FEEDBACK_KINDS
+from ratchet.records.signals import BY_NAME, JUDGED_KINDS, Value
 
 
 @dataclass(slots=True)
@@ -114,10 +113,10 @@ class FeedbackDesk:
         token = event.pop("token", None)
         untimed = event.get("created_at") is None
         event["created_at"] = now if untimed else event["created_at"]
-        if event.get("kind") in ("comment", "correction") and isinstance(event.get("value"), str):
+        if _value_type(event) == "text" and isinstance(event.get("value"), str):
             event["value"] = event["value"].replace("\x00", "\ufffd")  # the store holds no NUL
         _check_json_types(event, untimed)
-        if event.get("kind") in ("stars", "dimension") and isinstance(event.get("value"), float):
+        if _value_type(event) == "integer" and isinstance(event.get("value"), float):
             whole = event["value"].is_integer()  # 5.0 is an integer in JSON
             event["value"] = int(event["value"]) if whole else event["value"]
         try:
@@ -135,7 +134,7 @@ class FeedbackDesk:
     def _check_right(self, key: str, kind: str, token: object, caller: Caller) -> None:
         if token is not None:
             if isinstance(token, str) and token_is_valid(self.secret, key, token):
-                if kind in _TRUSTED_KINDS:
+                if kind in JUDGED_KINDS:
                     caller.require("ingest")
                 return
             raise ProblemError(
@@ -162,6 +161,12 @@ class FeedbackDesk:
             await self.log.durable()
 
 
+def _value_type(event: Mapping[str, Any]) -> Value | None:
+    """Return the type of an event's value, None where its kind is not known."""
+    kind = event.get("kind")
+    return BY_NAME[kind].value if isinstance(kind, str) and kind in FEEDBACK_KINDS else None
+
+
 def _check_json_types(event: Mapping[str, Any], untimed: bool) -> None:
     """Refuse what pydantic would convert and the description does not have.
 
@@ -169,7 +174,7 @@ def _check_json_types(event: Mapping[str, Any], untimed: bool) -> None:
         ProblemError: 400.
     """
     value = event.get("value")
-    if event.get("kind") in ("session_end", "judge_score") and isinstance(value, bool | str):
+    if _value_type(event) == "number" and isinstance(value, bool | str):
         raise ProblemError(400, f"value: must be a number, got {repr(value)[:80]}", param="value")
     if not untimed and not isinstance(event["created_at"], str):
         given = repr(event["created_at"])[:80]

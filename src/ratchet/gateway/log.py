@@ -101,7 +101,9 @@ class WriteAheadLog:
         block = b"".join(_line(now, kind, body) for kind, body in lines)
         with self._lock:
             if self._size >= self._segment_bytes:
-                os.close(self._file)  # its lock goes with it: the drain may delete it
+                # while it is synced, the copy of its descriptor would keep the lock
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+                os.close(self._file)
                 self._file = self._open()
             self._write(block)
         self._wanted.set()

@@ -176,11 +176,9 @@ def feedback_schema() -> dict[str, Any]:
     found = FEEDBACK.json_schema(ref_template="#/components/schemas/{model}")
     definitions: dict[str, Any] = found.pop("$defs")
     for definition in definitions.values():
-        definition["required"] = ["id", "interaction_id", "kind", "value"]
-        if definition["properties"]["kind"]["const"] == "judge_score":
-            definition["required"].append("judge_version")
-        if "name" in definition["properties"]:
-            definition["required"].append("name")
+        common = ["id", "interaction_id", "kind", "value"]
+        own = [name for name in definition["required"] if name not in (*common, "created_at")]
+        definition["required"] = common + own
         definition["properties"]["token"] = {
             "anyOf": [{"type": "string"}, {"type": "null"}],
             "description": "The interaction's token; not needed with a key of the role ingest.",

@@ -158,28 +158,6 @@ def split_labels(
     return examples, tuple(label for label in labels if not for_examples(label))
 
 
-def choose_examples(labels: Sequence[HumanLabel], *, count: int) -> tuple[HumanLabel, ...]:
-    """Choose few-shot examples: one label after the other in turn, unanimous items only.
-
-    Args:
-        labels: Labels set aside for examples (`split_labels`).
-        count: How many at most.
-    """
-    by_item: dict[str, list[HumanLabel]] = {}
-    for label in labels:
-        by_item.setdefault(label.item_id, []).append(label)
-    agreed = [group[0] for group in by_item.values() if len({label.label for label in group}) == 1]
-    by_label: dict[str, list[HumanLabel]] = {}
-    for label in sorted(agreed, key=lambda item: digest(item.item_id)):
-        by_label.setdefault(label.label, []).append(label)
-    chosen: list[HumanLabel] = []
-    while len(chosen) < count and any(by_label.values()):
-        for name in sorted(by_label):
-            if by_label[name] and len(chosen) < count:
-                chosen.append(by_label[name].pop(0))
-    return tuple(chosen)
-
-
 def refuse_leaks(example_ids: Sequence[str], validation_ids: Sequence[str]) -> None:
     """Refuse few-shot examples that are in the validation set.
 

@@ -1,6 +1,6 @@
 """A sheet on which people compare two systems' answers without seeing whose is whose.
 
-    write_sheet(path, pairs, ids_to_label([pair.id for pair in pairs], 100, rng=rng))
+    write_sheet(path, pairs, [pair.id for pair in pairs])
     read = read_sheet(path, pairs)
     read.winners  # by pair: "1" the first answer, "2" the second, "tie"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -30,7 +29,6 @@ from ratchet.judges.validation_report import figure_line, validation_json
 from ratchet.records import Figure, HumanLabel, Message, derive_id, no_surrogates
 from ratchet.store import EventStore
 
-logger = logging.getLogger(__name__)
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 PROBED = 50
 ITEM_NEEDS = (("answer",), ("prompt", "messages"))

@@ -546,7 +546,3 @@ def _coefficient(name: str, result: Agreement, items: int) -> Figure:
 def _with_interval(name: str, value: float, interval: Interval, observations: int) -> Figure:
     lower, upper = interval.lower, interval.upper
     return Figure(name=name, value=value, lower=lower, upper=upper, observations=observations)
-
-
-def _named(figures: Sequence[Figure], name: str) -> Figure | None:
-    return next((figure for figure in figures if figure.name == name), None)

@@ -1,7 +1,6 @@
 """Win rate of the challenger against the champion by a validated judge, as the gate takes it.
 
     pairs = pairs_of(examples, champion_answers, challenger_answers)
-    ask_people(ids_to_label([pair.id for pair in pairs], 100, rng=rng))
     judged = judge_items(judge, [pair for pair in pairs if not is_same(pair)], ...)
     found = win_rate(pairs, judged.judgements, labels, users=users, decision=validation.decision)
     found.champion, found.challenger  # scores of the gate: 0.5, and what each pair says
@@ -90,17 +89,6 @@ def is_same(pair: Item) -> bool:
     return pair.answer == pair.other
 
 
-def ids_to_label(ids: Sequence[str], count: int, *, rng: np.random.Generator) -> list[str]:
-    """Choose at random which pairs people label; any other choice makes the correction wrong.
-
-    Raises:
-        InvalidInputError: There are fewer pairs than that.
-    """
-    if not 0 <= count <= len(ids):
-        raise InvalidInputError(f"labels must be 0 to {len(ids)} in number, got {count}")
-    return [ids[place] for place in sorted(rng.choice(len(ids), count, replace=False))]
-
-
 def win_rate(
     pairs: Sequence[Item],
     judgements: Sequence[Judgement],
@@ -115,7 +103,7 @@ def win_rate(
         pairs: All pairs (`pairs_of`).
         judgements: Of them, in any order; pairs of the same text need none.
         labels: Worth of the challenger's answer by people, in [0, 1], by pair; on a random part of
-            the pairs (`ids_to_label`).
+            the pairs.
         users: User by pair; None if pairs are independent. A pair without one stands alone.
         decision: What the judge's validation came to; only a usable judge gives scores.
 

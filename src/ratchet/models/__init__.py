@@ -10,15 +10,10 @@
 Weights are read from safetensors only; a pickle is refused.
 """
 
-from ratchet.models.base import (
-    Completion,
-    Conversation,
-    LanguageModel,
-    OpenAICompatibleModel,
-    ScriptedModel,
-)
+from ratchet.models.base import Completion, Conversation, LanguageModel, ScriptedModel
 from ratchet.models.encoders import MINILM, Encoder, SentenceEncoder
 from ratchet.models.local import HuggingFaceModel, load_pretrained
+from ratchet.models.openai_compatible import OpenAICompatibleModel
 from ratchet.models.weights import (
     SMOLLM2,
     adapter_digest,

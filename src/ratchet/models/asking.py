@@ -125,6 +125,7 @@ def ask_endpoint(
     save: Save,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
+    fail: Callable[[str, str], None] | None = None,
 ) -> Asked:
     """Ask a server that speaks OpenAI's chat completions.
 
@@ -147,6 +148,7 @@ def ask_endpoint(
             thread, with this one's context variables.
         progress: Called there about ten times a second; None logs every few seconds.
         stop: Set it, from any thread, to finish what is in flight and return.
+        fail: Called in another thread with the key of a question that failed, and why.
 
     Raises:
         ModelError: The server refuses the key, does not know the model or the address is wrong.
@@ -156,7 +158,8 @@ def ask_endpoint(
     meter = _Meter(len(unique), progress)
     if not unique:
         return meter.report(0, {}, None, 0.0)
-    run = EndpointRun(unique, endpoint, limits, api_key=api_key, stop=stop or threading.Event())
+    stop = stop or threading.Event()
+    run = EndpointRun(unique, endpoint, limits, api_key=api_key, stop=stop, fail=fail)
     _supervise(run, lambda: _collect(run, save, meter))
     if run.error is not None:
         raise run.error

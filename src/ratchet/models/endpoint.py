@@ -11,11 +11,13 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ratchet.errors import ModelError
+from ratchet.errors import InvalidInputError, ModelError
 from ratchet.records import Message, digest
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
+_COMPLETIONS = "/chat/completions"
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,14 @@ class Question:
         key: Names the question and whoever is asked; the same key gives the same answer.
         conversation: What is sent.
         schema: JSON schema of the answer, for endpoints that are set to `structured`.
+        seed: Of this question alone, in place of the endpoint's; questions of the same text that
+            are sampled need seeds of their own.
     """
 
     key: str
     conversation: tuple[Message, ...]
     schema: dict[str, Any] | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +88,7 @@ class Endpoint(BaseModel):
     @field_validator("url")
     @classmethod
     def _is_plain_address(cls, url: str) -> str:
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL:
-            parsed = httpx.URL("")
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError("url must be an http or https address, such as http://localhost:8000")
-        if parsed.userinfo or parsed.query or parsed.fragment:
-            raise ValueError(
-                "url must hold no password, query or fragment, which would be stored and logged; "
-                "put the key into an environment variable and name it in api_key_variable"
-            )
+        server_address(url)
         return url.rstrip("/")
 
     @field_validator("api_key_variable")
@@ -109,10 +104,39 @@ class Endpoint(BaseModel):
     @property
     def address(self) -> str:
         """Where chat completions are posted to."""
-        if self.url.endswith("/chat/completions"):
-            return self.url
-        versioned = re.search(r"/v\d[^/]*$", self.url)
-        return self.url + ("" if versioned else "/v1") + "/chat/completions"
+        return server_address(self.url) + _COMPLETIONS
+
+
+def server_address(url: str) -> str:
+    """Return the address of a server that speaks OpenAI's API, up to its version: `.../v1`.
+
+    Args:
+        url: `http://host:port`, with `/v1` or without, with a path before it, or all of it up to
+            `/chat/completions`.
+
+    Raises:
+        InvalidInputError: It is no address, or holds what would be stored and logged.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        # Shown only where it is host:port: anything else could be a key put in the wrong place.
+        plain = re.fullmatch(r"[\w.-]+:\d{1,5}(/v\d\w*)?/?", url)
+        raise InvalidInputError(
+            "url must be an http or https address with its scheme, such as http://localhost:8000"
+            + (f", got {url!r}" if plain else "")
+        )
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise InvalidInputError(
+            "url must hold no password, query or fragment, which would be stored and logged; "
+            "put the key into an environment variable and name it in api_key_variable"
+        )
+    whole = url.rstrip("/")
+    base = whole.removesuffix(_COMPLETIONS)
+    is_versioned = base != whole or re.search(r"/v\d[^/]*$", base)
+    return base if is_versioned else f"{base}/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +158,9 @@ def request_body(endpoint: Endpoint, question: Question) -> bytes:
         "max_tokens": endpoint.max_tokens,
         "temperature": endpoint.temperature,
     }
-    if endpoint.seed is not None:
-        body["seed"] = endpoint.seed
+    seed = endpoint.seed if question.seed is None else question.seed
+    if seed is not None:
+        body["seed"] = seed
     if endpoint.structured and question.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": question.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -187,8 +212,12 @@ def _is_name(text: str) -> bool:
     return len(text) <= _LONGEST_NAME and text.isprintable()
 
 
-def checked_key(api_key: str | None, endpoint: Endpoint) -> str | None:
+def checked_key(api_key: str | None, variable: str | None) -> str | None:
     """Return the key without the white space around it; None for an empty one.
+
+    Args:
+        api_key: The key.
+        variable: The environment variable that holds it, for the message.
 
     Raises:
         ModelError: A header cannot carry it (the HTTP library's own error would show it).
@@ -198,9 +227,26 @@ def checked_key(api_key: str | None, endpoint: Endpoint) -> str | None:
         raise ModelError(
             "an API key must be printable ASCII without spaces, got "
             f"{len(key)} characters with others among them; "
-            f"check {endpoint.api_key_variable or 'the variable that holds it'}"
+            f"check {variable or 'the variable that holds it'}"
         )
     return key or None
+
+
+def request_headers(api_key: str | None) -> dict[str, str]:
+    """Return the headers of every request: JSON, and the key as a bearer token where there is one.
+
+    Args:
+        api_key: From `checked_key`.
+    """
+    headers = {"Content-Type": "application/json"}
+    return headers | {"Authorization": f"Bearer {api_key}"} if api_key else headers
+
+
+def shown(text: str, api_key: str | None) -> str:
+    """Return the start of what a server said, on one line and without the key."""
+    if api_key:
+        text = text.replace(api_key, "***")
+    return " ".join(text.split())[:_SHOWN_CHARACTERS]
 
 
 def key_in(environ: Mapping[str, str], endpoint: Endpoint, *, needs: str) -> str | None:

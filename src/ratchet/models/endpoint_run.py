@@ -27,6 +27,8 @@ from ratchet.models.endpoint import (
     read_completion,
     refused,
     request_body,
+    request_headers,
+    shown,
 )
 from ratchet.models.limits import (
     Ledger,
@@ -48,7 +50,6 @@ _MAYBE_BILLED = {502, 504}  # a gateway that lost the reply of a model that may 
 _REFUSED = {401, 402, 403, 404, 405}
 _LONGEST_PAUSE_SECONDS = 300.0
 _GRACE_SECONDS = 1.0
-_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,13 @@ class EndpointRun:
         *,
         api_key: str | None,
         stop: threading.Event,
+        fail: Callable[[str, str], None] | None = None,
     ) -> None:
+        self._tell_failure = fail
         self._open: Iterator[Question] = iter(questions)
         self._workers = min(limits.concurrency, len(questions))
         self._endpoint, self._limits, self._stop = endpoint, limits, stop
-        self._api_key = checked_key(api_key, endpoint)
+        self._api_key = checked_key(api_key, endpoint.api_key_variable)
         self._ledger = Ledger(limits)
         self._request_pace = Pace(limits.requests_per_minute)
         self._token_pace = Pace(limits.tokens_per_minute)
@@ -182,9 +185,7 @@ class EndpointRun:
 
     async def _ask_all(self) -> None:
         self._task = asyncio.current_task()
-        headers = {"Content-Type": "application/json"}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
+        headers = request_headers(self._api_key)
         # The workers bound the connections. A bound in the pool would add a way to hang: httpcore
         # loses the slot of a connection whose request is cancelled while it opens.
         kept = httpx.Limits(max_keepalive_connections=self._workers, max_connections=None)
@@ -212,6 +213,9 @@ class EndpointRun:
                 "question %s failed: %s %s", question.key, failure.reason, failure.detail
             )
         self.failed[failure.reason] += 1
+        if self._tell_failure is not None:
+            detail = f": {failure.detail}" if failure.detail else ""
+            self._tell_failure(question.key, f"{failure.reason}{detail}")
         self._news.set()
         if failure.passing:
             self._unanswered += 1
@@ -382,7 +386,4 @@ class EndpointRun:
                 return
 
     def _shown(self, text: str) -> str:
-        """Return the start of what a server said, on one line and without the key."""
-        if self._api_key:
-            text = text.replace(self._api_key, "***")
-        return " ".join(text.split())[:_SHOWN_CHARACTERS]
+        return shown(text, self._api_key)

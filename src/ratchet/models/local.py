@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ratchet.models.weights import model_digest, quiet_transformers, require_saf
 
 
 class HuggingFaceModel:
-    """A causal language model in this process, with a LoRA adapter or without; greedy decoding."""
+    """A causal language model in this process, with a LoRA adapter or without."""
 
     def __init__(
         self,
@@ -64,19 +65,31 @@ class HuggingFaceModel:
         return self._digest
 
     def generate(
-        self, conversations: Sequence[Conversation], *, max_new_tokens: int
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> list[Completion]:
-        """Answer in batches."""
+        """Answer in batches; sampled from the whole distribution where the temperature is above 0.
+
+        The same batches with the same seed give the same answers; without a seed one is drawn.
+        """
         completions: list[Completion] = []
         for start in range(0, len(conversations), self._batch_size):
             batch = conversations[start : start + self._batch_size]
             started = time.monotonic()
-            texts = self._generate_batch(batch, max_new_tokens)
+            drawn = _sampling(temperature, None if seed is None else seed + start)
+            with drawn as options:
+                texts = self._generate_batch(batch, max_new_tokens, options)
             seconds = time.monotonic() - started
             completions += [Completion(text, seconds) for text in texts]
         return completions
 
-    def _generate_batch(self, batch: Sequence[Conversation], max_new_tokens: int) -> list[str]:
+    def _generate_batch(
+        self, batch: Sequence[Conversation], max_new_tokens: int, options: dict[str, Any]
+    ) -> list[str]:
         import torch
 
         encoded = self._tokenizer.apply_chat_template(
@@ -90,8 +103,8 @@ class HuggingFaceModel:
             tokens = self._model.generate(
                 **encoded,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
                 pad_token_id=self._tokenizer.pad_token_id,
+                **options,
             )
         answers = tokens[:, encoded["input_ids"].shape[1] :]
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -158,6 +171,25 @@ class HuggingFaceModel:
             (float(row[kept - len(answer) :].sum()), len(answer))
             for row, answer in zip(each, after, strict=True)
         ]
+
+
+@contextmanager
+def _sampling(temperature: float, seed: int | None) -> Iterator[dict[str, Any]]:
+    """Options of a batch's decoding; the process's own random numbers go on as if none was drawn.
+
+    What a model's folder says of top-k and top-p is left out, so that the temperature alone counts.
+    """
+    if temperature == 0.0:
+        yield {"do_sample": False}
+        return
+    import torch
+
+    with torch.random.fork_rng():
+        if seed is None:
+            torch.seed()
+        else:
+            torch.manual_seed(seed)
+        yield {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
 
 
 def load_pretrained(folder: Path) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -13,6 +12,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from ratchet.errors import ModelError
 from ratchet.records import digest
@@ -104,9 +105,14 @@ def _convert_smollm2(target: Path) -> None:
     source = smollm2_file()
     logger.info("converting SmolLM2-135M-Instruct to safetensors, once (about 20 s) ...")
     started = time.monotonic()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / "converting.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"a converted model needs a folder to lie in, got {str(target.parent)!r}: "
+            f"{error.strerror}; set RATCHET_CACHE to another one"
+        ) from error
+    with FileLock(target.parent / "converting.lock", fallback_to_soft=False):
         if (target / _DIGEST_FILE).exists():  # another process was faster
             return
         work = Path(tempfile.mkdtemp(prefix="converting-", dir=target.parent))

@@ -8,49 +8,52 @@ import numpy as np
 
 from ratchet.errors import InsufficientDataError
 from ratchet.outcomes.join import FloatArray, Outcomes
-from ratchet.outcomes.quality import Quality, given
+from ratchet.outcomes.quality import Quality
 from ratchet.records import Metric
+from ratchet.records.signals import SIGNALS, USER_RATES, Signal
 from ratchet.stats.intervals import Interval, mean_interval, quantile_interval, wilson
 
 Unit = Literal["share", "seconds", "characters", "score"]
 
 
 _MINIMUM_FOR_P99 = 100
+_NONE = "no interactions in the window"
 
 
 def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ...]:
     """Sum up what users made of the answers.
 
     Shares carry a Wilson interval, means a t interval cut to what the unit allows, latency
-    quantiles an order-statistic interval where there are enough values. Rates of thumbs, copies,
-    regenerations and completions are among the interactions for which the signal was observed;
-    corrections, errors and coverage are among all. A metric without data has the value None and
-    says why.
+    quantiles an order-statistic interval where there are enough values. A signal's rate is among
+    the interactions for which the signal was observed; corrections, errors and coverage are among
+    all. A metric without data has the value None and says why.
     """
-    corrected = given(outcomes.corrections)
-    explicit = corrected | given(outcomes.comments)
-    explicit |= ~np.isnan(outcomes.thumbs) | ~np.isnan(outcomes.stars)
-    none = "no interactions in the window"
+    rated = np.zeros(len(outcomes), dtype=np.bool_)
+    for signal in SIGNALS:
+        if signal.source == "explicit" and signal.column is not None:
+            values = outcomes.observed(signal)
+            rated |= values == 1.0 if signal.value == "text" else ~np.isnan(values)
+    told = [signal for signal in SIGNALS if signal.rate and signal not in USER_RATES]
     return (
-        share_metric("thumbs_down_rate", 1.0 - outcomes.thumbs, "no thumbs in the window"),
-        share_metric("copy_rate", outcomes.copied, "no copy signals in the window"),
-        share_metric(
-            "regenerate_rate", outcomes.regenerated, "no regenerate signals in the window"
-        ),
-        share_metric(
-            "completion_rate", outcomes.completed, "no task_completed signals in the window"
-        ),
-        share_metric("correction_rate", corrected.astype(np.float64), none),
-        share_metric("error_rate", outcomes.failed_with_error.astype(np.float64), none),
-        share_metric("feedback_coverage", explicit.astype(np.float64), none),
-        share_metric("safety_violation_rate", outcomes.unsafe, "no safety check is connected"),
+        *(_rate(outcomes, item) for item in USER_RATES),
+        *(_rate(outcomes, item, _NONE) for item in told if item.source != "assessed"),
+        share_metric("feedback_coverage", rated.astype(np.float64), _NONE),
+        *(_rate(outcomes, item) for item in told if item.source == "assessed"),
         _mean("session_seconds", outcomes.session_seconds, "seconds"),
         _quantile("latency_seconds_p50", outcomes.latency_seconds, 0.5, minimum=1),
-        _quantile("latency_seconds_p99", outcomes.latency_seconds, 0.99, _MINIMUM_FOR_P99),
+        latency_metric(outcomes.latency_seconds),
         _mean("judge_score", quality.judge, "score"),
         _mean("implicit_quality", quality.implicit, "score"),
         _mean("quality", quality.value, "score"),
     )
+
+
+def _rate(outcomes: Outcomes, signal: Signal, reason: str | None = None) -> Metric:
+    """Return a signal's share of bad (or good) answers among those for which it is known."""
+    assert signal.rate is not None
+    turned = signal.bad_answers if signal.rate.of == "bad" else signal.good_answers
+    reason = reason or signal.rate.unobserved or f"no {signal.many} in the window"
+    return share_metric(signal.rate.metric, turned(outcomes.observed(signal)), reason)
 
 
 def share_metric(name: str, indicators: FloatArray, reason: str | None = None) -> Metric:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, make_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
+from ratchet.records.signals import BY_NAME, FEEDBACK_KINDS, JUDGED_KINDS, Signal
 
 BoolArray = NDArray[np.bool_]
 
@@ -25,8 +26,24 @@ ObjectArray = NDArray[np.object_]
 TimeArray = NDArray[np.datetime64]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
+_COLUMNS = {kind: column for kind in FEEDBACK_KINDS if (column := BY_NAME[kind].column)}
+
+
+if TYPE_CHECKING:
+    _SignalColumns = object
+else:
+    # A column for each signal of the catalogue, also those that no code names.
+    _SignalColumns = make_dataclass(
+        "_SignalColumns",
+        [(column, NDArray[Any]) for column in _COLUMNS.values()],
+        frozen=True,
+        slots=True,
+        kw_only=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes(_SignalColumns):
     """Interactions with their feedback: arrays of shape (n,), oldest interaction first.
 
     In the float arrays nan means "not observed".
@@ -82,20 +99,20 @@ class Outcomes:
         """Return the outcomes of some rows, given as a mask or as indices."""
         return Outcomes(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
 
+    def observed(self, signal: Signal) -> FloatArray:
+        """Return a signal's values, nan where not observed; of texts and errors 1 where there.
 
-_NUMBERS = {
-    "thumbs": "thumbs",
-    "stars": "stars",
-    "copied": "copy",
-    "regenerated": "regenerate",
-    "completed": "task_completed",
-    "session_seconds": "session_end",
-    "judge_scores": "judge_score",
-    "unsafe": "safety_violation",
-}
-
-
-_TEXTS = {"corrections": "correction", "comments": "comment"}
+        Raises:
+            InvalidInputError: Outcomes do not hold the signal.
+        """
+        if signal.column is None:
+            raise InvalidInputError(
+                f"outcomes hold signals with a column alone, got {signal.name}; give it a column"
+            )
+        values: NDArray[Any] = getattr(self, signal.column)
+        if signal.value == "text":
+            values = np.array([text is not None for text in values], dtype=np.bool_)
+        return values.astype(np.float64, copy=False)
 
 
 def join_feedback(
@@ -131,8 +148,7 @@ def join_feedback(
             "read each interaction once"
         )
     events = _events_in_time_order(ids, _without_unusable_judges(feedback, judges))
-    joined = {name: _latest(events, kind, "number", len(ids)) for name, kind in _NUMBERS.items()}
-    joined |= {name: _latest(events, kind, "text", len(ids)) for name, kind in _TEXTS.items()}
+    joined = {name: _latest(events, kind, len(ids)) for kind, name in _COLUMNS.items()}
     created_at = interactions["created_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
     return Outcomes(
         interaction_ids=_objects(ids),
@@ -151,7 +167,8 @@ def join_feedback(
 
 def _without_unusable_judges(feedback: pa.Table, judges: Collection[str]) -> pa.Table:
     usable = pc.is_in(feedback["text"], value_set=pa.array(sorted(judges), pa.string()))
-    return feedback.filter(pc.or_(pc.not_equal(feedback["kind"], "judge_score"), usable))
+    judged = pc.is_in(feedback["kind"], value_set=pa.array(JUDGED_KINDS, pa.string()))
+    return feedback.filter(pc.or_(pc.invert(judged), usable))
 
 
 def _events_in_time_order(ids: Any, feedback: pa.Table) -> pa.Table:
@@ -160,8 +177,9 @@ def _events_in_time_order(ids: Any, feedback: pa.Table) -> pa.Table:
     return known.sort_by([("created_at", "ascending"), ("id", "ascending")])
 
 
-def _latest(events: pa.Table, kind: str, column: str, size: int) -> NDArray[Any]:
+def _latest(events: pa.Table, kind: str, size: int) -> NDArray[Any]:
     """Return the last value of one kind for each interaction; nan or None where there is none."""
+    column = "text" if BY_NAME[kind].value == "text" else "number"
     of_kind = pc.and_(pc.equal(events["kind"], kind), pc.is_valid(events[column]))
     chosen = events.filter(of_kind)
     rows = chosen["row"].to_numpy()

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from ratchet.outcomes.join import BoolArray, FloatArray, ObjectArray, Outcomes
 from ratchet.records import Record
+from ratchet.records.signals import QUALITY_SIGNALS
+
+_Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+_PARTS = {signal.part.name: signal.part.weight for signal in QUALITY_SIGNALS if signal.part}
 
 
-class QualityWeights(Record):
+class _GroupWeights(Record):
+    explicit: _Weight = 0.6
+    judge: _Weight = 0.0
+    implicit: _Weight = 0.4
+
+
+if TYPE_CHECKING:
+    _PartWeights = _GroupWeights
+else:
+    # A field for each part of the implicit quality, as the catalogue of signals declares it.
+    _PartWeights = create_model(
+        "_PartWeights",
+        __base__=_GroupWeights,
+        **{name: (_Weight, weight) for name, weight in _PARTS.items()},
+    )
+
+
+class QualityWeights(_PartWeights):
     """How the parts of an interaction's quality are weighed; only their ratios matter.
 
     Attributes:
@@ -27,29 +48,22 @@ class QualityWeights(Record):
         engaged_after_seconds: A session at least this long counts as engaged.
     """
 
-    explicit: float = Field(default=0.6, ge=0.0, allow_inf_nan=False)
-    judge: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
-    implicit: float = Field(default=0.4, ge=0.0, allow_inf_nan=False)
-    copied: float = Field(default=0.25, ge=0.0, allow_inf_nan=False)
-    not_regenerated: float = Field(default=0.25, ge=0.0, allow_inf_nan=False)
-    task_completed: float = Field(default=0.35, ge=0.0, allow_inf_nan=False)
-    engaged: float = Field(default=0.15, ge=0.0, allow_inf_nan=False)
-    engaged_after_seconds: float = Field(default=10.0, ge=0.0, allow_inf_nan=False)
+    engaged_after_seconds: _Weight = 10.0
 
     @model_validator(mode="after")
     def _not_all_zero(self) -> Self:
         groups = (
             ("explicit, judge, implicit", (self.explicit, self.judge, self.implicit)),
-            ("copied, not_regenerated, task_completed, engaged", self.signals()),
+            (", ".join(_PARTS), self.signals()),
         )
         for names, weights in groups:
             if sum(weights) == 0.0:
                 raise ValueError(f"one of the weights {names} must be above 0, got only zeros")
         return self
 
-    def signals(self) -> tuple[float, float, float, float]:
-        """Return the weights of the implicit signals in the order of their fields."""
-        return self.copied, self.not_regenerated, self.task_completed, self.engaged
+    def signals(self) -> tuple[float, ...]:
+        """Return the weights of the implicit signals in the order of the catalogue."""
+        return tuple(getattr(self, name) for name in _PARTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +75,8 @@ class Quality:
         explicit: Mean of the observed thumbs and stars; 0 where the user corrected the answer.
         judge: Score of a judge that may count.
         implicit: Weighted mean of the observed implicit signals.
-        parts: What explicit and implicit rest on: thumbs, stars, copied, not_regenerated,
-            task_completed, engaged, each in [0, 1].
+        parts: What explicit and implicit rest on, each in [0, 1]: thumbs, stars and a part for
+            each weight of the implicit signals.
     """
 
     value: FloatArray
@@ -82,24 +96,13 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
         outcomes: Interactions with their feedback.
         weights: How the parts are weighed; `docs/methods.md` explains the defaults.
     """
-    engaged = _engaged(outcomes.session_seconds, weights)
-    parts = {
-        "thumbs": outcomes.thumbs,
-        "stars": (outcomes.stars - 1.0) / 4.0,
-        "copied": outcomes.copied,
-        "not_regenerated": 1.0 - outcomes.regenerated,
-        "task_completed": outcomes.completed,
-        "engaged": engaged,
-    }
+    signals = _implicit_parts(
+        {signal.name: outcomes.observed(signal) for signal in QUALITY_SIGNALS}, weights
+    )
+    parts = {"thumbs": outcomes.thumbs, "stars": (outcomes.stars - 1.0) / 4.0} | signals
     explicit = _weighted_mean((parts["thumbs"], parts["stars"]), (1.0, 1.0))
     explicit[given(outcomes.corrections)] = 0.0
-    implicit = implicit_score(
-        copied=outcomes.copied,
-        regenerated=outcomes.regenerated,
-        completed=outcomes.completed,
-        session_seconds=outcomes.session_seconds,
-        weights=weights,
-    )
+    implicit = _weighted_mean(tuple(signals.values()), weights.signals())
     judge = outcomes.judge_scores
     value = _weighted_mean(
         (explicit, judge, implicit), (weights.explicit, weights.judge, weights.implicit)
@@ -108,20 +111,27 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
     return Quality(value=value, explicit=explicit, judge=judge, implicit=implicit, parts=parts)
 
 
-def implicit_score(
-    *,
-    copied: FloatArray,
-    regenerated: FloatArray,
-    completed: FloatArray,
-    session_seconds: FloatArray,
-    weights: QualityWeights,
-) -> FloatArray:
+def implicit_score(numbers: Mapping[str, FloatArray], weights: QualityWeights) -> FloatArray:
     """Return the implicit quality of each interaction, nan where no signal was observed.
 
-    Arrays of shape (n,), nan where not observed, as in `Outcomes`.
+    Args:
+        numbers: Values of each implicit signal by its name, nan where not observed, shape (n,).
+        weights: How the parts are weighed.
     """
-    signals = (copied, 1.0 - regenerated, completed, _engaged(session_seconds, weights))
-    return _weighted_mean(signals, weights.signals())
+    return _weighted_mean(tuple(_implicit_parts(numbers, weights).values()), weights.signals())
+
+
+def _implicit_parts(
+    numbers: Mapping[str, FloatArray], weights: QualityWeights
+) -> dict[str, FloatArray]:
+    """Return each part of the implicit quality, 1 for good, 0 for bad, nan for not observed."""
+    return {
+        signal.part.name: _engaged(numbers[signal.name], weights)
+        if signal.value == "number"
+        else signal.good_answers(numbers[signal.name])
+        for signal in QUALITY_SIGNALS
+        if signal.part
+    }
 
 
 def _engaged(session_seconds: FloatArray, weights: QualityWeights) -> FloatArray:

@@ -27,6 +27,7 @@ from ratchet.records.clusters import (
     Trend,
 )
 from ratchet.records.cycles import (
+    CODE_TOKENS,
     LABEL_TOKENS,
     WIN_RATE,
     Alert,
@@ -42,11 +43,6 @@ from ratchet.records.cycles import (
     TrainingSet,
 )
 from ratchet.records.events import (
-    ASSESSED_KINDS,
-    EXPLICIT_KINDS,
-    FEEDBACK,
-    FEEDBACK_KINDS,
-    IMPLICIT_KINDS,
     Comment,
     Copy,
     Correction,
@@ -62,7 +58,14 @@ from ratchet.records.events import (
     TaskCompleted,
     Thumbs,
 )
-from ratchet.records.gating import Approval, Decision, Measured, Release, Verdict
+from ratchet.records.gating import (
+    Approval,
+    Decision,
+    Measured,
+    Release,
+    Verdict,
+    direction_words,
+)
 from ratchet.records.judging import (
     Figure,
     HumanLabel,
@@ -108,9 +111,17 @@ from ratchet.records.serving import (
     RoutingFollowed,
     Variant,
 )
+from ratchet.records.signals import (
+    ASSESSED_KINDS,
+    EXPLICIT_KINDS,
+    FEEDBACK,
+    FEEDBACK_KINDS,
+    IMPLICIT_KINDS,
+)
 
 __all__ = [
     "ASSESSED_KINDS",
+    "CODE_TOKENS",
     "EXPLICIT_KINDS",
     "FEEDBACK",
     "FEEDBACK_KINDS",
@@ -201,5 +212,6 @@ __all__ = [
     "WatchedSignal",
     "derive_id",
     "digest",
+    "direction_words",
     "no_surrogates",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from keyword import iskeyword
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
@@ -12,6 +13,7 @@ from ratchet.records.base import (
     Message,
     Record,
     Share,
+    Text,
     UtcTime,
     digest,
     no_surrogates,
@@ -19,6 +21,7 @@ from ratchet.records.base import (
 from ratchet.records.clusters import EarlierCluster, FailureCluster
 
 LABEL_TOKENS = 12  # the longest label, in tokens
+CODE_TOKENS = 512  # room for a function with its explanation
 WIN_RATE = "win_rate"
 """The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
 
@@ -30,12 +33,31 @@ class LabelledMessage(Record):
     label: Annotated[str, Field(min_length=1), AfterValidator(no_surrogates)]
 
 
+def _python_name(text: str) -> str:
+    if not text.isidentifier() or iskeyword(text):
+        raise ValueError(f"entry_point must be a name in Python, got {text[:40]!r}")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("tests must hold Python, got nothing; every answer would pass")
+    return text
+
+
+Tests = Annotated[Text, AfterValidator(_not_blank)]
+PythonName = Annotated[Identifier, AfterValidator(_python_name)]
+
+
 class Example(Record):
-    """One question of an evaluation set with its right answer.
+    """One question of an evaluation set with its right answer, or with tests that know it.
 
     Attributes:
+        target: The right answer; may be empty where there are tests.
         user_id: Whose it is, where examples of one user are not independent.
         cluster: The part of the set that it belongs to.
+        tests: Python that runs without an error after the code of a right answer.
+        entry_point: The name of what they test.
     """
 
     id: Identifier
@@ -43,6 +65,13 @@ class Example(Record):
     target: str
     user_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
     cluster: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
+    tests: Tests | None = Field(default=None, exclude_if=lambda value: value is None)
+    entry_point: PythonName | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def right_answer(self) -> str | None:
+        """The target; None where tests stand for it."""
+        return self.target if self.target or self.tests is None else None
 
     @property
     def prompt(self) -> str:

@@ -1,10 +1,13 @@
-"""Interactions and the feedback on them, as they are stored."""
+"""Interactions and the feedback on them, as they are stored.
+
+What each kind of feedback means is declared in `ratchet.records.signals`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Field
 
 from ratchet.records.base import (
     Identifier,
@@ -45,28 +48,37 @@ class Interaction(Record):
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
 
-class _FeedbackEvent(Record):
+class Feedback(Record):
+    """One event of feedback on an answer; each kind has its class with its own type of value.
+
+    Attributes:
+        kind: The signal that it is about.
+        value: What was given.
+    """
+
     id: Identifier
     interaction_id: Identifier
     created_at: UtcTime
     user_id: Identifier | None = None
+    kind: str
+    value: Any
 
 
-class Thumbs(_FeedbackEvent):
+class Thumbs(Feedback):
     """A thumb, explicit."""
 
     kind: Literal["thumbs"] = "thumbs"
     value: Literal["up", "down"]
 
 
-class Stars(_FeedbackEvent):
+class Stars(Feedback):
     """One to five stars, explicit."""
 
     kind: Literal["stars"] = "stars"
     value: Annotated[int, Field(ge=1, le=5, strict=True)]
 
 
-class Dimension(_FeedbackEvent):
+class Dimension(Feedback):
     """One to five points on one side of an answer, such as its accuracy, explicit."""
 
     kind: Literal["dimension"] = "dimension"
@@ -74,49 +86,49 @@ class Dimension(_FeedbackEvent):
     name: Identifier
 
 
-class Comment(_FeedbackEvent):
+class Comment(Feedback):
     """Free text about an answer, explicit."""
 
     kind: Literal["comment"] = "comment"
     value: Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(no_surrogates)]
 
 
-class Correction(_FeedbackEvent):
+class Correction(Feedback):
     """What the answer should have been, explicit."""
 
     kind: Literal["correction"] = "correction"
     value: Annotated[Text, Field(min_length=1)]
 
 
-class Copy(_FeedbackEvent):
+class Copy(Feedback):
     """The user copied the answer (or was seen not to), implicit."""
 
     kind: Literal["copy"] = "copy"
     value: Annotated[bool, Field(strict=True)] = True
 
 
-class Regenerate(_FeedbackEvent):
+class Regenerate(Feedback):
     """The user asked for another answer (or was seen not to), implicit."""
 
     kind: Literal["regenerate"] = "regenerate"
     value: Annotated[bool, Field(strict=True)] = True
 
 
-class TaskCompleted(_FeedbackEvent):
+class TaskCompleted(Feedback):
     """Whether the user's task was done after the answer, implicit."""
 
     kind: Literal["task_completed"] = "task_completed"
     value: Annotated[bool, Field(strict=True)]
 
 
-class SessionEnd(_FeedbackEvent):
+class SessionEnd(Feedback):
     """The session ended after this answer; `value` is its length in seconds, implicit."""
 
     kind: Literal["session_end"] = "session_end"
     value: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-class SafetyViolation(_FeedbackEvent):
+class SafetyViolation(Feedback):
     """Whether the answer breaks a safety rule.
 
     Attributes:
@@ -128,7 +140,7 @@ class SafetyViolation(_FeedbackEvent):
     source: Identifier = "report"
 
 
-class JudgeScore(_FeedbackEvent):
+class JudgeScore(Feedback):
     """What a judge holds the answer to be worth, in [0, 1].
 
     Attributes:
@@ -138,27 +150,6 @@ class JudgeScore(_FeedbackEvent):
     kind: Literal["judge_score"] = "judge_score"
     value: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
     judge_version: Identifier
-
-
-Feedback = Annotated[
-    Thumbs
-    | Stars
-    | Dimension
-    | Comment
-    | Correction
-    | Copy
-    | Regenerate
-    | TaskCompleted
-    | SessionEnd
-    | SafetyViolation
-    | JudgeScore,
-    Field(discriminator="kind"),
-]
-FEEDBACK: TypeAdapter[Feedback] = TypeAdapter(Feedback)
-EXPLICIT_KINDS = ("thumbs", "stars", "dimension", "comment", "correction")
-IMPLICIT_KINDS = ("copy", "regenerate", "task_completed", "session_end")
-ASSESSED_KINDS = ("safety_violation", "judge_score")
-FEEDBACK_KINDS = EXPLICIT_KINDS + IMPLICIT_KINDS + ASSESSED_KINDS
 
 
 class SetAside(Record):

@@ -13,6 +13,11 @@ from ratchet.records.rollout import RolloutPlan
 Verdict = Literal["promote", "hold", "reject", "inconclusive"]
 
 
+def direction_words(higher_is_better: bool) -> str:
+    """Say which direction of a metric is better."""
+    return f"{'higher' if higher_is_better else 'lower'} is better"
+
+
 class Measured(Record):
     """What a decision rests on: one metric of both, and what its test says.
 
@@ -98,6 +103,14 @@ class Decision(Record):
     expires_at: UtcTime | None = None
     rollout: RolloutPlan | None = None
     example_set_ids: tuple[str, ...] = ()
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the primary metric; of older records by their policy, else higher."""
+        if self.measured:
+            return self.measured[0].higher_is_better
+        primary = self.policy.get("primary")
+        return not (isinstance(primary, dict) and primary.get("higher_is_better") is False)
 
 
 class Approval(Record):

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
 from ratchet.records.serving import Variant
+from ratchet.records.signals import ROLLOUT_SHARES
 
-SignalName = Literal[
-    "thumbs_down", "regenerated", "not_copied", "not_completed", "unsafe", "failed", "slow"
-]
-"""What may get worse: a share of answers, always of bad ones."""
-SIGNAL_NAMES: tuple[SignalName, ...] = (
-    "thumbs_down", "regenerated", "not_copied", "not_completed", "unsafe", "failed", "slow",
-)  # fmt: skip
-SAYS: dict[SignalName, str] = {
-    "thumbs_down": "thumbs down",
-    "regenerated": "regenerated answers",
-    "not_copied": "answers not copied",
-    "not_completed": "tasks not completed",
-    "unsafe": "unsafe answers",
-    "failed": "failed answers",
-    "slow": "slow answers",
-}
-"""The same in words."""
+SIGNAL_NAMES: tuple[str, ...] = tuple(share.name for share in ROLLOUT_SHARES)
+if TYPE_CHECKING:
+    SignalName = str
+else:
+    SignalName = Literal[SIGNAL_NAMES]
+    """What may get worse in a rollout: a share of answers, always of bad ones."""
 LookDecision = Literal["wait", "advance", "promote", "abort", "expire"]
 _Error = Annotated[float, Field(gt=0.0, lt=0.5)]
 _Above = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -69,13 +59,10 @@ STAGES: tuple[RolloutStage, ...] = (
     RolloutStage(share=0.25, hours=24.0, imbalance=1.5),
     RolloutStage(share=0.50, hours=24.0),
 )
-SIGNALS: tuple[WatchedSignal, ...] = (
-    WatchedSignal(name="thumbs_down", margin=0.02, primary=True),
-    WatchedSignal(name="regenerated", margin=0.02),
-    WatchedSignal(name="not_completed", margin=0.03),
-    WatchedSignal(name="unsafe", margin=0.005),
-    WatchedSignal(name="failed", margin=0.005),
-    WatchedSignal(name="slow", margin=0.05),
+SIGNALS: tuple[WatchedSignal, ...] = tuple(
+    WatchedSignal(name=share.name, margin=share.margin, primary=share.primary)
+    for share in ROLLOUT_SHARES
+    if share.margin is not None
 )
 
 

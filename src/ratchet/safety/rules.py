@@ -34,7 +34,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.yaml import read_yaml
 from ratchet.judges.judge import Judge, Judgement
 from ratchet.judges.rubrics import ERRORS_SHOWN
-from ratchet.records import Feedback, Identifier, Interaction, SafetyViolation, digest
+from ratchet.records import Identifier, Interaction, digest
 from ratchet.safety.patterns import CHECKS, Check, compile_pattern
 from ratchet.safety.source_validation import VIOLATION, SourceBar
 
@@ -318,15 +318,6 @@ def judge_flags(judge: Judge, judgements: Iterable[Judgement]) -> tuple[Flag, ..
         for item in judgements
         if item.score is not None and item.score < below
         for category in (_category(judge, item),)
-    )
-
-
-def report_flags(feedback: Iterable[Feedback]) -> tuple[Flag, ...]:
-    """Return what users reported; other sources' feedback is no report."""
-    return tuple(
-        Flag(REPORT, event.interaction_id, "reported", f"a user reported it ({event.id})")
-        for event in feedback
-        if isinstance(event, SafetyViolation) and event.value and event.source == REPORT
     )
 
 

@@ -6,7 +6,6 @@ the frozen evaluation set. A stage that starts looks for the open cycle and goes
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from ratchet.errors import BusyError, InsufficientDataError
 from ratchet.records import (
+    CODE_TOKENS,
     LABEL_TOKENS,
     Cycle,
     CycleEnd,
@@ -30,7 +32,6 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=24)
-_held: set[Path] = set()
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -143,9 +144,20 @@ def freeze_examples(
     name: str,
     examples: Sequence[Example],
     now: datetime,
-    max_new_tokens: int = LABEL_TOKENS,
+    max_new_tokens: int | None = None,
 ) -> ExampleSet:
-    """Store an evaluation set; the same examples are the same set."""
+    """Store an evaluation set; the same examples are the same set.
+
+    Args:
+        store: Keeps it.
+        name: Begins its id.
+        examples: What is asked.
+        now: The time.
+        max_new_tokens: Longest answer; left out, that of a label, of code where any has tests.
+    """
+    if max_new_tokens is None:
+        has_code = any(example.tests is not None for example in examples)
+        max_new_tokens = CODE_TOKENS if has_code else LABEL_TOKENS
     fresh = ExampleSet.freeze(name, tuple(examples), now, max_new_tokens)
     stored = store.get(ExampleSet, fresh.id)
     if stored is not None:
@@ -177,26 +189,28 @@ def sole_loop(home: Path) -> Iterator[None]:
     Raises:
         BusyError: Another process works on this home.
     """
-    if home in _held:
-        yield
-        return
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "loop.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BusyError(
-                f"one loop at a time may run in a home folder, got another (process {holder}); "
-                "wait for it, or set RATCHET_HOME to another folder"
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        _held.add(home)
-        try:
-            yield
-        finally:
-            _held.discard(home)
+    path = home / "loop.lock"
+    lock = FileLock(
+        path,
+        timeout=0,
+        thread_local=False,
+        is_singleton=True,  # one object a process, which counts how often it was taken
+        fallback_to_soft=False,  # a soft lock would outlive a process that is killed
+        on_acquired=_write_process,
+    )
+    try:
+        held = lock.acquire()
+    except Timeout as error:
+        raise BusyError(
+            "one loop at a time may run in a home folder, got another (process "
+            f"{path.read_text('utf-8').strip() or 'unknown'}); "
+            "wait for it, or set RATCHET_HOME to another folder"
+        ) from error
+    with held:
+        yield
+
+
+def _write_process(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -132,7 +132,7 @@ class EventStore:
     def atomic(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is stored or none. Nested calls join the outer one.
 
-        Writers take turns, on both databases: who looks what is there knows it until the end.
+        Writers take turns on both databases, so what a transaction reads stays true until it ends.
         """
         outer = self._open.get()
         if outer is not None:
@@ -256,9 +256,8 @@ class EventStore:
             judges: Versions of judges that were found usable; scores of any other are left out.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
-        characters (of the answer), failed, and thumbs, stars, copy, regenerate, task_completed,
-        session_end, correction, comment, safety_violation, judge_score (float, null where not
-        observed; correction and comment are 1 where there is one).
+        characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
+        float, null where not observed; correction and comment are 1 where there is one).
         """
         lag_microseconds = lag // timedelta(microseconds=1)
         with self._reading() as connection:

@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK, Feedback, digest
+from ratchet.records.signals import BY_NAME, Value
 from ratchet.store.tables import FEEDBACK_EVENTS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _CHUNK = 500
-_BOOLEANS = ("copy", "regenerate", "task_completed", "safety_violation")
 
 
 def read_feedback(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Feedback]:
@@ -29,30 +29,26 @@ def read_feedback(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Fe
 
 
 def _feedback(row: sa.RowMapping) -> Feedback:
-    kind, number, text = row["kind"], row["number"], row["text"]
+    signal = BY_NAME[row["kind"]]
     values: dict[str, Any] = {
         "id": row["id"],
         "interaction_id": row["interaction_id"],
         "user_id": row["user_id"],
         "created_at": _EPOCH + timedelta(microseconds=row["created_at"]),
-        "kind": kind,
-        "value": number,
+        "kind": signal.name,
+        "value": _value(signal.value, row["number"], row["text"]),
     }
-    if kind in ("comment", "correction"):
-        values["value"] = text
-    elif kind == "thumbs":
-        values["value"] = "up" if number else "down"
-    elif kind in ("stars", "dimension"):
-        values["value"] = int(number)
-    elif kind in _BOOLEANS:
-        values["value"] = bool(number)
-    if kind == "judge_score":
-        values["judge_version"] = text
-    if kind == "dimension":
-        values["name"] = text
-    if kind == "safety_violation":
-        values["source"] = text
+    if signal.detail is not None:
+        values[signal.detail] = row["text"]
     return FEEDBACK.validate_python(values)
+
+
+def _value(kind: Value, number: float, text: str) -> object:
+    if kind == "text":
+        return text
+    if kind == "thumb":
+        return "up" if number else "down"
+    return {"boolean": bool, "integer": int, "number": float}[kind](number)
 
 
 def feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
@@ -72,14 +68,10 @@ def feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
 
 
 def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
-    if feedback.kind in ("comment", "correction"):
+    """Return a value as the columns `number` and `text`."""
+    signal = BY_NAME[feedback.kind]
+    if signal.value == "text":
         return None, str(feedback.value)
-    if feedback.kind == "thumbs":
-        return float(feedback.value == "up"), None
-    if feedback.kind == "judge_score":
-        return feedback.value, feedback.judge_version
-    if feedback.kind == "dimension":
-        return float(feedback.value), feedback.name
-    if feedback.kind == "safety_violation":
-        return float(feedback.value), feedback.source
-    return float(feedback.value), None
+    number = feedback.value == "up" if signal.value == "thumb" else feedback.value
+    detail = getattr(feedback, signal.detail) if signal.detail else None
+    return float(number), detail

@@ -1,6 +1,6 @@
 """Forget a user, and find what was made of what they said: training sets and adapters.
 
-    found = trace(store, home, "user-17")                  what would be erased
+    found = trace(store, home, "user-17")  # what would be erased
     record = forget(store, home, "user-17", now=now, text_key=text_key)
 
 The texts are erased in the store and the training sets that hold them deleted. Weights cannot be

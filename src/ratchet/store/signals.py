@@ -9,6 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS
+from ratchet.records.signals import JUDGED_KINDS
 from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def read_events(
         .where(within, FEEDBACK_EVENTS.c.created_at < created_at + lag)
         .where(
             sa.or_(
-                FEEDBACK_EVENTS.c.kind != "judge_score",
+                FEEDBACK_EVENTS.c.kind.not_in(JUDGED_KINDS),
                 FEEDBACK_EVENTS.c.text.in_(sorted(judges)),
             )
         )

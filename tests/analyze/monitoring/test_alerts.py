@@ -14,10 +14,10 @@ from ratchet.analyze.monitoring.alerts import (
     standing,
     threshold_events,
 )
-from ratchet.analyze.monitoring.batches import SAYS
 from ratchet.analyze.monitoring.board import Budget
 from ratchet.errors import InvalidInputError
 from ratchet.records import Alert, AlertEvent, BoardState, Finding
+from ratchet.records.signals import words_of
 
 OPENED = datetime(2026, 1, 12, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -30,7 +30,7 @@ BOARD = BoardState(
 
 def finding(signal="regenerated", **changes):
     values = {
-        "signal": signal, "says": SAYS[signal], "segment": None, "since": OPENED,
+        "signal": signal, "says": words_of(signal), "segment": None, "since": OPENED,
         "log_evidence": 11.0, "log_threshold": 9.0, "events": 40, "trials": 200,
         "expected": 0.10, "lower": 0.13, "upper": 0.26, "also": (),
     }  # fmt: skip
@@ -89,7 +89,7 @@ def test_an_alert_is_opened_once_and_resolved_once():
     [
         {"segment": "app"},
         {"lower": 0.16},  # from 1.5 times the expected 0.10 on it is critical
-        {"signal": "thumbs_down", "says": SAYS["thumbs_down"]},
+        {"signal": "thumbs_down", "says": words_of("thumbs_down")},
         {"since": OPENED + 2 * HOUR},
     ],
 )
@@ -149,7 +149,7 @@ def test_the_message_has_rate_interval_expectation_time_version_and_sample():
     known: list[AlertEvent] = []
     step(known, finding(segment="app", also=("thumbs_down",)))
     assert known[0].message == (
-        "router/2 in segment app: answers regenerated 20.0% (13.0% to 26.0%) where 10.0% is "
+        "router/2 in segment app: regenerated answers 20.0% (13.0% to 26.0%) where 10.0% is "
         "normal, since about 2026-01-12 09:00 UTC, 200 observations; also worse: thumbs down"
     )
     assert "at most once in 30 days" in known[0].certainty

@@ -15,7 +15,6 @@ from ratchet.analyze.monitoring.batches import (
     count,
     cut_offs,
     main_segments,
-    merge,
     observed_signals,
 )
 from ratchet.analyze.monitoring.watch import observations_of
@@ -225,17 +224,6 @@ def test_counting_is_a_loop_over_the_interactions():
     assert_array_equal(counted.starts, 300.0 * np.arange(9))
 
 
-def test_counting_in_parts_is_counting_at_once():
-    seen = observations(np.random.default_rng(1))
-    options = {"segments": ("web", "app", "other"), "cuts": {"slower_than_median": 0.8}}
-    whole = count(seen, start=0.0, end=2_700.0, **options)
-    parts = [count(seen, start=a, end=b, **options) for a, b in ((0.0, 600.0), (600.0, 2_700.0))]
-    joined = merge(*parts)
-    assert_array_equal(joined.events, whole.events)
-    assert_array_equal(joined.trials, whole.trials)
-    assert_array_equal(joined.starts, whole.starts)
-
-
 def test_a_batch_that_is_not_whole_waits_and_edges_belong_to_the_later_batch():
     times = np.array([0.0, 299.999999, 300.0, 600.0])
     seen = Observations(times, np.full(4, "web", object), {"failed": np.zeros(4)})
@@ -274,11 +262,6 @@ def test_segments_are_the_large_ones_by_size_and_other_is_last():
 def test_what_does_not_fit_together_is_refused():
     seen = observations(np.random.default_rng(2))
     first = count(seen, start=0.0, end=600.0, segments=("web", "other"), cuts={})
-    with pytest.raises(InvalidInputError, match="must begin after the first end"):
-        merge(first, first)
-    other = count(seen, start=600.0, end=900.0, segments=("app", "other"), cuts={})
-    with pytest.raises(InvalidInputError, match="same signals and segments"):
-        merge(first, other)
     with pytest.raises(InvalidInputError, match="end after they start"):
         count(seen, start=300.0, end=0.0, segments=("other",), cuts={})
     with pytest.raises(InsufficientDataError, match="at least 100000 observations"):

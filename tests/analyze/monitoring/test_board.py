@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from ratchet.analyze.monitoring.batches import Counts, merge
+from ratchet.analyze.monitoring.batches import Counts
 from ratchet.analyze.monitoring.board import (
     CEILING,
     MEMORY,
@@ -128,10 +129,13 @@ def found(seed, changed, good=0, bad=24, **world):
     """Return what a board finds in `good` batches in control and `bad` changed ones."""
     rng = generator(4, seed)
     baseline = freeze(draw(rng, WEEK, **world))
-    counts = merge(
-        draw(rng, good, first=WEEK, **world),
-        draw(rng, bad, first=WEEK + good, changed=changed, **world),
-    )
+    calm = draw(rng, good, first=WEEK, **world)
+    worse = draw(rng, bad, first=WEEK + good, changed=changed, **world)
+    joined = {
+        name: np.concatenate([getattr(calm, name), getattr(worse, name)])
+        for name in ("starts", "events", "trials")
+    }
+    counts = replace(worse, **joined)
     passed = advance(opened(baseline), baseline, counts, now=NOW)
     assert in_alarm(passed.state, baseline)
     return find(passed.state, baseline, counts), passed

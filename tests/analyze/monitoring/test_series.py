@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ratchet.analyze.monitoring.baselines import expected_rates
-from ratchet.analyze.monitoring.batches import NAMES, SAYS
+from ratchet.analyze.monitoring.batches import NAMES
 from ratchet.analyze.monitoring.board import Budget, find, open_board
 from ratchet.analyze.monitoring.series import (
     MOST_PANELS,
@@ -23,6 +23,7 @@ from ratchet.analyze.monitoring.series import (
 from ratchet.analyze.monitoring.watch import Verdict, WatchConfig
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import Interaction, Message
+from ratchet.records.signals import words_of
 from tests.analyze.monitoring.planted import BATCH, DAY, START, TRIALS, draw, freeze, moment
 
 WEEK = 7 * DAY
@@ -47,7 +48,7 @@ def after(batches, **world):
 
 def test_a_point_is_the_share_over_its_batches_and_segments(baseline):
     counts = after(2 * DAY)  # 576 batches at 96 points: 6 to a point
-    series = series_of(baseline, counts)[SAYS["regenerated"]]
+    series = series_of(baseline, counts)[words_of("regenerated")]
     position = counts.signals.index("regenerated")
     events = counts.events[:, position].sum(axis=1).reshape(MOST_POINTS, 6).sum(axis=1)
     trials = counts.trials[:, position].sum(axis=1).reshape(MOST_POINTS, 6).sum(axis=1)
@@ -63,7 +64,7 @@ def test_a_shift_between_segments_moves_the_expectation_and_not_the_points_out()
     changed = {("regenerated", "app"): 0.40}
     own = freeze(draw(np.random.default_rng(2), WEEK, changed=changed))
     counts = after(DAY, changed=changed, mix=(0.1, 0.9, 0.0))
-    series = series_of(own, counts)[SAYS["regenerated"]]
+    series = series_of(own, counts)[words_of("regenerated")]
     assert_allclose(series.expected, 0.1 * 0.10 + 0.9 * 0.40, rtol=0.05)
     # 96 points at 0.27 %: more than 3 outside have a chance of 0.02 %
     assert series.signals.size <= 3
@@ -75,13 +76,13 @@ def test_what_the_alarm_is_about_comes_first_and_five_are_shown(baseline, board)
         update={"signal": "failed", "also": ("not_copied",)}
     )
     shown = list(series_of(baseline, counts, finding))
-    assert shown[:2] == [SAYS["failed"], SAYS["not_copied"]]
+    assert shown[:2] == [words_of("failed"), words_of("not_copied")]
     assert len(shown) == len(set(shown)) == min(MOST_PANELS, len(baseline.signals))
 
 
 def test_a_signal_that_was_not_observed_is_passed_over_and_none_at_all_is_an_error(baseline):
     silent = series_of(baseline, after(24, trials=TRIALS | {"thumbs_down": 0.0}))
-    assert SAYS["thumbs_down"] not in silent
+    assert words_of("thumbs_down") not in silent
     with pytest.raises(InsufficientDataError, match="needs a signal that was observed"):
         series_of(baseline, after(24, traffic=0.0))
     with pytest.raises(InsufficientDataError, match="needs a signal that was observed"):
@@ -111,7 +112,7 @@ def test_the_last_two_days_of_a_board_are_counted_or_what_there_is(
     if shown:
         assert counts.starts[-1] == (end - timedelta(seconds=BATCH)).timestamp()
         series = board_series(store, until, counts, None)
-        assert_allclose(series[SAYS["failed"]].values, 0.0)
+        assert_allclose(series[words_of("failed")].values, 0.0)
 
 
 def test_a_board_whose_baseline_is_gone_is_an_error(store, board):

@@ -16,6 +16,7 @@ from ratchet.deploy.gate.policy import GatePolicy, Guardrail, Looks, Primary
 from ratchet.deploy.gate.scores import GateScores, metric_scores
 from ratchet.errors import InvalidInputError
 from ratchet.records import Decision, RegressionSet
+from ratchet.views.text.gate import decision_markdown
 from tests.deploy.gate.gated import AT, NEW, OLD, POLICY, columns, decided_on, gated, scores
 
 CLUSTER = RegressionSet(
@@ -332,3 +333,26 @@ def test_decisions_of_earlier_versions_still_load():
     }  # fmt: skip
     decision = Decision.model_validate(old)
     assert (decision.level, decision.approval, decision.measured) == (None, None, ())
+
+
+def test_of_what_should_be_less_the_better_one_alone_is_counted_as_such():
+    champion, challenger = columns(200, 10, 30, 60)
+    made, _ = metric_scores({"failed": (1.0 - champion, 1.0 - challenger)})
+    policy = GatePolicy(primary=Primary(metric="failed"))
+    decision = decided_on(GateScores(made), policy)
+    assert decision.verdict == "promote"
+    assert decision.difference == pytest.approx(-20 / 300)
+    assert not decision.higher_is_better
+    assert decision.evidence["only_champion_right"] == 10.0
+    assert decision.evidence["only_challenger_right"] == 30.0
+    text = decision_markdown(decision)
+    assert "| failed | lower is better |" in text
+
+
+def test_an_older_decision_without_measured_metrics_has_its_policys_direction():
+    decision = decided_on(scores(200, 10, 30, 60)).model_copy(update={"measured": ()})
+    assert decision.higher_is_better
+    for primary, higher in (({"higher_is_better": False}, False), ({}, True)):
+        older = decision.model_copy(update={"policy": {"primary": primary}})
+        assert older.higher_is_better is higher
+    assert decision.model_copy(update={"policy": {}}).higher_is_better

@@ -78,6 +78,100 @@ def test_the_direction_turns_the_verdict():
     assert low < turned.primary.difference < high < 0.0
 
 
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from([-0.4, -0.1, 0.0, 0.1, 0.4]),
+    st.sampled_from([0.0, 0.2]), st.booleans(), st.integers(20, 90),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_negated_scores_and_the_other_direction_give_the_same_verdict(
+    seed, shift, margin, has_users, size
+):
+    rng = np.random.default_rng(seed)
+    users = rng.integers(0, 30, size) if has_users else None
+    names, clusters = ("a", "b"), rng.integers(0, 2, size)
+    found = {}
+    for metric in ("first", "second", "third"):
+        champion = rng.normal(10.0, 2.0, size)
+        challenger = champion + rng.normal(shift, 1.0, size)
+        found[metric] = (champion, np.where(rng.random(size) < 0.02, np.nan, challenger))
+
+    def decided(sign):
+        direction = {"higher_is_better": sign > 0}
+        policy = GatePolicy(
+            primary=Primary(metric="first", margin=margin, hold_margin=0.4, **direction),
+            guardrails=(
+                Guardrail(metric="second", margin=0.3, **direction),
+                Guardrail(metric="first", per_cluster=True, requires="no_harm", **direction),
+            ),
+            secondary=("third",),
+            max_unscored_difference=0.05,
+            **{"higher_is_better" if sign > 0 else "lower_is_better": ("third",)},
+        )
+        metrics = {
+            name: MetricScores(name, sign * one, sign * two, users, clusters)
+            for name, (one, two) in found.items()
+        }
+        return run_gate(GateScores(metrics, names), policy)
+
+    one, other = decided(1.0), decided(-1.0)
+    assert (one.verdict, one.needed) == (other.verdict, other.needed)
+    assert one.adjusted == pytest.approx(other.adjusted)
+    for here, there in zip(
+        (one.primary, *one.guardrails, *one.secondary),
+        (other.primary, *other.guardrails, *other.secondary),
+        strict=True,
+    ):
+        assert (here.p_shown, here.p_harm) == pytest.approx((there.p_shown, there.p_harm))
+        assert here.problem == there.problem
+        if here.interval is not None:
+            assert here.interval == pytest.approx(tuple(-end for end in there.interval[::-1]))
+
+
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(0, 90))
+@settings(max_examples=40, deadline=None)
+def test_wrong_answers_counted_down_are_right_answers_counted_up(both, lost, won, neither):
+    """Right or wrong: the exact test of failures is that of successes."""
+    right = counted(both, lost, won, neither)
+    wrong = MetricScores("wrong", 1.0 - right.champion, 1.0 - right.challenger)
+    one, other = gate(right), gate(wrong)
+    assert not other.policy.primary.higher_is_better
+    assert (one.verdict, one.needed, one.hold_margin) == (
+        other.verdict, other.needed, other.hold_margin,
+    )  # fmt: skip
+    if one.primary.champion is not None:
+        assert one.primary.p_shown == pytest.approx(other.primary.p_shown)
+        assert one.primary.test == other.primary.test
+
+
+def test_the_constant_answer_is_no_floor_for_what_should_be_less():
+    policy = GatePolicy(
+        primary=Primary(metric="right", higher_is_better=False), beat_constant_answer=True
+    )
+    scores = GateScores({"right": WORSE}, constant_answer_rate=0.125)
+    result = run_gate(scores, policy)
+    assert result.verdict == "inconclusive"
+    assert "lower is better" in result.reasons[0]
+
+
+def test_the_direction_of_every_metric_is_in_text_and_json():
+    policy = GatePolicy(
+        primary=Primary(metric="right"),
+        guardrails=(Guardrail(metric="wer", requires="no_harm"),),
+        secondary=("loss", "m7"),
+    )
+    result = gate(BETTER, measured(np.zeros(90), metric="loss"), policy=policy)
+    text = gate_text(result)
+    lines = {line.split()[1]: line for line in text.splitlines() if ": " in line and "[" in line}
+    assert "higher is better" in lines["right"]
+    assert "lower is better" in lines["loss"]
+    assert "wer: lower is better" in text
+    assert "m7: higher is better" in text
+    assert gate_json(result)["directions"] == {
+        "right": "higher is better", "wer": "lower is better", "loss": "lower is better",
+        "m7": "higher is better",
+    }  # fmt: skip
+
+
 def test_a_margin_must_be_exceeded():
     for margin, verdict in ((0.03, "promote"), (0.08, "hold")):
         policy = GatePolicy(primary=Primary(metric="right", margin=margin))

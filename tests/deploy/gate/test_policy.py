@@ -12,6 +12,7 @@ from ratchet.deploy.gate.policy import (
     parse_policy,
 )
 from ratchet.errors import PolicyError
+from ratchet.evaluation.paired import Draw
 
 FULL = """
 error_level: 0.025
@@ -163,3 +164,58 @@ def test_the_loops_own_policy_is_stricter_than_that_of_recorded_scores():
     assert (policy.max_unscored_share, policy.beat_constant_answer) == (0.0, True)
     assert [rule.per_cluster for rule in policy.guardrails] == [True]
     assert parse_policy(policy.model_dump(mode="json"), "policy") == policy
+
+
+def test_directions_are_those_of_the_lists_where_a_rule_states_none():
+    text = {
+        "primary": {"metric": "m1"},
+        "guardrails": [{"metric": "m1", "margin": 0.1}, {"metric": "m2", "margin": 0.1}],
+        "secondary": ["m3", "wer", "m4"],
+        "lower_is_better": ["m1", "m3"],
+    }
+    policy = parse_policy(text, "policy")
+    assert not policy.primary.higher_is_better
+    assert [rule.higher_is_better for rule in policy.guardrails] == [False, True]
+    assert [policy.direction(metric) for metric in ("m3", "wer", "m4")] == [False, False, True]
+    assert policy.undirected == ("m2", "m4")
+    assert parse_policy(policy.model_dump(mode="json"), "policy") == policy
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"higher_is_better": ["a"], "lower_is_better": ["a"]}, "a must have one direction"),
+        ({"lower_is_better": ["b"]}, "of metrics that the policy names, got b"),
+        (
+            {"higher_is_better": ["b"], "secondary": ["b", "c"], "lower_is_better": ["c", "c"]},
+            "c again",
+        ),
+        (
+            {"primary": {"metric": "a", "higher_is_better": True}, "lower_is_better": ["a"]},
+            "a must have one direction, got another in its rule",
+        ),
+    ],
+)
+def test_lists_of_directions_that_contradict_are_refused(more, words):
+    with pytest.raises(PolicyError, match=words):
+        parse_policy({"primary": {"metric": "a"}} | more, "policy")
+
+
+def test_a_policy_that_lists_no_directions_is_stored_as_before():
+    # the digest of a policy is part of a decision's id
+    stored = loop_policy().model_dump(mode="json")
+    assert not {"higher_is_better", "lower_is_better"} & stored.keys()
+    assert list(stored["primary"]) == ["metric", "higher_is_better", "margin", "hold_margin"]
+
+
+def test_each_example_is_answered_as_often_as_the_largest_k_or_as_stated():
+    def draws(**more):
+        return parse_policy({"primary": {"metric": "pass@1"}} | more, "policy").draws
+
+    assert draws() == (None,)
+    assert draws(samples=1) == (None,)
+    assert draws(secondary=["pass@3"]) == tuple(Draw(0.8, 0, number) for number in range(3))
+    assert draws(samples=2, temperature=0.3, seed=7) == (Draw(0.3, 7, 0), Draw(0.3, 7, 1))
+    assert draws(temperature=1.0) == (Draw(1.0, 0, 0),)
+    stored = loop_policy().model_dump(mode="json")
+    assert not {"samples", "temperature", "seed"} & stored.keys()

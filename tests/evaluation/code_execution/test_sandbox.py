@@ -247,12 +247,13 @@ def test_where_the_machine_does_not_isolate_nothing_is_run_and_it_says_so(tmp_pa
 
 def test_inside_a_box_there_is_no_bubblewrap_and_so_no_other_box():
     package = Path(ratchet.__file__).parent
-    names = ("errors", "evaluation/sandbox", "evaluation/syscalls")
+    box = "evaluation/code_execution"
+    names = ("errors", f"{box}/sandbox", f"{box}/syscalls")
     sources = {f"{name}.py": (package / f"{name}.py").read_text("utf-8") for name in names}
     program = (
         f"sources = {sources!r}\n"
         "import os, sys\n"
-        "for folder in ('ratchet', 'ratchet/evaluation'):\n"
+        f"for folder in ('ratchet', 'ratchet/evaluation', 'ratchet/{box}'):\n"
         "    os.mkdir(folder); open(folder + '/__init__.py', 'w').close()\n"
         "for name, text in sources.items(): open('ratchet/' + name, 'w').write(text)\n"
         "sys.path.insert(0, os.getcwd())\n"

@@ -9,7 +9,6 @@ from ratchet.improve.curation.duplicates import (
     DuplicateConfig,
     drop_near_duplicates,
     estimate,
-    first_of_each,
     sign,
     similar_pairs,
 )
@@ -31,12 +30,6 @@ def pair_of_similarity(rng, wanted, length=400):
     shared = round(length * 2 * wanted / (1 + wanted))
     start = random_text(rng, shared)
     return start + random_text(rng, length - shared), start + random_text(rng, length - shared)
-
-
-def test_the_first_of_equal_texts_is_told():
-    assert first_of_each(column(["b", "a", "b", "c", "a"])).tolist() == [
-        True, True, False, True, False,
-    ]  # fmt: skip
 
 
 def test_signatures_estimate_the_jaccard_similarity_without_bias():

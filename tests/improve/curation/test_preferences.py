@@ -2,13 +2,9 @@ import numpy as np
 import pytest
 
 from ratchet.errors import InsufficientDataError
-from ratchet.improve.curation import (
-    Context,
-    CurationConfig,
-    JudgedPair,
-    select_labelled,
-    select_pairs,
-)
+from ratchet.improve.curation.config import CurationConfig, JudgedPair
+from ratchet.improve.curation.pool import Context
+from ratchet.improve.curation.preferences import select_labelled, select_pairs
 from ratchet.outcomes.quality import QualityWeights, quality
 from tests.improve.curation.outcomes import outcomes_of
 

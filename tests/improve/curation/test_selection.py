@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, LeakError
-from ratchet.improve.curation import (
+from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.dataset import (
     ROWS_FILE,
-    CurationConfig,
-    TrainingRow,
     build_rows,
-    read_rows,
-    select,
+    read_any_rows,
     write_training_set,
 )
+from ratchet.improve.curation.rows import TrainingRow
+from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Interaction, Message
@@ -291,8 +291,8 @@ def test_rows_come_back_from_parquet_as_they_were_written(tmp_path):
     training_set = written(tmp_path, selection)
     folder = tmp_path / training_set.path
     stored = [replace(row, user_id="", moment=0) for row in rows_of(selection)]
-    assert read_rows(folder) == stored
-    assert read_rows(folder, "validation") == []
+    assert read_any_rows(folder) == stored
+    assert read_any_rows(folder, "validation") == []
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", ROWS_FILE]
     assert training_set.size == len(selection.rows) == 13
     assert training_set.funnel == selection.funnel

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ratchet.errors import InvalidInputError, ModelError
-from ratchet.improve.curation import TrainingRow
+from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.finetune import FinetuneResult, finetune
 from ratchet.models import HuggingFaceModel, adapter_digest

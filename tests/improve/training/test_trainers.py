@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors import safe_open
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.training.config import FinetuneConfig
+from ratchet.improve.training.devices import choose_device, load_base
 from ratchet.improve.training.examples import examples
 from ratchet.improve.training.finetune import finetune
 from ratchet.improve.training.heads import score_answers_only
 from ratchet.improve.training.run import prepare_job, train, work_folder
-from ratchet.improve.training.trainers import kto_weights
+from ratchet.improve.training.trainers import Batches, _on_one_gpu, build_trainer, kto_weights
 from ratchet.models import HuggingFaceModel
 from tests.improve.training.cases import QUEUES, asked, banking, made_up, rows_of
 
@@ -154,21 +157,50 @@ def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(tiny_mo
         assert split.losses == pytest.approx(whole.losses, abs=1e-4)
 
 
-def test_out_of_memory_is_tried_once_more_with_half_at_once(
-    tiny_model, tmp_path, monkeypatch, caplog
+@pytest.mark.parametrize(("above", "fit"), [(4, 4), (1, 1)])
+def test_out_of_memory_is_tried_again_with_half_at_once(
+    tiny_model, tmp_path, monkeypatch, caplog, above, fit
 ):
     expected = learn(tiny_model, tmp_path / "enough")
-    _runs_out_of_memory(monkeypatch, above=4)
+    _runs_out_of_memory(monkeypatch, above=above)
     result = learn(tiny_model, tmp_path / "short")
-    assert result.batch == (8, 4)
+    assert result.batch == (8, fit)
     assert result.losses == pytest.approx(expected.losses, abs=1e-4)
-    assert "out of memory; once more with 4 examples at once" in caplog.text
+    assert f"out of memory; once more with {fit} examples at once" in caplog.text
 
 
-def test_out_of_memory_twice_is_an_error(tiny_model, tmp_path, monkeypatch):
-    _runs_out_of_memory(monkeypatch, above=2)
+def test_where_one_example_does_not_fit_gradient_checkpointing_comes_first_and_then_an_error(
+    tiny_model, tmp_path, monkeypatch, caplog
+):
+    _runs_out_of_memory(monkeypatch, above=0)
     with pytest.raises(torch.OutOfMemoryError):
-        learn(tiny_model, tmp_path)
+        learn(tiny_model, tmp_path, batch_size=2)
+    said = [line for line in caplog.messages if line.startswith("out of memory")]
+    assert [line.removeprefix("out of memory; once more with ") for line in said] == [
+        "1 examples at once",
+        "gradient checkpointing",
+        "1 examples at once",
+    ]
+
+
+def test_gradient_checkpointing_begins_where_one_example_did_not_fit(
+    tiny_model, tmp_path, monkeypatch
+):
+    expected = learn(tiny_model, tmp_path / "enough")
+    embedding = torch.nn.Embedding.forward
+    failed = []
+
+    def scarce(self, tokens):
+        if len(failed) < 4:  # with 8, 4, 2 and 1 at once
+            failed.append(len(tokens))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return embedding(self, tokens)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", scarce)
+    result = learn(tiny_model, tmp_path / "short")
+    assert failed == [8, 4, 2, 1]
+    assert result.batch == (8, 8)
+    assert result.losses == pytest.approx(expected.losses, abs=1e-4)
 
 
 def _runs_out_of_memory(monkeypatch, *, above):
@@ -181,6 +213,49 @@ def _runs_out_of_memory(monkeypatch, *, above):
         return embedding(self, tokens)
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", scarce)
+
+
+def test_with_a_base_in_4_bits_the_adapter_that_it_starts_from_is_trained(tiny_model, tmp_path):
+    """The base is not in 4 bits here, which takes a GPU: what is built around it is the same."""
+    first = learn(tiny_model, tmp_path)
+    config = QUICK.model_copy(update={"quantize": True})
+    device = choose_device(QUICK)
+    base, tokenizer = load_base(tiny_model, QUICK, device)
+    model = PeftModel.from_pretrained(base, tmp_path / first.folder, is_trainable=True)
+    trainer = build_trainer(
+        model, tokenizer, examples(made_up("sft", 8), "sft"), [],
+        config=config, device=device, batches=Batches(8, 8, 1), work=tmp_path,
+    )  # fmt: skip
+    trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    assert len(trained) == 2 * 2 * 7  # A and B, layers, linear modules
+    assert all("lora" in name for name in trained)
+
+
+def test_a_process_that_sees_several_gpus_uses_one():
+    seen = SimpleNamespace(n_gpu=4, _n_gpu=4)
+    assert _on_one_gpu(seen)._n_gpu == 1
+    none = SimpleNamespace(n_gpu=0, _n_gpu=0)
+    assert _on_one_gpu(none)._n_gpu == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("sft", {"gradient_checkpointing": True}),
+        ("sft", {"packing": True}),
+        ("sft", {"dora": True}),
+        ("kto", {}),
+        ("dpo", {}),
+    ],
+)
+def test_bfloat16_trains_measures_and_answers(tiny_model, tmp_path, method, settings):
+    """What a GPU computes in: the layers' input is not widened in training, and is elsewhere."""
+    common = {"validation_share": 0.25, "samples": 2, **settings}
+    exact = learn(tiny_model, tmp_path / "exact", method, **common)
+    narrow = learn(tiny_model, tmp_path / "narrow", method, precision="bfloat16", **common)
+    assert narrow.losses == pytest.approx(exact.losses, rel=0.05)
+    assert dict(narrow.validation) == pytest.approx(dict(exact.validation), rel=0.05)
+    assert len(narrow.samples) == len(exact.samples) == 2
 
 
 def test_gradient_checkpointing_changes_no_loss(tiny_model, tmp_path):

@@ -3,8 +3,7 @@ import pytest
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.comparisons import mcnemar_exact
-from ratchet.stats.comparisons.corpus_scores import paired_bootstrap, paired_randomization
+from ratchet.stats.comparisons.corpus_scores import paired_bootstrap
 from ratchet.stats.intervals import mean_interval
 
 
@@ -62,13 +61,6 @@ def test_users_are_drawn_as_a_whole(answers):
     assert ratio == pytest.approx(np.sqrt(10), rel=0.1)
 
 
-def test_randomization_of_right_or_wrong_is_mcnemars_test_nearly(answers):
-    first, second = answers.T
-    exact = mcnemar_exact(int((first & ~second).sum()), int((second & ~first).sum())).p_value
-    found = paired_randomization(first, second, rng=np.random.default_rng(0), resamples=20_000)
-    assert abs(found - exact) <= 4 * np.sqrt(exact * (1 - exact) / 20_000)
-
-
 def test_the_same_seed_gives_the_same_result(answers):
     results = [paired_bootstrap(*answers.T, rng=np.random.default_rng(7)) for _ in range(2)]
     assert results[0] == results[1]
@@ -78,7 +70,6 @@ def test_identical_systems_differ_in_no_resample(answers):
     first = answers[:, 0]
     result = paired_bootstrap(first, first, rng=np.random.default_rng(0))
     assert (result.difference, result.interval.lower, result.interval.upper) == (0.0, 0.0, 0.0)
-    assert paired_randomization(first, first, rng=np.random.default_rng(0)) == 1.0
 
 
 @pytest.mark.parametrize(

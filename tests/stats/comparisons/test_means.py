@@ -7,7 +7,7 @@ from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
-from ratchet.stats.comparisons.means import design_effect, equal_differences_bound, paired_mean_test
+from ratchet.stats.comparisons.means import equal_differences_bound, paired_mean_test
 
 samples = st.lists(st.floats(-5, 5).map(lambda v: round(v, 3)), min_size=3, max_size=40).filter(
     lambda values: np.ptp(values) > 1e-3
@@ -94,13 +94,6 @@ def test_right_or_wrong_of_many_examples_gives_mcnemars_p_value_nearly():
     values = np.r_[np.full(60, -1.0), np.full(95, 1.0), np.zeros(845)]
     exact = mcnemar_exact(60, 95).p_value_second_better
     assert paired_mean_test(values).p_above == pytest.approx(exact, rel=0.35)
-
-
-def test_the_design_effect_is_that_of_repeated_examples():
-    # every example told ten times: the variance of the mean is that of the distinct ones
-    values = np.random.default_rng(0).normal(size=200)
-    repeated, users = np.repeat(values, 10), np.repeat(np.arange(200), 10)
-    assert design_effect(repeated, users) == pytest.approx(10.0, rel=0.02)
 
 
 def test_no_difference_seen_is_no_difference_up_to_three_in_n():

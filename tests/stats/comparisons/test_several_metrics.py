@@ -8,7 +8,7 @@ from scipy.stats import norm
 from statsmodels.stats.multitest import multipletests
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.comparisons.several_metrics import all_must_hold, fixed_sequence, holm
+from ratchet.stats.comparisons.several_metrics import all_must_hold, holm
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -18,13 +18,6 @@ def test_holm_agrees_with_statsmodels(values):
     with mock.patch("gc.collect"):  # `multipletests` collects all garbage at each call
         expected = multipletests(values, method="holm")[1]
     assert holm(values) == pytest.approx(expected)
-
-
-@given(p_values, st.floats(0.001, 0.5))
-def test_a_fixed_sequence_stops_at_the_first_that_fails(values, alpha):
-    claimed = fixed_sequence(values) <= alpha
-    failed = next((place for place, p in enumerate(values) if p > alpha), len(values))
-    assert claimed.tolist() == [place < failed for place in range(len(values))]
 
 
 @given(p_values, st.floats(0.001, 0.5))
@@ -39,18 +32,16 @@ def test_any_false_claim_is_rare_however_many_are_false():
         scores = 0.7 * shared + np.sqrt(1 - 0.49) * rng.normal(size=(gates, metrics))
         false = norm.sf(scores)
         limit = 0.05 + 3 * np.sqrt(0.05 * 0.95 / gates)
-        for procedure in (holm, fixed_sequence):
-            rate = np.mean([(procedure(row) <= 0.05).any() for row in false])
-            assert rate <= limit
+        assert np.mean([(holm(row) <= 0.05).any() for row in false]) <= limit
 
 
 def test_no_claims_are_no_error_but_no_requirements_are():
-    assert holm([]).size == fixed_sequence([]).size == 0
+    assert holm([]).size == 0
     with pytest.raises(InsufficientDataError):
         all_must_hold([])
 
 
-@pytest.mark.parametrize("procedure", [holm, fixed_sequence, all_must_hold])
+@pytest.mark.parametrize("procedure", [holm, all_must_hold])
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_what_is_no_probability_is_refused(procedure, wrong):
     with pytest.raises(InvalidInputError, match="p-values"):

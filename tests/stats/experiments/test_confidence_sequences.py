@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.experiments.boundaries import beta_binomial_log_mixture
+from ratchet.stats.experiments.boundaries import normal_mixture_rho
 from ratchet.stats.experiments.confidence_sequences import (
     ConfidenceSequence,
     bernoulli_log_e,
@@ -51,12 +52,15 @@ def test_the_key_bernoulli_intervals_of_confseq_are_reproduced(
 @given(counts, t_opts, st.floats(0.01, 0.99))
 def test_the_bernoulli_e_value_is_the_beta_binomial_mixture(count, t_opt, rate):
     successes, trials = count
+    # Howard et al. (2021), proposition 7: the marginal likelihood under a beta distribution with
+    # mean `rate`, over the likelihood at `rate`; r is their tuning, in the variance of a trial
     v = rate * (1.0 - rate)
-    theirs = beta_binomial_log_mixture(
-        successes - rate * trials, v * trials, v_opt=v * t_opt, g=rate, h=1.0 - rate
-    )
+    r = max(normal_mixture_rho(v * t_opt) - v, 1e-3 * v)
+    up, down, failures = r / (1.0 - rate), r / rate, trials - successes
+    mixture = special.betaln(up + successes, down + failures) - special.betaln(up, down)
+    expected = mixture - special.xlogy(successes, rate) - special.xlogy(failures, 1.0 - rate)
     ours = bernoulli_log_e(successes, trials, rate, t_opt=t_opt)
-    assert ours[0] == pytest.approx(float(theirs), abs=1e-7)
+    assert ours[0] == pytest.approx(float(expected), abs=1e-7)
 
 
 @given(counts, t_opts, st.floats(0.001, 0.999))

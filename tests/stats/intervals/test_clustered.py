@@ -9,8 +9,6 @@ from scipy import stats
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.intervals import mean_interval, newcombe_independent, wilson
 from ratchet.stats.intervals.clustered import (
-    bootstrap_interval,
-    cluster_bootstrap_interval,
     cluster_mean_interval,
     cluster_rate_interval,
 )
@@ -94,61 +92,6 @@ def test_a_rate_interval_stays_in_range_and_widens_with_the_level():
     assert wide.interval.upper > narrow.interval.upper
 
 
-# Bootstrap ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-@pytest.mark.parametrize("statistic", [np.mean, np.std])
-def test_the_bootstrap_is_scipys_from_the_same_generator(method, statistic):
-    sample = np.random.default_rng(5).exponential(size=40)
-    theirs = stats.bootstrap(
-        (sample,),
-        statistic,
-        n_resamples=999,
-        method=method,
-        confidence_level=0.9,
-        rng=np.random.default_rng(8),
-    ).confidence_interval
-    ours = bootstrap_interval(
-        sample,
-        statistic,
-        rng=np.random.default_rng(8),
-        resamples=999,
-        method=method,
-        level=0.9,
-    )
-    assert (ours.lower, ours.upper) == pytest.approx((theirs.low, theirs.high))
-
-
-def test_bca_follows_skewness_where_percentile_does_not():
-    sample = np.random.default_rng(2).exponential(size=30)
-    percentile, bca = (
-        bootstrap_interval(sample, np.mean, rng=np.random.default_rng(1), method=method)
-        for method in ("percentile", "bca")
-    )
-    assert bca.lower > percentile.lower
-    assert bca.upper > percentile.upper
-
-
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_the_cluster_bootstrap_agrees_with_the_cluster_robust_interval(rng, method):
-    clusters = np.repeat(np.arange(200), 6)
-    values = rng.normal(size=200)[clusters] + 0.5 * rng.normal(size=1200)
-    robust = cluster_mean_interval(values, clusters)
-    ours = cluster_bootstrap_interval(values, clusters, rng=rng, method=method)
-    width = robust.interval.upper - robust.interval.lower
-    assert ours.lower == pytest.approx(robust.interval.lower, abs=0.06 * width)
-    assert ours.upper == pytest.approx(robust.interval.upper, abs=0.06 * width)
-
-
-def test_the_same_seed_gives_the_same_interval(rng):
-    values, clusters = rng.normal(size=50), rng.integers(0, 20, size=50)
-    one, other = (
-        cluster_bootstrap_interval(values, clusters, rng=np.random.default_rng(3)) for _ in range(2)
-    )
-    assert one == other
-
-
 # Two independent proportions ----------------------------------------------------------------------
 
 
@@ -226,10 +169,6 @@ def test_the_difference_covers_near_its_level(first, second):
             "got 2 values and 1 labels",
         ),
         (lambda: cluster_mean_interval([1, np.inf], [1, 2]), InvalidInputError, "finite, got 1"),
-        (lambda: boot([1.0]), InsufficientDataError, "at least 2 values, got 1"),
-        (lambda: boot([2.0, 2.0]), InsufficientDataError, "resamples that differ"),
-        (lambda: boot([1.0, 2.0], resamples=9), InvalidInputError, "at least 100, got 9"),
-        (lambda: boot([1.0, 2.0], method="x"), InvalidInputError, "got 'x'"),
         (lambda: newcombe_independent(1, 2, 0, 0), InsufficientDataError, "at least 1 trial"),
         (lambda: newcombe_independent(3, 2, 0, 1), InvalidInputError, "got 3 of 2"),
     ],
@@ -237,7 +176,3 @@ def test_the_difference_covers_near_its_level(first, second):
 def test_bad_input_is_one_clear_error(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def boot(values, **options):
-    return bootstrap_interval(values, np.mean, rng=np.random.default_rng(0), **options)

@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError, UnequalMissingError
-from ratchet.stats.intervals import newcombe_independent, wilson
+from ratchet.stats.intervals import wilson
 from ratchet.stats.judges.corrected_rate import (
-    independent_difference,
     labels_needed,
-    prediction_powered_difference,
     prediction_powered_rate,
-    rogan_gladen,
 )
 
 NAN = math.nan
@@ -75,19 +72,6 @@ def test_the_interval_is_that_of_a_sample_with_one_more_example_at_each_corner(r
     assert result.effective_labels == pytest.approx(60 * (human / error) ** 2)
 
 
-def test_a_paired_difference_is_that_of_the_differences(rng):
-    _, old, old_verdicts = sample(rng)
-    _, new, new_verdicts = sample(rng, rate=0.8)
-    result = prediction_powered_difference(old, old_verdicts, new, new_verdicts, level=TWO_SIGMA)
-    y = np.append((new - old)[:60], [-1, -1, 1, 1, 0, 0, 0, 0])  # twice, each with weight 1/2
-    f = np.append((new_verdicts - old_verdicts)[:60], [-1, 1, -1, 1, 0, 0, 0, 0])
-    weights = np.append(np.ones(60), np.full(8, 0.5))
-    table = np.cov(y, f, aweights=weights, ddof=0) * 64 / 63
-    assert result.label_variance == pytest.approx(table[0, 0])
-    assert result.correlation == pytest.approx(table[0, 1] / math.sqrt(table[0, 0] * table[1, 1]))
-    assert result.human_estimate == pytest.approx(np.mean((new - old)[:60]))
-
-
 def test_a_judge_that_says_the_same_of_everything_leaves_the_labels_alone(rng):
     _, labels, _ = sample(rng)
     result = prediction_powered_rate(labels, np.ones(labels.size))
@@ -137,15 +121,6 @@ def test_swapping_pass_and_failure_mirrors_the_interval(rng):
     assert second.interval.lower == pytest.approx(1.0 - first.interval.upper)
 
 
-def test_swapping_the_systems_turns_the_sign(rng):
-    _, old, old_verdicts = sample(rng)
-    _, new, new_verdicts = sample(rng, rate=0.8)
-    first = prediction_powered_difference(old, old_verdicts, new, new_verdicts)
-    second = prediction_powered_difference(new, new_verdicts, old, old_verdicts)
-    assert second.estimate == pytest.approx(-first.estimate)
-    assert second.interval.upper == pytest.approx(-first.interval.lower)
-
-
 def test_a_missing_verdict_is_counted_and_never_a_failure(rng):
     _, labels, verdicts = sample(rng)
     verdicts[::10] = NAN
@@ -161,14 +136,6 @@ def test_verdicts_missing_mostly_where_people_labelled_are_refused(rng):
     verdicts[:20] = NAN
     with pytest.raises(UnequalMissingError, match="as often on labelled examples as on others"):
         prediction_powered_rate(labels, verdicts)
-
-
-def test_a_label_of_one_system_alone_is_left_out_and_counted(rng):
-    _, old, old_verdicts = sample(rng)
-    _, new, new_verdicts = sample(rng)
-    new[:7] = NAN
-    result = prediction_powered_difference(old, old_verdicts, new, new_verdicts)
-    assert (result.labelled, result.left_out_labels) == (53, 7)
 
 
 @given(
@@ -207,124 +174,6 @@ def test_a_win_rate_with_ties_stays_within_its_range(pairs):
 def test_what_gives_no_rate_is_one_clear_error(labels, verdicts, level, error, message):
     with pytest.raises(error, match=message):
         prediction_powered_rate(labels, verdicts, level=level)
-
-
-def test_a_pair_needs_four_arrays_of_one_length():
-    with pytest.raises(InvalidInputError, match=r"lengths \[2, 2, 2, 1\]"):
-        prediction_powered_difference([1, 1], [1, 1], [1, 1], [1])
-
-
-def test_rogan_gladen_by_hand():
-    # q = .62, sensitivity .9, specificity .8: (.62 + .8 - 1) / (.9 + .8 - 1) = .6
-    result = rogan_gladen([1] * 620 + [0] * 380, *checked())
-    assert result.estimate == pytest.approx(0.6)
-    assert (result.sensitivity, result.specificity) == (0.9, 0.8)
-    assert result.judge_estimate == 0.62
-    expected = newcombe_independent(10, 50, 45, 50)
-    assert result.informedness == expected
-
-
-def test_the_interval_of_rogan_gladen_is_the_delta_method_at_the_padded_shares():
-    result = rogan_gladen([1] * 620 + [0] * 380, *checked(), level=TWO_SIGMA)
-    shares, sizes = np.array([622 / 1_004, 46 / 52, 41 / 52]), np.array([1_004, 52, 52])
-
-    def rate(q, hit, reject):
-        return (q + reject - 1) / (hit + reject - 1)
-
-    step = 1e-6 * np.eye(3)
-    slope = [(rate(*(shares + row)) - rate(*(shares - row))) / 2e-6 for row in step]
-    variances = shares * (1 - shares) / sizes
-    half = 2 * math.sqrt(np.square(slope) @ variances)
-    middle = rate(*shares)
-    moved = 2 * 4 * (middle * variances[1] - (1 - middle) * variances[2])
-    assert result.interval.lower == pytest.approx(middle + moved - half, abs=1e-6)
-    assert result.interval.upper == pytest.approx(middle + moved + half, abs=1e-6)
-
-
-def test_a_judge_known_to_be_perfect_needs_no_correction():
-    result = rogan_gladen([1] * 62 + [0] * 38, *checked((10**5, 10**5), (0, 10**5)))
-    padded = stats.norm.interval(0.95, (62 + 1.92) / 103.84, math.sqrt(0.6156 * 0.3844 / 103.84))
-    assert result.estimate == pytest.approx(0.62)
-    assert (result.interval.lower, result.interval.upper) == pytest.approx(padded, abs=1e-3)
-
-
-def test_swapping_pass_and_failure_mirrors_rogan_gladen():
-    verdicts, (marks, labels) = np.repeat([1.0, 0.0], [620, 380]), checked()
-    first = rogan_gladen(verdicts, marks, labels)
-    second = rogan_gladen(1 - verdicts, 1 - np.array(marks), 1 - np.array(labels))
-    assert second.estimate == pytest.approx(1.0 - first.estimate)
-    assert second.interval.lower == pytest.approx(1.0 - first.interval.upper)
-    assert second.sensitivity == pytest.approx(first.specificity)
-
-
-def test_a_rate_beyond_what_the_judge_allows_is_cut():
-    assert rogan_gladen([1] * 100, *checked()).estimate == 1.0
-    assert rogan_gladen([0] * 100, *checked()).estimate == 0.0
-
-
-def test_missing_verdicts_are_counted_and_taken_out():
-    marks, labels = checked()
-    result = rogan_gladen([1] * 620 + [0] * 380 + [NAN] * 50, [*marks, NAN, NAN], [*labels, 1, 0])
-    assert (result.missing_verdicts, result.missing_labelled_verdicts) == (50, 2)
-    assert result.estimate == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "marks", "labels", "error", "message"),
-    [
-        ([1, 0], *checked((30, 50), (25, 50)), InsufficientDataError, "shown to be above 0"),
-        ([1, 0], *checked((5, 50), (45, 50)), InsufficientDataError, "shown to be above 0"),
-        ([1, 0], *checked((9, 9), (0, 50)), InsufficientDataError, "got 9, 50 and 2"),
-        ([NAN], *checked(), InsufficientDataError, "got 50, 50 and 0"),
-        ([0.5], *checked(), InvalidInputError, "verdicts must be 0 or 1, got 0.5"),
-        ([1], [1] * 20, [1] * 19 + [NAN], InvalidInputError, "labels must be 0 or 1, got NaN"),
-        ([1], [1] * 20, [1] * 19, InvalidInputError, r"lengths \[19, 20\]"),
-        (
-            [1],
-            [1] * 50 + [NAN] * 20 + [0] * 30,
-            [1] * 50 + [0] * 50,
-            InvalidInputError,
-            "labelled passes as on failures, got 0 of 50 and 20 of 50",
-        ),
-    ],
-)
-def test_what_rogan_gladen_cannot_correct_is_refused(verdicts, marks, labels, error, message):
-    with pytest.raises(error, match=message):
-        rogan_gladen(verdicts, marks, labels)
-
-
-@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.5, 0.99))
-def test_a_judge_is_refused_exactly_when_the_interval_of_informedness_reaches_0(
-    hits, alarms, level
-):
-    marks, labels = checked((hits, 40), (alarms, 40))
-    shown = newcombe_independent(alarms, 40, hits, 40, level=level).lower > 0.0
-    try:
-        rogan_gladen([1, 0], marks, labels, level=level)
-    except InsufficientDataError:
-        assert not shown
-    else:
-        assert shown
-
-
-def test_an_independent_difference_squares_and_adds_as_newcombe_does(rng):
-    _, labels, verdicts = sample(rng)
-    rate = prediction_powered_rate(labels, verdicts)
-    old = replace(rate, estimate=48 / 80, interval=wilson(48, 80))
-    new = replace(rate, estimate=56 / 70, interval=wilson(56, 70))
-    result = independent_difference(old, new)
-    expected = newcombe_independent(48, 80, 56, 70)
-    assert result.estimate == pytest.approx(0.2)
-    assert result.interval.lower == pytest.approx(expected.lower)
-    assert result.interval.upper == pytest.approx(expected.upper)
-    assert independent_difference(new, old).interval.lower == pytest.approx(-expected.upper)
-
-
-def test_an_independent_difference_needs_one_level(rng):
-    _, labels, verdicts = sample(rng)
-    rates = [prediction_powered_rate(labels, verdicts, level=level) for level in (0.9, 0.95)]
-    with pytest.raises(InvalidInputError, match=r"got 0.9 and 0.95"):
-        independent_difference(*rates)
 
 
 def test_the_labels_needed_are_the_fewest_that_reach(rng):

@@ -133,9 +133,9 @@ def test_breakdowns_by_version_and_segment_are_tables():
 
 def test_what_was_found_earlier_says_what_became_of_it():
     said = page().said
-    assert "passcode, reset : gone: its messages fail no more than the rest" in said
-    assert "verify : part of another cluster now ( top up, verify )" in said
-    assert "refund, late : its messages still fail more, too few of them to be found anew" in said
+    assert "passcode, reset : fails no more than the rest" in said
+    assert "verify : is part of another cluster now ( top up, verify )" in said
+    assert "refund, late : still fails more, but too seldom to be found again" in said
 
 
 @pytest.mark.parametrize("with_points", [True, False])

@@ -20,7 +20,7 @@ from ratchet.records import (
     Measured,
     Metric,
 )
-from ratchet.stats.charts import p_chart
+from ratchet.stats.charts.designed_charts import design_count_chart
 from ratchet.stats.charts.rate_series import rate_series
 from ratchet.views import plots
 
@@ -88,10 +88,33 @@ def decision(verdict="promote", champion=0.1, challenger=0.7, interval=(0.5, 0.6
     )
 
 
-def chart(signals=True):
-    counts = [4, 5, 6, 5, 30] if signals else [4, 5, 6, 5, 4]
-    starts = np.datetime64("2026-11-01", "us") + np.arange(5) * np.timedelta64(1, "D")
-    return plots.control_chart(p_chart(counts, [50] * 5), starts, "Thumbs-down rate of router/1")
+RELEASES = [
+    (datetime(2026, 11, 2, 5, tzinfo=UTC), "router/1"),
+    (datetime(2026, 11, 22, 5, tzinfo=UTC), "tenant/multilingual-support-router-of-accounts/112"),
+    (datetime(2026, 11, 26, 3, tzinfo=UTC), "back to router/1"),
+]
+
+
+def designed(kind="laney-p", points=30, bad=True, **options):
+    """Return the starts of days and a chart of them, worse from the 21st on."""
+    rng = np.random.default_rng(2)
+    rates = np.where((np.arange(points) >= 21) & bad, 0.3, 0.12)
+    made = design_count_chart(rng.binomial(400, rates), np.full(points, 400), kind, **options)
+    days = np.datetime64("2026-11-01", "us") + np.arange(points) * np.timedelta64(1, "D")
+    return days, made
+
+
+def charted(panels=1, kind="laney-p", unit="share", releases=RELEASES, **options):
+    shown = {f"segment {n} of a long name": designed(kind, **options) for n in range(panels)}
+    return plots.signal_chart(
+        shown, "Thumbs down", "Laney's p' chart, a point a day", unit=unit, releases=releases
+    )
+
+
+def with_a_gap():
+    days, made = designed()
+    later = days + np.timedelta64(9, "D") * (np.arange(30) >= 9)
+    return plots.signal_chart({"all": (later, made)}, "Thumbs down")
 
 
 SIGNALS = (
@@ -183,8 +206,16 @@ FIGURES = {
         2, 39.8, 40.0, "tenant/multilingual-support-router-of-accounts/112"
     ),
     "metric_forest": lambda: plots.metric_forest(metrics()),
-    "control_chart": chart,
-    "control_chart without signals": lambda: chart(signals=False),
+    "signal_chart": charted,
+    "signal_chart without signals": lambda: charted(bad=False, releases=()),
+    "signal_chart of all as the baseline": lambda: charted(points=20),
+    "signal_chart of many points": lambda: charted(points=300),
+    "signal_chart of three": lambda: charted(3, baseline=21),
+    "signal_chart of eight": lambda: charted(8, baseline=21),
+    "signal_chart of values": lambda: charted(kind="xmr", unit="seconds", baseline=21),
+    "signal_chart of smoothed scores": lambda: charted(kind="ewma", unit="score", baseline=21),
+    "signal_chart of sums": lambda: charted(2, kind="cusum", baseline=21),
+    "signal_chart with a gap": with_a_gap,
     "failure_bars": lambda: plots.failure_bars([cluster(LONG), cluster("card", 3)]),
     "failure_bars of one": lambda: plots.failure_bars([cluster("card")]),
     "failure_bars with excess": lambda: plots.failure_bars([fuller("$5 and $6", 30), cluster("b")]),
@@ -296,7 +327,7 @@ def test_no_text_of_any_figure_is_cut_off_at_its_edge(name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_horizontal_axis_says_what_it_measures(name):
     figure = FIGURES[name]()
-    shared = name.startswith("board_chart")  # then the lowest panel speaks for all
+    shared = name in BOARDS  # then the lowest panel speaks for all
     assert all(axes.get_xlabel() for axes in (figure.axes[-1:] if shared else figure.axes))
 
 
@@ -316,7 +347,7 @@ def overlapping(figure):
     ]  # fmt: skip
 
 
-BOARDS = [name for name in FIGURES if name.startswith("board_chart")]
+BOARDS = [name for name in FIGURES if name.startswith(("board_chart", "signal_chart"))]
 OF_JUDGES = [n for n in FIGURES if n.startswith(("confusion", "effect", "agreement"))]
 
 
@@ -408,7 +439,9 @@ def test_no_name_of_a_mark_lies_on_the_data(name):
     top = figure.axes[0]
     named = [text for text in words(figure) if text in top.texts]
     assert len(named) >= 2  # title and subtitle at least
-    assert all(text.get_window_extent().y0 >= top.get_window_extent().y1 for text in named)
+    panel = top.get_window_extent()
+    boxes = [text.get_window_extent() for text in named]
+    assert all(box.y0 >= panel.y1 or box.x0 >= panel.x1 for box in boxes)  # above it or beside it
 
 
 def test_names_of_many_releases_are_put_above_each_other():
@@ -445,6 +478,43 @@ def test_a_board_shows_the_time_of_its_points_whatever_else_happened(release, ch
     first, last = board(1, release, change).axes[0].get_xlim()
     day = NOW.timestamp() / 86_400
     assert (first, last) == pytest.approx((day - 1 / 24, day + 48 / 24))
+
+
+def test_a_control_chart_rings_its_alarms_and_its_patterns_and_says_its_limits():
+    days, made = designed(baseline=21)
+    figure = plots.signal_chart({"all": (days, made)}, "Thumbs down", releases=RELEASES)
+    rings = {line.get_mec(): line for line in figure.axes[0].lines if line.get_mfc() == "none"}
+    ringed = {color: len(line.get_xdata()) for color, line in rings.items()}
+    assert ringed == {
+        plots.RED: len(made.alarms),
+        plots.ORANGE: len({pattern.index for pattern in made.patterns}),
+    }
+    assert len(made.alarms) == 9
+    said = " ".join(text.get_text() for text in words(figure))
+    center, upper = 100 * made.chart.center, 100 * made.chart.upper[-1]
+    assert f"center {center:.3g} %" in said
+    assert f"to {upper:.3g} %" in said
+    assert "back to router/1" in said
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == [
+        "center", "limits", "value", "baseline of the limits", "run rule", "outside the limits",
+    ]  # fmt: skip
+
+
+def test_each_sum_of_a_cusum_rings_its_own_alarms():
+    days, made = designed("cusum", baseline=21)
+    axes = plots.signal_chart({"all": (days, made)}, "Thumbs down").axes[0]
+    rings = [line for line in axes.lines if line.get_mfc() == "none"]
+    assert [(line.get_mec(), len(line.get_xdata())) for line in rings] == [
+        (plots.RED, len(made.alarms))
+    ]
+    assert min(rings[0].get_ydata()) >= made.limit  # the upper sum alone
+
+
+def test_no_line_is_drawn_over_a_time_without_points():
+    axes = with_a_gap().axes[0]
+    lengths = [len(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "-"]
+    assert lengths == [9, 21]
 
 
 def test_a_release_outside_the_picture_is_left_out_and_a_change_before_it_is_dated():
@@ -573,9 +643,10 @@ def test_the_same_figure_gives_the_same_bytes():
         (lambda: plots.funnel([]), "steps must not be empty"),
         (lambda: plots.board_chart({}, "t"), "panels must not be empty"),
         (
-            lambda: plots.control_chart(p_chart([1, 2], [9, 9]), np.array([], "M8[us]"), "t"),
-            "got 0 for 2 points",
+            lambda: plots.signal_chart({"a": (np.array([], "M8[us]"), designed()[1])}, "t"),
+            "got 0 for 30 points",
         ),
+        (lambda: plots.signal_chart({}, "t"), "panels must not be empty"),
     ],
 )
 def test_nothing_to_draw_is_refused(draw, words):
@@ -590,3 +661,18 @@ def test_importing_plots_loads_no_matplotlib_and_drawing_no_pyplot():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_plots_of_what_should_be_less_say_so_and_count_the_better_one():
+    lower = measured(gauge("wer", higher_is_better=False)).model_copy(
+        update={"primary_metric": "wer"}
+    )
+    values = np.r_[np.full(7, -1.0), np.full(2, 1.0), np.zeros(5)]
+    texts = [text.get_text() for text in words(plots.paired_differences(values, lower))]
+    assert "challenger alone better" in texts
+    figure = plots.paired_differences(values, lower)
+    heights = {round(bar.get_x() + 0.3): bar.get_height() for bar in figure.axes[0].patches}
+    assert heights == {0: 2, 1: 5, 2: 7}  # seven fewer errors of the challenger
+    texts = [text.get_text() for text in words(plots.gate_figure(lower))]
+    assert any("lower is better" in text for text in texts)
+    assert any("higher, which is worse" in text for text in texts)

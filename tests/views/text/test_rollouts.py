@@ -104,7 +104,7 @@ def test_the_timeline_tells_what_happened_in_order_and_of_waiting_the_last():
     assert "gets 1% of users, stage 1 of 4" in lines[0]
     assert "advance to stage 2, 5% of users" in lines[1]
     assert lines[2].endswith("abort, everybody has the champion: harm: thumbs down")
-    assert lines[3].endswith("rollback: champion is m/0")
+    assert lines[3].endswith("m/0 is the champion again")
     stop = RolloutStop(id="r", created_at=AT + HOUR, by="ann", person=True, note="it\nswears")
     assert timeline(ROLLOUT, looks[:1], stop)[-1].endswith("stopped by ann: it swears")
     assert "look 1: wait: because" in timeline(ROLLOUT, looks[:1], None)[1]
@@ -151,7 +151,7 @@ def test_a_read_out_is_drawn_also_where_nothing_was_read():
     figure = readout_chart(items, "A title")
     assert is_picture(figure)
     said = [text.get_text() for text in figure.axes[0].texts]
-    assert {"no data", "harm (users alarm)", "+4.00  passes"} <= set(said)
+    assert {"no data", "worse (users alarm)", "+4.00  no worse"} <= set(said)
 
 
 def test_the_looks_are_drawn_with_what_was_decided():

@@ -6,6 +6,7 @@ import pytest
 
 from ratchet.deploy.routing import switch
 from ratchet.records import (
+    FEEDBACK,
     AlertEvent,
     Delivery,
     Interaction,
@@ -117,6 +118,32 @@ def test_a_bad_release_is_told_from_its_first_answer_to_the_effect_of_its_rollba
     assert "all 2 gateway processes follow, 1.0 s after the switch" in text
 
 
+@pytest.mark.parametrize(
+    ("feedback", "words"),
+    [
+        ({"kind": "stars", "value": 2}, "2 of 5 stars"),
+        ({"kind": "stars", "value": 3}, None),
+        ({"kind": "task_completed", "value": False}, "the task was not done"),
+        ({"kind": "regenerate", "value": True}, "asked for another answer"),
+        ({"kind": "regenerate", "value": False}, None),
+        ({"kind": "correction", "value": "so"}, "the user corrected it, 'so'"),
+        ({"kind": "safety_violation", "value": True}, "found unsafe, 'report'"),
+        ({"kind": "safety_violation", "value": False}, None),  # checked and found safe
+        ({"kind": "copy", "value": False}, None),  # says little alone
+        ({"kind": "judge_score", "value": 0.1, "judge_version": "j/1"}, None),  # no user said so
+        ({"kind": "dimension", "value": 1, "name": "tone"}, None),
+    ],
+)
+def test_feedback_is_told_as_bad_where_it_says_so_by_itself(store, feedback, words):
+    release(store, "a", "start", GOOD, None, 0)
+    answer(store, "g", GOOD, 1)
+    event = {"id": "f", "interaction_id": "g", "created_at": at(2)} | feedback
+    store.add_feedback([FEEDBACK.validate_python(event)])
+    found = [moment.text for moment in timeline(store, since=at(0), until=at(10))]
+    bad = [text for text in found if text.startswith("first bad feedback")]
+    assert bad == ([] if words is None else [f"first bad feedback on m/1: {words}"])
+
+
 def test_only_what_lies_in_the_time_asked_for_is_told(store, told):
     found = timeline(store, since=at(90), until=at(105))
     assert [moment.what for moment in found] == ["alert", "told"]
@@ -151,7 +178,7 @@ def test_rollouts_and_tests_of_variants_are_told_with_who_ended_them(store):
     assert isinstance(ROLLOUT, Rollout)
     assert [moment.text for moment in timeline(store, since=at(0), until=at(999))] == [
         "rollout of m/2 begins at 1% of users",
-        "look 2 at m/2: abort",
+        "look 2 at m/2: abort, everybody has the champion",
         "rollout of m/2 is stopped by ann",
         "test of variants tone begins: new 50%, m/1 50%",
         "test of variants tone is ended by bob: everybody gets new",

@@ -14,11 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
 from ratchet.outcomes.quality import Quality, QualityWeights
+from ratchet.records.signals import QUALITY_SIGNALS, SIGNALS
 
 FEWEST_MEASURED = 30
 WIDEST = 0.5
 """The largest standard deviation that numbers in [0, 1] can have."""
-_SIGNALS = ("copied", "not_regenerated", "task_completed", "engaged")
+_PARTS = tuple(signal.part.name for signal in QUALITY_SIGNALS if signal.part)
+_REASONS = sorted(
+    ((signal, signal.reason) for signal in SIGNALS if signal.reason),
+    key=lambda pair: pair[1].rank,
+)
 
 
 class FailureRule(BaseModel):
@@ -109,31 +114,18 @@ def which_failed(
 
 def why_failed(outcomes: Outcomes, row: int) -> str:
     """Say in words what tells that a failed interaction failed, the strongest first."""
-    said = []
-    if outcomes.failed_with_error[row]:
-        said.append("an error in place of an answer")
-    if outcomes.unsafe[row] == 1.0:
-        said.append("found unsafe")
-    if outcomes.corrections[row] is not None:
-        said.append("the user corrected it")
-    if outcomes.thumbs[row] == 0.0:
-        said.append("thumbs down")
-    if outcomes.stars[row] <= 2.0:
-        said.append(f"{outcomes.stars[row]:.0f} of 5 stars")
-    if outcomes.regenerated[row] == 1.0:
-        said.append("asked for another answer")
-    if outcomes.completed[row] == 0.0:
-        said.append("the task was not done")
-    if outcomes.judge_scores[row] < 0.5:
-        said.append(f"the judge gives {outcomes.judge_scores[row]:.2f}")
-    if outcomes.copied[row] == 0.0 and not said:
-        said.append("not copied")
+    one = outcomes.take(np.array([row]))
+    said: list[str] = []
+    for signal, reason in _REASONS:
+        value = float(one.observed(signal)[0])
+        if signal.is_bad(value) and not (said and reason.weak):
+            said.append(reason.words.format(value))
     return ", ".join(said) or "low quality by its signals together"
 
 
 def _noise(scored: Quality) -> float:
     """Pool the standard deviation of signals within interactions."""
-    signals = np.stack([scored.parts[name] for name in _SIGNALS])
+    signals = np.stack([scored.parts[name] for name in _PARTS])
     seen = ~np.isnan(signals)
     counts = seen.sum(axis=0)
     several = counts >= 2
@@ -147,7 +139,7 @@ def _noise(scored: Quality) -> float:
 
 def _error_weight(scored: Quality, weights: QualityWeights) -> FloatArray:
     """Return sqrt(sum a_j^2) of the judge and the implicit signals, nan where none was seen."""
-    signals = np.stack([scored.parts[name] for name in _SIGNALS])
+    signals = np.stack([scored.parts[name] for name in _PARTS])
     of_signals = np.asarray(weights.signals())[:, None] * ~np.isnan(signals)
     total = of_signals.sum(axis=0)
     within = np.divide(of_signals, total, out=np.zeros_like(of_signals), where=total > 0.0)

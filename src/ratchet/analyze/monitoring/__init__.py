@@ -2,6 +2,7 @@
 
 from ratchet.analyze.monitoring.thresholds import (
     ALPHA,
+    CHARTED,
     DEFAULT_THRESHOLDS,
     LATENCY_SIGNAL,
     MINIMUM_BIN,
@@ -15,6 +16,7 @@ from ratchet.analyze.monitoring.thresholds import (
 
 __all__ = [
     "ALPHA",
+    "CHARTED",
     "DEFAULT_THRESHOLDS",
     "LATENCY_SIGNAL",
     "MINIMUM_BIN",

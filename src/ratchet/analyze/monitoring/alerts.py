@@ -10,29 +10,36 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ratchet.analyze.monitoring.batches import SIGNALS
+from ratchet.analyze.alert_steps import (
+    by_hand,
+    from_threshold,
+    later,
+    next_step,
+    open_alerts,
+    standing,
+)
 from ratchet.analyze.monitoring.board import Budget
-from ratchet.errors import InvalidInputError
-from ratchet.records import Alert, AlertChange, AlertEvent, BoardState, Finding, derive_id
+from ratchet.records import Alert, AlertEvent, BoardState, Finding, derive_id
+from ratchet.records.signals import BOARD_SHARES, words_of
+
+__all__ = [
+    "FRESH",
+    "SEVERE",
+    "board_events",
+    "by_hand",
+    "is_fresh",
+    "later",
+    "next_step",
+    "open_alerts",
+    "standing",
+    "threshold_events",
+]
 
 FRESH = timedelta(hours=24)
 SEVERE = 1.5
 """A rate whose lower bound is this many times the expected one is critical."""
 
-_GROUPS = {signal.name: signal.group for signal in SIGNALS}
-
-
-def standing(events: Iterable[AlertEvent]) -> dict[str, AlertEvent]:
-    """Return the latest event of each alert, by alert id, in the order in which they opened."""
-    latest: dict[str, AlertEvent] = {}
-    for event in events:
-        latest[event.alert_id] = event
-    return latest
-
-
-def open_alerts(events: Iterable[AlertEvent]) -> tuple[AlertEvent, ...]:
-    """Return the latest event of each alert that is not resolved."""
-    return tuple(event for event in standing(events).values() if event.change != "resolved")
+_SHARES = {share.name: share for share in BOARD_SHARES}
 
 
 def board_events(
@@ -52,7 +59,7 @@ def board_events(
         finding: What is worse where the board is in alarm, else None.
         known: The events so far, of all alerts.
         previous: The version to go back to, if there is one.
-        budget: How often the board may cry wolf, for the alert's words.
+        budget: How often the board may raise a false alarm; the alert says so.
         now: When.
         cluster: The failure cluster that most of the trouble is about.
     """
@@ -95,7 +102,7 @@ def threshold_events(
         if event.kind == "threshold" and event.model_version == model_version
     }
     over = {alert.signal: alert for alert in alerts}
-    found = [_from_alert(alert, current.get(name), now) for name, alert in over.items()]
+    found = [from_threshold(alert, current.get(name), now) for name, alert in over.items()]
     ended = [
         _resolved(event, now)
         for name, event in current.items()
@@ -108,39 +115,6 @@ def threshold_events(
         or event.change == "resolved"
         or event.severity != current[event.signal].severity
     )
-
-
-def by_hand(
-    known: Iterable[AlertEvent],
-    alert_id: str,
-    change: AlertChange,
-    *,
-    by: str,
-    note: str | None,
-    now: datetime,
-) -> AlertEvent:
-    """Return the event by which a person acknowledges or resolves an alert.
-
-    Args:
-        known: The events so far.
-        alert_id: The alert, or the start of its id.
-        change: `acknowledged` or `resolved`.
-        by: Who.
-        note: Why.
-        now: When.
-
-    Raises:
-        InvalidInputError: No open alert, or more than one, has this id.
-    """
-    found = [
-        event for event in open_alerts(known) if alert_id and event.alert_id.startswith(alert_id)
-    ]
-    if len(found) != 1:
-        raise InvalidInputError(
-            f"an alert id must name one open alert, got {alert_id!r}, which names {len(found)}; "
-            "`ratchet alerts` lists them"
-        )
-    return next_step(found[0], change, now, by=by, note=note)
 
 
 def is_fresh(board: BoardState, now: datetime) -> bool:
@@ -157,7 +131,7 @@ def _from_finding(
     now: datetime,
     cluster: str | None,
 ) -> AlertEvent:
-    pipeline = _GROUPS[finding.signal] == "pipeline"
+    pipeline = _SHARES[finding.signal].group == "pipeline"
     kind = "pipeline" if pipeline else "board"
     severity = _severity(finding, pipeline)
     alert_id = current.alert_id if current else derive_id("alert", board.model_version, kind, now)
@@ -190,27 +164,18 @@ def _from_finding(
     )
 
 
-def later(current: AlertEvent | None) -> AlertChange:
-    """Return what an alert's next step is called; what a person acknowledged stays so."""
-    if current is None:
-        return "opened"
-    return "acknowledged" if current.change == "acknowledged" else "updated"
-
-
 def _severity(finding: Finding, pipeline: bool) -> Any:
     if pipeline:
         return "warning"
     large = finding.lower >= SEVERE * finding.expected
-    return "critical" if large or finding.signal == "unsafe" else "warning"
+    return "critical" if large or _SHARES[finding.signal].critical else "warning"
 
 
 def _message(board: BoardState, finding: Finding, cluster: str | None) -> str:
     share = finding.events / finding.trials if finding.trials else 0.0
     where = f" in segment {finding.segment}" if finding.segment else ""
     about = f", mostly about {cluster}" if cluster else ""
-    also = (
-        f"; also worse: {', '.join(_plain(name) for name in finding.also)}" if finding.also else ""
-    )
+    also = f"; also worse: {', '.join(map(words_of, finding.also))}" if finding.also else ""
     return (
         f"{board.model_version}{where}: {finding.says} {share:.1%} "
         f"({finding.lower:.1%} to {finding.upper:.1%}) where {finding.expected:.1%} is normal, "
@@ -222,7 +187,7 @@ def _message(board: BoardState, finding: Finding, cluster: str | None) -> str:
 def _action(
     board: BoardState, finding: Finding, previous: str | None, severity: str, now: datetime
 ) -> str:
-    group = _GROUPS[finding.signal]
+    group = _SHARES[finding.signal].group
     if group == "pipeline":
         return "check that the application still sends feedback; quality cannot be seen meanwhile"
     from_release = finding.since - board.opened_at < timedelta(hours=1)
@@ -258,51 +223,5 @@ def _says_the_same(current: AlertEvent, event: AlertEvent) -> bool:
     return same and not moved
 
 
-def _from_alert(alert: Alert, current: AlertEvent | None, now: datetime) -> AlertEvent:
-    alert_id = (
-        current.alert_id if current else derive_id("alert", alert.model_version, alert.signal, now)
-    )
-    change = later(current)
-    return AlertEvent(
-        id=derive_id(alert_id, change, now),
-        alert_id=alert_id,
-        created_at=now,
-        change=change,
-        kind="threshold",
-        severity=alert.severity,
-        model_version=alert.model_version,
-        signal=alert.signal,
-        value=alert.value,
-        lower=alert.lower,
-        upper=max(alert.value, alert.lower),
-        expected=alert.threshold,
-        observations=alert.observations,
-        certainty="the lower 95 % bound is above the threshold; each check counts",
-        message=alert.message,
-        action=alert.action,
-        by=current.by if current else None,
-        note=current.note if current else None,
-    )
-
-
 def _resolved(current: AlertEvent, now: datetime) -> AlertEvent:
     return next_step(current, "resolved", now, by=None, note="back to normal")
-
-
-def next_step(
-    current: AlertEvent, change: AlertChange, now: datetime, *, by: str | None, note: str | None
-) -> AlertEvent:
-    """Return an alert's next step that says the same but for who took it and why."""
-    return current.model_copy(
-        update={
-            "id": derive_id(current.alert_id, change, now),
-            "created_at": now,
-            "change": change,
-            "by": by,
-            "note": note,
-        }
-    )
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")

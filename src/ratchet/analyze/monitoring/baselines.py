@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,6 @@ from ratchet.analyze.monitoring.batches import (
     BATCH_SECONDS,
     NAMES,
     OTHER,
-    SIGNALS,
     Counts,
     Observations,
     count,
@@ -27,6 +27,7 @@ from ratchet.analyze.monitoring.batches import (
     observed_signals,
 )
 from ratchet.records import Baseline, SignalBaseline, derive_id
+from ratchet.records.signals import BOARD_SHARES
 from ratchet.stats.charts.change_detection import LOWEST_TEMPER, Alternatives, fit_tempers
 from ratchet.stats.charts.rate_models import (
     RateModel,
@@ -47,9 +48,11 @@ EVENTS_PER_COLUMN = 10
 _HOUR, _DAY = 3_600.0, 86_400.0
 _SHIFTS = (0.25, 0.5, 1.0, 2.0)
 _RARE_SHIFTS = (0.5, 1.0, 2.0, 4.0)
-_PAIR = ("thumbs_down", "regenerated")
-_TOGETHER = ("thumbs_down", "regenerated", "not_copied", "not_completed")
-_SHARES = {"quality": 0.25, "pair": 0.30, "together": 0.10, "service": 0.15, "pipeline": 0.05}
+_EARLY = tuple(share.name for share in BOARD_SHARES if share.early)
+_TOGETHER = tuple(
+    share.name for share in BOARD_SHARES if share.group == "quality" and share.cut is None
+)
+_SHARES = {"quality": 0.25, "early": 0.30, "together": 0.10, "service": 0.15, "pipeline": 0.05}
 _SEGMENT_SHARE = 0.15
 
 
@@ -153,7 +156,7 @@ def baseline_from_counts(
 
 
 def hypotheses(baseline: Baseline) -> tuple[Hypothesis, ...]:
-    """Return what is watched for: each signal alone, thumbs with regenerations, all together.
+    """Return what is watched for: each signal alone, those that rise early, all together.
 
     The greater part of the weight lies on what a worse model does first. Weights are scaled later,
     so that signals that were not observed cost nothing.
@@ -211,7 +214,7 @@ def _expectation(baseline: Baseline, starts: FloatArray) -> tuple[FloatArray, Fl
 def _singles(names: Sequence[str], segment: str | None, scale: float) -> list[Hypothesis]:
     found = []
     for group in ("quality", "service", "pipeline"):
-        signals = [item for item in SIGNALS if item.group == group and item.name in names]
+        signals = [item for item in BOARD_SHARES if item.group == group and item.name in names]
         for signal in signals:
             shifts = _RARE_SHIFTS if signal.rare or group == "pipeline" else _SHIFTS
             weight = scale * _SHARES[group] / (len(signals) * len(shifts))
@@ -221,10 +224,11 @@ def _singles(names: Sequence[str], segment: str | None, scale: float) -> list[Hy
 
 def _joint(names: Sequence[str]) -> list[Hypothesis]:
     found = []
-    if set(_PAIR) <= set(names):
-        grid = [(a, b) for a in _SHIFTS[:3] for b in _SHIFTS[:3]]
-        weight = _SHARES["pair"] / len(grid)
-        found += [Hypothesis(_PAIR, None, pair, weight) for pair in grid]
+    early = tuple(name for name in _EARLY if name in names)
+    if len(early) > 1:
+        grid = list(product(_SHIFTS[:3], repeat=len(early)))
+        weight = _SHARES["early"] / len(grid)
+        found += [Hypothesis(early, None, shifts, weight) for shifts in grid]
     together = tuple(name for name in _TOGETHER if name in names)
     if len(together) > 2:
         weight = _SHARES["together"] / 3

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.records.signals import BOARD_SHARES
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,48 +27,7 @@ OTHER = "other"
 MOST_SEGMENTS = 8
 SMALLEST_SEGMENT = 0.05
 
-Group = Literal["quality", "service", "pipeline"]
-Side = Literal["above", "below"]
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One thing that is watched.
-
-    Attributes:
-        name: Name of the share of bad events.
-        says: The same in words, for alerts and charts.
-        group: What it is about: answers' quality, the service, or the feedback pipeline.
-        rare: Whether bad events are rare, so that only large shifts can be seen.
-        cut: For a number: which quantile of the baseline is the cut-off, and on which side of it
-            a value is bad. None for what is a yes or no already.
-    """
-
-    name: str
-    says: str
-    group: Group
-    rare: bool = False
-    cut: tuple[float, Side] | None = None
-
-
-SIGNALS: tuple[Signal, ...] = (
-    Signal("thumbs_down", "thumbs that are down", "quality"),
-    Signal("regenerated", "answers regenerated", "quality"),
-    Signal("not_copied", "answers not copied", "quality"),
-    Signal("not_completed", "tasks not completed", "quality"),
-    Signal("low_quality", "answers of low implicit quality", "quality", cut=(0.10, "below")),
-    Signal("low_judge_score", "answers that the judge scores low", "quality", cut=(0.10, "below")),
-    Signal("unsafe", "answers that break a safety rule", "service", rare=True),
-    Signal("failed", "answers that failed with an error", "service", rare=True),
-    Signal("slower_than_median", "answers slower than usual", "service", cut=(0.50, "above")),
-    Signal("slower_than_p99", "very slow answers", "service", rare=True, cut=(0.99, "above")),
-    Signal("longer_than_usual", "answers longer than usual", "service", cut=(0.95, "above")),
-    Signal("shorter_than_usual", "answers shorter than usual", "service", cut=(0.05, "below")),
-    Signal("no_feedback", "answers without any rating", "pipeline"),
-    Signal("no_signals", "answers without any implicit signal", "pipeline"),
-)
-NAMES: tuple[str, ...] = tuple(signal.name for signal in SIGNALS)
-SAYS: Mapping[str, str] = {signal.name: signal.says for signal in SIGNALS}
+NAMES: tuple[str, ...] = tuple(share.name for share in BOARD_SHARES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +73,7 @@ class Counts:
 def cut_offs(observations: Observations) -> dict[str, float]:
     """Return the baseline's cut-off of each signal that is a number and was observed."""
     found = {}
-    for signal in SIGNALS:
+    for signal in BOARD_SHARES:
         values = observations.values.get(signal.name)
         if signal.cut is None or values is None:
             continue
@@ -193,42 +152,16 @@ def bad_events(
     name: str, values: FloatArray | None, cuts: Mapping[str, float]
 ) -> FloatArray | None:
     """Return 1 for bad, 0 for not, nan for not observed; None where the signal cannot be judged."""
-    signal = SIGNALS[NAMES.index(name)]
+    share = BOARD_SHARES[NAMES.index(name)]
     if values is None:
         return None
-    if signal.cut is None:
+    if share.cut is None:
         return values
     if name not in cuts:
         return None
     cut = cuts[name]
-    bad = values > cut if signal.cut[1] == "above" else values < cut
+    bad = values > cut if share.cut[1] == "above" else values < cut
     return np.where(np.isnan(values), np.nan, bad.astype(np.float64))
-
-
-def merge(first: Counts, second: Counts) -> Counts:
-    """Return two counts of the same streams as one, in order of time.
-
-    Raises:
-        InvalidInputError: They count different streams, or overlap.
-    """
-    if (first.segments, first.signals) != (second.segments, second.signals):
-        raise InvalidInputError(
-            "counts must be of the same signals and segments to be merged, got "
-            f"{first.signals}, {first.segments} and {second.signals}, {second.segments}; "
-            "count both with the same baseline"
-        )
-    if len(first) and len(second) and second.starts[0] <= first.starts[-1]:
-        raise InvalidInputError(
-            "the second counts must begin after the first end, got "
-            f"{second.starts[0]:g} after {first.starts[-1]:g}; swap them"
-        )
-    return Counts(
-        starts=np.concatenate([first.starts, second.starts]),
-        segments=first.segments,
-        signals=first.signals,
-        events=np.concatenate([first.events, second.events]),
-        trials=np.concatenate([first.trials, second.trials]),
-    )
 
 
 def observed_signals(counts: Counts, minimum: int) -> tuple[str, ...]:

@@ -20,9 +20,10 @@ from ratchet.analyze.monitoring.baselines import (
     expected_rates,
     hypotheses,
 )
-from ratchet.analyze.monitoring.batches import SAYS, Counts
+from ratchet.analyze.monitoring.batches import Counts
 from ratchet.errors import InvalidInputError
 from ratchet.records import Baseline, BoardState, Finding, derive_id
+from ratchet.records.signals import words_of
 from ratchet.stats.charts.change_detection import (
     Alternatives,
     DetectorState,
@@ -51,7 +52,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How often a board may cry wolf.
+    """How often a board may raise a false alarm.
 
     Attributes:
         days: Mean time between false alarms of the whole board, at least.
@@ -95,7 +96,7 @@ def open_board(
         model_version: The version that is watched.
         start: From when on; the first batch begins here.
         now: When the board is opened.
-        budget: How often it may cry wolf.
+        budget: How often it may raise a false alarm.
     """
     limit = budget.limit(baseline.batch_seconds)
     fresh = begin(alternatives(baseline), limit)
@@ -227,7 +228,7 @@ def find(board: BoardState, baseline: Baseline, counts: Counts) -> Finding:
     interval = wilson(events, trials) if trials else None
     return Finding(
         signal=signal,
-        says=SAYS[signal],
+        says=words_of(signal),
         segment=segment,
         since=since,
         log_evidence=evidence_of(board, baseline),

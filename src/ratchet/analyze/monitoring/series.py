@@ -7,11 +7,12 @@ from datetime import timedelta
 import numpy as np
 
 from ratchet.analyze.monitoring.baselines import comparable, expected_rates
-from ratchet.analyze.monitoring.batches import SAYS, Counts, count
+from ratchet.analyze.monitoring.batches import Counts, count
 from ratchet.analyze.monitoring.watch import Verdict, WatchConfig, cuts_of, observations_of
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.judges.usable import usable_versions
 from ratchet.records import Baseline, BoardState, Finding
+from ratchet.records.signals import words_of
 from ratchet.stats.charts.rate_series import RateSeries, rate_series
 from ratchet.store import EventStore, Window
 
@@ -85,7 +86,7 @@ def series_of(
             )
         except InsufficientDataError:
             continue
-        found[SAYS[name]] = series
+        found[words_of(name)] = series
         if len(found) == MOST_PANELS:
             break
     if not found:

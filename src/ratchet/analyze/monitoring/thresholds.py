@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Self
@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Alert, Metric, Record, derive_id
+from ratchet.records.signals import BY_NAME, SIGNALS, Signal
 from ratchet.stats.charts import p_chart
 from ratchet.stats.charts.chart_results import ControlChart
 from ratchet.stats.intervals import wilson_lower
@@ -21,7 +22,7 @@ from ratchet.stats.intervals import wilson_lower
 ALPHA = 0.05
 MINIMUM_BIN = 20
 Severity = Literal["warning", "critical"]
-LATENCY_SIGNAL = "latency_seconds_p99"
+LATENCY_SIGNAL = BY_NAME["latency_seconds"].limited_metric
 
 
 class Threshold(Record):
@@ -56,44 +57,23 @@ class Threshold(Record):
         return self
 
 
-DEFAULT_THRESHOLDS = (
+DEFAULT_THRESHOLDS = tuple(
     Threshold(
-        signal="thumbs_down_rate",
-        warning=0.15,
-        critical=0.25,
-        minimum_sample=30,
-        warning_action="read the top failure clusters and queue their interactions for review",
-        critical_action="roll back to the previous version if the rise began with the current "
-        "release; otherwise start an improvement cycle on the top cluster today",
-    ),
-    Threshold(
-        signal="regenerate_rate",
-        warning=0.20,
-        critical=0.35,
-        minimum_sample=50,
-        warning_action="compare first and second answers in the top failure clusters",
-        critical_action="roll back to the previous version if the rise began with the current "
-        "release; otherwise check prompt template and sampling settings for a change",
-    ),
-    Threshold(
-        signal="safety_violation_rate",
-        warning=0.001,
-        critical=0.005,
-        minimum_sample=1000,
-        warning_action="have a person read every flagged answer before the next release",
-        critical_action="roll back now and have a person read every flagged answer",
-    ),
-    Threshold(
-        signal=LATENCY_SIGNAL,
-        warning=2.0,
-        critical=5.0,
-        minimum_sample=400,
-        warning_action="check the load, the length of answers and the batch size of the server",
-        critical_action="shed or reroute traffic and restart the server; roll back if it began "
-        "with the current release",
-        relative=True,
-    ),
+        signal=signal.limited_metric,
+        warning=signal.limits.warning,
+        critical=signal.limits.critical,
+        minimum_sample=signal.limits.minimum_sample,
+        warning_action=signal.limits.warning_action,
+        critical_action=signal.limits.critical_action,
+        relative=signal.limits.relative,
+    )
+    for signal in SIGNALS
+    if signal.limits
 )
+CHARTED: Mapping[str, Signal] = {
+    signal.rate.metric: signal for signal in SIGNALS if signal.rate and signal.rate.charted
+}
+"""The signals with a control chart of their rate, by the name of the rate."""
 
 
 def check_thresholds(
@@ -247,7 +227,7 @@ def rate_chart(outcomes: Outcomes, signal: str, *, bins: int = 20) -> RateChart:
 
     Args:
         outcomes: Interactions of one model version, oldest first.
-        signal: "thumbs_down_rate" or "regenerate_rate".
+        signal: One of `CHARTED`, such as "thumbs_down_rate".
         bins: How many bins at most; fewer are made where a bin would hold fewer than 20
             observations.
 
@@ -272,12 +252,11 @@ def rate_chart(outcomes: Outcomes, signal: str, *, bins: int = 20) -> RateChart:
     return RateChart(signal=signal, chart=p_chart(counts, sizes), starts=starts, sizes=sizes)
 
 
-def _indicators(outcomes: Outcomes, signal: str) -> FloatArray:
-    if signal == "thumbs_down_rate":
-        return 1.0 - outcomes.thumbs
-    if signal == "regenerate_rate":
-        return outcomes.regenerated
-    raise InvalidInputError(
-        f"signal must be thumbs_down_rate or regenerate_rate, got {signal!r}; other signals have "
-        "no chart yet"
-    )
+def _indicators(outcomes: Outcomes, metric: str) -> FloatArray:
+    if metric not in CHARTED:
+        raise InvalidInputError(
+            f"signal must be {' or '.join(CHARTED)}, got {metric!r}; other signals have no chart "
+            "yet"
+        )
+    signal = CHARTED[metric]
+    return signal.bad_answers(outcomes.observed(signal))

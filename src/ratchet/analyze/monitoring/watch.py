@@ -31,7 +31,16 @@ from ratchet.errors import InsufficientDataError
 from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import latency_metric, share_metric
 from ratchet.outcomes.quality import QualityWeights, implicit_score
-from ratchet.records import AlertEvent, Baseline, BoardState, Finding, Metric
+from ratchet.records import (
+    EXPLICIT_KINDS,
+    IMPLICIT_KINDS,
+    AlertEvent,
+    Baseline,
+    BoardState,
+    Finding,
+    Metric,
+)
+from ratchet.records.signals import BOARD_SHARES, BY_NAME, SIGNAL_OF, SIGNALS
 from ratchet.store import EventStore, Window
 
 logger = logging.getLogger(__name__)
@@ -39,8 +48,7 @@ logger = logging.getLogger(__name__)
 _RECENT = timedelta(days=7)
 _SLICE = timedelta(days=1)
 _ALERT_EVENTS = 1_000
-_IMPLICIT = ("copy", "regenerate", "task_completed", "session_end")
-_RATINGS = ("thumbs", "stars", "comment", "correction")
+_RATINGS = tuple(kind for kind in EXPLICIT_KINDS if BY_NAME[kind].column)
 
 
 class WatchConfig(BaseModel):
@@ -171,12 +179,13 @@ def recent_metrics(
     if board is not None:
         baseline = store.get(Baseline, board.baseline_id) or baseline
     cut = cuts_of(baseline).get("slower_than_p99") if baseline else None
-    return (
-        share_metric("thumbs_down_rate", seen["thumbs_down"]),
-        share_metric("regenerate_rate", seen["regenerated"]),
-        share_metric("safety_violation_rate", seen["unsafe"]),
-        latency_metric(seen["slower_than_p99"]),
-    ), cut
+    rates = (
+        share_metric(signal.limited_metric, seen[share.name])
+        for signal in SIGNALS
+        for share in signal.shares[:1]
+        if signal.rate and signal.limits
+    )
+    return (*rates, latency_metric(seen["slower_than_p99"])), cut
 
 
 def observations_of(table: pa.Table, weights: QualityWeights | None = None) -> Observations:
@@ -195,32 +204,22 @@ def observations_of(table: pa.Table, weights: QualityWeights | None = None) -> O
     failed = table["failed"].to_numpy().astype(np.float64)
     answered = failed == 0.0
     length = np.where(answered, number["characters"], np.nan)
-    implicit = np.stack([number[name] for name in _IMPLICIT])
+    implicit = np.stack([number[name] for name in IMPLICIT_KINDS])
     ratings = np.stack([number[name] for name in _RATINGS])
+    known = number | {
+        "implicit_quality": implicit_score(number, weights),
+        "error": failed,
+        "characters": length,
+        "no_feedback": np.isnan(ratings).all(axis=0).astype(np.float64),
+        "no_signals": np.isnan(implicit).all(axis=0).astype(np.float64),
+    }
     return Observations(
         seconds=table["created_at"].cast(pa.int64()).to_numpy() / 1e6,
         segments=np.asarray(table["segment"].to_numpy(zero_copy_only=False), dtype=np.object_),
         values={
-            "thumbs_down": 1.0 - number["thumbs"],
-            "regenerated": number["regenerate"],
-            "not_copied": 1.0 - number["copy"],
-            "not_completed": 1.0 - number["task_completed"],
-            "low_quality": implicit_score(
-                copied=number["copy"],
-                regenerated=number["regenerate"],
-                completed=number["task_completed"],
-                session_seconds=number["session_end"],
-                weights=weights,
-            ),
-            "low_judge_score": number["judge_score"],
-            "unsafe": number["safety_violation"],
-            "failed": failed,
-            "slower_than_median": number["latency_seconds"],
-            "slower_than_p99": number["latency_seconds"],
-            "longer_than_usual": length,
-            "shorter_than_usual": length,
-            "no_feedback": np.isnan(ratings).all(axis=0).astype(np.float64),
-            "no_signals": np.isnan(implicit).all(axis=0).astype(np.float64),
+            share.name: known[signal.name] if share.cut else signal.bad_answers(known[signal.name])
+            for share in BOARD_SHARES
+            for signal in (SIGNAL_OF[share.name],)
         },
     )
 

@@ -34,7 +34,9 @@ class Floor:
         return self.rate is not None and self.lower is not None and self.lower > self.rate
 
 
-def constant_answer_floor(scores: GateScores, primary: MetricScores, *, alpha: float) -> Floor:
+def constant_answer_floor(
+    scores: GateScores, primary: MetricScores, *, alpha: float, higher_is_better: bool = True
+) -> Floor:
     """Bound the challenger's share of right answers from below.
 
     Exact (Clopper and Pearson) where examples are independent; over users, by Student's test of
@@ -45,10 +47,14 @@ def constant_answer_floor(scores: GateScores, primary: MetricScores, *, alpha: f
         scores: What the gate decides on.
         primary: The scores of the primary metric, right or wrong.
         alpha: One-sided level.
+        higher_is_better: The direction of the primary metric; of one of which less is better the
+            constant answer is no floor.
     """
     rate = scores.constant_answer_rate
     seen = ~(np.isnan(primary.champion) | np.isnan(primary.challenger))
     values = primary.challenger[seen]
+    if not higher_is_better:
+        return Floor(problem=f"{primary.metric} must count right answers, and lower is better")
     if rate is None:
         return Floor(problem="what it scores is not known; give examples with their targets")
     if values.size == 0 or not np.isin(values, (0.0, 1.0)).all():

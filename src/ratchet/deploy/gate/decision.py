@@ -1,6 +1,6 @@
 """From scores to a decision that can be stored: the gate's result, its evidence, and its id.
 
-    decision = decide(scores, policy, champion=old, challenger=new, cycle_id=..., ...)
+    decision = decide(scores, policy, Gated(champion, challenger, cycle_id, sets), now=now)
 
 A candidate is decided on once: a further decision on the same two artefacts is another look at
 them, and is made only where the policy plans looks or the first one could weigh nothing.
@@ -237,7 +237,7 @@ def _evidence(result: GateResult, primary: Finding) -> dict[str, float]:
     numbers: dict[str, float | None] = {"unscored": float(max(primary.unscored))}
     if primary.discordance is not None and primary.difference is not None:
         differ = primary.discordance * primary.examples
-        more = primary.difference * primary.examples
+        more = primary.gain * primary.examples  # right alone is better alone
         numbers["only_champion_right"] = round((differ - more) / 2)
         numbers["only_challenger_right"] = round((differ + more) / 2)
     if result.floor is not None:

@@ -115,9 +115,10 @@ def run_gate(
     )
     adjusted = holm([finding.p_shown for finding in secondary])
     verdict, reasons = _verdict(policy, primary, guardrails, level, look, hold_margin)
-    floor = (
-        constant_answer_floor(scores, found, alpha=level) if policy.beat_constant_answer else None
-    )
+    floor = None
+    if policy.beat_constant_answer:
+        higher = policy.primary.higher_is_better
+        floor = constant_answer_floor(scores, found, alpha=level, higher_is_better=higher)
     if floor is not None and verdict in ("promote", "hold", "inconclusive") and not primary.blocks:
         verdict, reasons = _above_floor(floor, verdict, reasons)
     return GateResult(

@@ -1,8 +1,7 @@
 """Champion and challenger on the same examples: both answer, every metric scores, a judge compares.
 
-    first = answer_recorded(examples.all, load_champion, "champion", ...)
-    second = answer_recorded(examples.all, load_challenger, "challenger", ...)
-    result = run_gate(score_answers(examples, policy, (first, second)), policy)
+    examples = FrozenSets(golden=set_id).read(store)
+    scores = score_answers(examples, policy, (champion_answers, challenger_answers))
 
 The flow `deploy` and the command `ratchet gate` both do it by these functions.
 """
@@ -10,11 +9,15 @@ The flow `deploy` and the command `ratchet gate` both do it by these functions.
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
 
 from ratchet.deploy.gate.decision import compare_on_cluster
 from ratchet.deploy.gate.policy import GatePolicy
@@ -27,14 +30,32 @@ from ratchet.deploy.gate.scores import (
     MetricScores,
     metric_scores,
 )
+from ratchet.errors import InvalidInputError
 from ratchet.evaluation.answer_scores import score_pairs
-from ratchet.evaluation.metrics import constant_answer_rate
-from ratchet.evaluation.paired import answer_examples, compare, question_digest, questions
+from ratchet.evaluation.code_execution import run_programs
+from ratchet.evaluation.code_execution.answers import answer_program
+from ratchet.evaluation.code_execution.sandbox import Execution, require_isolation
+from ratchet.evaluation.metrics import constant_answer_rate, metric_named, pass_k
+from ratchet.evaluation.paired import (
+    Draw,
+    answer_examples,
+    compare,
+    decoding_name,
+    question_digest,
+    questions,
+)
 from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.judges.prompts import Item
 from ratchet.judges.win_rate import pairs_of
 from ratchet.models import Completion, LanguageModel
-from ratchet.records import WIN_RATE, ClusterComparison, Decision, Example, RegressionSet
+from ratchet.records import (
+    WIN_RATE,
+    ClusterComparison,
+    Decision,
+    Example,
+    RegressionSet,
+    digest,
+)
 from ratchet.store import EventStore
 from ratchet.store.cycles import example_set
 
@@ -49,11 +70,20 @@ class Answers:
         model_digest: Of the model that answered.
         texts: The answers.
         seconds: How long each took, where that is known: the wall time of its batch.
+        more: Its further answers to the same questions, where they are sampled.
+        executions: How programs of answers and tests ran, by the program's digest.
     """
 
     model_digest: str
     texts: dict[str, str]
     seconds: dict[str, float]
+    more: tuple[Answers, ...] = ()
+    executions: Mapping[str, Execution] = field(default_factory=dict)
+
+    @property
+    def every(self) -> tuple[Answers, ...]:
+        """The first answers, then the further ones."""
+        return (self, *self.more)
 
     def to(self, examples: Sequence[Example]) -> list[str | None]:
         """Return the answers to examples, None where there is none."""
@@ -63,6 +93,27 @@ class Answers:
         """Return the answers that there are by example id."""
         found = zip(examples, self.to(examples), strict=True)
         return {example.id: text for example, text in found if text is not None}
+
+    def all_to(self, examples: Sequence[Example]) -> list[tuple[str | None, ...]]:
+        """Return every answer to each example, None where there is none."""
+        return list(zip(*(one.to(examples) for one in self.every), strict=True))
+
+    def runs(self, examples: Sequence[Example]) -> list[list[Execution]]:
+        """Return how the answers to each example ran against its tests.
+
+        None where the example has no tests or one of its answers is missing: of the others alone
+        pass@k would be too high where a model fails to answer what is hard.
+        """
+        return [
+            []
+            if example.tests is None or None in texts or not self.executions
+            else [
+                self.executions[digest(_program(example, text))]
+                for text in texts
+                if text is not None
+            ]
+            for example, texts in zip(examples, self.all_to(examples), strict=True)
+        ]
 
     def took(self, examples: Sequence[Example]) -> list[float | None]:
         """Return the seconds of the answers to examples, None where they are not known."""
@@ -158,6 +209,7 @@ def answer_recorded(
     decoding: str,
     max_new_tokens: int,
     fresh: bool = False,
+    draws: Sequence[Draw | None] = (None,),
 ) -> Answers:
     """Answer every example; answers that the store has recorded before are not made again.
 
@@ -167,28 +219,176 @@ def answer_recorded(
         store: Keeps each chunk of answers as it comes.
         name: Of the model, for the log.
         model_digest: Of the model; answers are recorded under it.
-        decoding: How the model is asked; answers are recorded under it too.
+        decoding: How the model is asked, greedily; answers are recorded under it too, sampled ones
+            under a name of their own.
         max_new_tokens: Longest answer.
         fresh: Whether to answer everything anew and record nothing.
+        draws: The answers to make to each question; None is the greedy one.
     """
+    loaded: list[LanguageModel] = []
+
+    def model() -> LanguageModel:
+        if not loaded:
+            loaded.append(load())
+        return loaded[0]
+
+    first, *more = (
+        _answer_once(
+            examples,
+            model,
+            None if fresh else store,
+            name if draw is None else f"{name}, sample {draw.number + 1} of {len(draws)}",
+            model_digest,
+            decoding if draw is None else draw.decoding(decoding),
+            max_new_tokens,
+            draw,
+        )
+        for draw in draws
+    )
+    return replace(first, more=tuple(more))
+
+
+def answer_sets(
+    examples: GateExamples,
+    policy: GatePolicy,
+    load: Callable[[bool], LanguageModel],
+    store: EventStore,
+    *,
+    name: str,
+    model_digest: str,
+) -> Answers:
+    """Answer every example of all sets, and run the answers of those with tests.
+
+    Code has many lines; every other answer of a local model ends with its first.
+
+    Args:
+        examples: The sets.
+        policy: Says how often each is answered, and whether tests are run.
+        load: Loads the model, given whether its answers end at the first line break.
+        store: Keeps each chunk of answers as it comes.
+        name: Of the model, for the log.
+        model_digest: Of the model.
+    """
+    found = [
+        answer_recorded(
+            part,
+            partial(load, one_line),
+            store,
+            name=name,
+            model_digest=model_digest,
+            decoding=decoding_name(examples.max_new_tokens, one_line=one_line),
+            max_new_tokens=examples.max_new_tokens,
+            draws=policy.draws,
+        )
+        for part, one_line in (
+            ([example for example in examples.all if example.tests is None], True),
+            ([example for example in examples.all if example.tests is not None], False),
+        )
+    ]
+    first, *more = (
+        Answers(model_digest, one.texts | two.texts, one.seconds | two.seconds)
+        for one, two in zip(found[0].every, found[1].every, strict=True)
+    )
+    answers = replace(first, more=tuple(more))
+    return run_tests(examples.all, answers) if runs_tests(policy) else answers
+
+
+def _answer_once(
+    examples: Sequence[Example],
+    load: Callable[[], LanguageModel],
+    store: EventStore | None,
+    name: str,
+    model_digest: str,
+    decoding: str,
+    max_new_tokens: int,
+    draw: Draw | None,
+) -> Answers:
+    """Answer every example once; nothing is recorded without a store."""
     asked = questions(examples)
     keys = list(asked)
-    texts = {} if fresh else store.answers(model_digest, decoding, keys)
-    seconds = {} if fresh else store.answer_seconds(model_digest, decoding, keys)
+    texts = store.answers(model_digest, decoding, keys) if store else {}
+    seconds = store.answer_seconds(model_digest, decoding, keys) if store else {}
     logger.info("%s: %d of %d answers are recorded", name, len(texts), len(asked))
 
     def save(made: Mapping[str, Completion]) -> None:
         took = {key: completion.latency_seconds for key, completion in made.items()}
         seconds.update(took)
-        if not fresh:
+        if store:
             said = {key: completion.text for key, completion in made.items()}
             store.add_answers(model_digest, decoding, said, took)
 
     if len(texts) < len(asked):
         texts = answer_examples(
-            load(), list(asked.values()), texts, save, max_new_tokens=max_new_tokens
+            load(), list(asked.values()), texts, save, max_new_tokens=max_new_tokens, draw=draw
         )
     return Answers(model_digest, texts, seconds)
+
+
+def check_examples(policy: GatePolicy, examples: GateExamples) -> None:
+    """Refuse what cannot be scored, before anything is answered.
+
+    Raises:
+        InvalidInputError: A metric needs tests or targets that examples do not have.
+        IsolationError: A metric runs code, and this machine does not isolate it.
+    """
+    for metric in (policy.primary.metric, *policy.secondary):
+        _check_needs(metric, "", examples.golden)
+    for rule in policy.guardrails:
+        if rule.examples is not None:
+            part: Sequence[Example] = examples.others.get(rule.examples, ())
+        else:
+            on_clusters = rule.per_cluster and examples.clusters is not None
+            part = examples.regression if on_clusters else examples.golden
+        _check_needs(rule.metric, f" of {rule.examples}" if rule.examples else "", part)
+    if runs_tests(policy):
+        require_isolation()
+
+
+def _check_needs(metric: str, where: str, examples: Sequence[Example]) -> None:
+    spec = metric_named(metric)
+    needs = "" if spec is None else spec.needs
+    lacking = [
+        example.id
+        for example in examples
+        if (needs == "tests" and example.tests is None)
+        or (needs == "target" and example.right_answer is None)
+    ]
+    if lacking:
+        wanted = "tests" if needs == "tests" else "a target"
+        raise InvalidInputError(
+            f"{metric} needs {wanted} in every example{where}, got {len(lacking)} of "
+            f"{len(examples)} without, {lacking[0]} first; add them or leave the metric out"
+        )
+
+
+def runs_tests(policy: GatePolicy) -> bool:
+    """Tell whether a metric of a policy runs the answers' code."""
+    return any(pass_k(metric) is not None for metric in policy.metrics)
+
+
+def run_tests(examples: Sequence[Example], answers: Answers) -> Answers:
+    """Run every answer to an example with tests against them, each in a box of its own.
+
+    Raises:
+        IsolationError: The machine does not isolate; nothing was run.
+    """
+    programs = {
+        digest(program): program
+        for example, texts in zip(examples, answers.all_to(examples), strict=True)
+        if example.tests is not None
+        for text in texts
+        if text is not None
+        for program in [_program(example, text)]
+    }
+    logger.info("running %d programs of %s's answers", len(programs), answers.model_digest[:12])
+    ran = run_programs(list(programs.values()))
+    return replace(answers, executions=dict(zip(programs, ran, strict=True)))
+
+
+def _program(example: Example, answer: str) -> str:
+    return answer_program(
+        answer, example.tests or "", prompt=example.prompt, entry_point=example.entry_point
+    )
 
 
 def unanswered(name: str, answers: Answers, examples: Sequence[Example]) -> str | None:
@@ -216,13 +416,16 @@ def score_answers(
         clustered, cluster_names = _scored(examples.regression, policy, answers, judged)
         sets[REGRESSION] = clustered if examples.regression else {}
         names = cluster_names or names
-    champion, challenger = (found.to(examples.all) for found in answers)
+    champion, challenger = (found.all_to(examples.all) for found in answers)
+    targets = [example.right_answer for example in examples.golden]
+    known = [target for target in targets if target is not None]
+    has_constant = len(known) == len(targets) and pass_k(policy.primary.metric) is None
     return GateScores(
         metrics=metrics,
         cluster_names=names,
-        identical_outputs=None not in champion and champion == challenger,
+        identical_outputs=champion == challenger and not any(None in texts for texts in champion),
         sets=sets,
-        constant_answer_rate=constant_answer_rate([each.target for each in examples.golden]),
+        constant_answer_rate=constant_answer_rate(known) if has_constant else None,
     )
 
 
@@ -242,16 +445,37 @@ def pair_scores(
     answers: Pair,
     judged: JudgedWinRate | None,
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Return both models' scores of examples by metric, shape (n,); nan for no score."""
+    """Return both models' scores of examples by metric, shape (n,); nan for no score.
+
+    Of several sampled answers the score is their mean, nan where one has none. `pass@k` is one
+    number of all of them, and a judge compares the first ones.
+    """
     champion, challenger = answers
-    return score_pairs(
-        metrics,
-        champion.to(examples),
-        challenger.to(examples),
-        [example.target for example in examples],
-        seconds=(champion.took(examples), challenger.took(examples)),
-        judged={WIN_RATE: judged.scores(examples)} if judged else {},
-    )
+    runs = (champion.runs(examples), challenger.runs(examples))
+    drawn = [
+        score_pairs(
+            metrics,
+            one.to(examples),
+            two.to(examples),
+            [example.right_answer for example in examples],
+            seconds=(one.took(examples), two.took(examples)),
+            executions=runs,
+            judged={WIN_RATE: judged.scores(examples)} if judged else {},
+        )
+        for one, two in zip(champion.every, challenger.every, strict=True)
+    ]
+    if len(drawn) == 1:
+        return drawn[0]
+    whole = {metric for metric in metrics if metric == WIN_RATE or pass_k(metric) is not None}
+    return {
+        metric: drawn[0][metric]
+        if metric in whole
+        else (
+            np.mean([pairs[metric][0] for pairs in drawn], axis=0),
+            np.mean([pairs[metric][1] for pairs in drawn], axis=0),
+        )
+        for metric in metrics
+    }
 
 
 def answer_table(
@@ -285,7 +509,7 @@ def write_scores(
     path: Path, examples: Sequence[Example], answers: Pair, scores: GateScores
 ) -> None:
     """Write what was decided on as a file for `ratchet gate --scores`."""
-    said = [found.to(examples) for found in answers]
+    said = [[_written(texts) for texts in found.all_to(examples)] for found in answers]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow((*REQUIRED, *OPTIONAL))
@@ -295,6 +519,13 @@ def write_scores(
                 numbers = ["" if number != number else repr(number) for number in pair]
                 whose = (example.user_id or "", example.cluster or "")
                 writer.writerow((example.id, metric, *numbers, *whose, *texts))
+
+
+def _written(texts: tuple[str | None, ...]) -> str | None:
+    """One answer as it is, several as JSON; None where one is missing."""
+    if len(texts) == 1:
+        return texts[0]
+    return None if None in texts else json.dumps(texts, ensure_ascii=False)
 
 
 def _scored(

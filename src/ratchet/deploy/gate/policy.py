@@ -3,8 +3,8 @@
     error_level: 0.05
     primary: {metric: exact_match, margin: 0.0, hold_margin: 0.05}
     guardrails:
-      - {metric: safety, margin: 0.01, safety_critical: true}
-      - {metric: length, margin: 0.10, relative: true, higher_is_better: false}
+      - {metric: safety, higher_is_better: true, margin: 0.01, safety_critical: true}
+      - {metric: length, margin: 0.10, relative: true}
       - {metric: exact_match, margin: 0.10, per_cluster: true}
     minimum_examples: 100
     judges: [helpfulness]
@@ -12,7 +12,8 @@
     approval: borderline
     approval_hours: 72
 
-Every rule that a file breaks is named at once.
+A metric whose name says which direction is better (`length`, `exact_match`, `wer`) needs no
+`higher_is_better`; any other needs it. Every rule that a file breaks is named at once.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ratchet.errors import InvalidInputError, PolicyError
+from ratchet.evaluation.directions import direction_of
+from ratchet.evaluation.metrics import LARGEST_K, pass_k
+from ratchet.evaluation.paired import Draw
 from ratchet.files.yaml import read_yaml
 from ratchet.records import WIN_RATE
 
@@ -39,8 +43,21 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 LARGEST_FILE = 100_000
 ERRORS_SHOWN = 20
 TOLD_CHARACTERS = 60
-LOWER_IS_BETTER = frozenset({"length", "refusal_rate", "latency_seconds", "perplexity"})
-"""Metrics of which less is better where the policy does not say."""
+TEMPERATURE = 0.8  # at which Chen et al. (2021) sample for pass@100
+
+
+def _is_empty(names: tuple[str, ...]) -> bool:
+    return not names  # left out of what is stored, so that ids of older decisions stay
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _set(part: BaseModel, **values: Any) -> None:
+    """Set what follows from other fields, which does not count as stated."""
+    for name, value in values.items():
+        object.__setattr__(part, name, value)
 
 
 class _Part(BaseModel):
@@ -48,12 +65,15 @@ class _Part(BaseModel):
 
 
 class _Measured(_Part):
-    @model_validator(mode="before")
-    @classmethod
-    def _known_direction(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("metric") in LOWER_IS_BETTER:
-            return {"higher_is_better": False} | given
-        return given
+    metric: Name
+    higher_is_better: bool = True
+
+    @model_validator(mode="after")
+    def _known_direction(self) -> Self:
+        """By the metric's name where it is not stated; it stays told apart from what is stated."""
+        if "higher_is_better" not in self.model_fields_set:
+            _set(self, higher_is_better=direction_of(self.metric) is not False)
+        return self
 
 
 class Primary(_Measured):
@@ -66,8 +86,6 @@ class Primary(_Measured):
             standard deviation.
     """
 
-    metric: Name
-    higher_is_better: bool = True
     margin: Margin = 0.0
     hold_margin: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
 
@@ -88,8 +106,6 @@ class Guardrail(_Measured):
         safety_critical: Whether a person must approve what passes it.
     """
 
-    metric: Name
-    higher_is_better: bool = True
     margin: Margin = 0.0
     relative: bool = False
     per_cluster: bool = False
@@ -106,6 +122,9 @@ class Guardrail(_Measured):
                 "number of examples shows that, so allow a margin or take requires: no_harm"
             )
         return self
+
+
+_Rule = TypeVar("_Rule", Primary, Guardrail)
 
 
 class Looks(_Part):
@@ -129,6 +148,9 @@ class GatePolicy(_Part):
         primary: What must become better.
         guardrails: What must not become worse.
         secondary: Metrics that are reported with adjusted p-values and decide nothing.
+        higher_is_better: Metrics of which more is better, secondary ones too, where neither their
+            rule nor their name says so.
+        lower_is_better: Metrics of which less is better.
         error_level: Chance to promote a challenger that is equal or worse, or breaks a guardrail;
             and chance to reject one that is neither worse nor breaks any.
         minimum_examples: Below this many examples with both scores nothing is decided.
@@ -139,6 +161,11 @@ class GatePolicy(_Part):
         looks: Several looks; one where left out.
         beat_constant_answer: Whether the challenger must be shown to beat always giving the most
             common right answer; else a random guesser beats a model that answers off the menu.
+        samples: How often each model answers each example, sampled where more than once; left out,
+            as often as the largest k of a metric `pass@k`, else once.
+        temperature: Of sampling; left out, 0.8 where answers are sampled. Stated for one sample, it
+            is sampled too.
+        seed: Of sampling; 0 where left out.
         approval: When a person must approve a promotion.
         approval_hours: After so long without a word a promotion that waits is rejected.
     """
@@ -146,6 +173,8 @@ class GatePolicy(_Part):
     primary: Primary
     guardrails: tuple[Guardrail, ...] = ()
     secondary: tuple[Name, ...] = ()
+    higher_is_better: tuple[Name, ...] = Field(default=(), exclude_if=_is_empty)
+    lower_is_better: tuple[Name, ...] = Field(default=(), exclude_if=_is_empty)
     error_level: Level = 0.05
     minimum_examples: Annotated[int, Field(ge=20)] = 30
     minimum_users: Annotated[int, Field(ge=10)] = 20
@@ -154,16 +183,44 @@ class GatePolicy(_Part):
     judges: tuple[Name, ...] = ()
     looks: Looks | None = None
     beat_constant_answer: bool = False
+    samples: Annotated[int, Field(ge=1, le=LARGEST_K)] | None = Field(None, exclude_if=_is_none)
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] | None = Field(None, exclude_if=_is_none)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, exclude_if=_is_none)
     approval: Approval = "never"
     approval_hours: Annotated[float, Field(gt=0.0, le=24.0 * 365.0)] = 72.0
 
-    @field_validator("secondary", "judges")
+    @field_validator("secondary", "judges", "higher_is_better", "lower_is_better")
     @classmethod
     def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise ValueError(f"each name must be there once, got {', '.join(twice)} again")
         return names
+
+    @model_validator(mode="after")
+    def _listed_directions(self) -> Self:
+        """Give rules the direction that the lists state, where they state none themselves."""
+        listed = self._listed()
+        for name in listed:
+            if name in self.higher_is_better and name in self.lower_is_better:
+                raise ValueError(f"{name} must have one direction, got both")
+            if name not in self.metrics:
+                raise ValueError(f"directions are of metrics that the policy names, got {name}")
+            if self.stated[name] != listed[name]:
+                raise ValueError(f"{name} must have one direction, got another in its rule")
+
+        def directed(rule: _Rule) -> _Rule:
+            found = listed.get(rule.metric, rule.higher_is_better)
+            if found == rule.higher_is_better:
+                return rule
+            return rule.model_copy(update={"higher_is_better": found})
+
+        _set(
+            self,
+            primary=directed(self.primary),
+            guardrails=tuple(directed(rule) for rule in self.guardrails),
+        )
+        return self
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -181,6 +238,14 @@ class GatePolicy(_Part):
             raise ValueError(
                 f"{self.primary.metric} is the primary metric, got it as secondary too"
             )
+        largest = max((pass_k(metric) or 1 for metric in self.metrics), default=1)
+        if self.samples is not None and self.samples < largest:
+            raise ValueError(
+                f"pass@{largest} needs at least {largest} samples of each example, got "
+                f"{self.samples}"
+            )
+        if self.seed is not None and self.draws == (None,):
+            raise ValueError("seed goes with sampling, got one greedy answer; add temperature")
         directions = {self.primary.metric: self.primary.higher_is_better}
         for rule in self.guardrails:
             if directions.setdefault(rule.metric, rule.higher_is_better) != rule.higher_is_better:
@@ -193,10 +258,38 @@ class GatePolicy(_Part):
         return self
 
     def direction(self, metric: str) -> bool:
-        """Whether more of a metric is better; by its name where no rule names it."""
-        rules: tuple[Primary | Guardrail, ...] = (self.primary, *self.guardrails)
-        known = metric not in LOWER_IS_BETTER
-        return next((rule.higher_is_better for rule in rules if rule.metric == metric), known)
+        """Whether more of a metric is better; by its name where nothing is stated."""
+        return self.stated.get(metric, direction_of(metric) is not False)
+
+    @property
+    def stated(self) -> dict[str, bool]:
+        """Whether more is better, of each metric of which the policy says so itself."""
+        rules = (self.primary, *self.guardrails)
+        in_rules = {
+            rule.metric: rule.higher_is_better
+            for rule in rules
+            if "higher_is_better" in rule.model_fields_set
+        }
+        return self._listed() | in_rules
+
+    @property
+    def undirected(self) -> tuple[str, ...]:
+        """The metrics whose direction is neither stated nor known by the name."""
+        stated = self.stated
+        return tuple(m for m in self.metrics if m not in stated and direction_of(m) is None)
+
+    def _listed(self) -> dict[str, bool]:
+        higher = dict.fromkeys(self.higher_is_better, True)
+        return higher | dict.fromkeys(self.lower_is_better, False)
+
+    @property
+    def draws(self) -> tuple[Draw | None, ...]:
+        """The answers to each example that each model makes; None is the greedy one."""
+        count = self.samples or max(pass_k(metric) or 1 for metric in self.metrics)
+        if count == 1 and self.temperature is None:
+            return (None,)
+        how = (self.temperature or TEMPERATURE, self.seed or 0)
+        return tuple(Draw(*how, number) for number in range(count))
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ratchet.deploy.gate.evidence import Finding
 from ratchet.deploy.gate.gate import GateResult
+from ratchet.records import direction_words
 
 NAME_WIDTH = 34
 
@@ -34,6 +35,10 @@ def gate_json(result: GateResult) -> dict[str, Any]:
             _finding(finding) | {"p_adjusted": result.adjusted[finding.question.metric]}
             for finding in result.secondary
         ],
+        "directions": {
+            metric: direction_words(result.policy.direction(metric))
+            for metric in result.policy.metrics
+        },
         "policy": result.policy.model_dump(mode="json"),
     }
 
@@ -57,6 +62,12 @@ def gate_text(result: GateResult) -> str:
         lines += ["", f"{'':{NAME_WIDTH}}  champion  challenger  difference [{level:.3g} %]"]
         lines += [_line(finding) for finding in found]
         lines += ["", f"one-sided level {result.level:.2g} at look {result.look}"]
+    shown = {finding.question.metric for finding in found if finding.champion is not None}
+    lines += [
+        f"{metric}: {direction_words(result.policy.direction(metric))}"
+        for metric in result.policy.metrics
+        if metric not in shown
+    ]
     return "\n".join(lines)
 
 
@@ -70,7 +81,8 @@ def _line(finding: Finding) -> str:
     return (
         f"{name:{NAME_WIDTH}}  {finding.champion:8.4g}  {finding.challenger:10.4g}  "
         f"{finding.difference:+.4g} [{low:+.4g}, {high:+.4g}], "
-        f"{finding.examples:,} examples{units}{note}"
+        f"{finding.examples:,} examples{units}, "
+        f"{direction_words(finding.question.higher_is_better)}{note}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ratchet.records import AlertEvent, Readout, Rollout, RolloutLook, derive_id
-from ratchet.records.rollout import SAYS
+from ratchet.records.signals import words_of
 from ratchet.stats.intervals import wilson
 
 
@@ -56,6 +56,6 @@ def _figures(look: RolloutLook, harm: Readout | None) -> tuple[str, int, int, fl
     if harm is not None:
         events, trials, _ = harm.variant
         expected = harm.control[0] / harm.control[1] if harm.control[1] else 0.0
-        return SAYS[harm.signal], events, trials, expected
+        return words_of(harm.signal), events, trials, expected
     users = look.sample_ratio.users
     return "sample ratio", list(users.values())[-1], sum(users.values()), look.share

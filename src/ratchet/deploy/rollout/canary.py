@@ -14,7 +14,7 @@ final: no look moves anything afterwards, and the version is not rolled out agai
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -50,12 +50,11 @@ from ratchet.records import (
     RolloutStop,
     Routing,
     SampleRatio,
-    SignalName,
     Variant,
     WatchedSignal,
     derive_id,
 )
-from ratchet.records.rollout import SAYS
+from ratchet.records.signals import SIGNAL_OF, words_of
 from ratchet.store import EventStore, Window, count_users
 
 logger = logging.getLogger(__name__)
@@ -66,14 +65,12 @@ FEWEST_SEEN = 100
 SLOW_QUANTILE = 0.95
 LOOK_SECONDS = 60
 """Looks within one minute are one look."""
-_COLUMNS: dict[SignalName, str] = {
-    "thumbs_down": "thumbs",
-    "regenerated": "regenerate",
-    "not_copied": "copy",
-    "not_completed": "task_completed",
-    "unsafe": "safety_violation",
-    "slow": "latency_seconds",
+ENDED: Mapping[LookDecision, str] = {
+    "promote": "promoted",
+    "abort": "aborted",
+    "expire": "expired",
 }
+"""How a rollout stands after a decision that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +208,10 @@ def _observed(
     """Return the signals that recent traffic shows, the others, and what is slow."""
     lag = timedelta(seconds=plan.lag_seconds)
     table = store.signals(week, lag=lag)
-    seen = {name: table.num_rows - table[column].null_count for name, column in _COLUMNS.items()}
+    seen = {name: table.num_rows - table[name].null_count for name in table.column_names}
     watched, unwatched = [], []
     for signal in plan.signals:
-        count = seen.get(signal.name, table.num_rows)
+        count = seen.get(SIGNAL_OF[signal.name].name, table.num_rows)
         if count >= FEWEST_SEEN or signal.name == "failed":
             watched.append(signal)
         elif signal.primary:
@@ -227,7 +224,7 @@ def _observed(
             reason = f"known of {count} answers of the last {OBSERVED.days} days"
             unwatched.append((str(signal.name), reason))
     slow = plan.slow_seconds
-    if slow is None and seen["slow"] >= FEWEST_SEEN:
+    if slow is None and seen["latency_seconds"] >= FEWEST_SEEN:
         own = table["model_version"].to_numpy(zero_copy_only=False) == version
         latency = table["latency_seconds"].to_numpy()
         known = latency[own & ~np.isnan(latency)]
@@ -392,7 +389,7 @@ def _lacking(
         primary = next(signal.name for signal in rollout.signals if signal.primary)
         upper = next(item.upper for item in readouts if item.signal == primary)
         if upper is None or upper >= 0.0:
-            found.append(f"{SAYS[primary]} not shown to be fewer")
+            found.append(f"{words_of(primary)} not shown to be fewer")
     return tuple(found)
 
 
@@ -407,7 +404,7 @@ def _broken(ratio: SampleRatio, stage: RolloutStage) -> str:
 
 
 def _harm(readout: Readout, share: float) -> str:
-    name, rates = SAYS[readout.signal], ""
+    name, rates = words_of(readout.signal), ""
     if readout.rates is not None:
         rates = (
             f"{name} {readout.rates[1]:.1%} against {readout.rates[0]:.1%} with the champion, "
@@ -423,7 +420,7 @@ def _harm(readout: Readout, share: float) -> str:
 
 
 def _open(readout: Readout) -> str:
-    name = SAYS[readout.signal]
+    name = words_of(readout.signal)
     if readout.says == "no data":
         return f"{name}: nothing is known of the challenger's answers"
     if readout.says == "uneven":
@@ -517,8 +514,7 @@ def outcome(store: EventStore, rollout: Rollout) -> str:
     if store.get(RolloutStop, rollout.id) is not None:
         return "stopped"
     look = last_look(store, rollout)
-    ended = {"promote": "promoted", "abort": "aborted", "expire": "expired"}
-    if look is not None and look.decision in ended:
-        return ended[look.decision]
+    if look is not None and look.decision in ENDED:
+        return ENDED[look.decision]
     running = running_rollout(store)
     return "running" if running is not None and running.id == rollout.id else "ended"

@@ -2,7 +2,7 @@
 
 A user is the unit: arms are drawn by user, and users, not answers, are independent. An answer
 counts once it is as old as the lag, with the feedback that came within it, so that both arms are
-read at the same age and silence of the last minutes is not taken for content.
+read at the same age and an answer without feedback yet does not count as a good one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.records import SIGNAL_NAMES, SignalName
+from ratchet.records.signals import SIGNAL_OF
 from ratchet.store import EventStore, Window, read_exposures
 
 if TYPE_CHECKING:
@@ -171,16 +172,21 @@ def _bad(
         return np.asarray(table[name].to_numpy(zero_copy_only=False)[known], dtype=np.float64)
 
     failed = table["failed"].to_numpy(zero_copy_only=False)[known].astype(bool) | ~own
-    latency = number("latency_seconds")
-    limit = np.inf if slow_seconds is None else slow_seconds
-    slow = np.where(np.isnan(latency), np.nan, (latency > limit).astype(np.float64))
-    of = {
-        "thumbs_down": 1.0 - number("thumbs"),
-        "regenerated": number("regenerate"),
-        "not_copied": 1.0 - number("copy"),
-        "not_completed": 1.0 - number("task_completed"),
-        "unsafe": number("safety_violation"),
-        "slow": slow if slow_seconds is not None else np.full(latency.shape, np.nan),
-    }
-    quality = {name: np.where(failed, np.nan, values) for name, values in of.items()}
-    return np.stack([{**quality, "failed": failed.astype(np.float64)}[n] for n in SIGNAL_NAMES])
+    rows = []
+    for name in SIGNAL_NAMES:
+        signal = SIGNAL_OF[name]
+        if signal.name == "error":
+            rows.append(failed.astype(np.float64))
+            continue
+        if signal.name == "latency_seconds":
+            bad = _slow(number(signal.name), slow_seconds)
+        else:
+            bad = signal.bad_answers(number(signal.name))
+        rows.append(np.where(failed, np.nan, bad))  # of a failure nothing else is said
+    return np.stack(rows)
+
+
+def _slow(seconds: FloatArray, limit: float | None) -> FloatArray:
+    if limit is None:
+        return np.full(seconds.shape, np.nan)
+    return np.where(np.isnan(seconds), np.nan, (seconds > limit).astype(np.float64))

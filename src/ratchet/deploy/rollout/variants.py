@@ -36,7 +36,8 @@ from ratchet.records import (
     WatchedSignal,
     derive_id,
 )
-from ratchet.records.rollout import SAYS, SIGNALS
+from ratchet.records.rollout import SIGNALS
+from ratchet.records.signals import words_of
 from ratchet.store import EventStore
 
 _SETTLE = timedelta(seconds=10)
@@ -259,9 +260,11 @@ def _conclusion(
     if not ratio.ready:
         return "too few users to trust the assignment; no rate is read yet"
     primary = next(signal.name for signal in test.signals if signal.primary)
-    said = [f"{item.arm} is worse: {SAYS[item.signal]}" for item in readouts if item.says == "harm"]
+    said = [
+        f"{item.arm} is worse: {words_of(item.signal)}" for item in readouts if item.says == "harm"
+    ]
     good = [label for label in better if label not in worse]
-    said += [f"{label} is better: fewer {SAYS[primary]}" for label in good]
+    said += [f"{label} is better: fewer {words_of(primary)}" for label in good]
     others = [variant.label for variant in test.variants[:-1]]
     unknown = [label for label in others if label not in {*better, *worse}]
     if unknown:

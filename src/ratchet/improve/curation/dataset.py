@@ -283,27 +283,12 @@ def _schema(kind: Kind) -> Any:
     return pa.schema([*common, ("prompt", messages), *names[kind]])
 
 
-def read_rows(folder: Path, split: str = "train") -> list[TrainingRow]:
-    """Read an SFT set back.
-
-    Args:
-        folder: The set's.
-        split: `train` or `validation`; a set without validation rows gives none.
+def read_any_rows(folder: Path, split: str = "train") -> list[Row]:
+    """Read a split of a set back, of any kind: rows without user and moment, which it keeps not.
 
     Raises:
-        InvalidInputError: The set is gone (it was deleted with a user's data), or of another kind.
+        InvalidInputError: The set is not on disk any more.
     """
-    rows = read_any_rows(folder, split)
-    if any(not isinstance(row, TrainingRow) for row in rows):
-        raise InvalidInputError(
-            f"an SFT set holds prompts with completions, got another kind in {folder.name!r}; "
-            "read it with read_any_rows"
-        )
-    return [row for row in rows if isinstance(row, TrainingRow)]
-
-
-def read_any_rows(folder: Path, split: str = "train") -> list[Row]:
-    """Read a set of any kind back; see `read_rows`."""
     import pyarrow.parquet as pq
 
     if not (folder / ROWS_FILE).exists():

@@ -42,14 +42,6 @@ class DuplicateConfig(BaseModel):
     rows: Annotated[int, Field(ge=1, le=64)] = 6
 
 
-def first_of_each(texts: pa.Array) -> BoolArray:
-    """Tell which texts are the first of those that are equal to them, shape (n,)."""
-    codes = texts.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    first = np.zeros(len(texts), dtype=np.bool_)
-    first[np.unique(codes, return_index=True)[1]] = True
-    return first
-
-
 def drop_near_duplicates(texts: pa.Array, config: DuplicateConfig) -> BoolArray:
     """Tell which texts to keep so that no two of them are near duplicates.
 

@@ -1,8 +1,8 @@
 """A defence against users who feed the model on purpose: trust, brigades, one-answer users, caps.
 
-    trust = user_trust(...)                  who agrees with reviewers and with others
-    found = find_brigades(endorsements, config)   many new users, one answer, one direction
-    keep = cap_users(...)                    nobody makes most of a set
+    said = endorsements(outcomes, quality, users, config)  # words of users for answers
+    found = find_brigades(said, config)  # many new users, one answer, one direction
+    loud = find_one_answer_users(said, config)
 
 An endorsement is a user's word for an answer: a thumb up or good stars (up), a correction (up, for
 what it says), a thumb down or bad stars (down).

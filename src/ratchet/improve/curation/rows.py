@@ -20,7 +20,6 @@ Kind = Literal["sft", "kto", "dpo"]
 Source = Literal[
     "correction", "rated", "judge", "demonstration", "thumbs", "regenerate", "judge pair"
 ]
-KINDS: tuple[Kind, ...] = ("sft", "kto", "dpo")
 
 
 @dataclass(frozen=True, slots=True)

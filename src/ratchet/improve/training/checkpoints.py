@@ -13,7 +13,6 @@ half done. Whatever could be a pickle is refused before anything is read.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ratchet.errors import BusyError, ModelError
 from ratchet.models import file_digest
@@ -104,14 +104,15 @@ def sole_process(folder: Path) -> Iterator[None]:
     Raises:
         BusyError: Another process trains there.
     """
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BusyError(
-                f"an adapter is trained by one process at a time, got another one in "
-                f"{folder.name}; wait for it"
-            ) from error
+    lock = FileLock(folder / "lock", timeout=0, fallback_to_soft=False)
+    try:
+        held = lock.acquire()
+    except Timeout as error:
+        raise BusyError(
+            f"an adapter is trained by one process at a time, got another one in "
+            f"{folder.name}; wait for it"
+        ) from error
+    with held:
         yield
 
 

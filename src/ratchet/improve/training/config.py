@@ -33,13 +33,16 @@ class FinetuneConfig(BaseModel):
             which must stay near the model that they start from.
         batch_size: Examples a step, over all processes; with packing, packed sequences.
         micro_batch: Examples that go through the model at once, a process; None means as many as
-            a step has. Gradients add up, so it changes speed and memory, but for KTO, which
-            estimates its divergence within a micro-batch of at least two.
+            a step has, or as fit: SFT on a GPU finds out by trial before the first step, and
+            whatever runs out of memory starts again with half. Gradients add up, so it changes
+            speed and memory, but for KTO, which estimates its divergence within a micro-batch of
+            at least two.
         warmup_steps: Steps in which the learning rate rises.
         weight_decay: AdamW's.
         maximum_tokens: Longer examples are left out, since a cut would take their answer.
         packing: SFT alone: put short examples into one sequence; they do not see each other.
-        gradient_checkpointing: Recompute activations: about a fifth slower, much less memory.
+        gradient_checkpointing: Recompute activations: about a fifth slower, much less memory;
+            turned on by itself where not even one example fits without.
         precision: `auto` means bfloat16 on a GPU that has it and float32 on a CPU.
         multiply: How float32 matrices are multiplied: `highest` is exact, `medium` lets a machine
             that can multiply in bfloat16 do so and add up in float32, at more than twice the speed.

@@ -1,6 +1,7 @@
 """One adapter trained by several processes, started with `accelerate launch`.
 
-    launched(rows, config, LaunchConfig(strategy="ddp", processes=4), base=..., key=..., home=...)
+    four = LaunchConfig(strategy="ddp", processes=4)
+    launched(rows, config, four, base=base, start_from=None, key=key, home=home)
 
 The configurations for accelerate lie in `launchers`. The processes read the rows from a file, work
 in the same folder and can be killed and started again like a single one.

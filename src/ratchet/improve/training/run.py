@@ -6,17 +6,16 @@ ran out of memory, what was answered before the first step, at which steps the r
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -40,11 +39,13 @@ from ratchet.improve.training.checkpoints import (
 from ratchet.improve.training.config import FinetuneConfig, effective_batch, micro_batch
 from ratchet.improve.training.devices import Device, choose_device, load_base, multiplying
 from ratchet.improve.training.examples import Example, examples, short_enough, split
+from ratchet.improve.training.memory import fit_micro_batch, free_memory
 from ratchet.improve.training.samples import Sample, answers, answers_before, choose, compare
 from ratchet.models import require_safetensors
 
 logger = logging.getLogger(__name__)
 
+Load: TypeAlias = Callable[[Path, FinetuneConfig, Device], tuple[Any, Any]]
 BEST = "best"
 _BATCH_FILE = "batch.json"
 _ABANDONED_SECONDS = 14 * 86_400.0
@@ -62,6 +63,8 @@ class Job:
         samples: How many answers before and after are kept.
         pause_at: Step to stop at for now; None goes to the end.
         pause_after: The same as a share of the run's steps.
+        load: Returns model and tokenizer of the base; another one than `load_base` may make them
+            on the device instead of reading them.
     """
 
     train: tuple[Example, ...]
@@ -74,6 +77,7 @@ class Job:
     samples: int = 0
     pause_at: int | None = None
     pause_after: float | None = None
+    load: Load = load_base
 
     def pause(self, steps: int) -> int | None:
         """Return the step of a run of `steps` at which to stop for now, or None."""
@@ -165,7 +169,8 @@ def processes() -> int:
 def train(job: Job, work: Path) -> Trained:
     """Train until the end or the pause, going on from the work folder's checkpoint.
 
-    Out of memory, it tries once more with half the micro-batch, at the same examples a step.
+    Out of memory, it starts again with half the micro-batch, at the same examples a step, down to
+    one example; then with gradient checkpointing.
 
     Raises:
         InvalidInputError: No example is short enough, or the machine cannot do what is asked.
@@ -174,32 +179,36 @@ def train(job: Job, work: Path) -> Trained:
     from accelerate.utils.memory import should_reduce_batch_size
 
     with multiplying(job.config.multiply):
-        try:
-            return _train(job, work)
-        except RuntimeError as error:
-            micro = _smaller(work) if should_reduce_batch_size(error) else None
-            if micro is None or processes() > 1:
-                raise
-            logger.warning("out of memory; once more with %d examples at once", micro)
-            (work / _BATCH_FILE).write_text(json.dumps({"most": micro}), "utf-8")
-        free_memory()  # here the error, whose frames hold the model, is gone
-        return _train(job, work)
+        while True:
+            try:
+                return _train(job, work)
+            except RuntimeError as error:
+                retry = should_reduce_batch_size(error) and processes() == 1
+                if not retry or not _need_less(work, job.config):
+                    raise
+            free_memory()  # here the error, whose frames hold the model, is gone
 
 
-def _smaller(work: Path) -> int | None:
-    """Return half of the micro-batch that failed; None where that was tried or cannot be."""
-    said = json.loads((work / _BATCH_FILE).read_text("utf-8"))
+def _need_less(work: Path, config: FinetuneConfig) -> bool:
+    """Note what the next try does to need less memory; False where nothing is left to do."""
+    said = _said(work)
     half = said["micro"] // 2
-    return half if "most" not in said and half >= said["least"] else None
+    if half >= said["least"]:
+        logger.warning("out of memory; once more with %d examples at once", half)
+        said["most"] = half
+    elif not (config.gradient_checkpointing or said.get("checkpointing")):
+        logger.warning("out of memory; once more with gradient checkpointing")
+        said = {"checkpointing": True}
+    else:
+        return False
+    (work / _BATCH_FILE).write_text(json.dumps(said), "utf-8")
+    return True
 
 
-def free_memory() -> None:
-    """Let go of models that nothing refers to any more."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _said(work: Path) -> dict[str, Any]:
+    """Return what earlier tries noted of the micro-batch."""
+    path = work / _BATCH_FILE
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
 def _train(job: Job, work: Path) -> Trained:
@@ -249,11 +258,13 @@ def _sampled(job: Job) -> list[Example]:
 def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
     """Load the model and build the trainer, saying on what it will run."""
     config, sharing = job.config, processes()
+    if _said(work).get("checkpointing"):
+        config = config.model_copy(update={"gradient_checkpointing": True})
     device = choose_device(config)
     if job.start_from is not None:
         refuse_pickles(job.start_from)
         require_safetensors(job.start_from, "adapter_model.safetensors")
-    model, tokenizer = load_base(job.base, config, device)
+    model, tokenizer = job.load(job.base, config, device)
     trainers.check_targets(model, config)
     most = config.maximum_tokens
     training = short_enough(job.train, tokenizer, most)
@@ -273,6 +284,8 @@ def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
         batches=batches,
         work=work,
     )
+    if device.kind == "cuda" and config.method == "sft" and sharing == 1:
+        batches = _by_trial(trainer, batches, config, work)
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     words = f"{device.words}, {trainable / 1e6:.1f} M trainable parameters"
     words += f", {sharing} processes" if sharing > 1 else ""
@@ -289,14 +302,28 @@ def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
 
 def _batches(config: FinetuneConfig, found: int, work: Path) -> trainers.Batches:
     """Spread a step's examples, as an earlier try that ran out of memory allows."""
-    path, sharing = work / _BATCH_FILE, processes()
-    said = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    said, sharing = _said(work), processes()
     micro = micro_batch(config, found, sharing, said.get("most"))
     effective = effective_batch(config, found, sharing)
     if process() == 0:
         least = 2 if config.method == "kto" else 1
-        path.write_text(json.dumps(said | {"micro": micro, "least": least}), "utf-8")
+        noted = json.dumps(said | {"micro": micro, "least": least})
+        (work / _BATCH_FILE).write_text(noted, "utf-8")
     return trainers.Batches(effective, micro, effective // sharing // micro)
+
+
+def _by_trial(
+    trainer: Any, batches: trainers.Batches, config: FinetuneConfig, work: Path
+) -> trainers.Batches:
+    """Find the micro-batch by trial, once a run, unless one was asked for."""
+    said = _said(work)
+    if config.micro_batch is not None or "most" in said:
+        return batches
+    note = work / _BATCH_FILE
+    note.write_text(json.dumps(said | {"micro": 1}), "utf-8")  # the least, should it not fit either
+    found = fit_micro_batch(trainer, batches)
+    note.write_text(json.dumps(said | {"micro": found.micro, "most": found.micro}), "utf-8")
+    return found
 
 
 def _steps_an_epoch(trainer: Any, batches: trainers.Batches) -> int:

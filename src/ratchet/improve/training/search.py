@@ -24,7 +24,8 @@ from ratchet.errors import InsufficientDataError, InvalidInputError, RatchetErro
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.callbacks import validation_losses
 from ratchet.improve.training.config import FinetuneConfig
-from ratchet.improve.training.run import Job, free_memory, prepare_job, train, work_folder
+from ratchet.improve.training.memory import free_memory
+from ratchet.improve.training.run import Job, prepare_job, train, work_folder
 from ratchet.records import digest
 
 logger = logging.getLogger(__name__)

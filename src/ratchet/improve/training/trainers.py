@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ratchet.errors import InvalidInputError
+from ratchet.improve.training.attention import attend_apart, skip_padding_mask
 from ratchet.improve.training.callbacks import Plan, Report, build_callbacks
 from ratchet.improve.training.checkpoints import (
     load_optimizer,
@@ -111,11 +113,8 @@ def build_trainer(
 
     disable_progress_bar()
     set_seed(config.seed)  # the adapter's start is drawn before the trainer seeds anything
-    if config.quantize:
-        from peft import prepare_model_for_kbit_training
-
-        checkpointing = config.gradient_checkpointing
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    if config.packing:
+        attend_apart(model.get_base_model() if isinstance(model, PeftModel) else model)
     kind, arguments = _method(config, train, batches.processes)
     if config.method == "kto":  # its batches stay as they are, so they are mixed here, once
         order = np.random.default_rng(config.seed).permutation(len(train))
@@ -123,7 +122,7 @@ def build_trainer(
     with warnings.catch_warnings(action="ignore"):
         trainer = _resumable(kind)(
             model=model,
-            args=arguments(**_arguments(config, device, batches, work)),
+            args=_on_one_gpu(arguments(**_arguments(config, device, batches, work))),
             train_dataset=Dataset.from_list(list(train)),
             eval_dataset=Dataset.from_list(list(validation)) if validation else None,
             processing_class=tokenizer,
@@ -132,7 +131,23 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.set_order(batches.effective, config)
     score_answers_only(trainer.model.get_base_model())
+    skip_padding_mask(trainer.model.get_base_model())
     return trainer
+
+
+@contextmanager
+def without_casts(trainer: Any) -> Iterator[None]:
+    """Have the adapter take its layers' input as it is, where autocast narrows it anyway.
+
+    peft widens each input to the adapter's float32, and autocast narrows it to bfloat16 again for
+    the product: the same numbers, for one more copy of the activations at each adapted layer. DoRA
+    computes with the widened input.
+    """
+    from peft.helpers import disable_input_dtype_casting
+
+    dora = any(config.use_dora for config in trainer.model.peft_config.values())
+    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16 and not dora):
+        yield
 
 
 def lora(config: FinetuneConfig) -> Any:
@@ -211,6 +226,13 @@ def _arguments(
     }
 
 
+def _on_one_gpu(arguments: Any) -> Any:
+    """Have a process use one GPU: of several, transformers would copy the model to each."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
 def run(trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | None) -> float:
     """Train, from the beginning or from a sealed checkpoint.
 
@@ -229,7 +251,7 @@ def run(trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | 
     trainer.started = time.monotonic()
     if resume_from is not None:
         _set_adapter(trainer.model, resume_from)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"), without_casts(trainer):
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     return float(trainer.seconds_before + time.monotonic() - trainer.started)
 
@@ -311,7 +333,7 @@ def _epochs(order: Any) -> Any:
     return Epochs()
 
 
-def _lengths(dataset: Any) -> list[int]:
+def lengths(dataset: Any) -> list[int]:
     """Return the tokens of each example, as far as they go through the model at once."""
     names = [name for name in dataset.column_names if name.endswith("_ids")]
     rows = zip(*(dataset[name] for name in names), strict=True)
@@ -330,7 +352,7 @@ def _resumable(kind: Any) -> Any:
         def set_order(self, batch: int, config: FinetuneConfig) -> None:
             """Choose the order of the examples; KTO's is fixed before."""
             if config.method != "kto":
-                self.order = _order(_lengths(self.train_dataset), batch, config.seed)
+                self.order = _order(lengths(self.train_dataset), batch, config.seed)
                 self.add_callback(_epochs(self.order))
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.stats.charts.chart_chains import (
@@ -38,8 +37,6 @@ from ratchet.stats.charts.chart_checks import (
     require_rate,
     require_weight,
 )
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Paired resampling of any score that is a function of sums: bootstrap and randomization.
+"""Paired bootstrap of any score that is a function of sums.
 
 A corpus score (BLEU, chrF, F1 of fields) is no mean of its examples' scores, but a function of the
 sum of a few statistics of each example. Resampling needs these sums only: a resample is a row of
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.comparisons.resampling import ROUNDING, checked_resampling, chunks
+from ratchet.stats.comparisons.resampling import checked_resampling, chunks
 from ratchet.stats.intervals import Interval, checked_level
 from ratchet.stats.intervals.clustered import cluster_sums
 
@@ -122,62 +122,6 @@ def paired_bootstrap(
         p_value_moses=(larger[1] + 1) / (resamples + 1),
         resamples=resamples,
     )
-
-
-def paired_randomization(
-    first: ArrayLike,
-    second: ArrayLike,
-    score: Score | None = None,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 10_000,
-) -> float:
-    """Two-sided p-value of approximate randomization for a corpus score.
-
-    Each example's two results change systems with probability 1/2; the p-value is (1 + number of
-    shuffled |difference| at least the seen one) / (1 + resamples).
-
-    Units: a probability.
-    Assumptions: independent examples; under the null the systems are interchangeable on each.
-    Error rate: at most the level.
-    When not to use: as `paired_permutation_test`, which it is for any score.
-
-    Args:
-        first: Each example's statistics under the first system, shape (n,) or (n, statistics).
-        second: The same of the second.
-        score: As for `paired_bootstrap`.
-        rng: Generator of the shuffles.
-        resamples: At least 100.
-
-    Raises:
-        InsufficientDataError: There are no examples.
-        InvalidInputError: Shapes differ, a value is not finite, or too few resamples are asked for.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> right = rng.random((400, 2)) < (0.6, 0.8)
-        >>> paired_randomization(right[:, 0], right[:, 1], rng=rng) < 0.05
-        True
-
-    References:
-        Noreen, E. W. (1989). Computer-Intensive Methods for Testing Hypotheses. Wiley. Riezler and
-        Maxwell (2005), as `paired_bootstrap`.
-    """
-    one, two, score = _statistics(first, second, score)
-    if one.shape[0] == 0:
-        raise InsufficientDataError("a test needs at least 1 example, got none; collect more")
-    checked_resampling(one, resamples)
-    total, change = one.sum(axis=0) + two.sum(axis=0), two - one
-    moved = [
-        one.sum(axis=0) + rng.integers(0, 2, (rows, len(one)), dtype=np.int8) @ change
-        for rows in chunks(resamples, len(one))
-    ]
-    shuffled = np.vstack(moved)
-    drawn = np.abs(score(total - shuffled) - score(shuffled))
-    ends = [float(score(part.sum(axis=0, keepdims=True))[0]) for part in (one, two)]
-    seen = abs(ends[1] - ends[0])
-    larger = int(np.count_nonzero(drawn >= seen - ROUNDING * max(map(abs, ends))))
-    return (larger + 1) / (resamples + 1)
 
 
 def _bootstrap_counts(size: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:

@@ -1,4 +1,4 @@
-"""Many groups at once: exact tests of groups against the rest, and false discoveries among them."""
+"""Many groups at once: exact tests of groups against the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 
 def fisher_excess(
@@ -69,54 +68,6 @@ def fisher_excess(
         )
     tail = stats.hypergeom.sf(inside - 1, all_trials, all_successes, size)
     return np.clip(np.asarray(tail, dtype=np.float64), 0.0, 1.0)
-
-
-def false_discovery_cutoff(
-    p_values: Sequence[float] | FloatArray, *, rate: float = 0.05, dependent: bool = False
-) -> BoolArray:
-    """Benjamini's and Hochberg's step-up procedure: which hypotheses are rejected.
-
-    Rejects the r smallest of m p-values, r the largest number with p_(r) <= r rate / m; with
-    `dependent`, Benjamini's and Yekutieli's: rate over 1 + 1/2 + ... + 1/m in its place.
-
-    Units: probabilities in, flags out.
-    Assumptions: valid p-values, independent or positively dependent; none with `dependent`.
-    Error rate: the mean share of false ones among the rejected is at most `rate`. Where no
-    hypothesis is false, that is the chance of rejecting any.
-    When not to use: where one single false discovery must be ruled out (take Holm's procedure).
-
-    Args:
-        p_values: Shape (m,); none at all rejects nothing.
-        rate: The false discovery rate in (0, 1).
-        dependent: Whether the p-values may depend on each other in any way.
-
-    Returns:
-        Whether each is rejected, shape (m,).
-
-    Raises:
-        InvalidInputError: A p-value is outside [0, 1] or the rate outside (0, 1).
-
-    Example:
-        >>> false_discovery_cutoff([0.001, 0.03, 0.04, 0.9], rate=0.05).tolist()
-        [True, False, False, False]
-
-    References:
-        Benjamini, Y., Hochberg, Y. (1995). Controlling the false discovery rate. JRSS B 57,
-        289-300.
-        Benjamini, Y., Yekutieli, D. (2001). The control of the false discovery rate in multiple
-        testing under dependency. Annals of Statistics 29, 1165-1188.
-    """
-    values = np.asarray(p_values, dtype=np.float64)
-    if not 0.0 < rate < 1.0:
-        raise InvalidInputError(f"rate must be in (0, 1), got {rate}; pass 0.05 for 5 %")
-    if not np.all((values >= 0.0) & (values <= 1.0)):
-        raise InvalidInputError(f"p-values must be in [0, 1], got {values.tolist()}; test again")
-    count = values.size
-    harmonic = float((1.0 / np.arange(1, count + 1)).sum()) if dependent else 1.0
-    ranked = np.sort(values)
-    passed = np.flatnonzero(ranked <= rate * np.arange(1, count + 1) / (count * harmonic or 1.0))
-    limit = ranked[passed[-1]] if passed.size else -1.0
-    return np.asarray(values <= limit, dtype=np.bool_)
 
 
 def bernoulli_excess(

@@ -174,36 +174,6 @@ def equal_differences_bound(units: int, largest: float, *, alpha: float = 0.05) 
     return largest * float(1.0 - checked_alpha(alpha) ** (1.0 / units))
 
 
-def design_effect(differences: ArrayLike, clusters: ArrayLike) -> float:
-    """How many examples of repeating users count for one independent example.
-
-    Variance of the mean with clusters over s^2 / n.
-
-    Units: a ratio.
-    Assumptions: as `paired_mean_test`.
-    Error rate: none: it is an estimate, noisy below about 30 clusters.
-    When not to use: as a test.
-
-    Args:
-        differences: Finite numbers, shape (n,).
-        clusters: Label of each one's cluster, shape (n,).
-
-    Raises:
-        InsufficientDataError: Fewer than two clusters, or differences that do not vary.
-        InvalidInputError: A difference is not finite, or lengths differ.
-
-    Example:
-        >>> round(design_effect([1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1, 2, 2, 3, 3]))
-        2
-
-    References:
-        Kish, L. (1965). Survey Sampling, section 5.4. Wiley.
-    """
-    values = _finite(differences)
-    with_clusters, without = _moments(values, clusters), _moments(values, None)
-    return (with_clusters.error / without.error) ** 2
-
-
 def _moments(values: FloatArray, clusters: ArrayLike | None) -> _Moments:
     if clusters is None:
         mean, units = float(values.mean()) if values.size else 0.0, values.size

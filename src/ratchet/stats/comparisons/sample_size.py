@@ -124,7 +124,7 @@ def paired_mean_sample_size(
         alpha: One-sided level over all looks, in (0, 0.5).
         power: Chance of showing it, in (alpha, 1).
         cluster_size: Examples of one user, at least 1.
-        design_effect: Variance with users over that without (`paired_means.design_effect`), or
+        design_effect: Variance with users over that without, or
             1 + (cluster_size - 1) times the correlation within users.
         looks: Fractions of the examples at which it is looked, ascending to 1.
         spending: As `ratchet.stats.comparisons.spending.spent`.

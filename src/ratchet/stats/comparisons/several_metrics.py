@@ -2,7 +2,7 @@
 
 A gate that promotes only where every requirement holds needs no correction: were one requirement
 false, its own test would have to err (`all_must_hold`). Claims each of which may be made alone need
-Holm's procedure, or an order fixed beforehand (`fixed_sequence`).
+Holm's procedure (`holm`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
     Assumptions: valid p-values, which may depend on each other in any way.
     Error rate: the chance of any false claim is at most the level.
     When not to use: where all must hold anyway (`all_must_hold`); for many hypotheses of which some
-    false ones may be claimed (`ratchet.stats.comparisons.many_groups.false_discovery_cutoff`).
+    false ones may be claimed.
 
     Args:
         p_values: Shape (m,).
@@ -51,39 +51,6 @@ def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
     adjusted = np.empty_like(values)
     adjusted[order] = np.maximum.accumulate(steps) if values.size else steps
     return adjusted
-
-
-def fixed_sequence(p_values: Sequence[float] | FloatArray) -> FloatArray:
-    """Adjusted p-values of claims in an order fixed beforehand: each waits for those before it.
-
-    The adjusted p of a claim is the largest p up to it.
-
-    Units: probabilities.
-    Assumptions: valid p-values; the order was fixed before the data were seen.
-    Error rate: the chance of any false claim is at most the level.
-    When not to use: where the order follows from the results; where an early claim that fails must
-    not stop the later ones (`holm`).
-
-    Args:
-        p_values: In their order, shape (m,).
-
-    Returns:
-        Adjusted p-values, shape (m,).
-
-    Raises:
-        InvalidInputError: A p-value is outside [0, 1].
-
-    Example:
-        >>> fixed_sequence([0.01, 0.04, 0.03, 0.2, 0.001]).tolist()
-        [0.01, 0.04, 0.04, 0.2, 0.2]
-
-    References:
-        Maurer, W., Hothorn, L. A., Lehmacher, W. (1995). Multiple comparisons in drug clinical
-        trials and preclinical assays: a-priori ordered hypotheses. In: Vollmar, J. (ed.), Biometrie
-        in der chemisch-pharmazeutischen Industrie 6, 3-18.
-    """
-    values = _probabilities(p_values)
-    return np.maximum.accumulate(values) if values.size else values
 
 
 def all_must_hold(p_values: Sequence[float] | FloatArray) -> float:

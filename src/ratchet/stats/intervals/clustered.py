@@ -4,16 +4,12 @@ Interactions of one user resemble each other, so that n of them tell less than n
 the variance of a mean is larger by the design effect. The unit that is independent is the user, and
 users are what these intervals count. Their estimate weighs every observation alike, so that a user
 with many observations counts for more.
-
-The bootstrap intervals resample with an explicit generator; the same seed gives the same interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,16 +19,7 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.intervals.fixed import Interval
 
 FloatArray = NDArray[np.float64]
-BootstrapMethod = Literal["bca", "percentile"]
-CELLS_AT_ONCE = 4_000_000
 FEWEST_RESAMPLES = 100
-
-
-class Statistic(Protocol):
-    """A statistic of the last axis of an array, as `numpy.mean` or `numpy.median`."""
-
-    def __call__(self, values: FloatArray, /, *, axis: int) -> FloatArray:
-        """Values of shape (..., n) in, one number for each leading index out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,129 +132,6 @@ def cluster_mean_interval(
     return _ratio_interval(sums, sizes, independent, level)
 
 
-def cluster_bootstrap_interval(
-    values: ArrayLike,
-    clusters: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    level: float = 0.95,
-    resamples: int = 5_000,
-    method: BootstrapMethod = "bca",
-) -> Interval:
-    """Bootstrap interval of a mean that resamples whole clusters.
-
-    Clusters are drawn with replacement, as many as there are, each with all its values; the
-    statistic is the mean of all values drawn. "percentile" takes quantiles of the resampled means;
-    "bca" corrects them for bias and for skewness by the jackknife over clusters.
-
-    Units: those of the values.
-    Assumptions: independent clusters, about 30 or more.
-    Error rate: coverage approaches the level as clusters grow in number; "bca" faster.
-    When not to use: with few clusters (`cluster_mean_interval` has the t quantile, which this
-    lacks).
-
-    Args:
-        values: Finite numbers, shape (n,).
-        clusters: Label of each value's cluster, shape (n,).
-        rng: Generator of the resamples.
-        level: Nominal coverage in (0, 1).
-        resamples: Number of resamples, at least 100.
-        method: "bca" or "percentile".
-
-    Raises:
-        InsufficientDataError: Fewer than two clusters, or resamples that do not vary.
-        InvalidInputError: An argument is out of range.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> clusters = np.repeat(np.arange(40), 5)
-        >>> values = np.repeat(rng.normal(size=40), 5)
-        >>> interval = cluster_bootstrap_interval(values, clusters, rng=rng)
-        >>> bool(interval.lower < values.mean() < interval.upper)
-        True
-
-    References:
-        Davison, A. C., Hinkley, D. V. (1997). Bootstrap Methods and their Application, section 3.8.
-        Efron (1987), as `bootstrap_interval`.
-    """
-    _checked_bootstrap(level, resamples, method)
-    _, sums, sizes = cluster_sums(values, clusters)
-    count = sums.size
-    means = [
-        (drawn @ sums) / (drawn @ sizes)
-        for rows in _chunks(resamples, count)
-        for drawn in [rng.multinomial(count, np.full(count, 1.0 / count), size=rows)]
-    ]
-    without = (sums.sum() - sums) / (sizes.sum() - sizes)
-    estimate = float(sums.sum() / sizes.sum())
-    return _bootstrap_limits(np.concatenate(means), estimate, without, level, method)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Statistic,
-    *,
-    rng: np.random.Generator,
-    level: float = 0.95,
-    resamples: int = 5_000,
-    method: BootstrapMethod = "bca",
-) -> Interval:
-    """Bootstrap interval of any statistic of independent values.
-
-    "percentile" takes the quantiles of the statistic over resamples; "bca" takes those at
-    Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z0 from the share of resamples below the estimate and a
-    the skewness of the jackknife values over 6.
-
-    Units: those of the statistic.
-    Assumptions: independent values; a statistic that is smooth in them (a mean, a ratio, a
-    correlation, a trimmed mean).
-    Error rate: coverage approaches the level as values grow in number; below it for small or heavy
-    tailed samples.
-    When not to use: for shares, plain means and quantiles, which have intervals of their own; for
-    extremes; for clustered values (`cluster_bootstrap_interval`).
-
-    Args:
-        values: Finite numbers, shape (n,), at least two.
-        statistic: As `numpy.mean`: called with arrays and `axis=-1`.
-        rng: Generator of the resamples.
-        level: Nominal coverage in (0, 1).
-        resamples: Number of resamples, at least 100.
-        method: "bca" or "percentile".
-
-    Raises:
-        InsufficientDataError: Fewer than two values, or resamples that do not vary.
-        InvalidInputError: An argument is out of range.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> values = rng.exponential(size=200)
-        >>> interval = bootstrap_interval(values, np.std, rng=rng)
-        >>> bool(interval.lower < values.std() < interval.upper)
-        True
-
-    References:
-        Efron, B. (1987). Better bootstrap confidence intervals. JASA 82, 171-185.
-    """
-    _checked_bootstrap(level, resamples, method)
-    sample = _finite(values)
-    if sample.size < 2:
-        raise InsufficientDataError(
-            f"a bootstrap needs at least 2 values, got {sample.size}; collect more"
-        )
-    size = sample.size
-    drawn = [
-        statistic(sample[rng.integers(0, size, (rows, size))], axis=-1)
-        for rows in _chunks(resamples, size)
-    ]
-    return _bootstrap_limits(
-        np.concatenate(drawn),
-        float(statistic(sample, axis=-1)),
-        _jackknife(sample, statistic) if method == "bca" else sample,
-        level,
-        method,
-    )
-
-
 def _ratio_interval(
     sums: FloatArray, sizes: FloatArray, independent: float, level: float
 ) -> ClusterInterval:
@@ -295,59 +159,6 @@ def _ratio_interval(
         observations=round(total),
         design_effect=error**2 / independent,
     )
-
-
-def _bootstrap_limits(
-    resampled: FloatArray,
-    estimate: float,
-    without: FloatArray,
-    level: float,
-    method: BootstrapMethod,
-) -> Interval:
-    tails = np.array([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    if not np.isfinite(resampled).all() or np.ptp(resampled) == 0.0:
-        raise InsufficientDataError(
-            "a bootstrap needs resamples that differ and are finite, got "
-            f"{np.unique(resampled).size} different; collect more or other values"
-        )
-    if method == "bca":
-        tails = _bca_tails(resampled, estimate, without, tails)
-    lower, upper = np.quantile(resampled, tails)
-    return Interval(float(lower), float(upper), level)
-
-
-def _bca_tails(
-    resampled: FloatArray, estimate: float, without: FloatArray, tails: FloatArray
-) -> FloatArray:
-    below = (np.mean(resampled < estimate) + np.mean(resampled <= estimate)) / 2.0
-    pull = without.mean() - without
-    spread = float(np.sum(pull**2))
-    if not 0.0 < below < 1.0 or spread == 0.0:
-        raise InsufficientDataError(
-            f"BCa needs resamples on both sides of the estimate, got a share of {below:g} below "
-            'it; collect more or pass method="percentile"'
-        )
-    bias = special.ndtri(below)
-    acceleration = float(np.sum(pull**3)) / (6.0 * spread**1.5)
-    shifted = bias + special.ndtri(tails)
-    return np.asarray(special.ndtr(bias + shifted / (1.0 - acceleration * shifted)))
-
-
-def _jackknife(sample: FloatArray, statistic: Statistic) -> FloatArray:
-    size, start, parts = sample.size, 0, []
-    columns = np.arange(size - 1)
-    for rows in _chunks(size, size):
-        left_out = np.arange(start, start + rows)[:, np.newaxis]
-        parts.append(statistic(sample[columns + (columns >= left_out)], axis=-1))
-        start += rows
-    return np.concatenate(parts)
-
-
-def _chunks(rows: int, columns: int) -> Iterator[int]:
-    """Row counts that add up to `rows`, each a matrix of bounded size."""
-    step = max(1, CELLS_AT_ONCE // max(1, columns))
-    for start in range(0, rows, step):
-        yield min(step, rows - start)
 
 
 def cluster_sums(
@@ -411,18 +222,6 @@ def _finite(values: ArrayLike) -> FloatArray:
             "leave out what was not observed"
         )
     return sample
-
-
-def _checked_bootstrap(level: float, resamples: int, method: str) -> None:
-    _checked_level(level)
-    if resamples < FEWEST_RESAMPLES:
-        raise InvalidInputError(
-            f"resamples must be at least {FEWEST_RESAMPLES}, got {resamples}; pass 5000"
-        )
-    if method not in get_args(BootstrapMethod):
-        raise InvalidInputError(
-            f"method must be one of {get_args(BootstrapMethod)}, got {method!r}"
-        )
 
 
 def _checked_level(level: float) -> float:

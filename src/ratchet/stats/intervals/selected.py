@@ -46,7 +46,7 @@ def selected_proportion(
     Example:
         >>> interval = selected_proportion(12, 20, threshold=8)
         >>> round(interval.lower, 4), round(interval.upper, 4)
-        (0.2924, 0.8088)
+        (0.3062, 0.8088)
 
     References:
         Lee, J. D., Sun, D. L., Sun, Y., Taylor, J. E. (2016). Exact post-selection inference, with

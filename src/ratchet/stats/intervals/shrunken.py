@@ -71,7 +71,7 @@ def score_lower_bounds(
 
     Example:
         >>> score_lower_bounds(np.array([1.0]), np.ones(1), prior_mean=0.5).round(3)
-        array([0.53])
+        array([0.528])
 
     References:
         Kass, R. E. and Wasserman, L. (1995). A reference Bayesian test for nested hypotheses and

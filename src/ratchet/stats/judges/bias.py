@@ -5,7 +5,6 @@
 | does it prefer the answer shown first | `position_bias` |
 | does it prefer answers of its own model family | `self_preference` |
 | does a treatment of the answer raise its score | `uplift` |
-| does the treated answer win against the plain one | `uplift_win_rate` |
 
 Length is in `ratchet.stats.judges.length`, drift in `ratchet.stats.judges.drift`.
 
@@ -106,14 +105,14 @@ class Uplift:
     """What a treatment of the answers does to the judge.
 
     Attributes:
-        estimate: Mean of treated minus plain score; of `uplift_win_rate`, win rate minus 1/2.
+        estimate: Mean of treated minus plain score.
         interval: Its confidence interval.
-        gained: Share of items where the treated scores higher, or wins.
-        lost: Share of items where it scores lower, or loses.
+        gained: Share of items where the treated scores higher.
+        lost: Share of items where it scores lower.
         tolerance: Largest effect that does no harm.
         harmful: Whether the lower end of the interval is above `tolerance`. False is no proof
             that the treatment does nothing: look at the upper end.
-        items: Items with both scores, or a verdict.
+        items: Items with both scores.
         left_out: Items without.
     """
 
@@ -378,43 +377,6 @@ def uplift(
     _some_items(before.size, known.size)
     effect = paired_effect(before, after, level)
     return _uplift(effect, after - before, tolerance, known.size, level)
-
-
-def uplift_win_rate(verdicts: ArrayLike, *, tolerance: float = 0.0, level: float = 0.95) -> Uplift:
-    """How often a treated answer wins against the plain one of the same content, minus 1/2.
-
-    A judge that the treatment does not move has half of the wins on each side, or ties only.
-    `wilson` if no verdict is a tie, else `bounded_mean_interval`, both minus 1/2.
-
-    Units: verdicts in [0, 1] in, a difference of shares in [-0.5, 0.5] out.
-    Assumptions: as `uplift`; each answer is shown first in half of the pairs, or verdicts come from
-    `position_bias(...).verdicts`.
-    Error rate: as `uplift`; without ties 4 % from 10 items on (exact enumeration).
-    When not to use: as `uplift`; with one answer always shown first, whose position counts too.
-
-    Args:
-        verdicts: Verdict for the treated answer, 1 where it wins, NaN for none, shape (n,).
-        tolerance: Largest win rate minus 1/2 that does no harm, in [0, 1).
-        level: Nominal coverage in (0, 1).
-
-    Raises:
-        InsufficientDataError: There is no verdict, or only one and it is a tie.
-        InvalidInputError: A verdict or an argument is out of range.
-
-    Example:
-        >>> result = uplift_win_rate([1.0] * 30 + [0.5] * 60 + [0.0] * 10)
-        >>> round(result.estimate, 2), result.lost.estimate, result.harmful
-        (0.1, 0.1, True)
-
-    References:
-        As `uplift`.
-    """
-    found = shares("verdicts", verdicts)
-    known = found[~np.isnan(found)]
-    _some_items(known.size, found.size)
-    rate = mean_effect(known, level)
-    ends = Interval(rate.interval.lower - 0.5, rate.interval.upper - 0.5, level)
-    return _uplift(Effect(rate.estimate - 0.5, ends), known - 0.5, tolerance, found.size, level)
 
 
 def mean_effect(values: FloatArray, level: float) -> Effect:

@@ -4,13 +4,8 @@ A judge that passes too much has a narrow interval around a wrong rate; more ver
 narrower, not less wrong. Labels of people on a random part of the examples say how wrong it is;
 they count as the truth.
 
-| what people labelled | function | the judge |
-|---|---|---|
-| a random part of the rated examples | `prediction_powered_rate` | may err as it likes |
-| the same for two systems on each | `prediction_powered_difference` | may err as it likes |
-| other examples, or a chosen mix | `rogan_gladen` | errs alike on both sets |
-
-`independent_difference` subtracts two such rates. `labels_needed` plans more labels.
+`prediction_powered_rate` corrects a rate by labels of a random part of the rated examples,
+whatever the judge errs by; `labels_needed` plans more labels.
 
 A verdict or label is a number in [0, 1]: 1 a pass or win, 0 a failure or loss, 0.5 a tie. NaN is a
 verdict or label that there is not; it is counted and never becomes 0.
@@ -27,11 +22,9 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval, newcombe_independent
+from ratchet.stats.intervals import Interval
 from ratchet.stats.judges.verdicts import (
     FloatArray,
-    binary,
-    by_class,
     equal_missing,
     one_length,
     quantile,
@@ -40,12 +33,11 @@ from ratchet.stats.judges.verdicts import (
 
 FEWEST_LABELS = 10
 RATE_CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-DIFFERENCE_CORNERS = np.vstack((2.0 * RATE_CORNERS - 1.0, np.zeros((4, 2))))
 
 
 @dataclass(frozen=True, slots=True)
 class CorrectedEstimate:
-    """A rate, or a paired difference of rates, from labels and verdicts.
+    """A rate from labels and verdicts.
 
     Attributes:
         estimate: Prediction-powered estimate.
@@ -78,50 +70,6 @@ class CorrectedEstimate:
     unlabelled: int
     missing_verdicts: int
     left_out_labels: int
-
-
-@dataclass(frozen=True, slots=True)
-class RoganGladenRate:
-    """A pass rate corrected by the judge's sensitivity and specificity.
-
-    Attributes:
-        estimate: Corrected rate, cut to [0, 1].
-        interval: Its confidence interval, which allows for the error of both corrections.
-        judge_estimate: Share of verdicts that pass, uncorrected.
-        sensitivity: Share of labelled passes that the judge passes.
-        specificity: Share of labelled failures that the judge fails.
-        informedness: Interval of sensitivity + specificity - 1; it lies above 0.
-        verdicts: Verdicts on the examples of interest.
-        labelled_passes: Labelled passes with a verdict.
-        labelled_failures: Labelled failures with a verdict.
-        missing_verdicts: Examples of interest without a verdict.
-        missing_labelled_verdicts: Labelled examples without a verdict.
-    """
-
-    estimate: float
-    interval: Interval
-    judge_estimate: float
-    sensitivity: float
-    specificity: float
-    informedness: Interval
-    verdicts: int
-    labelled_passes: int
-    labelled_failures: int
-    missing_verdicts: int
-    missing_labelled_verdicts: int
-
-
-@dataclass(frozen=True, slots=True)
-class RateDifference:
-    """Challenger minus champion, from independent samples.
-
-    Attributes:
-        estimate: Difference of the two estimates.
-        interval: Its confidence interval.
-    """
-
-    estimate: float
-    interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +132,7 @@ def prediction_powered_rate(
     interval, without the corners, covers in 0.49 with 50 labels, 5,000 others, a rate of 0.95 and a
     judge that passes all passes and 20 % of failures.
     When not to use: where people chose what to label (doubtful or reported cases): take
-    `rogan_gladen` or label a random part; for several looks; where few users make most examples.
+    label a random part; for several looks; where few users make most examples.
 
     Args:
         labels: Label of each example in [0, 1], NaN for none, shape (n + N,).
@@ -214,181 +162,6 @@ def prediction_powered_rate(
     known, rated = shares_of("labels", labels), shares_of("verdicts", verdicts)
     one_length(known, rated)
     return _estimate(_split(known, rated, 0), RATE_CORNERS, z, level)
-
-
-def prediction_powered_difference(
-    champion_labels: ArrayLike,
-    champion_verdicts: ArrayLike,
-    challenger_labels: ArrayLike,
-    challenger_verdicts: ArrayLike,
-    *,
-    level: float = 0.95,
-) -> CorrectedEstimate:
-    """Challenger's rate minus the champion's on the same examples.
-
-    `prediction_powered_rate` of the differences of labels and of verdicts, in [-1, 1], with
-    z^2 / 8 observations at each corner and z^2 / 2 in the middle (as Agresti and Min 2005 do for
-    matched pairs, twice as many). A difference is known where both labels are; a verdict is missing
-    where either is.
-
-    Units: differences of shares in [-1, 1].
-    Assumptions: as `prediction_powered_rate`; labelled pairs are a random part of all pairs.
-    Error rate: approximate. At level 0.95 with 20 to 200 labelled pairs, 500 and 3,000 others,
-    differences of 0 and 0.1 and the same judges, it covers in 0.94 to 1.0 of samples.
-    When not to use: as `prediction_powered_rate`; for different examples
-    (`independent_difference`).
-
-    Args:
-        champion_labels: Labels of the champion's answers, NaN for none, shape (n,).
-        champion_verdicts: Verdicts on them, NaN for none, shape (n,).
-        challenger_labels: Labels of the challenger's answers, shape (n,), in the same order.
-        challenger_verdicts: Verdicts on them, shape (n,).
-        level: Nominal coverage in (0, 1).
-
-    Raises:
-        InsufficientDataError: As `prediction_powered_rate`, of pairs.
-        InvalidInputError: As `prediction_powered_rate`, of pairs.
-
-    Example:
-        >>> labels = np.array([1, 0, 1, 0, 1, 0, 1, 0, 1, 0] + [math.nan] * 40)
-        >>> verdicts = np.tile([1.0, 0.0], 25)
-        >>> prediction_powered_difference(labels, verdicts, labels, verdicts).estimate
-        0.0
-
-    References:
-        As `prediction_powered_rate`. Agresti, A., Min, Y. (2005). Simple improved confidence
-        intervals for comparing matched proportions. Statistics in Medicine 24, 729-740.
-    """
-    z = quantile(level)
-    labels = [shares_of("labels", part) for part in (champion_labels, challenger_labels)]
-    verdicts = [shares_of("verdicts", part) for part in (champion_verdicts, challenger_verdicts)]
-    one_length(*labels, *verdicts)
-    gained = labels[1] - labels[0]
-    alone = int(np.count_nonzero(np.isnan(labels[0]) != np.isnan(labels[1])))
-    return _estimate(_split(gained, verdicts[1] - verdicts[0], alone), DIFFERENCE_CORNERS, z, level)
-
-
-def rogan_gladen(
-    verdicts: ArrayLike, labelled_verdicts: ArrayLike, labels: ArrayLike, *, level: float = 0.95
-) -> RoganGladenRate:
-    """Pass rate from verdicts and a judge's sensitivity and specificity on other examples.
-
-    (q + specificity - 1) / (sensitivity + specificity - 1), q the share of verdicts that pass, cut
-    to [0, 1]. Interval of Lang and Reiczigel: the delta method after z^2 / 2 passes and failures
-    are added to q and one to each of the other two, its centre moved by
-    2 z^2 (r var(sensitivity) - (1 - r) var(specificity)), cut to [0, 1].
-
-    Units: shares in [0, 1].
-    Assumptions: sensitivity and specificity are the same on both sets of examples, which do not
-    overlap; independent examples. A verdict is missing as often for passes as for failures, which
-    is tested on the labelled ones (Fisher's exact test, p < 0.001) and else assumed.
-    Error rate: approximate. At level 0.95 with 30 and 100 labels of each class, 500 and 3,000
-    verdicts, rates 0.5 to 0.95 and judges that fail half of failures or more, it covers in 0.93
-    to 1.0 of the samples not refused; for one that fails 30 % only, in 0.90 with 30 labels each and
-    0.92 with 100. A judge that guesses is refused in 0.97.
-    When not to use: where labels are a random part of the examples themselves
-    (`prediction_powered_rate` assumes less); where the judge may err more on these examples than on
-    the labelled ones; with ties.
-
-    Args:
-        verdicts: Verdicts on the examples of interest: 0, 1 or NaN, shape (N,).
-        labelled_verdicts: Verdicts on other, labelled examples: 0, 1 or NaN, shape (n,).
-        labels: Their labels, 0 or 1, shape (n,).
-        level: Nominal coverage in (0, 1).
-
-    Raises:
-        InsufficientDataError: Fewer than 10 labelled passes or failures with a verdict, no verdict,
-            or the interval of sensitivity + specificity - 1 (`newcombe_independent`) reaches 0.
-        InvalidInputError: A value is not 0 or 1, lengths differ, or labelled verdicts are missing
-            more often for one class.
-
-    Example:
-        >>> labels, checked = [1] * 50 + [0] * 50, [1] * 45 + [0] * 5 + [1] * 10 + [0] * 40
-        >>> result = rogan_gladen([1] * 620 + [0] * 380, checked, labels)
-        >>> round(result.judge_estimate, 2), round(result.estimate, 2)
-        (0.62, 0.6)
-
-    References:
-        Rogan, W. J., Gladen, B. (1978). Estimating prevalence from the results of a screening
-        test. American Journal of Epidemiology 107, 71-76. Lang, Zs., Reiczigel, J. (2014).
-        Confidence limits for prevalence of disease adjusted for estimated sensitivity and
-        specificity. Preventive Veterinary Medicine 113, 13-22.
-    """
-    z = quantile(level)
-    rated, truth = binary("verdicts", verdicts), binary("labels", labels)
-    passes, failures = by_class(truth, binary("labelled_verdicts", labelled_verdicts))
-    seen = rated[~np.isnan(rated)]
-    if min(passes.size, failures.size) < FEWEST_LABELS or seen.size == 0:
-        raise InsufficientDataError(
-            f"a corrected rate needs {FEWEST_LABELS} labelled passes, as many failures and a "
-            f"verdict, got {passes.size}, {failures.size} and {seen.size}; label more"
-        )
-    hits, alarms = int(passes.sum()), int(failures.sum())
-    informed = newcombe_independent(alarms, failures.size, hits, passes.size, level=level)
-    if informed.lower <= 0.0:
-        raise InsufficientDataError(
-            "sensitivity + specificity - 1 must be shown to be above 0, got an interval from "
-            f"{informed.lower:.3f} to {informed.upper:.3f}; label more or take a better judge"
-        )
-    rate, sensitivity, specificity = seen.mean(), hits / passes.size, 1.0 - alarms / failures.size
-    corrected = float((rate + specificity - 1.0) / (sensitivity + specificity - 1.0))
-    return RoganGladenRate(
-        estimate=min(1.0, max(0.0, corrected)),
-        interval=_lang_reiczigel(seen, passes, failures, z, level),
-        judge_estimate=float(rate),
-        sensitivity=sensitivity,
-        specificity=specificity,
-        informedness=informed,
-        verdicts=seen.size,
-        labelled_passes=passes.size,
-        labelled_failures=failures.size,
-        missing_verdicts=rated.size - seen.size,
-        missing_labelled_verdicts=truth.size - passes.size - failures.size,
-    )
-
-
-def independent_difference(
-    champion: CorrectedEstimate | RoganGladenRate, challenger: CorrectedEstimate | RoganGladenRate
-) -> RateDifference:
-    """Challenger's rate minus the champion's on different examples.
-
-    With d = c2 - c1 and limits (l1, u1), (l2, u2): lower = d - sqrt((c2 - l2)^2 + (u1 - c1)^2),
-    upper = d + sqrt((u2 - c2)^2 + (c1 - l1)^2), cut to [-1, 1] (square and add, as
-    `newcombe_independent`).
-
-    Units: a difference of shares in [-1, 1].
-    Assumptions: those of both rates; no example, label or labelled verdict is in both.
-    Error rate: that of the two intervals, near it: 0.94 to 1.0 with 20 to 200 labels each.
-    When not to use: on the same examples (`prediction_powered_difference`); for two
-    `rogan_gladen` rates that share their labelled examples, whose errors go together.
-
-    Args:
-        champion: Rate of the champion.
-        challenger: Rate of the challenger, with the same level.
-
-    Raises:
-        InvalidInputError: The levels differ.
-
-    Example:
-        >>> verdicts, checked = [1] * 620 + [0] * 380, [1] * 45 + [0] * 15 + [1] * 10 + [0] * 50
-        >>> rate = rogan_gladen(verdicts, checked, [1] * 60 + [0] * 60)
-        >>> independent_difference(rate, rate).estimate
-        0.0
-
-    References:
-        Zou, G. Y., Donner, A. (2008). Construction of confidence limits about effect measures.
-        Statistics in Medicine 27, 1693-1702.
-    """
-    first, second = champion.interval, challenger.interval
-    if first.level != second.level:
-        raise InvalidInputError(
-            f"both rates need one level, got {first.level} and {second.level}; compute one anew"
-        )
-    low, high = champion.estimate, challenger.estimate
-    below = math.hypot(max(0.0, high - second.lower), max(0.0, first.upper - low))
-    above = math.hypot(max(0.0, second.upper - high), max(0.0, low - first.lower))
-    ends = Interval(max(-1.0, high - low - below), min(1.0, high - low + above), first.level)
-    return RateDifference(high - low, ends)
 
 
 def labels_needed(
@@ -529,23 +302,3 @@ def _split(labels: FloatArray, verdicts: FloatArray, alone: int) -> _Sample:
     equal_missing(missing[known], missing[~known], "labelled examples", "others")
     filled = np.where(missing, verdicts[~missing].mean(), verdicts)
     return _Sample(labels[known], filled[known], filled[~known], labels.size - rated, alone)
-
-
-def _lang_reiczigel(
-    seen: FloatArray, passes: FloatArray, failures: FloatArray, z: float, level: float
-) -> Interval:
-    count, hit_count, miss_count = seen.size + z * z, passes.size + 2.0, failures.size + 2.0
-    rate = (float(seen.sum()) + z * z / 2.0) / count
-    hit = (float(passes.sum()) + 1.0) / hit_count
-    reject = (failures.size - float(failures.sum()) + 1.0) / miss_count
-    informed = hit + reject - 1.0
-    corrected = (rate + reject - 1.0) / informed
-    hit_variance = hit * (1.0 - hit) / hit_count
-    reject_variance = reject * (1.0 - reject) / miss_count
-    moved = 2.0 * z * z * (corrected * hit_variance - (1.0 - corrected) * reject_variance)
-    variance = (
-        rate * (1.0 - rate) / count
-        + corrected**2 * hit_variance
-        + (1.0 - corrected) ** 2 * reject_variance
-    )
-    return _cut(corrected + moved, z * math.sqrt(variance) / informed, 0.0, 1.0, level)

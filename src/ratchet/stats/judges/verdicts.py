@@ -28,21 +28,6 @@ def shares_of(name: str, values: ArrayLike) -> FloatArray:
     return found
 
 
-def binary(name: str, values: ArrayLike) -> FloatArray:
-    """Verdicts or labels that are 0, 1 or NaN.
-
-    Raises:
-        InvalidInputError: A value is another.
-    """
-    found = shares_of(name, values)
-    wrong = ~np.isnan(found) & (found != 0.0) & (found != 1.0)
-    if wrong.any():
-        raise InvalidInputError(
-            f"{name} must be 0 or 1, got {found[wrong][0]:g}; take prediction_powered_rate for ties"
-        )
-    return found
-
-
 def one_length(*arrays: FloatArray) -> None:
     """Refuse arrays of different lengths.
 
@@ -54,25 +39,6 @@ def one_length(*arrays: FloatArray) -> None:
             f"arrays must have one value for each example, got lengths "
             f"{[part.size for part in arrays]}; pass NaN for what there is not"
         )
-
-
-def by_class(truth: FloatArray, judged: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Verdicts on labelled passes and on labelled failures, without the missing ones.
-
-    Args:
-        truth: Labels, 0 or 1, shape (n,).
-        judged: Verdicts on the same examples, 0, 1 or NaN, shape (n,).
-
-    Raises:
-        InvalidInputError: Lengths differ, a label is missing, or verdicts are missing more often
-            for one class.
-    """
-    one_length(truth, judged)
-    if np.isnan(truth).any():
-        raise InvalidInputError("labels must be 0 or 1, got NaN; leave out what has no label")
-    passed, missing = truth == 1.0, np.isnan(judged)
-    equal_missing(missing[passed], missing[~passed], "labelled passes", "failures")
-    return judged[passed & ~missing], judged[~passed & ~missing]
 
 
 def equal_missing(first: NDArray[np.bool_], second: NDArray[np.bool_], one: str, two: str) -> None:

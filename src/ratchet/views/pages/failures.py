@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Breakdown, EarlierCluster, FailureCluster, FailureExample, Trend
+from ratchet.records import Breakdown, EarlierCluster, FailureCluster, FailureExample
 from ratchet.views.pages.rendering import render, visible
+from ratchet.views.words import TRENDS, became
 
 COLOURS = 8
 """Clusters share this many colours in turn; numbers and names tell them apart."""
@@ -25,15 +26,6 @@ LONGEST_TEXT = 20_000
 LONGEST_POINT = 1_000
 _SIDE = 1_000
 _MARGIN = 25
-_TRENDS: dict[Trend, str] = {
-    "new": "new",
-    "split": "split off a known one",
-    "growing": "growing",
-    "steady": "steady",
-    "shrinking": "shrinking",
-    "merged": "merged",
-    "gone": "gone",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +200,7 @@ def _cluster(place: int, cluster: FailureCluster) -> dict[str, Any]:
         "excess": cluster.excess,
         "share": cluster.share,
         "share_text": share_in_words(cluster.share),
-        "trend": _TRENDS[cluster.trend],
+        "trend": TRENDS[cluster.trend],
         "first_seen": cluster.first_seen,
         "first_day": None if cluster.first_seen is None else _day(cluster.first_seen),
         "users": cluster.users,
@@ -285,13 +277,12 @@ def _long(text: str) -> dict[str, Any]:
 
 def _earlier(item: EarlierCluster, clusters: Sequence[FailureCluster]) -> dict[str, Any]:
     other = next((cluster.name for cluster in clusters if cluster.id == item.other), None)
-    if item.trend == "gone":
-        now = "gone: its messages fail no more than the rest"
-    elif item.trend == "merged":
-        now = "part of another cluster now"
-    else:
-        now = "its messages still fail more, too few of them to be found anew"
-    return {"name": item.name, "now": now, "other": other, "first_day": _day(item.first_seen)}
+    return {
+        "name": item.name,
+        "now": became(item.trend),
+        "other": other,
+        "first_day": _day(item.first_seen),
+    }
 
 
 # The map ------------------------------------------------------------------------------------------

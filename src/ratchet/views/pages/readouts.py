@@ -19,19 +19,12 @@ from ratchet.records import (
     VariantReadout,
     VariantTest,
 )
-from ratchet.records.rollout import SAYS
 from ratchet.views.pages.rendering import render
+from ratchet.views.words import LOOKS, READOUTS, words_of
 
 _WIDTH = 1_000.0
 _REACH = 1.5
 """The axis ends at this many times the margin, or where the widest interval is shown whole."""
-_SAYS = {
-    "harm": "worse",
-    "passes": "no worse",
-    "open": "open",
-    "uneven": "uneven reports",
-    "no data": "no data",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,9 @@ def rollout_page(
             () if look is None else look.readouts,
             [item.name for item in rollout.signals if item.primary],
         ),
-        reasons=() if look is None else (f"Look {look.number}: {look.decision}", *look.reasons),
+        reasons=()
+        if look is None
+        else (f"Look {look.number}: {LOOKS[look.decision]}", *look.reasons),
         events=tuple(events),
         guarantee=(
             f"A release that does no harm is stopped in at most {errors:.0%} of rollouts, one that "
@@ -191,7 +186,7 @@ def _panels(readouts: Sequence[Readout], primary: Sequence[str]) -> tuple[Panel,
         reach = max([_REACH * item.margin for item in own] + ends)
         panels.append(
             Panel(
-                title=SAYS[signal],
+                title=words_of(signal),
                 primary=signal in primary,
                 reach=f"{100 * reach:.1f}",
                 rows=tuple(_row(item, reach) for item in own),
@@ -218,7 +213,7 @@ def _row(item: Readout, reach: float) -> Row:
         difference=difference,
         interval=interval,
         to_exclude=_points(item.margin),
-        says=_SAYS[item.says],
+        says=READOUTS[item.says],
         kind=item.says.replace(" ", "-"),
         bar=bar,
         margin=_place(item.margin, reach),

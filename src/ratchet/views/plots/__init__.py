@@ -16,11 +16,11 @@ from ratchet.views.plots.metrics import (
     agreement_over_time,
     board_chart,
     confusion_matrix,
-    control_chart,
     effect_forest,
     funnel,
     loss_curve,
     metric_forest,
+    signal_chart,
 )
 from ratchet.views.plots.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, RED, to_png, to_svg
 
@@ -36,7 +36,6 @@ __all__ = [
     "agreement_over_time",
     "board_chart",
     "confusion_matrix",
-    "control_chart",
     "effect_forest",
     "failure_bars",
     "failure_map",
@@ -46,6 +45,7 @@ __all__ = [
     "metric_forest",
     "metric_margins",
     "paired_differences",
+    "signal_chart",
     "to_png",
     "to_svg",
     "wins_by_cluster",

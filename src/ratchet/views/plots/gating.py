@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.records import ClusterComparison, Decision, Measured, Verdict
+from ratchet.records import ClusterComparison, Decision, Measured, Verdict, direction_words
 from ratchet.stats.intervals import wilson
 from ratchet.views.plots.style import (
     BLUE,
@@ -52,12 +52,13 @@ def gate_figure(decision: Decision) -> Figure:
     for row, (_, value, colour) in enumerate(systems):
         _bar_of_mean(values, row, value, scale, decision.examples, colour)
     name = decision.primary_metric.replace("_", " ")
+    better = direction_words(decision.higher_is_better)
     if scale == 100.0:
         values.set_xlim(0, 119)
         values.set_xticks(range(0, 101, 20))
-        values.set_xlabel(f"{name} (%), 95 % interval")
+        values.set_xlabel(f"{name} (%), {better}, 95 % interval")
     else:
-        values.set_xlabel(f"{name}, mean")
+        values.set_xlabel(f"{name}, mean, {better}")
         values.margins(x=0.15)
     name_rows(values, [name for name, _, _ in systems])
     _difference_panel(difference, decision, scale)
@@ -109,15 +110,23 @@ def paired_differences(differences: FloatArray, decision: Decision) -> Figure:
     figure, (axes,) = new_panels(8.5, 4.0)
     levels = np.unique(seen)
     if levels.size <= 3 and np.isin(levels, (-1.0, 0.0, 1.0)).all():
-        _counted_differences(axes, seen)
-        axes.set_xlabel(f"who is right by {decision.primary_metric.replace('_', ' ')}")
+        word = "right" if decision.higher_is_better else "better"
+        _counted_differences(axes, seen if decision.higher_is_better else -seen, word)
+        axes.set_xlabel(
+            f"who is {word} by {decision.primary_metric.replace('_', ' ')}, "
+            f"{direction_words(decision.higher_is_better)}"
+        )
     else:
         reach = max(1e-9, float(np.abs(seen).max()))
         edges = np.linspace(-reach, reach, _BINS + 1).tolist()
-        axes.hist(seen[seen < 0.0], bins=edges, color=RED, alpha=0.8, label="lower")
+        below, above = (RED, BLUE) if decision.higher_is_better else (BLUE, RED)
+        axes.hist(seen[seen < 0.0], bins=edges, color=below, alpha=0.8, label="lower")
         axes.hist(seen[seen == 0.0], bins=edges, color=MUTED, alpha=0.8, label="the same")
-        axes.hist(seen[seen > 0.0], bins=edges, color=BLUE, alpha=0.8, label="higher")
-        axes.set_xlabel(f"{decision.primary_metric.replace('_', ' ')}: challenger minus champion")
+        axes.hist(seen[seen > 0.0], bins=edges, color=above, alpha=0.8, label="higher")
+        axes.set_xlabel(
+            f"{decision.primary_metric.replace('_', ' ')}, "
+            f"{direction_words(decision.higher_is_better)}: challenger minus champion"
+        )
         axes.legend(frameon=False)
     axes.set_ylabel("examples")
     axes.margins(y=0.18)
@@ -194,7 +203,8 @@ def _difference_panel(axes: Axes, decision: Decision, scale: float) -> None:
     axes.set_ylim(0.6, -0.9)
     axes.axvline(0.0, color=INK, lw=1.2, ls=(0, (4, 3)))
     unit = "percentage points" if scale == 100.0 else decision.primary_metric.replace("_", " ")
-    axes.set_xlabel(f"difference ({unit}): right of the line the challenger is higher")
+    right = "higher" if decision.higher_is_better else "higher, which is worse"
+    axes.set_xlabel(f"difference ({unit}): right of the line the challenger is {right}")
     if decision.difference is None or decision.interval is None:
         axes.set_xlim(-1, 1)
         axes.annotate("no interval", (0, 0), (0, 12), textcoords="offset points", ha="center")
@@ -248,12 +258,12 @@ def _margin_panel(axes: Axes, group: Sequence[Measured], decision: Decision) -> 
     axes.axvline(0.0, color=INK, lw=1.0)
     name_rows(axes, [wrapped(f"{item.role}: {item.name}", 40) for item in group])
     axes.grid(axis="x", color=FAINT)
-    better = "higher" if group[0].higher_is_better else "lower"
-    axes.set_xlabel(f"{group[0].metric.replace('_', ' ')}, {better} is better", size=9)
+    better = direction_words(group[0].higher_is_better)
+    axes.set_xlabel(f"{group[0].metric.replace('_', ' ')}, {better}", size=9)
 
 
-def _counted_differences(axes: Axes, seen: FloatArray) -> None:
-    names = ("champion alone right", "both the same", "challenger alone right")
+def _counted_differences(axes: Axes, seen: FloatArray, word: str) -> None:
+    names = (f"champion alone {word}", "both the same", f"challenger alone {word}")
     for place, (value, colour) in enumerate(((-1.0, RED), (0.0, MUTED), (1.0, BLUE))):
         count = int(np.count_nonzero(seen == value))
         axes.bar(place, count, color=colour, width=0.6, alpha=0.85)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from ratchet.errors import InvalidInputError
 from ratchet.records import Figure as Measured
 from ratchet.records import JudgeValidation, Metric
-from ratchet.stats.charts.chart_results import ControlChart
+from ratchet.stats.charts.chart_results import CusumChart
+from ratchet.stats.charts.designed_charts import DesignedChart
 from ratchet.stats.charts.rate_series import RateSeries
 from ratchet.views.plots.style import (
     BLUE,
@@ -21,6 +23,7 @@ from ratchet.views.plots.style import (
     GREEN,
     INK,
     MUTED,
+    ORANGE,
     RED,
     add_title,
     name_rows,
@@ -34,10 +37,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FloatArray = NDArray[np.float64]
 _UNITS = {"share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score"}
 _DAY = 86_400.0
 _MARK_HEIGHT = 13
 """Points between the names of two marks, one above the other."""
+_MANY_POINTS = 60
+"""From here on points are drawn small."""
 _CHARACTER = 0.0115
 """Width that is kept free for a character of a mark's name, as a share of a board's width."""
 
@@ -55,40 +61,146 @@ def metric_forest(metrics: Sequence[Metric]) -> Figure:
     return figure
 
 
-def control_chart(chart: ControlChart, times: NDArray[np.datetime64], title: str) -> Figure:
-    """Draw a share over time with center line and limits; signals stand out.
+def signal_chart(
+    panels: Mapping[str, tuple[NDArray[np.datetime64], DesignedChart]],
+    title: str,
+    subtitle: str = "",
+    *,
+    unit: str = "share",
+    releases: Sequence[tuple[datetime, str]] = (),
+) -> Figure:
+    """Draw control charts of one signal, a panel each, with limits, what they signal and releases.
 
     Args:
-        chart: The chart.
-        times: When each point begins, in UTC, shape (n,).
+        panels: When each point begins, in UTC, and the chart, by the panel's name.
         title: What is charted.
+        subtitle: What stands below the title.
+        unit: Of the values; shares are drawn in per cent.
+        releases: Moments and names of the releases.
+
+    Raises:
+        InvalidInputError: There is no panel, or not one moment a point.
     """
-    if len(times) != chart.values.size:
-        raise InvalidInputError(
-            f"times must hold one moment a point, got {len(times)} for {chart.values.size} points; "
-            "pass the starts of the bins"
-        )
-    figure, (axes,) = new_panels(8.5, 4.0)
-    moments = times.astype("datetime64[us]").astype(object)
-    axes.fill_between(moments, 100 * chart.lower, 100 * chart.upper, step="mid", color=FAINT, lw=0)
-    axes.axhline(100 * chart.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
-    axes.plot(moments, 100 * chart.values, color=BLUE, lw=1.4, marker="o", ms=4.5, zorder=3)
-    if chart.signals.size:
-        outside = [moments[i] for i in chart.signals]
-        heights = 100 * chart.values[chart.signals]
-        axes.plot(outside, heights, "o", ms=10, mfc="none", mec=RED, mew=2, zorder=4)
-    axes.annotate(
-        f"center\n{100 * chart.center:.1f} %",
-        (1.01, 100 * chart.center),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        color=MUTED,
+    need_some(list(panels), "panels")
+    for times, made in panels.values():
+        if len(times) != made.values.size:
+            raise InvalidInputError(
+                f"times must hold one moment a point, got {len(times)} for {made.values.size} "
+                "points; pass the start of each point"
+            )
+    height = 4.4 if len(panels) == 1 else 1.9 + 1.9 * len(panels)
+    figure, axes = new_panels(10.0, height, len(panels), sharex=True)
+    drawn: dict[str, Any] = {}
+    for place, (name, (times, made)) in zip(axes, panels.items(), strict=True):
+        drawn |= _chart_panel(place, times, made, unit)
+        says = wrapped(name, 18) if len(panels) > 1 else ""
+        sums = "sum (sigma)" if isinstance(made.chart, CusumChart) else _UNITS.get(unit, unit)
+        place.set_ylabel(f"{says}\n{sums}" if says else sums)
+    _time_limits(axes[0], [times for times, _ in panels.values()])
+    rows = _marks(axes, releases, None)
+    _time_axis(axes[-1])
+    add_title(axes[0], shortened(title, 60), subtitle, lift=_MARK_HEIGHT * rows)
+    figure.legend(
+        drawn.values(),
+        drawn.keys(),
+        loc="outside lower center",
+        ncols=len(drawn),
+        frameon=False,
+        fontsize=9,
     )
-    _time_axis(axes)
-    axes.set_ylabel("share (%)")
-    axes.set_ylim(bottom=0)
-    add_title(axes, title, _signals_in_words(chart))
     return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """What a chart shows, in the unit of its axis: curves by the side that they alarm on."""
+
+    curves: tuple[tuple[float, FloatArray], ...]
+    what: str
+    center: float
+    lower: FloatArray
+    upper: FloatArray
+    says: str
+
+
+def _drawing(made: DesignedChart, unit: str) -> _Drawing:
+    chart = made.chart
+    if isinstance(chart, CusumChart):
+        sides = ((1.0, chart.upper), (-1.0, chart.lower))
+        curves = tuple((side, side * sums) for side, sums in sides if sums is not None)
+        edge = np.full(made.values.size, made.limit)
+        says = f"decision interval\n{made.limit:.3g} sigma"
+        return _Drawing(curves, "sums above and below", 0.0, -edge, edge, says)
+    scale, sign = {"share": (100.0, " %"), "seconds": (1.0, " s")}.get(unit, (1.0, ""))
+    lower, upper = chart.lower, chart.upper
+    if unit in ("share", "score"):
+        lower, upper = np.clip(lower, 0.0, 1.0), np.clip(upper, 0.0, 1.0)
+    lower, upper, center = scale * lower, scale * upper, scale * chart.center
+    says = (
+        f"center {_number(center)}{sign}\nlimits {_number(lower[-1])} to {_number(upper[-1])}{sign}"
+    )
+    what = "smoothed value" if chart.smoothed else "value"
+    return _Drawing(((0.0, scale * chart.values),), what, center, lower, upper, says)
+
+
+def _chart_panel(
+    axes: Axes, times: NDArray[np.datetime64], made: DesignedChart, unit: str
+) -> dict[str, Any]:
+    """Draw one chart; return what was drawn, by what it is, for the legend."""
+    moments = times.astype("datetime64[us]").astype(object)
+    found = _drawing(made, unit)
+    drawn: dict[str, Any] = {}
+    pieces = _without_gaps(times)
+    drawn["center"] = axes.axhline(found.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    for piece in pieces:
+        drawn["limits"] = axes.fill_between(
+            moments[piece], found.lower[piece], found.upper[piece], step="mid", color=FAINT, lw=0
+        )
+    small = len(moments) > _MANY_POINTS
+    dots: dict[str, Any] = {"ls": "", "marker": "o", "ms": 2.5 if small else 4.5, "zorder": 4}
+    first = made.baseline_points if made.baseline_points < len(moments) else 0
+    for side, heights in found.curves:
+        for piece in pieces:
+            style: dict[str, Any] = {"color": BLUE, "lw": 1.3, "zorder": 3}
+            (drawn[found.what],) = axes.plot(moments[piece], heights[piece], **style)
+        if first:
+            inner = axes.plot(moments[:first], heights[:first], mfc="white", mec=BLUE, **dots)
+            drawn["baseline of the limits"] = inner[0]
+        axes.plot(moments[first:], heights[first:], mfc=BLUE, mec=BLUE, **dots)
+        for name, alarms, color, size, width in (
+            ("run rule", made.patterns, ORANGE, 7 if small else 11, 0.9),
+            ("outside the limits", made.alarms, RED, 6 if small else 9, 1.8),
+        ):
+            at = sorted({one.index for one in alarms if not side or one.above == (side > 0)})
+            if at:
+                ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": width, "zorder": 5}
+                (drawn[name],) = axes.plot(moments[at], heights[at], "o", ms=size, **ring)
+    place = ("axes fraction", "data")
+    axes.annotate(
+        found.says, (1.01, found.center), xycoords=place, va="center", color=MUTED, size=9
+    )
+    axes.grid(axis="y", color=FAINT, lw=0.6)
+    return drawn
+
+
+def _without_gaps(times: NDArray[np.datetime64]) -> list[NDArray[np.int64]]:
+    """Return the points in stretches that no time of more than three usual steps interrupts."""
+    steps = np.diff(times.astype("datetime64[us]").astype(np.int64))
+    if not steps.size:
+        return [np.arange(len(times))]
+    return np.split(np.arange(len(times)), np.flatnonzero(steps > 3 * np.median(steps)) + 1)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1_000.0 else f"{value:,.0f}"
+
+
+def _time_limits(axes: Axes, times: Sequence[NDArray[np.datetime64]]) -> None:
+    """Show the time of the points alone, however long ago a release was."""
+    moments = np.unique(np.concatenate(times)).astype("datetime64[us]")
+    days = moments.astype(np.float64) / (1e6 * _DAY)
+    step = float(np.median(np.diff(days))) if days.size > 1 else 1.0 / 24.0
+    axes.set_xlim(float(days[0]) - step, float(days[-1]) + step)
 
 
 def board_chart(
@@ -115,7 +227,8 @@ def board_chart(
     for place, (name, series) in zip(axes, panels.items(), strict=True):
         _series_panel(place, name, series)
     _span(axes[0], panels.values())
-    rows = _marks(axes, releases or {}, change)
+    began = [(moment, version) for version, moment in (releases or {}).items()]
+    rows = _marks(axes, began, change)
     _time_axis(axes[-1])
     add_title(axes[0], shortened(title, 44), subtitle, color, lift=_MARK_HEIGHT * rows)
     return figure
@@ -145,10 +258,12 @@ def _span(axes: Axes, panels: Iterable[RateSeries]) -> None:
     axes.set_xlim(float(starts[0]) - step, float(starts[-1]) + step)
 
 
-def _marks(axes: Sequence[Axes], releases: Mapping[str, datetime], change: datetime | None) -> int:
+def _marks(
+    axes: Sequence[Axes], releases: Sequence[tuple[datetime, str]], change: datetime | None
+) -> int:
     """Draw releases and the change through all panels, named above the first; return the rows."""
     begin, end = axes[0].get_xlim()
-    began = [(_day_number(moment), version, MUTED) for version, moment in releases.items()]
+    began = [(_day_number(moment), version, MUTED) for moment, version in releases]
     marks = [mark for mark in began if begin <= mark[0] <= end]
     if change is not None:
         day = min(max(_day_number(change), begin), end)
@@ -345,10 +460,3 @@ def _time_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
     axes.set_xlabel("start of each point (UTC)")
-
-
-def _signals_in_words(chart: ControlChart) -> str:
-    points = chart.values.size
-    if chart.signals.size == 0:
-        return f"none of {points} points is outside its limits (shaded)"
-    return f"{chart.signals.size} of {points} points outside the limits (shaded)"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ratchet.records import Readout, RolloutLook, SignalName
-from ratchet.records.rollout import SAYS
 from ratchet.views.plots.style import (
     BLUE,
     FAINT,
@@ -21,6 +20,7 @@ from ratchet.views.plots.style import (
     new_panels,
     shortened,
 )
+from ratchet.views.words import LOOKS, READOUTS, words_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _COLOURS = {"harm": RED, "passes": GREEN, "open": BLUE, "uneven": ORANGE, "no data": MUTED}
 _DECISIONS = {"advance": GREEN, "promote": GREEN, "abort": RED, "expire": ORANGE}
-_WORDS = {"harm": "harm", "passes": "passes", "open": "open", "uneven": "reported unevenly"}
 _REACH = 1.6
 
 
@@ -43,7 +42,9 @@ def readout_chart(readouts: Sequence[Readout], title: str, subtitle: str = "") -
     need_some(readouts, "readouts")
     arms = list(dict.fromkeys(item.arm for item in readouts))
     names = [
-        SAYS[item.signal] if len(arms) == 1 else f"{shortened(item.arm, 18)}: {SAYS[item.signal]}"
+        words_of(item.signal)
+        if len(arms) == 1
+        else f"{shortened(item.arm, 18)}: {words_of(item.signal)}"
         for item in readouts
     ]
     figure, (axes,) = new_panels(9.0, 1.9 + 0.46 * len(readouts))
@@ -75,13 +76,13 @@ def _interval(axes: Axes, row: int, item: Readout, reach: float) -> None:
     colour = _COLOURS[item.says]
     axes.plot([100 * item.margin] * 2, [row - 0.28, row + 0.28], color=ORANGE, lw=2.0)
     if item.difference is None or item.lower is None or item.upper is None:
-        said = "no data" if item.says == "no data" else "not read yet"
-        said = "harm (users alarm)" if item.says == "harm" else said
+        said = READOUTS["no data"] if item.says == "no data" else "not read yet"
+        said = f"{READOUTS['harm']} (users alarm)" if item.says == "harm" else said
     else:
         ends = [max(100 * item.lower, -reach), min(100 * item.upper, reach)]
         axes.plot(ends, [row, row], color=colour, lw=2.6, solid_capstyle="butt")
         axes.plot(100 * item.difference, row, "o", color=colour, ms=7)
-        said = f"{100 * item.difference:+.2f}  {_WORDS[item.says]}".replace("-", "−")
+        said = f"{100 * item.difference:+.2f}  {READOUTS[item.says]}".replace("-", "−")
     place = ("axes fraction", "data")
     axes.annotate(said, (1.01, row), xycoords=place, va="center", color=colour, size=9)
 
@@ -113,8 +114,8 @@ def rollout_chart(looks: Sequence[RolloutLook], signal: SignalName, title: str) 
     lower.set_ylabel("users (%)")
     lower.set_ylim(0, None)
     _ends(lower, looks)
-    below = f"{SAYS[signal]}, challenger minus champion; the band holds at all looks"
-    add_title(upper, title, f"{below}, orange must be excluded; last: {looks[-1].decision}")
+    below = f"{words_of(signal)}, challenger minus champion; the band holds at all looks"
+    add_title(upper, title, f"{below}, orange must be excluded; last: {LOOKS[looks[-1].decision]}")
     return figure
 
 

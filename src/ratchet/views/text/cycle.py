@@ -23,27 +23,16 @@ from ratchet.records import (
     Release,
     ReviewItem,
     TrainingSet,
+    direction_words,
 )
 from ratchet.views.text.gate import decision_markdown, difference, moved, score
+from ratchet.views.words import COUNTED, ENDED, EXPERIENCE, became
 
 _BAR = 40
 _SHOWN = 200
 """Characters of a text that a table or list of failures shows."""
-_STILL = "still fails more, though too seldom to be found anew"
-_EARLIER = {"gone": "fails no more than the rest", "merged": "is part of another cluster now"}
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
-_KIND_NAMES = {
-    "thumbs": "thumbs",
-    "stars": "stars",
-    "dimension": "ratings of one dimension",
-    "comment": "comments",
-    "correction": "corrections",
-    "copy": "copy signals",
-    "regenerate": "regenerate signals",
-    "task_completed": "task outcomes",
-    "session_end": "session ends",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +155,7 @@ def failures_markdown(
         ]
     if earlier:
         lines += ["## Found earlier, not now", ""]
-        lines += [f"- “{cell(item.name)}” {_EARLIER.get(item.trend, _STILL)}" for item in earlier]
+        lines += [f"- “{cell(item.name)}” {became(item.trend)}" for item in earlier]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -267,7 +256,7 @@ def _collected(report: CycleReport) -> list[str]:
     lines = [f"COLLECT  {counts['interactions']} interactions in the store"]
     for kinds in (EXPLICIT_KINDS, IMPLICIT_KINDS):
         shown = [kind for kind in kinds if kind != "dimension" or counts.get(kind)]
-        lines += wrapped(", ".join(f"{counts[kind]} {_KIND_NAMES[kind]}" for kind in shown))
+        lines += wrapped(", ".join(f"{counts[kind]} {COUNTED[kind]}" for kind in shown))
     if counts["set_aside"]:
         lines.append(f"{INDENT}{counts['set_aside']} rows set aside:")
         for why, count in list(report.set_aside.items())[:5]:
@@ -277,15 +266,8 @@ def _collected(report: CycleReport) -> list[str]:
 
 def _analyzed(analysis: Analysis) -> list[str]:
     metrics = {metric.name: metric for metric in analysis.metrics}
-    shown = (
-        "thumbs_down_rate",
-        "regenerate_rate",
-        "copy_rate",
-        "completion_rate",
-        "implicit_quality",
-    )
     lines = [f"ANALYZE  {clipped(analysis.model_version, 50)} as its users saw it"]
-    for name in shown:
+    for name in EXPERIENCE:
         metric = metrics.get(name)
         if metric is not None and metric.value is not None:
             lines.append(
@@ -311,8 +293,8 @@ def _clusters(analysis: Analysis) -> list[str]:
     if analysis.no_clusters:
         lines += wrapped(f"no failure clusters: {analysis.no_clusters}")
     for lost in analysis.earlier:
-        if lost.trend in ("gone", "merged"):
-            lines += wrapped(f"{lost.trend}: {one_line(lost.name)}")
+        if lost.trend in ENDED:
+            lines += wrapped(f"{one_line(lost.name)} {became(lost.trend)}")
     return lines
 
 
@@ -356,7 +338,8 @@ def _decided(report: CycleReport) -> list[str]:
             f"{INDENT}{role:<10} {clipped(name, width):<{width}} {score(value, decision):>6}"
             + (f"  {bar(value, 29)}" if value is not None and 0.0 <= value <= 1.0 else "")
         )
-    lines.append(f"{INDENT}difference {difference(decision)}")
+    better = direction_words(decision.higher_is_better)
+    lines.append(f"{INDENT}difference {difference(decision)}, {better}")
     for reason in decision.reasons:
         lines += wrapped(reason)
     if decision.approval is not None and report.release is None:

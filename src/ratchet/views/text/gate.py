@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from ratchet.files.text import cell, one_line, plain
-from ratchet.records import Approval, ClusterComparison, Decision, Measured
+from ratchet.records import (
+    Approval,
+    ClusterComparison,
+    Decision,
+    Measured,
+    direction_words,
+)
 
 CHANCE = 0.05
 """From this p-value on a failure cluster counts as moved."""
@@ -26,6 +32,7 @@ def decision_markdown(decision: Decision) -> str:
             "",
             "| | |",
             "|---|---|",
+            f"| {cell(decision.primary_metric)} | {direction_words(decision.higher_is_better)} |",
             f"| champion {cell(decision.champion)} | {score(decision.champion_value, decision)} |",
             f"| challenger {cell(decision.challenger)} "
             f"| {score(decision.challenger_value, decision)} |",
@@ -103,17 +110,20 @@ def _what_next(decision: Decision) -> list[str]:
 def _measured(decision: Decision) -> list[str]:
     if len(decision.measured) < 2:
         return []
-    head = "| | metric | champion | challenger | difference | margin | p, shown | p, worse |"
+    head = (
+        "| | metric | champion | challenger | difference | margin | p, shown | p, worse "
+        "| direction |"
+    )
     rows = [_measured_row(item) for item in decision.measured]
     level = "" if decision.level is None else f" (one-sided level {decision.level:g})"
-    return ["", f"## All that was asked{level}", "", head, "|---|---|" + "---|" * 6, *rows]
+    return ["", f"## All that was asked{level}", "", head, "|---|---|" + "---|" * 7, *rows]
 
 
 def _measured_row(item: Measured) -> str:
-    name = cell(item.name)
+    name, better = cell(item.name), direction_words(item.higher_is_better)
     if item.champion is None or item.challenger is None or item.difference is None:
         problem = cell(one_line(item.problem or "no score"))
-        return f"| {item.role} | {name} | – | – | {problem} | | | |"
+        return f"| {item.role} | {name} | – | – | {problem} | | | | {better} |"
     interval = ""
     if item.interval is not None:
         interval = f" [{item.interval[0]:+.3g}, {item.interval[1]:+.3g}]"
@@ -122,7 +132,7 @@ def _measured_row(item: Measured) -> str:
     return (
         f"| {item.role} | {name} | {item.champion:.4g} | {item.challenger:.4g} "
         f"| {item.difference:+.3g}{interval}, n = {item.examples}{note} "
-        f"| {item.margin:g}{share} | {item.p_shown:.2g} | {item.p_harm:.2g} |"
+        f"| {item.margin:g}{share} | {item.p_shown:.2g} | {item.p_harm:.2g} | {better} |"
     )
 
 

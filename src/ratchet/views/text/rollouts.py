@@ -16,16 +16,9 @@ from ratchet.records import (
     VariantReadout,
     VariantTest,
 )
-from ratchet.records.rollout import SAYS
+from ratchet.views.words import LOOKS, READOUTS, RELEASES, words_of
 
 _MARKUP = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>|`\\*_[]~#"})
-_VERDICTS = {
-    "harm": "**harm**",
-    "passes": "passes",
-    "open": "open",
-    "uneven": "reported unevenly",
-    "no data": "no data",
-}
 
 
 def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -> str:
@@ -47,7 +40,7 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
     lines += [
         f"Look {look.number} at {look.until:%F %H:%M} UTC, stage {look.stage} of "
         f"{len(rollout.plan.stages)} ({look.share:.0%} of users), "
-        f"{look.interactions:,} answers: **{look.decision}**",
+        f"{look.interactions:,} answers: **{LOOKS[look.decision]}**",
         "",
         *[f"- {_cell(reason)}" for reason in look.reasons],
         "",
@@ -136,7 +129,7 @@ def timeline(
         told.append((stop.created_at, f"stopped by {stop.by}{note}"))
     for release in releases:
         if release.created_at >= rollout.created_at:
-            told.append((release.created_at, f"{release.action}: champion is {release.champion}"))
+            told.append((release.created_at, f"{release.champion} {RELEASES[release.action]}"))
     ordered = sorted(told, key=lambda item: item[0])
     return [f"{moment:%F %H:%M:%S}  {_one_line(text)}" for moment, text in ordered]
 
@@ -145,11 +138,7 @@ def _did(rollout: Rollout, look: RolloutLook) -> str:
     if look.decision == "advance":
         share = rollout.plan.stages[look.stage].share
         return f"advance to stage {look.stage + 1}, {share:.0%} of users"
-    return {
-        "promote": "promote to champion",
-        "abort": "abort, everybody has the champion",
-        "expire": "expire, everybody has the champion",
-    }.get(look.decision, look.decision)
+    return LOOKS[look.decision]
 
 
 def _stopped(rollout: Rollout) -> float:
@@ -194,12 +183,12 @@ def _row(item: Readout, *, variants: bool) -> str:
         difference = f"{one:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
     cells = [_cell(item.arm)] if variants else []
     cells += [
-        SAYS[item.signal],
+        words_of(item.signal),
         *rates,
         difference,
         f"+{100 * item.margin:.1f}",
         f"{item.log_alarm:.1f} of {item.alarm_threshold:.1f}",
-        _VERDICTS[item.says],
+        f"**{READOUTS[item.says]}**" if item.says == "harm" else READOUTS[item.says],
     ]
     return f"| {' | '.join(cells)} |"
 

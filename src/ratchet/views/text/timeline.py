@@ -27,7 +27,9 @@ from ratchet.records import (
     VariantTest,
     VariantTestEnd,
 )
+from ratchet.records.signals import BY_NAME
 from ratchet.store import EventStore, Window
+from ratchet.views.words import LOOKS, RELEASES, words_of
 
 FOLLOWED_WITHIN = timedelta(minutes=1)
 """A process that follows a routing later than this was started later."""
@@ -36,12 +38,6 @@ STARTS_WITHIN = timedelta(seconds=10)
 FIRST_HOURS = timedelta(hours=2)
 """So long after it met users the first answer and the first bad feedback are looked for."""
 _ALERTS = 1_000
-_ACTIONS = {
-    "start": "begins as the champion",
-    "promote": "is promoted to champion",
-    "rollback": "is the champion again",
-    "moved outside Ratchet": "was made the champion by hand",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ def _releases(store: EventStore) -> Iterator[Moment]:
         who = f" by {release.by}" if release.by else ""
         why = (f"why: {_line(release.note)}",) if release.note else ()
         instead = f", {release.previous} stands by" if release.previous else ""
-        text = f"{release.champion} {_ACTIONS[release.action]}{who}{instead}"
+        text = f"{release.champion} {RELEASES[release.action]}{who}{instead}"
         yield Moment(release.created_at, "rollback" if back else "release", text, why)
 
 
@@ -128,7 +124,7 @@ def _rollouts(store: EventStore) -> Iterator[Moment]:
             yield Moment(stop.created_at, "rollback", text, note)
     for look in store.records(RolloutLook):
         if look.decision != "wait":
-            text = f"look {look.number} at {look.model_version}: {look.decision}"
+            text = f"look {look.number} at {look.model_version}: {LOOKS[look.decision]}"
             yield Moment(look.created_at, "decision", text, tuple(map(_line, look.reasons)))
 
 
@@ -150,7 +146,7 @@ def _alerts(store: EventStore) -> Iterator[Moment]:
         mostly = f", mostly about {event.cluster}" if event.cluster else ""
         text = (
             f"{event.severity} alert {event.alert_id[:8]} {event.change}: "
-            f"{event.signal.replace('_', ' ')} of {event.model_version}{where}{mostly}"
+            f"{words_of(event.signal)} of {event.model_version}{where}{mostly}"
         )
         said = (_line(event.message), f"sure: {event.certainty}", f"to do: {_line(event.action)}")
         yield Moment(event.created_at, "alert", text, said if event.change != "resolved" else ())
@@ -195,21 +191,21 @@ def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> 
 
 
 def _is_bad(row: dict[str, Any]) -> bool:
-    kind, number = row["kind"], row["number"]
-    if kind in ("thumbs", "task_completed"):
-        return bool(number == 0.0)
-    if kind == "stars":
-        return bool(number <= 2.0)
-    return kind in ("correction", "safety_violation") or (kind == "regenerate" and number == 1.0)
+    """Tell whether feedback says by itself that an answer was bad."""
+    signal = BY_NAME.get(row["kind"])
+    if signal is None or signal.reason is None or signal.reason.weak or signal.judged:
+        return False
+    return signal.is_bad(_number(row))
 
 
 def _says(row: dict[str, Any]) -> str:
-    return {
-        "thumbs": "thumbs down",
-        "task_completed": "task not completed",
-        "stars": f"{row['number'] or 0:.0f} stars",
-        "regenerate": "another answer asked for",
-    }.get(row["kind"], str(row["kind"]).replace("_", " "))
+    reason = BY_NAME[row["kind"]].reason
+    return reason.words.format(_number(row)) if reason else words_of(row["kind"])
+
+
+def _number(row: dict[str, Any]) -> float:
+    """Return the value of feedback; a text that is there counts as 1."""
+    return 1.0 if row["number"] is None else float(row["number"])
 
 
 # Effects ------------------------------------------------------------------------------------------

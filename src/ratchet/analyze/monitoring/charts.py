@@ -1,0 +1,430 @@
+"""A control chart of any signal of the store, over time, by version or by segment.
+
+    report = chart_signal(store, find_signal("thumbs-down"), window)
+
+Points are spans of time (or groups of equally many observations); limits are chosen for a wanted
+run length by `ratchet.stats.charts.designed_charts`. All feedback that came so far counts, as in
+the metrics, so that the newest points may still change.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.judges.usable import usable_versions
+from ratchet.outcomes.experience import Unit
+from ratchet.outcomes.join import FloatArray, Outcomes
+from ratchet.outcomes.quality import QualityWeights, quality
+from ratchet.records import Release
+from ratchet.stats.charts.designed_charts import (
+    COUNT_KINDS,
+    FEWEST_POINTS,
+    DesignedChart,
+    Kind,
+    baseline_points,
+    design_count_chart,
+    design_value_chart,
+    suiting_count_kind,
+)
+from ratchet.store import EventStore, Window
+
+Columns = Mapping[str, FloatArray]
+By = Literal["version", "segment", "hour", "day"]
+Span = Literal["hour", "day", "equal"]
+IntArray = NDArray[np.int64]
+TimeArray = NDArray[np.datetime64]
+
+ALL = "all"
+MINIMUM_POINT = 20
+MOST_EQUAL = 20
+MOST_PANELS = 8
+HOURLY_UP_TO = timedelta(days=7)
+_KIND_SAYS: Mapping[Kind, str] = {
+    "p": "p chart", "laney-p": "Laney's p' chart", "u": "u chart", "xmr": "XmR chart",
+    "ewma": "EWMA chart", "cusum": "CUSUM chart",
+}  # fmt: skip
+_SPAN_SAYS: Mapping[Span, str] = {
+    "hour": "a point an hour", "day": "a point a day", "equal": "points of equal size",
+}  # fmt: skip
+_ALL_FEEDBACK = timedelta(days=36_525)
+
+
+@dataclass(frozen=True, slots=True)
+class ChartedSignal:
+    """What can be charted.
+
+    Attributes:
+        name: Name of the metric that it is.
+        says: The same in words.
+        unit: Shares are charted as counts, all else as values.
+        values: Its value of each interaction, nan where not observed, from the store's columns and
+            `quality` and `implicit_quality`.
+        quantile: Which quantile of a point's values is charted; None for their mean.
+        fewest: Observations that a point needs.
+    """
+
+    name: str
+    says: str
+    unit: Unit
+    values: Callable[[Columns], FloatArray]
+    quantile: float | None = None
+    fewest: int = MINIMUM_POINT
+
+
+def charted_signals() -> tuple[ChartedSignal, ...]:
+    """Return the signals that can be charted: the metrics of `experience_metrics`, by their names.
+
+    What is known of a signal is taken from here alone.
+    """
+
+    def column(name: str) -> Callable[[Columns], FloatArray]:
+        return lambda columns: columns[name]
+
+    def given(*names: str) -> Callable[[Columns], FloatArray]:
+        return lambda columns: np.any([~np.isnan(columns[name]) for name in names], axis=0).astype(
+            np.float64
+        )
+
+    explicit = given("thumbs", "stars", "correction", "comment")
+    return (
+        ChartedSignal("thumbs_down_rate", "thumbs down", "share", lambda c: 1.0 - c["thumbs"]),
+        ChartedSignal("copy_rate", "answers copied", "share", column("copy")),
+        ChartedSignal("regenerate_rate", "answers regenerated", "share", column("regenerate")),
+        ChartedSignal("completion_rate", "tasks completed", "share", column("task_completed")),
+        ChartedSignal("correction_rate", "answers corrected", "share", given("correction")),
+        ChartedSignal("error_rate", "answers failed with an error", "share", column("failed")),
+        ChartedSignal("feedback_coverage", "answers with a rating", "share", explicit),
+        ChartedSignal(
+            "safety_violation_rate", "answers that break a safety rule", "share",
+            column("safety_violation"),
+        ),
+        ChartedSignal(
+            "session_seconds", "length of sessions, median", "seconds", column("session_end"), 0.5
+        ),
+        ChartedSignal(
+            "latency_seconds_p50", "latency, median", "seconds", column("latency_seconds"), 0.5
+        ),
+        ChartedSignal(
+            "latency_seconds_p99", "latency, 99th percentile", "seconds",
+            column("latency_seconds"), 0.99, 100,
+        ),
+        ChartedSignal(
+            "answer_characters", "length of answers, median", "characters", column("answered"), 0.5
+        ),
+        ChartedSignal("judge_score", "judge score", "score", column("judge_score")),
+        ChartedSignal("implicit_quality", "implicit quality", "score", column("implicit_quality")),
+        ChartedSignal("quality", "quality", "score", column("quality")),
+    )  # fmt: skip
+
+
+def find_signal(name: str) -> ChartedSignal:
+    """Return a signal by its name, or by a start of it that no other one has.
+
+    Raises:
+        InvalidInputError: No signal, or more than one, is meant.
+    """
+    known = {signal.name: signal for signal in charted_signals()}
+    written = name.strip().lower().replace("-", "_").replace(" ", "_")
+    if written in known:
+        return known[written]
+    begins = [signal for signal in known if written and signal.startswith(written)]
+    if len(begins) == 1:
+        return known[begins[0]]
+    near = begins or difflib.get_close_matches(written, known, n=1, cutoff=0.0)
+    raise InvalidInputError(
+        f"a chart needs the name of one signal, got {name!r}; did you mean "
+        f"{' or '.join(near)}? The signals are {', '.join(known)}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SignalChart:
+    """A signal of one version or segment, or of all, over time.
+
+    Attributes:
+        value: Which version or segment; `all`.
+        starts: When each point begins, in UTC, shape (points,).
+        sizes: Observations of each point, shape (points,).
+        left_out: Spans of time with too few observations for a point.
+        design: The chart, and what it signals.
+    """
+
+    value: str
+    starts: TimeArray
+    sizes: IntArray
+    left_out: int
+    design: DesignedChart
+
+
+@dataclass(frozen=True, slots=True)
+class ChartReport:
+    """A signal's charts.
+
+    Attributes:
+        signal: The signal.
+        by: What the charts tell apart, `version` or `segment`; None for one chart.
+        span: What a point is.
+        charts: One a value, most observations first.
+        not_charted: Values that have no chart, with the reason.
+        releases: Changes of the champion within the time, oldest first.
+    """
+
+    signal: ChartedSignal
+    by: Literal["version", "segment"] | None
+    span: Span
+    charts: tuple[SignalChart, ...]
+    not_charted: Mapping[str, str]
+    releases: tuple[tuple[datetime, str], ...]
+
+    @property
+    def kinds(self) -> str:
+        """What the charts are called, and what their points are."""
+        kinds = sorted({_KIND_SAYS[item.design.kind] for item in self.charts})
+        return f"{', '.join(kinds)}, {_SPAN_SAYS[self.span]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Interactions of a window, oldest first: arrays of shape (n,).
+
+    Attributes:
+        times: When the answer was given, in UTC.
+        groups: Its version and its segment, by these names.
+        columns: The store's columns, nan where not observed, with `quality`, `implicit_quality` and
+            `answered`, the characters of answers that did not fail.
+        releases: Changes of the champion within the window.
+    """
+
+    times: TimeArray
+    groups: Mapping[str, NDArray[np.object_]]
+    columns: Columns
+    releases: tuple[tuple[datetime, str], ...]
+
+
+def read_window(
+    store: EventStore, window: Window, weights: QualityWeights | None = None
+) -> Readings:
+    """Read what charts need of a window: numbers, no texts."""
+    table = store.signals(window, lag=_ALL_FEEDBACK, judges=usable_versions(store))
+    numbers = [
+        name for name in table.column_names
+        if name not in ("created_at", "model_version", "segment")
+    ]  # fmt: skip
+    columns = {name: table[name].cast(pa.float64()).to_numpy() for name in numbers}
+    found = quality(_as_outcomes(table, columns), weights or QualityWeights())
+    columns |= {"quality": found.value, "implicit_quality": found.implicit}
+    columns["answered"] = np.where(columns["failed"] == 0.0, columns["characters"], np.nan)
+    return Readings(
+        times=_times(table),
+        groups={
+            "version": _texts(table["model_version"]),
+            "segment": _texts(table["segment"]),
+        },
+        columns=columns,
+        releases=_releases(store, window),
+    )
+
+
+def chart_signal(
+    readings: Readings,
+    signal: ChartedSignal,
+    *,
+    kind: Kind | None = None,
+    by: By | None = None,
+    span: Span | None = None,
+    run_length: float = 370.0,
+    baseline: int | None = None,
+) -> ChartReport:
+    """Chart a signal.
+
+    Args:
+        readings: As `read_window` returns them.
+        signal: What to chart.
+        kind: Which chart; None for the one that suits: Laney's p' for shares (the p chart for rare
+            ones), EWMA for scores, XmR for all else.
+        by: `hour` and `day` make one chart of such points, `version` and `segment` one a value;
+            None makes one chart.
+        span: What a point is where `by` does not say it; None for an hour, above a week a day.
+        run_length: Wanted mean number of points between false alarms.
+        baseline: How many of the first points the limits come from; None for those before a
+            release, as `ratchet.stats.charts.designed_charts.baseline_points` says.
+
+    Raises:
+        InsufficientDataError: There is too little data for any chart; says how much is needed.
+        InvalidInputError: The kind does not go with the signal, or a number is out of range.
+    """
+    values = signal.values(readings.columns)
+    seen = ~np.isnan(values)
+    values, times = values[seen], readings.times[seen]
+    group: Literal["version", "segment"] | None = by if by in ("version", "segment") else None
+    span = by if by in ("hour", "day") else span or _suiting_span(times)
+    names = readings.groups[group][seen] if group else np.full(values.size, ALL, dtype=np.object_)
+    kept, sizes = np.unique(names.astype(str), return_counts=True)
+    order = [str(kept[i]) for i in np.lexsort((kept, -sizes))] or [ALL]
+    changes = np.array(
+        [moment.replace(tzinfo=None) for moment, _ in readings.releases], dtype="M8[us]"
+    )
+    charts: list[SignalChart] = []
+    reasons: dict[str, str] = {}
+    for name in order:
+        mine = names == name
+        # to one version alone, a release is its beginning or its end
+        alone = np.unique(readings.groups["version"][seen][mine].astype(str)).size < 2
+        try:
+            if len(charts) == MOST_PANELS:
+                raise InsufficientDataError(f"the {MOST_PANELS} with most observations are shown")
+            charts.append(
+                _chart(
+                    signal, name, times[mine], values[mine], span,
+                    kind=kind, run_length=run_length, baseline=baseline,
+                    changes=changes[:0] if alone else changes,
+                )
+            )  # fmt: skip
+        except InsufficientDataError as error:
+            reasons[name] = str(error)
+    if not charts:
+        raise InsufficientDataError(next(iter(reasons.values())))
+    return ChartReport(signal, group, span, tuple(charts), reasons, readings.releases)
+
+
+def chart_every_signal(
+    readings: Readings, *, span: Span = "equal"
+) -> tuple[tuple[ChartReport, ...], Mapping[str, str]]:
+    """Chart every signal by the kind that suits it.
+
+    Returns:
+        The charts, and the signals without one by name, each with the reason.
+    """
+    reports: list[ChartReport] = []
+    reasons: dict[str, str] = {}
+    for signal in charted_signals():
+        try:
+            reports.append(chart_signal(readings, signal, span=span))
+        except InsufficientDataError as error:
+            reasons[signal.name] = str(error)
+    return tuple(reports), reasons
+
+
+def _chart(
+    signal: ChartedSignal,
+    name: str,
+    times: TimeArray,
+    values: FloatArray,
+    span: Span,
+    *,
+    kind: Kind | None,
+    run_length: float,
+    baseline: int | None,
+    changes: TimeArray,
+) -> SignalChart:
+    starts, groups, left_out = _points(times, values, span, signal.fewest)
+    if len(groups) < FEWEST_POINTS:
+        said = {"equal": "groups", "hour": "hours", "day": "days"}[span]
+        where = "" if name == ALL else f" of {name}"
+        raise InsufficientDataError(
+            f"a chart of {signal.name}{where} needs at least {FEWEST_POINTS} {said} of "
+            f"{signal.fewest} observations or more, got {len(groups)} of them in {values.size} "
+            "observations; collect for longer or chart a longer time"
+        )
+    sizes = np.array([group.size for group in groups], dtype=np.int64)
+    # a release within a point belongs to that point: what it changed is in it
+    places = np.searchsorted(starts, changes, side="right") - 1
+    first = baseline_points(len(groups), places.tolist()) if baseline is None else baseline
+    if signal.unit == "share":
+        events = np.array([round(group.sum()) for group in groups], dtype=np.int64)
+        suits = kind or suiting_count_kind(events, sizes)
+        made = design_count_chart(events, sizes, suits, run_length=run_length, baseline=first)
+        return SignalChart(name, starts, sizes, left_out, made)
+    if kind in COUNT_KINDS:
+        raise InvalidInputError(
+            f"the kinds {', '.join(COUNT_KINDS)} are for shares, got {kind} for {signal.name} in "
+            f"{signal.unit}; take xmr, ewma or cusum"
+        )
+    points = [
+        group.mean() if signal.quantile is None else np.quantile(group, signal.quantile)
+        for group in groups
+    ]
+    suits = kind or ("ewma" if signal.unit == "score" else "xmr")
+    made = design_value_chart(np.array(points), suits, run_length=run_length, baseline=first)
+    return SignalChart(name, starts, sizes, left_out, made)
+
+
+def _points(
+    times: TimeArray, values: FloatArray, span: Span, fewest: int
+) -> tuple[TimeArray, list[FloatArray], int]:
+    """Group values to points; spans of time with fewer than `fewest` values are left out."""
+    if not values.size:
+        return times[:0], [], 0
+    if span == "equal":
+        made = max(1, min(MOST_EQUAL, values.size // fewest))
+        rows = np.array_split(np.arange(values.size), made)
+        return times[[row[0] for row in rows]], [values[row] for row in rows], 0
+    unit = "M8[h]" if span == "hour" else "M8[D]"
+    starts, first = np.unique(times.astype(unit), return_index=True)
+    groups = np.split(values, first[1:])
+    enough = np.array([group.size >= fewest for group in groups], dtype=np.bool_)
+    kept = [group for group, keep in zip(groups, enough, strict=True) if keep]
+    return starts[enough].astype("M8[us]"), kept, int((~enough).sum())
+
+
+def _suiting_span(times: TimeArray) -> Span:
+    if not times.size or times[-1] - times[0] > np.timedelta64(HOURLY_UP_TO):
+        return "day"
+    return "hour"
+
+
+def _releases(store: EventStore, window: Window) -> tuple[tuple[datetime, str], ...]:
+    return tuple(
+        (
+            item.created_at,
+            f"back to {item.champion}" if item.action == "rollback" else item.champion,
+        )
+        for item in store.records(Release)
+        if window.start <= item.created_at < window.end
+    )
+
+
+def _as_outcomes(table: pa.Table, columns: Columns) -> Outcomes:
+    """Return the numbers as outcomes; texts are not read, a correction is there or not."""
+    unread = np.full(table.num_rows, None, dtype=np.object_)
+    corrected = unread.copy()
+    corrected[~np.isnan(columns["correction"])] = ""
+    return Outcomes(
+        interaction_ids=unread,
+        created_at=_times(table),
+        model_versions=unread,
+        segments=unread,
+        user_ids=unread,
+        session_ids=unread,
+        prompts=unread,
+        responses=unread,
+        failed_with_error=columns["failed"] == 1.0,
+        latency_seconds=columns["latency_seconds"],
+        thumbs=columns["thumbs"],
+        stars=columns["stars"],
+        copied=columns["copy"],
+        regenerated=columns["regenerate"],
+        completed=columns["task_completed"],
+        session_seconds=columns["session_end"],
+        judge_scores=columns["judge_score"],
+        unsafe=columns["safety_violation"],
+        corrections=corrected,
+        comments=unread,
+    )
+
+
+def _times(table: pa.Table) -> TimeArray:
+    return np.asarray(table["created_at"].cast(pa.int64()).to_numpy().astype("datetime64[us]"))
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.object_)

@@ -1,0 +1,267 @@
+"""`ratchet chart`: a control chart of any signal of the store."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from ratchet.analyze.monitoring.charts import ChartReport, SignalChart
+    from ratchet.stats.charts.designed_charts import Alarm
+
+Kind = Literal["p", "laney-p", "u", "xmr", "ewma", "cusum"]
+By = Literal["version", "segment", "hour", "day"]
+FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+DAYS = 30
+MOST_SAID = 8
+SIGNS = {"share": " %", "seconds": " s"}
+
+
+def chart(
+    signal: Annotated[
+        str, typer.Argument(help="Name of a signal, such as thumbs-down; a wrong one lists all.")
+    ],
+    kind: Annotated[
+        Kind | None, typer.Option(help="The chart; default: the one that suits the signal.")
+    ] = None,
+    by: Annotated[
+        By | None,
+        typer.Option(help="What a point is (hour, day), or one chart a version or segment."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Chart the answers of this version alone.")
+    ] = None,
+    run_length: Annotated[
+        float, typer.Option(min=2.0, max=1e9, help="Points between false alarms, on average.")
+    ] = 370.0,
+    baseline: Annotated[
+        int | None,
+        typer.Option(min=1, help="First points that the limits come from; default: half of them."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=FORMATS, help=f"From when on, in UTC; default: {DAYS} days before."),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=FORMATS, help="Up to when, in UTC; default: now.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, .png or .svg; default: SIGNAL.png.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw a control chart of a signal and say what it signals, and since when."""
+    from ratchet.analyze.monitoring.charts import chart_signal, find_signal, read_window
+    from ratchet.store import EventStore, Window
+
+    charted = find_signal(signal)
+    path = _checked_path(out or Path(f"{charted.name.replace('_', '-')}.png"))
+    end = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
+    start = end - timedelta(days=DAYS) if since is None else since.replace(tzinfo=UTC)
+    if start >= end:
+        raise InvalidInputError(
+            f"--since must be before --until, got {start:%F %H:%M} and {end:%F %H:%M}; swap them"
+        )
+    settings = current_settings()
+    if nothing_stored(settings):
+        raise InvalidInputError(
+            f"a chart needs a home folder with a store, got none in {settings.home.name!r}; run it "
+            "where `ratchet ingest` or `ratchet demo` ran, or set RATCHET_HOME"
+        )
+    store = EventStore.open(settings.store_url)
+    readings = read_window(store, Window(start, end, version))
+    report = chart_signal(
+        readings, charted, kind=kind, by=by, run_length=run_length, baseline=baseline
+    )
+    _draw(report, path)
+    if as_json:
+        times = {"since": start.isoformat(), "until": end.isoformat()}
+        print(json.dumps(_as_json(report, run_length) | times | {"file": str(path)}, indent=2))
+        return
+    for line in _lines(report, run_length):
+        print(line)
+    print(f"picture  {path}")
+
+
+def _checked_path(path: Path) -> Path:
+    if path.suffix not in (".png", ".svg"):
+        raise InvalidInputError(
+            f"a picture is a .png or a .svg file, got {path.name!r}; name one of them"
+        )
+    if not path.parent.is_dir():
+        raise InvalidInputError(
+            f"a picture needs a folder that exists, got {str(path.parent)!r}; make it first"
+        )
+    return path
+
+
+def _draw(report: ChartReport, path: Path) -> None:
+    from ratchet.views import plots
+
+    figure = plots.signal_chart(
+        {item.value: (item.starts, item.design) for item in report.charts},
+        report.signal.says.capitalize(),
+        report.kinds,
+        unit=report.signal.unit,
+        releases=report.releases,
+    )
+    if path.suffix == ".png":
+        path.write_bytes(plots.to_png(figure))
+    else:
+        path.write_text(plots.to_svg(figure), "utf-8")
+
+
+def _lines(report: ChartReport, run_length: float) -> list[str]:
+    signal = report.signal
+    lines = [f"{signal.name}: {signal.says}, {report.kinds}"]
+    for item in report.charts:
+        lines += ["", item.value] if report.by else []
+        lines += _chart_lines(item, signal.unit, run_length)
+    for name, reason in report.not_charted.items():
+        lines.append(f"no chart of {name}: {reason}")
+    lines += [f"release  {moment:%F %H:%M}  {name}" for moment, name in report.releases]
+    return lines
+
+
+def _chart_lines(item: SignalChart, unit: str, run_length: float) -> list[str]:
+    made = item.design
+    first, points = made.baseline_points, len(item.starts)
+    rest = f", {item.left_out} with too few observations left out" if item.left_out else ""
+    shown = (
+        f"points   {points} from {_at(item, 0)} to {_at(item, points - 1)}, "
+        f"{int(item.sizes.sum()):,} observations{rest}"
+    )
+    which = f"the first {first} points" if first < points else "all points, which they judge"
+    lines = [
+        f"center   {_value(made.baseline.center, unit)}",
+        f"limits   {_limits(item, unit)}, from {which}",
+        f"         a false alarm about every {run_length:g} points",
+        shown,
+    ]
+    if not made.alarms:
+        lines.append("signals  none: no point is outside the limits")
+    lines += [f"signals  {line}" for line in _said(item, made.alarms)]
+    if made.patterns:
+        lines += [f"run rule {line}" for line in _rules_said(item)]
+        lines.append(
+            "         limits and run rules together raise a false alarm about every "
+            f"{made.patterns_run_length:.0f} points"
+        )
+    return lines
+
+
+def _limits(item: SignalChart, unit: str) -> str:
+    from ratchet.stats.charts.chart_results import CusumChart
+
+    made = item.design
+    if isinstance(made.chart, CusumChart):
+        return f"sums of {made.limit:.3g} sigma (sigma {_value(made.baseline.sigma or 0.0, unit)})"
+    lower, upper = float(made.chart.lower[-1]), float(made.chart.upper[-1])
+    return f"{_value(lower, unit)} to {_value(upper, unit)} at the last point"
+
+
+def _said(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
+    """Say alarms that go together on one line: one reason, one side, one beginning."""
+    lines = []
+    ordered = sorted(alarms, key=lambda a: (a.since, a.above, a.reason, a.index))
+    for (since, above, reason), group in groupby(ordered, lambda a: (a.since, a.above, a.reason)):
+        places = [alarm.index for alarm in group]
+        side = "above" if above else "below"
+        times = _at(item, places[0])
+        if len(places) > 1:
+            times = f"{len(places)} points from {times} to {_at(item, places[-1])}"
+        lines.append(f"{side}, {reason}: {times}; since {_at(item, since)}")
+    more = len(lines) - MOST_SAID
+    return [*lines[:MOST_SAID], f"and {more} more; --json lists all"] if more > 0 else lines
+
+
+def _rules_said(item: SignalChart) -> list[str]:
+    """Say each run rule and side on one line, with its latest pattern."""
+    lines = []
+    ordered = sorted(item.design.patterns, key=lambda a: (a.reason, a.above, a.index))
+    for (reason, above), group in groupby(ordered, lambda a: (a.reason, a.above)):
+        found = list(group)
+        side, last = "above" if above else "below", found[-1]
+        count = f"{len(found)} point{'s' if len(found) > 1 else ''}"
+        lines.append(
+            f"{side}, {reason}: {count}, the last {_at(item, last.index)}, "
+            f"since {_at(item, last.since)}"
+        )
+    return lines
+
+
+def _at(item: SignalChart, index: int) -> str:
+    return f"{item.starts[index].astype(datetime):%F %H:%M}"
+
+
+def _value(value: float, unit: str) -> str:
+    shown = 100.0 * value if unit == "share" else value
+    return f"{shown:.4g}{SIGNS.get(unit, '')}"
+
+
+def _as_json(report: ChartReport, run_length: float) -> dict[str, Any]:
+    return {
+        "signal": report.signal.name,
+        "unit": report.signal.unit,
+        "by": report.by,
+        "points": report.span,
+        "run_length": run_length,
+        "charts": [_chart_json(item) for item in report.charts],
+        "not_charted": dict(report.not_charted),
+        "releases": [
+            {"at": moment.isoformat(), "version": name} for moment, name in report.releases
+        ],
+    }
+
+
+def _chart_json(item: SignalChart) -> dict[str, Any]:
+    from ratchet.stats.charts.chart_results import CusumChart
+
+    made = item.design
+    starts = [
+        f"{moment.astype(datetime).replace(tzinfo=UTC).isoformat()}" for moment in item.starts
+    ]
+    if isinstance(made.chart, CusumChart):
+        series = {"upper_sum": made.chart.upper, "lower_sum": made.chart.lower}
+    else:
+        series = {
+            "charted": made.chart.values,
+            "lower": made.chart.lower,
+            "upper": made.chart.upper,
+        }
+    columns = {"value": made.values} | {k: v for k, v in series.items() if v is not None}
+    rows = [
+        {"start": start, "observations": int(size)}
+        | {name: float(column[place]) for name, column in columns.items()}
+        for place, (start, size) in enumerate(zip(starts, item.sizes, strict=True))
+    ]
+    return {
+        "of": item.value,
+        "kind": made.kind,
+        "center": made.baseline.center,
+        "limit_sigmas": made.limit,
+        "sigma_z": made.baseline.sigma_z,
+        "baseline_points": made.baseline_points,
+        "spans_left_out": item.left_out,
+        "points": rows,
+        "signals": [_alarm_json(alarm, starts) for alarm in made.alarms],
+        "run_rules": [_alarm_json(alarm, starts) for alarm in made.patterns],
+        "run_rules_run_length": made.patterns_run_length,
+    }
+
+
+def _alarm_json(alarm: Alarm, starts: list[str]) -> dict[str, Any]:
+    return {
+        "at": starts[alarm.index],
+        "side": "above" if alarm.above else "below",
+        "since": starts[alarm.since],
+        "reason": alarm.reason,
+    }

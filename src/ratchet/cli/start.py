@@ -1,0 +1,158 @@
+"""`ratchet demo` and `ratchet up`: a whole cycle on this machine, and the servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ratchet.cli.shared import current_settings
+from ratchet.errors import InvalidInputError
+
+QUIET_STATES = {
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
+}
+"""Keeps Prefect's line per state off the terminal, where Ratchet's own progress is to be read."""
+
+
+def demo(
+    messages: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with columns text,label, or JSON Lines with text and target; default: "
+            "written by a grammar."
+        ),
+    ] = None,
+    queues: Annotated[
+        Path | None, typer.Option(help="CSV with columns label,queue, where labels are many.")
+    ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(help="What the model does with a message; default: it names the queue."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=4_096, help="The longest answer, in tokens.")
+    ] = 12,
+    messages_limit: Annotated[
+        int, typer.Option(min=1, help="Messages that come in during the cycle.")
+    ] = 640,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    policy: Annotated[
+        Path | None, typer.Option(help="YAML: what a challenger must show; default: the loop's.")
+    ] = None,
+) -> None:
+    """Run one cycle of the loop with a real model; killed and started again, it goes on."""
+    from ratchet.servers import Servers
+
+    settings = current_settings()
+    collect: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
+    collect["source"] = "simulated"
+    for name, path in (("messages", messages), ("queues", queues)):
+        if path is not None:
+            collect[name] = str(path.resolve())
+    if instruction is not None:
+        collect |= {"instruction": instruction, "max_new_tokens": max_new_tokens}
+    _check_input(messages, queues, instruction, policy)
+    options: dict[str, Any] = {"collect": collect}
+    if policy is not None:
+        options["deploy"] = {"policy": str(policy.resolve())}
+    servers = Servers(settings=settings, say=print)
+    _interrupt_on_signals()
+    code = 130
+    try:
+        print("starting Prefect ...", flush=True)
+        servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
+        print(f"watch it live: {servers.prefect_api.removesuffix('/api')}", flush=True)
+        code = servers.run(["ratchet.flows.loop", json.dumps(options)])
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", flush=True)
+    finally:
+        servers.stop()
+    if code == 0:
+        if shutil.which("ratchet") is None:
+            print(f"Here the command `ratchet` is {_relative(Path(sys.argv[0]))}")
+        print("Both UIs show these runs after `ratchet up`:")
+        print("  Prefect  http://127.0.0.1:4200   flow runs, logs, artifacts")
+        print("  MLflow   http://127.0.0.1:5000   metrics, adapters, model versions")
+    _exit(code)
+
+
+def up(
+    prefect_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Wanted port of the Prefect UI.")
+    ] = 4200,
+    mlflow_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Wanted port of the MLflow UI.")
+    ] = 5000,
+) -> None:
+    """Start Prefect, MLflow and a worker for the deployments; stop them all on Ctrl-C."""
+    from ratchet.servers import Servers
+
+    settings = current_settings()
+    servers = Servers(settings=settings, say=print)
+    _interrupt_on_signals()
+    code = 0
+    try:
+        print("starting Prefect and MLflow ...", flush=True)
+        servers.start(prefect_port=prefect_port, mlflow_port=mlflow_port, environ=os.environ)
+        print(f"Prefect  {servers.prefect_api.removesuffix('/api')}")
+        print(f"MLflow   {servers.mlflow}")
+        print("A worker serves the deployments. Ctrl-C stops all three.", flush=True)
+        ended = servers.watch()
+        sys.stderr.write(f"ratchet: {ended} ended by itself, see logs/{ended}.log in the home\n")
+        code = 1
+    except KeyboardInterrupt:
+        print("\nstopping ...", flush=True)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        servers.stop()
+    _exit(code)
+
+
+def _interrupt_on_signals() -> None:
+    """Stop in order on SIGTERM as on Ctrl-C, also where a shell started us in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _relative(path: Path) -> Path:
+    folder = Path.cwd()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _check_input(
+    messages: Path | None, queues: Path | None, instruction: str | None, policy: Path | None
+) -> None:
+    """Refuse a bad file at once, before any server starts."""
+    if policy is not None:
+        from ratchet.deploy.gate.policy import load_policy
+        from ratchet.evaluation.answer_scores import check_metrics
+
+        check_metrics(load_policy(policy).metrics)
+    if messages is None:
+        for name, value in (("--queues", queues), ("--instruction", instruction)):
+            if value is not None:
+                raise InvalidInputError(
+                    f"{name} goes with --messages, got it alone; add --messages"
+                )
+        return
+    from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
+
+    table = read_queues(queues) if queues else None
+    found = read_messages(messages, queues=table, now=datetime.now(UTC))
+    if instruction is None:
+        check_labels(found.messages)
+    else:
+        targets(found.messages)
+
+
+def _exit(code: int) -> NoReturn:
+    raise SystemExit(code)

@@ -1,0 +1,119 @@
+"""`ratchet status`: what is in use and why."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
+from ratchet.settings import Settings
+
+if TYPE_CHECKING:
+    from ratchet.store import EventStore
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the champion, its last decision, what was collected and the last alerts."""
+    found = _gather_status(current_settings())
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    decision = found["last_decision"]
+    print(f"champion      {found['champion'] or 'none yet: run `ratchet demo`'}")
+    print(f"previous      {found['previous'] or 'none'}")
+    if decision:
+        print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
+        print(f"              {'; '.join(decision['reasons'])}")
+    for waiting in found["waiting"]:
+        print(f"waits         for a person: ratchet approve {waiting[:8]}")
+    if found["cycle"]:
+        print(f"cycle         {found['cycle']['number']} ({found['cycle']['state']})")
+    print(f"interactions  {found['interactions']}")
+    print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in found['feedback'].items())}")
+    print(f"set aside     {found['set_aside']}")
+    if found["rollout"]:
+        print(f"rollout       {found['rollout']['challenger']}, {found['rollout']['says']}")
+    if found["registry"] != "nothing to do":
+        print(f"registry      {found['registry']}")
+    for alert in found["alerts"]:
+        print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
+
+
+def _gather_status(settings: Settings) -> dict[str, Any]:
+    from ratchet.analyze.alert_steps import known_alerts, open_alerts
+    from ratchet.deploy.approval import waiting_decisions
+    from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
+    from ratchet.store import EventStore
+
+    found: dict[str, Any] = {
+        "home": str(settings.home),
+        "champion": None,
+        "previous": None,
+        "last_decision": None,
+        "cycle": None,
+        "interactions": 0,
+        "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
+        "set_aside": 0,
+        "alerts": [],
+        "waiting": [],
+        "rollout": None,
+        "registry": "nothing to do",
+    }
+    if nothing_stored(settings):
+        return found
+    store = EventStore.open(settings.store_url)
+    found["waiting"] = [one.id for one in waiting_decisions(store)]
+    release, decision = store.latest(Release), store.latest(Decision)
+    cycle = store.latest(Cycle)
+    counts = store.counts()
+    found["interactions"] = counts["interactions"]
+    found["set_aside"] = counts["set_aside"]
+    found["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
+    if release:
+        found |= {"champion": release.champion, "previous": release.previous}
+    if decision:
+        found["last_decision"] = _decision_summary(decision.canonical())
+    if cycle:
+        end = store.get(CycleEnd, cycle.id)
+        found["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    found["rollout"], found["registry"] = _rollout_summary(store), _caught_up(store, settings)
+    found["alerts"] = [
+        alert.canonical() | {"threshold": alert.expected}
+        for alert in open_alerts(known_alerts(store))
+    ]
+    return found
+
+
+def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
+    kept = (
+        "verdict", "champion", "challenger", "reasons", "champion_value", "challenger_value",
+        "difference", "interval", "p_value", "examples",
+    )  # fmt: skip
+    return {"at": decision["created_at"]} | {name: decision[name] for name in kept}
+
+
+def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
+    from ratchet.deploy.routing import last_look, running_rollout
+
+    running = running_rollout(store)
+    if running is None:
+        return None
+    look = last_look(store, running)
+    says = f"{running.plan.stages[0].share:.0%} of users, no look yet"
+    if look is not None:
+        says = f"{look.share:.0%} of users, {look.decision}: {'; '.join(look.reasons)}"
+    return {"challenger": running.challenger.version, "says": says}
+
+
+def _caught_up(store: EventStore, settings: Settings) -> str:
+    """Let the registry catch up with a switch that was made while MLflow was down."""
+    from ratchet.deploy.routing import reconcile, waiting_move
+
+    if waiting_move(store) is None:
+        return "nothing to do"
+    return reconcile(store, open_tracker(settings), datetime.now(UTC))

@@ -1,0 +1,105 @@
+"""A server that speaks OpenAI's chat completions, such as vLLM, as a language model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ratchet.errors import ModelError
+from ratchet.models.asking import ask_endpoint
+from ratchet.models.base import Completion, Conversation
+from ratchet.models.endpoint import Endpoint, Question, Reply, checked_key
+from ratchet.models.limits import Limits
+from ratchet.records import digest
+
+logger = logging.getLogger(__name__)
+
+
+class OpenAICompatibleModel:
+    """A server's model, asked through the engine of `ratchet.models.asking`.
+
+    Args:
+        url: The server's address, see `server_address`.
+        model: The model's name there.
+        api_key: Sent as a bearer token; it is in no log and no error.
+        api_key_variable: The environment variable that holds it, for messages.
+        concurrency: Requests in flight at once.
+        timeout_seconds: Longest wait for a reply.
+        attempts: How often a request is sent before its answer counts as failed.
+        salt: Part of the idempotency keys; another one asks a gateway anew that keeps its replies.
+
+    Raises:
+        pydantic.ValidationError: Address, model, variable or a number is not what it must be.
+        ModelError: A header cannot carry the key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        api_key_variable: str | None = None,
+        concurrency: int = 16,
+        timeout_seconds: float = 60.0,
+        attempts: int = 5,
+        salt: str = "",
+    ) -> None:
+        self._endpoint = Endpoint(url=url, model=model, api_key_variable=api_key_variable)
+        self._limits = Limits(
+            concurrency=concurrency, timeout_seconds=timeout_seconds, attempts=attempts
+        )
+        self._api_key = checked_key(api_key, api_key_variable)
+        self._salt = salt
+
+    @property
+    def digest(self) -> str:
+        """Digest of address and model name; what the server has loaded cannot be seen."""
+        return digest(["openai", self._endpoint.url.removesuffix("/v1"), self._endpoint.model])
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """Answer in parallel; a request that fails for good is a completion with its error.
+
+        With a seed each conversation is sent one of its own, counted up from it.
+        """
+        decoding = {"max_tokens": max_new_tokens, "temperature": temperature}
+        endpoint = self._endpoint.model_copy(update=decoding)
+        questions = [
+            self._question(turns, decoding, None if seed is None else seed + place)
+            for place, turns in enumerate(conversations)
+        ]
+        replies: dict[str, Reply] = {}
+        errors: dict[str, str] = {}
+        try:
+            asked = ask_endpoint(
+                questions,
+                endpoint,
+                self._limits,
+                api_key=self._api_key,
+                save=lambda arrived: replies.update({reply.key: reply for reply in arrived}),
+                fail=errors.__setitem__,
+            )
+            left = f"it was not asked: {asked.why_not_asked}"
+        except ModelError as error:  # it would refuse every request
+            logger.warning("%s", error)
+            left = str(error)
+        return [
+            Completion(replies[key].text, replies[key].latency_seconds)
+            if key in replies
+            else Completion("", 0.0, errors.get(key, left))
+            for key in (question.key for question in questions)
+        ]
+
+    def _question(
+        self, turns: Conversation, decoding: dict[str, float], seed: int | None
+    ) -> Question:
+        said = [message.canonical() for message in turns]
+        asked = [self.digest, self._salt, decoding, seed, said]
+        return Question(digest(asked), tuple(turns), seed=seed)
