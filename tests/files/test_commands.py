@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from ratchet.cli import app
 from ratchet.collect.messages import read_messages, read_queues
 from ratchet.evaluation.example_files import read_examples
-from ratchet.improve.curation import read_demonstrations, read_judged
+from ratchet.improve.curation.config import read_demonstrations, read_judged
 from ratchet.judges.label_sheet import read_sheet, write_sheet
 from ratchet.judges.on_files import read_items
 from ratchet.judges.prompts import Item
