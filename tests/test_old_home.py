@@ -328,7 +328,7 @@ def test_the_half_labelled_sheet_is_read_as_far_as_people_got(old: OldHome) -> N
         given.append(texts)
     read = read_sheet(old.folder / "sheet.csv", pairs_of(examples, *given))
     assert (read.compared, read.open) == (sheet["compared"], sheet["open"])
-    assert {reason for _, reason in read.set_aside} == {"winner must be a, b or tie, got 'neither'"}
+    assert all("got 'neither'" in row.reason for row in read.set_aside)
     assert len(read.set_aside) == sheet["set_aside"]
     with (old.folder / "sheet.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(read.winners) + read.open + sheet["set_aside"]

@@ -63,7 +63,7 @@ def log(tmp_path: Path, *rows: dict[str, Any] | bytes, name: str = "log.jsonl") 
 
 
 def read(path: Path, **options: Any) -> tuple[list[dict[str, Any]], list[SetAside]]:
-    rows = list(read_dialogues(path, now=NOW, **options))
+    rows = [row for _, row in read_dialogues(path, now=NOW, **options)]
     aside = [row for row in rows if isinstance(row, SetAside)]
     return [row for row in rows if not isinstance(row, SetAside)], aside
 

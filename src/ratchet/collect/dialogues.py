@@ -59,7 +59,7 @@ def harvest_dialogues(
         InvalidInputError: The file cannot be read or is no log of dialogues.
     """
     aside = _Aside(store)
-    events = aside.strain(_placed_rows(path, now, system))
+    events = aside.strain(read_dialogues(path, now=now, system=system))
     report = ingest_placed(events, store, source=path.name, now=now, chunk=CHUNK)
     aside.flush()
     reasons = aside.reasons + Counter(dict(report.reasons))
@@ -74,8 +74,8 @@ def harvest_dialogues(
 
 def read_dialogues(
     path: Path, *, now: datetime, system: str = "convai2"
-) -> Iterator[EventRow | SetAside]:
-    """Yield the rows for `ingest` that a log of dialogues holds, and what is to be set aside.
+) -> Iterator[tuple[str, EventRow | SetAside]]:
+    """Yield the events that a log of dialogues holds and the rows to set aside, with their places.
 
     Each message of the bot after the person's first one is an interaction: its conversation is what
     both said before it, its session the dialogue. The thumb of a message is feedback on it; the
@@ -97,13 +97,6 @@ def read_dialogues(
         InvalidInputError: The file cannot be read, or its rows (the first 1,000 where it has more)
             hold no dialogue. An empty file is an empty log.
     """
-    return (row for _, row in _placed_rows(path, now, system))
-
-
-def _placed_rows(
-    path: Path, now: datetime, system: str
-) -> Iterator[tuple[str, EventRow | SetAside]]:
-    """Yield what `read_dialogues` yields, each with its place in the file."""
     strangers: list[SetAside] | None = []
     needs = [("dialog",)]
     opened = read_rows(path, needs=needs, longest=MAX_LINE_BYTES, may_be_empty=True)

@@ -1,6 +1,7 @@
 """A control chart of any signal of the store, over time, by version or by segment.
 
-    report = chart_signal(store, find_signal("thumbs-down"), window)
+    readings = read_window(store, window, QualityWeights())
+    report = chart_signal(readings, find_signal("thumbs-down"))
 
 Points are spans of time (or groups of equally many observations); limits are chosen for a wanted
 run length by `ratchet.stats.charts.designed_charts`. All feedback that came so far counts, as in
