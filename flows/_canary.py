@@ -26,7 +26,7 @@ from ratchet.records import (
 )
 from ratchet.views.pages.readouts import rollout_page
 from ratchet.views.plots.rollouts import readout_chart, rollout_chart
-from ratchet.views.text.rollouts import rollout_markdown, timeline
+from ratchet.views.text.rollouts import rollout_events, rollout_markdown
 
 _LATEST = 10
 _EVENTS = {"advance": "advanced", **ENDED}
@@ -160,7 +160,7 @@ def publish(look: RolloutLook) -> None:
             return
         words = rollout_markdown(rollout, look, stands)
         looks = looks_of(work.store, rollout)
-        told = timeline(rollout, looks, work.store.get(RolloutStop, rollout.id))
+        told = rollout_events(rollout, looks, work.store.get(RolloutStop, rollout.id))
         run.text(words, "rollout.md")
         run.text(rollout_page(rollout, look, stands, now=now(), events=told), "rollout.html")
         publish_text("rollout", words, f"Rollout of {rollout.challenger.version}: {stands}")

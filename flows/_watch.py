@@ -15,7 +15,7 @@ from ratchet.analyze.monitoring import check_thresholds, not_checked
 from ratchet.analyze.monitoring.alerts import is_fresh, open_alerts, threshold_events
 from ratchet.analyze.monitoring.series import board_series, chart_title, recent_counts
 from ratchet.analyze.monitoring.watch import (
-    Verdict,
+    BoardVerdict,
     WatchConfig,
     WatchReport,
     recent_metrics,
@@ -124,7 +124,7 @@ def _emit(event: AlertEvent) -> None:
 
 
 @task(name="publish-board", cache_policy=NO_CACHE)
-def publish_board(config: WatchConfig, verdict: Verdict, changed: bool) -> None:
+def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> None:
     """Log the evidence; draw the board where something changed, else once an hour."""
     if verdict.evidence is None or verdict.threshold is None:
         return
@@ -157,7 +157,7 @@ def publish_board(config: WatchConfig, verdict: Verdict, changed: bool) -> None:
         publish_figure(run, "board", figure, title)
 
 
-def _panels(config: WatchConfig, board: BoardState, verdict: Verdict) -> dict[str, RateSeries]:
+def _panels(config: WatchConfig, board: BoardState, verdict: BoardVerdict) -> dict[str, RateSeries]:
     """Return a board's series; none where it has seen nothing lately, as after a rollback."""
     store = workspace().store
     try:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.evaluation.code_execution import humaneval_program, run_programs
-from ratchet.evaluation.code_execution.sandbox import Execution, Limits
+from ratchet.evaluation.code_execution.sandbox import Execution, SandboxLimits
 from tests.benchmarks.provenance import commit
 from tests.conftest import SHARED_DATA
 from tests.evaluation.code_execution.planted_code import planted, read_problems
@@ -45,7 +45,7 @@ class Run:
 
 
 def run_all(
-    shared_data: Path, limits: Limits, workers: int | None = None, most: int | None = None
+    shared_data: Path, limits: SandboxLimits, workers: int | None = None, most: int | None = None
 ) -> Run:
     """Run every planted solution of all or the first problems; only the good ones may pass."""
     problems = read_problems(shared_data)[:most]
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--cpu-seconds", type=int, default=1)
     parser.add_argument("--problems", type=int, help="the first so many; all where not given")
     options = parser.parse_args()
-    limits = Limits(seconds=options.seconds, cpu_seconds=options.cpu_seconds)
+    limits = SandboxLimits(seconds=options.seconds, cpu_seconds=options.cpu_seconds)
     run = run_all(SHARED_DATA, limits, options.workers, options.problems)
     print(
         f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {os.cpu_count()} cores, "

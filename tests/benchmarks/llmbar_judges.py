@@ -20,7 +20,7 @@ import numpy as np
 
 from ratchet.judges.label_sets import read_label_file
 from ratchet.judges.on_files import FileJudged, judge_file
-from ratchet.judges.rubrics import Dimension, JudgeSpec, Option
+from ratchet.judges.rubrics import JudgeSpec, Option, RubricDimension
 from ratchet.judges.validation import Validation, validate_judge
 from ratchet.judges.validation_report import validations_text
 from ratchet.settings import load_settings
@@ -28,7 +28,7 @@ from ratchet.store import EventStore
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "llmbar"
 COLUMNS = {"human": "label", "judge": "orig", "judge_swapped": "swapped"}
-FOLLOWS = Dimension(
+FOLLOWS = RubricDimension(
     name="instruction_following",
     question="Which answer carries out the user's instruction better?",
     options=(

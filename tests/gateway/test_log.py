@@ -13,7 +13,7 @@ import pytest
 from pydantic_core import to_json
 
 from ratchet.gateway.drain import Drain
-from ratchet.gateway.log import Kind, WriteAheadLog, is_abandoned, read, segments
+from ratchet.gateway.log import LogKind, WriteAheadLog, is_abandoned, read, segments
 from tests.gateway.conftest import ALWAYS
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -42,7 +42,7 @@ def whole(path):
 
 def test_what_was_appended_is_read_in_order(log, tmp_path):
     for number in range(100):
-        log.append(Kind.INTERACTION, interaction(number))
+        log.append(LogKind.INTERACTION, interaction(number))
     (segment,) = segments(tmp_path)
     entries = whole(segment)
     assert [entry.body for entry in entries] == [interaction(n) for n in range(100)]
@@ -50,8 +50,8 @@ def test_what_was_appended_is_read_in_order(log, tmp_path):
 
 
 def test_a_torn_end_is_left_out_at_every_byte(log, tmp_path):
-    log.append(Kind.INTERACTION, interaction(0))
-    log.append(Kind.FEEDBACK, b'{"id": "f"}')
+    log.append(LogKind.INTERACTION, interaction(0))
+    log.append(LogKind.FEEDBACK, b'{"id": "f"}')
     (segment,) = segments(tmp_path)
     content = segment.read_bytes()
     first = whole(segment)[0].end
@@ -64,7 +64,7 @@ def test_a_torn_end_is_left_out_at_every_byte(log, tmp_path):
 def test_a_damaged_line_is_told_from_a_whole_one_and_set_aside(tmp_path, store):
     log = WriteAheadLog.create(tmp_path)
     for number in range(3):
-        log.append(Kind.INTERACTION, interaction(number))
+        log.append(LogKind.INTERACTION, interaction(number))
     log.close()
     (segment,) = segments(tmp_path)
     content = bytearray(segment.read_bytes())
@@ -78,7 +78,7 @@ def test_a_damaged_line_is_told_from_a_whole_one_and_set_aside(tmp_path, store):
 def test_a_full_segment_is_followed_by_another_and_drained_ones_go(tmp_path, store):
     log = WriteAheadLog(tmp_path, segment_bytes=2_000)
     for number in range(50):
-        log.append(Kind.INTERACTION, interaction(number))
+        log.append(LogKind.INTERACTION, interaction(number))
     assert len(segments(tmp_path)) > 3
     drain = Drain(tmp_path, store)
     while drain.once():
@@ -102,9 +102,9 @@ def test_a_rotated_segment_is_let_go_of_while_it_is_being_synced(tmp_path, monke
 
     monkeypatch.setattr(os, "fdatasync", slow_disk)
     log = WriteAheadLog(tmp_path, segment_bytes=10)
-    log.append(Kind.INTERACTION, interaction(0))
+    log.append(LogKind.INTERACTION, interaction(0))
     assert syncing.wait(30)
-    log.append(Kind.INTERACTION, interaction(1))
+    log.append(LogKind.INTERACTION, interaction(1))
     first, second = segments(tmp_path)
     assert is_abandoned(first)
     assert not is_abandoned(second)
@@ -113,8 +113,8 @@ def test_a_rotated_segment_is_let_go_of_while_it_is_being_synced(tmp_path, monke
 
 
 def test_a_drain_that_starts_over_doubles_nothing(log, tmp_path, store):
-    log.append_all([(Kind.INTERACTION, interaction(number)) for number in range(20)])
-    log.append(Kind.INTERACTION, b"{not json")
+    log.append_all([(LogKind.INTERACTION, interaction(number)) for number in range(20)])
+    log.append(LogKind.INTERACTION, b"{not json")
     for _ in range(3):
         drain = Drain(tmp_path, store)
         drain.once()
@@ -124,7 +124,7 @@ def test_a_drain_that_starts_over_doubles_nothing(log, tmp_path, store):
 
 
 def test_two_drains_take_turns(log, tmp_path, store):
-    log.append(Kind.INTERACTION, interaction(0))
+    log.append(LogKind.INTERACTION, interaction(0))
     first, second = Drain(tmp_path, store), Drain(tmp_path, store)
     assert first.once() == 1
     assert second.once() == 0
@@ -147,7 +147,7 @@ def test_a_store_that_fails_is_asked_again(log, tmp_path, store):
                 raise RuntimeError("the database is away")
             return store.atomic()
 
-    log.append(Kind.INTERACTION, interaction(0))
+    log.append(LogKind.INTERACTION, interaction(0))
     stop = threading.Event()
     drain = Drain(tmp_path, Failing())
     thread = threading.Thread(target=drain.run, args=(stop,))
@@ -163,7 +163,7 @@ def test_a_store_that_fails_is_asked_again(log, tmp_path, store):
 def test_many_wait_for_one_sync_and_all_are_told(tmp_path):
     async def many():
         log = WriteAheadLog.create(tmp_path)
-        log.append(Kind.INTERACTION, interaction(0))
+        log.append(LogKind.INTERACTION, interaction(0))
         begun = time.monotonic()
         await asyncio.wait_for(asyncio.gather(*[log.durable() for _ in range(200)]), 10)
         log.close()

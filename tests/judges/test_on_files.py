@@ -10,14 +10,14 @@ import pytest
 
 from ratchet.errors import InvalidInputError, LeakError
 from ratchet.judges.on_files import import_labels, judge_file, read_items
-from ratchet.judges.rubrics import Dimension, GradedExample, JudgeSpec, Option
+from ratchet.judges.rubrics import GradedExample, JudgeSpec, Option, RubricDimension
 from ratchet.models.endpoint import Endpoint
 from ratchet.models.limits import Limits
 from ratchet.records import HumanLabel, Message
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-FACT = Dimension(
+FACT = RubricDimension(
     name="fact",
     question="Is the answer right?",
     options=(
@@ -168,7 +168,7 @@ def test_further_people_are_read_by_number_and_other_fields_are_no_labels(desk):
 
 
 def test_numbers_as_labels_are_the_options_of_the_same_name(desk):
-    scale = Dimension(
+    scale = RubricDimension(
         name="scale", question="How good?",
         options=tuple(Option(name=str(n), score=n / 5, means=f"{n}") for n in range(1, 6)),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from ratchet.judges.on_store import (
     validate,
     watch_drift,
 )
-from ratchet.judges.rubrics import Dimension, GradedExample, JudgeSpec, Option
+from ratchet.judges.rubrics import GradedExample, JudgeSpec, Option, RubricDimension
 from ratchet.judges.usable import latest_validations, require_usable, usable_versions
 from ratchet.judges.validation import Bar
 from ratchet.models import ScriptedModel
@@ -52,7 +52,7 @@ from ratchet.views.text.cycle import judges_markdown
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 EVER = Window(NOON - 30 * DAY, NOON + 30 * DAY)
-ROUTING = Dimension(
+ROUTING = RubricDimension(
     name="routing",
     question="Is the queue right?",
     options=(

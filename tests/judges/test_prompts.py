@@ -25,7 +25,7 @@ from ratchet.judges.prompts import (
     response_schema,
     wording,
 )
-from ratchet.judges.rubrics import HARMLESSNESS, Dimension, JudgeSpec, Option
+from ratchet.judges.rubrics import HARMLESSNESS, JudgeSpec, Option, RubricDimension
 from ratchet.records import MAX_TEXT_CHARACTERS, Message
 
 PAIR = ("A", "B", "tie")
@@ -405,7 +405,7 @@ def test_a_guard_s_first_line_is_its_verdict(reply, expected):
 
 # Prompts -----------------------------------------------------------------------------------------
 
-COLOUR = Dimension(
+COLOUR = RubricDimension(
     name="colour",
     question="Does the answer name the right colour?",
     options=(

@@ -15,8 +15,8 @@ from ratchet.judges.rubrics import (
     DIMENSIONS,
     HARMLESSNESS,
     HELPFULNESS,
-    Dimension,
     JudgeSpec,
+    RubricDimension,
     load_judges,
     parse_judges,
     read_as,
@@ -231,7 +231,7 @@ def test_a_key_written_into_the_file_is_in_no_error():
 def test_options_that_a_reply_cannot_tell_apart_are_refused(names):
     options = [{"name": name, "score": place, "means": "x"} for place, name in enumerate(names)]
     with pytest.raises(ValidationError, match="options must read differently, got "):
-        Dimension(name="d", question="q", options=options)
+        RubricDimension(name="d", question="q", options=options)
 
 
 @pytest.mark.parametrize(
@@ -240,35 +240,37 @@ def test_options_that_a_reply_cannot_tell_apart_are_refused(names):
 def test_a_name_that_a_prompt_or_reply_could_garble_is_refused(name):
     options = [{"name": name, "score": 1, "means": "x"}, OPTIONS[1]]
     with pytest.raises(ValidationError):
-        Dimension.model_validate(ROUTING | {"options": options})
+        RubricDimension.model_validate(ROUTING | {"options": options})
 
 
 @pytest.mark.parametrize("text", ["", "a\x00b", "a\ud800b"])
 def test_a_question_that_no_server_can_be_sent_is_refused(text):
     for change in ({"question": text}, {"options": [OPTIONS[0], OPTIONS[1] | {"means": text}]}):
         with pytest.raises(ValidationError):
-            Dimension.model_validate(ROUTING | change)
+            RubricDimension.model_validate(ROUTING | change)
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan"), float("inf")])
 def test_a_score_outside_0_to_1_is_refused(score):
     with pytest.raises(ValidationError):
-        Dimension.model_validate(ROUTING | {"options": [OPTIONS[0] | {"score": score}, OPTIONS[1]]})
+        RubricDimension.model_validate(
+            ROUTING | {"options": [OPTIONS[0] | {"score": score}, OPTIONS[1]]}
+        )
 
 
 def test_a_menu_of_one_option_is_refused():
     with pytest.raises(ValidationError):
-        Dimension.model_validate(ROUTING | {"options": OPTIONS[:1]})
+        RubricDimension.model_validate(ROUTING | {"options": OPTIONS[:1]})
 
 
 @pytest.mark.parametrize(("bar", "fits"), [(0.0, False), (0.5, True), (1.0, True)])
 def test_a_bar_for_violations_that_no_option_is_below_is_refused(bar, fits):
     content = ROUTING | {"violation_below": bar}
     if fits:
-        assert Dimension.model_validate(content).violation_below == bar
+        assert RubricDimension.model_validate(content).violation_below == bar
     else:
         with pytest.raises(ValidationError, match="options on both sides, got 0"):
-            Dimension.model_validate(content)
+            RubricDimension.model_validate(content)
 
 
 def test_a_bar_that_every_option_is_below_is_refused():
@@ -276,7 +278,7 @@ def test_a_bar_that_every_option_is_below_is_refused():
     with pytest.raises(
         ValidationError, match=r"options on both sides, got 0\.9 and scores from 0\.0 to 0\.4"
     ):
-        Dimension.model_validate(ROUTING | {"options": options, "violation_below": 0.9})
+        RubricDimension.model_validate(ROUTING | {"options": options, "violation_below": 0.9})
 
 
 @pytest.mark.parametrize(("mode", "needed"), [("pairwise", "other"), ("reference", "reference")])

@@ -40,7 +40,7 @@ from ratchet.records.signals import BY_NAME
 from ratchet.store import EventStore, Window
 from ratchet.views.text.cycle import render_text
 from ratchet.views.text.rollouts import variants_markdown
-from ratchet.views.text.timeline import timeline
+from ratchet.views.text.timeline import moments_between
 from tests.views.text.test_cycle import analysis, report
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -142,13 +142,13 @@ def _board(store: EventStore, name: str) -> dict[str, Any]:
         champion="m/1" if BY_NAME[name].bad else "m/2",
     )  # fmt: skip
     switch(store, release, by="test", told=True)
-    told = timeline(store, since=START, until=LIVE)
+    told = moments_between(store, since=START, until=LIVE)
     return {
         "baseline": {item.name: [item.events, item.trials] for item in baseline.signals},
         "finding": [finding.signal, finding.says] if finding else None,
         "message": done.alerts[-1].message if done.alerts else "",
         "last_hour": {item.name: item.value for item in metrics},
-        "timeline": [moment.text for moment in told],
+        "moments_between": [moment.text for moment in told],
     }
 
 

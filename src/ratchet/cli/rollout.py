@@ -33,7 +33,7 @@ def status(as_json: _Json = False, page: _Page = None) -> None:
     from ratchet.deploy.rollout.canary import outcome
     from ratchet.deploy.routing import last_look, looks_of
     from ratchet.records import Release, Rollout, RolloutStop
-    from ratchet.views.text.rollouts import timeline
+    from ratchet.views.text.rollouts import rollout_events
 
     store = _store()
     rollout = store.latest(Rollout) if store else None
@@ -47,7 +47,7 @@ def status(as_json: _Json = False, page: _Page = None) -> None:
         return
     print(f"rollout of {rollout.challenger.version} against {rollout.champion.version}: {stands}")
     stop, releases = store.get(RolloutStop, rollout.id), store.records(Release, latest=20)
-    lines = timeline(rollout, looks_of(store, rollout), stop, releases)
+    lines = rollout_events(rollout, looks_of(store, rollout), stop, releases)
     for line in lines:
         print(line)
     if page is not None:

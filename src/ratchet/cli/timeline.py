@@ -20,13 +20,13 @@ def timeline(
 ) -> None:
     """Tell releases, first bad feedback, alerts, decisions, rollbacks and their effect in order."""
     from ratchet.store import EventStore
-    from ratchet.views.text.timeline import timeline, timeline_text
+    from ratchet.views.text.timeline import moments_between, timeline_text
 
     settings, now = current_settings(), datetime.now(UTC)
     found: tuple[Moment, ...] = ()
     if not nothing_stored(settings):
         store = EventStore.open(settings.store_url)
-        found = timeline(store, since=now - timedelta(hours=hours), until=now)
+        found = moments_between(store, since=now - timedelta(hours=hours), until=now)
     if as_json:
         rows = [
             {"at": moment.at.isoformat(), "what": moment.what, "text": moment.text,

@@ -23,9 +23,9 @@ from starlette.responses import StreamingResponse
 from ratchet.gateway.access import Caller, token_for
 from ratchet.gateway.backends import Backend, BackendError, Target
 from ratchet.gateway.conversation import identifier, said, storable, turns, user_and_session
-from ratchet.gateway.log import Kind, WriteAheadLog
+from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import JSON, ProblemError
-from ratchet.gateway.routing import Plan, Router
+from ratchet.gateway.routing import Router, RoutingPlan
 from ratchet.gateway.schemas import check_chat
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Chat:
 
     id: str
     body: dict[str, Any]
-    plan: Plan
+    plan: RoutingPlan
     caller: Caller
     user_id: str
     session_id: str
@@ -269,7 +269,7 @@ class Answerer:
             "segment": chat.caller.application,
             "metadata": chat.metadata | notes,
         }
-        self.log.append(Kind.INTERACTION, to_json(row))
+        self.log.append(LogKind.INTERACTION, to_json(row))
         self.recording = True
 
     def _cannot_record(self, problem: OSError) -> None:

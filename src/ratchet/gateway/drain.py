@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
-from ratchet.gateway.log import Entry, Kind, is_abandoned, read, segments
+from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Drain:
         untimed: dict[int, dict[str, Any]] = {
             number: from_json(entry.body)
             for number, entry in enumerate(entries)
-            if entry.kind is Kind.UNTIMED_FEEDBACK
+            if entry.kind is LogKind.UNTIMED_FEEDBACK
         }
         stored = self.store.stored_feedback([row["id"] for row in untimed.values()])
         first = {key: event.created_at for key, event in stored.items()}

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from ratchet.gateway.access import Caller, token_is_valid
-from ratchet.gateway.log import Kind, WriteAheadLog
+from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import JSON, ProblemError
 from ratchet.gateway.schemas import (
     MOST_EVENTS,
@@ -73,7 +73,7 @@ class FeedbackDesk:
 
     def _batch(
         self, body: Mapping[str, Any], caller: Caller
-    ) -> tuple[list[tuple[Kind, bytes]], list[FeedbackRejection]]:
+    ) -> tuple[list[tuple[LogKind, bytes]], list[FeedbackRejection]]:
         events = body["events"]
         if not isinstance(events, list) or len(events) > MOST_EVENTS or len(body) > 1:
             raise ProblemError(
@@ -104,7 +104,7 @@ class FeedbackDesk:
                 )
         return lines, rejected
 
-    def _line(self, event: dict[str, Any], caller: Caller, now: datetime) -> tuple[Kind, bytes]:
+    def _line(self, event: dict[str, Any], caller: Caller, now: datetime) -> tuple[LogKind, bytes]:
         """Return an event as it is logged.
 
         Raises:
@@ -128,8 +128,8 @@ class FeedbackDesk:
         self._check_right(feedback.interaction_id, feedback.kind, token, caller)
         if untimed or feedback.created_at > now:
             del event["created_at"]
-            return Kind.UNTIMED_FEEDBACK, to_json(event)
-        return Kind.FEEDBACK, to_json(event)
+            return LogKind.UNTIMED_FEEDBACK, to_json(event)
+        return LogKind.FEEDBACK, to_json(event)
 
     def _check_right(self, key: str, kind: str, token: object, caller: Caller) -> None:
         if token is not None:
@@ -146,7 +146,7 @@ class FeedbackDesk:
             )
         caller.require("ingest")
 
-    async def _keep(self, lines: list[tuple[Kind, bytes]]) -> None:
+    async def _keep(self, lines: list[tuple[LogKind, bytes]]) -> None:
         try:
             if lines:
                 self.log.append_all(lines)

@@ -31,7 +31,7 @@ SYNC_SECONDS = 0.05
 SUFFIX = ".wal"
 
 
-class Kind(Enum):
+class LogKind(Enum):
     """What a line holds."""
 
     INTERACTION = b"i"
@@ -56,7 +56,7 @@ class Entry:
     start: int
     end: int
     received_ns: int
-    kind: Kind | None
+    kind: LogKind | None
     body: bytes
 
 
@@ -87,7 +87,7 @@ class WriteAheadLog:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
-    def append(self, kind: Kind, body: bytes) -> None:
+    def append(self, kind: LogKind, body: bytes) -> None:
         """Write one line; when this returns, the death of the process cannot lose it.
 
         Raises:
@@ -95,7 +95,7 @@ class WriteAheadLog:
         """
         self.append_all([(kind, body)])
 
-    def append_all(self, lines: list[tuple[Kind, bytes]]) -> None:
+    def append_all(self, lines: list[tuple[LogKind, bytes]]) -> None:
         """Write lines together. See `append`."""
         now = time.time_ns()
         block = b"".join(_line(now, kind, body) for kind, body in lines)
@@ -199,7 +199,7 @@ def read(segment: Path, offset: int, most_bytes: int) -> Iterator[Entry]:
             start = end
 
 
-def _line(now: int, kind: Kind, body: bytes) -> bytes:
+def _line(now: int, kind: LogKind, body: bytes) -> bytes:
     content = b"%d %b %b" % (now, kind.value, body)
     return b"%08x %b\n" % (zlib.crc32(content), content)
 
@@ -209,7 +209,7 @@ def _entry(segment: str, start: int, end: int, line: bytes) -> Entry:
     parts = content.split(b" ", 2)
     if check != b"%08x" % zlib.crc32(content) or len(parts) < 3:
         return Entry(segment, start, end, 0, None, line)
-    return Entry(segment, start, end, int(parts[0]), Kind(parts[1]), parts[2])
+    return Entry(segment, start, end, int(parts[0]), LogKind(parts[1]), parts[2])
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -38,7 +38,7 @@ _ALIASES = ("champion", "challenger", "previous")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoutingPlan:
     """Who is to answer one request, and who instead.
 
     Attributes:
@@ -140,7 +140,7 @@ class Router:
                     logger.warning("the routing cannot be read, the last one holds: %s", error)
                 failed = True
 
-    def plan(self, requested: str, user_id: str) -> Plan:
+    def plan(self, requested: str, user_id: str) -> RoutingPlan:
         """Return who answers.
 
         A version or an alias asked for by name answers itself. Any other name is an application's
@@ -149,13 +149,13 @@ class Router:
         """
         state = self.state
         if requested in state.adapters:
-            return Plan(Variant(version=requested, share=1.0), None, None)
+            return RoutingPlan(Variant(version=requested, share=1.0), None, None)
         if requested in _ALIASES and requested in state.aliases:
-            return Plan(Variant(version=state.aliases[requested], share=1.0), None, None)
+            return RoutingPlan(Variant(version=state.aliases[requested], share=1.0), None, None)
         if state.routing is None:
-            return Plan(Variant(version=self._default or requested, share=1.0), None, None)
+            return RoutingPlan(Variant(version=self._default or requested, share=1.0), None, None)
         chosen = state.routing.choose(user_id)
-        return Plan(chosen, state.routing.experiment, state.routing.previous)
+        return RoutingPlan(chosen, state.routing.experiment, state.routing.previous)
 
     def choose(self, user_id: str) -> str | None:
         """Return the version that a user is sent to; None before anything was released."""

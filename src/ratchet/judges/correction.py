@@ -17,7 +17,7 @@ from ratchet.stats.judges.corrected_rate import labels_needed, prediction_powere
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class RateCorrection:
     """Rates by the judge, by people and corrected, and what would settle the question.
 
     Attributes:
@@ -37,7 +37,7 @@ class Correction:
 
 def corrected_rate(
     labels: Sequence[float], verdicts: Sequence[float], *, threshold: float = 0.5
-) -> Correction:
+) -> RateCorrection:
     """Correct a judge's rate by people's labels.
 
     Args:
@@ -49,11 +49,11 @@ def corrected_rate(
     try:
         found = prediction_powered_rate(labels, verdicts)
     except (InsufficientDataError, InvalidInputError) as error:
-        return Correction((undefined(name, error),), "")
+        return RateCorrection((undefined(name, error),), "")
     needed = labels_needed(found, threshold)
     items = found.labelled + found.unlabelled
     more = "" if needed.more_labels is None else f"{needed.more_labels} more labels: "
-    return Correction(
+    return RateCorrection(
         (
             Figure(name="judge_rate", value=found.judge_estimate, observations=items),
             figure("human_rate", found.human_estimate, found.human_interval, found.labelled),

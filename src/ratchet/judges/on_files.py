@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import SetAsideRow, needed_fields, no_usable_row, read_rows, set_aside_lines
 from ratchet.files.text import printable
-from ratchet.judges.correction import Correction, corrected_rate
+from ratchet.judges.correction import RateCorrection, corrected_rate
 from ratchet.judges.effects import worth
 from ratchet.judges.judge import Judge, Judged, asker, model_of
 from ratchet.judges.label_sets import LabelledVerdict, refuse_leaks
@@ -64,7 +64,7 @@ class FileJudged:
     validation: Validation | None
     probes: tuple[Figure, ...]
     harmful: tuple[str, ...]
-    correction: Correction | None
+    correction: RateCorrection | None
     set_aside: tuple[SetAsideRow, ...]
 
     def as_json(self, name: str) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def judge_file(
 
 def _correction(
     spec: JudgeSpec, items: Sequence[LabelledItem], judged: Judged
-) -> Correction | None:
+) -> RateCorrection | None:
     """Correct the judge's rate by the labels, if people labelled a part of the items."""
     labels = [_worth(spec, x.labels[0] if x.labels else None) for x in items]
     known = sum(not math.isnan(label) for label in labels)

@@ -76,7 +76,7 @@ class Ending:
 
 
 @dataclass(slots=True)
-class Job:
+class ServingJob:
     """An answer in the making; set `cancelled` when nobody wants it any more."""
 
     generation: Generation
@@ -121,8 +121,8 @@ class AdapterModel:
         self._model, self._tokenizer, self._together = model, tokenizer, together
         self._adapters: set[str] = set()
         self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._later: list[Job] = []
+        self._jobs: queue.SimpleQueue[ServingJob | None] = queue.SimpleQueue()
+        self._later: list[ServingJob] = []
         self._ends = _end_tokens(model, tokenizer)
         self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
         self._thread.start()
@@ -171,9 +171,9 @@ class AdapterModel:
         generation: Generation,
         on_text: Callable[[str], None],
         on_end: Callable[[Ending], None],
-    ) -> Job:
+    ) -> ServingJob:
         """Queue an answer; the two are called from the model's thread."""
-        job = Job(generation, on_text, on_end)
+        job = ServingJob(generation, on_text, on_end)
         self._jobs.put(job)
         return job
 
@@ -193,7 +193,7 @@ class AdapterModel:
                 for job in batch:
                     job.on_end(ending)
 
-    def _next_batch(self) -> list[Job] | None:
+    def _next_batch(self) -> list[ServingJob] | None:
         """Return what waits and is decoded alike, oldest first."""
         waiting, self._later = self._later, []
         while not waiting or not self._jobs.empty():
@@ -202,7 +202,7 @@ class AdapterModel:
                 return None
             waiting.append(job)
         first = waiting[0].generation.decoding
-        batch: list[Job] = []
+        batch: list[ServingJob] = []
         for job in waiting:
             if job.generation.decoding == first and len(batch) < self._together:
                 batch.append(job)
@@ -210,7 +210,7 @@ class AdapterModel:
                 self._later.append(job)
         return batch
 
-    def _answer(self, jobs: Sequence[Job]) -> None:
+    def _answer(self, jobs: Sequence[ServingJob]) -> None:
         import torch
         from transformers import StoppingCriteriaList
 
@@ -246,7 +246,7 @@ class _Streamer:
     """Hands each new token to its row's job; `generate` calls it with (n,) tokens a step."""
 
     def __init__(
-        self, jobs: Sequence[Job], decode: Callable[[list[int]], str], ends: frozenset[int]
+        self, jobs: Sequence[ServingJob], decode: Callable[[list[int]], str], ends: frozenset[int]
     ) -> None:
         self._jobs, self._decode, self._ends = jobs, decode, ends
         self._prompt = True
@@ -263,7 +263,7 @@ class _Streamer:
         """Nothing is left to do: endings are told with their counts."""
 
 
-def _finished_rows(jobs: Sequence[Job]) -> Callable[..., Any]:
+def _finished_rows(jobs: Sequence[ServingJob]) -> Callable[..., Any]:
     def finished(input_ids: Any, _scores: Any, **_: Any) -> Any:
         import torch
 

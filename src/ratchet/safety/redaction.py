@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.errors import ModelError
 from ratchet.safety.rules import DEFAULT_RULES, PatternRule
 
-Kind = Literal[
+PersonalDataKind = Literal[
     "CREDIT_CARD",
     "CRYPTO",
     "EMAIL_ADDRESS",
@@ -37,7 +37,7 @@ Kind = Literal[
     "SECRET",
     "US_SSN",
 ]
-KINDS: tuple[Kind, ...] = (
+KINDS: tuple[PersonalDataKind, ...] = (
     "CREDIT_CARD", "CRYPTO", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "MAC_ADDRESS",
     "PHONE_NUMBER", "SECRET", "US_SSN",
 )  # fmt: skip
@@ -78,7 +78,7 @@ class RedactionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: tuple[PersonalDataKind, ...] = KINDS
     phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "IN", "AU")
     minimum_score: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
     ner_model: Path | None = None

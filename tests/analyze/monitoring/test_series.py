@@ -20,7 +20,7 @@ from ratchet.analyze.monitoring.series import (
     recent_counts,
     series_of,
 )
-from ratchet.analyze.monitoring.watch import Verdict, WatchConfig
+from ratchet.analyze.monitoring.watch import BoardVerdict, WatchConfig
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import Interaction, Message
 from ratchet.records.signals import words_of
@@ -121,11 +121,11 @@ def test_a_board_whose_baseline_is_gone_is_an_error(store, board):
 
 
 def test_titles_say_how_it_stands(baseline, board):
-    calm = chart_title(Verdict("router/2", "in control", 1.0, 9.0))
+    calm = chart_title(BoardVerdict("router/2", "in control", 1.0, 9.0))
     assert (calm[0], calm[2]) == ("router/2: in control", "in control")
     finding = find(board, baseline, after(24)).model_copy(
         update={"says": "answers regenerated", "events": 3, "trials": 10, "expected": 0.1}
     )
-    title, subtitle, says = chart_title(Verdict("router/2", "alarm", 10.0, 9.0, finding))
+    title, subtitle, says = chart_title(BoardVerdict("router/2", "alarm", 10.0, 9.0, finding))
     assert (title, says) == ("router/2: alarm", "alarm")
     assert subtitle == "answers regenerated 30.0% where 10.0% is normal"

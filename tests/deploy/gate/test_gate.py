@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.deploy.gate import run_gate
-from ratchet.deploy.gate.evidence import EQUAL, MCNEMAR, Question, weigh
+from ratchet.deploy.gate.evidence import EQUAL, MCNEMAR, GateQuestion, weigh
 from ratchet.deploy.gate.policy import GatePolicy, Guardrail, Looks, Primary
 from ratchet.deploy.gate.report import gate_json, gate_text
 from ratchet.deploy.gate.sample_size import Expectation, plan_gate
@@ -334,7 +334,9 @@ def test_a_relative_margin_is_that_of_the_scaled_difference():
     rng = np.random.default_rng(1)
     champion = rng.gamma(8.0, 10.0, 300)
     scores = MetricScores("length", champion, champion + rng.normal(2, 9, 300))
-    question = Question("guardrail", "length", higher_is_better=False, margin=0.1, relative=True)
+    question = GateQuestion(
+        "guardrail", "length", higher_is_better=False, margin=0.1, relative=True
+    )
     found = weigh(scores, question, alpha=0.05)
     expected = paired_mean_test(1.1 * champion - scores.challenger)
     assert found.p_shown == pytest.approx(expected.p_above)

@@ -3,7 +3,7 @@
 import pytest
 
 from ratchet.evaluation.code_execution.answers import answer_code, answer_program
-from ratchet.evaluation.code_execution.sandbox import Limits, run_isolated
+from ratchet.evaluation.code_execution.sandbox import SandboxLimits, run_isolated
 
 pytestmark = pytest.mark.usefixtures("isolation")
 
@@ -11,7 +11,7 @@ PROMPT = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Re
 CHECK = "def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n"
 ASSERTS = "assert total([1, 2]) == 3\nassert total([]) == 0"
 WHOLE = "def total(xs):\n    return sum(xs)\n"
-LIMITS = Limits(seconds=20.0, cpu_seconds=10)
+LIMITS = SandboxLimits(seconds=20.0, cpu_seconds=10)
 
 
 def outcome(answer, tests=CHECK, prompt=PROMPT, entry_point="total"):

@@ -13,7 +13,7 @@ from ratchet.evaluation.code_execution import (
     pass_rate,
     run_programs,
 )
-from ratchet.evaluation.code_execution.sandbox import Execution, Limits
+from ratchet.evaluation.code_execution.sandbox import Execution, SandboxLimits
 
 
 def test_pass_at_k_gives_the_published_figures(published_numbers):
@@ -59,7 +59,7 @@ def test_the_published_example_samples_come_out_right(isolation, shared_data, pu
         for line in (folder / "example_samples.jsonl").read_text("utf-8").splitlines()
     ]
     programs = [humaneval_program(problem, sample["completion"]) for sample in samples]
-    executions = run_programs(programs, Limits(seconds=1.5))
+    executions = run_programs(programs, SandboxLimits(seconds=1.5))
     printed = published_numbers["passk"]["human_eval_example_samples_pass1"]
     assert len(samples) == 6
     assert pass_rate([executions]).whole == printed

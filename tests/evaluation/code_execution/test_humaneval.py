@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli import app
-from ratchet.evaluation.code_execution.sandbox import Limits
+from ratchet.evaluation.code_execution.sandbox import SandboxLimits
 from tests.benchmarks.humaneval_sandbox import GOAL_SECONDS, run_all
 from tests.evaluation.code_execution.planted_code import read_problems
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint
@@ -15,7 +15,7 @@ from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 def test_good_solutions_of_all_problems_pass_no_other_does_and_nothing_escapes(
     isolation, shared_data
 ):
-    run = run_all(shared_data, Limits(seconds=2.0, cpu_seconds=1), workers=4)
+    run = run_all(shared_data, SandboxLimits(seconds=2.0, cpu_seconds=1), workers=4)
     assert run.misjudged == []
     assert run.escapes == []
     assert sum(run.ends.values()) == 4 * 164

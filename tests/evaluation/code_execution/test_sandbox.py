@@ -12,10 +12,12 @@ import pytest
 
 import ratchet
 from ratchet.errors import InvalidInputError, IsolationError
-from ratchet.evaluation.code_execution.sandbox import Limits, require_isolation, run_isolated
+from ratchet.evaluation.code_execution.sandbox import SandboxLimits, require_isolation, run_isolated
 from ratchet.evaluation.code_execution.syscalls import filter_program
 
-SMALL = Limits(seconds=4.0, cpu_seconds=1, memory_megabytes=256, file_megabytes=2, processes=6)
+SMALL = SandboxLimits(
+    seconds=4.0, cpu_seconds=1, memory_megabytes=256, file_megabytes=2, processes=6
+)
 pytestmark = pytest.mark.usefixtures("isolation")
 
 
@@ -73,7 +75,7 @@ def test_programs_end_as_they_should(program, outcome, detail):
 @pytest.mark.parametrize("program", ["while True: pass", "import time; time.sleep(60)"])
 def test_an_endless_program_is_ended(program):
     began = time.monotonic()
-    assert ends(program, Limits(seconds=1.5, cpu_seconds=1))[0] == "timed out"
+    assert ends(program, SandboxLimits(seconds=1.5, cpu_seconds=1))[0] == "timed out"
     assert time.monotonic() - began < 5.0
 
 
@@ -86,7 +88,7 @@ def test_a_program_that_ignores_every_signal_is_ended_with_all_its_children():
         "os.fork(); os.setsid() if os.getpid() != 2 else None\n"
         "time.sleep(60)\n"
     )
-    assert ends(program, Limits(seconds=1.0))[0] == "timed out"
+    assert ends(program, SandboxLimits(seconds=1.0))[0] == "timed out"
     assert leftovers() == set()
 
 
@@ -102,7 +104,7 @@ def test_no_more_processes_or_threads_than_allowed():
 
 def test_a_fork_bomb_ends_with_its_box():
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-    outcome, _ = ends(bomb, Limits(seconds=1.0, processes=6))
+    outcome, _ = ends(bomb, SandboxLimits(seconds=1.0, processes=6))
     assert outcome == "timed out"
     assert leftovers() == set()
 
@@ -264,7 +266,7 @@ def test_inside_a_box_there_is_no_bubblewrap_and_so_no_other_box():
         "except IsolationError as error:\n"
         "    assert 'by bubblewrap, got none' in str(error), error\n"
     )
-    assert ends(program, Limits()) == ("passed", "")
+    assert ends(program, SandboxLimits()) == ("passed", "")
 
 
 def test_there_is_no_filter_for_a_machine_that_it_is_not_written_for():
@@ -274,7 +276,7 @@ def test_there_is_no_filter_for_a_machine_that_it_is_not_written_for():
 
 def test_limits_of_nothing_are_refused():
     with pytest.raises(InvalidInputError, match="above 0"):
-        Limits(seconds=0.0)
+        SandboxLimits(seconds=0.0)
 
 
 def test_the_check_is_made_once_a_process():

@@ -17,7 +17,7 @@ from ratchet.records import (
 )
 from ratchet.views.plots import to_png
 from ratchet.views.plots.rollouts import readout_chart, rollout_chart
-from ratchet.views.text.rollouts import rollout_markdown, timeline, variants_markdown
+from ratchet.views.text.rollouts import rollout_events, rollout_markdown, variants_markdown
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -99,15 +99,15 @@ def test_the_timeline_tells_what_happened_in_order_and_of_waiting_the_last():
     release = Release(
         id="x", created_at=AT + 5 * HOUR, action="rollback", champion="m/0", previous=None
     )
-    lines = timeline(ROLLOUT, looks, None, [release])
+    lines = rollout_events(ROLLOUT, looks, None, [release])
     assert [line[:19] for line in lines] == [f"2026-11-24 {h:02}:00:00" for h in (9, 11, 13, 14)]
     assert "gets 1% of users, stage 1 of 4" in lines[0]
     assert "advance to stage 2, 5% of users" in lines[1]
     assert lines[2].endswith("abort, everybody has the champion: harm: thumbs down")
     assert lines[3].endswith("m/0 is the champion again")
     stop = RolloutStop(id="r", created_at=AT + HOUR, by="ann", person=True, note="it\nswears")
-    assert timeline(ROLLOUT, looks[:1], stop)[-1].endswith("stopped by ann: it swears")
-    assert "look 1: wait: because" in timeline(ROLLOUT, looks[:1], None)[1]
+    assert rollout_events(ROLLOUT, looks[:1], stop)[-1].endswith("stopped by ann: it swears")
+    assert "look 1: wait: because" in rollout_events(ROLLOUT, looks[:1], None)[1]
 
 
 TEST = VariantTest(

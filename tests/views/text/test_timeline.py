@@ -24,7 +24,7 @@ from ratchet.records import (
     VariantTestEnd,
 )
 from ratchet.store import EventStore
-from ratchet.views.text.timeline import timeline, timeline_text
+from ratchet.views.text.timeline import moments_between, timeline_text
 from tests.views.text.test_rollouts import PLAN, ROLLOUT
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -95,7 +95,7 @@ def told(store):
         store.append(
             RoutingFollowed(id=process, created_at=at(seconds), routing_id=back.id, process=process)
         )
-    return timeline(store, since=at(0), until=at(3_600))
+    return moments_between(store, since=at(0), until=at(3_600))
 
 
 def test_a_bad_release_is_told_from_its_first_answer_to_the_effect_of_its_rollback(told):
@@ -139,18 +139,18 @@ def test_feedback_is_told_as_bad_where_it_says_so_by_itself(store, feedback, wor
     answer(store, "g", GOOD, 1)
     event = {"id": "f", "interaction_id": "g", "created_at": at(2)} | feedback
     store.add_feedback([FEEDBACK.validate_python(event)])
-    found = [moment.text for moment in timeline(store, since=at(0), until=at(10))]
+    found = [moment.text for moment in moments_between(store, since=at(0), until=at(10))]
     bad = [text for text in found if text.startswith("first bad feedback")]
     assert bad == ([] if words is None else [f"first bad feedback on m/1: {words}"])
 
 
 def test_only_what_lies_in_the_time_asked_for_is_told(store, told):
-    found = timeline(store, since=at(90), until=at(105))
+    found = moments_between(store, since=at(90), until=at(105))
     assert [moment.what for moment in found] == ["alert", "told"]
 
 
 def test_nothing_is_said_to_have_happened_where_nothing_did(store):
-    found = timeline(store, since=at(0), until=at(10))
+    found = moments_between(store, since=at(0), until=at(10))
     assert found == ()
     assert "nothing happened" in timeline_text(found)
 
@@ -176,7 +176,7 @@ def test_rollouts_and_tests_of_variants_are_told_with_who_ended_them(store):
     store.append(test)
     store.append(VariantTestEnd(id="t", created_at=at(300), by="bob", winner="new"))
     assert isinstance(ROLLOUT, Rollout)
-    assert [moment.text for moment in timeline(store, since=at(0), until=at(999))] == [
+    assert [moment.text for moment in moments_between(store, since=at(0), until=at(999))] == [
         "rollout of m/2 begins at 1% of users",
         "look 2 at m/2: abort, everybody has the champion",
         "rollout of m/2 is stopped by ann",

@@ -8,7 +8,7 @@ import numpy as np
 
 from ratchet.analyze.monitoring.baselines import comparable, expected_rates
 from ratchet.analyze.monitoring.batches import Counts, count
-from ratchet.analyze.monitoring.watch import Verdict, WatchConfig, cuts_of, observations_of
+from ratchet.analyze.monitoring.watch import BoardVerdict, WatchConfig, cuts_of, observations_of
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.judges.usable import usable_versions
 from ratchet.records import Baseline, BoardState, Finding
@@ -96,7 +96,7 @@ def series_of(
     return found
 
 
-def chart_title(verdict: Verdict) -> tuple[str, str, str]:
+def chart_title(verdict: BoardVerdict) -> tuple[str, str, str]:
     """Return title, subtitle and what the board says, for its picture."""
     title = f"{verdict.model_version}: {verdict.says}"
     if verdict.finding is None:

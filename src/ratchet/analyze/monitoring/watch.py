@@ -93,7 +93,7 @@ class WatchConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BoardVerdict:
     """How a version stands.
 
     Attributes:
@@ -120,7 +120,7 @@ class WatchReport:
         interactions: Interactions read in this pass.
     """
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[BoardVerdict, ...]
     alerts: tuple[AlertEvent, ...]
     interactions: int
 
@@ -142,7 +142,7 @@ def watch(
     """
     ripe = now - config.lag
     versions = store.model_versions(now - timedelta(days=config.active_days))
-    verdicts: list[Verdict] = []
+    verdicts: list[BoardVerdict] = []
     alerts: list[AlertEvent] = []
     read = 0
     previous: tuple[str, datetime] | None = None
@@ -245,12 +245,12 @@ class _Pass:
 
     def run(
         self, about: Callable[[str, datetime], str | None]
-    ) -> tuple[Verdict, tuple[AlertEvent, ...]]:
+    ) -> tuple[BoardVerdict, tuple[AlertEvent, ...]]:
         board = self._board(self.version)
         try:
             baseline = self._baseline(board)
         except InsufficientDataError as error:
-            return Verdict(self.version, "no baseline", reason=str(error)), ()
+            return BoardVerdict(self.version, "no baseline", reason=str(error)), ()
         if board is None:
             start = self.first if baseline.model_version != self.version else baseline.window_end
             board = open_board(
@@ -270,7 +270,7 @@ class _Pass:
         events = self._alerts(board, baseline, finding, cluster)
         says = "alarm" if finding else "in control"
         evidence = evidence_of(board, baseline)
-        return Verdict(self.version, says, evidence, board.log_threshold, finding), events
+        return BoardVerdict(self.version, says, evidence, board.log_threshold, finding), events
 
     def _board(self, version: str) -> BoardState | None:
         return next(iter(self.store.records(BoardState, subject=version, latest=1)), None)

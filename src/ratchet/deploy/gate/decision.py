@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ratchet.deploy.gate.evidence import Finding, Question, weigh
+from ratchet.deploy.gate.evidence import GateQuestion, MetricEvidence, weigh
 from ratchet.deploy.gate.gate import GateResult, run_gate
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.deploy.gate.scores import GateScores
@@ -215,10 +215,10 @@ def _looks_left(before: Sequence[Decision], policy: GatePolicy) -> bool:
     )
 
 
-def _primary(scores: GateScores, policy: GatePolicy, level: float) -> Finding:
+def _primary(scores: GateScores, policy: GatePolicy, level: float) -> MetricEvidence:
     """What the scores say where the gate did not need them; without any, that there are none."""
     rule = policy.primary
-    question = Question(
+    question = GateQuestion(
         "primary",
         rule.metric,
         higher_is_better=rule.higher_is_better,
@@ -229,11 +229,11 @@ def _primary(scores: GateScores, policy: GatePolicy, level: float) -> Finding:
     )
     found = scores.metrics.get(rule.metric)
     if found is None:
-        return Finding(question, problem="no example has both scores")
+        return MetricEvidence(question, problem="no example has both scores")
     return weigh(found, question, alpha=level)
 
 
-def _evidence(result: GateResult, primary: Finding) -> dict[str, float]:
+def _evidence(result: GateResult, primary: MetricEvidence) -> dict[str, float]:
     numbers: dict[str, float | None] = {"unscored": float(max(primary.unscored))}
     if primary.discordance is not None and primary.difference is not None:
         differ = primary.discordance * primary.examples
@@ -247,7 +247,7 @@ def _evidence(result: GateResult, primary: Finding) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _record(finding: Finding) -> Measured:
+def _record(finding: MetricEvidence) -> Measured:
     question = finding.question
     return Measured(
         role=question.role,

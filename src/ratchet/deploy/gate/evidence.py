@@ -34,7 +34,7 @@ EQUAL = "no example differs"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class GateQuestion:
     """What is asked of a metric.
 
     Attributes:
@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class MetricEvidence:
     """What the scores answer. Without an answer, `problem` says why, and nothing is shown.
 
     Attributes:
@@ -90,7 +90,7 @@ class Finding:
         is_few: Whether that is for want of examples or users alone.
     """
 
-    question: Question
+    question: GateQuestion
     champion: float | None = None
     challenger: float | None = None
     difference: float | None = None
@@ -132,8 +132,8 @@ class Finding:
 
 
 def weigh(
-    scores: MetricScores, question: Question, *, alpha: float, hold_margin: float | None = None
-) -> Finding:
+    scores: MetricScores, question: GateQuestion, *, alpha: float, hold_margin: float | None = None
+) -> MetricEvidence:
     """Answer a question from scores.
 
     Args:
@@ -149,7 +149,7 @@ def weigh(
     is_few = problem is None and few is not None
     problem = problem or few
     if both.champion.size == 0:
-        return Finding(question, unscored=lost, problem="no example has both scores")
+        return MetricEvidence(question, unscored=lost, problem="no example has both scores")
     pairs = _Pairs.of(both, question)
     margin = question.margin if question.role == "primary" else -question.margin
     asked = pairs.against(margin, alpha, relative=question.relative)
@@ -157,7 +157,7 @@ def weigh(
     if question.relative and problem is None and both.champion.mean() <= 0.0:
         problem = "a relative margin needs a champion's mean above 0"
     low, high = plain.interval.lower, plain.interval.upper
-    return Finding(
+    return MetricEvidence(
         question=question,
         champion=float(both.champion.mean()),
         challenger=float(both.challenger.mean()),
@@ -195,7 +195,7 @@ def default_hold_margin(scores: MetricScores) -> float:
 
 
 def _unscored(
-    scores: MetricScores, both: MetricScores, lost: tuple[int, int], question: Question
+    scores: MetricScores, both: MetricScores, lost: tuple[int, int], question: GateQuestion
 ) -> str | None:
     """Say what is wrong with what has no score."""
     total, kept = scores.champion.size, both.champion.size
@@ -212,7 +212,7 @@ def _unscored(
     return None
 
 
-def _few(both: MetricScores, question: Question) -> str | None:
+def _few(both: MetricScores, question: GateQuestion) -> str | None:
     """Say what there is too little of."""
     examples, least = both.champion.size, question.minimum_examples
     if examples < least:
@@ -244,7 +244,7 @@ class _Pairs:
     largest: float
 
     @classmethod
-    def of(cls, scores: MetricScores, question: Question) -> _Pairs:
+    def of(cls, scores: MetricScores, question: GateQuestion) -> _Pairs:
         one, two = scores.champion, scores.challenger
         sign = 1.0 if question.higher_is_better else -1.0
         users = scores.users

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ratchet.deploy.gate.constant_answer import Floor, constant_answer_floor
-from ratchet.deploy.gate.evidence import Finding, Question, default_hold_margin, weigh
+from ratchet.deploy.gate.evidence import GateQuestion, MetricEvidence, default_hold_margin, weigh
 from ratchet.deploy.gate.policy import GatePolicy, Guardrail
 from ratchet.deploy.gate.sample_size import examples_to_settle
 from ratchet.deploy.gate.scores import REGRESSION, GateScores, MetricScores
@@ -55,9 +55,9 @@ class GateResult:
     verdict: Verdict
     reasons: tuple[str, ...]
     policy: GatePolicy
-    primary: Finding | None = None
-    guardrails: tuple[Finding, ...] = ()
-    secondary: tuple[Finding, ...] = ()
+    primary: MetricEvidence | None = None
+    guardrails: tuple[MetricEvidence, ...] = ()
+    secondary: tuple[MetricEvidence, ...] = ()
     adjusted: Mapping[str, float] = field(default_factory=dict)
     level: float = 0.05
     look: int = 1
@@ -179,9 +179,9 @@ def _level(policy: GatePolicy, examples: int, earlier: Sequence[int]) -> tuple[f
     return float(levels[-1]), look
 
 
-def _primary_question(policy: GatePolicy) -> Question:
+def _primary_question(policy: GatePolicy) -> GateQuestion:
     rule = policy.primary
-    return Question(
+    return GateQuestion(
         role="primary",
         metric=rule.metric,
         higher_is_better=rule.higher_is_better,
@@ -193,8 +193,8 @@ def _primary_question(policy: GatePolicy) -> Question:
     )
 
 
-def _secondary_question(policy: GatePolicy, metric: str) -> Question:
-    return Question(
+def _secondary_question(policy: GatePolicy, metric: str) -> GateQuestion:
+    return GateQuestion(
         role="secondary",
         metric=metric,
         higher_is_better=policy.direction(metric),
@@ -206,7 +206,7 @@ def _secondary_question(policy: GatePolicy, metric: str) -> Question:
     )
 
 
-def _guarded(scores: GateScores, policy: GatePolicy) -> list[tuple[MetricScores, Question]]:
+def _guarded(scores: GateScores, policy: GatePolicy) -> list[tuple[MetricScores, GateQuestion]]:
     """Each guardrail's scores with its question; per cluster one for each."""
     asked = []
     for rule in policy.guardrails:
@@ -234,8 +234,8 @@ def _measured(scores: GateScores, examples: str | None) -> Mapping[str, MetricSc
     return scores.metrics if examples is None else scores.sets.get(examples, {})
 
 
-def _guardrail_question(policy: GatePolicy, rule: Guardrail, cluster: str | None) -> Question:
-    return Question(
+def _guardrail_question(policy: GatePolicy, rule: Guardrail, cluster: str | None) -> GateQuestion:
+    return GateQuestion(
         role="guardrail",
         metric=rule.metric,
         cluster=cluster,
@@ -253,8 +253,8 @@ def _guardrail_question(policy: GatePolicy, rule: Guardrail, cluster: str | None
 
 def _verdict(
     policy: GatePolicy,
-    primary: Finding,
-    guardrails: Sequence[Finding],
+    primary: MetricEvidence,
+    guardrails: Sequence[MetricEvidence],
     level: float,
     look: int,
     hold_margin: float,
@@ -314,21 +314,21 @@ def _above_floor(
     return verdict, reasons
 
 
-def _harm(finding: Finding) -> str:
+def _harm(finding: MetricEvidence) -> str:
     if finding.question.role == "primary" or finding.question.margin == 0.0:
         return f"{finding.name} is worse, p = {finding.p_harm:.2g} ({finding.test})"
     return f"{finding.name} is worse by more than {_margin(finding)}, p = {finding.p_harm:.2g}"
 
 
-def _margin(finding: Finding) -> str:
+def _margin(finding: MetricEvidence) -> str:
     share = finding.question.relative
     return f"{finding.question.margin:.3g}" + (" of the champion's mean" if share else "")
 
 
 def _needed(
     policy: GatePolicy,
-    primary: Finding,
-    guardrails: Sequence[Finding],
+    primary: MetricEvidence,
+    guardrails: Sequence[MetricEvidence],
     level: float,
     hold_margin: float,
     look: int,
@@ -346,7 +346,7 @@ def _needed(
 
 
 def _approval(
-    policy: GatePolicy, primary: Finding, guardrails: Sequence[Finding], level: float
+    policy: GatePolicy, primary: MetricEvidence, guardrails: Sequence[MetricEvidence], level: float
 ) -> str | None:
     """Say why a person must approve, if one must."""
     if policy.approval == "always":

@@ -32,9 +32,9 @@ from ratchet.evaluation.paired import Draw
 from ratchet.files.yaml import read_yaml
 from ratchet.records import WIN_RATE
 
-Approval = Literal["never", "borderline", "always"]
+ApprovalRule = Literal["never", "borderline", "always"]
 Requires = Literal["shown", "no_harm"]
-Spending = Literal["obrien_fleming", "pocock"]
+LookSpending = Literal["obrien_fleming", "pocock"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Level = Annotated[float, Field(gt=0.0, lt=0.5)]
 Margin = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -138,7 +138,7 @@ class Looks(_Part):
 
     maximum: Annotated[int, Field(ge=2, le=20)]
     examples: Annotated[int, Field(ge=20)]
-    spending: Spending = "obrien_fleming"
+    spending: LookSpending = "obrien_fleming"
 
 
 class GatePolicy(_Part):
@@ -186,7 +186,7 @@ class GatePolicy(_Part):
     samples: Annotated[int, Field(ge=1, le=LARGEST_K)] | None = Field(None, exclude_if=_is_none)
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] | None = Field(None, exclude_if=_is_none)
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, exclude_if=_is_none)
-    approval: Approval = "never"
+    approval: ApprovalRule = "never"
     approval_hours: Annotated[float, Field(gt=0.0, le=24.0 * 365.0)] = 72.0
 
     @field_validator("secondary", "judges", "higher_is_better", "lower_is_better")

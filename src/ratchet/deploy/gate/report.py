@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ratchet.deploy.gate.evidence import Finding
+from ratchet.deploy.gate.evidence import MetricEvidence
 from ratchet.deploy.gate.gate import GateResult
 from ratchet.records import direction_words
 
@@ -71,7 +71,7 @@ def gate_text(result: GateResult) -> str:
     return "\n".join(lines)
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: MetricEvidence) -> str:
     name = f"{finding.question.role}: {finding.name}"[:NAME_WIDTH]
     if finding.champion is None or finding.interval is None:
         return f"{name:{NAME_WIDTH}}  {finding.problem}"
@@ -86,7 +86,7 @@ def _line(finding: Finding) -> str:
     )
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: MetricEvidence) -> dict[str, Any]:
     question = finding.question
     finite = finding.interval is not None and all(map(math.isfinite, finding.interval))
     return {

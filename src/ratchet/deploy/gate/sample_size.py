@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ratchet.deploy.gate.evidence import Finding
+from ratchet.deploy.gate.evidence import MetricEvidence
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.comparisons.sample_size import (
@@ -110,7 +110,9 @@ def plan_gate(
     return max(policy.minimum_examples, *(plan.examples for plan in plans))
 
 
-def examples_to_settle(finding: Finding, policy: GatePolicy, hold_margin: float) -> int | None:
+def examples_to_settle(
+    finding: MetricEvidence, policy: GatePolicy, hold_margin: float
+) -> int | None:
     """Examples with which what is open would be settled, were the truth what was seen.
 
     For the primary metric the smallest number that shows it better, no worse by the hold margin, or
@@ -133,7 +135,7 @@ def examples_to_settle(finding: Finding, policy: GatePolicy, hold_margin: float)
     return None if needed is None else max(needed, question.minimum_examples, finding.examples + 1)
 
 
-def _as_seen(finding: Finding) -> Expectation:
+def _as_seen(finding: MetricEvidence) -> Expectation:
     """The truth as it was seen; what never differed may still, once in all examples."""
     rarest = 1.0 / max(1, finding.examples)
     discordance = finding.discordance

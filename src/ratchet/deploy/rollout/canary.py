@@ -74,7 +74,7 @@ ENDED: Mapping[LookDecision, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LookResult:
     """What a look decides, and on what.
 
     Attributes:
@@ -320,7 +320,9 @@ def _tally(
 # The rule -----------------------------------------------------------------------------------------
 
 
-def judge(rollout: Rollout, tally: Tally, *, starts: Sequence[datetime], until: datetime) -> Judged:
+def judge(
+    rollout: Rollout, tally: Tally, *, starts: Sequence[datetime], until: datetime
+) -> LookResult:
     """Decide by the rule alone; the same counts give the same decision.
 
     Args:
@@ -334,7 +336,7 @@ def judge(rollout: Rollout, tally: Tally, *, starts: Sequence[datetime], until: 
     shares = [[item.share] for item in plan.stages[:number]]
     ratio = check_ratio(tally, shares, error=plan.ratio_error, imbalance=stage.imbalance)
     if ratio.broken:
-        return Judged("abort", (_broken(ratio, stage),), ratio, ())
+        return LookResult("abort", (_broken(ratio, stage),), ratio, ())
     errors = Errors.shared(plan.harm_error, plan.pass_error, len(rollout.signals))
     readouts = tuple(
         read_signal(
@@ -345,16 +347,16 @@ def judge(rollout: Rollout, tally: Tally, *, starts: Sequence[datetime], until: 
     )  # fmt: skip
     harm = tuple(_harm(readout, stage.share) for readout in readouts if readout.says == "harm")
     if harm:
-        return Judged("abort", harm, ratio, readouts)
+        return LookResult("abort", harm, ratio, readouts)
     lacking = _lacking(rollout, tally, ratio, readouts, starts=starts, until=until)
     if not lacking:
         last = number == len(plan.stages)
         passed = "every signal is shown to be no worse by its margin"
-        return Judged("promote" if last else "advance", (passed,), ratio, readouts)
+        return LookResult("promote" if last else "advance", (passed,), ratio, readouts)
     if until - rollout.created_at >= timedelta(days=plan.maximum_days):
         undecided = f"no verdict within {plan.maximum_days:g} days"
-        return Judged("expire", (undecided, *lacking), ratio, readouts)
-    return Judged("wait", lacking, ratio, readouts)
+        return LookResult("expire", (undecided, *lacking), ratio, readouts)
+    return LookResult("wait", lacking, ratio, readouts)
 
 
 def _lacking(

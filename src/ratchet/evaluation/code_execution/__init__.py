@@ -19,7 +19,7 @@ import numpy as np
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.code_execution.sandbox import (
     Execution,
-    Limits,
+    SandboxLimits,
     require_isolation,
     run_isolated,
 )
@@ -74,7 +74,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def run_programs(
-    programs: Sequence[str], limits: Limits | None = None, *, workers: int | None = None
+    programs: Sequence[str], limits: SandboxLimits | None = None, *, workers: int | None = None
 ) -> list[Execution]:
     """Run programs in a sandbox each, several at a time.
 

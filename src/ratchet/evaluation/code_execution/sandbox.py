@@ -113,7 +113,7 @@ assert not found, "the box allows " + ", ".join(found)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """What a program may use.
 
     Attributes:
@@ -150,7 +150,7 @@ class Execution:
     seconds: float
 
 
-def run_isolated(program: str, limits: Limits | None = None) -> Execution:
+def run_isolated(program: str, limits: SandboxLimits | None = None) -> Execution:
     """Run a Python program in a box of its own.
 
     A program that reads the harness out of its own interpreter's memory could claim to have passed;
@@ -164,7 +164,7 @@ def run_isolated(program: str, limits: Limits | None = None) -> Execution:
         IsolationError: The machine does not isolate.
     """
     require_isolation()
-    return _run(program, limits or Limits())
+    return _run(program, limits or SandboxLimits())
 
 
 @lru_cache(maxsize=1)
@@ -174,7 +174,7 @@ def require_isolation() -> None:
     Raises:
         IsolationError: No Linux, no bwrap, no rights to make namespaces, or a box that is open.
     """
-    tried = _run(_SELF_CHECK, Limits(seconds=20.0, cpu_seconds=10))
+    tried = _run(_SELF_CHECK, SandboxLimits(seconds=20.0, cpu_seconds=10))
     if tried.outcome != "passed":
         raise IsolationError(
             f"untrusted code runs only where it is isolated, got a machine where {tried.detail}; "
@@ -206,7 +206,7 @@ def bubblewrap() -> Path:
     return bundled
 
 
-def _run(program: str, limits: Limits) -> Execution:
+def _run(program: str, limits: SandboxLimits) -> Execution:
     started, token = time.monotonic(), secrets.token_hex(16)
     user = _spare_user() if os.getuid() == 0 else 0
     with _pipe() as (reading, writing), _pipe() as (filtering, filling), TemporaryFile() as stdin:
@@ -261,7 +261,7 @@ def _read_report(report: bytes, token: str, code: int, stderr: bytes, seconds: f
 
 
 def _watch(
-    process: subprocess.Popen[bytes], limits: Limits, started: float
+    process: subprocess.Popen[bytes], limits: SandboxLimits, started: float
 ) -> tuple[Outcome, str] | None:
     """Wait for the end of a box; end it when its time is over or its memory used up."""
     most = limits.memory_megabytes * 2**20
@@ -317,7 +317,7 @@ def _wait_for_end(pid: int) -> None:
         time.sleep(0.005)
 
 
-def _command(limits: Limits, filtering: int, user: int) -> list[str]:
+def _command(limits: SandboxLimits, filtering: int, user: int) -> list[str]:
     python = sysconfig.get_python_version()
     command = [str(bubblewrap()), "--unshare-pid", "--unshare-net", "--unshare-ipc"]
     command += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session"]

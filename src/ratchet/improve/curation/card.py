@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.rows import Kind, Row
+from ratchet.improve.curation.rows import Row, RowKind
 from ratchet.improve.curation.selection import Selection
 
 _WHAT = {
@@ -23,7 +23,7 @@ _WHAT = {
 class CardFacts:
     """What a card says besides the selection."""
 
-    kind: Kind
+    kind: RowKind
     digest: str
     config: CurationConfig
     redactions: dict[str, int]

@@ -21,10 +21,10 @@ from ratchet.improve.curation.card import CardFacts, card
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.decontamination import Guard
 from ratchet.improve.curation.rows import (
-    Kind,
     LabelledRow,
     PreferenceRow,
     Row,
+    RowKind,
     TrainingRow,
     kind_of,
     question,
@@ -249,7 +249,10 @@ def _rewritten(row: Row, texts: list[str]) -> Row:
 
 
 def _write(
-    folder: Path, kind: Kind, stored: Mapping[str, list[dict[str, Any]]], files: Mapping[str, str]
+    folder: Path,
+    kind: RowKind,
+    stored: Mapping[str, list[dict[str, Any]]],
+    files: Mapping[str, str],
 ) -> None:
     """Write a folder that appears whole or not at all; one of this digest stands."""
     if folder.exists():
@@ -270,11 +273,11 @@ def _write(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _schema(kind: Kind) -> Any:
+def _schema(kind: RowKind) -> Any:
     import pyarrow as pa
 
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    names: dict[Kind, list[tuple[str, Any]]] = {
+    names: dict[RowKind, list[tuple[str, Any]]] = {
         "sft": [("completion", messages)],
         "kto": [("completion", messages), ("label", pa.bool_())],
         "dpo": [("chosen_id", pa.string()), ("chosen", messages), ("rejected", messages)],
@@ -301,7 +304,7 @@ def read_any_rows(folder: Path, split: str = "train") -> list[Row]:
         return []
     table = pq.read_table(path)
     names = set(table.column_names)
-    kind: Kind = "dpo" if "chosen" in names else "kto" if "label" in names else "sft"
+    kind: RowKind = "dpo" if "chosen" in names else "kto" if "label" in names else "sft"
     return [row_of(kind, row) for row in table.to_pylist()]
 
 

@@ -96,7 +96,7 @@ class Endorsements:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SuspectGroup:
     """A group of endorsements that looks coordinated, for a person to look at.
 
     Attributes:
@@ -136,7 +136,7 @@ class Suspicion:
     distrusted: BoolArray
     trust: FloatArray
     users: IntArray
-    findings: tuple[Finding, ...]
+    findings: tuple[SuspectGroup, ...]
 
 
 def suspect(
@@ -216,7 +216,7 @@ def endorsements(
     )
 
 
-def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[Finding, ...]:
+def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectGroup, ...]:
     """Find many new users with one answer and one direction within a short time.
 
     For each answer, direction and window (two sets of windows, half a window apart) the distinct
@@ -249,7 +249,7 @@ def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[Finding,
             )
     found = [group for group in groups if group[0] * tested < config.level]
     return tuple(
-        Finding(
+        SuspectGroup(
             kind="brigade",
             answer=said.answers[said.answer[rows[0]]],
             up=bool(said.up[rows[0]]),
@@ -298,7 +298,7 @@ def _distinct(group: IntArray, user: IntArray) -> IntArray:
     return np.unique(group * width + user) // width
 
 
-def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[Finding, ...]:
+def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectGroup, ...]:
     """Find users who speak for one answer far more often than others do.
 
     How often each user speaks for an answer is held against its share among the words for answers
@@ -328,7 +328,7 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
     for place in np.flatnonzero(unlikely):
         rows = chosen[(user == who[place]) & (answer == what[place])]
         findings.append(
-            Finding(
+            SuspectGroup(
                 kind="one-answer user",
                 answer=said.answers[what[place]],
                 up=True,
@@ -343,7 +343,7 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
 
 def find_boilerplate(
     said: Endorsements, prompts: ObjectArray, config: PoisoningConfig
-) -> tuple[Finding, ...]:
+) -> tuple[SuspectGroup, ...]:
     """Find corrections that give one answer to many prompts, where answers hardly ever repeat.
 
     A rule without an error rate: where more than half of all answers that users speak for are in
@@ -360,7 +360,7 @@ def find_boilerplate(
     for answer in names[counts >= config.brigade_users]:
         mine = rows[said.answer[rows] == answer]
         findings.append(
-            Finding(
+            SuspectGroup(
                 kind="one answer to many prompts",
                 answer=said.answers[answer],
                 up=True,

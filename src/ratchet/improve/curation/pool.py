@@ -24,7 +24,7 @@ from ratchet.improve.curation.config import (
 )
 from ratchet.improve.curation.decontamination import Guard
 from ratchet.improve.curation.duplicates import drop_near_duplicates
-from ratchet.improve.curation.poisoning import Finding, cap_rows, numbered, suspect
+from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, numbered, suspect
 from ratchet.improve.curation.shingles import compact
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality, QualityWeights
@@ -122,7 +122,7 @@ class Narrowed:
     funnel: tuple[tuple[str, int], ...]
     set_aside: tuple[tuple[str, int], ...]
     leaks: tuple[tuple[str, int], ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[SuspectGroup, ...]
 
 
 def narrow(

@@ -28,7 +28,7 @@ from ratchet.improve.curation.pool import (
     narrow,
     one_per_prompt,
 )
-from ratchet.improve.curation.rows import Kind, Source
+from ratchet.improve.curation.rows import RowKind, Source
 from ratchet.improve.curation.selection import (
     NOTHING_ELSE,
     Selection,
@@ -116,7 +116,7 @@ def select_pairs(
 
 
 def choose(
-    kind: Kind,
+    kind: RowKind,
     outcomes: Outcomes,
     quality: Quality,
     protected: Collection[str],

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ratchet.errors import InvalidInputError
 from ratchet.records import Message
 
-Kind = Literal["sft", "kto", "dpo"]
+RowKind = Literal["sft", "kto", "dpo"]
 Source = Literal[
     "correction", "rated", "judge", "demonstration", "thumbs", "regenerate", "judge pair"
 ]
@@ -89,7 +89,7 @@ class PreferenceRow:
 
 
 Row = TrainingRow | LabelledRow | PreferenceRow
-ROW_TYPES: dict[Kind, type[Row]] = {
+ROW_TYPES: dict[RowKind, type[Row]] = {
     "sft": TrainingRow,
     "kto": LabelledRow,
     "dpo": PreferenceRow,
@@ -101,7 +101,7 @@ _COLUMNS: dict[type[Row], tuple[str, ...]] = {
 }
 
 
-def kind_of(rows: Sequence[Row]) -> Kind:
+def kind_of(rows: Sequence[Row]) -> RowKind:
     """Return the kind of rows.
 
     Raises:
@@ -140,7 +140,7 @@ def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[
     return found
 
 
-def row_of(kind: Kind, stored: dict[str, Any]) -> Row:
+def row_of(kind: RowKind, stored: dict[str, Any]) -> Row:
     """Return the row that `canonical` gave."""
     common = {
         "interaction_id": stored["interaction_id"],

@@ -17,7 +17,7 @@ import numpy as np
 
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.evidence import evidence_weights, quality_lower_bounds
-from ratchet.improve.curation.poisoning import Finding, numbered
+from ratchet.improve.curation.poisoning import SuspectGroup, numbered
 from ratchet.improve.curation.pool import (
     CORRECTED,
     DEMONSTRATED,
@@ -39,7 +39,7 @@ from ratchet.improve.curation.pool import (
     one_per_prompt,
 )
 from ratchet.improve.curation.propensity import feedback_strata, propensity_weights
-from ratchet.improve.curation.rows import Kind, Source
+from ratchet.improve.curation.rows import RowKind, Source
 from ratchet.improve.curation.shingles import compact
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
@@ -91,10 +91,10 @@ class Selection:
 
     rows: tuple[Selected, ...]
     funnel: tuple[tuple[str, int], ...]
-    kind: Kind = "sft"
+    kind: RowKind = "sft"
     set_aside: tuple[tuple[str, int], ...] = ()
     leaks: tuple[tuple[str, int], ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[SuspectGroup, ...] = ()
     demonstrations: Mapping[str, Demonstration] = field(default_factory=dict)
 
 
@@ -133,7 +133,7 @@ def select(
 
 
 def selection_of(
-    narrowed: Narrowed, kind: Kind, found: Background, sources: list[Source]
+    narrowed: Narrowed, kind: RowKind, found: Background, sources: list[Source]
 ) -> Selection:
     """Return what is left of a pool as a selection."""
     return Selection(
@@ -147,7 +147,9 @@ def selection_of(
     )
 
 
-def _selected(pool: Pool, kind: Kind, found: Background, sources: list[Source]) -> list[Selected]:
+def _selected(
+    pool: Pool, kind: RowKind, found: Background, sources: list[Source]
+) -> list[Selected]:
     ids = found.outcomes.interaction_ids
     return [
         Selected(

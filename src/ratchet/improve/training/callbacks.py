@@ -33,7 +33,7 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """What a run does, and when.
 
     Attributes:
@@ -78,7 +78,7 @@ def measured_steps(steps: int, steps_an_epoch: int, evaluations: int) -> frozens
 
 
 def build_callbacks(
-    plan: Plan, report: Report | None, write_adapter: Callable[[Path], None]
+    plan: TrainingPlan, report: Report | None, write_adapter: Callable[[Path], None]
 ) -> list[Any]:
     """Build the callbacks of a run, in the order in which they act.
 
@@ -90,7 +90,7 @@ def build_callbacks(
     return [_schedule(plan), _keeper(plan, write_adapter), _teller(report)]
 
 
-def _schedule(plan: Plan) -> Any:
+def _schedule(plan: TrainingPlan) -> Any:
     """Build the callback that asks for measurements and checkpoints, and that pauses."""
     from transformers import TrainerCallback
 
@@ -121,7 +121,7 @@ def _schedule(plan: Plan) -> Any:
     return Schedule()
 
 
-def _keeper(plan: Plan, write_adapter: Callable[[Path], None]) -> Any:
+def _keeper(plan: TrainingPlan, write_adapter: Callable[[Path], None]) -> Any:
     """Build the callback that keeps the best adapter and stops a run that gets no better."""
     from transformers import TrainerCallback
 

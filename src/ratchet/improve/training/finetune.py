@@ -31,8 +31,8 @@ from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.devices import environment, peak_memory_megabytes
 from ratchet.improve.training.run import (
     BEST,
-    Job,
     Trained,
+    TrainingJob,
     prepare_job,
     process,
     resumed_steps,
@@ -149,7 +149,7 @@ def finetune(
     return FinetuneResult.model_validate_json(done.read_text("utf-8"))
 
 
-def _finish(trained: Trained, job: Job, work: Path, folder: Path) -> None:
+def _finish(trained: Trained, job: TrainingJob, work: Path, folder: Path) -> None:
     """Move the adapter to its folder, with the result; the first process does it."""
     trainer, adapter, best = trained.trainer, work / "adapter", work / BEST
     if job.config.patience is not None and best.exists():
@@ -168,7 +168,9 @@ def _finish(trained: Trained, job: Job, work: Path, folder: Path) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def _result(trained: Trained, job: Job, adapter: Path, relative: str, work: Path) -> FinetuneResult:
+def _result(
+    trained: Trained, job: TrainingJob, adapter: Path, relative: str, work: Path
+) -> FinetuneResult:
     history, measured = trained.history, validation_losses(trained.history)
     return FinetuneResult(
         folder=relative,

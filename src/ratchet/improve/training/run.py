@@ -23,8 +23,8 @@ from ratchet.improve.curation.rows import Row
 from ratchet.improve.training import trainers
 from ratchet.improve.training.callbacks import (
     Checkpoints,
-    Plan,
     Report,
+    TrainingPlan,
     measured_steps,
     out_of_patience,
     validation_losses,
@@ -52,7 +52,7 @@ _ABANDONED_SECONDS = 14 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """What is trained, and how it is watched.
 
     Attributes:
@@ -110,7 +110,7 @@ def prepare_job(
     base: Path,
     start_from: Path | None,
     validation: Sequence[Row] = (),
-) -> Job:
+) -> TrainingJob:
     """Turn rows into a job; without validation rows the configuration's share is set aside.
 
     Raises:
@@ -118,12 +118,12 @@ def prepare_job(
     """
     found = examples(rows, config.method)
     if validation:
-        return Job(
+        return TrainingJob(
             tuple(found), tuple(examples(validation, config.method)), config, base, start_from
         )
     rng = np.random.default_rng(config.seed)
     train, aside = split(found, config.validation_share, rng)
-    return Job(tuple(train), tuple(aside), config, base, start_from)
+    return TrainingJob(tuple(train), tuple(aside), config, base, start_from)
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def train(job: Job, work: Path) -> Trained:
+def train(job: TrainingJob, work: Path) -> Trained:
     """Train until the end or the pause, going on from the work folder's checkpoint.
 
     Out of memory, it starts again with half the micro-batch, at the same examples a step, down to
@@ -211,14 +211,14 @@ def _said(work: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
-def _train(job: Job, work: Path) -> Trained:
+def _train(job: TrainingJob, work: Path) -> Trained:
     config = job.config
     checkpoint = latest_checkpoint(work)
     trainer, device, batches = _build(job, work)
     an_epoch = _steps_an_epoch(trainer, batches)
     steps = int(np.ceil(config.epochs * an_epoch))
     measured = trainer.eval_dataset is not None
-    plan = Plan(
+    plan = TrainingPlan(
         measure_at=measured_steps(steps, an_epoch, config.evaluations) if measured else frozenset(),
         patience=config.patience if measured else None,
         pause_at=job.pause(steps),
@@ -248,14 +248,14 @@ def _train(job: Job, work: Path) -> Trained:
     return Trained(trainer, tuple(history), seconds, steps, batches, device, found)
 
 
-def _sampled(job: Job) -> list[Example]:
+def _sampled(job: TrainingJob) -> list[Example]:
     """Return the examples whose answers are kept: of validation, where there is one."""
     if not job.samples or processes() > 1:  # a model spread over processes does not answer
         return []
     return choose(job.validation or job.train, job.samples, np.random.default_rng(job.config.seed))
 
 
-def _build(job: Job, work: Path) -> tuple[Any, Device, trainers.Batches]:
+def _build(job: TrainingJob, work: Path) -> tuple[Any, Device, trainers.Batches]:
     """Load the model and build the trainer, saying on what it will run."""
     config, sharing = job.config, processes()
     if _said(work).get("checkpointing"):

@@ -25,7 +25,7 @@ from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.callbacks import validation_losses
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.memory import free_memory
-from ratchet.improve.training.run import Job, prepare_job, train, work_folder
+from ratchet.improve.training.run import TrainingJob, prepare_job, train, work_folder
 from ratchet.records import digest
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class SearchResult(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Study:
-    job: Job
+    job: TrainingJob
     configs: tuple[FinetuneConfig, ...]
     settings: tuple[dict[str, Value], ...]
     options: SearchConfig

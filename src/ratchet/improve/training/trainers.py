@@ -20,7 +20,7 @@ import numpy as np
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.training.attention import attend_apart, skip_padding_mask
-from ratchet.improve.training.callbacks import Plan, Report, build_callbacks
+from ratchet.improve.training.callbacks import Report, TrainingPlan, build_callbacks
 from ratchet.improve.training.checkpoints import (
     load_optimizer,
     load_random,
@@ -233,7 +233,9 @@ def _on_one_gpu(arguments: Any) -> Any:
     return arguments
 
 
-def run(trainer: Any, plan: Plan, *, resume_from: Path | None, report: Report | None) -> float:
+def run(
+    trainer: Any, plan: TrainingPlan, *, resume_from: Path | None, report: Report | None
+) -> float:
     """Train, from the beginning or from a sealed checkpoint.
 
     Args:

@@ -98,7 +98,7 @@ def variants_markdown(test: VariantTest, readout: VariantReadout) -> str:
     )
 
 
-def timeline(
+def rollout_events(
     rollout: Rollout,
     looks: Sequence[RolloutLook],
     stop: RolloutStop | None,

@@ -57,7 +57,7 @@ class Moment:
     more: tuple[str, ...] = ()
 
 
-def timeline(store: EventStore, *, since: datetime, until: datetime) -> tuple[Moment, ...]:
+def moments_between(store: EventStore, *, since: datetime, until: datetime) -> tuple[Moment, ...]:
     """Return what happened between two times, in order.
 
     Args:
