@@ -88,6 +88,15 @@ def test_one_two_and_three_vectors_are_no_problem():
         assert tree.group_nodes(1).tolist() == [tree.nodes - 1] * size
 
 
+@pytest.mark.parametrize("size", [3, 20, 700])
+def test_vectors_that_are_nearly_the_same_are_one_group(size):
+    rng = np.random.default_rng(1)
+    vectors = unit_rows((1.0 + 1e-8 * rng.standard_normal((size, 8))).astype(np.float32))
+    found = build_hierarchy(vectors, rng)
+    assert found.groups == 1
+    assert found.sizes.sum() == size
+
+
 def test_cells_hold_every_vector_and_their_own_means():
     vectors = structureless(np.random.default_rng(5), 6_000)
     cells, centres, sizes = cut_into_cells(vectors, 2_048)

@@ -116,6 +116,8 @@ def _real_groups(vectors: Vectors, heights: FloatArray, rng: np.random.Generator
         return 1
     expected = _costs(_structureless(vectors, rng))
     length = min(len(heights), len(expected), max(1, len(vectors) // VECTORS_A_GROUP))
+    if not length:  # vectors that are nearly the same fill one cell
+        return 1
     # from the last join backwards: place i is the cost of going from i + 2 groups to i + 1
     ratio = heights[::-1][:length] / np.maximum(expected[::-1][:length], 1e-12)
     real = np.flatnonzero(_running_median(ratio) >= COSTLIER)
