@@ -187,6 +187,7 @@ TOYS = {
         needs=("data",),
         environment=(("RATCHET_BASE_MODEL", "{model}"),),
     ),
+    "statements": Toy("", {r"^ *[\d,]+  total$": 1, r"^ *[\d,]+  stats$": 1}),
     "training_throughput": Toy(
         "--base {model} --rows 8 --rounds 1",
         {r"^\| (TRL's script|Ratchet|Ratchet, multiply: medium) \| \d+\.\d \|": 3},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
@@ -81,6 +83,7 @@ def test_after_a_trial_that_nothing_passes_gradient_checkpointing_comes_next(
 ):
     from ratchet.improve.training.run import _need_less
 
+    caplog.set_level(logging.WARNING, "ratchet")  # whatever an earlier test has set
     with work_folder(tmp_path, "a" * 64) as work:
         trainer, _, batches = _build(job_of(tiny_model), work)
         scarce_memory(monkeypatch, above=0)

@@ -75,7 +75,7 @@ def weights(home: Path, result: FinetuneResult) -> dict[str, torch.Tensor]:
 CHILD = """
 import sys
 from pathlib import Path
-from tests.improve import test_resumption as tests
+from tests.improve.training import test_resumption as tests
 tests.run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], slow=True)
 """
 
@@ -96,7 +96,7 @@ def run_and_kill(base: Path, home: Path, method: str, at: int) -> None:
         output.append(line)
         if line.startswith(f"at {at}\n"):
             break
-    assert child.poll() is None, "".join(output)
+    assert output[-1].startswith(f"at {at}\n"), "".join(output)
     child.send_signal(signal.SIGKILL)
     child.wait()
 
