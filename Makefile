@@ -19,6 +19,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_OFFLINE := 1
 
+# Folders or files below tests/ that `make test-all` is held to.
+PART ?=
+
 # Settings of the demo. The queue table of a known data set is found by the name of its folder.
 MESSAGES ?=
 LIMIT ?=
@@ -50,8 +53,8 @@ test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all
-test-all: $(BIN)/.ready-dev browser ## Run every test, calibration and whole loops too
-	@$(BIN)/python -m pytest
+test-all: $(BIN)/.ready-dev browser ## Run every test, slow ones too (PART=flows, PART="calibration judges")
+	@$(BIN)/python -m pytest $(addprefix tests/,$(PART))
 
 .PHONY: browser
 browser: # tests/browser needs a Chromium; in a container of Debian or Ubuntu it is installed here
