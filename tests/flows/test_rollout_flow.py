@@ -170,7 +170,7 @@ def test_a_challenger_that_does_harm_is_aborted_with_nobody_touching_it(
     found = httpx.post(f"{home.api}/artifacts/latest/filter", json={}).json()
     keys = {item["key"]: item for item in found}
     assert {"rollout", "rollout-looks", "read-out"} <= set(keys)
-    assert "**harm**" in keys["rollout"]["data"]
+    assert "**worse**" in keys["rollout"]["data"]
     client = MlflowClient(home.settings.tracking_uri)
     experiment = client.get_experiment_by_name("ratchet")
     assert experiment is not None
@@ -178,7 +178,7 @@ def test_a_challenger_that_does_harm_is_aborted_with_nobody_touching_it(
     run = runs[f"rollout {THIRD}"]
     assert run.data.tags["ratchet.outcome"] == "aborted"
     words = Path(client.download_artifacts(run.info.run_id, "rollout.md", str(tmp_path)))
-    assert "**harm**" in words.read_text("utf-8")
+    assert "**worse**" in words.read_text("utf-8")
 
 
 def test_the_gates_decision_starts_a_rollout_once(home: Home) -> None:
