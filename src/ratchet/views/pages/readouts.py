@@ -102,7 +102,7 @@ def rollout_page(
         look: Its last look, None before the first.
         outcome: How it stands.
         now: When the page is made.
-        events: What happened, a line each (`ratchet.views.text.rollouts.timeline`).
+        events: What happened, a line each (`ratchet.views.text.rollouts.rollout_events`).
     """
     share = rollout.plan.stages[0].share if look is None else look.share
     arms = (
