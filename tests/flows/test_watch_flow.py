@@ -49,8 +49,9 @@ for options in sys.argv[1:]:
 DRAW_EVERY_BOARD = """
 import sys
 from ratchet.flows._watch import publish_board
-from ratchet.analyze.monitoring.watch import Verdict, WatchConfig
-publish_board.fn(WatchConfig(baseline_days=2.0), Verdict(sys.argv[1], "in control", 0.0, 5.0), True)
+from ratchet.analyze.monitoring.watch import BoardVerdict, WatchConfig
+verdict = BoardVerdict(sys.argv[1], "in control", 0.0, 5.0)
+publish_board.fn(WatchConfig(baseline_days=2.0), verdict, True)
 """
 
 

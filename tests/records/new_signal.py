@@ -148,7 +148,7 @@ def _board(store: EventStore, name: str) -> dict[str, Any]:
         "finding": [finding.signal, finding.says] if finding else None,
         "message": done.alerts[-1].message if done.alerts else "",
         "last_hour": {item.name: item.value for item in metrics},
-        "moments_between": [moment.text for moment in told],
+        "timeline": [moment.text for moment in told],
     }
 
 

@@ -181,9 +181,9 @@ def test_nobody_else_can_be_signalled():
 
 def test_a_box_ends_with_who_started_it(tmp_path):
     script = (
-        "from ratchet.evaluation.code_execution.sandbox import Limits, run_isolated\n"
+        "from ratchet.evaluation.code_execution.sandbox import SandboxLimits, run_isolated\n"
         "print('ready', flush=True)\n"
-        "run_isolated('import time; time.sleep(60)', Limits(seconds=60.0))\n"
+        "run_isolated('import time; time.sleep(60)', SandboxLimits(seconds=60.0))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script],
