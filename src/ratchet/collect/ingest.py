@@ -134,7 +134,7 @@ def ingest_placed(
     now: datetime,
     chunk: int = CHUNK,
 ) -> IngestReport:
-    """Store rows that come with where they are in their source. See `ingest`.
+    """Store rows that come with their positions in the source. See `ingest`.
 
     Raises:
         InvalidInputError: `chunk` is below 1.

@@ -46,7 +46,7 @@ class Record:
 
 @dataclass(slots=True)
 class CsvText:
-    """The records of a CSV text. `header` first, then `records`.
+    """Reads the records of a CSV text: call `header` first, then `records`.
 
     Args:
         text: Open text that keeps its line ends.

@@ -126,7 +126,7 @@ Pair: TypeAlias = tuple[Answers, Answers]
 
 @dataclass(frozen=True, slots=True)
 class GateExamples:
-    """What both models answer.
+    """The examples that both models answer at the gate.
 
     Attributes:
         golden: What the primary metric is measured on.
@@ -413,8 +413,9 @@ def score_answers(
         name: _scored(part, policy, answers, judged)[0] for name, part in examples.others.items()
     }
     if examples.clusters is not None:
-        clustered, cluster_names = _scored(examples.regression, policy, answers, judged)
-        sets[REGRESSION] = clustered if examples.regression else {}
+        regression = examples.regression
+        clustered, cluster_names = _scored(regression, policy, answers, judged)
+        sets[REGRESSION] = clustered if regression else {}
         names = cluster_names or names
     champion, challenger = (found.all_to(examples.all) for found in answers)
     targets = [example.right_answer for example in examples.golden]
@@ -487,15 +488,17 @@ def answer_table(
         Columns by name, and challenger minus champion, shape (golden examples,).
     """
     champion, challenger = answers
+    rows = examples.by_set
+    asked = [example for _, example in rows]
     metrics = list(dict.fromkeys(item.metric for item in decision.measured))
-    pairs = pair_scores(metrics, examples.all, answers, judged)
+    pairs = pair_scores(metrics, asked, answers, judged)
     columns: dict[str, list[object]] = {
-        "set": [name for name, _ in examples.by_set],
-        "example": [example.id for example in examples.all],
-        "message": [example.prompt for example in examples.all],
-        "target": [example.target for example in examples.all],
-        "champion": list(champion.to(examples.all)),
-        "challenger": list(challenger.to(examples.all)),
+        "set": [name for name, _ in rows],
+        "example": [example.id for example in asked],
+        "message": [example.prompt for example in asked],
+        "target": [example.target for example in asked],
+        "champion": list(champion.to(asked)),
+        "challenger": list(challenger.to(asked)),
     }
     for metric, values in pairs.items():
         for who, scored in zip(("champion", "challenger"), values, strict=True):
