@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.deploy.gate.scores import MetricScores
 from ratchet.errors import InsufficientDataError
 from ratchet.records import WIN_RATE
+from ratchet.stats.arrays import FloatArray, IntArray
 from ratchet.stats.comparisons import MarginTest, paired_rate_test
 from ratchet.stats.comparisons.means import equal_differences_bound, paired_mean_test
 from ratchet.stats.comparisons.resampling import EXACT_UP_TO, paired_permutation_test
 from ratchet.stats.intervals import Interval
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Role = Literal["primary", "guardrail", "secondary"]
 
 MCNEMAR = "exact McNemar test"

@@ -25,7 +25,6 @@ from ratchet.deploy.gate.scores import (
     OPTIONAL,
     REGRESSION,
     REQUIRED,
-    FloatArray,
     GateScores,
     MetricScores,
     metric_scores,
@@ -56,6 +55,7 @@ from ratchet.records import (
     RegressionSet,
     digest,
 )
+from ratchet.stats.arrays import FloatArray
 from ratchet.store import EventStore
 from ratchet.store.cycles import example_set
 

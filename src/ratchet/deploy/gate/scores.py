@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.columns import csv_columns
 from ratchet.files.rows import read_rows
 from ratchet.files.text import printable
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 REQUIRED = ("example_id", "metric", "champion", "challenger")
 OPTIONAL = ("user_id", "cluster", "champion_output", "challenger_output")
 NEEDS = tuple((name,) for name in REQUIRED)
@@ -65,7 +63,7 @@ class MetricScores:
                 f"{self.metric} needs one entry an example, got lengths {sorted(sizes)}"
             )
 
-    def take(self, rows: NDArray[np.bool_]) -> MetricScores:
+    def take(self, rows: BoolArray) -> MetricScores:
         """Return the scores of some examples."""
         return MetricScores(
             self.metric,
@@ -240,7 +238,7 @@ def _text(value: Any) -> str | None:
     return json.dumps(value, default=str)
 
 
-def _is_empty(column: pa.Array) -> NDArray[np.bool_]:
+def _is_empty(column: pa.Array) -> BoolArray:
     blank = pc.equal(pc.utf8_trim_whitespace(column), "")
     return np.asarray(pc.fill_null(blank, True))
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.deploy.rollout.exposure_counts import Tally
 from ratchet.errors import InvalidInputError
 from ratchet.records import Readout, SampleRatio, WatchedSignal
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 from ratchet.stats.experiments.clustered_difference import (
     StratifiedDifference,
     difference_bounds,
@@ -45,8 +45,6 @@ UNEVEN = 0.2
 COVERAGE_SCALE = 0.02
 HARM = 2.0
 """Harm of so many margins is found soonest."""
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +135,7 @@ def moved_users(seen: BoolArray) -> int:
     return int((two_at_once | back).sum())
 
 
-def alarm_groups(
-    events: NDArray[np.int64], place: int, shares: Sequence[Sequence[float]]
-) -> Groups:
+def alarm_groups(events: IntArray, place: int, shares: Sequence[Sequence[float]]) -> Groups:
     """Group users to whom something bad happened in the control or in one variant.
 
     Args:
@@ -160,9 +156,7 @@ def alarm_groups(
     )
 
 
-def compare(
-    events: NDArray[np.int64], trials: NDArray[np.int64], place: int
-) -> StratifiedDifference:
+def compare(events: IntArray, trials: IntArray, place: int) -> StratifiedDifference:
     """Difference of a variant's rate to the control's, shape (..., users, stages, arms) in."""
     stages = events.shape[-2]
     pair = [0, place]
@@ -260,7 +254,7 @@ def read_signal(
     )
 
 
-def _is_uneven(tally: Tally, trials: NDArray[np.int64], place: int, error: float) -> bool:
+def _is_uneven(tally: Tally, trials: IntArray, place: int, error: float) -> bool:
     """Whether a signal is shown to be known of another share of answers, and by how much.
 
     A variant under which users do not get to rate, or clients do not report, would look good.

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.intervals import Interval, checked_level
 
-FloatArray = NDArray[np.float64]
 Label = Hashable
 Labels = Sequence[Label] | NDArray[Any]
 Ratings = Sequence[Sequence[Label]] | NDArray[Any]
@@ -180,16 +180,6 @@ def rating_matrix(ratings: Ratings, *, shape: str = "(items, raters)") -> NDArra
     return matrix
 
 
-def check_level(level: float) -> None:
-    """Refuse a level outside (0, 1).
-
-    Raises:
-        InvalidInputError: It is.
-    """
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-
-
 def draw_items(
     items: FloatArray, *, rng: np.random.Generator, resamples: int
 ) -> tuple[FloatArray, FloatArray]:
@@ -245,7 +235,7 @@ def check_bootstrap(level: float, resamples: int) -> None:
     Raises:
         InvalidInputError: One of them is out of range.
     """
-    check_level(level)
+    checked_level(level)
     if resamples < FEWEST_RESAMPLES:
         raise InvalidInputError(
             f"resamples must be at least {FEWEST_RESAMPLES}, got {resamples}; pass 5000"

@@ -19,13 +19,11 @@ from ratchet.stats.agreement.ratings import (
     FEWEST_ITEMS,
     ZERO,
     Agreement,
-    FloatArray,
     Label,
     Ratings,
     chance_corrected_limits,
     check_bootstrap,
     check_categories,
-    check_level,
     draw_items,
     is_missing,
     percentile_interval,
@@ -33,6 +31,8 @@ from ratchet.stats.agreement.ratings import (
     refuse_foreign_labels,
     undefined,
 )
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import checked_level, normal_quantile
 from ratchet.stats.intervals import Interval
 
 Metric = Literal["nominal", "ordinal", "interval", "ratio"]
@@ -84,7 +84,7 @@ def fleiss_kappa(counts: ArrayLike, *, level: float = 0.95) -> Agreement:
         variance of kappa in the case of different sets of raters. Psychological Bulletin 86,
         974-977. Gwet, K. L. (2014). Handbook of Inter-Rater Reliability, 4th ed., chapter 5.
     """
-    check_level(level)
+    checked_level(level)
     table, items, raters = _equal_counts(counts)
     if items < FEWEST_ITEMS or raters < 2:
         return undefined(
@@ -148,7 +148,7 @@ def gwet_ac1(
         Gwet, K. L. (2008). Computing inter-rater reliability and its variance in the presence of
         high agreement. British Journal of Mathematical and Statistical Psychology 61, 29-48.
     """
-    check_level(level)
+    checked_level(level)
     rows = rating_matrix(ratings).tolist()
     counts, names = _label_counts(rows, categories)
     each = counts.sum(axis=1)
@@ -339,8 +339,9 @@ def _over_items(
     ends = (value - half, min(1.0, value + half))
     if 1.0 - observed <= ZERO or error <= ZERO:
         error = 0.0
-        z = float(special.ndtri((1.0 + level) / 2.0))
-        ends = chance_corrected_limits(observed, expected, int(pairable.sum()), z)
+        ends = chance_corrected_limits(
+            observed, expected, int(pairable.sum()), normal_quantile(level)
+        )
     return Agreement(
         value=value,
         standard_error=error,

@@ -6,15 +6,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import finite_values
 from ratchet.stats.comparisons.rates import MarginTest, checked_alpha, checked_margin
 from ratchet.stats.intervals import Interval
 from ratchet.stats.intervals.clustered import cluster_sums
 
-FloatArray = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-12  # standard deviation over the largest value, below which it is rounding
 # A sample that missed rare large losses shows too good a mean and too little skewness at once.
 SKEWNESS_FACTOR = 1.3
@@ -118,7 +119,7 @@ def paired_mean_test(
         Asymptotic behavior of a t test robust to cluster heterogeneity. Review of Economics and
         Statistics 99, 698-709.
     """
-    values = _finite(differences)
+    values = finite_values(differences, "differences")
     checked_margin(margin)
     moments = _moments(values, clusters)
     quantile = float(special.stdtrit(moments.freedom, 1.0 - checked_alpha(alpha)))
@@ -203,13 +204,3 @@ def _moments(values: FloatArray, clusters: ArrayLike | None) -> _Moments:
     skewness = SKEWNESS_FACTOR * float((residuals**3).mean()) / variance**1.5
     skewness *= units / max(1, units - 2)
     return _Moments(mean, math.sqrt(variance), skewness, units, freedom)
-
-
-def _finite(differences: ArrayLike) -> FloatArray:
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    if not np.isfinite(values).all():
-        raise InvalidInputError(
-            f"differences must be finite, got {np.count_nonzero(~np.isfinite(values))} that are "
-            "not; leave out pairs without both scores"
-        )
-    return values

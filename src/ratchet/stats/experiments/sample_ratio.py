@@ -25,14 +25,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 UPWARD: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0, 6.0, 16.0, 64.0)
 """Alternatives to "does no harm"."""
 _BOTH = (1.1, 11 / 9, 1.5, 2.0, 4.0, 16.0)
