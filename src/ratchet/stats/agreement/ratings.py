@@ -24,6 +24,8 @@ Labels = Sequence[Label] | NDArray[Any]
 Ratings = Sequence[Sequence[Label]] | NDArray[Any]
 FEWEST_ITEMS = 2
 FEWEST_RESAMPLES = 100
+RATERS_PER_ITEM = 2
+"""From this many raters an item on, the rows are taken for raters."""
 LABELS_IN_A_MESSAGE = 10
 ZERO = 1e-12
 
@@ -161,21 +163,27 @@ def _named(labels: set[Label]) -> str:
     return f"[{', '.join(names)}]"
 
 
-def rating_matrix(ratings: Ratings, *, shape: str = "(items, raters)") -> NDArray[np.object_]:
-    """Ratings as an array of two dimensions.
+def rating_matrix(ratings: Ratings) -> NDArray[np.object_]:
+    """Ratings as an array of shape (items, raters).
 
     Args:
         ratings: Labels; None or NaN is no rating.
-        shape: What the dimensions are, for the message.
 
     Raises:
-        InvalidInputError: They have another shape.
+        InvalidInputError: They have another shape, or so many more columns than rows that they have
+            a row for each rater.
     """
     matrix = np.asarray(ratings, dtype=object)
     if matrix.ndim != 2:
         raise InvalidInputError(
-            f"ratings must have shape {shape}, got {matrix.shape}; pass None where a rating is "
-            "missing, so that all rows are equally long"
+            f"ratings must have shape (items, raters), got {matrix.shape}; pass None where a "
+            "rating is missing, so that all rows are equally long"
+        )
+    items, raters = matrix.shape
+    if items >= FEWEST_ITEMS and raters >= RATERS_PER_ITEM * items:
+        raise InvalidInputError(
+            f"ratings must have shape (items, raters), a row for each item, got {items} rows of "
+            f"{raters}, as if raters were rows; pass list(zip(*ratings)), or ratings.T of an array"
         )
     return matrix
 

@@ -199,8 +199,8 @@ def krippendorff_alpha(
     then decide. To measure by order or distance what has none.
 
     Args:
-        ratings: Labels, shape (raters, units), None or NaN where missing; numbers for "interval"
-            and, not negative, for "ratio".
+        ratings: Labels, shape (units, raters) as for `gwet_ac1`, None or NaN where missing; numbers
+            for "interval" and, not negative, for "ratio".
         metric: "nominal", "ordinal", "interval" or "ratio".
         categories: Labels in their order, for "ordinal" labels that are not numbers.
         level: Nominal coverage of the interval in (0, 1).
@@ -217,7 +217,7 @@ def krippendorff_alpha(
             argument is out of range.
 
     Example:
-        >>> ratings = [[1, 2, 3, 2, None], [1, 2, 3, 2, 4], [None, 3, 3, 2, None]]
+        >>> ratings = [[1, 1, None], [2, 2, 3], [3, 3, 3], [2, 2, 2], [None, 4, None]]
         >>> result = krippendorff_alpha(ratings, metric="ordinal")
         >>> round(result.value, 3), result.items
         (0.805, 4)
@@ -230,7 +230,7 @@ def krippendorff_alpha(
     """
     check_bootstrap(level, resamples)
     _check_metric(metric)
-    rows = rating_matrix(ratings, shape="(raters, units)").T.tolist()
+    rows = rating_matrix(ratings).tolist()
     counts, names = _label_counts(rows, categories)
     counts = counts[counts.sum(axis=1) >= 2.0]
     if len(counts) < FEWEST_ITEMS:
