@@ -90,7 +90,7 @@ def test_a_rollout_tells_its_stage_its_look_and_what_happened():
     assert "Look 1: wait because" in words
     assert "09:00 begun" in words
     assert "challenger m/2 its own 1% 40" in words
-    assert "stopped in at most 5% of rollouts" in words
+    assert "stopped in at most 6% of rollouts" in words
 
 
 def test_a_rollout_before_its_first_look_says_so():

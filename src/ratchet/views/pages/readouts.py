@@ -115,7 +115,7 @@ def rollout_page(
         rollout.created_at if look is None else look.until,
         f"stage {stage} of {len(rollout.plan.stages)}",
     )
-    errors = rollout.plan.harm_error + rollout.plan.ratio_error
+    errors = rollout.plan.largest_error
     return render(
         "readout",
         kicker=f"Rollout of {rollout.challenger.version}",
@@ -172,6 +172,8 @@ def _ratio(ratio: SampleRatio) -> str:
     evidence = f"log evidence {found}, {ratio.log_threshold:.1f} would do"
     if ratio.broken:
         moved = f"; {ratio.moved:,} users changed arms" if ratio.moved else ""
+        if ratio.fails_final_test:
+            moved += f"; chi-square test at the end, p = {ratio.final_p_value:.2g}"
         return f"The assignment is broken ({evidence}{moved}), so no rate is read."
     if not ratio.ready:
         return f"Users fall as agreed so far, but they are too few to be sure ({evidence})."

@@ -56,7 +56,8 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
         lines += [f"- {_cell(note)}" for note in rollout.fitted]
     lines += [
         "",
-        f"A release that does no harm is stopped in at most {_stopped(rollout):.0%} of rollouts; "
+        f"A release that does no harm is stopped in at most {rollout.plan.largest_error:.0%} of "
+        "rollouts; "
         f"one that is worse by a margin passes the stages that ask for it in at most "
         f"{rollout.plan.pass_error:.0%}, however often one looks.",
     ]
@@ -141,10 +142,6 @@ def _did(rollout: Rollout, look: RolloutLook) -> str:
     return LOOKS[look.decision]
 
 
-def _stopped(rollout: Rollout) -> float:
-    return rollout.plan.harm_error + rollout.plan.ratio_error
-
-
 def _named(variant: Variant) -> str:
     prompt = " with its own system prompt" if variant.system_prompt is not None else ""
     return f"{variant.version}{prompt}"
@@ -154,6 +151,8 @@ def _ratio(ratio: SampleRatio) -> list[str]:
     users = ", ".join(f"{count:,} with {_cell(arm)}" for arm, count in ratio.users.items())
     if ratio.broken:
         state = f"**broken** ({ratio.moved:,} users changed arms)" if ratio.moved else "**broken**"
+        if ratio.fails_final_test:
+            state += f" (chi-square test at the end, p = {ratio.final_p_value:.2g})"
     else:
         state = "as agreed" if ratio.ready else "as agreed so far; too few users to be sure"
     return [
