@@ -185,7 +185,7 @@ def test_status_and_approve_show_a_promotion_that_waits_for_a_person(home, monke
         (("waits",), "neither --approve nor --reject"),
         (("waits", "--approve", "--by", "ann"), "who and why"),
         (("nothing", "--approve", "--by", "ann", "--reason", "x"), "there are: d, waits"),
-        (("d", "--reject", "--by", "ann", "--reason", "x"), "nobody must approve"),
+        (("d", "--reject", "--by", "ann", "--reason", "x"), "nobody has to approve"),
     ):
         done = CliRunner().invoke(app, ["approve", *words])
         assert expected in str(done.exception)
