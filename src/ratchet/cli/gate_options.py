@@ -11,14 +11,14 @@ ScoresFile = Annotated[
     Path | None,
     typer.Option(
         help="CSV or JSON Lines with example_id, metric, champion, challenger and, where there "
-        "are, user_id, cluster."
+        "are, user_id, group, cluster."
     ),
 ]
 ExamplesFile = Annotated[
     Path | None,
     typer.Option(
         help="CSV or JSON Lines with id, prompt or messages, target or tests and, where there "
-        "are, entry_point, user_id, cluster."
+        "are, entry_point, user_id, group, cluster."
     ),
 ]
 HigherIsBetter = Annotated[

@@ -19,6 +19,7 @@ from ratchet.stats.intervals.clustered import cluster_sums
 SMALLEST_SPREAD = 1e-12  # standard deviation over the largest value, below which it is rounding
 # A sample that missed rare large losses shows too good a mean and too little skewness at once.
 SKEWNESS_FACTOR = 1.3
+FEWEST_IN_SERIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,60 @@ def paired_mean_test(
         units=moments.units,
         standard_error=moments.error,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SerialCorrelation:
+    """How much consecutive values resemble each other.
+
+    Attributes:
+        correlation: Of each value with the next one.
+        p_value: One-sided, of "consecutive values are not alike".
+    """
+
+    correlation: float
+    p_value: float
+
+
+def serial_correlation(values: ArrayLike) -> SerialCorrelation:
+    """Correlation of each value with the next one, with a test against independence.
+
+    r = sum (x_i - m)(x_{i+1} - m) / sum (x_i - m)^2; under independence (r + 1 / n) sqrt(n) is
+    about standard normal.
+
+    Units: any; a correlation out.
+    Assumptions: values in the order in which they came.
+    Error rate: asymptotic; one-sided.
+    When not to use: for values that were sorted by size, which are alike by that.
+
+    Args:
+        values: Finite numbers, shape (n,).
+
+    Raises:
+        InsufficientDataError: There are fewer than 20 values, or they do not vary.
+        InvalidInputError: A value is not finite.
+
+    Example:
+        >>> serial_correlation([0.0, 0.0, 1.0, 1.0] * 10).p_value > 0.05
+        True
+        >>> round(serial_correlation([0.0] * 20 + [1.0] * 20).correlation, 2)
+        0.93
+
+    References:
+        Bartlett, M. S. (1946). On the theoretical specification and sampling properties of
+        autocorrelated time-series. Supplement to the JRSS 8, 27-41.
+    """
+    sample = finite_values(values)
+    centred = sample - sample.mean() if sample.size else sample
+    total = float(centred @ centred)
+    if sample.size < FEWEST_IN_SERIES or total == 0.0:
+        raise InsufficientDataError(
+            f"a serial correlation needs {FEWEST_IN_SERIES} values that vary, got {sample.size}; "
+            "collect more"
+        )
+    correlation = float(centred[:-1] @ centred[1:]) / total
+    statistic = (correlation + 1.0 / sample.size) * math.sqrt(sample.size)
+    return SerialCorrelation(correlation, float(special.ndtr(-statistic)))
 
 
 def equal_differences_bound(units: int, largest: float, *, alpha: float = 0.05) -> float:

@@ -124,9 +124,7 @@ def corrected_win_rate(
         J. G., White, H. (1985). Some heteroskedasticity-consistent covariance matrix estimators
         with improved finite sample properties. Journal of Econometrics 29, 305-325 (HC3).
     """
-    sample = _Sample.of(
-        labels, verdicts, length_difference, clusters, scale, normal_quantile(level)
-    )
+    sample = _Sample.of(labels, verdicts, length_difference, clusters, scale, level)
     theta, tuning = _fit(sample)
     parts, centre = sample.contributions(theta, tuning), float(theta[0])
     error = sample.error(parts)
@@ -187,8 +185,9 @@ class _Sample:
         length_difference: ArrayLike | None,
         clusters: ArrayLike | None,
         scale: float,
-        z: float,
+        level: float,
     ) -> _Sample:
+        z = normal_quantile(level)
         y, f = unit_scores("labels", labels), unit_scores("verdicts", verdicts)
         check_one_length(y, f)
         known, missing = ~np.isnan(y), np.isnan(f)
