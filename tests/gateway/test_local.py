@@ -79,3 +79,22 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     failed, _ = sorted(gateway.interactions(), key=lambda kept: kept.error is None)
     assert failed.model_version == "router/3"
     assert "cannot be loaded" in failed.error
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"n": 3}, "several answers, got n 3"),
+        ({"response_format": {"type": "json_object"}}, "hold to a format"),
+        ({"messages": [{"role": "user", "content": "word " * 3_000}]}, "context of 1,024 tokens"),
+    ],
+)
+def test_what_the_local_model_cannot_do_is_the_callers_fault(serve, stream, asked, named):
+    gateway = serve(max_tokens=4)
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0)
+    request = {"messages": [{"role": "user", "content": "hello"}]} | asked
+    with pytest.raises(openai.BadRequestError, match=named):
+        client.chat.completions.create(model="champion", stream=stream, **request)
+    assert all(kept.error is None for kept in gateway.interactions())  # no version is to blame
+    assert gateway.ask()["choices"]

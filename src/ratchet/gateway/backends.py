@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import aiohttp
 from pydantic_core import from_json, to_json
 
-from ratchet.errors import ModelError
+from ratchet.errors import InvalidInputError, ModelError
 from ratchet.gateway.conversation import turns
 from ratchet.models.endpoint import request_headers, server_address, shown
-from ratchet.models.serving import AdapterModel, Ending, Generation
+from ratchet.models.serving import AdapterModel, Ending, Generation, refuse_unsupported
 from ratchet.records import Message
 
 CONNECT_SECONDS = 5.0
@@ -234,8 +234,10 @@ class LocalBackend:
     ) -> AsyncIterator[dict[str, Any]]:
         """See `Backend`."""
         envelope = _envelope("chat.completion.chunk", target, [])
+        pieces = self._pieces(body, target)
+        await anext(pieces)  # what is refused has no first chunk
         yield envelope | {"choices": [_delta({"role": "assistant", "content": ""})]}
-        async for piece in self._pieces(body, target):
+        async for piece in pieces:
             if isinstance(piece, str):
                 yield envelope | {"choices": [_delta({"content": piece})]}
                 continue
@@ -252,6 +254,7 @@ class LocalBackend:
         await asyncio.to_thread(self._model.close)
 
     async def _pieces(self, body: Mapping[str, Any], target: Target) -> AsyncIterator[str | Ending]:
+        """Yield an empty piece when the model takes the request, then the answer's."""
         if target.adapter is not None and not self._model.has_adapter(target.version):
             try:
                 await self.load_adapter(target.version, target.adapter)
@@ -263,8 +266,13 @@ class LocalBackend:
         def tell(piece: str | Ending) -> None:
             loop.call_soon_threadsafe(told.put_nowait, piece)
 
-        job = self._model.submit(self._generation(body, target), tell, tell)
         try:
+            refuse_unsupported(body)
+            job = self._model.submit(self._generation(body, target), tell, tell)
+        except InvalidInputError as error:
+            raise BackendError(str(error), status=400, retryable=False) from error
+        try:
+            yield ""
             while True:
                 piece = await told.get()
                 if isinstance(piece, Ending) and piece.error is not None:

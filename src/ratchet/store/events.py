@@ -38,6 +38,7 @@ from ratchet.records import (
 )
 from ratchet.store.answers import answer_rows, read_answers
 from ratchet.store.connections import configure_sqlite
+from ratchet.store.endings import read_endings
 from ratchet.store.feedback import feedback_row, read_feedback
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.signals import read_signals
@@ -290,6 +291,16 @@ class EventStore:
         """Return what a window's interactions allow, those that say something about it."""
         with self._reading() as connection:
             return read_permissions(connection, _within(window))
+
+    def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
+        """Return the finish reasons of a window's answers by interaction, without the usual ones.
+
+        Args:
+            window: The time.
+            besides: Reasons that are left out, in lower case.
+        """
+        with self._reading() as connection:
+            return read_endings(connection, _within(window), besides=besides)
 
     def counts(self) -> dict[str, int]:
         """Count interactions, set-aside rows and feedback by kind."""
