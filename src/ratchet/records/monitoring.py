@@ -82,7 +82,7 @@ class BoardState(Record):
     log_statistics: tuple[float, ...]
     cusums: tuple[float, ...]
     starts: tuple[int, ...]
-    arrived: tuple[int, int] | None = None
+    arrived: tuple[int, int] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Finding(Record):
