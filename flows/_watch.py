@@ -35,12 +35,8 @@ def advance_boards(config: WatchConfig) -> WatchReport:
     """Take in what became ripe. Not retried: the boards remember where they were."""
     report = watch(workspace().store, config, now=now(), about=_largest_cluster)
     for verdict in report.verdicts:
-        logger.info(
-            "%s: %s%s",
-            verdict.model_version,
-            verdict.says,
-            f" ({verdict.reason})" if verdict.reason else "",
-        )
+        say = logger.warning if verdict.unwatched else logger.info
+        say("%s", verdict.in_words)
     return report
 
 
@@ -137,7 +133,11 @@ def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> 
         tags={"ratchet.stage": "watch"},
     ) as run:
         run.tags({"ratchet.verdict": verdict.says})
-        numbers = {"log_evidence": verdict.evidence, "log_threshold": verdict.threshold}
+        numbers = {
+            "log_evidence": verdict.evidence,
+            "log_threshold": verdict.threshold,
+            "unwatched_rows": verdict.unwatched,
+        }
         run.metrics(numbers, step=board.batches)
         if not changed and moment.minute >= 5:
             return

@@ -82,11 +82,19 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Interactions with `start <= created_at < end`, of one model version where it is given."""
+    """Interactions with `start <= created_at < end`, of one model version where it is given.
+
+    Attributes:
+        arrived_until: Position of the last interaction by arrival; None for all there are.
+        without: What another window took already: interactions before this time that had arrived
+            up to this position (None: whenever they arrived).
+    """
 
     start: datetime
     end: datetime
     model_version: str | None = None
+    arrived_until: int | None = None
+    without: tuple[datetime, int | None] | None = None
 
 
 class EventStore:
@@ -248,12 +256,13 @@ class EventStore:
     def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
-        Feedback counts where it was given within `lag` of its interaction; of several events of
-        one kind the latest. Reads the window's rows alone, by index.
+        Feedback of users counts where it was given within `lag` of its interaction, that of judges
+        and reviewers whenever it came; of several events of one kind the latest. Reads the window's
+        rows alone, by index.
 
         Args:
             window: The interactions.
-            lag: How late feedback may be.
+            lag: How late feedback of users may be.
             judges: Versions of judges that were found usable; scores of any other are left out.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
@@ -263,29 +272,6 @@ class EventStore:
         lag_microseconds = lag // timedelta(microseconds=1)
         with self._reading() as connection:
             return read_signals(connection, _within(window), lag_microseconds, judges)
-
-    def model_versions(self, since: datetime) -> dict[str, datetime]:
-        """Return the versions that answered since then, with the time of their first answer ever.
-
-        Oldest first. Steps from version to version through the index, so that the cost follows the
-        number of versions and not that of interactions.
-        """
-        version, created_at = INTERACTIONS.c.model_version, INTERACTIONS.c.created_at
-        first: dict[str, int] = {}
-        with self._reading() as connection:
-            name: str | None = ""
-            while name is not None:
-                after = sa.select(sa.func.min(version)).where(version > name)
-                name = connection.execute(after).scalar_one()
-                mine = version == name
-                latest = connection.execute(
-                    sa.select(sa.func.max(created_at)).where(mine)
-                ).scalar_one()
-                if name is not None and latest >= _microseconds(since):
-                    first[name] = connection.execute(
-                        sa.select(sa.func.min(created_at)).where(mine)
-                    ).scalar_one()
-        return {name: _moment(first[name]) for name in sorted(first, key=lambda item: first[item])}
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""
@@ -560,13 +546,17 @@ def _kind(record: type[Record]) -> str:
 
 
 def _within(window: Window) -> sa.ColumnElement[bool]:
-    created_at = INTERACTIONS.c.created_at
-    inside = sa.and_(
-        created_at >= _microseconds(window.start), created_at < _microseconds(window.end)
-    )
-    if window.model_version is None:
-        return inside
-    return sa.and_(inside, INTERACTIONS.c.model_version == window.model_version)
+    created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
+    inside = [created_at >= _microseconds(window.start), created_at < _microseconds(window.end)]
+    if window.model_version is not None:
+        inside.append(INTERACTIONS.c.model_version == window.model_version)
+    if window.arrived_until is not None:
+        inside.append(position <= window.arrived_until)
+    if window.without is not None:
+        end, arrived = window.without
+        late = sa.false() if arrived is None else position > arrived
+        inside.append(sa.or_(created_at >= _microseconds(end), late))
+    return sa.and_(*inside)
 
 
 def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:
