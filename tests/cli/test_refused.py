@@ -65,7 +65,9 @@ CASES = {
     "an address that would be all addresses": (["serve", "--host", ""], "--host must be a name"),
     "a version without a name": (["rollout", "start", "--by", "ada", ""], "version: String should"),
     "a long name of a version": (["rollout", "start", LONG], "version: String should have at most"),
-    "a file that cannot be written": (["judge", "run", "no.yaml", "no.jsonl"], "no.yaml"),
+    "nobody to forget": (["forget", "", "--yes"], "a user must be named by their id"),
+    "a blank to forget": (["forget", " ", "--yes"], "a user must be named by their id"),
+    "a file that cannot be read": (["judge", "run", "no.yaml", "no.jsonl"], "no.yaml"),
 }  # fmt: skip
 
 

@@ -141,14 +141,17 @@ def test_dialogues_follow_the_rule(store: EventStore, tmp_path: Path) -> None:
 
 
 def test_the_gateways_log_follows_the_rule_and_loses_no_answer_to_a_clock_set_back(
-    store: EventStore, tmp_path: Path
+    store: EventStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ratchet")
     folder = tmp_path / "wal"
     log = WriteAheadLog.create(folder)
     now = datetime.now(UTC)
     rows: list[tuple[LogKind, dict[str, Any]]] = [
         (LogKind.INTERACTION, interaction("served", created_at=now.isoformat())),
         (LogKind.FEEDBACK, thumbs("old", interaction_id="served", created_at="1999-01-01T00:00Z")),
+        (LogKind.FEEDBACK, thumbs("early", interaction_id="served")),
+        (LogKind.FEEDBACK, thumbs("unknown", interaction_id="still to come")),
     ]
     log.append_all([(kind, json.dumps(row).encode()) for kind, row in rows])
     log.close()
@@ -158,3 +161,5 @@ def test_the_gateways_log_follows_the_rule_and_loses_no_answer_to_a_clock_set_ba
     assert list(store.answered_at(["served"])) == ["served"]
     (row,) = store.set_aside_rows(source="gateway")
     assert row.reason.startswith("created_at: must be 2015-01-01 or later")
+    assert f"1 × noted: {EARLY}" in caplog.text
+    assert UNKNOWN not in caplog.text

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ratchet.cli.shared import current_settings, open_tracker, required_store
+from ratchet.errors import InvalidInputError
 
 
 def forget(
@@ -22,6 +23,10 @@ def forget(
     from ratchet.store.forget import forget as erase
     from ratchet.store.forget import trace
 
+    if not user.strip():  # as a text of theirs it would be in every row
+        raise InvalidInputError(
+            f"a user must be named by their id, got {user!r}; give it as it came with interactions"
+        )
     store, settings = required_store("forgetting a user"), current_settings()
     traced = trace(store, settings.home, user)
     release = store.latest(Release)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
+from ratchet.collect.times import UNKNOWN
 from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
 from ratchet.store import EventStore
 
@@ -120,6 +121,9 @@ class Drain:
             report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
+        for note, count in report.noted:
+            if note != UNKNOWN:  # callers with a key may send feedback before its answer
+                logger.info("%d × noted: %s", count, note)
 
     def _rows(self, entries: Sequence[Entry]) -> list[object]:
         """Return what `ingest` reads; feedback without a time gets that of its first arrival."""

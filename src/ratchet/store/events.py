@@ -40,6 +40,7 @@ from ratchet.store.connections import configure_sqlite
 from ratchet.store.feedback import feedback_row, name_versions, read_feedback
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.rows import chunks, microseconds, moment_of
+from ratchet.store.set_aside import read_set_aside, set_aside_values
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
     ANSWERS,
@@ -169,13 +170,8 @@ class EventStore:
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
-        values = [
-            row.model_dump(exclude={"position"})
-            | {"where": row.position, "created_at": microseconds(row.created_at)}
-            for row in rows
-        ]
         with self.atomic() as connection:
-            for chunk in chunks(values):
+            for chunk in chunks(set_aside_values(rows)):
                 connection.execute(self._insert(SET_ASIDE), chunk)
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
@@ -206,33 +202,10 @@ class EventStore:
                 times |= {key: moment_of(moment) for key, moment in stored.items()}
         return times
 
-    def set_aside_rows(
-        self, *, source: str | None = None, latest: int | None = None
-    ) -> tuple[SetAside, ...]:
-        """Return rows that were set aside, in the order in which they were kept.
-
-        Args:
-            source: Only those of this source.
-            latest: Only so many, the last ones.
-        """
-        query = sa.select(SET_ASIDE).order_by(SET_ASIDE.c.position.desc())
-        if source is not None:
-            query = query.where(SET_ASIDE.c.source == source)
-        if latest is not None:
-            query = query.limit(latest)
+    def set_aside_rows(self, *, source: str | None = None) -> tuple[SetAside, ...]:
+        """Return the rows that were set aside, or those of one source, in the order they came."""
         with self._reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        return tuple(
-            SetAside(
-                id=row["id"],
-                created_at=moment_of(row["created_at"]),
-                source=row["source"],
-                position=row["where"],
-                reason=row["reason"],
-                raw=row["raw"],
-            )
-            for row in reversed(rows)
-        )
+            return read_set_aside(connection, source)
 
     def interactions(self, window: Window) -> pa.Table:
         """Return a window's interactions in order of time.
