@@ -23,6 +23,7 @@ from ratchet.records import (
     Interaction,
     Message,
     Release,
+    ReviewItem,
     SetAside,
     Thumbs,
 )
@@ -174,7 +175,7 @@ def test_status_shows_what_is_in_the_store(home, monkeypatch):
 def test_status_and_approve_show_a_promotion_that_waits_for_a_person(home, monkeypatch):
     monkeypatch.setenv("RATCHET_HOME", str(home))
     store = fill(home)
-    assert CliRunner().invoke(app, ["approve"]).output.strip() == "none"
+    assert CliRunner().invoke(app, ["approve"]).output.strip() == "no promotion waits for approval"
     late = datetime.now(UTC) + timedelta(hours=1)
     waits = {"id": "waits", "approval": "the policy asks", "expires_at": late}
     store.append(decision().model_copy(update=waits))
@@ -358,7 +359,7 @@ def test_an_id_that_names_two_open_alerts_is_refused(alerts, ratchet, home):
 
 def test_one_call_does_not_acknowledge_and_resolve(alerts, ratchet, home):
     before = stored_events(home)
-    assert "got both; call twice" in refused(
+    assert "got both; run the command once for each" in refused(
         ratchet("alerts", "--acknowledge", FIRST, "--resolve", SECOND)
     )
     assert stored_events(home) == before
@@ -376,6 +377,24 @@ def test_hostile_words_of_an_alert_do_not_steer_the_terminal(alerts, home):
     printed = alerts()
     assert all(character.isprintable() for character in printed.replace("\n", ""))
     assert len(printed.splitlines()) == 12
+
+
+def test_hostile_words_do_not_steer_the_terminal_of_timeline_and_review(home, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    now, hostile = datetime.now(UTC), "\x1b[2J\x07gone"
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        fill(home).close()
+        store.append(alert_event(FIRST, message=hostile, action=hostile, created_at=now))
+        store.append(
+            ReviewItem(
+                id="r", created_at=now, interaction_id="i", dimension="safety", priority="safety",
+                raised_by="rule", why=hostile,
+            )
+        )  # fmt: skip
+    for command in ("timeline", "review"):
+        printed = CliRunner().invoke(app, [command]).output
+        assert "gone" in printed
+        assert all(character.isprintable() for character in printed.replace("\n", ""))
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -432,7 +451,7 @@ def test_a_bad_settings_file_is_refused_by_every_command(ratchet, tmp_path, comm
 
 ON_A_HOME = [
     ("status",), ("status", "--json"), ("alerts",), ("rollback",), ("ingest", "events.jsonl"),
-    ("timeline",), ("review",), ("approve",), ("forget", "u"), ("keys", "list"),
+    ("timeline",), ("review",), ("set-aside",), ("approve",), ("forget", "u"), ("keys", "list"),
     ("keys", "create", "shop"), ("rollout", "status"), ("rollout", "start", "m/1"),
     ("variants", "read"), ("judge", "list"), ("judge", "label", "labels.jsonl"), ("demo",), ("up",),
     ("serve", "--port", "0"),

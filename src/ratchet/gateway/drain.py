@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
+from ratchet.collect.times import UNKNOWN
 from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
 from ratchet.store import EventStore
 
@@ -115,10 +116,14 @@ class Drain:
     def _store(self, entries: Sequence[Entry]) -> None:
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
+        now = max(self.clock(), _arrival(entries[-1]))  # a clock may have been set back since
         with self.store.atomic():
-            report = ingest(rows, self.store, source=SOURCE, now=self.clock(), positions=positions)
+            report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
+        for note, count in report.noted:
+            if note != UNKNOWN:  # callers with a key may send feedback before its answer
+                logger.info("%d × noted: %s", count, note)
 
     def _rows(self, entries: Sequence[Entry]) -> list[object]:
         """Return what `ingest` reads; feedback without a time gets that of its first arrival."""
@@ -131,8 +136,8 @@ class Drain:
         stored = self.store.stored_feedback([row["id"] for row in untimed.values()])
         first = {key: event.created_at for key, event in stored.items()}
         for number, row in untimed.items():
-            arrived = datetime.fromtimestamp(entries[number].received_ns / 1e9, UTC)
-            rows[number] = row | {"created_at": first.setdefault(row["id"], arrived)}
+            arrival = _arrival(entries[number])
+            rows[number] = row | {"created_at": first.setdefault(row["id"], arrival)}
         return rows
 
     def _delete(self, segment: Path) -> None:
@@ -141,3 +146,7 @@ class Drain:
             logger.info("the log ends in %d bytes of a line that nobody was told of", left)
         segment.unlink()
         self._offsets.pop(segment.name, None)
+
+
+def _arrival(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.received_ns / 1e9, UTC)
