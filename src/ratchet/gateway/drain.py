@@ -6,6 +6,7 @@ that reading a line twice stores it once. One drain at a time holds the folder's
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
 from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
+from ratchet.records import SetAside, derive_id
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ MOST_BYTES = 4_000_000
 MOST_LINES = 2_000
 SOURCE = "gateway"
 _LONGEST_PAUSE = 30.0
+_RAW_CHARACTERS = 2_000
 
 
 @dataclass(slots=True)
@@ -113,9 +116,12 @@ class Drain:
         return True
 
     def _store(self, entries: Sequence[Entry]) -> None:
+        refused = [entry for entry in entries if entry.kind is LogKind.REFUSED]
+        entries = [entry for entry in entries if entry.kind is not LogKind.REFUSED]
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
         with self.store.atomic():
+            self.store.set_aside([_set_aside(entry) for entry in refused])
             report = ingest(rows, self.store, source=SOURCE, now=self.clock(), positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
@@ -141,3 +147,17 @@ class Drain:
             logger.info("the log ends in %d bytes of a line that nobody was told of", left)
         segment.unlink()
         self._offsets.pop(segment.name, None)
+
+
+def _set_aside(entry: Entry) -> SetAside:
+    """Return a refused request as it is kept: apart, so that it counts against no version."""
+    row = from_json(entry.body)
+    where = f"{entry.segment} at {entry.start}"
+    return SetAside(
+        id=derive_id(SOURCE, where, row["id"]),
+        created_at=datetime.fromtimestamp(entry.received_ns / 1e9, UTC),
+        source=SOURCE,
+        position=row["id"],
+        reason=f"a request must be one that the backend takes, got {row.pop('reason')}",
+        raw=json.dumps(row)[:_RAW_CHARACTERS],
+    )

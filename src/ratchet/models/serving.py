@@ -64,7 +64,8 @@ class Ending:
     """How an answer ended.
 
     Attributes:
-        reason: "stop" or "length"; "error" with what happened.
+        reason: "stop" or "length"; "error" with what happened, "refused" where the prompt is longer
+            than the model's context.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
     """
@@ -124,6 +125,7 @@ class AdapterModel:
         self._jobs: queue.SimpleQueue[ServingJob | None] = queue.SimpleQueue()
         self._later: list[ServingJob] = []
         self._ends = _end_tokens(model, tokenizer)
+        self._context: int | None = getattr(model.config, "max_position_embeddings", None)
         self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
         self._thread.start()
 
@@ -221,8 +223,17 @@ class AdapterModel:
             return_tensors="pt",
             return_dict=True,
         ).to(self._model.device)
+        lengths = [int(length) for length in encoded["attention_mask"].sum(dim=1)]
+        longest = max(job.generation.max_new_tokens for job in jobs)
+        if self._context is not None:
+            fitting = self._without_too_long(jobs, lengths, self._context)
+            if len(fitting) < len(jobs):
+                if fitting:
+                    self._answer(fitting)
+                return
+            longest = min(longest, self._context - max(lengths))
         options: dict[str, Any] = {
-            "max_new_tokens": max(job.generation.max_new_tokens for job in jobs),
+            "max_new_tokens": longest,
             "pad_token_id": self._tokenizer.pad_token_id,
             "streamer": _Streamer(jobs, self._decode, self._ends),
             "stopping_criteria": StoppingCriteriaList([_finished_rows(jobs)]),
@@ -234,9 +245,21 @@ class AdapterModel:
             if (seed := jobs[0].generation.decoding[2]) is not None:
                 torch.manual_seed(seed)
             self._model.generate(**encoded, **options)
-        lengths = encoded["attention_mask"].sum(dim=1).tolist()
         for job, length in zip(jobs, lengths, strict=True):
-            job.on_end(Ending(job.reason or "length", int(length), len(job.tokens)))
+            job.on_end(Ending(job.reason or "length", length, len(job.tokens)))
+
+    def _without_too_long(
+        self, jobs: Sequence[ServingJob], lengths: Sequence[int], context: int
+    ) -> list[ServingJob]:
+        """Refuse prompts that leave no room for an answer; return the other jobs."""
+        fitting = []
+        for job, length in zip(jobs, lengths, strict=True):
+            if length < context:
+                fitting.append(job)
+                continue
+            reason = f"a prompt must have fewer than {context:,} tokens, got {length:,}; shorten it"
+            job.on_end(Ending("refused", length, error=reason))
+        return fitting
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
