@@ -30,7 +30,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
     backend: Annotated[
-        str | None, typer.Option(help="URL of an OpenAI-compatible server, such as vLLM.")
+        list[str] | None,
+        typer.Option(
+            help="URL of an OpenAI-compatible server, such as vLLM; repeat it for replicas."
+        ),
     ] = None,
     backend_model: Annotated[
         str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
@@ -40,12 +43,16 @@ def serve(
     ] = None,
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
     load_adapters: Annotated[
-        bool, typer.Option(help="Load adapters into the backend by vLLM's API.")
+        bool,
+        typer.Option(help="Keep the adapters of the routing loaded in the backend, by vLLM's API."),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest silence of a backend.", callback=finite)
+        float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
     ] = 30.0,
+    answer_seconds: Annotated[
+        float, typer.Option(min=0.01, help="Longest wait for an answer that is not streamed.")
+    ] = 600.0,
     rate: Annotated[
         float,
         typer.Option(
@@ -66,7 +73,8 @@ def serve(
     from ratchet.gateway.serve import Supervisor
     from ratchet.models.endpoint import checked_key
 
-    for option, url in (("--backend", backend), ("--fallback", fallback)):
+    servers = backend or []
+    for option, url in (*(("--backend", url) for url in servers), ("--fallback", fallback)):
         _check_address(option, url)
     for option, name in (
         ("--host", host),
@@ -88,7 +96,8 @@ def serve(
         settings=settings,
         host=host,
         port=port,
-        backend=backend,
+        backend=servers[0] if servers else None,
+        replicas=tuple(servers[1:]),
         backend_model=backend_model,
         backend_key=backend_key,
         fallback=fallback,
@@ -97,6 +106,7 @@ def serve(
         load_adapters=load_adapters,
         workers=workers,
         stall_seconds=stall_seconds,
+        answer_seconds=answer_seconds,
         rate_per_second=rate,
         most_bytes=most_bytes,
         origins=tuple(origin.rstrip("/") for origin in cors or ()),

@@ -6,6 +6,7 @@ that reading a line twice stores it once. One drain at a time holds the folder's
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pydantic_core import from_json
 from ratchet.collect.ingest import ingest
 from ratchet.collect.times import UNKNOWN
 from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
+from ratchet.records import SetAside, derive_id
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ MOST_BYTES = 4_000_000
 MOST_LINES = 2_000
 SOURCE = "gateway"
 _LONGEST_PAUSE = 30.0
+_RAW_CHARACTERS = 2_000
 
 
 @dataclass(slots=True)
@@ -114,10 +117,13 @@ class Drain:
         return True
 
     def _store(self, entries: Sequence[Entry]) -> None:
+        refused = [entry for entry in entries if entry.kind is LogKind.REFUSED]
+        entries = [entry for entry in entries if entry.kind is not LogKind.REFUSED]
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
         now = max(self.clock(), _arrival(entries[-1]))  # a clock may have been set back since
         with self.store.atomic():
+            self.store.set_aside([_set_aside(entry) for entry in refused])
             report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
@@ -150,3 +156,17 @@ class Drain:
 
 def _arrival(entry: Entry) -> datetime:
     return datetime.fromtimestamp(entry.received_ns / 1e9, UTC)
+
+
+def _set_aside(entry: Entry) -> SetAside:
+    """Return a refused request as it is kept: apart, so that it counts against no version."""
+    row = from_json(entry.body)
+    where = f"{entry.segment} at {entry.start}"
+    return SetAside(
+        id=derive_id(SOURCE, where, row["id"]),
+        created_at=_arrival(entry),
+        source=SOURCE,
+        position=row["id"],
+        reason=f"a request must be one that the backend takes, got {row.pop('reason')}",
+        raw=json.dumps(row)[:_RAW_CHARACTERS],
+    )

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ratchet.records.signals import ASSESSED_KINDS
 from ratchet.store.events import EventStore, Window, _within
 from ratchet.store.rows import microseconds, moment_of
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
 BUSY_ANSWERS = 20
 BUSY_WITHIN = timedelta(days=1)
@@ -90,7 +90,7 @@ def arrived_between(
         INTERACTIONS.c.id == events.c.interaction_id,
         _within(window),
         sa.or_(
-            sa.func.coalesce(events.c.updated_at, events.c.created_at)
+            events.c.given_at
             < INTERACTIONS.c.created_at + sa.literal(lag // timedelta(microseconds=1)),
             events.c.kind.in_(ASSESSED_KINDS),
         ),
@@ -183,7 +183,7 @@ def _new_interactions(after: Position, until: Position) -> sa.CTE:
 
 def _new_feedback(after: Position, until: Position) -> sa.CTE:
     event = FEEDBACK_EVENTS.c
-    new = sa.select(event.interaction_id, event.kind, event.created_at).where(
+    new = sa.select(event.interaction_id, event.kind, GIVEN_AT.label("given_at")).where(
         event.position > after.feedback, event.position <= until.feedback
     )
     return new.cte("new_feedback").prefix_with("MATERIALIZED")

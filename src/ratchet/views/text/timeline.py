@@ -29,7 +29,7 @@ from ratchet.records import (
     VariantTestEnd,
 )
 from ratchet.records.signals import BY_NAME
-from ratchet.store import EventStore, Window
+from ratchet.store import EventStore, Failures, Window, read_failures
 from ratchet.views.words import LOOKS, RELEASES, words_of
 
 FOLLOWED_WITHIN = timedelta(minutes=1)
@@ -39,6 +39,7 @@ STARTS_WITHIN = timedelta(seconds=10)
 FIRST_HOURS = timedelta(hours=2)
 """So long after it met users the first answer and the first bad feedback are looked for."""
 _ALERTS = 1_000
+_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Moment:
 
     Attributes:
         at: When.
-        what: `release`, `users`, `alert`, `told`, `decision`, `rollback` or `effect`.
+        what: `release`, `users`, `failed`, `alert`, `told`, `decision`, `rollback` or `effect`.
         text: The same in words, on one line.
         more: What is to be said about it below, a line each.
     """
@@ -72,6 +73,7 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
         *_rollouts(store),
         *_tests(store),
         *_users(store, switches, since, until),
+        *_failures(store, since, until),
         *_alerts(store),
         *_effects(store, switches, since),
     ]
@@ -180,16 +182,32 @@ def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> 
     if end <= start:
         return
     window = Window(start, end, version)
-    signals = store.signals(window, lag=timedelta(days=1)).select(["created_at"])
+    signals = store.signals(window, lag=timedelta(days=1)).select(["created_at", "failed"])
     if not signals.num_rows:
         return
-    first = min(signals["created_at"].to_pylist())
-    yield Moment(first, "users", f"first answer of {version}")
+    rows = zip(signals["created_at"].to_pylist(), signals["failed"].to_pylist(), strict=True)
+    answered = [at for at, failed in rows if not failed]
+    if answered:
+        yield Moment(min(answered), "users", f"first answer of {version}")
     row = next(filter(_is_bad, store.feedback(window).to_pylist()), None)
     if row is not None:
         quote = f", {one_line(row['text'])[:80]!r}" if row["text"] else ""
         text = f"first bad feedback on {version}: {_says(row)}{quote}"
         yield Moment(row["created_at"], "users", text)
+
+
+def _failures(store: EventStore, since: datetime, until: datetime) -> Iterator[Moment]:
+    """Tell of each version since when it failed, how often and why."""
+    by_version: dict[str, list[Failures]] = {}
+    for found in read_failures(store, Window(since, until)):
+        by_version.setdefault(found.model_version, []).append(found)
+    for version, reasons in by_version.items():
+        count, last = sum(item.count for item in reasons), max(item.last for item in reasons)
+        more = [f"{item.count:,} × {_line(item.error)[:160]}" for item in reasons[:_REASONS]]
+        if len(reasons) > _REASONS:
+            more.append(f"other reasons: {len(reasons) - _REASONS:,}")
+        text = f"failed attempts of {version}: {count:,}, the last at {last:%F %H:%M:%S}"
+        yield Moment(min(item.first for item in reasons), "failed", text, tuple(more))
 
 
 def _is_bad(row: dict[str, Any]) -> bool:
