@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from filelock import FileLock
 from hypothesis import settings
 
 from ratchet.errors import IsolationError
@@ -100,12 +101,30 @@ def store(tmp_path: Path) -> Iterator[EventStore]:
     opened.close()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that one worker makes and all of them read.
+
+    Args:
+        factory: Of the temporary folders; those of all workers of a run lie side by side.
+        name: Of the folder.
+        make: Called with the empty folder, by the first worker that asks.
+    """
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a Llama with seeded random weights and a tokenizer of its own."""
-    folder = tmp_path_factory.mktemp("tiny-model")
-    write_tiny_model(folder)
-    return folder
+    return made_once(tmp_path_factory, "tiny-model", write_tiny_model)
 
 
 def write_tiny_model(folder: Path) -> None:
@@ -161,11 +180,13 @@ def _tokenizer():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables, which take seconds to make: copied for each test."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    database = folder / "mlflow.db"
-    template = Tracker(f"sqlite:///{database}", artifacts=folder, model_name=MODEL_NAME)
+    return made_once(tmp_path_factory, "mlflow-template", _make_tables) / "mlflow.db"
+
+
+def _make_tables(folder: Path) -> None:
+    database = f"sqlite:///{folder / 'mlflow.db'}"
+    template = Tracker(database, artifacts=folder, model_name=MODEL_NAME)
     assert template.champion() is None  # the first call makes the tables
-    return database
 
 
 @pytest.fixture
