@@ -50,11 +50,22 @@ CHAT_TEMPLATE = (
 )
 
 
+@pytest.hookimpl(trylast=True)  # after those that are deselected are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the whole flows, which take longest: the other worker does the rest meanwhile."""
-    items.sort(
-        key=lambda item: (item.path.name != "test_served_loop.py", "flows" not in item.path.parts)
-    )
+    """Begin with the longest file and spread the whole flows over the first two thirds.
+
+    Flows wait for servers while other files compute; one at the end would be waited for.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    flows = [path for path in files if "flows" in path.parts]
+    flows.sort(key=lambda path: path.name != "test_served_loop.py")
+    others = [path for path in files if "flows" not in path.parts]
+    place = {path: float(number) for number, path in enumerate(others)}
+    for number, path in enumerate(flows):
+        place[path] = number * len(others) * 2 / (3 * len(flows)) - 0.5
+    items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

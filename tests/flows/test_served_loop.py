@@ -31,13 +31,16 @@ DEPLOYMENTS = {
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "collect": {
-        "messages_limit": 64,
+        "messages_limit": 48,
         "held_out": 48,
         "generated_messages": 800,
-        "chunk": 40,
-        "reactions": {"correction_wrong": 0.9},
+        "chunk": 32,
+        "reactions": {"correction_wrong": 1.0},
     },
-    "improve": {"curation": {"maximum_examples": 40}, "finetune": {"batch_size": 4}},
+    "improve": {
+        "curation": {"maximum_examples": 40},
+        "finetune": {"batch_size": 4, "epochs": 1.5},
+    },
     "deploy": {"policy": {"primary": {"metric": "exact_match"}, "minimum_examples": 40}},
 }
 
@@ -252,14 +255,14 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_that_can_be_rolled
     assert decision["verdict"] == "promote", decision
     assert status["champion"] == "support-router/2"
     assert status["previous"] == "support-router/1"
-    assert status["interactions"] == 64
+    assert status["interactions"] == 48
     assert status["cycle"] == {"number": 1, "state": "finished"}
     assert home.champion() == "2"
     tags = [{t["key"]: t["value"] for t in r["data"]["tags"]} for r in home.mlflow_runs()]
     assert {tag["ratchet.stage"] for tag in tags} == {"analyze", "improve", "deploy", "loop"}
     assert {"report", "analysis", "decision", "gate", "loss"} <= set(home.artifacts())
     logs = httpx.post(f"{home.prefect}/logs/filter", json={"limit": 200}).json()
-    assert any("answered 64 of 64 messages" in line["message"] for line in logs)
+    assert any("answered 48 of 48 messages" in line["message"] for line in logs)
     trained = next(r for r in home.mlflow_runs() if "improve" in r["info"]["run_name"])
     assert {"loss", "training_seconds"} <= {m["key"] for m in trained["data"]["metrics"]}
     assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"
