@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from ratchet.records import (
     Thumbs,
 )
 from ratchet.store import EventStore
+from tests.cli.in_process import run_in_process
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 COMMAND = Path(sys.executable).with_name("ratchet")
@@ -40,22 +42,10 @@ def home(tmp_path):
 
 @pytest.fixture
 def ratchet(tmp_path, home):
-    """Run the command in a process of its own, in an empty folder."""
-
-    def run(*arguments):
-        ours = ("RATCHET_", "MLFLOW_", "PREFECT_")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-        return subprocess.run(
-            [COMMAND, *arguments],
-            cwd=tmp_path,
-            env=environment | {"RATCHET_HOME": str(home), "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+    """Run the command in an empty folder."""
+    return partial(
+        run_in_process, folder=tmp_path, environment={"RATCHET_HOME": str(home), "COLUMNS": "100"}
+    )
 
 
 def refused(done):
@@ -80,6 +70,28 @@ def test_the_command_starts_at_once(arguments, tmp_path):
     slow = {"torch", "transformers", "mlflow", "prefect", "pandas", "pyarrow", "scipy", "sklearn"}
     assert slow & set(done.stderr.split()) == set()
     assert "sqlalchemy" in done.stderr or arguments == ("--help",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed", "said"),
+    [
+        (("status", "--json"), 0, '"champion": null', ""),
+        (("rollback",), 2, "", "ratchet: a rollback needs a home folder with a store"),
+        (("fly",), 2, "", "No such command 'fly'"),
+    ],
+)
+def test_the_installed_command_ends_with_its_code_and_one_message(
+    tmp_path, arguments, code, printed, said
+):
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        cwd=tmp_path, env=os.environ | {"RATCHET_HOME": str(tmp_path / "home"), "COLUMNS": "100"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert printed in done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_names_every_command(ratchet):
