@@ -203,7 +203,7 @@ def _failures(store: EventStore, since: datetime, until: datetime) -> Iterator[M
         by_version.setdefault(found.model_version, []).append(found)
     for version, reasons in by_version.items():
         count, last = sum(item.count for item in reasons), max(item.last for item in reasons)
-        more = [f"{item.count:,} × {_line(item.error)[:160]}" for item in reasons[:_REASONS]]
+        more = [f"{item.count:,} × {one_line(item.error)[:160]}" for item in reasons[:_REASONS]]
         if len(reasons) > _REASONS:
             more.append(f"other reasons: {len(reasons) - _REASONS:,}")
         text = f"failed attempts of {version}: {count:,}, the last at {last:%F %H:%M:%S}"
