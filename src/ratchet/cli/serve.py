@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -66,17 +67,10 @@ def serve(
     from ratchet.gateway.serve import Supervisor
     from ratchet.models.endpoint import checked_key
 
-    for option, url in (("--backend", backend), ("--fallback", fallback)):
-        _check_address(option, url)
-    for option, name in (
-        ("--host", host),
-        ("--backend-model", backend_model),
-        ("--fallback-model", fallback_model),
-    ):
-        if name is not None and not (name.strip() and name.isprintable()):
-            raise InvalidInputError(
-                f"{option} must be a name on one line, got {name!r}; name one, or leave it out"
-            )
+    _check_address("--backend", backend)
+    _check_address("--fallback", fallback)
+    names = {"--host": host, "--backend-model": backend_model, "--fallback-model": fallback_model}
+    _check_names(names)
     backend_key, fallback_key = (
         checked_key(os.environ.get(name), name)
         for name in ("RATCHET_BACKEND_KEY", "RATCHET_FALLBACK_KEY")
@@ -107,6 +101,14 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
+
+
+def _check_names(names: Mapping[str, str | None]) -> None:
+    for option, name in names.items():
+        if name is not None and not (name.strip() and name.isprintable()):
+            raise InvalidInputError(
+                f"{option} must be a name on one line, got {name!r}; name one, or leave it out"
+            )
 
 
 def _check_address(option: str, url: str | None) -> None:
