@@ -100,7 +100,7 @@ class Gateway:
         """
         circuits, state = self.answerer.circuits, self.router.state
         backends, versions = circuits.backends(), circuits.versions()
-        served = {name: versions.get(name, Counts()) for name in state.served or versions}
+        served = {name: versions.get(name, Counts()) for name in state.served}
         works = self.answerer.recorder.works and not circuits.requests().mostly_failed
         fine = works and not any(counts.mostly_failed for counts in served.values())
         found = Health(

@@ -166,7 +166,11 @@ def test_each_version_that_failed_is_told_with_how_often_since_when_and_why(stor
             ("3 × HTTP 404: no such model", "1 × HTTP 401: no", "1 × HTTP 500: no",
              "other reasons: 1"),
         ),
-        (at(16), "failed attempts of m/1: 1, the last at 2026-11-24 09:00:16", ("1 × HTTP 503: later",)),
+        (
+            at(16),
+            "failed attempts of m/1: 1, the last at 2026-11-24 09:00:16",
+            ("1 × HTTP 503: later",),
+        ),
     ]  # fmt: skip
     # an attempt that failed is no first answer
     assert not any("first answer of m/2" in moment.text for moment in told)
