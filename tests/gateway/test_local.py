@@ -93,9 +93,12 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logit_bias": {"5": 100}}, "logit_bias"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
-        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"best_of": 3}, "best_of"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"modalities": 7}, "modalities"),
         ({"temperature": 9}, "temperature"),
         ({"modalities": ["text", "audio"]}, "modalities"),
     ],
@@ -119,7 +122,16 @@ def test_the_local_model_refuses_content_other_than_text(local, kind):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"n": 1}, {"tools": []}, {"response_format": {"type": "text"}}, {"logprobs": False}]
+    "fields",
+    [
+        {"n": 1},
+        {"tools": []},
+        {"response_format": {"type": "text"}},
+        {"logprobs": False},
+        {"top_p": 0},
+        {"max_tokens": -1},
+        {"tool_choice": "auto", "best_of": 1, "modalities": ["text"]},
+    ],
 )
 def test_what_changes_nothing_is_taken_by_the_local_model(local, fields):
     assert local.ask(**fields)["choices"]

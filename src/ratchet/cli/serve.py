@@ -6,16 +6,21 @@ import json
 import os
 import signal
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ratchet import __version__
-from ratchet.cli.shared import current_settings, show_progress
+from ratchet.cli.shared import (
+    AsJson,
+    created_store,
+    current_settings,
+    finite,
+    one_line_name,
+    show_progress,
+)
 from ratchet.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from ratchet.store import EventStore
+from ratchet.files.text import printable
 
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
@@ -43,13 +48,16 @@ def serve(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest silence in a stream.")
+        float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
     ] = 30.0,
     answer_seconds: Annotated[
         float, typer.Option(min=0.01, help="Longest wait for an answer that is not streamed.")
     ] = 600.0,
     rate: Annotated[
-        float, typer.Option(min=0.0, help="Requests a second of one caller; 0 is no limit.")
+        float,
+        typer.Option(
+            min=0.0, help="Requests a second of one caller; 0 is no limit.", callback=finite
+        ),
     ] = 100.0,
     most_bytes: Annotated[int, typer.Option(min=1_000, help="Longest request.")] = 4_000_000,
     cors: Annotated[
@@ -63,11 +71,20 @@ def serve(
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
     from ratchet.gateway.serve import Supervisor
-    from ratchet.models.endpoint import checked_key, server_address
+    from ratchet.models.endpoint import checked_key
 
     servers = backend or []
-    for url in (*servers, *([] if fallback is None else [fallback])):
-        server_address(url)
+    for option, url in (*(("--backend", url) for url in servers), ("--fallback", fallback)):
+        _check_address(option, url)
+    for option, name in (
+        ("--host", host),
+        ("--backend-model", backend_model),
+        ("--fallback-model", fallback_model),
+    ):
+        if name is not None and not (name.strip() and name.isprintable()):
+            raise InvalidInputError(
+                f"{option} must be a name on one line, got {name!r}; name one, or leave it out"
+            )
     backend_key, fallback_key = (
         checked_key(os.environ.get(name), name)
         for name in ("RATCHET_BACKEND_KEY", "RATCHET_FALLBACK_KEY")
@@ -102,19 +119,41 @@ def serve(
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
 
 
+def _check_address(option: str, url: str | None) -> None:
+    from ratchet.models.endpoint import server_address
+
+    if url is None:
+        return
+    try:
+        server_address(url)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{option}: {error}") from error
+    if not url.isprintable() or " " in url:
+        raise InvalidInputError(
+            f"{option} must be an address without spaces or line breaks, got {printable(url)!r}; "
+            "correct it, for example http://127.0.0.1:8001"
+        )
+
+
 @keys.command(epilog="Example: ratchet keys create shop --role ingest --role read")
 def create(
-    application: Annotated[str, typer.Argument(help="Whose key it is.")],
+    application: Annotated[
+        str,
+        typer.Argument(help="Name of the application that gets the key.", callback=one_line_name),
+    ],
     role: Annotated[
         list[str] | None, typer.Option(help="ingest, read, review or admin; may be repeated.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second it may send.")
+        float | None,
+        typer.Option(min=0.001, help="Requests a second it may send.", callback=finite),
     ] = None,
 ) -> None:
     """Make a key and show it, once: only its hash is kept."""
     from ratchet.gateway.access import new_key
 
+    if not application.strip():
+        raise InvalidInputError("a key needs the name of its application, got none; name one")
     roles = role or ["ingest"]
     if unknown := [name for name in roles if name not in ROLES]:
         raise InvalidInputError(f"a role must be one of {', '.join(ROLES)}, got {unknown[0]!r}")
@@ -124,29 +163,29 @@ def create(
         now=datetime.now(UTC),
         rate_per_second=rate,
     )
-    _store().append(record)
+    created_store().append(record)
     print(key)
 
 
 @keys.command("list", epilog="Example: ratchet keys list --json")
 def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the keys, without their secrets."""
     from ratchet.records import ApiKey, ApiKeyRevocation
 
-    store = _store()
+    store = created_store()
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
-    found = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
-    for key in found:
+    listed = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
+    for key in listed:
         del key["secret_hash"]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(listed, indent=2))
         return
-    for key in found:
+    for key in listed:
         state = "revoked" if key["revoked"] else "in use"
         print(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
-    if not found:
+    if not listed:
         print("no keys: the gateway is open to whoever reaches its address")
 
 
@@ -155,17 +194,9 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`
     """End a key; running gateways refuse it within a second."""
     from ratchet.records import ApiKey, ApiKeyRevocation
 
-    store = _store()
+    store = created_store()
     if store.get(ApiKey, key_id) is None:
         raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
     if store.get(ApiKeyRevocation, key_id) is None:
         store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
     print(f"{key_id} is revoked")
-
-
-def _store() -> EventStore:
-    from ratchet.store import EventStore
-
-    settings = current_settings()
-    settings.make_home()
-    return EventStore.open(settings.store_url)

@@ -89,11 +89,11 @@ class CsvText:
             return len(names & known), len(record.cells)
 
         self.delimiter = max(candidates, key=fit)
-        found = self._read(self.delimiter)
-        if found.problem is not None:
-            raise InvalidInputError(f"the header in line {found.line} is no CSV: {found.problem}")
-        self.width = len(found.cells)
-        return found
+        header = self._read(self.delimiter)
+        if header.problem is not None:
+            raise InvalidInputError(f"the header in line {header.line} is no CSV: {header.problem}")
+        self.width = len(header.cells)
+        return header
 
     def records(self) -> Iterator[Record]:
         """Yield the records below the header; lines without anything in a cell are none."""
@@ -149,11 +149,11 @@ class CsvText:
             problem = UNCLOSED if len(taken) > 1 else str(error)
         if problem is None and self._look_like_rows(taken):
             problem = UNCLOSED
-        kept = 0 if peek else 1 if problem else len(taken)
-        self._ahead.extendleft(reversed(taken[kept:]))
-        self._line = number - 1 + kept
+        consumed = 0 if peek else 1 if problem else len(taken)
+        self._ahead.extendleft(reversed(taken[consumed:]))
+        self._line = number - 1 + consumed
         cells = () if problem else parser.cells
-        used = taken[: max(kept, 1)]
+        used = taken[: max(consumed, 1)]
         return Record(number, len(used), cells, "".join(used).rstrip("\r\n"), problem)
 
     def _look_like_rows(self, taken: Sequence[str]) -> bool:

@@ -47,8 +47,8 @@ def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
             deep, or it holds a number that is not finite.
     """
     try:
-        said = text.decode() if isinstance(text, bytes) else text
-        return _decoder(finite).decode(said.removeprefix("\ufeff"))
+        decoded = text.decode() if isinstance(text, bytes) else text
+        return _decoder(finite).decode(decoded.removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"a row must be UTF-8, got the byte 0x{error.object[error.start]:02X}; "
@@ -174,8 +174,8 @@ def _end(text: str, place: int) -> int | None:
 
 
 def _skipped(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return place if found is None else found.end()
+    space = _SPACE.match(text, place)
+    return place if space is None else space.end()
 
 
 def _explained(error: ValueError | RecursionError) -> str:
@@ -193,15 +193,15 @@ def _explained(error: ValueError | RecursionError) -> str:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidInputError(
             f"an object must hold a key once, got {printable(twice)!r} "
             f"{names.count(twice)} times; keep one of them"
         )
-    return found
+    return fields
 
 
 def _refuse(name: str) -> NoReturn:

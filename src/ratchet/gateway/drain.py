@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
+from ratchet.collect.times import UNKNOWN
 from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
 from ratchet.records import SetAside, derive_id
 from ratchet.store import EventStore
@@ -120,11 +121,15 @@ class Drain:
         entries = [entry for entry in entries if entry.kind is not LogKind.REFUSED]
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
+        now = max(self.clock(), _arrival(entries[-1]))  # a clock may have been set back since
         with self.store.atomic():
             self.store.set_aside([_set_aside(entry) for entry in refused])
-            report = ingest(rows, self.store, source=SOURCE, now=self.clock(), positions=positions)
+            report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
+        for note, count in report.noted:
+            if note != UNKNOWN:  # callers with a key may send feedback before its answer
+                logger.info("%d × noted: %s", count, note)
 
     def _rows(self, entries: Sequence[Entry]) -> list[object]:
         """Return what `ingest` reads; feedback without a time gets that of its first arrival."""
@@ -137,8 +142,8 @@ class Drain:
         stored = self.store.stored_feedback([row["id"] for row in untimed.values()])
         first = {key: event.created_at for key, event in stored.items()}
         for number, row in untimed.items():
-            arrived = datetime.fromtimestamp(entries[number].received_ns / 1e9, UTC)
-            rows[number] = row | {"created_at": first.setdefault(row["id"], arrived)}
+            arrival = _arrival(entries[number])
+            rows[number] = row | {"created_at": first.setdefault(row["id"], arrival)}
         return rows
 
     def _delete(self, segment: Path) -> None:
@@ -149,13 +154,17 @@ class Drain:
         self._offsets.pop(segment.name, None)
 
 
+def _arrival(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.received_ns / 1e9, UTC)
+
+
 def _set_aside(entry: Entry) -> SetAside:
     """Return a refused request as it is kept: apart, so that it counts against no version."""
     row = from_json(entry.body)
     where = f"{entry.segment} at {entry.start}"
     return SetAside(
         id=derive_id(SOURCE, where, row["id"]),
-        created_at=datetime.fromtimestamp(entry.received_ns / 1e9, UTC),
+        created_at=_arrival(entry),
         source=SOURCE,
         position=row["id"],
         reason=f"a request must be one that the backend takes, got {row.pop('reason')}",

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import ModelError
+from ratchet.errors import ContextLengthError, InvalidInputError, ModelError
 from ratchet.gateway.backends import Target
 from ratchet.gateway.conversation import turns
 from ratchet.gateway.replies import BackendError, Detail
@@ -22,6 +22,9 @@ _CANNOT = (
     "structured_outputs",
 )  # fmt: skip
 """Fields of a request that would change the answer and are not implemented."""
+
+
+_AS_LONG_AS_IT_FITS = -1  # of max_tokens
 
 
 class LocalBackend:
@@ -85,13 +88,16 @@ class LocalBackend:
         def tell(piece: str | Ending) -> None:
             loop.call_soon_threadsafe(told.put_nowait, piece)
 
-        job = self._model.submit(generation, tell, tell)
+        try:
+            job = self._model.submit(generation, tell, tell)
+        except ContextLengthError as error:
+            raise _cannot("messages", str(error), code="context_length_exceeded") from error
+        except InvalidInputError as error:
+            raise _cannot("messages", str(error)) from error
         try:
             while True:
                 piece = await told.get()
                 if isinstance(piece, Ending) and piece.error is not None:
-                    if piece.reason == "refused":
-                        raise _cannot("messages", piece.error, code="context_length_exceeded")
                     raise BackendError(piece.error)
                 yield piece
                 if isinstance(piece, Ending):
@@ -126,12 +132,16 @@ def _refuse_what_is_not_done(body: Mapping[str, Any]) -> None:
     for name in _CANNOT:
         if body.get(name):
             raise _cannot(name, f"{name} is not implemented")
-    if (body.get("n") or 1) != 1:
-        raise _cannot("n", f"n must be 1, got {body['n']}")
+    for name in ("n", "best_of"):
+        if (body.get(name) or 1) != 1:
+            raise _cannot(name, f"{name} must be 1, got {body[name]}")
+    for name in ("tool_choice", "function_call"):
+        if body.get(name) not in (None, "none", "auto"):
+            raise _cannot(name, f"{name} must be none or auto, got {body[name]}")
     form = body.get("response_format") or {}
     if not isinstance(form, Mapping) or form.get("type", "text") != "text":
         raise _cannot("response_format", "response_format must be of type text")
-    if any(kind != "text" for kind in body.get("modalities") or ()):
+    if body.get("modalities") not in (None, [], ["text"]):
         raise _cannot("modalities", "modalities must be text alone")
     for message in body["messages"]:
         parts = message.get("content")
@@ -144,11 +154,13 @@ def _refuse_what_is_not_done(body: Mapping[str, Any]) -> None:
         ("max_tokens", 1, None),
         ("max_completion_tokens", 1, None),
         ("temperature", 0, 2),
-        ("top_p", 1e-9, 1),
+        ("top_p", 0, 1),
         ("seed", -(2**63), 2**63 - 1),
     ):
         value = body.get(name)
-        if value is not None and not (low <= value and (high is None or value <= high)):
+        if value is None or (value == _AS_LONG_AS_IT_FITS and name.startswith("max_")):
+            continue
+        if not (low <= value and (high is None or value <= high)):
             span = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
             raise _cannot(name, f"{name} must be {span}, got {value}")
 

@@ -18,7 +18,7 @@ from ratchet.gateway.problems import ProblemError
 from ratchet.records import FEEDBACK
 
 _NO_NUL = r"^[^\x00]*$"
-_THIS_CENTURY = r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
+_SINCE_2016 = r"^20(1[6-9]|[2-9][0-9])-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
 
 
 def _is_number(value: object) -> object:
@@ -203,10 +203,14 @@ def feedback_schema() -> dict[str, Any]:
         for option in user.get("anyOf", ()):
             if option.get("type") == "string":
                 option["pattern"] = _NO_NUL
-        moment = definition["properties"]["created_at"] | {"pattern": _THIS_CENTURY}
+        moment = definition["properties"]["created_at"] | {"pattern": _SINCE_2016}
         definition["properties"]["created_at"] = {
             "anyOf": [moment, {"type": "null"}],
             "description": "When it was given, with its time zone; default: now.",
+        }
+        definition["properties"]["updated_at"] = {
+            "anyOf": [moment, {"type": "null"}],
+            "description": "When it was changed last, where it is edited under one id.",
         }
     envelope = {
         "type": "object",

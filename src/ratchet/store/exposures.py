@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import sqlalchemy as sa
 
-from ratchet.store.events import EventStore, Window, _moment, _within
+from ratchet.store.events import EventStore, Window, _within
+from ratchet.store.rows import moment_of
 from ratchet.store.signals import columns_of, read_events
 from ratchet.store.tables import INTERACTIONS
 
@@ -105,7 +106,7 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
     with store._reading() as connection:
         rows = connection.execute(query).fetchall()
     return tuple(
-        Failures(name, why, count, _moment(first), _moment(last))
+        Failures(name, why, count, moment_of(first), moment_of(last))
         for name, why, count, first, last in rows
     )
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from ratchet.stats.arrays import FloatArray, IntArray
 
 _STEPS = 200
 _FEWEST_HONEST, _MOST_HONEST = 0.2, 0.995

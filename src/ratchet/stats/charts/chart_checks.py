@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-Counts = Sequence[int] | NDArray[np.int64]
+Counts = Sequence[int] | IntArray
 Values = Sequence[float] | FloatArray
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.charts.chart_checks import Counts, FloatArray, Values, require
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.charts.chart_checks import Counts, Values, require
 from ratchet.stats.charts.chart_limits import (
     cusum_decision_interval,
     ewma_limit,

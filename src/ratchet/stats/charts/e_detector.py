@@ -26,12 +26,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
 DetectorKind = Literal["sr", "cusum"]
 ODDS_RATIOS = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 
@@ -236,7 +236,7 @@ class EDetectorUpdate:
 
     state: EDetectorState
     log_evidence: FloatArray
-    alarms: NDArray[np.bool_]
+    alarms: BoolArray
 
 
 def start_e_detector(
@@ -375,7 +375,7 @@ def _recursion(log_ratios: FloatArray, before: FloatArray, joined: np.ufunc) -> 
     return np.asarray(total + joined.accumulate(terms, axis=0))
 
 
-def _excursion_starts(log_ratios: FloatArray, state: EDetectorState) -> NDArray[np.int64]:
+def _excursion_starts(log_ratios: FloatArray, state: EDetectorState) -> IntArray:
     total = np.cumsum(log_ratios, axis=0)
     terms = np.vstack((np.asarray(state.log_cusum), -total[:-1]))
     highest = np.maximum.accumulate(terms, axis=0)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 HARMONICS = 2
 RIDGE = 1e-3
 _DAY, _WEEK = 86_400.0, 604_800.0

@@ -10,13 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.intervals import Interval
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.comparisons.quadrature import REACH, FloatArray, quadrature
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.comparisons.quadrature import REACH, quadrature
 
 Shape = Literal["pocock", "obrien_fleming"]
 POWERS: dict[Shape, float] = {"pocock": 0.0, "obrien_fleming": -0.5}

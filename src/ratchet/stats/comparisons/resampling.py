@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray, IntArray
 from ratchet.stats.comparisons.rates import checked_margin
 from ratchet.stats.intervals.clustered import FEWEST_RESAMPLES, cluster_sums
 
-FloatArray = NDArray[np.float64]
 EXACT_UP_TO = 20  # units that differ, of which all 2^20 sign patterns are counted
 CELLS_AT_ONCE = 4_000_000
 ROUNDING = 1e-9  # relative difference below which two sums are the same
@@ -120,7 +120,7 @@ def _all_sums(magnitudes: FloatArray) -> FloatArray:
 
 
 def _drawn_sums(
-    magnitudes: FloatArray, counts: NDArray[np.int64], rng: np.random.Generator, resamples: int
+    magnitudes: FloatArray, counts: IntArray, rng: np.random.Generator, resamples: int
 ) -> FloatArray:
     """Sums of magnitudes with random signs; how many of equal ones are positive is binomial."""
     parts = [

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.comparisons.quadrature import REACH, quadrature
 from ratchet.stats.comparisons.rates import checked_alpha
 
-FloatArray = NDArray[np.float64]
 Spending = Literal["obrien_fleming", "pocock"]
 MOST_LOOKS = 20
 SMALLEST_STEP = 1e-3  # of information between two looks

@@ -26,12 +26,12 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 BISECTIONS = 100
 
 

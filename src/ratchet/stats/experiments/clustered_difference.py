@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.experiments.boundaries import normal_mixture_bound
 
-FloatArray = NDArray[np.float64]
 TYPICAL_WIDTH = 3.0
 """About so many standard errors wide is a sequence where it is tightest."""
 

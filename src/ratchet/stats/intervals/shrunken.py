@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-
-FloatArray = NDArray[np.float64]
+from ratchet.stats.arrays import FloatArray
 
 
 def shrunken_mean(values: FloatArray, weights: FloatArray) -> float:

@@ -26,6 +26,7 @@ from ratchet.views.plots.style import (
     ORANGE,
     RED,
     add_title,
+    beside,
     name_rows,
     need_some,
     new_panels,
@@ -148,21 +149,21 @@ def _chart_panel(
 ) -> dict[str, Any]:
     """Draw one chart; return what was drawn, by what it is, for the legend."""
     moments = times.astype("datetime64[us]").astype(object)
-    found = _drawing(made, unit)
+    shown = _drawing(made, unit)
     drawn: dict[str, Any] = {}
     pieces = _without_gaps(times)
-    drawn["center"] = axes.axhline(found.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    drawn["center"] = axes.axhline(shown.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
     for piece in pieces:
         drawn["limits"] = axes.fill_between(
-            moments[piece], found.lower[piece], found.upper[piece], step="mid", color=FAINT, lw=0
+            moments[piece], shown.lower[piece], shown.upper[piece], step="mid", color=FAINT, lw=0
         )
     small = len(moments) > _MANY_POINTS
     dots: dict[str, Any] = {"ls": "", "marker": "o", "ms": 2.5 if small else 4.5, "zorder": 4}
     first = made.baseline_points if made.baseline_points < len(moments) else 0
-    for side, heights in found.curves:
+    for side, heights in shown.curves:
         for piece in pieces:
             style: dict[str, Any] = {"color": BLUE, "lw": 1.3, "zorder": 3}
-            (drawn[found.what],) = axes.plot(moments[piece], heights[piece], **style)
+            (drawn[shown.what],) = axes.plot(moments[piece], heights[piece], **style)
         if first:
             inner = axes.plot(moments[:first], heights[:first], mfc="white", mec=BLUE, **dots)
             drawn["baseline of the limits"] = inner[0]
@@ -177,7 +178,7 @@ def _chart_panel(
                 (drawn[name],) = axes.plot(moments[at], heights[at], "o", ms=size, **ring)
     place = ("axes fraction", "data")
     axes.annotate(
-        found.says, (1.01, found.center), xycoords=place, va="center", color=MUTED, size=9
+        shown.says, (1.01, shown.center), xycoords=place, va="center", color=MUTED, size=9
     )
     axes.grid(axis="y", color=FAINT, lw=0.6)
     return drawn
@@ -338,8 +339,8 @@ def effect_forest(
         if lower is not None and upper is not None:
             axes.plot([lower, upper], [row, row], color=color, lw=2.4, solid_capstyle="butt")
         axes.plot(value, row, "o", color=color, ms=7)
-        said = f"{value:+.3f}   n = {item.observations:,}".replace("-", "−")
-        _beside(axes, row, said, INK)
+        label = f"{value:+.3f}   n = {item.observations:,}".replace("-", "−")
+        beside(axes, row, label, INK)
     name_rows(axes, [wrapped(says.get(item.name, item.name), 34) for item in drawn])
     axes.grid(axis="x", color=FAINT)
     axes.set_xlabel("effect with its 95 % interval; red: excludes no effect")
@@ -429,7 +430,7 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
     scale = 100.0 if unit == "share" else 1.0
     for row, metric in enumerate(metrics):
         if metric.value is None:
-            _beside(axes, row, "not observed", MUTED)
+            beside(axes, row, "not observed", MUTED)
             continue
         if metric.lower is not None and metric.upper is not None:
             ends = [scale * metric.lower, scale * metric.upper]
@@ -437,7 +438,7 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
         axes.plot(scale * metric.value, row, "o", color=BLUE, ms=7)
         sign = {"share": " %", "seconds": " s"}.get(unit, "")
         value = f"{scale * metric.value:.3g}{sign}"
-        _beside(axes, row, f"{value}   n = {metric.observations:,}", INK)
+        beside(axes, row, f"{value}   n = {metric.observations:,}", INK)
     if unit in ("share", "score"):
         axes.set_xlim(-0.02 * scale, 1.02 * scale)
     else:
@@ -445,11 +446,6 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
     axes.grid(axis="x", color=FAINT)
     name_rows(axes, [metric.name.replace("_", " ") for metric in metrics])
     axes.set_xlabel(_UNITS[unit])
-
-
-def _beside(axes: Axes, row: int, text: str, color: str) -> None:
-    place = ("axes fraction", "data")
-    axes.annotate(text, (1.02, row), xycoords=place, va="center", color=color, size=9)
 
 
 def _time_axis(axes: Axes) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from ratchet.files.text import one_line
 from ratchet.records import (
     AlertEvent,
     Delivery,
@@ -67,7 +68,7 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
         until: Up to when.
     """
     switches = _switches(store)
-    found = [
+    moments = [
         *_releases(store),
         *_rollouts(store),
         *_tests(store),
@@ -76,7 +77,7 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
         *_alerts(store),
         *_effects(store, switches, since),
     ]
-    inside = [moment for moment in found if since <= moment.at <= until]
+    inside = [moment for moment in moments if since <= moment.at <= until]
     return tuple(sorted(inside, key=lambda moment: moment.at))
 
 
@@ -93,21 +94,21 @@ class _Switch:
 
 def _switches(store: EventStore) -> list[_Switch]:
     routings = store.records(Routing)
-    found: list[_Switch] = []
+    switches: list[_Switch] = []
     for place, routing in enumerate(routings):
         versions = tuple(variant.version for variant in routing.variants)
-        before = found[-1].versions if found else ()
+        before = switches[-1].versions if switches else ()
         after = routings[place + 1].created_at if place + 1 < len(routings) else None
         gone = tuple(version for version in before if version not in versions)
-        found.append(_Switch(routing.created_at, routing.id, versions, after, gone))
-    return found
+        switches.append(_Switch(routing.created_at, routing.id, versions, after, gone))
+    return switches
 
 
 def _releases(store: EventStore) -> Iterator[Moment]:
     for release in store.records(Release):
         back = release.action == "rollback"
         who = f" by {release.by}" if release.by else ""
-        why = (f"why: {_line(release.note)}",) if release.note else ()
+        why = (f"why: {one_line(release.note)}",) if release.note else ()
         instead = f", {release.previous} stands by" if release.previous else ""
         text = f"{release.champion} {RELEASES[release.action]}{who}{instead}"
         yield Moment(release.created_at, "rollback" if back else "release", text, why)
@@ -121,13 +122,13 @@ def _rollouts(store: EventStore) -> Iterator[Moment]:
         yield Moment(rollout.created_at, "release", text)
         stop = store.get(RolloutStop, rollout.id)
         if stop is not None:
-            note = (f"why: {_line(stop.note)}",) if stop.note else ()
+            note = (f"why: {one_line(stop.note)}",) if stop.note else ()
             text = f"rollout of {rollout.challenger.version} is stopped by {stop.by}"
             yield Moment(stop.created_at, "rollback", text, note)
     for look in store.records(RolloutLook):
         if look.decision != "wait":
             text = f"look {look.number} at {look.model_version}: {LOOKS[look.decision]}"
-            yield Moment(look.created_at, "decision", text, tuple(map(_line, look.reasons)))
+            yield Moment(look.created_at, "decision", text, tuple(map(one_line, look.reasons)))
 
 
 def _tests(store: EventStore) -> Iterator[Moment]:
@@ -150,8 +151,9 @@ def _alerts(store: EventStore) -> Iterator[Moment]:
             f"{event.severity} alert {event.alert_id[:8]} {event.change}: "
             f"{words_of(event.signal)} of {event.model_version}{where}{mostly}"
         )
-        said = (_line(event.message), f"sure: {event.certainty}", f"to do: {_line(event.action)}")
-        yield Moment(event.created_at, "alert", text, said if event.change != "resolved" else ())
+        sure, action = f"sure: {event.certainty}", f"to do: {one_line(event.action)}"
+        details = (one_line(event.message), sure, action)
+        yield Moment(event.created_at, "alert", text, details if event.change != "resolved" else ())
     ids = {event.id: event for event in events}
     for delivery in store.records(Delivery, latest=_ALERTS):
         about = ids.get(delivery.event_id)
@@ -189,8 +191,8 @@ def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> 
         yield Moment(min(answered), "users", f"first answer of {version}")
     row = next(filter(_is_bad, store.feedback(window).to_pylist()), None)
     if row is not None:
-        said = f", {_line(row['text'])[:80]!r}" if row["text"] else ""
-        text = f"first bad feedback on {version}: {_says(row)}{said}"
+        quote = f", {one_line(row['text'])[:80]!r}" if row["text"] else ""
+        text = f"first bad feedback on {version}: {_says(row)}{quote}"
         yield Moment(row["created_at"], "users", text)
 
 
@@ -201,7 +203,7 @@ def _failures(store: EventStore, since: datetime, until: datetime) -> Iterator[M
         by_version.setdefault(found.model_version, []).append(found)
     for version, reasons in by_version.items():
         count, last = sum(item.count for item in reasons), max(item.last for item in reasons)
-        more = [f"{item.count:,} × {_line(item.error)[:160]}" for item in reasons[:_REASONS]]
+        more = [f"{item.count:,} × {one_line(item.error)[:160]}" for item in reasons[:_REASONS]]
         if len(reasons) > _REASONS:
             more.append(f"other reasons: {len(reasons) - _REASONS:,}")
         text = f"failed attempts of {version}: {count:,}, the last at {last:%F %H:%M:%S}"
@@ -269,10 +271,6 @@ def _last_answer(store: EventStore, version: str, switch: _Switch) -> datetime |
 def _after(moment: datetime, start: datetime) -> str:
     seconds = (moment - start).total_seconds()
     return f"{abs(seconds):.1f} s {'after' if seconds >= 0 else 'before'} the switch"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 # Words --------------------------------------------------------------------------------------------
