@@ -51,7 +51,13 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-EXPOSED = ["x-ratchet-interaction", "x-ratchet-token", "x-ratchet-version", "x-ratchet-recorded"]
+EXPOSED = [
+    "x-ratchet-interaction",
+    "x-ratchet-token",
+    "x-ratchet-version",
+    "x-ratchet-recorded",
+    "retry-after",
+]
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
