@@ -100,6 +100,7 @@ def test_a_page_can_read_that_its_request_was_too_long(serve, mock):
     ):
         assert refused.status_code == 413
         assert refused.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "retry-after" in refused.headers["access-control-expose-headers"]
     foreign = gateway.post(
         "/v1/chat/completions", {}, headers={"origin": "https://elsewhere.example"}
     )

@@ -21,6 +21,7 @@ import asyncio
 import json
 import sys
 import threading
+from collections import defaultdict
 from pathlib import Path
 
 from aiohttp import web
@@ -54,6 +55,7 @@ class VllmServer:
         self.calls: list[tuple[str, str]] = []
         self.lost_loads = 0
         self._taken: set[str] = set()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def __enter__(self) -> VllmServer:
         self._loop = asyncio.new_event_loop()
@@ -84,9 +86,13 @@ class VllmServer:
         self.stop()
         self.start()
 
-    async def listen(self) -> None:
+    def forget(self) -> None:
+        """Lose every adapter, as at a restart."""
         self.adapters.clear()
         self._taken.clear()
+
+    async def listen(self) -> None:
+        self.forget()
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
@@ -121,7 +127,11 @@ class VllmServer:
         if not name or not path:
             return _error(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be "
                           "provided.")  # fmt: skip
-        if (name in self.adapters or name in self._taken) and not body.get("load_inplace"):
+        async with self._locks[name]:  # a second load of a name waits for the first
+            return await self._load_alone(name, path, bool(body.get("load_inplace")))
+
+    async def _load_alone(self, name: str, path: str, inplace: bool) -> web.Response:
+        if (name in self.adapters or name in self._taken) and not inplace:
             return _error(
                 400,
                 "InvalidUserInput",

@@ -48,7 +48,7 @@ class AdapterKeeper:
     servers: Sequence[HttpBackend]
     on_loaded: Callable[[str, str], None]
     clock: Callable[[], float] = time.monotonic
-    _unnamed: dict[tuple[str, str], float] = field(default_factory=dict)
+    _unnamed: dict[str, dict[str, float]] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)
 
     async def follow(self, state: Callable[[], State]) -> None:
@@ -60,7 +60,10 @@ class AdapterKeeper:
 
         async def hold(server: HttpBackend) -> None:
             while True:
-                await self.look(server, state())
+                try:
+                    await self.look(server, state())
+                except Exception:
+                    logger.exception("the adapters of %s cannot be looked at", server.name)
                 await asyncio.sleep(LOOK_SECONDS)
 
         await asyncio.gather(*(hold(server) for server in self.servers))
@@ -73,46 +76,55 @@ class AdapterKeeper:
 
     async def look(self, server: HttpBackend, state: State, *, unload: bool = True) -> None:
         """Hold one server to the routing once; what fails is logged and tried again."""
+        wanted, problems = wanted_adapters(state), list[str]()
         try:
             loaded = await server.models()
-            wanted = wanted_adapters(state)
             for version, folder in wanted.items():
                 if version not in loaded:
-                    await self._load(server, version, folder)
+                    problems += await self._load(server, version, folder)
             if unload:
-                await self._unload(server, loaded, wanted, state.adapters)
-            self._said.pop(server.name, None)
+                for version in self._unnamed_for_long(server, loaded - set(wanted), state.adapters):
+                    problems += await self._unload(server, version)
         except BackendError as error:
-            if self._said.get(server.name) != error.reason:
-                self._said[server.name] = error.reason
-                logger.warning("adapters of %s are not as the routing wants: %s",
-                               server.name, error.reason)  # fmt: skip
+            problems.append(error.reason)
+        said = "; ".join(problems)
+        if said and said != self._said.get(server.name):
+            logger.warning("%s lacks adapters that the routing names: %s", server.name, said)
+        self._said[server.name] = said
 
-    async def _load(self, server: HttpBackend, version: str, folder: Path) -> None:
+    async def _load(self, server: HttpBackend, version: str, folder: Path) -> list[str]:
+        """Load a version; return what is wrong, if anything is."""
         try:
             await server.load_adapter(version, folder)
         except BackendError as error:
             if version in await server.models():
-                return  # another process was faster
+                return []  # another process was faster
             if error.detail is not None and "already" in error.detail.message:
                 await server.unload_adapter(version)  # the name is taken and nothing behind it
-            raise
+            return [error.reason]
         logger.info("%s has loaded %s", server.name, version)
         self.on_loaded(server.name, version)
+        return []
 
-    async def _unload(
-        self,
-        server: HttpBackend,
-        loaded: set[str],
-        wanted: Mapping[str, Path],
-        ours: Mapping[str, Path | None],
-    ) -> None:
-        now = self.clock()
-        for version in loaded:
-            key = (server.name, version)
-            if version in wanted or ours.get(version) is None:
-                self._unnamed.pop(key, None)
-            elif now - self._unnamed.setdefault(key, now) >= UNLOAD_SECONDS:
-                await server.unload_adapter(version)
-                del self._unnamed[key]
-                logger.info("%s has unloaded %s, which no routing names", server.name, version)
+    async def _unload(self, server: HttpBackend, version: str) -> list[str]:
+        """Unload a version; return what is wrong, if anything is."""
+        try:
+            await server.unload_adapter(version)
+        except BackendError as error:
+            return [error.reason] if version in await server.models() else []
+        logger.info("%s has unloaded %s, which no routing names", server.name, version)
+        return []
+
+    def _unnamed_for_long(
+        self, server: HttpBackend, others: set[str], ours: Mapping[str, Path | None]
+    ) -> list[str]:
+        """Return those of this home's versions that no routing has named for some seconds."""
+        now, unnamed = self.clock(), self._unnamed.setdefault(server.name, {})
+        mine = {version for version in others if ours.get(version) is not None}
+        for version in unnamed.keys() - mine:
+            del unnamed[version]
+        return [
+            version
+            for version in sorted(mine)
+            if now - unnamed.setdefault(version, now) >= UNLOAD_SECONDS
+        ]

@@ -51,7 +51,13 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-EXPOSED = ["x-ratchet-interaction", "x-ratchet-token", "x-ratchet-version", "x-ratchet-recorded"]
+EXPOSED = [
+    "x-ratchet-interaction",
+    "x-ratchet-token",
+    "x-ratchet-version",
+    "x-ratchet-recorded",
+    "retry-after",
+]
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -100,7 +106,7 @@ class Gateway:
         """
         circuits, state = self.answerer.circuits, self.router.state
         backends, versions = circuits.backends(), circuits.versions()
-        served = {name: versions.get(name, Counts()) for name in state.served or versions}
+        served = {name: versions.get(name, Counts()) for name in state.served}
         works = self.answerer.recorder.works and not circuits.requests().mostly_failed
         fine = works and not any(counts.mostly_failed for counts in served.values())
         found = Health(
