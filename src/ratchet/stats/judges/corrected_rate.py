@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
 from ratchet.stats.arrays import FloatArray
-from ratchet.stats.checks import check_one_length, normal_quantile, unit_scores
+from ratchet.stats.checks import check_one_length, normal_quantile, require, unit_scores
 from ratchet.stats.intervals import Interval
 from ratchet.stats.judges.verdicts import equal_missing
 
@@ -195,10 +195,14 @@ def labels_needed(
     References:
         Angelopoulos, Duchi and Zrnic (2024), for the variance at the best lambda.
     """
-    if not 0.0 < power < 1.0:
-        raise InvalidInputError(f"power must be in (0, 1), got {power}; pass 0.8 for 80 %")
-    if not -1.0 <= threshold <= 1.0:
-        raise InvalidInputError(f"threshold must be in [-1, 1], got {threshold}; pass a share")
+    require(
+        0.0 < power < 1.0,
+        f"power must be in (0, 1), got {power}; pass 0.8 for 80 %",
+    )
+    require(
+        -1.0 <= threshold <= 1.0,
+        f"threshold must be in [-1, 1], got {threshold}; pass a share",
+    )
     if threshold not in result.interval:
         return LabelsNeeded(0, "the interval excludes the threshold already")
     gap, total = abs(result.estimate - threshold), result.labelled + result.unlabelled

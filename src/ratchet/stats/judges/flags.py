@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.checks import checked_level, normal_quantile
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.checks import checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval, wilson
 
 
@@ -39,11 +39,11 @@ class Stratum:
     violations: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.violations <= self.reviewed <= self.size:
-            raise InvalidInputError(
-                "a stratum needs 0 <= violations <= reviewed <= size, got "
-                f"{self.violations}, {self.reviewed} and {self.size}; check their order"
-            )
+        require(
+            0 <= self.violations <= self.reviewed <= self.size,
+            "a stratum needs 0 <= violations <= reviewed <= size, got "
+            f"{self.violations}, {self.reviewed} and {self.size}; check their order",
+        )
 
 
 @dataclass(frozen=True, slots=True)
