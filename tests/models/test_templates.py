@@ -114,9 +114,7 @@ def test_a_token_without_brackets_is_taken_apart():
 def test_a_refusal_names_the_roles_and_what_the_template_says(tokenizer):
     template = ChatTemplate(changed(tokenizer, ALTERNATING))
     assert template.render([turn("a"), turn("b", "assistant"), turn("c")])
-    with pytest.raises(
-        InvalidInputError, match=r"turns of user, user and .*alternate"
-    ):
+    with pytest.raises(InvalidInputError, match=r"turns of user, user and .*alternate"):
         template.render([turn("a"), turn("b")])
 
 
