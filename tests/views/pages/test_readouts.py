@@ -69,7 +69,7 @@ def test_a_broken_assignment_shows_no_rate():
     words = words_of(page_of((), broken))
     assert "The assignment is broken" in words
     assert "3 users changed arms" in words
-    assert "The assignment comes first." in words
+    assert "No rate can be trusted while users do not fall into the arms as agreed." in words
 
 
 @pytest.mark.parametrize("hostile", [HOSTILE, "</style><script>alert(1)</script>", "a\x00b\u202e"])
