@@ -357,11 +357,20 @@ def _enough(y: FloatArray, x: FloatArray, groups: NDArray[np.intp]) -> float:
             f"verdicts must differ for an effect of length to be seen, got {y[0]:g} for all "
             f"{y.size} pairs; a judge that decides nothing has no length bias to measure"
         )
-    deviation = float(x.std(ddof=1))
-    if deviation <= 1e-9 * float(np.abs(x).max(initial=0.0)) or deviation == 0.0:
+    return length_deviation(x)
+
+
+def length_deviation(differences: FloatArray) -> float:
+    """Return the standard deviation of length differences.
+
+    Raises:
+        InsufficientDataError: They do not vary.
+    """
+    deviation = float(differences.std(ddof=1))
+    if deviation <= 1e-9 * float(np.abs(differences).max(initial=0.0)) or deviation == 0.0:
         raise InsufficientDataError(
-            f"lengths must differ differently for their effect to be known, got {x[0]:g} in all "
-            f"{x.size} pairs; take the raw rate, or pass pairs of more than one difference"
+            f"length differences must vary for their effect to be known, got {differences[0]:g} in "
+            f"all {differences.size} pairs; take the rate that is not controlled for length"
         )
     return deviation
 

@@ -20,6 +20,7 @@ from ratchet.stats.arrays import BoolArray, FloatArray
 from ratchet.stats.checks import check_one_length, normal_quantile, require, unit_scores
 from ratchet.stats.comparisons.means import paired_mean_test
 from ratchet.stats.intervals import Interval
+from ratchet.stats.judges.length import length_deviation
 from ratchet.stats.judges.verdicts import equal_missing
 
 Codes = NDArray[np.intp]
@@ -375,10 +376,4 @@ def _lengths(values: ArrayLike, size: int, scale: float) -> FloatArray:
         scale > 0.0 and math.isfinite(scale),
         f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does",
     )
-    deviation = float(lengths.std(ddof=1))
-    if deviation <= 1e-9 * float(np.abs(lengths).max(initial=0.0)) or deviation == 0.0:
-        raise InsufficientDataError(
-            f"lengths must differ differently for their effect to be known, got {lengths[0]:g} in "
-            f"all {size} pairs; take the rate that is not controlled for length"
-        )
-    return np.asarray(np.tanh(lengths / (scale * deviation)))
+    return np.asarray(np.tanh(lengths / (scale * length_deviation(lengths))))
