@@ -26,7 +26,7 @@ from ratchet.judges.rubrics import JudgeSpec, load_judges
 from ratchet.judges.validation import Bar
 from ratchet.records import Cycle, Figure, JudgeValidation
 from ratchet.safety.rules import Flag, judge_flags
-from ratchet.store import Window
+from ratchet.store.cycles import cycle_window
 from ratchet.views.text.cycle import judges_markdown
 
 
@@ -80,7 +80,7 @@ def assess(
     found = validate(
         store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
     )
-    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
+    window = cycle_window(cycle, cycle.champion)
     ids = store.interactions(window)["id"].to_pylist()
     sample = sample_of(list(store.stored_interactions(ids).values()), most=options.sample)
     judgements: tuple[Judgement, ...] = ()

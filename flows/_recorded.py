@@ -17,11 +17,11 @@ from ratchet.store.cycles import freeze_examples, open_cycle
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
 def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycle:
-    """Open a cycle of the traffic since the last one, or go on with the open one.
+    """Open a cycle of the traffic that no cycle had, or go on with the open one.
 
     Raises:
         InvalidInputError: There are no examples for the gate, or the file breaks a rule.
-        InsufficientDataError: Nothing was recorded since.
+        InsufficientDataError: Nothing was recorded that no cycle had.
     """
     if examples is None:
         raise InvalidInputError(

@@ -20,6 +20,7 @@ from ratchet.review.queue import (
 )
 from ratchet.safety.rules import REPORT, Flag, SafetyConfig, load_safety, rule_flags
 from ratchet.store import Window
+from ratchet.store.cycles import cycle_window
 from ratchet.views.text.cycle import judges_markdown, review_markdown
 
 
@@ -54,7 +55,7 @@ def screen_new() -> int:
 def validate_safety(cycle: Cycle, judged: tuple[Flag, ...]) -> tuple[JudgeValidation, ...]:
     """Queue the cycle's flags, those of judges among them, and hold each source to account."""
     store, config = workspace().store, safety_config()
-    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
+    window = cycle_window(cycle, cycle.champion)
     answers = _answers(window)
     flags = (*rule_flags(config.rules, answers), *user_reports(store, window), *judged)
     _queue(config, answers, flags)

@@ -35,12 +35,8 @@ def advance_boards(config: WatchConfig) -> WatchReport:
     """Take in what became ripe. Not retried: the boards remember where they were."""
     report = watch(workspace().store, config, now=now(), about=_largest_cluster)
     for verdict in report.verdicts:
-        logger.info(
-            "%s: %s%s",
-            verdict.model_version,
-            verdict.says,
-            f" ({verdict.reason})" if verdict.reason else "",
-        )
+        say = logger.warning if verdict.unwatched else logger.info
+        say("%s", verdict.in_words)
     return report
 
 
@@ -81,19 +77,19 @@ def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEven
 
 
 @task(name="tell", cache_policy=NO_CACHE)
-def tell(events: tuple[AlertEvent, ...]) -> int:
-    """Send new steps of alerts, and what did not arrive before, and emit them as events."""
+def send_alerts(fresh: tuple[AlertEvent, ...]) -> int:
+    """Log the fresh steps of alerts; send and emit every recent step that did not arrive yet."""
     store, addresses = workspace().store, workspace().settings.notify
     recent = store.records(AlertEvent, latest=50)
     keys = [delivery_id(event, address) for event in recent for address in addresses]
     sent = {key for key in keys if store.get(Delivery, key) is not None}
     for delivery in deliver(recent, addresses, sent=sent, now=now()):
         store.append(delivery)
-    for event in events:
+    for event in fresh:
         logger.warning("%s %s: %s", event.change, event.severity, event.message)
     for event in recent:
         _emit_once(event)
-    return len(events)
+    return len(fresh)
 
 
 def _emit_once(event: AlertEvent) -> None:
@@ -137,7 +133,11 @@ def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> 
         tags={"ratchet.stage": "watch"},
     ) as run:
         run.tags({"ratchet.verdict": verdict.says})
-        numbers = {"log_evidence": verdict.evidence, "log_threshold": verdict.threshold}
+        numbers = {
+            "log_evidence": verdict.evidence,
+            "log_threshold": verdict.threshold,
+            "unwatched_rows": verdict.unwatched,
+        }
         run.metrics(numbers, step=board.batches)
         if not changed and moment.minute >= 5:
             return
@@ -183,7 +183,7 @@ def run_watch(config: WatchConfig) -> WatchReport:
         for verdict in report.verdicts
     }
     events = tuple(event for own in found.values() for event in own)
-    tell(events)
+    send_alerts(events)
     for verdict in report.verdicts:
         publish_board(config, verdict, bool(found[verdict.model_version]))
     if events:

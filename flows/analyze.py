@@ -24,8 +24,7 @@ from ratchet.outcomes.experience import experience_metrics
 from ratchet.outcomes.join import Outcomes, join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
-from ratchet.store import Window
-from ratchet.store.cycles import latest_cycle
+from ratchet.store.cycles import cycle_window, latest_cycle
 from ratchet.tracking import Run
 from ratchet.views import plots
 from ratchet.views.text.cycle import analysis_markdown
@@ -62,7 +61,7 @@ DEFAULTS = AnalyzeOptions()
 def load(cycle: Cycle) -> Outcomes:
     """Read the cycle's interactions, of every version, with their feedback."""
     store = workspace().store
-    window = Window(cycle.window_start, cycle.window_end)
+    window = cycle_window(cycle)
     return join_feedback(
         store.interactions(window), store.feedback(window), judges=usable_versions(store)
     )
@@ -71,7 +70,7 @@ def load(cycle: Cycle) -> Outcomes:
 @task(name="chart-rates", cache_policy=NO_CACHE)
 def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
     """Chart every signal over the cycle; one with too little data is left out and said so."""
-    window = Window(cycle.window_start, cycle.window_end, cycle.champion)
+    window = cycle_window(cycle, cycle.champion)
     charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
     for reason in reasons.values():
         logger.info("no chart: %s", reason)

@@ -50,9 +50,9 @@ class CollectOptions(BaseModel):
         reactions: How they react.
         seed: Of everything that is drawn.
         chunk: Messages answered and stored at a time.
-        source: Whether users are simulated, or the cycle is about what real ones did since the last
-            one (`ratchet serve`, `ratchet ingest`). Left out, users are simulated, but never into
-            a home that serves real ones.
+        source: Whether users are simulated, or the cycle is about what real ones did that no cycle
+            had yet (`ratchet serve`, `ratchet ingest`). Left out, users are simulated, but never
+            into a home that serves real ones.
         examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
             CSV with `id`, `prompt` or `messages`, `target`, as `ratchet gate --examples` takes it.
     """

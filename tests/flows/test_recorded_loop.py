@@ -36,13 +36,13 @@ for options in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def home(
     tmp_path_factory: pytest.TempPathFactory,
-    mlflow_database: Path,
+    served_once: Path,
     shared_data: Path,
     tiny_model: Path,
 ) -> tuple[PrefectHome, str]:
     """A home that serves real users, after four loops, and what they said."""
     folder = tmp_path_factory.mktemp("recorded")
-    made = new_home(folder, mlflow_database, RATCHET_BASE_MODEL=str(tiny_model))
+    made = new_home(folder, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     (made.settings.home / "gateway").mkdir()
     messages = bank_messages(shared_data)
     _fill(made, messages[:RECORDED])
@@ -112,7 +112,7 @@ def test_a_challenger_learns_from_what_users_did_and_is_gated_on_the_examples(ho
 
 def test_without_new_traffic_the_next_cycle_does_not_begin(home) -> None:
     _, said = home
-    assert "a cycle of recorded traffic needs interactions since" in said
+    assert "a cycle of recorded traffic needs interactions before" in said
     assert [line for line in said.splitlines() if line.startswith("ended with")] == [
         "ended with 2", "ended with 2", "ended with 0", "ended with 2",
     ]  # fmt: skip

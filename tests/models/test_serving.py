@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models import HuggingFaceModel
-from ratchet.models.serving import AdapterModel, Generation, refuse_unsupported
+from ratchet.models.serving import AdapterModel, Generation
 from ratchet.records import Message
 
 QUESTIONS = ["where is my card", "please refund me", "hi", "a much longer question " * 6]
@@ -148,48 +148,3 @@ def test_a_user_cannot_end_the_turn(model):
 def test_share_of_probability_0_decodes_greedily():
     plain = Generation(turns("hi"))
     assert Generation(turns("hi"), temperature=1.0, top_p=0.0).decoding == plain.decoding
-
-
-def image(text="look"):
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
-    return [{"role": "user", "content": [{"type": "text", "text": text}, part]}]
-
-
-@pytest.mark.parametrize(
-    ("asked", "named"),
-    [
-        ({"n": 2}, "n 2"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"functions": [{"name": "f"}]}, "functions"),
-        ({"tool_choice": "required"}, "tool_choice 'required'"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-        ({"logprobs": True}, "logprobs True"),
-        ({"top_logprobs": 3}, "top_logprobs 3"),
-        ({"logit_bias": {"5": 100}}, "logit_bias"),
-        ({"presence_penalty": 0.5}, "presence_penalty 0.5"),
-        ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"modalities": 7}, "modalities 7"),
-        ({"messages": image()}, "'image_url'"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "'input_audio'"),
-        ({"messages": [{"role": "user", "content": ["bare"]}]}, "'str'"),
-    ],
-)
-def test_what_the_local_model_cannot_do_is_refused_by_name(asked, named):
-    with pytest.raises(InvalidInputError, match="the local model") as refused:
-        refuse_unsupported(asked)
-    assert named in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"n": 1, "tools": [], "tool_choice": "none", "logprobs": False, "top_logprobs": 0},
-        {"response_format": {"type": "text"}, "presence_penalty": 0, "logit_bias": {}},
-        {"response_format": None, "modalities": ["text"], "n": None},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]},
-        {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},
-    ],
-)
-def test_what_asks_for_nothing_special_is_taken(asked):
-    refuse_unsupported(asked)

@@ -26,6 +26,7 @@ from ratchet.records import (
 )
 from ratchet.store import EventStore
 from ratchet.store.cycles import (
+    cycle_window,
     end_cycle,
     example_set,
     freeze_examples,
@@ -76,11 +77,11 @@ def decide(store: EventStore, cycle: Cycle, challenger: str, verdict: Verdict) -
     )
 
 
-def visit(store: EventStore, at: datetime) -> None:
+def visit(store: EventStore, at: datetime, name: str | None = None) -> None:
     store.add_interactions(
         [
             Interaction(
-                id=at.isoformat(),
+                id=name or at.isoformat(),
                 session_id="s",
                 user_id="u",
                 created_at=at,
@@ -205,6 +206,77 @@ def test_a_window_is_never_empty(store: EventStore, now: datetime, ahead: timede
     visit(store, now + ahead)
     cycle = opened(store, now)
     assert cycle.window_start < cycle.window_end
+
+
+# Recorded traffic -------------------------------------------------------------------------------
+
+
+def recorded(store: EventStore, now: datetime) -> tuple[Cycle, list[str]]:
+    """Open a cycle of recorded traffic, end it, and return it with the ids it took."""
+    cycle = open_cycle(
+        store, champion="router/1", options_digest="o", seed=7, example_set_id="e", now=now,
+        recorded=True,
+    )  # fmt: skip
+    end_cycle(store, cycle, "finished", now)
+    return cycle, store.interactions(cycle_window(cycle))["id"].to_pylist()
+
+
+@pytest.mark.parametrize("age", [timedelta(days=400), timedelta(days=2), MICROSECOND])
+def test_the_first_cycle_of_recorded_traffic_takes_all_there_is(
+    store: EventStore, now: datetime, age: timedelta
+) -> None:
+    visit(store, now - age, "a")
+    visit(store, now - MICROSECOND, "b")
+    cycle, taken = recorded(store, now)
+    assert sorted(taken) == ["a", "b"]
+    assert (cycle.window_start, cycle.window_end) == (now - age, now)
+
+
+def test_each_interaction_is_in_one_cycle_however_late_it_came(
+    store: EventStore, now: datetime
+) -> None:
+    visit(store, now - HOUR, "in time")
+    assert recorded(store, now)[1] == ["in time"]
+    visit(store, now - 2 * HOUR, "late")
+    visit(store, now - timedelta(days=40), "very late")
+    visit(store, now + HOUR, "new")
+    assert recorded(store, now + 2 * HOUR)[1] == ["very late", "late", "new"]
+    visit(store, now, "late again")
+    assert recorded(store, now + 3 * HOUR)[1] == ["late again"]
+
+
+def test_what_arrives_while_a_cycle_runs_is_the_next_ones(store: EventStore, now: datetime) -> None:
+    visit(store, now - HOUR, "a")
+    cycle, _ = recorded(store, now)
+    visit(store, now - 2 * HOUR, "b")
+    assert store.interactions(cycle_window(cycle))["id"].to_pylist() == ["a"]
+    assert store.interactions(cycle_window(cycle, "router/2")).num_rows == 0
+    assert recorded(store, now + MICROSECOND)[1] == ["b"]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), HOUR, timedelta(days=4000)])
+def test_a_stray_row_of_the_future_opens_no_cycle_until_its_time_has_come(
+    store: EventStore, now: datetime, ahead: timedelta
+) -> None:
+    visit(store, now + ahead, "future")
+    with pytest.raises(InsufficientDataError, match="that no cycle had, got the last at"):
+        recorded(store, now)
+    assert store.records(Cycle) == ()
+    visit(store, now - HOUR, "a")
+    assert recorded(store, now)[1] == ["a"]
+    with pytest.raises(InsufficientDataError, match="needs interactions before"):
+        recorded(store, now + ahead)
+    assert recorded(store, now + ahead + MICROSECOND)[1] == ["future"]
+
+
+def test_recorded_traffic_after_simulated_cycles_begins_where_they_ended(
+    store: EventStore, now: datetime
+) -> None:
+    first = opened(store, now)
+    visit(store, now - HOUR, "simulated")
+    end_cycle(store, first, "finished", now)
+    visit(store, now + MICROSECOND, "real")
+    assert recorded(store, now + HOUR)[1] == ["real"]
 
 
 # Ending -----------------------------------------------------------------------------------------

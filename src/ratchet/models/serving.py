@@ -13,13 +13,11 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable
 from ratchet.models.base import Conversation
 from ratchet.models.local import load_pretrained, padded
 from ratchet.models.templates import ChatTemplate, context_of
@@ -60,65 +58,6 @@ class Generation:
         """What all rows of a batch must share."""
         greedy = self.temperature == 0 or self.top_p == 0
         return (0.0, 1.0, None) if greedy else (self.temperature, self.top_p, self.seed)
-
-
-def refuse_unsupported(body: Mapping[str, Any]) -> None:
-    """Refuse a chat request that asks the local model for what it cannot do.
-
-    Ignoring it would answer another question: a caller who asks for JSON or for three answers would
-    get one of prose.
-
-    Args:
-        body: A request in the shape of OpenAI's chat completions.
-
-    Raises:
-        InvalidInputError: It does; the message names the field.
-    """
-    for name, (asks, cannot) in _UNSUPPORTED.items():
-        value = body.get(name)
-        if value is not None and asks(value):
-            shown = printable(repr(value), _SHOWN_CHARACTERS)
-            raise InvalidInputError(
-                f"the local model cannot {cannot}, got {name} {shown}; leave it out, or serve a "
-                "backend that can"
-            )
-    for turn in body.get("messages") or ():
-        content = turn.get("content")
-        for part in content if isinstance(content, list) else ():
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            if kind not in _TEXT_PARTS:
-                raise InvalidInputError(
-                    "the local model reads text alone, got a part of type "
-                    f"{printable(str(kind), _SHOWN_CHARACTERS)!r}; leave it out, or serve a "
-                    "backend that reads it"
-                )
-
-
-def _asks(value: Any) -> bool:
-    return bool(value)
-
-
-_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
-_SHOWN_CHARACTERS = 60
-_UNSUPPORTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "n": (lambda value: value != 1, "give several answers"),
-    "best_of": (lambda value: value != 1, "choose among several answers"),
-    "tools": (_asks, "call tools"),
-    "functions": (_asks, "call functions"),
-    "tool_choice": (lambda value: value not in ("none", "auto"), "call tools"),
-    "function_call": (lambda value: value not in ("none", "auto"), "call functions"),
-    "response_format": (
-        lambda value: not (isinstance(value, Mapping) and value.get("type") == "text"),
-        "hold to a format",
-    ),
-    "logprobs": (_asks, "return probabilities"),
-    "top_logprobs": (_asks, "return probabilities"),
-    "logit_bias": (_asks, "weigh tokens"),
-    "frequency_penalty": (_asks, "penalise repeated tokens"),
-    "presence_penalty": (_asks, "penalise repeated tokens"),
-    "modalities": (lambda value: value != ["text"], "answer in anything but text"),
-    "audio": (_asks, "answer in audio"),
-}
 
 
 @dataclass(frozen=True, slots=True)

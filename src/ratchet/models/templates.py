@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ratchet.errors import InvalidInputError
+from ratchet.errors import ContextLengthError, InvalidInputError
 from ratchet.files.text import printable
 
 _LOOK_ALIKES = str.maketrans("<>[]", "‹›❲❳")
@@ -114,13 +114,13 @@ class ChatTemplate:
             context: Tokens that the model can hold, answer included; None where it has no limit.
 
         Raises:
-            InvalidInputError: The template refuses the conversation, or no token of an answer would
-                fit behind it.
+            InvalidInputError: The template refuses the conversation.
+            ContextLengthError: No token of an answer would fit behind it.
         """
         text = self.render(conversation)
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if context is not None and len(tokens) >= context:
-            raise InvalidInputError(
+            raise ContextLengthError(
                 f"a conversation must leave room for an answer in the model's context of "
                 f"{context:,} tokens, got {len(tokens):,} tokens; shorten it"
             )

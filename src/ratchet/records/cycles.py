@@ -133,7 +133,10 @@ class Metric(Record):
 
 
 class Alert(Record):
-    """A signal over a threshold for more than chance, and what to do about it."""
+    """A metric that the analysis of a cycle found over its fixed threshold by more than chance.
+
+    It is part of its `Analysis`. What people are told of, step by step, is an `AlertEvent`.
+    """
 
     id: Identifier
     created_at: UtcTime
@@ -254,7 +257,14 @@ class Candidate(Record):
 
 
 class Cycle(Record):
-    """One turn of the loop, opened by the stage collect."""
+    """One turn of the loop, opened by the stage collect.
+
+    Attributes:
+        arrived_until: Of recorded traffic, how many interactions had arrived in the store when it
+            was opened; what arrives later is the next cycle's, whatever its time.
+        taken_before: What earlier cycles had: interactions before this time that had arrived up to
+            this position (None: whenever they arrived).
+    """
 
     id: Identifier
     number: int = Field(ge=1)
@@ -265,6 +275,10 @@ class Cycle(Record):
     window_start: UtcTime
     window_end: UtcTime
     example_set_id: str
+    arrived_until: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    taken_before: tuple[UtcTime, int | None] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 class CycleEnd(Record):

@@ -66,6 +66,8 @@ class BoardState(Record):
         log_statistics: Log Shiryaev-Roberts statistic of each hypothesis.
         cusums: Log likelihood ratio of each hypothesis since its most likely start.
         starts: That start, in batches after `opened_at`.
+        arrived: How many interactions and feedback events had arrived in the store when it was
+            made; what arrives later about its time is not in it. None in older records.
     """
 
     id: Identifier
@@ -80,6 +82,7 @@ class BoardState(Record):
     log_statistics: tuple[float, ...]
     cusums: tuple[float, ...]
     starts: tuple[int, ...]
+    arrived: tuple[int, int] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Finding(Record):

@@ -10,7 +10,8 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,8 @@ from ratchet.records import (
     ExampleSet,
     derive_id,
 )
-from ratchet.store import EventStore
+from ratchet.store import EventStore, Window
+from ratchet.store.arrivals import first_answer, last_position
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +73,8 @@ def open_cycle(
 
     An open cycle with other options, or whose champion was replaced by another than its own
     challenger, is ended as abandoned: what it collected stays in the store. The new cycle's traffic
-    falls into the last 24 hours, after what is stored; where it is `recorded` already, it is what
-    came since the end of the cycle before, or in the last 24 hours before the first.
+    falls into the last 24 hours, after what is stored; where it is `recorded` already, it is all
+    interactions up to now that no cycle had, those that came late among them.
 
     Raises:
         InsufficientDataError: The traffic is recorded and there is none.
@@ -89,7 +91,11 @@ def open_cycle(
         )
         end_cycle(store, unfinished, "abandoned", now)
     number = len(store.records(Cycle)) + 1
-    start = _recorded_since(store, now) if recorded else _after_what_is_stored(store, now)
+    if recorded:
+        window = _recorded_window(store, now)
+    else:
+        start = _after_what_is_stored(store, now)
+        window = Window(start, max(now, start + timedelta(seconds=1)))
     cycle = Cycle(
         id=derive_id("cycle", number, options_digest, champion),
         number=number,
@@ -97,9 +103,11 @@ def open_cycle(
         champion=champion,
         options_digest=options_digest,
         seed=seed,
-        window_start=start,
-        window_end=max(now, start + timedelta(seconds=1)),
+        window_start=window.start,
+        window_end=window.end,
         example_set_id=example_set_id,
+        arrived_until=window.arrived_until,
+        taken_before=window.without,
     )
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
@@ -111,16 +119,32 @@ def _after_what_is_stored(store: EventStore, now: datetime) -> datetime:
     return now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
 
 
-def _recorded_since(store: EventStore, now: datetime) -> datetime:
-    before, last = store.latest(Cycle), store.last_interaction_at()
-    start = now - WINDOW if before is None else before.window_end
-    if last is None or last < start:
+def _recorded_window(store: EventStore, now: datetime) -> Window:
+    """Return the window of all interactions up to now that no cycle had."""
+    before, arrived = store.latest(Cycle), last_position(store).interactions
+    taken = None if before is None else (before.window_end, before.arrived_until)
+    everything = Window(datetime.min.replace(tzinfo=UTC), now, None, arrived, taken)
+    start = first_answer(store, everything)
+    if start is None:
+        last = store.last_interaction_at()
+        had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
         raise InsufficientDataError(
-            f"a cycle of recorded traffic needs interactions since {start:%Y-%m-%d %H:%M} UTC, got "
-            f"{'none at all' if last is None else f'the last at {last:%Y-%m-%d %H:%M}'}; serve "
-            "users with `ratchet serve`, or bring a log in with `ratchet ingest`"
+            f"a cycle of recorded traffic needs interactions before {now:%Y-%m-%d %H:%M} UTC that "
+            f"no cycle had, got {had}; serve users with `ratchet serve`, or bring a log in with "
+            "`ratchet ingest`"
         )
-    return start
+    return replace(everything, start=start)
+
+
+def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
+    """Return the interactions of a cycle, of one version where it is given."""
+    return Window(
+        cycle.window_start,
+        cycle.window_end,
+        model_version,
+        cycle.arrived_until,
+        cycle.taken_before,
+    )
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:
@@ -172,12 +196,12 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
     Raises:
         InsufficientDataError: There is none with this id.
     """
-    found = store.get(ExampleSet, key)
-    if found is None:
+    examples = store.get(ExampleSet, key)
+    if examples is None:
         raise InsufficientDataError(
             f"an evaluation set must be frozen before it is used, got {key!r}; run collect first"
         )
-    return found
+    return examples
 
 
 @contextmanager
@@ -200,14 +224,14 @@ def sole_loop(home: Path) -> Iterator[None]:
         on_acquired=_write_process,
     )
     try:
-        held = lock.acquire()
+        acquired = lock.acquire()
     except Timeout as error:
         raise BusyError(
             "one loop at a time may run in a home folder, got another (process "
             f"{path.read_text('utf-8').strip() or 'unknown'}); "
             "wait for it, or set RATCHET_HOME to another folder"
         ) from error
-    with held:
+    with acquired:
         yield
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS
-from ratchet.records.signals import JUDGED_KINDS
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+from ratchet.records.signals import ASSESSED_KINDS, JUDGED_KINDS
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ def read_signals(
         "characters": pa.array(answers[5], pa.int64()),
         "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
     }
-    columns |= read_events(connection, within, positions, lag, judges)
+    columns |= read_events(connection, within, positions, lag, judges, whenever=ASSESSED_KINDS)
     return pa.table(columns).sort_by("created_at")
 
 
@@ -66,6 +66,7 @@ def read_events(
     positions: np.ndarray[Any, Any],
     lag: int,
     judges: Collection[str],
+    whenever: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return a column for each kind of feedback: of several events of one kind the latest.
 
@@ -75,20 +76,21 @@ def read_events(
         positions: Their positions, in the order of the rows.
         lag: Microseconds up to which feedback counts.
         judges: Versions of judges whose scores count.
+        whenever: Kinds that count whenever they came.
     """
     created_at = INTERACTIONS.c.created_at
     events = columns_of(
         connection,
         sa.select(INTERACTIONS.c.position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
         .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
-        .where(within, FEEDBACK_EVENTS.c.created_at < created_at + lag)
+        .where(within, sa.or_(created_at + lag > GIVEN_AT, FEEDBACK_EVENTS.c.kind.in_(whenever)))
         .where(
             sa.or_(
                 FEEDBACK_EVENTS.c.kind.not_in(JUDGED_KINDS),
                 FEEDBACK_EVENTS.c.text.in_(sorted(judges)),
             )
         )
-        .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.id),
+        .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.id),
         3,
     )
     return _pivot(positions, events)

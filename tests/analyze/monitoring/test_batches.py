@@ -148,21 +148,6 @@ def test_an_empty_window_is_an_empty_table_and_counts_nothing(open_store):
     assert counted.trials.shape == (2, len(NAMES), 2)
 
 
-def test_versions_come_oldest_first_with_their_first_answer_ever(open_store):
-    store = open_store()
-    day = timedelta(days=1)
-    store.add_interactions(
-        [
-            answer("3", NOON + day, "router/a"),
-            answer("1", NOON - 30 * day, "router/z"),
-            answer("2", NOON, "router/z"),
-            answer("0", NOON - 40 * day, "router/gone"),
-        ]
-    )
-    found = store.model_versions(NOON - day)
-    assert list(found.items()) == [("router/z", NOON - 30 * day), ("router/a", NOON + day)]
-
-
 def test_what_is_bad_is_told_from_what_was_not_observed(open_store):
     store = open_store()
     store.add_interactions([answer("a"), answer("b", response="", error="timeout")])

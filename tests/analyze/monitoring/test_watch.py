@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-import numpy as np
 import pytest
 
 from ratchet.analyze.monitoring.board import MEMORY
@@ -15,47 +14,23 @@ from ratchet.records import (
     Baseline,
     BoardState,
     Copy,
-    Interaction,
-    Message,
-    Regenerate,
     Thumbs,
 )
-from ratchet.store import EventStore, Window
-
-MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-ASKED = (Message(role="user", content="Where is my parcel?"),)
-CONFIG = WatchConfig(batch_seconds=900, baseline_days=2.0, minimum_hours=24.0, active_days=30.0)
-READY = CONFIG.lag  # a pass at `end + READY` takes in all up to `end`
-PER_HOUR = 100
-RELEASE = MONDAY + 3 * DAY + timedelta(minutes=7)
-
-
-def fill(store, version, start, hours, *, regenerated=0.10, down=0.08, per_hour=PER_HOUR, key=""):
-    """Let a version answer: all regenerations are observed, 40 % thumbs; latency is 1 s or less."""
-    rng = np.random.default_rng([int(start.timestamp()), ord(version[-1])])
-    size = int(hours * per_hour)
-    seconds = np.sort(rng.uniform(0.0, hours * 3_600.0, size))
-    seconds[0] = 0.0
-    again, thumbs, bad = rng.random((3, size))
-    answers, feedback = [], []
-    for row in range(size):
-        name = f"{version}-{start.timestamp():.0f}-{row}{key}"
-        at = start + timedelta(seconds=float(seconds[row]))
-        about = {"interaction_id": name, "created_at": at + timedelta(seconds=30)}
-        answers.append(
-            Interaction(
-                id=name, session_id="s", user_id="u", created_at=at, model_version=version,
-                messages=ASKED, response="x" * (1 + row % 50), latency_seconds=(row % 100) / 100,
-            )
-        )  # fmt: skip
-        feedback.append(Regenerate(id=f"{name}-r", value=bool(again[row] < regenerated), **about))
-        if thumbs[row] < 0.4:
-            value = "down" if bad[row] < down else "up"
-            feedback.append(Thumbs(id=f"{name}-t", value=value, **about))
-    store.add_interactions(answers)
-    store.add_feedback(feedback)
-    return size
+from ratchet.store import EventStore
+from tests.analyze.monitoring.watched_store import (
+    CONFIG,
+    DAY,
+    HOUR,
+    MONDAY,
+    PER_HOUR,
+    READY,
+    RELEASE,
+    board_of,
+    fill,
+    hourly,
+    says,
+    window,
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,27 +59,8 @@ def filled(three_days, tmp_path):
         store.close()
 
 
-def hourly(store, start, hours, config=CONFIG):
-    """Run a pass at the end of each hour; return the reports."""
-    return [
-        watch(store, config, now=start + step * HOUR + READY) for step in range(1, int(hours) + 1)
-    ]
-
-
 def journal(store):
     return {kind: store.records(kind) for kind in (Baseline, BoardState, AlertEvent)}
-
-
-def says(report):
-    return {verdict.model_version: verdict.says for verdict in report.verdicts}
-
-
-def window(start, end, version="router/1"):
-    return Window(start, end, version)
-
-
-def board_of(store, version):
-    return store.records(BoardState, subject=version, latest=1)[0]
 
 
 # Baselines ---------------------------------------------------------------------------------------

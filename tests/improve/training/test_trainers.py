@@ -157,7 +157,7 @@ def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(tiny_mo
         assert split.losses == pytest.approx(whole.losses, abs=1e-4)
 
 
-@pytest.mark.parametrize(("above", "fit"), [(4, 4), (1, 1)])
+@pytest.mark.parametrize(("above", "fit"), [(4, 4), pytest.param(1, 1, marks=pytest.mark.slow)])
 def test_out_of_memory_is_tried_again_with_half_at_once(
     tiny_model, tmp_path, monkeypatch, caplog, above, fit
 ):

@@ -4,9 +4,10 @@ Everything is a share. A latency, a length or a score becomes one by a cut-off t
 the baseline: the share of answers slower than the baseline's median, longer than its 95th
 percentile, of lower quality than its 10th. One kind of statistic then serves all signals.
 
-An interaction is charted once, when it is ripe: feedback counts where it came within the signal's
-lag, later feedback counts in the metrics alone. So all interactions are compared at the same age,
-and a thumb that takes a day neither delays the chart nor makes yesterday look better than today.
+Feedback of users counts where it was given within the lag of five minutes, later feedback counts in
+the metrics alone. So all interactions are compared at the same age, and a thumb that takes a day
+neither delays the chart nor makes yesterday look better than today. Scores of judges and decisions
+of reviewers count whenever they came.
 """
 
 from __future__ import annotations

@@ -87,7 +87,13 @@ class Pass:
 
 
 def open_board(
-    baseline: Baseline, *, model_version: str, start: datetime, now: datetime, budget: Budget
+    baseline: Baseline,
+    *,
+    model_version: str,
+    start: datetime,
+    now: datetime,
+    budget: Budget,
+    arrived: tuple[int, int] | None = None,
 ) -> BoardState:
     """Return the board of a version that nothing was seen of yet.
 
@@ -97,13 +103,21 @@ def open_board(
         start: From when on; the first batch begins here.
         now: When the board is opened.
         budget: How often it may raise a false alarm.
+        arrived: See `BoardState`.
     """
     limit = budget.limit(baseline.batch_seconds)
     fresh = begin(alternatives(baseline), limit)
-    return _stored(fresh, baseline, model_version, start, now, limit)
+    return _stored(fresh, baseline, model_version, start, now, limit, arrived=arrived)
 
 
-def advance(board: BoardState, baseline: Baseline, counts: Counts, *, now: datetime) -> Pass:
+def advance(
+    board: BoardState,
+    baseline: Baseline,
+    counts: Counts,
+    *,
+    now: datetime,
+    arrived: tuple[int, int] | None = None,
+) -> Pass:
     """Take in the batches that follow on those seen.
 
     Args:
@@ -111,6 +125,7 @@ def advance(board: BoardState, baseline: Baseline, counts: Counts, *, now: datet
         baseline: The baseline that it was opened with.
         counts: The next batches, without a gap.
         now: When this is done.
+        arrived: See `BoardState`.
 
     Raises:
         InvalidInputError: The baseline is another one, or the batches do not follow.
@@ -133,8 +148,9 @@ def advance(board: BoardState, baseline: Baseline, counts: Counts, *, now: datet
         seconds = baseline.batch_seconds * (int(over[0]) + 1)
         alarmed_at = board.charted_until + timedelta(seconds=seconds)
     stored = _stored(
-        state, baseline, board.model_version, board.opened_at, now, limit, charted_until=end
-    )
+        state, baseline, board.model_version, board.opened_at, now, limit,
+        charted_until=end, arrived=arrived,
+    )  # fmt: skip
     return Pass(stored, evidence, alarmed_at)
 
 
@@ -303,10 +319,11 @@ def _stored(
     limit: Limit,
     *,
     charted_until: datetime | None = None,
+    arrived: tuple[int, int] | None = None,
 ) -> BoardState:
     until = charted_until or opened_at
     return BoardState(
-        id=derive_id("board", model_version, baseline.id, opened_at, until),
+        id=derive_id("board", model_version, baseline.id, opened_at, until, *(arrived or ())),
         created_at=now,
         model_version=model_version,
         baseline_id=baseline.id,
@@ -318,6 +335,7 @@ def _stored(
         log_statistics=_rounded(state.log_statistics),
         cusums=_rounded(state.cusums),
         starts=tuple(int(start) for start in state.starts),
+        arrived=arrived,
     )
 
 

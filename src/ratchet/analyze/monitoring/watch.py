@@ -2,6 +2,10 @@
 
 A pass reads the interactions that became ripe since the last one and their feedback, by index; how
 long the history is makes no difference. Everything that it needs to go on is in the journal.
+
+Where interactions or feedback arrived about a time that was charted already, the board goes back to
+its state before that time and takes everything in from there, so that it says what it would have
+said had all arrived in time (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +32,12 @@ from ratchet.analyze.monitoring.board import (
     in_alarm,
     open_board,
 )
+from ratchet.analyze.monitoring.versions import (
+    EVER,
+    WatchedVersion,
+    predecessors,
+    versions_to_watch,
+)
 from ratchet.errors import InsufficientDataError
 from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import latency_metric, share_metric
@@ -42,12 +53,23 @@ from ratchet.records import (
 )
 from ratchet.records.signals import BOARD_SHARES, BY_NAME, SIGNAL_OF, SIGNALS
 from ratchet.store import EventStore, Window
+from ratchet.store.arrivals import (
+    Arrived,
+    Position,
+    arrived_between,
+    count_answers,
+    last_answer,
+    last_position,
+)
 
 logger = logging.getLogger(__name__)
 
 _RECENT = timedelta(days=7)
 _SLICE = timedelta(days=1)
 _ALERT_EVENTS = 1_000
+_STATES_READ = (16, 512, None)
+"""How many of a board's newest states are read to find one to go back to, as long as there is none:
+most of what is late is so by minutes."""
 _RATINGS = tuple(kind for kind in EXPLICIT_KINDS if BY_NAME[kind].column)
 
 
@@ -62,7 +84,10 @@ class WatchConfig(BaseModel):
         minimum_hours: Traffic that a baseline needs at least.
         false_alarm_days: Mean time between false alarms of the whole board, at least.
         release_risk: Greatest chance of a false alarm that a release as such brings.
-        active_days: A version without an answer for this long is watched no more.
+        active_days: A version without an answer for this long is watched no more, until answers of
+            it arrive late.
+        late_days: How late answers and feedback may arrive and still be watched; what is older is
+            counted in the report.
         threshold_minutes: Traffic that the fixed thresholds are checked on.
         left_out: Signals that the board does not watch, such as latency on a shared machine.
     """
@@ -76,6 +101,7 @@ class WatchConfig(BaseModel):
     false_alarm_days: float = Field(default=30.0, gt=0.0)
     release_risk: float = Field(default=0.01, ge=0.0, lt=1.0)
     active_days: float = Field(default=7.0, gt=0.0)
+    late_days: float = Field(default=35.0, gt=0.0, le=366.0)
     threshold_minutes: float = Field(default=60.0, gt=0.0)
     left_out: tuple[str, ...] = ()
 
@@ -91,6 +117,10 @@ class WatchConfig(BaseModel):
         """The lag as a span of time."""
         return timedelta(seconds=self.lag_seconds)
 
+    def since(self, now: datetime) -> datetime:
+        """Return from when on answers are watched, a baseline's included."""
+        return now - timedelta(days=max(self.late_days, self.baseline_days + 1.0))
+
 
 @dataclass(frozen=True, slots=True)
 class BoardVerdict:
@@ -100,6 +130,8 @@ class BoardVerdict:
         says: `in control`, `alarm`, or `no baseline` with the reason.
         evidence: The board's log evidence.
         threshold: Where it becomes an alarm.
+        unwatched: Answers and feedback that arrived since the last pass about a time before the
+            board began, or longer ago than `late_days`: nothing watches them.
     """
 
     model_version: str
@@ -108,6 +140,17 @@ class BoardVerdict:
     threshold: float | None = None
     finding: Finding | None = None
     reason: str | None = None
+    unwatched: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """The verdict, and what could not be watched, in a line for a log."""
+        reason = f" ({self.reason})" if self.reason else ""
+        late = (
+            f"; {self.unwatched} answers and feedback events came too late to be watched: they are "
+            "about a time before its board began, or longer ago than watch.late_days"
+        )
+        return f"{self.model_version}: {self.says}{reason}{late if self.unwatched else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +166,11 @@ class WatchReport:
     verdicts: tuple[BoardVerdict, ...]
     alerts: tuple[AlertEvent, ...]
     interactions: int
+
+    @property
+    def unwatched(self) -> int:
+        """Answers and feedback, of all versions, that arrived too late to be watched."""
+        return sum(verdict.unwatched for verdict in self.verdicts)
 
 
 def watch(
@@ -140,19 +188,21 @@ def watch(
         now: The time; what is younger than the lag is left for the next pass.
         about: Names the failure cluster that a version's trouble since then is mostly about.
     """
-    ripe = now - config.lag
-    versions = store.model_versions(now - timedelta(days=config.active_days))
+    arrived = last_position(store)  # before anything is read: what arrives meanwhile comes again
+    since = config.since(now)
+    active_since = now - timedelta(days=config.active_days)
+    versions = versions_to_watch(
+        store, since=since, active_since=active_since, now=now, arrived=arrived
+    )
     verdicts: list[BoardVerdict] = []
     alerts: list[AlertEvent] = []
     read = 0
-    previous: tuple[str, datetime] | None = None
-    for version, first in versions.items():
-        one = _Pass(store, config, version, first, previous, len(versions), now, ripe)
-        verdict, events = one.run(about)
+    for version in versions:
+        advancing = _Pass(store, config, version, len(versions), now, arrived)
+        verdict, events = advancing.run(about)
         verdicts.append(verdict)
         alerts += events
-        read += one.read
-        previous = (version, first)
+        read += advancing.read
     return WatchReport(tuple(verdicts), tuple(alerts), read)
 
 
@@ -231,16 +281,17 @@ class _Pass:
         self,
         store: EventStore,
         config: WatchConfig,
-        version: str,
-        first: datetime,
-        previous: tuple[str, datetime] | None,
+        version: WatchedVersion,
         versions: int,
         now: datetime,
-        ripe: datetime,
+        arrived: Position,
     ) -> None:
-        self.store, self.config, self.version, self.previous = store, config, version, previous
-        self.known = store.records(AlertEvent, subject=version, latest=_ALERT_EVENTS)
-        self.first, self.now, self.ripe, self.read = first, now, ripe, 0
+        self.store, self.config, self.watched = store, config, version
+        self.version, self.first = version.name, version.start
+        self.known = store.records(AlertEvent, subject=self.version, latest=_ALERT_EVENTS)
+        self.now, self.ripe, self.read = now, now - config.lag, 0
+        self.since = config.since(now)
+        self.arrived = arrived
         self.budget = Budget(config.false_alarm_days, config.release_risk, max(1, versions))
 
     def run(
@@ -252,15 +303,10 @@ class _Pass:
         except InsufficientDataError as error:
             return BoardVerdict(self.version, "no baseline", reason=str(error)), ()
         if board is None:
-            start = self.first if baseline.model_version != self.version else baseline.window_end
-            board = open_board(
-                baseline,
-                model_version=self.version,
-                start=_floor(start, baseline.batch_seconds),
-                now=self.now,
-                budget=self.budget,
-            )
-            self.store.append(board)
+            board, unwatched = self._open(baseline)
+        else:
+            unwatched = self._too_late(board)
+            board = self._before_late_rows(board)
         board = self._advance(board, baseline)
         standing = any(event.kind in ("board", "pipeline") for event in open_alerts(self.known))
         alarm = in_alarm(board, baseline, standing=standing)
@@ -270,7 +316,66 @@ class _Pass:
         events = self._alerts(board, baseline, finding, cluster)
         says = "alarm" if finding else "in control"
         evidence = evidence_of(board, baseline)
-        return BoardVerdict(self.version, says, evidence, board.log_threshold, finding), events
+        verdict = BoardVerdict(
+            self.version, says, evidence, board.log_threshold, finding, unwatched=unwatched
+        )
+        return verdict, events
+
+    def _open(self, baseline: Baseline) -> tuple[BoardState, int]:
+        """Open the version's board; count its answers before that, which nothing watches."""
+        inherited = baseline.model_version != self.version
+        start = self.first if inherited else baseline.window_end
+        board = open_board(
+            baseline,
+            model_version=self.version,
+            start=_floor(start, baseline.batch_seconds),
+            now=self.now,
+            budget=self.budget,
+            arrived=self.arrived.both,
+        )
+        self.store.append(board)
+        known_from = board.opened_at if inherited else baseline.window_start
+        return board, count_answers(self.store, Window(EVER, known_from, self.version))
+
+    # Late rows --------------------------------------------------------------------------------
+
+    def _arrived_after(self, board: BoardState, start: datetime, end: datetime) -> Arrived:
+        """Return what arrived since a state was stored and belongs to a span of time."""
+        if board.arrived is None or start >= end:
+            return Arrived(0, None)
+        before, window = Position(*board.arrived), Window(start, end, self.version)
+        return arrived_between(self.store, before, self.arrived, window, lag=self.config.lag)
+
+    def _watched_from(self, board: BoardState) -> datetime:
+        return max(board.opened_at, self.now - timedelta(days=self.config.late_days))
+
+    def _too_late(self, board: BoardState) -> int:
+        return self._arrived_after(board, EVER, self._watched_from(board)).rows
+
+    def _before_late_rows(self, board: BoardState) -> BoardState:
+        """Return the latest state that lacks nothing of its time: this one, or an earlier one.
+
+        A state lacks what arrived after it was stored about a time that it had charted.
+        """
+        late = self._lacking(board)
+        for newest in _STATES_READ if late else ():
+            states = self.store.records(BoardState, subject=self.version, latest=newest)
+            for state in reversed(states):
+                if state.opened_at != board.opened_at or (late and state.charted_until > late):
+                    continue
+                earlier = self._lacking(state)
+                if earlier is None:
+                    logger.info("%s: charted again from %s", self.version, state.charted_until)
+                    return state
+                late = earlier
+        return board
+
+    def _lacking(self, state: BoardState) -> datetime | None:
+        """Return the earliest time about which something arrived after a state had charted it."""
+        start = self._watched_from(state)
+        return self._arrived_after(state, start, state.charted_until).earliest
+
+    # Baselines --------------------------------------------------------------------------------
 
     def _board(self, version: str) -> BoardState | None:
         return next(iter(self.store.records(BoardState, subject=version, latest=1)), None)
@@ -281,37 +386,49 @@ class _Pass:
             stored = self.store.get(Baseline, board.baseline_id)
             if stored is not None:
                 return stored
-        if self.previous is not None:
-            inherited = self._inherited(*self.previous)
+        for predecessor in self._predecessors:
+            inherited = self._inherited(predecessor)
             if inherited is not None:
                 return inherited
         own = self._frozen(self.version)
-        return own or self._freeze(self.version, self.first, self.ripe, self.config.baseline_days)
+        return own or self._freeze(self.watched, self._arrived_until, self.config.baseline_days)
+
+    @cached_property
+    def _predecessors(self) -> tuple[WatchedVersion, ...]:
+        return predecessors(self.store, self.watched, since=self.since)
+
+    @property
+    def _arrived_until(self) -> datetime:
+        """Return up to when answers have arrived: those of today may come tonight, in one file."""
+        last = last_answer(self.store, Window(self.first, self.ripe, self.version))
+        batch = timedelta(seconds=self.config.batch_seconds)
+        return self.ripe if last is None else min(self.ripe, last + batch)
 
     def _frozen(self, version: str) -> Baseline | None:
         return next(iter(self.store.records(Baseline, subject=version, latest=1)), None)
 
-    def _inherited(self, version: str, start: datetime) -> Baseline | None:
+    def _inherited(self, predecessor: WatchedVersion) -> Baseline | None:
         """Return the predecessor's baseline; where it came too soon, of what traffic there is.
 
         A predecessor in alarm is no measure of what is normal: what it is compared with is.
         """
-        frozen = self._frozen(version)
+        frozen = self._frozen(predecessor.name)
         if frozen is not None:
             return frozen
-        board = self._board(version)
+        board = self._board(predecessor.name)
         if board is not None:
             compared = self.store.get(Baseline, board.baseline_id)
             if compared is not None and in_alarm(board, compared):
                 return compared
         hours = self.config.minimum_hours / 24.0
         try:
-            return self._freeze(version, start, self.first, hours)
+            return self._freeze(predecessor, self.first, hours)
         except InsufficientDataError as error:
-            logger.info("%s has no baseline of its own yet: %s", version, error)
+            logger.info("%s has no baseline of its own yet: %s", predecessor.name, error)
             return None
 
-    def _freeze(self, version: str, start: datetime, end: datetime, days: float) -> Baseline:
+    def _freeze(self, of: WatchedVersion, end: datetime, days: float) -> Baseline:
+        version, start = of.name, of.start
         batch = timedelta(seconds=self.config.batch_seconds)
         until = _floor(end, self.config.batch_seconds)
         begin = _floor(start + batch - timedelta(microseconds=1), self.config.batch_seconds)
@@ -341,14 +458,13 @@ class _Pass:
         if finding is not None or self._frozen(self.version) is not None:
             return
         try:
-            self._freeze(
-                self.version, self._well_since(), board.charted_until, self.config.baseline_days
-            )
+            well = WatchedVersion(self.version, self._well_since())
+            self._freeze(well, board.charted_until, self.config.baseline_days)
         except InsufficientDataError as error:
             logger.debug("%s", error)
 
     def _well_since(self) -> datetime:
-        """Return the end of the version's last trouble, or its first answer."""
+        """Return the end of the version's last trouble, or when it came into use."""
         troubles = [event.created_at for event in self.known if event.kind in ("board", "pipeline")]
         return max([self.first, *troubles])
 
@@ -367,7 +483,7 @@ class _Pass:
                 cuts=cuts_of(baseline),
                 batch_seconds=baseline.batch_seconds,
             )
-            board = advance(board, baseline, counts, now=self.now).state
+            board = advance(board, baseline, counts, now=self.now, arrived=self.arrived.both).state
             self.store.append(board)
         return board
 
@@ -392,10 +508,11 @@ class _Pass:
     def _alerts(
         self, board: BoardState, baseline: Baseline, finding: Finding | None, cluster: str | None
     ) -> tuple[AlertEvent, ...]:
-        inherited = baseline.model_version != self.version
-        previous = baseline.model_version if inherited else None
-        if self.previous is not None:
-            previous = self.previous[0]
+        previous = None
+        if finding is not None:
+            inherited = [baseline.model_version] if baseline.model_version != self.version else []
+            names = [*(version.name for version in self._predecessors), *inherited]
+            previous = next(iter(names), None)
         events = board_events(
             board, finding, self.known,
             previous=previous, budget=self.budget, now=self.now, cluster=cluster,

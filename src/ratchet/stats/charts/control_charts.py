@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.charts.chart_checks import (
     Counts,
-    FloatArray,
     Values,
     checked_counts,
     checked_rates,

@@ -21,15 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import check_one_length, normal_quantile, require, unit_scores
 from ratchet.stats.intervals import Interval
-from ratchet.stats.judges.verdicts import (
-    FloatArray,
-    equal_missing,
-    one_length,
-    quantile,
-    shares_of,
-)
+from ratchet.stats.judges.verdicts import equal_missing
 
 FEWEST_LABELS = 10
 RATE_CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -158,9 +154,9 @@ def prediction_powered_rate(
         (2024). PPI++: efficient prediction-powered inference. arXiv:2311.01453. Agresti, A.,
         Coull, B. A. (1998). Approximate is better than "exact". Am. Statistician 52, 119-126.
     """
-    z = quantile(level)
-    known, rated = shares_of("labels", labels), shares_of("verdicts", verdicts)
-    one_length(known, rated)
+    z = normal_quantile(level)
+    known, rated = unit_scores("labels", labels), unit_scores("verdicts", verdicts)
+    check_one_length(known, rated)
     return _estimate(_split(known, rated, 0), RATE_CORNERS, z, level)
 
 
@@ -199,14 +195,18 @@ def labels_needed(
     References:
         Angelopoulos, Duchi and Zrnic (2024), for the variance at the best lambda.
     """
-    if not 0.0 < power < 1.0:
-        raise InvalidInputError(f"power must be in (0, 1), got {power}; pass 0.8 for 80 %")
-    if not -1.0 <= threshold <= 1.0:
-        raise InvalidInputError(f"threshold must be in [-1, 1], got {threshold}; pass a share")
+    require(
+        0.0 < power < 1.0,
+        f"power must be in (0, 1), got {power}; pass 0.8 for 80 %",
+    )
+    require(
+        -1.0 <= threshold <= 1.0,
+        f"threshold must be in [-1, 1], got {threshold}; pass a share",
+    )
     if threshold not in result.interval:
         return LabelsNeeded(0, "the interval excludes the threshold already")
     gap, total = abs(result.estimate - threshold), result.labelled + result.unlabelled
-    reach = quantile(result.interval.level) + float(special.ndtri(power))
+    reach = normal_quantile(result.interval.level) + float(special.ndtri(power))
     if gap == 0.0 or reach <= 0.0:
         return LabelsNeeded(None, "the estimate is at the threshold, which no number settles")
     shared = result.correlation**2

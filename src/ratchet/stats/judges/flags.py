@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.checks import checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval, wilson
 
 
@@ -38,11 +39,11 @@ class Stratum:
     violations: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.violations <= self.reviewed <= self.size:
-            raise InvalidInputError(
-                "a stratum needs 0 <= violations <= reviewed <= size, got "
-                f"{self.violations}, {self.reviewed} and {self.size}; check their order"
-            )
+        require(
+            0 <= self.violations <= self.reviewed <= self.size,
+            "a stratum needs 0 <= violations <= reviewed <= size, got "
+            f"{self.violations}, {self.reviewed} and {self.size}; check their order",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def flag_precision(flagged: Sequence[Stratum], *, level: float = 0.95) -> FlagRa
     limits = [wilson(stratum.violations, stratum.reviewed, level=level) for stratum in strata]
     value = sum(w * p for w, p in zip(weights, shares, strict=True))
     spread = sum(w * (p - value) ** 2 for w, p in zip(weights, shares, strict=True)) / total
-    between = float(special.ndtri((1.0 + level) / 2.0)) ** 2 * spread
+    between = normal_quantile(level) ** 2 * spread
     parts = list(zip(weights, shares, limits, strict=True))
     below = math.sqrt(between + sum((w * (p - x.lower)) ** 2 for w, p, x in parts))
     above = math.sqrt(between + sum((w * (x.upper - p)) ** 2 for w, p, x in parts))
@@ -210,9 +211,7 @@ Weighted = Sequence[tuple[float, int]]
 
 def _share(ones: Weighted, others: Weighted, level: float, reviewed: int) -> FlagRate:
     """Share of the weighted events `ones` of all. See `flag_recall`."""
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - checked_level(level)) / 2.0
     first, second = _total(ones), _total(others)
     value = first / (first + second)
     lower = 0.0 if first == 0.0 else _limit(_effective(ones), _effective(others, 1), tail)
