@@ -173,7 +173,7 @@ def _keeper(plan: TrainingPlan, write_adapter: Callable[[Path], None]) -> Any:
             if best_step(measured) == state.global_step:
                 write_adapter(plan.best)
             if out_of_patience(measured, plan.patience):
-                logger.info("stopped: the validation loss got no better %d times", plan.patience)
+                logger.info("stopped: no lower validation loss in %d measurements", plan.patience)
                 control.should_training_stop = True
 
     return Keeper()

@@ -162,7 +162,7 @@ def _forget_abandoned(adapters: Path, current: Path) -> None:
     for other in adapters.glob("training-*"):
         idle = time.time() - max(path.stat().st_mtime for path in (other, *other.iterdir()))
         if other != current and idle > _ABANDONED_SECONDS:
-            logger.info("removing %s, which nobody went on with for two weeks", other.name)
+            logger.info("removing %s: the training was not resumed for two weeks", other.name)
             shutil.rmtree(other, ignore_errors=True)
 
 
