@@ -62,6 +62,7 @@ OWNERS: dict[str, set[str]] = {
     "sqlalchemy": {"store"},
     "scipy": {"stats"},
     "sklearn": {"analyze"},
+    "regex": {"analyze"},
     "fastapi": {"gateway"},
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},

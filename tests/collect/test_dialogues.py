@@ -462,3 +462,19 @@ def test_the_stars_of_the_real_log_that_find_no_answer_are_named(harvest: Harves
     assert named - without == expected["lost stars"]
     given = sum(row["eval_score"] is not None for row in harvest.rows)
     assert harvest.counts["stars"] == given - expected["untimed stars"] - expected["lost stars"]
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(0, "down"), (0.0, "down"), ("0", "down"), (1, "up"), (1.0, "up"), ("1", "up"), (True, "up")],
+)
+def test_a_score_is_a_thumb_however_it_is_written(
+    tmp_path: Path, store: EventStore, score: object, expected: str
+) -> None:
+    """In this format 0 is a thumb down; a source that lost one side would bias every rate."""
+    report = harvest_dialogues(
+        log(tmp_path, dialogue("p: hi", ("b: hello", score))), store, now=NOW
+    )
+    assert report.set_aside == 0
+    numbers = store.feedback(EVER).to_pylist()
+    assert [row["number"] for row in numbers if row["kind"] == "thumbs"] == [expected == "up"]

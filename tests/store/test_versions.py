@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -23,11 +23,10 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
-    opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: NOW)
+def store(open_store: Callable[[], EventStore]) -> EventStore:
+    opened = open_store()
     ingest([interaction()], opened, source="test", now=NOW)
-    yield opened
-    opened.close()
+    return opened
 
 
 def opinion(value: Any, updated: int | None = None, *, kind: str = "thumbs", **fields: Any) -> Any:

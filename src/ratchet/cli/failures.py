@@ -62,8 +62,8 @@ def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:
     labels = np.full(rows.rows, -1, dtype=np.int64)
     labels[places] = result.labels
     reasons = [
-        {"row": place, "position": row.position, "reason": row.reason, "received": row.received}
-        for place, row in rows.set_aside
+        {"row": number, "position": row.position, "reason": row.reason, "received": row.received}
+        for number, row in rows.set_aside
     ]
     return {
         "clusters": [
@@ -98,8 +98,8 @@ def _lines(rows: FailureFile, result: FailureClusters) -> list[str]:
     lines = [f"{sum(rows.failed):,} of {len(rows.texts):,} rows failed{aside}"]
     if result.reason:
         lines.append(f"no failure clusters: {result.reason}")
-    for place, cluster in enumerate(result.clusters, start=1):
-        lines += ["", f"{place}. {cluster.name}", f"   {_numbers(cluster)}"]
+    for number, cluster in enumerate(result.clusters, start=1):
+        lines += ["", f"{number}. {cluster.name}", f"   {_numbers(cluster)}"]
         lines += [f"   - {example}" for example in cluster.examples]
     return lines
 

@@ -19,10 +19,13 @@ from ratchet.cli.shared import (
 )
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
 from ratchet.files.rows import set_aside_lines
+from ratchet.files.text import printable
 
 if TYPE_CHECKING:
     from ratchet.judges.label_sets import LabelFile
     from ratchet.judges.validation import Validation
+
+_ITEMS_SHOWN = 10
 
 app = typer.Typer(
     help="Judges: validate them against people, run them, import labels.", no_args_is_help=True
@@ -115,29 +118,57 @@ def run(
     probes: Annotated[
         bool, typer.Option(help="Measure what a confident tone and instructions do to the judge.")
     ] = True,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            help="'unscored': ask once more where a reply gave no verdict, such as one cut off or "
+            "refused."
+        ),
+    ] = None,
 ) -> None:
     """Judge a file's answers, compare the verdicts with its labels, measure the judge's biases.
 
-    Verdicts are kept in the home's store: a run that was stopped goes on where it stopped, and no
-    verdict is paid for twice.
+    Labels are held against the judges' options first; of pairs, A and B, model_a and model_b and
+    tie are understood. Verdicts are kept in the home's store: a run that was stopped goes on where
+    it stopped, and no verdict is paid for twice.
     """
     from ratchet.judges.jury import load_juries
     from ratchet.judges.jury_on_files import jury_file
-    from ratchet.judges.on_files import judge_file
+    from ratchet.judges.on_files import check_labels, judge_file, read_items
     from ratchet.judges.rubrics import load_judges
     from ratchet.judges.validation_report import validations_text
 
+    if again not in (None, "unscored"):
+        raise InvalidInputError(f"--again takes 'unscored', got {again!r}")
     specs = load_judges(judges)
     juries = load_juries(judges, specs)
+    read, set_aside = read_items(items)
+    checked = {spec.name: check_labels(spec, read) for spec in specs}
     show_progress()
     store, settings = created_store(), current_settings()
     results = [
-        (spec.name, judge_file(store, spec, items, cache=settings.cache, probes=probes, now=_now))
+        (
+            spec.name,
+            judge_file(
+                store,
+                spec,
+                fitting,
+                (*set_aside, *odd),
+                cache=settings.cache,
+                probes=probes,
+                now=_now,
+                again=again is not None,
+            ),
+        )
         for spec in specs
+        for fitting, odd in [checked[spec.name]]
     ]
     by_name = {spec.name: (spec, result) for spec, (_, result) in zip(specs, results, strict=True)}
     results += [
-        (jury.name, jury_file(jury, [by_name[name] for name in jury.judges], items))
+        (
+            jury.name,
+            jury_file(jury, [by_name[name] for name in jury.judges], checked[jury.judges[0]][0]),
+        )
         for jury in juries
     ]
     if as_json:
@@ -161,14 +192,33 @@ def label(
             help="JSON Lines with item_id, dimension, label, reviewer and, perhaps, note."
         ),
     ],
+    judges: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with judges, whose dimensions may be labelled besides helpfulness, "
+            "harmlessness and factual_accuracy; RATCHET_JUDGES unless given."
+        ),
+    ] = None,
 ) -> None:
     """Store people's labels of interactions, for the validation of judges."""
     from ratchet.judges.on_files import import_labels
+    from ratchet.judges.rubrics import DIMENSIONS, load_judges
 
-    done = import_labels(created_store(), file, now=_now())
+    named = judges or current_settings().judges
+    specs = load_judges(named) if named else ()
+    dimensions = {**DIMENSIONS, **{spec.dimension.name: spec.dimension for spec in specs}}
+    done = import_labels(created_store(), file, now=_now(), dimensions=dimensions)
     print(f"{done.new} labels stored, {done.repeated} were there before")
     for line in set_aside_lines(done.set_aside):
         print(line)
+    if done.unknown:
+        shown = ", ".join(printable(key, 40) for key in done.unknown[:_ITEMS_SHOWN])
+        more = len(done.unknown) - _ITEMS_SHOWN
+        print(
+            f"{len(done.unknown)} items with labels are not in the store: {shown}"
+            + (f" and {more:,} more" if more > 0 else "")
+            + "; their labels count once these interactions are ingested"
+        )
 
 
 @app.command("list", epilog="Example: ratchet judge list --json")

@@ -209,9 +209,9 @@ def _valid(kind: type[R], given: object) -> R:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        field = ".".join(str(part) for part in first["loc"]) or kind.__name__
         raise InvalidInputError(
-            f"{place}: {first['msg']}, got {first['input']!r}; correct the file"
+            f"{field}: {first['msg']}, got {first['input']!r}; correct the file"
         ) from error
 
 

@@ -51,7 +51,7 @@ def serve(
         float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
     ] = 30.0,
     answer_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest wait for an answer that is not streamed.")
+        float, typer.Option(min=0.01, help="Longest wait for a whole answer.", callback=finite)
     ] = 600.0,
     rate: Annotated[
         float,
@@ -71,24 +71,11 @@ def serve(
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
     from ratchet.gateway.serve import Supervisor
-    from ratchet.models.endpoint import checked_key
 
     servers = backend or []
+    _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
     for option, url in (*(("--backend", url) for url in servers), ("--fallback", fallback)):
         _check_address(option, url)
-    for option, name in (
-        ("--host", host),
-        ("--backend-model", backend_model),
-        ("--fallback-model", fallback_model),
-    ):
-        if name is not None and not (name.strip() and name.isprintable()):
-            raise InvalidInputError(
-                f"{option} must be a name on one line, got {name!r}; name one, or leave it out"
-            )
-    backend_key, fallback_key = (
-        checked_key(os.environ.get(name), name)
-        for name in ("RATCHET_BACKEND_KEY", "RATCHET_FALLBACK_KEY")
-    )
     settings = current_settings()
     settings.make_home()
     show_progress()
@@ -99,10 +86,10 @@ def serve(
         backend=servers[0] if servers else None,
         replicas=tuple(servers[1:]),
         backend_model=backend_model,
-        backend_key=backend_key,
+        backend_key=_key_of("RATCHET_BACKEND_KEY"),
         fallback=fallback,
         fallback_model=fallback_model,
-        fallback_key=fallback_key,
+        fallback_key=_key_of("RATCHET_FALLBACK_KEY"),
         load_adapters=load_adapters,
         workers=workers,
         stall_seconds=stall_seconds,
@@ -117,6 +104,21 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
+
+
+def _key_of(variable: str) -> str | None:
+    from ratchet.models.endpoint import checked_key
+
+    return checked_key(os.environ.get(variable), variable)
+
+
+def _check_names(**names: str | None) -> None:
+    for option, name in names.items():
+        if name is not None and not (name.strip() and name.isprintable()):
+            raise InvalidInputError(
+                f"--{option.replace('_', '-')} must be a name on one line, got {name!r}; name one, "
+                "or leave it out"
+            )
 
 
 def _check_address(option: str, url: str | None) -> None:

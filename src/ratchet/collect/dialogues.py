@@ -220,7 +220,7 @@ def _feedback(
 
 def _thumb(score: object) -> object:
     """Return a score as `ingest` takes it for a thumb: 0 is one in this format."""
-    return "down" if isinstance(score, int | float) and score == 0 else thumb(score)
+    return "down" if str(score) in ("0", "0.0") else thumb(score)
 
 
 def _not_an_answer(role: object, score: object) -> str | None:

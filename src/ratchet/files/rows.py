@@ -223,8 +223,8 @@ def column_names(
     twice = [name for name, times in Counter(filter(None, names)).items() if times > 1]
     if twice:
         each = [
-            f"{printable(stripped[place], 40)!r} as column {place + 1}"
-            for place, name in enumerate(names)
+            f"{printable(stripped[index], 40)!r} as column {index + 1}"
+            for index, name in enumerate(names)
             if name == twice[0]
         ]
         raise InvalidInputError(

@@ -117,11 +117,11 @@ class Drain:
         return True
 
     def _store(self, entries: Sequence[Entry]) -> None:
+        now = max(self.clock(), _arrival(entries[-1]))  # a clock may have been set back since
         refused = [entry for entry in entries if entry.kind is LogKind.REFUSED]
         entries = [entry for entry in entries if entry.kind is not LogKind.REFUSED]
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
-        now = max(self.clock(), _arrival(entries[-1]))  # a clock may have been set back since
         with self.store.atomic():
             self.store.set_aside([_set_aside(entry) for entry in refused])
             report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)

@@ -189,7 +189,7 @@ def feedback_schema() -> dict[str, Any]:
     found = FEEDBACK.json_schema(ref_template="#/components/schemas/{model}")
     definitions: dict[str, Any] = found.pop("$defs")
     for definition in definitions.values():
-        common = ["id", "interaction_id", "kind", "value"]
+        common = ["id", "interaction_id", "kind"]  # a copy without a value is one that was seen
         own = [name for name in definition["required"] if name not in (*common, "created_at")]
         definition["required"] = common + own
         definition["properties"]["token"] = {

@@ -165,8 +165,8 @@ class SampleRatio(Record):
     log_threshold: float
     moved: int
     ready: bool
-    final_p_value: float | None = None
-    final_level: float | None = None
+    final_p_value: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    final_level: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def broken(self) -> bool:

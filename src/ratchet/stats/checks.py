@@ -16,14 +16,19 @@ from ratchet.errors import InvalidInputError
 from ratchet.stats.arrays import FloatArray
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise `InvalidInputError` with the message unless the condition holds."""
+    if not condition:
+        raise InvalidInputError(message)
+
+
 def checked_level(level: float) -> float:
     """Return a level in (0, 1).
 
     Raises:
         InvalidInputError: It is not.
     """
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
+    require(0.0 < level < 1.0, f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
     return level
 
 
@@ -42,10 +47,10 @@ def bound_quantile(alpha: float) -> float:
     Raises:
         InvalidInputError: Alpha is out of range.
     """
-    if not 0.0 < alpha < 1.0:
-        raise InvalidInputError(
-            f"alpha must be in (0, 1), got {alpha}; pass 0.05 for a 95 % one-sided bound"
-        )
+    require(
+        0.0 < alpha < 1.0,
+        f"alpha must be in (0, 1), got {alpha}; pass 0.05 for a 95 % one-sided bound",
+    )
     return float(special.ndtri(1.0 - alpha))
 
 
@@ -61,8 +66,7 @@ def checked_count(name: str, value: int) -> int:
         raise InvalidInputError(
             f"{name} must be a whole number, got {value!r}; pass a count, not a share"
         ) from None
-    if count < 0:
-        raise InvalidInputError(f"{name} must not be negative, got {count}; pass a count")
+    require(count >= 0, f"{name} must not be negative, got {count}; pass a count")
     return count
 
 

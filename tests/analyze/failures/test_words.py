@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ratchet.analyze.failures import words
-from ratchet.analyze.failures.words import LONGEST_FOR_WORDS, examples, name_groups
+from ratchet.analyze.failures.words import LONGEST_FOR_WORDS, NO_WORDS, examples, name_groups
 
 TEXTS = [
     "my parcel never arrived", "parcel arrived broken", "where is the parcel",
@@ -28,10 +28,30 @@ def test_names_are_distinct():
     assert len(set(names)) == 2
 
 
-def test_without_a_shared_word_the_most_frequent_text_is_the_name():
-    assert name_groups(["😀", "😀", "🎉", "x"], [rows(0, 1, 2)]) == ["😀"]
-    assert name_groups(["", ""], [rows(0, 1)]) == ["no words"]
+@pytest.mark.parametrize(
+    "text", ["😀😀", "", "???", "12 34", "/" + 40 * "x", "https://" + 60 * "b" + "/1"]
+)
+def test_without_a_shared_word_the_name_says_so_and_repeats_no_message(text):
+    (name,) = name_groups([text, text, "🎉", "other"], [rows(0, 1, 2)])
+    assert name in (NO_WORDS, "https", "😀")
+    assert name_groups(["😀", "😀😀", "🎉"], [rows(0, 1, 2)]) == ["😀"]
     assert name_groups([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "others"),
+    [
+        ("reset password", ["password lost"] * 9 + ["reset router"] * 9),
+        ("card stolen", ["stolen bag", "new card"] * 20),
+        ("parcel, broken", ["broken shoe", "a parcel"] * 20),
+        ("पासवर्ड रीसेट", ["पासवर्ड खो", "रीसेट राउटर"] * 9),
+        ("パスワード リセット", ["パスワード 変更"] * 9),
+    ],
+)
+def test_no_name_is_a_whole_message_of_several_words(message, others):
+    (name,) = name_groups([message] * 6 + others, [np.arange(6)])
+    assert name != message
+    assert set(name.replace(",", "").split()) <= set(message.replace(",", "").split())
 
 
 def test_a_very_long_text_is_read_from_its_beginning():

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.analyze.failures.tokens import term_analyzer
 from ratchet.analyze.failures.words import (
     LONGEST_FOR_WORDS,
     cut_for_words,
     text_hash,
-    word_analyzer,
 )
 from ratchet.models import Encoder
 
@@ -148,7 +148,7 @@ def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    analyze = word_analyzer()
+    analyze = term_analyzer()
     vectorizer = TfidfVectorizer(analyzer=analyze, sublinear_tf=True, max_features=_VOCABULARY)
     try:
         matrix: Any = vectorizer.fit_transform(_some(texts))

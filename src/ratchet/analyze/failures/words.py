@@ -6,13 +6,21 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.analyze.failures.tokens import (
+    Analyzer,
+    normalized,
+    parts_of,
+    pictures,
+    telling,
+    term_analyzer,
+)
+
 IntArray = NDArray[np.int64]
-Analyzer = Callable[[str], list[str]]
 
 KEYWORDS = 3
 EXAMPLES = 3
@@ -23,26 +31,9 @@ CHARACTERS_OF_THE_REST = 10_000_000
 FEWEST_CHARACTERS = 500
 LONGEST_FOR_WORDS = 4_000
 LONGEST_EXAMPLE = 2_000
-_NAME_OF_A_TEXT = 32
-# fmt: off
-_MORE_STOP_WORDS = frozenset({
-    "did", "didn", "didnt", "does", "doesn", "doesnt", "don", "got", "hasn", "haven",
-    "hello", "help", "hey", "hi", "id", "im", "isn", "just", "know", "like", "ll",
-    "need", "ok", "okay", "tell", "thank", "thanks", "ve", "want", "wants", "wasn",
-    "won", "yes",
-})
-# fmt: on
-
-
-def word_analyzer() -> Analyzer:
-    """Return what splits a text into its words and word pairs, stop words left out."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
-
-    stop_words = sorted(ENGLISH_STOP_WORDS | _MORE_STOP_WORDS)
-    pattern = r"(?u)\b[^\W\d_]\w+\b"
-    vectorizer = CountVectorizer(ngram_range=(1, 2), stop_words=stop_words, token_pattern=pattern)
-    analyze: Analyzer = vectorizer.build_analyzer()
-    return analyze
+LONGEST_TERM = 32
+"""A longer word is as good as a message: a link, or a language whose words are not told apart."""
+NO_WORDS = "no shared words"
 
 
 def text_hash(text: str, size: int) -> bytes:
@@ -58,9 +49,10 @@ def cut_for_words(text: str, longest: int = LONGEST_FOR_WORDS) -> str:
 def name_groups(texts: Sequence[str], groups: Sequence[IntArray]) -> list[str]:
     """Name each group by class-based TF-IDF against the other groups and all other texts.
 
-    A term counts where two texts of the group share it. A group whose texts share no word is named
-    by its most frequent text. Of a group 2,000 texts are read, of the rest 20,000, evenly spaced;
-    of long ones the beginning, so that a group is about a million characters at most.
+    A term counts where two texts of the group share it. What users wrote is not repeated: no name
+    is the whole of one of their messages that has more than one word. Of a group 2,000 texts are
+    read, of the rest 20,000, evenly spaced; of long ones the beginning, so that a group is about a
+    million characters at most.
 
     Args:
         texts: All texts.
@@ -75,7 +67,7 @@ def name_groups(texts: Sequence[str], groups: Sequence[IntArray]) -> list[str]:
     """
     if not groups:
         return []
-    analyze = word_analyzer()
+    analyze = term_analyzer()
     read = [_spaced(group, TEXTS_A_GROUP) for group in groups]
     overall: Counter[str] = Counter()
     shared: list[dict[str, int]] = []
@@ -100,8 +92,13 @@ def name_groups(texts: Sequence[str], groups: Sequence[IntArray]) -> list[str]:
     names = []
     for group, uses_of in zip(read, shared, strict=True):
         # the term's frequency in the group, up to the group's length, which changes no order
-        ranked = sorted(uses_of, key=lambda t: (-uses_of[t] * math.log1p(average / overall[t]), t))
-        names.append(_name(ranked) or _most_frequent(texts, group))
+        score = {
+            term: uses * telling(term) * math.log1p(average / overall[term])
+            for term, uses in uses_of.items()
+        }
+        messages = {" ".join(normalized(_beginning(texts[row])).split()) for row in group}
+        ranked = sorted(score, key=lambda term: (-score[term], term))
+        names.append(_name(ranked, messages) or _shared_picture(texts, group))
     return _distinct(names)
 
 
@@ -126,23 +123,33 @@ def _outside(count: int, groups: Sequence[IntArray]) -> IntArray:
     return _spaced(rows, TEXTS_OF_THE_REST) if rows.size else rows
 
 
-def _name(ranked: Sequence[str]) -> str:
+def _name(ranked: Sequence[str], messages: Collection[str]) -> str:
     """Join the top terms, leaving out those that only repeat a word already there."""
     chosen: list[str] = []
     words: set[str] = set()
     for term in ranked:
         if len(chosen) == KEYWORDS:
             break
-        parts = set(term.split())
-        if not parts & words:
+        parts = parts_of(term)
+        whole = term in messages and " " in term
+        if not parts & words and not whole and len(term) <= LONGEST_TERM:
             chosen.append(term)
             words |= parts
+    while len(chosen) > 1 and ", ".join(chosen) in messages:
+        chosen.pop()
     return ", ".join(chosen)
 
 
-def _most_frequent(texts: Sequence[str], group: IntArray) -> str:
-    counts = Counter(_in_one_line(texts[i], _NAME_OF_A_TEXT) for i in group)
-    return min(counts, key=lambda text: (-counts[text], text)) or "no words"
+def _shared_picture(texts: Sequence[str], group: IntArray) -> str:
+    """Return the emoji that most of a group's texts hold, where two do."""
+    counts = Counter(shown for row in group for shown in pictures(_beginning(texts[row])))
+    shared = sorted((-count, shown) for shown, count in counts.items() if count > 1)
+    return shared[0][1] if shared else NO_WORDS
+
+
+def _beginning(text: str) -> str:
+    """Return as much of a text as any name could be the whole of."""
+    return text[: 4 * KEYWORDS * LONGEST_TERM]
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ examples have users; where few units differ at all, also the exact test of their
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -209,9 +209,9 @@ def _unscored(
         )
     if total and abs(lost[0] - lost[1]) / total > question.max_unscored_difference:
         return (
-            f"{lost[0]:,} of the champion's scores are missing and {lost[1]:,} of the "
-            "challenger's; what is missing on one side only may be what fails there; have them "
-            "scored"
+            f"{total - kept:,} of {total:,} examples lack scores, {lost[0]:,} of the champion's "
+            f"and {lost[1]:,} of the challenger's; what is missing on one side only may be what "
+            "fails there; have them scored"
         )
     return None
 
@@ -313,15 +313,10 @@ class _Pairs:
             return tested
         # exact up to that many: the generator is not used
         signs = paired_permutation_test(sums, rng=np.random.default_rng(0))
-        return MarginTest(
-            tested.difference,
-            tested.interval,
-            margin,
-            max(tested.p_above, signs.p_above),
-            max(tested.p_below, signs.p_below),
-            tested.pairs,
-            tested.units,
-            tested.standard_error,
+        return replace(
+            tested,
+            p_above=max(tested.p_above, signs.p_above),
+            p_below=max(tested.p_below, signs.p_below),
         )
 
     def _equal(self, values: FloatArray, margin: float, alpha: float) -> MarginTest:

@@ -95,13 +95,13 @@ def _line(evidence: MetricEvidence) -> str:
         return f"{name:{NAME_WIDTH}}  {evidence.problem}"
     low, high = evidence.interval
     units = "" if evidence.units == evidence.examples else f" of {evidence.units:,} users"
-    note = f"; {max(evidence.unscored):,} without scores" if any(evidence.unscored) else ""
-    note += f"; {evidence.problem}" if evidence.problem else ""
+    lost = max(evidence.unscored)
+    note = evidence.problem or (f"{lost:,} without scores" if lost else "")
     return (
         f"{name:{NAME_WIDTH}}  {evidence.champion:8.4g}  {evidence.challenger:10.4g}  "
         f"{evidence.difference:+.4g} [{low:+.4g}, {high:+.4g}], "
         f"{evidence.examples:,} examples{units}, "
-        f"{direction_words(evidence.question.higher_is_better)}{note}"
+        f"{direction_words(evidence.question.higher_is_better)}" + (f"; {note}" if note else "")
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.deploy.gate.evidence import MetricEvidence
 from ratchet.deploy.gate.policy import GatePolicy
@@ -126,7 +126,7 @@ def examples_to_decide(
     if question.role == "primary":
         margins = [question.margin, -hold_margin]
         plans = [_plan(expected, margin, policy) for margin in margins]
-        plans.append(_plan(_mirrored(expected), 0.0, policy))
+        plans.append(_plan(replace(expected, gain=-expected.gain), 0.0, policy))
         needed = min((examples for examples in plans if examples is not None), default=None)
     else:
         scale = abs(evidence.champion) if question.relative else 1.0
@@ -144,16 +144,6 @@ def _as_seen(evidence: MetricEvidence) -> Expectation:
         spread=evidence.spread or None,
         cluster_size=max(1.0, evidence.examples / max(1, evidence.units)),
         design_effect=max(evidence.design_effect, 1e-3),
-    )
-
-
-def _mirrored(expected: Expectation) -> Expectation:
-    return Expectation(
-        -expected.gain,
-        expected.discordance,
-        expected.spread,
-        expected.cluster_size,
-        expected.design_effect,
     )
 
 

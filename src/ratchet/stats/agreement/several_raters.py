@@ -32,7 +32,7 @@ from ratchet.stats.agreement.ratings import (
     undefined,
 )
 from ratchet.stats.arrays import FloatArray
-from ratchet.stats.checks import checked_level, normal_quantile
+from ratchet.stats.checks import checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval
 
 Metric = Literal["nominal", "ordinal", "interval", "ratio"]
@@ -264,11 +264,11 @@ def _equal_counts(counts: ArrayLike) -> tuple[FloatArray, int, int]:
             f"counts must have shape (items, categories), got {table.shape}; give every item a row "
             "with its number of ratings for each category"
         )
-    if not (np.isfinite(table).all() and (table >= 0.0).all() and (table % 1.0 == 0.0).all()):
-        raise InvalidInputError(
-            "counts must be whole and not negative, got other numbers; count the ratings of each "
-            "category"
-        )
+    require(
+        bool(np.isfinite(table).all() and (table >= 0.0).all() and (table % 1.0 == 0.0).all()),
+        "counts must be whole and not negative, got other numbers; count the ratings of each "
+        "category",
+    )
     each = table.sum(axis=1)
     if each.size and each.min() != each.max():
         raise InvalidInputError(

@@ -35,7 +35,7 @@ from ratchet.stats.agreement.ratings import (
     undefined,
 )
 from ratchet.stats.arrays import FloatArray
-from ratchet.stats.checks import bound_quantile, checked_level, normal_quantile
+from ratchet.stats.checks import bound_quantile, checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval, wilson
 
 Weighting = Literal["linear", "quadratic"]
@@ -351,11 +351,11 @@ def _counts(table: ArrayLike) -> FloatArray:
             f"a table of two raters must be square, got shape {counts.shape}; give every category "
             "a row and a column"
         )
-    if not (np.isfinite(counts).all() and (counts >= 0.0).all() and (counts % 1.0 == 0.0).all()):
-        raise InvalidInputError(
-            "a table of two raters must hold counts, got other numbers; multiply shares by the "
-            "number of items"
-        )
+    require(
+        bool(np.isfinite(counts).all() and (counts >= 0.0).all() and (counts % 1.0 == 0.0).all()),
+        "a table of two raters must hold counts, got other numbers; multiply shares by the "
+        "number of items",
+    )
     return counts
 
 

@@ -7,17 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
 from ratchet.stats.arrays import FloatArray, IntArray
+from ratchet.stats.checks import require as require
 
 Counts = Sequence[int] | IntArray
 Values = Sequence[float] | FloatArray
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `InvalidInputError` with the message unless the condition holds."""
-    if not condition:
-        raise InvalidInputError(message)
 
 
 def require_positive(name: str, value: float) -> None:

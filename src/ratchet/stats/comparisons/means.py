@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
 from ratchet.stats.arrays import FloatArray
-from ratchet.stats.checks import finite_values
+from ratchet.stats.checks import finite_values, require
 from ratchet.stats.comparisons.rates import MarginTest, checked_alpha, checked_margin
 from ratchet.stats.intervals import Interval
 from ratchet.stats.intervals.clustered import cluster_sums
@@ -223,10 +223,10 @@ def equal_differences_bound(units: int, largest: float, *, alpha: float = 0.05) 
     """
     if units < 1:
         raise InsufficientDataError(f"a bound needs at least 1 unit, got {units}; collect more")
-    if not (math.isfinite(largest) and largest >= 0.0):
-        raise InvalidInputError(
-            f"largest must be a finite number from 0 on, got {largest}; pass the range of the score"
-        )
+    require(
+        math.isfinite(largest) and largest >= 0.0,
+        f"largest must be a finite number from 0 on, got {largest}; pass the range of the score",
+    )
     return largest * float(1.0 - checked_alpha(alpha) ** (1.0 / units))
 
 

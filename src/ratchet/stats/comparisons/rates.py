@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
 from ratchet.stats.arrays import FloatArray
-from ratchet.stats.checks import checked_count
+from ratchet.stats.checks import checked_count, require
 from ratchet.stats.intervals import Interval
 
 STEP = 1.0  # by which counts of discordant pairs move; Edwards' continuity correction
@@ -260,11 +260,11 @@ def checked_margin(margin: float, *, lowest: float = -math.inf, highest: float =
     Raises:
         InvalidInputError: It is not.
     """
-    if not (math.isfinite(margin) and lowest < margin < highest):
-        raise InvalidInputError(
-            f"margin must be a finite number in ({lowest:g}, {highest:g}), got {margin}; pass "
-            "-0.05 for 'no worse by 5 points'"
-        )
+    require(
+        math.isfinite(margin) and lowest < margin < highest,
+        f"margin must be a finite number in ({lowest:g}, {highest:g}), got {margin}; pass "
+        "-0.05 for 'no worse by 5 points'",
+    )
     return margin
 
 
@@ -274,10 +274,10 @@ def checked_alpha(alpha: float) -> float:
     Raises:
         InvalidInputError: It is not.
     """
-    if not 0.0 < alpha < 0.5:
-        raise InvalidInputError(
-            f"alpha must be in (0, 0.5), got {alpha}; pass 0.05 for a 5 % level"
-        )
+    require(
+        0.0 < alpha < 0.5,
+        f"alpha must be in (0, 0.5), got {alpha}; pass 0.05 for a 5 % level",
+    )
     return alpha
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.arrays import FloatArray, IntArray
+from ratchet.stats.checks import require
 from ratchet.stats.comparisons.rates import checked_margin
 from ratchet.stats.intervals.clustered import FEWEST_RESAMPLES, cluster_sums
 
@@ -143,10 +144,10 @@ def checked_resampling(values: FloatArray, resamples: int) -> None:
     Raises:
         InvalidInputError: There are such.
     """
-    if not np.isfinite(values).all():
-        raise InvalidInputError(
-            "values must be finite, got some that are not; leave out pairs without both scores"
-        )
+    require(
+        bool(np.isfinite(values).all()),
+        "values must be finite, got some that are not; leave out pairs without both scores",
+    )
     if resamples < FEWEST_RESAMPLES:
         raise InvalidInputError(
             f"resamples must be at least {FEWEST_RESAMPLES}, got {resamples}; pass 10000"

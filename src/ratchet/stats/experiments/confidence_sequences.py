@@ -27,7 +27,7 @@ from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.arrays import BoolArray, FloatArray
-from ratchet.stats.checks import checked_level
+from ratchet.stats.checks import checked_level, require
 from ratchet.stats.experiments.boundaries import normal_mixture_rho
 from ratchet.stats.intervals import Interval
 
@@ -147,10 +147,10 @@ def bernoulli_log_e(
         19.15
     """
     done, total = _cumulative(successes, trials)
-    if not 0.0 < rate < 1.0:
-        raise InvalidInputError(
-            f"rate must be in (0, 1), got {rate}; one observation settles whether it is 0 or 1"
-        )
+    require(
+        0.0 < rate < 1.0,
+        f"rate must be in (0, 1), got {rate}; one observation settles whether it is 0 or 1",
+    )
     return _log_mixture(np.full(done.shape, rate), done, total, _beta_weight(t_opt, alpha))
 
 
@@ -243,10 +243,10 @@ def proportion_difference_log_e(
         15.43
     """
     first, second = _arms(successes_first, trials_first, successes_second, trials_second)
-    if not -1.0 < difference < 1.0:
-        raise InvalidInputError(
-            f"difference must be in (-1, 1), got {difference}; pass a difference of shares"
-        )
+    require(
+        -1.0 < difference < 1.0,
+        f"difference must be in (-1, 1), got {difference}; pass a difference of shares",
+    )
     differences = np.full(first[0].shape, difference)
     return _log_profile(differences, first, second, _beta_weight(t_opt, alpha))
 
@@ -470,10 +470,10 @@ def _on_support(
 
 def _unit_values(values: ArrayLike, support: tuple[float, float]) -> FloatArray:
     smallest, largest = support
-    if not (math.isfinite(smallest) and math.isfinite(largest) and smallest < largest):
-        raise InvalidInputError(
-            f"support must be two finite ends in ascending order, got {support}; pass (0.0, 1.0)"
-        )
+    require(
+        math.isfinite(smallest) and math.isfinite(largest) and smallest < largest,
+        f"support must be two finite ends in ascending order, got {support}; pass (0.0, 1.0)",
+    )
     sample = np.asarray(values, dtype=np.float64).ravel()
     if sample.size == 0:
         raise InsufficientDataError(
@@ -547,5 +547,7 @@ def _whole(name: str, counts: ArrayLike) -> FloatArray:
 
 
 def _checked_share(name: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
-        raise InvalidInputError(f"{name} must be in (0, 1), got {value}; the usual one is 0.5")
+    require(
+        0.0 < value < 1.0,
+        f"{name} must be in (0, 1), got {value}; the usual one is 0.5",
+    )

@@ -33,6 +33,7 @@ from scipy import special, stats
 
 from ratchet.errors import InvalidInputError
 from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
+from ratchet.stats.checks import require
 
 UPWARD: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0, 6.0, 16.0, 64.0)
 """Alternatives to "does no harm"."""
@@ -85,8 +86,10 @@ def share_log_e(groups: Groups, *, odds_ratios: Sequence[float] = BOTH_WAYS) -> 
     """
     _check(groups)
     ratios = np.asarray(odds_ratios, dtype=np.float64)
-    if not (ratios.size and np.isfinite(ratios).all() and (ratios > 0.0).all()):
-        raise InvalidInputError(f"odds ratios must be finite and above 0, got {odds_ratios}")
+    require(
+        bool(ratios.size and np.isfinite(ratios).all() and (ratios > 0.0).all()),
+        f"odds ratios must be finite and above 0, got {odds_ratios}",
+    )
     cost = np.log1p(groups.shares[:, np.newaxis] * (ratios - 1.0))
     inside = groups.successes.sum(axis=-1)[..., np.newaxis] * np.log(ratios)
     return np.asarray(special.logsumexp(inside - groups.trials @ cost, axis=-1)) - math.log(
@@ -186,22 +189,22 @@ def finds_imbalance(
         >>> [bool(finds_imbalance(even(n), 11 / 9, alpha=0.01)) for n in (3_000, 5_000)]
         [False, True]
     """
-    if not (odds_ratio > 1.0 and 0.0 < alpha < 1.0 and 0.5 <= power < 1.0):
-        raise InvalidInputError(
-            "an imbalance needs odds_ratio above 1, alpha in (0, 1) and power in [0.5, 1), got "
-            f"{odds_ratio}, {alpha} and {power}; 11/9 makes 50/50 into 55/45"
-        )
+    require(
+        odds_ratio > 1.0 and 0.0 < alpha < 1.0 and 0.5 <= power < 1.0,
+        "an imbalance needs odds_ratio above 1, alpha in (0, 1) and power in [0.5, 1), got "
+        f"{odds_ratio}, {alpha} and {power}; 11/9 makes 50/50 into 55/45",
+    )
     _check(groups)
     needed = math.log(len(odds_ratios) / alpha)
-    found = np.ones(groups.trials.shape[:-1], dtype=np.bool_)
+    is_found = np.ones(groups.trials.shape[:-1], dtype=np.bool_)
     for ratio in (odds_ratio, 1.0 / odds_ratio):
         log_ratio = math.log(ratio)
         then = groups.shares * ratio / (1.0 + groups.shares * (ratio - 1.0))
         gain = then * log_ratio - np.log1p(groups.shares * (ratio - 1.0))
         mean = groups.trials @ gain
         spread = np.sqrt(groups.trials @ (then * (1.0 - then) * log_ratio**2))
-        found &= mean - float(stats.norm.ppf(power)) * spread >= needed
-    return found
+        is_found &= mean - float(stats.norm.ppf(power)) * spread >= needed
+    return is_found
 
 
 def sticky_groups(in_first: BoolArray, in_second: BoolArray, shares: Sequence[float]) -> Groups:

@@ -177,14 +177,14 @@ def cluster_sums(
             f"each value needs the label of its cluster, got {sample.size} values and "
             f"{labels.size} labels; pass arrays of one length"
         )
-    found, places = np.unique(labels, return_inverse=True)
-    if found.size < 2:
+    distinct, places = np.unique(labels, return_inverse=True)
+    if distinct.size < 2:
         raise InsufficientDataError(
-            f"an interval over clusters needs at least 2 clusters, got {found.size}; collect more "
-            "users"
+            "an interval over clusters needs at least 2 clusters, got "
+            f"{distinct.size}; collect more users"
         )
-    sums = np.bincount(places, weights=sample, minlength=found.size).astype(np.float64)
-    sizes = np.bincount(places, minlength=found.size).astype(np.float64)
+    sums = np.bincount(places, weights=sample, minlength=distinct.size).astype(np.float64)
+    sizes = np.bincount(places, minlength=distinct.size).astype(np.float64)
     return sample, sums, sizes
 
 

@@ -20,6 +20,7 @@ from ratchet.stats.checks import (
     checked_level,
     finite_values,
     normal_quantile,
+    require,
 )
 
 Values = Sequence[float] | FloatArray
@@ -336,10 +337,10 @@ def quantile_interval(values: Values, quantile: float, *, level: float = 0.95) -
     References:
         Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., section 3.2.
     """
-    if not 0.0 < quantile < 1.0:
-        raise InvalidInputError(
-            f"quantile must be in (0, 1), got {quantile}; pass 0.99 for the 99th percentile"
-        )
+    require(
+        0.0 < quantile < 1.0,
+        f"quantile must be in (0, 1), got {quantile}; pass 0.99 for the 99th percentile",
+    )
     ordered = np.sort(finite_values(values))
     tail = (1.0 - checked_level(level)) / 2.0
     below = special.bdtr(np.arange(ordered.size), ordered.size, quantile)  # P(Bin <= i)

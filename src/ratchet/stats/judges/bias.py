@@ -23,7 +23,7 @@ from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.arrays import BoolArray, FloatArray
-from ratchet.stats.checks import check_one_length, checked_level, unit_scores
+from ratchet.stats.checks import check_one_length, checked_level, require, unit_scores
 from ratchet.stats.intervals import Interval, newcombe_paired, wilson
 
 VERDICTS = (0.0, 0.5, 1.0)
@@ -171,8 +171,10 @@ def bounded_mean_interval(
         Statistics in Medicine 24, 729-740 (matched pairs, with 1 observation at each end).
     """
     sample = np.asarray(values, dtype=np.float64).ravel()
-    if not high > low:
-        raise InvalidInputError(f"high must exceed low, got {high} and {low}; pass the range")
+    require(
+        high > low,
+        f"high must exceed low, got {high} and {low}; pass the range",
+    )
     wrong = ~((sample >= low) & (sample <= high))
     if wrong.any():
         raise InvalidInputError(
@@ -441,10 +443,10 @@ def _self_preference(
 def _uplift(
     effect: Effect, gained: FloatArray, tolerance: float, asked: int, level: float
 ) -> Uplift:
-    if not 0.0 <= tolerance < 1.0:
-        raise InvalidInputError(
-            f"tolerance must be in [0, 1), got {tolerance}; pass 0 to accept no uplift at all"
-        )
+    require(
+        0.0 <= tolerance < 1.0,
+        f"tolerance must be in [0, 1), got {tolerance}; pass 0 to accept no uplift at all",
+    )
     return Uplift(
         estimate=effect.estimate,
         interval=effect.interval,
@@ -457,8 +459,8 @@ def _uplift(
     )
 
 
-def _some_items(found: int, asked: int) -> None:
-    if found == 0:
+def _some_items(judged: int, asked: int) -> None:
+    if judged == 0:
         raise InsufficientDataError(
             f"an uplift needs an item that was judged, got none of {asked}; have more judged"
         )
@@ -473,11 +475,11 @@ def _is_binary(values: FloatArray) -> bool:
 
 
 def _verdicts(name: str, values: ArrayLike) -> FloatArray:
-    found = np.asarray(values, dtype=np.float64).ravel()
-    wrong = ~np.isnan(found) & ~np.isin(found, VERDICTS)
+    verdicts = np.asarray(values, dtype=np.float64).ravel()
+    wrong = ~np.isnan(verdicts) & ~np.isin(verdicts, VERDICTS)
     if wrong.any():
         raise InvalidInputError(
-            f"{name} must be 0, 0.5, 1 or NaN for none, got {found[wrong][0]:g}; pass 1 where the "
-            "first answer wins"
+            f"{name} must be 0, 0.5, 1 or NaN for none, got {verdicts[wrong][0]:g}; pass 1 where "
+            "the first answer wins"
         )
-    return found
+    return verdicts

@@ -17,9 +17,10 @@ from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.arrays import BoolArray, FloatArray
-from ratchet.stats.checks import check_one_length, normal_quantile, unit_scores
+from ratchet.stats.checks import check_one_length, normal_quantile, require, unit_scores
 from ratchet.stats.comparisons.means import paired_mean_test
 from ratchet.stats.intervals import Interval
+from ratchet.stats.judges.length import length_deviation
 from ratchet.stats.judges.verdicts import equal_missing
 
 Codes = NDArray[np.intp]
@@ -364,18 +365,15 @@ def _enough(known: BoolArray, missing: BoolArray, users: Codes, *, by_user: bool
 
 
 def _lengths(values: ArrayLike, size: int, scale: float) -> FloatArray:
-    found = np.asarray(values, dtype=np.float64).ravel()
-    if found.size != size or not np.isfinite(found).all():
+    lengths = np.asarray(values, dtype=np.float64).ravel()
+    if lengths.size != size or not np.isfinite(lengths).all():
         raise InvalidInputError(
-            f"length differences must be finite, one for each of {size} pairs, got {found.size} "
-            f"and {int((~np.isfinite(found)).sum())} that are not; leave out pairs without answers"
+            f"length differences must be finite, one for each of {size} pairs, got {lengths.size} "
+            f"and {int((~np.isfinite(lengths)).sum())} that are not; leave out pairs without "
+            "answers"
         )
-    if not (scale > 0.0 and math.isfinite(scale)):
-        raise InvalidInputError(f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does")
-    deviation = float(found.std(ddof=1))
-    if deviation <= 1e-9 * float(np.abs(found).max(initial=0.0)) or deviation == 0.0:
-        raise InsufficientDataError(
-            f"lengths must differ differently for their effect to be known, got {found[0]:g} in "
-            f"all {size} pairs; take the rate that is not controlled for length"
-        )
-    return np.asarray(np.tanh(found / (scale * deviation)))
+    require(
+        scale > 0.0 and math.isfinite(scale),
+        f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does",
+    )
+    return np.asarray(np.tanh(lengths / (scale * length_deviation(lengths))))

@@ -265,11 +265,11 @@ def _margin_panel(axes: Axes, group: Sequence[Measured], decision: Decision) -> 
 
 def _counted_differences(axes: Axes, seen: FloatArray, word: str) -> None:
     names = (f"champion alone {word}", "both the same", f"challenger alone {word}")
-    for place, (value, colour) in enumerate(((-1.0, RED), (0.0, MUTED), (1.0, BLUE))):
+    for index, (value, colour) in enumerate(((-1.0, RED), (0.0, MUTED), (1.0, BLUE))):
         count = int(np.count_nonzero(seen == value))
-        axes.bar(place, count, color=colour, width=0.6, alpha=0.85)
+        axes.bar(index, count, color=colour, width=0.6, alpha=0.85)
         axes.annotate(
-            f"{count:,}", (place, count), (0, 5), textcoords="offset points", ha="center",
+            f"{count:,}", (index, count), (0, 5), textcoords="offset points", ha="center",
             color=INK, weight="bold",
         )  # fmt: skip
     axes.set_xticks(range(3), labels=names)

@@ -92,11 +92,11 @@ def signal_chart(
     height = 4.4 if len(panels) == 1 else 1.9 + 1.9 * len(panels)
     figure, axes = new_panels(10.0, height, len(panels), sharex=True)
     drawn: dict[str, Any] = {}
-    for place, (name, (times, made)) in zip(axes, panels.items(), strict=True):
-        drawn |= _chart_panel(place, times, made, unit)
+    for panel, (name, (times, made)) in zip(axes, panels.items(), strict=True):
+        drawn |= _chart_panel(panel, times, made, unit)
         says = wrapped(name, 18) if len(panels) > 1 else ""
         sums = "sum (sigma)" if isinstance(made.chart, CusumChart) else _UNITS.get(unit, unit)
-        place.set_ylabel(f"{says}\n{sums}" if says else sums)
+        panel.set_ylabel(f"{says}\n{sums}" if says else sums)
     _time_limits(axes[0], [times for times, _ in panels.values()])
     rows = _marks(axes, releases, None)
     _time_axis(axes[-1])
@@ -176,9 +176,9 @@ def _chart_panel(
             if at:
                 ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": width, "zorder": 5}
                 (drawn[name],) = axes.plot(moments[at], heights[at], "o", ms=size, **ring)
-    place = ("axes fraction", "data")
+    coordinates = ("axes fraction", "data")
     axes.annotate(
-        shown.says, (1.01, shown.center), xycoords=place, va="center", color=MUTED, size=9
+        shown.says, (1.01, shown.center), xycoords=coordinates, va="center", color=MUTED, size=9
     )
     axes.grid(axis="y", color=FAINT, lw=0.6)
     return drawn
@@ -225,8 +225,8 @@ def board_chart(
     """
     need_some(list(panels), "panels")
     figure, axes = new_panels(9.0, 1.6 + 1.45 * len(panels), len(panels), sharex=True)
-    for place, (name, series) in zip(axes, panels.items(), strict=True):
-        _series_panel(place, name, series)
+    for panel, (name, series) in zip(axes, panels.items(), strict=True):
+        _series_panel(panel, name, series)
     _span(axes[0], panels.values())
     began = [(moment, version) for version, moment in (releases or {}).items()]
     rows = _marks(axes, began, change)
@@ -272,8 +272,8 @@ def _marks(
     taken: list[float] = []
     for day, text, color in sorted(marks):
         style: Any = (0, (2, 2)) if color == MUTED else "-"
-        for place in axes:
-            place.axvline(day, color=color, lw=1.2, ls=style, zorder=2)
+        for panel in axes:
+            panel.axvline(day, color=color, lw=1.2, ls=style, zorder=2)
         text = shortened(text)
         width, line = _CHARACTER * len(text), (day - begin) / (end - begin)
         left = line if line + width <= 1.0 else line - width
@@ -355,11 +355,11 @@ def agreement_over_time(validations: Sequence[JudgeValidation], bar: float, titl
     colours = {"usable": GREEN, "not usable": RED, "not enough labels": MUTED}
     figure, (axes,) = new_panels(8.5, 4.0)
     axes.axhline(bar, color=MUTED, lw=1.2, ls=(0, (5, 3)))
-    for place, (validation, kappa) in enumerate(shown):
+    for index, (validation, kappa) in enumerate(shown):
         color = colours[validation.decision]
         if kappa.lower is not None and kappa.upper is not None:
-            axes.plot([place] * 2, [kappa.lower, kappa.upper], color=color, lw=2.4)
-        axes.plot(place, kappa.value or 0.0, "o", color=color, ms=8)
+            axes.plot([index] * 2, [kappa.lower, kappa.upper], color=color, lw=2.4)
+        axes.plot(index, kappa.value or 0.0, "o", color=color, ms=8)
     each = math.ceil(len(shown) / 7)  # more names than that do not fit beside each other
     places = range((len(shown) - 1) % each, len(shown), each)  # the latest always has its own
     dated = [f"{shown[i][0].created_at:%d %b %H:%M}\nn = {shown[i][0].items:,}" for i in places]

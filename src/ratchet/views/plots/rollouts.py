@@ -83,8 +83,8 @@ def _interval(axes: Axes, row: int, item: Readout, reach: float) -> None:
         axes.plot(ends, [row, row], color=colour, lw=2.6, solid_capstyle="butt")
         axes.plot(100 * item.difference, row, "o", color=colour, ms=7)
         text = f"{100 * item.difference:+.2f}  {READOUTS[item.says]}".replace("-", "−")
-    place = ("axes fraction", "data")
-    axes.annotate(text, (1.01, row), xycoords=place, va="center", color=colour, size=9)
+    coordinates = ("axes fraction", "data")
+    axes.annotate(text, (1.01, row), xycoords=coordinates, va="center", color=colour, size=9)
 
 
 def rollout_chart(looks: Sequence[RolloutLook], signal: SignalName, title: str) -> Figure:

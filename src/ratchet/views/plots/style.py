@@ -104,8 +104,8 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 def beside(axes: Axes, row: int, text: str, color: str) -> None:
     """Write a text to the right of a row."""
-    place = ("axes fraction", "data")
-    axes.annotate(text, (1.02, row), xycoords=place, va="center", color=color, size=9)
+    coordinates = ("axes fraction", "data")
+    axes.annotate(text, (1.02, row), xycoords=coordinates, va="center", color=color, size=9)
 
 
 def shortened(name: str, width: int = 34) -> str:

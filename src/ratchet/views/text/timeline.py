@@ -95,10 +95,10 @@ class _Switch:
 def _switches(store: EventStore) -> list[_Switch]:
     routings = store.records(Routing)
     switches: list[_Switch] = []
-    for place, routing in enumerate(routings):
+    for index, routing in enumerate(routings):
         versions = tuple(variant.version for variant in routing.variants)
         before = switches[-1].versions if switches else ()
-        after = routings[place + 1].created_at if place + 1 < len(routings) else None
+        after = routings[index + 1].created_at if index + 1 < len(routings) else None
         gone = tuple(version for version in before if version not in versions)
         switches.append(_Switch(routing.created_at, routing.id, versions, after, gone))
     return switches
