@@ -17,7 +17,7 @@ from ratchet.store import Window
 from ratchet.views.text.timeline import moments_between
 from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released
 from tests.gateway.conftest import ALWAYS, routing
-from tests.servers.mock_backend import Raw
+from tests.servers.mock_backend import MockBackend, Raw
 
 
 def chunk(delta, reason=None):
@@ -152,6 +152,12 @@ def test_events_may_have_several_lines_comments_and_any_line_end(canary, end):
     assert sent(ask(gateway)) == ("one", None, True)
 
 
+def test_an_event_longer_than_a_network_read_is_passed_on_whole(canary):
+    text = "ä" * 300_000
+    gateway = canary(Raw(event(chunk({"content": text})) + END + DONE))
+    assert sent(ask(gateway)) == (text, None, True)
+
+
 def test_a_silent_stream_has_failed_and_one_that_goes_on_slowly_has_not(canary, mock):
     gateway = canary(Raw(HELLO, goes_on=True), stall_seconds=0.3)
     text, error, _ = sent(ask(gateway))
@@ -212,6 +218,31 @@ def test_what_a_backend_has_against_the_gateway_is_never_the_users_status(
     assert ask(gateway, stream=stream).status_code in (502, 503)
     (kept,) = gateway.interactions()
     assert (kept.model_version, f"HTTP {status}" in kept.error) == ("m", True)
+
+
+def test_an_adapter_that_the_backend_lacks_costs_no_user_an_answer_and_is_recorded(serve, mock):
+    gateway = serve(backend=mock.url, rate_per_second=0)
+    gateway.store.append(routing(("m/2", 0.5), ("m/1", 0.5), previous="m/1"))
+    gateway.app.state.gateway.router.refresh()
+    mock.behaviour = lambda body: 404 if body["model"] == "m/2" else None
+    for number in range(60):
+        assert ask(gateway, user=f"u{number}", stream=number % 2 == 0).status_code == 200
+    asked = [body["model"] for body in mock.seen]
+    failed = [kept for kept in gateway.interactions() if kept.error]
+    assert 0 < asked.count("m/2") == len(failed)
+    assert {(kept.model_version, kept.metadata["arm"]) for kept in failed} == {("m/2", "m/2")}
+    assert gateway.get("/healthz").json()["status"] == "degraded"
+
+
+@pytest.mark.parametrize("status", [401, 404])
+@pytest.mark.parametrize("stream", [False, True])
+def test_without_a_version_before_the_fallback_answers(serve, mock, status, stream):
+    with MockBackend() as spare:
+        gateway = serve(backend=mock.url, fallback=spare.url)
+        mock.behaviour = lambda body: status
+        assert ask(gateway, stream=stream).status_code == 200
+        assert len(spare.seen) == 1
+    assert [f"HTTP {status}" in (kept.error or "") for kept in gateway.interactions()].count(True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
