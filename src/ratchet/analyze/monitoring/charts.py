@@ -404,8 +404,12 @@ def _as_outcomes(table: pa.Table, columns: Columns) -> Outcomes:
     for signal in FEEDBACK_SIGNALS:
         if signal.column:
             numbers = columns[signal.name]
-            texts = np.where(np.isnan(numbers), None, "")
-            given[signal.column] = texts if signal.value == "text" else numbers
+            if signal.value == "text":
+                texts = unread.copy()
+                texts[~np.isnan(numbers)] = ""
+                given[signal.column] = texts
+            else:
+                given[signal.column] = numbers
     return Outcomes(
         interaction_ids=unread,
         created_at=_times(table),
