@@ -51,12 +51,12 @@ def start(decision: Decision) -> Rollout | None:
 def catch_up() -> str:
     """Let registry and gateways agree: after a switch without MLflow, after a move by hand."""
     work = workspace()
-    said = reconcile(work.store, work.tracker, now())
+    reconciled = reconcile(work.store, work.tracker, now())
     adopted = adopt_champion(work.store, work.tracker, now())
     if adopted is not None:
         logger.warning("%s was made the champion by hand; everybody gets it", adopted.champion)
     announce()
-    return said
+    return reconciled
 
 
 @task(name="look", cache_policy=NO_CACHE)
@@ -160,9 +160,9 @@ def publish(look: RolloutLook) -> None:
             return
         words = rollout_markdown(rollout, look, stands)
         looks = looks_of(work.store, rollout)
-        told = rollout_events(rollout, looks, work.store.get(RolloutStop, rollout.id))
+        events = rollout_events(rollout, looks, work.store.get(RolloutStop, rollout.id))
         run.text(words, "rollout.md")
-        run.text(rollout_page(rollout, look, stands, now=now(), events=told), "rollout.html")
+        run.text(rollout_page(rollout, look, stands, now=now(), events=events), "rollout.html")
         publish_text("rollout", words, f"Rollout of {rollout.challenger.version}: {stands}")
         title = f"Rollout of {rollout.challenger.version}"
         primary = next(signal.name for signal in rollout.signals if signal.primary)

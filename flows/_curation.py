@@ -88,12 +88,12 @@ def _vectors(outcomes: Outcomes, rng: np.random.Generator) -> NDArray[np.float32
 def _requests(work: Workspace, cycle: Cycle, most: int) -> tuple[ClusterRequest, ...]:
     """Return what the analysis of the cycle asked for, for each cluster that may be trained on."""
     asked = {
-        found.cluster_id: found
-        for found in work.store.records(TrainingRequest, latest=EARLIER_REQUESTS)
-        if found.cycle_id == cycle.id
+        request.cluster_id: request
+        for request in work.store.records(TrainingRequest, latest=EARLIER_REQUESTS)
+        if request.cycle_id == cycle.id
     }
     return tuple(
-        ClusterRequest.of(found, most)
-        for found in asked.values()
-        if most and found.wanted and found.interaction_ids and found.blocked is None
+        ClusterRequest.of(request, most)
+        for request in asked.values()
+        if most and request.wanted and request.interaction_ids and request.blocked is None
     )

@@ -18,51 +18,51 @@ PAGE = "failures.html"
 
 
 @task(name="publish-failures", cache_policy=NO_CACHE)
-def publish_failures(cycle: Cycle, found: FailureAnalysis) -> None:
+def publish_failures(cycle: Cycle, analysis: FailureAnalysis) -> None:
     """Log the page, the map and the table, and say in Prefect where the page is."""
-    points = _points(cycle, found)
+    points = _points(cycle, analysis)
     page = failures_page(
-        found.clusters,
+        analysis.clusters,
         Searched(
             model_version=cycle.champion,
-            interactions=len(found.outcomes),
-            failed=int(found.flags.sum()),
+            interactions=len(analysis.outcomes),
+            failed=int(analysis.flags.sum()),
             window=(cycle.window_start, cycle.window_end),
-            untold=found.failed.untold,
+            untold=analysis.failed.untold,
         ),
         now=now(),
         points=points,
-        earlier=found.earlier,
-        reason=found.result.reason,
+        earlier=analysis.earlier,
+        reason=analysis.result.reason,
     )
     with cycle_run(cycle, "analyze") as run:
         run.text(page, PAGE)
-        run.metrics({"failure_clusters": float(len(found.clusters))})
-        if found.clusters and points is not None:
+        run.metrics({"failure_clusters": float(len(analysis.clusters))})
+        if analysis.clusters and points is not None:
             figure = plots.failure_map(
-                found.clusters, points.xy, points.labels, points.failures > 0
+                analysis.clusters, points.xy, points.labels, points.failures > 0
             )
             publish_figure(run, "failure-map", figure, "Where failures pile up")
     table = failures_markdown(
-        found.clusters,
+        analysis.clusters,
         model_version=cycle.champion,
-        earlier=found.earlier,
-        reason=found.result.reason,
+        earlier=analysis.earlier,
+        reason=analysis.result.reason,
     )
     where = f"The page with map and examples: `{PAGE}` of the MLflow run `{run.run_id}`."
     publish_text("failures", f"{table}\n\n{where}", "Where failures pile up")
 
 
-def _points(cycle: Cycle, found: FailureAnalysis) -> MapPoints | None:
-    if not found.texts:
+def _points(cycle: Cycle, analysis: FailureAnalysis) -> MapPoints | None:
+    if not analysis.texts:
         return None
     rng = np.random.default_rng([cycle.seed, 3])
-    placed = project(found.result, found.texts, found.flags, found.vectors, rng=rng)
+    placed = project(analysis.result, analysis.texts, analysis.flags, analysis.vectors, rng=rng)
     return MapPoints(
         xy=placed.xy,
         labels=placed.labels,
         failures=placed.failures,
         seen=placed.seen,
-        texts=[found.texts[row] for row in placed.rows],
+        texts=[analysis.texts[row] for row in placed.rows],
         of=placed.texts,
     )

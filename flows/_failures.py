@@ -37,7 +37,7 @@ def find_failures(
     if work.settings.titles is not None:
         spec = load_titles(work.settings.titles)
         titles = partial(give_titles, spec, cache=work.settings.cache)
-    found = analyze_failures(
+    analysis = analyze_failures(
         outcomes,
         quality(outcomes, weights),
         weights,
@@ -50,10 +50,10 @@ def find_failures(
         rng=np.random.default_rng([cycle.seed, 2]),
         now=cycle.window_end,
     )
-    if found.result.reason:
-        logger.info("no failure clusters: %s", found.result.reason)
-    work.store.append(found.known)
-    return found
+    if analysis.result.reason:
+        logger.info("no failure clusters: %s", analysis.result.reason)
+    work.store.append(analysis.known)
+    return analysis
 
 
 def _flagged(outcomes: Outcomes) -> set[str]:
@@ -61,13 +61,13 @@ def _flagged(outcomes: Outcomes) -> set[str]:
 
 
 @task(name="hand-over-clusters", cache_policy=NO_CACHE)
-def hand_over(cycle: Cycle, found: FailureAnalysis) -> tuple[TrainingRequest, ...]:
+def hand_over(cycle: Cycle, analysis: FailureAnalysis) -> tuple[TrainingRequest, ...]:
     """Freeze regression sets and ask for training examples; safety goes to people first."""
     requests = hand_over_all(
         workspace().store,
-        found,
+        analysis,
         cycle_id=cycle.id,
-        withheld=_flagged(found.outcomes),
+        withheld=_flagged(analysis.outcomes),
         now=now(),
     )
     for request in requests:
@@ -92,15 +92,15 @@ def hold_out_traffic(cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, 
 
 
 @task(name="tell-clusters", cache_policy=NO_CACHE)
-def tell_clusters(cycle: Cycle, found: FailureAnalysis) -> tuple[AlertEvent, ...]:
+def tell_clusters(cycle: Cycle, analysis: FailureAnalysis) -> tuple[AlertEvent, ...]:
     """Open an alert for what emerges, resolve that of what is gone."""
     store = workspace().store
     events = cluster_events(
-        found.clusters,
-        found.earlier,
+        analysis.clusters,
+        analysis.earlier,
         store.records(AlertEvent, latest=1_000),
         model_version=cycle.champion,
-        first_run=found.first_run,
+        first_run=analysis.first_run,
         now=now(),
     )
     for event in events:
@@ -112,9 +112,9 @@ def run_failures(
     cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, rule: FailureRule
 ) -> FailureAnalysis:
     """Do all of it but the pictures."""
-    found = find_failures(cycle, outcomes, weights, rule)
-    hand_over(cycle, found)
-    events = tell_clusters(cycle, found)
+    analysis = find_failures(cycle, outcomes, weights, rule)
+    hand_over(cycle, analysis)
+    events = tell_clusters(cycle, analysis)
     if events:
         send_alerts(events)
-    return found
+    return analysis

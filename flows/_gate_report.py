@@ -39,8 +39,10 @@ def publish(
         table, differences = answer_table(decision, examples, answers, judged)
         run.table(table, "answers.json")
         if decision.clusters:
-            found = [item.canonical() for item in decision.clusters]
-            run.table({name: [row[name] for row in found] for name in found[0]}, "clusters.json")
+            clusters = [item.canonical() for item in decision.clusters]
+            run.table(
+                {name: [row[name] for row in clusters] for name in clusters[0]}, "clusters.json"
+            )
         publish_figure(run, "gate", plots.gate_figure(decision), "The gate's evidence")
         if decision.measured:
             figure = plots.metric_margins(decision)

@@ -18,12 +18,16 @@ TRACE = "mlflow_trace_id"
 
 
 def publish_judge(
-    cycle: Cycle, judge: Judge, found: Validated, drift: Sequence[Figure], bar: Bar
+    cycle: Cycle, judge: Judge, validated: Validated, drift: Sequence[Figure], bar: Bar
 ) -> None:
     """Put a validation into MLflow: numbers, words, confusion, effects, agreement over time."""
-    record, spec = found.record, judge.spec
+    record, spec = validated.record, judge.spec
     history = workspace().store.records(JudgeValidation)
-    past = [one for one in history if one.judge == spec.name and one.figure("kappa")]
+    past = [
+        past_validation
+        for past_validation in history
+        if past_validation.judge == spec.name and past_validation.figure("kappa")
+    ]
     with workspace().tracker.run(
         EXPERIMENT,
         key=f"judge:{record.judge_version}:{record.labels_digest}",
@@ -32,11 +36,17 @@ def publish_judge(
     ) as run:
         run.params({"judge_version": record.judge_version, "dimension": record.dimension})
         figures = (*record.figures, *drift)
-        run.metrics({one.name: one.value for one in figures if one.value is not None})
-        if found.validation is None:
+        run.metrics(
+            {
+                past_validation.name: past_validation.value
+                for past_validation in figures
+                if past_validation.value is not None
+            }
+        )
+        if validated.validation is None:
             run.text("; ".join(record.reasons), "validation.txt")
             return
-        run.text(validations_text([(spec.name, found.validation)], (), ()), "validation.txt")
+        run.text(validations_text([(spec.name, validated.validation)], (), ()), "validation.txt")
         table = plots.confusion_matrix(record.categories, record.confusion, f"{spec.name}")
         publish_figure(run, "confusion", table, "Labels of people and verdicts of the judge")
         _publish_effects(run, spec.name, figures)
@@ -47,9 +57,11 @@ def publish_judge(
 
 def _publish_effects(run: Run, name: str, figures: Sequence[Figure]) -> None:
     effects = [
-        one for one in figures if one.name.endswith(("effect", "uplift", "drift", "ceiling"))
+        figure
+        for figure in figures
+        if figure.name.endswith(("effect", "uplift", "drift", "ceiling"))
     ]
-    if any(one.value is not None for one in effects):
+    if any(figure.value is not None for figure in effects):
         picture = plots.effect_forest(effects, SAYS, f"What moves {name}")
         publish_figure(run, "judge-effects", picture, "Biases of the judge")
 
@@ -62,7 +74,11 @@ def write_assessments(
 ) -> None:
     """Write scores and labels as MLflow assessments where the interaction came from a trace."""
     tracker, name = workspace().tracker, judge.spec.dimension.name
-    traces = {one.id: one.metadata[TRACE] for one in sample if TRACE in one.metadata}
+    traces = {
+        interaction.id: interaction.metadata[TRACE]
+        for interaction in sample
+        if TRACE in interaction.metadata
+    }
     for judgement in judgements:
         if judgement.item_id in traces and judgement.outcome is not None:
             tracker.assess(

@@ -77,7 +77,7 @@ def assess(
     store = workspace().store
     model, digest = model_of(spec, workspace().settings.cache)
     judge, ask = Judge(spec, model_digest=digest), asker(spec, model)
-    found = validate(
+    validated = validate(
         store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
     )
     window = cycle_window(cycle, cycle.champion)
@@ -88,14 +88,14 @@ def assess(
         items = [item_of(interaction) for interaction in sample]
         judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
     scores = spec.dimension.violation_below is None  # safety judges raise flags instead
-    counts = may_count and scores and found.record.decision == "usable" and bool(judgements)
+    counts = may_count and scores and validated.record.decision == "usable" and bool(judgements)
     if counts:
         new = count_scores(store, judge.version, judgements, now())
         logger.info("%s: %d new scores count", judge.version, new)
     drift = _drift(judge, ask, options, cycle, judgements)
-    publish_judge(cycle, judge, found, drift, options.bar)
-    write_assessments(judge, sample, judgements, found.record)
-    return found.record, counts, () if scores else judge_flags(judge, judgements)
+    publish_judge(cycle, judge, validated, drift, options.bar)
+    write_assessments(judge, sample, judgements, validated.record)
+    return validated.record, counts, () if scores else judge_flags(judge, judgements)
 
 
 def _drift(

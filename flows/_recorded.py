@@ -43,14 +43,14 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
 
 
 def refuse_real_users() -> None:
-    """Simulate nobody into a home that serves real users.
+    """Refuse to add simulated users to a home with real traffic.
 
     Raises:
         InvalidInputError: The gateway has run in this home.
     """
     if workspace().settings.home.joinpath("gateway").exists():
         raise InvalidInputError(
-            "users are not simulated into a home that serves real ones (`ratchet serve`); set "
-            "collect.source to recorded and collect.examples to a file of examples, or to "
-            "simulated where that is meant"
+            "simulated users must not be added to a home with real traffic, got one in which "
+            "`ratchet serve` has run; set collect.source to recorded and collect.examples to a "
+            "file of examples, or set collect.source to simulated to add them all the same"
         )

@@ -130,11 +130,11 @@ def end_orphans(flow_name: str) -> None:
     current = context.flow_run.id if context and context.flow_run else None
     running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
+        runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
             flow_run_filter=FlowRunFilter(state=running),
         )
-        orphans = [run.id for run in found if run.id != current]
+        orphans = [run.id for run in runs if run.id != current]
         if not orphans:
             return
         stages = client.read_flow_runs(

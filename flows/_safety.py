@@ -62,7 +62,7 @@ def validate_safety(cycle: Cycle, judged: tuple[Flag, ...]) -> tuple[JudgeValida
     names = {rule.version: rule.name for rule in config.rules} | {REPORT: "users' reports"}
     looked_at = [answer.id for answer in answers]
     sources = sorted({flag.source for flag in flags})
-    found = tuple(
+    validations = tuple(
         validate_flags(
             store,
             source,
@@ -75,10 +75,10 @@ def validate_safety(cycle: Cycle, judged: tuple[Flag, ...]) -> tuple[JudgeValida
         for source in sources
     )
     waiting = open_items(store)
-    if found or waiting:
-        text = f"{review_markdown(waiting)}\n\n{judges_markdown(found)}"
+    if validations or waiting:
+        text = f"{review_markdown(waiting)}\n\n{judges_markdown(validations)}"
         publish_text("safety", text, "What waits for review, and the sources of flags")
-    return found
+    return validations
 
 
 def _answers(window: Window) -> list[Interaction]:

@@ -155,7 +155,7 @@ def train(
 
 
 def log_training(
-    run: Run, result: FinetuneResult, config: FinetuneConfig, found: SearchResult | None
+    run: Run, result: FinetuneResult, config: FinetuneConfig, search: SearchResult | None
 ) -> None:
     """Log what was trained, how it went, on what, and what it answers."""
     run.params(config.resolved() | {"device": result.device, "batch": result.batch})
@@ -175,7 +175,7 @@ def log_training(
     if result.samples:
         columns = [sample.model_dump() for sample in result.samples]
         run.table({name: [row[name] for row in columns] for name in columns[0]}, "samples.json")
-    if found is not None:
+    if search is not None:
         trials = [
             {
                 "settings": json.dumps(trial.settings),
@@ -185,7 +185,7 @@ def log_training(
                 "status": trial.status,
                 "reason": trial.reason,
             }
-            for trial in found.trials
+            for trial in search.trials
         ]
         run.table({name: [row[name] for row in trials] for name in trials[0]}, "trials.json")
     publish_figure(run, "loss", plots.loss_curve(result.losses), "Training loss")

@@ -175,17 +175,17 @@ def run_watch(config: WatchConfig) -> WatchReport:
     """Do one pass: boards, thresholds, alerts, pictures."""
     check_addresses(workspace().settings.notify)
     report = advance_boards(config)
-    found = {
+    alerts_of = {
         verdict.model_version: (
             *(event for event in report.alerts if event.model_version == verdict.model_version),
             *check_fixed_thresholds(config, verdict.model_version),
         )
         for verdict in report.verdicts
     }
-    events = tuple(event for own in found.values() for event in own)
+    events = tuple(event for own in alerts_of.values() for event in own)
     send_alerts(events)
     for verdict in report.verdicts:
-        publish_board(config, verdict, bool(found[verdict.model_version]))
+        publish_board(config, verdict, bool(alerts_of[verdict.model_version]))
     if events:
         known = workspace().store.records(AlertEvent, latest=1_000)
         publish_text("alerts", alerts_markdown(known), "How the alerts stand")

@@ -77,16 +77,35 @@ def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
     return charts
 
 
+def metrics_over_thresholds(
+    cycle: Cycle, metrics: tuple[Metric, ...], latency_baseline: float | None
+) -> tuple[Alert, ...]:
+    """Return the metrics of the whole cycle that are over a fixed threshold, for its analysis.
+
+    Nobody is told of them here: `ratchet.flows._watch` checks the last hour by the same thresholds,
+    and opens and resolves the alerts that people get.
+    """
+    return check_thresholds(
+        metrics,
+        model_version=cycle.champion,
+        cycle_id=cycle.id,
+        now=now(),
+        latency_baseline=latency_baseline,
+    )
+
+
 @task(name="record-analysis", cache_policy=NO_CACHE)
 def record(
     cycle: Cycle,
     metrics: tuple[Metric, ...],
     alerts: tuple[Alert, ...],
-    found: FailureAnalysis,
+    failures: FailureAnalysis,
 ) -> Analysis:
     """Store what was found; the same findings are stored once."""
     store = workspace().store
-    content = digest([item.canonical() for item in (*metrics, *found.clusters, *found.earlier)])
+    content = digest(
+        [item.canonical() for item in (*metrics, *failures.clusters, *failures.earlier)]
+    )
     key = derive_id("analysis", cycle.id, content)
     stored = store.get(Analysis, key)
     if stored is not None:
@@ -98,10 +117,10 @@ def record(
         model_version=cycle.champion,
         metrics=metrics,
         alerts=alerts,
-        clusters=found.clusters,
-        earlier=found.earlier,
-        untold=found.failed.untold,
-        no_clusters=found.result.reason,
+        clusters=failures.clusters,
+        earlier=failures.earlier,
+        untold=failures.failed.untold,
+        no_clusters=failures.result.reason,
     )
     store.append(analysis)
     for alert in alerts:
@@ -150,17 +169,11 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
     everything = load(cycle)
     outcomes = everything.take(everything.model_versions == cycle.champion)
     metrics = experience_metrics(outcomes, quality(outcomes, options.weights))
-    alerts = check_thresholds(
-        metrics,
-        model_version=cycle.champion,
-        cycle_id=cycle.id,
-        now=now(),
-        latency_baseline=options.latency_baseline_seconds,
-    )
-    found = run_failures(cycle, everything, options.weights, options.failures)
+    alerts = metrics_over_thresholds(cycle, metrics, options.latency_baseline_seconds)
+    failures = run_failures(cycle, everything, options.weights, options.failures)
     if options.traffic_sample:
         hold_out_traffic(cycle, outcomes, options.weights, options.traffic_sample)
-    analysis = record(cycle, metrics, alerts, found)
+    analysis = record(cycle, metrics, alerts, failures)
     publish(cycle, analysis, chart(cycle, options.weights))
-    publish_failures(cycle, found)
+    publish_failures(cycle, failures)
     return analysis.id

@@ -120,9 +120,9 @@ def settle(decision: Decision) -> str:
     work = workspace()
     apply_decision(work.store, work.tracker, decision, now())
     start(decision)
-    said = work.store.get(Approval, decision.id)
-    if said is not None:
-        publish_text("approval", approval_markdown(decision, said), f"On {decision.challenger}")
+    approval = work.store.get(Approval, decision.id)
+    if approval is not None:
+        publish_text("approval", approval_markdown(decision, approval), f"On {decision.challenger}")
     state = standing(work.store, decision)
     logger.warning("%s: %s", decision.challenger, state)
     return state
@@ -130,19 +130,19 @@ def settle(decision: Decision) -> str:
 
 def resume(decision_id: str) -> int:
     """Let the runs that wait for a decision go on with its word; return how many did."""
-    said = workspace().store.get(Approval, decision_id)
-    if said is None:
+    approval = workspace().store.get(Approval, decision_id)
+    if approval is None:
         return 0
-    word = {"verdict": "approve" if said.approved else "reject", "reason": said.reason}
+    word = {"verdict": "approve" if approval.approved else "reject", "reason": approval.reason}
     suspended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
+        runs = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=suspended),
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["approve"])),
         )
-        ids = [run.id for run in found if run.parameters["options"]["decision"] == decision_id]
+        ids = [run.id for run in runs if run.parameters["options"]["decision"] == decision_id]
         for key in ids:
-            client.resume_flow_run(key, run_input=word | {"by": said.by})
+            client.resume_flow_run(key, run_input=word | {"by": approval.by})
     return len(ids)
 
 

@@ -85,17 +85,17 @@ def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, .
         rng = np.random.default_rng([options.seed, 0])
         return support_messages(rng, options.generated_messages)
     queues = read_queues(options.queues) if options.queues else None
-    found = read_messages(path, queues=queues, now=now())
-    workspace().store.set_aside(found.set_aside)
+    messages = read_messages(path, queues=queues, now=now())
+    workspace().store.set_aside(messages.set_aside)
     logger.info(
         "read %d messages, dropped %d duplicates, set aside %d rows",
-        len(found.messages),
-        found.duplicates,
-        len(found.set_aside),
+        len(messages.messages),
+        messages.duplicates,
+        len(messages.set_aside),
     )
-    for line in set_aside_lines(found.set_aside):
+    for line in set_aside_lines(messages.set_aside):
         logger.warning("%s", line)
-    return found.messages
+    return messages.messages
 
 
 @task(name="open-cycle", cache_policy=NO_CACHE)

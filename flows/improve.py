@@ -66,7 +66,9 @@ def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
         work.store.feedback(window),
         judges=usable_versions(work.store),
     )
-    protected = [e.prompt for found in work.store.records(ExampleSet) for e in found.examples]
+    protected = [
+        e.prompt for example_set in work.store.records(ExampleSet) for e in example_set.examples
+    ]
     config = options.curation
     context = gather_context(
         work, cycle, window, outcomes, config, options.sources, options.weights
@@ -98,7 +100,7 @@ def register(
     options: ImproveOptions,
     result: FinetuneResult,
     key: str,
-    found: SearchResult | None,
+    search: SearchResult | None,
 ) -> Candidate:
     """Log the run with its data, and register the adapter as the challenger, once.
 
@@ -108,13 +110,13 @@ def register(
         options: With the configuration that was trained.
         result: The adapter.
         key: From `training_keys`.
-        found: What was tried before.
+        search: What was tried before.
     """
     work = workspace()
     candidate_id = derive_id("candidate", cycle.id, training_set.digest, result.adapter_digest)
     folder = work.settings.home.joinpath(result.folder)
     with cycle_run(cycle, "improve", key) as run:
-        log_training(run, result, options.finetune, found)
+        log_training(run, result, options.finetune, search)
         run.params(
             options.curation.model_dump()
             | {
@@ -169,15 +171,15 @@ def _improve(options: ImproveOptions) -> str:
     work = workspace()
     cycle = latest_cycle(work.store)
     training_set = curate(cycle, options)
-    found = None
+    search = None
     if options.training.search is not None:
         asked = options.training.search
-        found = choose_config(training_set, options.finetune, asked, cycle.champion)
-        options = options.model_copy(update={"finetune": found.best})
+        search = choose_config(training_set, options.finetune, asked, cycle.champion)
+        options = options.model_copy(update={"finetune": search.best})
     key = training_keys(training_set, cycle.champion)(options.finetune)
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key
     )
     result = FinetuneResult.of_cache(trained)
-    return register(cycle, training_set, options, result, key, found).id
+    return register(cycle, training_set, options, result, key, search).id

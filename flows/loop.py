@@ -43,12 +43,12 @@ R = TypeVar("R", bound=Record)
 
 
 def _stored(kind: type[R], key: str) -> R:
-    found = workspace().store.get(kind, key)
-    if found is None:
+    stored = workspace().store.get(kind, key)
+    if stored is None:
         raise InsufficientDataError(
             f"a report needs the {kind.__name__} {key!r}, got none in the store; run the loop again"
         )
-    return found
+    return stored
 
 
 @task(name="report", cache_policy=NO_CACHE)

@@ -89,7 +89,7 @@ def _fill(home: PrefectHome, messages: list[tuple[str, str]]) -> None:
 
 def test_users_are_not_simulated_into_a_home_that_serves_real_ones(home) -> None:
     made, said = home
-    assert "users are not simulated into a home that serves real ones" in said
+    assert "simulated users must not be added to a home with real traffic" in said
     assert made.store.counts()["interactions"] == RECORDED
 
 

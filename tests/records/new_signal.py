@@ -15,8 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ratchet.analyze.failures.failed import which_failed, why_failed
 from ratchet.analyze.monitoring import DEFAULT_THRESHOLDS, check_thresholds, rate_chart
+from ratchet.analyze.monitoring.charts import find_signal, read_window
 from ratchet.analyze.monitoring.watch import WatchConfig, recent_metrics, watch
 from ratchet.collect.ingest import ingest_file
 from ratchet.deploy.rollout.evidence import Errors, read_signal
@@ -128,7 +131,16 @@ def _outcomes(store: EventStore, name: str) -> dict[str, Any]:
         "over": [alert.signal for alert in over],
         "chart_center": rate_chart(many, signal.rate.metric).chart.center,
         "report": render_text(told),
+        "charted": _charted(store, signal.rate.metric),
     }
+
+
+def _charted(store: EventStore, metric: str) -> list[Any]:
+    """Return words and mean of a metric as `ratchet chart` takes them."""
+    window = Window(START, LIVE + 100 * HOUR, "m/4")
+    charted = find_signal(metric)
+    values = charted.values(read_window(store, window).columns)
+    return [charted.says, float(np.nanmean(values))]
 
 
 def _board(store: EventStore, name: str) -> dict[str, Any]:

@@ -232,6 +232,7 @@ def test_a_declaration_and_a_record_class_are_all_that_a_new_signal_takes(
     assert f"{kind}_rate" in found["thresholds"]
     assert found["over"] == [f"{kind}_rate"]
     assert found["chart_center"] == pytest.approx(0.6)
+    assert found["charted"] == [words, pytest.approx(0.6)]
     assert found["last_hour"][f"{kind}_rate"] == pytest.approx(0.6)
 
     # Watched: two in twenty were bad on 48 hours of m/3.

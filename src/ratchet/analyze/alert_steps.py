@@ -70,15 +70,15 @@ def by_hand(
     Raises:
         InvalidInputError: No open alert, or more than one, has this id.
     """
-    found = [
+    matching = [
         event for event in open_alerts(known) if alert_id and event.alert_id.startswith(alert_id)
     ]
-    if len(found) != 1:
+    if len(matching) != 1:
         raise InvalidInputError(
-            f"an alert id must name one open alert, got {alert_id!r}, which names {len(found)}; "
+            f"an alert id must name one open alert, got {alert_id!r}, which names {len(matching)}; "
             "`ratchet alerts` lists them"
         )
-    return next_step(found[0], change, now, by=by, note=note)
+    return next_step(matching[0], change, now, by=by, note=note)
 
 
 def later(current: AlertEvent | None) -> AlertChange:

@@ -81,13 +81,35 @@ class Rate:
         metric: The metric's name.
         of: Which answers it is the share of.
         unobserved: Why there is no value where nothing was observed; None names the signal.
-        charted: Whether the analysis of a cycle draws its control chart.
+        charted: Whether `rate_chart` draws a p chart of it.
+        words: What it is the share of, for the titles of charts; None for the words of the
+            signal's first watched share.
     """
 
     metric: str
     of: Literal["bad", "good"]
     unobserved: str | None = None
     charted: bool = False
+    words: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueChart:
+    """How a signal that is a number is charted.
+
+    Attributes:
+        metric: The metric's name.
+        words: The same, for the titles of charts.
+        unit: Of its values.
+        quantile: Which quantile of a point's values is charted; None for their mean.
+        fewest: Observations that a point needs.
+    """
+
+    metric: str
+    words: str
+    unit: Literal["seconds", "characters", "score"]
+    quantile: float | None = None
+    fewest: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +170,7 @@ class Signal:
         limits: The fixed thresholds of its metric.
         reason: How it explains one bad answer.
         shares: The shares of bad answers by it that are watched.
+        charts: How it is charted where it is a number; a signal with a rate is charted by that.
     """
 
     name: str
@@ -162,6 +185,7 @@ class Signal:
     limits: Limits | None = None
     reason: Reason | None = None
     shares: tuple[WatchedShare, ...] = ()
+    charts: tuple[ValueChart, ...] = ()
 
     @property
     def value(self) -> Value:
@@ -258,7 +282,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         column="corrections",
         many="corrections",
         bad=True,
-        rate=Rate(metric="correction_rate", of="bad"),
+        rate=Rate(metric="correction_rate", of="bad", words="answers corrected"),
         reason=Reason(words="the user corrected it", rank=2),
     ),
     Signal(
@@ -269,7 +293,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         many="copy signals",
         bad=False,
         part=QualityPart(name="copied", weight=0.25),
-        rate=Rate(metric="copy_rate", of="good"),
+        rate=Rate(metric="copy_rate", of="good", words="answers copied"),
         reason=Reason(words="not copied", rank=8, weak=True),
         shares=(WatchedShare(name="not_copied", words="answers not copied", rollout=True),),
     ),
@@ -281,7 +305,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         many="regenerate signals",
         bad=True,
         part=QualityPart(name="not_regenerated", weight=0.25),
-        rate=Rate(metric="regenerate_rate", of="bad", charted=True),
+        rate=Rate(metric="regenerate_rate", of="bad", charted=True, words="answers regenerated"),
         limits=Limits(
             warning=0.20,
             critical=0.35,
@@ -313,6 +337,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             metric="completion_rate",
             of="good",
             unobserved="no task_completed signals in the window",
+            words="tasks completed",
         ),
         reason=Reason(words="the task was not done"),
         shares=(
@@ -328,6 +353,14 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         column="session_seconds",
         many="session ends",
         part=QualityPart(name="engaged", weight=0.15),
+        charts=(
+            ValueChart(
+                metric="session_seconds",
+                words="length of sessions, median",
+                unit="seconds",
+                quantile=0.5,
+            ),
+        ),
     ),
     Signal(
         name="implicit_quality",
@@ -339,6 +372,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
                 cut=(0.10, "below"),
             ),
         ),
+        charts=(ValueChart(metric="implicit_quality", words="implicit quality", unit="score"),),
     ),
     Signal(
         name="safety_violation",
@@ -348,7 +382,10 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         many="safety checks",
         bad=True,
         rate=Rate(
-            metric="safety_violation_rate", of="bad", unobserved="no safety check is connected"
+            metric="safety_violation_rate",
+            of="bad",
+            unobserved="no safety check is connected",
+            words="answers that break a safety rule",
         ),
         limits=Limits(
             warning=0.001,
@@ -386,6 +423,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
                 cut=(0.10, "below"),
             ),
         ),
+        charts=(ValueChart(metric="judge_score", words="judge score", unit="score"),),
     ),
     Signal(
         name="error",
@@ -393,7 +431,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         column="failed_with_error",
         many="errors",
         bad=True,
-        rate=Rate(metric="error_rate", of="bad"),
+        rate=Rate(metric="error_rate", of="bad", words="answers failed with an error"),
         reason=Reason(words="an error in place of an answer", rank=0),
         shares=(
             WatchedShare(
@@ -443,6 +481,18 @@ SIGNALS: Final[tuple[Signal, ...]] = (
                 margin=0.05,
             ),
         ),
+        charts=(
+            ValueChart(
+                metric="latency_seconds_p50", words="latency, median", unit="seconds", quantile=0.5
+            ),
+            ValueChart(
+                metric="latency_seconds_p99",
+                words="latency, 99th percentile",
+                unit="seconds",
+                quantile=0.99,
+                fewest=100,
+            ),
+        ),
     ),
     Signal(
         name="characters",
@@ -459,6 +509,14 @@ SIGNALS: Final[tuple[Signal, ...]] = (
                 words="answers shorter than usual",
                 group="service",
                 cut=(0.05, "below"),
+            ),
+        ),
+        charts=(
+            ValueChart(
+                metric="answer_characters",
+                words="length of answers, median",
+                unit="characters",
+                quantile=0.5,
             ),
         ),
     ),

@@ -146,15 +146,15 @@ def luhn(digits: str) -> bool:
         (True, False)
     """
     total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + position % 2)
         total += value - 9 if value > 9 else value
     return total % 10 == 0
 
 
-def is_payment_card(found: str) -> bool:
+def is_payment_card(match: str) -> bool:
     """Whether a run of digit groups holds a card number: network, length and check digit."""
-    groups = re.findall(r"\d+", found)
+    groups = re.findall(r"\d+", match)
     for start in range(len(groups)):
         for end in range(start + 1, len(groups) + 1):
             digits = "".join(groups[start:end])
@@ -163,31 +163,31 @@ def is_payment_card(found: str) -> bool:
     return False
 
 
-def is_iban(found: str) -> bool:
+def is_iban(match: str) -> bool:
     """Whether a text begins with an IBAN: country, length and check digits (ISO 13616).
 
     Example:
         >>> is_iban("GB82 WEST 1234 5698 7654 32"), is_iban("GB83 WEST 1234 5698 7654 32")
         (True, False)
     """
-    compact = re.sub(r"[^A-Za-z0-9]", "", found).upper()
+    compact = re.sub(r"[^A-Za-z0-9]", "", match).upper()
     number = compact[: _IBAN_LENGTHS.get(compact[:2], 0)]
     if len(number) != _IBAN_LENGTHS.get(compact[:2]):
         return False
     return int("".join(str(int(letter, 36)) for letter in number[4:] + number[:4])) % 97 == 1
 
 
-def is_person_email(found: str) -> bool:
+def is_person_email(match: str) -> bool:
     """Whether an address may be a person's: no office's, and no example's."""
-    name, _, domain = found.casefold().rpartition("@")
+    name, _, domain = match.casefold().rpartition("@")
     role = re.sub(r"[^a-z]", "", name)
-    return role not in _ROLES and not _RESERVED.search(domain) and not _PLACEHOLDER.search(found)
+    return role not in _ROLES and not _RESERVED.search(domain) and not _PLACEHOLDER.search(match)
 
 
-def is_person_phone(found: str) -> bool:
+def is_person_phone(match: str) -> bool:
     """Whether a number may be a person's: of a plausible length, not toll-free, not fictional."""
-    digits = re.sub(r"\D", "", found)
-    if found.startswith("+") and not digits.startswith("1"):
+    digits = re.sub(r"\D", "", match)
+    if match.startswith("+") and not digits.startswith("1"):
         return 8 <= len(digits) <= 15 and len(set(digits)) > 3
     local = digits[-10:]
     toll_free = (local[0] == "8" and local[1] == local[2]) or local[:3] in ("800", "900")
@@ -195,11 +195,11 @@ def is_person_phone(found: str) -> bool:
     return len(digits) in (10, 11) and not toll_free and not fictional and len(set(local)) > 3
 
 
-def is_secret(found: str) -> bool:
+def is_secret(match: str) -> bool:
     """Whether a token may be a real one: letters and digits mixed, and no placeholder."""
-    body = found.rpartition("_")[2] if found.count("_") > 1 else found
+    body = match.rpartition("_")[2] if match.count("_") > 1 else match
     mixed = any(c.isdigit() for c in body) and any(c.isalpha() for c in body)
-    return mixed and not _PLACEHOLDER.search(found) and len(set(body)) >= 8
+    return mixed and not _PLACEHOLDER.search(match) and len(set(body)) >= 8
 
 
 CHECKS: Mapping[Check, Callable[[str], bool]] = {

@@ -117,34 +117,34 @@ class Redactor:
         """
         if not self._recognisers or not texts:
             return Redacted(tuple(texts), {}, 0, ())
-        found: dict[int, list[Any]] = {}
+        spans: dict[int, list[Any]] = {}
         column = pa.array(texts, pa.large_string())
         for kind, recogniser in self._recognisers.items():
-            for place in _suspects(column, kind):
-                results = recogniser.analyze(texts[place], self._kinds(kind), None) or []
-                kept = [r for r in results if r.score >= self.config.minimum_score]
-                if kept:
-                    found.setdefault(place, []).extend(kept)
-        return self._replaced(texts, found)
+            for row in _suspects(column, kind):
+                results = recogniser.analyze(texts[row], self._kinds(kind), None) or []
+                confident = [r for r in results if r.score >= self.config.minimum_score]
+                if confident:
+                    spans.setdefault(row, []).extend(confident)
+        return self._replaced(texts, spans)
 
     def _kinds(self, kind: str) -> list[str]:
         return list(self.config.ner_kinds) if kind == "NER" else [kind]
 
-    def _replaced(self, texts: Sequence[str], found: dict[int, list[Any]]) -> Redacted:
+    def _replaced(self, texts: Sequence[str], spans: dict[int, list[Any]]) -> Redacted:
         from presidio_anonymizer import AnonymizerEngine
 
         engine = AnonymizerEngine()
         done, counts = list(texts), Counter[str]()
         sample: list[str] = []
-        for place in sorted(found):
-            result = engine.anonymize(texts[place], found[place])
-            done[place] = result.text
+        for row in sorted(spans):
+            result = engine.anonymize(texts[row], spans[row])
+            done[row] = result.text
             counts.update(item.entity_type for item in result.items)
             for item in result.items:
                 if len(sample) < self.config.sample:
                     start, end = max(0, item.start - _AROUND), item.end + _AROUND
                     sample.append(result.text[start:end].replace("\n", " "))
-        return Redacted(tuple(done), dict(sorted(counts.items())), len(found), tuple(sample))
+        return Redacted(tuple(done), dict(sorted(counts.items())), len(spans), tuple(sample))
 
 
 @lru_cache(maxsize=4)

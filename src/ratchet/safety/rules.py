@@ -261,16 +261,16 @@ def parse_safety(content: Any, source: str) -> SafetyConfig:
     if not isinstance(entries, list):
         wrong.append(f"rules: a list, got {type(entries).__name__}")
         entries = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if isinstance(entry, dict):
             entry = {"kind": "pattern", **entry}
         try:
             rule = _RULE.validate_python(entry)
         except ValidationError as error:
-            wrong += _explained(error, f"rules.{place}")
+            wrong += _explained(error, f"rules.{index}")
             continue
         if rule.name in own:
-            wrong.append(f"rules.{place}.name: {rule.name!r} is there twice")
+            wrong.append(f"rules.{index}.name: {rule.name!r} is there twice")
         own.append(rule.name)
         rules[rule.name] = rule
     rest = {name: content[name] for name in ("bar", "sample_share") if name in content}
@@ -363,12 +363,12 @@ def _kept_defaults(defaults: Any, wrong: list[str]) -> tuple[PatternRule | Promp
     return tuple(rule for rule in DEFAULT_RULES if rule.name in defaults)
 
 
-def _explained(error: ValidationError, place: str = "") -> list[str]:
+def _explained(error: ValidationError, prefix: str = "") -> list[str]:
     tags = {"pattern", "prompt_leak"}
-    found = []
+    problems = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
-        path = path[1:] if path and path[0] in tags and place else path
-        where = ".".join([*([place] if place else []), *path])
-        found.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
-    return found
+        path = path[1:] if path and path[0] in tags and prefix else path
+        where = ".".join([*([prefix] if prefix else []), *path])
+        problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+    return problems

@@ -166,11 +166,11 @@ def _decide(
         ("reviewed_flagged", bar.minimum_flagged),
         ("reviewed_unflagged", bar.minimum_unflagged),
     ):
-        found = int(figures[name].value or 0)
-        if found < fewest:
-            more += fewest - found
+        count = int(figures[name].value or 0)
+        if count < fewest:
+            more += fewest - count
             what = name.replace("_", " ")
-            missing.append(f"{what}: {found}, at least {fewest} are needed")
+            missing.append(f"{what}: {count}, at least {fewest} are needed")
     if missing:
         return "not enough labels", tuple(missing), more
     wrong: list[str] = []
@@ -180,17 +180,17 @@ def _decide(
         ("recall", bar.recall, True),
         ("false_positive_rate", bar.false_positive_rate, False),
     ):
-        verdict, said = _against(figures[name], needed, high=high)
+        verdict, reason = _against(figures[name], needed, high=high)
         if verdict is not None:
-            (wrong if verdict == "wrong" else open_).append(said)
+            (wrong if verdict == "wrong" else open_).append(reason)
     if wrong:
         return "not usable", tuple(wrong + open_), None
     if open_:
         return "not enough labels", tuple(open_), None
-    said = ", ".join(
+    reason = ", ".join(
         _said(figures[name]) for name in ("precision", "recall", "false_positive_rate")
     )
-    return "usable", (said,), None
+    return "usable", (reason,), None
 
 
 def _against(figure: Figure, needed: float, *, high: bool) -> tuple[str | None, str]:
@@ -199,10 +199,10 @@ def _against(figure: Figure, needed: float, *, high: bool) -> tuple[str | None, 
         return None, ""
     if figure.value is None or figure.lower is None or figure.upper is None:
         return "open", f"{figure.name.replace('_', ' ')} is undefined: {figure.reason}"
-    said = f"{_said(figure)}; {'at least' if high else 'at most'} {100 * needed:g} % is needed"
+    reason = f"{_said(figure)}; {'at least' if high else 'at most'} {100 * needed:g} % is needed"
     reached = figure.lower >= needed if high else figure.upper <= needed
     missed = figure.upper < needed if high else figure.lower > needed
-    return (None if reached else "wrong" if missed else "open"), said
+    return (None if reached else "wrong" if missed else "open"), reason
 
 
 def _said(figure: Figure) -> str:

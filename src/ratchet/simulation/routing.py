@@ -71,7 +71,7 @@ def traffic_of_cycle(
     order = np.random.default_rng([seed, 1]).permutation(len(messages))
     size = min(limit, len(messages))
     first = (number - 1) * size
-    return tuple(messages[order[(first + place) % len(messages)]] for place in range(size))
+    return tuple(messages[order[(first + step) % len(messages)]] for step in range(size))
 
 
 def record_answers(

@@ -90,15 +90,15 @@ def plan_traffic(
     return tuple(
         Visit(
             interaction_id=derive_id(traffic_id, index),
-            session_id=derive_id(traffic_id, "session", int(session[place])),
-            user_id=f"user-{int(owners[session[place]]):04d}",
-            at=start + timedelta(microseconds=int(offsets[place])),
+            session_id=derive_id(traffic_id, "session", int(session[visit_index])),
+            user_id=f"user-{int(owners[session[visit_index]]):04d}",
+            at=start + timedelta(microseconds=int(offsets[visit_index])),
             message=message.text,
             truth=message.label,
-            ends_session=bool(turn[place] == sizes[session[place]]),
-            session_turn=int(turn[place]),
+            ends_session=bool(turn[visit_index] == sizes[session[visit_index]]),
+            session_turn=int(turn[visit_index]),
         )
-        for index, (place, message) in enumerate(zip(order, messages, strict=True))
+        for index, (visit_index, message) in enumerate(zip(order, messages, strict=True))
     )
 
 

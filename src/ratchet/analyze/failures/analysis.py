@@ -202,15 +202,15 @@ def _titled(result: FailureClusters, titles: GiveTitles | None) -> FailureCluste
 
 
 def _earlier(identified: Identified) -> tuple[EarlierCluster, ...]:
-    kept = {item.id: item for item in identified.clusters.clusters}
+    known = {item.id: item for item in identified.clusters.clusters}
     return tuple(
         EarlierCluster(
             id=change.id,
-            name=kept[change.id].name,
+            name=known[change.id].name,
             trend=change.trend,
-            first_seen=kept[change.id].first_seen,
+            first_seen=known[change.id].first_seen,
             other=change.other,
         )
         for change in identified.changes
-        if change.index is None and change.id in kept
+        if change.index is None and change.id in known
     )

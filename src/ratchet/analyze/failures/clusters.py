@@ -144,20 +144,20 @@ def find_failure_clusters(
     corpus = prepare(texts, embeddings, rng)
     telling = int(np.count_nonzero(failed & (corpus.place >= 0)))
     if telling < MINIMUM_FAILED:
-        reason = f"{telling} failed rows have words to go by, {MINIMUM_FAILED} are needed"
+        reason = f"{telling} failed rows hold a word to compare, {MINIMUM_FAILED} are needed"
         return _nothing(failed.size, reason)
     if len(corpus.vectors) < 2:
-        return _nothing(failed.size, "all rows say the same, there is nothing to group")
+        return _nothing(failed.size, "all rows have the same text, so there is nothing to group")
     grouped = group(corpus, rng)
     counted = counted_rows(texts, failed, grouped, users, rng)
-    found = scan_rows(grouped, failed, counted, rng)
-    if not found.regions:
+    scanned = scan_rows(grouped, failed, counted, rng)
+    if not scanned.regions:
         reason = (
             "no group of texts fails more than chance allows: the one that stands out most has "
-            f"p = {found.least_p_value:.2g} among all groups"
+            f"p = {scanned.least_p_value:.2g} among all groups"
         )
         return _nothing(failed.size, reason)
-    return _described(texts, failed, grouped, found.regions, rng)
+    return _described(texts, failed, grouped, scanned.regions, rng)
 
 
 def as_flags(failed: ArrayLike) -> BoolArray:
@@ -173,9 +173,9 @@ def as_flags(failed: ArrayLike) -> BoolArray:
         return flags
     readable = [isinstance(flag, int | float) and flag in (0, 1) for flag in flags.ravel().tolist()]
     if not all(readable):
-        place = readable.index(False)
+        row = readable.index(False)
         raise InvalidInputError(
-            f"failed must be true or false, got {flags.ravel()[place]!r} in row {place}; leave out "
+            f"failed must be true or false, got {flags.ravel()[row]!r} in row {row}; leave out "
             "rows of which it is not known"
         )
     return flags.astype(np.bool_)
@@ -203,9 +203,10 @@ def counted_rows(
     """Return the rows that a scan counts: all, or one of each user in each group."""
     if users is None:
         return np.ones(failed.size, dtype=np.bool_)
-    hierarchy, place = grouped.hierarchy, grouped.corpus.place
-    groups = hierarchy.group_nodes(hierarchy.groups)[hierarchy.cells][place]
-    groups = np.where(place >= 0, groups, hierarchy.nodes)  # what says nothing is a group as well
+    hierarchy, text_of_row = grouped.hierarchy, grouped.corpus.place
+    groups = hierarchy.group_nodes(hierarchy.groups)[hierarchy.cells][text_of_row]
+    # rows without a word are a group as well
+    groups = np.where(text_of_row >= 0, groups, hierarchy.nodes)
     return one_a_user(users, groups, texts, failed, seed=int(rng.integers(2**31)))
 
 
@@ -240,8 +241,8 @@ def _described(
         cluster_of_cell[region.cells] = index
     excess = _excess(cluster_of_cell[grouped.cell_of_row], failed, len(regions))
     order = sorted(range(len(regions)), key=lambda i: (-excess[i], regions[i].cells[0]))
-    for place, index in enumerate(order):
-        cluster_of_cell[regions[index].cells] = place
+    for rank, index in enumerate(order):
+        cluster_of_cell[regions[index].cells] = rank
     cluster_of_row = cluster_of_cell[grouped.cell_of_row]  # the last one is for cell -1
     labels = np.where(failed, cluster_of_row, -1)
     members = [np.flatnonzero(labels == index) for index in range(len(order))]
@@ -249,16 +250,16 @@ def _described(
     of_vector = np.where(grouped.group >= 0, cluster_of_cell[grouped.hierarchy.cells], -1)
     stability = measure_stability(grouped.corpus.vectors, of_vector, len(order), rng)
     clusters = []
-    for place, index in enumerate(order):
-        rows, inside = np.flatnonzero(cluster_of_row == place), members[place]
+    for rank, index in enumerate(order):
+        rows, inside = np.flatnonzero(cluster_of_row == rank), members[rank]
         rate = inside.size / rows.size
-        centre = unit_rows(grouped.corpus.vectors[of_vector == place].mean(axis=0)[None, :])[0]
+        centre = unit_rows(grouped.corpus.vectors[of_vector == rank].mean(axis=0)[None, :])[0]
         typical, border = _examples(texts, inside, grouped, centre)
         clusters.append(
             Cluster(
                 members=inside,
                 rows=rows,
-                name=names[place],
+                name=names[rank],
                 failure_rate=rate,
                 rest_rate=_rest_rate(inside.size, rows.size, failed),
                 lift=rate / float(failed.mean()),
@@ -266,7 +267,7 @@ def _described(
                 share=inside.size / int(failed.sum()),
                 excess=excess[index],
                 p_value=regions[index].p_value,
-                stability=stability[place],
+                stability=stability[rank],
                 centre=centre,
                 examples=typical,
                 borderline=border,
@@ -299,8 +300,8 @@ def _excess(cluster_of_row: IntArray, failed: BoolArray, clusters: int) -> list[
 def _examples(
     texts: Sequence[str], members: IntArray, grouped: Grouped, centre: Vectors
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    places, first = np.unique(grouped.corpus.place[members], return_index=True)
-    closeness = grouped.corpus.vectors[places] @ centre
+    distinct, first = np.unique(grouped.corpus.place[members], return_index=True)
+    closeness = grouped.corpus.vectors[distinct] @ centre
     rows = members[first]
     return (
         examples(texts, rows, closeness, nearest=True),

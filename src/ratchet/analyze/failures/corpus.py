@@ -81,23 +81,23 @@ def prepare(
     """
     embeddings = None if embeddings is None else np.asarray(embeddings)
     _check(texts, embeddings)
-    found: dict[Any, int] = {}
+    index_of_key: dict[Any, int] = {}
     first: list[int] = []
-    place = np.full(len(texts), -1, dtype=np.int64)
+    text_of_row = np.full(len(texts), -1, dtype=np.int64)
     for row, text in enumerate(texts):
         if not text.strip():
             continue
         key = text if embeddings is None else (text, _digest(_single(embeddings[row]).tobytes()))
-        if key not in found:
-            found[key] = len(first)
+        if key not in index_of_key:
+            index_of_key[key] = len(first)
             first.append(row)
-        place[row] = found[key]
-    order = sorted(range(len(first)), key=_order_by_content(list(found)).__getitem__)
+        text_of_row[row] = index_of_key[key]
+    order = sorted(range(len(first)), key=_order_by_content(list(index_of_key)).__getitem__)
     rows = [first[i] for i in order]
     chosen = [texts[row] for row in rows]
     # either is a copy, which may be written to
     raw = word_vectors(chosen, rng=rng) if embeddings is None else _single(embeddings[rows])
-    return _without_zeros(_scaled(raw), place, np.array(order, dtype=np.int64))
+    return _without_zeros(_scaled(raw), text_of_row, np.array(order, dtype=np.int64))
 
 
 def _single(values: NDArray[np.floating]) -> Vectors:
@@ -134,13 +134,13 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=12).digest()
 
 
-def _without_zeros(vectors: Vectors, place: IntArray, order: IntArray) -> Corpus:
+def _without_zeros(vectors: Vectors, text_of_row: IntArray, order: IntArray) -> Corpus:
     """Leave out vectors of zeros, which say nothing."""
     says = np.any(vectors != 0.0, axis=1)
     new = np.full(len(order) + 1, -1, dtype=np.int64)  # the last one is for place -1
     new[order[says]] = np.arange(int(says.sum()))
-    kept = vectors if says.all() else np.ascontiguousarray(vectors[says])
-    return Corpus(vectors=kept, place=new[place])
+    telling_vectors = vectors if says.all() else np.ascontiguousarray(vectors[says])
+    return Corpus(vectors=telling_vectors, place=new[text_of_row])
 
 
 def _check(texts: Sequence[str], embeddings: NDArray[np.floating] | None) -> None:

@@ -114,13 +114,13 @@ def which_failed(
 
 def why_failed(outcomes: Outcomes, row: int) -> str:
     """Say in words what tells that a failed interaction failed, the strongest first."""
-    one = outcomes.take(np.array([row]))
-    said: list[str] = []
+    row_outcomes = outcomes.take(np.array([row]))
+    reasons: list[str] = []
     for signal, reason in _REASONS:
-        value = float(one.observed(signal)[0])
-        if signal.is_bad(value) and not (said and reason.weak):
-            said.append(reason.words.format(value))
-    return ", ".join(said) or "low quality by its signals together"
+        value = float(row_outcomes.observed(signal)[0])
+        if signal.is_bad(value) and not (reasons and reason.weak):
+            reasons.append(reason.words.format(value))
+    return ", ".join(reasons) or "low quality by its signals together"
 
 
 def _noise(scored: Quality) -> float:

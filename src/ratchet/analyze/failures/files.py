@@ -47,7 +47,7 @@ def read_failures(path: Path) -> FailureFile:
     Raises:
         InvalidInputError: The file cannot be read, lacks a column or holds no row that can be used.
     """
-    texts, failed, users, places = [], [], [], []
+    texts, failed, users, row_numbers = [], [], [], []
     aside: list[tuple[int, SetAsideRow]] = []
     with read_rows(path, needs=NEEDS, names=("user",)) as rows:
         for row in rows:
@@ -59,11 +59,13 @@ def read_failures(path: Path) -> FailureFile:
             texts.append(text)
             failed.append(flag)
             users.append(user)
-            places.append(row.number - 1)
+            row_numbers.append(row.number - 1)
     if not texts:
         raise no_usable_row(path, "rows with text and failed", [row for _, row in aside], rows.read)
     named = tuple(users) if any(users) else None
-    return FailureFile(tuple(texts), tuple(failed), named, tuple(places), rows.read, tuple(aside))
+    return FailureFile(
+        tuple(texts), tuple(failed), named, tuple(row_numbers), rows.read, tuple(aside)
+    )
 
 
 def _read(row: Row) -> tuple[str, bool, str]:

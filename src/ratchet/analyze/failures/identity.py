@@ -167,11 +167,11 @@ def identify(
     ids = [change.id for change in changes]
     rows = _rows_by_hash(texts) if len(pairs) < len(known) else {}
     asleep: list[KnownCluster] = []
-    for place in sorted(set(range(len(known))) - set(pairs.values())):
-        if previous and known[place].last_seen < previous.created_at:
-            asleep.append(known[place])  # said to be gone or merged in an earlier run
+    for known_index in sorted(set(range(len(known))) - set(pairs.values())):
+        if previous and known[known_index].last_seen < previous.created_at:
+            asleep.append(known[known_index])  # said to be gone or merged in an earlier run
             continue
-        change, again = _not_found(known[place], rows, result, ids, failed, now)
+        change, again = _not_found(known[known_index], rows, result, ids, failed, now)
         kept.append(again)
         changes.append(change)
     asleep.sort(key=lambda item: item.last_seen, reverse=True)
@@ -285,17 +285,17 @@ def _pairs(
 ) -> dict[int, int]:
     scored = []
     for index, cluster in enumerate(clusters):
-        for place, before in enumerate(known):
+        for known_index, before in enumerate(known):
             overlap = _overlap(sketches[index][0], before.sketch)
             likeness = _likeness(cluster, before) if by_direction else 0.0
             if overlap >= LEAST_OVERLAP:
-                scored.append((2.0 + overlap, index, place))
+                scored.append((2.0 + overlap, index, known_index))
             elif likeness >= LEAST_LIKENESS:
-                scored.append((likeness, index, place))
+                scored.append((likeness, index, known_index))
     pairs: dict[int, int] = {}
-    for _, index, place in sorted(scored, key=lambda item: (-item[0], item[1], item[2])):
-        if index not in pairs and place not in pairs.values():
-            pairs[index] = place
+    for _, index, known_index in sorted(scored, key=lambda item: (-item[0], item[1], item[2])):
+        if index not in pairs and known_index not in pairs.values():
+            pairs[index] = known_index
     return pairs
 
 

@@ -104,11 +104,11 @@ def _worst(
 ) -> str | None:
     """Scan for groups with more failures among the version's own rows; name the largest."""
     counted = own & counted_rows(texts, failed, grouped, users, rng)
-    found = scan_rows(grouped, failed, counted, rng)
-    if not found.regions:
-        logger.info("no failure cluster yet: the likeliest has p = %.2g", found.least_p_value)
+    scanned = scan_rows(grouped, failed, counted, rng)
+    if not scanned.regions:
+        logger.info("no failure cluster yet: the likeliest has p = %.2g", scanned.least_p_value)
         return None
     cells = grouped.cell_of_row
-    members = [np.flatnonzero(failed & np.isin(cells, region.cells)) for region in found.regions]
+    members = [np.flatnonzero(failed & np.isin(cells, region.cells)) for region in scanned.regions]
     largest = max(range(len(members)), key=lambda place: members[place].size)
     return name_groups(texts, members)[largest]

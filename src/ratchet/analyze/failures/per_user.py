@@ -44,16 +44,16 @@ def one_a_user(
             f"there must be one user a row, got {len(users)} users for {len(texts)} texts; "
             "pass an empty string where a user is not known"
         )
-    place = {user: index for index, user in enumerate(sorted(set(users)))}
-    who = np.array([place[user] for user in users], dtype=np.int64)
+    index_of_user = {user: index for index, user in enumerate(sorted(set(users)))}
+    who = np.array([index_of_user[user] for user in users], dtype=np.int64)
     what = np.array([int.from_bytes(text_hash(text, 8)) for text in texts], dtype=np.uint64)
     # the same order whatever the order of the rows, then shuffled
     canonical = np.lexsort((groups, failed, what, who))
     shuffled = canonical[np.random.default_rng(seed).permutation(len(canonical))]
     pairs = who[shuffled] * (int(groups.max(initial=0)) + 2) + groups[shuffled]
     _, first = np.unique(pairs, return_index=True)
-    kept = np.zeros(len(texts), dtype=np.bool_)
-    kept[shuffled[first]] = True
-    nobody = who == place.get("", -1)
-    told: BoolArray = (kept | nobody) & (groups >= 0)
+    counted = np.zeros(len(texts), dtype=np.bool_)
+    counted[shuffled[first]] = True
+    nobody = who == index_of_user.get("", -1)
+    told: BoolArray = (counted | nobody) & (groups >= 0)
     return told

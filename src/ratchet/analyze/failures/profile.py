@@ -103,14 +103,14 @@ def _record(
 
 
 def _breakdowns(groups: ObjectArray, cluster: Cluster, failed: BoolArray) -> tuple[Breakdown, ...]:
-    names, place = np.unique(groups[cluster.rows].astype(str), return_inverse=True)
-    interactions = np.bincount(place)
-    failures = np.bincount(place, weights=failed[cluster.rows])
-    found = [
+    names, name_of_row = np.unique(groups[cluster.rows].astype(str), return_inverse=True)
+    interactions = np.bincount(name_of_row)
+    failures = np.bincount(name_of_row, weights=failed[cluster.rows])
+    breakdowns = [
         Breakdown(name=str(name), failed=int(bad), interactions=int(count))
         for name, bad, count in zip(names, failures, interactions, strict=True)
     ]
-    return tuple(sorted(found, key=lambda item: (-item.failed, item.name)))
+    return tuple(sorted(breakdowns, key=lambda item: (-item.failed, item.name)))
 
 
 def _among(ids: ObjectArray, chosen: Collection[str]) -> BoolArray:
@@ -167,10 +167,10 @@ def _nearest_good(vectors: Vectors, rows: Sequence[int], good: IntArray) -> list
     for part in blocks(good.size):
         products = asked @ vectors[good[part]].T
         products[good[part][None, :] == np.array(rows)[:, None]] = -1.0
-        place = products.argmax(axis=1)
-        value = np.take_along_axis(products, place[:, None], axis=1)[:, 0]
+        nearest = products.argmax(axis=1)
+        value = np.take_along_axis(products, nearest[:, None], axis=1)[:, 0]
         closer = value > likeness
-        best[closer], likeness[closer] = good[part][place[closer]], value[closer]
+        best[closer], likeness[closer] = good[part][nearest[closer]], value[closer]
     return [int(row) if row >= 0 else None for row in best]
 
 

@@ -97,9 +97,9 @@ def project(
     seed = int(rng.integers(2**31))
     count = len(corpus.vectors)
     placed = np.flatnonzero(corpus.place >= 0)
-    place = corpus.place[placed]
-    seen = np.bincount(place, minlength=count)
-    failures = np.bincount(place[failed[placed]], minlength=count)
+    text_of_row = corpus.place[placed]
+    seen = np.bincount(text_of_row, minlength=count)
+    failures = np.bincount(text_of_row[failed[placed]], minlength=count)
     rows = np.zeros(count, dtype=np.int64)
     # of equal places the last assignment stands: the first row, a failed one where there is one
     order = placed[np.lexsort((placed, ~failed[placed]))][::-1]
@@ -183,13 +183,13 @@ def _layout(vectors: Vectors, seed: int) -> NDArray[np.float64]:
     return np.asarray(embedded, dtype=np.float64)
 
 
-def _framed(places: NDArray[np.float64]) -> NDArray[np.float64]:
+def _framed(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Move and scale places into the unit square, both axes by the same factor, centred."""
-    if not len(places):
-        return places
-    low, high = places.min(axis=0), places.max(axis=0)
+    if not len(points):
+        return points
+    low, high = points.min(axis=0), points.max(axis=0)
     reach = float((high - low).max())
     if not reach > 0.0:
-        return np.full_like(places, 0.5)
-    framed: NDArray[np.float64] = 0.5 + (places - (low + high) / 2) / reach
+        return np.full_like(points, 0.5)
+    framed: NDArray[np.float64] = 0.5 + (points - (low + high) / 2) / reach
     return framed

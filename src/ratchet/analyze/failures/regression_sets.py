@@ -53,7 +53,7 @@ class Known:
 
 def hand_over_all(
     store: EventStore,
-    found: FailureAnalysis,
+    analysis: FailureAnalysis,
     *,
     cycle_id: str,
     withheld: Collection[str],
@@ -63,17 +63,20 @@ def hand_over_all(
 
     Args:
         store: The store.
-        found: The analysis.
+        analysis: The analysis.
         cycle_id: The cycle it is of.
         withheld: Ids of interactions that wait for review; those found unsafe are left out as well.
         now: The time.
     """
     requests = []
-    for cluster, members in zip(found.clusters, found.result.clusters, strict=True):
+    for cluster, members in zip(analysis.clusters, analysis.result.clusters, strict=True):
         reviewed = _to_review(store, cluster)
         blocked = _blocked(store, cluster, reviewed, now)
         known = known_answers(
-            [int(row) for row in members.rows], found.outcomes, found.explicit, withheld=withheld
+            [int(row) for row in members.rows],
+            analysis.outcomes,
+            analysis.explicit,
+            withheld=withheld,
         )
         requests.append(
             hand_over(
@@ -132,13 +135,13 @@ def known_answers(
         explicit: What users said the answers are worth, shape (n,).
         withheld: Ids of interactions that wait for review or were found unsafe.
     """
-    told = right_is_known(outcomes, explicit) & (outcomes.unsafe != 1.0)
+    answer_known = right_is_known(outcomes, explicit) & (outcomes.unsafe != 1.0)
     by_prompt: dict[str, list[Known]] = {}
     for row in sorted(rows):
         key, target = str(outcomes.interaction_ids[row]), right_answer(outcomes, row).strip()
-        if told[row] and target and key not in withheld:
-            found = Known(key, str(outcomes.user_ids[row]), str(outcomes.prompts[row]), target)
-            by_prompt.setdefault(normalise_answer(found.prompt), []).append(found)
+        if answer_known[row] and target and key not in withheld:
+            answer = Known(key, str(outcomes.user_ids[row]), str(outcomes.prompts[row]), target)
+            by_prompt.setdefault(normalise_answer(answer.prompt), []).append(answer)
     return tuple(
         group[-1]
         for group in by_prompt.values()
@@ -231,15 +234,15 @@ def _freeze(
     known: Sequence[Known],
     now: datetime,
 ) -> RegressionSet | None:
-    held, users = hold_out(known, cluster.id)
-    interactions = store.stored_interactions([item.interaction_id for item in held])
+    held_out, users = hold_out(known, cluster.id)
+    interactions = store.stored_interactions([item.interaction_id for item in held_out])
     examples = tuple(
         Example(
             id=derive_id("regression", cluster.id, item.interaction_id),
             messages=interactions[item.interaction_id].messages,
             target=item.target,
         )
-        for item in held
+        for item in held_out
         if item.interaction_id in interactions
     )
     if len(examples) < FEWEST:

@@ -73,13 +73,13 @@ def cluster_texts(
     grouped = group(corpus, rng)
     # a cell may straddle two groups; each text goes to the nearer one
     closest = np.where(grouped.group >= 0, nearest(corpus.vectors, grouped.centres)[0], -1)
-    found = np.where(corpus.place >= 0, closest[corpus.place], -1)
-    sizes = np.bincount(found[found >= 0], minlength=len(grouped.centres))
-    kept = np.flatnonzero(sizes >= FEWEST_ROWS)
-    kept = kept[np.argsort(-sizes[kept], kind="stable")]
+    group_of_row = np.where(corpus.place >= 0, closest[corpus.place], -1)
+    sizes = np.bincount(group_of_row[group_of_row >= 0], minlength=len(grouped.centres))
+    large = np.flatnonzero(sizes >= FEWEST_ROWS)
+    large = large[np.argsort(-sizes[large], kind="stable")]
     new = np.full(len(sizes) + 1, -1, dtype=np.int64)  # the last one is for noise
-    new[kept] = np.arange(kept.size)
-    labels = new[found]
-    members = [np.flatnonzero(labels == index) for index in range(kept.size)]
+    new[large] = np.arange(large.size)
+    labels = new[group_of_row]
+    members = [np.flatnonzero(labels == index) for index in range(large.size)]
     named = tuple(name_groups(texts, members)) if names else ()
-    return TextClusters(labels, named, sizes[kept].astype(np.int64), grouped.centres[kept])
+    return TextClusters(labels, named, sizes[large].astype(np.int64), grouped.centres[large])

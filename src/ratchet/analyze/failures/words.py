@@ -111,8 +111,8 @@ def _terms(
 
 
 def _spaced(rows: IntArray, most: int) -> IntArray:
-    places = np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)
-    return rows[places]
+    chosen = np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)
+    return rows[chosen]
 
 
 def _outside(count: int, groups: Sequence[IntArray]) -> IntArray:

@@ -102,7 +102,7 @@ def threshold_events(
         if event.kind == "threshold" and event.model_version == model_version
     }
     over = {alert.signal: alert for alert in alerts}
-    found = [from_threshold(alert, current.get(name), now) for name, alert in over.items()]
+    current_events = [from_threshold(alert, current.get(name), now) for name, alert in over.items()]
     ended = [
         _resolved(event, now)
         for name, event in current.items()
@@ -110,7 +110,7 @@ def threshold_events(
     ]
     return tuple(
         event
-        for event in (*found, *ended)
+        for event in (*current_events, *ended)
         if event.signal not in current
         or event.change == "resolved"
         or event.severity != current[event.signal].severity

@@ -162,11 +162,11 @@ def hypotheses(baseline: Baseline) -> tuple[Hypothesis, ...]:
     so that signals that were not observed cost nothing.
     """
     names = tuple(signal.name for signal in baseline.signals)
-    found = [*_singles(names, None, 1.0), *_joint(names)]
-    places = baseline.segments if len(baseline.segments) > 2 else ()
-    for segment in places:
-        found += _singles(names, segment, _SEGMENT_SHARE / len(places))
-    return tuple(found)
+    stated = [*_singles(names, None, 1.0), *_joint(names)]
+    segments = baseline.segments if len(baseline.segments) > 2 else ()
+    for segment in segments:
+        stated += _singles(names, segment, _SEGMENT_SHARE / len(segments))
+    return tuple(stated)
 
 
 def alternatives(baseline: Baseline) -> Alternatives:
@@ -175,9 +175,9 @@ def alternatives(baseline: Baseline) -> Alternatives:
     names = [signal.name for signal in baseline.signals]
     shifts = np.zeros((len(stated), len(names), len(baseline.segments)))
     for row, item in enumerate(stated):
-        places = slice(None) if item.segment is None else baseline.segments.index(item.segment)
+        columns = slice(None) if item.segment is None else baseline.segments.index(item.segment)
         for name, shift in zip(item.signals, item.shifts, strict=True):
-            shifts[row, names.index(name), places] = shift
+            shifts[row, names.index(name), columns] = shift
     weights = np.array([item.weight for item in stated])
     tempers = np.array(baseline.tempers) if baseline.tempers else np.ones(len(stated))
     return Alternatives(shifts.reshape(len(stated), -1), weights / weights.sum(), tempers)
@@ -199,43 +199,45 @@ def expected_rates(
 
 def _expectation(baseline: Baseline, starts: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return expected log odds and their standard errors, shape (batches, signals, segments)."""
-    places = len(baseline.segments)
+    segments = len(baseline.segments)
     middle = starts + baseline.batch_seconds / 2.0
-    design = _design(np.repeat(middle, places), np.tile(np.arange(places), starts.size), baseline)
-    shape = (starts.size, len(baseline.signals), places)
+    design = _design(
+        np.repeat(middle, segments), np.tile(np.arange(segments), starts.size), baseline
+    )
+    shape = (starts.size, len(baseline.signals), segments)
     means, errors = np.empty(shape), np.empty(shape)
     for position, signal in enumerate(baseline.signals):
         mean, error = expected_log_odds(_model(signal), design)
-        means[:, position, :] = mean.reshape(starts.size, places)
-        errors[:, position, :] = error.reshape(starts.size, places)
+        means[:, position, :] = mean.reshape(starts.size, segments)
+        errors[:, position, :] = error.reshape(starts.size, segments)
     return means, errors
 
 
 def _singles(names: Sequence[str], segment: str | None, scale: float) -> list[Hypothesis]:
-    found = []
+    stated = []
     for group in ("quality", "service", "pipeline"):
         signals = [item for item in BOARD_SHARES if item.group == group and item.name in names]
         for signal in signals:
             shifts = _RARE_SHIFTS if signal.rare or group == "pipeline" else _SHIFTS
             weight = scale * _SHARES[group] / (len(signals) * len(shifts))
-            found += [Hypothesis((signal.name,), segment, (shift,), weight) for shift in shifts]
-    return found
+            stated += [Hypothesis((signal.name,), segment, (shift,), weight) for shift in shifts]
+    return stated
 
 
 def _joint(names: Sequence[str]) -> list[Hypothesis]:
-    found = []
+    stated = []
     early = tuple(name for name in _EARLY if name in names)
     if len(early) > 1:
         grid = list(product(_SHIFTS[:3], repeat=len(early)))
         weight = _SHARES["early"] / len(grid)
-        found += [Hypothesis(early, None, shifts, weight) for shifts in grid]
+        stated += [Hypothesis(early, None, shifts, weight) for shifts in grid]
     together = tuple(name for name in _TOGETHER if name in names)
     if len(together) > 2:
         weight = _SHARES["together"] / 3
-        found += [
+        stated += [
             Hypothesis(together, None, (shift,) * len(together), weight) for shift in _SHIFTS[:3]
         ]
-    return found
+    return stated
 
 
 def _fit(counts: Counts, name: str, span: float) -> RateModel:
@@ -249,38 +251,40 @@ def _fit(counts: Counts, name: str, span: float) -> RateModel:
     hours = np.floor(counts.starts / _HOUR).astype(np.int64)
     first = int(hours[0])
     rows = int(hours[-1]) - first + 1
-    places = len(counts.segments)
-    bad, seen = np.zeros((rows, places)), np.zeros((rows, places))
+    segment_count = len(counts.segments)
+    bad, seen = np.zeros((rows, segment_count)), np.zeros((rows, segment_count))
     np.add.at(bad, hours - first, events)
     np.add.at(seen, hours - first, trials)
     middle = (first + np.arange(rows)) * _HOUR + _HOUR / 2.0
-    segments = np.tile(np.arange(places), rows)
-    design = _columns(np.repeat(middle, places), segments, places, span)
-    kept = _affordable(float(bad.sum()), float(seen.sum()), design.shape[1], places)
+    segments = np.tile(np.arange(segment_count), rows)
+    design = _columns(np.repeat(middle, segment_count), segments, segment_count, span)
+    columns_used = _affordable(float(bad.sum()), float(seen.sum()), design.shape[1], segment_count)
     share = seen.ravel() / seen.sum()
-    model = fit_rate_model(bad.ravel() + 0.5 * share, seen.ravel() + share, design[:, kept])
+    model = fit_rate_model(bad.ravel() + 0.5 * share, seen.ravel() + share, design[:, columns_used])
     return RateModel(
-        coefficients=_spread(model.coefficients, kept, design.shape[1]),
-        covariance=_spread(_spread(model.covariance, kept, design.shape[1]).T, kept, len(design.T)),
+        coefficients=_spread(model.coefficients, columns_used, design.shape[1]),
+        covariance=_spread(
+            _spread(model.covariance, columns_used, design.shape[1]).T, columns_used, len(design.T)
+        ),
         dispersion=model.dispersion,
         trials=int(seen.sum()),
         events=int(bad.sum()),
     )
 
 
-def _affordable(bad: float, seen: float, columns: int, places: int) -> list[int]:
+def _affordable(bad: float, seen: float, columns: int, segment_count: int) -> list[int]:
     """Return the columns that there are events enough for; the intercept always."""
-    offsets = list(range(columns - places + 1, columns))
-    for kept in (list(range(columns)), [0, *offsets]):
-        if min(bad, seen - bad) >= EVENTS_PER_COLUMN * len(kept):
-            return kept
+    offsets = list(range(columns - segment_count + 1, columns))
+    for affordable in (list(range(columns)), [0, *offsets]):
+        if min(bad, seen - bad) >= EVENTS_PER_COLUMN * len(affordable):
+            return affordable
     return [0]
 
 
-def _spread(values: FloatArray, kept: list[int], size: int) -> FloatArray:
+def _spread(values: FloatArray, rows: list[int], size: int) -> FloatArray:
     """Put rows in their places among `size`; the others are 0."""
     wide = np.zeros((size, *values.shape[1:]))
-    wide[kept] = values
+    wide[rows] = values
     return wide
 
 
@@ -290,7 +294,7 @@ def _design(seconds: FloatArray, segments: NDArray[np.int64], baseline: Baseline
 
 
 def _columns(
-    seconds: FloatArray, segments: NDArray[np.int64], places: int, span: float
+    seconds: FloatArray, segments: NDArray[np.int64], segment_count: int, span: float
 ) -> FloatArray:
     """Intercept, cycles that the span can show, and an offset for each segment but the last."""
     cycles = cycle_columns(seconds)
@@ -298,7 +302,7 @@ def _columns(
         cycles = cycles[:, :-1]
     if span < 2 * _DAY:
         cycles = cycles[:, :1]
-    offsets = (segments[:, np.newaxis] == np.arange(places - 1)).astype(np.float64)
+    offsets = (segments[:, np.newaxis] == np.arange(segment_count - 1)).astype(np.float64)
     return np.hstack([cycles, offsets])
 
 
@@ -333,11 +337,11 @@ def comparable(baseline: Baseline, counts: Counts) -> Counts:
 
 def baseline_streams(baseline: Baseline, counts: Counts) -> tuple[FloatArray, FloatArray]:
     """Return comparable events and trials as arrays of shape (batches, streams)."""
-    found = comparable(baseline, counts)
+    comparable_counts = comparable(baseline, counts)
     shape = (len(counts), len(baseline.signals) * len(baseline.segments))
     return (
-        found.events.reshape(shape).astype(np.float64),
-        found.trials.reshape(shape).astype(np.float64),
+        comparable_counts.events.reshape(shape).astype(np.float64),
+        comparable_counts.trials.reshape(shape).astype(np.float64),
     )
 
 

@@ -73,15 +73,15 @@ class Counts:
 
 def cut_offs(observations: Observations) -> dict[str, float]:
     """Return the baseline's cut-off of each signal that is a number and was observed."""
-    found = {}
+    cuts = {}
     for signal in BOARD_SHARES:
         values = observations.values.get(signal.name)
         if signal.cut is None or values is None:
             continue
         seen = values[~np.isnan(values)]
         if seen.size:
-            found[signal.name] = float(np.quantile(seen, signal.cut[0]))
-    return found
+            cuts[signal.name] = float(np.quantile(seen, signal.cut[0]))
+    return cuts
 
 
 def main_segments(observations: Observations) -> tuple[str, ...]:
@@ -129,10 +129,10 @@ def count(
             f"from {start:g} to {end:g}; {BATCH_SECONDS} s is the default"
         )
     batches = int((end - start) // batch_seconds)
-    place = np.floor((observations.seconds - start) / batch_seconds)
-    inside = (place >= 0) & (place < batches)
+    batch_of_row = np.floor((observations.seconds - start) / batch_seconds)
+    inside = (batch_of_row >= 0) & (batch_of_row < batches)
     codes = _codes(observations.segments[inside], segments)
-    cell = place[inside].astype(np.int64) * len(segments) + codes
+    cell = batch_of_row[inside].astype(np.int64) * len(segments) + codes
     grid, size = (batches, len(segments)), batches * len(segments)
     shape = (batches, len(signals), len(segments))
     events, trials = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -172,15 +172,15 @@ def observed_signals(counts: Counts, minimum: int) -> tuple[str, ...]:
         InsufficientDataError: There is none.
     """
     totals = counts.trials.sum(axis=(0, 2))
-    found = tuple(
+    names = tuple(
         name for name, total in zip(counts.signals, totals, strict=True) if total >= minimum
     )
-    if not found:
+    if not names:
         raise InsufficientDataError(
             f"monitoring needs a signal with at least {minimum} observations, got at most "
             f"{int(totals.max(initial=0))}; collect for longer"
         )
-    return found
+    return names
 
 
 def _codes(segments: NDArray[np.object_], known: Sequence[str]) -> IntArray:

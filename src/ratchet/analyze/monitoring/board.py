@@ -237,9 +237,9 @@ def find(board: BoardState, baseline: Baseline, counts: Counts) -> Finding:
     signal, segment = _most_likely(stated, shares)
     position = counts.signals.index(signal)
     recent = counts.starts >= since.timestamp()
-    places = slice(None) if segment is None else counts.segments.index(segment)
-    events = int(counts.events[recent, position][:, places].sum())
-    trials = int(counts.trials[recent, position][:, places].sum())
+    segments = slice(None) if segment is None else counts.segments.index(segment)
+    events = int(counts.events[recent, position][:, segments].sum())
+    trials = int(counts.trials[recent, position][:, segments].sum())
     expected = _expected_share(baseline, counts, recent, signal, segment)
     interval = wilson(events, trials) if trials else None
     return Finding(
@@ -281,8 +281,8 @@ def _expected_share(
     rates = expected_rates(baseline, counts.starts[recent], caution=0.0)[:, names.index(signal)]
     trials = counts.trials[recent, counts.signals.index(signal)].astype(np.float64)
     if segment is not None:
-        place = counts.segments.index(segment)
-        rates, trials = rates[:, [place]], trials[:, [place]]
+        column = counts.segments.index(segment)
+        rates, trials = rates[:, [column]], trials[:, [column]]
     whole = trials.sum()
     return float((rates * trials).sum() / whole) if whole else float(rates.mean())
 

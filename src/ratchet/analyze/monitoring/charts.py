@@ -11,10 +11,10 @@ the metrics, so that the newest points may still change.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Release
+from ratchet.records.signals import FEEDBACK_SIGNALS, SIGNALS, Signal, words_of
 from ratchet.stats.charts.designed_charts import (
     COUNT_KINDS,
     FEWEST_POINTS,
@@ -57,6 +58,8 @@ _SPAN_SAYS: Mapping[Span, str] = {
     "hour": "a point an hour", "day": "a point a day", "equal": "points of equal size",
 }  # fmt: skip
 _ALL_FEEDBACK = timedelta(days=36_525)
+_COLUMN_OF = {"error": "failed", "characters": "answered"}
+"""Columns of `Readings` that are not named after their signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,49 +85,49 @@ class ChartedSignal:
 
 
 def charted_signals() -> tuple[ChartedSignal, ...]:
-    """Return the signals that can be charted: the metrics of `experience_metrics`, by their names.
+    """Return what can be charted: each signal of the catalogue, rating coverage and quality.
 
-    What is known of a signal is taken from here alone.
+    Their names are those of the metrics of `experience_metrics`.
     """
+    charted = [item for signal in SIGNALS for item in _charts_of(signal)]
+    explicit = [signal.name for signal in SIGNALS if signal.source == "explicit" and signal.column]
 
-    def column(name: str) -> Callable[[Columns], FloatArray]:
-        return lambda columns: columns[name]
+    def rated(columns: Columns) -> FloatArray:
+        given = [~np.isnan(columns[name]) for name in explicit]
+        return np.asarray(np.any(given, axis=0), dtype=np.float64)
 
-    def given(*names: str) -> Callable[[Columns], FloatArray]:
-        return lambda columns: np.any([~np.isnan(columns[name]) for name in names], axis=0).astype(
-            np.float64
-        )
-
-    explicit = given("thumbs", "stars", "correction", "comment")
     return (
-        ChartedSignal("thumbs_down_rate", "thumbs down", "share", lambda c: 1.0 - c["thumbs"]),
-        ChartedSignal("copy_rate", "answers copied", "share", column("copy")),
-        ChartedSignal("regenerate_rate", "answers regenerated", "share", column("regenerate")),
-        ChartedSignal("completion_rate", "tasks completed", "share", column("task_completed")),
-        ChartedSignal("correction_rate", "answers corrected", "share", given("correction")),
-        ChartedSignal("error_rate", "answers failed with an error", "share", column("failed")),
-        ChartedSignal("feedback_coverage", "answers with a rating", "share", explicit),
-        ChartedSignal(
-            "safety_violation_rate", "answers that break a safety rule", "share",
-            column("safety_violation"),
-        ),
-        ChartedSignal(
-            "session_seconds", "length of sessions, median", "seconds", column("session_end"), 0.5
-        ),
-        ChartedSignal(
-            "latency_seconds_p50", "latency, median", "seconds", column("latency_seconds"), 0.5
-        ),
-        ChartedSignal(
-            "latency_seconds_p99", "latency, 99th percentile", "seconds",
-            column("latency_seconds"), 0.99, 100,
-        ),
-        ChartedSignal(
-            "answer_characters", "length of answers, median", "characters", column("answered"), 0.5
-        ),
-        ChartedSignal("judge_score", "judge score", "score", column("judge_score")),
-        ChartedSignal("implicit_quality", "implicit quality", "score", column("implicit_quality")),
-        ChartedSignal("quality", "quality", "score", column("quality")),
-    )  # fmt: skip
+        *charted,
+        ChartedSignal("feedback_coverage", "answers with a rating", "share", rated),
+        ChartedSignal("quality", "quality", "score", lambda columns: columns["quality"]),
+    )
+
+
+def _charts_of(signal: Signal) -> Iterator[ChartedSignal]:
+    column = _COLUMN_OF.get(signal.name, signal.name)
+    if signal.rate is not None:
+        shared = next((share.words for share in signal.shares), words_of(signal.rate.metric))
+        words = signal.rate.words or shared
+        yield ChartedSignal(signal.rate.metric, words, "share", _rate_values(signal))
+    for chart in signal.charts:
+        yield ChartedSignal(
+            chart.metric, chart.words, chart.unit,
+            lambda columns: columns[column],
+            chart.quantile, chart.fewest,
+        )  # fmt: skip
+
+
+def _rate_values(signal: Signal) -> Callable[[Columns], FloatArray]:
+    """Return what takes 1 for each answer that a signal's rate counts, 0 for others, else nan."""
+    good = signal.rate is not None and signal.rate.of == "good"
+
+    def values(columns: Columns) -> FloatArray:
+        numbers = columns[_COLUMN_OF.get(signal.name, signal.name)]
+        if signal.value == "text":
+            numbers = (~np.isnan(numbers)).astype(np.float64)
+        return signal.good_answers(numbers) if good else signal.bad_answers(numbers)
+
+    return values
 
 
 def find_signal(name: str) -> ChartedSignal:
@@ -221,8 +224,8 @@ def read_window(
         if name not in ("created_at", "model_version", "segment")
     ]  # fmt: skip
     columns = {name: table[name].cast(pa.float64()).to_numpy() for name in numbers}
-    found = quality(_as_outcomes(table, columns), weights or QualityWeights())
-    columns |= {"quality": found.value, "implicit_quality": found.implicit}
+    scored = quality(_as_outcomes(table, columns), weights or QualityWeights())
+    columns |= {"quality": scored.value, "implicit_quality": scored.implicit}
     columns["answered"] = np.where(columns["failed"] == 0.0, columns["characters"], np.nan)
     return Readings(
         times=_times(table),
@@ -269,8 +272,8 @@ def chart_signal(
     group: Literal["version", "segment"] | None = by if by in ("version", "segment") else None
     span = by if by in ("hour", "day") else span or _suiting_span(times)
     names = readings.groups[group][seen] if group else np.full(values.size, ALL, dtype=np.object_)
-    kept, sizes = np.unique(names.astype(str), return_counts=True)
-    order = [str(kept[i]) for i in np.lexsort((kept, -sizes))] or [ALL]
+    values_shown, sizes = np.unique(names.astype(str), return_counts=True)
+    order = [str(values_shown[i]) for i in np.lexsort((values_shown, -sizes))] or [ALL]
     changes = np.array(
         [moment.replace(tzinfo=None) for moment, _ in readings.releases], dtype="M8[us]"
     )
@@ -329,17 +332,17 @@ def _chart(
 ) -> SignalChart:
     starts, groups, left_out = _points(times, values, span, signal.fewest)
     if len(groups) < FEWEST_POINTS:
-        said = {"equal": "groups", "hour": "hours", "day": "days"}[span]
+        unit_words = {"equal": "groups", "hour": "hours", "day": "days"}[span]
         where = "" if name == ALL else f" of {name}"
         raise InsufficientDataError(
-            f"a chart of {signal.name}{where} needs at least {FEWEST_POINTS} {said} of "
+            f"a chart of {signal.name}{where} needs at least {FEWEST_POINTS} {unit_words} of "
             f"{signal.fewest} observations or more, got {len(groups)} of them in {values.size} "
             "observations; collect for longer or chart a longer time"
         )
     sizes = np.array([group.size for group in groups], dtype=np.int64)
     # a release within a point belongs to that point: what it changed is in it
-    places = np.searchsorted(starts, changes, side="right") - 1
-    first = baseline_points(len(groups), places.tolist()) if baseline is None else baseline
+    release_points = np.searchsorted(starts, changes, side="right") - 1
+    first = baseline_points(len(groups), release_points.tolist()) if baseline is None else baseline
     if signal.unit == "share":
         events = np.array([round(group.sum()) for group in groups], dtype=np.int64)
         suits = kind or suiting_count_kind(events, sizes)
@@ -373,8 +376,8 @@ def _points(
     starts, first = np.unique(times.astype(unit), return_index=True)
     groups = np.split(values, first[1:])
     enough = np.array([group.size >= fewest for group in groups], dtype=np.bool_)
-    kept = [group for group, keep in zip(groups, enough, strict=True) if keep]
-    return starts[enough].astype("M8[us]"), kept, int((~enough).sum())
+    groups_kept = [group for group, keep in zip(groups, enough, strict=True) if keep]
+    return starts[enough].astype("M8[us]"), groups_kept, int((~enough).sum())
 
 
 def _suiting_span(times: TimeArray) -> Span:
@@ -397,8 +400,16 @@ def _releases(store: EventStore, window: Window) -> tuple[tuple[datetime, str], 
 def _as_outcomes(table: pa.Table, columns: Columns) -> Outcomes:
     """Return the numbers as outcomes; texts are not read, a correction is there or not."""
     unread = np.full(table.num_rows, None, dtype=np.object_)
-    corrected = unread.copy()
-    corrected[~np.isnan(columns["correction"])] = ""
+    given: dict[str, Any] = {}
+    for signal in FEEDBACK_SIGNALS:
+        if signal.column:
+            numbers = columns[signal.name]
+            if signal.value == "text":
+                texts = unread.copy()
+                texts[~np.isnan(numbers)] = ""
+                given[signal.column] = texts
+            else:
+                given[signal.column] = numbers
     return Outcomes(
         interaction_ids=unread,
         created_at=_times(table),
@@ -410,16 +421,7 @@ def _as_outcomes(table: pa.Table, columns: Columns) -> Outcomes:
         responses=unread,
         failed_with_error=columns["failed"] == 1.0,
         latency_seconds=columns["latency_seconds"],
-        thumbs=columns["thumbs"],
-        stars=columns["stars"],
-        copied=columns["copy"],
-        regenerated=columns["regenerate"],
-        completed=columns["task_completed"],
-        session_seconds=columns["session_end"],
-        judge_scores=columns["judge_score"],
-        unsafe=columns["safety_violation"],
-        corrections=corrected,
-        comments=unread,
+        **given,
     )
 
 

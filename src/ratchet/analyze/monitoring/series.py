@@ -27,13 +27,13 @@ def baseline_of(store: EventStore, board: BoardState) -> Baseline:
     Raises:
         InvalidInputError: It is not in the store.
     """
-    found = store.get(Baseline, board.baseline_id)
-    if found is None:
+    baseline = store.get(Baseline, board.baseline_id)
+    if baseline is None:
         raise InvalidInputError(
             f"a board needs its baseline in the store, got none for {board.baseline_id}; "
             "the journal is damaged: restore it from a copy"
         )
-    return found
+    return baseline
 
 
 def recent_counts(store: EventStore, config: WatchConfig, board: BoardState) -> Counts:
@@ -74,7 +74,7 @@ def series_of(
     order = [*[name for name in first if name in names], *[n for n in names if n not in first]]
     expected = expected_rates(baseline, counts.starts, caution=0.0)
     group = max(1, -(-len(counts) // MOST_POINTS))
-    found: dict[str, RateSeries] = {}
+    series_by_words: dict[str, RateSeries] = {}
     for name in order:
         position = names.index(name)
         events, trials = counts.events[:, position], counts.trials[:, position]
@@ -86,14 +86,14 @@ def series_of(
             )
         except InsufficientDataError:
             continue
-        found[words_of(name)] = series
-        if len(found) == MOST_PANELS:
+        series_by_words[words_of(name)] = series
+        if len(series_by_words) == MOST_PANELS:
             break
-    if not found:
+    if not series_by_words:
         raise InsufficientDataError(
             "a board's picture needs a signal that was observed, got none; collect for longer"
         )
-    return found
+    return series_by_words
 
 
 def chart_title(verdict: BoardVerdict) -> tuple[str, str, str]:

@@ -83,11 +83,11 @@ def predecessors(
         since: Answers before this do not count.
     """
     names = [_replaced(store, version.name), _busiest_before(store, version, since)]
-    found = []
+    replaced = []
     for name in dict.fromkeys(name for name in names if name is not None):
         start = in_use_from(store, Window(since, version.start, name))
-        found.append(WatchedVersion(name, start or version.start))
-    return tuple(found)
+        replaced.append(WatchedVersion(name, start or version.start))
+    return tuple(replaced)
 
 
 def _replaced(store: EventStore, version: str) -> str | None:

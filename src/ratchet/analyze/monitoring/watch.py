@@ -435,8 +435,8 @@ class _Pass:
         if until - begin < timedelta(days=days):
             raise InsufficientDataError(
                 f"a baseline needs {days:g} days of traffic, got "
-                f"{max(0.0, (until - begin) / timedelta(days=1)):.2f} of {version}; it is frozen "
-                "then"
+                f"{max(0.0, (until - begin) / timedelta(days=1)):.2f} of {version}; "
+                "the version is watched from then on"
             )
         longest = timedelta(days=max(days, self.config.baseline_days))
         begin = max(begin, until - batch * -(-longest // batch))
