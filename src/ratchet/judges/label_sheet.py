@@ -98,15 +98,15 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
     with read_rows(path, needs=[(name,) for name in NEEDED], names=COLUMNS) as rows:
         for row in rows:
             try:
-                said, name = (str(row.read()[name] or "").strip() for name in NEEDED)
-                said = said.casefold()
+                word, name = (str(row.read()[name] or "").strip() for name in NEEDED)
+                word = word.casefold()
                 pair = by_name.get(name)
-                if not said:
+                if not word:
                     still_open += 1
                     continue
-                if said not in ("a", "b", TIE):
+                if word not in ("a", "b", TIE):
                     raise InvalidInputError(
-                        f"winner must be a, b or tie, got {printable(said, 20)!r}; write one of "
+                        f"winner must be a, b or tie, got {printable(word, 20)!r}; write one of "
                         "the three"
                     )
                 if pair is None:
@@ -120,7 +120,7 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
             except InvalidInputError as error:
                 aside.append(row.set_aside(str(error)))
                 continue
-            winners[pair.id] = _winner(pair, said)
+            winners[pair.id] = _winner(pair, word)
             beforehand = [*beforehand, pair.id] if pair.answer == pair.other else []
     if still_open:
         winners = {key: winner for key, winner in winners.items() if key not in beforehand}

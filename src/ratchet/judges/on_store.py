@@ -175,8 +175,12 @@ def count_scores(
 
 def sample_of(interactions: Sequence[Interaction], *, most: int) -> list[Interaction]:
     """Return at most so many of the interactions, always the same ones of the same window."""
-    answered = [found for found in interactions if found.error is None and found.response]
-    return sorted(answered, key=lambda found: digest(["judge-sample", found.id]))[:most]
+    answered = [
+        interaction
+        for interaction in interactions
+        if interaction.error is None and interaction.response
+    ]
+    return sorted(answered, key=lambda interaction: digest(["judge-sample", interaction.id]))[:most]
 
 
 def in_halves(

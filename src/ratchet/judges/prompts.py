@@ -137,20 +137,22 @@ def read_verdict(
         >>> read_verdict("verdict: C", ["A", "B"]).reason
         "off the menu: got 'C', not one of A, B"
     """
-    said = reply.rpartition("</think>")[2].strip()
-    if "<think>" in said:
-        return Reading(None, f"cut off while thinking: got {_short(said)}")
-    stated = _stated(said)
+    reply_text = reply.rpartition("</think>")[2].strip()
+    if "<think>" in reply_text:
+        return Reading(None, f"cut off while thinking: got {_short(reply_text)}")
+    stated = _stated(reply_text)
     if stated == CUT_OFF:
-        return Reading(None, f"cut off in the verdict: got {_short(said[-REASON_CHARACTERS:])}")
-    outcome = _on_menu(said if stated is None else stated, menu)
+        return Reading(
+            None, f"cut off in the verdict: got {_short(reply_text[-REASON_CHARACTERS:])}"
+        )
+    outcome = _on_menu(reply_text if stated is None else stated, menu)
     if stated is None and outcome is None:
-        outcome = _meant(said, meanings)
+        outcome = _meant(reply_text, meanings)
     if outcome is not None:
         return Reading(outcome, None)
     if stated is not None:
         return Reading(None, f"off the menu: got {_short(stated)}, not one of {_list(menu)}")
-    what = f"got {_short(said)}" if said else "got an empty reply"
+    what = f"got {_short(reply_text)}" if reply_text else "got an empty reply"
     return Reading(None, f"no verdict in the reply: {what}")
 
 
@@ -243,7 +245,7 @@ _ENCLOSED = re.compile(
 def _stated(reply: str) -> str | None:
     """Return the last verdict that a reply states, `CUT_OFF` where its end is missing."""
     objects = _objects(reply)
-    found = [(start, value) for start, _, value in objects]
+    stated = [(start, value) for start, _, value in objects]
 
     def outside(place: int) -> bool:
         return not any(start <= place < end for start, end, _ in objects)
@@ -255,12 +257,12 @@ def _stated(reply: str) -> str | None:
         if outside(match.start()) and not (objects and _quoted(reply, match))
     ]
     if heads:
-        found.append((heads[-1].start(), _value_at(reply, heads[-1])))
+        stated.append((heads[-1].start(), _value_at(reply, heads[-1])))
     enclosed = [] if objects else list(_ENCLOSED.finditer(reply))
     if enclosed:
         one, other, opened = enclosed[-1].groups()
-        found.append((enclosed[-1].start(), CUT_OFF if opened else one or other))
-    return max(found)[1] if found else None
+        stated.append((enclosed[-1].start(), CUT_OFF if opened else one or other))
+    return max(stated)[1] if stated else None
 
 
 def _quoted(reply: str, head: re.Match[str]) -> bool:
@@ -271,9 +273,9 @@ def _quoted(reply: str, head: re.Match[str]) -> bool:
 
 def _objects(reply: str) -> list[tuple[int, int, str]]:
     """Return the last JSON object with a verdict, as its start, end and verdict; none or one."""
-    found: list[tuple[int, int, str]] = []
+    objects: list[tuple[int, int, str]] = []
     for place in [match.start() for match in re.finditer(r"\{", reply)][-BRACES_TRIED:]:
-        if found and place < found[-1][1]:  # inside the one before
+        if objects and place < objects[-1][1]:  # inside the one before
             continue
         try:
             content, end = _DECODER.raw_decode(reply, place)
@@ -281,8 +283,8 @@ def _objects(reply: str) -> list[tuple[int, int, str]]:
             continue
         value = _verdict_of(content)
         if value is not None:
-            found.append((place, end, value))
-    return found[-1:]
+            objects.append((place, end, value))
+    return objects[-1:]
 
 
 def _verdict_of(content: Any) -> str | None:

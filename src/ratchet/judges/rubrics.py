@@ -268,14 +268,14 @@ def parse_judges(content: Any, source: str) -> tuple[JudgeSpec, ...]:
     known = {**DIMENSIONS, **{one.name: one for one in dimensions}}
     entries = _entries(content, "judges", wrong)
     judges = [_judge(entry, f"judges.{place}", known, wrong) for place, entry in enumerate(entries)]
-    found = tuple(judge for judge in judges if judge is not None)
-    _refuse_twice("judges", [judge.name for judge in found], wrong)
-    if not found and not wrong:
+    specs = tuple(judge for judge in judges if judge is not None)
+    _refuse_twice("judges", [judge.name for judge in specs], wrong)
+    if not specs and not wrong:
         wrong.append("judges: at least one, got none")
     if wrong:
         more = f"; and {len(wrong) - ERRORS_SHOWN} more" if len(wrong) > ERRORS_SHOWN else ""
         raise InvalidInputError(f"{source}: " + "; ".join(wrong[:ERRORS_SHOWN]) + more)
-    return found
+    return specs
 
 
 def _entries(content: Mapping[Any, Any], name: str, wrong: list[str]) -> list[Any]:

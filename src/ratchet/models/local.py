@@ -146,11 +146,11 @@ class HuggingFaceModel:
             raise ModelError(
                 f"each conversation needs its answer, got {len(conversations)} and {len(answers)}"
             )
-        found: list[tuple[float, int]] = []
+        scores: list[tuple[float, int]] = []
         for start in range(0, len(answers), self._batch_size):
             rows = slice(start, start + self._batch_size)
-            found += self._score_batch(conversations[rows], answers[rows])
-        return found
+            scores += self._score_batch(conversations[rows], answers[rows])
+        return scores
 
     def _score_batch(
         self, conversations: Sequence[Conversation], answers: Sequence[str]

@@ -158,8 +158,8 @@ class ChatTemplate:
 
 def context_of(model: Any) -> int | None:
     """Return how many tokens a model of transformers can hold; None where its folder names none."""
-    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
+    tokens = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
 def _any_of(marks: Iterable[str]) -> re.Pattern[str]:

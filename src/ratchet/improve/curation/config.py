@@ -163,7 +163,7 @@ R = TypeVar("R", bound=Record)
 
 
 def _read(path: Path, kind: type[R], name: str, fields: str) -> tuple[R, ...]:
-    found: list[R] = []
+    records: list[R] = []
     wrong: list[str] = []
     with read_rows(path, names=tuple(kind.model_fields), may_be_empty=True) as rows:
         for row in rows:
@@ -171,20 +171,20 @@ def _read(path: Path, kind: type[R], name: str, fields: str) -> tuple[R, ...]:
                 given = row.given(as_json=["messages"])
                 # an empty cell of a table says that a judge has no word on it
                 blank = {name: None for name in _NULLABLE if name in row.fields}
-                found.append(kind.model_validate(blank | given))
+                records.append(kind.model_validate(blank | given))
             except ValueError as error:
-                said = _said(error)
-                wrong.append(f"{row.position}: {printable(row.received)!r} ({said})")
+                reason = _reason(error)
+                wrong.append(f"{row.position}: {printable(row.received)!r} ({reason})")
     if wrong:
         more = f"; and {len(wrong) - ERRORS_SHOWN:,} more" if len(wrong) > ERRORS_SHOWN else ""
         raise InvalidInputError(
             f"{name} is an object with {fields}, got {'; '.join(wrong[:ERRORS_SHOWN])}{more}; "
             f"correct {printable(path.name)}"
         )
-    return tuple(found)
+    return tuple(records)
 
 
-def _said(error: ValueError) -> str:
+def _reason(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]

@@ -24,10 +24,12 @@ def refused(
         now: The time, for retention.
     """
     only_if_given = consent == "only if given"
-    said = {found.interaction_id: found for found in permissions}
+    permission_of = {permission.interaction_id: permission for permission in permissions}
     refusing = {
-        key for key, found in said.items() if found.refuses(now, only_if_given=only_if_given)
+        key
+        for key, permission in permission_of.items()
+        if permission.refuses(now, only_if_given=only_if_given)
     }
     if only_if_given:
-        refusing.update(key for key in interaction_ids if key not in said)
+        refusing.update(key for key in interaction_ids if key not in permission_of)
     return refusing

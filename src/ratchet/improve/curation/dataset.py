@@ -136,13 +136,13 @@ def _conversation(
     interactions: Mapping[str, Interaction],
     demonstrations: Mapping[str, Demonstration],
 ) -> tuple[Message, ...]:
-    found = interactions.get(row.interaction_id) or demonstrations.get(row.interaction_id)
-    if found is None:
+    source = interactions.get(row.interaction_id) or demonstrations.get(row.interaction_id)
+    if source is None:
         raise InvalidInputError(
             f"every selected row needs its interaction, got none for {row.interaction_id!r}; pass "
             "what the store holds for the selection's ids"
         )
-    return found.messages
+    return source.messages
 
 
 def without_leaks(
@@ -157,14 +157,14 @@ def _leaking(
     rows: Sequence[Row], protected: Collection[str], config: CurationConfig
 ) -> dict[int, str]:
     """Return the rows in which a user says what the gate tests on, with how."""
-    said = [
+    turns = [
         (place, message.content)
         for place, row in enumerate(rows)
         for message in row.messages
         if message.role == "user"
     ]
-    reasons = Guard.build(protected, config.decontamination).leaks([text for _, text in said])
-    return {place: reason for (place, _), reason in zip(said, reasons, strict=True) if reason}
+    reasons = Guard.build(protected, config.decontamination).leaks([text for _, text in turns])
+    return {place: reason for (place, _), reason in zip(turns, reasons, strict=True) if reason}
 
 
 def write_training_set(

@@ -130,7 +130,7 @@ class Narrowed:
 
 def narrow(
     pool: Pool,
-    found: Background,
+    background: Background,
     name: str,
     *,
     unique: Callable[[Pool], IntArray],
@@ -140,7 +140,7 @@ def narrow(
 
     Args:
         pool: The rows, in order of time.
-        found: What they come from.
+        background: What they come from.
         name: What the funnel calls them.
         unique: The rows to keep where prompts repeat.
         text: What near duplicates are looked for in.
@@ -148,7 +148,7 @@ def narrow(
     Raises:
         InsufficientDataError: Fewer than `minimum_examples` are left.
     """
-    config, context, outcomes = found.config, found.context, found.outcomes
+    config, context, outcomes = background.config, background.context, background.outcomes
     extra = len(context.demonstrations)
     funnel = [("interactions", len(outcomes) + extra), (name, len(pool))]
 
@@ -166,16 +166,16 @@ def narrow(
     keep("not flagged as unsafe", ~(flagged | unsafe[pool.other_position]))
     suspicion = suspect(
         outcomes,
-        found.quality,
+        background.quality,
         config.poisoning,
-        reviewed=_reviewed(found),
+        reviewed=_reviewed(background),
         vectors=context.vectors,
     )
     distrusted = np.append(suspicion.distrusted, np.zeros(extra, np.bool_))
     keep("from trusted users", ~distrusted[pool.position])
     keep("one per prompt", unique(pool))
     keep("no near duplicates", _distinct(pool, text(pool), config))
-    leaks = Guard.build(found.protected, config.decontamination).leaks(pool.prompt)
+    leaks = Guard.build(background.protected, config.decontamination).leaks(pool.prompt)
     keep("not in an evaluation set", leaks == "")
     keep("of ordinary length", _of_ordinary_length(pool, outcomes, config))
     keep("capped per user and source", _capped(pool, config))
@@ -188,11 +188,11 @@ def narrow(
     return Narrowed(pool, tuple(funnel), counted(reasons), counted(leaks), suspicion.findings)
 
 
-def _reviewed(found: Background) -> FloatArray | None:
-    if not found.context.reviewed:
+def _reviewed(background: Background) -> FloatArray | None:
+    if not background.context.reviewed:
         return None
-    keys = found.outcomes.interaction_ids
-    return np.array([float(found.context.reviewed.get(key, np.nan)) for key in keys])
+    keys = background.outcomes.interaction_ids
+    return np.array([float(background.context.reviewed.get(key, np.nan)) for key in keys])
 
 
 def unusable(pool: Pool, cut: ObjectArray, longest: int) -> ObjectArray:

@@ -64,16 +64,18 @@ def select_labelled(
 
     Args and raises: as `select`; demonstrations are not used.
     """
-    found = Background(outcomes, quality, protected, config, _without_demonstrations(context))
+    background = Background(outcomes, quality, protected, config, _without_demonstrations(context))
     liked = quality.explicit >= config.minimum_quality
     disliked = (quality.explicit <= _BAD) | given(outcomes.corrections)
     rows = np.flatnonzero((liked | disliked) & ~outcomes.failed_with_error)
     label = np.where(liked[rows] & ~disliked[rows], "up", "down").astype(np.object_)
-    pool = pool_of(found, rows, outcomes.responses[rows], np.full(len(rows), RATED), other=label)
-    narrowed = narrow(
-        pool, found, "liked or not", unique=_one_label_per_answer, text=_prompt_and_answer
+    pool = pool_of(
+        background, rows, outcomes.responses[rows], np.full(len(rows), RATED), other=label
     )
-    return selection_of(narrowed, "kto", found, ["thumbs"] * len(narrowed.pool))
+    narrowed = narrow(
+        pool, background, "liked or not", unique=_one_label_per_answer, text=_prompt_and_answer
+    )
+    return selection_of(narrowed, "kto", background, ["thumbs"] * len(narrowed.pool))
 
 
 def select_pairs(
@@ -93,14 +95,14 @@ def select_pairs(
 
     Args and raises: as `select`; demonstrations are not used.
     """
-    found = Background(outcomes, quality, protected, config, _without_demonstrations(context))
-    parts = [_corrections(outcomes), _regenerations(outcomes, quality), _judged(found)]
+    background = Background(outcomes, quality, protected, config, _without_demonstrations(context))
+    parts = [_corrections(outcomes), _regenerations(outcomes, quality), _judged(background)]
     worse, better, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
     answers = np.where(rank == CORRECTED, outcomes.corrections[worse], outcomes.responses[better])
     differ = _differ(answers, outcomes.responses[worse])
     order = np.flatnonzero(differ)[np.argsort(worse[differ], kind="stable")]
     pool = pool_of(
-        found,
+        background,
         worse[order],
         answers[order],
         rank[order],
@@ -108,10 +110,14 @@ def select_pairs(
         other_rows=better[order],
     )
     narrowed = narrow(
-        pool, found, "pairs of answers", unique=_one_pair_per_prompt, text=lambda pool: pool.prompt
+        pool,
+        background,
+        "pairs of answers",
+        unique=_one_pair_per_prompt,
+        text=lambda pool: pool.prompt,
     )
     sources = [_PAIR_SOURCES[rank] for rank in narrowed.pool.rank]
-    return selection_of(narrowed, "dpo", found, sources)
+    return selection_of(narrowed, "dpo", background, sources)
 
 
 def _without_demonstrations(context: Context) -> Context:
@@ -157,25 +163,25 @@ def _regenerations(outcomes: Outcomes, quality: Quality) -> Part:
     return _part(first[taken], then[taken], RATED)
 
 
-def _judged(found: Background) -> Part:
-    place = _places(found)
+def _judged(background: Background) -> Part:
+    place = _places(background)
     pairs = [
         (place[pair.worse], place[pair.better])
-        for pair in found.context.judged
+        for pair in background.context.judged
         if pair.worse in place and pair.better in place
     ]
     if not pairs:
         return _part(np.empty(0, np.int64), np.empty(0, np.int64), PREFERRED)
     worse, better = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
-    failed, prompts = found.outcomes.failed_with_error, found.outcomes.prompts
+    failed, prompts = background.outcomes.failed_with_error, background.outcomes.prompts
     fine = ~failed[worse] & ~failed[better] & (prompts[worse] == prompts[better])
     return _part(worse[fine], better[fine], PREFERRED)
 
 
-def _places(found: Background) -> dict[str | None, int]:
+def _places(background: Background) -> dict[str | None, int]:
     """Return the places of the interactions that a judge compared."""
-    wanted = {key for pair in found.context.judged for key in (pair.first_id, pair.second_id)}
-    ids = found.outcomes.interaction_ids
+    wanted = {key for pair in background.context.judged for key in (pair.first_id, pair.second_id)}
+    ids = background.outcomes.interaction_ids
     return {str(key): place for place, key in enumerate(ids) if key in wanted}
 
 

@@ -113,8 +113,8 @@ def kind_of(rows: Sequence[Row]) -> RowKind:
             f"a training set holds rows of one kind, got {len(kinds)} kinds in {len(rows)} rows; "
             "write one set for each kind"
         )
-    (found,) = kinds
-    return next(kind for kind, row in ROW_TYPES.items() if row is found)
+    (row_type,) = kinds
+    return next(kind for kind, row in ROW_TYPES.items() if row is row_type)
 
 
 def question(row: Row) -> str:
@@ -130,14 +130,14 @@ def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[
         as_messages: SFT rows as whole conversations (`messages`), for a chat template that marks
             what the assistant says, instead of `prompt` and `completion`.
     """
-    found = [
+    columns = [
         {name: stored[name] for name in _COLUMNS[type(row)]}
         for row in rows
         for stored in [row.canonical()]
     ]
     if as_messages and kind_of(rows) == "sft":
-        return [{"messages": row["prompt"] + row["completion"]} for row in found]
-    return found
+        return [{"messages": row["prompt"] + row["completion"]} for row in columns]
+    return columns
 
 
 def row_of(kind: RowKind, stored: dict[str, Any]) -> Row:

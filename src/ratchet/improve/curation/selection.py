@@ -121,36 +121,36 @@ def select(
         InsufficientDataError: Fewer than `minimum_examples` are left.
     """
     context = replace(context, withheld={*context.withheld, *withheld})
-    found = Background(outcomes, quality, protected, config, context)
+    background = Background(outcomes, quality, protected, config, context)
     narrowed = narrow(
-        _with_demonstrations(_good(found), found),
-        found,
+        _with_demonstrations(_good(background), background),
+        background,
         "corrected or well rated",
         unique=lambda pool: one_per_prompt(pool.prompt, pool.target, pool.user, pool.rank),
         text=lambda pool: pool.prompt,
     )
-    return selection_of(narrowed, "sft", found, [SOURCES[rank] for rank in narrowed.pool.rank])
+    return selection_of(narrowed, "sft", background, [SOURCES[rank] for rank in narrowed.pool.rank])
 
 
 def selection_of(
-    narrowed: Narrowed, kind: RowKind, found: Background, sources: list[Source]
+    narrowed: Narrowed, kind: RowKind, background: Background, sources: list[Source]
 ) -> Selection:
     """Return what is left of a pool as a selection."""
     return Selection(
-        rows=tuple(_selected(narrowed.pool, kind, found, sources)),
+        rows=tuple(_selected(narrowed.pool, kind, background, sources)),
         funnel=narrowed.funnel,
         kind=kind,
         set_aside=narrowed.set_aside,
         leaks=narrowed.leaks,
         findings=narrowed.findings,
-        demonstrations={item.id: item for item in found.context.demonstrations},
+        demonstrations={item.id: item for item in background.context.demonstrations},
     )
 
 
 def _selected(
-    pool: Pool, kind: RowKind, found: Background, sources: list[Source]
+    pool: Pool, kind: RowKind, background: Background, sources: list[Source]
 ) -> list[Selected]:
-    ids = found.outcomes.interaction_ids
+    ids = background.outcomes.interaction_ids
     return [
         Selected(
             interaction_id=str(pool.key[row]),
@@ -172,27 +172,31 @@ def _selected(
     ]
 
 
-def _good(found: Background) -> Pool:
-    outcomes, quality, config = found.outcomes, found.quality, found.config
+def _good(background: Background) -> Pool:
+    outcomes, quality, config = background.outcomes, background.quality, background.config
     corrected = given(outcomes.corrections)
     rated = (quality.value >= config.minimum_quality) & (quality.explicit >= config.minimum_quality)
-    lower = _lower_bounds(found)
+    lower = _lower_bounds(background)
     rated &= lower >= config.minimum_lower_bound
-    winners = {pair.better for pair in found.context.judged if pair.better is not None}
+    winners = {pair.better for pair in background.context.judged if pair.better is not None}
     preferred = among(outcomes.interaction_ids, winners)
     preferred &= ~(quality.value < config.minimum_quality) & ~outcomes.failed_with_error
     taken = np.flatnonzero(corrected | rated | preferred)
     rank = np.where(corrected, CORRECTED, np.where(rated, RATED, PREFERRED))
     target = np.where(corrected, outcomes.corrections, outcomes.responses)
     pool = pool_of(
-        found, taken, target[taken], rank[taken], lower=np.where(corrected, np.nan, lower)[taken]
+        background,
+        taken,
+        target[taken],
+        rank[taken],
+        lower=np.where(corrected, np.nan, lower)[taken],
     )
     wanted = (pool.cluster != "") & (pool.rank == CORRECTED)
     return replace(pool, rank=np.where(wanted, REQUESTED, pool.rank))
 
 
 def pool_of(
-    found: Background,
+    background: Background,
     rows: IntArray,
     target: ObjectArray,
     rank: IntArray,
@@ -202,7 +206,7 @@ def pool_of(
     lower: FloatArray | None = None,
 ) -> Pool:
     """Return rows of the outcomes as a pool."""
-    outcomes, size = found.outcomes, len(rows)
+    outcomes, size = background.outcomes, len(rows)
     return Pool(
         position=rows,
         key=outcomes.interaction_ids[rows],
@@ -214,9 +218,9 @@ def pool_of(
         user=outcomes.user_ids[rows],
         segment=outcomes.segments[rows],
         moment=outcomes.created_at.astype(np.int64)[rows],
-        cluster=_clusters(outcomes.interaction_ids[rows], found.context),
+        cluster=_clusters(outcomes.interaction_ids[rows], background.context),
         lower=np.full(size, np.nan) if lower is None else lower,
-        weight=_weights(found)[rows],
+        weight=_weights(background)[rows],
     )
 
 
@@ -225,19 +229,19 @@ def given(texts: ObjectArray) -> BoolArray:
     return np.array([text is not None for text in texts], dtype=np.bool_)
 
 
-def _lower_bounds(found: Background) -> FloatArray:
-    outcomes, quality = found.outcomes, found.quality
-    evidence = evidence_weights(quality, found.context.weights)
+def _lower_bounds(background: Background) -> FloatArray:
+    outcomes, quality = background.outcomes, background.quality
+    evidence = evidence_weights(quality, background.context.weights)
     prompts = codes(compact(outcomes.prompts))
     answers = numbered(outcomes.responses)
     users = numbered(outcomes.user_ids)
     pairs = prompts * (int(answers.max(initial=0)) + 1) + answers
     same = np.unique(pairs, return_inverse=True)[1]
-    return quality_lower_bounds(quality, evidence, same, users, found.config.confidence)
+    return quality_lower_bounds(quality, evidence, same, users, background.config.confidence)
 
 
-def _weights(found: Background) -> FloatArray:
-    outcomes, config, context = found.outcomes, found.config, found.context
+def _weights(background: Background) -> FloatArray:
+    outcomes, config, context = background.outcomes, background.config, background.context
     if not config.propensity.enabled:
         return np.ones(len(outcomes))
     known = None
@@ -246,7 +250,7 @@ def _weights(found: Background) -> FloatArray:
     lengths = [lengths_of(outcomes.prompts), lengths_of(outcomes.responses)]
     return propensity_weights(
         feedback_strata(numbered(outcomes.segments), *lengths),
-        given(outcomes.corrections) | ~np.isnan(found.quality.explicit),
+        given(outcomes.corrections) | ~np.isnan(background.quality.explicit),
         largest=config.propensity.largest,
         known=known,
     )
@@ -259,8 +263,8 @@ def _clusters(keys: ObjectArray, context: Context) -> ObjectArray:
     return np.array([by_id.get(key, "") for key in keys], dtype=np.object_)
 
 
-def _with_demonstrations(pool: Pool, found: Background) -> Pool:
-    outcomes, demonstrations = found.outcomes, found.context.demonstrations
+def _with_demonstrations(pool: Pool, background: Background) -> Pool:
+    outcomes, demonstrations = background.outcomes, background.context.demonstrations
     if not demonstrations:
         return pool
     items = sorted(demonstrations, key=lambda item: item.id)

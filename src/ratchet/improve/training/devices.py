@@ -157,15 +157,15 @@ def environment() -> dict[str, str]:
     """Return what a result may depend on: versions, system and threads."""
     import torch
 
-    found = {"python": platform.python_version(), "system": platform.platform(terse=True)}
-    found["processors"] = str(os.cpu_count())
-    found["threads"] = str(torch.get_num_threads())
+    versions = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    versions["processors"] = str(os.cpu_count())
+    versions["threads"] = str(torch.get_num_threads())
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
     if torch.cuda.is_available():
-        found["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-        found["cuda"] = str(torch.version.cuda or torch.version.hip)
-    return found
+        versions["gpu"] = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+        versions["cuda"] = str(torch.version.cuda or torch.version.hip)
+    return versions

@@ -53,31 +53,31 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
             f"method {method!r} trains on {wanted.__name__}, got a {type(wrong).__name__}; "
             "curate the set for this method, or set the method to the set's"
         )
-    found = for_trainer(rows)
-    check_labels(found, method)
-    return found
+    in_columns = for_trainer(rows)
+    check_labels(in_columns, method)
+    return in_columns
 
 
-def check_labels(found: Sequence[Example], method: Method) -> None:
+def check_labels(rows: Sequence[Example], method: Method) -> None:
     """Refuse examples of KTO with only one kind of label.
 
     Raises:
         InvalidInputError: They are.
     """
-    if method == "kto" and len({example["label"] for example in found}) < 2:
+    if method == "kto" and len({example["label"] for example in rows}) < 2:
         raise InvalidInputError(
-            f"KTO needs wanted and unwanted answers, got {len(found)} with the label "
-            f"{found[0]['label']}; use SFT for wanted answers alone"
+            f"KTO needs wanted and unwanted answers, got {len(rows)} with the label "
+            f"{rows[0]['label']}; use SFT for wanted answers alone"
         )
 
 
 def split(
-    found: Sequence[Example], share: float, rng: np.random.Generator
+    rows: Sequence[Example], share: float, rng: np.random.Generator
 ) -> tuple[list[Example], list[Example]]:
     """Set a share of the prompts aside for validation; no prompt is on both sides.
 
     Args:
-        found: Examples, from `examples`.
+        rows: Examples, from `examples`.
         share: Share of the prompts in [0, 1) that is set aside, at least one where it is not 0.
         rng: Decides which.
 
@@ -88,8 +88,8 @@ def split(
         InvalidInputError: One of the sides would be empty.
     """
     if share == 0.0:
-        return list(found), []
-    prompts = sorted({digest(example["prompt"]) for example in found})
+        return list(rows), []
+    prompts = sorted({digest(example["prompt"]) for example in rows})
     aside = max(1, round(share * len(prompts)))
     if aside >= len(prompts):
         raise InvalidInputError(
@@ -97,18 +97,18 @@ def split(
             f"at a share of {share:g}; add rows or lower validation_share"
         )
     chosen = {prompts[place] for place in rng.permutation(len(prompts))[:aside]}
-    train = [example for example in found if digest(example["prompt"]) not in chosen]
-    return train, [example for example in found if digest(example["prompt"]) in chosen]
+    train = [example for example in rows if digest(example["prompt"]) not in chosen]
+    return train, [example for example in rows if digest(example["prompt"]) in chosen]
 
 
-def templated(found: Sequence[Example], tokenizer: Any, *, kind: str = "examples") -> list[Example]:
+def templated(rows: Sequence[Example], tokenizer: Any, *, kind: str = "examples") -> list[Example]:
     """Return examples as the model may read them, without those that its chat template refuses.
 
     Control tokens in what users and models wrote are made harmless, so that no text ends a turn
     (`ratchet.models.templates`). What the template refuses is named with its reason and counted.
 
     Args:
-        found: Examples, from `examples`.
+        rows: Examples, from `examples`.
         tokenizer: The base model's.
         kind: What messages call them.
 
@@ -116,9 +116,9 @@ def templated(found: Sequence[Example], tokenizer: Any, *, kind: str = "examples
         InvalidInputError: Nothing is left.
     """
     template = ChatTemplate(tokenizer)
-    kept: list[Example] = []
+    readable: list[Example] = []
     refusals: dict[str, list[str]] = {}
-    for example in found:
+    for example in rows:
         plain = {
             name: template.turns(value) if isinstance(value, list) else value
             for name, value in example.items()
@@ -131,52 +131,52 @@ def templated(found: Sequence[Example], tokenizer: Any, *, kind: str = "examples
         except InvalidInputError as error:
             refusals.setdefault(str(error), []).append(example["prompt"][-1]["content"])
         else:
-            kept.append(plain)
+            readable.append(plain)
     for reason, prompts in refusals.items():
         first = printable(prompts[0], _SHOWN_CHARACTERS)
         logger.warning(
             "left out %d of %d %s, the first with the prompt %r: %s",
-            *(len(prompts), len(found), kind, first, reason),
+            *(len(prompts), len(rows), kind, first, reason),
         )
-    if found and not kept:
+    if rows and not readable:
         reason = max(refusals, key=lambda reason: len(refusals[reason]))
         raise InvalidInputError(
-            f"fine-tuning needs {kind} that the base model can read, got {len(found)} of which it "
+            f"fine-tuning needs {kind} that the base model can read, got {len(rows)} of which it "
             f"can read none; {reason}"
         )
-    return kept
+    return readable
 
 
 def short_enough(
-    found: Sequence[Example], tokenizer: Any, most: int, *, kind: str = "examples"
+    rows: Sequence[Example], tokenizer: Any, most: int, *, kind: str = "examples"
 ) -> list[Example]:
     """Leave out what is longer than `most` tokens, since a cut would take the answer's end.
 
     Raises:
         InvalidInputError: Nothing is left.
     """
-    if not found:
+    if not rows:
         return []
-    longest = np.zeros(len(found), dtype=np.int64)
+    longest = np.zeros(len(rows), dtype=np.int64)
     for name in _ANSWERS:
-        if name not in found[0]:
+        if name not in rows[0]:
             continue
         texts = [
             tokenizer.apply_chat_template(example["prompt"] + example[name], tokenize=False)
-            for example in found
+            for example in rows
         ]
         tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
         longest = np.maximum(longest, [len(ids) for ids in tokens])
-    kept = [example for example, length in zip(found, longest, strict=True) if length <= most]
-    if not kept:
+    fitting = [example for example, length in zip(rows, longest, strict=True) if length <= most]
+    if not fitting:
         raise InvalidInputError(
             f"fine-tuning needs {kind} of at most maximum_tokens = {most} tokens, got "
-            f"{len(found)} that are all longer; raise maximum_tokens"
+            f"{len(rows)} that are all longer; raise maximum_tokens"
         )
-    if len(kept) < len(found):
-        left_out = len(found) - len(kept)
-        logger.warning("left out %d of %d %s over %d tokens", left_out, len(found), kind, most)
-    return kept
+    if len(fitting) < len(rows):
+        left_out = len(rows) - len(fitting)
+        logger.warning("left out %d of %d %s over %d tokens", left_out, len(rows), kind, most)
+    return fitting
 
 
 # On disk ------------------------------------------------------------------------------------------
@@ -191,5 +191,5 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """Read what `write_rows` wrote."""
-    found = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    return [row_of(values["kind"], values) for values in found]
+    lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    return [row_of(values["kind"], values) for values in lines]

@@ -126,13 +126,13 @@ def prepare_job(
     Raises:
         InvalidInputError: The rows do not fit the method.
     """
-    found = examples(rows, config.method)
+    in_columns = examples(rows, config.method)
     if validation:
         return TrainingJob(
-            tuple(found), tuple(examples(validation, config.method)), config, base, start_from
+            tuple(in_columns), tuple(examples(validation, config.method)), config, base, start_from
         )
     rng = np.random.default_rng(config.seed)
-    train, aside = split(found, config.validation_share, rng)
+    train, aside = split(in_columns, config.validation_share, rng)
     return TrainingJob(tuple(train), tuple(aside), config, base, start_from)
 
 
@@ -212,21 +212,21 @@ def _forget(work: Path) -> None:
 
 def _need_less(work: Path, config: FinetuneConfig) -> bool:
     """Note what the next try does to need less memory; False where nothing is left to do."""
-    said = _said(work)
-    half = said["micro"] // 2
-    if half >= said["least"]:
+    note = _notes(work)
+    half = note["micro"] // 2
+    if half >= note["least"]:
         logger.warning("out of memory; once more with %d examples at once", half)
-        said["most"] = half
-    elif not (config.gradient_checkpointing or said.get("checkpointing")):
+        note["most"] = half
+    elif not (config.gradient_checkpointing or note.get("checkpointing")):
         logger.warning("out of memory; once more with gradient checkpointing")
-        said = {"checkpointing": True}
+        note = {"checkpointing": True}
     else:
         return False
-    (work / _BATCH_FILE).write_text(json.dumps(said), "utf-8")
+    (work / _BATCH_FILE).write_text(json.dumps(note), "utf-8")
     return True
 
 
-def _said(work: Path) -> dict[str, Any]:
+def _notes(work: Path) -> dict[str, Any]:
     """Return what earlier tries noted of the micro-batch."""
     path = work / _BATCH_FILE
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
@@ -265,8 +265,8 @@ def _train(job: TrainingJob, work: Path) -> Trained:
     if plan.patience is not None and plan.best.exists() and not trainer.is_fsdp_enabled:
         trainers.set_adapter(trainer, plan.best)
     asked = plan.pause_at is None and bool(chosen)
-    found = compare(chosen, before, answers(trainer, chosen)) if asked else ()
-    return Trained(trainer, tuple(history), seconds, steps, batches, device, found, left_out)
+    samples = compare(chosen, before, answers(trainer, chosen)) if asked else ()
+    return Trained(trainer, tuple(history), seconds, steps, batches, device, samples, left_out)
 
 
 def _sampled(job: TrainingJob) -> list[Example]:
@@ -303,7 +303,7 @@ def _build(
         Trainer, device, batches, the job with the rows that can be used, and what was left out.
     """
     config, sharing = job.config, processes()
-    if _said(work).get("checkpointing"):
+    if _notes(work).get("checkpointing"):
         config = config.model_copy(update={"gradient_checkpointing": True})
     device = choose_device(config)
     if job.start_from is not None:
@@ -343,14 +343,14 @@ def _build(
     return trainer, replace(device, words=words), batches, job, left_out
 
 
-def _batches(config: FinetuneConfig, found: int, work: Path) -> trainers.Batches:
+def _batches(config: FinetuneConfig, count: int, work: Path) -> trainers.Batches:
     """Spread a step's examples, as an earlier try that ran out of memory allows."""
-    said, sharing = _said(work), processes()
-    micro = micro_batch(config, found, sharing, said.get("most"))
-    effective = effective_batch(config, found, sharing)
+    note, sharing = _notes(work), processes()
+    micro = micro_batch(config, count, sharing, note.get("most"))
+    effective = effective_batch(config, count, sharing)
     if process() == 0:
         least = 2 if config.method == "kto" else 1
-        noted = json.dumps(said | {"micro": micro, "least": least})
+        noted = json.dumps(note | {"micro": micro, "least": least})
         (work / _BATCH_FILE).write_text(noted, "utf-8")
     return trainers.Batches(effective, micro, effective // sharing // micro)
 
@@ -359,14 +359,15 @@ def _by_trial(
     trainer: Any, batches: trainers.Batches, config: FinetuneConfig, work: Path
 ) -> trainers.Batches:
     """Find the micro-batch by trial, once a run, unless one was asked for."""
-    said = _said(work)
-    if config.micro_batch is not None or "most" in said:
+    noted = _notes(work)
+    if config.micro_batch is not None or "most" in noted:
         return batches
-    note = work / _BATCH_FILE
-    note.write_text(json.dumps(said | {"micro": 1}), "utf-8")  # the least, should it not fit either
-    found = fit_micro_batch(trainer, batches)
-    note.write_text(json.dumps(said | {"micro": found.micro, "most": found.micro}), "utf-8")
-    return found
+    path = work / _BATCH_FILE
+    # the least, should it not fit either
+    path.write_text(json.dumps(noted | {"micro": 1}), "utf-8")
+    chosen = fit_micro_batch(trainer, batches)
+    path.write_text(json.dumps(noted | {"micro": chosen.micro, "most": chosen.micro}), "utf-8")
+    return chosen
 
 
 def _steps_an_epoch(trainer: Any, batches: trainers.Batches) -> int:
@@ -377,8 +378,8 @@ def _steps_an_epoch(trainer: Any, batches: trainers.Batches) -> int:
 def _state(checkpoint: Path | None) -> dict[str, Any]:
     if checkpoint is None:
         return {"log_history": [], "global_step": 0}
-    found: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
-    return found
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text("utf-8"))
+    return state
 
 
 def _history(checkpoint: Path | None) -> list[Mapping[str, Any]]:

@@ -53,9 +53,9 @@ def answers_before(trainer: Any, chosen: Sequence[Example], work: Path) -> list[
     path = work / _FILE
     if path.exists():
         return list(json.loads(path.read_text("utf-8")))
-    found = answers(trainer, chosen)
-    path.write_text(json.dumps(found), "utf-8")
-    return found
+    texts = answers(trainer, chosen)
+    path.write_text(json.dumps(texts), "utf-8")
+    return texts
 
 
 def answers(trainer: Any, chosen: Sequence[Example]) -> list[str]:

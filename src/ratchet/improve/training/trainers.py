@@ -281,8 +281,8 @@ def adapter_state(trainer: Any) -> dict[str, Any] | None:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    found: dict[str, Any] = get_model_state_dict(trainer.model, options=options)
-    return found
+    state: dict[str, Any] = get_model_state_dict(trainer.model, options=options)
+    return state
 
 
 def write_adapter(trainer: Any, folder: Path) -> None:
