@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ratchet.analyze.failures.failed import which_failed, why_failed
-from ratchet.analyze.monitoring import DEFAULT_THRESHOLDS, check_thresholds, rate_chart
+from ratchet.analyze.monitoring import DEFAULT_THRESHOLDS, check_thresholds
 from ratchet.analyze.monitoring.charts import find_signal, read_window
 from ratchet.analyze.monitoring.watch import WatchConfig, recent_metrics, watch
 from ratchet.collect.ingest import ingest_file
@@ -129,7 +129,6 @@ def _outcomes(store: EventStore, name: str) -> dict[str, Any]:
         "told": int(failed.told.sum()),
         "thresholds": [item.signal for item in DEFAULT_THRESHOLDS],
         "over": [alert.signal for alert in over],
-        "chart_center": rate_chart(many, signal.rate.metric).chart.center,
         "report": render_text(told),
         "charted": _charted(store, signal.rate.metric),
     }

@@ -45,7 +45,7 @@ DECLARATION = """    Signal(
         many="{kind} signals",
         bad={bad},
         part=QualityPart(name="{part}", weight=0.20),
-        rate=Rate(metric="{kind}_rate", of="bad", charted=True),
+        rate=Rate(metric="{kind}_rate", of="bad"),
         limits=Limits(
             warning=0.2,
             critical=0.4,
@@ -231,7 +231,6 @@ def test_a_declaration_and_a_record_class_are_all_that_a_new_signal_takes(
     assert found["why_failed"] == f"{added['share']} by its user"
     assert f"{kind}_rate" in found["thresholds"]
     assert found["over"] == [f"{kind}_rate"]
-    assert found["chart_center"] == pytest.approx(0.6)
     assert found["charted"] == [words, pytest.approx(0.6)]
     assert found["last_hour"][f"{kind}_rate"] == pytest.approx(0.6)
 

@@ -73,7 +73,7 @@ def normalised_accuracy(answers: Sequence[Answer], targets: Targets) -> Scored:
         Rajpurkar, P., et al. (2016). SQuAD: 100,000+ questions for machine comprehension of text.
         EMNLP (the normalisation of its evaluation script).
     """
-    return _best_of("normalised_accuracy", answers, targets, lambda one, two: float(one == two))
+    return _highest_of("normalised_accuracy", answers, targets, lambda one, two: float(one == two))
 
 
 def token_f1(answers: Sequence[Answer], targets: Targets) -> Scored:
@@ -82,7 +82,7 @@ def token_f1(answers: Sequence[Answer], targets: Targets) -> Scored:
     References:
         Rajpurkar et al. (2016), as `normalised_accuracy`.
     """
-    return _best_of("token_f1", answers, targets, _overlap_f1)
+    return _highest_of("token_f1", answers, targets, _overlap_f1)
 
 
 def contains_answer(answers: Sequence[Answer], targets: Targets) -> Scored:
@@ -91,7 +91,7 @@ def contains_answer(answers: Sequence[Answer], targets: Targets) -> Scored:
     For answers in sentences. An answer that names everything is always right by it: go with a
     guardrail on `length`.
     """
-    return _best_of("contains_answer", answers, targets, _contains)
+    return _highest_of("contains_answer", answers, targets, _contains)
 
 
 def answer_length(answers: Sequence[Answer], count: Callable[[str], int] | None = None) -> Scored:
@@ -160,7 +160,7 @@ def perplexity(log_likelihoods: Sequence[float], tokens: Sequence[int]) -> Score
     )
 
 
-def _best_of(
+def _highest_of(
     name: str,
     answers: Sequence[Answer],
     targets: Targets,

@@ -81,7 +81,6 @@ class Rate:
         metric: The metric's name.
         of: Which answers it is the share of.
         unobserved: Why there is no value where nothing was observed; None names the signal.
-        charted: Whether `rate_chart` draws a p chart of it.
         words: What it is the share of, for the titles of charts; None for the words of the
             signal's first watched share.
     """
@@ -89,7 +88,6 @@ class Rate:
     metric: str
     of: Literal["bad", "good"]
     unobserved: str | None = None
-    charted: bool = False
     words: str | None = None
 
 
@@ -232,7 +230,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         column="thumbs",
         many="thumbs",
         bad=False,
-        rate=Rate(metric="thumbs_down_rate", of="bad", charted=True),
+        rate=Rate(metric="thumbs_down_rate", of="bad"),
         limits=Limits(
             warning=0.15,
             critical=0.25,
@@ -305,7 +303,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         many="regenerate signals",
         bad=True,
         part=QualityPart(name="not_regenerated", weight=0.25),
-        rate=Rate(metric="regenerate_rate", of="bad", charted=True, words="answers regenerated"),
+        rate=Rate(metric="regenerate_rate", of="bad", words="answers regenerated"),
         limits=Limits(
             warning=0.20,
             critical=0.35,

@@ -13,8 +13,7 @@ from ratchet.records.signals import FEEDBACK_SIGNALS, USER_RATES, words_of
 COUNTED: Mapping[str, str] = {signal.name: signal.many for signal in FEEDBACK_SIGNALS}
 """Several events of a kind of feedback."""
 EXPERIENCE: tuple[str, ...] = (
-    *(signal.rate.metric for signal in USER_RATES if signal.rate and signal.rate.charted),
-    *(signal.rate.metric for signal in USER_RATES if signal.rate and not signal.rate.charted),
+    *(signal.rate.metric for signal in USER_RATES if signal.rate),
     "implicit_quality",
 )
 """The metrics that a cycle's report shows, in its order."""

@@ -13,12 +13,9 @@ from ratchet.analyze.monitoring import (
     Threshold,
     check_thresholds,
     not_checked,
-    rate_chart,
 )
-from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.outcomes.join import Outcomes
 from ratchet.records import Metric, derive_id
-from ratchet.stats.charts import p_chart
 from ratchet.stats.intervals import wilson_lower
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -165,44 +162,6 @@ def test_a_threshold_whose_warning_is_above_its_critical_is_refused():
             warning_action="a",
             critical_action="b",
         )
-
-
-def test_the_rate_chart_has_bins_of_equal_counts_and_their_starts():
-    thumbs = np.ones(600)
-    thumbs[::3] = np.nan  # 400 are left
-    thumbs[1:300:9] = 0.0
-    chart = rate_chart(outcomes_with(thumbs), "thumbs_down_rate", bins=8)
-    assert chart.sizes.tolist() == [50] * 8
-    observed = np.flatnonzero(~np.isnan(thumbs)).reshape(8, 50)
-    minutes = (chart.starts - chart.starts[0]) / np.timedelta64(1, "m")
-    assert minutes.tolist() == (observed[:, 0] - observed[0, 0]).tolist()
-    expected = p_chart((thumbs[observed] == 0).sum(axis=1), [50] * 8)
-    np.testing.assert_array_equal(chart.chart.values, expected.values)
-
-
-def test_the_rate_chart_signals_a_jump_where_it_happens():
-    regenerated = np.zeros(800)
-    regenerated[::10] = 1.0
-    regenerated[700:][::2] = 1.0
-    chart = rate_chart(outcomes_with(regenerated=regenerated), "regenerate_rate", bins=16)
-    assert chart.chart.signals.tolist() == [14, 15]
-    assert chart.starts[14] == np.datetime64("2026-11-01T00:00", "us") + np.timedelta64(700, "m")
-
-
-def test_fewer_bins_are_made_where_observations_are_few():
-    assert rate_chart(outcomes_with(np.ones(59)), "thumbs_down_rate").sizes.tolist() == [30, 29]
-
-
-def test_fewer_than_two_bins_are_too_little_data():
-    with pytest.raises(InsufficientDataError, match="got 39 observations"):
-        rate_chart(outcomes_with(np.ones(39)), "thumbs_down_rate")
-
-
-def test_a_signal_without_a_chart_is_refused():
-    with pytest.raises(InvalidInputError, match="got 'stars'"):
-        rate_chart(outcomes_with(np.ones(100)), "stars")
-    with pytest.raises(InvalidInputError, match="at least 2, got 1"):
-        rate_chart(outcomes_with(np.ones(100)), "thumbs_down_rate", bins=1)
 
 
 def test_importing_monitoring_loads_nothing_slow():

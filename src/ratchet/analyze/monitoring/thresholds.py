@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Alert, Metric, Record, derive_id
-from ratchet.records.signals import BY_NAME, SIGNALS, Signal
-from ratchet.stats.charts import p_chart
-from ratchet.stats.charts.chart_results import ControlChart
+from ratchet.records.signals import BY_NAME, SIGNALS
 from ratchet.stats.intervals import wilson_lower
 
 ALPHA = 0.05
-MINIMUM_BIN = 20
 Severity = Literal["warning", "critical"]
 LATENCY_SIGNAL = BY_NAME["latency_seconds"].limited_metric
 
@@ -70,10 +62,6 @@ DEFAULT_THRESHOLDS = tuple(
     for signal in SIGNALS
     if signal.limits
 )
-CHARTED: Mapping[str, Signal] = {
-    signal.rate.metric: signal for signal in SIGNALS if signal.rate and signal.rate.charted
-}
-"""The signals with a control chart of their rate, by the name of the rate."""
 
 
 def check_thresholds(
@@ -200,63 +188,3 @@ def _written(value: float, metric: Metric) -> str:
     if metric.unit == "share":
         return f"{100.0 * value:.3g} %"
     return f"{value:.3g} s" if metric.unit == "seconds" else f"{value:.3g}"
-
-
-@dataclass(frozen=True, slots=True)
-class RateChart:
-    """A rate over time.
-
-    Attributes:
-        signal: Name of the rate.
-        chart: Its p chart, one point a bin.
-        starts: When the first observation of each bin was made, in UTC, shape (bins,).
-        sizes: Observations of each bin, shape (bins,).
-    """
-
-    signal: str
-    chart: ControlChart
-    starts: NDArray[np.datetime64]
-    sizes: NDArray[np.int64]
-
-
-def rate_chart(outcomes: Outcomes, signal: str, *, bins: int = 20) -> RateChart:
-    """Chart a rate over bins of (nearly) equally many observations in time order.
-
-    The center line is the rate of the whole window: the chart says whether the window agrees with
-    itself, not whether it is good.
-
-    Args:
-        outcomes: Interactions of one model version, oldest first.
-        signal: One of `CHARTED`, such as "thumbs_down_rate".
-        bins: How many bins at most; fewer are made where a bin would hold fewer than 20
-            observations.
-
-    Raises:
-        InvalidInputError: The signal cannot be charted or `bins` is below 2.
-        InsufficientDataError: There are fewer than 2 bins of 20 observations.
-    """
-    if bins < 2:
-        raise InvalidInputError(f"bins must be at least 2, got {bins}; 20 is the default")
-    indicators = _indicators(outcomes, signal)
-    rows = np.flatnonzero(~np.isnan(indicators))
-    made = min(bins, rows.size // MINIMUM_BIN)
-    if made < 2:
-        raise InsufficientDataError(
-            f"a chart of {signal} needs at least 2 bins of {MINIMUM_BIN} observations, got "
-            f"{rows.size} observations; collect for longer"
-        )
-    groups = np.array_split(rows, made)
-    counts = np.array([int(indicators[group].sum()) for group in groups], dtype=np.int64)
-    sizes = np.array([group.size for group in groups], dtype=np.int64)
-    starts = outcomes.created_at[[group[0] for group in groups]]
-    return RateChart(signal=signal, chart=p_chart(counts, sizes), starts=starts, sizes=sizes)
-
-
-def _indicators(outcomes: Outcomes, metric: str) -> FloatArray:
-    if metric not in CHARTED:
-        raise InvalidInputError(
-            f"signal must be {' or '.join(CHARTED)}, got {metric!r}; other signals have no chart "
-            "yet"
-        )
-    signal = CHARTED[metric]
-    return signal.bad_answers(outcomes.observed(signal))
