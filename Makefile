@@ -50,7 +50,10 @@ up: $(BIN)/.ready ## Serve the Prefect and MLflow UIs until Ctrl-C
 .PHONY: test
 test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 	@# tests wait for servers as often as they compute: three files at a time keep two cores busy
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
+	@# with bytecode kept, also where a container forbids it: each worker and each process that a test
+	@# starts would compile the project anew; with one thread each, from before NumPy is loaded on
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE env -u PYTHONDONTWRITEBYTECODE \
+		$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev browser ## Run every test, slow ones too (PART=flows, PART="calibration judges")

@@ -18,6 +18,7 @@ from ratchet.improve.curation.config import (
     read_judged,
 )
 from ratchet.improve.curation.consent import refused
+from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.pool import Context
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights
@@ -64,6 +65,7 @@ def gather_context(
     return Context(
         withheld=unreviewed_safety(work.store, ids),
         refused=refused(work.store.permissions(window), ids, config.consent, cycle.window_end),
+        endings=work.store.endings(window, besides=WHOLE),
         demonstrations=read_demonstrations(sources.demonstrations)
         if sources.demonstrations
         else (),

@@ -20,7 +20,7 @@ from ratchet.analyze.failures.regression_sets import hand_over_all
 from ratchet.analyze.failures.titles import give_titles, load_titles
 from ratchet.analyze.failures.traffic_sample import freeze_traffic
 from ratchet.flows._runtime import logger, now, workspace
-from ratchet.flows._watch import tell
+from ratchet.flows._watch import send_alerts
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import AlertEvent, Cycle, TrainingRequest
@@ -116,5 +116,5 @@ def run_failures(
     hand_over(cycle, analysis)
     events = tell_clusters(cycle, analysis)
     if events:
-        tell(events)
+        send_alerts(events)
     return analysis

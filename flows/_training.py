@@ -169,6 +169,7 @@ def log_training(
             "tokens_per_second": result.tokens_per_second,
             "peak_memory_megabytes": result.peak_memory_megabytes,
             "interruptions": len(result.resumed_at),
+            "rows_left_out": result.rows_left_out,
         }
     )
     if result.samples:

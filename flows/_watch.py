@@ -77,19 +77,19 @@ def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEven
 
 
 @task(name="tell", cache_policy=NO_CACHE)
-def tell(events: tuple[AlertEvent, ...]) -> int:
-    """Send new steps of alerts, and what did not arrive before, and emit them as events."""
+def send_alerts(fresh: tuple[AlertEvent, ...]) -> int:
+    """Log the fresh steps of alerts; send and emit every recent step that did not arrive yet."""
     store, addresses = workspace().store, workspace().settings.notify
     recent = store.records(AlertEvent, latest=50)
     keys = [delivery_id(event, address) for event in recent for address in addresses]
     sent = {key for key in keys if store.get(Delivery, key) is not None}
     for delivery in deliver(recent, addresses, sent=sent, now=now()):
         store.append(delivery)
-    for event in events:
+    for event in fresh:
         logger.warning("%s %s: %s", event.change, event.severity, event.message)
     for event in recent:
         _emit_once(event)
-    return len(events)
+    return len(fresh)
 
 
 def _emit_once(event: AlertEvent) -> None:
@@ -183,7 +183,7 @@ def run_watch(config: WatchConfig) -> WatchReport:
         for verdict in report.verdicts
     }
     events = tuple(event for own in alerts_of.values() for event in own)
-    tell(events)
+    send_alerts(events)
     for verdict in report.verdicts:
         publish_board(config, verdict, bool(alerts_of[verdict.model_version]))
     if events:

@@ -20,12 +20,12 @@ from ratchet.flows._training import (
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.dataset import (
     build,
+    choose,
     frame,
     read_any_rows,
     without_leaks,
     write_training_set,
 )
-from ratchet.improve.curation.preferences import choose
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.search import SearchResult

@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from filelock import FileLock
 from hypothesis import settings
 
 from ratchet.errors import IsolationError
@@ -49,11 +50,22 @@ CHAT_TEMPLATE = (
 )
 
 
+@pytest.hookimpl(trylast=True)  # after those that are deselected are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the whole flows, which take longest: the other worker does the rest meanwhile."""
-    items.sort(
-        key=lambda item: (item.path.name != "test_served_loop.py", "flows" not in item.path.parts)
-    )
+    """Begin with the longest file and spread the whole flows over the first two thirds.
+
+    Flows wait for servers while other files compute; one at the end would be waited for.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    flows = [path for path in files if "flows" in path.parts]
+    flows.sort(key=lambda path: path.name != "test_served_loop.py")
+    others = [path for path in files if "flows" not in path.parts]
+    place = {path: float(number) for number, path in enumerate(others)}
+    for number, path in enumerate(flows):
+        place[path] = number * len(others) * 2 / (3 * len(flows)) - 0.5
+    items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -100,12 +112,30 @@ def store(tmp_path: Path) -> Iterator[EventStore]:
     opened.close()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that one worker makes and all of them read.
+
+    Args:
+        factory: Of the temporary folders; those of all workers of a run lie side by side.
+        name: Of the folder.
+        make: Called with the empty folder, by the first worker that asks.
+    """
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a Llama with seeded random weights and a tokenizer of its own."""
-    folder = tmp_path_factory.mktemp("tiny-model")
-    write_tiny_model(folder)
-    return folder
+    return made_once(tmp_path_factory, "tiny-model", write_tiny_model)
 
 
 def write_tiny_model(folder: Path) -> None:
@@ -161,11 +191,13 @@ def _tokenizer():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables, which take seconds to make: copied for each test."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    database = folder / "mlflow.db"
-    template = Tracker(f"sqlite:///{database}", artifacts=folder, model_name=MODEL_NAME)
+    return made_once(tmp_path_factory, "mlflow-template", _make_tables) / "mlflow.db"
+
+
+def _make_tables(folder: Path) -> None:
+    database = f"sqlite:///{folder / 'mlflow.db'}"
+    template = Tracker(database, artifacts=folder, model_name=MODEL_NAME)
     assert template.champion() is None  # the first call makes the tables
-    return database
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"errors"},
     "stats": {"errors"},
     "store": _BASE,
-    "models": _BASE,
+    "models": _BASE | {"files"},
     "tracking": _BASE,
     "servers": {"errors", "settings"},
     "notify": _BASE,

@@ -112,7 +112,7 @@ def test_krippendorff_alpha_is_that_of_krippendorffs_data(metric, printed):
     # Krippendorff (2011), Computing Krippendorff's alpha-reliability, section C; a dot is missing
     coders = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
     ratings = [[None if code == "." else int(code) for code in coder] for coder in coders]
-    result = krippendorff_alpha(np.array(ratings, dtype=object), metric=metric)
+    result = krippendorff_alpha(np.array(ratings, dtype=object).T, metric=metric)
     assert round(result.value, 3) == printed
 
 

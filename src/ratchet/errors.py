@@ -38,6 +38,10 @@ class UnequalMissingError(InvalidInputError):
     """Verdicts are missing more often in one group than in another, which biases a comparison."""
 
 
+class ContextLengthError(InvalidInputError):
+    """A conversation leaves no room for an answer in the model's context."""
+
+
 class InsufficientDataError(RatchetError):
     """Too little data for a number to mean anything."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NEWS = timedelta(days=1)
-"""What is older is not sent: a new address gets no history, a dead one is not tried for ever."""
+"""Older events are not sent: a new address gets no history, a dead one is not tried for ever."""
 
 _WORDS = {
     "opened": "New",
@@ -32,7 +32,7 @@ _WORDS = {
 
 
 def is_news(happened: datetime, now: datetime) -> bool:
-    """Tell whether something is young enough to be told to people."""
+    """Tell whether an event is recent enough to be sent to people."""
     return now - happened <= NEWS
 
 
@@ -40,7 +40,7 @@ def check_addresses(addresses: Sequence[str]) -> None:
     """Refuse an address that Apprise does not understand, without showing it.
 
     Raises:
-        SettingsError: The address with this number is not one.
+        SettingsError: Apprise does not understand one; the message names it by its number.
     """
     for number, address in enumerate(addresses, 1):
         if len(_target(address)) != 1:
@@ -57,16 +57,16 @@ def deliver(
     sent: Collection[str],
     now: datetime,
 ) -> tuple[Delivery, ...]:
-    """Send each event to each address once; a failure is kept, and tried again for a day.
+    """Send each event to each address once; what fails is recorded, and tried again for a day.
 
     Args:
-        events: What to send; what is older than a day is passed over.
+        events: What to send; events older than a day are left out.
         addresses: Where to.
         sent: Ids of deliveries that reached their address before, as `delivery_id` gives them.
         now: When.
 
     Returns:
-        What was tried now, with its outcome.
+        The deliveries tried now, arrived or not.
     """
     tried = []
     for event in events:
@@ -80,7 +80,7 @@ def deliver(
             channel = address.partition(":")[0]
             if not arrived:
                 logger.warning(
-                    "alert %s did not reach %s; it is tried again", event.alert_id, channel
+                    "alert %s did not reach %s; it is sent again", event.alert_id, channel
                 )
             tried.append(
                 Delivery(
@@ -95,7 +95,7 @@ def deliver(
 
 
 def delivery_id(event: AlertEvent, address: str) -> str:
-    """Return the id of an event's delivery to an address, which it gets when it arrives."""
+    """Return the id that the delivery of an event to an address has once it arrived."""
     return derive_id("delivery", event.id, digest(address))
 
 
@@ -122,7 +122,7 @@ def _send(event: AlertEvent, address: str) -> bool:
 
 
 def _target(address: str) -> apprise.Apprise:
-    """Return what Apprise makes of an address: empty where it is none."""
+    """Return an Apprise target; it is empty where Apprise does not understand the address."""
     import apprise
 
     # Apprise's log quotes addresses that it cannot read, secrets and all.

@@ -37,8 +37,8 @@ def flows_folder() -> Path:
     Raises:
         SettingsError: The flows are not installed beside the package.
     """
-    found = importlib.util.find_spec("ratchet.flows")
-    places = list(found.submodule_search_locations or []) if found else []
+    spec = importlib.util.find_spec("ratchet.flows")
+    places = list(spec.submodule_search_locations or []) if spec else []
     for place in places:
         folder = Path(place).resolve()
         if (folder / "loop.py").exists():
@@ -282,8 +282,8 @@ class Servers:
         self._switch_on(switched_on)
 
     def _automations(self) -> list[dict[str, Any]]:
-        found = httpx.post(f"{self.prefect_api}/automations/filter", json={}, timeout=30.0)
-        return list(found.raise_for_status().json())
+        response = httpx.post(f"{self.prefect_api}/automations/filter", json={}, timeout=30.0)
+        return list(response.raise_for_status().json())
 
     def _switch_on(self, names: Collection[str]) -> None:
         """Leave the automations on that a person switched on: deploying makes them anew, off."""
@@ -337,10 +337,10 @@ class Servers:
 
 def _read_servers(settings: Settings) -> dict[str, Any]:
     try:
-        found = json.loads(settings.servers_file.read_text("utf-8"))
+        addresses = json.loads(settings.servers_file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return addresses if isinstance(addresses, dict) else {}
 
 
 def _answers(address: str) -> bool:

@@ -102,8 +102,8 @@ class Settings(BaseModel):
         """
         values = {name: getattr(self, name) for name in VARIABLES}
         values["notify"] = json.dumps(self.notify) if self.notify else None
-        found = {VARIABLES[name]: str(value or "") for name, value in values.items()}
-        return found | {_COMPLETE: "environment"}
+        variables = {VARIABLES[name]: str(value or "") for name, value in values.items()}
+        return variables | {_COMPLETE: "environment"}
 
     def make_home(self) -> None:
         """Create the home folder where it is missing.

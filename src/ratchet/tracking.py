@@ -250,11 +250,11 @@ class Tracker:
     ) -> Iterator[Run]:
         """Open the run with this key, or begin it; it ends FINISHED, or FAILED on an error."""
         experiment_id = self._experiment(experiment)
-        found = self._client.search_runs(
+        runs = self._client.search_runs(
             [experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'", max_results=1
         )
-        if found:
-            run_id = found[0].info.run_id
+        if runs:
+            run_id = runs[0].info.run_id
             self._client.update_run(run_id, status="RUNNING")
         else:
             begun = self._client.create_run(
@@ -271,9 +271,9 @@ class Tracker:
             self._client.set_terminated(run_id, status=status)
 
     def _experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         place = (self._artifacts / name).as_uri() if self._local else None
         return str(self._client.create_experiment(name, artifact_location=place))
 
@@ -311,7 +311,7 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         kind = AssessmentSourceType.HUMAN if human else AssessmentSourceType.LLM_JUDGE
-        said: dict[str, Any] = {
+        feedback: dict[str, Any] = {
             "trace_id": trace_id,
             "value": value,
             "source": AssessmentSource(source_type=kind, source_id=by),
@@ -322,16 +322,17 @@ class Tracker:
         try:
             known = self._client.get_trace(trace_id, display=False).info.assessments
             stands = [
-                found
-                for found in known
-                if found.name == name and found.source.source_id == by and found.valid is not False
+                assessment
+                for assessment in known
+                if (assessment.name, assessment.source.source_id) == (name, by)
+                and assessment.valid is not False
             ]
             if not stands:
-                mlflow.log_feedback(name=name, **said)
+                mlflow.log_feedback(name=name, **feedback)
             elif stands[-1].value == value:
                 return False
             else:
-                mlflow.override_feedback(assessment_id=stands[-1].assessment_id, **said)
+                mlflow.override_feedback(assessment_id=stands[-1].assessment_id, **feedback)
         except MlflowException as error:
             logger.warning("trace %s has no assessment: %s", trace_id, error)
             return False
@@ -341,19 +342,19 @@ class Tracker:
 
     def answers(self, *, within_seconds: float) -> bool:
         """Tell whether MLflow answers in time; the client itself would try again for minutes."""
-        found: list[bool] = []
+        answered: list[bool] = []
 
         def ask() -> None:
             try:
                 self._client.search_registered_models(max_results=1)
-                found.append(True)
+                answered.append(True)
             except Exception as error:  # whatever it is, there is no answer
                 logger.debug("MLflow does not answer: %s", error)
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(within_seconds)
-        return bool(found)
+        return bool(answered)
 
     def champion(self) -> ModelVersion | None:
         """Return the version that the alias `champion` names, or None."""
@@ -446,12 +447,12 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            found = self._client.get_model_version_by_alias(self.model_name, alias)
+            version = self._client.get_model_version_by_alias(self.model_name, alias)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise TrackingError(f"MLflow does not answer: {error}; is the server up?") from error
-        return self._describe(found)
+        return self._describe(version)
 
     def _register(self, digest: str, *, source: str, run_id: str | None, kind: str) -> ModelVersion:
         self._ensure_model()

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ratchet.deploy.gate import run_gate
+from ratchet.deploy.gate.directions import with_directions
 from ratchet.deploy.gate.policy import default_policy
 from ratchet.deploy.gate.scores import GateScores, MetricScores
 from tests.benchmarks.gate_truths import Cell, cells
@@ -97,7 +98,7 @@ def timed() -> float:
         two = one + rng.normal(0.0, 1.0, TIMED_EXAMPLES)
         metrics[f"m{number}"] = MetricScores(f"m{number}", one, two, users, clusters)
     scores = GateScores(metrics, tuple(map(str, range(20))))
-    policy = default_policy(list(metrics), has_clusters=True)
+    policy = with_directions(default_policy(list(metrics), has_clusters=True), higher=[*metrics])
     began = time.perf_counter()
     run_gate(scores, policy)
     return time.perf_counter() - began

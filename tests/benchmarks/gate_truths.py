@@ -134,15 +134,30 @@ def incomplete(draw: Callable[..., MetricScores], lost: float) -> Draw:
     return drawn
 
 
+def lost_pairs(draw: Draw, lost: float) -> Draw:
+    """Neither score is there of the pairs that the challenger loses by most, up to this share."""
+
+    def drawn(rng: Rng, size: int) -> tuple[MetricScores, ...]:
+        (scores,) = draw(rng, size)
+        gains = scores.challenger - scores.champion
+        gone = np.argsort(gains, kind="stable")[: round(lost * size)]
+        gone = gone[gains[gone] < 0.0]
+        champion, challenger = scores.champion.copy(), scores.challenger.copy()
+        champion[gone] = challenger[gone] = np.nan
+        return (replace(scores, champion=champion, challenger=challenger),)
+
+    return drawn
+
+
 # Cells --------------------------------------------------------------------------------------------
 
-PLAIN = GatePolicy(primary=Primary(metric="quality"))
+PLAIN = GatePolicy(primary=Primary(metric="quality", higher_is_better=True))
 FOUR = GatePolicy(
-    primary=Primary(metric="quality"),
+    primary=Primary(metric="quality", higher_is_better=True),
     guardrails=(
-        Guardrail(metric="safety", margin=0.03),
-        Guardrail(metric="format", margin=0.05),
-        Guardrail(metric="helpful", margin=0.15),
+        Guardrail(metric="safety", higher_is_better=True, margin=0.03),
+        Guardrail(metric="format", higher_is_better=True, margin=0.05),
+        Guardrail(metric="helpful", higher_is_better=True, margin=0.15),
         Guardrail(metric="length", margin=0.05, relative=True, higher_is_better=False),
     ),
 )
@@ -173,7 +188,7 @@ def _equal_or_worse() -> list[Cell]:
              alone(right(0.3, gain)), PLAIN)
         for gain in (-0.03, -0.1)
     ]  # fmt: skip
-    margin = GatePolicy(primary=Primary(metric="quality", margin=0.05))
+    margin = GatePolicy(primary=Primary(metric="quality", higher_is_better=True, margin=0.05))
     found += [
         Cell("right or wrong", "better by just the margin of 5 points", "wrong", size,
              alone(right(0.2, 0.05)), margin)
@@ -191,7 +206,7 @@ def _looks() -> list[Cell]:
     found = []
     for spending in ("obrien_fleming", "pocock"):
         looks = Looks(maximum=3, examples=600, spending=spending)
-        policy = GatePolicy(primary=Primary(metric="quality"), looks=looks)
+        policy = GatePolicy(primary=Primary(metric="quality", higher_is_better=True), looks=looks)
         shown = spending.replace("obrien_fleming", "O'Brien-Fleming").replace("pocock", "Pocock")
         for name, draw in (
             ("equal, differ on 30%", alone(right(0.3, 0.0))),
@@ -236,11 +251,23 @@ def _missing() -> list[Cell]:
         Cell("missing scores", f"{lost:.1%} of the challenger's failures are not scored", "never",
              500, incomplete(right(0.3, 0.1), lost), PLAIN)
         for lost in (0.002, 0.1)
+    ] + [
+        Cell("missing scores", f"equal, {name}, 4.5% of pairs lost where it loses", "wrong", size,
+             lost_pairs(draw, 0.045), PLAIN)
+        for name, size, draw in (
+            ("differ on 12.7%", 1_000, alone(right(0.127, 0.0))),
+            ("differ on 30%", 300, alone(right(0.3, 0.0))),
+            ("differences normal", 300, alone(graded("normal"))),
+            ("100 users", 1_000, repeated(100, equal=False, right_or_wrong=True)),
+        )
     ]  # fmt: skip
 
 
 def _powers() -> list[Cell]:
-    three = GatePolicy(primary=Primary(metric="quality"), looks=Looks(maximum=3, examples=30))
+    three = GatePolicy(
+        primary=Primary(metric="quality", higher_is_better=True),
+        looks=Looks(maximum=3, examples=30),
+    )
     pocock = three.model_copy(update={"looks": Looks(maximum=3, examples=30, spending="pocock")})
     plans = [
         ("5 points better, differ on 20%", PLAIN, alone(right(0.2, 0.05)),

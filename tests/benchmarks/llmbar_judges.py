@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ratchet.judges.label_sets import read_label_file
-from ratchet.judges.on_files import FileJudged, judge_file
+from ratchet.judges.on_files import FileJudged, judge_file, read_items
 from ratchet.judges.rubrics import JudgeSpec, Option, RubricDimension
 from ratchet.judges.validation import Validation, validate_judge
 from ratchet.judges.validation_report import validations_text
@@ -67,7 +67,9 @@ def local_judge(model: str, count: int, folder: Path) -> FileJudged:
     spec = JudgeSpec(name=model, dimension=FOLLOWS, mode="pairwise", local=model, explain=False)
     store = EventStore.open(f"sqlite:///{folder / 'store.db'}")
     cache = load_settings({}, folder).cache
-    return judge_file(store, spec, pairs, cache=cache, probes=False, now=lambda: datetime.now(UTC))
+    return judge_file(
+        store, spec, read_items(pairs)[0], cache=cache, probes=False, now=lambda: datetime.now(UTC)
+    )
 
 
 def main() -> None:

@@ -232,6 +232,7 @@ def test_lora_is_timed_on_both_sides_and_profiled_where_it_is_slow(toy):
     assert sum(one["share"] for one in profile["kernels"]) <= 1.0 + 1e-9
 
 
+@pytest.mark.slow
 def test_variants_have_packing_and_gradient_checkpointing_on_both_sides(toy):
     rows = rows_of("variants-8b", toy)
     assert [row["who"] for row in rows].count("Ratchet") == 3
@@ -240,6 +241,7 @@ def test_variants_have_packing_and_gradient_checkpointing_on_both_sides(toy):
     assert {row["attention"] for row in packed} == {"ratchet_packed", "sdpa"}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_equal_losses(toy):
     (row,) = rows_of("resume", toy)
     assert row["equal"]
@@ -297,8 +299,15 @@ def run(tmp_path, *arguments, hidden=NOT_THERE):
     return {part["part"]: part for part in found["parts"]}, table
 
 
-def test_the_command_runs_without_what_a_bare_machine_lacks(tmp_path):
-    parts = ["machine", "lora-1b", "resume", "generation"]
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("machine", "lora-1b"),
+        pytest.param(("machine", "lora-1b", "resume", "generation"), marks=pytest.mark.slow),
+    ],
+    ids=len,
+)
+def test_the_command_runs_without_what_a_bare_machine_lacks(tmp_path, parts):
     found, table = run(tmp_path, "--one-process", "--parts", *parts)
     assert {name: part["status"] for name, part in found.items()} == dict.fromkeys(parts, "done")
     assert "| lora-1b | toy | Ratchet | defaults |" in table

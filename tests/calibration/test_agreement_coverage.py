@@ -221,7 +221,7 @@ def alphas(share, alpha, items, seed):
     rng = np.random.default_rng(seed)
     for cells in rng.multinomial(items, ones_of(share, alpha, 2), size=BOOTSTRAP_RUNS):
         ones = np.repeat(np.arange(3), cells)
-        ratings = (np.arange(2)[:, np.newaxis] < ones).astype(int)
+        ratings = (np.arange(2) < ones[:, np.newaxis]).astype(int)
         yield krippendorff_alpha(
             ratings, metric="nominal", categories=[0, 1], rng=rng, resamples=400
         ).interval

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,12 @@ from ratchet.records import (
     Interaction,
     Message,
     Release,
+    ReviewItem,
     SetAside,
     Thumbs,
 )
 from ratchet.store import EventStore
+from tests.cli.in_process import run_in_process
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
 COMMAND = Path(sys.executable).with_name("ratchet")
@@ -39,22 +42,10 @@ def home(tmp_path):
 
 @pytest.fixture
 def ratchet(tmp_path, home):
-    """Run the command in a process of its own, in an empty folder."""
-
-    def run(*arguments):
-        ours = ("RATCHET_", "MLFLOW_", "PREFECT_")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-        return subprocess.run(
-            [COMMAND, *arguments],
-            cwd=tmp_path,
-            env=environment | {"RATCHET_HOME": str(home), "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+    """Run the command in an empty folder."""
+    return partial(
+        run_in_process, folder=tmp_path, environment={"RATCHET_HOME": str(home), "COLUMNS": "100"}
+    )
 
 
 def refused(done):
@@ -79,6 +70,28 @@ def test_the_command_starts_at_once(arguments, tmp_path):
     slow = {"torch", "transformers", "mlflow", "prefect", "pandas", "pyarrow", "scipy", "sklearn"}
     assert slow & set(done.stderr.split()) == set()
     assert "sqlalchemy" in done.stderr or arguments == ("--help",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed", "said"),
+    [
+        (("status", "--json"), 0, '"champion": null', ""),
+        (("rollback",), 2, "", "ratchet: a rollback needs a home folder with a store"),
+        (("fly",), 2, "", "No such command 'fly'"),
+    ],
+)
+def test_the_installed_command_ends_with_its_code_and_one_message(
+    tmp_path, arguments, code, printed, said
+):
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        cwd=tmp_path, env=os.environ | {"RATCHET_HOME": str(tmp_path / "home"), "COLUMNS": "100"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert printed in done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_names_every_command(ratchet):
@@ -174,7 +187,7 @@ def test_status_shows_what_is_in_the_store(home, monkeypatch):
 def test_status_and_approve_show_a_promotion_that_waits_for_a_person(home, monkeypatch):
     monkeypatch.setenv("RATCHET_HOME", str(home))
     store = fill(home)
-    assert CliRunner().invoke(app, ["approve"]).output.strip() == "none"
+    assert CliRunner().invoke(app, ["approve"]).output.strip() == "no promotion waits for approval"
     late = datetime.now(UTC) + timedelta(hours=1)
     waits = {"id": "waits", "approval": "the policy asks", "expires_at": late}
     store.append(decision().model_copy(update=waits))
@@ -185,7 +198,7 @@ def test_status_and_approve_show_a_promotion_that_waits_for_a_person(home, monke
         (("waits",), "neither --approve nor --reject"),
         (("waits", "--approve", "--by", "ann"), "who and why"),
         (("nothing", "--approve", "--by", "ann", "--reason", "x"), "there are: d, waits"),
-        (("d", "--reject", "--by", "ann", "--reason", "x"), "nobody must approve"),
+        (("d", "--reject", "--by", "ann", "--reason", "x"), "nobody has to approve"),
     ):
         done = CliRunner().invoke(app, ["approve", *words])
         assert expected in str(done.exception)
@@ -358,7 +371,7 @@ def test_an_id_that_names_two_open_alerts_is_refused(alerts, ratchet, home):
 
 def test_one_call_does_not_acknowledge_and_resolve(alerts, ratchet, home):
     before = stored_events(home)
-    assert "got both; call twice" in refused(
+    assert "got both; run the command once for each" in refused(
         ratchet("alerts", "--acknowledge", FIRST, "--resolve", SECOND)
     )
     assert stored_events(home) == before
@@ -376,6 +389,24 @@ def test_hostile_words_of_an_alert_do_not_steer_the_terminal(alerts, home):
     printed = alerts()
     assert all(character.isprintable() for character in printed.replace("\n", ""))
     assert len(printed.splitlines()) == 12
+
+
+def test_hostile_words_do_not_steer_the_terminal_of_timeline_and_review(home, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    now, hostile = datetime.now(UTC), "\x1b[2J\x07gone"
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        fill(home).close()
+        store.append(alert_event(FIRST, message=hostile, action=hostile, created_at=now))
+        store.append(
+            ReviewItem(
+                id="r", created_at=now, interaction_id="i", dimension="safety", priority="safety",
+                raised_by="rule", why=hostile,
+            )
+        )  # fmt: skip
+    for command in ("timeline", "review"):
+        printed = CliRunner().invoke(app, [command]).output
+        assert "gone" in printed
+        assert all(character.isprintable() for character in printed.replace("\n", ""))
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -432,7 +463,7 @@ def test_a_bad_settings_file_is_refused_by_every_command(ratchet, tmp_path, comm
 
 ON_A_HOME = [
     ("status",), ("status", "--json"), ("alerts",), ("rollback",), ("ingest", "events.jsonl"),
-    ("timeline",), ("review",), ("approve",), ("forget", "u"), ("keys", "list"),
+    ("timeline",), ("review",), ("set-aside",), ("approve",), ("forget", "u"), ("keys", "list"),
     ("keys", "create", "shop"), ("rollout", "status"), ("rollout", "start", "m/1"),
     ("variants", "read"), ("judge", "list"), ("judge", "label", "labels.jsonl"), ("demo",), ("up",),
     ("serve", "--port", "0"),

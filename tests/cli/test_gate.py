@@ -1,46 +1,36 @@
-"""`ratchet gate`, as CI calls it: in a process of its own."""
+"""`ratchet gate`, as CI calls it."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import ratchet
 from ratchet.cli import app
 from ratchet.errors import InvalidInputError
+from tests.cli.in_process import run_in_process
 
 HEAD = "example_id,metric,champion,challenger\n"
 
 
 @pytest.fixture
 def run(tmp_path):
-    paths = [str(Path(ratchet.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-
-    def called(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "ratchet.cli", "gate", *map(str, words)],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "RATCHET_HOME": str(tmp_path / "home"),
-                "PYTHONPATH": os.pathsep.join(paths),
-            },
-            capture_output=True,
-            text=True,
-        )
-
-    return called
+    return partial(
+        run_in_process,
+        "gate",
+        folder=tmp_path,
+        environment={"RATCHET_HOME": str(tmp_path / "home")},
+    )
 
 
 @pytest.fixture
 def called(tmp_path, monkeypatch):
-    """The same in this process, which is faster."""
+    """The same with the exception that ended it."""
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
     return lambda *words: CliRunner().invoke(app, ["gate", *map(str, words)])
 
@@ -66,6 +56,17 @@ def test_the_exit_code_is_the_verdict(run, tmp_path, losses, wins, ties, verdict
     done = run("--scores", file)
     assert done.returncode == code, done.stderr
     assert done.stdout.startswith(f"{verdict}: ")
+
+
+def test_a_process_of_its_own_ends_with_the_exit_code(tmp_path):
+    file = scores(tmp_path / "scores.csv", losses=60, wins=20, ties=220)
+    done = subprocess.run(
+        [sys.executable, "-m", "ratchet.cli", "gate", "--scores", str(file)],
+        cwd=tmp_path, env=os.environ | {"RATCHET_HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 11, done.stderr
+    assert done.stdout.startswith("reject: ")
 
 
 def test_json_holds_the_evidence(run, tmp_path):

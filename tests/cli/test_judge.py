@@ -294,12 +294,119 @@ def test_bad_judges_are_refused_before_anything_is_created(judge, home, tmp_path
 def test_labels_are_imported_once_and_bad_rows_are_told(judge, home, tmp_path):
     row = {"item_id": "i1", "dimension": "fact", "label": "right", "reviewer": "ann"}
     (tmp_path / "labels.jsonl").write_text(lines(row, {**row, "item_id": "i2"}, {"item_id": "i3"}))
-    first, again = (judge("label", "labels.jsonl").stdout.splitlines() for _ in range(2))
+    (tmp_path / "judges.yaml").write_text(JUDGES.format(url="http://127.0.0.1:9"))
+    arguments = ("label", "labels.jsonl", "--judges", "judges.yaml")
+    first, again = (judge(*arguments).stdout.splitlines() for _ in range(2))
     assert first[0] == "2 labels stored, 0 were there before"
     assert again[0] == "0 labels stored, 2 were there before"
     assert first[1].startswith("set aside, line 3: ")
     with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
         assert [label.item_id for label in store.records(HumanLabel)] == ["i1", "i2"]
+
+
+def test_labels_that_nobody_defined_are_refused_and_unknown_items_are_named(
+    judge, home, tmp_path, monkeypatch
+):
+    row = {"item_id": "i1", "dimension": "helpfulness", "label": "4", "reviewer": "ann"}
+    odd = [{"dimension": "helpfullness"}, {"label": "good"}, {"label": 6}, {"label": "Four"}]
+    (tmp_path / "labels.jsonl").write_text(lines(row, *({**row, **change} for change in odd)))
+    said = judge("label", "labels.jsonl").stdout.splitlines()
+    assert said[0] == "1 labels stored, 0 were there before"
+    assert "set aside, line 2: dimension must be one of factual_accuracy, harmlessness, " in said[1]
+    assert "got 'helpfullness'" in said[1]
+    for line, value in zip(said[2:5], ("good", "6", "Four"), strict=True):
+        assert f"option of helpfulness: 1, 2, 3, 4, 5, got '{value}'" in line
+    assert said[5].startswith("1 items with labels are not in the store: i1; ")
+    fact = {**row, "dimension": "fact", "label": "right"}
+    (tmp_path / "fact.jsonl").write_text(lines(fact))
+    message = refused(judge("label", "fact.jsonl", code=2))
+    assert "got 'fact'; write one of them, or define it in a file of judges" in message
+    (tmp_path / "judges.yaml").write_text(JUDGES.format(url="http://127.0.0.1:9"))
+    monkeypatch.setenv("RATCHET_JUDGES", str(tmp_path / "judges.yaml"))
+    assert judge("label", "fact.jsonl").stdout.startswith("1 labels stored")
+
+
+# What people's labels may be, and replies without a verdict ---------------------------------------
+
+
+def item_with(number, human):
+    text = f"{number}: a {'town' if number % 2 else 'fish'}"
+    return {"item_id": f"i{number}", "prompt": f"q{number}", "answer": text, "human": human}
+
+
+def written_items(folder, server, *rows):
+    (folder / "judges.yaml").write_text(JUDGES.format(url=server.url))
+    (folder / "items.jsonl").write_text(lines(*rows))
+
+
+def test_labels_in_other_letters_are_refused_before_anything_is_asked(judge, home, tmp_path):
+    rows = [item_with(n, "Right" if n % 2 else "Wrong") for n in range(40)]
+    unlabelled = {"prompt": "q", "answer": "without a label"}
+    with JudgeEndpoint(reads_the_answer) as server:
+        written_items(tmp_path, server, *rows, unlabelled)
+        message = refused(judge("run", "judges.yaml", "items.jsonl", code=2))
+        assert not server.hits
+    assert "options of judge 'careful': wrong, right, got 'Wrong' (20), 'Right' (20)" in message
+
+
+def test_odd_labels_are_set_aside_before_anything_is_asked(judge, home, tmp_path):
+    rows = [item_with(n, "right" if n % 2 else "wrong") for n in range(35)]
+    odd = [item_with(n, "unsure") for n in range(35, 40)]
+    with JudgeEndpoint(reads_the_answer) as server:
+        written_items(tmp_path, server, *rows, *odd)
+        said = judge("run", "judges.yaml", "items.jsonl", "--json", "--no-probes").stdout
+        assert sum(server.hits.values()) == 2 * 35  # two judges
+    for report in strict(said):
+        assert report["items"] == report["validation"]["items"] == 35
+        assert [row["line"] for row in report["set_aside"]] == [36, 37, 38, 39, 40]
+        assert "got 'unsure'; write one of them" in report["set_aside"][0]["reason"]
+
+
+def without_a_verdict(text, reason):
+    """A reply that ended before its verdict."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    return Answer(raw=json.dumps({"model": "big", "choices": [choice]}).encode())
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (without_a_verdict("I think that", "length"), "cut off"),
+        (
+            without_a_verdict("I cannot help with that.", "content_filter"),
+            "no verdict in the reply",
+        ),
+        (without_a_verdict('{"verdict": "fine"}', "stop"), "off the menu"),
+    ],
+)
+def test_replies_without_a_verdict_are_asked_again_when_told_to(judge, home, tmp_path, reply, kind):
+    says = [reply]
+    rows = [item_with(n, "right" if n % 2 else "wrong") for n in range(40)]
+    with JudgeEndpoint(lambda seen: says[0] or reads_the_answer(seen)) as server:
+        written_items(tmp_path, server, *rows)
+
+        def run(*more):
+            arguments = ("run", "judges.yaml", "items.jsonl", "--json", "--no-probes", *more)
+            return strict(judge(*arguments).stdout)[0]
+
+        assert run()["unscored"] == {kind: 40}
+        again = run("--again", "unscored")  # the server is still broken
+        assert (again["asked"], again["unscored"]) == (40, {kind: 40})
+        says[0] = None  # the server is repaired
+        kept = run()  # paid for, so not asked again by itself
+        assert (kept["asked"], kept["unscored"]) == (0, {kind: 40})
+        found = run("--again", "unscored")
+        assert (found["asked"], found["unscored"]) == (40, {})
+        assert found["validation"]["usable"] is True
+        later = run("--again", "unscored")
+        assert (later["asked"], later["recorded_before"], later["unscored"]) == (0, 40, {})
+        assert run()["validation"] == found["validation"]
+
+
+def test_asking_again_is_for_what_has_no_score(judge, tmp_path):
+    message = refused(judge("run", "judges.yaml", "items.jsonl", "--again", "all", code=2))
+    assert message == "--again takes 'unscored', got 'all'"
 
 
 def test_the_list_of_an_empty_home_is_empty_and_creates_nothing(judge, home):

@@ -267,11 +267,11 @@ def test_a_thumb_on_what_a_person_said_is_set_aside(tmp_path: Path) -> None:
     ("row", "expected"),
     [
         (dialogue(eval_score=6), "value: Input should be less than or equal to 5"),
-        (dialogue(eval_score="4"), "value: Input should be a valid integer"),
+        (dialogue(eval_score="4.5"), "value: Input should be a valid integer"),
         (dialogue("p: hi", ("b: hello", 7)), "value: Input should be 'up' or 'down'"),
-        (dialogue("p: hi", ("b: hello", True)), "value: Input should be 'up' or 'down'"),
+        (dialogue("p: hi", ("b: hello", "?")), "value: Input should be 'up' or 'down'"),
         (dialogue("p: hi", "b: a\x00b"), "response: text must hold no NUL characters, which Post"),
-        (dialogue(dialog=[*said("p: hi"), {"sender": "participant2"}]), "response: Input should"),
+        (dialogue(dialog=[*said("p: hi"), {"sender": "participant2"}]), "response: Field required"),
     ],
 )
 def test_ingest_sets_aside_what_breaks_a_rule_of_the_records(
@@ -462,3 +462,19 @@ def test_the_stars_of_the_real_log_that_find_no_answer_are_named(harvest: Harves
     assert named - without == expected["lost stars"]
     given = sum(row["eval_score"] is not None for row in harvest.rows)
     assert harvest.counts["stars"] == given - expected["untimed stars"] - expected["lost stars"]
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [(0, "down"), (0.0, "down"), ("0", "down"), (1, "up"), (1.0, "up"), ("1", "up"), (True, "up")],
+)
+def test_a_score_is_a_thumb_however_it_is_written(
+    tmp_path: Path, store: EventStore, score: object, expected: str
+) -> None:
+    """In this format 0 is a thumb down; a source that lost one side would bias every rate."""
+    report = harvest_dialogues(
+        log(tmp_path, dialogue("p: hi", ("b: hello", score))), store, now=NOW
+    )
+    assert report.set_aside == 0
+    numbers = store.feedback(EVER).to_pylist()
+    assert [row["number"] for row in numbers if row["kind"] == "thumbs"] == [expected == "up"]

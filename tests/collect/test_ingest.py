@@ -40,6 +40,13 @@ class MemorySink:
         self.batches.append(len(rows))
         self.rejected.extend(rows)
 
+    def answered_at(self, ids: Sequence[str]) -> dict[str, datetime]:
+        known = self.interactions
+        return {key: known[key].created_at for key in ids if key in known}
+
+    def stored_feedback(self, ids: Sequence[str]) -> dict[str, Feedback]:
+        return {key: self.feedback[key] for key in ids if key in self.feedback}
+
     def _add(self, stored: dict[str, Any], records: Sequence[Any]) -> Added:
         self.batches.append(len(records))
         counts = {"new": 0, "repeated": 0}
@@ -259,11 +266,12 @@ def test_the_report_counts_the_broken_rules_not_the_values() -> None:
     )
 
 
-def test_the_report_shows_twenty_reasons_and_does_not_grow_without_end() -> None:
+def test_the_report_holds_every_reason_and_does_not_grow_without_end() -> None:
     report = take([thumbs(**{f"extra_{number}": 1}) for number in range(1_500)])
-    assert len(report.reasons) == 20
+    assert len(report.reasons) == 1_001
     assert report.reasons[0] == ("other reasons", 500)
     assert report.set_aside == 1_500
+    assert report.lines()[-1] == "and 500 more rows set aside for other reasons"
 
 
 # Conflicts --------------------------------------------------------------------------------------

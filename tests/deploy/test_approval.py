@@ -72,7 +72,7 @@ def test_a_word_that_comes_too_late_is_the_expiry(store, waiting):
 def test_only_what_waits_can_be_approved(store):
     for cells in ((200, 10, 30, 60), (200, 30, 10, 60)):
         decision = decided_on(scores(*cells))
-        with pytest.raises(InvalidInputError, match="nobody must approve"):
+        with pytest.raises(InvalidInputError, match="nobody has to approve"):
             word(store, decision)
     assert approved_to_promote(store, decided_on(scores(200, 10, 30, 60)))
     assert not approved_to_promote(store, decided_on(scores(200, 30, 10, 60)))

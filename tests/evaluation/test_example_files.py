@@ -115,3 +115,12 @@ def test_tests_may_stand_for_the_target(tmp_path):
 def test_tests_that_are_none_are_refused(tmp_path, row, said):
     with pytest.raises(InvalidInputError, match=re.escape(said)):
         read_examples(written(tmp_path, lines({"id": "a", "prompt": "p"} | row)))
+
+
+def test_a_group_says_which_examples_belong_together_and_goes_before_the_user(tmp_path):
+    rows = [
+        {"id": "a", "prompt": "x", "target": "y", "user_id": "u1", "group": 7},
+        {"id": "b", "prompt": "x", "target": "y", "user_id": "u2"},
+    ]
+    one, two = read_examples(written(tmp_path, lines(*rows)))
+    assert (one.user_id, two.user_id) == ("7", "u2")

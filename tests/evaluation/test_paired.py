@@ -152,3 +152,37 @@ def test_a_question_is_known_by_what_it_asks_and_not_by_the_name_of_its_example(
     assert len(asked) == 2
     assert [key == found.id for key, found in asked.items()] == [True, True]
     assert questions([one]).keys() == questions([renamed]).keys()
+
+
+# What is logged -----------------------------------------------------------------------------------
+
+
+def test_a_dead_endpoint_has_answered_nothing(caplog):
+    model = OpenAICompatibleModel("http://127.0.0.1:1", "m")
+    with caplog.at_level("INFO"):
+        assert answer_examples(
+            model, [example(1), example(2)], {}, lambda _: None, max_new_tokens=4
+        ) == {}  # fmt: skip
+    assert "answered 0 of 2 examples, 2 asked without an answer (" in caplog.text
+
+
+@pytest.mark.parametrize("failing", [1, 40])
+def test_answers_that_failed_are_not_counted_as_answered(caplog, failing):
+    examples = [example(number) for number in range(70)]  # two chunks
+    broken = {f"message {number}" for number in range(failing)}
+    with caplog.at_level("INFO"), server(broken) as url:
+        model = OpenAICompatibleModel(url, "m")
+        answer_examples(model, examples, {}, lambda _: None, max_new_tokens=4)
+    last = [record.message for record in caplog.records if "answered" in record.message][-1]
+    assert last.startswith(
+        f"answered {70 - failing} of 70 examples, {failing} asked without an answer"
+    )
+
+
+def test_recorded_answers_are_not_counted_again(caplog):
+    examples = [example(1), example(2)]
+    with caplog.at_level("INFO"):
+        answer_examples(
+            ScriptedModel(Recorder()), examples, {"e001": "x"}, lambda _: None, max_new_tokens=4
+        )
+    assert "answered 1 of 1 examples, 0 s left" in caplog.text

@@ -155,8 +155,8 @@ class Waiting:
 
 
 @pytest.fixture(scope="module")
-def waiting(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Waiting]:
-    home = new_home(tmp_path_factory.mktemp("approval"), mlflow_database)
+def waiting(tmp_path_factory: pytest.TempPathFactory, served_once: Path) -> Iterator[Waiting]:
+    home = new_home(tmp_path_factory.mktemp("approval"), served_once)
     try:
         home.servers.start(prefect_port=4300, mlflow_port=5300, environ=home.environ)
         yield filled(home, child_environment(home.settings, home.environ))
@@ -258,7 +258,7 @@ def test_rejected_on_the_command_line_the_run_ends_and_nothing_moves(waiting: Wa
     assert champion.reference == decision.champion
     word = ("--approve", "--by", "bob", "--reason", "after all")
     again = waiting.ratchet("approve", decision.id[:8], *word)
-    assert (again.returncode, "first word" in again.stderr) == (2, True)
+    assert (again.returncode, "approved or rejected once" in again.stderr) == (2, True)
 
 
 def test_nobody_in_time_is_a_rejection(waiting: Waiting) -> None:
@@ -308,9 +308,9 @@ def test_mlflow_has_the_evidence_and_each_side_points_to_the_other(waiting: Wait
 
 
 def test_a_safety_critical_set_asks_and_without_a_deployment_the_command_is_the_way(
-    tmp_path: Path, mlflow_database: Path
+    tmp_path: Path, served_once: Path
 ) -> None:
-    home = new_home(tmp_path, mlflow_database)
+    home = new_home(tmp_path, served_once)
     file = tmp_path / "safety.jsonl"
     rows = [{"id": one.id, "prompt": one.prompt, "target": one.target} for one in SAFETY]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -50,7 +50,7 @@ class Coding(Waiting):
             self.home.store.add_answers(digest, name, given, dict.fromkeys(given, 0.1))
 
 
-def test_a_set_of_code_guards_and_is_run(tmp_path: Path, mlflow_database: Path) -> None:
+def test_a_set_of_code_guards_and_is_run(tmp_path: Path, served_once: Path) -> None:
     file = tmp_path / "code.jsonl"
     rows = [
         {
@@ -61,7 +61,7 @@ def test_a_set_of_code_guards_and_is_run(tmp_path: Path, mlflow_database: Path) 
     ]  # fmt: skip
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rule = {"metric": "pass@1", "examples": "code", "margin": 0.1}
-    home = new_home(tmp_path, mlflow_database)
+    home = new_home(tmp_path, served_once)
     with home.serving() as environ:
         coding = filled(home, environ, Coding)
         coding.propose(2, 90)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ from ratchet.records import (
 from ratchet.review.queue import decide, open_items
 from ratchet.settings import Settings
 from ratchet.store import EventStore
-from tests.flows.prefect_home import new_home, run_python
+from tests.flows.prefect_home import new_home, python_process
 
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -45,10 +45,6 @@ CARD, TOP_UP, PIN = "lost_or_stolen_card", "top_up_reverted", "change_pin"
 FAILING = ({CARD: 0.9, TOP_UP: 0.9}, {CARD: 0.9, PIN: 0.9})
 ELSEWHERE = 0.05
 LEAK = "Pay to DE89 3704 0044 0532 0130 00."  # the IBAN registry's example
-ANALYZE = """
-from ratchet.flows.analyze import AnalyzeOptions, analyze
-analyze(AnalyzeOptions())
-"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Home:
     settings: Settings
     days: tuple[Day, Day]
     api: str
-    environment: dict[str, str]
+    run: Callable[[str], str]
 
     @property
     def store(self) -> EventStore:
@@ -142,22 +138,23 @@ def _fill(store: EventStore, day: int, messages: list[tuple[str, str]]) -> dict[
 
 @pytest.fixture(scope="module")
 def home(
-    tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, shared_data: Path
+    tmp_path_factory: pytest.TempPathFactory, served_once: Path, shared_data: Path
 ) -> Iterator[Home]:
-    made = new_home(tmp_path_factory.mktemp("failures"), mlflow_database)
+    made = new_home(tmp_path_factory.mktemp("failures"), served_once)
     messages = _messages(shared_data)
-    with made.serving() as environment:
+    imports = "from ratchet.flows.analyze import analyze"
+    with made.serving() as environment, python_process(environment, imports) as run:
         days = []
         for day in range(2):
             store = made.store
             intents = _fill(store, day, messages)
-            run_python(environment, "-c", ANALYZE)
+            run("analyze()")
             analysis = store.latest(Analysis)
             assert analysis is not None
             days.append(Day(analysis, intents, _vectors(made.settings)))
             store.close()
         api = made.servers.prefect_api
-        yield Home(made.settings, (days[0], days[1]), api, environment)
+        yield Home(made.settings, (days[0], days[1]), api, run)
 
 
 def _vectors(settings: Settings) -> int:
@@ -244,7 +241,7 @@ def test_a_cluster_about_safety_goes_to_people_first(home: Home) -> None:
     assert {item.interaction_id for item in waiting} == set(request.reviewed)
     for item in waiting:
         decide(store, item.id, "violation", reviewer="ann", now=START + 2 * DAY)
-    run_python(home.environment, "-c", ANALYZE)
+    home.run("analyze()")
     again = next(r for r in reversed(store.records(TrainingRequest)) if r.cluster_id == cluster.id)
     assert again.blocked is None
     assert again.interaction_ids

@@ -6,7 +6,6 @@ thumbs; a failure cluster asks for some of the examples.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,19 +33,13 @@ from ratchet.store import EventStore
 from ratchet.store.cycles import example_set, freeze_examples, open_cycle
 from ratchet.tracking import Tracker
 from tests.flows.bank import QUEUES, bank_messages
-from tests.flows.prefect_home import new_home, run_python
+from tests.flows.prefect_home import new_home, python_process
 
 MESSAGES, HELD_OUT = 240, 40
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 METHODS = ("sft", "kto", "dpo")
 REQUESTED = tuple(f"i{number}" for number in range(1, 9, 2))
-IMPROVE = """
-import sys
-from ratchet.flows.improve import ImproveOptions, improve
-for options in sys.argv[1:]:
-    improve(ImproveOptions.model_validate_json(options))
-"""
-
+IMPORTS = "from ratchet.flows.improve import ImproveOptions, improve"
 SLOTS = """
 from prefect.client.orchestration import get_client
 from ratchet.flows._training import gpu_slots
@@ -126,12 +119,12 @@ def _fill(store: EventStore, tracker: Tracker, base: Path, messages: list[tuple[
 @pytest.fixture(scope="module")
 def improved(
     tmp_path_factory: pytest.TempPathFactory,
-    mlflow_database: Path,
+    served_once: Path,
     shared_data: Path,
     tiny_model: Path,
 ) -> Improved:
     folder = tmp_path_factory.mktemp("improve")
-    home = new_home(folder, mlflow_database, RATCHET_BASE_MODEL=str(tiny_model))
+    home = new_home(folder, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     tracker = Tracker(
         home.settings.tracking_uri,
         artifacts=home.settings.artifacts,
@@ -145,9 +138,10 @@ def improved(
         }
         for method in METHODS
     ]
-    with home.serving() as environment:
-        run_python(environment, "-c", IMPROVE, *map(json.dumps, options))
-        slots = run_python(environment, "-c", SLOTS)
+    with home.serving() as environment, python_process(environment, IMPORTS) as run:
+        for chosen in options:
+            run(f"improve(ImproveOptions.model_validate({chosen}))")
+        slots = run(SLOTS)
     found = dict(zip(METHODS, home.store.records(Candidate), strict=True))
     return Improved(home.settings, found, tiny_model, slots)
 

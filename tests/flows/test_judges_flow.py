@@ -32,7 +32,7 @@ from ratchet.records import (
 from ratchet.settings import Settings
 from ratchet.store import EventStore, Window
 from ratchet.tracking import Tracker
-from tests.flows.prefect_home import new_home, run_python
+from tests.flows.prefect_home import new_home, python_process
 
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -41,11 +41,8 @@ LABELLED = 160
 RIGHT, WRONG = "Your parcel arrives on Monday.", "I cannot say."
 LEAKY, LEAK = COUNT - 1, "Pay to DE89 3704 0044 0532 0130 00."  # the IBAN registry's example
 OPTIONS = {"judges": {"sample": 200, "drift_anchors": 20}}
-ANALYZE = """
-import sys
-from ratchet.flows.analyze import AnalyzeOptions, analyze
-analyze(AnalyzeOptions.model_validate_json(sys.argv[1]))
-"""
+IMPORTS = "from ratchet.flows.analyze import AnalyzeOptions, analyze"
+ANALYZE = f"analyze(AnalyzeOptions.model_validate({OPTIONS}))"
 
 
 def _is_right(number: int) -> bool:
@@ -183,13 +180,13 @@ def _judges(url: str) -> str:
 
 @pytest.fixture(scope="module")
 def home(
-    tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, endpoint: Endpoint
+    tmp_path_factory: pytest.TempPathFactory, served_once: Path, endpoint: Endpoint
 ) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("judges")
     (folder / "judges.yaml").write_text(_judges(endpoint.url))
     made = new_home(
         folder,
-        mlflow_database,
+        served_once,
         RATCHET_JUDGES=str(folder / "judges.yaml"),
         PARCEL_KEY="not-a-secret",
     )
@@ -197,10 +194,10 @@ def home(
     store = made.store
     _fill(store, trace_id)
     store.close()
-    with made.serving() as environment:
-        said = run_python(environment, "-c", ANALYZE, json.dumps(OPTIONS))
+    with made.serving() as environment, python_process(environment, IMPORTS) as run:
+        said = run(ANALYZE)
         first = dict(endpoint.asked)
-        run_python(environment, "-c", ANALYZE, json.dumps(OPTIONS))
+        run(ANALYZE)
         yield Home(made.settings, first, dict(endpoint.asked), trace_id, said)
 
 

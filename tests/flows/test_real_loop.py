@@ -62,24 +62,49 @@ def test_bank_messages_teach_the_untrained_model_to_route(
     assert decision.verdict == "promote"
 
 
-def test_a_candidate_that_learned_nothing_is_the_same_artefact(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    small = {
-        "collect": {
-            "messages_limit": 120,
-            "held_out": 120,
-            "generated_messages": 800,
-            "reactions": {"correction_wrong": 0.9},
-        },
-        "improve": {"curation": {"maximum_examples": 96}},
-    }
-    _loop(home, small)
-    first = _store(home).records(Release)[-1]
-    assert first.action == "promote"
+SMALL: dict[str, Any] = {
+    "collect": {
+        "messages_limit": 120,
+        "held_out": 120,
+        "generated_messages": 800,
+        "reactions": {"correction_wrong": 0.9},
+    },
+    "improve": {"curation": {"maximum_examples": 96}},
+}
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose champion is what its first loop trained."""
+    home = tmp_path_factory.mktemp("promoted") / "home"
+    _loop(home, SMALL)
+    assert _store(home).records(Release)[-1].action == "promote"
+    return home
+
+
+def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
+    promoted: Path,
+) -> None:
+    before, interactions = _store(promoted).records(Release), _interactions(promoted)
+    curation = {"maximum_examples": 48, "shuffle_targets": True}
+    _loop(promoted, SMALL | {"improve": {"curation": curation}})
+    decision = _store(promoted).records(Decision)[-1]
+    assert decision.champion == before[-1].champion
+    assert decision.verdict == "reject", decision
+    assert _store(promoted).records(Release) == before
+    assert _interactions(promoted) == interactions + 120
+
+
+def _interactions(home: Path) -> int:
+    return _store(home).counts()["interactions"]
+
+
+def test_a_candidate_that_learned_nothing_is_the_same_artefact(promoted: Path) -> None:
+    before = _store(promoted).records(Release)
     idle = {"curation": {"maximum_examples": 16}, "finetune": {"learning_rate": 1e-30}}
-    _loop(home, small | {"improve": idle})
-    decision = _store(home).records(Decision)[-1]
-    assert decision.champion == first.champion
+    _loop(promoted, SMALL | {"improve": idle})
+    decision = _store(promoted).records(Decision)[-1]
+    assert decision.champion == before[-1].champion
     assert decision.verdict == "hold"
     assert decision.reasons[0].startswith("same artefact")
-    assert _store(home).records(Release)[-1] == first
+    assert _store(promoted).records(Release) == before

@@ -36,13 +36,13 @@ for options in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def home(
     tmp_path_factory: pytest.TempPathFactory,
-    mlflow_database: Path,
+    served_once: Path,
     shared_data: Path,
     tiny_model: Path,
 ) -> tuple[PrefectHome, str]:
     """A home that serves real users, after four loops, and what they said."""
     folder = tmp_path_factory.mktemp("recorded")
-    made = new_home(folder, mlflow_database, RATCHET_BASE_MODEL=str(tiny_model))
+    made = new_home(folder, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     (made.settings.home / "gateway").mkdir()
     messages = bank_messages(shared_data)
     _fill(made, messages[:RECORDED])

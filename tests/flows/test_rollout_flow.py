@@ -85,9 +85,9 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Home]:
+def home(tmp_path_factory: pytest.TempPathFactory, served_once: Path) -> Iterator[Home]:
     """A champion with traffic; a rollout whose first look was stored and not acted on."""
-    fresh = new_home(tmp_path_factory.mktemp("rollout"), mlflow_database)
+    fresh = new_home(tmp_path_factory.mktemp("rollout"), served_once)
     with fresh.serving() as environment:
         made = Home(fresh.settings, environment, fresh.servers.prefect_api)
         for name in ("first", "second", "third"):

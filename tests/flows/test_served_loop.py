@@ -1,6 +1,7 @@
 """The whole product as a user runs it: `ratchet up`, then the loop started over Prefect's API.
 
-Prefect, MLflow, the worker and the model (SmolLM2-135M) are the real ones; sizes are small.
+Prefect, MLflow, the worker and the model (SmolLM2-135M) are the real ones; sizes are small: half a
+gate, since 40 examples show the difference of a model that learned from one that did not.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ DEPLOYMENTS = {
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "collect": {
-        "messages_limit": 128,
-        "held_out": 100,
+        "messages_limit": 48,
+        "held_out": 48,
         "generated_messages": 800,
-        "chunk": 80,
-        "reactions": {"correction_wrong": 0.9},
+        "chunk": 32,
+        "reactions": {"correction_wrong": 1.0},
     },
-    "improve": {"curation": {"maximum_examples": 64}},
+    "improve": {
+        "curation": {"maximum_examples": 40},
+        "finetune": {"batch_size": 4, "epochs": 1.5},
+    },
+    "deploy": {"policy": {"primary": {"metric": "exact_match"}, "minimum_examples": 40}},
 }
 
 
@@ -111,7 +116,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         for name, value in os.environ.items()
         if not name.startswith(("PREFECT_", "MLFLOW_", "RATCHET_")) or name == "RATCHET_CACHE"
     }
-    environment.pop("OMP_NUM_THREADS", None)  # the real model is worth both cores
     environment["RATCHET_HOME"] = str(tmp_path_factory.mktemp("home") / "ratchet")
     with _TakenPort() as taken:
         process = subprocess.Popen(
@@ -124,10 +128,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         )
         printed = _read_until(process, "Ctrl-C stops all three")
     addresses = json.loads((Path(environment["RATCHET_HOME"]) / "servers.json").read_text())
-    yield Home(environment, addresses["prefect_api"], addresses["mlflow"], process, printed)
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+    made = Home(environment, addresses["prefect_api"], addresses["mlflow"], process, printed)
+    try:
+        yield made
+        _assert_that_ctrl_c_stops_all_three_and_frees_the_ports(made)
+    finally:
+        process.kill()
+
+
+def _assert_that_ctrl_c_stops_all_three_and_frees_the_ports(home: Home) -> None:
+    home.process.send_signal(signal.SIGINT)
+    assert home.process.wait(60) == 130 or home.process.returncode == 0
+    for address in (home.prefect, home.mlflow):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address)
+    assert not (Path(home.environment["RATCHET_HOME"]) / "servers.json").exists()
 
 
 class _TakenPort:
@@ -229,7 +244,7 @@ def test_parameters_that_do_not_fit_the_schema_are_refused_by_the_api(home: Home
 
 
 @pytest.mark.timeout(1500)
-def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_mlflow(
+def test_a_loop_started_over_the_api_promotes_a_trained_model_that_can_be_rolled_back_once(
     home: Home,
 ) -> None:
     run = home.wait(home.start("loop", SMALL), 1200)
@@ -240,17 +255,23 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_and_is_found_in_ml
     assert decision["verdict"] == "promote", decision
     assert status["champion"] == "support-router/2"
     assert status["previous"] == "support-router/1"
-    assert status["interactions"] == 128
+    assert status["interactions"] == 48
     assert status["cycle"] == {"number": 1, "state": "finished"}
     assert home.champion() == "2"
     tags = [{t["key"]: t["value"] for t in r["data"]["tags"]} for r in home.mlflow_runs()]
     assert {tag["ratchet.stage"] for tag in tags} == {"analyze", "improve", "deploy", "loop"}
     assert {"report", "analysis", "decision", "gate", "loss"} <= set(home.artifacts())
     logs = httpx.post(f"{home.prefect}/logs/filter", json={"limit": 200}).json()
-    assert any("answered 128 of 128 messages" in line["message"] for line in logs)
+    assert any("answered 48 of 48 messages" in line["message"] for line in logs)
     trained = next(r for r in home.mlflow_runs() if "improve" in r["info"]["run_name"])
     assert {"loss", "training_seconds"} <= {m["key"] for m in trained["data"]["metrics"]}
     assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"
+    assert "support-router/1" in home.ratchet("rollback").stdout
+    assert home.champion() == "1"
+    assert home.status()["champion"] == "support-router/1"
+    again = home.ratchet("rollback")
+    assert again.returncode == 2
+    assert "nothing was promoted" in again.stderr
 
 
 def test_a_pass_of_monitoring_begins_by_its_schedule(home: Home) -> None:
@@ -271,36 +292,3 @@ def test_a_pass_of_monitoring_begins_by_its_schedule(home: Home) -> None:
         time.sleep(1)
     httpx.delete(f"{address}/{made['id']}")
     assert {run["state"]["type"] for run in passes} == {"COMPLETED"}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejected(
-    home: Home,
-) -> None:
-    shuffled = SMALL | {"improve": {"curation": {"maximum_examples": 48, "shuffle_targets": True}}}
-    run = home.wait(home.start("loop", shuffled), 1200)
-    assert run["state"]["type"] == "COMPLETED", run["state"]
-    status = home.status()
-    assert status["last_decision"]["champion"] == "support-router/2"
-    assert status["last_decision"]["verdict"] == "reject", status["last_decision"]
-    assert status["champion"] == "support-router/2"
-    assert status["interactions"] == 256
-
-
-def test_rollback_brings_the_previous_version_back_once(home: Home) -> None:
-    assert "support-router/1" in home.ratchet("rollback").stdout
-    assert home.champion() == "1"
-    assert home.status()["champion"] == "support-router/1"
-    again = home.ratchet("rollback")
-    assert again.returncode == 2
-    assert "nothing was promoted" in again.stderr
-
-
-def test_ctrl_c_stops_all_three_and_frees_the_ports(home: Home) -> None:
-    home.process.send_signal(signal.SIGINT)
-    assert home.process.wait(60) == 130 or home.process.returncode == 0
-    for address in (home.prefect, home.mlflow):
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(address)
-    assert not (Path(home.environment["RATCHET_HOME"]) / "servers.json").exists()

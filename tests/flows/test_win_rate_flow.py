@@ -57,7 +57,7 @@ class Mixed(Waiting):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Waiting]:
+def judged(tmp_path_factory: pytest.TempPathFactory, served_once: Path) -> Iterator[Waiting]:
     folder = tmp_path_factory.mktemp("win-rate")
     with JudgeEndpoint(careful) as server:
         judge = {
@@ -65,7 +65,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
             "endpoint": {"url": server.url, "model": "careful"},
         }  # fmt: skip
         (folder / "judges.yaml").write_text(yaml.safe_dump({"judges": [judge]}))
-        home = new_home(folder, mlflow_database, RATCHET_JUDGES=str(folder / "judges.yaml"))
+        home = new_home(folder, served_once, RATCHET_JUDGES=str(folder / "judges.yaml"))
         with home.serving() as environment:
             yield filled(home, environment, Mixed)
 

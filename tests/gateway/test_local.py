@@ -79,3 +79,85 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     failed, _ = sorted(gateway.interactions(), key=lambda kept: kept.error is None)
     assert failed.model_version == "router/3"
     assert "cannot be loaded" in failed.error
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logit_bias": {"5": 100}}, "logit_bias"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"best_of": 3}, "best_of"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"modalities": 7}, "modalities"),
+        ({"temperature": 9}, "temperature"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_local_model_cannot_do_is_refused_with_the_reason(local, fields, param, stream):
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    reply = local.post("/v1/chat/completions", body | fields)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+    assert param in reply.json()["error"]["message"]
+    assert local.interactions() == []
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+def test_the_local_model_refuses_content_other_than_text(local, kind):
+    parts = [{"type": "text", "text": "see"}, {"type": kind, kind: {}}]
+    reply = local.post(
+        "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": parts}]}
+    )
+    assert (reply.status_code, kind in reply.json()["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 1},
+        {"tools": []},
+        {"response_format": {"type": "text"}},
+        {"logprobs": False},
+        {"top_p": 0},
+        {"max_tokens": -1},
+        {"tool_choice": "auto", "best_of": 1, "modalities": ["text"]},
+    ],
+)
+def test_what_changes_nothing_is_taken_by_the_local_model(local, fields):
+    assert local.ask(**fields)["choices"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_over_the_context_of_the_local_model_is_refused(local, stream):
+    body = {"model": "m", "messages": [{"role": "user", "content": "word " * 20_000}]}
+    reply = local.post("/v1/chat/completions", body | {"stream": stream})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "context_length_exceeded"
+    assert local.ask("short")["choices"]  # the model goes on
+
+
+def test_an_adapter_that_is_gone_fails_over_in_a_stream_too(local):
+    shutil.rmtree(local.settings.home / "adapters" / "3")
+    local.store.append(routing(("router/3", 1.0), previous="router/2"))
+    local.app.state.gateway.router.refresh()
+    client = openai.OpenAI(base_url=f"{local.url}/v1", api_key="x", max_retries=0)
+    chunks = client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": "hello"}], stream=True
+    )
+    assert {chunk.model for chunk in chunks} == {"router/2"}
+
+
+def test_the_local_model_answers_chats_alone(local):
+    reply = local.post("/v1/embeddings", {"model": "m", "input": "x"})
+    assert (reply.status_code, "--backend" in reply.json()["error"]["message"]) == (404, True)
+    assert local.get("/v1/models/nobodys").status_code == 404

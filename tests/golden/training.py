@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 
 from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.dataset import build, read_any_rows, without_leaks, write_training_set
+from ratchet.improve.curation.dataset import (
+    build,
+    choose,
+    read_any_rows,
+    without_leaks,
+    write_training_set,
+)
 from ratchet.improve.curation.pool import Context
-from ratchet.improve.curation.preferences import choose
 from ratchet.improve.training.callbacks import Checkpoints
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.examples import Method

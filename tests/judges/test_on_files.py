@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ratchet.errors import InvalidInputError, LeakError
-from ratchet.judges.on_files import import_labels, judge_file, read_items
+from ratchet.judges.on_files import check_labels, import_labels, judge_file, read_items
 from ratchet.judges.rubrics import GradedExample, JudgeSpec, Option, RubricDimension
 from ratchet.models.endpoint import Endpoint
 from ratchet.models.limits import Limits
@@ -73,14 +73,21 @@ class Desk:
     def __init__(self, store, folder, server):
         self.store, self.folder, self.server = store, folder, server
 
-    def judge(self, content, *, probes=False, name="items.jsonl", limits=None, **fields):
+    def judge(
+        self, content, *, probes=False, name="items.jsonl", limits=None, again=False, **fields
+    ):
         spec = JudgeSpec.model_validate(
             {"name": "j", "dimension": FACT, "explain": False,
              "endpoint": Endpoint(url=self.server.url, model="big"),
              "limits": limits or Limits(backoff_seconds=0.01, attempts=2)} | fields
         )  # fmt: skip
         path = written(self.folder, content, name) if content is not None else self.folder / name
-        return judge_file(self.store, spec, path, cache=self.folder, probes=probes, now=lambda: NOW)
+        read, aside = read_items(path)
+        items, odd = check_labels(spec, read)
+        return judge_file(
+            self.store, spec, items, (*aside, *odd), cache=self.folder, probes=probes,
+            now=lambda: NOW, again=again,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -480,3 +487,86 @@ def test_an_id_of_another_label_is_set_aside_and_changes_nothing(store, tmp_path
     (one,) = aside
     assert (one.place, one.reason) == (2, "another label has the id 'L1'; give it its own")
     assert labels_of(store) == [("i1", "right", "ann")]
+
+
+# Labels and options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tie"),
+    [
+        ("1", "2", "tie"),
+        ("A", "B", "Tie"),
+        ("model_a", "model_b", "tie (bothbad)"),
+        ("answer A", "Answer b", "draw"),
+        ("first", "second", "both bad"),
+        ("Response 1", "Response 2", "neither"),
+        (1, 2.0, "equal"),
+    ],
+)
+def test_winners_of_pairs_are_understood_however_people_name_them(desk, first, second, tie):
+    rows = [pair_row(n) for n in range(40)]
+    desk.server.behaviour = prefers_longer
+    wanted = desk.judge(lines(*rows), mode="pairwise")
+    names = {"1": first, "2": second, "tie": tie}
+    renamed = [row | {"human": names[str(row["human"])]} for row in rows[:39]]
+    found = desk.judge(lines(*renamed, rows[39] | {"human": tie}), mode="pairwise")
+    assert found.set_aside == ()
+    assert found.judged.judgements == wanted.judged.judgements
+    plain = [*rows[:39], rows[39] | {"human": "tie"}]
+    assert found.validation == desk.judge(lines(*plain), mode="pairwise").validation
+
+
+def test_a_label_of_a_pair_that_names_nobody_is_set_aside(desk):
+    rows = [pair_row(n) for n in range(36)]
+    odd = ["C", "unsure", "right"]
+    rows += [pair_row(36 + place) | {"human": label} for place, label in enumerate(odd)]
+    desk.server.behaviour = prefers_longer
+    found = desk.judge(lines(*rows), mode="pairwise")
+    assert [row.place for row in found.set_aside] == [37, 38, 39]
+    assert "human must be an option of judge 'j': A, B, tie, got 'C'" in found.set_aside[0].reason
+    assert sum(desk.server.hits.values()) == 2 * 36  # both orders
+    assert found.validation.items == 36
+
+
+def test_a_further_persons_odd_label_costs_that_label_alone(desk):
+    rows = [item(n) | {"human_2": item(n)["human"]} for n in range(40)]
+    rows[3]["human_2"] = "don't know"
+    found = desk.judge(lines(*rows))
+    (aside,) = found.set_aside
+    assert aside.place == 4
+    assert aside.reason.startswith("human_2 must be an option of judge 'j': wrong, right, got")
+    assert found.validation.items == 40
+
+
+def test_items_without_labels_are_judged_as_before(desk):
+    found = desk.judge(lines(*(item(n, human="left out") for n in range(5))))
+    assert len(found.judged.judgements) == 5
+    assert found.validation is None
+
+
+def test_of_a_pair_the_order_without_a_verdict_alone_is_asked_again(desk):
+    rows = [pair_row(n) for n in range(4)]
+
+    def no_word_on_one_order(seen):
+        longer_first = len(material(seen, "answer A")) > len(material(seen, "answer B"))
+        return Answer(text="hm") if longer_first else prefers_longer(seen)
+
+    desk.server.behaviour = no_word_on_one_order
+    assert desk.judge(lines(*rows), mode="pairwise").judged.unscored
+    desk.server.behaviour = prefers_longer
+    found = desk.judge(lines(*rows), mode="pairwise", again=True).judged
+    assert (found.asked.asked, found.reused, found.unscored) == (4, 4, {})
+    assert all(judgement.consistent for judgement in found.judgements)
+
+
+def test_what_fails_when_asked_again_keeps_the_reason_of_before(desk):
+    desk.server.behaviour = lambda _seen: Answer(text="hm")
+    content = lines(*(item(n) for n in range(3)))
+    desk.judge(content)
+    desk.server.behaviour = lambda _seen: Answer(status=500)
+    found = desk.judge(content, again=True).judged
+    assert found.unscored == {"no verdict in the reply": 3}
+    assert sum(found.asked.failed.values()) == 3
+    desk.server.behaviour = reads_the_answer
+    assert desk.judge(content, again=True).judged.unscored == {}

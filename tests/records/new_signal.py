@@ -91,7 +91,7 @@ def follow(name: str, url: str, folder: Path) -> dict[str, Any]:
     store = EventStore.open(url)
     file = folder / "events.jsonl"
     file.write_text("\n".join(map(json.dumps, rows(name))), "utf-8")
-    ingested = ingest_file(file, store, now=START)
+    ingested = ingest_file(file, store, now=LIVE + 100 * HOUR)
     found = {
         "set_aside": ingested.set_aside,
         "stored": store.stored_feedback([f"a1:{name}"])[f"a1:{name}"].canonical(),

@@ -4,7 +4,7 @@ In a thread (`with MockBackend() as server`), or as a process of its own, which 
 `python tests/servers/mock_backend.py [PORT] [SECONDS]`. It reads just enough HTTP.
 
 `behaviour` may return an HTTP status to answer with instead, "stall" to say nothing, "drop" to hang
-up, or "break" to end a stream in the middle.
+up, "break" to end a stream in the middle, or a `Raw` reply to send as it is.
 """
 
 from __future__ import annotations
@@ -13,13 +13,24 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A reply that is sent as it is; a stream that goes on stays open after it."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    goes_on: bool = False
 
 
 class MockBackend:
     def __init__(
         self,
-        behaviour: Callable[[dict], int | str | None] = lambda body: None,
+        behaviour: Callable[[dict], int | str | Raw | None] = lambda body: None,
         *,
         delay: float = 0.0,
     ) -> None:
@@ -27,6 +38,7 @@ class MockBackend:
         self.seen: list[dict] = []
         self.paths: list[str] = []
         self.open: set[asyncio.Transport] = set()
+        self.left = 0  # connections that the other side closed while it waited for an answer
 
     def __enter__(self) -> MockBackend:
         ready = threading.Event()
@@ -58,7 +70,7 @@ class MockBackend:
 
 class _Connection(asyncio.Protocol):
     def __init__(self, server: MockBackend) -> None:
-        self.server, self.buffer = server, b""
+        self.server, self.buffer, self.waiting = server, b"", False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -66,6 +78,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.server.open.discard(self.transport)
+        self.server.left += self.waiting
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -94,7 +107,9 @@ class _Connection(asyncio.Protocol):
         if wanted == "drop":
             self.transport.close()
         elif wanted == "stall":
-            return
+            self.waiting = True
+        elif isinstance(wanted, Raw):
+            self._send_raw(wanted)
         elif isinstance(wanted, int):
             self._send(wanted, {"error": {"message": f"planned {wanted}", "code": "planned"}})
         elif body.get("stream"):
@@ -111,6 +126,13 @@ class _Connection(asyncio.Protocol):
             b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (status, len(content), content)
         )
+
+    def _send_raw(self, reply: Raw) -> None:
+        headers = {"Content-Type": "text/event-stream", "Connection": "close", **reply.headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode() + reply.body)
+        if not reply.goes_on:
+            self.transport.close()
 
     def _stream(self, body: dict, *, whole: bool) -> None:
         text = _echo(body)

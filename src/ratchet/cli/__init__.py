@@ -5,10 +5,13 @@ Commands are listed by the stage of the loop that they belong to, in the loop's 
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from ratchet import __version__
 from ratchet.cli import judge, rollout
@@ -22,10 +25,12 @@ from ratchet.cli.ingest import ingest
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
 from ratchet.cli.serve import keys, serve
+from ratchet.cli.set_aside import set_aside
 from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
 from ratchet.errors import RatchetError
+from ratchet.files.text import printable, printable_path
 
 app = typer.Typer(
     name="ratchet",
@@ -44,6 +49,9 @@ app.command(rich_help_panel=START, epilog="Example: ratchet demo --messages-limi
 app.command(rich_help_panel=START, epilog="Example: ratchet up --prefect-port 4201")(up)
 
 app.command(rich_help_panel=COLLECT, epilog="Example: ratchet ingest events.jsonl")(ingest)
+app.command(
+    "set-aside", rich_help_panel=COLLECT, epilog="Example: ratchet set-aside --source events.jsonl"
+)(set_aside)
 
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet failures rated.csv --embedding words"
@@ -86,12 +94,30 @@ app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 
 
 
 def main() -> None:
-    """Run the command line; an error of Ratchet's own is one message and exit code 2."""
+    """Run the command line; an error of Ratchet's own is one message and exit code 2.
+
+    So is a value that a record refuses, since what a command was given goes into records unchanged,
+    and a file that cannot be read or written.
+    """
     try:
         app()
     except RatchetError as error:
-        sys.stderr.write(f"ratchet: {error}\n")
-        raise SystemExit(2) from error
+        _refuse(str(error), error)
+    except OSError as error:
+        if not error.filename:
+            raise
+        path = printable_path(Path(os.fsdecode(error.filename)))
+        _refuse(f"{path}: {error.strerror}; check the path", error)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"])) or error.title
+        rule = first["msg"].removeprefix("Value error, ")
+        _refuse(f"{name}: {rule}, got {printable(repr(first['input']))}; correct it", error)
+
+
+def _refuse(message: str, error: Exception) -> NoReturn:
+    sys.stderr.write(f"ratchet: {message}\n")
+    raise SystemExit(2) from error
 
 
 @app.callback(invoke_without_command=True)

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.shared import AsJson, By, Note, existing_store, person
 from ratchet.errors import InvalidInputError
 
 
 def alerts(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    as_json: AsJson = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show resolved alerts too.")] = False,
     acknowledge: Annotated[
-        str | None, typer.Option(help="Id of an alert that you look after, or its start.")
+        str | None,
+        typer.Option(help="Id of an alert that you look after, or its start."),
     ] = None,
     resolve: Annotated[
-        str | None, typer.Option(help="Id of an alert that is settled, or its start.")
+        str | None, typer.Option(help="Id of an alert that is over, or its start.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Who you are.")] = "",
-    note: Annotated[str, typer.Option(help="Why.")] = "",
+    by: By = "",
+    note: Note = "",
 ) -> None:
     """List the open alerts; acknowledge or resolve one."""
     from ratchet.analyze.alert_steps import by_hand, known_alerts, standing
-    from ratchet.store import EventStore
     from ratchet.views.text.cycle import alerts_text
 
     if acknowledge is not None and resolve is not None:
         raise InvalidInputError(
-            "one of --acknowledge and --resolve goes with a call, got both; call twice"
+            "--acknowledge and --resolve are two steps, got both; run the command once for each"
         )
-    settings = current_settings()
-    store = None if nothing_stored(settings) else EventStore.open(settings.store_url)
+    store = existing_store()
     known = known_alerts(store) if store else ()
     key = resolve if acknowledge is None else acknowledge
     if key is not None:
@@ -43,14 +41,16 @@ def alerts(
             known if key else (),  # an empty id would be the start of any
             key,
             "acknowledged" if resolve is None else "resolved",
-            by=by or os.environ.get("USER", "somebody"),
+            by=person(by),
             note=note or None,
             now=datetime.now(UTC),
         )
         if store:
             store.append(event)
         known = (*known, event)
-    shown = [e for e in standing(known).values() if everything or e.change != "resolved"]
+    shown = [
+        event for event in standing(known).values() if everything or event.change != "resolved"
+    ]
     if as_json:
         print(json.dumps([event.canonical() for event in shown], indent=2))
     else:

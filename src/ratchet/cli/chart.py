@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.shared import AsJson, finite, required_store
 from ratchet.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Kind = Literal["p", "laney-p", "u", "xmr", "ewma", "cusum"]
 By = Literal["version", "segment", "hour", "day"]
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 DAYS = 30
-MOST_SAID = 8
+MOST_LINES = 8
 SIGNS = {"share": " %", "seconds": " s"}
 
 
@@ -40,11 +40,14 @@ def chart(
         str | None, typer.Option(help="Chart the answers of this version alone.")
     ] = None,
     run_length: Annotated[
-        float, typer.Option(min=2.0, max=1e9, help="Points between false alarms, on average.")
+        float,
+        typer.Option(
+            min=2.0, max=1e9, help="Points between false alarms, on average.", callback=finite
+        ),
     ] = 370.0,
     baseline: Annotated[
         int | None,
-        typer.Option(min=1, help="First points that the limits come from; default: half of them."),
+        typer.Option(min=1, help="First points, which give the limits; default: half of all."),
     ] = None,
     since: Annotated[
         datetime | None,
@@ -56,11 +59,11 @@ def chart(
     out: Annotated[
         Path | None, typer.Option(help="Picture to write, .png or .svg; default: SIGNAL.png.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Draw a control chart of a signal and say what it signals, and since when."""
+    """Draw a control chart of a signal; print what it signals, and since when."""
     from ratchet.analyze.monitoring.charts import chart_signal, find_signal, read_window
-    from ratchet.store import EventStore, Window
+    from ratchet.store import Window
 
     charted = find_signal(signal)
     path = _checked_path(out or Path(f"{charted.name.replace('_', '-')}.png"))
@@ -70,14 +73,7 @@ def chart(
         raise InvalidInputError(
             f"--since must be before --until, got {start:%F %H:%M} and {end:%F %H:%M}; swap them"
         )
-    settings = current_settings()
-    if nothing_stored(settings):
-        raise InvalidInputError(
-            f"a chart needs a home folder with a store, got none in {settings.home.name!r}; run it "
-            "where `ratchet ingest` or `ratchet demo` ran, or set RATCHET_HOME"
-        )
-    store = EventStore.open(settings.store_url)
-    readings = read_window(store, Window(start, end, version))
+    readings = read_window(required_store("a chart"), Window(start, end, version))
     report = chart_signal(
         readings, charted, kind=kind, by=by, run_length=run_length, baseline=baseline
     )
@@ -139,18 +135,20 @@ def _chart_lines(item: SignalChart, unit: str, run_length: float) -> list[str]:
         f"points   {points} from {_at(item, 0)} to {_at(item, points - 1)}, "
         f"{int(item.sizes.sum()):,} observations{rest}"
     )
-    which = f"the first {first} points" if first < points else "all points, which they judge"
+    limits_from = (
+        f"the first {first} points" if first < points else "all points, the charted ones too"
+    )
     lines = [
         f"center   {_value(made.baseline.center, unit)}",
-        f"limits   {_limits(item, unit)}, from {which}",
+        f"limits   {_limits(item, unit)}, from {limits_from}",
         f"         a false alarm about every {run_length:g} points",
         shown,
     ]
     if not made.alarms:
         lines.append("signals  none: no point is outside the limits")
-    lines += [f"signals  {line}" for line in _said(item, made.alarms)]
+    lines += [f"signals  {line}" for line in _alarm_lines(item, made.alarms)]
     if made.patterns:
-        lines += [f"run rule {line}" for line in _rules_said(item)]
+        lines += [f"run rule {line}" for line in _run_rule_lines(item)]
         lines.append(
             "         limits and run rules together raise a false alarm about every "
             f"{made.patterns_run_length:.0f} points"
@@ -168,8 +166,8 @@ def _limits(item: SignalChart, unit: str) -> str:
     return f"{_value(lower, unit)} to {_value(upper, unit)} at the last point"
 
 
-def _said(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
-    """Say alarms that go together on one line: one reason, one side, one beginning."""
+def _alarm_lines(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
+    """Write a line for alarms of one reason, one side and one beginning."""
     lines = []
     ordered = sorted(alarms, key=lambda a: (a.since, a.above, a.reason, a.index))
     for (since, above, reason), group in groupby(ordered, lambda a: (a.since, a.above, a.reason)):
@@ -179,18 +177,18 @@ def _said(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
         if len(places) > 1:
             times = f"{len(places)} points from {times} to {_at(item, places[-1])}"
         lines.append(f"{side}, {reason}: {times}; since {_at(item, since)}")
-    more = len(lines) - MOST_SAID
-    return [*lines[:MOST_SAID], f"and {more} more; --json lists all"] if more > 0 else lines
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], f"and {more} more; --json lists all"] if more > 0 else lines
 
 
-def _rules_said(item: SignalChart) -> list[str]:
-    """Say each run rule and side on one line, with its latest pattern."""
+def _run_rule_lines(item: SignalChart) -> list[str]:
+    """Write a line for each run rule and side, with its latest pattern."""
     lines = []
     ordered = sorted(item.design.patterns, key=lambda a: (a.reason, a.above, a.index))
     for (reason, above), group in groupby(ordered, lambda a: (a.reason, a.above)):
-        found = list(group)
-        side, last = "above" if above else "below", found[-1]
-        count = f"{len(found)} point{'s' if len(found) > 1 else ''}"
+        patterns = list(group)
+        side, last = "above" if above else "below", patterns[-1]
+        count = f"{len(patterns)} point{'s' if len(patterns) > 1 else ''}"
         lines.append(
             f"{side}, {reason}: {count}, the last {_at(item, last.index)}, "
             f"since {_at(item, last.since)}"

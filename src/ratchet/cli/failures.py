@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from ratchet.cli.shared import show_progress
+from ratchet.cli.shared import AsJson, show_progress
 from ratchet.files.rows import set_aside_lines
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def failures(
             help="CSV, JSON Lines, JSON or Parquet with text, failed and, where there is one, user."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     embedding: Annotated[
         str, typer.Option(help="minilm, words, or the folder of a sentence-transformers model.")
     ] = "minilm",
-    seed: Annotated[int, typer.Option(min=0, help="Of the random deals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws.")] = 0,
 ) -> None:
     """Find the groups of texts that fail more than the rest."""
     from ratchet.analyze.failures import find_failure_clusters
@@ -38,32 +38,32 @@ def failures(
     from ratchet.analyze.failures.files import read_failures
 
     show_progress()
-    found = read_failures(file)
+    rows = read_failures(file)
     encoder = load_encoder(embedding)
-    vectors = None if encoder is None else embed(found.texts, encoder)
+    vectors = None if encoder is None else embed(rows.texts, encoder)
     result = find_failure_clusters(
-        found.texts,
-        np.array(found.failed, dtype=np.bool_),
+        rows.texts,
+        np.array(rows.failed, dtype=np.bool_),
         embeddings=vectors,
-        users=found.users,
+        users=rows.users,
         rng=np.random.default_rng(seed),
     )
     if as_json:
-        print(json.dumps(_as_json(found, result), ensure_ascii=False))
+        print(json.dumps(_as_json(rows, result), ensure_ascii=False))
         return
-    for line in _lines(found, result):
+    for line in _lines(rows, result):
         print(line)
-    for line in set_aside_lines([row for _, row in found.set_aside]):
+    for line in set_aside_lines([row for _, row in rows.set_aside]):
         print(line, file=sys.stderr)
 
 
-def _as_json(found: FailureFile, result: FailureClusters) -> dict[str, Any]:
-    places = np.array(found.places, dtype=np.int64)
-    labels = np.full(found.rows, -1, dtype=np.int64)
+def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:
+    places = np.array(rows.places, dtype=np.int64)
+    labels = np.full(rows.rows, -1, dtype=np.int64)
     labels[places] = result.labels
     reasons = [
-        {"row": place, "position": row.position, "reason": row.reason, "received": row.received}
-        for place, row in found.set_aside
+        {"row": number, "position": row.position, "reason": row.reason, "received": row.received}
+        for number, row in rows.set_aside
     ]
     return {
         "clusters": [
@@ -87,19 +87,19 @@ def _as_json(found: FailureFile, result: FailureClusters) -> dict[str, Any]:
         ],
         "labels": labels.tolist(),
         "reason": result.reason,
-        "rows": found.rows,
-        "failed": sum(found.failed),
+        "rows": rows.rows,
+        "failed": sum(rows.failed),
         "set_aside": {"count": len(reasons), "rows": reasons},
     }
 
 
-def _lines(found: FailureFile, result: FailureClusters) -> list[str]:
-    aside = f", {len(found.set_aside)} rows set aside" if found.set_aside else ""
-    lines = [f"{sum(found.failed):,} of {len(found.texts):,} rows failed{aside}"]
+def _lines(rows: FailureFile, result: FailureClusters) -> list[str]:
+    aside = f", {len(rows.set_aside)} rows set aside" if rows.set_aside else ""
+    lines = [f"{sum(rows.failed):,} of {len(rows.texts):,} rows failed{aside}"]
     if result.reason:
         lines.append(f"no failure clusters: {result.reason}")
-    for place, cluster in enumerate(result.clusters, start=1):
-        lines += ["", f"{place}. {cluster.name}", f"   {_numbers(cluster)}"]
+    for number, cluster in enumerate(result.clusters, start=1):
+        lines += ["", f"{number}. {cluster.name}", f"   {_numbers(cluster)}"]
         lines += [f"   - {example}" for example in cluster.examples]
     return lines
 

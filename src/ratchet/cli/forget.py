@@ -7,30 +7,32 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
+from ratchet.cli.shared import current_settings, open_tracker, required_store
 from ratchet.errors import InvalidInputError
 
 
 def forget(
     user: Annotated[str, typer.Argument(help="The user's id, as it came with the interactions.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Erase; else only say what would go.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Erase; else only show what would go.")
+    ] = False,
 ) -> None:
-    """Erase what a user said, with the training sets that hold it; name the adapters."""
+    """Erase what a user said and the training sets that hold it; list the adapters made of it."""
     from ratchet.analyze.failures.embedding import text_key
     from ratchet.records import Release
-    from ratchet.store import EventStore
     from ratchet.store.forget import forget as erase
     from ratchet.store.forget import trace
 
-    settings = current_settings()
-    if nothing_stored(settings):
-        raise InvalidInputError(f"there is no store in {settings.home.name!r}; set RATCHET_HOME")
-    store = EventStore.open(settings.store_url)
-    found = trace(store, settings.home, user)
+    if not user.strip():  # as a text of theirs it would be in every row
+        raise InvalidInputError(
+            f"a user must be named by their id, got {user!r}; give it as it came with interactions"
+        )
+    store, settings = required_store("forgetting a user"), current_settings()
+    traced = trace(store, settings.home, user)
     release = store.latest(Release)
     if not yes:
-        print(f"{len(found.interaction_ids)} interactions would be erased")
-        _print_made(found.folders, found.versions, release.champion if release else None)
+        print(f"{len(traced.interaction_ids)} interactions would be erased")
+        _print_made(traced.folders, traced.versions, release.champion if release else None)
         print("nothing was changed; add --yes to erase")
         return
     record = erase(store, settings.home, user, now=datetime.now(UTC), text_key=text_key)
@@ -40,7 +42,7 @@ def forget(
     )
     _print_made(record.training_sets, record.versions, release.champion if release else None)
     for name in record.example_sets:
-        print(f"evaluation set {name} holds a text of the user's: freeze a new one without it")
+        print(f"evaluation set {name} holds a text of this user: freeze a new one without it")
     if record.runs:
         tracker = open_tracker(settings)
         gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
@@ -53,4 +55,4 @@ def _print_made(folders: tuple[str, ...], versions: tuple[str, ...], champion: s
     for version in versions:
         print(f"adapter {version} was trained on it{' (champion)' if version == champion else ''}")
     if champion in versions:
-        print("the champion cannot forget: run `ratchet rollback`, or train anew without it")
+        print("the champion cannot forget: run `ratchet rollback`, or train again without it")

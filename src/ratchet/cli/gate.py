@@ -24,7 +24,7 @@ from ratchet.cli.gate_options import (
     Seed,
     Temperature,
 )
-from ratchet.cli.shared import current_settings, nothing_stored, show_progress
+from ratchet.cli.shared import AsJson, current_settings, existing_store, show_progress
 from ratchet.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -43,13 +43,15 @@ def gate(
             "http://host:port#model."
         ),
     ] = "",
-    challenger: Annotated[str, typer.Option(help="The same, of what would replace it.")] = "",
+    challenger: Annotated[
+        str, typer.Option(help="The same for the model that would replace it.")
+    ] = "",
     examples: ExamplesFile = None,
     policy: Annotated[
         Path | None,
         typer.Option(help="YAML; default: the first metric must be better, at 5 %."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     higher_is_better: HigherIsBetter = None,
     lower_is_better: LowerIsBetter = None,
     samples: Samples = None,
@@ -60,7 +62,7 @@ def gate(
     ] = "",
     usable_judge: Annotated[
         list[str] | None,
-        typer.Option(help="A judge that is usable, beside those that the home's store holds."),
+        typer.Option(help="Judge that counts as usable, beside those in the home's store."),
     ] = None,
     approved_by: Annotated[
         str, typer.Option(help="Who approved, where the policy asks for a person.")
@@ -76,7 +78,7 @@ def gate(
         str, typer.Option(help="Environment variable that holds the endpoints' key.")
     ] = "",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Answer anew, whatever the home has recorded.")
+        bool, typer.Option("--fresh", help="Ask the models again, also where answers are recorded.")
     ] = False,
     judges: Annotated[
         Path | None,
@@ -84,16 +86,16 @@ def gate(
     ] = None,
     to_label: Annotated[
         Path | None,
-        typer.Option(help="Write 100 pairs for people to compare, unseen whose is whose."),
+        typer.Option(help="Write 100 pairs of answers for people to compare blindly."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Such a sheet, its column winner filled in.")
+        Path | None, typer.Option(help="A sheet of --to-label with its column winner filled in.")
     ] = None,
 ) -> None:
     """Decide on recorded scores, or on two models' answers: promote, hold, reject, inconclusive.
 
     Exit codes: 0 promote, 10 hold (also a promotion that waits for approval), 11 reject, 12
-    inconclusive, 2 bad input, a metric whose direction nobody states among it.
+    inconclusive, 2 bad input, which includes a metric without a known direction.
     """
     asked = _load(policy)
     looks, named = _looks(earlier), frozenset(usable_judge or ())
@@ -130,7 +132,7 @@ class Stated:
     seed: int | None
 
     def within(self, policy: GatePolicy) -> GatePolicy:
-        """Return a policy with what is stated; what is surprising in it is told."""
+        """Return a policy with what is stated; print what is surprising in it."""
         from ratchet.deploy.gate.directions import surprising_directions, with_directions
         from ratchet.deploy.gate.sampling import with_sampling
 
@@ -171,16 +173,16 @@ def _on_scores(
     from ratchet.deploy.gate.policy import default_policy
     from ratchet.deploy.gate.scores import read_scores
 
-    found = read_scores(path)
+    scores = read_scores(path)
     if (stated.samples, stated.temperature, stated.seed) != (None, None, None):
         raise InvalidInputError(
             "--samples, --temperature and --seed are for models that answer --examples, got "
             "--scores; leave them out"
         )
     policy = stated.within(
-        asked or default_policy(list(found.metrics), has_clusters=bool(found.cluster_names))
+        asked or default_policy(list(scores.metrics), has_clusters=bool(scores.cluster_names))
     )
-    return run_gate(found, policy, earlier=looks, usable_judges=_judges(policy, judges))
+    return run_gate(scores, policy, earlier=looks, usable_judges=_judges(policy, judges))
 
 
 def _on_examples(
@@ -275,9 +277,6 @@ def _judges(policy: GatePolicy, named: frozenset[str]) -> frozenset[str]:
     if not policy.judges:
         return named
     from ratchet.judges.usable import usable_judges
-    from ratchet.store import EventStore
 
-    settings = current_settings()
-    if nothing_stored(settings):
-        return named
-    return named | usable_judges(EventStore.open(settings.store_url))
+    store = existing_store()
+    return named if store is None else named | usable_judges(store)

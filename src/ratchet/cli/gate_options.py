@@ -7,34 +7,39 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli.shared import finite
+
 ScoresFile = Annotated[
     Path | None,
     typer.Option(
         help="CSV or JSON Lines with example_id, metric, champion, challenger and, where there "
-        "are, user_id, cluster."
+        "are, user_id, group, cluster."
     ),
 ]
 ExamplesFile = Annotated[
     Path | None,
     typer.Option(
         help="CSV or JSON Lines with id, prompt or messages, target or tests and, where there "
-        "are, entry_point, user_id, cluster."
+        "are, entry_point, user_id, group, cluster."
     ),
 ]
 HigherIsBetter = Annotated[
     list[str] | None,
-    typer.Option(help="A metric of which more is better, where its name does not say so."),
+    typer.Option(
+        help="A metric of which more is better, where its name is not a known one; repeatable."
+    ),
 ]
 LowerIsBetter = Annotated[
-    list[str] | None, typer.Option(help="A metric of which less is better; both repeatable.")
+    list[str] | None, typer.Option(help="A metric of which less is better; repeatable.")
 ]
 Samples = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Answers of each model to each example, sampled where more than 1; for pass@k."
-    ),
+    typer.Option(min=1, help="How many answers each model gives to each example, for pass@k."),
 ]
 Temperature = Annotated[
-    float | None, typer.Option(help="Of sampling; 0.8 where there are several samples.")
+    float | None,
+    typer.Option(
+        help="Of sampling; default: 0.8 where there are several samples.", callback=finite
+    ),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of sampling; 0 where left out.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of sampling; default: 0.")]

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings
+from ratchet.cli.shared import created_store
+from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable
 
 
 def ingest(
@@ -22,17 +24,29 @@ def ingest(
         bool, typer.Option("--dialogues", help="The file is a log of whole dialogues.")
     ] = False,
 ) -> None:
-    """Store events from a file; bad rows are set aside with their reasons, the others go on."""
+    """Store events from a file; rows that cannot be used are set aside with their reasons.
+
+    Exit codes: 0 where something was stored or was there before, 2 where nothing can be used.
+    """
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.ingest import ingest_file
-    from ratchet.store import EventStore
 
-    settings = current_settings()
-    settings.make_home()
-    store, now = EventStore.open(settings.store_url), datetime.now(UTC)
     read = harvest_dialogues if dialogues else ingest_file
-    report = read(file, store, now=now)
+    report = read(file, created_store(), now=datetime.now(UTC))
     print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
     print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
     for line in report.lines():
         print(line)
+    if report.set_aside:
+        print("`ratchet set-aside` lists every row that was set aside")
+    if not report.interactions + report.feedback + report.repeated:
+        way_out = (
+            "check that it is a log of whole dialogues, or leave --dialogues out"
+            if dialogues
+            else "a row needs `messages` (an answer) or `kind` (feedback), see docs/files.md; a "
+            "log of whole dialogues needs --dialogues"
+        )
+        raise InvalidInputError(
+            f"a file must hold at least one usable row, got {report.set_aside:,} rows in "
+            f"{printable(file.name)!r} and none can be used; {way_out}"
+        )

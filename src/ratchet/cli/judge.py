@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ratchet.cli.shared import current_settings, nothing_stored, show_progress
+from ratchet.cli.shared import (
+    AsJson,
+    created_store,
+    current_settings,
+    existing_store,
+    finite,
+    show_progress,
+)
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
 from ratchet.files.rows import set_aside_lines
+from ratchet.files.text import printable
 
 if TYPE_CHECKING:
     from ratchet.judges.label_sets import LabelFile
     from ratchet.judges.validation import Validation
+
+_ITEMS_SHOWN = 10
 
 app = typer.Typer(
     help="Judges: validate them against people, run them, import labels.", no_args_is_help=True
@@ -31,29 +41,43 @@ def validate(
             "human_2, ...; or one run a line, with lists."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     columns: Annotated[
         str, typer.Option(help="Other names of fields, e.g. human=label,judge=orig.")
     ] = "",
-    categories: Annotated[str, typer.Option(help="The menu in its order, e.g. 1,2,3,4,5.")] = "",
+    categories: Annotated[
+        str, typer.Option(help="The possible labels in their order, e.g. 1,2,3,4,5.")
+    ] = "",
     weights: Annotated[
         str | None, typer.Option(help="Weights of kappa: linear or quadratic.")
     ] = None,
     kappa: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Bar for the lower bound of kappa.")
+        float,
+        typer.Option(
+            min=0.01,
+            max=0.99,
+            help="Bar for the lower bound of kappa.",
+            callback=finite,
+        ),
     ] = 0.6,
     agreement: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Bar for the agreement with people.")
+        float,
+        typer.Option(
+            min=0.01, max=0.99, help="Bar for the agreement with people.", callback=finite
+        ),
     ] = 0.8,
     consistency: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Bar for the agreement of both orders.")
+        float,
+        typer.Option(
+            min=0.01, max=0.99, help="Bar for the agreement of both orders.", callback=finite
+        ),
     ] = 0.8,
     judge_family: Annotated[
         str | None, typer.Option(help="The judge's model family, to measure self-preference.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Hold a judge's verdicts against people's labels: usable, not usable, not enough labels."""
+    """Compare a judge's verdicts with people's labels: usable, not usable, or not enough labels."""
     from ratchet.judges.label_sets import read_label_file
     from ratchet.judges.validation import Bar, validate_runs
     from ratchet.judges.validation_report import validations_text
@@ -61,10 +85,10 @@ def validate(
     if weights not in (None, "linear", "quadratic"):
         raise InvalidInputError(f"--weights must be linear or quadratic, got {weights!r}")
     bar = Bar(kappa=kappa, agreement=agreement, consistency=consistency)
-    found = read_label_file(file, _pairs(columns))
+    labelled = read_label_file(file, _pairs(columns))
     menu = [name.strip() for name in categories.split(",") if name.strip()] or None
     results = validate_runs(
-        found.runs,
+        labelled.runs,
         seed=seed,
         bar=bar,
         categories=menu,
@@ -75,9 +99,9 @@ def validate(
     if len(refused) == len(results):
         raise refused[0]
     if as_json:
-        print(json.dumps(_report(found, results), indent=2, allow_nan=False))
+        print(json.dumps(_report(labelled, results), indent=2, allow_nan=False))
     else:
-        print(validations_text(results, found.set_aside, found.unused))
+        print(validations_text(results, labelled.set_aside, labelled.unused))
 
 
 @app.command(epilog="Example: ratchet judge run judges.yaml items.jsonl")
@@ -90,36 +114,61 @@ def run(
             "other, reference, human, human_2, ..."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     probes: Annotated[
         bool, typer.Option(help="Measure what a confident tone and instructions do to the judge.")
     ] = True,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            help="'unscored': ask once more where a reply gave no verdict, such as one cut off or "
+            "refused."
+        ),
+    ] = None,
 ) -> None:
-    """Judge a file's answers, hold the verdicts against its labels, measure the judge's biases.
+    """Judge a file's answers, compare the verdicts with its labels, measure the judge's biases.
 
-    Verdicts are kept in the home's store: stopped and started again, it goes on, and no verdict is
-    paid for twice.
+    Labels are held against the judges' options first; of pairs, A and B, model_a and model_b and
+    tie are understood. Verdicts are kept in the home's store: a run that was stopped goes on where
+    it stopped, and no verdict is paid for twice.
     """
     from ratchet.judges.jury import load_juries
     from ratchet.judges.jury_on_files import jury_file
-    from ratchet.judges.on_files import judge_file
+    from ratchet.judges.on_files import check_labels, judge_file, read_items
     from ratchet.judges.rubrics import load_judges
     from ratchet.judges.validation_report import validations_text
-    from ratchet.store import EventStore
 
+    if again not in (None, "unscored"):
+        raise InvalidInputError(f"--again takes 'unscored', got {again!r}")
     specs = load_judges(judges)
     juries = load_juries(judges, specs)
+    read, set_aside = read_items(items)
+    checked = {spec.name: check_labels(spec, read) for spec in specs}
     show_progress()
-    settings = current_settings()
-    settings.make_home()
-    store = EventStore.open(settings.store_url)
+    store, settings = created_store(), current_settings()
     results = [
-        (spec.name, judge_file(store, spec, items, cache=settings.cache, probes=probes, now=_now))
+        (
+            spec.name,
+            judge_file(
+                store,
+                spec,
+                fitting,
+                (*set_aside, *odd),
+                cache=settings.cache,
+                probes=probes,
+                now=_now,
+                again=again is not None,
+            ),
+        )
         for spec in specs
+        for fitting, odd in [checked[spec.name]]
     ]
     by_name = {spec.name: (spec, result) for spec, (_, result) in zip(specs, results, strict=True)}
     results += [
-        (jury.name, jury_file(jury, [by_name[name] for name in jury.judges], items))
+        (
+            jury.name,
+            jury_file(jury, [by_name[name] for name in jury.judges], checked[jury.judges[0]][0]),
+        )
         for jury in juries
     ]
     if as_json:
@@ -132,7 +181,7 @@ def run(
     if not any(
         judgement.verdicts for _, result in results for judgement in result.judged.judgements
     ):
-        raise ModelError("no judge gave any verdict; see the reasons above, then start again")
+        raise ModelError("no judge gave any verdict; see the reasons above and run it again")
 
 
 @app.command(epilog="Example: ratchet judge label labels.jsonl")
@@ -143,37 +192,51 @@ def label(
             help="JSON Lines with item_id, dimension, label, reviewer and, perhaps, note."
         ),
     ],
+    judges: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with judges, whose dimensions may be labelled besides helpfulness, "
+            "harmlessness and factual_accuracy; RATCHET_JUDGES unless given."
+        ),
+    ] = None,
 ) -> None:
     """Store people's labels of interactions, for the validation of judges."""
     from ratchet.judges.on_files import import_labels
-    from ratchet.store import EventStore
+    from ratchet.judges.rubrics import DIMENSIONS, load_judges
 
-    settings = current_settings()
-    settings.make_home()
-    done = import_labels(EventStore.open(settings.store_url), file, now=_now())
+    named = judges or current_settings().judges
+    specs = load_judges(named) if named else ()
+    dimensions = {**DIMENSIONS, **{spec.dimension.name: spec.dimension for spec in specs}}
+    done = import_labels(created_store(), file, now=_now(), dimensions=dimensions)
     print(f"{done.new} labels stored, {done.repeated} were there before")
     for line in set_aside_lines(done.set_aside):
         print(line)
+    if done.unknown:
+        shown = ", ".join(printable(key, 40) for key in done.unknown[:_ITEMS_SHOWN])
+        more = len(done.unknown) - _ITEMS_SHOWN
+        print(
+            f"{len(done.unknown)} items with labels are not in the store: {shown}"
+            + (f" and {more:,} more" if more > 0 else "")
+            + "; their labels count once these interactions are ingested"
+        )
 
 
 @app.command("list", epilog="Example: ratchet judge list --json")
 def list_judges(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show which versions of judges are usable, and why not."""
     from ratchet.judges.usable import latest_validations
-    from ratchet.store import EventStore
 
-    settings = current_settings()
-    stored = not nothing_stored(settings)
-    found = latest_validations(EventStore.open(settings.store_url)) if stored else {}
+    store = existing_store()
+    validations = latest_validations(store) if store else {}
     if as_json:
-        report = [record.canonical() for record in found.values()]
+        report = [record.canonical() for record in validations.values()]
         print(json.dumps(report, indent=2, allow_nan=False))
         return
-    if not found:
+    if not validations:
         print("no judge was validated yet")
-    for record in found.values():
+    for record in validations.values():
         print(f"{record.judge_version}  {record.dimension}  {record.decision}")
         for reason in record.reasons:
             print(f"    {reason}")
@@ -192,7 +255,7 @@ def _pairs(columns: str) -> dict[str, str]:
 
 
 def _report(
-    found: LabelFile, results: list[tuple[str, Validation | RatchetError]]
+    labelled: LabelFile, results: list[tuple[str, Validation | RatchetError]]
 ) -> dict[str, Any]:
     """One run is the report itself; of several, each is in `runs`."""
     from ratchet.judges.validation_report import validation_json
@@ -204,5 +267,5 @@ def _report(
         for name, result in results
     ]
     head = runs[0] if len(runs) == 1 else {}
-    aside = [{"line": row.place, "reason": row.reason} for row in found.set_aside]
-    return {**head, "runs": runs, "set_aside": aside, "unused_fields": list(found.unused)}
+    aside = [{"line": row.place, "reason": row.reason} for row in labelled.set_aside]
+    return {**head, "runs": runs, "set_aside": aside, "unused_fields": list(labelled.unused)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -11,39 +10,44 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
-from ratchet.cli.shared import current_settings, nothing_stored
+from ratchet.cli.shared import (
+    AsJson,
+    By,
+    Note,
+    current_settings,
+    existing_store,
+    open_tracker,
+    person,
+    required_store,
+)
 from ratchet.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ratchet.records import Rollout
-    from ratchet.store import EventStore
 
 R = TypeVar("R", bound=BaseModel)
-app = typer.Typer(help="A challenger on its way to all users.", no_args_is_help=True)
-variants = typer.Typer(help="Several variants beside each other.", no_args_is_help=True)
-_By = Annotated[str, typer.Option(help="Who you are.")]
-_Note = Annotated[str, typer.Option(help="Why.")]
-_Page = Annotated[Path | None, typer.Option(help="Where to write it as an HTML page.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(help="Give a challenger to more users in stages.", no_args_is_help=True)
+variants = typer.Typer(help="Compare several variants on users at once.", no_args_is_help=True)
+_Page = Annotated[Path | None, typer.Option(help="File to write as an HTML page.")]
 
 
 @app.command(epilog="Example: ratchet rollout status --page rollout.html")
-def status(as_json: _Json = False, page: _Page = None) -> None:
+def status(as_json: AsJson = False, page: _Page = None) -> None:
     """Show the latest rollout: how it stands and what happened when."""
     from ratchet.deploy.rollout.canary import outcome
     from ratchet.deploy.routing import last_look, looks_of
     from ratchet.records import Release, Rollout, RolloutStop
     from ratchet.views.text.rollouts import rollout_events
 
-    store = _store()
+    store = existing_store()
     rollout = store.latest(Rollout) if store else None
     if store is None or rollout is None:
         print("null" if as_json else "nothing was rolled out yet")
         return
     look, stands = last_look(store, rollout), outcome(store, rollout)
     if as_json:
-        found = {"outcome": stands, "rollout": rollout.canonical()}
-        print(json.dumps(found | {"look": look.canonical() if look else None}, indent=2))
+        state = {"outcome": stands, "rollout": rollout.canonical()}
+        print(json.dumps(state | {"look": look.canonical() if look else None}, indent=2))
         return
     print(f"rollout of {rollout.challenger.version} against {rollout.champion.version}: {stands}")
     stop, releases = store.get(RolloutStop, rollout.id), store.records(Release, latest=20)
@@ -58,15 +62,16 @@ def status(as_json: _Json = False, page: _Page = None) -> None:
 
 
 @app.command(epilog="Example: ratchet rollout stop --by ada --note 'slow answers'")
-def stop(by: _By = "", note: _Note = "") -> None:
-    """Give everybody back to the champion. It is final: the version is not rolled out again."""
+def stop(by: By = "", note: Note = "") -> None:
+    """Send all users to the champion again. It is final: the version is not rolled out again."""
     from ratchet.deploy.rollout.canary import stop_rollout
 
-    store = _store()
-    who = by or os.environ.get("USER", "somebody")
-    stopped = stop_rollout(store, by=who, now=datetime.now(UTC), note=note) if store else None
+    store, now = existing_store(), datetime.now(UTC)
+    stopped = stop_rollout(store, by=person(by), now=now, note=note) if store else None
     if stopped is None:
-        raise InvalidInputError("only a running rollout can be stopped, got none")
+        raise InvalidInputError(
+            "only a running rollout can be stopped, got none; see `ratchet rollout status`"
+        )
     print(f"{stopped.challenger.version} is stopped; everybody has {stopped.champion.version}")
 
 
@@ -74,19 +79,19 @@ def stop(by: _By = "", note: _Note = "") -> None:
 def start(
     version: Annotated[str, typer.Argument(help="The version, e.g. support-router/3.")],
     prompt: Annotated[
-        Path | None, typer.Option(help="File with a system prompt that goes with it.")
+        Path | None, typer.Option(help="File with the system prompt that this version gets.")
     ] = None,
-    plan: Annotated[Path | None, typer.Option(help="YAML file with another plan.")] = None,
-    by: _By = "",
+    plan: Annotated[
+        Path | None, typer.Option(help="YAML file with a plan; default: the built-in one.")
+    ] = None,
+    by: By = "",
 ) -> None:
     """Begin to roll out a version by hand, without the gate's decision."""
     from ratchet.deploy.rollout.canary import start_rollout
     from ratchet.files.yaml import read_yaml
     from ratchet.records import RolloutPlan, Variant
 
-    store = _store()
-    if store is None:
-        raise InvalidInputError("a rollout needs a home folder with a store, got none")
+    store = required_store("a rollout")
     text = None if prompt is None else _read(prompt)
     rules = (
         RolloutPlan()
@@ -98,12 +103,12 @@ def start(
         Variant(version=version, share=1.0, system_prompt=text),
         rules,
         now=datetime.now(UTC),
-        by=by or os.environ.get("USER", "somebody"),
+        by=person(by),
     )
     share = started.plan.stages[0].share
     print(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
     for note in started.fitted:
-        print(f"fitted to the number of users: {note}")
+        print(f"the plan was changed to suit the number of users: {note}")
     for name, reason in started.unwatched:
         print(f"not watched: {name}, {reason}")
 
@@ -114,33 +119,32 @@ def start_variants(
         Path,
         typer.Argument(help="YAML: name, variants (name, version, share, system_prompt), signals."),
     ],
-    by: _By = "",
+    by: By = "",
 ) -> None:
-    """Send users to variants at fixed shares; the champion is the control and has the rest."""
+    """Send users to variants at fixed shares; the champion is the control and gets the rest."""
     from ratchet.deploy.rollout.variants import start_test
     from ratchet.files.yaml import read_yaml
     from ratchet.records import Variant, WatchedSignal
     from ratchet.records.rollout import SIGNALS
 
-    store = _store()
-    found = read_yaml(file, what="a test of variants", holds="name and variants")
-    unknown = set(found) - {"name", "variants", "signals", "error", "imbalance", "slow_seconds"}
-    if store is None or unknown or not {"name", "variants"} <= set(found):
+    plan = read_yaml(file, what="a test of variants", holds="name and variants")
+    unknown = set(plan) - {"name", "variants", "signals", "error", "imbalance", "slow_seconds"}
+    if unknown or not {"name", "variants"} <= set(plan):
         raise InvalidInputError(
-            "a test needs a store and a file with name and variants (signals, error, imbalance "
-            f"and slow_seconds if you like), got {sorted(found)}"
+            "a test is a file with name and variants, and perhaps signals, error, imbalance and "
+            f"slow_seconds, got {sorted(plan)}; correct the file"
         )
-    given = found.get("signals")
+    given = plan.get("signals")
     test = start_test(
-        store,
-        str(found["name"]),
-        [_valid(Variant, item) for item in found["variants"]],
+        required_store("a test of variants"),
+        str(plan["name"]),
+        [_valid(Variant, item) for item in plan["variants"]],
         now=datetime.now(UTC),
         signals=[_valid(WatchedSignal, item) for item in given] if given else SIGNALS,
-        error=float(found.get("error", 0.05)),
-        imbalance=float(found.get("imbalance", 11 / 9)),
-        slow_seconds=found.get("slow_seconds"),
-        by=by or os.environ.get("USER", "somebody"),
+        error=float(plan.get("error", 0.05)),
+        imbalance=float(plan.get("imbalance", 11 / 9)),
+        slow_seconds=plan.get("slow_seconds"),
+        by=person(by),
     )
     shares = ", ".join(f"{variant.label} {variant.share:.0%}" for variant in test.variants)
     print(f"{test.name}: {shares}")
@@ -148,19 +152,21 @@ def start_variants(
 
 @variants.command("read", epilog="Example: ratchet variants read --page test.html")
 def read_variants(
-    as_json: _Json = False,
+    as_json: AsJson = False,
     page: _Page = None,
-    picture: Annotated[Path | None, typer.Option(help="Where to draw it, as PNG or SVG.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Picture to write, .png or .svg.")] = None,
 ) -> None:
     """Compare the variants of the latest test; as often as you like."""
     from ratchet.deploy.rollout.variants import read_test
     from ratchet.records import VariantTest
     from ratchet.views.text.rollouts import variants_markdown
 
-    store = _store()
+    store = existing_store()
     test = store.latest(VariantTest) if store else None
     if store is None or test is None:
-        raise InvalidInputError("only a test that was started can be read, got none")
+        raise InvalidInputError(
+            "reading a test needs one that was started, got none; run `ratchet variants start`"
+        )
     readout = read_test(store, test, datetime.now(UTC))
     print(
         json.dumps(readout.canonical(), indent=2) if as_json else variants_markdown(test, readout)
@@ -181,32 +187,21 @@ def read_variants(
 @variants.command("end", epilog="Example: ratchet variants end --winner brief --by ada")
 def end_variants(
     winner: Annotated[
-        str | None, typer.Option(help="Name of the variant that everybody gets.")
+        str | None, typer.Option(help="Name of the variant that all users get.")
     ] = None,
-    by: _By = "",
-    note: _Note = "",
+    by: By = "",
+    note: Note = "",
 ) -> None:
-    """End the running test: everybody gets the champion again, or a winner that was shown."""
-    from ratchet.cli.shared import open_tracker
+    """End the running test: all users get the champion again, or the named winner."""
     from ratchet.deploy.rollout.variants import end_test
     from ratchet.deploy.routing import follow, serving_champion
 
-    store, now = _store(), datetime.now(UTC)
-    if store is None:
-        raise InvalidInputError("only a running test can be ended, got none")
-    who = by or os.environ.get("USER", "somebody")
-    move = end_test(store, by=who, now=now, winner=winner, note=note)
+    store, now = required_store("ending a test"), datetime.now(UTC)
+    move = end_test(store, by=person(by), now=now, winner=winner, note=note)
     if move is not None:
         follow(store, open_tracker(current_settings()), move, now)
     champion = serving_champion(store)
     print(f"everybody has {champion.label if champion and winner else 'the champion'}")
-
-
-def _store() -> EventStore | None:
-    from ratchet.store import EventStore
-
-    settings = current_settings()
-    return None if nothing_stored(settings) else EventStore.open(settings.store_url)
 
 
 def _valid(kind: type[R], given: object) -> R:
@@ -214,9 +209,9 @@ def _valid(kind: type[R], given: object) -> R:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        field = ".".join(str(part) for part in first["loc"]) or kind.__name__
         raise InvalidInputError(
-            f"{place}: {first['msg']}, got {first['input']!r}; correct the file"
+            f"{field}: {first['msg']}, got {first['input']!r}; correct the file"
         ) from error
 
 

@@ -6,16 +6,21 @@ import json
 import os
 import signal
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ratchet import __version__
-from ratchet.cli.shared import current_settings, show_progress
+from ratchet.cli.shared import (
+    AsJson,
+    created_store,
+    current_settings,
+    finite,
+    one_line_name,
+    show_progress,
+)
 from ratchet.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from ratchet.store import EventStore
+from ratchet.files.text import printable
 
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
@@ -25,7 +30,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
     backend: Annotated[
-        str | None, typer.Option(help="URL of an OpenAI-compatible server, such as vLLM.")
+        list[str] | None,
+        typer.Option(
+            help="URL of an OpenAI-compatible server, such as vLLM; repeat it for replicas."
+        ),
     ] = None,
     backend_model: Annotated[
         str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
@@ -35,14 +43,21 @@ def serve(
     ] = None,
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
     load_adapters: Annotated[
-        bool, typer.Option(help="Load adapters into the backend by vLLM's API.")
+        bool,
+        typer.Option(help="Keep the adapters of the routing loaded in the backend, by vLLM's API."),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest silence of a backend.")
+        float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
     ] = 30.0,
+    answer_seconds: Annotated[
+        float, typer.Option(min=0.01, help="Longest wait for a whole answer.", callback=finite)
+    ] = 600.0,
     rate: Annotated[
-        float, typer.Option(min=0.0, help="Requests a second of one caller; 0 is no limit.")
+        float,
+        typer.Option(
+            min=0.0, help="Requests a second of one caller; 0 is no limit.", callback=finite
+        ),
     ] = 100.0,
     most_bytes: Annotated[int, typer.Option(min=1_000, help="Longest request.")] = 4_000_000,
     cors: Annotated[
@@ -56,15 +71,11 @@ def serve(
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
     from ratchet.gateway.serve import Supervisor
-    from ratchet.models.endpoint import checked_key, server_address
 
-    for url in (backend, fallback):
-        if url is not None:
-            server_address(url)
-    backend_key, fallback_key = (
-        checked_key(os.environ.get(name), name)
-        for name in ("RATCHET_BACKEND_KEY", "RATCHET_FALLBACK_KEY")
-    )
+    servers = backend or []
+    _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
+    for option, url in (*(("--backend", url) for url in servers), ("--fallback", fallback)):
+        _check_address(option, url)
     settings = current_settings()
     settings.make_home()
     show_progress()
@@ -72,15 +83,17 @@ def serve(
         settings=settings,
         host=host,
         port=port,
-        backend=backend,
+        backend=servers[0] if servers else None,
+        replicas=tuple(servers[1:]),
         backend_model=backend_model,
-        backend_key=backend_key,
+        backend_key=_key_of("RATCHET_BACKEND_KEY"),
         fallback=fallback,
         fallback_model=fallback_model,
-        fallback_key=fallback_key,
+        fallback_key=_key_of("RATCHET_FALLBACK_KEY"),
         load_adapters=load_adapters,
         workers=workers,
         stall_seconds=stall_seconds,
+        answer_seconds=answer_seconds,
         rate_per_second=rate,
         most_bytes=most_bytes,
         origins=tuple(origin.rstrip("/") for origin in cors or ()),
@@ -93,19 +106,56 @@ def serve(
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
 
 
+def _key_of(variable: str) -> str | None:
+    from ratchet.models.endpoint import checked_key
+
+    return checked_key(os.environ.get(variable), variable)
+
+
+def _check_names(**names: str | None) -> None:
+    for option, name in names.items():
+        if name is not None and not (name.strip() and name.isprintable()):
+            raise InvalidInputError(
+                f"--{option.replace('_', '-')} must be a name on one line, got {name!r}; name one, "
+                "or leave it out"
+            )
+
+
+def _check_address(option: str, url: str | None) -> None:
+    from ratchet.models.endpoint import server_address
+
+    if url is None:
+        return
+    try:
+        server_address(url)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{option}: {error}") from error
+    if not url.isprintable() or " " in url:
+        raise InvalidInputError(
+            f"{option} must be an address without spaces or line breaks, got {printable(url)!r}; "
+            "correct it, for example http://127.0.0.1:8001"
+        )
+
+
 @keys.command(epilog="Example: ratchet keys create shop --role ingest --role read")
 def create(
-    application: Annotated[str, typer.Argument(help="Whose key it is.")],
+    application: Annotated[
+        str,
+        typer.Argument(help="Name of the application that gets the key.", callback=one_line_name),
+    ],
     role: Annotated[
         list[str] | None, typer.Option(help="ingest, read, review or admin; may be repeated.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second it may send.")
+        float | None,
+        typer.Option(min=0.001, help="Requests a second it may send.", callback=finite),
     ] = None,
 ) -> None:
     """Make a key and show it, once: only its hash is kept."""
     from ratchet.gateway.access import new_key
 
+    if not application.strip():
+        raise InvalidInputError("a key needs the name of its application, got none; name one")
     roles = role or ["ingest"]
     if unknown := [name for name in roles if name not in ROLES]:
         raise InvalidInputError(f"a role must be one of {', '.join(ROLES)}, got {unknown[0]!r}")
@@ -115,29 +165,29 @@ def create(
         now=datetime.now(UTC),
         rate_per_second=rate,
     )
-    _store().append(record)
+    created_store().append(record)
     print(key)
 
 
 @keys.command("list", epilog="Example: ratchet keys list --json")
 def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the keys, without their secrets."""
     from ratchet.records import ApiKey, ApiKeyRevocation
 
-    store = _store()
+    store = created_store()
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
-    found = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
-    for key in found:
+    listed = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
+    for key in listed:
         del key["secret_hash"]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(listed, indent=2))
         return
-    for key in found:
+    for key in listed:
         state = "revoked" if key["revoked"] else "in use"
         print(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
-    if not found:
+    if not listed:
         print("no keys: the gateway is open to whoever reaches its address")
 
 
@@ -146,17 +196,9 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`
     """End a key; running gateways refuse it within a second."""
     from ratchet.records import ApiKey, ApiKeyRevocation
 
-    store = _store()
+    store = created_store()
     if store.get(ApiKey, key_id) is None:
         raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
     if store.get(ApiKeyRevocation, key_id) is None:
         store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
     print(f"{key_id} is revoked")
-
-
-def _store() -> EventStore:
-    from ratchet.store import EventStore
-
-    settings = current_settings()
-    settings.make_home()
-    return EventStore.open(settings.store_url)

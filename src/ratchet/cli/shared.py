@@ -1,16 +1,74 @@
-"""What the commands share."""
+"""What the commands share: settings, the store, and options that mean the same everywhere."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable
 from ratchet.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from ratchet.store import EventStore
     from ratchet.tracking import Tracker
+
+MOST_NAME_CHARACTERS = 200
+
+
+def finite(option: typer.CallbackParam, value: float | None) -> float | None:
+    """Refuse a number that is infinite or none, which no limit of an option excludes.
+
+    Raises:
+        InvalidInputError: It is.
+    """
+    if value is not None and not math.isfinite(value):
+        raise InvalidInputError(
+            f"{_shown_name(option)} must be a finite number, got {value}; leave the option out for "
+            "its default"
+        )
+    return value
+
+
+def one_line_name(option: typer.CallbackParam, value: str) -> str:
+    """Refuse a name that is longer than a line of text, or holds what steers a terminal.
+
+    Raises:
+        InvalidInputError: It is, or does.
+    """
+    if len(value) > MOST_NAME_CHARACTERS or not value.isprintable():
+        raise InvalidInputError(
+            f"{_shown_name(option)} must be one line of at most {MOST_NAME_CHARACTERS} printable "
+            f"characters, got {len(value)} characters: {printable(value)!r}; shorten or correct it"
+        )
+    return value
+
+
+def readable_text(option: typer.CallbackParam, value: str) -> str:
+    """Refuse a text that is not UTF-8: no store can keep it.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidInputError(
+            f"{_shown_name(option)} must be UTF-8, got {printable(value)!r}; type it again"
+        )
+    return value
+
+
+def _shown_name(option: typer.CallbackParam) -> str:
+    return option.opts[0] if option.param_type_name == "option" else str(option.name).upper()
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+By = Annotated[str, typer.Option(help="Your name; default: $USER.", callback=one_line_name)]
+Note = Annotated[str, typer.Option(help="Why; kept with what you did.", callback=readable_text)]
 
 
 def current_settings() -> Settings:
@@ -18,10 +76,48 @@ def current_settings() -> Settings:
     return load_settings(os.environ, Path.cwd())
 
 
-def nothing_stored(found: Settings) -> bool:
-    """Tell whether the store is a file that is not there yet; opening it would create it."""
-    database = found.store_url.partition(":///")[2]
-    return found.store_url.startswith("sqlite") and not Path(database).exists()
+def person(by: str) -> str:
+    """Return who gave a command: the name of `--by`, else the user of the system."""
+    return by or os.environ.get("USER", "somebody")
+
+
+def existing_store() -> EventStore | None:
+    """Open the home's store; None where its file does not exist, and none is created."""
+    from ratchet.store import EventStore
+
+    settings = current_settings()
+    database = settings.store_url.partition(":///")[2]
+    if settings.store_url.startswith("sqlite") and not Path(database).exists():
+        return None
+    return EventStore.open(settings.store_url)
+
+
+def required_store(what: str) -> EventStore:
+    """Open the home's store, which a command cannot do without.
+
+    Args:
+        what: What needs it, with its article.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    store = existing_store()
+    if store is None:
+        raise InvalidInputError(
+            f"{what} needs a home folder with a store, got none in "
+            f"{current_settings().home.name!r}; run it where `ratchet demo`, `ratchet serve` or "
+            "`ratchet ingest` ran, or set RATCHET_HOME"
+        )
+    return store
+
+
+def created_store() -> EventStore:
+    """Open the home's store; home and store are created where they are missing."""
+    from ratchet.store import EventStore
+
+    settings = current_settings()
+    settings.make_home()
+    return EventStore.open(settings.store_url)
 
 
 def show_progress() -> None:
@@ -34,8 +130,10 @@ def show_progress() -> None:
         ours.addHandler(handler)
 
 
-def open_tracker(found: Settings) -> Tracker:
+def open_tracker(settings: Settings) -> Tracker:
     """Open the home's MLflow; that takes seconds, so only where it is needed."""
     from ratchet.tracking import Tracker
 
-    return Tracker(found.tracking_uri, artifacts=found.artifacts, model_name=found.model_name)
+    return Tracker(
+        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+    )

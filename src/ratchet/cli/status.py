@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ratchet.cli.shared import current_settings, nothing_stored, open_tracker
+from ratchet.cli.shared import AsJson, current_settings, existing_store, open_tracker
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,31 +14,31 @@ if TYPE_CHECKING:
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the champion, its last decision, what was collected and the last alerts."""
-    found = _gather_status(current_settings())
+    state = _gather_status(current_settings())
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(state, indent=2))
         return
-    decision = found["last_decision"]
-    print(f"champion      {found['champion'] or 'none yet: run `ratchet demo`'}")
-    print(f"previous      {found['previous'] or 'none'}")
+    decision = state["last_decision"]
+    print(f"champion      {state['champion'] or 'none yet: run `ratchet demo`'}")
+    print(f"previous      {state['previous'] or 'none'}")
     if decision:
         print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
         print(f"              {'; '.join(decision['reasons'])}")
-    for waiting in found["waiting"]:
+    for waiting in state["waiting"]:
         print(f"waits         for a person: ratchet approve {waiting[:8]}")
-    if found["cycle"]:
-        print(f"cycle         {found['cycle']['number']} ({found['cycle']['state']})")
-    print(f"interactions  {found['interactions']}")
-    print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in found['feedback'].items())}")
-    print(f"set aside     {found['set_aside']}")
-    if found["rollout"]:
-        print(f"rollout       {found['rollout']['challenger']}, {found['rollout']['says']}")
-    if found["registry"] != "nothing to do":
-        print(f"registry      {found['registry']}")
-    for alert in found["alerts"]:
+    if state["cycle"]:
+        print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
+    print(f"interactions  {state['interactions']}")
+    print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
+    print(f"set aside     {state['set_aside']}")
+    if state["rollout"]:
+        print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
+    if state["registry"] != "nothing to do":
+        print(f"registry      {state['registry']}")
+    for alert in state["alerts"]:
         print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
 
 
@@ -48,9 +46,8 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
     from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
-    from ratchet.store import EventStore
 
-    found: dict[str, Any] = {
+    state: dict[str, Any] = {
         "home": str(settings.home),
         "champion": None,
         "previous": None,
@@ -64,29 +61,29 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "rollout": None,
         "registry": "nothing to do",
     }
-    if nothing_stored(settings):
-        return found
-    store = EventStore.open(settings.store_url)
-    found["waiting"] = [one.id for one in waiting_decisions(store)]
+    store = existing_store()
+    if store is None:
+        return state
+    state["waiting"] = [decision.id for decision in waiting_decisions(store)]
     release, decision = store.latest(Release), store.latest(Decision)
     cycle = store.latest(Cycle)
     counts = store.counts()
-    found["interactions"] = counts["interactions"]
-    found["set_aside"] = counts["set_aside"]
-    found["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
+    state["interactions"] = counts["interactions"]
+    state["set_aside"] = counts["set_aside"]
+    state["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
     if release:
-        found |= {"champion": release.champion, "previous": release.previous}
+        state |= {"champion": release.champion, "previous": release.previous}
     if decision:
-        found["last_decision"] = _decision_summary(decision.canonical())
+        state["last_decision"] = _decision_summary(decision.canonical())
     if cycle:
         end = store.get(CycleEnd, cycle.id)
-        found["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
-    found["rollout"], found["registry"] = _rollout_summary(store), _caught_up(store, settings)
-    found["alerts"] = [
+        state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
+    state["alerts"] = [
         alert.canonical() | {"threshold": alert.expected}
         for alert in open_alerts(known_alerts(store))
     ]
-    return found
+    return state
 
 
 def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ one dialogue an object:
     dialog             messages in order: sender, text, sender_class ("Human" or "Bot"),
                        evaluation_score (1 thumb up, 0 thumb down, null none)
     participant1_id    class ("User" or "Bot") and user_id; participant2_id alike
-    start_time         ISO 8601, UTC where it has no time zone, or seconds (milliseconds above
-                       10^11) since 1970; end_time alike
+    start_time         ISO 8601, UTC where it has no time zone, or any form that
+                       `ratchet.collect.values` reads; end_time alike
     eval_score         1 to 5 stars for the whole dialogue, null none
     dialog_id          optional
 
@@ -18,26 +18,23 @@ message that answers nobody) is set aside here, each with its own reason. Nothin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest_placed
+from ratchet.collect.values import moment as moment_of
+from ratchet.collect.values import thumb
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row, read_rows
 from ratchet.files.text import printable, printable_path
 from ratchet.records import SetAside, derive_id
 
-CHUNK = 1_000
 LINES_WITHOUT_DIALOGUE = 1_000
 
-_MILLISECONDS = 1e11  # as seconds it is the year 5138
 _RAW_CHARACTERS = 200
-_REASONS_SHOWN = 20
-_THUMBS = {1: "up", 0: "down"}
 
 EventRow = dict[str, Any]
 
@@ -58,18 +55,8 @@ def harvest_dialogues(
     Raises:
         InvalidInputError: The file cannot be read or is no log of dialogues.
     """
-    aside = _Aside(store)
-    events = aside.strain(read_dialogues(path, now=now, system=system))
-    report = ingest_placed(events, store, source=path.name, now=now, chunk=CHUNK)
-    aside.flush()
-    reasons = aside.reasons + Counter(dict(report.reasons))
-    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    return replace(
-        report,
-        set_aside=report.set_aside + aside.reasons.total(),
-        reasons=tuple(ranked[:_REASONS_SHOWN]),
-        examples=(*aside.examples.values(), *report.examples),
-    )
+    events = read_dialogues(path, now=now, system=system)
+    return ingest_placed(events, store, source=path.name, now=now)
 
 
 def read_dialogues(
@@ -114,40 +101,11 @@ def read_dialogues(
                 if len(strangers) == LINES_WITHOUT_DIALOGUE:
                     _refuse(path, strangers)
                 continue
-            yield from ((one.position, one) for one in strangers or ())
+            yield from ((stranger.position, stranger) for stranger in strangers or ())
             strangers = None
             yield from _rows(value, here, system)
     if strangers:
         _refuse(path, strangers)
-
-
-@dataclass(slots=True)
-class _Aside:
-    """Keeps set-aside rows out of a stream, stores and counts them."""
-
-    store: EventSink
-    pending: list[SetAside] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, SetAside] = field(default_factory=dict)
-
-    def strain(
-        self, rows: Iterator[tuple[str, EventRow | SetAside]]
-    ) -> Iterator[tuple[str, EventRow]]:
-        for position, row in rows:
-            if not isinstance(row, SetAside):
-                yield position, row
-                continue
-            self.pending.append(row)
-            rule = row.reason.partition(", got ")[0]
-            self.reasons[rule] += 1
-            self.examples.setdefault(rule, row)
-            if len(self.pending) == CHUNK:
-                self.flush()
-
-    def flush(self) -> None:
-        if self.pending:
-            self.store.set_aside(tuple(self.pending))
-            self.pending.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +175,8 @@ def _rows(
         if role == "assistant" and index > first:
             yield where, _interaction(dialogue, index, system)
             if score is not None:
-                thumb = _thumb(score)
-                yield where, _feedback(dialogue, index, "thumbs", thumb, dialogue.moment(index))
+                at = dialogue.moment(index)
+                yield where, _feedback(dialogue, index, "thumbs", _thumb(score), at)
         elif problem := _not_an_answer(role, score):
             yield where, place.reject(problem, index)
     if last >= 0:
@@ -261,21 +219,20 @@ def _feedback(
 
 
 def _thumb(score: object) -> object:
-    """Return the thumb of a score, or what is no score as it is, for `ingest` to set aside."""
-    known = isinstance(score, int) and not isinstance(score, bool)
-    return _THUMBS.get(cast("int", score), score) if known else score
+    """Return a score as `ingest` takes it for a thumb: 0 is one in this format."""
+    return "down" if str(score) in ("0", "0.0") else thumb(score)
 
 
 def _not_an_answer(role: object, score: object) -> str | None:
     """Return why a message is set aside, or None for what a person said."""
-    thumb = "no thumb" if score is None else f"a thumb {printable(str(_thumb(score)))}"
+    given = "no thumb" if score is None else f"a thumb {printable(str(_thumb(score)))}"
     if role == "assistant":
         return (
             "a bot's message must answer a person to be an interaction, got an opening with "
-            f"{thumb}; count it from the log"
+            f"{given}; count it from the log"
         )
     if score is not None:
-        return f"a thumb must be on a bot's message, got {thumb} on a person's; check the export"
+        return f"a thumb must be on a bot's message, got {given} on a person's; check the export"
     return None
 
 
@@ -333,12 +290,12 @@ def _times(value: Mapping[str, Any]) -> tuple[datetime, datetime]:
 
 def _moment(value: object, name: str) -> datetime:
     try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = value / 1_000 if abs(value) >= _MILLISECONDS else value
-            return datetime.fromtimestamp(seconds, UTC)
-        moment = datetime.fromisoformat(cast("str", value))
+        known = moment_of(value)
+        moment = (
+            known if isinstance(known, datetime) else datetime.fromisoformat(cast("str", value))
+        )
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError, OSError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(
             f"{name} must be an ISO 8601 time or seconds since 1970, got "
             f"{printable(repr(value))}; write it as 2018-11-03T12:00:00Z"
@@ -376,11 +333,11 @@ def _role(message: object, index: int, bot_sender: str) -> str:
             "a message must be an object whose sender is participant1 or participant2, got "
             f"{printable(repr(message))} as message {index}; check the export"
         )
-    said = message.get("sender_class")
-    if said is not None and (said == "Bot") != (sender == bot_sender):
+    sender_class = message.get("sender_class")
+    if sender_class is not None and (sender_class == "Bot") != (sender == bot_sender):
         raise InvalidInputError(
             "a message's sender_class must agree with the participant's class, got "
-            f"{printable(repr(said))} for {sender} as message {index}; check the export"
+            f"{printable(repr(sender_class))} for {sender} as message {index}; check the export"
         )
     return "assistant" if sender == bot_sender else "user"
 

@@ -1,7 +1,8 @@
 """Bring interactions and feedback to the store, row by row.
 
 Rows come as records, mappings or JSON text. A bad row is set aside with its reason and the good
-ones go on. Because every event carries its id, sending a stream again changes nothing.
+ones go on. Because every event carries its id, sending a stream again changes nothing. How values
+may be written is in `ratchet.collect.values`, which times are believed in `ratchet.collect.times`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from ratchet.collect.times import FUTURE, TimeNotes, arrived, check_time
+from ratchet.collect.values import plain_values
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row, parse_json, read_rows
 from ratchet.files.text import printable
@@ -38,10 +41,8 @@ NEEDS = (("kind", "messages"),)
 NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 
 _RAW_CHARACTERS = 200
-_REASONS_SHOWN = 20
 _REASONS_COUNTED = 1_000
 _OTHER_REASONS = "other reasons"
-_TRUTH = ("true", "false")
 
 
 class EventSink(Protocol):
@@ -59,6 +60,14 @@ class EventSink(Protocol):
         """Keep bad rows with their reasons."""
         ...
 
+    def answered_at(self, ids: Sequence[str], /) -> Mapping[str, datetime]:
+        """Return the times of those interactions that are stored, by id."""
+        ...
+
+    def stored_feedback(self, ids: Sequence[str], /) -> Mapping[str, Feedback]:
+        """Return those feedback events that are stored, by id."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
@@ -69,8 +78,10 @@ class IngestReport:
         feedback: Feedback events stored.
         repeated: Events that were stored before with the same content.
         set_aside: Rows that broke a rule.
-        reasons: The broken rules with their counts, most frequent first, 20 at most.
+        reasons: The broken rules with their counts, most frequent first; what exceeds 1,000 rules
+            is counted as "other reasons".
         examples: Of each of these rules the first row that broke it.
+        noted: What is odd about stored feedback, with its count; see `ratchet.collect.times`.
     """
 
     interactions: int
@@ -79,11 +90,12 @@ class IngestReport:
     set_aside: int
     reasons: tuple[tuple[str, int], ...]
     examples: tuple[SetAside, ...] = field(default=(), compare=False)
+    noted: tuple[tuple[str, int], ...] = ()
 
     def lines(self) -> list[str]:
         """Return a line for each reason: how often, the first row of it, what is wrong with it.
 
-        The counts of the lines add up to the rows that were set aside.
+        The counts of these lines add up to the rows that were set aside. Then a line for each note.
         """
         first = {_rule(row.reason): row for row in self.examples}
         lines, left = [], self.set_aside
@@ -92,7 +104,9 @@ class IngestReport:
                 continue
             left -= count
             lines.append(f"{count:>8,} × {row.position}: {row.reason}")
-        return [*lines, f"and {left:,} more rows set aside for other reasons"] if left else lines
+        if left:
+            lines.append(f"and {left:,} more rows set aside for other reasons")
+        return lines + [f"{count:>8,} × noted: {note}" for note, count in self.noted]
 
 
 def ingest(
@@ -107,14 +121,15 @@ def ingest(
     """Store what is good in a stream of rows and set the rest aside.
 
     A row is an `Interaction`, a feedback record, a mapping, or JSON text (str or UTF-8 bytes) of
-    one. A mapping with `kind` is feedback, one with `messages` is an interaction. Blank lines are
-    skipped. At most `chunk` rows are in memory at a time.
+    one. A mapping with `kind` is feedback, one with `messages` is an interaction; fields that are
+    null are not there. A `SetAside` is kept as it is. Blank lines are skipped. At most `chunk` rows
+    are in memory at a time.
 
     Args:
         rows: The rows, read once.
         store: Where they go.
         source: Where they come from; the set-aside rows carry it.
-        now: Time that the set-aside rows carry.
+        now: Time of arrival.
         chunk: Rows that are stored together.
         positions: Where each row is in its source, one a row; by default its number.
 
@@ -141,7 +156,7 @@ def ingest_placed(
     """
     if chunk < 1:
         raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
-    return _ingest(iter(rows), store, _Progress(source, now), chunk)
+    return _ingest(iter(rows), store, _Progress(source, now, TimeNotes(store.answered_at)), chunk)
 
 
 def ingest_file(
@@ -156,12 +171,12 @@ def ingest_file(
     """Store the events of a file: CSV, JSON Lines, JSON or Parquet. See `ingest`.
 
     In a table an empty cell is a field that the row does not have, and `messages` and `metadata`
-    are JSON; so is `value` in CSV, but for a comment or a correction.
+    are JSON.
 
     Args:
         path: The file; see `ratchet.files.rows`. Lines are read one by one.
         store: Where the events go.
-        now: Time that the set-aside rows carry.
+        now: Time of arrival.
         source: Where the rows come from, by default the file's name.
         chunk: Rows that are stored together.
         max_line_bytes: A longer line is set aside unread.
@@ -198,6 +213,7 @@ class _Progress:
 
     source: str
     now: datetime
+    times: TimeNotes
     interactions: int = 0
     feedback: int = 0
     repeated: int = 0
@@ -216,9 +232,12 @@ class _Progress:
             reason=reason,
             raw=raw,
         )
+        self.keep(rejected)
+
+    def keep(self, rejected: SetAside) -> None:
         self.pending.append(rejected)
         self.rejected += 1
-        rule = _rule(reason)
+        rule = _rule(rejected.reason)
         known = rule in self.reasons or len(self.reasons) < _REASONS_COUNTED
         self.reasons[rule if known else _OTHER_REASONS] += 1
         if known:
@@ -231,10 +250,9 @@ class _Progress:
             feedback=self.feedback,
             repeated=self.repeated,
             set_aside=self.rejected,
-            reasons=tuple(reasons[:_REASONS_SHOWN]),
-            examples=tuple(
-                self.examples[rule] for rule, _ in reasons[:_REASONS_SHOWN] if rule in self.examples
-            ),
+            reasons=tuple(reasons),
+            examples=tuple(self.examples[rule] for rule, _ in reasons if rule in self.examples),
+            noted=self.times.finish(),
         )
 
 
@@ -252,10 +270,12 @@ def _ingest(
             added = store.add_interactions([event.record for event in questions])
             progress.interactions += added.new
             _account(added, questions, progress)
-        for answers in _without_repeated_ids(feedback):
-            added = store.add_feedback([event.record for event in answers])
+        feedback = _arrived(feedback, store, progress)
+        for opinions in _without_repeated_ids(feedback):
+            added = store.add_feedback([event.record for event in opinions])
             progress.feedback += added.new
-            _account(added, answers, progress)
+            _account(added, opinions, progress)
+        progress.times.take([event.record for event in feedback])
         if progress.pending:
             store.set_aside(tuple(progress.pending))
             progress.pending.clear()
@@ -270,8 +290,12 @@ def _events(
     for position, row in batch:
         if isinstance(row, str | bytes) and not row.strip():
             continue
+        if isinstance(row, SetAside):
+            progress.keep(row)
+            continue
         try:
             record = _parse(row)
+            check_time(record, progress.now)
         except InvalidInputError as error:
             progress.reject(position, row, str(error))
             continue
@@ -280,6 +304,21 @@ def _events(
         else:
             feedback.append(_Event(position, record, row))
     return interactions, feedback
+
+
+def _arrived(
+    events: Sequence[_Event[Feedback]], store: EventSink, progress: _Progress
+) -> list[_Event[Feedback]]:
+    """Give feedback of the future the time at which it arrived first."""
+    now = progress.now
+    ahead = [event.record.id for event in events if event.record.created_at > now]
+    stored = store.stored_feedback(ahead) if ahead else {}
+    placed = []
+    for event in events:
+        record, was_ahead = arrived(event.record, now, stored)
+        progress.times.counts[FUTURE] += was_ahead
+        placed.append(_Event(event.position, record, event.row) if was_ahead else event)
+    return placed
 
 
 def _without_repeated_ids(events: Iterable[_Event[E]]) -> list[list[_Event[E]]]:
@@ -313,7 +352,7 @@ def _parse(row: object) -> Interaction | Feedback:
         InvalidInputError: The row breaks a rule.
     """
     if isinstance(row, Row):
-        value: object = _event_of(row)
+        value: object = row.given(as_json=["messages", "metadata"])
     else:
         value = parse_json(row, finite=True) if isinstance(row, str | bytes) else row
     if not isinstance(value, Mapping | Record):
@@ -331,30 +370,16 @@ def _parse(row: object) -> Interaction | Feedback:
         ) from error
 
 
-def _event_of(row: Row) -> dict[str, Any]:
-    """Return the event of a file's row; the cells of a table hold numbers and JSON as text."""
-    found = row.given(as_json=["messages", "metadata"])
-    if row.kind != "csv":
-        return found
-    free_text = found.get("kind") in ("comment", "correction")
-    for name in ("latency_seconds", *(() if free_text else ("value",))):
-        text = found.get(name, "")
-        try:
-            found |= {name: parse_json(text.lower() if text.lower() in _TRUTH else text)}
-        except InvalidInputError:
-            continue  # not there, or a word, such as the thumb "up"
-    return found
-
-
 def _validate(value: Mapping[Any, Any] | Record) -> Interaction | Feedback:
     if isinstance(value, Interaction):
         return value
     if isinstance(value, Record):
         return FEEDBACK.validate_python(value)
-    if "kind" in value:
-        return FEEDBACK.validate_python(dict(value))
-    if "messages" in value:
-        return Interaction.model_validate(dict(value))
+    plain = plain_values(value)
+    if "kind" in plain:
+        return FEEDBACK.validate_python(plain)
+    if "messages" in plain:
+        return Interaction.model_validate(plain)
     raise InvalidInputError(
         "a row must have `kind` (feedback) or `messages` (interaction), got the fields "
         f"{printable(', '.join(map(str, value))) or 'of an empty object'}; name one of them"

@@ -135,12 +135,12 @@ def targets(messages: Sequence[LabelledMessage]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: There are fewer than two.
     """
-    found = tuple(sorted({message.label for message in messages}))
-    if len(found) < 2:
+    labels = tuple(sorted({message.label for message in messages}))
+    if len(labels) < 2:
         raise InvalidInputError(
-            f"messages must have at least 2 distinct targets, got {len(found)}; add messages"
+            f"messages must have at least 2 distinct targets, got {len(labels)}; add messages"
         )
-    return found
+    return labels
 
 
 @dataclass(slots=True)
@@ -212,12 +212,12 @@ def _text_and_label(row: Row) -> tuple[str, str]:
         raise InvalidInputError(f"a text must be a string, got {printable(repr(text))}; write one")
     if target is None:
         raise InvalidInputError("a label must not be empty, got null; fill it in")
-    said = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
-    if any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text + said):
+    answer = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
+    if any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text + answer):
         raise InvalidInputError(
             "a row must not hold NUL or half of a surrogate pair, got one; remove it"
         )
-    return text.strip(), said.strip()
+    return text.strip(), answer.strip()
 
 
 def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:

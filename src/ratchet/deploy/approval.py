@@ -1,8 +1,8 @@
-"""A person's word on a promotion: asked for, given once, kept with who, when and why.
+"""A person's approval of a promotion: asked for, given once, kept with who, when and why.
 
-A decision that waits for a person is acted on when somebody approves it; a rejection, or no word in
-time, leaves the champion where it is. The first word stands: saying the same again changes nothing,
-saying the opposite is refused.
+A decision that waits for a person is acted on when somebody approves it. A rejection, or no answer
+in time, leaves the champion where it is. A decision is approved or rejected once: the same answer
+again changes nothing, and the opposite is refused.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ ANY_NUMBER = 1_000
 
 
 def waits_for_person(store: EventStore, decision: Decision) -> bool:
-    """Whether a promotion may be made only after a person's word, which is not there yet."""
+    """Tell whether a promotion waits for a person who has not answered yet."""
     return _asked(decision) and store.get(Approval, decision.id) is None
 
 
 def approved_to_promote(store: EventStore, decision: Decision) -> bool:
-    """Whether a promotion may be made: nobody had to approve it, or somebody did."""
+    """Tell whether a promotion may be made: nobody had to approve it, or somebody did."""
     if not _asked(decision):
         return decision.verdict == "promote"
-    said = store.get(Approval, decision.id)
-    return said is not None and said.approved
+    approval = store.get(Approval, decision.id)
+    return approval is not None and approval.approved
 
 
 def standing(store: EventStore, decision: Decision) -> Literal["waiting", "approved", "rejected"]:
     """Say how a decision that asks for a person stands."""
-    said = store.get(Approval, decision.id)
-    if said is None:
+    approval = store.get(Approval, decision.id)
+    if approval is None:
         return "waiting"
-    return "approved" if said.approved else "rejected"
+    return "approved" if approval.approved else "rejected"
 
 
 def waiting_decisions(store: EventStore) -> tuple[Decision, ...]:
@@ -58,14 +58,14 @@ def find_decision(decisions: Sequence[Decision], start: str) -> Decision:
     Raises:
         InvalidInputError: None or several do.
     """
-    found = [one for one in decisions if start and one.id.startswith(start)]
-    if len(found) != 1:
-        known = ", ".join(one.id[:8] for one in decisions) or "none"
+    matching = [decision for decision in decisions if start and decision.id.startswith(start)]
+    if len(matching) != 1:
+        known = ", ".join(decision.id[:8] for decision in decisions) or "none"
         raise InvalidInputError(
             f"a decision must be named by its id or a start of it that no other has, got "
             f"{start!r}; there are: {known}"
         )
-    return found[0]
+    return matching[0]
 
 
 def say(
@@ -78,16 +78,16 @@ def say(
     via: Literal["prefect", "command"],
     now: datetime,
 ) -> Approval:
-    """Keep a person's word on a decision, once. After its expiry the word is that it expired.
+    """Store that a person approves or rejects a decision, once; what expired stays rejected.
 
     Raises:
         InvalidInputError: The decision does not wait for a person, or a name or reason is missing.
-        ConflictError: The opposite was said before.
+        ConflictError: The opposite is stored already.
     """
     if not _asked(decision):
         raise InvalidInputError(
-            f"only a promotion that waits for a person is approved, got a decision to "
-            f"{decision.verdict} that nobody must approve; run the gate under a policy that asks"
+            "only a promotion that waits for a person can be approved or rejected, got a decision "
+            f"to {decision.verdict} that nobody has to approve; set approval in the gate's policy"
         )
     if not by.strip() or not reason.strip():
         raise InvalidInputError(
@@ -96,24 +96,14 @@ def say(
     stored = expire(store, decision, now) or store.get(Approval, decision.id)
     if stored is not None:
         if stored.approved != approved:
-            word = "approved" if stored.approved else "rejected"
+            answer = "approved" if stored.approved else "rejected"
             raise ConflictError(
-                f"the first word on a decision stands, got the opposite: it was {word} by "
+                f"a decision is approved or rejected once, got the opposite: it was {answer} by "
                 f"{stored.by} at {stored.created_at:%F %H:%M} UTC ({stored.reason}); gate a new "
                 "candidate, or roll back"
             )
         return stored
-    said = Approval(
-        id=decision.id,
-        created_at=now,
-        challenger=decision.challenger,
-        approved=approved,
-        by=by.strip(),
-        reason=reason.strip(),
-        via=via,
-    )
-    store.append(said)
-    return said
+    return _store(store, decision, approved, by.strip(), reason.strip(), via, now)
 
 
 def expire(store: EventStore, decision: Decision, now: datetime) -> Approval | None:
@@ -121,17 +111,30 @@ def expire(store: EventStore, decision: Decision, now: datetime) -> Approval | N
     late = decision.expires_at is not None and now >= decision.expires_at
     if not late or not waits_for_person(store, decision):
         return None
-    said = Approval(
+    reason = f"nobody approved it by {decision.expires_at:%F %H:%M} UTC"
+    return _store(store, decision, False, EXPIRY, reason, "expiry", now)
+
+
+def _store(
+    store: EventStore,
+    decision: Decision,
+    approved: bool,
+    by: str,
+    reason: str,
+    via: Literal["prefect", "command", "expiry"],
+    now: datetime,
+) -> Approval:
+    approval = Approval(
         id=decision.id,
         created_at=now,
         challenger=decision.challenger,
-        approved=False,
-        by=EXPIRY,
-        reason=f"nobody approved it by {decision.expires_at:%F %H:%M} UTC",
-        via="expiry",
+        approved=approved,
+        by=by,
+        reason=reason,
+        via=via,
     )
-    store.append(said)
-    return said
+    store.append(approval)
+    return approval
 
 
 def _asked(decision: Decision) -> bool:

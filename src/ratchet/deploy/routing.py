@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ratchet.errors import ConflictError, TrackingError
 from ratchet.records import (
@@ -30,6 +30,7 @@ from ratchet.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
+Experiment = TypeVar("Experiment", Rollout, VariantTest)
 CHAMPION, CHALLENGER = "champion", "challenger"
 SERVING = "serving"
 """Experiment of a routing that is none: one arm for everybody."""
@@ -78,20 +79,22 @@ def serving_champion(store: EventStore) -> Variant | None:
 
 def running_rollout(store: EventStore) -> Rollout | None:
     """Return the rollout that the routing is about, if it has not ended."""
-    routing = current_routing(store)
-    rollout = None if routing is None else store.get(Rollout, routing.experiment)
-    if rollout is None or store.get(RolloutStop, rollout.id) is not None:
-        return None
-    return rollout
+    return _running(store, Rollout, RolloutStop)
 
 
 def running_test(store: EventStore) -> VariantTest | None:
     """Return the test of variants that the routing is about, if it has not ended."""
+    return _running(store, VariantTest, VariantTestEnd)
+
+
+def _running(
+    store: EventStore, kind: type[Experiment], end: type[RolloutStop | VariantTestEnd]
+) -> Experiment | None:
     routing = current_routing(store)
-    test = None if routing is None else store.get(VariantTest, routing.experiment)
-    if test is None or store.get(VariantTestEnd, test.id) is not None:
+    experiment = None if routing is None else store.get(kind, routing.experiment)
+    if experiment is None or store.get(end, experiment.id) is not None:
         return None
-    return test
+    return experiment
 
 
 def refuse_another(store: EventStore) -> None:

@@ -14,8 +14,9 @@ from types import MappingProxyType
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.code_execution.sandbox import Execution
 from ratchet.evaluation.metrics import METRICS, Answered, MetricSpec, metric_named
-from ratchet.evaluation.scored import Answer, FloatArray, Scored, checked_lengths
+from ratchet.evaluation.scored import Answer, Scored, checked_lengths
 from ratchet.records import WIN_RATE
+from ratchet.stats.arrays import FloatArray
 
 
 def score_answers(

@@ -57,8 +57,8 @@ def direction_of(name: str) -> bool | None:
         >>> direction_of("F1 score"), direction_of("WER"), direction_of("helpfulness")
         (True, False, None)
     """
-    found, _ = _look_up(name)
-    return found
+    is_higher, _ = _look_up(name)
+    return is_higher
 
 
 def may_be_turned(name: str) -> bool:
@@ -68,8 +68,8 @@ def may_be_turned(name: str) -> bool:
         >>> may_be_turned("length"), may_be_turned("accuracy")
         (True, False)
     """
-    found, turned = _look_up(name)
-    return found is None or turned
+    is_higher, turned = _look_up(name)
+    return is_higher is None or turned
 
 
 def _look_up(name: str) -> tuple[bool | None, bool]:

@@ -2,9 +2,10 @@
 
 CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`). Each row has `id`, `prompt` or
 `messages` (in a table as JSON), `target` or `tests` (Python that must run after the answer's code,
-for `pass@k`), and optionally `entry_point` (the name of what is tested), `system`, `user_id` and
-`cluster`. A row that breaks a rule makes the whole file unusable: a gate does not decide on what is
-left.
+for `pass@k`), and optionally `entry_point` (the name of what is tested), `system`, `user_id`,
+`group` and `cluster`. Examples of one group belong together, as those of one user do; where both
+are given, the group counts. A row that breaks a rule makes the whole file unusable: a gate does not
+decide on what is left.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ COLUMNS = (
     "system",
     "target",
     "user_id",
+    "group",
     "cluster",
     "tests",
     "entry_point",
@@ -66,28 +68,28 @@ def read_examples(path: Path) -> tuple[Example, ...]:
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
-    if ("prompt" in found) == ("messages" in found):
+    fields = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+    if ("prompt" in fields) == ("messages" in fields):
         raise InvalidInputError(
             f"a row must have one of prompt and messages, got {', '.join(map(str, row)) or 'none'}"
         )
-    messages = _messages(found)
-    if "tests" in found:
-        found = {"target": ""} | found
-    elif "entry_point" in found:
+    messages = _messages(fields)
+    if "tests" in fields:
+        fields = {"target": ""} | fields
+    elif "entry_point" in fields:
         raise InvalidInputError("entry_point goes with tests, got it alone; add tests")
-    for name in ("id", "user_id", "cluster"):
-        if isinstance(found.get(name), int):
-            found[name] = str(found[name])
+    for name in ("id", "user_id", "group", "cluster"):
+        if isinstance(fields.get(name), int):
+            fields[name] = str(fields[name])
     try:
         return Example(
-            id=found.get("id", ""),
+            id=fields.get("id", ""),
             messages=messages,
-            target=found["target"],
-            user_id=found.get("user_id"),
-            cluster=found.get("cluster"),
-            tests=found.get("tests"),
-            entry_point=found.get("entry_point"),
+            target=fields["target"],
+            user_id=fields.get("group", fields.get("user_id")),
+            cluster=fields.get("cluster"),
+            tests=fields.get("tests"),
+            entry_point=fields.get("entry_point"),
         )
     except KeyError as error:
         raise InvalidInputError("a row must have a target or tests, got none") from error
@@ -97,10 +99,10 @@ def _example(row: Mapping[str, Any]) -> Example:
         raise InvalidInputError(f"{where}: {first['msg']}") from error
 
 
-def _messages(found: Mapping[str, Any]) -> Any:
-    given = found.get("messages")
+def _messages(fields: Mapping[str, Any]) -> Any:
+    given = fields.get("messages")
     if given is None:
-        given = [{"role": "user", "content": found["prompt"]}]
-    if "system" in found and isinstance(given, list):
-        given = [{"role": "system", "content": found["system"]}, *given]
+        given = [{"role": "user", "content": fields["prompt"]}]
+    if "system" in fields and isinstance(given, list):
+        given = [{"role": "system", "content": fields["system"]}, *given]
     return given

@@ -11,12 +11,12 @@ import numpy as np
 
 from ratchet.evaluation.scored import (
     Answer,
-    FloatArray,
     Scored,
     checked_lengths,
     mean_scored,
     summed_scored,
 )
+from ratchet.stats.arrays import FloatArray
 
 MISSING = object()
 

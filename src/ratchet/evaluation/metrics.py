@@ -104,8 +104,8 @@ def pass_k(name: str) -> int | None:
         >>> pass_k("pass@10"), pass_k("exact_match")
         (10, None)
     """
-    found = _PASS_AT.fullmatch(name)
-    return int(found[1]) if found and int(found[1]) <= LARGEST_K else None
+    match = _PASS_AT.fullmatch(name)
+    return int(match[1]) if match and int(match[1]) <= LARGEST_K else None
 
 
 def _exact(answered: Answered) -> Scored:

@@ -13,9 +13,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.stats.arrays import FloatArray, IntArray
+
 Words = Callable[[str], list[str]]
 Keys = NDArray[np.uint64]
-FloatArray = NDArray[np.float64]
 _MULTIPLIER, _MIXER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _FOLD = np.uint64(31)
 
@@ -25,7 +26,7 @@ class _Counts:
     """N-grams of one order, ascending by segment, and how often each is there."""
 
     keys: Keys
-    times: NDArray[np.int64]
+    times: IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +137,7 @@ def _counted(keys: Keys) -> _Counts:
     return _Counts(ascending[starts], np.diff(starts, append=ascending.size))
 
 
-def _starts(ascending: Keys) -> NDArray[np.int64]:
+def _starts(ascending: Keys) -> IntArray:
     """Where each distinct number begins."""
     new = np.ones(ascending.size, dtype=np.bool_)
     np.not_equal(ascending[1:], ascending[:-1], out=new[1:])

@@ -16,12 +16,12 @@ from ratchet.errors import InvalidInputError
 from ratchet.evaluation.ngrams import matched_ngrams
 from ratchet.evaluation.scored import (
     Answer,
-    FloatArray,
     Scored,
     checked_lengths,
     mean_scored,
     summed_scored,
 )
+from ratchet.stats.arrays import FloatArray
 
 Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
 Measure = Literal["fmeasure", "precision", "recall"]

@@ -131,8 +131,22 @@ def answer_examples(
         answers |= {key: completion.text for key, completion in fresh.items()}
         done = start + len(chunk)
         left = (time.monotonic() - started) / done * (len(open_examples) - done)
-        logger.info("answered %d of %d examples, %.0f s left", done, len(open_examples), left)
+        answered = len(answers) - len(recorded)
+        logger.info(
+            "answered %d of %d examples%s, %.0f s left",
+            answered,
+            len(open_examples),
+            _failures(completions, done - answered),
+            left,
+        )
     return answers
+
+
+def _failures(completions: Sequence[Completion], failed: int) -> str:
+    """Say how many questions have no answer so far, and why the last one has none."""
+    errors = [completion.error for completion in completions if completion.error is not None]
+    why = f" ({errors[-1]})" if errors else ""
+    return f", {failed} asked without an answer{why}" if failed else ""
 
 
 def compare(

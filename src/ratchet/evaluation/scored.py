@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.evaluation.directions import direction_of
+from ratchet.stats.arrays import BoolArray, FloatArray
 from ratchet.stats.comparisons.corpus_scores import BootstrapComparison, paired_bootstrap
 
-FloatArray = NDArray[np.float64]
 Answer = str | None
 """What a model said; None where it gave no answer."""
 
@@ -37,7 +36,7 @@ class Scored:
     score: Callable[[FloatArray], FloatArray]
 
     @property
-    def observed(self) -> NDArray[np.bool_]:
+    def observed(self) -> BoolArray:
         """Which examples have a score."""
         return ~np.isnan(self.values)
 

@@ -73,7 +73,7 @@ def _columns(
 
     if shape.records <= skipped:
         return None
-    found = [name for name in columns if name in wanted]
+    known = [name for name in columns if name in wanted]
     # columns without a name may be there more than once, and pyarrow wants each name once
     unique = [name or f"\x00{place}" for place, name in enumerate(columns)]
     try:
@@ -84,8 +84,8 @@ def _columns(
                 delimiter=delimiter, newlines_in_values=shape.spans_lines
             ),
             convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(found, pa.string()),
-                include_columns=found,
+                column_types=dict.fromkeys(known, pa.string()),
+                include_columns=known,
                 strings_can_be_null=False,
             ),
         )
@@ -93,7 +93,7 @@ def _columns(
         return None
     if table.num_rows != shape.records - skipped:
         return None  # blank lines, which `rows` counts
-    return {name: table[name].combine_chunks() for name in found}
+    return {name: table[name].combine_chunks() for name in known}
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,11 @@ class CsvText:
             return len(names & known), len(record.cells)
 
         self.delimiter = max(candidates, key=fit)
-        found = self._read(self.delimiter)
-        if found.problem is not None:
-            raise InvalidInputError(f"the header in line {found.line} is no CSV: {found.problem}")
-        self.width = len(found.cells)
-        return found
+        header = self._read(self.delimiter)
+        if header.problem is not None:
+            raise InvalidInputError(f"the header in line {header.line} is no CSV: {header.problem}")
+        self.width = len(header.cells)
+        return header
 
     def records(self) -> Iterator[Record]:
         """Yield the records below the header; lines without anything in a cell are none."""
@@ -149,11 +149,11 @@ class CsvText:
             problem = UNCLOSED if len(taken) > 1 else str(error)
         if problem is None and self._look_like_rows(taken):
             problem = UNCLOSED
-        kept = 0 if peek else 1 if problem else len(taken)
-        self._ahead.extendleft(reversed(taken[kept:]))
-        self._line = number - 1 + kept
+        consumed = 0 if peek else 1 if problem else len(taken)
+        self._ahead.extendleft(reversed(taken[consumed:]))
+        self._line = number - 1 + consumed
         cells = () if problem else parser.cells
-        used = taken[: max(kept, 1)]
+        used = taken[: max(consumed, 1)]
         return Record(number, len(used), cells, "".join(used).rstrip("\r\n"), problem)
 
     def _look_like_rows(self, taken: Sequence[str]) -> bool:
@@ -193,33 +193,33 @@ class _Parser:
             InvalidInputError: There is text between a closing quote and the next delimiter.
         """
         body = line.rstrip("\r\n")
-        place = 0
+        position = 0
         while True:
             if not self._inside:
-                if not body.startswith('"', place):
-                    end = body.find(self._delimiter, place)
-                    self.cells.append(body[place:] if end < 0 else body[place:end])
+                if not body.startswith('"', position):
+                    end = body.find(self._delimiter, position)
+                    self.cells.append(body[position:] if end < 0 else body[position:end])
                     if end < 0:
                         return True
-                    place = end + 1
+                    position = end + 1
                     continue
-                self._inside, self._part, place = True, [], place + 1
-            quote = line.find('"', place)
-            self._part.append(line[place:] if quote < 0 else line[place:quote])
+                self._inside, self._part, position = True, [], position + 1
+            quote = line.find('"', position)
+            self._part.append(line[position:] if quote < 0 else line[position:quote])
             if quote < 0:
                 return False
-            place = quote + 1
-            if line.startswith('"', place):
+            position = quote + 1
+            if line.startswith('"', position):
                 self._part.append('"')
-                place += 1
+                position += 1
                 continue
             self._inside = False
             self.cells.append("".join(self._part))
-            if place >= len(body):
+            if position >= len(body):
                 return True
-            if body[place] != self._delimiter:
+            if body[position] != self._delimiter:
                 raise InvalidInputError(
-                    f"a row must be CSV, got {printable(body[place:], 20)!r} behind a closing "
+                    f"a row must be CSV, got {printable(body[position:], 20)!r} behind a closing "
                     "quote; write a quote inside a quoted cell twice"
                 )
-            place += 1
+            position += 1

@@ -47,8 +47,8 @@ def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
             deep, or it holds a number that is not finite.
     """
     try:
-        said = text.decode() if isinstance(text, bytes) else text
-        return _decoder(finite).decode(said.removeprefix("\ufeff"))
+        decoded = text.decode() if isinstance(text, bytes) else text
+        return _decoder(finite).decode(decoded.removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"a row must be UTF-8, got the byte 0x{error.object[error.start]:02X}; "
@@ -92,13 +92,13 @@ def _is_document(text: str) -> bool:
     Where it cannot, or where lines follow an array that its line closes, the text is lines, of
     which the first is a bad row.
     """
-    place = _skipped(text, 0)
-    if text[place] == "[":
-        line = text[place:].partition("\n")[0]
+    position = _skipped(text, 0)
+    if text[position] == "[":
+        line = text[position:].partition("\n")[0]
         if _is_json(line):
-            return not text[place + len(line) :].strip()
-        place = _skipped(text, place + 1)
-    return text[place : place + 1] == "]" or _end(text, place) is not None
+            return not text[position + len(line) :].strip()
+        position = _skipped(text, position + 1)
+    return text[position : position + 1] == "]" or _end(text, position) is not None
 
 
 def _elements(text: str, number: int, finite: bool) -> Iterator[Line]:
@@ -109,27 +109,27 @@ def _elements(text: str, number: int, finite: bool) -> Iterator[Line]:
             "object a line, which is read row by row"
         )
     decoder = _decoder(finite)
-    place = _skipped(text, 0)
-    is_array = text[place] == "["
-    seen, place, item = 0, _skipped(text, place + is_array), 0
-    while place < len(text) and not (is_array and text[place] == "]"):
-        number, seen = number + text.count("\n", seen, place), place
+    position = _skipped(text, 0)
+    is_array = text[position] == "["
+    seen, position, item = 0, _skipped(text, position + is_array), 0
+    while position < len(text) and not (is_array and text[position] == "]"):
+        number, seen = number + text.count("\n", seen, position), position
         item += 1
         value, problem = None, None
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            problem, skipped = _explained(error), _end(text, place)
+            problem, skipped = _explained(error), _end(text, position)
             if skipped is None:  # where the next one begins is not known
-                line = number + text.count("\n", place, getattr(error, "pos", place))
+                line = number + text.count("\n", position, getattr(error, "pos", position))
                 raise InvalidInputError(f"line {line}: {problem}") from error
             end = skipped
-        yield Line(number, value, text[place:end], problem, item if is_array else None)
-        place = _skipped(text, end)
-    if is_array and (place >= len(text) or text[place + 1 :].strip()):
+        yield Line(number, value, text[position:end], problem, item if is_array else None)
+        position = _skipped(text, end)
+    if is_array and (position >= len(text) or text[position + 1 :].strip()):
         raise InvalidInputError(
             f"a JSON array must be closed once and end the file, got {item:,} elements and then "
-            f"{printable(text[place:].strip(), 20)!r}; correct the end of the file"
+            f"{printable(text[position:].strip(), 20)!r}; correct the end of the file"
         )
 
 
@@ -165,17 +165,17 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _end(text: str, place: int) -> int | None:
+def _end(text: str, position: int) -> int | None:
     """Return where the value at a place ends; None where it is no JSON."""
     try:
-        return _LENIENT.raw_decode(text, place)[1]
+        return _LENIENT.raw_decode(text, position)[1]
     except (ValueError, RecursionError):
         return None
 
 
-def _skipped(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return place if found is None else found.end()
+def _skipped(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return position if space is None else space.end()
 
 
 def _explained(error: ValueError | RecursionError) -> str:
@@ -193,15 +193,15 @@ def _explained(error: ValueError | RecursionError) -> str:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidInputError(
             f"an object must hold a key once, got {printable(twice)!r} "
             f"{names.count(twice)} times; keep one of them"
         )
-    return found
+    return fields
 
 
 def _refuse(name: str) -> NoReturn:

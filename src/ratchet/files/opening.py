@@ -143,10 +143,10 @@ class _Rejoined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        found = self._start[: len(buffer)] or self._rest.read(len(buffer))
-        self._start = self._start[len(found) :]
-        buffer[: len(found)] = found
-        return len(found)
+        content = self._start[: len(buffer)] or self._rest.read(len(buffer))
+        self._start = self._start[len(content) :]
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def _encoding(sample: bytes) -> str:

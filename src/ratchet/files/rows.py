@@ -110,19 +110,19 @@ class Row:
         Raises:
             InvalidInputError: It cannot be used, or a text that must be JSON is none.
         """
-        found = dict(self.read())
+        fields = dict(self.read())
         if self.kind != "json":
             empty = "" if self.kind == "csv" else None
-            found = {name: value for name, value in found.items() if value != empty}
+            fields = {name: value for name, value in fields.items() if value != empty}
         for name in as_json:
-            if isinstance(text := found.get(name), str):
+            if isinstance(text := fields.get(name), str):
                 try:
-                    found[name] = parse_json(text)
+                    fields[name] = parse_json(text)
                 except InvalidInputError as error:
                     raise InvalidInputError(
                         f"{name} must be JSON, got {printable(text)!r}: {error}"
                     ) from error
-        return found
+        return fields
 
     @property
     def received(self) -> str:
@@ -219,36 +219,36 @@ def column_names(
         InvalidInputError: Two columns have one name, or a needed one is missing.
     """
     stripped = [cell.strip() for cell in header]
-    found = tuple(known.get(name.casefold(), name) for name in stripped)
-    twice = [name for name, times in Counter(filter(None, found)).items() if times > 1]
+    names = tuple(known.get(name.casefold(), name) for name in stripped)
+    twice = [name for name, times in Counter(filter(None, names)).items() if times > 1]
     if twice:
         each = [
-            f"{printable(stripped[place], 40)!r} as column {place + 1}"
-            for place, name in enumerate(found)
+            f"{printable(stripped[index], 40)!r} as column {index + 1}"
+            for index, name in enumerate(names)
             if name == twice[0]
         ]
         raise InvalidInputError(
             f"each column must be there once, got {_listed(each)} of {printable(path.name)}; "
             "rename or remove all but one"
         )
-    refuse_missing(path, found, needs)
-    return found
+    refuse_missing(path, names, needs)
+    return names
 
 
-def refuse_missing(path: Path, found: Sequence[str], needs: Needs) -> None:
+def refuse_missing(path: Path, names: Sequence[str], needs: Needs) -> None:
     """Refuse a table in which a needed column is missing; name what there is, and the nearest.
 
     Raises:
         InvalidInputError: It is.
     """
-    missing = [each for each in needs if not set(each) & set(found)]
+    missing = [each for each in needs if not set(each) & set(names)]
     if not missing:
         return
     wanted = [each[0] + (f" (or {', '.join(each[1:])})" if each[1:] else "") for each in needs]
-    shown = ", ".join(repr(printable(name, 40)) for name in found[:20]) or "no columns"
-    more = f" and {len(found) - 20} more" if len(found) > 20 else ""
+    shown = ", ".join(repr(printable(name, 40)) for name in names[:20]) or "no columns"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     separators = ", ".join(DELIMITERS.values())
-    way_out = " and ".join(_nearest([each[0] for each in missing], found))
+    way_out = " and ".join(_nearest([each[0] for each in missing], names))
     way_out = way_out or f"name it in the first line, separated by {separators}"
     raise InvalidInputError(
         f"{printable(path.name)} must have the columns {_listed(wanted)}, got none named "
@@ -256,8 +256,8 @@ def refuse_missing(path: Path, found: Sequence[str], needs: Needs) -> None:
     )
 
 
-def _nearest(missing: Sequence[str], found: Sequence[str]) -> list[str]:
-    folded = {name.casefold(): name for name in found[:1_000]}
+def _nearest(missing: Sequence[str], names: Sequence[str]) -> list[str]:
+    folded = {name.casefold(): name for name in names[:1_000]}
     return [
         f"rename {printable(folded[like[0]], 40)!r} to {name}"
         for name in missing

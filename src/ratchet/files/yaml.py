@@ -39,11 +39,11 @@ def read_yaml(path: Path, *, what: str, holds: str, largest: int = LARGEST) -> M
         content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = error.problem or error.context or ""
+        problem = error.problem or error.context or ""
         if isinstance(error, _Refused):
-            raise InvalidInputError(f"{name}, line {_line(mark)}: {said}") from error
+            raise InvalidInputError(f"{name}, line {_line(mark)}: {problem}") from error
         raise InvalidInputError(
-            f"{name} must be YAML, got in line {_line(mark)}: {printable(said, 200)}; "
+            f"{name} must be YAML, got in line {_line(mark)}: {printable(problem, 200)}; "
             "correct the line"
         ) from error
     except yaml.YAMLError as error:  # characters that YAML does not allow
@@ -91,8 +91,8 @@ def _line(mark: yaml.Mark | None) -> int:
 class _Refused(yaml.MarkedYAMLError):
     """YAML that is not allowed here."""
 
-    def __init__(self, said: str, mark: yaml.Mark | None) -> None:
-        super().__init__(None, None, said, mark)
+    def __init__(self, problem: str, mark: yaml.Mark | None) -> None:
+        super().__init__(None, None, problem, mark)
 
 
 class _Loader(yaml.SafeLoader):

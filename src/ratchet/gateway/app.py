@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,21 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
-from ratchet.gateway.backends import Backend, HttpBackend, LocalBackend
+from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
+from ratchet.gateway.backends import Backend
 from ratchet.gateway.chat import Answerer
+from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
+from ratchet.gateway.http_backend import HttpBackend
+from ratchet.gateway.local_backend import LocalBackend
 from ratchet.gateway.log import WriteAheadLog
 from ratchet.gateway.options import GatewayOptions
+from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_problem
+from ratchet.gateway.recording import Recorder
 from ratchet.gateway.routing import Router, State
 from ratchet.gateway.schemas import (
+    Attempts,
     ChatCompletion,
     ChatRequest,
     FeedbackReceipt,
@@ -35,6 +42,7 @@ from ratchet.gateway.schemas import (
     ModelList,
     feedback_schema,
 )
+from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
@@ -43,7 +51,13 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-EXPOSED = ["x-ratchet-interaction", "x-ratchet-token", "x-ratchet-version", "x-ratchet-recorded"]
+EXPOSED = [
+    "x-ratchet-interaction",
+    "x-ratchet-token",
+    "x-ratchet-version",
+    "x-ratchet-recorded",
+    "retry-after",
+]
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -63,6 +77,7 @@ class Gateway:
     router: Router
     answerer: Answerer
     desk: FeedbackDesk
+    passthrough: Passthrough
     limits: RateLimits
 
     def caller(self, request: Request) -> Caller:
@@ -83,18 +98,32 @@ class Gateway:
         self.limits.take(found)
         return found
 
-    def health(self) -> Health:
-        """Return whether this process works."""
-        backends = self.answerer.health()
-        fine = self.answerer.recording and any(backends.values())
-        aliases = self.router.state.aliases
-        return Health(
+    def health(self) -> tuple[Health, int]:
+        """Return how this process fares, and the status to say it with.
+
+        The status is 503 only where users get no answer or answers are not recorded: a canary that
+        fails while the version before it answers is no reason to take the gateway out of service.
+        """
+        circuits, state = self.answerer.circuits, self.router.state
+        backends, versions = circuits.backends(), circuits.versions()
+        served = {name: versions.get(name, Counts()) for name in state.served}
+        works = self.answerer.recorder.works and not circuits.requests().mostly_failed
+        fine = works and not any(counts.mostly_failed for counts in served.values())
+        found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
-            champion=aliases.get("champion"),
-            backends=backends,
-            recording=self.answerer.recording,
+            champion=state.aliases.get("champion"),
+            backends={
+                backend.name: not backends.get(backend.name, Counts()).mostly_failed
+                for backend in self.answerer.backends
+            },
+            versions={
+                name: Attempts(answered=counts.answered, failed=counts.failed)
+                for name, counts in served.items()
+            },
+            recording=self.answerer.recorder.works,
         )
+        return found, 200 if works else 503
 
 
 def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -> FastAPI:
@@ -123,7 +152,13 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
     _add_api(app)
     _add_pages(app)
     _describe(app)
-    if options.origins:
+    app.add_middleware(
+        Shield,
+        most_bytes=options.most_bytes,
+        origins=options.origins,
+        loopback_only=options.is_loopback and not options.open,
+    )
+    if options.origins:  # around the shield, so that a page can read what it refuses
         app.add_middleware(
             CORSMiddleware,
             allow_origins=options.origins,
@@ -131,12 +166,6 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
-    app.add_middleware(
-        Shield,
-        most_bytes=options.most_bytes,
-        origins=options.origins,
-        loopback_only=options.is_loopback and not options.open,
-    )
     return app
 
 
@@ -146,33 +175,47 @@ async def _running(
 ) -> AsyncIterator[Gateway]:
     store = EventStore.open(options.settings.store_url)
     answering = _backends(options) if backends is None else backends
-    loop = asyncio.get_running_loop()
     default = None if options.backend or backends else Path(options.settings.base_model).name
+    circuits = Circuits()
+    keeper = _keeper(answering, options, circuits)
     router = Router(
         store,
         home=options.settings.home,
         default=default,
-        on_change=_preloader(answering[0], options, loop),
+        on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
     )
-    router.refresh()
     log = WriteAheadLog.create(options.folder / "wal")
     secret = load_secret(options.folder)
+    conversations = Conversations(options.folder / "conversations.db")
     gateway = Gateway(
         options=options,
         router=router,
-        answerer=Answerer(router, answering, log, secret, sync=options.sync),
+        answerer=Answerer(
+            router,
+            answering,
+            Recorder(log, sync=options.sync),
+            secret,
+            conversations,
+            replicas=1 + len(options.replicas),
+            circuits=circuits,
+        ),
         desk=FeedbackDesk(secret, log, sync=options.sync),
+        passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
     )
-    following = asyncio.create_task(router.follow())
+    await asyncio.to_thread(router.refresh)
+    tasks = [asyncio.create_task(router.follow())]
+    if keeper is not None:
+        tasks.append(asyncio.create_task(keeper.follow(lambda: router.state)))
     try:
         yield gateway
     finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for backend in answering:
             await backend.close()
+        conversations.close()
         log.close()
         store.close()
 
@@ -183,53 +226,65 @@ def _backends(options: GatewayOptions) -> list[Backend]:
         base = prepare_base_model(options.settings.base_model, options.settings.cache)
         found.append(LocalBackend(AdapterModel.load(base), max_tokens=options.max_tokens))
     else:
-        found.append(
-            HttpBackend(
-                options.backend,
-                key=options.backend_key,
-                model=options.backend_model,
-                stall_seconds=options.stall_seconds,
-            )
-        )
+        for number, url in enumerate((options.backend, *options.replicas), start=1):
+            name = "backend" if number == 1 else f"backend-{number}"
+            found.append(_server(options, url, name, options.backend_key, options.backend_model))
     if options.fallback is not None:
-        found.append(
-            HttpBackend(
-                options.fallback,
-                name="fallback",
-                key=options.fallback_key,
-                model=options.fallback_model,
-                stall_seconds=options.stall_seconds,
-            )
-        )
+        key, model = options.fallback_key, options.fallback_model
+        found.append(_server(options, options.fallback, "fallback", key, model))
     return found
 
 
+def _server(
+    options: GatewayOptions, url: str, name: str, key: str | None, model: str | None
+) -> HttpBackend:
+    return HttpBackend(
+        url,
+        name=name,
+        key=key,
+        model=model,
+        stall_seconds=options.stall_seconds,
+        answer_seconds=options.answer_seconds,
+    )
+
+
+def _keeper(
+    backends: Sequence[Backend], options: GatewayOptions, circuits: Circuits
+) -> AdapterKeeper | None:
+    """Return what holds the backend's adapters to the routing, where that is asked for."""
+    if not options.load_adapters:
+        return None
+    replicas = backends[: 1 + len(options.replicas)]
+    servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
+    return AdapterKeeper(servers, lambda server, version: circuits.close((server, version)))
+
+
 def _preloader(
-    backend: Backend, options: GatewayOptions, loop: asyncio.AbstractEventLoop
+    backend: Backend, keeper: AdapterKeeper | None, loop: asyncio.AbstractEventLoop
 ) -> Callable[[State], None]:
-    """Return what loads the adapters of a new routing before anybody waits for them."""
-    wanted = isinstance(backend, LocalBackend) or options.load_adapters
+    """Return what loads the adapters of a new routing before anybody is sent to them.
 
-    tasks: set[asyncio.Task[None]] = set()
+    It is called in a thread beside the event loop.
+    """
 
-    async def load(version: str, adapter: Path) -> None:
-        try:
-            await backend.load_adapter(version, adapter)
-        except Exception as error:
-            logger.warning("%s cannot be loaded ahead: %s", version, error)
-
-    def begin(version: str, adapter: Path) -> None:
-        task = loop.create_task(load(version, adapter))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    async def load(state: State) -> None:
+        for version, folder in wanted_adapters(state).items():
+            try:
+                await backend.load_adapter(version, folder)
+            except Exception as error:
+                logger.warning("%s cannot be loaded ahead: %s", version, error)
 
     def on_change(state: State) -> None:
-        if not wanted or state.routing is None:
+        if keeper is not None:
+            work = keeper.prepare(state)
+        elif isinstance(backend, LocalBackend):
+            work = load(state)
+        else:
             return
-        for version in {variant.version for variant in state.routing.variants}:
-            adapter = state.adapters.get(version)
-            if adapter is not None:
-                loop.call_soon_threadsafe(begin, version, adapter)
+        try:
+            asyncio.run_coroutine_threadsafe(work, loop).result(PREPARE_SECONDS)
+        except Exception as error:
+            logger.warning("a routing takes effect before its adapters are loaded: %r", error)
 
     return on_change
 
@@ -247,7 +302,7 @@ def _add_api(app: FastAPI) -> None:
         "/v1/chat/completions",
         responses={
             200: {"model": ChatCompletion, "content": {"text/event-stream": {}}},
-            **documented(400, 401, 403, 413, 429, 503),
+            **documented(400, 401, 403, 413, 422, 429, 502, 503),
         },
     )
     async def chat_completions(request: Request) -> Response:
@@ -276,12 +331,32 @@ def _add_api(app: FastAPI) -> None:
         names = gateway.router.names() or [gateway.options.settings.model_name]
         return ModelList(data=[ModelEntry(id=name) for name in names])
 
+    @app.get("/v1/models/{name:path}", include_in_schema=False)
+    async def model(request: Request, name: str) -> Response:
+        """Tell of one name: the gateway's own, or one of the backend's."""
+        gateway = _gateway(request)
+        caller = gateway.caller(request)
+        if not caller.roles & {"ingest", "read"}:
+            caller.require("read")
+        return await gateway.passthrough.model(name)
+
+    for path in PASSED_ON:
+        # what is sent and answered there is the backend's to describe
+        app.add_api_route(f"/v1/{path}", _pass_on, methods=["POST"], include_in_schema=False)
+
     @app.get("/healthz", responses={503: {"model": Health}})
     async def healthz(request: Request, response: Response) -> Health:
         """Tell whether answers are given and recorded."""
-        found = _gateway(request).health()
-        response.status_code = 200 if found.status == "ok" else 503
+        found, response.status_code = _gateway(request).health()
         return found
+
+
+async def _pass_on(request: Request) -> Response:
+    """Pass a request on to the backend; nothing of it is recorded."""
+    gateway = _gateway(request)
+    caller = gateway.caller(request)
+    caller.require("ingest")
+    return await gateway.passthrough.post(request)
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -9,51 +9,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from itertools import count
+from typing import Any, TypeGuard
 from uuid import uuid4
 
 from fastapi import Request, Response
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
 from ratchet.gateway.access import Caller, token_for
-from ratchet.gateway.backends import Backend, BackendError, Target
-from ratchet.gateway.conversation import identifier, said, storable, turns, user_and_session
-from ratchet.gateway.log import LogKind, WriteAheadLog
+from ratchet.gateway.backends import Backend, Target
+from ratchet.gateway.circuits import Circuits
+from ratchet.gateway.conversation import (
+    anonymous,
+    identifier,
+    named_session,
+    named_user,
+    part_text,
+    said,
+    session_of,
+)
+from ratchet.gateway.leaving import ClientLeftError, ClientWatch
 from ratchet.gateway.problems import JSON, ProblemError
-from ratchet.gateway.routing import Router, RoutingPlan
+from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
+from ratchet.gateway.replies import BackendError, json_bytes
+from ratchet.gateway.routing import Router
 from ratchet.gateway.schemas import check_chat
+from ratchet.gateway.sessions import Conversations, digest_of, opening_of
 
 logger = logging.getLogger(__name__)
 
-_FAILURES_TO_SKIP = 3
-_SKIPPED_SECONDS = 5.0
 _CHUNKS_IN_A_ROW = 32
-_FORWARDED = ("max_completion_tokens", "temperature", "top_p", "seed")
-
-
-@dataclass(slots=True)
-class Chat:
-    """One request on its way to an answer."""
-
-    id: str
-    body: dict[str, Any]
-    plan: RoutingPlan
-    caller: Caller
-    user_id: str
-    session_id: str
-    at: datetime
-    started: float
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def version(self) -> str:
-        """The version that was chosen."""
-        return self.plan.variant.version
+_REPLICAS_ASKED = 2
+_CLIENT_LEFT = 499  # nginx's status of a request whose client left; nobody sees it
 
 
 @dataclass(slots=True)
@@ -61,19 +55,20 @@ class Answerer:
     """See the module's text.
 
     Attributes:
-        backends: In the order in which they are asked; the first two forms are the primary's.
-        log: Where interactions are recorded.
-        sync: Whether to wait until a record is on the disk.
-        recording: Whether the last record could be written.
+        backends: In the order in which they are asked.
+        replicas: How many of them, from the first on, are the same and share the requests.
+        conversations: What was said in chats that name neither user nor session.
+        circuits: How versions fared lately.
     """
 
     router: Router
-    backends: list[Backend]
-    log: WriteAheadLog
+    backends: Sequence[Backend]
+    recorder: Recorder
     secret: bytes
-    sync: bool = False
-    recording: bool = True
-    _failures: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
+    conversations: Conversations
+    replicas: int = 1
+    circuits: Circuits = field(default_factory=Circuits)
+    _turn: count[int] = field(default_factory=count)
 
     async def answer(self, request: Request, caller: Caller) -> Response:
         """Answer a request, whole or as a stream.
@@ -82,15 +77,18 @@ class Answerer:
             ProblemError: The request breaks a rule, or nobody answers it.
         """
         chat = self._open(await request.body(), request.headers, caller)
-        if chat.body.get("stream"):
-            return await self._stream(chat)
-        completion, answered_by = await self._complete(chat)
+        try:
+            with ClientWatch(request.receive):
+                if chat.body.get("stream"):
+                    return await self._stream(chat)
+                completion, answered_by = await self._complete(chat)
+        except ClientLeftError:
+            seconds = time.monotonic() - chat.started
+            chat.describe(DISCONNECTED, None)
+            reason = f"the client left after {seconds:.1f} s, before it was answered"
+            self.recorder.interaction(chat, "", chat.asked or chat.version, reason)
+            return Response(status_code=_CLIENT_LEFT)
         return await self._send(chat, completion, answered_by)
-
-    def health(self) -> dict[str, bool]:
-        """Return whether each backend answered when it was last asked."""
-        failing = {name for (name, _), (count, _) in self._failures.items() if count}
-        return {backend.name: backend.name not in failing for backend in self.backends}
 
     # Opening ----------------------------------------------------------------------------------
 
@@ -104,9 +102,9 @@ class Answerer:
         check_chat(body)
         started, at = time.monotonic(), datetime.now(UTC)
         key = f"chatcmpl-{uuid4().hex}"
-        user_id, session_id = user_and_session(body, headers, key, at)
+        user_id, session_id, conversation = self._whose(body, headers, key, at, caller)
         plan = self.router.plan(body["model"], user_id)
-        chat = Chat(key, body, plan, caller, user_id, session_id, at, started)
+        chat = Chat(key, body, plan, caller, user_id, session_id, at, started, conversation)
         chat.metadata["requested_model"] = identifier(body["model"]) or "?"
         if plan.experiment is not None:
             chat.metadata |= {"experiment": plan.experiment, "arm": plan.variant.label}
@@ -114,69 +112,97 @@ class Answerer:
             chat.body = body | {"messages": _with_prompt(body, plan.variant.system_prompt)}
         return chat
 
+    def _whose(
+        self,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        key: str,
+        at: datetime,
+        caller: Caller,
+    ) -> tuple[str, str, str | None]:
+        """Return user and session of a request, and the caller where both are only known so.
+
+        Without a named session, turns of the same user that begin with the same words on the same
+        day are one session, since a chat sends all its turns every time. Where no user is named
+        either, a request that holds an earlier answer goes on with the conversation in which that
+        answer was given.
+        """
+        user, session = named_user(body, headers), named_session(body, headers)
+        if session is not None:
+            return user or anonymous(session), session, None
+        messages = body["messages"]
+        if user is not None:
+            opening = next((m for m in messages if m.get("role") == "user"), None)
+            return user, session_of(user, at.date().isoformat(), opening), None
+        before = digest_of(messages, caller.id)
+        found = None if before is None else self.conversations.find(before)
+        if found is not None:
+            return *found, caller.id
+        session = (
+            f"session-{key}" if before is None else session_of(caller.id, opening_of(messages))
+        )
+        return anonymous(session), session, caller.id
+
     def _targets(self, chat: Chat) -> list[tuple[Backend, Target]]:
-        """Whom to ask, in order; what failed three times running is left out for five seconds."""
+        """Whom to ask, in order, without what most callers were failed by lately."""
         adapters = self.router.state.adapters
-        first, *others = self.backends
-        wanted = [(first, chat.version)]
+        servers, others = self.backends[: self.replicas], self.backends[self.replicas :]
+        if self.replicas > 1:
+            first = next(self._turn) % self.replicas
+            servers = [*servers[first:], *servers[:first]][:_REPLICAS_ASKED]
+        wanted = [(server, chat.version) for server in servers]
         if chat.plan.previous not in (None, chat.version):
-            wanted.append((first, str(chat.plan.previous)))
+            wanted += [(server, str(chat.plan.previous)) for server in servers]
         wanted += [(backend, chat.version) for backend in others]
-        now = time.monotonic()
         fit = [
             (backend, version)
             for backend, version in wanted
-            if not self._is_skipped(backend.name, version, now)
+            if not self.circuits.is_open((backend.name, version))
         ]
         return [(b, Target(version, adapters.get(version))) for b, version in fit or wanted]
-
-    def _is_skipped(self, backend: str, version: str, now: float) -> bool:
-        count, since = self._failures.get((backend, version), (0, 0.0))
-        return count >= _FAILURES_TO_SKIP and now < since + _SKIPPED_SECONDS
 
     # Whole answers ----------------------------------------------------------------------------
 
     async def _complete(self, chat: Chat) -> tuple[dict[str, Any], str]:
-        failure = None
-        for number, (backend, target) in enumerate(self._targets(chat)):
+        failures = []
+        for backend, target in self._targets(chat):
+            chat.asked = target.version
             try:
                 completion = await backend.complete(chat.body, target)
-                message = completion["choices"][0]["message"]
-                said(message, {})
-            except BackendError as error:
-                failure = error
-            except (KeyError, IndexError, TypeError, AttributeError) as error:
-                failure = BackendError(f"{backend.name} sent no chat completion: {error!r}")
-            else:
-                self._note(backend, target, None)
-                chat.metadata["backend"] = backend.name
-                return completion, target.version
-            self._give_up_on(chat, number, backend, target, failure)
-        raise _nobody(failure)
+            except BackendError as failure:
+                failures.append(failure)
+                self._give_up_on(chat, len(failures), backend, target, failure)
+                continue
+            self._note(chat, backend, target, answered=True)
+            chat.metadata["backend"] = backend.name
+            return completion, target.version
+        raise self._nobody(chat, failures)
 
     async def _send(self, chat: Chat, completion: dict[str, Any], answered_by: str) -> Response:
         choice = completion["choices"][0]
-        self._describe(chat, choice.get("finish_reason"), completion.get("usage"))
+        chat.describe(choice.get("finish_reason"), completion.get("usage"))
         text = said(choice["message"], chat.metadata)
-        recorded = await self._record(chat, text, answered_by)
-        content = to_json(completion | self._stamp(chat, answered_by, recorded))
+        recorded = self.recorder.interaction(chat, text, answered_by)
+        if recorded:
+            await self.recorder.durable()
+        self._remember(chat, choice["message"])
+        content = json_bytes(completion | self._stamp(chat, answered_by, recorded))
         return Response(content, 200, self._headers(chat, answered_by, recorded), JSON)
 
     # Streams ----------------------------------------------------------------------------------
 
     async def _stream(self, chat: Chat) -> Response:
-        failure = None
-        for number, (backend, target) in enumerate(self._targets(chat)):
+        failures = []
+        for backend, target in self._targets(chat):
+            chat.asked = target.version
             chunks = backend.stream(chat.body, target)
             try:
                 first = await anext(chunks)
             except (BackendError, StopAsyncIteration) as error:
-                failure = (
-                    error
-                    if isinstance(error, BackendError)
-                    else BackendError(f"{backend.name} sent an empty stream")
-                )
-                self._give_up_on(chat, number, backend, target, failure)
+                if isinstance(error, StopAsyncIteration):
+                    error = BackendError(f"{backend.name} sent an empty stream")
+                failures.append(error)
+                self._give_up_on(chat, len(failures), backend, target, error)
                 continue
             chat.metadata |= {"backend": backend.name, "stream": "yes"}
             return StreamingResponse(
@@ -185,7 +211,7 @@ class Answerer:
                 | {"cache-control": "no-cache", "x-accel-buffering": "no"},
                 media_type="text/event-stream",
             )
-        raise _nobody(failure)
+        raise self._nobody(chat, failures)
 
     async def _events(
         self,
@@ -193,7 +219,7 @@ class Answerer:
         backend: Backend,
         target: Target,
         first: dict[str, Any],
-        chunks: AsyncIterator[dict[str, Any]],
+        chunks: AsyncGenerator[dict[str, Any]],
     ) -> AsyncIterator[bytes]:
         told, error = _Told(), None
         finished = recorded = False
@@ -204,106 +230,75 @@ class Answerer:
                 told.add(chunk)
                 if told.chunks % _CHUNKS_IN_A_ROW == 0:
                     await asyncio.sleep(0)  # let others work, and a user who left be noticed
-                yield b"data: " + to_json(chunk | stamp) + b"\n\n"
+                yield b"data: " + json_bytes(chunk | stamp) + b"\n\n"
                 stamp = {"id": chat.id, "model": target.version}
                 chunk = await anext(chunks, None)
             finished = True
         except BackendError as failure:
             error = failure.reason
+        except Exception as failure:
+            logger.exception("a stream of %s cannot be passed on", backend.name)
+            error = f"{backend.name} sent what cannot be passed on: {type(failure).__name__}"
         finally:
             if not finished and error is None:
-                told.reason = "disconnected"
-            self._note(backend, target, error)
-            self._describe(chat, told.reason, told.usage)
-            try:
-                self._append(chat, said(told.message(), chat.metadata), target.version, error)
-                recorded = True
-            except OSError as problem:
-                self._cannot_record(problem)
-        if self.sync and recorded:
-            await self.log.durable()
+                told.reason = DISCONNECTED
+            else:
+                self._note(chat, backend, target, answered=finished)
+            chat.describe(told.reason, told.usage)
+            text = said(told.message(), chat.metadata)
+            recorded = self.recorder.interaction(chat, text, target.version, error)
+            with suppress(Exception):
+                await chunks.aclose()  # the backend need not go on
+        if recorded:
+            await self.recorder.durable()
         if error is not None:
-            yield (
-                b"data: " + to_json(ProblemError(502, error, code="backend_error").body()) + b"\n\n"
-            )
+            problem = ProblemError(502, error, code="backend_error")
+            yield b"data: " + json_bytes(problem.body()) + b"\n\n"
         elif recorded:
+            self._remember(chat, told.message())
             yield b"data: [DONE]\n\n"
 
-    # Recording --------------------------------------------------------------------------------
-
-    def _describe(self, chat: Chat, reason: object, usage: object) -> None:
-        if reason:
-            chat.metadata["finish_reason"] = str(reason)[:100]
-        if isinstance(usage, Mapping):
-            for name in ("prompt_tokens", "completion_tokens"):
-                if isinstance(usage.get(name), int):
-                    chat.metadata[name] = str(usage[name])
-        for name in _FORWARDED:
-            if chat.body.get(name) is not None:
-                chat.metadata[name] = str(chat.body[name])
-
-    async def _record(self, chat: Chat, text: str, version: str) -> bool:
-        try:
-            self._append(chat, text, version, None)
-        except OSError as problem:
-            self._cannot_record(problem)
-            return False
-        if self.sync:
-            await self.log.durable()
-        return True
-
-    def _append(
-        self, chat: Chat, text: str, version: str, error: str | None, attempt: int = 0
-    ) -> None:
-        spoken, notes = turns(chat.body["messages"])
-        row = {
-            "id": f"{chat.id}-failed-{attempt}" if attempt else chat.id,
-            "session_id": chat.session_id,
-            "user_id": chat.user_id,
-            "created_at": chat.at.isoformat(),
-            "model_version": identifier(version),
-            "messages": spoken,
-            "response": text,
-            "latency_seconds": time.monotonic() - chat.started,
-            "error": None if error is None else storable(error[:2_000], notes),
-            "segment": chat.caller.application,
-            "metadata": chat.metadata | notes,
-        }
-        self.log.append(LogKind.INTERACTION, to_json(row))
-        self.recording = True
-
-    def _cannot_record(self, problem: OSError) -> None:
-        # The user is answered all the same; without a token, since there is nothing to rate.
-        self.recording = False
-        logger.error("answers are sent and not recorded, the log cannot be written: %s", problem)
-
-    # Failures ---------------------------------------------------------------------------------
+    # What comes of an attempt -----------------------------------------------------------------
 
     def _give_up_on(
-        self, chat: Chat, number: int, backend: Backend, target: Target, failure: BackendError
+        self, chat: Chat, attempt: int, backend: Backend, target: Target, failure: BackendError
     ) -> None:
         """Count and record a failure, and let the next one try.
 
         Raises:
             ProblemError: The request itself is at fault.
         """
-        if not failure.retryable:
-            raise _nobody(failure)
-        self._note(backend, target, failure.reason)
+        if failure.is_users:
+            self.recorder.refused(chat, target.version, failure.reason)
+            raise refusal(failure)
+        self._note(chat, backend, target, answered=False)
         logger.warning("%s failed as %s: %s", backend.name, target.version, failure.reason)
         chat.metadata["failed_over_from"] = f"{backend.name} {target.version}"[:200]
-        try:
-            self._append(chat, "", target.version, failure.reason, attempt=number + 1)
-        except OSError as problem:
-            self._cannot_record(problem)
+        self.recorder.interaction(chat, "", target.version, failure.reason, attempt)
 
-    def _note(self, backend: Backend, target: Target, error: str | None) -> None:
-        key = (backend.name, target.version)
-        if error is None:
-            if key in self._failures:
-                del self._failures[key]
-        else:
-            self._failures[key] = (self._failures.get(key, (0, 0.0))[0] + 1, time.monotonic())
+    def _note(self, chat: Chat, backend: Backend, target: Target, *, answered: bool) -> None:
+        caller = f"{chat.caller.id} {chat.user_id}"
+        self.circuits.attempt((backend.name, target.version), caller, answered)
+        if answered:
+            self.circuits.request(caller, True)
+
+    def _nobody(self, chat: Chat, failures: Sequence[BackendError]) -> ProblemError:
+        """Return the error of a request that nobody answered."""
+        self.circuits.request(f"{chat.caller.id} {chat.user_id}", False)
+        return nobody_answers(failures)
+
+    def _remember(self, chat: Chat, message: Mapping[str, Any]) -> None:
+        """Keep whose conversation it is, for the next turn of a chat that does not say."""
+        if chat.conversation is None:
+            return
+        answer = message.get("content")
+        turns = [
+            *(m for m in chat.body["messages"] if m.get("role") in ("user", "assistant")),
+            {"role": "assistant", "content": answer if isinstance(answer, str | list) else ""},
+        ]
+        after = digest_of(turns, chat.conversation)
+        if after is not None:
+            self.conversations.remember(after, chat.user_id, chat.session_id)
 
     # Stamps -----------------------------------------------------------------------------------
 
@@ -337,17 +332,26 @@ class _Told:
     chunks: int = 0
 
     def add(self, chunk: Mapping[str, Any]) -> None:
+        """Take a chunk that `replies.read_chunk` has checked."""
         self.chunks += 1
         self.usage = chunk.get("usage") or self.usage
-        for choice in chunk.get("choices") or ():
+        for choice in chunk["choices"]:
             if choice.get("index", 0) == 0:
-                delta = choice.get("delta") or {}
-                if isinstance(delta.get("content"), str):
-                    self.parts.append(delta["content"])
-                self.tool_calls += delta.get("tool_calls") or ()
+                delta = choice.get("delta")
+                if delta:
+                    self._say(delta)
                 self.reason = choice.get("finish_reason") or self.reason
 
+    def _say(self, delta: Mapping[str, Any]) -> None:
+        content = delta.get("content") or delta.get("refusal")
+        if isinstance(content, str):
+            self.parts.append(content)
+        elif content:
+            self.parts += map(part_text, content)
+        self.tool_calls += delta.get("tool_calls") or ()
+
     def message(self) -> dict[str, Any]:
+        """Return what was said as a message."""
         return {"content": "".join(self.parts), "tool_calls": self.tool_calls}
 
 
@@ -356,16 +360,36 @@ def _with_prompt(body: Mapping[str, Any], prompt: str) -> list[dict[str, Any]]:
     return [{"role": "system", "content": prompt}, *rest]
 
 
-def _nobody(failure: BackendError | None) -> ProblemError:
-    if failure is None:
-        return ProblemError(503, "nobody answers: no backend is in place", code="backend_error")
-    if failure.status is None or failure.status >= 500:
-        message = f"no backend answers: {failure.reason}; try again"
-        return ProblemError(503, message, code="backend_error", headers={"retry-after": "1"})
-    try:
-        detail = from_json(failure.body)["error"]
-        message, param, code = detail["message"], detail.get("param"), detail.get("code")
-    except (ValueError, KeyError, TypeError):
-        message, param, code = failure.reason, None, None
-    text = None if code is None else str(code)
-    return ProblemError(failure.status, str(message), param=param, code=text)
+def nobody_answers(failures: Sequence[BackendError]) -> ProblemError:
+    """Return the error of a request for which every attempt failed.
+
+    503 where trying again may help, 429 where the backend asks for fewer requests, else 502: what a
+    backend has against the gateway, such as 401 for its key, is no status for its users.
+    """
+    if not failures:
+        return ProblemError(503, "no backend is configured", code="backend_error")
+    last = failures[-1]
+    status = 503 if last.status is None or last.status >= 500 else 502
+    if last.status in (408, 425):
+        status = 503
+    elif last.status == 429:
+        status = 429
+    waits = [failure.retry_after for failure in failures if _is_wait(failure.retry_after)]
+    headers = {} if status == 502 else {"retry-after": waits[-1] if waits else "1"}
+    message = f"no backend answers: {last.reason}; try again"
+    return ProblemError(status, message, code="backend_error", headers=headers)
+
+
+def refusal(failure: BackendError) -> ProblemError:
+    """Return the error of a request that a backend refused for what was in it."""
+    detail = failure.detail
+    assert failure.status is not None
+    assert detail is not None
+    return ProblemError(failure.status, detail.message, param=detail.param, code=detail.code)
+
+
+def _is_wait(text: str | None) -> TypeGuard[str]:
+    """Tell whether a text may be sent on as `Retry-After`: seconds or a date (RFC 9110, 10.2.3)."""
+    return (
+        text is not None and re.fullmatch(r"\d{1,9}|[A-Za-z]{3}, [\w: ]{10,40}", text) is not None
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from pydantic_core import to_json
@@ -58,27 +57,25 @@ def identifier(text: str) -> str | None:
     return text or None
 
 
-def user_and_session(
-    body: Mapping[str, Any], headers: Mapping[str, str], interaction_id: str, at: datetime
-) -> tuple[str, str]:
-    """Return whose chat it is, and its session.
+def named_user(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """Return the request's `user`, `safety_identifier` or header `x-ratchet-user`."""
+    return _first(body.get("user"), body.get("safety_identifier"), headers.get("x-ratchet-user"))
 
-    The user is the request's `user`, `safety_identifier` or the header `x-ratchet-user`. The
-    session is `metadata.session_id` or the header `x-ratchet-session`; without one, turns that
-    begin with the same words of the same user on the same day are one session, since a chat sends
-    all its turns every time. A user who is not named is told apart by session.
-    """
+
+def named_session(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """Return the request's `metadata.session_id` or header `x-ratchet-session`."""
     metadata = body.get("metadata") or {}
-    user = _first(body.get("user"), body.get("safety_identifier"), headers.get("x-ratchet-user"))
-    session = _first(metadata.get("session_id"), headers.get("x-ratchet-session"))
-    if session is None:
-        opening = next((m for m in body["messages"] if m.get("role") == "user"), None)
-        if user is None:
-            session = f"session-{interaction_id}"
-        else:
-            words = to_json([user, at.date().isoformat(), opening])
-            session = f"session-{hashlib.sha256(words).hexdigest()[:24]}"
-    return user or identifier(f"anonymous-{session}") or "anonymous", session
+    return _first(metadata.get("session_id"), headers.get("x-ratchet-session"))
+
+
+def session_of(*words: object) -> str:
+    """Return the name of a session that is known by what was said in it."""
+    return f"session-{hashlib.sha256(to_json(words)).hexdigest()[:24]}"
+
+
+def anonymous(session: str) -> str:
+    """Return the user of a session in which nobody is named."""
+    return identifier(f"anonymous-{session}") or "anonymous"
 
 
 def _first(*values: object) -> str | None:
@@ -90,7 +87,7 @@ def _first(*values: object) -> str | None:
 
 def _spoken(message: Mapping[str, Any], notes: dict[str, str]) -> str:
     content = message.get("content")
-    parts = [content] if isinstance(content, str) else [_part(p) for p in content or ()]
+    parts = [content] if isinstance(content, str) else [part_text(p) for p in content or ()]
     if message.get("refusal"):
         parts.append(str(message["refusal"]))
     if message.get("tool_calls"):
@@ -99,7 +96,8 @@ def _spoken(message: Mapping[str, Any], notes: dict[str, str]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _part(part: Any) -> str:
+def part_text(part: Any) -> str:
+    """Return the text of a part of a message, else its type in brackets."""
     if isinstance(part, Mapping) and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type", "part") if isinstance(part, Mapping) else "part"

@@ -6,6 +6,7 @@ that reading a line twice stores it once. One drain at a time holds the folder's
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from filelock import FileLock, Timeout
 from pydantic_core import from_json
 
 from ratchet.collect.ingest import ingest
+from ratchet.collect.times import UNKNOWN
 from ratchet.gateway.log import Entry, LogKind, is_abandoned, read, segments
+from ratchet.records import SetAside, derive_id
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ MOST_BYTES = 4_000_000
 MOST_LINES = 2_000
 SOURCE = "gateway"
 _LONGEST_PAUSE = 30.0
+_RAW_CHARACTERS = 2_000
 
 
 @dataclass(slots=True)
@@ -113,12 +117,19 @@ class Drain:
         return True
 
     def _store(self, entries: Sequence[Entry]) -> None:
+        now = max(self.clock(), _arrival(entries[-1]))  # a clock may have been set back since
+        refused = [entry for entry in entries if entry.kind is LogKind.REFUSED]
+        entries = [entry for entry in entries if entry.kind is not LogKind.REFUSED]
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
         with self.store.atomic():
-            report = ingest(rows, self.store, source=SOURCE, now=self.clock(), positions=positions)
+            self.store.set_aside([_set_aside(entry) for entry in refused])
+            report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)
         for reason, count in report.reasons:
             logger.warning("%d logged events were set aside: %s", count, reason)
+        for note, count in report.noted:
+            if note != UNKNOWN:  # callers with a key may send feedback before its answer
+                logger.info("%d × noted: %s", count, note)
 
     def _rows(self, entries: Sequence[Entry]) -> list[object]:
         """Return what `ingest` reads; feedback without a time gets that of its first arrival."""
@@ -131,8 +142,8 @@ class Drain:
         stored = self.store.stored_feedback([row["id"] for row in untimed.values()])
         first = {key: event.created_at for key, event in stored.items()}
         for number, row in untimed.items():
-            arrived = datetime.fromtimestamp(entries[number].received_ns / 1e9, UTC)
-            rows[number] = row | {"created_at": first.setdefault(row["id"], arrived)}
+            arrival = _arrival(entries[number])
+            rows[number] = row | {"created_at": first.setdefault(row["id"], arrival)}
         return rows
 
     def _delete(self, segment: Path) -> None:
@@ -141,3 +152,21 @@ class Drain:
             logger.info("the log ends in %d bytes of a line that nobody was told of", left)
         segment.unlink()
         self._offsets.pop(segment.name, None)
+
+
+def _arrival(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.received_ns / 1e9, UTC)
+
+
+def _set_aside(entry: Entry) -> SetAside:
+    """Return a refused request as it is kept: apart, so that it counts against no version."""
+    row = from_json(entry.body)
+    where = f"{entry.segment} at {entry.start}"
+    return SetAside(
+        id=derive_id(SOURCE, where, row["id"]),
+        created_at=_arrival(entry),
+        source=SOURCE,
+        position=row["id"],
+        reason=f"a request must be one that the backend takes, got {row.pop('reason')}",
+        raw=json.dumps(row)[:_RAW_CHARACTERS],
+    )

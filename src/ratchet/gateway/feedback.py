@@ -3,11 +3,13 @@
 Rules:
     Again: an event whose id came before changes nothing and is accepted.
     Contradictory: under one id, the first content stands and the other is set aside with its
-        reason. Under ids of their own, both are kept, and readers take the latest of a kind.
+        reason. Under ids of their own, or with another `updated_at`, both are kept, and readers
+        take the latest of a kind.
     Late: always taken; what counts for what is up to the reader, as boards count what came within
         minutes and quality whatever came. Times of the future become that of arrival, since a
         user's clock may be wrong.
     Early: a key of the role ingest may send feedback before its interaction.
+    Times: as `ratchet.collect.times` has it for every way in.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+from ratchet.collect.times import check_time
+from ratchet.errors import InvalidInputError
 from ratchet.gateway.access import Caller, token_is_valid
 from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import JSON, ProblemError
@@ -125,6 +129,10 @@ class FeedbackDesk:
             if isinstance(error, OverflowError):
                 raise ProblemError(400, f"created_at: {error}", param="created_at") from error
             raise invalid(error) from error
+        try:
+            check_time(feedback, now)
+        except InvalidInputError as error:
+            raise ProblemError(400, str(error), param="created_at") from error
         self._check_right(feedback.interaction_id, feedback.kind, token, caller)
         if untimed or feedback.created_at > now:
             del event["created_at"]
@@ -176,10 +184,11 @@ def _check_json_types(event: Mapping[str, Any], untimed: bool) -> None:
     value = event.get("value")
     if _value_type(event) == "number" and isinstance(value, bool | str):
         raise ProblemError(400, f"value: must be a number, got {repr(value)[:80]}", param="value")
-    if not untimed and not isinstance(event["created_at"], str):
-        given = repr(event["created_at"])[:80]
-        raise ProblemError(
-            400,
-            f"created_at: must be text such as 2026-11-24T09:00:00Z, got {given}",
-            param="created_at",
-        )
+    for name in ("updated_at",) if untimed else ("created_at", "updated_at"):
+        moment = event.get(name)
+        if moment is not None and not isinstance(moment, str):
+            raise ProblemError(
+                400,
+                f"{name}: must be text such as 2026-11-24T09:00:00Z, got {repr(moment)[:80]}",
+                param=name,
+            )

@@ -38,6 +38,8 @@ class LogKind(Enum):
     FEEDBACK = b"f"
     UNTIMED_FEEDBACK = b"t"
     """Feedback whose sender gave no time: it gets that of its arrival, the first time it comes."""
+    REFUSED = b"r"
+    """A request that a backend refused for what was in it: no answer of any version."""
 
 
 @dataclass(frozen=True, slots=True)

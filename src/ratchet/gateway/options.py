@@ -19,14 +19,16 @@ class GatewayOptions(BaseModel):
         host: Address that is listened on.
         port: Its port.
         backend: Base URL of an OpenAI-compatible server; None for the local model.
+        replicas: Base URLs of further servers of the same model, which share the requests.
         backend_model: Name that the backend has for the base model.
         backend_key: Key that the backend asks for.
         fallback: A second backend, asked when the first fails.
         fallback_model: Name of the model there; by default the one asked for.
         fallback_key: Key that the second backend asks for.
-        load_adapters: Whether adapters are loaded into the backend by vLLM's API.
+        load_adapters: Whether adapters are loaded into the backend, and unloaded, by vLLM's API.
         workers: Processes.
-        stall_seconds: Longest silence of a backend before the next one is asked.
+        stall_seconds: Longest silence in a stream before the backend has failed.
+        answer_seconds: Longest wait for an answer that is not streamed.
         rate_per_second: Requests a key or address may send, in all workers together; 0 is no limit.
         most_bytes: Longest body of a request.
         origins: Web origins that may call, besides the gateway's own pages.
@@ -43,6 +45,7 @@ class GatewayOptions(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     backend: str | None = None
+    replicas: tuple[str, ...] = ()
     backend_model: str | None = None
     backend_key: str | None = Field(default=None, repr=False)
     fallback: str | None = None
@@ -51,6 +54,7 @@ class GatewayOptions(BaseModel):
     load_adapters: bool = False
     workers: int = Field(default=1, ge=1, le=64)
     stall_seconds: float = Field(default=30.0, gt=0.0)
+    answer_seconds: float = Field(default=600.0, gt=0.0)
     rate_per_second: float = Field(default=100.0, ge=0.0)
     most_bytes: int = Field(default=4_000_000, ge=1_000)
     origins: tuple[str, ...] = ()

@@ -69,6 +69,14 @@ class State:
     needs_key: bool = False
 
     @property
+    def served(self) -> tuple[str, ...]:
+        """The versions that the routing names, the one to fall back to last."""
+        if self.routing is None:
+            return ()
+        named = [*(variant.version for variant in self.routing.variants), self.routing.previous]
+        return tuple(dict.fromkeys(version for version in named if version))
+
+    @property
     def aliases(self) -> dict[str, str]:
         """What `champion`, `challenger` and `previous` stand for."""
         if self.routing is None:
@@ -108,8 +116,8 @@ class Router:
         self._seen = seen
         if found == before:
             return
+        self._on_change(found)  # loads adapters, before anybody is sent to them
         self.state = found
-        self._on_change(found)
         if found.routing is not None and found.routing != before.routing:
             self._say_so(found.routing, datetime.now(UTC))
 

@@ -18,7 +18,7 @@ from ratchet.gateway.problems import ProblemError
 from ratchet.records import FEEDBACK
 
 _NO_NUL = r"^[^\x00]*$"
-_THIS_CENTURY = r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
+_SINCE_2016 = r"^20(1[6-9]|[2-9][0-9])-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
 
 
 def _is_number(value: object) -> object:
@@ -51,6 +51,9 @@ class StreamOptions(BaseModel):
 class ChatRequest(BaseModel):
     """A request for an answer, as OpenAI's API has it.
 
+    Which values of numbers may be asked for is up to the backend, so that none is refused which it
+    takes, such as `max_tokens` -1.
+
     Attributes:
         model: A version (`support-router/3`), `champion`, `challenger`, `previous`, or any other
             name for "the model", which leaves the choice to the routing.
@@ -66,14 +69,14 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: dict[str, str] | None = None
-    max_tokens: Annotated[int, Field(ge=1), _NUMBER] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1), _NUMBER] | None = None
-    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), _NUMBER] | None = None
-    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False), _NUMBER] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _NUMBER] | None = None
+    metadata: dict[str, Any] | None = None
+    max_tokens: Annotated[int, _NUMBER] | None = None
+    max_completion_tokens: Annotated[int, _NUMBER] | None = None
+    temperature: Annotated[float, Field(allow_inf_nan=False), _NUMBER] | None = None
+    top_p: Annotated[float, Field(allow_inf_nan=False), _NUMBER] | None = None
+    seed: Annotated[int, _NUMBER] | None = None
     stop: str | list[str] | None = None
-    n: Annotated[int, Field(ge=1, le=128), _NUMBER] | None = None
+    n: Annotated[int, _NUMBER] | None = None
 
 
 class Stamp(BaseModel):
@@ -150,14 +153,23 @@ class FeedbackReceipt(BaseModel):
     rejected: list[FeedbackRejection]
 
 
+class Attempts(BaseModel):
+    """Recent attempts: those that were answered, and those that failed."""
+
+    answered: int
+    failed: int
+
+
 class Health(BaseModel):
-    """Whether the gateway works.
+    """Whether the gateway works, by what happened in the last 30 seconds.
 
     Attributes:
-        status: "ok", or "degraded" where answers cannot be recorded or nobody answers.
+        status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
+            by nobody, or most attempts at a version that is served failed.
         version: Version of Ratchet.
         champion: The version that most users get.
-        backends: What answers, and whether it did lately.
+        backends: What answers; false where most recent attempts failed.
+        versions: Recent attempts at each version that is served.
         recording: Whether the log can be written.
     """
 
@@ -165,6 +177,7 @@ class Health(BaseModel):
     version: str
     champion: str | None
     backends: dict[str, bool]
+    versions: dict[str, Attempts]
     recording: bool
 
 
@@ -176,7 +189,7 @@ def feedback_schema() -> dict[str, Any]:
     found = FEEDBACK.json_schema(ref_template="#/components/schemas/{model}")
     definitions: dict[str, Any] = found.pop("$defs")
     for definition in definitions.values():
-        common = ["id", "interaction_id", "kind", "value"]
+        common = ["id", "interaction_id", "kind"]  # a copy without a value is one that was seen
         own = [name for name in definition["required"] if name not in (*common, "created_at")]
         definition["required"] = common + own
         definition["properties"]["token"] = {
@@ -190,10 +203,14 @@ def feedback_schema() -> dict[str, Any]:
         for option in user.get("anyOf", ()):
             if option.get("type") == "string":
                 option["pattern"] = _NO_NUL
-        moment = definition["properties"]["created_at"] | {"pattern": _THIS_CENTURY}
+        moment = definition["properties"]["created_at"] | {"pattern": _SINCE_2016}
         definition["properties"]["created_at"] = {
             "anyOf": [moment, {"type": "null"}],
             "description": "When it was given, with its time zone; default: now.",
+        }
+        definition["properties"]["updated_at"] = {
+            "anyOf": [moment, {"type": "null"}],
+            "description": "When it was changed last, where it is edited under one id.",
         }
     envelope = {
         "type": "object",

@@ -39,6 +39,7 @@ from ratchet.records import MAX_TEXT_CHARACTERS, JudgeVerdict, digest
 
 Save = Callable[[Sequence[JudgeVerdict]], None]
 LOCAL_BATCH = 8
+NOT_ANSWERED = "not answered"
 EXPLAINED_TOKENS = 256
 BARE_TOKENS = 8
 Ask = Callable[[Sequence[Question], Callable[[Sequence[Reply]], None]], Asked]
@@ -178,8 +179,12 @@ def judge_items(
     now: Callable[[], datetime],
     occasion: str | None = None,
     shielded: bool = True,
+    again: bool = False,
 ) -> Judged:
     """Judge items; what was asked before is taken from the record.
+
+    A question whose reply gave no verdict may be asked again. Each time has a key of its own, so
+    that all replies are kept, and the latest verdict counts.
 
     Args:
         judge: The judge.
@@ -190,22 +195,23 @@ def judge_items(
         now: The clock.
         occasion: See `Judge.question`.
         shielded: See `Judge.question`.
+        again: Whether what was asked and gave no verdict is asked once more.
 
     Raises:
         InvalidInputError: An item lacks what the judge's mode needs.
         ModelError: The model refuses every question.
     """
     orders = (False, True) if judge.spec.mode == "pairwise" and judge.spec.both_orders else (False,)
-    asked_for = [
-        [
-            judge.question(item, swapped=swapped, occasion=occasion, shielded=shielded)
-            for swapped in orders
-        ]
-        for item in items
-    ]
-    questions = {q.key: (q, cuts) for group in asked_for for q, cuts in group}
-    known = dict(recorded(list(questions)))
-    reused = len(known)
+    slots = [(item, swapped) for item in items for swapped in orders]
+
+    def put(place: int, times: int) -> tuple[Question, int]:
+        item, swapped = slots[place]
+        named = occasion if times == 0 else f"{occasion or 'first'}, asked again {times}"
+        return judge.question(item, swapped=swapped, occasion=named, shielded=shielded)
+
+    asked_for, known, before = _latest_questions(len(slots), put, recorded, again=again)
+    questions = {question.key: (question, cuts) for question, cuts in asked_for}
+    reused = sum(key in known for key in questions)
 
     def keep(replies: Sequence[Reply]) -> None:
         fresh = [judge.verdict(*questions[reply.key], reply, now()) for reply in replies]
@@ -213,12 +219,54 @@ def judge_items(
         known.update((verdict.id, verdict) for verdict in fresh)
 
     asked = ask([q for q, _ in questions.values() if q.key not in known], keep)
+    verdicts = [known.get(q.key) or before.get(q.key) for q, _ in asked_for]
     judgements = tuple(
-        _judgement(judge, item, [known.get(question.key) for question, _ in group])
-        for item, group in zip(items, asked_for, strict=True)
+        _judgement(judge, item, verdicts[place * len(orders) : (place + 1) * len(orders)])
+        for place, item in enumerate(items)
     )
     unscored = Counter((j.reason or "").split(":")[0] for j in judgements if j.score is None)
     return Judged(judgements, asked, reused, dict(unscored.most_common()))
+
+
+def _latest_questions(
+    count: int,
+    put: Callable[[int, int], tuple[Question, int]],
+    recorded: Callable[[Sequence[str]], Mapping[str, JudgeVerdict]],
+    *,
+    again: bool,
+) -> tuple[list[tuple[Question, int]], dict[str, JudgeVerdict], dict[str, JudgeVerdict]]:
+    """Return the questions whose verdicts count: each as it was asked last, or is to be asked now.
+
+    Args:
+        count: How many there are.
+        put: Returns a question as it is asked for the first time (0), again (1), once more (2).
+        recorded: See `judge_items`.
+        again: See `judge_items`.
+
+    Returns:
+        The questions, the verdicts that are recorded, and by the key of a question the verdict of
+        the time before, which stands until that question is answered.
+    """
+    asked_for = [put(place, 0) for place in range(count)]
+    known = dict(recorded([question.key for question, _ in asked_for]))
+    before: dict[str, JudgeVerdict] = {}
+    times = 0
+    while unread := [p for p, (q, _) in enumerate(asked_for) if _is_unread(known.get(q.key))]:
+        times += 1
+        later = {place: put(place, times) for place in unread}
+        there = recorded([question.key for question, _ in later.values()])
+        known.update(there)
+        for place, (question, cuts) in later.items():
+            if again or question.key in there:
+                before[question.key] = known[asked_for[place][0].key]
+                asked_for[place] = question, cuts
+        if not there:
+            break
+    return asked_for, known, before
+
+
+def _is_unread(verdict: JudgeVerdict | None) -> bool:
+    return verdict is not None and verdict.outcome is None
 
 
 def model_of(spec: JudgeSpec, cache: Path) -> tuple[LanguageModel | None, str]:
@@ -287,7 +335,7 @@ def _ask_endpoint(
 def _judgement(judge: Judge, item: Item, verdicts: Sequence[JudgeVerdict | None]) -> Judgement:
     answered = verdicts.index(None) if None in verdicts else len(verdicts)
     there = tuple(verdict for verdict in verdicts[:answered] if verdict is not None)
-    reason = None if answered == len(verdicts) else "not answered"
+    reason = None if answered == len(verdicts) else NOT_ANSWERED
     for verdict in there:
         reason = reason or verdict.reason
     if judge.spec.mode != "pairwise":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ratchet.judges.judge import Judged, Judgement
 from ratchet.judges.jury import JurySpec, combine, jury_version, outcomes_of
 from ratchet.judges.label_sets import LabelledVerdict
-from ratchet.judges.on_files import FileJudged, read_items
+from ratchet.judges.on_files import FileJudged, LabelledItem
 from ratchet.judges.rubrics import JudgeSpec
 from ratchet.judges.validation import validate_judge
 from ratchet.models.asking import Asked
@@ -21,14 +20,18 @@ WINNERS = {"first": "1", "second": "2"}
 
 
 def jury_file(
-    spec: JurySpec, members: Sequence[tuple[JudgeSpec, FileJudged]], path: Path, *, seed: int = 0
+    spec: JurySpec,
+    members: Sequence[tuple[JudgeSpec, FileJudged]],
+    items: Sequence[LabelledItem],
+    *,
+    seed: int = 0,
 ) -> FileJudged:
     """Combine what judges said of a file and hold it against the file's labels.
 
     Args:
         spec: The jury.
         members: Its judges with what they said, in the order of the jury.
-        path: The file that they judged.
+        items: What they judged.
         seed: Of the bootstrap.
 
     Raises:
@@ -42,7 +45,6 @@ def jury_file(
         pair_score if pairs else judge.score,
         [judged.judged.judgements for _, judged in members],
     )
-    items, aside = read_items(path)
     rows = [
         LabelledVerdict(
             item_id=item.item.id,
@@ -66,7 +68,7 @@ def jury_file(
         probes=(),
         harmful=(),
         correction=None,
-        set_aside=tuple(aside),
+        set_aside=members[0][1].set_aside,
     )
 
 

@@ -30,9 +30,31 @@ OPTIONAL = (
     "item_id", "judge_swapped", "judge_reason", "length_first", "length_second", "family_first",
     "family_second", *RUN_FIELDS,
 )  # fmt: skip
-_MORE_PEOPLE = re.compile(r"human_([2-9]|[1-9]\d+)")
+_FIRST, _SECOND = "1", "2"
+_WINNERS: Mapping[str, str] = {
+    **dict.fromkeys(("1", "a", "first"), _FIRST),
+    **dict.fromkeys(("2", "b", "second"), _SECOND),
+    **dict.fromkeys(
+        ("tie", "tied", "draw", "equal", "same", "both", "neither", "both good", "both bad",
+         "bothgood", "bothbad", "tie both good", "tie both bad", "tie bothbad"),
+        TIE,
+    ),
+}  # fmt: skip
+_ANSWER = re.compile(r"^(?:the )?(?:model|answer|response|assistant|output|option|completion) ")
+MORE_PEOPLE = re.compile(r"human_([2-9]|[1-9]\d+)")
 SHOWN = 60
 LONGEST = 1e12  # characters; above it a length is a mistake, and floats overflow
+
+
+def pair_winner(label: str) -> str | None:
+    """Return whom a person's label of a pair names: `1`, `2` or `tie`; None where it names none.
+
+    Example:
+        >>> [pair_winner(label) for label in ("model_a", "Answer B", "tie (bothbad)", "unsure")]
+        ['1', '2', 'tie', None]
+    """
+    words = " ".join(re.sub(r"[\W_]+", " ", label.casefold()).split())
+    return _WINNERS.get(_ANSWER.sub("", words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +133,7 @@ def read_label_file(path: Path, columns: Mapping[str, str] | None = None) -> Lab
             f"columns may be given for {', '.join((*REQUIRED, *OPTIONAL))} and human_2, got "
             f"{', '.join(unknown)}; write e.g. human=label"
         )
-    found: dict[str, dict[str, LabelledVerdict]] = {}
+    by_run: dict[str, dict[str, LabelledVerdict]] = {}
     aside: list[SetAsideRow] = []
     unused: set[str] = set()
     needs = [(names.get(name, name),) for name in REQUIRED]
@@ -124,14 +146,14 @@ def read_label_file(path: Path, columns: Mapping[str, str] | None = None) -> Lab
                 aside.append(row.set_aside(str(error)))
                 continue
             unused |= rest
-            group = found.setdefault(run, {})
-            for one in labelled:
-                if one.item_id in group:
-                    item = printable(one.item_id, SHOWN)
+            group = by_run.setdefault(run, {})
+            for verdict in labelled:
+                if verdict.item_id in group:
+                    item = printable(verdict.item_id, SHOWN)
                     aside.append(row.set_aside(f"item {item!r} is there twice in a run; keep one"))
                 else:
-                    group[one.item_id] = one
-    runs = tuple(LabelRun(name, tuple(rows.values())) for name, rows in found.items() if rows)
+                    group[verdict.item_id] = verdict
+    runs = tuple(LabelRun(name, tuple(rows.values())) for name, rows in by_run.items() if rows)
     if not runs:
         raise no_usable_row(path, "labelled items, with human and judge", aside, rows.read)
     return LabelFile(runs, tuple(aside), tuple(sorted(unused)))
@@ -183,7 +205,7 @@ def _read_row(row: Row, names: Mapping[str, str]) -> tuple[str, list[LabelledVer
     }
     if isinstance(known["human"], list):
         return _run_of_columns(known, content, row.position)
-    run = " · ".join(_text(name, known[name]) or "" for name in RUN_FIELDS if name in known)
+    run = " · ".join(label_text(name, known[name]) or "" for name in RUN_FIELDS if name in known)
     return run, [_row(known, row.position)], set(content)
 
 
@@ -214,20 +236,20 @@ def _run_of_columns(
 
 
 def _row(values: Mapping[str, Any], fallback_id: str) -> LabelledVerdict:
-    human = _text("human", values["human"])
+    human = label_text("human", values["human"])
     if human is None:
         raise ValueError("human must be a label, got none; leave the item out or label it")
     people = sorted((name for name in values if _more(name)), key=lambda name: int(name[6:]))
     return LabelledVerdict(
-        item_id=_text("item_id", values.get("item_id")) or fallback_id,
+        item_id=label_text("item_id", values.get("item_id")) or fallback_id,
         human=human,
-        judge=_text("judge", values["judge"]),
-        swapped=_text("judge_swapped", values.get("judge_swapped")),
+        judge=label_text("judge", values["judge"]),
+        swapped=label_text("judge_swapped", values.get("judge_swapped")),
         both_orders="judge_swapped" in values,
-        others=tuple(_text(name, values[name]) for name in people),
-        reason=_text("judge_reason", values.get("judge_reason")),
+        others=tuple(label_text(name, values[name]) for name in people),
+        reason=label_text("judge_reason", values.get("judge_reason")),
         lengths=_both(values, "length", _number),
-        families=_both(values, "family", _text),
+        families=_both(values, "family", label_text),
     )
 
 
@@ -237,8 +259,12 @@ def _both(values: Mapping[str, Any], name: str, read: Any) -> Any:
     return None if None in found else found
 
 
-def _text(name: str, value: Any) -> str | None:
-    """A label as text: 1, 1.0 and "1" are one label, since JSON files mix them."""
+def label_text(name: str, value: Any) -> str | None:
+    """Return a label or an id as text: 1, 1.0 and "1" are one, since JSON files mix them.
+
+    Raises:
+        ValueError: It is no single value, or not finite.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and math.isinf(value):
@@ -267,4 +293,4 @@ def _people(content: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
 
 
 def _more(name: str) -> bool:
-    return _MORE_PEOPLE.fullmatch(name) is not None
+    return MORE_PEOPLE.fullmatch(name) is not None

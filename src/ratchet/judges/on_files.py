@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,21 @@ from ratchet.files.rows import SetAsideRow, needed_fields, no_usable_row, read_r
 from ratchet.files.text import printable
 from ratchet.judges.correction import RateCorrection, corrected_rate
 from ratchet.judges.effects import worth
-from ratchet.judges.judge import Judge, Judged, asker, model_of
-from ratchet.judges.label_sets import LabelledVerdict, refuse_leaks
+from ratchet.judges.judge import NOT_ANSWERED, Judge, Judged, asker, model_of
+from ratchet.judges.label_sets import (
+    MORE_PEOPLE,
+    LabelledVerdict,
+    label_text,
+    pair_winner,
+    refuse_leaks,
+)
 from ratchet.judges.on_store import run_judge, scores_of
 from ratchet.judges.probes import probe_figure, probes_for, treated_items
 from ratchet.judges.prompts import Item
-from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.rubrics import JudgeSpec, RubricDimension
 from ratchet.judges.validation import Validation, validate_judge
 from ratchet.judges.validation_report import figure_line, validation_json
-from ratchet.records import Figure, HumanLabel, Message, derive_id, no_surrogates
+from ratchet.records import Figure, HumanLabel, Message, derive_id
 from ratchet.store import EventStore
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
@@ -34,16 +40,22 @@ PROBED = 50
 ITEM_NEEDS = (("answer",), ("prompt", "messages"))
 ITEM_FIELDS = ("item_id", "other", "reference", "human", "family_first", "family_second")
 LABEL_NEEDS = ("item_id", "dimension", "label", "reviewer")
-_MORE_PEOPLE = re.compile(r"human_([2-9]|[1-9]\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledItem:
-    """An answer to judge, with people's labels where there are."""
+    """An answer to judge, with people's labels where there are.
+
+    Attributes:
+        labels: The label that the judge is held against, then those of further people.
+        families: Model families of the two answers of a pair.
+        source: Where it stands in its file; the reason is empty.
+    """
 
     item: Item
     labels: tuple[str | None, ...]
     families: tuple[str, str] | None
+    source: SetAsideRow | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,8 @@ class FileJudged:
         if asked.not_asked:
             lines.append(f"  not asked: {asked.not_asked} ({asked.why_not_asked})")
         lines += [f"  unscored: {n} × {reason}" for reason, n in self.judged.unscored.items()]
+        if set(self.judged.unscored) - {NOT_ANSWERED}:
+            lines.append("  replies without a verdict are asked once more with --again unscored")
         lines += [figure_line(figure) for figure in self.probes]
         if self.harmful:
             lines.append(f"  moved by: {', '.join(self.harmful)}")
@@ -107,33 +121,82 @@ class FileJudged:
         return "\n".join(lines)
 
 
+def check_labels(
+    spec: JudgeSpec, items: Sequence[LabelledItem]
+) -> tuple[list[LabelledItem], list[SetAsideRow]]:
+    """Hold people's labels against the judge's options, before anything is asked.
+
+    Of pairs, `A` and `B`, `model_a` and `model_b`, `first` and `second` and several words for a tie
+    are understood. An item whose label is no option is set aside; a further person's label that is
+    none is left out and told, and its item stays.
+
+    Returns:
+        The items that stay, winners of pairs named `1`, `2` and `tie`, and what is set aside.
+
+    Raises:
+        InvalidInputError: There are labels, and none is an option.
+    """
+    paired = spec.mode == "pairwise"
+    options = ("A", "B", "tie") if paired else spec.menu
+
+    def read(label: str | None) -> str | None:
+        if label is None:
+            return None
+        return pair_winner(label) if paired else label if label in options else None
+
+    kept: list[LabelledItem] = []
+    aside: list[SetAsideRow] = []
+    odd: Counter[str] = Counter()
+    for labelled in items:
+        labels = tuple(read(label) for label in labelled.labels)
+        wrong = [n for n, label in enumerate(labelled.labels) if label and labels[n] is None]
+        for place in wrong:
+            odd[labelled.labels[place] or ""] += 1
+            name = "human" if place == 0 else f"human_{place + 1}"
+            reason = f"{name} must be an option of judge {spec.name!r}: {', '.join(options)}, got "
+            reason += f"{printable(labelled.labels[place] or '', 40)!r}; write one of them"
+            if labelled.source is not None:
+                aside.append(replace(labelled.source, reason=reason))
+        if 0 not in wrong:
+            kept.append(replace(labelled, labels=labels))
+    if odd and not any(labelled.labels for labelled in kept):
+        got = ", ".join(f"{printable(label, 40)!r} ({n:,})" for label, n in odd.most_common(5))
+        raise InvalidInputError(
+            f"labels must be options of judge {spec.name!r}: {', '.join(options)}, got {got}; "
+            "write them as the options are, in the same letters"
+        )
+    return kept, aside
+
+
 def judge_file(
     store: EventStore,
     spec: JudgeSpec,
-    path: Path,
+    items: Sequence[LabelledItem],
+    set_aside: Sequence[SetAsideRow] = (),
     *,
     cache: Path,
     probes: bool,
     now: Callable[[], datetime],
     seed: int = 0,
+    again: bool = False,
 ) -> FileJudged:
     """Judge a file's answers, hold the verdicts against its labels and probe the judge.
 
     Args:
         store: Keeps the verdicts, so that none is asked for twice.
         spec: The judge.
-        path: CSV, JSON Lines, JSON or Parquet, one item a row.
+        items: From `read_items`, then `check_labels`.
+        set_aside: What both set aside, for the report.
         cache: Folder of converted local models.
         probes: Whether up to 50 items are judged again with treated answers (one answer only).
         now: The clock.
         seed: Of the bootstrap.
+        again: Whether what has no score so far is asked again.
 
     Raises:
-        InvalidInputError: The file cannot be read or holds no item.
         ModelError: The judge's model cannot be loaded or refuses every question.
         LeakError: An example shown to the judge is among the labelled items.
     """
-    items, aside = read_items(path)
     if spec.mode != "pairwise":  # the second answer of a pair is not shown
         items = [replace(given, item=replace(given.item, other=None)) for given in items]
     refuse_leaks(
@@ -142,7 +205,7 @@ def judge_file(
     )
     model, model_digest = model_of(spec, cache)
     judge, ask = Judge(spec, model_digest=model_digest), asker(spec, model)
-    judged = run_judge(store, judge, [x.item for x in items], ask=ask, now=now)
+    judged = run_judge(store, judge, [x.item for x in items], ask=ask, now=now, again=again)
     figures, harmful = [], []
     if probes and spec.mode in ("pointwise", "reference"):
         plain = [x.item for x in items[:PROBED]]
@@ -154,6 +217,7 @@ def judge_file(
                 ask=ask,
                 now=now,
                 shielded=probe.shielded,
+                again=again,
             )
             found, moved = probe_figure(probe, judged.judgements[: len(plain)], treated.judgements)
             figures.append(found)
@@ -174,7 +238,7 @@ def judge_file(
         probes=tuple(figures),
         harmful=tuple(harmful),
         correction=_correction(spec, items, judged),
-        set_aside=tuple(aside),
+        set_aside=tuple(set_aside),
     )
 
 
@@ -232,49 +296,70 @@ def read_items(path: Path) -> tuple[list[LabelledItem], list[SetAsideRow]]:
     Raises:
         InvalidInputError: The file cannot be read, or holds no item.
     """
-    found: dict[str, LabelledItem] = {}
+    by_id: dict[str, LabelledItem] = {}
     aside: list[SetAsideRow] = []
     with read_rows(path, needs=ITEM_NEEDS, names=ITEM_FIELDS) as rows:
         for row in rows:
             try:
                 item = _item(row.given(as_json=["messages"]), row.position.removeprefix("line "))
-                if item.item.id in found:
+                if item.item.id in by_id:
                     name = printable(item.item.id, 60)
                     raise InvalidInputError(f"item {name!r} is there twice; keep one of the two")
             except ValueError as error:
                 aside.append(row.set_aside(_first(error)))
                 continue
-            found[item.item.id] = item
-    if not found:
+            by_id[item.item.id] = replace(item, source=row.set_aside(""))
+    if not by_id:
         raise no_usable_row(path, "items, with prompt or messages, and answer", aside, rows.read)
-    return list(found.values()), aside
+    return list(by_id.values()), aside
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Labels stored by a call, those that were there, and bad rows with their reason."""
+    """Labels stored by a call, those that were there, and bad rows with their reason.
+
+    Attributes:
+        unknown: Items with a label that the store does not hold, in the order of the file. Their
+            labels are stored and count once it does.
+    """
 
     new: int
     repeated: int
     set_aside: tuple[SetAsideRow, ...]
+    unknown: tuple[str, ...] = ()
 
 
-def import_labels(store: EventStore, path: Path, *, now: datetime) -> Imported:
+def import_labels(
+    store: EventStore,
+    path: Path,
+    *,
+    now: datetime,
+    dimensions: Mapping[str, RubricDimension] | None = None,
+) -> Imported:
     """Store people's labels of interactions; the same row again changes nothing.
 
     Of several labels of one reviewer the latest counts: a row that takes a change back needs its
     own `created_at`.
 
+    Args:
+        store: Keeps the labels.
+        path: CSV, JSON Lines, JSON or Parquet, one label a row.
+        now: Time of labels without one.
+        dimensions: What may be labelled, with the labels; None takes any.
+
     Raises:
         InvalidInputError: The file cannot be read, or holds no label.
     """
     aside: list[SetAsideRow] = []
+    labelled: dict[str, None] = {}
     new = repeated = 0
     needs = [(name,) for name in LABEL_NEEDS]
     with read_rows(path, needs=needs, names=tuple(HumanLabel.model_fields)) as rows, store.atomic():
         for row in rows:
             try:
                 label = _label(row.given(), now)
+                if dimensions is not None:
+                    _check_label(label, dimensions)
                 known = store.get(HumanLabel, label.id)
                 if known is not None and _says(known) != _says(label):
                     name = printable(label.id, 60)
@@ -282,6 +367,7 @@ def import_labels(store: EventStore, path: Path, *, now: datetime) -> Imported:
             except ValueError as error:
                 aside.append(row.set_aside(_first(error)))
                 continue
+            labelled[label.item_id] = None
             if known is None:
                 store.append(label)
                 new += 1
@@ -291,12 +377,30 @@ def import_labels(store: EventStore, path: Path, *, now: datetime) -> Imported:
         raise no_usable_row(
             path, "labels, with item_id, dimension, label and reviewer", aside, rows.read
         )
-    return Imported(new, repeated, tuple(aside))
+    stored = store.stored_interactions(list(labelled))
+    unknown = tuple(key for key in labelled if key not in stored)
+    return Imported(new, repeated, tuple(aside), unknown)
+
+
+def _check_label(label: HumanLabel, dimensions: Mapping[str, RubricDimension]) -> None:
+    """Refuse a dimension that nobody defined, and a label that is none of its options."""
+    dimension = dimensions.get(label.dimension)
+    if dimension is None:
+        raise InvalidInputError(
+            f"dimension must be one of {', '.join(sorted(dimensions))}, got "
+            f"{printable(label.dimension, 60)!r}; write one of them, or define it in a file of "
+            "judges and name that file"
+        )
+    if label.label not in dimension.names:
+        raise InvalidInputError(
+            f"label must be an option of {dimension.name}: {', '.join(dimension.names)}, got "
+            f"{printable(label.label, 60)!r}; write one of them"
+        )
 
 
 def _label(content: dict[str, Any], now: datetime) -> HumanLabel:
     texts: dict[str, Any] = {
-        name: _text(name, content[name]) for name in ("item_id", "label") if name in content
+        name: label_text(name, content[name]) for name in ("item_id", "label") if name in content
     }
     values: dict[str, Any] = {"created_at": now, **content, **texts}
     named = [values.get(name) for name in ("item_id", "dimension", "reviewer", "label")]
@@ -316,11 +420,11 @@ def _item(content: dict[str, Any], fallback_id: str) -> LabelledItem:
         conversation = () if prompt is None else (Message(role="user", content=prompt),)
     if not conversation:
         raise ValueError("prompt or messages must hold a turn, got none; write the question")
-    others = sorted(filter(_MORE_PEOPLE.fullmatch, content), key=lambda name: int(name[6:]))
-    labels = [_text(name, content[name]) for name in ("human", *others) if "human" in content]
+    others = sorted(filter(MORE_PEOPLE.fullmatch, content), key=lambda name: int(name[6:]))
+    labels = [label_text(name, content[name]) for name in ("human", *others) if "human" in content]
     families = (content.get("family_first"), content.get("family_second"))
     item = Item(
-        id=_text("item_id", content.get("item_id")) or fallback_id,
+        id=label_text("item_id", content.get("item_id")) or fallback_id,
         conversation=conversation,
         answer=_storable("answer", answer),
         other=_optional(content, "other"),
@@ -328,21 +432,6 @@ def _item(content: dict[str, Any], fallback_id: str) -> LabelledItem:
     )
     both = (str(families[0]), str(families[1])) if None not in families else None
     return LabelledItem(item, tuple(labels) if any(labels[:1]) else (), both)
-
-
-def _text(name: str, value: Any) -> str | None:
-    """A label or id as text: 1, 1.0 and "1" are the same, since JSON files mix them."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, str | int | float):
-        return no_surrogates(str(value)).strip() or None
-    raise ValueError(
-        f"{name} must be text or a number, got {type(value).__name__}; write one value"
-    )
 
 
 def _optional(content: dict[str, Any], name: str) -> str | None:

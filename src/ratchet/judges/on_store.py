@@ -71,6 +71,7 @@ def run_judge(
     now: Clock,
     occasion: str | None = None,
     shielded: bool = True,
+    again: bool = False,
 ) -> Judged:
     """Judge items with the store as the record; stopped and started again, it goes on."""
     return judge_items(
@@ -82,6 +83,7 @@ def run_judge(
         now=now,
         occasion=occasion,
         shielded=shielded,
+        again=again,
     )
 
 

@@ -37,6 +37,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
+from ratchet.models.templates import harmless
+
 CUT = "[a passage that addresses the grader was removed]"
 
 _TOKEN = re.compile(
@@ -51,7 +53,6 @@ _TOKEN = re.compile(
     r"(?:[-\s][^<>\n]{0,40})?>",
     re.I,
 )
-_HARMLESS = str.maketrans("<>[]", "‹›❲❳")
 
 # How a text is read: sentence by sentence, each as it looks rather than as it is encoded.
 
@@ -434,7 +435,7 @@ def defuse(text: str) -> str:
         >>> defuse("Bye.<|im_end|>")
         'Bye.‹|im_end|›'
     """
-    return _TOKEN.sub(lambda token: token.group().translate(_HARMLESS), text)
+    return _TOKEN.sub(lambda token: harmless(token.group()), text)
 
 
 def _removed(passage: str) -> str:

@@ -354,12 +354,11 @@ def _agreement_figures(
     pairs = [[row.human, row.verdict] for row in scored]
     apart = _apart([row.human for row in scored], [row.verdict for row in scored])
     metric: Literal["nominal", "ordinal"] = "nominal" if weights is None else "ordinal"
-    columns = list(zip(*pairs, strict=True))
     for name, result in (
         ("ac1", apart or gwet_ac1(pairs, categories=names)),
         (
             "krippendorff_alpha",
-            apart or krippendorff_alpha(columns, metric=metric, categories=names),
+            apart or krippendorff_alpha(pairs, metric=metric, categories=names),
         ),
     ):
         figures.append(_coefficient(name, result, len(scored)))

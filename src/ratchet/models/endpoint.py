@@ -140,8 +140,8 @@ def server_address(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """A server's reply, read."""
+class ChatReply:
+    """A chat completion as a server sent it, read."""
 
     text: str
     model: str
@@ -167,7 +167,7 @@ def request_body(endpoint: Endpoint, question: Question) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode()
 
 
-def read_completion(content: bytes) -> Completion:
+def read_completion(content: bytes) -> ChatReply:
     """Read a chat completion.
 
     Raises:
@@ -192,7 +192,7 @@ def read_completion(content: bytes) -> Completion:
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     model = reply.get("model")
-    return Completion(
+    return ChatReply(
         text=text,
         model=model if isinstance(model, str) and _is_name(model) else "",
         input_tokens=_count(usage.get("prompt_tokens")),

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import httpx
 
 from ratchet.models.endpoint import (
-    Completion,
+    ChatReply,
     Endpoint,
     Question,
     Reply,
@@ -304,9 +304,7 @@ class EndpointRun:
         finally:
             self._settle(estimate, cost, counted)
 
-    async def _send(
-        self, client: httpx.AsyncClient, key: str, body: bytes
-    ) -> Completion | _Failure:
+    async def _send(self, client: httpx.AsyncClient, key: str, body: bytes) -> ChatReply | _Failure:
         headers = {"Idempotency-Key": header_value(key)}
         try:
             # httpx bounds the wait for each piece of a reply, the outer clock that for all of it.

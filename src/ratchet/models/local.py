@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import ModelError
+from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.base import Completion, Conversation
+from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
 
 
@@ -28,6 +29,7 @@ class HuggingFaceModel:
         self._model, self._tokenizer = model, tokenizer
         self._digest, self._batch_size = model_digest, batch_size
         self._one_line = one_line
+        self._template, self._context = ChatTemplate(tokenizer), context_of(model)
 
     @classmethod
     def load(
@@ -74,7 +76,9 @@ class HuggingFaceModel:
     ) -> list[Completion]:
         """Answer in batches; sampled from the whole distribution where the temperature is above 0.
 
-        The same batches with the same seed give the same answers; without a seed one is drawn.
+        The same batches with the same seed give the same answers; without a seed one is drawn. A
+        conversation that the chat template refuses, or that does not fit into the model's context,
+        has an error in place of an answer.
         """
         completions: list[Completion] = []
         for start in range(0, len(conversations), self._batch_size):
@@ -82,23 +86,37 @@ class HuggingFaceModel:
             started = time.monotonic()
             drawn = _sampling(temperature, None if seed is None else seed + start)
             with drawn as options:
-                texts = self._generate_batch(batch, max_new_tokens, options)
+                prompts, errors = self._encoded(batch)
+                texts = iter(self._generate_batch(prompts, max_new_tokens, options))
             seconds = time.monotonic() - started
-            completions += [Completion(text, seconds) for text in texts]
+            completions += [
+                Completion(next(texts), seconds) if error is None else Completion("", 0.0, error)
+                for error in errors
+            ]
         return completions
 
+    def _encoded(self, batch: Sequence[Conversation]) -> tuple[list[list[int]], list[str | None]]:
+        """Return the tokens of conversations that can be answered, and for each why not, if so."""
+        prompts: list[list[int]] = []
+        errors: list[str | None] = []
+        for conversation in batch:
+            turns = [message.canonical() for message in conversation]
+            try:
+                prompts.append(self._template.encode(turns, context=self._context))
+            except InvalidInputError as error:
+                errors.append(str(error))
+            else:
+                errors.append(None)
+        return prompts, errors
+
     def _generate_batch(
-        self, batch: Sequence[Conversation], max_new_tokens: int, options: dict[str, Any]
+        self, prompts: Sequence[list[int]], max_new_tokens: int, options: dict[str, Any]
     ) -> list[str]:
         import torch
 
-        encoded = self._tokenizer.apply_chat_template(
-            [[message.canonical() for message in conversation] for conversation in batch],
-            add_generation_prompt=True,
-            padding=True,
-            return_tensors="pt",
-            return_dict=True,
-        ).to(self._model.device)
+        if not prompts:
+            return []
+        encoded = padded(self._tokenizer, prompts).to(self._model.device)
         with torch.inference_mode():
             tokens = self._model.generate(
                 **encoded,
@@ -121,6 +139,7 @@ class HuggingFaceModel:
         conversation and the tokens before it.
 
         Raises:
+            InvalidInputError: The chat template refuses a conversation.
             ModelError: Lengths differ, or an answer has no tokens.
         """
         if len(conversations) != len(answers):
@@ -138,14 +157,14 @@ class HuggingFaceModel:
     ) -> list[tuple[float, int]]:
         import torch
 
-        prompts = self._tokenizer.apply_chat_template(
-            [[message.canonical() for message in turns] for turns in conversations],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        prompts = [
+            self._template.render([message.canonical() for message in turns])
+            for turns in conversations
+        ]
+        spoken = [self._template.plain(answer, "assistant") for answer in answers]
         before, after = (
-            self._tokenizer(list(texts), add_special_tokens=False).input_ids
-            for texts in (prompts, answers)
+            self._tokenizer(texts, add_special_tokens=False).input_ids
+            for texts in (prompts, spoken)
         )
         if not all(after):
             raise ModelError("an answer to be scored needs at least 1 token, got an empty answer")
@@ -190,6 +209,11 @@ def _sampling(temperature: float, seed: int | None) -> Iterator[dict[str, Any]]:
         else:
             torch.manual_seed(seed)
         yield {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+
+
+def padded(tokenizer: Any, prompts: Sequence[list[int]]) -> Any:
+    """Return prompts of different lengths as tensors of shape (n, longest), padded as usual."""
+    return tokenizer.pad({"input_ids": list(prompts)}, padding=True, return_tensors="pt")
 
 
 def load_pretrained(folder: Path) -> tuple[Any, Any]:

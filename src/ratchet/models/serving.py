@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.models.base import Conversation
-from ratchet.models.local import load_pretrained
+from ratchet.models.local import load_pretrained, padded
+from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import require_safetensors
 
 logger = logging.getLogger(__name__)
 
 _BASE = "__base__"  # PEFT's name for no adapter
 _MOST_TOGETHER = 8
+_MOST_TOKENS = 4_096  # of an answer without a limit, where the model names none either
 _UNFINISHED = "\ufffd"  # what a decoder shows of a character whose last token is to come
 
 
@@ -36,9 +38,9 @@ class Generation:
     Attributes:
         conversation: The turns so far.
         adapter: Name of an adapter; None for the base model.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer; as long as the model can hold where it is negative.
         temperature: 0 decodes greedily.
-        top_p: Share of the probability that is drawn from.
+        top_p: Share of the probability that is drawn from; 0 decodes greedily.
         stop: Texts that end the answer and are not part of it.
         seed: Makes a sampled answer repeatable, where it is answered alone.
     """
@@ -54,9 +56,8 @@ class Generation:
     @property
     def decoding(self) -> tuple[float, float, int | None]:
         """What all rows of a batch must share."""
-        return (
-            (0.0, 1.0, None) if self.temperature == 0 else (self.temperature, self.top_p, self.seed)
-        )
+        greedy = self.temperature == 0 or self.top_p == 0
+        return (0.0, 1.0, None) if greedy else (self.temperature, self.top_p, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,16 @@ class Ending:
 
 @dataclass(slots=True)
 class ServingJob:
-    """An answer in the making; set `cancelled` when nobody wants it any more."""
+    """An answer in the making; set `cancelled` when nobody wants it any more.
+
+    Attributes:
+        prompt: The tokens that it answers.
+        longest: Tokens that it may have.
+    """
 
     generation: Generation
+    prompt: list[int]
+    longest: int
     on_text: Callable[[str], None]
     on_end: Callable[[Ending], None]
     cancelled: bool = False
@@ -95,7 +103,7 @@ class ServingJob:
             self.reason = "stop"
         else:
             self.tokens.append(token)
-            if len(self.tokens) >= self.generation.max_new_tokens:
+            if len(self.tokens) >= self.longest:
                 self.reason = "length"
         text = decode(self.tokens).lstrip()
         cut = min((at for stop in self.generation.stop if (at := text.find(stop)) >= 0), default=-1)
@@ -119,6 +127,7 @@ class AdapterModel:
 
     def __init__(self, model: Any, tokenizer: Any, *, together: int = _MOST_TOGETHER) -> None:
         self._model, self._tokenizer, self._together = model, tokenizer, together
+        self._template, self._context = ChatTemplate(tokenizer), context_of(model)
         self._adapters: set[str] = set()
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[ServingJob | None] = queue.SimpleQueue()
@@ -172,8 +181,21 @@ class AdapterModel:
         on_text: Callable[[str], None],
         on_end: Callable[[Ending], None],
     ) -> ServingJob:
-        """Queue an answer; the two are called from the model's thread."""
-        job = ServingJob(generation, on_text, on_end)
+        """Queue an answer; the two are called from the model's thread.
+
+        Raises:
+            InvalidInputError: The model cannot be asked this: its chat template refuses the turns,
+                or they fill its context.
+        """
+        turns = [turn.canonical() for turn in generation.conversation]
+        prompt = self._template.encode(turns, context=self._context)
+        longest = generation.max_new_tokens
+        if self._context is not None:
+            room = self._context - len(prompt)
+            longest = min(longest, room) if longest >= 0 else room
+        elif longest < 0:
+            longest = _MOST_TOKENS
+        job = ServingJob(generation, prompt, longest, on_text, on_end)
         self._jobs.put(job)
         return job
 
@@ -204,25 +226,25 @@ class AdapterModel:
         first = waiting[0].generation.decoding
         batch: list[ServingJob] = []
         for job in waiting:
-            if job.generation.decoding == first and len(batch) < self._together:
+            alike = job.generation.decoding == first and len(batch) < self._together
+            if alike and self._fits([*batch, job]):
                 batch.append(job)
             elif not job.cancelled:
                 self._later.append(job)
         return batch
 
+    def _fits(self, jobs: Sequence[ServingJob]) -> bool:
+        """Tell whether jobs fit into the context together: their rows are padded to one length."""
+        longest = max(len(job.prompt) for job in jobs) + max(job.longest for job in jobs)
+        return self._context is None or longest <= self._context or len(jobs) == 1
+
     def _answer(self, jobs: Sequence[ServingJob]) -> None:
         import torch
         from transformers import StoppingCriteriaList
 
-        encoded = self._tokenizer.apply_chat_template(
-            [[turn.canonical() for turn in job.generation.conversation] for job in jobs],
-            add_generation_prompt=True,
-            padding=True,
-            return_tensors="pt",
-            return_dict=True,
-        ).to(self._model.device)
+        encoded = padded(self._tokenizer, [job.prompt for job in jobs]).to(self._model.device)
         options: dict[str, Any] = {
-            "max_new_tokens": max(job.generation.max_new_tokens for job in jobs),
+            "max_new_tokens": max(job.longest for job in jobs),
             "pad_token_id": self._tokenizer.pad_token_id,
             "streamer": _Streamer(jobs, self._decode, self._ends),
             "stopping_criteria": StoppingCriteriaList([_finished_rows(jobs)]),
@@ -234,9 +256,8 @@ class AdapterModel:
             if (seed := jobs[0].generation.decoding[2]) is not None:
                 torch.manual_seed(seed)
             self._model.generate(**encoded, **options)
-        lengths = encoded["attention_mask"].sum(dim=1).tolist()
-        for job, length in zip(jobs, lengths, strict=True):
-            job.on_end(Ending(job.reason or "length", int(length), len(job.tokens)))
+        for job in jobs:
+            job.on_end(Ending(job.reason or "length", len(job.prompt), len(job.tokens)))
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))

@@ -133,7 +133,10 @@ class Metric(Record):
 
 
 class Alert(Record):
-    """A signal over a threshold for more than chance, and what to do about it."""
+    """A metric that the analysis of a cycle found over its fixed threshold by more than chance.
+
+    It is part of its `Analysis`. What people are told of, step by step, is an `AlertEvent`.
+    """
 
     id: Identifier
     created_at: UtcTime

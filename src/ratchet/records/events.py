@@ -54,11 +54,14 @@ class Feedback(Record):
     Attributes:
         kind: The signal that it is about.
         value: What was given.
+        updated_at: When a source that edits feedback in place changed it last. Of several versions
+            under one id all are stored, and the one with the latest time counts.
     """
 
     id: Identifier
     interaction_id: Identifier
     created_at: UtcTime
+    updated_at: UtcTime | None = Field(default=None, exclude_if=lambda value: value is None)
     user_id: Identifier | None = None
     kind: str
     value: Any

@@ -70,7 +70,7 @@ class Decision(Record):
         measured: Every metric that was asked for; empty in older records.
         level: One-sided error level of this look; None in older records, whose interval has 95 %.
         look: Which look at growing data this is.
-        needed: Examples that would settle it, where it is inconclusive and some number would.
+        needed: Examples in all that would decide it if the observed difference is the true one.
         approval: Why a person must approve a promotion first; None where nobody must.
         expires_at: Until when a person may; after that it is rejected.
         rollout: How a promotion reaches users, by stages; None for all of them at once.

@@ -74,7 +74,8 @@ class RolloutPlan(Record):
         signals: What is watched, where the application reports it; exactly one is primary.
         harm_error: Greatest chance that a release that does no harm is aborted for harm, however
             often one looks and however many signals there are.
-        ratio_error: Greatest chance that a sound assignment is called broken.
+        ratio_error: Greatest chance that a sound assignment is called broken: by all looks
+            together, and again by the chi-square test before the promotion.
         pass_error: Greatest chance that a release that is worse by a margin or more passes a stage
             that asks for it, however often one looks.
         must_improve: Whether the primary signal must be shown to be better for a promotion.
@@ -98,6 +99,11 @@ class RolloutPlan(Record):
     fresh_hours: _Above = 6.0
     slow_seconds: _Above | None = None
     maximum_days: _Above = 28.0
+
+    @property
+    def largest_error(self) -> float:
+        """Greatest chance that a release that does no harm is stopped, for whatever reason."""
+        return self.harm_error + 2.0 * self.ratio_error  # by all looks, and by the final test
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -150,6 +156,8 @@ class SampleRatio(Record):
         log_evidence: Log e-value against the agreed shares; `log_threshold` is beside it.
         moved: Users who went back from a growing arm, or were in two arms of one stage.
         ready: Whether so many users would have shown the imbalance that the stage names.
+        final_p_value: Of the chi-square test at the final read-out; None before it.
+        final_level: At which that test calls the assignment broken.
     """
 
     users: dict[str, int]
@@ -157,11 +165,20 @@ class SampleRatio(Record):
     log_threshold: float
     moved: int
     ready: bool
+    final_p_value: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    final_level: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def broken(self) -> bool:
         """Whether the assignment is not what it should be."""
-        return self.moved > 0 or self.log_evidence >= self.log_threshold
+        sequence = self.moved > 0 or self.log_evidence >= self.log_threshold
+        return sequence or self.fails_final_test
+
+    @property
+    def fails_final_test(self) -> bool:
+        """Whether the chi-square test at the final read-out calls the assignment broken."""
+        p_value, level = self.final_p_value, self.final_level
+        return p_value is not None and level is not None and p_value < level
 
 
 class Readout(Record):

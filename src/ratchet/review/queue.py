@@ -109,19 +109,19 @@ def queue_flags(store: EventStore, flags: Iterable[Flag], *, now: datetime) -> Q
         queue = _read(store)
         known = store.stored_interactions(list(by_interaction))
         usable = usable_sources(
-            store, {f.source for found in by_interaction.values() for f in found}
+            store, {f.source for raised in by_interaction.values() for f in raised}
         )
         items, counted = [], []
-        for key, found in by_interaction.items():
+        for key, raised in by_interaction.items():
             decision = queue.stands(key)
             if decision is not None:
-                _restate(store, decision, key, [f for f in found if f.source == REPORT], now)
+                _restate(store, decision, key, [f for f in raised if f.source == REPORT], now)
                 continue
-            item = _item(key, found, now)
+            item = _item(key, raised, now)
             if item.id not in queue.items:
                 store.append(item)
                 items.append(item)
-            sources = usable & {flag.source for flag in found}
+            sources = usable & {flag.source for flag in raised}
             if _count_at_once(store, known.get(key), sorted(sources)):
                 counted.append(key)
     return Queued(tuple(items), tuple(counted))
@@ -221,12 +221,12 @@ def decide(
     """
     with store.atomic():
         queue = _read(store)
-        found = _find(queue, item)
-        if found.dimension == SAFETY and label not in (VIOLATION, FINE):
+        chosen = _find(queue, item)
+        if chosen.dimension == SAFETY and label not in (VIOLATION, FINE):
             raise InvalidInputError(
                 f"safety is decided as {VIOLATION} or {FINE}, got {label!r}; take one of them"
             )
-        for earlier in queue.of(found):
+        for earlier in queue.of(chosen):
             if earlier.reviewer == reviewer:
                 raise InvalidInputError(
                     f"one reviewer decides an item once, got a second decision by {reviewer!r}, "
@@ -234,16 +234,16 @@ def decide(
                     "have another person decide"
                 )
         decision = ReviewDecision(
-            id=derive_id("decision", found.id, reviewer),
+            id=derive_id("decision", chosen.id, reviewer),
             created_at=now,
-            item_id=found.id,
+            item_id=chosen.id,
             label=label,
             reviewer=reviewer,
             note=note,
         )
         store.append(decision)
-        if found.dimension == SAFETY:
-            _say(store, decision, found.interaction_id, derive_id("review", decision.id), now)
+        if chosen.dimension == SAFETY:
+            _say(store, decision, chosen.interaction_id, derive_id("review", decision.id), now)
     return decision
 
 
@@ -308,13 +308,13 @@ def count_unflagged(
 
 def usable_sources(store: EventStore, sources: Collection[str]) -> set[str]:
     """Return those of the sources whose flags count at once: the latest validation says usable."""
-    found = set()
+    usable = set()
     for source in sources:
         version = validated_version(source)
         latest = store.records(JudgeValidation, latest=1, subject=version)
         if latest and latest[0].decision == "usable":
-            found.add(source)
-    return found
+            usable.add(source)
+    return usable
 
 
 def validate_flags(
@@ -380,9 +380,9 @@ def _find(queue: _Queue, start: str) -> ReviewItem:
     matching = [item for key, item in queue.items.items() if key.startswith(start)]
     if len(start) < SHORTEST_START or len(matching) != 1:
         raise InvalidInputError(
-            f"an item is named by its id or by a start of it that is its own, {SHORTEST_START} "
-            f"characters or more, got {start!r}, with which {len(matching)} begin; "
-            "list the open ones"
+            f"an item must be named by its id, or by {SHORTEST_START} or more characters with "
+            f"which no other id begins, got {start!r}, with which {len(matching)} begin; "
+            "`ratchet review` lists the open items"
         )
     return matching[0]
 

@@ -1,7 +1,16 @@
 """The event store. See `ratchet.store.events`."""
 
 from ratchet.store.events import Added, EventStore, Window
-from ratchet.store.exposures import count_users, read_exposures
+from ratchet.store.exposures import Failures, count_users, read_exposures, read_failures
 from ratchet.store.tables import MIGRATIONS
 
-__all__ = ["MIGRATIONS", "Added", "EventStore", "Window", "count_users", "read_exposures"]
+__all__ = [
+    "MIGRATIONS",
+    "Added",
+    "EventStore",
+    "Failures",
+    "Window",
+    "count_users",
+    "read_exposures",
+    "read_failures",
+]

@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
+from ratchet.store.rows import chunks
 from ratchet.store.tables import ANSWERS
-
-_CHUNK = 500
 
 
 def read_answers(
     connection: sa.Connection, model_digest: str, decoding: str, ids: Sequence[str]
 ) -> Iterator[tuple[str, str, float | None]]:
     """Yield example id, answer and seconds of what is recorded; seconds are None where unknown."""
-    for start in range(0, len(ids), _CHUNK):
+    for chunk in chunks(ids):
         query = sa.select(ANSWERS.c.example_id, ANSWERS.c.answer, ANSWERS.c.seconds).where(
             ANSWERS.c.model_digest == model_digest,
             ANSWERS.c.decoding == decoding,
-            ANSWERS.c.example_id.in_(ids[start : start + _CHUNK]),
+            ANSWERS.c.example_id.in_(chunk),
         )
         for row in connection.execute(query):
             yield row.example_id, row.answer, row.seconds

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from ratchet.records.signals import ASSESSED_KINDS
-from ratchet.store.events import EventStore, Window, _microseconds, _moment, _within
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+from ratchet.store.events import EventStore, Window, _within
+from ratchet.store.rows import microseconds, moment_of
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
 BUSY_ANSWERS = 20
 BUSY_WITHIN = timedelta(days=1)
@@ -78,8 +79,8 @@ def arrived_between(
         lag: Feedback counts as in `EventStore.signals`.
     """
     new = _new_interactions(after, until)
-    inside = [new.c.created_at >= _microseconds(window.start)]
-    inside.append(new.c.created_at < _microseconds(window.end))
+    inside = [new.c.created_at >= microseconds(window.start)]
+    inside.append(new.c.created_at < microseconds(window.end))
     if window.model_version is not None:
         inside.append(new.c.model_version == window.model_version)
     answers = sa.select(sa.func.count(), sa.func.min(new.c.created_at)).where(*inside)
@@ -89,7 +90,7 @@ def arrived_between(
         INTERACTIONS.c.id == events.c.interaction_id,
         _within(window),
         sa.or_(
-            events.c.created_at
+            events.c.given_at
             < INTERACTIONS.c.created_at + sa.literal(lag // timedelta(microseconds=1)),
             events.c.kind.in_(ASSESSED_KINDS),
         ),
@@ -100,7 +101,7 @@ def arrived_between(
     with store._reading() as connection:
         found = [connection.execute(query).one() for query in (answers, feedback)]
     times = [earliest for _, earliest in found if earliest is not None]
-    return Arrived(sum(rows for rows, _ in found), _moment(min(times)) if times else None)
+    return Arrived(sum(rows for rows, _ in found), moment_of(min(times)) if times else None)
 
 
 def versions_between(store: EventStore, after: Position, until: Position) -> set[str]:
@@ -117,7 +118,7 @@ def versions_in_use(store: EventStore, start: datetime, end: datetime) -> list[s
     versions and not that of interactions.
     """
     version, created_at = INTERACTIONS.c.model_version, INTERACTIONS.c.created_at
-    inside = sa.and_(created_at >= _microseconds(start), created_at < _microseconds(end))
+    inside = sa.and_(created_at >= microseconds(start), created_at < microseconds(end))
     names: list[str] = []
     with store._reading() as connection:
         name: str | None = ""
@@ -151,7 +152,7 @@ def in_use_from(store: EventStore, window: Window) -> datetime | None:
             recent.append(moment)
             if len(recent) == BUSY_ANSWERS and moment - recent[0] <= _BUSY_MICROSECONDS:
                 rows.close()
-                return _moment(recent[0])
+                return moment_of(recent[0])
     return None
 
 
@@ -168,7 +169,7 @@ def _extreme(
     query = sa.select(of(INTERACTIONS.c.created_at)).where(_within(window))
     with store._reading() as connection:
         moment = connection.execute(query).scalar_one()
-    return None if moment is None else _moment(moment)
+    return None if moment is None else moment_of(moment)
 
 
 def _new_interactions(after: Position, until: Position) -> sa.CTE:
@@ -182,7 +183,7 @@ def _new_interactions(after: Position, until: Position) -> sa.CTE:
 
 def _new_feedback(after: Position, until: Position) -> sa.CTE:
     event = FEEDBACK_EVENTS.c
-    new = sa.select(event.interaction_id, event.kind, event.created_at).where(
+    new = sa.select(event.interaction_id, event.kind, GIVEN_AT.label("given_at")).where(
         event.position > after.feedback, event.position <= until.feedback
     )
     return new.cte("new_feedback").prefix_with("MATERIALIZED")

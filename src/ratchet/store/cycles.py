@@ -196,12 +196,12 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
     Raises:
         InsufficientDataError: There is none with this id.
     """
-    found = store.get(ExampleSet, key)
-    if found is None:
+    examples = store.get(ExampleSet, key)
+    if examples is None:
         raise InsufficientDataError(
             f"an evaluation set must be frozen before it is used, got {key!r}; run collect first"
         )
-    return found
+    return examples
 
 
 @contextmanager
@@ -224,14 +224,14 @@ def sole_loop(home: Path) -> Iterator[None]:
         on_acquired=_write_process,
     )
     try:
-        held = lock.acquire()
+        acquired = lock.acquire()
     except Timeout as error:
         raise BusyError(
             "one loop at a time may run in a home folder, got another (process "
             f"{path.read_text('utf-8').strip() or 'unknown'}); "
             "wait for it, or set RATCHET_HOME to another folder"
         ) from error
-    with held:
+    with acquired:
         yield
 
 

@@ -7,13 +7,14 @@ of the past keep their meaning. It happens in one transaction with the record th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from ratchet.store.events import EventStore
+from ratchet.store.rows import chunks
 from ratchet.store.tables import (
     EMBEDDINGS,
     FEEDBACK_EVENTS,
@@ -25,9 +26,8 @@ from ratchet.store.tables import (
 
 ERASED = "[erased]"
 FORGOTTEN = "forgotten"
-_CHUNK = 500
 _SHORTEST = 12
-"""A shorter text ("yes", "billing") is said by anybody and names nobody."""
+"""Shorter texts ("yes", "billing") are written by anybody and stay: they identify nobody."""
 _RECORDS_WITH_TEXTS = ("Analysis", "ReviewItem", "ReviewDecision", "HumanLabel", "TrainingSet")
 
 
@@ -53,12 +53,12 @@ def interactions_of(store: EventStore, user_id: str) -> tuple[str, ...]:
     """Return the ids of a user's interactions, oldest first."""
     query = sa.select(INTERACTIONS.c.id).where(INTERACTIONS.c.user_id == user_id)
     with store.atomic() as connection:
-        found = connection.execute(query.order_by(INTERACTIONS.c.position)).scalars()
-        return tuple(str(key) for key in found)
+        ids = connection.execute(query.order_by(INTERACTIONS.c.position)).scalars()
+        return tuple(str(key) for key in ids)
 
 
 def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str]) -> Erased:
-    """Erase what a user said, what was answered, and what was said about it.
+    """Erase what a user wrote, the answers to it, and the feedback on these.
 
     Args:
         store: The store.
@@ -69,11 +69,11 @@ def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what is deleted
         ids = interactions_of(store, user_id)
-        said = _texts(connection, ids, user_id)
-        texts = tuple(text for text in said if len(text.strip()) >= _SHORTEST)
-        for chunk in _chunks(text_key(text) for text in said):
+        all_texts = _texts(connection, ids, user_id)
+        texts = tuple(text for text in all_texts if len(text.strip()) >= _SHORTEST)
+        for chunk in chunks(text_key(text) for text in all_texts):
             connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(chunk)))
-        found = Erased(
+        erased = Erased(
             interaction_ids=ids,
             feedback=_erase_feedback(connection, ids, user_id),
             verdicts=_delete_verdicts(connection, texts),
@@ -94,7 +94,7 @@ def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str
                 metadata={"training_consent": "no"},
             )
         )
-    return found
+    return erased
 
 
 def clear_log(store: EventStore) -> None:
@@ -108,19 +108,19 @@ def clear_log(store: EventStore) -> None:
 
 def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tuple[str, ...]:
     """Return what the user said, the answers and corrections, longest first."""
-    found: set[str] = {user_id}
-    for chunk in _chunks(ids):
+    texts: set[str] = {user_id}
+    for chunk in chunks(ids):
         columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
         rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
         for messages, response in rows:
-            found.update(m["content"] for m in messages if m["role"] != "system")
-            found.add(response)
-        said = sa.select(FEEDBACK_EVENTS.c.text).where(
+            texts.update(m["content"] for m in messages if m["role"] != "system")
+            texts.add(response)
+        feedback = sa.select(FEEDBACK_EVENTS.c.text).where(
             FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
             FEEDBACK_EVENTS.c.kind.in_(("comment", "correction")),
         )
-        found.update(connection.execute(said).scalars())
-    return tuple(sorted(filter(None, found), key=lambda text: (-len(text), text)))
+        texts.update(connection.execute(feedback).scalars())
+    return tuple(sorted(filter(None, texts), key=lambda text: (-len(text), text)))
 
 
 def _erase_feedback(connection: sa.Connection, ids: Collection[str], user_id: str) -> int:
@@ -131,7 +131,7 @@ def _erase_feedback(connection: sa.Connection, ids: Collection[str], user_id: st
     mine = sa.update(FEEDBACK_EVENTS).where(FEEDBACK_EVENTS.c.user_id == user_id)
     # a correction of an erased answer is none: it must not be trained on
     changed = connection.execute(mine.values(user_id=FORGOTTEN, text=texts)).rowcount
-    for chunk in _chunks(ids):
+    for chunk in chunks(ids):
         about = sa.update(FEEDBACK_EVENTS).where(
             FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
             sa.or_(FEEDBACK_EVENTS.c.user_id.is_(None), FEEDBACK_EVENTS.c.user_id != FORGOTTEN),
@@ -142,10 +142,10 @@ def _erase_feedback(connection: sa.Connection, ids: Collection[str], user_id: st
 
 def _delete_verdicts(connection: sa.Connection, texts: tuple[str, ...]) -> int:
     rows = connection.execute(sa.select(VERDICTS.c.position, VERDICTS.c.body))
-    gone = [position for position, body in rows if _holds(body, texts)]
-    for chunk in _chunks(gone):
+    matching = [position for position, body in rows if _holds(body, texts)]
+    for chunk in chunks(matching):
         connection.execute(sa.delete(VERDICTS).where(VERDICTS.c.position.in_(chunk)))
-    return len(gone)
+    return len(matching)
 
 
 def _erase_in_records(connection: sa.Connection, texts: tuple[str, ...]) -> int:
@@ -166,14 +166,14 @@ def _delete_set_aside(
 ) -> int:
     named = {user_id, *ids}
     rows = connection.execute(sa.select(SET_ASIDE.c.position, SET_ASIDE.c.raw))
-    gone = [
+    matching = [
         position
         for position, raw in rows
         if any(json.dumps(name) in raw for name in named) or any(text in raw for text in texts)
     ]
-    for chunk in _chunks(gone):
+    for chunk in chunks(matching):
         connection.execute(sa.delete(SET_ASIDE).where(SET_ASIDE.c.position.in_(chunk)))
-    return len(gone)
+    return len(matching)
 
 
 def _example_sets(connection: sa.Connection, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -197,8 +197,3 @@ def _without(value: Any, texts: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
         return {name: _without(item, texts) for name, item in value.items()}
     return [_without(item, texts) for item in value] if isinstance(value, list) else value
-
-
-def _chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
-    held = list(items)
-    return [held[start : start + _CHUNK] for start in range(0, len(held), _CHUNK)]

@@ -14,12 +14,11 @@ them without parsing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,14 +37,18 @@ from ratchet.records import (
 )
 from ratchet.store.answers import answer_rows, read_answers
 from ratchet.store.connections import configure_sqlite
-from ratchet.store.feedback import feedback_row, read_feedback
+from ratchet.store.endings import read_endings
+from ratchet.store.feedback import feedback_row, name_versions, read_feedback
 from ratchet.store.permissions import Permission, read_permissions
+from ratchet.store.rows import chunks, microseconds, moment_of
+from ratchet.store.set_aside import read_set_aside, set_aside_values
 from ratchet.store.signals import read_signals
 from ratchet.store.tables import (
     ANSWERS,
     APPLIED,
     EMBEDDINGS,
     FEEDBACK_EVENTS,
+    GIVEN_AT,
     INTERACTIONS,
     JOURNAL,
     MIGRATIONS,
@@ -59,8 +62,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 R = TypeVar("R", bound=Record)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CHUNK = 500
 _WRITERS_LOCK = 7246483  # any number that nobody else in the database takes
 
 
@@ -161,39 +162,59 @@ class EventStore:
 
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""
-        now = _microseconds(self._clock())
+        now = microseconds(self._clock())
         return self._add(INTERACTIONS, [_interaction_row(item, now) for item in interactions])
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
-        """Store feedback, also for interactions that have not arrived yet."""
-        now = _microseconds(self._clock())
-        return self._add(FEEDBACK_EVENTS, [feedback_row(item, now) for item in feedback])
+        """Store feedback, also for interactions that have not arrived yet.
+
+        Another version of stored feedback, under its id with another `updated_at`, is stored beside
+        it; of all versions the one with the latest time counts.
+        """
+        now = microseconds(self._clock())
+        rows = [feedback_row(item, now) for item in feedback]
+        with self.atomic() as connection:
+            name_versions(connection, rows)
+            return self._add(FEEDBACK_EVENTS, rows)
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
-        values = [
-            row.model_dump(exclude={"position"})
-            | {"where": row.position, "created_at": _microseconds(row.created_at)}
-            for row in rows
-        ]
         with self.atomic() as connection:
-            for chunk in _chunks(values):
+            for chunk in chunks(set_aside_values(rows)):
                 connection.execute(self._insert(SET_ASIDE), chunk)
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that are stored, by id."""
-        found: dict[str, Interaction] = {}
+        interactions: dict[str, Interaction] = {}
         with self._reading() as connection:
-            for chunk in _chunks(ids):
+            for chunk in chunks(ids):
                 query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
                 for row in connection.execute(query).mappings():
-                    found[row["id"]] = _interaction(row)
-        return found
+                    interactions[row["id"]] = _interaction(row)
+        return interactions
 
     def stored_feedback(self, ids: Sequence[str]) -> dict[str, Feedback]:
-        """Return those of the feedback events with these ids that are stored, by id."""
+        """Return those of the feedback events with these ids that are stored, by id.
+
+        Of an event that was edited in place, the version in effect.
+        """
         with self._reading() as connection:
             return read_feedback(connection, ids)
+
+    def answered_at(self, ids: Sequence[str]) -> dict[str, datetime]:
+        """Return the times of those of the interactions with these ids that are stored, by id."""
+        times: dict[str, datetime] = {}
+        with self._reading() as connection:
+            for chunk in chunks(ids):
+                query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.created_at)
+                stored = _pairs(connection, query.where(INTERACTIONS.c.id.in_(chunk)))
+                times |= {key: moment_of(moment) for key, moment in stored.items()}
+        return times
+
+    def set_aside_rows(self, *, source: str | None = None) -> tuple[SetAside, ...]:
+        """Return the rows that were set aside, or those of one source, in the order they came."""
+        with self._reading() as connection:
+            return read_set_aside(connection, source)
 
     def interactions(self, window: Window) -> pa.Table:
         """Return a window's interactions in order of time.
@@ -228,7 +249,8 @@ class EventStore:
     def feedback(self, window: Window) -> pa.Table:
         """Return the feedback on a window's interactions, whenever it came.
 
-        Columns: id, interaction_id, kind, created_at (timestamp, us, UTC), number (thumbs 1 up and
+        Columns: id, interaction_id, kind, created_at (timestamp, us, UTC; of an update its
+        `updated_at`), number (thumbs 1 up and
         0 down, stars, booleans 1 and 0, seconds), text (comment, correction, the version of a
         judge, the source of a safety violation).
         """
@@ -245,10 +267,15 @@ class EventStore:
             ]
         )
         query = (
-            sa.select(*[FEEDBACK_EVENTS.c[name] for name in schema.names])
+            sa.select(
+                *[
+                    GIVEN_AT if name == "created_at" else FEEDBACK_EVENTS.c[name]
+                    for name in schema.names
+                ]
+            )
             .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
             .where(_within(window))
-            .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.position)
+            .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.position)
         )
         return self._table(query, schema)
 
@@ -277,9 +304,20 @@ class EventStore:
         with self._reading() as connection:
             return read_permissions(connection, _within(window))
 
+    def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
+        """Return the finish reasons of a window's answers by interaction, without the usual ones.
+
+        Args:
+            window: The time.
+            besides: Reasons that are left out, in lower case.
+        """
+        with self._reading() as connection:
+            return read_endings(connection, _within(window), besides=besides)
+
     def counts(self) -> dict[str, int]:
         """Count interactions, set-aside rows and feedback by kind."""
-        kinds = sa.select(FEEDBACK_EVENTS.c.kind, sa.func.count()).group_by(FEEDBACK_EVENTS.c.kind)
+        first = sa.select(FEEDBACK_EVENTS.c.kind, sa.func.count())  # not each version of an event
+        kinds = first.where(FEEDBACK_EVENTS.c.version_of.is_(None)).group_by(FEEDBACK_EVENTS.c.kind)
         with self._reading() as connection:
             by_kind = _pairs(connection, kinds)
             totals = {
@@ -301,7 +339,7 @@ class EventStore:
             latest = connection.execute(
                 sa.select(sa.func.max(INTERACTIONS.c.created_at))
             ).scalar_one()
-        return None if latest is None else _moment(latest)
+        return None if latest is None else moment_of(latest)
 
     # Journal ----------------------------------------------------------------------------------
 
@@ -318,7 +356,7 @@ class EventStore:
             "kind": kind,
             "id": key,
             "body": body,
-            "created_at": _microseconds(moment),
+            "created_at": microseconds(moment),
             "subject": body.get("model_version") or body.get("judge_version"),
         }
         with self.atomic() as connection:
@@ -388,8 +426,8 @@ class EventStore:
     ) -> dict[str, float]:
         """Return how long recorded answers took, where that is known."""
         with self._reading() as connection:
-            found = read_answers(connection, model_digest, decoding, ids)
-            return {key: seconds for key, _, seconds in found if seconds is not None}
+            answers = read_answers(connection, model_digest, decoding, ids)
+            return {key: seconds for key, _, seconds in answers if seconds is not None}
 
     def add_answers(
         self,
@@ -400,7 +438,7 @@ class EventStore:
     ) -> None:
         """Record answers; an answer that is there already stands."""
         with self.atomic() as connection:
-            for chunk in _chunks(answer_rows(model_digest, decoding, answers, seconds or {})):
+            for chunk in chunks(answer_rows(model_digest, decoding, answers, seconds or {})):
                 connection.execute(self._insert(ANSWERS), chunk)
 
     # Vectors of texts -------------------------------------------------------------------------
@@ -413,7 +451,7 @@ class EventStore:
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors in half precision; a vector that is there already stands."""
         with self.atomic() as connection:
-            for chunk in _chunks(vector_rows(model_digest, vectors)):
+            for chunk in chunks(vector_rows(model_digest, vectors)):
                 connection.execute(self._insert(EMBEDDINGS), chunk)
 
     # Verdicts ---------------------------------------------------------------------------------
@@ -440,7 +478,7 @@ class EventStore:
     def _add(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> Added:
         new, repeated, conflicts = 0, 0, []
         with self.atomic() as connection:
-            for chunk in _chunks(rows):
+            for chunk in chunks(rows):
                 query = sa.select(table.c.id, table.c.digest)
                 ids = [row["id"] for row in chunk]
                 stored = _pairs(connection, query.where(table.c.id.in_(ids)))
@@ -452,7 +490,7 @@ class EventStore:
                     elif stored[row["id"]] == row["digest"]:
                         repeated += 1
                     else:
-                        conflicts.append(row["id"])
+                        conflicts.append(row.get("version_of") or row["id"])
                 if fresh:
                     connection.execute(self._insert(table), fresh)
                 new += len(fresh)
@@ -491,7 +529,7 @@ class EventStore:
             for name, apply in MIGRATIONS.items():
                 if name not in applied:
                     apply(connection)
-                    row = {"name": name, "applied_at": _microseconds(self._clock())}
+                    row = {"name": name, "applied_at": microseconds(self._clock())}
                     connection.execute(sa.insert(APPLIED), row)
 
 
@@ -512,22 +550,8 @@ def _not_opened(url: sa.URL, error: Exception) -> InvalidInputError:
     )
 
 
-def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
-
-
 def _pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[Any, Any]:
     return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _kind(record: type[Record]) -> str:
@@ -536,7 +560,7 @@ def _kind(record: type[Record]) -> str:
 
 def _within(window: Window) -> sa.ColumnElement[bool]:
     created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
-    inside = [created_at >= _microseconds(window.start), created_at < _microseconds(window.end)]
+    inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
     if window.model_version is not None:
         inside.append(INTERACTIONS.c.model_version == window.model_version)
     if window.arrived_until is not None:
@@ -544,7 +568,7 @@ def _within(window: Window) -> sa.ColumnElement[bool]:
     if window.without is not None:
         end, arrived = window.without
         late = sa.false() if arrived is None else position > arrived
-        inside.append(sa.or_(created_at >= _microseconds(end), late))
+        inside.append(sa.or_(created_at >= microseconds(end), late))
     return sa.and_(*inside)
 
 
@@ -553,11 +577,11 @@ def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:
     return body | {
         "digest": digest(body)[:16],
         "prompt": interaction.prompt,
-        "created_at": _microseconds(interaction.created_at),
+        "created_at": microseconds(interaction.created_at),
         "received_at": now,
     }
 
 
 def _interaction(row: sa.RowMapping) -> Interaction:
     values = {name: row[name] for name in Interaction.model_fields}
-    return Interaction.model_validate(values | {"created_at": _moment(row["created_at"])})
+    return Interaction.model_validate(values | {"created_at": moment_of(row["created_at"])})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 import sqlalchemy as sa
 
 from ratchet.store.events import EventStore, Window, _within
+from ratchet.store.rows import moment_of
 from ratchet.store.signals import columns_of, read_events
 from ratchet.store.tables import INTERACTIONS
 
@@ -70,6 +72,43 @@ def read_exposures(
         "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
     }
     return pa.table(columns | kinds).sort_by("created_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Attempts of one version that failed for one reason.
+
+    Attributes:
+        first: When the first was asked for.
+        last: When the last was.
+    """
+
+    model_version: str
+    error: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
+    """Count what failed in a window by version and reason, the most frequent first."""
+    version, error, asked = (
+        INTERACTIONS.c.model_version,
+        INTERACTIONS.c.error,
+        INTERACTIONS.c.created_at,
+    )
+    query = (
+        sa.select(version, error, sa.func.count(), sa.func.min(asked), sa.func.max(asked))
+        .where(_within(window), error.is_not(None))
+        .group_by(version, error)
+        .order_by(sa.func.count().desc(), version, error)
+    )
+    with store._reading() as connection:
+        rows = connection.execute(query).fetchall()
+    return tuple(
+        Failures(name, why, count, moment_of(first), moment_of(last))
+        for name, why, count, first, last in rows
+    )
 
 
 def count_users(store: EventStore, window: Window) -> int:

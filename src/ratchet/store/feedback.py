@@ -1,40 +1,39 @@
-"""Feedback events as rows, and back as records."""
+"""Feedback events as rows, and back as records.
+
+A source that edits feedback in place sends the same id again with a later `updated_at`. The first
+version has the event's id; each other one is a row of its own, whose `version_of` is that id.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from ratchet.records import FEEDBACK, Feedback, digest
+from ratchet.records import FEEDBACK, Feedback, derive_id, digest
 from ratchet.records.signals import BY_NAME, Value
-from ratchet.store.tables import FEEDBACK_EVENTS
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_CHUNK = 500
+from ratchet.store.rows import chunks, microseconds, moment_of
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT
 
 
 def read_feedback(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Feedback]:
-    """Return those of the events with these ids that are stored, by id."""
-    found: dict[str, Feedback] = {}
-    for start in range(0, len(ids), _CHUNK):
-        chunk = list(ids[start : start + _CHUNK])
-        query = sa.select(FEEDBACK_EVENTS).where(FEEDBACK_EVENTS.c.id.in_(chunk))
-        for row in connection.execute(query).mappings():
-            found[row["id"]] = _feedback(row)
-    return found
+    """Return those of the events with these ids that are stored, by id: the version in effect."""
+    events: dict[str, Feedback] = {}
+    for chunk in chunks(ids):
+        for row in connection.execute(_versions(chunk).order_by(GIVEN_AT)).mappings():
+            events[row["version_of"] or row["id"]] = _feedback(row)
+    return events
 
 
 def _feedback(row: sa.RowMapping) -> Feedback:
     signal = BY_NAME[row["kind"]]
     values: dict[str, Any] = {
-        "id": row["id"],
+        "id": row["version_of"] or row["id"],
         "interaction_id": row["interaction_id"],
         "user_id": row["user_id"],
-        "created_at": _EPOCH + timedelta(microseconds=row["created_at"]),
+        "created_at": moment_of(row["created_at"]),
+        "updated_at": None if row["updated_at"] is None else moment_of(row["updated_at"]),
         "kind": signal.name,
         "value": _value(signal.value, row["number"], row["text"]),
     }
@@ -54,17 +53,64 @@ def _value(kind: Value, number: float, text: str) -> object:
 def feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
     """Return the row of an event that came in `now`, in microseconds since 1970."""
     number, text = _split_value(feedback)
+    updated = feedback.updated_at
     return {
         "id": feedback.id,
-        "digest": digest(feedback.canonical())[:16],
+        "digest": digest(feedback.model_dump(mode="json", exclude={"updated_at"}))[:16],
         "interaction_id": feedback.interaction_id,
         "user_id": feedback.user_id,
-        "created_at": (feedback.created_at - _EPOCH) // _MICROSECOND,
+        "created_at": microseconds(feedback.created_at),
         "received_at": now,
         "kind": feedback.kind,
         "number": number,
         "text": text,
+        "updated_at": updated and microseconds(updated),
+        "version_of": None,
     }
+
+
+def name_versions(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Give rows that are another version of a stored event the id of that version, in place.
+
+    A version is known by its time, `updated_at` or else `created_at`. One that says the same as the
+    version in effect is taken for that one, so that a new time alone stores nothing.
+    """
+    dated = [row for row in rows if row["updated_at"] is not None]
+    versions: dict[str, list[tuple[int, str, str]]] = {}
+    about: dict[str, tuple[str, str]] = {}
+    for chunk in chunks({row["id"]: None for row in dated}):
+        for stored in connection.execute(_versions(chunk)):
+            event = stored.version_of or stored.id
+            versions.setdefault(event, []).append((stored.given_at, stored.id, stored.digest))
+            about[event] = (stored.kind, stored.interaction_id)
+    for row in rows if dated else ():
+        event, given_at = row["id"], row["updated_at"]
+        of_this = (row["kind"], row["interaction_id"])
+        known = versions.setdefault(event, [])
+        if given_at is None:
+            if about.setdefault(event, of_this) == of_this and not known:
+                known.append((row["created_at"], event, row["digest"]))
+            continue
+        if about.setdefault(event, of_this) != of_this:
+            continue  # no version of it but another event: a conflict
+        same_time = next((version for version in known if version[0] == given_at), None)
+        in_effect = max(known, default=None)
+        if same_time is not None:
+            row["id"] = same_time[1]
+        elif in_effect is not None and in_effect[0] < given_at and in_effect[2] == row["digest"]:
+            row["id"] = in_effect[1]
+        elif known:
+            row["id"] = derive_id("feedback version", event, given_at)
+        row["version_of"] = event if row["id"] != event else None
+        if same_time is None:
+            known.append((given_at, row["id"], row["digest"]))
+
+
+def _versions(ids: Sequence[str]) -> sa.Select[Any]:
+    """Select all versions of the events with these ids, with the time of each."""
+    columns = FEEDBACK_EVENTS.c
+    about = sa.or_(columns.id.in_(ids), columns.version_of.in_(ids))
+    return sa.select(FEEDBACK_EVENTS, GIVEN_AT.label("given_at")).where(about)
 
 
 def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:

@@ -41,7 +41,7 @@ class Trace:
     @property
     def versions(self) -> tuple[str, ...]:
         """The adapters as the registry names them."""
-        return tuple(version_of(found) for found in self.candidates)
+        return tuple(version_of(candidate) for candidate in self.candidates)
 
 
 def version_of(candidate: Candidate) -> str:
@@ -59,7 +59,7 @@ def trace(store: EventStore, home: Path, user_id: str) -> Trace:
     folders = _sets_with(home / "datasets", ids)
     sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}
     adapters = _adapters_of(store, sets)
-    runs = dict.fromkeys(found.run_id for found in adapters if found.training_set_id in sets)
+    runs = dict.fromkeys(adapter.run_id for adapter in adapters if adapter.training_set_id in sets)
     return Trace(ids, folders, adapters, tuple(runs))
 
 
@@ -80,7 +80,7 @@ def forget(
     """
     digest = hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
     with store.atomic():
-        found = trace(store, home, user_id)
+        traced = trace(store, home, user_id)
         erased = erase_user(store, user_id, text_key=text_key)
         record = Erasure(
             id=derive_id("erasure", digest, now.isoformat()),
@@ -90,10 +90,10 @@ def forget(
             feedback=erased.feedback,
             verdicts=erased.verdicts + erased.set_aside,
             records=erased.records,
-            training_sets=found.folders,
-            candidates=tuple(candidate.id for candidate in found.candidates),
-            versions=found.versions,
-            runs=found.runs,
+            training_sets=traced.folders,
+            candidates=tuple(candidate.id for candidate in traced.candidates),
+            versions=traced.versions,
+            runs=traced.runs,
             example_sets=erased.example_sets,
         )
         store.append(record)
@@ -107,7 +107,7 @@ def forget(
 def _sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:
     if not ids or not folder.is_dir():
         return ()
-    return tuple(found.name for found in sorted(folder.iterdir()) if _holds(found, ids))
+    return tuple(dataset.name for dataset in sorted(folder.iterdir()) if _holds(dataset, ids))
 
 
 def _holds(folder: Path, ids: Collection[str]) -> bool:

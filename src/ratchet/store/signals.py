@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS
 from ratchet.records.signals import ASSESSED_KINDS, JUDGED_KINDS
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,20 +83,14 @@ def read_events(
         connection,
         sa.select(INTERACTIONS.c.position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
         .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
-        .where(
-            within,
-            sa.or_(
-                FEEDBACK_EVENTS.c.created_at < created_at + lag,
-                FEEDBACK_EVENTS.c.kind.in_(whenever),
-            ),
-        )
+        .where(within, sa.or_(created_at + lag > GIVEN_AT, FEEDBACK_EVENTS.c.kind.in_(whenever)))
         .where(
             sa.or_(
                 FEEDBACK_EVENTS.c.kind.not_in(JUDGED_KINDS),
                 FEEDBACK_EVENTS.c.text.in_(sorted(judges)),
             )
         )
-        .order_by(FEEDBACK_EVENTS.c.created_at, FEEDBACK_EVENTS.c.id),
+        .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.id),
         3,
     )
     return _pivot(positions, events)

@@ -44,7 +44,11 @@ FEEDBACK_EVENTS = _table(
     sa.Column("kind", sa.String(40), nullable=False),
     sa.Column("number", sa.Double),
     sa.Column("text", sa.Text),
+    sa.Column("updated_at", sa.BigInteger),
+    sa.Column("version_of", sa.String(200)),
 )
+GIVEN_AT = sa.func.coalesce(FEEDBACK_EVENTS.c.updated_at, FEEDBACK_EVENTS.c.created_at)
+"""When the opinion of a row was given: by this time the latest of a kind counts."""
 SET_ASIDE = _table(
     "set_aside",
     sa.Column("id", sa.String(200), nullable=False, unique=True),
@@ -129,6 +133,16 @@ def _time_answers(connection: sa.Connection) -> None:
         connection.execute(sa.text("ALTER TABLE answers ADD COLUMN seconds DOUBLE PRECISION"))
 
 
+def _keep_updates(connection: sa.Connection) -> None:
+    """Keep several versions of feedback that its source edits in place."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns("feedback")}
+    for name, kind in (("updated_at", "BIGINT"), ("version_of", "VARCHAR(200)")):
+        if name not in present:
+            connection.execute(sa.text(f"ALTER TABLE feedback ADD COLUMN {name} {kind}"))
+    versions = "feedback (version_of) WHERE version_of IS NOT NULL"
+    _index(connection, "ix_feedback_version_of", versions)
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -140,5 +154,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0004_keep_verdicts": _keep_verdicts,
     "0005_create_embeddings": _create_embeddings,
     "0006_time_answers": _time_answers,
+    "0007_keep_updates": _keep_updates,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from ratchet.records import JudgeVerdict
+from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import VERDICTS
-
-T = TypeVar("T")
-_CHUNK = 500
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def read_verdicts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
     """See `EventStore.verdicts`."""
-    found: dict[str, JudgeVerdict] = {}
-    for chunk in _chunks(ids):
+    verdicts: dict[str, JudgeVerdict] = {}
+    for chunk in chunks(ids):
         query = sa.select(VERDICTS.c.body).where(VERDICTS.c.id.in_(chunk))
         for body in connection.execute(query).scalars():
             verdict = JudgeVerdict.model_validate(body)
-            found[verdict.id] = verdict
-    return found
+            verdicts[verdict.id] = verdict
+    return verdicts
 
 
 def write_verdicts(
@@ -37,13 +32,13 @@ def write_verdicts(
         insert: The statement that leaves what is there.
         verdicts: What to add.
     """
-    for chunk in _chunks(verdicts):
+    for chunk in chunks(verdicts):
         rows = [
             {
                 "id": verdict.id,
                 "judge_version": verdict.judge_version,
                 "dimension": verdict.dimension,
-                "created_at": (verdict.created_at - _EPOCH) // timedelta(microseconds=1),
+                "created_at": microseconds(verdict.created_at),
                 "body": verdict.canonical(),
             }
             for verdict in chunk
@@ -61,8 +56,3 @@ def read_version(
         query = query.limit(latest)
     bodies = connection.execute(query).scalars().all()
     return tuple(JudgeVerdict.model_validate(body) for body in reversed(bodies))
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]

@@ -37,7 +37,7 @@ def test_the_same_artefact_is_held_before_anything_else_is_looked_at():
 def test_a_missing_score_never_passes_however_good_the_rest_is():
     decision = decided_on(scores(100, 0, 199, unscored=1))
     assert decision.verdict == "inconclusive"
-    assert "1 of 300 examples lack a score" in decision.reasons[0]
+    assert "1 of 300 examples lack scores" in decision.reasons[0]
     assert decision.evidence["unscored"] == 1.0
 
 

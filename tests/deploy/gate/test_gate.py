@@ -158,6 +158,7 @@ def test_the_direction_of_every_metric_is_in_text_and_json():
         primary=Primary(metric="right"),
         guardrails=(Guardrail(metric="wer", requires="no_harm"),),
         secondary=("loss", "m7"),
+        higher_is_better=("m7",),
     )
     result = gate(BETTER, measured(np.zeros(90), metric="loss"), policy=policy)
     text = gate_text(result)
@@ -261,10 +262,11 @@ def test_missing_scores_of_a_worse_challenger_do_not_reject_it():
 
 
 def test_a_metric_that_is_not_there_never_passes():
-    policy = GatePolicy(primary=Primary(metric="other"))
+    policy = GatePolicy(primary=Primary(metric="other", higher_is_better=True))
     assert gate(BETTER, policy=policy).verdict == "inconclusive"
     guarded = GatePolicy(
-        primary=Primary(metric="right"), guardrails=(Guardrail(metric="safety", margin=0.01),)
+        primary=Primary(metric="right"),
+        guardrails=(Guardrail(metric="safety", higher_is_better=True, margin=0.01),),
     )
     result = gate(BETTER, policy=guarded)
     assert result.verdict == "inconclusive"
@@ -295,7 +297,7 @@ def guarded(**rule):
 
 
 def test_a_guardrail_must_be_shown_and_says_how_many_examples_that_takes():
-    rule = guarded(metric="safety", margin=0.02)
+    rule = guarded(metric="safety", higher_is_better=True, margin=0.02)
     safe = counted(1_990, 3, 2, 5, metric="safety")
     assert gate(BETTER, safe, policy=rule).verdict == "promote"
     few = counted(95, 1, 1, 3, metric="safety")
@@ -310,9 +312,11 @@ def test_a_guardrail_must_be_shown_and_says_how_many_examples_that_takes():
     assert "safety is worse by more than 0.02" in result.reasons[0]
 
 
-def test_where_a_guardrail_looks_broken_no_number_settles_it():
+def test_where_a_guardrail_looks_broken_no_number_of_examples_decides_it():
     result = gate(
-        BETTER, counted(90, 6, 2, 2, metric="safety"), policy=guarded(metric="safety", margin=0.02)
+        BETTER,
+        counted(90, 6, 2, 2, metric="safety"),
+        policy=guarded(metric="safety", higher_is_better=True, margin=0.02),
     )
     assert result.verdict == "inconclusive"
     assert result.needed is None
@@ -443,7 +447,7 @@ def test_looks_that_were_not_planned_are_refused(earlier):
 
 def test_a_person_approves_where_the_policy_or_the_result_asks_for_it():
     primary = Primary(metric="right")
-    rule = Guardrail(metric="safety", margin=0.05, safety_critical=True)
+    rule = Guardrail(metric="safety", higher_is_better=True, margin=0.05, safety_critical=True)
     safe = counted(990, 2, 2, 6, metric="safety")
     close = counted(300, 40, 59, 101)  # p = 0.034
     assert gate(BETTER).approval is None
@@ -464,7 +468,7 @@ def test_the_plan_is_for_all_that_must_be_shown():
     policy = GatePolicy(
         primary=Primary(metric="right"),
         guardrails=(
-            Guardrail(metric="safety", margin=0.02),
+            Guardrail(metric="safety", higher_is_better=True, margin=0.02),
             Guardrail(metric="length", requires="no_harm", higher_is_better=False),
         ),
     )
@@ -482,7 +486,7 @@ def test_the_plan_is_for_all_that_must_be_shown():
 
 
 def test_secondary_metrics_are_adjusted_and_decide_nothing():
-    policy = GatePolicy(primary=Primary(metric="right"), secondary=("f1", "score", "absent"))
+    policy = GatePolicy(primary=Primary(metric="right"), secondary=("f1", "score", "bleu"))
     rng = np.random.default_rng(0)
     result = gate(
         BETTER, measured(rng.normal(-1, 1, 100)), counted(10, 5, 30, 55, metric="f1"), policy=policy
@@ -492,13 +496,71 @@ def test_secondary_metrics_are_adjusted_and_decide_nothing():
     assert result.adjusted["score"] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_report_names_verdict_evidence_and_what_would_settle_it():
+def test_the_report_names_verdict_evidence_and_what_would_decide_it():
     text = gate_text(gate(OPEN))
     assert text.startswith("inconclusive: right is not shown to be better")
-    assert "examples would settle it" in text
+    assert f"about {gate(OPEN).needed} examples in all would decide it" in text
     assert "primary: right" in text
     report = gate_json(gate(BETTER))
     assert report["verdict"] == "promote"
     assert report["primary"]["examples"] == 500
     assert report["policy"]["error_level"] == 0.05
     assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0.4, 5.0, -3.0])
+@pytest.mark.parametrize("size", [805, 2_000])
+def test_where_no_example_differs_it_is_held_and_said_so(level, size):
+    scores = MetricScores("score", np.full(size, level), np.full(size, level))
+    result = gate(scores)
+    assert result.verdict == "hold"
+    assert result.reasons[0].startswith("no example differs in score, and it is shown to be no")
+    assert gate(counted(600, 0, 0, 205)).reasons[0].startswith("no example differs in right")
+
+
+def test_few_examples_that_do_not_differ_are_no_reason_to_hold():
+    result = gate(MetricScores("score", np.full(40, 5.0), np.full(40, 5.0)))
+    assert result.verdict == "inconclusive"
+    assert "no example differs" in result.reasons[0]
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.5, "promote"), (-0.5, "reject")])
+@pytest.mark.parametrize("metric", ["score", "latency"])
+def test_where_all_differ_by_the_same_nobody_says_that_none_differs(metric, gain, verdict):
+    sign = -1.0 if metric == "latency" else 1.0
+    result = gate(MetricScores(metric, np.full(80, 2.0), np.full(80, 2.0 + sign * gain)))
+    assert result.verdict == verdict
+    assert "every example differs by the same" in result.reasons[0]
+    assert "no example differs" not in gate_text(result)
+
+
+def test_where_every_example_is_won_the_exact_test_is_named():
+    assert gate(counted(0, 0, 40, 0)).primary.test == MCNEMAR
+
+
+@pytest.mark.parametrize(
+    ("scores", "changes"),
+    [(without(OPEN, 10, 10), {}), (without(OPEN, 0, 1), {}), (OPEN, {"failure": "it was down"})],
+)
+def test_where_something_else_than_examples_is_missing_no_number_of_them_is_named(scores, changes):
+    result = gate(scores, **changes)
+    assert (result.verdict, result.needed) == ("inconclusive", None)
+    assert "would decide it" not in gate_text(result)
+
+
+def test_the_library_does_not_guess_the_direction_of_a_metric():
+    unknown = counted(300, 20, 60, 120, metric="m7")
+    with pytest.raises(InvalidInputError, match="direction of each metric must be known, got none"):
+        gate(unknown)
+    for rules in (
+        {"guardrails": (Guardrail(metric="m7", margin=0.1),)},
+        {"secondary": ("m7",)},
+    ):
+        policy = GatePolicy(primary=Primary(metric="right"), **rules)
+        with pytest.raises(InvalidInputError, match="got none for m7"):
+            gate(BETTER, unknown, policy=policy)
+        with pytest.raises(InvalidInputError, match="got none for m7"):
+            gate(BETTER, unknown, policy=policy, same_digest=True)

@@ -219,3 +219,39 @@ def test_each_example_is_answered_as_often_as_the_largest_k_or_as_stated():
     assert draws(temperature=1.0) == (Draw(1.0, 0, 0),)
     stored = loop_policy().model_dump(mode="json")
     assert not {"samples", "temperature", "seed"} & stored.keys()
+
+
+# Numbers and flags --------------------------------------------------------------------------------
+
+FLAGS = {
+    "primary.margin": "{metric: right, margin: true}",
+    "primary.hold_margin": "{metric: right, hold_margin: yes}",
+    "samples": "{metric: right}\nsamples: true",
+    "seed": "{metric: right}\nsamples: 2\nseed: false",
+    "approval_hours": "{metric: right}\napproval_hours: on",
+    "max_unscored_share": "{metric: right}\nmax_unscored_share: false",
+    "looks.maximum": "{metric: right}\nlooks: {maximum: true, examples: 500}",
+    "guardrails.0.minimum_examples": (
+        "{metric: right}\nguardrails: [{metric: wer, margin: 0.1, minimum_examples: true}]"
+    ),
+}
+
+
+@pytest.mark.parametrize("where", FLAGS)
+def test_true_and_false_are_no_numbers(tmp_path, where):
+    with pytest.raises(PolicyError, match=rf"{where}: must be a number, got (true|false)"):
+        load_policy(written(tmp_path, f"primary: {FLAGS[where]}\n"))
+
+
+@pytest.mark.parametrize("value", ["1", "0", "'true'", "1.0"])
+@pytest.mark.parametrize("name", ["higher_is_better", "relative", "safety_critical"])
+def test_numbers_and_texts_are_neither_true_nor_false(tmp_path, name, value):
+    rule = f"{{metric: right, margin: 0.1, {name}: {value}}}"
+    with pytest.raises(PolicyError, match=rf"guardrails.0.{name}: .*valid boolean"):
+        load_policy(written(tmp_path, f"primary: {{metric: f1}}\nguardrails: [{rule}]\n"))
+
+
+@pytest.mark.parametrize("margin", ["1.0e+308", "1.0e+101", ".inf", ".nan"])
+def test_a_margin_that_nothing_can_be_held_against_is_refused(tmp_path, margin):
+    with pytest.raises(PolicyError, match=r"primary\.margin"):
+        load_policy(written(tmp_path, f"primary: {{metric: right, margin: {margin}}}\n"))

@@ -4,7 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from ratchet.deploy.gate.scores import MetricScores, read_scores
+from ratchet.deploy.gate import run_gate
+from ratchet.deploy.gate.policy import GatePolicy, Primary
+from ratchet.deploy.gate.scores import GateScores, MetricScores, read_scores
 from ratchet.errors import InvalidInputError
 
 HEAD = "example_id,metric,champion,challenger"
@@ -125,3 +127,24 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 def test_arrays_of_different_lengths_are_refused():
     with pytest.raises(InvalidInputError, match="one entry an example"):
         MetricScores("m", np.zeros(3), np.zeros(2))
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e308", "1e101", "1e309"])
+def test_scores_too_large_to_be_squared_are_refused_with_the_line(file, value):
+    with pytest.raises(InvalidInputError, match="line 3: challenger must be finite and at most"):
+        read_scores(file(f"{HEAD}\na,m,1,0\nb,m,1,{value}"))
+
+
+@pytest.mark.parametrize("value", [1e308, -math.inf, 2e100])
+def test_scores_too_large_are_refused_in_memory_too(value):
+    with pytest.raises(InvalidInputError, match=r"scores of m must be between .*rescale"):
+        MetricScores("m", np.array([0.0, value]), np.zeros(2))
+
+
+def test_the_largest_scores_give_finite_results():
+    rng = np.random.default_rng(0)
+    champion = 1e100 * rng.uniform(-1.0, 0.0, 200)
+    scores = MetricScores("score", champion, champion + 1e99 * rng.normal(1.0, 1.0, 200))
+    result = run_gate(GateScores({"score": scores}), GatePolicy(primary=Primary(metric="score")))
+    assert result.verdict == "promote"
+    assert all(map(math.isfinite, result.primary.interval))

@@ -1,3 +1,4 @@
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -28,11 +29,13 @@ from ratchet.records import (
     Rollout,
     RolloutLook,
     RolloutPlan,
+    RolloutStage,
     RolloutStop,
     Routing,
     Variant,
 )
 from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, released, serve
+from tests.deploy.rollout.test_variants import met
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 HURT = {"challenger": 0.6}
@@ -217,14 +220,14 @@ def test_no_traffic_is_no_good_news(store, now, begun):
     look = look_at(store, begun, now + 3 * HOUR)
     assert look.decision == "wait"
     assert look.interactions == 0
-    assert any("silence is no good news" in reason for reason in look.reasons)
+    assert any("so nothing is shown of it" in reason for reason in look.reasons)
 
 
 def test_an_arm_that_fell_silent_stops_what_was_good(store, now, begun):
     traffic(store, now)
     look = look_at(store, begun, now + 9 * HOUR)  # nothing came for over six hours
     assert look.decision == "wait"
-    assert sum("silence" in reason for reason in look.reasons) == 2
+    assert sum("so nothing is shown of it" in reason for reason in look.reasons) == 2
 
 
 def test_thumbs_that_the_challengers_users_cannot_give_are_no_good_news(store, now, begun):
@@ -254,7 +257,7 @@ def test_a_release_that_must_improve_is_not_promoted_for_being_no_worse(store, n
     rollout = start_rollout(store, NEW_VARIANT, plan, now=now)
     traffic(store, now, hours=2.5, number=4_000)
     look = look_at(store, rollout, now + 2.5 * HOUR)
-    assert (look.decision, look.reasons) == ("wait", ("thumbs down not shown to be fewer",))
+    assert (look.decision, look.reasons) == ("wait", ("thumbs down are not shown to be fewer",))
     traffic(store, now + 2.5 * HOUR, hours=2.0, number=4_000, seed=2, down={"challenger": 0.0})
     assert look_at(store, rollout, now + 5 * HOUR).decision == "promote"
 
@@ -346,3 +349,22 @@ def test_a_second_rollout_draws_its_users_anew(store, now, begun):
         first.choose(user).version == NEW and second.choose(user).version == NEW for user in users
     )
     assert abs(both / 4_000 - 0.04) < 0.013  # 0.2 squared, four standard errors
+
+
+# The sample ratio before the promotion ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("users", "decision"),
+    [((45_489, 44_700), "abort"), ((44_700, 45_489), "abort"), ((45_300, 44_700), "promote")],
+)
+def test_a_challenger_that_lost_a_few_users_is_not_promoted(store, now, users, decision):
+    released(store, now)
+    plan = RolloutPlan(stages=(RolloutStage(share=0.5, hours=0.0),), fresh_hours=48.0)
+    rollout = start_rollout(store, NEW_VARIANT, plan, now=now)
+    tally = dataclasses.replace(met(*users, arms=("champion", "challenger")), latest=(now, now))
+    look = judge(rollout, tally, starts=[now], until=now + HOUR)
+    assert look.decision == decision, look.reasons
+    assert look.sample_ratio.final_level == 0.01
+    if decision == "abort":
+        assert "chi-square test p = 0.0086, below the level of 0.01" in look.reasons[0]

@@ -1,11 +1,19 @@
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
-from ratchet.deploy.rollout.variants import end_test, read_test, start_test
+from ratchet.deploy.rollout.exposure_counts import Tally
+from ratchet.deploy.rollout.variants import (
+    compare_variants,
+    end_test,
+    read_test,
+    start_test,
+)
 from ratchet.deploy.routing import current_routing, serving_champion, waiting_move
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.records import (
+    SIGNAL_NAMES,
     Release,
     Variant,
     VariantReadout,
@@ -124,3 +132,55 @@ def test_impossible_tests_are_refused(store, now):
             start_test(store, "t", variants, now=now)
     with pytest.raises(InvalidInputError, match="only a running test"):
         end_test(store, by="ann", now=now)
+
+
+# The sample ratio at the end ----------------------------------------------------------------------
+
+
+def met(*users, arms=("champion", "tuned", "brief"), stages=1):
+    """What so many users of each arm met in the last stage: one answer each, nothing bad."""
+    arm = np.repeat(np.arange(len(users)), users)
+    trials = np.zeros((arm.size, stages, len(users), len(SIGNAL_NAMES)), np.int64)
+    trials[np.arange(arm.size), -1, arm, :] = 1
+    latest = (None,) * len(users)
+    return Tally(
+        arms[: len(users)], np.zeros_like(trials), trials, trials[..., 0] > 0, arm.size, latest
+    )
+
+
+@pytest.mark.parametrize(
+    ("shares", "users", "broken"),
+    [
+        ((0.5,), (45_489, 44_700), True),  # p = 0.0086
+        ((0.5,), (45_300, 44_700), False),  # p = 0.046
+        ((0.1,), (81_000, 8_700), True),  # p = 0.003
+        ((0.3, 0.3), (36_000, 27_000, 26_400), True),  # p = 0.004
+    ],
+)
+def test_at_the_end_users_who_are_missing_block_what_the_sequence_lets_pass(
+    store, now, shares, users, broken
+):
+    released(store, now)
+    variants = [
+        variant.model_copy(update={"share": share})
+        for variant, share in zip((TUNED, BRIEF), shares, strict=False)
+    ]
+    test = start_test(store, "ratio", variants, now=now, signals=SIGNALS)
+    tally = met(*users)
+    running, _ = compare_variants(test, tally)
+    assert (running.broken, running.final_p_value) == (False, None)
+    ratio, readouts = compare_variants(test, tally, final=True)
+    assert ratio.broken is ratio.fails_final_test is broken
+    assert ratio.final_level == 0.01
+    assert (readouts == ()) is broken
+
+
+def test_a_winner_whose_test_lost_users_is_refused_and_its_last_read_out_says_why(
+    store, now, begun
+):
+    traffic(store, now, down={"champion": 0.4, "brief": 0.1, "tuned": 0.4}, lost={"brief": 0.2})
+    assert read_test(store, begun, now + 3 * HOUR).shown_better == ("brief",)
+    with pytest.raises(InvalidInputError, match=r"as agreed, got .* \(chi-square test p = "):
+        end_test(store, by="ann", now=now + 4 * HOUR, winner="brief")
+    assert end_test(store, by="ann", now=now + 4 * HOUR) is None
+    assert "chi-square test p = " in read_test(store, begun, now + 5 * HOUR).conclusion

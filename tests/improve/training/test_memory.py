@@ -46,7 +46,7 @@ def test_the_trial_finds_what_fits_and_leaves_the_run_as_it_was(tiny_model, tmp_
     with work_folder(tmp_path / "plain", "a" * 64) as work:
         expected = train(job_of(tiny_model, micro_batch=2), work)
     with work_folder(tmp_path / "tried", "a" * 64) as work:
-        trainer, _, batches = _build(job_of(tiny_model), work)
+        trainer, _, batches, *_ = _build(job_of(tiny_model), work)
         tried = scarce_memory(monkeypatch, above=3)
         before = torch.random.get_rng_state()
         found = fit_micro_batch(trainer, batches)
@@ -65,7 +65,7 @@ def test_the_trial_is_made_once_a_run_and_not_where_a_micro_batch_is_asked_for(
     tiny_model, tmp_path, monkeypatch
 ):
     with work_folder(tmp_path, "a" * 64) as work:
-        trainer, _, batches = _build(job_of(tiny_model), work)
+        trainer, _, batches, *_ = _build(job_of(tiny_model), work)
         tried = scarce_memory(monkeypatch, above=4)
         asked = CONFIG.model_copy(update={"micro_batch": 8})
         assert _by_trial(trainer, batches, asked, work) == batches
@@ -85,21 +85,21 @@ def test_after_a_trial_that_nothing_passes_gradient_checkpointing_comes_next(
 
     caplog.set_level(logging.WARNING, "ratchet")  # whatever an earlier test has set
     with work_folder(tmp_path, "a" * 64) as work:
-        trainer, _, batches = _build(job_of(tiny_model), work)
+        trainer, _, batches, *_ = _build(job_of(tiny_model), work)
         scarce_memory(monkeypatch, above=0)
         with pytest.raises(torch.OutOfMemoryError):
             _by_trial(trainer, batches, CONFIG, work)
         assert _need_less(work, CONFIG)
         assert caplog.messages == ["out of memory; once more with gradient checkpointing"]
         monkeypatch.undo()
-        trainer, _, batches = _build(job_of(tiny_model), work)
+        trainer, _, batches, *_ = _build(job_of(tiny_model), work)
         assert trainer.args.gradient_checkpointing or trainer.args.activation_checkpointing
         assert batches.micro == 8
 
 
 def test_a_trial_that_nothing_passes_raises_what_torch_said(tiny_model, tmp_path, monkeypatch):
     with work_folder(tmp_path, "a" * 64) as work:
-        trainer, _, batches = _build(job_of(tiny_model, gradient_checkpointing=True), work)
+        trainer, _, batches, *_ = _build(job_of(tiny_model, gradient_checkpointing=True), work)
         scarce_memory(monkeypatch, above=0)
         with pytest.raises(torch.OutOfMemoryError):
             fit_micro_batch(trainer, batches)
@@ -109,7 +109,7 @@ def test_in_bfloat16_the_adapters_input_is_not_widened_and_the_numbers_are_the_s
     tiny_model, tmp_path, monkeypatch
 ):
     with work_folder(tmp_path, "a" * 64) as work:
-        trainer, _, _ = _build(job_of(tiny_model, precision="bfloat16", dropout=0.0), work)
+        trainer, *_ = _build(job_of(tiny_model, precision="bfloat16", dropout=0.0), work)
     for name, weight in trainer.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)

@@ -22,7 +22,6 @@ from ratchet.improve.training.finetune import FinetuneResult, finetune
 from ratchet.improve.training.run import prepare_job, train, work_folder
 from tests.improve.training.cases import made_up
 
-METHODS = ("sft", "kto", "dpo")
 # Everything that could go differently: chance in the model, gradients that add up, a last step of
 # an epoch with fewer rows, measurements in between.
 CONFIG = FinetuneConfig(
@@ -132,7 +131,14 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_model, tmp_path, method):
     assert [path.name for path in (home / "adapters").iterdir()] == ["a" * 16]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("sft", marks=pytest.mark.slow),
+        "kto",
+        "dpo",
+    ],  # the killed run above is one of SFT
+)
 def test_a_run_that_pauses_after_every_step_is_the_same_run(tiny_model, tmp_path, method):
     config = CONFIG.model_copy(update={"method": method, "epochs": 1.4})
     job = prepare_job(made_up(method, ROWS), config, base=tiny_model, start_from=None)

@@ -1,6 +1,6 @@
 """Fleiss' kappa, Gwet's AC1 and Krippendorff's alpha: agreement of several raters.
 
-Ratings have a row for each item here, as the sources print them; alpha takes them transposed.
+Ratings have a row for each item here; sources that print a row for each rater are transposed.
 """
 
 import itertools
@@ -91,7 +91,7 @@ count_tables = st.lists(
 
 def alpha(ratings, metric="nominal", **options):
     """Krippendorff's alpha of ratings with a row for each item."""
-    return krippendorff_alpha(np.array(ratings, dtype=object).T, metric=metric, **options)
+    return krippendorff_alpha(np.array(ratings, dtype=object), metric=metric, **options)
 
 
 def ratings_of(counts):
@@ -319,7 +319,7 @@ def test_the_names_of_labels_change_nothing(ratings, names):
 def test_none_and_nan_are_both_a_missing_rating():
     numbers = np.array([[np.nan if x is None else x for x in row] for row in DATA_C])
     for metric in METRICS:
-        one = krippendorff_alpha(numbers.T, metric=metric)
+        one = krippendorff_alpha(numbers, metric=metric)
         assert one == alpha(DATA_C, metric)
     assert gwet_ac1(numbers) == gwet_ac1(DATA_C)
 
@@ -383,7 +383,7 @@ def test_raters_of_a_matrix_with_foreign_labels_are_refused():
         (lambda: gwet_ac1([[1, 2], [2, 1]], level=0.0), "level"),
         (lambda: gwet_ac1([1, 2, 1]), r"shape \(items, raters\)"),
         (lambda: gwet_ac1([[1, 2], [2, 1]], categories=[1, 3]), r"got \[2\]"),
-        (lambda: krippendorff_alpha([1, 2], metric="nominal"), r"shape \(raters, units\)"),
+        (lambda: krippendorff_alpha([1, 2], metric="nominal"), r"shape \(items, raters\)"),
         (lambda: alpha(DATA_C, "cosine"), "metric"),
         (lambda: alpha([["a", "b"], ["b", "a"]], "interval"), "needs numbers"),
         (lambda: alpha([[1, -1], [-1, 1]], "ratio"), "not negative"),
@@ -436,3 +436,26 @@ def test_a_label_so_rare_that_resamples_miss_it_gives_a_value_without_an_interva
     result = alpha([[0, 0]] * 40 + [[0, 1], [1, 1]], rng=rng)
     assert 0.0 < result.value < 1.0
     assert (result.interval, result.reason) == (None, None)
+
+
+# Rows are items -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [gwet_ac1, alpha])
+@pytest.mark.parametrize("raters", [2, 4, 6])
+def test_both_take_a_row_for_each_item_and_refuse_a_row_for_each_rater(function, raters):
+    ratings = noisy(np.random.default_rng(0), 40, *[0.1] * raters)
+    assert function(ratings).items == 40
+    for turned in (ratings.T, ratings.T.tolist()):
+        with pytest.raises(InvalidInputError, match=rf"got {raters} rows of 40, as if raters"):
+            function(turned)
+
+
+@pytest.mark.parametrize("function", [gwet_ac1, alpha])
+def test_somewhat_more_raters_than_items_are_taken(function):
+    # ten items rated by 14, as in Wikipedia's table of Fleiss' kappa
+    assert function(ratings_of(WIKIPEDIA)).items == 10
+
+
+def test_one_item_of_two_raters_is_too_few_and_no_wrong_shape():
+    assert_undefined(gwet_ac1([["a", "b"]]), "at least 2 items", 1)

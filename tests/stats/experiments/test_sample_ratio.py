@@ -13,6 +13,8 @@ from ratchet.stats.experiments.sample_ratio import (
     Groups,
     as_groups,
     finds_imbalance,
+    one_look_p_value,
+    one_look_p_value_of_arms,
     share_log_e,
     sticky_groups,
 )
@@ -130,3 +132,49 @@ def test_an_arm_that_shrinks_is_refused(shares):
 def test_impossible_counts_are_refused(groups, ratios):
     with pytest.raises(InvalidInputError):
         share_log_e(groups, odds_ratios=ratios)
+
+
+# At one look --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inside", "users", "share"), [(44_700, 90_189, 0.5), (260, 1_000, 0.25), (70, 1_000, 0.05)]
+)
+def test_the_one_look_test_of_two_arms_is_pearsons(inside, users, share):
+    expected = stats.chisquare([inside, users - inside], [users * share, users * (1 - share)])
+    assert one_look_p_value(as_groups(inside, users, share)) == pytest.approx(expected.pvalue)
+    arms = [inside, users - inside]
+    assert one_look_p_value_of_arms(arms, [share, 1 - share]) == pytest.approx(expected.pvalue)
+
+
+def test_it_finds_what_the_sequence_does_not():
+    # 44,700 against 45,489 users where half and half was planned: 49.6 %, p = 0.0086
+    groups = as_groups(44_700, 90_189, 0.5)
+    assert share_log_e(groups) < math.log(1 / 0.01)
+    assert one_look_p_value(groups) == pytest.approx(0.0086, abs=5e-5)
+
+
+def test_groups_of_a_growing_arm_each_give_a_degree_of_freedom():
+    groups = Groups(np.array([60, 210]), np.array([1_000, 950]), np.array([0.05, 0.211]))
+    squares = sum(
+        (m - n * p) ** 2 / (n * p * (1 - p)) for m, n, p in ((60, 1_000, 0.05), (210, 950, 0.211))
+    )
+    assert one_look_p_value(groups) == pytest.approx(stats.chi2.sf(squares, 2))
+
+
+def test_where_few_users_are_expected_nothing_is_found():
+    assert one_look_p_value(as_groups(0, 9, 0.5)) == 1.0
+    assert one_look_p_value_of_arms([12, 0, 0], [0.4, 0.3, 0.3]) == 1.0
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.4), (0.5, 0.5, 0.0), (1.0,)])
+def test_shares_that_are_no_shares_of_the_arms_are_refused(shares):
+    with pytest.raises(InvalidInputError, match="each arm needs a share above 0"):
+        one_look_p_value_of_arms([100, 100], shares)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.1), (0.3, 0.3, 0.4)])
+def test_a_sound_assignment_is_called_broken_in_about_one_of_a_hundred(shares):
+    draws = np.random.default_rng(0).multinomial(5_000, shares, size=4_000).tolist()
+    called = sum(one_look_p_value_of_arms(users, shares) < 0.01 for users in draws) / 4_000
+    assert called == pytest.approx(0.01, abs=4 * math.sqrt(0.01 * 0.99 / 4_000))

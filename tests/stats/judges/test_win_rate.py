@@ -120,7 +120,7 @@ def test_users_who_repeat_widen_the_interval():
          InsufficientDataError, "29 labelled"),
         (lambda y, f, x: (np.nan_to_num(y), f, x), InsufficientDataError, "labelled of 600"),
         (lambda y, f, x: (y, np.full(600, np.nan), x), InsufficientDataError, "0 verdicts"),
-        (lambda y, f, x: (y, f, np.ones(600)), InsufficientDataError, "lengths must differ"),
+        (lambda y, f, x: (y, f, np.ones(600)), InsufficientDataError, "differences must vary"),
         (lambda y, f, x: (np.where(np.isnan(y), y, x > 0), np.full(600, 0.5), x),
          InsufficientDataError, "length separates"),
         (lambda y, f, x: (y, f, np.where(x > 2, np.nan, x)), InvalidInputError, "finite"),

@@ -69,7 +69,7 @@ def test_a_broken_assignment_shows_no_rate():
     words = words_of(page_of((), broken))
     assert "The assignment is broken" in words
     assert "3 users changed arms" in words
-    assert "The assignment comes first." in words
+    assert "No rate can be trusted while users do not fall into the arms as agreed." in words
 
 
 @pytest.mark.parametrize("hostile", [HOSTILE, "</style><script>alert(1)</script>", "a\x00b\u202e"])
@@ -90,7 +90,7 @@ def test_a_rollout_tells_its_stage_its_look_and_what_happened():
     assert "Look 1: wait because" in words
     assert "09:00 begun" in words
     assert "challenger m/2 its own 1% 40" in words
-    assert "stopped in at most 5% of rollouts" in words
+    assert "stopped in at most 6% of rollouts" in words
 
 
 def test_a_rollout_before_its_first_look_says_so():

@@ -521,7 +521,7 @@ def test_what_is_not_known_is_said_and_not_shown_as_a_number():
     text = decision_markdown(made)
     assert text.count("no score") >= 2
     assert "| difference | not known |" in text
-    assert "about 1,256 examples would settle it" in text
+    assert "about 1,256 examples would be enough to decide" in text
     assert "no score" in render_text(report(decision=made, release=None))
 
 

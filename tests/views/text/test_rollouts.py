@@ -66,7 +66,7 @@ def test_a_look_is_written_with_its_rates_its_check_and_its_guarantee():
     assert "| +4.00 (−1.00 to +9.00) | +2.0 | 1.5 of 5.5 | open |" in text
     assert "Users: 400 with champion, 40 with challenger. Assignment: as agreed" in text
     assert "unsafe: nobody checks" in text
-    assert "stopped in at most 5% of rollouts" in text
+    assert "stopped in at most 6% of rollouts" in text
 
 
 def test_before_the_first_look_it_says_so():

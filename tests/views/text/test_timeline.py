@@ -144,6 +144,38 @@ def test_feedback_is_told_as_bad_where_it_says_so_by_itself(store, feedback, wor
     assert bad == ([] if words is None else [f"first bad feedback on m/1: {words}"])
 
 
+def test_each_version_that_failed_is_told_with_how_often_since_when_and_why(store):
+    release(store, "r1", "promote", BAD, None, 0)
+    for place, (version, error) in enumerate(
+        [(BAD, "HTTP 404:\nno such model")] * 3
+        + [(BAD, "timed out"), (BAD, "HTTP 401: no"), (BAD, "HTTP 500: no")]
+        + [(GOOD, "HTTP 503: later"), (GOOD, None)]
+    ):
+        failed = Interaction(
+            id=f"f{place}", session_id="s", user_id="u", created_at=at(10 + place),
+            model_version=version, messages=(Message(role="user", content="x"),), response="",
+            error=error,
+        )  # fmt: skip
+        store.add_interactions([failed])
+    told = moments_between(store, since=at(0), until=at(3_600))
+    failures = [(m.at, m.text, m.more) for m in told if m.what == "failed"]
+    assert failures == [
+        (
+            at(10),
+            "failed attempts of m/2: 6, the last at 2026-11-24 09:00:15",
+            ("3 × HTTP 404: no such model", "1 × HTTP 401: no", "1 × HTTP 500: no",
+             "other reasons: 1"),
+        ),
+        (
+            at(16),
+            "failed attempts of m/1: 1, the last at 2026-11-24 09:00:16",
+            ("1 × HTTP 503: later",),
+        ),
+    ]  # fmt: skip
+    # an attempt that failed is no first answer
+    assert not any("first answer of m/2" in moment.text for moment in told)
+
+
 def test_only_what_lies_in_the_time_asked_for_is_told(store, told):
     found = moments_between(store, since=at(90), until=at(105))
     assert [moment.what for moment in found] == ["alert", "told"]

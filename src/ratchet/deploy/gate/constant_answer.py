@@ -51,15 +51,15 @@ def constant_answer_floor(
             constant answer is no floor.
     """
     rate = scores.constant_answer_rate
-    seen = ~(np.isnan(primary.champion) | np.isnan(primary.challenger))
-    values = primary.challenger[seen]
+    has_scores = ~(np.isnan(primary.champion) | np.isnan(primary.challenger))
+    values = primary.challenger[has_scores]
     if not higher_is_better:
         return Floor(problem=f"{primary.metric} must count right answers, and lower is better")
     if rate is None:
         return Floor(problem="what it scores is not known; give examples with their targets")
     if values.size == 0 or not np.isin(values, (0.0, 1.0)).all():
         return Floor(rate, problem=f"{primary.metric} must be right or wrong to be held against it")
-    users = None if primary.users is None else primary.users[seen]
+    users = None if primary.users is None else primary.users[has_scores]
     if users is not None and np.unique(users).size < users.size:
         if np.ptp(values) == 0.0:
             reach = equal_differences_bound(int(np.unique(users).size), 1.0, alpha=alpha)

@@ -8,14 +8,15 @@ them, and is made only where the policy plans looks or the first one could weigh
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ratchet.deploy.gate.evidence import GateQuestion, MetricEvidence, weigh
-from ratchet.deploy.gate.gate import GateResult, run_gate
+from ratchet.deploy.gate.evidence import MetricEvidence, weigh
+from ratchet.deploy.gate.gate import GateResult, primary_question, run_gate
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.deploy.gate.scores import GateScores
 from ratchet.errors import InvalidInputError
@@ -31,10 +32,12 @@ from ratchet.stats.comparisons import mcnemar_exact
 from ratchet.store import EventStore
 from ratchet.tracking import ModelVersion
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """What is gated, by which the decision is known again.
+    """Identity of a gate run; the id of its decision derives from it.
 
     Attributes:
         champion: What is in use.
@@ -85,6 +88,8 @@ def decide(
         same_digest=gated.same_digest,
         failure=failure,
     )
+    for note in result.notes:
+        logger.warning("the gate of %s: %s", gated.challenger.reference, note)
     primary = result.primary or _primary(scores, policy, result.level)
     waits = result.approval is not None
     return Decision(
@@ -217,20 +222,11 @@ def _looks_left(before: Sequence[Decision], policy: GatePolicy) -> bool:
 
 def _primary(scores: GateScores, policy: GatePolicy, level: float) -> MetricEvidence:
     """What the scores say where the gate did not need them; without any, that there are none."""
-    rule = policy.primary
-    question = GateQuestion(
-        "primary",
-        rule.metric,
-        higher_is_better=rule.higher_is_better,
-        margin=rule.margin,
-        minimum_examples=policy.minimum_examples,
-        max_unscored_share=policy.max_unscored_share,
-        max_unscored_difference=policy.max_unscored_difference,
-    )
-    found = scores.metrics.get(rule.metric)
-    if found is None:
+    question = primary_question(policy)
+    metric_scores = scores.metrics.get(question.metric)
+    if metric_scores is None:
         return MetricEvidence(question, problem="no example has both scores")
-    return weigh(found, question, alpha=level)
+    return weigh(metric_scores, question, alpha=level)
 
 
 def _evidence(result: GateResult, primary: MetricEvidence) -> dict[str, float]:
@@ -244,31 +240,32 @@ def _evidence(result: GateResult, primary: MetricEvidence) -> dict[str, float]:
         numbers["constant_answer_rate"] = result.floor.rate
         numbers["challenger_lower_bound"] = result.floor.lower
     numbers["hold_margin"] = result.hold_margin
+    numbers["losses_to_overturn"] = result.losses_to_overturn
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _record(finding: MetricEvidence) -> Measured:
-    question = finding.question
+def _record(evidence: MetricEvidence) -> Measured:
+    question = evidence.question
     return Measured(
         role=question.role,
-        name=finding.name,
+        name=evidence.name,
         metric=question.metric,
         cluster=question.cluster,
         examples_of=question.examples_of,
         higher_is_better=question.higher_is_better,
         margin=question.margin,
         relative=question.relative,
-        champion=finding.champion,
-        challenger=finding.challenger,
-        difference=finding.difference,
-        interval=_finite(finding.interval),
-        p_shown=finding.p_shown,
-        p_harm=finding.p_harm,
-        examples=finding.examples,
-        units=finding.units,
-        unscored=finding.unscored,
-        test=finding.test,
-        problem=finding.problem,
+        champion=evidence.champion,
+        challenger=evidence.challenger,
+        difference=evidence.difference,
+        interval=_finite(evidence.interval),
+        p_shown=evidence.p_shown,
+        p_harm=evidence.p_harm,
+        examples=evidence.examples,
+        units=evidence.units,
+        unscored=evidence.unscored,
+        test=evidence.test,
+        problem=evidence.problem,
     )
 
 

@@ -8,22 +8,20 @@ examples have users; where few units differ at all, also the exact test of their
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.deploy.gate.scores import MetricScores
 from ratchet.errors import InsufficientDataError
 from ratchet.records import WIN_RATE
+from ratchet.stats.arrays import FloatArray, IntArray
 from ratchet.stats.comparisons import MarginTest, paired_rate_test
 from ratchet.stats.comparisons.means import equal_differences_bound, paired_mean_test
 from ratchet.stats.comparisons.resampling import EXACT_UP_TO, paired_permutation_test
 from ratchet.stats.intervals import Interval
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Role = Literal["primary", "guardrail", "secondary"]
 
 MCNEMAR = "exact McNemar test"
@@ -31,6 +29,7 @@ TANGO = "Tango's score test"
 STUDENT = "Student's test, corrected for skewness"
 CLUSTERED = "Student's test over users, corrected for skewness"
 EQUAL = "no example differs"
+ALIKE = "every example differs by the same; rule of three"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +182,8 @@ def weigh(
 def default_hold_margin(scores: MetricScores) -> float:
     """Return 0.05 for scores within [0, 1], else a fifth of the champion's standard deviation.
 
+    Where the champion's scores are all the same, 5 % of the largest score in magnitude.
+
     Corrected win rates are shares too: single pairs lie outside of [0, 1], their mean does not.
     """
     if scores.metric == WIN_RATE:
@@ -191,7 +192,8 @@ def default_hold_margin(scores: MetricScores) -> float:
     seen = seen[~np.isnan(seen)]
     if seen.size == 0 or (seen.min() >= 0.0 and seen.max() <= 1.0):
         return 0.05
-    return max(0.2 * float(np.nanstd(scores.champion)), 1e-9)
+    spread = float(np.nanstd(scores.champion))
+    return 0.2 * spread if spread > 0.0 else 0.05 * float(np.abs(seen).max())
 
 
 def _unscored(
@@ -200,14 +202,16 @@ def _unscored(
     """Say what is wrong with what has no score."""
     total, kept = scores.champion.size, both.champion.size
     if total and (total - kept) / total > question.max_unscored_share:
+        allowed = f"{question.max_unscored_share:.1%}" if question.max_unscored_share else "none"
         return (
-            f"{total - kept} of {total} examples lack a score, more than "
-            f"{question.max_unscored_share:.1%}; missing data never passes"
+            f"{total - kept:,} of {total:,} examples lack scores, and the policy allows {allowed}; "
+            "have them scored"
         )
     if total and abs(lost[0] - lost[1]) / total > question.max_unscored_difference:
         return (
-            f"{lost[0]} of the champion's scores are missing and {lost[1]} of the challenger's; "
-            "what is missing on one side only may be what fails there"
+            f"{total - kept:,} of {total:,} examples lack scores, {lost[0]:,} of the champion's "
+            f"and {lost[1]:,} of the challenger's; what is missing on one side only may be what "
+            "fails there; have them scored"
         )
     return None
 
@@ -245,25 +249,25 @@ class _Pairs:
 
     @classmethod
     def of(cls, scores: MetricScores, question: GateQuestion) -> _Pairs:
-        one, two = scores.champion, scores.challenger
+        champion, challenger = scores.champion, scores.challenger
         sign = 1.0 if question.higher_is_better else -1.0
         users = scores.users
         if users is not None and np.unique(users).size == users.size:
             users = None
-        binary = bool(np.isin(one, (0.0, 1.0)).all() and np.isin(two, (0.0, 1.0)).all())
-        only_one = int(((one == 1) & (two == 0)).sum())
-        only_two = int(((one == 0) & (two == 1)).sum())
+        binary = bool(np.isin(champion, (0.0, 1.0)).all() and np.isin(challenger, (0.0, 1.0)).all())
+        only_one = int(((champion == 1) & (challenger == 0)).sum())
+        only_two = int(((champion == 0) & (challenger == 1)).sum())
         if not question.higher_is_better:
             only_one, only_two = only_two, only_one
-        both = int(((one == 1) & (two == 1)).sum())
-        cells = (both, only_one, only_two, one.size - both - only_one - only_two)
+        both = int(((champion == 1) & (challenger == 1)).sum())
+        cells = (both, only_one, only_two, champion.size - both - only_one - only_two)
         return cls(
-            differences=sign * (two - one),
-            champion=one,
+            differences=sign * (challenger - champion),
+            champion=champion,
             allowance=question.margin if question.relative else 0.0,
             users=users,
             cells=cells if binary else None,
-            largest=max(float(np.abs(one).max()), float(np.abs(two).max())) or 1.0,
+            largest=max(float(np.abs(champion).max()), float(np.abs(challenger).max())) or 1.0,
         )
 
     @property
@@ -285,8 +289,10 @@ class _Pairs:
         return self._with_signs(tested, values, margin)
 
     def test(self, margin: float, *, relative: bool) -> str:
-        if not np.ptp(self.differences):
+        if not self.differences.any():
             return EQUAL
+        if not np.ptp(self.differences) and (self.cells is None or self.users is not None):
+            return ALIKE
         if self.cells is not None and self.users is None and not relative:
             return MCNEMAR if margin == 0.0 else TANGO
         return STUDENT if self.users is None else CLUSTERED
@@ -307,15 +313,10 @@ class _Pairs:
             return tested
         # exact up to that many: the generator is not used
         signs = paired_permutation_test(sums, rng=np.random.default_rng(0))
-        return MarginTest(
-            tested.difference,
-            tested.interval,
-            margin,
-            max(tested.p_above, signs.p_above),
-            max(tested.p_below, signs.p_below),
-            tested.pairs,
-            tested.units,
-            tested.standard_error,
+        return replace(
+            tested,
+            p_above=max(tested.p_above, signs.p_above),
+            p_below=max(tested.p_below, signs.p_below),
         )
 
     def _equal(self, values: FloatArray, margin: float, alpha: float) -> MarginTest:

@@ -22,10 +22,8 @@ import numpy as np
 from ratchet.deploy.gate.decision import compare_on_cluster
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.deploy.gate.scores import (
-    OPTIONAL,
     REGRESSION,
     REQUIRED,
-    FloatArray,
     GateScores,
     MetricScores,
     metric_scores,
@@ -56,6 +54,7 @@ from ratchet.records import (
     RegressionSet,
     digest,
 )
+from ratchet.stats.arrays import FloatArray
 from ratchet.store import EventStore
 from ratchet.store.cycles import example_set
 
@@ -91,8 +90,8 @@ class Answers:
 
     def by_example(self, examples: Sequence[Example]) -> dict[str, str]:
         """Return the answers that there are by example id."""
-        found = zip(examples, self.to(examples), strict=True)
-        return {example.id: text for example, text in found if text is not None}
+        answered = zip(examples, self.to(examples), strict=True)
+        return {example.id: text for example, text in answered if text is not None}
 
     def all_to(self, examples: Sequence[Example]) -> list[tuple[str | None, ...]]:
         """Return every answer to each example, None where there is none."""
@@ -145,15 +144,15 @@ class GateExamples:
     def regression(self) -> tuple[Example, ...]:
         """The examples of all failure clusters, each under its cluster's name."""
         return tuple(
-            example.model_copy(update={"cluster": cluster_name(found)})
-            for found, examples in self.clusters or ()
+            example.model_copy(update={"cluster": cluster_name(cluster)})
+            for cluster, examples in self.clusters or ()
             for example in examples
         )
 
     @property
     def by_set(self) -> tuple[tuple[str, Example], ...]:
         """Every example with the name of its set, the golden ones first."""
-        clusters = [(cluster_name(found), examples) for found, examples in self.clusters or ()]
+        clusters = [(cluster_name(cluster), examples) for cluster, examples in self.clusters or ()]
         sets = (("golden", self.golden), *clusters, *self.others.items())
         return tuple((name, example) for name, examples in sets for example in examples)
 
@@ -185,12 +184,12 @@ class FrozenSets:
 
     def read(self, store: EventStore) -> GateExamples:
         """Read the examples of all sets."""
-        found = {key: example_set(store, key) for key in self.ids}
+        sets = {key: example_set(store, key) for key in self.ids}
         return GateExamples(
-            golden=found[self.golden].examples,
-            clusters=tuple((item, found[item.example_set_id].examples) for item in self.regression),
-            others={name: found[key].examples for name, key in self.others},
-            max_new_tokens=max(item.max_new_tokens for item in found.values()),
+            golden=sets[self.golden].examples,
+            clusters=tuple((item, sets[item.example_set_id].examples) for item in self.regression),
+            others={name: sets[key].examples for name, key in self.others},
+            max_new_tokens=max(item.max_new_tokens for item in sets.values()),
         )
 
 
@@ -269,7 +268,7 @@ def answer_sets(
         name: Of the model, for the log.
         model_digest: Of the model.
     """
-    found = [
+    parts = [
         answer_recorded(
             part,
             partial(load, one_line),
@@ -287,7 +286,7 @@ def answer_sets(
     ]
     first, *more = (
         Answers(model_digest, one.texts | two.texts, one.seconds | two.seconds)
-        for one, two in zip(found[0].every, found[1].every, strict=True)
+        for one, two in zip(parts[0].every, parts[1].every, strict=True)
     )
     answers = replace(first, more=tuple(more))
     return run_tests(examples.all, answers) if runs_tests(policy) else answers
@@ -314,8 +313,8 @@ def _answer_once(
         took = {key: completion.latency_seconds for key, completion in made.items()}
         seconds.update(took)
         if store:
-            said = {key: completion.text for key, completion in made.items()}
-            store.add_answers(model_digest, decoding, said, took)
+            answered = {key: completion.text for key, completion in made.items()}
+            store.add_answers(model_digest, decoding, answered, took)
 
     if len(texts) < len(asked):
         texts = answer_examples(
@@ -400,7 +399,7 @@ def unanswered(name: str, answers: Answers, examples: Sequence[Example]) -> str 
 
 def answer_pairs(examples: Sequence[Example], answers: Pair) -> list[Item]:
     """Return what a judge of pairs compares."""
-    champion, challenger = (found.by_example(examples) for found in answers)
+    champion, challenger = (model_answers.by_example(examples) for model_answers in answers)
     return pairs_of(examples, champion, challenger)
 
 
@@ -417,7 +416,7 @@ def score_answers(
         clustered, cluster_names = _scored(regression, policy, answers, judged)
         sets[REGRESSION] = clustered if regression else {}
         names = cluster_names or names
-    champion, challenger = (found.all_to(examples.all) for found in answers)
+    champion, challenger = (model_answers.all_to(examples.all) for model_answers in answers)
     targets = [example.right_answer for example in examples.golden]
     known = [target for target in targets if target is not None]
     has_constant = len(known) == len(targets) and pass_k(policy.primary.metric) is None
@@ -434,7 +433,7 @@ def compare_clusters(examples: GateExamples, answers: Pair) -> list[ClusterCompa
     """Compare both models' answers on the examples of each failure cluster."""
     compared = []
     for regression, part in examples.clusters or ():
-        champion, challenger = (found.by_example(part) for found in answers)
+        champion, challenger = (model_answers.by_example(part) for model_answers in answers)
         scores = compare(part, champion, challenger)
         compared.append(compare_on_cluster(regression, scores.champion, scores.challenger))
     return compared
@@ -512,16 +511,16 @@ def write_scores(
     path: Path, examples: Sequence[Example], answers: Pair, scores: GateScores
 ) -> None:
     """Write what was decided on as a file for `ratchet gate --scores`."""
-    said = [[_written(texts) for texts in found.all_to(examples)] for found in answers]
+    outputs = [[_written(texts) for texts in one.all_to(examples)] for one in answers]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow((*REQUIRED, *OPTIONAL))
-        for metric, found in scores.metrics.items():
-            values = zip(found.champion.tolist(), found.challenger.tolist(), strict=True)
-            for example, pair, texts in zip(examples, values, zip(*said, strict=True), strict=True):
+        writer.writerow((*REQUIRED, "user_id", "cluster", "champion_output", "challenger_output"))
+        for metric, part in scores.metrics.items():
+            columns = (part.champion.tolist(), part.challenger.tolist())
+            for example, *pair, first, second in zip(examples, *columns, *outputs, strict=True):
                 numbers = ["" if number != number else repr(number) for number in pair]
                 whose = (example.user_id or "", example.cluster or "")
-                writer.writerow((example.id, metric, *numbers, *whose, *texts))
+                writer.writerow((example.id, metric, *numbers, *whose, first, second))
 
 
 def _written(texts: tuple[str | None, ...]) -> str | None:

@@ -23,7 +23,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ratchet.errors import InvalidInputError, PolicyError
 from ratchet.evaluation.directions import direction_of
@@ -35,14 +44,27 @@ from ratchet.records import WIN_RATE
 ApprovalRule = Literal["never", "borderline", "always"]
 Requires = Literal["shown", "no_harm"]
 LookSpending = Literal["obrien_fleming", "pocock"]
+
+LARGEST = 1e100
+"""Largest margin, and score, in magnitude; the cube of it is still a number."""
+
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, got {str(value).lower()}; write the number itself")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_flag)]
+Whole = Annotated[int, BeforeValidator(_no_flag)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Level = Annotated[float, Field(gt=0.0, lt=0.5)]
-Margin = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Level = Annotated[Number, Field(gt=0.0, lt=0.5)]
+Margin = Annotated[Number, Field(ge=0.0, le=LARGEST, allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0.0, lt=1.0)]
 
 LARGEST_FILE = 100_000
 ERRORS_SHOWN = 20
-TOLD_CHARACTERS = 60
+RECEIVED_CHARACTERS = 60
 TEMPERATURE = 0.8  # at which Chen et al. (2021) sample for pass@100
 
 
@@ -66,7 +88,7 @@ class _Part(BaseModel):
 
 class _Measured(_Part):
     metric: Name
-    higher_is_better: bool = True
+    higher_is_better: StrictBool = True
 
     @model_validator(mode="after")
     def _known_direction(self) -> Self:
@@ -87,7 +109,7 @@ class Primary(_Measured):
     """
 
     margin: Margin = 0.0
-    hold_margin: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    hold_margin: Annotated[Number, Field(gt=0.0, le=LARGEST, allow_inf_nan=False)] | None = None
 
 
 class Guardrail(_Measured):
@@ -107,12 +129,12 @@ class Guardrail(_Measured):
     """
 
     margin: Margin = 0.0
-    relative: bool = False
-    per_cluster: bool = False
+    relative: StrictBool = False
+    per_cluster: StrictBool = False
     examples: Name | None = None
     requires: Requires = "shown"
-    minimum_examples: Annotated[int, Field(ge=2)] = 30
-    safety_critical: bool = False
+    minimum_examples: Annotated[Whole, Field(ge=2)] = 30
+    safety_critical: StrictBool = False
 
     @model_validator(mode="after")
     def _can_be_shown(self) -> Self:
@@ -136,8 +158,8 @@ class Looks(_Part):
         spending: "obrien_fleming" keeps nearly all of the level for the last look.
     """
 
-    maximum: Annotated[int, Field(ge=2, le=20)]
-    examples: Annotated[int, Field(ge=20)]
+    maximum: Annotated[Whole, Field(ge=2, le=20)]
+    examples: Annotated[Whole, Field(ge=20)]
     spending: LookSpending = "obrien_fleming"
 
 
@@ -167,7 +189,7 @@ class GatePolicy(_Part):
             is sampled too.
         seed: Of sampling; 0 where left out.
         approval: When a person must approve a promotion.
-        approval_hours: After so long without a word a promotion that waits is rejected.
+        approval_hours: Without an answer for so many hours a waiting promotion is rejected.
     """
 
     primary: Primary
@@ -176,18 +198,18 @@ class GatePolicy(_Part):
     higher_is_better: tuple[Name, ...] = Field(default=(), exclude_if=_is_empty)
     lower_is_better: tuple[Name, ...] = Field(default=(), exclude_if=_is_empty)
     error_level: Level = 0.05
-    minimum_examples: Annotated[int, Field(ge=20)] = 30
-    minimum_users: Annotated[int, Field(ge=10)] = 20
+    minimum_examples: Annotated[Whole, Field(ge=20)] = 30
+    minimum_users: Annotated[Whole, Field(ge=10)] = 20
     max_unscored_share: Share = 0.05
     max_unscored_difference: Share = 0.0
     judges: tuple[Name, ...] = ()
     looks: Looks | None = None
-    beat_constant_answer: bool = False
-    samples: Annotated[int, Field(ge=1, le=LARGEST_K)] | None = Field(None, exclude_if=_is_none)
-    temperature: Annotated[float, Field(gt=0.0, le=2.0)] | None = Field(None, exclude_if=_is_none)
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, exclude_if=_is_none)
+    beat_constant_answer: StrictBool = False
+    samples: Annotated[Whole, Field(ge=1, le=LARGEST_K)] | None = Field(None, exclude_if=_is_none)
+    temperature: Annotated[Number, Field(gt=0.0, le=2.0)] | None = Field(None, exclude_if=_is_none)
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] | None = Field(None, exclude_if=_is_none)
     approval: ApprovalRule = "never"
-    approval_hours: Annotated[float, Field(gt=0.0, le=24.0 * 365.0)] = 72.0
+    approval_hours: Annotated[Number, Field(gt=0.0, le=24.0 * 365.0)] = 72.0
 
     @field_validator("secondary", "judges", "higher_is_better", "lower_is_better")
     @classmethod
@@ -210,10 +232,10 @@ class GatePolicy(_Part):
                 raise ValueError(f"{name} must have one direction, got another in its rule")
 
         def directed(rule: _Rule) -> _Rule:
-            found = listed.get(rule.metric, rule.higher_is_better)
-            if found == rule.higher_is_better:
+            is_higher = listed.get(rule.metric, rule.higher_is_better)
+            if is_higher == rule.higher_is_better:
                 return rule
-            return rule.model_copy(update={"higher_is_better": found})
+            return rule.model_copy(update={"higher_is_better": is_higher})
 
         _set(
             self,
@@ -299,7 +321,7 @@ class GatePolicy(_Part):
 
 
 def default_policy(metrics: Sequence[str], *, has_clusters: bool) -> GatePolicy:
-    """Return the policy for who states none: the first metric must be better, at 5 %.
+    """Return the policy where none is stated: the first metric must be better, at 5 %.
 
     Where examples have clusters, the challenger must not be shown to be worse in any of them. Other
     metrics are reported.
@@ -351,7 +373,7 @@ def load_policy(path: Path) -> GatePolicy:
 def parse_policy(content: Any, source: str) -> GatePolicy:
     """Return the policy of what a YAML file holds. See `load_policy`."""
     if not isinstance(content, dict):
-        raise PolicyError(f"{source} must hold a mapping with primary, got {_told(content)}")
+        raise PolicyError(f"{source} must hold a mapping with primary, got {_received(content)}")
     try:
         return GatePolicy.model_validate(content)
     except ValidationError as error:
@@ -360,17 +382,17 @@ def parse_policy(content: Any, source: str) -> GatePolicy:
     raise PolicyError(f"{source}: " + "; ".join(wrong[:ERRORS_SHOWN]) + more)
 
 
-def _explained(found: Any) -> str:
-    where = ".".join(map(str, found["loc"])) or "policy"
-    said = found["msg"].removeprefix("Value error, ")
-    clear = found["type"] in ("value_error", "extra_forbidden", "missing")
-    return f"{where}: {said}" + ("" if clear else f", got {_told(found['input'])}")
+def _explained(error: Any) -> str:
+    where = ".".join(map(str, error["loc"])) or "policy"
+    message = error["msg"].removeprefix("Value error, ")
+    clear = error["type"] in ("value_error", "extra_forbidden", "missing")
+    return f"{where}: {message}" + ("" if clear else f", got {_received(error['input'])}")
 
 
-def _told(value: Any) -> str:
+def _received(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     text = repr(value)
-    return text if len(text) <= TOLD_CHARACTERS else text[:TOLD_CHARACTERS] + "..."
+    return text if len(text) <= RECEIVED_CHARACTERS else text[:RECEIVED_CHARACTERS] + "..."

@@ -1,10 +1,10 @@
-"""How many examples would settle what is open, and how many a gate needs from the start."""
+"""How many examples would decide what is open, and how many a gate needs from the start."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ratchet.deploy.gate.evidence import MetricEvidence
 from ratchet.deploy.gate.policy import GatePolicy
@@ -110,51 +110,40 @@ def plan_gate(
     return max(policy.minimum_examples, *(plan.examples for plan in plans))
 
 
-def examples_to_settle(
-    finding: MetricEvidence, policy: GatePolicy, hold_margin: float
+def examples_to_decide(
+    evidence: MetricEvidence, policy: GatePolicy, hold_margin: float
 ) -> int | None:
-    """Examples with which what is open would be settled, were the truth what was seen.
+    """How many examples would decide what is open if the observed difference is the true one.
 
     For the primary metric the smallest number that shows it better, no worse by the hold margin, or
     worse; for a guardrail the number that shows it no worse by its margin. None where no number
     would, as where it looks worse than allowed.
     """
-    question = finding.question
-    if finding.spread is None or finding.champion is None:
+    question = evidence.question
+    if evidence.spread is None or evidence.champion is None:
         return question.minimum_examples
-    expected = _as_seen(finding)
+    expected = _as_seen(evidence)
     if question.role == "primary":
         margins = [question.margin, -hold_margin]
         plans = [_plan(expected, margin, policy) for margin in margins]
-        plans.append(_plan(_mirrored(expected), 0.0, policy))
-        found = [examples for examples in plans if examples is not None]
-        needed = min(found) if found else None
+        plans.append(_plan(replace(expected, gain=-expected.gain), 0.0, policy))
+        needed = min((examples for examples in plans if examples is not None), default=None)
     else:
-        scale = abs(finding.champion) if question.relative else 1.0
+        scale = abs(evidence.champion) if question.relative else 1.0
         needed = _plan(expected, -question.margin * scale, policy)
-    return None if needed is None else max(needed, question.minimum_examples, finding.examples + 1)
+    return None if needed is None else max(needed, question.minimum_examples, evidence.examples + 1)
 
 
-def _as_seen(finding: MetricEvidence) -> Expectation:
+def _as_seen(evidence: MetricEvidence) -> Expectation:
     """The truth as it was seen; what never differed may still, once in all examples."""
-    rarest = 1.0 / max(1, finding.examples)
-    discordance = finding.discordance
+    rarest = 1.0 / max(1, evidence.examples)
+    discordance = evidence.discordance
     return Expectation(
-        gain=finding.gain,
+        gain=evidence.gain,
         discordance=None if discordance is None else max(discordance, rarest),
-        spread=finding.spread or None,
-        cluster_size=max(1.0, finding.examples / max(1, finding.units)),
-        design_effect=max(finding.design_effect, 1e-3),
-    )
-
-
-def _mirrored(expected: Expectation) -> Expectation:
-    return Expectation(
-        -expected.gain,
-        expected.discordance,
-        expected.spread,
-        expected.cluster_size,
-        expected.design_effect,
+        spread=evidence.spread or None,
+        cluster_size=max(1.0, evidence.examples / max(1, evidence.units)),
+        design_effect=max(evidence.design_effect, 1e-3),
     )
 
 

@@ -1,40 +1,43 @@
 """Recorded scores of champion and challenger on the same examples, read from a file.
 
 CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`) with the columns `example_id, metric,
-champion, challenger`, one row an example and metric; optionally `user_id`, `cluster`, and
-`champion_output`, `challenger_output`, by which the same artefact is found. An empty score is an
-example without one. A row that breaks a rule makes the whole file unusable: a gate does not decide
-on what is left.
+champion, challenger`, one row an example and metric; optionally `user_id`, `group`, `cluster`, and
+`champion_output`, `challenger_output`, by which the same artefact is found. Names are known in any
+case. Examples of one user, or of one group (a conversation, a document, a day) where that is given,
+count as dependent. An empty score is an example without one. A row that breaks a rule makes the
+whole file unusable: a gate does not decide on what is left.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from ratchet.deploy.gate.policy import LARGEST
 from ratchet.errors import InvalidInputError
 from ratchet.files.columns import csv_columns
-from ratchet.files.rows import read_rows
+from ratchet.files.rows import Row, read_rows, refuse_missing
 from ratchet.files.text import printable
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 REQUIRED = ("example_id", "metric", "champion", "challenger")
-OPTIONAL = ("user_id", "cluster", "champion_output", "challenger_output")
+OPTIONAL = ("user_id", "group", "cluster", "champion_output", "challenger_output")
+TIMES = ("time", "timestamp", "created_at", "date")
+"""Columns by which the order of rows is that of time."""
 NEEDS = tuple((name,) for name in REQUIRED)
 EMPTY = frozenset({"", "null", "none", "nan", "na", "n/a"})
 TRUTH = {"true": 1.0, "false": 0.0}
 ERRORS_SHOWN = 10
 NO_CLUSTER = -1
+_STARTS_WITH_A_DATE = r"^\s*\d{4}-\d{2}-\d{2}"
 REGRESSION = "regression"
 """The set of examples that guardrails per cluster are asked of, where there is one."""
 
@@ -64,8 +67,14 @@ class MetricScores:
             raise InvalidInputError(
                 f"{self.metric} needs one entry an example, got lengths {sorted(sizes)}"
             )
+        for scores in (self.champion, self.challenger):
+            if (np.abs(scores) > LARGEST).any():
+                raise InvalidInputError(
+                    f"scores of {self.metric} must be between -{LARGEST:g} and {LARGEST:g}, or nan "
+                    f"for none, got {scores[np.abs(scores) > LARGEST][0]:g}; rescale them"
+                )
 
-    def take(self, rows: NDArray[np.bool_]) -> MetricScores:
+    def take(self, rows: BoolArray) -> MetricScores:
         """Return the scores of some examples."""
         return MetricScores(
             self.metric,
@@ -86,6 +95,7 @@ class GateScores:
         identical_outputs: Whether every answer was the same text; None where that is not known.
         sets: Metrics on further sets of examples, by the set's name. Where there is one of the name
             `regression`, guardrails per cluster are asked of it, and hold where it is empty.
+        notes: What the reader of a decision should know of how the scores were read.
         constant_answer_rate: What always giving the most common right answer scores on the primary
             metric; None where that is not known.
     """
@@ -95,6 +105,7 @@ class GateScores:
     identical_outputs: bool | None = None
     sets: Mapping[str, Mapping[str, MetricScores]] = field(default_factory=dict)
     constant_answer_rate: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def metric_scores(
@@ -118,7 +129,7 @@ def metric_scores(
         dtype=np.int64,
     )
     of_cluster = [NO_CLUSTER if name is None else places[name] for name in clusters]
-    found = {
+    metrics = {
         metric: MetricScores(
             metric,
             champion,
@@ -128,7 +139,7 @@ def metric_scores(
         )
         for metric, (champion, challenger) in pairs.items()
     }
-    return found, names
+    return metrics, names
 
 
 def read_scores(path: Path) -> GateScores:
@@ -138,7 +149,7 @@ def read_scores(path: Path) -> GateScores:
         InvalidInputError: The file is not there, lacks a column, or has rows that break a rule; the
             first of them are named with their lines.
     """
-    columns = csv_columns(path, needs=NEEDS, names=OPTIONAL)
+    columns = csv_columns(path, needs=NEEDS, names=(*OPTIONAL, *TIMES))
     if columns is not None:
         try:
             return scores_of_columns(columns, path.name)
@@ -148,18 +159,20 @@ def read_scores(path: Path) -> GateScores:
 
 
 def _read_by_row(path: Path) -> GateScores:
-    columns: dict[str, list[str | None]] = {name: [] for name in REQUIRED + OPTIONAL}
+    columns: dict[str, list[str | None]] = {name: [] for name in (*REQUIRED, *OPTIONAL, *TIMES)}
     positions: list[str] = []
     wrong: list[str] = []
-    seen: set[str] = set()
-    with read_rows(path, needs=NEEDS, names=OPTIONAL) as rows:
+    seen: dict[str, None] = {}  # in the order in which they came
+    blank = _BlankLines()
+    with read_rows(path, needs=NEEDS, names=(*OPTIONAL, *TIMES)) as rows:
         for row in rows:
+            blank.count(row)
             try:
-                fields = row.read()
+                fields = _known_names(row.read(), columns)
             except InvalidInputError as error:
                 wrong.append(f"{row.position}: {error}")
                 continue
-            seen.update(columns.keys() & fields.keys())
+            seen |= dict.fromkeys(fields)
             positions.append(row.position)
             for name, values in columns.items():
                 values.append(_text(fields.get(name)))
@@ -167,12 +180,61 @@ def _read_by_row(path: Path) -> GateScores:
         raise _unusable(path.name, wrong)
     if not positions:
         raise InvalidInputError(f"{path.name} must have at least 1 row, got none; record scores")
-    found = {
+    refuse_missing(path, [*seen], NEEDS)
+    arrays = {
         name: pa.array(values, type=pa.large_string())
         for name, values in columns.items()
         if name in seen
     }
-    return scores_of_columns(found, path.name, positions=positions, wrong=wrong)
+    scores = scores_of_columns(arrays, path.name, positions=positions, wrong=wrong)
+    return replace(scores, notes=(*scores.notes, *blank.notes(path.name)))
+
+
+def _known_names(fields: Mapping[str, Any], known: Collection[str]) -> Mapping[str, Any]:
+    """Return the fields of a row, known names in any case under the name that they are known by.
+
+    Raises:
+        InvalidInputError: Two fields have one name then.
+    """
+    named: dict[str, Any] = {}
+    for name, value in fields.items():
+        folded = name.strip().casefold()
+        key = folded if folded in known else name
+        if key in named:
+            raise InvalidInputError(
+                f"a row must hold each name once, got {printable(name, 40)!r} beside another way "
+                f"to write {key}; keep one of them"
+            )
+        named[key] = value
+    return named
+
+
+@dataclass(slots=True)
+class _BlankLines:
+    """Lines between rows that hold nothing: no example, but maybe one that was lost."""
+
+    lines: int = 0
+    first: int = 0
+    _next: int | None = None
+
+    def count(self, row: Row) -> None:
+        """Count the blank lines between the row before and this one."""
+        raw = row.raw
+        if raw is None or ", item" in row.position:
+            return
+        expected = self._next
+        if expected is None:
+            expected = row.place if row.kind == "json" else min(row.place, 2)
+        if row.place > expected:
+            self.first = self.first or expected
+            self.lines += row.place - expected
+        self._next = row.place + max(row.lines, raw.rstrip("\r\n").count("\n") + 1)
+
+    def notes(self, source: str) -> tuple[str, ...]:
+        if not self.lines:
+            return ()
+        words = "1 blank line was" if self.lines == 1 else f"{self.lines:,} blank lines were"
+        return (f"{words} left out of {source}, line {self.first} first; no example stands there",)
 
 
 def scores_of_columns(
@@ -217,16 +279,54 @@ def scores_of_columns(
         refuse(int(row), f"{named} is there before; average repeated answers")
     if broken:
         raise _unusable(source, broken)
-    users = _users(columns.get("user_id"))
+    owner = "user_id" if _users(columns.get("group")) is None else "group"
+    users = _users(columns.get(owner))
     clusters, cluster_names = _clusters(columns.get("cluster"))
     whole = MetricScores("all", champion, challenger, users, clusters)
     metrics = {}
     for place, name in enumerate(metric_names):
-        found = whole.take(metric_codes == place)
+        part = whole.take(metric_codes == place)
         metrics[name] = MetricScores(
-            name, found.champion, found.challenger, found.users, found.clusters
+            name, part.champion, part.challenger, part.users, part.clusters
         )
-    return GateScores(metrics, cluster_names, _identical(columns))
+    notes = _uneven_rows(metrics, len(example_names))
+    notes += _unowned(columns, owner) if users is not None else _order_of_time(columns)
+    return GateScores(metrics, cluster_names, _identical(columns), notes=notes)
+
+
+def _uneven_rows(metrics: Mapping[str, MetricScores], examples: int) -> tuple[str, ...]:
+    """Say which metrics have no row at all of some examples: another set of them, or lost ones."""
+    return tuple(
+        f"{examples - scores.champion.size:,} of {examples:,} examples have no row of {name} and "
+        "count as another set of examples; write a row with an empty score for those that lack one"
+        for name, scores in metrics.items()
+        if scores.champion.size < examples
+    )
+
+
+def _unowned(columns: Mapping[str, pa.Array], owner: str) -> tuple[str, ...]:
+    """Say how many rows are of nobody where others are of somebody."""
+    lacking = int(_is_empty(columns[owner]).sum())
+    if not lacking:
+        return ()
+    return (
+        f"{lacking:,} of {len(columns[owner]):,} rows have no {owner} and count as independent of "
+        "all others; fill it in where they are not",
+    )
+
+
+def _order_of_time(columns: Mapping[str, pa.Array]) -> tuple[str, ...]:
+    """Say that rows come in the order of time and that nothing says which belong together."""
+    named = [name for name in TIMES if name in columns and not _is_empty(columns[name]).all()]
+    if pc.all(pc.match_substring_regex(columns["example_id"], _STARTS_WITH_A_DATE)).as_py():
+        named.append("example_id")
+    if not named:
+        return ()
+    return (
+        f"rows have a time ({named[0]}) and neither user_id nor group: what follows in time often "
+        "resembles what was before, and p-values hold for independent examples only; say by a "
+        "column user_id or group which belong together",
+    )
 
 
 def _unusable(source: str, wrong: Sequence[str]) -> InvalidInputError:
@@ -240,7 +340,7 @@ def _text(value: Any) -> str | None:
     return json.dumps(value, default=str)
 
 
-def _is_empty(column: pa.Array) -> NDArray[np.bool_]:
+def _is_empty(column: pa.Array) -> BoolArray:
     blank = pc.equal(pc.utf8_trim_whitespace(column), "")
     return np.asarray(pc.fill_null(blank, True))
 
@@ -260,8 +360,12 @@ def _numbers(column: pa.Array, name: str, refuse: Callable[[int, str], None]) ->
                 refuse(place, f"{name} must be a number or empty, got {got!r}; correct it")
             else:
                 values[place] = number
-    for row in np.flatnonzero(np.isinf(values)):
-        refuse(int(row), f"{name} must be finite, got {values[row]}; leave it empty")
+    for row in np.flatnonzero(np.abs(values) > LARGEST):
+        refuse(
+            int(row),
+            f"{name} must be finite and at most {LARGEST:g} in size, got {values[row]:g}; leave it "
+            "empty, or rescale",
+        )
     return values
 
 
@@ -306,6 +410,6 @@ def _identical(columns: Mapping[str, pa.Array]) -> bool | None:
     outputs: Sequence[pa.Array] = [
         columns[name] for name in ("champion_output", "challenger_output") if name in columns
     ]
-    if len(outputs) < 2 or any(_is_empty(found).any() for found in outputs):
+    if len(outputs) < 2 or any(_is_empty(column).any() for column in outputs):
         return None
     return bool(pc.all(pc.equal(*outputs)).as_py())

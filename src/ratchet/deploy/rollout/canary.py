@@ -22,7 +22,14 @@ import numpy as np
 
 from ratchet.deploy.approval import approved_to_promote
 from ratchet.deploy.rollout.abort_alert import abort_alert
-from ratchet.deploy.rollout.evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout.evidence import (
+    Errors,
+    arm_groups,
+    check_ratio,
+    final_ratio,
+    final_words,
+    read_signal,
+)
 from ratchet.deploy.rollout.exposure_counts import Period, Tally, read_tally
 from ratchet.deploy.rollout.plans import fit_plan
 from ratchet.deploy.routing import (
@@ -55,6 +62,7 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.records.signals import SIGNAL_OF, words_of
+from ratchet.stats.experiments.sample_ratio import one_look_p_value
 from ratchet.store import EventStore, Window, count_users
 
 logger = logging.getLogger(__name__)
@@ -351,6 +359,10 @@ def judge(
     lacking = _lacking(rollout, tally, ratio, readouts, starts=starts, until=until)
     if not lacking:
         last = number == len(plan.stages)
+        if last:
+            ratio = final_ratio(ratio, one_look_p_value(arm_groups(tally.seen, shares)[0]), plan)
+            if ratio.broken:
+                return LookResult("abort", (_broken(ratio, stage),), ratio, ())
         passed = "every signal is shown to be no worse by its margin"
         return LookResult("promote" if last else "advance", (passed,), ratio, readouts)
     if until - rollout.created_at >= timedelta(days=plan.maximum_days):
@@ -371,38 +383,38 @@ def _lacking(
     """Say what is missing for the next stage."""
     plan = rollout.plan
     stage = plan.stages[len(starts) - 1]
-    found = []
+    lacking = []
     hours = (until - starts[-1]) / timedelta(hours=1)
     if hours < stage.hours:
-        found.append(f"{max(hours, 0.0):.1f} of {stage.hours:g} hours in this stage")
+        lacking.append(f"{max(hours, 0.0):.1f} of {stage.hours:g} hours in this stage")
     for arm, latest in zip(tally.arms, tally.latest, strict=True):
         if latest is None or until - latest > timedelta(hours=plan.fresh_hours):
-            found.append(
-                f"no answer of the {arm} for {plan.fresh_hours:g} hours: silence is no good news"
+            lacking.append(
+                f"no answer of the {arm} for {plan.fresh_hours:g} hours, so nothing is shown of it"
             )
     if not ratio.ready:
         met = sum(ratio.users.values())
-        found.append(f"{met:,} users are too few to trust the assignment, so no rate is read")
-        return tuple(found)
+        lacking.append(f"{met:,} users are too few to trust the assignment, so no rate is read")
+        return tuple(lacking)
     for readout in readouts:
         if readout.says != "passes":
-            found.append(_open(readout))
+            lacking.append(_open(readout))
     if plan.must_improve and len(starts) == len(plan.stages):
         primary = next(signal.name for signal in rollout.signals if signal.primary)
         upper = next(item.upper for item in readouts if item.signal == primary)
         if upper is None or upper >= 0.0:
-            found.append(f"{words_of(primary)} not shown to be fewer")
-    return tuple(found)
+            lacking.append(f"{words_of(primary)} are not shown to be fewer")
+    return tuple(lacking)
 
 
 def _broken(ratio: SampleRatio, stage: RolloutStage) -> str:
     met = ", ".join(f"{count:,} with the {arm}" for arm, count in ratio.users.items())
     if ratio.moved:
         return f"the assignment is broken: {ratio.moved:,} users changed arms ({met})"
-    return (
-        f"the assignment is broken: {met}, at a share of {stage.share:.0%}; "
-        f"log evidence {ratio.log_evidence:.1f}, {ratio.log_threshold:.1f} would do"
-    )
+    evidence = f"log evidence {ratio.log_evidence:.1f}, threshold {ratio.log_threshold:.1f}"
+    if ratio.fails_final_test:
+        evidence = final_words(ratio)
+    return f"the assignment is broken: {met}, at a share of {stage.share:.0%}; {evidence}"
 
 
 def _harm(readout: Readout, share: float) -> str:
@@ -416,7 +428,7 @@ def _harm(readout: Readout, share: float) -> str:
             return f"harm: {rates}"
     alarm = (
         f"harm: users with {name} have the challenger more often than its share of {share:.0%} "
-        f"(log evidence {readout.log_alarm:.1f}, {readout.alarm_threshold:.1f} would do)"
+        f"(log evidence {readout.log_alarm:.1f}, threshold {readout.alarm_threshold:.1f})"
     )
     return f"{alarm}; {rates}" if rates else alarm
 

@@ -3,7 +3,8 @@
 In this order, for every look:
 
 1. The sample ratio. Users must fall into the arms as their hash says; otherwise nothing that
-   follows means anything, and nothing follows.
+   follows means anything, and nothing follows. At the final read-out, before a promotion or after
+   the end of a test, the chi-square test of one look is added, which finds smaller imbalances.
 2. The alarm. Do users to whom something bad happened lie in the variant's arm more often than its
    share? Exact for any number of users, since the hash alone is random in it: it runs from the
    first user on. It can stop a release, never let it pass.
@@ -21,11 +22,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.deploy.rollout.exposure_counts import Tally
 from ratchet.errors import InvalidInputError
-from ratchet.records import Readout, SampleRatio, WatchedSignal
+from ratchet.records import Readout, RolloutPlan, SampleRatio, VariantTest, WatchedSignal
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 from ratchet.stats.experiments.clustered_difference import (
     StratifiedDifference,
     difference_bounds,
@@ -45,8 +46,6 @@ UNEVEN = 0.2
 COVERAGE_SCALE = 0.02
 HARM = 2.0
 """Harm of so many margins is found soonest."""
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +97,18 @@ def check_ratio(
     )
 
 
+def final_ratio(ratio: SampleRatio, p_value: float, rule: RolloutPlan | VariantTest) -> SampleRatio:
+    """Return the check with the one-look test of the final read-out, at the rule's ratio error."""
+    return ratio.model_copy(update={"final_p_value": p_value, "final_level": rule.ratio_error})
+
+
+def final_words(ratio: SampleRatio) -> str:
+    """Say what the one-look test of the final read-out found."""
+    return (
+        f"chi-square test p = {ratio.final_p_value:.2g}, below the level of {ratio.final_level:g}"
+    )
+
+
 def arm_groups(seen: BoolArray, shares: Sequence[Sequence[float]]) -> list[Groups]:
     """Group users for the check of each variant.
 
@@ -137,9 +148,7 @@ def moved_users(seen: BoolArray) -> int:
     return int((two_at_once | back).sum())
 
 
-def alarm_groups(
-    events: NDArray[np.int64], place: int, shares: Sequence[Sequence[float]]
-) -> Groups:
+def alarm_groups(events: IntArray, place: int, shares: Sequence[Sequence[float]]) -> Groups:
     """Group users to whom something bad happened in the control or in one variant.
 
     Args:
@@ -160,9 +169,7 @@ def alarm_groups(
     )
 
 
-def compare(
-    events: NDArray[np.int64], trials: NDArray[np.int64], place: int
-) -> StratifiedDifference:
+def compare(events: IntArray, trials: IntArray, place: int) -> StratifiedDifference:
     """Difference of a variant's rate to the control's, shape (..., users, stages, arms) in."""
     stages = events.shape[-2]
     pair = [0, place]
@@ -173,7 +180,11 @@ def compare(
 
 
 def bounds(
-    found: StratifiedDifference, signal: WatchedSignal, errors: Errors, *, slack: float | FloatArray
+    difference: StratifiedDifference,
+    signal: WatchedSignal,
+    errors: Errors,
+    *,
+    slack: float | FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Return both ends of the sequence of a signal's difference.
 
@@ -182,13 +193,13 @@ def bounds(
     """
     if np.ndim(slack) == 0:
         return difference_bounds(
-            found,
+            difference,
             lower_error=errors.lower,
             upper_error=errors.upper,
             lower_scale=HARM * signal.margin,
             upper_scale=float(slack) * signal.margin,
         )
-    ends = [bounds(found, signal, errors, slack=float(one)) for one in np.unique(slack)]
+    ends = [bounds(difference, signal, errors, slack=float(one)) for one in np.unique(slack)]
     upper = np.select([slack == one for one in np.unique(slack)], [end[1] for end in ends])
     return ends[0][0], upper
 
@@ -230,14 +241,14 @@ def read_signal(
     if counts[1][1] == 0:
         says = "no data"
     elif ready and enough:
-        found = compare(events, trials, place)
-        lower, upper = bounds(found, signal, errors, slack=slack)
+        difference = compare(events, trials, place)
+        lower, upper = bounds(difference, signal, errors, slack=slack)
         known = {
-            "rates": (float(found.first), float(found.second)),
-            "difference": float(found.difference),
+            "rates": (float(difference.first), float(difference.second)),
+            "difference": float(difference.difference),
             "lower": float(lower),
             "upper": float(upper),
-            "design_effect": float(found.design_effect),
+            "design_effect": float(difference.design_effect),
         }
         if lower > 0.0:
             says = "harm"
@@ -260,16 +271,16 @@ def read_signal(
     )
 
 
-def _is_uneven(tally: Tally, trials: NDArray[np.int64], place: int, error: float) -> bool:
+def _is_uneven(tally: Tally, trials: IntArray, place: int, error: float) -> bool:
     """Whether a signal is shown to be known of another share of answers, and by how much.
 
     A variant under which users do not get to rate, or clients do not report, would look good.
     """
     _, answers = tally.of("failed")
-    found = compare(trials, answers, place)
+    difference = compare(trials, answers, place)
     lower, upper = difference_bounds(
-        found, lower_error=error, upper_error=error,
+        difference, lower_error=error, upper_error=error,
         lower_scale=COVERAGE_SCALE, upper_scale=COVERAGE_SCALE,
     )  # fmt: skip
     shown = bool(lower > 0.0 or upper < 0.0)
-    return shown and bool(abs(found.difference) > UNEVEN * found.first)
+    return shown and bool(abs(difference.difference) > UNEVEN * difference.first)

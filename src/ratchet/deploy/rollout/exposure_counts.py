@@ -14,18 +14,15 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.records import SIGNAL_NAMES, SignalName
 from ratchet.records.signals import SIGNAL_OF
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 from ratchet.store import EventStore, Window, read_exposures
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 _SLICE = timedelta(days=1)
 
 

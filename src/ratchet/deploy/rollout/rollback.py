@@ -1,4 +1,4 @@
-"""Rolling back: away from what is new in front of users, whatever that is."""
+"""Rolling back: undo what users got last, whether a rollout, a variant test or a champion."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RolledBack:
     """What a rollback did.
 
     Attributes:
-        did: What ended; `nothing` where the version named is in front of nobody.
-        version: What users get no more; None where nothing was done.
+        did: What ended; `nothing` where no user gets the version named.
+        version: What users got until now; None where nothing was done.
         champion: What they get instead.
     """
 
@@ -39,7 +39,7 @@ def roll_back(
     version: str = "",
     note: str = "",
 ) -> RolledBack:
-    """Take away what is newest in front of users: a rollout, else a test, else the champion.
+    """Undo the newest release: the running rollout, else the variant test, else the champion.
 
     One transaction of the store, which every gateway follows; MLflow may be down. An event that
     names a version and comes late, or twice, does nothing.

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from ratchet.deploy.rollout.canary import LOOK_SECONDS
-from ratchet.deploy.rollout.evidence import Errors, check_ratio, read_signal
+from ratchet.deploy.rollout.evidence import (
+    Errors,
+    check_ratio,
+    final_ratio,
+    final_words,
+    read_signal,
+)
 from ratchet.deploy.rollout.exposure_counts import Period, Tally, read_tally
 from ratchet.deploy.routing import (
     CHAMPION,
@@ -38,6 +44,7 @@ from ratchet.records import (
 )
 from ratchet.records.rollout import SIGNALS
 from ratchet.records.signals import words_of
+from ratchet.stats.experiments.sample_ratio import one_look_p_value_of_arms
 from ratchet.store import EventStore
 
 _SETTLE = timedelta(seconds=10)
@@ -142,10 +149,10 @@ def read_test(store: EventStore, test: VariantTest, now: datetime) -> VariantRea
         lag=timedelta(seconds=test.lag_seconds),
         slow_seconds=test.slow_seconds,
     )
-    ratio, readouts = compare_variants(test, tally)
+    ratio, readouts = compare_variants(test, tally, final=end is not None)
     better = _shown_better(test, readouts)
     worse = tuple(dict.fromkeys(item.arm for item in readouts if item.says == "harm"))
-    found = VariantReadout(
+    readout = VariantReadout(
         id=key,
         created_at=now,
         test_id=test.id,
@@ -158,15 +165,25 @@ def read_test(store: EventStore, test: VariantTest, now: datetime) -> VariantRea
         conclusion=_conclusion(test, ratio, readouts, better, worse),
         interactions=tally.interactions,
     )
-    store.append(found)
-    return found
+    store.append(readout)
+    return readout
 
 
-def compare_variants(test: VariantTest, tally: Tally) -> tuple[SampleRatio, tuple[Readout, ...]]:
-    """Check the assignment, then read each signal of each variant beside the control."""
+def compare_variants(
+    test: VariantTest, tally: Tally, *, final: bool = False
+) -> tuple[SampleRatio, tuple[Readout, ...]]:
+    """Check the assignment, then read each signal of each variant beside the control.
+
+    Args:
+        test: The test.
+        tally: What users met.
+        final: Whether no more users come, so that the assignment is tested once, by chi-square.
+    """
     others = test.variants[:-1]
     shares = [[variant.share for variant in others]]
     ratio = check_ratio(tally, shares, error=test.ratio_error, imbalance=test.imbalance)
+    if final:
+        ratio = _at_the_end(test, ratio)
     if ratio.broken:
         return ratio, ()
     comparisons = len(others) * len(test.signals)
@@ -229,6 +246,14 @@ def end_test(
         return switch(store, promoted, variant=chosen, by=by, ends=False)
 
 
+def _at_the_end(test: VariantTest, ratio: SampleRatio) -> SampleRatio:
+    """Add the one-look test of users by arm."""
+    *others, control = test.variants
+    shares = {variant.label: variant.share for variant in (control, *others)}
+    users = [ratio.users.get(label, 0) for label in shares]
+    return final_ratio(ratio, one_look_p_value_of_arms(users, list(shares.values())), test)
+
+
 def _refuse_unshown(store: EventStore, test: VariantTest, winner: str) -> None:
     readouts = [item for item in store.records(VariantReadout) if item.test_id == test.id]
     last = readouts[-1] if readouts else None
@@ -236,6 +261,13 @@ def _refuse_unshown(store: EventStore, test: VariantTest, winner: str) -> None:
         raise InvalidInputError(
             f"a winner must be shown to be better and no worse in the last read-out, got "
             f"{winner!r}; read on, or end the test without a winner and roll it out"
+        )
+    ratio = _at_the_end(test, last.sample_ratio)
+    if ratio.fails_final_test:
+        met = ", ".join(f"{count:,} with {arm}" for arm, count in ratio.users.items())
+        raise InvalidInputError(
+            f"a winner needs users who fell into the arms as agreed, got {met} "
+            f"({final_words(ratio)}); find out who is missing, then start a new test"
         )
 
 
@@ -256,17 +288,18 @@ def _conclusion(
     worse: Sequence[str],
 ) -> str:
     if ratio.broken:
-        return "the assignment is broken: nothing can be read from this test"
+        why = f" ({final_words(ratio)})" if ratio.fails_final_test else ""
+        return f"the assignment is broken{why}: nothing can be read from this test"
     if not ratio.ready:
         return "too few users to trust the assignment; no rate is read yet"
     primary = next(signal.name for signal in test.signals if signal.primary)
-    said = [
+    sentences = [
         f"{item.arm} is worse: {words_of(item.signal)}" for item in readouts if item.says == "harm"
     ]
     good = [label for label in better if label not in worse]
-    said += [f"{label} is better: fewer {words_of(primary)}" for label in good]
+    sentences += [f"{label} is better: fewer {words_of(primary)}" for label in good]
     others = [variant.label for variant in test.variants[:-1]]
     unknown = [label for label in others if label not in {*better, *worse}]
     if unknown:
-        said.append(f"no difference is shown for {', '.join(unknown)}")
-    return "; ".join(said)
+        sentences.append(f"no difference is shown for {', '.join(unknown)}")
+    return "; ".join(sentences)

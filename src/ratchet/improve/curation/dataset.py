@@ -20,6 +20,8 @@ from ratchet.errors import InvalidInputError, LeakError
 from ratchet.improve.curation.card import CardFacts, card
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.decontamination import Guard
+from ratchet.improve.curation.pool import Context
+from ratchet.improve.curation.preferences import select_labelled, select_pairs
 from ratchet.improve.curation.rows import (
     LabelledRow,
     PreferenceRow,
@@ -30,8 +32,10 @@ from ratchet.improve.curation.rows import (
     question,
     row_of,
 )
-from ratchet.improve.curation.selection import Selected, Selection
+from ratchet.improve.curation.selection import NOTHING_ELSE, Selected, Selection, select
 from ratchet.improve.curation.split import split_rows
+from ratchet.outcomes.join import Outcomes
+from ratchet.outcomes.quality import Quality
 from ratchet.records import Interaction, Message, TrainingSet, derive_id, digest
 from ratchet.safety.redaction import Redacted, redactor
 
@@ -41,6 +45,20 @@ if TYPE_CHECKING:
 ROWS_FILE = "train.parquet"
 SAMPLE_FILE = "redaction_sample.txt"
 _DEFAULT = CurationConfig()
+
+
+def choose(
+    kind: RowKind,
+    outcomes: Outcomes,
+    quality: Quality,
+    protected: Collection[str],
+    config: CurationConfig,
+    *,
+    context: Context = NOTHING_ELSE,
+) -> Selection:
+    """Choose rows of a kind: `select`, `select_labelled` or `select_pairs`."""
+    selectors = {"sft": select, "kto": select_labelled, "dpo": select_pairs}
+    return selectors[kind](outcomes, quality, protected, config, context=context)
 
 
 def build_rows(

@@ -24,6 +24,7 @@ from ratchet.improve.curation.config import (
 )
 from ratchet.improve.curation.decontamination import Guard
 from ratchet.improve.curation.duplicates import drop_near_duplicates
+from ratchet.improve.curation.endings import cut_answers
 from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, numbered, suspect
 from ratchet.improve.curation.shingles import compact
 from ratchet.outcomes.join import Outcomes
@@ -45,6 +46,7 @@ class Context:
         withheld: Ids of interactions that are flagged as unsafe and that nobody reviewed yet; those
             that were found unsafe are left out as well.
         refused: Ids of interactions that must not be trained on: no consent, or kept too long.
+        endings: Finish reasons by interaction, at least those of answers that are not whole.
         judged: Answers that a judge compared, in both orders.
         demonstrations: Answers of experts.
         requests: Examples wanted for failure clusters.
@@ -56,6 +58,7 @@ class Context:
 
     withheld: Collection[str] = ()
     refused: Collection[str] = ()
+    endings: Mapping[str, str] = field(default_factory=dict)
     judged: tuple[JudgedPair, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
     requests: tuple[ClusterRequest, ...] = ()
@@ -154,7 +157,8 @@ def narrow(
         pool = pool.take(rows)
         funnel.append((step, len(pool)))
 
-    reasons = unusable(pool, config.maximum_characters)
+    cut = np.append(cut_answers(outcomes, context.endings), np.full(extra, "", dtype=np.object_))
+    reasons = unusable(pool, cut, config.maximum_characters)
     keep("readable", reasons == "")
     keep("not refused by their user", ~among(pool.key, context.refused))
     unsafe = np.append(outcomes.unsafe == 1.0, np.zeros(extra, np.bool_))
@@ -191,9 +195,19 @@ def _reviewed(found: Background) -> FloatArray | None:
     return np.array([float(found.context.reviewed.get(key, np.nan)) for key in keys])
 
 
-def unusable(pool: Pool, longest: int) -> ObjectArray:
-    """Say for each row why it cannot be trained on, "" where it can, shape (n,)."""
-    reasons = np.full(len(pool), "", dtype=np.object_)
+def unusable(pool: Pool, cut: ObjectArray, longest: int) -> ObjectArray:
+    """Say for each row why it cannot be trained on, "" where it can, shape (n,).
+
+    Args:
+        pool: The rows.
+        cut: Why an answer is not whole, "" where it is, by place in the outcomes. What a user or
+            an expert wrote is whole; the answer that a correction is preferred to must be whole
+            too, or the model would learn to avoid a beginning that may be right.
+        longest: Characters of a prompt or an answer.
+    """
+    by_model = (pool.rank >= PREFERRED) | (pool.other != "")
+    reasons = np.where(by_model, cut[pool.position], "")
+    reasons = np.where(by_model & (reasons == ""), cut[pool.other_position], reasons)
     everywhere = np.ones(len(pool), dtype=np.bool_)
     named = [("answer", pool.target, everywhere), ("prompt", pool.prompt, everywhere)]
     paired = np.asarray(_labels(pool.other) == "") & (pool.other != "")

@@ -28,13 +28,12 @@ from ratchet.improve.curation.pool import (
     narrow,
     one_per_prompt,
 )
-from ratchet.improve.curation.rows import RowKind, Source
+from ratchet.improve.curation.rows import Source
 from ratchet.improve.curation.selection import (
     NOTHING_ELSE,
     Selection,
     given,
     pool_of,
-    select,
     selection_of,
 )
 from ratchet.improve.curation.shingles import compact
@@ -113,20 +112,6 @@ def select_pairs(
     )
     sources = [_PAIR_SOURCES[rank] for rank in narrowed.pool.rank]
     return selection_of(narrowed, "dpo", found, sources)
-
-
-def choose(
-    kind: RowKind,
-    outcomes: Outcomes,
-    quality: Quality,
-    protected: Collection[str],
-    config: CurationConfig,
-    *,
-    context: Context = NOTHING_ELSE,
-) -> Selection:
-    """Choose rows of a kind: `select`, `select_labelled` or `select_pairs`."""
-    selectors = {"sft": select, "kto": select_labelled, "dpo": select_pairs}
-    return selectors[kind](outcomes, quality, protected, config, context=context)
 
 
 def _without_demonstrations(context: Context) -> Context:

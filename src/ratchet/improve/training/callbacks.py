@@ -7,16 +7,26 @@ interrupted decides as one that was not.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ratchet.errors import ModelError
+
 logger = logging.getLogger(__name__)
 
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
 VALIDATION = "eval_loss"
+
+
+_FINITE = ("loss", "grad_norm", VALIDATION)
+
+
+class DivergedError(ModelError):
+    """A loss or a gradient is not finite: what follows would be an adapter of no numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,33 @@ def build_callbacks(
         report: Called with each step's numbers, or None.
         write_adapter: Writes the adapter as it is into a folder; every process calls it.
     """
-    return [_schedule(plan), _keeper(plan, write_adapter), _teller(report)]
+    return [_guard(), _schedule(plan), _keeper(plan, write_adapter), _teller(report)]
+
+
+def _guard() -> Any:
+    """Build the callback that ends a run at the first number that is not finite.
+
+    It acts when a step's numbers are logged, before anything of that step is kept.
+    """
+    from transformers import TrainerCallback
+
+    class Guard(TrainerCallback):  # type: ignore[misc]
+        """Ends a run that diverged."""
+
+        def on_log(
+            self, _args: Any, state: Any, _control: Any, logs: Any = None, **_kwargs: Any
+        ) -> None:
+            """Refuse a loss or a gradient that is not finite."""
+            for name in _FINITE:
+                value = (logs or {}).get(name)
+                if value is not None and not math.isfinite(value):
+                    raise DivergedError(
+                        f"training must keep loss and gradient finite, got {name} {value} at step "
+                        f"{state.global_step} of {state.max_steps}, so no adapter is kept; lower "
+                        "learning_rate, or check the base model's weights"
+                    )
+
+    return Guard()
 
 
 def _schedule(plan: TrainingPlan) -> Any:
@@ -137,7 +173,7 @@ def _keeper(plan: TrainingPlan, write_adapter: Callable[[Path], None]) -> Any:
             if best_step(measured) == state.global_step:
                 write_adapter(plan.best)
             if out_of_patience(measured, plan.patience):
-                logger.info("stopped: the validation loss got no better %d times", plan.patience)
+                logger.info("stopped: no lower validation loss in %d measurements", plan.patience)
                 control.should_training_stop = True
 
     return Keeper()

@@ -81,7 +81,7 @@ def latest_checkpoint(run: Path) -> Path | None:
         if (folder / SEAL).exists():
             found.append(folder)
         else:
-            logger.info("%s was not finished and is left out", folder.name)
+            logger.info("%s was not written to its end and is not used", folder.name)
             shutil.rmtree(folder, ignore_errors=True)
     if not found:
         return None

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable
 from ratchet.improve.curation.rows import (
     ROW_TYPES,
     Row,
@@ -25,6 +26,7 @@ from ratchet.improve.curation.rows import (
     kind_of,
     row_of,
 )
+from ratchet.models.templates import ChatTemplate
 from ratchet.records import digest
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 Method = Literal["sft", "kto", "dpo"]
 Example: TypeAlias = dict[str, Any]
 _ANSWERS = ("completion", "chosen", "rejected")
+_SHOWN_CHARACTERS = 60
 
 
 def examples(rows: Sequence[Row], method: Method) -> list[Example]:
@@ -51,12 +54,21 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
             "curate the set for this method, or set the method to the set's"
         )
     found = for_trainer(rows)
+    check_labels(found, method)
+    return found
+
+
+def check_labels(found: Sequence[Example], method: Method) -> None:
+    """Refuse examples of KTO with only one kind of label.
+
+    Raises:
+        InvalidInputError: They are.
+    """
     if method == "kto" and len({example["label"] for example in found}) < 2:
         raise InvalidInputError(
             f"KTO needs wanted and unwanted answers, got {len(found)} with the label "
             f"{found[0]['label']}; use SFT for wanted answers alone"
         )
-    return found
 
 
 def split(
@@ -89,6 +101,52 @@ def split(
     return train, [example for example in found if digest(example["prompt"]) in chosen]
 
 
+def templated(found: Sequence[Example], tokenizer: Any, *, kind: str = "examples") -> list[Example]:
+    """Return examples as the model may read them, without those that its chat template refuses.
+
+    Control tokens in what users and models wrote are made harmless, so that no text ends a turn
+    (`ratchet.models.templates`). What the template refuses is named with its reason and counted.
+
+    Args:
+        found: Examples, from `examples`.
+        tokenizer: The base model's.
+        kind: What messages call them.
+
+    Raises:
+        InvalidInputError: Nothing is left.
+    """
+    template = ChatTemplate(tokenizer)
+    kept: list[Example] = []
+    refusals: dict[str, list[str]] = {}
+    for example in found:
+        plain = {
+            name: template.turns(value) if isinstance(value, list) else value
+            for name, value in example.items()
+        }
+        try:
+            template.render(plain["prompt"])
+            for name in _ANSWERS:
+                if name in plain:
+                    template.render(plain["prompt"] + plain[name], asks_for_answer=False)
+        except InvalidInputError as error:
+            refusals.setdefault(str(error), []).append(example["prompt"][-1]["content"])
+        else:
+            kept.append(plain)
+    for reason, prompts in refusals.items():
+        first = printable(prompts[0], _SHOWN_CHARACTERS)
+        logger.warning(
+            "left out %d of %d %s, the first with the prompt %r: %s",
+            *(len(prompts), len(found), kind, first, reason),
+        )
+    if found and not kept:
+        reason = max(refusals, key=lambda reason: len(refusals[reason]))
+        raise InvalidInputError(
+            f"fine-tuning needs {kind} that the base model can read, got {len(found)} of which it "
+            f"can read none; {reason}"
+        )
+    return kept
+
+
 def short_enough(
     found: Sequence[Example], tokenizer: Any, most: int, *, kind: str = "examples"
 ) -> list[Example]:
@@ -112,8 +170,8 @@ def short_enough(
     kept = [example for example, length in zip(found, longest, strict=True) if length <= most]
     if not kept:
         raise InvalidInputError(
-            f"fine-tuning needs an example of at most maximum_tokens = {most} tokens, got "
-            f"{len(found)} that are longer; raise maximum_tokens"
+            f"fine-tuning needs {kind} of at most maximum_tokens = {most} tokens, got "
+            f"{len(found)} that are all longer; raise maximum_tokens"
         )
     if len(kept) < len(found):
         left_out = len(found) - len(kept)

@@ -69,6 +69,7 @@ class FinetuneResult(BaseModel):
         peak_memory_megabytes: Of the first process.
         environment: Versions and machine.
         samples: A few answers before and after.
+        left_out: How many rows were not trained on or validated with, by why.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,11 +89,17 @@ class FinetuneResult(BaseModel):
     peak_memory_megabytes: float = 0.0
     environment: dict[str, str] = {}
     samples: tuple[Sample, ...] = ()
+    left_out: dict[str, int] = {}
 
     @classmethod
     def of_cache(cls, kept: Mapping[str, Any]) -> Self:
         """Read a result out of Prefect's cache, also one of release 0.1, which names its class."""
         return cls.model_validate(kept["data"] if "__class__" in kept else kept)
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many rows the base model could not be trained on or validated with."""
+        return sum(self.left_out.values())
 
     @property
     def tokens_per_second(self) -> float:
@@ -188,6 +195,7 @@ def _result(
         peak_memory_megabytes=peak_memory_megabytes(trained.device),
         environment=environment(),
         samples=trained.samples,
+        left_out=dict(trained.left_out),
     )
 
 

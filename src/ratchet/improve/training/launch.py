@@ -173,7 +173,7 @@ def _precision(config: FinetuneConfig, launch: LaunchConfig) -> tuple[bool, bool
     device = choose_device(config)
     if device.kind == "cuda" and device.count < launch.processes:
         raise InvalidInputError(
-            f"there must be a GPU a process, got {device.count} for {launch.processes}; "
+            f"each process needs a GPU, got {device.count} GPUs for {launch.processes} processes; "
             f"use {device.count} processes"
         )
     return device.kind == "cuda", device.precision == "bfloat16"

@@ -23,6 +23,7 @@ from ratchet.improve.curation.rows import Row
 from ratchet.improve.training import trainers
 from ratchet.improve.training.callbacks import (
     Checkpoints,
+    DivergedError,
     Report,
     TrainingPlan,
     measured_steps,
@@ -38,7 +39,14 @@ from ratchet.improve.training.checkpoints import (
 )
 from ratchet.improve.training.config import FinetuneConfig, effective_batch, micro_batch
 from ratchet.improve.training.devices import Device, choose_device, load_base, multiplying
-from ratchet.improve.training.examples import Example, examples, short_enough, split
+from ratchet.improve.training.examples import (
+    Example,
+    check_labels,
+    examples,
+    short_enough,
+    split,
+    templated,
+)
 from ratchet.improve.training.memory import fit_micro_batch, free_memory
 from ratchet.improve.training.samples import Sample, answers, answers_before, choose, compare
 from ratchet.models import require_safetensors
@@ -92,6 +100,7 @@ class Trained:
 
     Attributes:
         steps: Steps of the whole run.
+        left_out: How many rows the base model cannot be trained on, by why.
     """
 
     trainer: Any
@@ -101,6 +110,7 @@ class Trained:
     batches: trainers.Batches
     device: Device
     samples: tuple[Sample, ...]
+    left_out: Mapping[str, int]
 
 
 def prepare_job(
@@ -152,7 +162,7 @@ def _forget_abandoned(adapters: Path, current: Path) -> None:
     for other in adapters.glob("training-*"):
         idle = time.time() - max(path.stat().st_mtime for path in (other, *other.iterdir()))
         if other != current and idle > _ABANDONED_SECONDS:
-            logger.info("removing %s, which nobody went on with for two weeks", other.name)
+            logger.info("removing %s: the training was not resumed for two weeks", other.name)
             shutil.rmtree(other, ignore_errors=True)
 
 
@@ -174,7 +184,8 @@ def train(job: TrainingJob, work: Path) -> Trained:
 
     Raises:
         InvalidInputError: No example is short enough, or the machine cannot do what is asked.
-        ModelError: Base, adapter or checkpoint are not as they must be.
+        ModelError: Base, adapter or checkpoint are not as they must be, or a loss or a gradient is
+            not finite; then nothing of the run is kept.
     """
     from accelerate.utils.memory import should_reduce_batch_size
 
@@ -182,11 +193,21 @@ def train(job: TrainingJob, work: Path) -> Trained:
         while True:
             try:
                 return _train(job, work)
+            except DivergedError:
+                _forget(work)
+                raise
             except RuntimeError as error:
                 retry = should_reduce_batch_size(error) and processes() == 1
                 if not retry or not _need_less(work, job.config):
                     raise
             free_memory()  # here the error, whose frames hold the model, is gone
+
+
+def _forget(work: Path) -> None:
+    """Remove what a run that diverged kept: going on from it would diverge again."""
+    if process() == 0:
+        for path in (work / BEST, *work.glob("checkpoint-*")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _need_less(work: Path, config: FinetuneConfig) -> bool:
@@ -214,7 +235,7 @@ def _said(work: Path) -> dict[str, Any]:
 def _train(job: TrainingJob, work: Path) -> Trained:
     config = job.config
     checkpoint = latest_checkpoint(work)
-    trainer, device, batches = _build(job, work)
+    trainer, device, batches, job, left_out = _build(job, work)
     an_epoch = _steps_an_epoch(trainer, batches)
     steps = int(np.ceil(config.epochs * an_epoch))
     measured = trainer.eval_dataset is not None
@@ -245,7 +266,7 @@ def _train(job: TrainingJob, work: Path) -> Trained:
         trainers.set_adapter(trainer, plan.best)
     asked = plan.pause_at is None and bool(chosen)
     found = compare(chosen, before, answers(trainer, chosen)) if asked else ()
-    return Trained(trainer, tuple(history), seconds, steps, batches, device, found)
+    return Trained(trainer, tuple(history), seconds, steps, batches, device, found, left_out)
 
 
 def _sampled(job: TrainingJob) -> list[Example]:
@@ -255,8 +276,32 @@ def _sampled(job: TrainingJob) -> list[Example]:
     return choose(job.validation or job.train, job.samples, np.random.default_rng(job.config.seed))
 
 
-def _build(job: TrainingJob, work: Path) -> tuple[Any, Device, trainers.Batches]:
-    """Load the model and build the trainer, saying on what it will run."""
+def _usable(job: TrainingJob, tokenizer: Any) -> tuple[TrainingJob, dict[str, int]]:
+    """Return the job with the rows that the base model can be trained on, and what was left out.
+
+    Raises:
+        InvalidInputError: No row is left, none to validate with, or KTO has one kind of label.
+    """
+    most = job.config.maximum_tokens
+    sides, left_out = {}, {}
+    for kind, rows in (("examples", job.train), ("validation examples", job.validation)):
+        read = templated(rows, tokenizer, kind=kind)
+        sides[kind] = tuple(short_enough(read, tokenizer, most, kind=kind))
+        left_out[f"{kind} that the chat template refuses"] = len(rows) - len(read)
+        left_out[f"{kind} over {most} tokens"] = len(read) - len(sides[kind])
+    check_labels(sides["examples"], job.config.method)
+    usable = replace(job, train=sides["examples"], validation=sides["validation examples"])
+    return usable, {why: count for why, count in left_out.items() if count}
+
+
+def _build(
+    job: TrainingJob, work: Path
+) -> tuple[Any, Device, trainers.Batches, TrainingJob, dict[str, int]]:
+    """Load the model and build the trainer, saying on what it will run.
+
+    Returns:
+        Trainer, device, batches, the job with the rows that can be used, and what was left out.
+    """
     config, sharing = job.config, processes()
     if _said(work).get("checkpointing"):
         config = config.model_copy(update={"gradient_checkpointing": True})
@@ -266,19 +311,17 @@ def _build(job: TrainingJob, work: Path) -> tuple[Any, Device, trainers.Batches]
         require_safetensors(job.start_from, "adapter_model.safetensors")
     model, tokenizer = job.load(job.base, config, device)
     trainers.check_targets(model, config)
-    most = config.maximum_tokens
-    training = short_enough(job.train, tokenizer, most)
-    validation = short_enough(job.validation, tokenizer, most, kind="validation examples")
+    job, left_out = _usable(job, tokenizer)
     if job.start_from is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(job.start_from), is_trainable=True)
-    batches = _batches(config, len(training), work)
+    batches = _batches(config, len(job.train), work)
     trainer = trainers.build_trainer(
         model,
         tokenizer,
-        training,
-        validation,
+        job.train,
+        job.validation,
         config=config,
         device=device,
         batches=batches,
@@ -291,13 +334,13 @@ def _build(job: TrainingJob, work: Path) -> tuple[Any, Device, trainers.Batches]
     words += f", {sharing} processes" if sharing > 1 else ""
     logger.info(
         "training on %d examples by %s, %d a step, %d at once: %s",
-        len(training),
+        len(job.train),
         config.method.upper(),
         batches.effective,
         batches.micro,
         words,
     )
-    return trainer, replace(device, words=words), batches
+    return trainer, replace(device, words=words), batches, job, left_out
 
 
 def _batches(config: FinetuneConfig, found: int, work: Path) -> trainers.Batches:

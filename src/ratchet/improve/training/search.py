@@ -133,7 +133,7 @@ def search(
     """
     if not validation and config.validation_share == 0.0:
         raise InvalidInputError(
-            "a search picks by validation loss and got no validation; set validation_share"
+            "a search compares validation losses, got no validation rows; set validation_share"
         )
     settings = combinations(options)
     configs = tuple(_changed(config, change) for change in settings)

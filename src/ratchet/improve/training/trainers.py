@@ -216,6 +216,7 @@ def _arguments(
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would show an average in place of a loss of nan
         "disable_tqdm": True,
         "report_to": "none",
         "eval_strategy": "no",  # the callbacks ask for measurements and checkpoints

@@ -10,13 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 MISSING = -1
 TIE = -2
 FEWEST_JUDGES = 3
@@ -167,13 +166,15 @@ def dawid_skene(
     hot = _one_hot(table[voted], classes)
     start = hot.sum(axis=1)
     posterior = start / start.sum(axis=1, keepdims=True)
-    found: list[float] = []
+    log_likelihoods: list[float] = []
     converged = False
-    while not converged and len(found) < max_iterations:
+    while not converged and len(log_likelihoods) < max_iterations:
         prevalence, confusion = _maximize(posterior, hot)
         posterior, likelihood = _expect(prevalence, confusion, hot)
-        converged = bool(found) and likelihood - found[-1] < tolerance * len(hot)
-        found.append(likelihood)
+        converged = bool(log_likelihoods) and likelihood - log_likelihoods[-1] < tolerance * len(
+            hot
+        )
+        log_likelihoods.append(likelihood)
     majority, clear = start.argmax(axis=1), (start == start.max(axis=1, keepdims=True)).sum(1) == 1
     differs = posterior.argmax(axis=1)[clear] != majority[clear]
     probabilities = np.full((len(table), classes), np.nan)
@@ -182,7 +183,7 @@ def dawid_skene(
         probabilities=probabilities,
         confusion=np.where((prevalence > 0.0)[:, np.newaxis], confusion, np.nan),
         prevalence=prevalence,
-        log_likelihoods=np.array(found),
+        log_likelihoods=np.array(log_likelihoods),
         converged=converged,
         relabelled=bool(differs.size and differs.mean() > 0.5),
         unvoted=int((~voted).sum()),

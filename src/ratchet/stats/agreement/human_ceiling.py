@@ -11,7 +11,6 @@ import numpy as np
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.agreement.ratings import (
     ZERO,
-    FloatArray,
     Label,
     Labels,
     Ratings,
@@ -23,6 +22,7 @@ from ratchet.stats.agreement.ratings import (
     rating_matrix,
     refuse_foreign_labels,
 )
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.intervals import Interval
 
 CeilingMeasure = Literal["percent", "kappa"]

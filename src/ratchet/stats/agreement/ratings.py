@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.stats.intervals import Interval
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.intervals import Interval, checked_level
 
-FloatArray = NDArray[np.float64]
 Label = Hashable
 Labels = Sequence[Label] | NDArray[Any]
 Ratings = Sequence[Sequence[Label]] | NDArray[Any]
 FEWEST_ITEMS = 2
 FEWEST_RESAMPLES = 100
+RATERS_PER_ITEM = 2
+"""From this many raters an item on, the rows are taken for raters."""
 LABELS_IN_A_MESSAGE = 10
 ZERO = 1e-12
 
@@ -161,33 +163,29 @@ def _named(labels: set[Label]) -> str:
     return f"[{', '.join(names)}]"
 
 
-def rating_matrix(ratings: Ratings, *, shape: str = "(items, raters)") -> NDArray[np.object_]:
-    """Ratings as an array of two dimensions.
+def rating_matrix(ratings: Ratings) -> NDArray[np.object_]:
+    """Ratings as an array of shape (items, raters).
 
     Args:
         ratings: Labels; None or NaN is no rating.
-        shape: What the dimensions are, for the message.
 
     Raises:
-        InvalidInputError: They have another shape.
+        InvalidInputError: They have another shape, or so many more columns than rows that they have
+            a row for each rater.
     """
     matrix = np.asarray(ratings, dtype=object)
     if matrix.ndim != 2:
         raise InvalidInputError(
-            f"ratings must have shape {shape}, got {matrix.shape}; pass None where a rating is "
-            "missing, so that all rows are equally long"
+            f"ratings must have shape (items, raters), got {matrix.shape}; pass None where a "
+            "rating is missing, so that all rows are equally long"
+        )
+    items, raters = matrix.shape
+    if items >= FEWEST_ITEMS and raters >= RATERS_PER_ITEM * items:
+        raise InvalidInputError(
+            f"ratings must have shape (items, raters), a row for each item, got {items} rows of "
+            f"{raters}, as if raters were rows; pass list(zip(*ratings)), or ratings.T of an array"
         )
     return matrix
-
-
-def check_level(level: float) -> None:
-    """Refuse a level outside (0, 1).
-
-    Raises:
-        InvalidInputError: It is.
-    """
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
 
 
 def draw_items(
@@ -245,7 +243,7 @@ def check_bootstrap(level: float, resamples: int) -> None:
     Raises:
         InvalidInputError: One of them is out of range.
     """
-    check_level(level)
+    checked_level(level)
     if resamples < FEWEST_RESAMPLES:
         raise InvalidInputError(
             f"resamples must be at least {FEWEST_RESAMPLES}, got {resamples}; pass 5000"

@@ -19,13 +19,11 @@ from ratchet.stats.agreement.ratings import (
     FEWEST_ITEMS,
     ZERO,
     Agreement,
-    FloatArray,
     Label,
     Ratings,
     chance_corrected_limits,
     check_bootstrap,
     check_categories,
-    check_level,
     draw_items,
     is_missing,
     percentile_interval,
@@ -33,6 +31,8 @@ from ratchet.stats.agreement.ratings import (
     refuse_foreign_labels,
     undefined,
 )
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval
 
 Metric = Literal["nominal", "ordinal", "interval", "ratio"]
@@ -84,7 +84,7 @@ def fleiss_kappa(counts: ArrayLike, *, level: float = 0.95) -> Agreement:
         variance of kappa in the case of different sets of raters. Psychological Bulletin 86,
         974-977. Gwet, K. L. (2014). Handbook of Inter-Rater Reliability, 4th ed., chapter 5.
     """
-    check_level(level)
+    checked_level(level)
     table, items, raters = _equal_counts(counts)
     if items < FEWEST_ITEMS or raters < 2:
         return undefined(
@@ -148,7 +148,7 @@ def gwet_ac1(
         Gwet, K. L. (2008). Computing inter-rater reliability and its variance in the presence of
         high agreement. British Journal of Mathematical and Statistical Psychology 61, 29-48.
     """
-    check_level(level)
+    checked_level(level)
     rows = rating_matrix(ratings).tolist()
     counts, names = _label_counts(rows, categories)
     each = counts.sum(axis=1)
@@ -199,8 +199,8 @@ def krippendorff_alpha(
     then decide. To measure by order or distance what has none.
 
     Args:
-        ratings: Labels, shape (raters, units), None or NaN where missing; numbers for "interval"
-            and, not negative, for "ratio".
+        ratings: Labels, shape (units, raters) as for `gwet_ac1`, None or NaN where missing; numbers
+            for "interval" and, not negative, for "ratio".
         metric: "nominal", "ordinal", "interval" or "ratio".
         categories: Labels in their order, for "ordinal" labels that are not numbers.
         level: Nominal coverage of the interval in (0, 1).
@@ -217,7 +217,7 @@ def krippendorff_alpha(
             argument is out of range.
 
     Example:
-        >>> ratings = [[1, 2, 3, 2, None], [1, 2, 3, 2, 4], [None, 3, 3, 2, None]]
+        >>> ratings = [[1, 1, None], [2, 2, 3], [3, 3, 3], [2, 2, 2], [None, 4, None]]
         >>> result = krippendorff_alpha(ratings, metric="ordinal")
         >>> round(result.value, 3), result.items
         (0.805, 4)
@@ -230,7 +230,7 @@ def krippendorff_alpha(
     """
     check_bootstrap(level, resamples)
     _check_metric(metric)
-    rows = rating_matrix(ratings, shape="(raters, units)").T.tolist()
+    rows = rating_matrix(ratings).tolist()
     counts, names = _label_counts(rows, categories)
     counts = counts[counts.sum(axis=1) >= 2.0]
     if len(counts) < FEWEST_ITEMS:
@@ -264,11 +264,11 @@ def _equal_counts(counts: ArrayLike) -> tuple[FloatArray, int, int]:
             f"counts must have shape (items, categories), got {table.shape}; give every item a row "
             "with its number of ratings for each category"
         )
-    if not (np.isfinite(table).all() and (table >= 0.0).all() and (table % 1.0 == 0.0).all()):
-        raise InvalidInputError(
-            "counts must be whole and not negative, got other numbers; count the ratings of each "
-            "category"
-        )
+    require(
+        bool(np.isfinite(table).all() and (table >= 0.0).all() and (table % 1.0 == 0.0).all()),
+        "counts must be whole and not negative, got other numbers; count the ratings of each "
+        "category",
+    )
     each = table.sum(axis=1)
     if each.size and each.min() != each.max():
         raise InvalidInputError(
@@ -339,8 +339,9 @@ def _over_items(
     ends = (value - half, min(1.0, value + half))
     if 1.0 - observed <= ZERO or error <= ZERO:
         error = 0.0
-        z = float(special.ndtri((1.0 + level) / 2.0))
-        ends = chance_corrected_limits(observed, expected, int(pairable.sum()), z)
+        ends = chance_corrected_limits(
+            observed, expected, int(pairable.sum()), normal_quantile(level)
+        )
     return Agreement(
         value=value,
         standard_error=error,

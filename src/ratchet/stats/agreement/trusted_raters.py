@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from ratchet.stats.arrays import FloatArray, IntArray
+from ratchet.stats.checks import require
 
 _STEPS = 200
 _FEWEST_HONEST, _MOST_HONEST = 0.2, 0.995
@@ -48,8 +46,10 @@ def honest_probabilities(
     Raises:
         InvalidInputError: More agreements than checks, or a share outside (0, 1).
     """
-    if not 0.0 < prior_honest < 1.0:
-        raise InvalidInputError(f"prior_honest must be in (0, 1), got {prior_honest}; pass 0.9")
+    require(
+        0.0 < prior_honest < 1.0,
+        f"prior_honest must be in (0, 1), got {prior_honest}; pass 0.9",
+    )
     if (agreements < 0).any() or (agreements > checked).any():
         raise InvalidInputError(
             "agreements must be in [0, checked], got more or fewer; count each check once"
@@ -68,15 +68,15 @@ def honest_probabilities(
         fair = betaln(right + alpha, wrong + beta) - betaln(alpha, beta)
         hostile = np.log(betainc(right + 1.0, wrong + 1.0, 0.5 * mean) / (0.5 * mean) + 1e-300)
         hostile += betaln(right + 1.0, wrong + 1.0)
-        found = expit(logit(share) + fair - hostile)
-        new_share = (10.0 * prior_honest + found.sum()) / (10.0 + len(found))
-        rate = float((found * right).sum() / max((found * (right + wrong)).sum(), 1e-12))
+        posterior = expit(logit(share) + fair - hostile)
+        new_share = (10.0 * prior_honest + posterior.sum()) / (10.0 + len(posterior))
+        rate = float((posterior * right).sum() / max((posterior * (right + wrong)).sum(), 1e-12))
         new_mean = _mean(rate)
         settled = abs(new_share - share) + abs(new_mean - mean) < 1e-9
         share, mean = new_share, new_mean
         if settled:
             break
-    honest[seen] = found
+    honest[seen] = posterior
     return honest
 
 

@@ -20,47 +20,23 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.agreement.ratings import (
     FEWEST_ITEMS,
     ZERO,
     Agreement,
-    FloatArray,
     Label,
     Labels,
-    Ratings,
     chance_corrected_limits,
     check_categories,
-    check_level,
     is_missing,
     refuse_foreign_labels,
     undefined,
 )
-from ratchet.stats.agreement.several_raters import (
-    Metric,
-    fleiss_kappa,
-    gwet_ac1,
-    krippendorff_alpha,
-)
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import bound_quantile, checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval, wilson
-
-__all__ = [
-    "Agreement",
-    "Label",
-    "Labels",
-    "Metric",
-    "Ratings",
-    "Weighting",
-    "cohen_kappa",
-    "cohen_kappa_of_table",
-    "fleiss_kappa",
-    "gwet_ac1",
-    "kappa_lower_bound",
-    "krippendorff_alpha",
-    "percent_agreement",
-]
 
 Weighting = Literal["linear", "quadratic"]
 ROUNDING = 1e-14  # what is left of a variance of 0 in shares
@@ -95,7 +71,7 @@ def percent_agreement(first: Labels, second: Labels, *, level: float = 0.95) -> 
     References:
         Wilson (1927), as `ratchet.stats.intervals.wilson`.
     """
-    check_level(level)
+    checked_level(level)
     ones, others = _checked_pair(first, second, None)
     items = len(ones)
     if not items:
@@ -207,7 +183,7 @@ def cohen_kappa_of_table(
         J. L., Cohen, J., Everitt, B. S. (1969). Large sample standard errors of kappa and weighted
         kappa. Psychological Bulletin 72, 323-327.
     """
-    check_level(level)
+    checked_level(level)
     _check_named(weights)
     counts = _counts(table)
     items = int(counts.sum())
@@ -267,10 +243,7 @@ def kappa_lower_bound(kappa: Agreement, *, alpha: float = 0.05) -> float:
         expected number of positive counts estimated from survey data. Survey Methodology 24,
         193-201.
     """
-    if not 0.0 < alpha < 1.0:
-        raise InvalidInputError(
-            f"alpha must be in (0, 1), got {alpha}; pass 0.05 for a 95 % one-sided bound"
-        )
+    z = bound_quantile(alpha)
     if kappa.reason is not None:
         raise InsufficientDataError(f"a bound needs a kappa, got none: {kappa.reason}")
     observed, expected, error = (
@@ -287,7 +260,6 @@ def kappa_lower_bound(kappa: Agreement, *, alpha: float = 0.05) -> float:
     binomial = observed * (1.0 - observed)
     if error > 0.0 and binomial > ZERO:
         effective = min(effective, binomial / ((1.0 - expected) * error) ** 2)
-    z = float(special.ndtri(1.0 - alpha))
     return chance_corrected_limits(observed, expected, effective, z)[0]
 
 
@@ -299,7 +271,7 @@ def _kappa(
     level: float,
 ) -> Agreement:
     """Kappa of a table of shares whose observed and expected agreement are known."""
-    z = float(special.ndtri((1.0 + level) / 2.0))
+    z = normal_quantile(level)
     observed, expected = both
     rows, columns = shares.sum(axis=1), shares.sum(axis=0)
     means = (agreement @ columns)[:, np.newaxis] + rows @ agreement
@@ -379,11 +351,11 @@ def _counts(table: ArrayLike) -> FloatArray:
             f"a table of two raters must be square, got shape {counts.shape}; give every category "
             "a row and a column"
         )
-    if not (np.isfinite(counts).all() and (counts >= 0.0).all() and (counts % 1.0 == 0.0).all()):
-        raise InvalidInputError(
-            "a table of two raters must hold counts, got other numbers; multiply shares by the "
-            "number of items"
-        )
+    require(
+        bool(np.isfinite(counts).all() and (counts >= 0.0).all() and (counts % 1.0 == 0.0).all()),
+        "a table of two raters must hold counts, got other numbers; multiply shares by the "
+        "number of items",
+    )
     return counts
 
 

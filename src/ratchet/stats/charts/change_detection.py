@@ -33,13 +33,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray, IntArray
+from ratchet.stats.checks import require
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 LOWEST_TEMPER = 0.05
 
 
@@ -61,12 +61,12 @@ class Alternatives:
 
     def __post_init__(self) -> None:
         alternatives = self.shifts.shape[0] if self.shifts.ndim == 2 else -1
-        if not self.weights.shape == self.tempers.shape == (alternatives,):
-            raise InvalidInputError(
-                "shifts must have shape (alternatives, streams), weights and tempers "
-                f"(alternatives,), got {self.shifts.shape}, {self.weights.shape} and "
-                f"{self.tempers.shape}; pass one weight and one temper an alternative"
-            )
+        require(
+            self.weights.shape == self.tempers.shape == (alternatives,),
+            "shifts must have shape (alternatives, streams), weights and tempers "
+            f"(alternatives,), got {self.shifts.shape}, {self.weights.shape} and "
+            f"{self.tempers.shape}; pass one weight and one temper an alternative",
+        )
         total = float(self.weights.sum())
         if not (self.weights > 0.0).all() or abs(total - 1.0) > 1e-9:
             raise InvalidInputError(
@@ -131,14 +131,14 @@ def alarm_limit(run_length: float, *, release_risk: float = 0.01) -> Limit:
         >>> round(limit.log_threshold, 3), round(limit.log_head_start, 3)
         (9.074, 4.469)
     """
-    if not run_length > 1.0:
-        raise InvalidInputError(
-            f"run_length must be above 1 batch, got {run_length}; 30 days of five minutes are 8640"
-        )
-    if not 0.0 <= release_risk < 1.0:
-        raise InvalidInputError(
-            f"release_risk must be in [0, 1), got {release_risk}; pass 0.01 for one release in 100"
-        )
+    require(
+        run_length > 1.0,
+        f"run_length must be above 1 batch, got {run_length}; 30 days of five minutes are 8640",
+    )
+    require(
+        0.0 <= release_risk < 1.0,
+        f"release_risk must be in [0, 1), got {release_risk}; pass 0.01 for one release in 100",
+    )
     threshold = run_length / (1.0 - release_risk)
     head_start = -np.inf if release_risk == 0.0 else np.log(release_risk * threshold)
     return Limit(float(np.log(threshold)), float(head_start))

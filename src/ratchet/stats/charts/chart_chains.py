@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse, special
 from scipy.sparse import linalg
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.charts.chart_checks import require
 
-FloatArray = NDArray[np.float64]
 Pattern = tuple[bool, ...]
 # A reference value is the simplest fraction within this share of the gap between the two rates.
 REFERENCE_TOLERANCE = 0.02

@@ -6,19 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray, IntArray
+from ratchet.stats.checks import require as require
 
-FloatArray = NDArray[np.float64]
-Counts = Sequence[int] | NDArray[np.int64]
+Counts = Sequence[int] | IntArray
 Values = Sequence[float] | FloatArray
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `InvalidInputError` with the message unless the condition holds."""
-    if not condition:
-        raise InvalidInputError(message)
 
 
 def require_positive(name: str, value: float) -> None:

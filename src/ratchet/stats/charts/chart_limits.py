@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.charts.chart_chains import CusumChain, EwmaChain
 from ratchet.stats.charts.chart_checks import (
     require,
@@ -41,7 +41,6 @@ from ratchet.stats.charts.run_lengths import (
     shewhart_average_run_length,
 )
 
-FloatArray = NDArray[np.float64]
 LARGEST_RUN_LENGTH = 1e9
 # Below, the quadrature over so skewed a sampling distribution is off by more than it claims.
 FEWEST_POINTS = 10

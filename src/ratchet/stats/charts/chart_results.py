@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ratchet.stats.arrays import FloatArray, IntArray
 from ratchet.stats.charts.chart_checks import require
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Quantity = Literal["share", "count", "rate", "value"]
 Spread = Literal["range", "deviation"]
 

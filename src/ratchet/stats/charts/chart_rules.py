@@ -107,13 +107,13 @@ def run_rule_signals(
         "take a center away from the ends of its range",
     )
     scores = (chart.values - chart.center) / chart.sigma
-    found = [
+    signals = [
         RunRuleSignal(int(index), rule, side > 0)
         for rule in rules
         for side in (1.0, -1.0)
         for index in _completed(side * scores > rule.beyond, rule)
     ]
-    return tuple(sorted(found, key=lambda signal: signal.index))
+    return tuple(sorted(signals, key=lambda signal: signal.index))
 
 
 def _completed(hit: np.ndarray[Any, np.dtype[np.bool_]], rule: RunRule) -> Sequence[int]:

@@ -12,12 +12,14 @@ Charts with a memory are in `ratchet.stats.charts.memory_charts`, charts of grou
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.charts.chart_checks import (
     Counts,
-    FloatArray,
     Values,
     checked_counts,
     checked_rates,
@@ -83,10 +85,7 @@ def p_chart(
         section 7.2.
     """
     events, observed = checked_shares(counts, sizes, fewest=_fewest(baseline))
-    baseline = baseline or _share_baseline(events, observed)
-    require_quantity(baseline, "share")
-    sigma = np.sqrt(baseline.center * (1.0 - baseline.center) / observed)
-    return shewhart_result(events / observed, sigma, baseline, limit=limit, bounds=SHARES)
+    return _chart_of_parts(events, observed, "share", limit, baseline)
 
 
 def np_chart(
@@ -111,7 +110,7 @@ def np_chart(
     events = checked_counts(counts, fewest=_fewest(baseline))
     sizes = np.full(events.shape, float(size))
     events, observed = checked_shares(events, sizes, fewest=1)
-    baseline = baseline or _share_baseline(events, observed)
+    baseline = baseline or _baseline_of_parts(events, observed, "share")
     require_quantity(baseline, "share")
     sigma = np.sqrt(baseline.center * (1.0 - baseline.center) * observed)
     center, bounds = baseline.center * size, (0.0, float(size))
@@ -165,10 +164,7 @@ def u_chart(
         Montgomery (2009), section 7.3.
     """
     events, exposed = checked_rates(counts, exposures, fewest=_fewest(baseline))
-    baseline = baseline or _rate_baseline(events, exposed)
-    require_quantity(baseline, "rate")
-    sigma = np.sqrt(baseline.center / exposed)
-    return shewhart_result(events / exposed, sigma, baseline, limit=limit, bounds=COUNTS)
+    return _chart_of_parts(events, exposed, "rate", limit, baseline)
 
 
 def laney_p_chart(
@@ -201,14 +197,7 @@ def laney_p_chart(
         531-537.
     """
     events, observed = checked_shares(counts, sizes, fewest=_fewest(baseline))
-    if baseline is None:
-        plain = _share_baseline(events, observed)
-        error = np.sqrt(plain.center * (1.0 - plain.center) / observed)
-        baseline = _with_sigma_z(plain, events / observed, error)
-    require_quantity(baseline, "share", laney=True)
-    sigma = np.sqrt(baseline.center * (1.0 - baseline.center) / observed)
-    sigma = sigma * (baseline.sigma_z or 1.0)
-    return shewhart_result(events / observed, sigma, baseline, limit=limit, bounds=SHARES)
+    return _chart_of_parts(events, observed, "share", limit, baseline, laney=True)
 
 
 def laney_u_chart(
@@ -227,12 +216,7 @@ def laney_u_chart(
         Laney (2002), as `laney_p_chart`.
     """
     events, exposed = checked_rates(counts, exposures, fewest=_fewest(baseline))
-    if baseline is None:
-        plain = _rate_baseline(events, exposed)
-        baseline = _with_sigma_z(plain, events / exposed, np.sqrt(plain.center / exposed))
-    require_quantity(baseline, "rate", laney=True)
-    sigma = np.sqrt(baseline.center / exposed) * (baseline.sigma_z or 1.0)
-    return shewhart_result(events / exposed, sigma, baseline, limit=limit, bounds=COUNTS)
+    return _chart_of_parts(events, exposed, "rate", limit, baseline, laney=True)
 
 
 def xmr_chart(
@@ -274,12 +258,37 @@ def _fewest(baseline: Baseline | None) -> int:
     return 2 if baseline is None else 1
 
 
-def _share_baseline(events: FloatArray, observed: FloatArray) -> Baseline:
-    return Baseline("share", float(events.sum() / observed.sum()), float(observed.sum()))
+def _chart_of_parts(
+    events: FloatArray,
+    trials: FloatArray,
+    quantity: Literal["share", "rate"],
+    limit: float,
+    baseline: Baseline | None,
+    *,
+    laney: bool = False,
+) -> ControlChart:
+    """Chart events by trial or exposure, with Laney's correction or without."""
+    values = events / trials
+    if baseline is None:
+        baseline = _baseline_of_parts(events, trials, quantity)
+        if laney:
+            baseline = _with_sigma_z(baseline, values, _errors(baseline, trials))
+    require_quantity(baseline, quantity, laney=laney)
+    sigma = _errors(baseline, trials) * (baseline.sigma_z or 1.0)
+    bounds = SHARES if quantity == "share" else COUNTS
+    return shewhart_result(values, sigma, baseline, limit=limit, bounds=bounds)
 
 
-def _rate_baseline(events: FloatArray, exposed: FloatArray) -> Baseline:
-    return Baseline("rate", float(events.sum() / exposed.sum()), float(exposed.sum()))
+def _baseline_of_parts(
+    events: FloatArray, trials: FloatArray, quantity: Literal["share", "rate"]
+) -> Baseline:
+    return Baseline(quantity, float(events.sum() / trials.sum()), float(trials.sum()))
+
+
+def _errors(baseline: Baseline, trials: FloatArray) -> FloatArray:
+    """Binomial standard errors of shares, Poisson ones of rates."""
+    chance = 1.0 - baseline.center if baseline.quantity == "share" else 1.0
+    return np.asarray(np.sqrt(baseline.center * chance / trials))
 
 
 def _with_sigma_z(plain: Baseline, values: FloatArray, error: FloatArray) -> Baseline:

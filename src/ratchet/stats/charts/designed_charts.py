@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.charts.chart_checks import Counts, FloatArray, Values, require
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.charts.chart_checks import Counts, Values, require
 from ratchet.stats.charts.chart_limits import (
     cusum_decision_interval,
     ewma_limit,
@@ -301,11 +302,11 @@ def _run_length_with_rules(limit: float) -> float:
 
 
 def _outside(chart: ControlChart, start: Callable[[ControlChart, int, bool], int]) -> list[Alarm]:
-    found = []
+    alarms = []
     for index in chart.signals.tolist():
         above = bool(chart.values[index] > chart.center)
-        found.append(Alarm(index, above, start(chart, index, above), "outside the limits"))
-    return found
+        alarms.append(Alarm(index, above, start(chart, index, above), "outside the limits"))
+    return alarms
 
 
 def _streak_start(chart: ControlChart, index: int, above: bool) -> int:
@@ -323,7 +324,7 @@ def _drift_start(chart: ControlChart, index: int, above: bool) -> int:
 
 
 def _cusum_alarms(chart: CusumChart) -> tuple[Alarm, ...]:
-    found = []
+    alarms = []
     for sums, above in ((chart.upper, True), (chart.lower, False)):
         if sums is None:
             continue
@@ -331,12 +332,12 @@ def _cusum_alarms(chart: CusumChart) -> tuple[Alarm, ...]:
             if sums[index] >= chart.decision_interval - 1e-9:
                 zeros = np.flatnonzero(sums[:index] == 0.0)
                 since = int(zeros[-1]) + 1 if zeros.size else 0
-                found.append(Alarm(index, above, since, "outside the limits"))
-    return tuple(sorted(found, key=lambda alarm: alarm.index))
+                alarms.append(Alarm(index, above, since, "outside the limits"))
+    return tuple(sorted(alarms, key=lambda alarm: alarm.index))
 
 
 def _patterns(chart: ControlChart) -> tuple[Alarm, ...]:
-    found: list[Alarm] = []
+    alarms: list[Alarm] = []
     latest: dict[tuple[RunRule, bool], Alarm] = {}
     for signal in run_rule_signals(chart, RULES):
         rule, which = signal.rule, (signal.rule, signal.above)
@@ -347,5 +348,5 @@ def _patterns(chart: ControlChart) -> tuple[Alarm, ...]:
             since = before.since  # the same pattern goes on
         reason = f"{rule.hits} points {share} {distance}"
         latest[which] = Alarm(signal.index, signal.above, since, reason)
-        found.append(latest[which])
-    return tuple(found)
+        alarms.append(latest[which])
+    return tuple(alarms)

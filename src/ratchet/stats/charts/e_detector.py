@@ -26,12 +26,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
+from ratchet.stats.checks import require
 
-FloatArray = NDArray[np.float64]
 DetectorKind = Literal["sr", "cusum"]
 ODDS_RATIOS = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 
@@ -50,15 +51,15 @@ class RateNull:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.rate < 1.0:
-            raise InvalidInputError(
-                f"the rate of a null must be in (0, 1), got {self.rate}; with 0 any event, with 1 "
-                "nothing would be evidence"
-            )
-        if not 0.0 <= self.error < 1.0:
-            raise InvalidInputError(
-                f"the error of a null must be in [0, 1), got {self.error}; pass 0 for a known rate"
-            )
+        require(
+            0.0 < self.rate < 1.0,
+            f"the rate of a null must be in (0, 1), got {self.rate}; with 0 any event, with 1 "
+            "nothing would be evidence",
+        )
+        require(
+            0.0 <= self.error < 1.0,
+            f"the error of a null must be in [0, 1), got {self.error}; pass 0 for a known rate",
+        )
 
 
 def estimated_null(events: int, trials: int, *, error: float = 0.1) -> RateNull:
@@ -91,11 +92,11 @@ def estimated_null(events: int, trials: int, *, error: float = 0.1) -> RateNull:
         raise InsufficientDataError(
             f"a baseline needs trials without the event, got {events} of {trials}; collect more"
         )
-    if not (0 <= events < trials and 0.0 < error < 1.0):
-        raise InvalidInputError(
-            f"a baseline needs 0 <= events < trials and error in (0, 1), got {events} of {trials} "
-            f"and {error}; check their order"
-        )
+    require(
+        0 <= events < trials and 0.0 < error < 1.0,
+        f"a baseline needs 0 <= events < trials and error in (0, 1), got {events} of {trials} "
+        f"and {error}; check their order",
+    )
     return RateNull(float(special.betaincinv(events + 1, trials - events, 1.0 - error)), error)
 
 
@@ -236,7 +237,7 @@ class EDetectorUpdate:
 
     state: EDetectorState
     log_evidence: FloatArray
-    alarms: NDArray[np.bool_]
+    alarms: BoolArray
 
 
 def start_e_detector(
@@ -375,7 +376,7 @@ def _recursion(log_ratios: FloatArray, before: FloatArray, joined: np.ufunc) -> 
     return np.asarray(total + joined.accumulate(terms, axis=0))
 
 
-def _excursion_starts(log_ratios: FloatArray, state: EDetectorState) -> NDArray[np.int64]:
+def _excursion_starts(log_ratios: FloatArray, state: EDetectorState) -> IntArray:
     total = np.cumsum(log_ratios, axis=0)
     terms = np.vstack((np.asarray(state.log_cusum), -total[:-1]))
     highest = np.maximum.accumulate(terms, axis=0)
@@ -424,9 +425,9 @@ def _checked_odds_ratios(odds_ratios: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _checked_detector(alpha: float, kind: str) -> None:
-    if not 0.0 < alpha < 1.0:
-        raise InvalidInputError(
-            f"alpha must be in (0, 1), got {alpha}; pass 0.001 for 1,000 batches between alarms"
-        )
+    require(
+        0.0 < alpha < 1.0,
+        f"alpha must be in (0, 1), got {alpha}; pass 0.001 for 1,000 batches between alarms",
+    )
     if kind not in get_args(DetectorKind):
         raise InvalidInputError(f"kind must be one of {get_args(DetectorKind)}, got {kind!r}")

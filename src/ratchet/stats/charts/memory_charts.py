@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 from ratchet.stats.charts.chart_checks import (
     Counts,
-    FloatArray,
     Values,
     checked_rates,
     checked_values,
@@ -158,7 +157,7 @@ def cusum_chart(
 
 
 def bernoulli_cusum(
-    outcomes: Sequence[bool] | Sequence[int] | NDArray[np.bool_] | NDArray[np.int64],
+    outcomes: Sequence[bool] | Sequence[int] | BoolArray | IntArray,
     rate: float | Baseline,
     shifted_rate: float,
     decision_interval: float,

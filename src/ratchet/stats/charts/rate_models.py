@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
 
-FloatArray = NDArray[np.float64]
 HARMONICS = 2
 RIDGE = 1e-3
 _DAY, _WEEK = 86_400.0, 604_800.0
@@ -145,19 +146,19 @@ def _checked(
     bad = np.asarray(events, dtype=np.float64)
     seen = np.asarray(trials, dtype=np.float64)
     columns = np.asarray(design, dtype=np.float64)
-    if not (bad.ndim == 1 and bad.shape == seen.shape and columns.shape[:1] == bad.shape):
-        raise InvalidInputError(
-            "events, trials and design must be equally long, got shapes "
-            f"{bad.shape}, {seen.shape} and {columns.shape}; pass one row a batch"
-        )
-    if not ((bad >= 0.0) & (bad <= seen)).all():
-        raise InvalidInputError(
-            "events must be from 0 to the trials of their batch, got a batch with more events "
-            "than trials; check the order of the arguments"
-        )
-    kept = seen > 0.0
-    if not kept.any():
+    require(
+        bad.ndim == 1 and bad.shape == seen.shape and columns.shape[:1] == bad.shape,
+        "events, trials and design must be equally long, got shapes "
+        f"{bad.shape}, {seen.shape} and {columns.shape}; pass one row a batch",
+    )
+    require(
+        bool(((bad >= 0.0) & (bad <= seen)).all()),
+        "events must be from 0 to the trials of their batch, got a batch with more events "
+        "than trials; check the order of the arguments",
+    )
+    has_trials = seen > 0.0
+    if not has_trials.any():
         raise InsufficientDataError(
             "an expected rate needs at least one trial, got none; collect the signal first"
         )
-    return bad[kept], seen[kept], columns[kept]
+    return bad[has_trials], seen[has_trials], columns[has_trials]

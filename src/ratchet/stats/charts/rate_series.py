@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
 WIDTH = 3.0
 
 
@@ -33,7 +33,7 @@ class RateSeries:
     lower: FloatArray
     upper: FloatArray
     trials: FloatArray
-    signals: NDArray[np.int64]
+    signals: IntArray
 
 
 def rate_series(

@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError
-from ratchet.stats.charts.chart_checks import FloatArray, require
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.charts.chart_checks import require
 from ratchet.stats.charts.chart_results import (
     Baseline,
     ControlChart,
@@ -24,7 +24,7 @@ from ratchet.stats.charts.chart_results import (
     shewhart_result,
 )
 
-Groups = Sequence[Sequence[float]] | NDArray[np.float64]
+Groups = Sequence[Sequence[float]] | FloatArray
 # Mean and standard deviation of the range of 2, 3, ... normal values. The mean is rounded as tables
 # and software print it; both by numerical integration of the distribution of the range.
 D2: tuple[float, ...] = (1.128, 1.693, 2.059, 2.326, 2.534, 2.704, 2.847, 2.970, 3.078)

@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
 from ratchet.stats.intervals import Interval
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ def bernoulli_divergence(rate: float, baseline: float) -> float:
         >>> round(bernoulli_divergence(0.16, 0.08), 4)
         0.0345
     """
-    if not (0.0 <= rate <= 1.0 and 0.0 < baseline < 1.0):
-        raise InvalidInputError(
-            f"rate must be in [0, 1] and baseline in (0, 1), got {rate} and {baseline}; "
-            "pass shares, not percentages"
-        )
+    require(
+        0.0 <= rate <= 1.0 and 0.0 < baseline < 1.0,
+        f"rate must be in [0, 1] and baseline in (0, 1), got {rate} and {baseline}; "
+        "pass shares, not percentages",
+    )
     return float(special.rel_entr(rate, baseline) + special.rel_entr(1.0 - rate, 1.0 - baseline))
 
 
@@ -82,11 +82,11 @@ def lorden_bound(run_length: float, divergence: float) -> float:
         Lorden, G. (1971). Procedures for reacting to a change in distribution. Annals of
         Mathematical Statistics 42, 1897-1908.
     """
-    if not (run_length > 1.0 and divergence > 0.0):
-        raise InvalidInputError(
-            f"run_length must be above 1 and divergence above 0, got {run_length} and "
-            f"{divergence}; without a difference there is nothing to find"
-        )
+    require(
+        run_length > 1.0 and divergence > 0.0,
+        f"run_length must be above 1 and divergence above 0, got {run_length} and "
+        f"{divergence}; without a difference there is nothing to find",
+    )
     return math.log(run_length) / divergence
 
 
@@ -165,11 +165,11 @@ def false_alarm_rate(alarms: int, time: float, *, level: float = 0.95) -> tuple[
     References:
         Garwood, F. (1936). Fiducial limits for the Poisson distribution. Biometrika 28, 437-442.
     """
-    if not (alarms >= 0 and time > 0.0 and 0.0 < level < 1.0):
-        raise InvalidInputError(
-            f"alarms must be at least 0, time above 0 and level in (0, 1), got {alarms}, {time} "
-            f"and {level}; pass the time that was watched while in control"
-        )
+    require(
+        alarms >= 0 and time > 0.0 and 0.0 < level < 1.0,
+        f"alarms must be at least 0, time above 0 and level in (0, 1), got {alarms}, {time} "
+        f"and {level}; pass the time that was watched while in control",
+    )
     tail = (1.0 - level) / 2.0
     lower = 0.0 if alarms == 0 else float(special.gammaincinv(alarms, tail))
     upper = float(special.gammaincinv(alarms + 1, 1.0 - tail))

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
 from ratchet.stats.comparisons.resampling import checked_resampling, chunks
 from ratchet.stats.intervals import Interval, checked_level
 from ratchet.stats.intervals.clustered import cluster_sums
 
-FloatArray = NDArray[np.float64]
 Score = Callable[[FloatArray], FloatArray]
 """Sums of the statistics, shape (rows, statistics), to one score a row."""
 

@@ -25,7 +25,9 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
-from ratchet.stats.comparisons.quadrature import REACH, FloatArray, quadrature
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
+from ratchet.stats.comparisons.quadrature import REACH, quadrature
 
 Shape = Literal["pocock", "obrien_fleming"]
 POWERS: dict[Shape, float] = {"pocock": 0.0, "obrien_fleming": -0.5}
@@ -216,10 +218,10 @@ def group_sequential_design(
         Jennison and Turnbull (2000), chapter 2.
     """
     constant = group_sequential_constant(looks, alpha=alpha, shape=shape)
-    if not alpha < power < 1.0:
-        raise InvalidInputError(
-            f"power must be above alpha and below 1, got {power} at alpha {alpha}; pass 0.9"
-        )
+    require(
+        alpha < power < 1.0,
+        f"power must be above alpha and below 1, got {power} at alpha {alpha}; pass 0.9",
+    )
     critical = constant * _shape_factors(looks, shape)
     fixed = float(special.ndtri(1.0 - alpha / 2.0) + special.ndtri(power))
 
@@ -270,12 +272,14 @@ def _checked_information(looks: int, information: ArrayLike | None) -> FloatArra
 
 
 def _checked_looks(looks: int) -> None:
-    if not 1 <= looks <= 100:
-        raise InvalidInputError(
-            f"looks must be 1 to 100, got {looks}; for more take a confidence sequence"
-        )
+    require(
+        1 <= looks <= 100,
+        f"looks must be 1 to 100, got {looks}; for more take a confidence sequence",
+    )
 
 
 def _checked_share(name: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
-        raise InvalidInputError(f"{name} must be in (0, 1), got {value}; pass 0.05")
+    require(
+        0.0 < value < 1.0,
+        f"{name} must be in (0, 1), got {value}; pass 0.05",
+    )

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from ratchet.stats.arrays import FloatArray, IntArray
 
 
 def fisher_excess(

@@ -6,18 +6,20 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import finite_values, require
 from ratchet.stats.comparisons.rates import MarginTest, checked_alpha, checked_margin
 from ratchet.stats.intervals import Interval
 from ratchet.stats.intervals.clustered import cluster_sums
 
-FloatArray = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-12  # standard deviation over the largest value, below which it is rounding
 # A sample that missed rare large losses shows too good a mean and too little skewness at once.
 SKEWNESS_FACTOR = 1.3
+FEWEST_IN_SERIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def paired_mean_test(
         Asymptotic behavior of a t test robust to cluster heterogeneity. Review of Economics and
         Statistics 99, 698-709.
     """
-    values = _finite(differences)
+    values = finite_values(differences, "differences")
     checked_margin(margin)
     moments = _moments(values, clusters)
     quantile = float(special.stdtrit(moments.freedom, 1.0 - checked_alpha(alpha)))
@@ -135,6 +137,60 @@ def paired_mean_test(
         units=moments.units,
         standard_error=moments.error,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SerialCorrelation:
+    """How much consecutive values resemble each other.
+
+    Attributes:
+        correlation: Of each value with the next one.
+        p_value: One-sided, of "consecutive values are not alike".
+    """
+
+    correlation: float
+    p_value: float
+
+
+def serial_correlation(values: ArrayLike) -> SerialCorrelation:
+    """Correlation of each value with the next one, with a test against independence.
+
+    r = sum (x_i - m)(x_{i+1} - m) / sum (x_i - m)^2; under independence (r + 1 / n) sqrt(n) is
+    about standard normal.
+
+    Units: any; a correlation out.
+    Assumptions: values in the order in which they came.
+    Error rate: asymptotic; one-sided.
+    When not to use: for values that were sorted by size, which are alike by that.
+
+    Args:
+        values: Finite numbers, shape (n,).
+
+    Raises:
+        InsufficientDataError: There are fewer than 20 values, or they do not vary.
+        InvalidInputError: A value is not finite.
+
+    Example:
+        >>> serial_correlation([0.0, 0.0, 1.0, 1.0] * 10).p_value > 0.05
+        True
+        >>> round(serial_correlation([0.0] * 20 + [1.0] * 20).correlation, 2)
+        0.93
+
+    References:
+        Bartlett, M. S. (1946). On the theoretical specification and sampling properties of
+        autocorrelated time-series. Supplement to the JRSS 8, 27-41.
+    """
+    sample = finite_values(values)
+    centred = sample - sample.mean() if sample.size else sample
+    total = float(centred @ centred)
+    if sample.size < FEWEST_IN_SERIES or total == 0.0:
+        raise InsufficientDataError(
+            f"a serial correlation needs {FEWEST_IN_SERIES} values that vary, got {sample.size}; "
+            "collect more"
+        )
+    correlation = float(centred[:-1] @ centred[1:]) / total
+    statistic = (correlation + 1.0 / sample.size) * math.sqrt(sample.size)
+    return SerialCorrelation(correlation, float(special.ndtr(-statistic)))
 
 
 def equal_differences_bound(units: int, largest: float, *, alpha: float = 0.05) -> float:
@@ -167,10 +223,10 @@ def equal_differences_bound(units: int, largest: float, *, alpha: float = 0.05) 
     """
     if units < 1:
         raise InsufficientDataError(f"a bound needs at least 1 unit, got {units}; collect more")
-    if not (math.isfinite(largest) and largest >= 0.0):
-        raise InvalidInputError(
-            f"largest must be a finite number from 0 on, got {largest}; pass the range of the score"
-        )
+    require(
+        math.isfinite(largest) and largest >= 0.0,
+        f"largest must be a finite number from 0 on, got {largest}; pass the range of the score",
+    )
     return largest * float(1.0 - checked_alpha(alpha) ** (1.0 / units))
 
 
@@ -203,13 +259,3 @@ def _moments(values: FloatArray, clusters: ArrayLike | None) -> _Moments:
     skewness = SKEWNESS_FACTOR * float((residuals**3).mean()) / variance**1.5
     skewness *= units / max(1, units - 2)
     return _Moments(mean, math.sqrt(variance), skewness, units, freedom)
-
-
-def _finite(differences: ArrayLike) -> FloatArray:
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    if not np.isfinite(values).all():
-        raise InvalidInputError(
-            f"differences must be finite, got {np.count_nonzero(~np.isfinite(values))} that are "
-            "not; leave out pairs without both scores"
-        )
-    return values

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import IntArray
 from ratchet.stats.comparisons.rates import STEP, checked_alpha, checked_margin, tango_statistic
 
 REACH = 8.0  # standard deviations of counts that are summed over
@@ -134,7 +134,7 @@ def _normal_rate_power(
     return float(special.ndtr(reached / math.sqrt(pairs * (discordance - difference**2))))
 
 
-def _counts(pairs: int, chance: float) -> NDArray[np.int64]:
+def _counts(pairs: int, chance: float) -> IntArray:
     """Counts that have any weight."""
     reach = REACH * math.sqrt(pairs * chance) + REACH
     low, high = math.floor(pairs * chance - reach), math.ceil(pairs * chance + reach)

@@ -6,9 +6,9 @@ import math
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from ratchet.stats.arrays import FloatArray
+
 NODES_PER_STEP = 4.0  # quadrature nodes per standard deviation of the smallest increment
 NODE_BLOCK = 64  # their number is rounded up to a multiple, so that few rules are computed
 REACH = 9.0  # standard deviations beyond which a walk has no mass worth integrating

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize, special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import checked_count, require
 from ratchet.stats.intervals import Interval
 
 STEP = 1.0  # by which counts of discordant pairs move; Edwards' continuity correction
@@ -97,8 +98,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> McNemarResult:
         McNemar, Q. (1947). Note on the sampling error of the difference between correlated
         proportions or percentages. Psychometrika 12, 153-157.
     """
-    first = _checked("only_first", only_first)
-    second = _checked("only_second", only_second)
+    first, second = _discordant(only_first, only_second)
     discordant = first + second
     if discordant == 0:
         return McNemarResult(0, 0, p_value=1.0, p_value_second_better=1.0)
@@ -142,7 +142,7 @@ def mcnemar_chi_squared(
     References:
         McNemar (1947), as `mcnemar_exact`. Edwards (1948), as `paired_rate_test`.
     """
-    first, second = _checked("only_first", only_first), _checked("only_second", only_second)
+    first, second = _discordant(only_first, only_second)
     if first + second == 0:
         raise InsufficientDataError(
             "the chi-squared statistic needs discordant pairs, got none; see mcnemar_exact"
@@ -201,8 +201,8 @@ def paired_rate_test(
         between correlated proportions. Psychometrika 13, 185-187.
     """
     cells = (("both", both), ("only_first", only_first), ("only_second", only_second))
-    both, first, second = (_checked(name, count) for name, count in cells)
-    pairs = both + first + second + _checked("neither", neither)
+    both, first, second = (checked_count(name, count) for name, count in cells)
+    pairs = both + first + second + checked_count("neither", neither)
     if pairs == 0:
         raise InsufficientDataError("a comparison needs at least 1 pair, got none; collect more")
     checked_margin(margin, lowest=-1.0, highest=1.0)
@@ -221,9 +221,7 @@ def paired_rate_test(
     return MarginTest(difference, interval, margin, p_above, p_below, pairs, pairs, error)
 
 
-def tango_statistic(
-    first: ArrayLike, second: ArrayLike, pairs: int, delta: float
-) -> NDArray[np.float64]:
+def tango_statistic(first: ArrayLike, second: ArrayLike, pairs: int, delta: float) -> FloatArray:
     """Tango's score statistic of `paired_rate_test`, a step towards "no more than delta".
 
     Args:
@@ -262,11 +260,11 @@ def checked_margin(margin: float, *, lowest: float = -math.inf, highest: float =
     Raises:
         InvalidInputError: It is not.
     """
-    if not (math.isfinite(margin) and lowest < margin < highest):
-        raise InvalidInputError(
-            f"margin must be a finite number in ({lowest:g}, {highest:g}), got {margin}; pass "
-            "-0.05 for 'no worse by 5 points'"
-        )
+    require(
+        math.isfinite(margin) and lowest < margin < highest,
+        f"margin must be a finite number in ({lowest:g}, {highest:g}), got {margin}; pass "
+        "-0.05 for 'no worse by 5 points'",
+    )
     return margin
 
 
@@ -276,20 +274,12 @@ def checked_alpha(alpha: float) -> float:
     Raises:
         InvalidInputError: It is not.
     """
-    if not 0.0 < alpha < 0.5:
-        raise InvalidInputError(
-            f"alpha must be in (0, 0.5), got {alpha}; pass 0.05 for a 5 % level"
-        )
+    require(
+        0.0 < alpha < 0.5,
+        f"alpha must be in (0, 0.5), got {alpha}; pass 0.05 for a 5 % level",
+    )
     return alpha
 
 
-def _checked(name: str, value: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise InvalidInputError(
-            f"{name} must be a whole number, got {value!r}; pass a count of pairs, not a share"
-        ) from None
-    if count < 0:
-        raise InvalidInputError(f"{name} must not be negative, got {count}; pass a count of pairs")
-    return count
+def _discordant(only_first: int, only_second: int) -> tuple[int, int]:
+    return checked_count("only_first", only_first), checked_count("only_second", only_second)

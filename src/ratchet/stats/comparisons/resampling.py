@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray, IntArray
+from ratchet.stats.checks import require
 from ratchet.stats.comparisons.rates import checked_margin
 from ratchet.stats.intervals.clustered import FEWEST_RESAMPLES, cluster_sums
 
-FloatArray = NDArray[np.float64]
 EXACT_UP_TO = 20  # units that differ, of which all 2^20 sign patterns are counted
 CELLS_AT_ONCE = 4_000_000
 ROUNDING = 1e-9  # relative difference below which two sums are the same
@@ -120,7 +121,7 @@ def _all_sums(magnitudes: FloatArray) -> FloatArray:
 
 
 def _drawn_sums(
-    magnitudes: FloatArray, counts: NDArray[np.int64], rng: np.random.Generator, resamples: int
+    magnitudes: FloatArray, counts: IntArray, rng: np.random.Generator, resamples: int
 ) -> FloatArray:
     """Sums of magnitudes with random signs; how many of equal ones are positive is binomial."""
     parts = [
@@ -143,10 +144,10 @@ def checked_resampling(values: FloatArray, resamples: int) -> None:
     Raises:
         InvalidInputError: There are such.
     """
-    if not np.isfinite(values).all():
-        raise InvalidInputError(
-            "values must be finite, got some that are not; leave out pairs without both scores"
-        )
+    require(
+        bool(np.isfinite(values).all()),
+        "values must be finite, got some that are not; leave out pairs without both scores",
+    )
     if resamples < FEWEST_RESAMPLES:
         raise InvalidInputError(
             f"resamples must be at least {FEWEST_RESAMPLES}, got {resamples}; pass 10000"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.checks import require
 from ratchet.stats.comparisons.power import paired_mean_power, paired_rate_power
 from ratchet.stats.comparisons.rates import checked_alpha
 from ratchet.stats.comparisons.spending import Spending, information_ratio
@@ -147,19 +148,19 @@ def paired_mean_sample_size(
     """
     gap = _checked_gap(difference, margin, alpha, power)
     known = all(map(math.isfinite, (spread, cluster_size, design_effect)))
-    if not (known and spread > 0.0 and cluster_size >= 1.0 and design_effect > 0.0):
-        raise InvalidInputError(
-            f"spread and design effect must be above 0 and cluster size at least 1, got {spread}, "
-            f"{design_effect} and {cluster_size}; take them from a pilot"
-        )
+    require(
+        known and spread > 0.0 and cluster_size >= 1.0 and design_effect > 0.0,
+        f"spread and design effect must be above 0 and cluster size at least 1, got {spread}, "
+        f"{design_effect} and {cluster_size}; take them from a pilot",
+    )
     effect = gap / (spread * math.sqrt(design_effect / cluster_size))
 
     def reached(units: int) -> float:
         return paired_mean_power(max(2, units), effect=effect, alpha=alpha)
 
-    found = max(2, _smallest(reached, _normal_size(effect, alpha, power), _target(power, looks)))
-    units = math.ceil((found + FOR_SKEWNESS) * _ratio(looks, alpha, power, spending))
-    return SamplePlan(math.ceil(units * cluster_size), units, reached(found + FOR_SKEWNESS))
+    smallest = max(2, _smallest(reached, _normal_size(effect, alpha, power), _target(power, looks)))
+    units = math.ceil((smallest + FOR_SKEWNESS) * _ratio(looks, alpha, power, spending))
+    return SamplePlan(math.ceil(units * cluster_size), units, reached(smallest + FOR_SKEWNESS))
 
 
 def shared_power(power: float, requirements: int) -> float:
@@ -227,11 +228,13 @@ def _ratio(looks: Sequence[float], alpha: float, power: float, spending: Spendin
 
 def _checked_gap(difference: float, margin: float, alpha: float, power: float) -> float:
     checked_alpha(alpha)
-    if not alpha < power < 1.0:
-        raise InvalidInputError(f"power must be in (alpha, 1), got {power}; pass 0.8")
-    if not (math.isfinite(difference) and math.isfinite(margin) and difference > margin):
-        raise InvalidInputError(
-            f"the difference must be above the margin, got {difference} and {margin}; what is not "
-            "there cannot be shown with any number of examples"
-        )
+    require(
+        alpha < power < 1.0,
+        f"power must be in (alpha, 1), got {power}; pass 0.8",
+    )
+    require(
+        math.isfinite(difference) and math.isfinite(margin) and difference > margin,
+        f"the difference must be above the margin, got {difference} and {margin}; what is not "
+        "there cannot be shown with any number of examples",
+    )
     return difference - margin

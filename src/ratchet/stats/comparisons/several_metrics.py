@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
-
-FloatArray = NDArray[np.float64]
+from ratchet.stats.arrays import FloatArray
 
 
 def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
 from ratchet.stats.comparisons.quadrature import REACH, quadrature
 from ratchet.stats.comparisons.rates import checked_alpha
 
-FloatArray = NDArray[np.float64]
 Spending = Literal["obrien_fleming", "pocock"]
 MOST_LOOKS = 20
 SMALLEST_STEP = 1e-3  # of information between two looks
@@ -55,10 +55,10 @@ def spent(information: float, *, alpha: float = 0.05, spending: Spending = "poco
     """
     if spending not in get_args(Spending):
         raise InvalidInputError(f"spending must be one of {get_args(Spending)}, got {spending!r}")
-    if not 0.0 < information <= 1.0:
-        raise InvalidInputError(
-            f"information must be in (0, 1], got {information}; divide by the planned maximum"
-        )
+    require(
+        0.0 < information <= 1.0,
+        f"information must be in (0, 1], got {information}; divide by the planned maximum",
+    )
     level = checked_alpha(alpha)
     if spending == "pocock":
         return level * math.log1p((math.e - 1.0) * information)
@@ -184,8 +184,10 @@ def information_ratio(
     References:
         Jennison and Turnbull (2000), as `nominal_levels`.
     """
-    if not alpha < power < 1.0:
-        raise InvalidInputError(f"power must be in (alpha, 1), got {power}; pass 0.8")
+    require(
+        alpha < power < 1.0,
+        f"power must be in (alpha, 1), got {power}; pass 0.8",
+    )
     levels = nominal_levels(information, alpha=alpha, spending=spending)
     fixed = float(special.ndtri(1.0 - alpha) + special.ndtri(power))
 

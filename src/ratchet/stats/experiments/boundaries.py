@@ -26,12 +26,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
 
-FloatArray = NDArray[np.float64]
 BISECTIONS = 100
 
 
@@ -175,14 +176,16 @@ def _times(v: ArrayLike) -> FloatArray:
 
 
 def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0.0):
-        raise InvalidInputError(f"{name} must be above 0, got {value}; see the docstring")
+    require(
+        math.isfinite(value) and value > 0.0,
+        f"{name} must be above 0, got {value}; see the docstring",
+    )
 
 
 def _checked_alpha(alpha: float, one_sided: bool) -> float:
     largest = 0.5 if one_sided else 1.0
-    if not 0.0 < alpha < largest:
-        raise InvalidInputError(
-            f"alpha must be in (0, {largest:g}), got {alpha}; pass 0.05 for a 5 % level"
-        )
+    require(
+        0.0 < alpha < largest,
+        f"alpha must be in (0, {largest:g}), got {alpha}; pass 0.05 for a 5 % level",
+    )
     return alpha

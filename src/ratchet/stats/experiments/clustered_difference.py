@@ -25,12 +25,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
 from ratchet.stats.experiments.boundaries import normal_mixture_bound
 
-FloatArray = NDArray[np.float64]
 TYPICAL_WIDTH = 3.0
 """About so many standard errors wide is a sequence where it is tightest."""
 
@@ -232,10 +233,10 @@ def difference_bounds(
     References:
         Waudby-Smith et al. (2024), as the module, one-sided.
     """
-    if not (lower_scale > 0.0 and upper_scale > 0.0):
-        raise InvalidInputError(
-            f"scales must be above 0, got {lower_scale} and {upper_scale}; pass the margin"
-        )
+    require(
+        lower_scale > 0.0 and upper_scale > 0.0,
+        f"scales must be above 0, got {lower_scale} and {upper_scale}; pass the margin",
+    )
     known = np.isfinite(found.variance) & (found.variance > 0.0)
     information = 1.0 / np.where(known, found.variance, 1.0)
 

@@ -22,14 +22,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray
+from ratchet.stats.checks import checked_level, require
 from ratchet.stats.experiments.boundaries import normal_mixture_rho
 from ratchet.stats.intervals import Interval
 
-FloatArray = NDArray[np.float64]
 BISECTIONS = 45
 GOLDEN_STEPS = 36
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -112,11 +113,11 @@ def bernoulli_sequence(
         Howard, Ramdas, McAuliffe, Sekhon (2021), as `ratchet.stats.experiments.boundaries`.
     """
     done, total = _cumulative(successes, trials)
-    alpha = 1.0 - _checked_level(level)
+    alpha = 1.0 - checked_level(level)
     weight = _beta_weight(t_opt, alpha)
     observed, threshold = done / total, -math.log(alpha)
 
-    def excluded(rate: FloatArray) -> NDArray[np.bool_]:
+    def excluded(rate: FloatArray) -> BoolArray:
         return _log_mixture(rate, done, total, weight) >= threshold
 
     lower, upper = _last_excluded(excluded, 0.0, 1.0, observed)
@@ -146,10 +147,10 @@ def bernoulli_log_e(
         19.15
     """
     done, total = _cumulative(successes, trials)
-    if not 0.0 < rate < 1.0:
-        raise InvalidInputError(
-            f"rate must be in (0, 1), got {rate}; one observation settles whether it is 0 or 1"
-        )
+    require(
+        0.0 < rate < 1.0,
+        f"rate must be in (0, 1), got {rate}; one observation settles whether it is 0 or 1",
+    )
     return _log_mixture(np.full(done.shape, rate), done, total, _beta_weight(t_opt, alpha))
 
 
@@ -202,11 +203,11 @@ def proportion_difference_sequence(
         inference, Statistical Science 38, 576-601).
     """
     first, second = _arms(successes_first, trials_first, successes_second, trials_second)
-    alpha = 1.0 - _checked_level(level)
+    alpha = 1.0 - checked_level(level)
     weight, threshold = _beta_weight(t_opt, alpha), -math.log(alpha)
     observed = second[0] / second[1] - first[0] / first[1]
 
-    def excluded(difference: FloatArray) -> NDArray[np.bool_]:
+    def excluded(difference: FloatArray) -> BoolArray:
         return _log_profile(difference, first, second, weight) >= threshold
 
     lower, upper = _last_excluded(excluded, -1.0, 1.0, observed)
@@ -242,10 +243,10 @@ def proportion_difference_log_e(
         15.43
     """
     first, second = _arms(successes_first, trials_first, successes_second, trials_second)
-    if not -1.0 < difference < 1.0:
-        raise InvalidInputError(
-            f"difference must be in (-1, 1), got {difference}; pass a difference of shares"
-        )
+    require(
+        -1.0 < difference < 1.0,
+        f"difference must be in (-1, 1), got {difference}; pass a difference of shares",
+    )
     differences = np.full(first[0].shape, difference)
     return _log_profile(differences, first, second, _beta_weight(t_opt, alpha))
 
@@ -295,7 +296,7 @@ def empirical_bernstein_sequence(
         betting. JRSS B 86, 1-27, theorem 2.
     """
     unit = _unit_values(values, support)
-    alpha = 1.0 - _checked_level(level)
+    alpha = 1.0 - checked_level(level)
     _checked_share("largest_bet", largest_bet)
     before, bets = _bets(unit, alpha)
     bets = np.minimum(bets, largest_bet)
@@ -354,7 +355,7 @@ def hedged_sequence(
         Waudby-Smith and Ramdas (2024), as `empirical_bernstein_sequence`, theorem 3.
     """
     unit = _unit_values(values, support)
-    alpha = 1.0 - _checked_level(level)
+    alpha = 1.0 - checked_level(level)
     _checked_share("largest_bet", largest_bet)
     if resolution < 2:
         raise InvalidInputError(f"resolution must be at least 2, got {resolution}; pass 1000")
@@ -412,7 +413,7 @@ def _log_profile(difference: FloatArray, first: Arm, second: Arm, weight: float)
 
 
 def _last_excluded(
-    excluded: Callable[[FloatArray], NDArray[np.bool_]],
+    excluded: Callable[[FloatArray], BoolArray],
     lowest: float,
     highest: float,
     observed: FloatArray,
@@ -469,10 +470,10 @@ def _on_support(
 
 def _unit_values(values: ArrayLike, support: tuple[float, float]) -> FloatArray:
     smallest, largest = support
-    if not (math.isfinite(smallest) and math.isfinite(largest) and smallest < largest):
-        raise InvalidInputError(
-            f"support must be two finite ends in ascending order, got {support}; pass (0.0, 1.0)"
-        )
+    require(
+        math.isfinite(smallest) and math.isfinite(largest) and smallest < largest,
+        f"support must be two finite ends in ascending order, got {support}; pass (0.0, 1.0)",
+    )
     sample = np.asarray(values, dtype=np.float64).ravel()
     if sample.size == 0:
         raise InsufficientDataError(
@@ -546,11 +547,7 @@ def _whole(name: str, counts: ArrayLike) -> FloatArray:
 
 
 def _checked_share(name: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
-        raise InvalidInputError(f"{name} must be in (0, 1), got {value}; the usual one is 0.5")
-
-
-def _checked_level(level: float) -> float:
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-    return level
+    require(
+        0.0 < value < 1.0,
+        f"{name} must be in (0, 1), got {value}; the usual one is 0.5",
+    )

@@ -1,4 +1,7 @@
-"""Do the arms of an experiment hold the users that they should? Looked at as often as one likes.
+"""Do the arms of an experiment hold the users that they should?
+
+`share_log_e` answers however often one looks; `one_look_p_value` does at the final read-out, where
+it finds imbalances that are too small for the other.
 
 Each user falls into an arm with a known probability `p`, by a hash. Against "that is so" stand
 alternatives that multiply the odds p / (1 - p) by `o`: n users of whom m are in the arm have the
@@ -25,16 +28,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from ratchet.errors import InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
+from ratchet.stats.checks import require
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 UPWARD: tuple[float, ...] = (1.25, 1.5, 2.0, 3.0, 6.0, 16.0, 64.0)
 """Alternatives to "does no harm"."""
+FEWEST_EXPECTED = 5.0
+"""Users expected in a cell from which on the chi-square distribution is near enough."""
 _BOTH = (1.1, 11 / 9, 1.5, 2.0, 4.0, 16.0)
 BOTH_WAYS: tuple[float, ...] = (*_BOTH, *(1.0 / ratio for ratio in _BOTH))
 """Alternatives to "as agreed"; 11/9 is what makes 50/50 into 55/45."""
@@ -82,13 +86,78 @@ def share_log_e(groups: Groups, *, odds_ratios: Sequence[float] = BOTH_WAYS) -> 
     """
     _check(groups)
     ratios = np.asarray(odds_ratios, dtype=np.float64)
-    if not (ratios.size and np.isfinite(ratios).all() and (ratios > 0.0).all()):
-        raise InvalidInputError(f"odds ratios must be finite and above 0, got {odds_ratios}")
+    require(
+        bool(ratios.size and np.isfinite(ratios).all() and (ratios > 0.0).all()),
+        f"odds ratios must be finite and above 0, got {odds_ratios}",
+    )
     cost = np.log1p(groups.shares[:, np.newaxis] * (ratios - 1.0))
     inside = groups.successes.sum(axis=-1)[..., np.newaxis] * np.log(ratios)
     return np.asarray(special.logsumexp(inside - groups.trials @ cost, axis=-1)) - math.log(
         ratios.size
     )
+
+
+def one_look_p_value(groups: Groups) -> float:
+    """p-value of "each user falls into the arm with the stated probability", for one look.
+
+    Pearson's chi-square: sum over groups of (m - n p)^2 / (n p (1 - p)), with a degree of freedom
+    for each group. Groups in which fewer than 5 users are expected in either cell are left out.
+
+    Units: counts in, a probability out.
+    Assumptions: as `share_log_e`; all users were counted before anybody looked.
+    Error rate: a sound assignment gives a p-value of at most a with probability about a, at one
+    look. At several it errs more often: then take `share_log_e`, which finds less.
+    When not to use: again and again on growing counts.
+
+    Returns:
+        1 where no group is large enough.
+
+    Raises:
+        InvalidInputError: A count is out of range.
+
+    Example:
+        >>> round(one_look_p_value(as_groups(44_700, 44_700 + 45_489, 0.5)), 4)
+        0.0086
+
+    References:
+        Fabijan et al. (2019), as the module.
+    """
+    _check(groups)
+    expected = groups.trials * groups.shares
+    large = np.minimum(expected, groups.trials - expected) >= FEWEST_EXPECTED
+    expected, shares = expected[large], groups.shares[large]
+    squares = (groups.successes[large] - expected) ** 2 / (expected * (1.0 - shares))
+    return float(stats.chi2.sf(squares.sum(), squares.size)) if squares.size else 1.0
+
+
+def one_look_p_value_of_arms(users: Sequence[int], shares: Sequence[float]) -> float:
+    """As `one_look_p_value`, for several arms whose shares did not change.
+
+    sum over arms of (users - expected)^2 / expected, with one degree of freedom less than arms.
+
+    Args:
+        users: Users of each arm.
+        shares: Share of each arm, above 0, with a sum of 1.
+
+    Returns:
+        1 where fewer than 5 users are expected in an arm.
+
+    Raises:
+        InvalidInputError: There are not as many shares as arms, or they do not add up.
+
+    Example:
+        >>> round(one_look_p_value_of_arms([300, 340, 360], [0.3, 0.3, 0.4]), 4)
+        0.0094
+    """
+    if len(users) != len(shares) or min(shares) <= 0.0 or abs(sum(shares) - 1.0) > 1e-6:
+        raise InvalidInputError(
+            f"each arm needs a share above 0, all together 1, got {list(shares)} for {len(users)} "
+            "arms; pass the shares of all arms, the control's too"
+        )
+    expected = np.asarray(shares, dtype=np.float64) * (sum(users) / sum(shares))
+    if expected.min() < FEWEST_EXPECTED:
+        return 1.0
+    return float(stats.chisquare(users, expected).pvalue)
 
 
 def finds_imbalance(
@@ -120,22 +189,22 @@ def finds_imbalance(
         >>> [bool(finds_imbalance(even(n), 11 / 9, alpha=0.01)) for n in (3_000, 5_000)]
         [False, True]
     """
-    if not (odds_ratio > 1.0 and 0.0 < alpha < 1.0 and 0.5 <= power < 1.0):
-        raise InvalidInputError(
-            "an imbalance needs odds_ratio above 1, alpha in (0, 1) and power in [0.5, 1), got "
-            f"{odds_ratio}, {alpha} and {power}; 11/9 makes 50/50 into 55/45"
-        )
+    require(
+        odds_ratio > 1.0 and 0.0 < alpha < 1.0 and 0.5 <= power < 1.0,
+        "an imbalance needs odds_ratio above 1, alpha in (0, 1) and power in [0.5, 1), got "
+        f"{odds_ratio}, {alpha} and {power}; 11/9 makes 50/50 into 55/45",
+    )
     _check(groups)
     needed = math.log(len(odds_ratios) / alpha)
-    found = np.ones(groups.trials.shape[:-1], dtype=np.bool_)
+    is_found = np.ones(groups.trials.shape[:-1], dtype=np.bool_)
     for ratio in (odds_ratio, 1.0 / odds_ratio):
         log_ratio = math.log(ratio)
         then = groups.shares * ratio / (1.0 + groups.shares * (ratio - 1.0))
         gain = then * log_ratio - np.log1p(groups.shares * (ratio - 1.0))
         mean = groups.trials @ gain
         spread = np.sqrt(groups.trials @ (then * (1.0 - then) * log_ratio**2))
-        found &= mean - float(stats.norm.ppf(power)) * spread >= needed
-    return found
+        is_found &= mean - float(stats.norm.ppf(power)) * spread >= needed
+    return is_found
 
 
 def sticky_groups(in_first: BoolArray, in_second: BoolArray, shares: Sequence[float]) -> Groups:

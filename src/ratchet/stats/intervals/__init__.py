@@ -1,9 +1,9 @@
 """Intervals of shares, means and quantiles."""
 
+from ratchet.stats.checks import checked_level
 from ratchet.stats.intervals.fixed import (
     Interval,
     Values,
-    checked_level,
     clopper_pearson,
     mean_interval,
     newcombe_independent,

@@ -12,13 +12,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import checked_level, finite_values
 from ratchet.stats.intervals.fixed import Interval
 
-FloatArray = NDArray[np.float64]
 FEWEST_RESAMPLES = 100
 
 
@@ -136,7 +137,7 @@ def _ratio_interval(
     sums: FloatArray, sizes: FloatArray, independent: float, level: float
 ) -> ClusterInterval:
     """Ratio estimator; `independent` is the variance without clusters."""
-    tail = (1.0 + _checked_level(level)) / 2.0
+    tail = (1.0 + checked_level(level)) / 2.0
     count, total = sums.size, float(sizes.sum())
     if count < 2:
         raise InsufficientDataError(
@@ -170,20 +171,20 @@ def cluster_sums(
         InsufficientDataError: Fewer than two clusters.
         InvalidInputError: A value is not finite, or lengths differ.
     """
-    sample, labels = _finite(values), np.asarray(clusters).ravel()
+    sample, labels = finite_values(values), np.asarray(clusters).ravel()
     if labels.size != sample.size:
         raise InvalidInputError(
             f"each value needs the label of its cluster, got {sample.size} values and "
             f"{labels.size} labels; pass arrays of one length"
         )
-    found, places = np.unique(labels, return_inverse=True)
-    if found.size < 2:
+    distinct, places = np.unique(labels, return_inverse=True)
+    if distinct.size < 2:
         raise InsufficientDataError(
-            f"an interval over clusters needs at least 2 clusters, got {found.size}; collect more "
-            "users"
+            "an interval over clusters needs at least 2 clusters, got "
+            f"{distinct.size}; collect more users"
         )
-    sums = np.bincount(places, weights=sample, minlength=found.size).astype(np.float64)
-    sizes = np.bincount(places, minlength=found.size).astype(np.float64)
+    sums = np.bincount(places, weights=sample, minlength=distinct.size).astype(np.float64)
+    sizes = np.bincount(places, minlength=distinct.size).astype(np.float64)
     return sample, sums, sizes
 
 
@@ -212,19 +213,3 @@ def _counts(successes: ArrayLike, trials: ArrayLike) -> tuple[FloatArray, FloatA
             f"{total[place]}; leave out clusters without trials"
         )
     return done.astype(np.float64), total.astype(np.float64)
-
-
-def _finite(values: ArrayLike) -> FloatArray:
-    sample = np.asarray(values, dtype=np.float64).ravel()
-    if not np.isfinite(sample).all():
-        raise InvalidInputError(
-            f"values must be finite, got {np.count_nonzero(~np.isfinite(sample))} that are not; "
-            "leave out what was not observed"
-        )
-    return sample
-
-
-def _checked_level(level: float) -> float:
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-    return level

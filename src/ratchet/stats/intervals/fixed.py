@@ -6,17 +6,24 @@ Undefined is never a number: without data each function raises `InsufficientData
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import (
+    bound_quantile,
+    checked_count,
+    checked_level,
+    finite_values,
+    normal_quantile,
+    require,
+)
 
-Values = Sequence[float] | NDArray[np.float64]
+Values = Sequence[float] | FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ def wilson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
         inference. JASA 22, 209-212.
     """
     successes, trials = _checked_counts(successes, trials)
-    lower, upper = _score_limits(successes, trials, _normal_quantile(level))
+    lower, upper = _score_limits(successes, trials, normal_quantile(level))
     return Interval(lower, upper, level)
 
 
@@ -106,12 +113,7 @@ def wilson_lower(successes: int, trials: int, *, alpha: float = 0.05) -> float:
         Wilson (1927), as `wilson`.
     """
     successes, trials = _checked_counts(successes, trials)
-    if not 0.0 < alpha < 1.0:
-        raise InvalidInputError(
-            f"alpha must be in (0, 1), got {alpha}; pass 0.05 for a 95 % one-sided bound"
-        )
-    z = float(special.ndtri(1.0 - alpha))
-    return _score_limits(successes, trials, z)[0]
+    return _score_limits(successes, trials, bound_quantile(alpha))[0]
 
 
 def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
@@ -196,7 +198,7 @@ def newcombe_paired(
         proportions based on paired data. Statistics in Medicine 17, 2635-2650, method 10.
     """
     cells = (both, only_first, only_second, neither)
-    both, only_first, only_second, neither = (_checked_count("a cell", cell) for cell in cells)
+    both, only_first, only_second, neither = (checked_count("a cell", cell) for cell in cells)
     pairs = both + only_first + only_second + neither
     first = wilson(both + only_first, pairs, level=level)
     second = wilson(both + only_second, pairs, level=level)
@@ -293,7 +295,7 @@ def mean_interval(values: Values, *, level: float = 0.95) -> Interval:
     References:
         Student (1908). The probable error of a mean. Biometrika 6, 1-25.
     """
-    sample = _finite(values)
+    sample = finite_values(values)
     if sample.size < 2:
         raise InsufficientDataError(
             f"the interval of a mean needs at least 2 values, got {sample.size}; collect more"
@@ -335,11 +337,11 @@ def quantile_interval(values: Values, quantile: float, *, level: float = 0.95) -
     References:
         Conover, W. J. (1999). Practical Nonparametric Statistics, 3rd ed., section 3.2.
     """
-    if not 0.0 < quantile < 1.0:
-        raise InvalidInputError(
-            f"quantile must be in (0, 1), got {quantile}; pass 0.99 for the 99th percentile"
-        )
-    ordered = np.sort(_finite(values))
+    require(
+        0.0 < quantile < 1.0,
+        f"quantile must be in (0, 1), got {quantile}; pass 0.99 for the 99th percentile",
+    )
+    ordered = np.sort(finite_values(values))
     tail = (1.0 - checked_level(level)) / 2.0
     below = special.bdtr(np.arange(ordered.size), ordered.size, quantile)  # P(Bin <= i)
     lower_ranks = np.flatnonzero(below <= tail)  # rank l = i + 1 has P(Bin < l) = below[i]
@@ -376,36 +378,9 @@ def _square_and_add(one: float, other: float, phi: float) -> float:
     return math.sqrt(max(0.0, one * one - 2.0 * phi * one * other + other * other))
 
 
-def _normal_quantile(level: float) -> float:
-    return float(special.ndtri((1.0 + checked_level(level)) / 2.0))
-
-
-def checked_level(level: float) -> float:
-    """Return a level in (0, 1).
-
-    Raises:
-        InvalidInputError: It is not.
-    """
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-    return level
-
-
-def _checked_count(name: str, value: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise InvalidInputError(
-            f"{name} must be a whole number, got {value!r}; pass a count, not a share"
-        ) from None
-    if count < 0:
-        raise InvalidInputError(f"{name} must not be negative, got {count}; pass a count")
-    return count
-
-
 def _checked_counts(successes: int, trials: int) -> tuple[int, int]:
-    successes = _checked_count("successes", successes)
-    trials = _checked_count("trials", trials)
+    successes = checked_count("successes", successes)
+    trials = checked_count("trials", trials)
     if trials == 0:
         raise InsufficientDataError(
             "a proportion needs at least 1 trial, got 0; collect observations first"
@@ -415,13 +390,3 @@ def _checked_counts(successes: int, trials: int) -> tuple[int, int]:
             f"successes must not exceed trials, got {successes} of {trials}; check their order"
         )
     return successes, trials
-
-
-def _finite(values: Values) -> NDArray[np.float64]:
-    sample = np.asarray(values, dtype=np.float64).ravel()
-    if not np.isfinite(sample).all():
-        raise InvalidInputError(
-            f"values must be finite, got {np.count_nonzero(~np.isfinite(sample))} that are not; "
-            "leave out what was not observed"
-        )
-    return sample

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ratchet.errors import InvalidInputError
-
-FloatArray = NDArray[np.float64]
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import require
 
 
 def shrunken_mean(values: FloatArray, weights: FloatArray) -> float:
@@ -78,10 +76,14 @@ def score_lower_bounds(
         its relationship to the Schwarz criterion. JASA 90, 928-934.
     """
     for name, value in (("prior_mean", prior_mean), ("confidence", confidence)):
-        if not 0.0 < value < 1.0:
-            raise InvalidInputError(f"{name} must be in (0, 1), got {value}; pass 0.8, for example")
-    if not prior_strength > 0.0:
-        raise InvalidInputError(f"prior_strength must be above 0, got {prior_strength}; pass 1")
+        require(
+            0.0 < value < 1.0,
+            f"{name} must be in (0, 1), got {value}; pass 0.8, for example",
+        )
+    require(
+        prior_strength > 0.0,
+        f"prior_strength must be above 0, got {prior_strength}; pass 1",
+    )
     from scipy.special import betaincinv
 
     bounds = np.full(len(values), np.nan)

@@ -18,13 +18,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray
+from ratchet.stats.checks import check_one_length, checked_level, require, unit_scores
 from ratchet.stats.intervals import Interval, newcombe_paired, wilson
 
-FloatArray = NDArray[np.float64]
 VERDICTS = (0.0, 0.5, 1.0)
 
 
@@ -170,8 +171,10 @@ def bounded_mean_interval(
         Statistics in Medicine 24, 729-740 (matched pairs, with 1 observation at each end).
     """
     sample = np.asarray(values, dtype=np.float64).ravel()
-    if not high > low:
-        raise InvalidInputError(f"high must exceed low, got {high} and {low}; pass the range")
+    require(
+        high > low,
+        f"high must exceed low, got {high} and {low}; pass the range",
+    )
     wrong = ~((sample >= low) & (sample <= high))
     if wrong.any():
         raise InvalidInputError(
@@ -237,7 +240,7 @@ def position_bias(
         Newcombe (1998), as `newcombe_paired`.
     """
     first, second = _verdicts("first_order", first_order), _verdicts("second_order", second_order)
-    one_length(first, second)
+    check_one_length(first, second)
     known = ~np.isnan(first) & ~np.isnan(second)
     shown_first, shown_second = first[known], second[known]
     pairs = shown_first.size
@@ -318,8 +321,8 @@ def self_preference(
         about effect measures. Statistics in Medicine 27, 1693-1702.
     """
     judged, human = (
-        shares("judge_verdicts", judge_verdicts),
-        shares("human_verdicts", human_verdicts),
+        unit_scores("judge_verdicts", judge_verdicts),
+        unit_scores("human_verdicts", human_verdicts),
     )
     own = np.asarray(is_own_family).ravel()
     if own.dtype.kind != "b":
@@ -327,7 +330,7 @@ def self_preference(
             f"is_own_family must be booleans, got {own.dtype}; pass True where an answer is of the "
             "judge's family"
         )
-    one_length(judged, human, own)
+    check_one_length(judged, human, own)
     return _self_preference(judged, human, own, level)
 
 
@@ -370,8 +373,8 @@ def uplift(
         Chen, G. H. et al. (2024). Humans or LLMs as the judge? A study on judgement biases. EMNLP.
         Newcombe (1998), as `newcombe_paired`; Agresti, Coull (1998), as `bounded_mean_interval`.
     """
-    before, after = shares("plain", plain), shares("treated", treated)
-    one_length(before, after)
+    before, after = unit_scores("plain", plain), unit_scores("treated", treated)
+    check_one_length(before, after)
     known = ~np.isnan(before) & ~np.isnan(after)
     before, after = before[known], after[known]
     _some_items(before.size, known.size)
@@ -411,36 +414,8 @@ def subtract(effect: Effect, other: Effect) -> Effect:
     return Effect(change, Interval(change - below, change + above, one.level))
 
 
-def shares(name: str, values: ArrayLike) -> FloatArray:
-    """Values in [0, 1] or NaN as a flat array; anything else is an `InvalidInputError`."""
-    found = np.asarray(values, dtype=np.float64).ravel()
-    wrong = ~np.isnan(found) & ~((found >= 0.0) & (found <= 1.0))
-    if wrong.any():
-        raise InvalidInputError(
-            f"{name} must be in [0, 1] or NaN for none, got {found[wrong][0]:g}; pass 1 for a win, "
-            "0 for a loss, 0.5 for a tie, or scores divided by their maximum"
-        )
-    return found
-
-
-def one_length(*arrays: NDArray[np.generic]) -> None:
-    """Refuse arrays of different lengths."""
-    if len({part.size for part in arrays}) > 1:
-        raise InvalidInputError(
-            f"arrays must have one value for each pair, got lengths "
-            f"{[part.size for part in arrays]}; pass NaN for what there is not"
-        )
-
-
-def checked_level(level: float) -> float:
-    """Return the level, or refuse one outside (0, 1)."""
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-    return level
-
-
 def _self_preference(
-    judged: FloatArray, human: FloatArray, own: NDArray[np.bool_], level: float
+    judged: FloatArray, human: FloatArray, own: BoolArray, level: float
 ) -> SelfPreference:
     known = ~np.isnan(judged) & ~np.isnan(human)
     ours, others = known & own, known & ~own
@@ -468,10 +443,10 @@ def _self_preference(
 def _uplift(
     effect: Effect, gained: FloatArray, tolerance: float, asked: int, level: float
 ) -> Uplift:
-    if not 0.0 <= tolerance < 1.0:
-        raise InvalidInputError(
-            f"tolerance must be in [0, 1), got {tolerance}; pass 0 to accept no uplift at all"
-        )
+    require(
+        0.0 <= tolerance < 1.0,
+        f"tolerance must be in [0, 1), got {tolerance}; pass 0 to accept no uplift at all",
+    )
     return Uplift(
         estimate=effect.estimate,
         interval=effect.interval,
@@ -484,8 +459,8 @@ def _uplift(
     )
 
 
-def _some_items(found: int, asked: int) -> None:
-    if found == 0:
+def _some_items(judged: int, asked: int) -> None:
+    if judged == 0:
         raise InsufficientDataError(
             f"an uplift needs an item that was judged, got none of {asked}; have more judged"
         )
@@ -500,11 +475,11 @@ def _is_binary(values: FloatArray) -> bool:
 
 
 def _verdicts(name: str, values: ArrayLike) -> FloatArray:
-    found = np.asarray(values, dtype=np.float64).ravel()
-    wrong = ~np.isnan(found) & ~np.isin(found, VERDICTS)
+    verdicts = np.asarray(values, dtype=np.float64).ravel()
+    wrong = ~np.isnan(verdicts) & ~np.isin(verdicts, VERDICTS)
     if wrong.any():
         raise InvalidInputError(
-            f"{name} must be 0, 0.5, 1 or NaN for none, got {found[wrong][0]:g}; pass 1 where the "
-            "first answer wins"
+            f"{name} must be 0, 0.5, 1 or NaN for none, got {verdicts[wrong][0]:g}; pass 1 where "
+            "the first answer wins"
         )
-    return found
+    return verdicts

@@ -21,15 +21,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import check_one_length, normal_quantile, require, unit_scores
 from ratchet.stats.intervals import Interval
-from ratchet.stats.judges.verdicts import (
-    FloatArray,
-    equal_missing,
-    one_length,
-    quantile,
-    shares_of,
-)
+from ratchet.stats.judges.verdicts import equal_missing
 
 FEWEST_LABELS = 10
 RATE_CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -74,10 +70,10 @@ class CorrectedEstimate:
 
 @dataclass(frozen=True, slots=True)
 class LabelsNeeded:
-    """How many more labels would settle on which side of a threshold an estimate lies.
+    """How many more labels would show on which side of a threshold an estimate lies.
 
     Attributes:
-        more_labels: Labels to add; 0 if it is settled, None if labels alone cannot settle it.
+        more_labels: Labels to add; 0 if that is shown, None if labels alone cannot show it.
         reason: Why, in words.
     """
 
@@ -158,16 +154,16 @@ def prediction_powered_rate(
         (2024). PPI++: efficient prediction-powered inference. arXiv:2311.01453. Agresti, A.,
         Coull, B. A. (1998). Approximate is better than "exact". Am. Statistician 52, 119-126.
     """
-    z = quantile(level)
-    known, rated = shares_of("labels", labels), shares_of("verdicts", verdicts)
-    one_length(known, rated)
+    z = normal_quantile(level)
+    known, rated = unit_scores("labels", labels), unit_scores("verdicts", verdicts)
+    check_one_length(known, rated)
     return _estimate(_split(known, rated, 0), RATE_CORNERS, z, level)
 
 
 def labels_needed(
     result: CorrectedEstimate, threshold: float, *, power: float = 0.8
 ) -> LabelsNeeded:
-    """How many more labels would settle on which side of a threshold the rate lies.
+    """How many more labels would show on which side of a threshold the rate lies.
 
     The smallest number m of labels among all T examples with
     (z_level + z_power)^2 s^2 ((1 - r^2) / m + r^2 / T) <= (estimate - threshold)^2, s^2 the
@@ -185,7 +181,7 @@ def labels_needed(
     Args:
         result: Rate or paired difference so far.
         threshold: Rate, or difference, to decide about.
-        power: Chance in (0, 1) that the next interval settles it.
+        power: Chance in (0, 1) that the next interval shows it.
 
     Raises:
         InvalidInputError: `power` or `threshold` is out of range.
@@ -199,21 +195,28 @@ def labels_needed(
     References:
         Angelopoulos, Duchi and Zrnic (2024), for the variance at the best lambda.
     """
-    if not 0.0 < power < 1.0:
-        raise InvalidInputError(f"power must be in (0, 1), got {power}; pass 0.8 for 80 %")
-    if not -1.0 <= threshold <= 1.0:
-        raise InvalidInputError(f"threshold must be in [-1, 1], got {threshold}; pass a share")
+    require(
+        0.0 < power < 1.0,
+        f"power must be in (0, 1), got {power}; pass 0.8 for 80 %",
+    )
+    require(
+        -1.0 <= threshold <= 1.0,
+        f"threshold must be in [-1, 1], got {threshold}; pass a share",
+    )
     if threshold not in result.interval:
         return LabelsNeeded(0, "the interval excludes the threshold already")
     gap, total = abs(result.estimate - threshold), result.labelled + result.unlabelled
-    reach = quantile(result.interval.level) + float(special.ndtri(power))
+    reach = normal_quantile(result.interval.level) + float(special.ndtri(power))
     if gap == 0.0 or reach <= 0.0:
-        return LabelsNeeded(None, "the estimate is at the threshold, which no number settles")
+        return LabelsNeeded(
+            None,
+            "the estimate is at the threshold; no number of labels shows on which side it lies",
+        )
     shared = result.correlation**2
     left = (gap / reach) ** 2 / result.label_variance - shared / total
     if left * total < 1.0 - shared:
         return LabelsNeeded(
-            None, f"labels on all {total} examples would not settle it; collect more examples"
+            None, f"labels on all {total} examples would not show it; collect more examples"
         )
     needed = math.ceil((1.0 - shared) / left)
     more = min(max(1, needed - result.labelled), result.unlabelled)

@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ratchet.errors import InsufficientDataError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import check_one_length, checked_level, unit_scores
 from ratchet.stats.comparisons import mcnemar_exact
 from ratchet.stats.judges.bias import (
     Effect,
-    FloatArray,
-    checked_level,
     mean_effect,
-    one_length,
     paired_effect,
-    shares,
     subtract,
 )
 
@@ -130,16 +128,16 @@ def judge_drift(
     """
     checked_level(level)
     parts = (
-        shares("anchor_labels", anchor_labels),
-        shares("anchor_before", anchor_before),
-        shares("anchor_after", anchor_after),
+        unit_scores("anchor_labels", anchor_labels),
+        unit_scores("anchor_before", anchor_before),
+        unit_scores("anchor_after", anchor_after),
     )
-    one_length(*parts)
+    check_one_length(*parts)
     known = ~np.isnan(np.stack(parts)).any(axis=0)
     labels, old, new = (part[known] for part in parts)
     earlier, later = (
-        shares("traffic_before", traffic_before),
-        shares("traffic_after", traffic_after),
+        unit_scores("traffic_before", traffic_before),
+        unit_scores("traffic_after", traffic_after),
     )
     before, after = earlier[~np.isnan(earlier)], later[~np.isnan(later)]
     if min(labels.size, before.size, after.size) < FEWEST:

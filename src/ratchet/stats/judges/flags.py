@@ -14,12 +14,13 @@ part. A violation found in a sample of one in fifty then stands for fifty.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scipy import special
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError
+from ratchet.stats.checks import checked_level, normal_quantile, require
 from ratchet.stats.intervals import Interval, wilson
 
 
@@ -38,11 +39,11 @@ class Stratum:
     violations: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.violations <= self.reviewed <= self.size:
-            raise InvalidInputError(
-                "a stratum needs 0 <= violations <= reviewed <= size, got "
-                f"{self.violations}, {self.reviewed} and {self.size}; check their order"
-            )
+        require(
+            0 <= self.violations <= self.reviewed <= self.size,
+            "a stratum needs 0 <= violations <= reviewed <= size, got "
+            f"{self.violations}, {self.reviewed} and {self.size}; check their order",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def flag_precision(flagged: Sequence[Stratum], *, level: float = 0.95) -> FlagRa
     limits = [wilson(stratum.violations, stratum.reviewed, level=level) for stratum in strata]
     value = sum(w * p for w, p in zip(weights, shares, strict=True))
     spread = sum(w * (p - value) ** 2 for w, p in zip(weights, shares, strict=True)) / total
-    between = float(special.ndtri((1.0 + level) / 2.0)) ** 2 * spread
+    between = normal_quantile(level) ** 2 * spread
     parts = list(zip(weights, shares, limits, strict=True))
     below = math.sqrt(between + sum((w * (p - x.lower)) ** 2 for w, p, x in parts))
     above = math.sqrt(between + sum((w * (x.upper - p)) ** 2 for w, p, x in parts))
@@ -154,15 +155,8 @@ def flag_recall(
         from directly standardized rates with sparse data. Communications in Statistics - Theory
         and Methods 28, 2141-2160.
     """
-    flagged, unflagged = _filled(flagged, "flagged"), _filled(unflagged, "unflagged")
-    hits = [(stratum.size / stratum.reviewed, stratum.violations) for stratum in flagged]
-    misses = [(stratum.size / stratum.reviewed, stratum.violations) for stratum in unflagged]
-    if not any(count for _, count in (*hits, *misses)):
-        raise InsufficientDataError(
-            f"recall needs a violation among the {_reviewed([*flagged, *unflagged])} reviewed "
-            "interactions, got none; review more"
-        )
-    return _share(hits, misses, level, _reviewed([*flagged, *unflagged]))
+    needs = "recall needs a violation"
+    return _share_flagged(flagged, unflagged, lambda s: s.violations, needs, level)
 
 
 def false_positive_rate(
@@ -194,25 +188,34 @@ def false_positive_rate(
     References:
         As `flag_recall`.
     """
-    flagged, unflagged = _filled(flagged, "flagged"), _filled(unflagged, "unflagged")
-    alarms = [(s.size / s.reviewed, s.reviewed - s.violations) for s in flagged]
-    quiet = [(s.size / s.reviewed, s.reviewed - s.violations) for s in unflagged]
-    if not any(count for _, count in (*alarms, *quiet)):
-        raise InsufficientDataError(
-            "a false-positive rate needs an interaction that is fine, got none among the "
-            f"{_reviewed([*flagged, *unflagged])} reviewed ones; review more"
-        )
-    return _share(alarms, quiet, level, _reviewed([*flagged, *unflagged]))
+    needs = "a false-positive rate needs an interaction that is fine"
+    return _share_flagged(flagged, unflagged, lambda s: s.reviewed - s.violations, needs, level)
 
 
 Weighted = Sequence[tuple[float, int]]
 
 
+def _share_flagged(
+    flagged: Sequence[Stratum],
+    unflagged: Sequence[Stratum],
+    count: Callable[[Stratum], int],
+    needs: str,
+    level: float,
+) -> FlagRate:
+    """Share of what is counted in the strata that lies in the flagged ones."""
+    strata = _filled(flagged, "flagged"), _filled(unflagged, "unflagged")
+    ones, others = ([(s.size / s.reviewed, count(s)) for s in part] for part in strata)
+    reviewed = _reviewed([*strata[0], *strata[1]])
+    if not any(events for _, events in (*ones, *others)):
+        raise InsufficientDataError(
+            f"{needs} among the {reviewed} reviewed interactions, got none; review more"
+        )
+    return _share(ones, others, level, reviewed)
+
+
 def _share(ones: Weighted, others: Weighted, level: float, reviewed: int) -> FlagRate:
     """Share of the weighted events `ones` of all. See `flag_recall`."""
-    if not 0.0 < level < 1.0:
-        raise InvalidInputError(f"level must be in (0, 1), got {level}; pass 0.95 for 95 %")
-    tail = (1.0 - level) / 2.0
+    tail = (1.0 - checked_level(level)) / 2.0
     first, second = _total(ones), _total(others)
     value = first / (first + second)
     lower = 0.0 if first == 0.0 else _limit(_effective(ones), _effective(others, 1), tail)

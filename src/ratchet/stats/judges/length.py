@@ -29,15 +29,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import FloatArray
+from ratchet.stats.checks import check_one_length, checked_level, require, unit_scores
 from ratchet.stats.intervals import Interval
 from ratchet.stats.intervals.clustered import cluster_mean_interval
 from ratchet.stats.judges.bias import (
     Effect,
-    FloatArray,
-    checked_level,
     mean_effect,
-    one_length,
-    shares,
 )
 
 Labels = NDArray[np.generic]
@@ -173,11 +171,16 @@ def length_controlled_win_rate(
         MacKinnon, White (1985), Albert, Anderson (1984), as above.
     """
     checked_level(level)
-    if not (scale > 0.0 and math.isfinite(scale)):
-        raise InvalidInputError(f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does")
+    require(
+        scale > 0.0 and math.isfinite(scale),
+        f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does",
+    )
     wins, differences, users = _checked(verdicts, length_difference, clusters)
     human = None
-    if human_verdicts is not None and not np.isnan(shares("human_verdicts", human_verdicts)).all():
+    if (
+        human_verdicts is not None
+        and not np.isnan(unit_scores("human_verdicts", human_verdicts)).all()
+    ):
         human = longest_answer_win_rate(human_verdicts, differences, clusters=users, level=level)
     return _controlled(wins, differences, users, human, scale, level)
 
@@ -354,11 +357,20 @@ def _enough(y: FloatArray, x: FloatArray, groups: NDArray[np.intp]) -> float:
             f"verdicts must differ for an effect of length to be seen, got {y[0]:g} for all "
             f"{y.size} pairs; a judge that decides nothing has no length bias to measure"
         )
-    deviation = float(x.std(ddof=1))
-    if deviation <= 1e-9 * float(np.abs(x).max(initial=0.0)) or deviation == 0.0:
+    return length_deviation(x)
+
+
+def length_deviation(differences: FloatArray) -> float:
+    """Return the standard deviation of length differences.
+
+    Raises:
+        InsufficientDataError: They do not vary.
+    """
+    deviation = float(differences.std(ddof=1))
+    if deviation <= 1e-9 * float(np.abs(differences).max(initial=0.0)) or deviation == 0.0:
         raise InsufficientDataError(
-            f"lengths must differ differently for their effect to be known, got {x[0]:g} in all "
-            f"{x.size} pairs; take the raw rate, or pass pairs of more than one difference"
+            f"length differences must vary for their effect to be known, got {differences[0]:g} in "
+            f"all {differences.size} pairs; take the rate that is not controlled for length"
         )
     return deviation
 
@@ -382,9 +394,9 @@ def _refuse_separation(y: FloatArray, z: FloatArray) -> None:
 def _checked(
     verdicts: ArrayLike, length_difference: ArrayLike, clusters: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray, Labels | None]:
-    wins, differences = shares("verdicts", verdicts), _lengths(length_difference)
+    wins, differences = unit_scores("verdicts", verdicts), _lengths(length_difference)
     users = None if clusters is None else np.asarray(clusters).ravel()
-    one_length(wins, differences, *([] if users is None else [users]))
+    check_one_length(wins, differences, *([] if users is None else [users]))
     return wins, differences, users
 
 
@@ -393,10 +405,10 @@ def _codes(labels: Labels) -> NDArray[np.intp]:
 
 
 def _lengths(values: ArrayLike) -> FloatArray:
-    found = np.asarray(values, dtype=np.float64).ravel()
-    if np.isinf(found).any():
+    lengths = np.asarray(values, dtype=np.float64).ravel()
+    if np.isinf(lengths).any():
         raise InvalidInputError(
             "length differences must be finite or NaN for none, got an infinite one; pass NaN "
             "where a length is unknown or, for log ratios, 0"
         )
-    return found
+    return lengths

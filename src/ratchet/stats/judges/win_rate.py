@@ -16,9 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.stats.arrays import BoolArray, FloatArray
+from ratchet.stats.checks import check_one_length, normal_quantile, require, unit_scores
 from ratchet.stats.comparisons.means import paired_mean_test
 from ratchet.stats.intervals import Interval
-from ratchet.stats.judges.verdicts import FloatArray, equal_missing, one_length, quantile, shares_of
+from ratchet.stats.judges.length import length_deviation
+from ratchet.stats.judges.verdicts import equal_missing
 
 Codes = NDArray[np.intp]
 FEWEST_LABELS = 30
@@ -122,7 +125,7 @@ def corrected_win_rate(
         J. G., White, H. (1985). Some heteroskedasticity-consistent covariance matrix estimators
         with improved finite sample properties. Journal of Econometrics 29, 305-325 (HC3).
     """
-    sample = _Sample.of(labels, verdicts, length_difference, clusters, scale, quantile(level))
+    sample = _Sample.of(labels, verdicts, length_difference, clusters, scale, level)
     theta, tuning = _fit(sample)
     parts, centre = sample.contributions(theta, tuning), float(theta[0])
     error = sample.error(parts)
@@ -170,8 +173,8 @@ class _Sample:
     design: FloatArray
     labels: FloatArray
     verdicts: FloatArray
-    known: NDArray[np.bool_]
-    missing: NDArray[np.bool_]
+    known: BoolArray
+    missing: BoolArray
     users: Codes
     counts: FloatArray
 
@@ -183,15 +186,16 @@ class _Sample:
         length_difference: ArrayLike | None,
         clusters: ArrayLike | None,
         scale: float,
-        z: float,
+        level: float,
     ) -> _Sample:
-        y, f = shares_of("labels", labels), shares_of("verdicts", verdicts)
-        one_length(y, f)
+        z = normal_quantile(level)
+        y, f = unit_scores("labels", labels), unit_scores("verdicts", verdicts)
+        check_one_length(y, f)
         known, missing = ~np.isnan(y), np.isnan(f)
         users = np.arange(y.size)
         if clusters is not None:
             groups = np.asarray(clusters).ravel()
-            one_length(y, groups)
+            check_one_length(y, groups)
             users = np.unique(groups, return_inverse=True)[1].ravel()
         _enough(known, missing, users, by_user=clusters is not None)
         equal_missing(missing[known], missing[~known], "labelled pairs", "others")
@@ -209,7 +213,7 @@ class _Sample:
         )
 
     @property
-    def labelled(self) -> NDArray[np.bool_]:
+    def labelled(self) -> BoolArray:
         """Rows with a label: pairs, and all corners."""
         return ~np.isnan(self.labels)
 
@@ -345,9 +349,7 @@ def _slope(centre: float) -> float:
     return float(special.expit(centre) - 0.5) / centre
 
 
-def _enough(
-    known: NDArray[np.bool_], missing: NDArray[np.bool_], users: Codes, *, by_user: bool
-) -> None:
+def _enough(known: BoolArray, missing: BoolArray, users: Codes, *, by_user: bool) -> None:
     count, units = int(known.sum()), int(np.unique(users[known]).size)
     if count < FEWEST_LABELS or count == known.size or missing.all():
         raise InsufficientDataError(
@@ -363,18 +365,15 @@ def _enough(
 
 
 def _lengths(values: ArrayLike, size: int, scale: float) -> FloatArray:
-    found = np.asarray(values, dtype=np.float64).ravel()
-    if found.size != size or not np.isfinite(found).all():
+    lengths = np.asarray(values, dtype=np.float64).ravel()
+    if lengths.size != size or not np.isfinite(lengths).all():
         raise InvalidInputError(
-            f"length differences must be finite, one for each of {size} pairs, got {found.size} "
-            f"and {int((~np.isfinite(found)).sum())} that are not; leave out pairs without answers"
+            f"length differences must be finite, one for each of {size} pairs, got {lengths.size} "
+            f"and {int((~np.isfinite(lengths)).sum())} that are not; leave out pairs without "
+            "answers"
         )
-    if not (scale > 0.0 and math.isfinite(scale)):
-        raise InvalidInputError(f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does")
-    deviation = float(found.std(ddof=1))
-    if deviation <= 1e-9 * float(np.abs(found).max(initial=0.0)) or deviation == 0.0:
-        raise InsufficientDataError(
-            f"lengths must differ differently for their effect to be known, got {found[0]:g} in "
-            f"all {size} pairs; take the rate that is not controlled for length"
-        )
-    return np.asarray(np.tanh(found / (scale * deviation)))
+    require(
+        scale > 0.0 and math.isfinite(scale),
+        f"scale must be above 0, got {scale}; pass 1 as AlpacaEval does",
+    )
+    return np.asarray(np.tanh(lengths / (scale * length_deviation(lengths))))

@@ -102,7 +102,7 @@ def failures_page(
         overall=_percent(searched.failed, searched.interactions),
         window=_window(searched.window),
         now=f"{_day(now)}, {now:%H:%M} UTC",
-        clusters=[_cluster(place, cluster) for place, cluster in enumerate(clusters)],
+        clusters=[_cluster(index, cluster) for index, cluster in enumerate(clusters)],
         earlier=[_earlier(item, clusters) for item in earlier],
         reason=_sentence(reason or "no reason was recorded"),
         groups=_drawn(shown, len(clusters)) if shown else [],
@@ -176,12 +176,12 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
-def _cluster(place: int, cluster: FailureCluster) -> dict[str, Any]:
+def _cluster(index: int, cluster: FailureCluster) -> dict[str, Any]:
     lower, upper = cluster.interval
     return {
-        "place": place,
-        "number": place + 1,
-        "colour": place % COLOURS,
+        "place": index,
+        "number": index + 1,
+        "colour": index % COLOURS,
         "id": cluster.id,
         "name": cluster.name,
         "failed": cluster.size,
@@ -308,13 +308,13 @@ def _drawn(points: MapPoints, clusters: int) -> list[dict[str, Any]]:
     """Return what to draw, the texts in no cluster first: a path of rings and one of dots."""
     places = _places(points)
     groups = []
-    for place in range(-1, clusters):
-        inside = points.labels == place
+    for index in range(-1, clusters):
+        inside = points.labels == index
         if inside.any():
             groups.append(
                 {
-                    "place": place,
-                    "colour": "rest" if place < 0 else f"c{place % COLOURS}",
+                    "place": index,
+                    "colour": "rest" if index < 0 else f"c{index % COLOURS}",
                     "rings": _path(places[inside & (points.failures == 0)]),
                     "dots": _path(places[inside & (points.failures > 0)]),
                 }

@@ -68,8 +68,8 @@ def variants_page(test: VariantTest, readout: VariantReadout, *, now: datetime) 
     """
     guarantee = (
         f"All intervals of all variants and signals hold together with at least "
-        f"{1 - test.error:.0%}, however often one looks. Which of several better variants is the "
-        "best is not said."
+        f"{1 - test.error:.0%}, however often one looks. The test does not say "
+        "which of several better variants is the best."
     )
     return render(
         "readout",
@@ -115,7 +115,7 @@ def rollout_page(
         rollout.created_at if look is None else look.until,
         f"stage {stage} of {len(rollout.plan.stages)}",
     )
-    errors = rollout.plan.harm_error + rollout.plan.ratio_error
+    errors = rollout.plan.largest_error
     return render(
         "readout",
         kicker=f"Rollout of {rollout.challenger.version}",
@@ -134,8 +134,8 @@ def rollout_page(
         events=tuple(events),
         guarantee=(
             f"A release that does no harm is stopped in at most {errors:.0%} of rollouts, one that "
-            f"is worse by a margin passes a stage that asks for it in at most "
-            f"{rollout.plan.pass_error:.0%}, however often one looks."
+            f"is worse by more than a margin passes a stage that tests it in at most "
+            f"{rollout.plan.pass_error:.0%}, however many looks are taken."
         ),
         made=f"{now:%F %H:%M} UTC",
     )
@@ -168,13 +168,17 @@ def _arms(
 
 
 def _ratio(ratio: SampleRatio) -> str:
-    found = f"{ratio.log_evidence:.1f}".replace("-", "−")
-    evidence = f"log evidence {found}, {ratio.log_threshold:.1f} would do"
+    shown = f"{ratio.log_evidence:.1f}".replace("-", "−")
+    evidence = f"log evidence {shown} of the {ratio.log_threshold:.1f} needed"
     if ratio.broken:
         moved = f"; {ratio.moved:,} users changed arms" if ratio.moved else ""
+        if ratio.fails_final_test:
+            moved += f"; chi-square test at the end, p = {ratio.final_p_value:.2g}"
         return f"The assignment is broken ({evidence}{moved}), so no rate is read."
     if not ratio.ready:
-        return f"Users fall as agreed so far, but they are too few to be sure ({evidence})."
+        return (
+            f"Users fall into the arms as agreed so far, but are too few to be sure ({evidence})."
+        )
     return f"Users fall into the arms as agreed ({evidence})."
 
 

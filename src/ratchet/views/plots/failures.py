@@ -71,7 +71,7 @@ def failure_bars(clusters: Sequence[FailureCluster]) -> Figure:
     rates.spines["left"].set_visible(False)
     rates.set_xticks(range(0, 101, 25))
     rates.set_xlabel("failure rate (%), 95 % interval; × the overall rate")
-    name_rows(sizes, [_named(place, cluster) for place, cluster in enumerate(clusters)])
+    name_rows(sizes, [_named(index, cluster) for index, cluster in enumerate(clusters)])
     for axes in (sizes, rates):
         axes.grid(axis="x", color="#E4E8EC")
         axes.tick_params(axis="y", length=0)
@@ -100,9 +100,9 @@ def _rate(axes: Axes, row: int, cluster: FailureCluster) -> None:
     )
 
 
-def _named(place: int, cluster: FailureCluster) -> str:
+def _named(index: int, cluster: FailureCluster) -> str:
     unsure = cluster.stable is False and cluster.stability is not None
-    name = f"{place + 1}  {wrapped(cluster.name, 30)}{' (unstable)' if unsure else ''}"
+    name = f"{index + 1}  {wrapped(cluster.name, 30)}{' (unstable)' if unsure else ''}"
     return _plain(name)
 
 
@@ -145,8 +145,8 @@ def failure_map(
     axes.margins(0.04)
     _scatter(axes, xy[(labels < 0) & ~failed], c=_REST, s=7)
     _scatter(axes, xy[(labels < 0) & failed], c=_REST_FAILED, s=14)
-    for place in range(len(clusters)):
-        inside, colour = labels == place, _COLOURS[place % len(_COLOURS)]
+    for index in range(len(clusters)):
+        inside, colour = labels == index, _COLOURS[index % len(_COLOURS)]
         _scatter(axes, xy[inside & ~failed], fc="white", ec=colour, s=22, lw=1.2, zorder=3)
         _scatter(axes, xy[inside & failed], c=colour, s=28, zorder=4)
     axes.invert_yaxis()  # as on the page
@@ -204,15 +204,15 @@ def _name_clusters(
     pixels = axes.transData.transform(xy)
     frame = axes.get_window_extent().extents
     taken: list[Box] = []
-    for place, cluster in enumerate(clusters):
-        own = np.flatnonzero(labels == place)
+    for index, cluster in enumerate(clusters):
+        own = np.flatnonzero(labels == index)
         if not own.size:
             continue
         anchor = pixels[own[_densest(pixels[own])]]
-        weights = np.where(labels < 0, 0.15, np.where(labels == place, 0.7, 1.0))
-        full = _plain(f"{place + 1}  {shortened(cluster.name, 40)}")
-        for text in (full, f"{place + 1}"):
-            label = _label(figure, text, _COLOURS[place % len(_COLOURS)])
+        weights = np.where(labels < 0, 0.15, np.where(labels == index, 0.7, 1.0))
+        full = _plain(f"{index + 1}  {shortened(cluster.name, 40)}")
+        for text in (full, f"{index + 1}"):
+            label = _label(figure, text, _COLOURS[index % len(_COLOURS)])
             box = _box(figure, label)
             spot = _spot(box, anchor, frame, taken, pixels, weights)
             if spot is not None:

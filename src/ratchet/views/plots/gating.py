@@ -19,6 +19,7 @@ from ratchet.views.plots.style import (
     ORANGE,
     RED,
     add_title,
+    beside,
     name_rows,
     need_some,
     new_panels,
@@ -130,11 +131,11 @@ def paired_differences(differences: FloatArray, decision: Decision) -> Figure:
         axes.legend(frameon=False)
     axes.set_ylabel("examples")
     axes.margins(y=0.18)
-    said = f"{seen.size:,} examples"
+    text = f"{seen.size:,} examples"
     if decision.difference is not None and decision.interval is not None:
         low, high = decision.interval
-        said += f"; mean {decision.difference:+.3g} [{low:+.3g}, {high:+.3g}]".replace("-", "−")
-    add_title(axes, "Paired differences", said)
+        text += f"; mean {decision.difference:+.3g} [{low:+.3g}, {high:+.3g}]".replace("-", "−")
+    add_title(axes, "Paired differences", text)
     return figure
 
 
@@ -181,14 +182,14 @@ def _bar_of_mean(
         axes.annotate("no score", (0, row), (8, 0), textcoords="offset points", va="center")
         return
     axes.barh(row, scale * value, color=colour, height=0.5, alpha=0.85)
-    end, said = scale * value, f"{value:.4g}"
+    end, text = scale * value, f"{value:.4g}"
     if scale == 100.0:
         interval = wilson(round(value * examples), examples)
         ends = [100 * interval.lower, 100 * interval.upper]
         axes.plot(ends, [row, row], color=INK, lw=1.8)
-        end, said = ends[1], f"{100 * value:.1f} %"
+        end, text = ends[1], f"{100 * value:.1f} %"
     axes.annotate(
-        said,
+        text,
         (end, row),
         (8, 0),
         textcoords="offset points",
@@ -215,11 +216,11 @@ def _difference_panel(axes: Axes, decision: Decision, scale: float) -> None:
     axes.plot([lower, upper], [0, 0], color=VERDICT_COLOURS[decision.verdict], lw=3)
     axes.plot(value, 0, "o", color=VERDICT_COLOURS[decision.verdict], ms=9)
     side = "center" if abs(value) < 0.3 * reach else ("right" if value > 0 else "left")
-    said = f"{value:+.1f} points ({lower:+.1f} to {upper:+.1f})"
+    text = f"{value:+.1f} points ({lower:+.1f} to {upper:+.1f})"
     if scale != 100.0:
-        said = f"{value:+.3g} ({lower:+.3g} to {upper:+.3g})"
+        text = f"{value:+.3g} ({lower:+.3g} to {upper:+.3g})"
     axes.annotate(
-        said.replace("-", "−"),
+        text.replace("-", "−"),
         ({"center": value, "right": upper, "left": lower}[side], 0),
         (0, 12),
         textcoords="offset points",
@@ -237,15 +238,15 @@ def _margin_panel(axes: Axes, group: Sequence[Measured], decision: Decision) -> 
         allowed = _allowed(item)
         colour = _colour(item, decision)
         if item.difference is None:
-            _beside(axes, row, wrapped(item.problem or "no score", 40), MUTED)
+            beside(axes, row, wrapped(item.problem or "no score", 40), MUTED)
             continue
         if item.interval is not None:
             axes.plot(item.interval, [row, row], color=colour, lw=2.4, solid_capstyle="butt")
             reach = max(reach, *map(abs, item.interval))
         axes.plot(item.difference, row, "o", color=colour, ms=7)
         reach = max(reach, abs(item.difference), 1.3 * abs(allowed or 0.0))
-        said = f"{item.difference:+.3g}   n = {item.examples:,}".replace("-", "−")
-        _beside(axes, row, said + ("  (too few)" if item.problem else ""), INK)
+        text = f"{item.difference:+.3g}   n = {item.examples:,}".replace("-", "−")
+        beside(axes, row, text + ("  (too few)" if item.problem else ""), INK)
     reach = reach or 1.0
     axes.set_xlim(-1.08 * reach, 1.08 * reach)
     for row, item in enumerate(group):
@@ -264,11 +265,11 @@ def _margin_panel(axes: Axes, group: Sequence[Measured], decision: Decision) -> 
 
 def _counted_differences(axes: Axes, seen: FloatArray, word: str) -> None:
     names = (f"champion alone {word}", "both the same", f"challenger alone {word}")
-    for place, (value, colour) in enumerate(((-1.0, RED), (0.0, MUTED), (1.0, BLUE))):
+    for index, (value, colour) in enumerate(((-1.0, RED), (0.0, MUTED), (1.0, BLUE))):
         count = int(np.count_nonzero(seen == value))
-        axes.bar(place, count, color=colour, width=0.6, alpha=0.85)
+        axes.bar(index, count, color=colour, width=0.6, alpha=0.85)
         axes.annotate(
-            f"{count:,}", (place, count), (0, 5), textcoords="offset points", ha="center",
+            f"{count:,}", (index, count), (0, 5), textcoords="offset points", ha="center",
             color=INK, weight="bold",
         )  # fmt: skip
     axes.set_xticks(range(3), labels=names)
@@ -290,8 +291,3 @@ def _colour(item: Measured, decision: Decision) -> str:
     if item.p_harm <= level:
         return RED
     return GREEN if item.p_shown <= level else BLUE
-
-
-def _beside(axes: Axes, row: int, text: str, color: str) -> None:
-    place = ("axes fraction", "data")
-    axes.annotate(text, (1.02, row), xycoords=place, va="center", color=color, size=9)

@@ -26,6 +26,7 @@ from ratchet.views.plots.style import (
     ORANGE,
     RED,
     add_title,
+    beside,
     name_rows,
     need_some,
     new_panels,
@@ -91,11 +92,11 @@ def signal_chart(
     height = 4.4 if len(panels) == 1 else 1.9 + 1.9 * len(panels)
     figure, axes = new_panels(10.0, height, len(panels), sharex=True)
     drawn: dict[str, Any] = {}
-    for place, (name, (times, made)) in zip(axes, panels.items(), strict=True):
-        drawn |= _chart_panel(place, times, made, unit)
+    for panel, (name, (times, made)) in zip(axes, panels.items(), strict=True):
+        drawn |= _chart_panel(panel, times, made, unit)
         says = wrapped(name, 18) if len(panels) > 1 else ""
         sums = "sum (sigma)" if isinstance(made.chart, CusumChart) else _UNITS.get(unit, unit)
-        place.set_ylabel(f"{says}\n{sums}" if says else sums)
+        panel.set_ylabel(f"{says}\n{sums}" if says else sums)
     _time_limits(axes[0], [times for times, _ in panels.values()])
     rows = _marks(axes, releases, None)
     _time_axis(axes[-1])
@@ -148,21 +149,21 @@ def _chart_panel(
 ) -> dict[str, Any]:
     """Draw one chart; return what was drawn, by what it is, for the legend."""
     moments = times.astype("datetime64[us]").astype(object)
-    found = _drawing(made, unit)
+    shown = _drawing(made, unit)
     drawn: dict[str, Any] = {}
     pieces = _without_gaps(times)
-    drawn["center"] = axes.axhline(found.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    drawn["center"] = axes.axhline(shown.center, color=MUTED, lw=1.2, ls=(0, (5, 3)))
     for piece in pieces:
         drawn["limits"] = axes.fill_between(
-            moments[piece], found.lower[piece], found.upper[piece], step="mid", color=FAINT, lw=0
+            moments[piece], shown.lower[piece], shown.upper[piece], step="mid", color=FAINT, lw=0
         )
     small = len(moments) > _MANY_POINTS
     dots: dict[str, Any] = {"ls": "", "marker": "o", "ms": 2.5 if small else 4.5, "zorder": 4}
     first = made.baseline_points if made.baseline_points < len(moments) else 0
-    for side, heights in found.curves:
+    for side, heights in shown.curves:
         for piece in pieces:
             style: dict[str, Any] = {"color": BLUE, "lw": 1.3, "zorder": 3}
-            (drawn[found.what],) = axes.plot(moments[piece], heights[piece], **style)
+            (drawn[shown.what],) = axes.plot(moments[piece], heights[piece], **style)
         if first:
             inner = axes.plot(moments[:first], heights[:first], mfc="white", mec=BLUE, **dots)
             drawn["baseline of the limits"] = inner[0]
@@ -175,9 +176,9 @@ def _chart_panel(
             if at:
                 ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": width, "zorder": 5}
                 (drawn[name],) = axes.plot(moments[at], heights[at], "o", ms=size, **ring)
-    place = ("axes fraction", "data")
+    coordinates = ("axes fraction", "data")
     axes.annotate(
-        found.says, (1.01, found.center), xycoords=place, va="center", color=MUTED, size=9
+        shown.says, (1.01, shown.center), xycoords=coordinates, va="center", color=MUTED, size=9
     )
     axes.grid(axis="y", color=FAINT, lw=0.6)
     return drawn
@@ -224,8 +225,8 @@ def board_chart(
     """
     need_some(list(panels), "panels")
     figure, axes = new_panels(9.0, 1.6 + 1.45 * len(panels), len(panels), sharex=True)
-    for place, (name, series) in zip(axes, panels.items(), strict=True):
-        _series_panel(place, name, series)
+    for panel, (name, series) in zip(axes, panels.items(), strict=True):
+        _series_panel(panel, name, series)
     _span(axes[0], panels.values())
     began = [(moment, version) for version, moment in (releases or {}).items()]
     rows = _marks(axes, began, change)
@@ -271,8 +272,8 @@ def _marks(
     taken: list[float] = []
     for day, text, color in sorted(marks):
         style: Any = (0, (2, 2)) if color == MUTED else "-"
-        for place in axes:
-            place.axvline(day, color=color, lw=1.2, ls=style, zorder=2)
+        for panel in axes:
+            panel.axvline(day, color=color, lw=1.2, ls=style, zorder=2)
         text = shortened(text)
         width, line = _CHARACTER * len(text), (day - begin) / (end - begin)
         left = line if line + width <= 1.0 else line - width
@@ -338,8 +339,8 @@ def effect_forest(
         if lower is not None and upper is not None:
             axes.plot([lower, upper], [row, row], color=color, lw=2.4, solid_capstyle="butt")
         axes.plot(value, row, "o", color=color, ms=7)
-        said = f"{value:+.3f}   n = {item.observations:,}".replace("-", "−")
-        _beside(axes, row, said, INK)
+        label = f"{value:+.3f}   n = {item.observations:,}".replace("-", "−")
+        beside(axes, row, label, INK)
     name_rows(axes, [wrapped(says.get(item.name, item.name), 34) for item in drawn])
     axes.grid(axis="x", color=FAINT)
     axes.set_xlabel("effect with its 95 % interval; red: excludes no effect")
@@ -354,11 +355,11 @@ def agreement_over_time(validations: Sequence[JudgeValidation], bar: float, titl
     colours = {"usable": GREEN, "not usable": RED, "not enough labels": MUTED}
     figure, (axes,) = new_panels(8.5, 4.0)
     axes.axhline(bar, color=MUTED, lw=1.2, ls=(0, (5, 3)))
-    for place, (validation, kappa) in enumerate(shown):
+    for index, (validation, kappa) in enumerate(shown):
         color = colours[validation.decision]
         if kappa.lower is not None and kappa.upper is not None:
-            axes.plot([place] * 2, [kappa.lower, kappa.upper], color=color, lw=2.4)
-        axes.plot(place, kappa.value or 0.0, "o", color=color, ms=8)
+            axes.plot([index] * 2, [kappa.lower, kappa.upper], color=color, lw=2.4)
+        axes.plot(index, kappa.value or 0.0, "o", color=color, ms=8)
     each = math.ceil(len(shown) / 7)  # more names than that do not fit beside each other
     places = range((len(shown) - 1) % each, len(shown), each)  # the latest always has its own
     dated = [f"{shown[i][0].created_at:%d %b %H:%M}\nn = {shown[i][0].items:,}" for i in places]
@@ -429,7 +430,7 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
     scale = 100.0 if unit == "share" else 1.0
     for row, metric in enumerate(metrics):
         if metric.value is None:
-            _beside(axes, row, "not observed", MUTED)
+            beside(axes, row, "not observed", MUTED)
             continue
         if metric.lower is not None and metric.upper is not None:
             ends = [scale * metric.lower, scale * metric.upper]
@@ -437,7 +438,7 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
         axes.plot(scale * metric.value, row, "o", color=BLUE, ms=7)
         sign = {"share": " %", "seconds": " s"}.get(unit, "")
         value = f"{scale * metric.value:.3g}{sign}"
-        _beside(axes, row, f"{value}   n = {metric.observations:,}", INK)
+        beside(axes, row, f"{value}   n = {metric.observations:,}", INK)
     if unit in ("share", "score"):
         axes.set_xlim(-0.02 * scale, 1.02 * scale)
     else:
@@ -445,11 +446,6 @@ def _forest_panel(axes: Axes, unit: str, metrics: Sequence[Metric]) -> None:
     axes.grid(axis="x", color=FAINT)
     name_rows(axes, [metric.name.replace("_", " ") for metric in metrics])
     axes.set_xlabel(_UNITS[unit])
-
-
-def _beside(axes: Axes, row: int, text: str, color: str) -> None:
-    place = ("axes fraction", "data")
-    axes.annotate(text, (1.02, row), xycoords=place, va="center", color=color, size=9)
 
 
 def _time_axis(axes: Axes) -> None:

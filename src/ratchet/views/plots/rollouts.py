@@ -76,15 +76,15 @@ def _interval(axes: Axes, row: int, item: Readout, reach: float) -> None:
     colour = _COLOURS[item.says]
     axes.plot([100 * item.margin] * 2, [row - 0.28, row + 0.28], color=ORANGE, lw=2.0)
     if item.difference is None or item.lower is None or item.upper is None:
-        said = READOUTS["no data"] if item.says == "no data" else "not read yet"
-        said = f"{READOUTS['harm']} (users alarm)" if item.says == "harm" else said
+        text = READOUTS["no data"] if item.says == "no data" else "not read yet"
+        text = f"{READOUTS['harm']} (users alarm)" if item.says == "harm" else text
     else:
         ends = [max(100 * item.lower, -reach), min(100 * item.upper, reach)]
         axes.plot(ends, [row, row], color=colour, lw=2.6, solid_capstyle="butt")
         axes.plot(100 * item.difference, row, "o", color=colour, ms=7)
-        said = f"{100 * item.difference:+.2f}  {READOUTS[item.says]}".replace("-", "−")
-    place = ("axes fraction", "data")
-    axes.annotate(said, (1.01, row), xycoords=place, va="center", color=colour, size=9)
+        text = f"{100 * item.difference:+.2f}  {READOUTS[item.says]}".replace("-", "−")
+    coordinates = ("axes fraction", "data")
+    axes.annotate(text, (1.01, row), xycoords=coordinates, va="center", color=colour, size=9)
 
 
 def rollout_chart(looks: Sequence[RolloutLook], signal: SignalName, title: str) -> Figure:

@@ -102,6 +102,12 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+def beside(axes: Axes, row: int, text: str, color: str) -> None:
+    """Write a text to the right of a row."""
+    coordinates = ("axes fraction", "data")
+    axes.annotate(text, (1.02, row), xycoords=coordinates, va="center", color=color, size=9)
+
+
 def shortened(name: str, width: int = 34) -> str:
     """Cut the middle, because a name's end holds its version."""
     half = width // 2

@@ -146,11 +146,11 @@ def failures_markdown(
             "| | about | spares | failed | failure rate (95 %) | lift | of all failures | trend "
             "| first seen | users | stability |",
             "|---:|---|---:|---:|---|---:|---:|---|---|---:|---|",
-            *[_cluster_row(place, cluster) for place, cluster in enumerate(clusters, start=1)],
+            *[_cluster_row(*numbered) for numbered in enumerate(clusters, start=1)],
             "",
             "## For example",
             "",
-            *[_cluster_example(place, cluster) for place, cluster in enumerate(clusters, start=1)],
+            *[_cluster_example(*numbered) for numbered in enumerate(clusters, start=1)],
             "",
         ]
     if earlier:
@@ -159,12 +159,12 @@ def failures_markdown(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _cluster_row(place: int, cluster: FailureCluster) -> str:
+def _cluster_row(number: int, cluster: FailureCluster) -> str:
     low, high = cluster.interval
     total = "" if cluster.interactions is None else f" of {cluster.interactions:,}"
     marks = f" **safety: {cluster.safety:,} flagged**" if cluster.safety else ""
     cells = (
-        f"{place}",
+        f"{number}",
         cell(cluster.name) + marks,
         "–" if cluster.excess is None else f"{cluster.excess:,.0f}",
         f"{cluster.size:,}{total}",
@@ -185,16 +185,16 @@ def _stability(cluster: FailureCluster) -> str:
     return f"{'stable' if cluster.stable else '**unstable**'} ({cluster.stability:.2f})"
 
 
-def _cluster_example(place: int, cluster: FailureCluster) -> str:
+def _cluster_example(number: int, cluster: FailureCluster) -> str:
     if not cluster.beside:
-        return f"{place}. {_quoted(cluster.examples[0]) if cluster.examples else 'no text'}"
+        return f"{number}. {_quoted(cluster.examples[0]) if cluster.examples else 'no text'}"
     example = cluster.beside[0]
     right = "no good answer is known yet"
     if example.better is not None:
         right = f"right: {_quoted(example.better)}"
     why = cell(clipped(example.why, _SHOWN))
     return (
-        f"{place}. {_quoted(example.prompt)}  \n"
+        f"{number}. {_quoted(example.prompt)}  \n"
         f"   failed ({why}): {_quoted(example.answer)}  \n"
         f"   {right}"
     )

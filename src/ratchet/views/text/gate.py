@@ -1,4 +1,4 @@
-"""Decisions of the gate in words, with their evidence, and what a person said of them."""
+"""Decisions of the gate in words, with their evidence, and approvals by people."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def decision_markdown(decision: Decision) -> str:
     )
 
 
-def approval_markdown(decision: Decision, said: Approval) -> str:
-    """Write what a person said of a decision as Markdown."""
-    word = "Approved" if said.approved else "Rejected"
+def approval_markdown(decision: Decision, approval: Approval) -> str:
+    """Write a person's approval or rejection as Markdown."""
+    outcome = "Approved" if approval.approved else "Rejected"
     return "\n".join(
         [
-            f"# {word}: {cell(decision.challenger)}",
+            f"# {outcome}: {cell(decision.challenger)}",
             "",
-            f"- by {cell(said.by)} at {said.created_at:%F %H:%M} UTC ({said.via})",
-            f"- why: {cell(said.reason)}",
-            f"- asked because: {cell(decision.approval or 'nobody had to')}",
+            f"- by {cell(approval.by)} at {approval.created_at:%F %H:%M} UTC ({approval.via})",
+            f"- why: {cell(approval.reason)}",
+            f"- approval was needed because: {cell(decision.approval or 'no approval was needed')}",
         ]
     )
 
@@ -72,12 +72,12 @@ def difference(decision: Decision) -> str:
     if decision.difference is None:
         return "not known"
     form = ".1%" if _are_shares(decision) else ".3g"
-    said = format(decision.difference, "+" + form)
+    shown = format(decision.difference, "+" + form)
     if decision.interval is None:
-        return f"{said} (no interval)"
+        return f"{shown} (no interval)"
     low, high = (format(end, "+" + form) for end in decision.interval)
     level = 0.95 if decision.level is None else 1.0 - 2.0 * decision.level
-    return f"{said} ({100 * level:.3g} % interval {low} to {high})"
+    return f"{shown} ({100 * level:.3g} % interval {low} to {high})"
 
 
 def moved(item: ClusterComparison) -> str:
@@ -98,8 +98,8 @@ def _what_next(decision: Decision) -> list[str]:
     lines = []
     if decision.needed is not None:
         lines.append(
-            f"- about {decision.needed:,} examples would settle it, were the truth what was seen "
-            "(power 80 %)"
+            f"- about {decision.needed:,} examples would be enough to decide if the observed "
+            "difference is the true one (power 80 %)"
         )
     if decision.approval is not None:
         until = f" until {decision.expires_at:%F %H:%M} UTC" if decision.expires_at else ""
@@ -116,7 +116,7 @@ def _measured(decision: Decision) -> list[str]:
     )
     rows = [_measured_row(item) for item in decision.measured]
     level = "" if decision.level is None else f" (one-sided level {decision.level:g})"
-    return ["", f"## All that was asked{level}", "", head, "|---|---|" + "---|" * 7, *rows]
+    return ["", f"## All metrics{level}", "", head, "|---|---|" + "---|" * 7, *rows]
 
 
 def _measured_row(item: Measured) -> str:

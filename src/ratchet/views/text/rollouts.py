@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from ratchet.files.text import cell, one_line
 from ratchet.records import (
     Readout,
     Release,
@@ -18,8 +19,6 @@ from ratchet.records import (
 )
 from ratchet.views.words import LOOKS, READOUTS, RELEASES, words_of
 
-_MARKUP = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>|`\\*_[]~#"})
-
 
 def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -> str:
     """Write a rollout with its last look as Markdown.
@@ -30,9 +29,9 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
         outcome: How it stands.
     """
     lines = [
-        f"# Rollout of {_cell(_named(rollout.challenger))}: {outcome}",
+        f"# Rollout of {cell(_named(rollout.challenger))}: {outcome}",
         "",
-        f"Against {_cell(_named(rollout.champion))}, begun {rollout.created_at:%F %H:%M} UTC.",
+        f"Against {cell(_named(rollout.champion))}, begun {rollout.created_at:%F %H:%M} UTC.",
         "",
     ]
     if look is None:
@@ -42,7 +41,7 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
         f"{len(rollout.plan.stages)} ({look.share:.0%} of users), "
         f"{look.interactions:,} answers: **{LOOKS[look.decision]}**",
         "",
-        *[f"- {_cell(reason)}" for reason in look.reasons],
+        *[f"- {cell(reason)}" for reason in look.reasons],
         "",
         *_ratio(look.sample_ratio),
         "",
@@ -50,15 +49,15 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
     ]
     if rollout.unwatched:
         lines += ["", "Not watched:", ""]
-        lines += [f"- {_cell(name)}: {_cell(reason)}" for name, reason in rollout.unwatched]
+        lines += [f"- {cell(name)}: {cell(reason)}" for name, reason in rollout.unwatched]
     if rollout.fitted:
-        lines += ["", "The plan was fitted to the number of users:", ""]
-        lines += [f"- {_cell(note)}" for note in rollout.fitted]
+        lines += ["", "The plan was changed to suit the number of users:", ""]
+        lines += [f"- {cell(note)}" for note in rollout.fitted]
     lines += [
         "",
-        f"A release that does no harm is stopped in at most {_stopped(rollout):.0%} of rollouts; "
-        f"one that is worse by a margin passes the stages that ask for it in at most "
-        f"{rollout.plan.pass_error:.0%}, however often one looks.",
+        f"A release that does no harm is stopped in at most {rollout.plan.largest_error:.0%} of "
+        f"rollouts; one that is worse by more than a margin passes the stages that test it in at "
+        f"most {rollout.plan.pass_error:.0%}, however many looks are taken.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -66,7 +65,7 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
 def variants_markdown(test: VariantTest, readout: VariantReadout) -> str:
     """Write a test's read-out as Markdown."""
     shares = [
-        f"| {_cell(variant.label)} | {_cell(variant.version)} "
+        f"| {cell(variant.label)} | {cell(variant.version)} "
         f"| {'its own' if variant.system_prompt is not None else 'the application’s'} "
         f"| {variant.share:.0%} | {readout.sample_ratio.users.get(variant.label, 0):,} |"
         for variant in test.variants
@@ -74,12 +73,12 @@ def variants_markdown(test: VariantTest, readout: VariantReadout) -> str:
     return (
         "\n".join(
             [
-                f"# Test of variants: {_cell(test.name)}",
+                f"# Test of variants: {cell(test.name)}",
                 "",
-                f"**{_cell(readout.conclusion)}**",
+                f"**{cell(readout.conclusion)}**",
                 "",
                 f"{readout.interactions:,} answers up to {readout.until:%F %H:%M} UTC; the control "
-                f"is {_cell(readout.control)}.",
+                f"is {cell(readout.control)}.",
                 "",
                 "| variant | version | system prompt | share | users |",
                 "|---|---|---|---:|---:|",
@@ -90,8 +89,8 @@ def variants_markdown(test: VariantTest, readout: VariantReadout) -> str:
                 *_table(readout.readouts, variants=True),
                 "",
                 f"All intervals of all variants and signals hold together with at least "
-                f"{1 - test.error:.0%}, at all looks. Which of several better variants is the best "
-                "is not said.",
+                f"{1 - test.error:.0%}, at all looks. The test does not say "
+                "which of several better variants is the best.",
             ]
         )
         + "\n"
@@ -117,32 +116,28 @@ def rollout_events(
         f"{_named(rollout.challenger)} gets {stages[0].share:.0%} of users, "
         f"stage 1 of {len(stages)}"
     )
-    told: list[tuple[datetime, str]] = [(rollout.created_at, first)]
+    events: list[tuple[datetime, str]] = [(rollout.created_at, first)]
     acted = [look for look in looks if look.decision != "wait"]
     if looks and looks[-1].decision == "wait":
         acted.append(looks[-1])
     for look in acted:
-        what = _did(rollout, look)
-        told.append((look.created_at, f"look {look.number}: {what}: {'; '.join(look.reasons)}"))
+        action = _action(rollout, look)
+        events.append((look.created_at, f"look {look.number}: {action}: {'; '.join(look.reasons)}"))
     if stop is not None:
         note = f": {stop.note}" if stop.note else ""
-        told.append((stop.created_at, f"stopped by {stop.by}{note}"))
+        events.append((stop.created_at, f"stopped by {stop.by}{note}"))
     for release in releases:
         if release.created_at >= rollout.created_at:
-            told.append((release.created_at, f"{release.champion} {RELEASES[release.action]}"))
-    ordered = sorted(told, key=lambda item: item[0])
-    return [f"{moment:%F %H:%M:%S}  {_one_line(text)}" for moment, text in ordered]
+            events.append((release.created_at, f"{release.champion} {RELEASES[release.action]}"))
+    ordered = sorted(events, key=lambda item: item[0])
+    return [f"{moment:%F %H:%M:%S}  {one_line(text)}" for moment, text in ordered]
 
 
-def _did(rollout: Rollout, look: RolloutLook) -> str:
+def _action(rollout: Rollout, look: RolloutLook) -> str:
     if look.decision == "advance":
         share = rollout.plan.stages[look.stage].share
         return f"advance to stage {look.stage + 1}, {share:.0%} of users"
     return LOOKS[look.decision]
-
-
-def _stopped(rollout: Rollout) -> float:
-    return rollout.plan.harm_error + rollout.plan.ratio_error
 
 
 def _named(variant: Variant) -> str:
@@ -151,9 +146,11 @@ def _named(variant: Variant) -> str:
 
 
 def _ratio(ratio: SampleRatio) -> list[str]:
-    users = ", ".join(f"{count:,} with {_cell(arm)}" for arm, count in ratio.users.items())
+    users = ", ".join(f"{count:,} with {cell(arm)}" for arm, count in ratio.users.items())
     if ratio.broken:
         state = f"**broken** ({ratio.moved:,} users changed arms)" if ratio.moved else "**broken**"
+        if ratio.fails_final_test:
+            state += f" (chi-square test at the end, p = {ratio.final_p_value:.2g})"
     else:
         state = "as agreed" if ratio.ready else "as agreed so far; too few users to be sure"
     return [
@@ -177,11 +174,11 @@ def _row(item: Readout, *, variants: bool) -> str:
              f"{item.variant[0]:,} of {item.variant[1]:,}")  # fmt: skip
     if item.rates is not None:
         rates = (f"{item.rates[0]:.1%} ({rates[0]})", f"{item.rates[1]:.1%} ({rates[1]})")
-        one, low, high = (
+        mean, low, high = (
             100 * (value or 0.0) for value in (item.difference, item.lower, item.upper)
         )
-        difference = f"{one:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
-    cells = [_cell(item.arm)] if variants else []
+        difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+    cells = [cell(item.arm)] if variants else []
     cells += [
         words_of(item.signal),
         *rates,
@@ -191,11 +188,3 @@ def _row(item: Readout, *, variants: bool) -> str:
         f"**{READOUTS[item.says]}**" if item.says == "harm" else READOUTS[item.says],
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    return _one_line(text).translate(_MARKUP)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

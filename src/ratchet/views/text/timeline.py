@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from ratchet.files.text import one_line
 from ratchet.records import (
     AlertEvent,
     Delivery,
@@ -28,7 +29,7 @@ from ratchet.records import (
     VariantTestEnd,
 )
 from ratchet.records.signals import BY_NAME
-from ratchet.store import EventStore, Window
+from ratchet.store import EventStore, Failures, Window, read_failures
 from ratchet.views.words import LOOKS, RELEASES, words_of
 
 FOLLOWED_WITHIN = timedelta(minutes=1)
@@ -38,6 +39,7 @@ STARTS_WITHIN = timedelta(seconds=10)
 FIRST_HOURS = timedelta(hours=2)
 """So long after it met users the first answer and the first bad feedback are looked for."""
 _ALERTS = 1_000
+_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Moment:
 
     Attributes:
         at: When.
-        what: `release`, `users`, `alert`, `told`, `decision`, `rollback` or `effect`.
+        what: `release`, `users`, `failed`, `alert`, `told`, `decision`, `rollback` or `effect`.
         text: The same in words, on one line.
         more: What is to be said about it below, a line each.
     """
@@ -66,15 +68,16 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
         until: Up to when.
     """
     switches = _switches(store)
-    found = [
+    moments = [
         *_releases(store),
         *_rollouts(store),
         *_tests(store),
         *_users(store, switches, since, until),
+        *_failures(store, since, until),
         *_alerts(store),
         *_effects(store, switches, since),
     ]
-    inside = [moment for moment in found if since <= moment.at <= until]
+    inside = [moment for moment in moments if since <= moment.at <= until]
     return tuple(sorted(inside, key=lambda moment: moment.at))
 
 
@@ -91,21 +94,21 @@ class _Switch:
 
 def _switches(store: EventStore) -> list[_Switch]:
     routings = store.records(Routing)
-    found: list[_Switch] = []
-    for place, routing in enumerate(routings):
+    switches: list[_Switch] = []
+    for index, routing in enumerate(routings):
         versions = tuple(variant.version for variant in routing.variants)
-        before = found[-1].versions if found else ()
-        after = routings[place + 1].created_at if place + 1 < len(routings) else None
+        before = switches[-1].versions if switches else ()
+        after = routings[index + 1].created_at if index + 1 < len(routings) else None
         gone = tuple(version for version in before if version not in versions)
-        found.append(_Switch(routing.created_at, routing.id, versions, after, gone))
-    return found
+        switches.append(_Switch(routing.created_at, routing.id, versions, after, gone))
+    return switches
 
 
 def _releases(store: EventStore) -> Iterator[Moment]:
     for release in store.records(Release):
         back = release.action == "rollback"
         who = f" by {release.by}" if release.by else ""
-        why = (f"why: {_line(release.note)}",) if release.note else ()
+        why = (f"why: {one_line(release.note)}",) if release.note else ()
         instead = f", {release.previous} stands by" if release.previous else ""
         text = f"{release.champion} {RELEASES[release.action]}{who}{instead}"
         yield Moment(release.created_at, "rollback" if back else "release", text, why)
@@ -119,13 +122,13 @@ def _rollouts(store: EventStore) -> Iterator[Moment]:
         yield Moment(rollout.created_at, "release", text)
         stop = store.get(RolloutStop, rollout.id)
         if stop is not None:
-            note = (f"why: {_line(stop.note)}",) if stop.note else ()
+            note = (f"why: {one_line(stop.note)}",) if stop.note else ()
             text = f"rollout of {rollout.challenger.version} is stopped by {stop.by}"
             yield Moment(stop.created_at, "rollback", text, note)
     for look in store.records(RolloutLook):
         if look.decision != "wait":
             text = f"look {look.number} at {look.model_version}: {LOOKS[look.decision]}"
-            yield Moment(look.created_at, "decision", text, tuple(map(_line, look.reasons)))
+            yield Moment(look.created_at, "decision", text, tuple(map(one_line, look.reasons)))
 
 
 def _tests(store: EventStore) -> Iterator[Moment]:
@@ -148,8 +151,9 @@ def _alerts(store: EventStore) -> Iterator[Moment]:
             f"{event.severity} alert {event.alert_id[:8]} {event.change}: "
             f"{words_of(event.signal)} of {event.model_version}{where}{mostly}"
         )
-        said = (_line(event.message), f"sure: {event.certainty}", f"to do: {_line(event.action)}")
-        yield Moment(event.created_at, "alert", text, said if event.change != "resolved" else ())
+        sure, action = f"sure: {event.certainty}", f"to do: {one_line(event.action)}"
+        details = (one_line(event.message), sure, action)
+        yield Moment(event.created_at, "alert", text, details if event.change != "resolved" else ())
     ids = {event.id: event for event in events}
     for delivery in store.records(Delivery, latest=_ALERTS):
         about = ids.get(delivery.event_id)
@@ -178,16 +182,32 @@ def _firsts(store: EventStore, version: str, start: datetime, end: datetime) -> 
     if end <= start:
         return
     window = Window(start, end, version)
-    signals = store.signals(window, lag=timedelta(days=1)).select(["created_at"])
+    signals = store.signals(window, lag=timedelta(days=1)).select(["created_at", "failed"])
     if not signals.num_rows:
         return
-    first = min(signals["created_at"].to_pylist())
-    yield Moment(first, "users", f"first answer of {version}")
+    rows = zip(signals["created_at"].to_pylist(), signals["failed"].to_pylist(), strict=True)
+    answered = [at for at, failed in rows if not failed]
+    if answered:
+        yield Moment(min(answered), "users", f"first answer of {version}")
     row = next(filter(_is_bad, store.feedback(window).to_pylist()), None)
     if row is not None:
-        said = f", {_line(row['text'])[:80]!r}" if row["text"] else ""
-        text = f"first bad feedback on {version}: {_says(row)}{said}"
+        quote = f", {one_line(row['text'])[:80]!r}" if row["text"] else ""
+        text = f"first bad feedback on {version}: {_says(row)}{quote}"
         yield Moment(row["created_at"], "users", text)
+
+
+def _failures(store: EventStore, since: datetime, until: datetime) -> Iterator[Moment]:
+    """Tell of each version since when it failed, how often and why."""
+    by_version: dict[str, list[Failures]] = {}
+    for found in read_failures(store, Window(since, until)):
+        by_version.setdefault(found.model_version, []).append(found)
+    for version, reasons in by_version.items():
+        count, last = sum(item.count for item in reasons), max(item.last for item in reasons)
+        more = [f"{item.count:,} × {one_line(item.error)[:160]}" for item in reasons[:_REASONS]]
+        if len(reasons) > _REASONS:
+            more.append(f"other reasons: {len(reasons) - _REASONS:,}")
+        text = f"failed attempts of {version}: {count:,}, the last at {last:%F %H:%M:%S}"
+        yield Moment(min(item.first for item in reasons), "failed", text, tuple(more))
 
 
 def _is_bad(row: dict[str, Any]) -> bool:
@@ -251,10 +271,6 @@ def _last_answer(store: EventStore, version: str, switch: _Switch) -> datetime |
 def _after(moment: datetime, start: datetime) -> str:
     seconds = (moment - start).total_seconds()
     return f"{abs(seconds):.1f} s {'after' if seconds >= 0 else 'before'} the switch"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 # Words --------------------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""Hold the adapters that servers have loaded to those that the routing names.
+
+vLLM forgets its adapters when it restarts, and each replica has its own. So every server is asked
+for its models every second: what the routing names and the server lacks is loaded, and what the
+server has loaded of this home's adapters and no routing names is unloaded. What `GET /v1/models`
+shows is believed, not what a load answers: "already loaded" may stand for a failed load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratchet.gateway.http_backend import HttpBackend
+from ratchet.gateway.replies import BackendError
+from ratchet.gateway.routing import State
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+UNLOAD_SECONDS = 5.0
+"""So long after no routing names it an adapter is unloaded: every process follows by then."""
+PREPARE_SECONDS = 5.0
+"""So long a new routing waits for its adapters before it takes effect."""
+
+
+def wanted_adapters(state: State) -> dict[str, Path]:
+    """Return the versions with an adapter that the routing names, with their folders."""
+    found = {version: state.adapters.get(version) for version in state.served}
+    return {version: folder for version, folder in found.items() if folder is not None}
+
+
+@dataclass(slots=True)
+class AdapterKeeper:
+    """See the module's text.
+
+    Attributes:
+        servers: Replicas, each with adapters of its own.
+        on_loaded: Told the names of server and version when an adapter was loaded again.
+        clock: Seconds, monotonic.
+    """
+
+    servers: Sequence[HttpBackend]
+    on_loaded: Callable[[str, str], None]
+    clock: Callable[[], float] = time.monotonic
+    _unnamed: dict[str, dict[str, float]] = field(default_factory=dict)
+    _said: dict[str, str] = field(default_factory=dict)
+
+    async def follow(self, state: Callable[[], State]) -> None:
+        """Look every second, for ever; one server never waits for another.
+
+        Args:
+            state: Gives what the routing says now.
+        """
+
+        async def hold(server: HttpBackend) -> None:
+            while True:
+                try:
+                    await self.look(server, state())
+                except Exception:
+                    logger.exception("the adapters of %s cannot be looked at", server.name)
+                await asyncio.sleep(LOOK_SECONDS)
+
+        await asyncio.gather(*(hold(server) for server in self.servers))
+
+    async def prepare(self, state: State) -> None:
+        """Load what a new routing names before anybody is sent there, as far as it is quick."""
+        looks = (self.look(server, state, unload=False) for server in self.servers)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*looks), PREPARE_SECONDS)
+
+    async def look(self, server: HttpBackend, state: State, *, unload: bool = True) -> None:
+        """Hold one server to the routing once; what fails is logged and tried again."""
+        wanted, problems = wanted_adapters(state), list[str]()
+        try:
+            loaded = await server.models()
+            for version, folder in wanted.items():
+                if version not in loaded:
+                    problems += await self._load(server, version, folder)
+            if unload:
+                for version in self._unnamed_for_long(server, loaded - set(wanted), state.adapters):
+                    problems += await self._unload(server, version)
+        except BackendError as error:
+            problems.append(error.reason)
+        said = "; ".join(problems)
+        if said and said != self._said.get(server.name):
+            logger.warning("%s lacks adapters that the routing names: %s", server.name, said)
+        self._said[server.name] = said
+
+    async def _load(self, server: HttpBackend, version: str, folder: Path) -> list[str]:
+        """Load a version; return what is wrong, if anything is."""
+        try:
+            await server.load_adapter(version, folder)
+        except BackendError as error:
+            if version in await server.models():
+                return []  # another process was faster
+            if error.detail is not None and "already" in error.detail.message:
+                await server.unload_adapter(version)  # the name is taken and nothing behind it
+            return [error.reason]
+        logger.info("%s has loaded %s", server.name, version)
+        self.on_loaded(server.name, version)
+        return []
+
+    async def _unload(self, server: HttpBackend, version: str) -> list[str]:
+        """Unload a version; return what is wrong, if anything is."""
+        try:
+            await server.unload_adapter(version)
+        except BackendError as error:
+            return [error.reason] if version in await server.models() else []
+        logger.info("%s has unloaded %s, which no routing names", server.name, version)
+        return []
+
+    def _unnamed_for_long(
+        self, server: HttpBackend, others: set[str], ours: Mapping[str, Path | None]
+    ) -> list[str]:
+        """Return those of this home's versions that no routing has named for some seconds."""
+        now, unnamed = self.clock(), self._unnamed.setdefault(server.name, {})
+        mine = {version for version in others if ours.get(version) is not None}
+        for version in unnamed.keys() - mine:
+            del unnamed[version]
+        return [
+            version
+            for version in sorted(mine)
+            if now - unnamed.setdefault(version, now) >= UNLOAD_SECONDS
+        ]

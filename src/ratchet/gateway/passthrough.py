@@ -1,0 +1,120 @@
+"""Parts of OpenAI's API that are passed on to the backend and not recorded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import aiohttp
+from fastapi import Request, Response
+from pydantic_core import from_json
+from starlette.responses import StreamingResponse
+
+from ratchet.gateway.backends import Backend
+from ratchet.gateway.chat import nobody_answers, refusal
+from ratchet.gateway.conversation import named_user
+from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
+from ratchet.gateway.problems import JSON, ProblemError
+from ratchet.gateway.replies import BackendError, json_bytes
+from ratchet.gateway.routing import Router
+from ratchet.gateway.schemas import ModelEntry
+
+PASSED_ON = ("completions", "embeddings", "responses")
+_OWN_MODELS = "embeddings"
+"""Where any name is the backend's own, since no version of ours makes embeddings."""
+
+
+class Passthrough:
+    """See the module's text."""
+
+    def __init__(self, router: Router, backends: Sequence[Backend]) -> None:
+        self._router = router
+        self._servers = [server for server in backends if isinstance(server, HttpBackend)]
+
+    async def post(self, request: Request) -> Response:
+        """Pass a request on, as it came but for the model's name; the backends are asked in turn.
+
+        Raises:
+            ProblemError: It is no JSON object, or no backend answers it.
+        """
+        try:
+            body = from_json(await request.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise ProblemError(
+                400, f"the body must be JSON, got: {error}", code="invalid_json"
+            ) from error
+        if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+            raise ProblemError(
+                400,
+                "the body must be an object with a `model`",
+                code="invalid_value",
+                param="model",
+            )
+        path = request.url.path.removeprefix("/v1")
+        body["model"] = self._version(path, body, named_user(body, request.headers) or "")
+        return await self._ask(path, body, stream=body.get("stream") is True)
+
+    async def model(self, name: str) -> Response:
+        """Return the entry of one name: the gateway's own, else the backend's.
+
+        Raises:
+            ProblemError: 404, nobody has the name; another where no backend answers.
+        """
+        if name in self._router.names():
+            return Response(ModelEntry(id=name).model_dump_json(), media_type=JSON)
+        unknown = ProblemError(
+            404,
+            f"a model must be one that `GET /v1/models` lists, got {name[:200]!r}",
+            code="model_not_found",
+            param="model",
+        )
+        if not self._servers:
+            raise unknown
+        try:
+            return await self._ask(f"/models/{name}", None)
+        except ProblemError as problem:
+            raise unknown if problem.status == 502 else problem from None
+
+    def _version(self, path: str, body: dict[str, Any], user: str) -> str:
+        name = str(body["model"])
+        if path.endswith(_OWN_MODELS) and name not in self._router.names():
+            return name
+        return self._router.plan(name, user).variant.version
+
+    async def _ask(
+        self, path: str, body: dict[str, Any] | None, *, stream: bool = False
+    ) -> Response:
+        failures: list[BackendError] = []
+        for server in self._servers:
+            try:
+                reply = await server.open(path, body, stream=stream)
+            except BackendError as failure:
+                if failure.is_users:
+                    raise refusal(failure) from failure
+                failures.append(failure)
+                continue
+            return StreamingResponse(
+                _pieces(reply, stream=stream), reply.status, media_type=reply.content_type
+            )
+        if not self._servers:
+            raise ProblemError(
+                404,
+                f"the local model answers /v1/chat/completions alone, got /v1{path}; start with "
+                "--backend",
+                code="not_supported",
+            )
+        raise nobody_answers(failures)
+
+
+async def _pieces(reply: aiohttp.ClientResponse, *, stream: bool) -> AsyncIterator[bytes]:
+    """Yield a reply as it comes; a stream that breaks off ends with an error event."""
+    try:
+        async for piece in reply.content.iter_any():
+            yield piece
+    except NETWORK_ERRORS as error:
+        if not stream:
+            raise
+        problem = ProblemError(502, f"the backend broke off: {error}", code="backend_error")
+        yield b"data: " + json_bytes(problem.body()) + b"\n\n"
+    finally:
+        reply.close()

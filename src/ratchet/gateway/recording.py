@@ -1,0 +1,137 @@
+"""Record what was asked and answered, what failed and what was refused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ratchet.gateway.access import Caller
+from ratchet.gateway.conversation import identifier, storable, turns
+from ratchet.gateway.log import LogKind, WriteAheadLog
+from ratchet.gateway.replies import json_bytes
+from ratchet.gateway.routing import RoutingPlan
+
+logger = logging.getLogger(__name__)
+
+DISCONNECTED = "disconnected"
+"""Finish reason of an answer whose client left."""
+_FORWARDED = ("max_completion_tokens", "temperature", "top_p", "seed")
+_LONGEST_REASON = 2_000
+
+
+@dataclass(slots=True)
+class Chat:
+    """One request on its way to an answer.
+
+    Attributes:
+        conversation: The caller, where the conversation is known by what was said alone.
+        asked: The version that was asked last.
+    """
+
+    id: str
+    body: dict[str, Any]
+    plan: RoutingPlan
+    caller: Caller
+    user_id: str
+    session_id: str
+    at: datetime
+    started: float
+    conversation: str | None = None
+    asked: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """The version that was chosen."""
+        return self.plan.variant.version
+
+    def describe(self, reason: object, usage: object) -> None:
+        """Note how the answer ended, what it cost and how it was asked for."""
+        if reason:
+            self.metadata["finish_reason"] = str(reason)[:100]
+        if isinstance(usage, Mapping):
+            for name in ("prompt_tokens", "completion_tokens"):
+                if isinstance(usage.get(name), int):
+                    self.metadata[name] = str(usage[name])
+        for name in _FORWARDED:
+            if self.body.get(name) is not None:
+                self.metadata[name] = str(self.body[name])
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Writes to the log; where it cannot, answers go on without a record.
+
+    Attributes:
+        log: Where interactions are recorded.
+        sync: Whether to wait until a record is on the disk.
+        works: Whether the last record could be written.
+    """
+
+    log: WriteAheadLog
+    sync: bool = False
+    works: bool = True
+
+    def interaction(
+        self, chat: Chat, text: str, version: str, error: str | None = None, attempt: int = 0
+    ) -> bool:
+        """Record an answer, or an attempt at one; return whether it is recorded.
+
+        Args:
+            chat: The request.
+            text: The answer, or what there was of it.
+            version: The version that gave it, or failed to.
+            error: Why it is no whole answer.
+            attempt: Number of an attempt after which another version was asked; 0 is the answer.
+        """
+        spoken, notes = turns(chat.body["messages"])
+        row = {
+            "id": f"{chat.id}-failed-{attempt}" if attempt else chat.id,
+            "session_id": chat.session_id,
+            "user_id": chat.user_id,
+            "created_at": chat.at.isoformat(),
+            "model_version": identifier(version),
+            "messages": spoken,
+            "response": text,
+            "latency_seconds": time.monotonic() - chat.started,
+            "error": None if error is None else storable(error[:_LONGEST_REASON], notes),
+            "segment": chat.caller.application,
+            "metadata": chat.metadata | notes,
+        }
+        return self._append(LogKind.INTERACTION, row)
+
+    def refused(self, chat: Chat, version: str, reason: str) -> bool:
+        """Record a request that a backend refused for what was in it."""
+        spoken, notes = turns(chat.body["messages"])
+        row = {
+            "id": chat.id,
+            "user_id": chat.user_id,
+            "session_id": chat.session_id,
+            "model_version": identifier(version),
+            "created_at": chat.at.isoformat(),
+            "reason": storable(reason[:_LONGEST_REASON], notes),
+            "messages": spoken,
+        }
+        return self._append(LogKind.REFUSED, row)
+
+    async def durable(self) -> None:
+        """Wait until the record is on the disk, where that is asked for."""
+        if self.sync:
+            await self.log.durable()
+
+    def _append(self, kind: LogKind, row: Mapping[str, Any]) -> bool:
+        try:
+            self.log.append(kind, json_bytes(row))
+        except OSError as problem:
+            # The user is answered all the same; without a token, since there is nothing to rate.
+            self.works = False
+            logger.error(
+                "answers are sent and not recorded, the log cannot be written: %s", problem
+            )
+            return False
+        self.works = True
+        return True

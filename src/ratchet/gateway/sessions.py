@@ -1,0 +1,112 @@
+"""Which conversation a request continues, where it names neither user nor session.
+
+A chat sends all its turns every time. What was said so far, with the answer that was given, is
+looked up here; so the next turn stays with the same user, session and version. All processes of a
+gateway share one SQLite file; what is a day old is forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+logger = logging.getLogger(__name__)
+
+KEPT_SECONDS = 86_400.0
+_PRUNED_EVERY = 10_000
+
+
+class Conversations:
+    """Users and sessions by what was said."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._added = clock, 0
+        self._file = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        # Lost at a loss of power: the turns after it begin new sessions.
+        self._file.execute("PRAGMA journal_mode=WAL")
+        self._file.execute("PRAGMA synchronous=OFF")
+        self._file.execute(
+            "CREATE TABLE IF NOT EXISTS said "
+            "(key BLOB PRIMARY KEY, user TEXT, session TEXT, at REAL) WITHOUT ROWID"
+        )
+        self._prune()
+
+    def remember(self, said: bytes, user: str, session: str) -> None:
+        """Keep whose conversation it is that got so far."""
+        try:
+            self._file.execute(
+                "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?)",
+                (said, user, session, self._clock()),
+            )
+            self._added += 1
+            if self._added % _PRUNED_EVERY == 0:
+                self._prune()
+        except sqlite3.Error as error:
+            logger.warning("the next turn of a conversation may begin a new session: %s", error)
+
+    def find(self, said: bytes) -> tuple[str, str] | None:
+        """Return user and session of a conversation; None where it is not known."""
+        try:
+            found = self._file.execute("SELECT user, session FROM said WHERE key = ?", (said,))
+            row = found.fetchone()
+        except sqlite3.Error as error:
+            logger.warning(
+                "a turn begins a new session, the earlier ones cannot be read: %s", error
+            )
+            return None
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _prune(self) -> None:
+        self._file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
+
+
+def digest_of(messages: Sequence[Mapping[str, Any]], caller: str) -> bytes | None:
+    """Return the digest of a conversation up to its last answer; None before the first.
+
+    System prompts and tools are left out, since an application may write them anew every time.
+
+    Args:
+        messages: The turns.
+        caller: Whose key or address: conversations of others are never continued.
+    """
+    said = [
+        (str(message["role"]), _words(message))
+        for message in messages
+        if message.get("role") in ("user", "assistant")
+    ]
+    while said and said[-1][0] != "assistant":
+        said.pop()
+    if not said:
+        return None
+    return hashlib.sha256(to_json([caller, said])).digest()
+
+
+def opening_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the first thing said and the first answer, by which a lost conversation is told."""
+    found: dict[str, str] = {}
+    for message in messages:
+        if message.get("role") in ("user", "assistant"):
+            found.setdefault(str(message["role"]), _words(message))
+    return [found.get("user", ""), found.get("assistant", "")]
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    """Return the text of a turn without the space around it, which clients trim."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        parts = content or ()
+        content = "\n".join(
+            str(part["text"]) for part in parts if isinstance(part.get("text"), str)
+        )
+    return content.strip()
