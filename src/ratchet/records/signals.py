@@ -220,6 +220,8 @@ class Signal:
         return numbers if self.bad is False else 1.0 - numbers
 
 
+READ_CLUSTERS: Final = "read the top failure clusters and queue their interactions for review"
+"""What to do where quality is worse and nothing is urgent."""
 _ROLL_BACK = "roll back to the previous version if the rise began with the current release; "
 
 SIGNALS: Final[tuple[Signal, ...]] = (
@@ -235,7 +237,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             warning=0.15,
             critical=0.25,
             minimum_sample=30,
-            warning_action="read the top failure clusters and queue their interactions for review",
+            warning_action=READ_CLUSTERS,
             critical_action=_ROLL_BACK
             + "otherwise start an improvement cycle on the top cluster today",
         ),
