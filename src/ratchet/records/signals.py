@@ -558,6 +558,8 @@ _CLASSES: Any = tuple(BY_NAME[kind].record for kind in FEEDBACK_KINDS)
 _ANY_KIND: Any = Annotated[Union[_CLASSES], Field(discriminator="kind")]  # noqa: UP007
 FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_KIND)
 """Reads one event of feedback of any kind."""
+TEXT_KINDS: Final = tuple(signal.name for signal in FEEDBACK_SIGNALS if signal.value == "text")
+"""Kinds whose value is what a user wrote."""
 JUDGED_KINDS: Final = tuple(signal.name for signal in SIGNALS if signal.judged)
 USER_RATES: Final = tuple(
     signal
