@@ -19,6 +19,7 @@ from ratchet.cli.gate_options import (
     ExamplesFile,
     HigherIsBetter,
     LowerIsBetter,
+    PolicyFile,
     Samples,
     ScoresFile,
     Seed,
@@ -47,12 +48,7 @@ def gate(
         str, typer.Option(help="The same for the model that would replace it.")
     ] = "",
     examples: ExamplesFile = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML; default: promote if the first metric is significantly better (5 % level)."
-        ),
-    ] = None,
+    policy: PolicyFile = None,
     as_json: AsJson = False,
     higher_is_better: HigherIsBetter = None,
     lower_is_better: LowerIsBetter = None,
@@ -64,9 +60,7 @@ def gate(
     ] = "",
     usable_judge: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Trust this judge too, besides those that the home's store knows as usable."
-        ),
+        typer.Option(help="Trust this judge too, besides those found usable in the home's store."),
     ] = None,
     approved_by: Annotated[
         str, typer.Option(help="Who approved, where the policy asks for a person.")
