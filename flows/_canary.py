@@ -14,7 +14,7 @@ from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome,
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
-from ratchet.notify import is_news
+from ratchet.notify import news_since
 from ratchet.records import (
     Decision,
     Delivery,
@@ -28,7 +28,6 @@ from ratchet.views.pages.readouts import rollout_page
 from ratchet.views.plots.rollouts import readout_chart, rollout_chart
 from ratchet.views.text.rollouts import rollout_events, rollout_markdown
 
-_LATEST = 10
 _EVENTS = {"advance": "advanced", **ENDED}
 
 
@@ -94,13 +93,12 @@ def act(look: RolloutLook) -> None:
 
 def announce() -> None:
     """Tell Prefect of each release and each stop, whoever made it: shell, page or flow."""
-    store, moment = workspace().store, now()
-    for release in store.records(Release, latest=_LATEST):
-        if is_news(release.created_at, moment):
-            _once(release.id, partial(_emit_release, release))
-    for stop in store.records(RolloutStop, latest=_LATEST):
+    store, since = workspace().store, news_since(now())
+    for release in store.records(Release, since=since):
+        _once(release.id, partial(_emit_release, release))
+    for stop in store.records(RolloutStop, since=since):
         rollout = store.get(Rollout, stop.id)
-        if rollout is not None and is_news(stop.created_at, moment):
+        if rollout is not None:
             _once(stop.id, partial(_emit, "stopped", rollout, last_look(store, rollout)))
 
 

@@ -23,7 +23,7 @@ from ratchet.analyze.monitoring.watch import (
 )
 from ratchet.errors import InsufficientDataError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
-from ratchet.notify import check_addresses, deliver, delivery_id, is_news
+from ratchet.notify import check_addresses, deliver, delivery_id, news_since
 from ratchet.records import AlertEvent, Analysis, BoardState, Delivery
 from ratchet.stats.charts.rate_series import RateSeries
 from ratchet.views import plots
@@ -78,29 +78,29 @@ def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEven
 
 @task(name="tell", cache_policy=NO_CACHE)
 def send_alerts(fresh: tuple[AlertEvent, ...]) -> int:
-    """Log the fresh steps of alerts; send and emit every recent step that did not arrive yet."""
-    store, addresses = workspace().store, workspace().settings.notify
-    recent = store.records(AlertEvent, latest=50)
-    keys = [delivery_id(event, address) for event in recent for address in addresses]
-    sent = {key for key in keys if store.get(Delivery, key) is not None}
-    for delivery in deliver(recent, addresses, sent=sent, now=now()):
+    """Log the fresh steps of alerts; send and emit every step of a day that did not arrive yet."""
+    store, addresses, moment = workspace().store, workspace().settings.notify, now()
+    recent = store.records(AlertEvent, since=news_since(moment))
+    keys = [delivery_id(event, to) for event in recent for to in (*addresses, "prefect")]
+    sent = store.present(Delivery, keys)
+    for delivery in deliver(recent, addresses, sent=sent, now=moment):
         store.append(delivery)
     for event in fresh:
         logger.warning("%s %s: %s", event.change, event.severity, event.message)
     for event in recent:
-        _emit_once(event)
+        if delivery_id(event, "prefect") not in sent:
+            _emit(event)
+            store.append(_emitted(event, moment))
     return len(fresh)
 
 
-def _emit_once(event: AlertEvent) -> None:
-    """Emit an alert's step as a Prefect event, also one that an interrupted pass left behind."""
-    store, moment = workspace().store, now()
-    key = delivery_id(event, "prefect")
-    if not is_news(event.created_at, moment) or store.get(Delivery, key) is not None:
-        return
-    _emit(event)
-    store.append(
-        Delivery(id=key, created_at=moment, event_id=event.id, channel="prefect", delivered=True)
+def _emitted(event: AlertEvent, moment: datetime) -> Delivery:
+    return Delivery(
+        id=delivery_id(event, "prefect"),
+        created_at=moment,
+        event_id=event.id,
+        channel="prefect",
+        delivered=True,
     )
 
 

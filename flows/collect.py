@@ -38,14 +38,14 @@ class CollectOptions(BaseModel):
 
     Attributes:
         messages: CSV with columns `text` and `label`, or JSON Lines with `text` and `target`;
-            without it, a grammar writes messages.
+            without it, made-up support messages.
         evaluation: A file of the same kind to evaluate on, instead of holding messages out.
         instruction: What the model is told to do with a message; None has it name the queue.
         max_new_tokens: The longest answer.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in during a cycle.
         held_out: Messages kept for evaluation, at most a quarter of all.
-        generated_messages: How many the grammar writes.
+        generated_messages: How many are made up.
         users: How many people write in.
         reactions: How they react.
         seed: Of everything that is drawn.

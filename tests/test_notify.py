@@ -66,7 +66,7 @@ def alert(**changes: Any) -> AlertEvent:
         "signal": "thumbs_down", "since": NOW - timedelta(hours=2), "value": 0.31, "lower": 0.27,
         "upper": 0.35, "expected": 0.12, "observations": 481,
         "certainty": "the board as a whole raises a false alarm at most once in 30 days",
-        "message": "support-router/2: thumbs that are down 31.0% where 12.0% is normal, "
+        "message": "support-router/2: thumbs down 31.0% where 12.0% is normal, "
         "since about 2026-11-24 07:30 UTC, 481 observations",
         "action": "roll back to support-router/1: it began with this release",
     }  # fmt: skip
@@ -78,7 +78,7 @@ def test_an_opened_alert_says_what_since_when_how_sure_and_what_to_do(inbox: Inb
     assert delivery.id == delivery_id(alert(), inbox.address())
     ((path, body),) = inbox.received
     assert path.rstrip("/") == "/alerts"
-    assert body["title"] == "New critical: thumbs down"
+    assert body["title"] == "support-router/2: thumbs down, new alert (critical)"
     assert body["type"] == "failure"
     what, sure, todo = body["message"].splitlines()
     assert what == alert().message
@@ -101,7 +101,8 @@ def test_the_next_step_of_the_same_alert_is_sent(inbox: Inbox) -> None:
     updated = alert(id="event-2", change="updated", created_at=LATER)
     deliver([alert(), updated], [inbox.address()], sent={first.id}, now=LATER)
     assert [body["title"] for _, body in inbox.received] == [
-        "New critical: thumbs down", "Changed critical: thumbs down"
+        "support-router/2: thumbs down, new alert (critical)",
+        "support-router/2: thumbs down, alert changed (critical)",
     ]  # fmt: skip
 
 
@@ -136,29 +137,40 @@ def test_what_is_older_than_a_day_is_not_sent_to_a_new_address(
 
 
 @pytest.mark.parametrize(
-    ("change", "severity", "kind", "title"),
+    ("change", "severity", "kind", "says"),
     [
-        ("opened", "critical", "failure", "New critical: thumbs down"),
-        ("opened", "warning", "warning", "New warning: thumbs down"),
-        ("acknowledged", "critical", "failure", "Acknowledged critical: thumbs down"),
-        ("resolved", "critical", "success", "Resolved critical: thumbs down"),
-        ("resolved", "warning", "success", "Resolved warning: thumbs down"),
+        ("opened", "critical", "failure", "new alert (critical)"),
+        ("opened", "warning", "warning", "new alert (warning)"),
+        ("acknowledged", "critical", "failure", "alert acknowledged (critical)"),
+        ("resolved", "critical", "success", "alert resolved (critical)"),
+        ("resolved", "warning", "success", "alert resolved (warning)"),
     ],
 )
 def test_a_resolved_alert_is_good_news_and_others_are_as_bad_as_they_are(
-    inbox: Inbox, change: str, severity: str, kind: str, title: str
+    inbox: Inbox, change: str, severity: str, kind: str, says: str
 ) -> None:
     deliver([alert(change=change, severity=severity)], [inbox.address()], sent=(), now=NOW)
     ((_, body),) = inbox.received
-    assert (body["type"], body["title"]) == (kind, title)
+    assert (body["type"], body["title"]) == (kind, f"support-router/2: thumbs down, {says}")
 
 
 def test_the_note_of_a_step_names_who_made_it() -> None:
     by_ada = alert(change="acknowledged", by="ada", note="looking at it")
     assert text_of(by_ada).splitlines()[3] == "ada: looking at it"
     by_itself = alert(change="resolved", note="back to normal")
-    assert text_of(by_itself).splitlines()[3] == "Ratchet: back to normal"
-    assert title_of(alert(signal="latency_seconds_p99")) == "New critical: latency seconds p99"
+    assert text_of(by_itself).splitlines()[-1] == "Ratchet: back to normal"
+    slow = alert(signal="latency_seconds_p99", model_version="m/7")
+    assert title_of(slow) == "m/7: latency seconds p99, new alert (critical)"
+
+
+@pytest.mark.parametrize("action", ["", "roll back to support-router/1"])
+def test_a_resolved_alert_asks_for_nothing_also_where_an_older_record_still_does(
+    action: str,
+) -> None:
+    lines = text_of(alert(change="resolved", action=action, note="back to normal")).splitlines()
+    assert lines == [
+        alert().message, f"How sure: {alert().certainty}", "Ratchet: back to normal"
+    ]  # fmt: skip
 
 
 def test_every_address_gets_each_alert_once_whichever_of_them_fails(inbox: Inbox) -> None:

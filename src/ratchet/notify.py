@@ -1,7 +1,8 @@
 """Send alerts to people: Slack, e-mail, webhooks and whatever else Apprise reaches.
 
-The only importer of apprise. Addresses are Apprise's URLs, for example `slack://...`,
-`mailtos://...` or `json://host/path`; they hold secrets and are never logged or stored.
+`ratchet.analyze.monitoring.alerts` lists who raises and words alerts. Addresses are Apprise's URLs,
+for example `slack://...`, `mailtos://...` or `json://host/path`; they hold secrets and are never
+logged or stored. The only importer of apprise.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ NEWS = timedelta(days=1)
 """Older events are not sent: a new address gets no history, a dead one is not tried for ever."""
 
 _WORDS = {
-    "opened": "New",
-    "updated": "Changed",
-    "acknowledged": "Acknowledged",
-    "resolved": "Resolved",
+    "opened": "new alert",
+    "updated": "alert changed",
+    "acknowledged": "alert acknowledged",
+    "resolved": "alert resolved",
 }
 
 
-def is_news(happened: datetime, now: datetime) -> bool:
-    """Tell whether an event is recent enough to be sent to people."""
-    return now - happened <= NEWS
+def news_since(now: datetime) -> datetime:
+    """Return the time from which on events are sent to people; older ones are not news."""
+    return now - NEWS
 
 
 def check_addresses(addresses: Sequence[str]) -> None:
@@ -70,7 +71,7 @@ def deliver(
     """
     tried = []
     for event in events:
-        if not is_news(event.created_at, now):
+        if event.created_at < news_since(now):
             continue
         for address in addresses:
             key = delivery_id(event, address)
@@ -100,13 +101,16 @@ def delivery_id(event: AlertEvent, address: str) -> str:
 
 
 def title_of(event: AlertEvent) -> str:
-    """Return an event's headline."""
-    return f"{_WORDS[event.change]} {event.severity}: {words_of(event.signal)}"
+    """Return an event's headline, such as `m/2: thumbs down, alert changed (critical)`."""
+    what = f"{words_of(event.signal)}, {_WORDS[event.change]}"
+    return f"{event.model_version}: {what} ({event.severity})"
 
 
 def text_of(event: AlertEvent) -> str:
-    """Return what an event says, in four lines at most."""
-    lines = [event.message, f"How sure: {event.certainty}", f"What to do: {event.action}"]
+    """Return what an event says, in four lines at most; a resolved alert asks for nothing."""
+    lines = [event.message, f"How sure: {event.certainty}"]
+    if event.change != "resolved":
+        lines.append(f"What to do: {event.action}")
     if event.note:
         lines.append(f"{event.by or 'Ratchet'}: {event.note}")
     return "\n".join(lines)

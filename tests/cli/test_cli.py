@@ -326,6 +326,10 @@ def test_resolved_alerts_are_listed_when_asked_for(alerts):
     assert [(event["alert_id"], event["change"]) for event in found] == [
         (FIRST, "opened"), (SECOND, "updated"), (SETTLED, "resolved")
     ]  # fmt: skip
+    printed = alerts("--all")
+    assert f"message of {SETTLED}" in printed
+    assert f"what to do: do what {FIRST} asks for" in printed
+    assert f"do what {SETTLED} asks for" not in printed
 
 
 def test_alerts_as_json_are_the_stored_events(alerts, home):
@@ -446,8 +450,8 @@ def test_a_demo_on_a_bad_file_is_refused_before_anything_starts(ratchet, home, t
 
 def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):
     (tmp_path / "queues.csv").write_text("label,queue\na,b\n")
-    assert "--queues goes with --messages" in refused(ratchet("demo", "--queues", "queues.csv"))
-    assert "--instruction goes with --messages" in refused(ratchet("demo", "--instruction", "Do."))
+    assert "--queues needs --messages" in refused(ratchet("demo", "--queues", "queues.csv"))
+    assert "--instruction needs --messages" in refused(ratchet("demo", "--instruction", "Do."))
     assert not home.exists()
 
 

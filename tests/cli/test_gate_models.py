@@ -168,7 +168,9 @@ def test_a_policy_may_ask_for_the_floor_and_for_length(run, examples, tmp_path):
     [
         ((), InvalidInputError, "give --scores, or all of"),
         (("--scores", "s.csv", "--champion", "x"), InvalidInputError, "got both"),
-        (("--champion", "a", "--challenger", "b"), InvalidInputError, "got neither"),
+        (("--champion", "a", "--challenger", "b"), InvalidInputError, "got no --examples"),
+        (("--examples", "e.jsonl"), InvalidInputError, "got no --champion and no --challenger"),
+        ((), InvalidInputError, "got neither"),
         (
             ("--champion", "nowhere", "--challenger", "b", "--examples", "examples.jsonl"),
             InvalidInputError,

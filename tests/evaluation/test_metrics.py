@@ -17,10 +17,10 @@ def test_the_documentations_table_is_the_catalogue():
     text = DOCS.read_text("utf-8")
     table = text.partition("<!-- metrics:begin -->\n")[2].partition("\n<!-- metrics:end -->")[0]
     head, line, *rows = table.split("\n")
-    assert head == "| metric | better | unit | needs | what |"
-    assert line == "|---|---|---|---|---|"
+    assert head == "| metric | better | needs | what |"
+    assert line == "|---|---|---|---|"
     assert rows == [
-        f"| `{one.name}` | {'higher' if one.higher_is_better else 'lower'} | {one.unit} "
+        f"| `{one.name}` | {'higher' if one.higher_is_better else 'lower'} "
         f"| {one.needs} | {one.what} |"
         for one in METRICS
     ]

@@ -36,7 +36,7 @@ RELEASED_HOURS_AGO = 6
 OPTIONS = {"cycle": False, "watch": {"baseline_days": 2.0}}
 IMPORTS = """
 from ratchet.analyze.monitoring.watch import BoardVerdict, WatchConfig
-from ratchet.flows._watch import publish_board
+from ratchet.flows._watch import publish_board, send_alerts
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.rollback import RollbackOptions, rollback
 """
@@ -221,8 +221,9 @@ def test_each_alert_reached_the_web_server_once(home: Home) -> None:
     events = home.store.records(AlertEvent)
     assert len(events) == 2
     assert sorted(body["title"] for body in home.inbox) == [
-        "New critical: thumbs down", "New critical: thumbs down rate"
-    ]  # fmt: skip
+        f"{BAD}: thumbs down rate, new alert (critical)",
+        f"{BAD}: thumbs down, new alert (critical)",
+    ]
     bodies = " ".join(body["message"] for body in home.inbox)
     assert all(event.message in bodies and event.action in bodies for event in events)
     deliveries = home.store.records(Delivery)
@@ -346,6 +347,29 @@ def test_only_a_critical_alert_of_a_fresh_versions_board_starts_a_rollback(home:
     emit('odd "name"/8')  # a template that pastes the name into JSON would break on it
     _until(lambda: 'odd "name"/8' in rolled_back())
     assert rolled_back() == ['odd "name"/8', "other/7", BAD]
+
+
+def test_every_step_of_a_day_that_was_not_sent_is_sent_once_however_many_there_are(
+    home: Home,
+) -> None:
+    """80 steps: more than the 50 that were looked at once; another version, so no rollback."""
+    (made,) = [event for event in home.store.records(AlertEvent) if event.kind == "threshold"]
+    moment = datetime.now(UTC)
+    ages = [*(timedelta(minutes=m) for m in range(80)), timedelta(hours=25)]
+    for number, age in enumerate(ages):
+        changed = {
+            "id": f"unsent-{number}", "alert_id": f"alert-{number}", "created_at": moment - age,
+            "model_version": "other/80",
+        }  # fmt: skip
+        home.store.append(made.model_copy(update=changed))
+    before = len(home.inbox)
+    for _ in range(2):
+        home.run("send_alerts.fn(())")
+    assert len(home.inbox) - before == 80
+    keys = [f"unsent-{number}" for number in range(80)]
+    for channel in ("json", "prefect"):
+        sent = [d.event_id for d in home.store.records(Delivery) if d.channel == channel]
+        assert sorted(key for key in sent if key.startswith("unsent")) == sorted(keys)
 
 
 def test_an_automation_that_a_person_switched_on_stays_on_at_the_next_start(home: Home) -> None:

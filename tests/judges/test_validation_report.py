@@ -89,7 +89,8 @@ def test_one_validation_is_told_in_full():
     assert lines[0] == "my-judge: not enough labels"
     found = CASES["undecided"]
     assert f"  {found.reasons[0]}" in lines
-    assert f"  about {found.more_labels} more labels would settle it, as things stand" in lines
+    more = f"  about {found.more_labels} more labels"
+    assert f"{more} would decide it if they come out like those so far" in lines
     assert "40 items with a label and a verdict" in lines
     assert "  unscored: 2 × mumbled" in lines
     assert any(line.split()[:3] == ["Cohen's", "kappa", "0.700"] for line in lines)

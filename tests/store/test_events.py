@@ -370,6 +370,22 @@ def test_the_journal_keeps_the_order_of_writing(store: EventStore) -> None:
     assert store.get(CycleEnd, "a") == written[1]
 
 
+def test_the_journal_is_read_from_a_moment_on_and_says_which_ids_it_holds(
+    store: EventStore,
+) -> None:
+    keys = [f"e-{number}" for number in range(600)]  # more than one statement takes at once
+    with store.atomic():
+        for number, key in enumerate(keys):
+            store.append(end(key, created_at=NOW - number * SECOND))
+    found = store.records(CycleEnd, since=NOW - 9 * SECOND)
+    assert [record.id for record in found] == keys[:10]
+    later = store.records(CycleEnd, since=NOW - 9 * SECOND + MICROSECOND, latest=3)
+    assert [record.id for record in later] == keys[6:9]
+    assert store.records(CycleEnd, since=NOW + MICROSECOND) == ()
+    assert store.present(CycleEnd, [*keys, "other"]) == set(keys)
+    assert store.present(CycleEnd, []) == set()
+
+
 def test_kinds_of_records_are_kept_apart(store: EventStore) -> None:
     store.append(end("x"))
     store.append(rejected("x"))

@@ -30,7 +30,9 @@ def known_alerts(store: EventStore) -> tuple[AlertEvent, ...]:
     """Return the steps of all alerts that a person may look after, for every command alike.
 
     An alert of the latest analysis of a cycle is one of them, unless monitoring has an open alert
-    on the same signal of the same version, or has looked at it since.
+    on the same signal of the same version, or has looked at it since. It is listed and never sent:
+    the cycle may be of any length and age, and monitoring checks the last hour by the same
+    thresholds and sends what it finds.
     """
     events = store.records(AlertEvent, latest=1_000)
     analysis = store.latest(Analysis)
@@ -108,7 +110,10 @@ def from_threshold(alert: Alert, current: AlertEvent | None, now: datetime) -> A
         upper=max(alert.value, alert.lower),
         expected=alert.threshold,
         observations=alert.observations,
-        certainty="the lower 95 % bound is above the threshold; each check counts",
+        certainty=(
+            "the lower 95 % bound is above the threshold; one check is a false alarm in about 5 % "
+            "of cases, repeated checks more often"
+        ),
         message=alert.message,
         action=alert.action,
         by=current.by if current else None,
@@ -119,12 +124,16 @@ def from_threshold(alert: Alert, current: AlertEvent | None, now: datetime) -> A
 def next_step(
     current: AlertEvent, change: AlertChange, now: datetime, *, by: str | None, note: str | None
 ) -> AlertEvent:
-    """Return an alert's next step that says the same but for who took it and why."""
+    """Return an alert's next step that says the same but for who took it and why.
+
+    A resolved alert asks for nothing: its action is empty.
+    """
     return current.model_copy(
         update={
             "id": derive_id(current.alert_id, change, now),
             "created_at": now,
             "change": change,
+            "action": "" if change == "resolved" else current.action,
             "by": by,
             "note": note,
         }

@@ -17,10 +17,11 @@ def alerts(
     everything: Annotated[bool, typer.Option("--all", help="Show resolved alerts too.")] = False,
     acknowledge: Annotated[
         str | None,
-        typer.Option(help="Id of an alert that you look after, or its start."),
+        typer.Option(help="Alert that you look after: its id, or the first characters of the id."),
     ] = None,
     resolve: Annotated[
-        str | None, typer.Option(help="Id of an alert that is over, or its start.")
+        str | None,
+        typer.Option(help="Alert that is over: its id, or the first characters of the id."),
     ] = None,
     by: By = "",
     note: Note = "",

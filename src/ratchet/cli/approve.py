@@ -22,7 +22,10 @@ from ratchet.settings import Settings
 def approve(
     decision: Annotated[
         str,
-        typer.Argument(help="Id of the decision, or its start; without one, list what waits."),
+        typer.Argument(
+            help="Id of the decision, or the first characters of the id; without one, list what "
+            "waits."
+        ),
     ] = "",
     approved: Annotated[
         bool | None, typer.Option("--approve/--reject", help="Promote the challenger, or do not.")

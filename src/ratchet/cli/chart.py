@@ -27,7 +27,10 @@ SIGNS = {"share": " %", "seconds": " s"}
 
 def chart(
     signal: Annotated[
-        str, typer.Argument(help="Name of a signal, such as thumbs-down; a wrong one lists all.")
+        str,
+        typer.Argument(
+            help="Name of a signal, such as thumbs-down; an unknown name prints all names."
+        ),
     ],
     kind: Annotated[
         Kind | None, typer.Option(help="The chart; default: the one that suits the signal.")
@@ -42,12 +45,14 @@ def chart(
     run_length: Annotated[
         float,
         typer.Option(
-            min=2.0, max=1e9, help="Points between false alarms, on average.", callback=finite
+            min=2.0, max=1e9, help="Average number of points between false alarms.", callback=finite
         ),
     ] = 370.0,
     baseline: Annotated[
         int | None,
-        typer.Option(min=1, help="First points, which give the limits; default: half of all."),
+        typer.Option(
+            min=1, help="Number of first points that set the limits; default: half of all."
+        ),
     ] = None,
     since: Annotated[
         datetime | None,

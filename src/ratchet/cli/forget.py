@@ -14,7 +14,7 @@ from ratchet.errors import InvalidInputError
 def forget(
     user: Annotated[str, typer.Argument(help="The user's id, as it came with the interactions.")],
     yes: Annotated[
-        bool, typer.Option("--yes", help="Erase; else only show what would go.")
+        bool, typer.Option("--yes", help="Really erase; without it, only preview.")
     ] = False,
 ) -> None:
     """Erase what a user said and the training sets that hold it; list the adapters made of it."""

@@ -19,6 +19,7 @@ from ratchet.cli.gate_options import (
     ExamplesFile,
     HigherIsBetter,
     LowerIsBetter,
+    PolicyFile,
     Samples,
     ScoresFile,
     Seed,
@@ -47,10 +48,7 @@ def gate(
         str, typer.Option(help="The same for the model that would replace it.")
     ] = "",
     examples: ExamplesFile = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="YAML; default: the first metric must be better, at 5 %."),
-    ] = None,
+    policy: PolicyFile = None,
     as_json: AsJson = False,
     higher_is_better: HigherIsBetter = None,
     lower_is_better: LowerIsBetter = None,
@@ -58,11 +56,11 @@ def gate(
     temperature: Temperature = None,
     seed: Seed = None,
     earlier: Annotated[
-        str, typer.Option(help="Examples at each look before this one, e.g. 1000,2000.")
+        str, typer.Option(help="Sample sizes of earlier evaluations, e.g. 1000,2000.")
     ] = "",
     usable_judge: Annotated[
         list[str] | None,
-        typer.Option(help="Judge that counts as usable, beside those in the home's store."),
+        typer.Option(help="Trust this judge too, besides those found usable in the home's store."),
     ] = None,
     approved_by: Annotated[
         str, typer.Option(help="Who approved, where the policy asks for a person.")
@@ -154,11 +152,20 @@ def _load(policy: Path | None) -> GatePolicy | None:
 
 
 def _one_of(scores: Path | None, champion: str, challenger: str, examples: Path | None) -> None:
-    models = [bool(champion), bool(challenger), examples is not None]
-    if (scores is None and not all(models)) or (scores is not None and any(models)):
+    models = {
+        "--champion": bool(champion),
+        "--challenger": bool(challenger),
+        "--examples": examples is not None,
+    }
+    if scores is not None:
+        got = "both" if any(models.values()) else None
+    elif any(models.values()):
+        got = " and ".join(f"no {name}" for name, given in models.items() if not given) or None
+    else:
+        got = "neither"
+    if got is not None:
         raise InvalidInputError(
-            "give --scores, or all of --champion, --challenger and --examples; got "
-            + ("both" if scores is not None else "neither")
+            f"give --scores, or all of --champion, --challenger and --examples; got {got}"
         )
 
 

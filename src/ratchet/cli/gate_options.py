@@ -23,6 +23,12 @@ ExamplesFile = Annotated[
         "are, entry_point, user_id, group, cluster."
     ),
 ]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML; default: promote if the first metric is significantly better (5 % level)."
+    ),
+]
 HigherIsBetter = Annotated[
     list[str] | None,
     typer.Option(

@@ -38,7 +38,7 @@ def validate(
         Path,
         typer.Argument(
             help="JSON Lines with item_id, human, judge and, where there are, judge_swapped, "
-            "human_2, ...; or one run a line, with lists."
+            "human_2, ...; or one line per run, whose fields are lists."
         ),
     ],
     as_json: AsJson = False,
@@ -56,20 +56,21 @@ def validate(
         typer.Option(
             min=0.01,
             max=0.99,
-            help="Bar for the lower bound of kappa.",
+            help="Minimum lower bound of kappa.",
             callback=finite,
         ),
     ] = 0.6,
     agreement: Annotated[
         float,
-        typer.Option(
-            min=0.01, max=0.99, help="Bar for the agreement with people.", callback=finite
-        ),
+        typer.Option(min=0.01, max=0.99, help="Minimum agreement with people.", callback=finite),
     ] = 0.8,
     consistency: Annotated[
         float,
         typer.Option(
-            min=0.01, max=0.99, help="Bar for the agreement of both orders.", callback=finite
+            min=0.01,
+            max=0.99,
+            help="Minimum agreement when the answers are swapped.",
+            callback=finite,
         ),
     ] = 0.8,
     judge_family: Annotated[
@@ -128,8 +129,8 @@ def run(
 ) -> None:
     """Judge a file's answers, compare the verdicts with its labels, measure the judge's biases.
 
-    Labels are held against the judges' options first; of pairs, A and B, model_a and model_b and
-    tie are understood. Verdicts are kept in the home's store: a run that was stopped goes on where
+    Labels are compared with the judges' options first. For pairs, use A/B, model_a/model_b or tie.
+    Verdicts are kept in the home's store: a run that was stopped goes on where
     it stopped, and no verdict is paid for twice.
     """
     from ratchet.judges.jury import load_juries

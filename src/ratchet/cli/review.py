@@ -18,10 +18,14 @@ SHOWN = 20
 def review(
     as_json: AsJson = False,
     decide: Annotated[
-        str | None, typer.Option(help="Id of the item to decide, or the start of it.")
+        str | None,
+        typer.Option(help="Item to decide: its id, or the first characters of the id."),
     ] = None,
     label: Annotated[
-        str, typer.Option(help="Your decision: violation or fine, else a label of the dimension.")
+        str,
+        typer.Option(
+            help="Your decision: violation or fine, or one of the labels of the item's dimension."
+        ),
     ] = "",
     by: By = "",
     note: Note = "",

@@ -8,7 +8,7 @@ from ratchet.cli.shared import By, Note, current_settings, open_tracker, person,
 
 
 def rollback(by: By = "", note: Note = "") -> None:
-    """Undo the newest release: the running rollout, else the variant test, else the champion."""
+    """Undo the first that applies: rollout, variant test, champion."""
     from ratchet.deploy.rollout.rollback import roll_back
     from ratchet.deploy.routing import waiting_move
 

@@ -44,7 +44,7 @@ def serve(
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
     load_adapters: Annotated[
         bool,
-        typer.Option(help="Keep the adapters of the routing loaded in the backend, by vLLM's API."),
+        typer.Option(help="Load into vLLM the adapters now in use."),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
@@ -59,7 +59,9 @@ def serve(
             min=0.0, help="Requests a second of one caller; 0 is no limit.", callback=finite
         ),
     ] = 100.0,
-    most_bytes: Annotated[int, typer.Option(min=1_000, help="Longest request.")] = 4_000_000,
+    most_bytes: Annotated[
+        int, typer.Option(min=1_000, help="Largest request body, in bytes.")
+    ] = 4_000_000,
     cors: Annotated[
         list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")
     ] = None,

@@ -3,8 +3,9 @@
 The format is that of the logs of ConvAI2's volunteers, JSON Lines or a JSON array, plain or gzip,
 one dialogue an object:
 
-    dialog             messages in order: sender, text, sender_class ("Human" or "Bot"),
-                       evaluation_score (1 thumb up, 0 thumb down, null none)
+    dialog             messages in order: sender ("participant1" or "participant2"), text,
+                       sender_class ("Human" or "Bot"), evaluation_score (1 thumb up, 0 thumb
+                       down, null none)
     participant1_id    class ("User" or "Bot") and user_id; participant2_id alike
     start_time         ISO 8601, UTC where it has no time zone, or any form that
                        `ratchet.collect.values` reads; end_time alike

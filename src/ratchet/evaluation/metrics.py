@@ -1,7 +1,7 @@
-"""The metrics of answers, each declared once: name, direction, unit, what it needs, its scorer.
+"""The metrics of answers, each declared once: name, direction, what it needs, its scorer.
 
     spec = metric_named("token_f1")
-    spec.higher_is_better, spec.unit, spec.needs
+    spec.higher_is_better, spec.needs
     spec.scorer(Answered(answers, targets)).values
 
 The scorers are in `matching`, `text_metrics`, `overlap_metrics`, `json_metrics` and
@@ -64,14 +64,12 @@ class MetricSpec:
 
     Attributes:
         name: As policies, files of scores and reports write it.
-        unit: Of a score.
         needs: What it is made of, beside the answer.
         what: What it says, in a line.
         scorer: Scores each example; None where the scores come from elsewhere.
     """
 
     name: str
-    unit: str
     needs: Needs
     what: str
     scorer: Callable[[Answered], Scored] | None = None
@@ -90,7 +88,6 @@ def metric_named(name: str) -> MetricSpec | None:
     family = _BY_NAME[PASS_AT_K]
     return MetricSpec(
         name,
-        family.unit,
         family.needs,
         family.what,
         lambda answered: pass_rate(answered.executions, k),
@@ -143,84 +140,69 @@ def _references(answered: Answered) -> list[list[str]]:
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "exact_match",
-        "0 or 1",
         "target",
         "the same after case, white space and outer punctuation",
         _exact,
     ),
     MetricSpec(
         "normalised_accuracy",
-        "0 or 1",
         "target",
         "the same words without case, punctuation and articles, as SQuAD's script",
         lambda a: normalised_accuracy(a.answers, _targets(a)),
     ),
     MetricSpec(
         "token_f1",
-        "0 to 1",
         "target",
         "F1 of the words against the target's, as SQuAD's script",
         lambda a: token_f1(a.answers, _targets(a)),
     ),
     MetricSpec(
         "contains_answer",
-        "0 or 1",
         "target",
         "the target's words are in the answer; go with a guardrail on `length`",
         lambda a: contains_answer(a.answers, _targets(a)),
     ),
     MetricSpec(
         "bleu",
-        "0 to 100",
         "target",
-        "sacrebleu's BLEU of the sentence",
+        "sacrebleu's BLEU of the sentence, 0 to 100",
         lambda a: bleu(a.answers, _references(a)),
     ),
     MetricSpec(
         "chrf",
-        "0 to 100",
         "target",
-        "sacrebleu's chrF",
+        "sacrebleu's chrF, 0 to 100",
         lambda a: chrf(a.answers, _references(a)),
     ),
     MetricSpec(
         "rougeL",
-        "0 to 1",
         "target",
         "rouge-score's F-measure; letters a to z and digits only",
         lambda a: rouge(a.answers, _references(a)),
     ),
-    MetricSpec(
-        "json_validity", "0 or 1", "answer", "it is JSON", lambda a: json_validity(a.answers)
-    ),
+    MetricSpec("json_validity", "answer", "it is JSON", lambda a: json_validity(a.answers)),
     MetricSpec(
         "field_f1",
-        "0 to 1",
         "target",
         "F1 of the leaves of its JSON against the target's",
         lambda a: field_f1(a.answers, _targets(a)),
     ),
-    MetricSpec("length", "words", "answer", "how long it is", lambda a: answer_length(a.answers)),
+    MetricSpec("length", "answer", "how many words it has", lambda a: answer_length(a.answers)),
     MetricSpec(
         "refusal_rate",
-        "0 or 1",
         "answer",
         "opens by refusing (English)",
         lambda a: refusals(a.answers),
     ),
-    MetricSpec(LATENCY, "seconds", "seconds", "wall time of the batch it was made in", _latency),
+    MetricSpec(LATENCY, "seconds", "wall time, in seconds, of the batch it was made in", _latency),
     MetricSpec(
         "perplexity",
-        "nats a token",
         "likelihoods",
         "of held-out answers under a local model; from Python alone",
     ),
-    MetricSpec(
-        WIN_RATE, "0 to 1", "judge", "a judge that people correct prefers it to the champion's"
-    ),
+    MetricSpec(WIN_RATE, "judge", "a judge that people correct prefers it to the champion's"),
     MetricSpec(
         PASS_AT_K,
-        "0 to 1",
         "tests",
         "chance that one of k answers passes the example's tests in the sandbox; `pass@1`, "
         "`pass@5`, ...",

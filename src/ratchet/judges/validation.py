@@ -84,8 +84,8 @@ class Validation:
         kappa: Of verdict and label, over items with a verdict.
         kappa_bound: One-sided 95 % lower bound of kappa; None where kappa is undefined.
         unscored: Items without a verdict, by reason.
-        more_labels: How many more labels would settle the decision if they came out as those that
-            are there; None where it is settled, or would not be by a million.
+        more_labels: How many more labels would decide it if they come out like those so far; None
+            where it is decided, or would not be by a million.
         confusion: Counts, labels of people in rows and verdicts in columns, as `categories`.
         disagreements: The ones most worth reading first.
     """

@@ -98,7 +98,10 @@ def _one(name: str, found: Validation | RatchetError) -> list[str]:
     lines = [f"{name + ': ' if name else ''}{found.decision}"]
     lines += [f"  {reason}" for reason in found.reasons]
     if found.more_labels is not None:
-        lines.append(f"  about {found.more_labels} more labels would settle it, as things stand")
+        lines.append(
+            f"  about {found.more_labels} more labels would decide it if they come out like "
+            "those so far"
+        )
     lines.append(f"{found.items} items with a label and a verdict")
     lines += [f"  unscored: {count} × {reason}" for reason, count in found.unscored.items()]
     if found.figures:

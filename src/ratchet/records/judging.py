@@ -87,7 +87,8 @@ class JudgeValidation(Record):
         unscored: Items with a label but without a verdict.
         figures: Agreement, kappa, order consistency, biases and what else was measured.
         confusion: Counts by label of people (rows) and verdict (columns), as `categories`.
-        more_labels: How many more labels would settle it, where that is known.
+        more_labels: How many more labels would decide it if they come out like those
+            so far, where known.
     """
 
     id: Identifier

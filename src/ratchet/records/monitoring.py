@@ -123,7 +123,9 @@ class AlertEvent(Record):
     """One step in the life of an alert; the latest one of an `alert_id` is how it stands.
 
     Attributes:
-        alert_id: The alert; derived from version, kind and signal, and from when it was opened.
+        alert_id: The alert; derived from version, kind and time of opening (board, pipeline), from
+            version, metric and time of opening (threshold), from the cluster, or from the look that
+            aborted the rollout.
         kind: What raised it: the version's board, a fixed threshold, the feedback pipeline, a
             failure cluster, or a rollout that was aborted.
         since: Estimated time of the change, None for a fixed threshold.
@@ -132,6 +134,7 @@ class AlertEvent(Record):
         value: The rate (or seconds) since the change, with its interval.
         expected: What the baseline expects, or the threshold.
         certainty: How sure, in words that state the error rate.
+        action: What to do; empty once it is resolved.
         by: Who acknowledged or resolved it, None for Ratchet itself.
     """
 

@@ -220,6 +220,8 @@ class Signal:
         return numbers if self.bad is False else 1.0 - numbers
 
 
+READ_CLUSTERS: Final = "read the top failure clusters and queue their interactions for review"
+"""What to do where quality is worse and nothing is urgent."""
 _ROLL_BACK = "roll back to the previous version if the rise began with the current release; "
 
 SIGNALS: Final[tuple[Signal, ...]] = (
@@ -235,7 +237,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             warning=0.15,
             critical=0.25,
             minimum_sample=30,
-            warning_action="read the top failure clusters and queue their interactions for review",
+            warning_action=READ_CLUSTERS,
             critical_action=_ROLL_BACK
             + "otherwise start an improvement cycle on the top cluster today",
         ),
@@ -556,6 +558,8 @@ _CLASSES: Any = tuple(BY_NAME[kind].record for kind in FEEDBACK_KINDS)
 _ANY_KIND: Any = Annotated[Union[_CLASSES], Field(discriminator="kind")]  # noqa: UP007
 FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_KIND)
 """Reads one event of feedback of any kind."""
+TEXT_KINDS: Final = tuple(signal.name for signal in FEEDBACK_SIGNALS if signal.value == "text")
+"""Kinds whose value is what a user wrote."""
 JUDGED_KINDS: Final = tuple(signal.name for signal in SIGNALS if signal.judged)
 USER_RATES: Final = tuple(
     signal

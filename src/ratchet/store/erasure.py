@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ratchet.records.signals import TEXT_KINDS
 from ratchet.store.events import EventStore
 from ratchet.store.rows import chunks
 from ratchet.store.tables import (
@@ -117,7 +118,7 @@ def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tup
             texts.add(response)
         feedback = sa.select(FEEDBACK_EVENTS.c.text).where(
             FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
-            FEEDBACK_EVENTS.c.kind.in_(("comment", "correction")),
+            FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS),
         )
         texts.update(connection.execute(feedback).scalars())
     return tuple(sorted(filter(None, texts), key=lambda text: (-len(text), text)))
@@ -125,7 +126,7 @@ def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tup
 
 def _erase_feedback(connection: sa.Connection, ids: Collection[str], user_id: str) -> int:
     texts = sa.case(
-        (FEEDBACK_EVENTS.c.kind.in_(("comment", "correction")), ERASED),
+        (FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS), ERASED),
         else_=FEEDBACK_EVENTS.c.text,
     )
     mine = sa.update(FEEDBACK_EVENTS).where(FEEDBACK_EVENTS.c.user_id == user_id)

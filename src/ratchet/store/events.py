@@ -380,8 +380,20 @@ class EventStore:
             body = connection.execute(query).scalar_one_or_none()
         return None if body is None else kind.model_validate(body)
 
+    def present(self, kind: type[Record], keys: Sequence[str]) -> set[str]:
+        """Return those of the ids that a record of this kind has."""
+        query = sa.select(JOURNAL.c.id).where(JOURNAL.c.kind == _kind(kind))
+        with self._reading() as connection:
+            found = (query.where(JOURNAL.c.id.in_(chunk)) for chunk in chunks(keys))
+            return {key for part in found for key in connection.execute(part).scalars()}
+
     def records(
-        self, kind: type[R], *, latest: int | None = None, subject: str | None = None
+        self,
+        kind: type[R],
+        *,
+        latest: int | None = None,
+        subject: str | None = None,
+        since: datetime | None = None,
     ) -> tuple[R, ...]:
         """Return records of one kind in the order they were written.
 
@@ -389,13 +401,14 @@ class EventStore:
             kind: Their class.
             latest: Only so many, the last ones.
             subject: Only those about this version of a model or judge.
+            since: Only those created then or later.
         """
         query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == _kind(kind))
         if subject is not None:
             query = query.where(JOURNAL.c.subject == subject)
-        query = query.order_by(JOURNAL.c.position.desc())
-        if latest is not None:
-            query = query.limit(latest)
+        if since is not None:
+            query = query.where(JOURNAL.c.created_at >= microseconds(since))
+        query = query.order_by(JOURNAL.c.position.desc()).limit(latest)
         with self._reading() as connection:
             bodies = connection.execute(query).scalars().all()
         return tuple(kind.model_validate(body) for body in reversed(bodies))

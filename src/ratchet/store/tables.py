@@ -143,6 +143,11 @@ def _keep_updates(connection: sa.Connection) -> None:
     _index(connection, "ix_feedback_version_of", versions)
 
 
+def _time_records(connection: sa.Connection) -> None:
+    """Find the journal's latest records of a kind by their time without reading the others."""
+    _index(connection, "ix_journal_time", "journal (kind, created_at)")
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -155,5 +160,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0005_create_embeddings": _create_embeddings,
     "0006_time_answers": _time_answers,
     "0007_keep_updates": _keep_updates,
+    "0008_time_records": _time_records,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""

@@ -78,6 +78,8 @@ def test_an_alert_is_opened_once_and_resolved_once():
     assert len({event.alert_id for event in known}) == 1
     assert len({event.id for event in known}) == 2
     assert known[1].note == "back to normal"
+    assert known[0].action != ""
+    assert known[1].action == ""
     assert open_alerts(known) == ()
     step(known, finding(), hours=9)
     assert changes(known)[2:] == ["opened"]
@@ -232,7 +234,7 @@ def test_a_person_resolves_an_alert_with_a_name_and_a_note():
     step(known, finding())
     event = by_hand(known, known[0].alert_id, "resolved", by="ana", note="a test", now=OPENED)
     assert (event.change, event.by, event.note) == ("resolved", "ana", "a test")
-    assert event.message == known[0].message
+    assert (event.message, event.action) == (known[0].message, "")
     assert open_alerts([*known, event]) == ()
     assert standing([*known, event]) == {event.alert_id: event}
 

@@ -80,7 +80,7 @@ def test_the_headline_says_how_much_goes_wrong_and_of_what():
     assert "top up, verify fails 60 % of the time, all others 8.0 %" in said.replace("8 %", "8.0 %")
     for fact in ("support-router/3", "2 March 2026, 08:05 to 9 March 2026, 08:05 UTC", "1,200"):
         assert fact in said
-    assert "Cannot be told 45" in said
+    assert "Unknown outcome 45" in said
 
 
 def test_one_cluster_is_said_in_the_singular():

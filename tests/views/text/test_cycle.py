@@ -73,8 +73,8 @@ def alert(signal="thumbs_down_rate"):
     return Alert(
         id=signal, created_at=NOW, signal=signal, severity="critical", value=0.842, lower=0.796,
         model_version="support-router/1", threshold=0.25, observations=221,
-        message=f"{signal} of support-router/1 is 84.2 %, at least 79.6 % beyond chance, from 221 "
-        "observations: above the critical threshold of 25 %",
+        message=f"{signal} of support-router/1 is 84.2 % (at least 79.6 % allowing for chance; "
+        "221 observations), above the critical threshold of 25 %",
         action="roll back to the previous version if the rise began with the current release; "
         "otherwise start an improvement cycle on the top cluster today",
     )  # fmt: skip
@@ -371,9 +371,9 @@ def test_an_alert_stands_as_its_latest_step_says_and_the_newest_alert_comes_firs
         step("a", "updated", 2, message="it got worse"),
         step("b", "resolved", 3, severity="warning"),
     ]
-    assert [row[:3] for row in cells(events)[1:]] == [
-        ["warning", "resolved", "message of b"],
-        ["critical", "updated", "it got worse"],
+    assert [row[:4] for row in cells(events)[1:]] == [
+        ["warning", "resolved", "message of b", ""],
+        ["critical", "updated", "it got worse", "roll back"],
     ]
 
 

@@ -63,7 +63,7 @@ def test_a_look_is_written_with_its_rates_its_check_and_its_guarantee():
     text = rollout_markdown(ROLLOUT, look(), "running")
     assert "# Rollout of m/2 with its own system prompt: running" in text
     assert "| thumbs down | 8.0% (80 of 1,000) | 12.0% (12 of 100) " in text
-    assert "| +4.00 (−1.00 to +9.00) | +2.0 | 1.5 of 5.5 | open |" in text
+    assert "| +4.00 (−1.00 to +9.00) | +2.0 | 1.5 (harm from 5.5) | open |" in text
     assert "Users: 400 with champion, 40 with challenger. Assignment: as agreed" in text
     assert "unsafe: nobody checks" in text
     assert "stopped in at most 6% of rollouts" in text
@@ -151,7 +151,7 @@ def test_a_read_out_is_drawn_also_where_nothing_was_read():
     figure = readout_chart(items, "A title")
     assert is_picture(figure)
     said = [text.get_text() for text in figure.axes[0].texts]
-    assert {"no data", "worse (users alarm)", "+4.00  no worse"} <= set(said)
+    assert {"no data", "worse (by the test on users)", "+4.00  no worse"} <= set(said)
 
 
 def test_the_looks_are_drawn_with_what_was_decided():

@@ -107,7 +107,7 @@ def test_a_bad_release_is_told_from_its_first_answer_to_the_effect_of_its_rollba
     text = timeline_text(told)
     lines = text.splitlines()
     assert lines[0] == "2026-11-24 (UTC)"
-    assert "09:01:00  release   m/2 was made the champion by hand, m/1 stands by" in text
+    assert "09:01:00  release   m/2 was made the champion by hand, m/1 is kept for rollback" in text
     assert "first bad feedback on m/2: thumbs down" in text
     assert "thumbs down of m/2 in segment shop, mostly about parcel, refund" in text
     assert "thumbs that are down 60 %" in text

@@ -2,6 +2,16 @@
 
 An alert is a chain of events in the journal; nothing is overwritten. The same trouble on the next
 pass is the same alert: it is updated where what it says has changed, and says nothing otherwise.
+
+Four makers raise alerts, and each words its own:
+
+- a version's board, and its watch over the feedback pipeline: `_from_finding` here;
+- a fixed threshold: `thresholds.check_thresholds` (message), `records.signals.Limits` (action) and
+  `alert_steps.from_threshold` (certainty);
+- a failure cluster: `ratchet.analyze.failures.emerging`;
+- a rollout that is aborted: `ratchet.deploy.rollout.abort_alert`.
+
+`ratchet.notify` words the title and sends; `ratchet.views.text.cycle` prints.
 """
 
 from __future__ import annotations
@@ -20,7 +30,7 @@ from ratchet.analyze.alert_steps import (
 )
 from ratchet.analyze.monitoring.board import Budget
 from ratchet.records import Alert, AlertEvent, BoardState, Finding, derive_id
-from ratchet.records.signals import BOARD_SHARES, words_of
+from ratchet.records.signals import BOARD_SHARES, READ_CLUSTERS, words_of
 
 __all__ = [
     "FRESH",
@@ -197,7 +207,7 @@ def _action(
         return "check load, timeouts and the server's log; roll back if a release is the cause"
     if severity == "critical":
         return "read the top failure clusters and start an improvement cycle on them today"
-    return "read the top failure clusters and queue their interactions for review"
+    return READ_CLUSTERS
 
 
 def _times(finding: Finding) -> str:

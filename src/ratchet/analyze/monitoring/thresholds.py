@@ -80,8 +80,8 @@ def check_thresholds(
 
     Error rate: a model whose true rate is exactly at the threshold raises an alert in about 5 % of
     checks, at the worst sample size in 8 % (thumbs down, regenerate) or 11 % (safety), because
-    the bound is approximate; one below it more rarely. Each check counts: looking every hour at
-    the same growing window raises more.
+    the bound is approximate; one below it more rarely. Repeated checks raise more: each one may,
+    as when the same growing window is checked every hour.
 
     Args:
         metrics: What was measured; metrics without a threshold are passed over.
@@ -169,8 +169,8 @@ def _alert(
         threshold=limit * scale,
         observations=metric.observations,
         message=(
-            f"{threshold.signal} of {model_version} is {_written(value, metric)}, at least "
-            f"{_written(lower, metric)} beyond chance, from {metric.observations} observations: "
+            f"{threshold.signal} of {model_version} is {_written(value, metric)} (at least "
+            f"{_written(lower, metric)} allowing for chance; {metric.observations} observations), "
             f"above the {severity} threshold of {_written(limit * scale, metric)}"
         ),
         action=action,

@@ -39,7 +39,7 @@ def roll_back(
     version: str = "",
     note: str = "",
 ) -> RolledBack:
-    """Undo the newest release: the running rollout, else the variant test, else the champion.
+    """Undo the first that applies: rollout, variant test, champion.
 
     One transaction of the store, which every gateway follows; MLflow may be down. An event that
     names a version and comes late, or twice, does nothing.

@@ -56,7 +56,7 @@ def readout_chart(readouts: Sequence[Readout], title: str, subtitle: str = "") -
     axes.grid(axis="x", color=FAINT)
     name_rows(axes, names)
     axes.set_xlabel("difference to the control (points): right of the line is worse")
-    below = subtitle or "bars hold at all looks; the orange mark is the rise that must be excluded"
+    below = subtitle or "bars hold at all looks; the orange mark is the allowed rise"
     add_title(axes, title, below)
     return figure
 
@@ -77,7 +77,7 @@ def _interval(axes: Axes, row: int, item: Readout, reach: float) -> None:
     axes.plot([100 * item.margin] * 2, [row - 0.28, row + 0.28], color=ORANGE, lw=2.0)
     if item.difference is None or item.lower is None or item.upper is None:
         text = READOUTS["no data"] if item.says == "no data" else "not read yet"
-        text = f"{READOUTS['harm']} (users alarm)" if item.says == "harm" else text
+        text = f"{READOUTS['harm']} (by the test on users)" if item.says == "harm" else text
     else:
         ends = [max(100 * item.lower, -reach), min(100 * item.upper, reach)]
         axes.plot(ends, [row, row], color=colour, lw=2.6, solid_capstyle="butt")

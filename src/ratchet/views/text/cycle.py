@@ -140,8 +140,7 @@ def failures_markdown(
         lines += [_none(reason), ""]
     else:
         lines += [
-            "Spares: how many failures there would be fewer if the cluster failed no more than "
-            "the rest.",
+            "Spares: failures avoided if the cluster failed no more than the rest.",
             "",
             "| | about | spares | failed | failure rate (95 %) | lift | of all failures | trend "
             "| first seen | users | stability |",
@@ -213,8 +212,8 @@ def alerts_markdown(events: Sequence[AlertEvent]) -> str:
     """Write how every alert stands as Markdown, given the latest events in order."""
     latest = {event.alert_id: event for event in events}
     rows = [
-        f"| {event.severity} | {event.change} | {cell(event.message)} | {cell(event.action)} "
-        f"| {cell(event.certainty)} |"
+        f"| {event.severity} | {event.change} | {cell(event.message)} "
+        f"| {'' if event.change == 'resolved' else cell(event.action)} | {cell(event.certainty)} |"
         for event in reversed(latest.values())
     ]
     head = ["| | | what | what to do | how sure |", "|---|---|---|---|---|"]
@@ -229,7 +228,11 @@ def alerts_text(events: Sequence[AlertEvent]) -> str:
             f"{f' by {one_line(event.by)}' if event.by else ''} {event.created_at:%F %H:%M} UTC",
             f"          {one_line(event.message)}",
             f"          how sure: {one_line(event.certainty)}",
-            f"          what to do: {one_line(event.action)}",
+            *(
+                [f"          what to do: {one_line(event.action)}"]
+                if event.change != "resolved"
+                else []
+            ),
             *([f"          note: {one_line(event.note)}"] if event.note else []),
         )
         for event in events

@@ -111,7 +111,7 @@ def _measured(decision: Decision) -> list[str]:
     if len(decision.measured) < 2:
         return []
     head = (
-        "| | metric | champion | challenger | difference | margin | p, shown | p, worse "
+        "| | metric | champion | challenger | difference | margin | p (better) | p (worse) "
         "| direction |"
     )
     rows = [_measured_row(item) for item in decision.measured]

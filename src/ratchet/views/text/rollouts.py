@@ -163,7 +163,10 @@ def _table(readouts: Sequence[Readout], *, variants: bool) -> list[str]:
     if not readouts:
         return ["No rate is read."]
     head = ["variant"] if variants else []
-    head += ["bad", "control", "variant", "difference (points)", "to exclude", "users alarm", ""]
+    head += [
+        "bad answers", "control", "variant", "difference (points)", "allowed rise (points)",
+        "log evidence of harm", "result",
+    ]  # fmt: skip
     rows = [_row(item, variants=variants) for item in readouts]
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows]
 
@@ -184,7 +187,7 @@ def _row(item: Readout, *, variants: bool) -> str:
         *rates,
         difference,
         f"+{100 * item.margin:.1f}",
-        f"{item.log_alarm:.1f} of {item.alarm_threshold:.1f}",
+        f"{item.log_alarm:.1f} (harm from {item.alarm_threshold:.1f})",
         f"**{READOUTS[item.says]}**" if item.says == "harm" else READOUTS[item.says],
     ]
     return f"| {' | '.join(cells)} |"

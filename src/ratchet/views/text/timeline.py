@@ -109,7 +109,7 @@ def _releases(store: EventStore) -> Iterator[Moment]:
         back = release.action == "rollback"
         who = f" by {release.by}" if release.by else ""
         why = (f"why: {one_line(release.note)}",) if release.note else ()
-        instead = f", {release.previous} stands by" if release.previous else ""
+        instead = f", {release.previous} is kept for rollback" if release.previous else ""
         text = f"{release.champion} {RELEASES[release.action]}{who}{instead}"
         yield Moment(release.created_at, "rollback" if back else "release", text, why)
 
