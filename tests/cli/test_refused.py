@@ -57,6 +57,7 @@ CASES = {
     "a backend without a scheme": (["serve", "--backend", "localhost:8001"], "its scheme"),
     "a backend of another scheme": (["serve", "--backend", "ftp://h"], "--backend: url must be"),
     "a backend without a host": (["serve", "--backend", "http:///v1"], "--backend: url must be"),
+    "a backend with no such port": (["serve", "--backend", "http://h:65536"], "from 1 to 65535"),
     "a backend with a password": (["serve", "--backend", "http://u:p@h"], "no password"),
     "a backend with a blank": (["serve", "--backend", "http://a b"], "without spaces"),
     "a backend with a newline": (["serve", "--backend", "http://h/a\nb"], "--backend"),

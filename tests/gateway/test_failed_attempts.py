@@ -48,6 +48,7 @@ BROKEN_EVENTS = {
     "a choice that is text": event({"choices": ["boom"]}),
     "a delta that is text": event({"choices": [{"index": 0, "delta": "boom"}]}),
     "content that is a number": event({"choices": [{"index": 0, "delta": {"content": 7}}]}),
+    "a part that is text": event({"choices": [{"delta": {"content": ["boom"]}}]}),
     "tool calls that are text": event({"choices": [{"delta": {"tool_calls": ["boom"]}}]}),
     "an index that is text": event({"choices": [{"index": "0", "delta": {"content": "x"}}]}),
     "lone surrogate": event('{"choices": [{"index": 0, "delta": {"content": "\\ud800"}}]}'),
@@ -134,6 +135,30 @@ def test_a_stream_that_ends_without_reason_and_done_is_broken(canary):
     assert (kept.response, kept.error) == ("hel", error)
 
 
+OTHER_ENDS = event({"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]})
+OTHER_BEGINS = event({"choices": [{"index": 1, "delta": {"content": "x"}}]})
+
+
+@pytest.mark.parametrize("body", [HELLO + OTHER_ENDS, HELLO + OTHER_BEGINS + END])
+def test_a_stream_of_several_answers_is_broken_where_one_of_them_is_not_finished(canary, body):
+    gateway = canary(Raw(body))
+    text, error, whole = sent(ask(gateway, n=2))
+    assert (text.startswith("hel"), whole) == (True, False)
+    assert "before the answer was finished" in error
+    (kept,) = gateway.interactions()
+    assert (kept.response, kept.error) == ("hel", error)
+
+
+def test_each_of_several_answers_may_end_at_its_own_time(canary):
+    gateway = canary(Raw(HELLO + OTHER_BEGINS + END + OTHER_ENDS))
+    assert sent(ask(gateway, n=2)) == ("helx", None, True)
+
+
+def test_a_byte_order_mark_before_a_stream_costs_no_event(canary):
+    gateway = canary(Raw(b"\xef\xbb\xbf" + HELLO + END + DONE))
+    assert sent(ask(gateway)) == ("hel", None, True)
+
+
 @pytest.mark.parametrize("body", [HELLO + END, HELLO + DONE])
 def test_a_finish_reason_or_done_alone_ends_a_stream(canary, body):
     gateway = canary(Raw(body))
@@ -178,6 +203,12 @@ BROKEN_ANSWERS = {
     ).encode(),
     "NaN": b'{"choices": [{"index": 0, "message": {"content": "x"}}], "score": NaN}',
     "lone surrogate": b'{"choices": [{"index": 0, "message": {"content": "\\udfff"}}]}',
+    "a part that is text": json.dumps(
+        ANSWER | {"choices": [{"index": 0, "message": {"content": ["boom"]}}]}
+    ).encode(),
+    "a part that is null": json.dumps(
+        ANSWER | {"choices": [{"index": 0, "message": {"content": [{"text": "x"}, None]}}]}
+    ).encode(),
     "aborted": json.dumps(
         ANSWER | {"choices": [{"message": {"content": "x"}, "finish_reason": "abort"}]}
     ).encode(),

@@ -54,6 +54,17 @@ def test_the_routing_chooses_who_completes_and_leaves_embeddings_alone(gateway, 
     assert [body["model"] for body in mock.seen] == ["router/2", "router/2", "gpt-4o", "router/2"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_where_the_chosen_version_fails_the_one_before_completes(gateway, mock, status, stream):
+    gateway.store.append(routing(("router/2", 1.0), previous="router/1"))
+    gateway.app.state.gateway.router.refresh()
+    mock.behaviour = lambda body: status if body["model"] == "router/2" else Raw(b"{}")
+    reply = gateway.post("/v1/completions", {"model": "any", "prompt": "x", "stream": stream})
+    assert reply.status_code == 200
+    assert [body["model"] for body in mock.seen] == ["router/2", "router/1"]
+
+
 def test_a_stream_is_passed_on_as_it_comes(gateway, mock):
     pieces = b'event: response.created\ndata: {"a": 1}\n\ndata: [DONE]\n\n'
     mock.behaviour = lambda body: Raw(pieces)

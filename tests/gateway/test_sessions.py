@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ratchet.gateway.sessions import Conversations
 from tests.gateway.conftest import routing
 
 
@@ -100,3 +101,19 @@ def test_a_named_session_or_user_wins(halves):
     first, second, third = halves.interactions()
     assert (second.user_id, third.session_id) == ("ann", "s")
     assert len({first.session_id, second.session_id, third.session_id}) == 3
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_damaged_file_of_conversations_is_begun_anew(tmp_path, part):
+    path = tmp_path / "conversations.db"
+    before = Conversations(path)
+    for number in range(1000):
+        before.remember(number.to_bytes(32, "big"), "ann", "s")
+    before.close()
+    content = path.read_bytes()
+    damaged = {"head": b"\x00" * 4096 + content[4096:], "body": content[:4096] + b"\xff" * 40_000}
+    path.write_bytes(damaged[part])
+
+    found = Conversations(path)
+    found.remember(b"said", "ben", "t")
+    assert Conversations(path).find(b"said") == ("ben", "t")

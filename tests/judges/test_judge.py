@@ -22,7 +22,7 @@ from ratchet.judges.judge import Ask, Judge, Judged, asker, judge_items, longest
 from ratchet.judges.prompts import Item, build_prompt
 from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
 from ratchet.models import Completion, Conversation, ScriptedModel, model_digest
-from ratchet.models.endpoint import Reply
+from ratchet.models.endpoint import Reply, read_completion
 from ratchet.records import MAX_TEXT_CHARACTERS, JudgeVerdict, Message
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
@@ -739,3 +739,22 @@ def test_a_reply_that_ended_at_the_token_limit_is_unscored_whatever_it_quotes():
     verdict = made.verdict(question, cuts, reply, NOW)
     assert (verdict.outcome, verdict.score) == (None, None)
     assert verdict.reason == "cut off: the reply ended at the token limit"
+
+
+@pytest.mark.parametrize("explain", [True, False])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": None, "refusal": "5"}, "finish_reason": "stop"},
+        {"message": {"content": "", "refusal": "No. 1"}, "finish_reason": "stop"},
+        {"message": {"content": '{"verdict": "5"}'}, "finish_reason": "content_filter"},
+    ],
+)
+def test_a_refusal_is_no_verdict_whatever_it_says(choice, explain):
+    made = judge(explain=explain)
+    question, cuts = made.question(Item("i", TALK, "blue"))
+    sent = read_completion(json.dumps({"choices": [choice]}).encode())
+    reply = Reply(question.key, sent.text, refused=sent.refused)
+    verdict = made.verdict(question, cuts, reply, NOW)
+    assert (verdict.outcome, verdict.score) == (None, None)
+    assert verdict.reason == "refused: the model, or a filter, did not answer"

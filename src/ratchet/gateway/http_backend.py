@@ -70,7 +70,7 @@ class HttpBackend:
         self, body: Mapping[str, Any], target: Target
     ) -> AsyncGenerator[dict[str, Any]]:
         """See `Backend`."""
-        ended = False
+        ended, begun, finished = False, set[int](), set[int]()
         try:
             async with self._request(
                 "POST", "/chat/completions", self._payload(body, target), self._streaming
@@ -83,11 +83,13 @@ class HttpBackend:
                         break
                     chunk = read_chunk(name, data)
                     for choice in chunk["choices"]:
-                        ended = ended or bool(choice.get("finish_reason"))
+                        places = finished if choice.get("finish_reason") else begun
+                        places.add(choice.get("index", 0))
                     yield chunk
         except NETWORK_ERRORS as error:
             raise self._failure(error, f"said nothing for {self._stall_seconds:g} s") from error
-        if not ended:
+        # of several answers in one stream each has to be finished, above all the one on record
+        if not ended and not (0 in finished and begun <= finished):
             raise BackendError(f"{self._name} ended the stream before the answer was finished")
 
     async def models(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import product
 from typing import Any
 
 import aiohttp
@@ -32,7 +33,9 @@ class Passthrough:
         self._servers = [server for server in backends if isinstance(server, HttpBackend)]
 
     async def post(self, request: Request) -> Response:
-        """Pass a request on, as it came but for the model's name; the backends are asked in turn.
+        """Pass a request on, as it came but for the model's name.
+
+        Backends are asked in turn, and after them for `previous`.
 
         Raises:
             ProblemError: It is no JSON object, or no backend answers it.
@@ -51,8 +54,9 @@ class Passthrough:
                 param="model",
             )
         path = request.url.path.removeprefix("/v1")
-        body["model"] = self._version(path, body, named_user(body, request.headers) or "")
-        return await self._ask(path, body, stream=body.get("stream") is True)
+        versions = self._versions(path, body, named_user(body, request.headers) or "")
+        bodies = [body | {"model": version} for version in versions]
+        return await self._ask(path, *bodies, stream=body.get("stream") is True)
 
     async def model(self, name: str) -> Response:
         """Return the entry of one name: the gateway's own, else the backend's.
@@ -71,21 +75,22 @@ class Passthrough:
         if not self._servers:
             raise unknown
         try:
-            return await self._ask(f"/models/{name}", None)
+            return await self._ask(f"/models/{name}")
         except ProblemError as problem:
             raise unknown if problem.status == 502 else problem from None
 
-    def _version(self, path: str, body: dict[str, Any], user: str) -> str:
+    def _versions(self, path: str, body: dict[str, Any], user: str) -> list[str]:
+        """Return the models to ask for, in order: as in a chat, `previous` after the chosen one."""
         name = str(body["model"])
         if path.endswith(_OWN_MODELS) and name not in self._router.names():
-            return name
-        return self._router.plan(name, user).variant.version
+            return [name]
+        plan = self._router.plan(name, user)
+        return list(dict.fromkeys([plan.variant.version, plan.previous or plan.variant.version]))
 
-    async def _ask(
-        self, path: str, body: dict[str, Any] | None, *, stream: bool = False
-    ) -> Response:
+    async def _ask(self, path: str, *bodies: dict[str, Any], stream: bool = False) -> Response:
+        """Post the first body that a server answers; without one, get the path."""
         failures: list[BackendError] = []
-        for server in self._servers:
+        for body, server in product(bodies or (None,), self._servers):
             try:
                 reply = await server.open(path, body, stream=stream)
             except BackendError as failure:

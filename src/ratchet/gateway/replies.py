@@ -7,6 +7,7 @@ returned from here can be recorded and sent on as it is.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -190,12 +191,13 @@ def _check_choice(choice: Any, part: str) -> None:
     if not isinstance(said, dict):
         raise _malformed(choice)
     content, calls = said.get("content"), said.get("tool_calls")
-    if not (content is None or isinstance(content, str | list)):
+    if not (isinstance(content, str) or _are_objects(content)) or not _are_objects(calls):
         raise _malformed(choice)
-    if calls is not None and not (
-        isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
-    ):
-        raise _malformed(choice)
+
+
+def _are_objects(value: Any) -> bool:
+    """Tell whether a value is a list of objects, or not there."""
+    return value is None or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
 
 
 def _malformed(choice: object) -> BackendError:
@@ -218,8 +220,10 @@ async def server_sent_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[tupl
     Raises:
         BackendError: An event is longer than `LONGEST_EVENT`.
     """
-    held, name, data, size = b"", b"", list[bytes](), 0
+    held, name, data, size, begun = b"", b"", list[bytes](), 0, False
     async for piece in pieces:
+        if not begun and len(held) + len(piece) >= len(BOM_UTF8):
+            held, piece, begun = b"", (held + piece).removeprefix(BOM_UTF8), True
         lines = (held + piece).splitlines(keepends=True)
         # the last line may go on, and after a CR its LF may come
         held = b"" if lines and lines[-1].endswith(b"\n") else lines.pop() if lines else b""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic_core import to_json
 
 logger = logging.getLogger(__name__)
@@ -28,15 +29,37 @@ class Conversations:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._added = clock, 0
-        self._file = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-        # Lost at a loss of power: the turns after it begin new sessions.
-        self._file.execute("PRAGMA journal_mode=WAL")
-        self._file.execute("PRAGMA synchronous=OFF")
-        self._file.execute(
-            "CREATE TABLE IF NOT EXISTS said "
-            "(key BLOB PRIMARY KEY, user TEXT, session TEXT, at REAL) WITHOUT ROWID"
-        )
-        self._prune()
+        with FileLock(path.with_suffix(".lock")):  # all processes open it at the same time
+            try:
+                self._file = self._opened(path)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):  # locked, or a full disk
+                    raise
+                logger.warning("conversations begin anew, their file is damaged: %s", error)
+                for name in ("", "-wal", "-shm"):
+                    path.with_name(path.name + name).unlink(missing_ok=True)
+                self._file = self._opened(path)
+
+    def _opened(self, path: Path) -> sqlite3.Connection:
+        """Return the file.
+
+        Raises:
+            sqlite3.DatabaseError: It is damaged. A loss of power may do that, since nobody waits
+                until it is on the disk: with it only the next turns' sessions are lost.
+        """
+        file = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        try:
+            file.execute("PRAGMA journal_mode=WAL")
+            file.execute("PRAGMA synchronous=OFF")
+            file.execute(
+                "CREATE TABLE IF NOT EXISTS said "
+                "(key BLOB PRIMARY KEY, user TEXT, session TEXT, at REAL) WITHOUT ROWID"
+            )
+            self._prune(file)
+        except sqlite3.Error:
+            file.close()
+            raise
+        return file
 
     def remember(self, said: bytes, user: str, session: str) -> None:
         """Keep whose conversation it is that got so far."""
@@ -47,7 +70,7 @@ class Conversations:
             )
             self._added += 1
             if self._added % _PRUNED_EVERY == 0:
-                self._prune()
+                self._prune(self._file)
         except sqlite3.Error as error:
             logger.warning("the next turn of a conversation may begin a new session: %s", error)
 
@@ -67,8 +90,8 @@ class Conversations:
         """Close the file."""
         self._file.close()
 
-    def _prune(self) -> None:
-        self._file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
+    def _prune(self, file: sqlite3.Connection) -> None:
+        file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
 
 
 def digest_of(messages: Sequence[Mapping[str, Any]], caller: str) -> bytes | None:

@@ -129,7 +129,9 @@ class Judge:
 
     def verdict(self, question: Question, cuts: int, reply: Reply, now: datetime) -> JudgeVerdict:
         """Read a reply as a verdict."""
-        if self.spec.mode == "guard":
+        if reply.refused:  # "No, I cannot say" is no verdict "no"
+            reading = Reading(None, "refused: the model, or a filter, did not answer")
+        elif self.spec.mode == "guard":
             reading = read_guard(reply.text, self.spec.menu)
         elif reply.cut_off and self.spec.explain:  # its last verdict may be one it quotes
             reading = Reading(None, "cut off: the reply ended at the token limit")

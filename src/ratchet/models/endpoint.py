@@ -16,6 +16,7 @@ from ratchet.records import Message, digest
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
+_LAST_PORT = 65_535
 _COMPLETIONS = "/chat/completions"
 _SHOWN_CHARACTERS = 200
 
@@ -48,6 +49,8 @@ class Reply:
         cost: In the currency of the configured prices; at its worst where no usage was sent.
         latency_seconds: Of the attempt that succeeded.
         cut_off: Whether the server says that it ended at the token limit.
+        refused: Whether the server says that the model, or a filter, refused to answer; the text is
+            what it said instead.
     """
 
     key: str
@@ -60,6 +63,7 @@ class Reply:
     latency_seconds: float = 0.0
     attempts: int = 1
     cut_off: bool = False
+    refused: bool = False
 
 
 class Endpoint(BaseModel):
@@ -128,6 +132,10 @@ def server_address(url: str) -> str:
             "url must be an http or https address with its scheme, such as http://localhost:8000"
             + (f", got {url!r}" if plain else "")
         )
+    if parsed.port is not None and not 0 < parsed.port <= _LAST_PORT:
+        raise InvalidInputError(
+            f"url must have a port from 1 to {_LAST_PORT}, got {parsed.port}; correct it"
+        )
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise InvalidInputError(
             "url must hold no password, query or fragment, which would be stored and logged; "
@@ -148,6 +156,7 @@ class ChatReply:
     input_tokens: int | None
     output_tokens: int | None
     cut_off: bool
+    refused: bool
 
 
 def request_body(endpoint: Endpoint, question: Question) -> bytes:
@@ -186,7 +195,8 @@ def read_completion(content: bytes) -> ChatReply:
     if not isinstance(message, dict):
         raise ValueError("no message")
     text = message.get("content")
-    text = (message.get("refusal") or "") if text is None else text
+    refusal = message.get("refusal")
+    text = (refusal or "") if text is None else text
     if not isinstance(text, str):
         raise ValueError("content is no text")
     usage = reply.get("usage")
@@ -198,6 +208,7 @@ def read_completion(content: bytes) -> ChatReply:
         input_tokens=_count(usage.get("prompt_tokens")),
         output_tokens=_count(usage.get("completion_tokens")),
         cut_off=choices[0].get("finish_reason") == "length",
+        refused=bool(refusal) or choices[0].get("finish_reason") == "content_filter",
     )
 
 

@@ -300,6 +300,7 @@ class EndpointRun:
                 latency_seconds=time.monotonic() - started,
                 attempts=attempt,
                 cut_off=result.cut_off,
+                refused=result.refused,
             )
         finally:
             self._settle(estimate, cost, counted)
