@@ -72,7 +72,7 @@ def _running(home: Path) -> list[str]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "moments", [KILL_AT[1:3], pytest.param(KILL_AT, marks=pytest.mark.slow)], ids=len
+    "moments", [KILL_AT[2:3], pytest.param(KILL_AT, marks=pytest.mark.slow)], ids=len
 )
 def test_a_demo_killed_at_every_stage_does_everything_once(
     tmp_path: Path, tiny_model: Path, moments: tuple[str, ...]
@@ -98,7 +98,8 @@ def test_a_demo_killed_at_every_stage_does_everything_once(
     promotions = [r for r in store.records(Release) if r.action == "promote"]
     assert len(promotions) == (decision.verdict == "promote")
     assert len(list((home / "adapters").iterdir())) == 1
-    _assert_no_flow_run_still_runs(home, len(moments))
+    # where a cycle is opened no flow may run yet; at the other moments one does
+    _assert_no_flow_run_still_runs(home, len([each for each in moments if each != KILL_AT[0]]))
     assert _running(home) == []
 
     status = subprocess.run(
@@ -108,9 +109,9 @@ def test_a_demo_killed_at_every_stage_does_everything_once(
     assert json.loads(status.stdout)["last_decision"]["verdict"] == decision.verdict
 
 
-def _assert_no_flow_run_still_runs(home: Path, kills: int) -> None:
+def _assert_no_flow_run_still_runs(home: Path, killed: int) -> None:
     with sqlite3.connect(home / "prefect" / "prefect.db") as database:
         states = Counter(row[0] for row in database.execute("SELECT state_type FROM flow_run"))
     assert states["RUNNING"] == 0, states
-    assert states["CRASHED"] >= kills - 1
+    assert states["CRASHED"] >= killed
     assert states["COMPLETED"] >= 5

@@ -148,11 +148,12 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     weights move into a fresh model of the same configuration.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     place, name = str(source.parent), source.name
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+        # the class by its name: to find it, AutoTokenizer would read the whole file once more
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(place, gguf_file=name)
         loaded = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
         values = loaded.config.to_dict()
         values.pop("quantization_config", None)

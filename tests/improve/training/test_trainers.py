@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,6 +65,17 @@ def learn(tiny_model, home, method="sft", *, rows=None, validation=(), samples=0
     )
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_model, tmp_path_factory):
+    """Return what one run of a method with nothing but `QUICK` gave, made when first asked for."""
+
+    @cache
+    def result(method="sft"):
+        return learn(tiny_model, tmp_path_factory.mktemp(f"plain-{method}"), method)
+
+    return result
+
+
 def of_step(result, name):
     return [entry[name] for entry in result.history if name in entry]
 
@@ -72,20 +84,20 @@ def of_step(result, name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_loss_curve_is_pinned(tiny_model, tmp_path, method):
-    result = learn(tiny_model, tmp_path, method)
+def test_the_loss_curve_is_pinned(plain, method):
+    result = plain(method)
     assert len(result.losses) == 4  # 16 rows in batches of 8, twice
     assert result.losses == pytest.approx(CURVES[method], abs=2e-3)
     assert result.losses[-1] < result.losses[0]
 
 
-def test_the_first_losses_have_a_closed_form(tiny_model, tmp_path):
+def test_the_first_losses_have_a_closed_form(plain):
     """A new adapter changes nothing: the start's word against itself.
 
     SFT: near ln(vocabulary), 6.9 for 1,000 even chances. DPO: -log sigmoid(0) = ln 2. KTO:
     1 - sigmoid(0) = 1/2 for each row, both kinds weighted alike.
     """
-    first = {method: learn(tiny_model, tmp_path / method, method).losses[0] for method in METHODS}
+    first = {method: plain(method).losses[0] for method in METHODS}
     assert first["sft"] == pytest.approx(np.log(1000), abs=0.2)
     assert first["dpo"] == pytest.approx(np.log(2), abs=1e-4)
     assert first["kto"] == pytest.approx(0.5, abs=1e-4)
@@ -149,9 +161,11 @@ def test_a_patient_run_stops_and_keeps_its_best_adapter(tiny_model, tmp_path, ca
 # Settings -----------------------------------------------------------------------------------------
 
 
-def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(tiny_model, tmp_path):
+def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(
+    plain, tiny_model, tmp_path
+):
     for method in ("sft", "dpo"):
-        whole = learn(tiny_model, tmp_path / method, method)
+        whole = plain(method)
         split = learn(tiny_model, tmp_path / f"{method}-2", method, micro_batch=2)
         assert (whole.batch, split.batch) == ((8, 8), (8, 2))
         assert split.losses == pytest.approx(whole.losses, abs=1e-4)
@@ -159,9 +173,9 @@ def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(tiny_mo
 
 @pytest.mark.parametrize(("above", "fit"), [(4, 4), pytest.param(1, 1, marks=pytest.mark.slow)])
 def test_out_of_memory_is_tried_again_with_half_at_once(
-    tiny_model, tmp_path, monkeypatch, caplog, above, fit
+    plain, tiny_model, tmp_path, monkeypatch, caplog, above, fit
 ):
-    expected = learn(tiny_model, tmp_path / "enough")
+    expected = plain()
     _runs_out_of_memory(monkeypatch, above=above)
     result = learn(tiny_model, tmp_path / "short")
     assert result.batch == (8, fit)
@@ -184,9 +198,9 @@ def test_where_one_example_does_not_fit_gradient_checkpointing_comes_first_and_t
 
 
 def test_gradient_checkpointing_begins_where_one_example_did_not_fit(
-    tiny_model, tmp_path, monkeypatch
+    plain, tiny_model, tmp_path, monkeypatch
 ):
-    expected = learn(tiny_model, tmp_path / "enough")
+    expected = plain()
     embedding = torch.nn.Embedding.forward
     failed = []
 
@@ -258,10 +272,9 @@ def test_bfloat16_trains_measures_and_answers(tiny_model, tmp_path, method, sett
     assert len(narrow.samples) == len(exact.samples) == 2
 
 
-def test_gradient_checkpointing_changes_no_loss(tiny_model, tmp_path):
-    plain = learn(tiny_model, tmp_path / "plain")
+def test_gradient_checkpointing_changes_no_loss(plain, tiny_model, tmp_path):
     spared = learn(tiny_model, tmp_path / "spared", gradient_checkpointing=True)
-    assert spared.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert spared.losses == pytest.approx(plain().losses, abs=1e-5)
 
 
 def test_packed_examples_do_not_see_each_other(tiny_model, tmp_path):

@@ -3,6 +3,7 @@ import struct
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -296,10 +297,19 @@ def compared(name, lost, won):
     )  # fmt: skip
 
 
+@cache
+def drawn(name):
+    """Return a figure of `FIGURES` after drawing, for tests that only look at it."""
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    return figure
+
+
 def words(figure):
     from matplotlib.text import Text
 
-    figure.draw_without_rendering()
+    if figure.stale:  # not drawn yet, or changed since
+        figure.draw_without_rendering()
     return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
 
 
@@ -315,18 +325,17 @@ def test_every_figure_renders_to_a_png_of_its_size(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_of_any_figure_is_cut_off_at_its_edge(name):
-    figure = FIGURES[name]()
-    figure.draw_without_rendering()
-    drawn = figure.get_tightbbox()  # in inches, of all that is drawn
+    figure = drawn(name)
+    frame = figure.get_tightbbox()  # in inches, of all that is drawn
     width, height = figure.get_size_inches()
-    assert min(drawn.x0, drawn.y0) >= -0.01
-    assert drawn.x1 <= width + 0.01
-    assert drawn.y1 <= height + 0.01
+    assert min(frame.x0, frame.y0) >= -0.01
+    assert frame.x1 <= width + 0.01
+    assert frame.y1 <= height + 0.01
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_horizontal_axis_says_what_it_measures(name):
-    figure = FIGURES[name]()
+    figure = drawn(name)
     shared = name in BOARDS  # then the lowest panel speaks for all
     assert all(axes.get_xlabel() for axes in (figure.axes[-1:] if shared else figure.axes))
 
@@ -353,7 +362,7 @@ OF_JUDGES = [n for n in FIGURES if n.startswith(("confusion", "effect", "agreeme
 
 @pytest.mark.parametrize("name", OF_JUDGES)
 def test_no_two_texts_of_a_judges_figure_overlap(name):
-    figure = FIGURES[name]()
+    figure = drawn(name)
     turned = figure.axes[0].get_xticklabels()[0].get_rotation() != 0.0
     texts = [t.get_text() for t in figure.axes[0].get_xticklabels()] if turned else []
     # the frames of turned labels overlap where the labels themselves do not
@@ -430,12 +439,12 @@ def test_a_judges_figure_of_nothing_is_refused(draw):
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_no_two_texts_of_a_board_overlap(name):
-    assert overlapping(FIGURES[name]()) == []
+    assert overlapping(drawn(name)) == []
 
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_no_name_of_a_mark_lies_on_the_data(name):
-    figure = FIGURES[name]()
+    figure = drawn(name)
     top = figure.axes[0]
     named = [text for text in words(figure) if text in top.texts]
     assert len(named) >= 2  # title and subtitle at least
