@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 
 import httpx
@@ -65,3 +67,28 @@ def test_a_client_that_stays_is_answered_however_long_it_takes(gateway, mock):
     assert gateway.ask()["choices"][0]["message"]["content"] == "hello"
     (kept,) = gateway.interactions()
     assert (kept.error, kept.metadata["finish_reason"]) == (None, "stop")
+
+
+@pytest.mark.parametrize("path", ["completions", "embeddings", "responses"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_backend_stops_too_where_the_request_was_passed_on(gateway, mock, path, stream):
+    mock.behaviour = lambda body: "stall"
+    body = {"model": "m", "input": "hi", "stream": stream}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{gateway.url}/v1/{path}", json=body, timeout=0.3)
+    until(lambda: mock.left == 1)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "feedback"])
+def test_a_client_that_leaves_half_way_through_its_request_is_no_error_of_the_gateway(
+    gateway, mock, caplog, path
+):
+    host, port = gateway.url.removeprefix("http://").split(":")
+    head = f"POST /v1/{path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 100\r\n\r\n"
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head.encode() + json.dumps({"model": "m"}).encode())
+        time.sleep(0.1)
+    time.sleep(0.2)
+    assert gateway.get("/healthz").status_code == 200
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    assert mock.seen == []

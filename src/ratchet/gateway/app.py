@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
@@ -25,11 +26,12 @@ from ratchet.gateway.chat import Answerer
 from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
 from ratchet.gateway.http_backend import HttpBackend
+from ratchet.gateway.leaving import ClientLeftError
 from ratchet.gateway.local_backend import LocalBackend
 from ratchet.gateway.log import WriteAheadLog
 from ratchet.gateway.options import GatewayOptions
 from ratchet.gateway.passthrough import PASSED_ON, Passthrough
-from ratchet.gateway.problems import ProblemError, documented, on_http, on_problem
+from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
 from ratchet.gateway.recording import Recorder
 from ratchet.gateway.routing import Router, State
 from ratchet.gateway.schemas import (
@@ -147,7 +149,12 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        exception_handlers={ProblemError: on_problem, HTTPException: on_http},
+        exception_handlers={
+            ProblemError: on_problem,
+            HTTPException: on_http,
+            ClientLeftError: on_leaving,  # before it was answered
+            ClientDisconnect: on_leaving,  # before it had sent its request
+        },
     )
     _add_api(app)
     _add_pages(app)

@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 _CHUNKS_IN_A_ROW = 32
 _REPLICAS_ASKED = 2
-_CLIENT_LEFT = 499  # nginx's status of a request whose client left; nobody sees it
 
 
 @dataclass(slots=True)
@@ -75,6 +74,7 @@ class Answerer:
 
         Raises:
             ProblemError: The request breaks a rule, or nobody answers it.
+            ClientLeftError: The client left; the backend's work is cancelled, and that is recorded.
         """
         chat = self._open(await request.body(), request.headers, caller)
         try:
@@ -87,7 +87,7 @@ class Answerer:
             chat.describe(DISCONNECTED, None)
             reason = f"the client left after {seconds:.1f} s, before it was answered"
             self.recorder.interaction(chat, "", chat.asked or chat.version, reason)
-            return Response(status_code=_CLIENT_LEFT)
+            raise
         return await self._send(chat, completion, answered_by)
 
     # Opening ----------------------------------------------------------------------------------

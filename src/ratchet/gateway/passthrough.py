@@ -15,6 +15,7 @@ from ratchet.gateway.backends import Backend
 from ratchet.gateway.chat import nobody_answers, refusal
 from ratchet.gateway.conversation import named_user
 from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
+from ratchet.gateway.leaving import ClientWatch
 from ratchet.gateway.problems import JSON, ProblemError
 from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.routing import Router
@@ -39,6 +40,7 @@ class Passthrough:
 
         Raises:
             ProblemError: It is no JSON object, or no backend answers it.
+            ClientLeftError: The client left; the backend's work is cancelled.
         """
         try:
             body = from_json(await request.body(), allow_inf_nan=False)
@@ -56,7 +58,8 @@ class Passthrough:
         path = request.url.path.removeprefix("/v1")
         versions = self._versions(path, body, named_user(body, request.headers) or "")
         bodies = [body | {"model": version} for version in versions]
-        return await self._ask(path, *bodies, stream=body.get("stream") is True)
+        with ClientWatch(request.receive):
+            return await self._ask(path, *bodies, stream=body.get("stream") is True)
 
     async def model(self, name: str) -> Response:
         """Return the entry of one name: the gateway's own, else the backend's.

@@ -73,6 +73,11 @@ class ProblemError(Exception):
         return Response(to_json(self.body()), self.status, self.headers, JSON)
 
 
+async def on_leaving(_request: Request, _error: Exception) -> Response:
+    """End a request whose client left, with nginx's status for it; nobody sees it."""
+    return Response(status_code=499)
+
+
 async def on_problem(_request: Request, error: Exception) -> Response:
     """Answer a `ProblemError`."""
     assert isinstance(error, ProblemError)
