@@ -32,7 +32,7 @@ DEPLOYMENTS = {
 SMALL: dict[str, Any] = {
     "collect": {
         "messages_limit": 48,
-        "held_out": 48,
+        "held_out": 40,
         "generated_messages": 800,
         "chunk": 32,
         "reactions": {"correction_wrong": 1.0},
@@ -277,7 +277,7 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_that_can_be_rolled
 def test_a_pass_of_monitoring_begins_by_its_schedule(home: Home) -> None:
     item = httpx.get(f"{home.prefect}/deployments/name/analyze/analyze").json()
     address = f"{home.prefect}/deployments/{item['id']}/schedules"
-    often = {"active": True, "schedule": {"interval": 10.0, "timezone": "UTC"}}
+    often = {"active": True, "schedule": {"interval": 20.0, "timezone": "UTC"}}
     (made,) = httpx.post(address, json=[often]).json()
     deadline = time.monotonic() + 180
     passes: list[dict[str, Any]] = []
