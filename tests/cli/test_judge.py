@@ -373,10 +373,8 @@ def without_a_verdict(text, reason):
     ("reply", "kind"),
     [
         (without_a_verdict("I think that", "length"), "cut off"),
-        (
-            without_a_verdict("I cannot help with that.", "content_filter"),
-            "no verdict in the reply",
-        ),
+        (without_a_verdict("I cannot help with that.", "stop"), "no verdict in the reply"),
+        (without_a_verdict("I cannot help with that.", "content_filter"), "refused"),
         (without_a_verdict('{"verdict": "fine"}', "stop"), "off the menu"),
     ],
 )
