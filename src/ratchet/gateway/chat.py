@@ -35,7 +35,7 @@ from ratchet.gateway.conversation import (
     said,
     session_of,
 )
-from ratchet.gateway.leaving import ClientLeftError, ClientWatch
+from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
@@ -58,6 +58,7 @@ class Answerer:
         replicas: How many of them, from the first on, are the same and share the requests.
         conversations: What was said in chats that name neither user nor session.
         circuits: How versions fared lately.
+        watcher: Notices clients that leave.
     """
 
     router: Router
@@ -67,6 +68,7 @@ class Answerer:
     conversations: Conversations
     replicas: int = 1
     circuits: Circuits = field(default_factory=Circuits)
+    watcher: ClientWatcher = field(default_factory=ClientWatcher)
     _turn: count[int] = field(default_factory=count)
 
     async def answer(self, request: Request, caller: Caller) -> Response:
@@ -78,7 +80,7 @@ class Answerer:
         """
         chat = self._open(await request.body(), request.headers, caller)
         try:
-            with ClientWatch(request.receive):
+            with self.watcher.watching(request.receive):
                 if chat.body.get("stream"):
                     return await self._stream(chat)
                 completion, answered_by = await self._complete(chat)

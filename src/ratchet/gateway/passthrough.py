@@ -15,7 +15,7 @@ from ratchet.gateway.backends import Backend
 from ratchet.gateway.chat import nobody_answers, refusal
 from ratchet.gateway.conversation import named_user
 from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
-from ratchet.gateway.leaving import ClientWatch
+from ratchet.gateway.leaving import ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError
 from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.routing import Router
@@ -30,7 +30,7 @@ class Passthrough:
     """See the module's text."""
 
     def __init__(self, router: Router, backends: Sequence[Backend]) -> None:
-        self._router = router
+        self._router, self._watcher = router, ClientWatcher()
         self._servers = [server for server in backends if isinstance(server, HttpBackend)]
 
     async def post(self, request: Request) -> Response:
@@ -58,7 +58,7 @@ class Passthrough:
         path = request.url.path.removeprefix("/v1")
         versions = self._versions(path, body, named_user(body, request.headers) or "")
         bodies = [body | {"model": version} for version in versions]
-        with ClientWatch(request.receive):
+        with self._watcher.watching(request.receive):
             return await self._ask(path, *bodies, stream=body.get("stream") is True)
 
     async def model(self, name: str) -> Response:
