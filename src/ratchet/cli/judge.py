@@ -56,7 +56,7 @@ def validate(
         typer.Option(
             min=0.01,
             max=0.99,
-            help="Minimum lower bound of kappa.",
+            help="Least that the lower bound of kappa must be.",
             callback=finite,
         ),
     ] = 0.6,

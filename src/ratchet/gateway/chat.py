@@ -20,7 +20,6 @@ from typing import Any, TypeGuard
 from uuid import uuid4
 
 from fastapi import Request, Response
-from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
 from ratchet.gateway.access import Caller, token_for
@@ -36,7 +35,7 @@ from ratchet.gateway.conversation import (
     session_of,
 )
 from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
-from ratchet.gateway.problems import JSON, ProblemError
+from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.routing import Router
@@ -95,12 +94,7 @@ class Answerer:
     # Opening ----------------------------------------------------------------------------------
 
     def _open(self, content: bytes, headers: Mapping[str, str], caller: Caller) -> Chat:
-        try:
-            body = from_json(content, allow_inf_nan=False)
-        except ValueError as error:
-            raise ProblemError(
-                400, f"the body must be JSON, got: {error}", code="invalid_json"
-            ) from error
+        body = read_json(content)
         check_chat(body)
         started, at = time.monotonic(), datetime.now(UTC)
         key = f"chatcmpl-{uuid4().hex}"

@@ -1,4 +1,4 @@
-"""How what is served fared lately: which versions are left alone for a while, and health.
+"""Recent successes and failures of each version, and which versions get no requests for a while.
 
 A version at a backend is left alone once most of its recent attempts failed, for several callers:
 what one caller sends cannot take a version from everybody. After some seconds one request tries
@@ -71,7 +71,7 @@ class Circuits:
             self._until[key] = self.clock() + OPEN_SECONDS
 
     def request(self, caller: str, answered: bool) -> None:
-        """Count a request: answered by anybody, or by nobody."""
+        """Count a request, and whether any attempt answered it."""
         self._requests.append((self.clock(), caller, answered))
 
     def is_open(self, key: Key) -> bool:

@@ -21,13 +21,13 @@ from typing import Any
 
 from fastapi import Request, Response
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ratchet.collect.times import check_time
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.access import Caller, token_is_valid
 from ratchet.gateway.log import LogKind, WriteAheadLog
-from ratchet.gateway.problems import JSON, ProblemError
+from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.schemas import (
     MOST_EVENTS,
     FeedbackReceipt,
@@ -58,12 +58,7 @@ class FeedbackDesk:
         Raises:
             ProblemError: The body is neither, or its only event is bad.
         """
-        try:
-            body = from_json(await request.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise ProblemError(
-                400, f"the body must be JSON, got: {error}", code="invalid_json"
-            ) from error
+        body = read_json(await request.body())
         if not isinstance(body, dict):
             raise ProblemError(400, f"the body must be an object, got {type(body).__name__}")
         if "events" not in body:

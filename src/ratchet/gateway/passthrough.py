@@ -8,7 +8,6 @@ from typing import Any
 
 import aiohttp
 from fastapi import Request, Response
-from pydantic_core import from_json
 from starlette.responses import StreamingResponse
 
 from ratchet.gateway.backends import Backend
@@ -16,7 +15,7 @@ from ratchet.gateway.chat import nobody_answers, refusal
 from ratchet.gateway.conversation import named_user
 from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
 from ratchet.gateway.leaving import ClientWatcher
-from ratchet.gateway.problems import JSON, ProblemError
+from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.routing import Router
 from ratchet.gateway.schemas import ModelEntry
@@ -42,12 +41,7 @@ class Passthrough:
             ProblemError: It is no JSON object, or no backend answers it.
             ClientLeftError: The client left; the backend's work is cancelled.
         """
-        try:
-            body = from_json(await request.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise ProblemError(
-                400, f"the body must be JSON, got: {error}", code="invalid_json"
-            ) from error
+        body = read_json(await request.body())
         if not isinstance(body, dict) or not isinstance(body.get("model"), str):
             raise ProblemError(
                 400,

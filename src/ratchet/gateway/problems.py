@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 
 JSON = "application/json"
@@ -71,6 +71,20 @@ class ProblemError(Exception):
     def response(self) -> Response:
         """Return the answer."""
         return Response(to_json(self.body()), self.status, self.headers, JSON)
+
+
+def read_json(content: bytes) -> Any:
+    """Return the value of a request's body.
+
+    Raises:
+        ProblemError: It is no JSON, or holds NaN or Infinity.
+    """
+    try:
+        return from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise ProblemError(
+            400, f"the body must be JSON, got: {error}", code="invalid_json"
+        ) from error
 
 
 async def on_leaving(_request: Request, _error: Exception) -> Response:

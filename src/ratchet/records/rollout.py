@@ -176,7 +176,7 @@ class SampleRatio(Record):
 
     @property
     def fails_final_test(self) -> bool:
-        """Whether the chi-square test at the final read-out calls the assignment broken."""
+        """Whether the numbers of users fail the chi-square test at the final read-out."""
         p_value, level = self.final_p_value, self.final_level
         return p_value is not None and level is not None and p_value < level
 

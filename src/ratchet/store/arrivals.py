@@ -29,7 +29,7 @@ _FIRST_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a store was read: the last interaction and the last feedback event by arrival."""
+    """How far a store was read: the numbers of the interaction and the feedback event read last."""
 
     interactions: int
     feedback: int
@@ -55,7 +55,7 @@ class Arrived:
 
 
 def last_position(store: EventStore) -> Position:
-    """Return the position of what arrived last; 0 where nothing has."""
+    """Return the position of the newest rows by arrival; 0 in an empty table."""
     with store._reading() as connection:
         interactions, feedback = (
             connection.execute(sa.select(sa.func.max(table.c.position))).scalar_one() or 0

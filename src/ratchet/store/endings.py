@@ -15,7 +15,7 @@ KEYS = ("finish_reason", "finishReason", "stop_reason", "done_reason")
 def read_endings(
     connection: sa.Connection, within: sa.ColumnElement[bool], *, besides: Collection[str]
 ) -> dict[str, str]:
-    """Return the finish reasons of a window's interactions by id, without the usual ones.
+    """Return the finish reasons of a window's interactions by id, but for those in `besides`.
 
     Args:
         connection: To the store.

@@ -305,7 +305,7 @@ class EventStore:
             return read_permissions(connection, _within(window))
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
-        """Return the finish reasons of a window's answers by interaction, without the usual ones.
+        """Return the finish reasons of a window's answers by id, but for those in `besides`.
 
         Args:
             window: The time.

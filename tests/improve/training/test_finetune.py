@@ -32,13 +32,7 @@ def train(base, home, *, rows=ROWS, config=QUICK, key="a" * 64, start_from=None)
     return finetune(rows, config, base=base, start_from=start_from, key=key, home=home)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads on a busy machine wait for each other more than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

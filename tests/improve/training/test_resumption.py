@@ -40,12 +40,7 @@ ROWS = 24
 EXACT = 1e-6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(base: Path, home: Path, method: str, slow: bool = False) -> FinetuneResult:

@@ -43,12 +43,7 @@ CURVES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def learn(tiny_model, home, method="sft", *, rows=None, validation=(), samples=0, **settings):
