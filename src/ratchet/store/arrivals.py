@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from ratchet.records.signals import ASSESSED_KINDS
-from ratchet.store.events import EventStore, Window, _within
+from ratchet.store.events import EventStore, Window
+from ratchet.store.reading import within
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
@@ -56,7 +57,7 @@ class Arrived:
 
 def last_position(store: EventStore) -> Position:
     """Return the position of the newest rows by arrival; 0 in an empty table."""
-    with store._reading() as connection:
+    with store.reading() as connection:
         interactions, feedback = (
             connection.execute(sa.select(sa.func.max(table.c.position))).scalar_one() or 0
             for table in (INTERACTIONS, FEEDBACK_EVENTS)
@@ -88,7 +89,7 @@ def arrived_between(
     # an outer join is read from the left: each new event looks its interaction up by its id
     about = sa.and_(
         INTERACTIONS.c.id == events.c.interaction_id,
-        _within(window),
+        within(window),
         sa.or_(
             events.c.given_at
             < INTERACTIONS.c.created_at + sa.literal(lag // timedelta(microseconds=1)),
@@ -98,7 +99,7 @@ def arrived_between(
     feedback = sa.select(
         sa.func.count(INTERACTIONS.c.position), sa.func.min(INTERACTIONS.c.created_at)
     ).select_from(events.outerjoin(INTERACTIONS, about))
-    with store._reading() as connection:
+    with store.reading() as connection:
         found = [connection.execute(query).one() for query in (answers, feedback)]
     times = [earliest for _, earliest in found if earliest is not None]
     return Arrived(sum(rows for rows, _ in found), moment_of(min(times)) if times else None)
@@ -107,7 +108,7 @@ def arrived_between(
 def versions_between(store: EventStore, after: Position, until: Position) -> set[str]:
     """Return the versions of the interactions that arrived between two positions."""
     new = _new_interactions(after, until)
-    with store._reading() as connection:
+    with store.reading() as connection:
         return set(connection.execute(sa.select(new.c.model_version).distinct()).scalars())
 
 
@@ -120,7 +121,7 @@ def versions_in_use(store: EventStore, start: datetime, end: datetime) -> list[s
     version, created_at = INTERACTIONS.c.model_version, INTERACTIONS.c.created_at
     inside = sa.and_(created_at >= microseconds(start), created_at < microseconds(end))
     names: list[str] = []
-    with store._reading() as connection:
+    with store.reading() as connection:
         name: str | None = ""
         while name is not None:
             after = sa.select(sa.func.min(version)).where(version > name)
@@ -144,9 +145,9 @@ def last_answer(store: EventStore, window: Window) -> datetime | None:
 def in_use_from(store: EventStore, window: Window) -> datetime | None:
     """Return the first answer of a window that begins a day with 20 answers or more."""
     created_at = INTERACTIONS.c.created_at
-    times = sa.select(created_at).where(_within(window)).order_by(created_at)
+    times = sa.select(created_at).where(within(window)).order_by(created_at)
     recent: deque[int] = deque(maxlen=BUSY_ANSWERS)
-    with store._reading() as connection:
+    with store.reading() as connection:
         rows = connection.execute(times, execution_options={"yield_per": _FIRST_ROWS})
         for moment in rows.scalars():
             recent.append(moment)
@@ -158,16 +159,16 @@ def in_use_from(store: EventStore, window: Window) -> datetime | None:
 
 def count_answers(store: EventStore, window: Window) -> int:
     """Count the answers of a window."""
-    query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(_within(window))
-    with store._reading() as connection:
+    query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(within(window))
+    with store.reading() as connection:
         return int(connection.execute(query).scalar_one())
 
 
 def _extreme(
     store: EventStore, window: Window, of: Callable[[sa.Column[int]], sa.Function[int]]
 ) -> datetime | None:
-    query = sa.select(of(INTERACTIONS.c.created_at)).where(_within(window))
-    with store._reading() as connection:
+    query = sa.select(of(INTERACTIONS.c.created_at)).where(within(window))
+    with store.reading() as connection:
         moment = connection.execute(query).scalar_one()
     return None if moment is None else moment_of(moment)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import sqlalchemy as sa
 
-from ratchet.store.events import EventStore, Window, _within
+from ratchet.store.events import EventStore, Window
+from ratchet.store.reading import within
 from ratchet.store.rows import moment_of
 from ratchet.store.signals import columns_of, read_events
 from ratchet.store.tables import INTERACTIONS
@@ -46,8 +47,8 @@ def read_exposures(
     """
     import pyarrow as pa
 
-    mine = sa.and_(_within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment)
-    with store._reading() as connection:
+    mine = sa.and_(within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment)
+    with store.reading() as connection:
         answers = columns_of(
             connection,
             sa.select(
@@ -99,11 +100,11 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
     )
     query = (
         sa.select(version, error, sa.func.count(), sa.func.min(asked), sa.func.max(asked))
-        .where(_within(window), error.is_not(None))
+        .where(within(window), error.is_not(None))
         .group_by(version, error)
         .order_by(sa.func.count().desc(), version, error)
     )
-    with store._reading() as connection:
+    with store.reading() as connection:
         rows = connection.execute(query).fetchall()
     return tuple(
         Failures(name, why, count, moment_of(first), moment_of(last))
@@ -113,6 +114,6 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
 
 def count_users(store: EventStore, window: Window) -> int:
     """Count the users whose answers lie in a window."""
-    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(_within(window))
-    with store._reading() as connection:
+    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(within(window))
+    with store.reading() as connection:
         return int(connection.execute(query).scalar_one())

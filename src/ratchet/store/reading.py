@@ -1,0 +1,233 @@
+"""Reading events: by id, by window as Arrow, and in counts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, SetAside
+from ratchet.store.endings import read_endings
+from ratchet.store.feedback import read_feedback
+from ratchet.store.permissions import Permission, read_permissions
+from ratchet.store.rows import chunks, microseconds, moment_of
+from ratchet.store.set_aside import read_set_aside
+from ratchet.store.signals import read_signals
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS, SET_ASIDE
+from ratchet.store.transactions import Transactions, pairs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Interactions with `start <= created_at < end`, of one model version where it is given.
+
+    Attributes:
+        arrived_until: Position of the last interaction by arrival; None for all there are.
+        without: What another window took already: interactions before this time that had arrived
+            up to this position (None: whenever they arrived).
+    """
+
+    start: datetime
+    end: datetime
+    model_version: str | None = None
+    arrived_until: int | None = None
+    without: tuple[datetime, int | None] | None = None
+
+
+class Readings(Transactions):
+    """What is read of interactions, feedback and set-aside rows."""
+
+    def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
+        """Return those of the interactions with these ids that are stored, by id."""
+        interactions: dict[str, Interaction] = {}
+        with self.reading() as connection:
+            for chunk in chunks(ids):
+                query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
+                for row in connection.execute(query).mappings():
+                    interactions[row["id"]] = _interaction(row)
+        return interactions
+
+    def stored_feedback(self, ids: Sequence[str]) -> dict[str, Feedback]:
+        """Return those of the feedback events with these ids that are stored, by id.
+
+        Of an event that was edited in place, the version in effect.
+        """
+        with self.reading() as connection:
+            return read_feedback(connection, ids)
+
+    def answered_at(self, ids: Sequence[str]) -> dict[str, datetime]:
+        """Return the times of those of the interactions with these ids that are stored, by id."""
+        times: dict[str, datetime] = {}
+        with self.reading() as connection:
+            for chunk in chunks(ids):
+                query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.created_at)
+                stored = pairs(connection, query.where(INTERACTIONS.c.id.in_(chunk)))
+                times |= {key: moment_of(moment) for key, moment in stored.items()}
+        return times
+
+    def set_aside_rows(self, *, source: str | None = None) -> tuple[SetAside, ...]:
+        """Return the rows that were set aside, or those of one source, in the order they came."""
+        with self.reading() as connection:
+            return read_set_aside(connection, source)
+
+    def interactions(self, window: Window) -> pa.Table:
+        """Return a window's interactions in order of time.
+
+        Columns: id, session_id, user_id, created_at (timestamp, us, UTC), model_version, segment,
+        prompt, response, latency_seconds, error.
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("id", pa.string()),
+                ("session_id", pa.string()),
+                ("user_id", pa.string()),
+                ("created_at", pa.timestamp("us", "UTC")),
+                ("model_version", pa.string()),
+                ("segment", pa.string()),
+                ("prompt", pa.string()),
+                ("response", pa.string()),
+                ("latency_seconds", pa.float64()),
+                ("error", pa.string()),
+            ]
+        )
+        columns = [INTERACTIONS.c[name] for name in schema.names]
+        query = (
+            sa.select(*columns)
+            .where(within(window))
+            .order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
+        )
+        return self._table(query, schema)
+
+    def feedback(self, window: Window) -> pa.Table:
+        """Return the feedback on a window's interactions, whenever it came.
+
+        Columns: id, interaction_id, kind, created_at (timestamp, us, UTC; of an update its
+        `updated_at`), number (thumbs 1 up and
+        0 down, stars, booleans 1 and 0, seconds), text (comment, correction, the version of a
+        judge, the source of a safety violation).
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("id", pa.string()),
+                ("interaction_id", pa.string()),
+                ("kind", pa.string()),
+                ("created_at", pa.timestamp("us", "UTC")),
+                ("number", pa.float64()),
+                ("text", pa.string()),
+            ]
+        )
+        query = (
+            sa.select(
+                *[
+                    GIVEN_AT if name == "created_at" else FEEDBACK_EVENTS.c[name]
+                    for name in schema.names
+                ]
+            )
+            .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
+            .where(within(window))
+            .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.position)
+        )
+        return self._table(query, schema)
+
+    def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
+        """Return what monitoring needs of a window: one narrow row an interaction, no texts.
+
+        Feedback of users counts where it was given within `lag` of its interaction, that of judges
+        and reviewers whenever it came; of several events of one kind the latest. Reads the window's
+        rows alone, by index.
+
+        Args:
+            window: The interactions.
+            lag: How late feedback of users may be.
+            judges: Versions of judges that were found usable; scores of any other are left out.
+
+        Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
+        characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
+        float, null where not observed; correction and comment are 1 where there is one).
+        """
+        lag_microseconds = lag // timedelta(microseconds=1)
+        with self.reading() as connection:
+            return read_signals(connection, within(window), lag_microseconds, judges)
+
+    def permissions(self, window: Window) -> tuple[Permission, ...]:
+        """Return what a window's interactions allow, those that say something about it."""
+        with self.reading() as connection:
+            return read_permissions(connection, within(window))
+
+    def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
+        """Return the finish reasons of a window's answers by id, but for those in `besides`.
+
+        Args:
+            window: The time.
+            besides: Reasons that are left out, in lower case.
+        """
+        with self.reading() as connection:
+            return read_endings(connection, within(window), besides=besides)
+
+    def counts(self) -> dict[str, int]:
+        """Count interactions, set-aside rows and feedback by kind."""
+        first = sa.select(FEEDBACK_EVENTS.c.kind, sa.func.count())  # not each version of an event
+        kinds = first.where(FEEDBACK_EVENTS.c.version_of.is_(None)).group_by(FEEDBACK_EVENTS.c.kind)
+        with self.reading() as connection:
+            by_kind = pairs(connection, kinds)
+            totals = {
+                name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+                for name, table in (("interactions", INTERACTIONS), ("set_aside", SET_ASIDE))
+            }
+        return totals | {kind: by_kind.get(kind, 0) for kind in FEEDBACK_KINDS}
+
+    def set_aside_reasons(self) -> dict[str, int]:
+        """Count set-aside rows by reason, most frequent first."""
+        count = sa.func.count()
+        query = sa.select(SET_ASIDE.c.reason, count).group_by(SET_ASIDE.c.reason)
+        with self.reading() as connection:
+            return pairs(connection, query.order_by(count.desc(), SET_ASIDE.c.reason))
+
+    def last_interaction_at(self) -> datetime | None:
+        """Return the time of the latest interaction."""
+        with self.reading() as connection:
+            latest = connection.execute(
+                sa.select(sa.func.max(INTERACTIONS.c.created_at))
+            ).scalar_one()
+        return None if latest is None else moment_of(latest)
+
+    def _table(self, query: sa.Select[Any], schema: pa.Schema) -> pa.Table:
+        import pyarrow as pa
+
+        with self.reading() as connection:
+            rows = connection.execute(query).fetchall()
+        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+        arrays = [
+            pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def within(window: Window) -> sa.ColumnElement[bool]:
+    """Return the condition that an interaction is in a window."""
+    created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
+    inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
+    if window.model_version is not None:
+        inside.append(INTERACTIONS.c.model_version == window.model_version)
+    if window.arrived_until is not None:
+        inside.append(position <= window.arrived_until)
+    if window.without is not None:
+        end, arrived = window.without
+        late = sa.false() if arrived is None else position > arrived
+        inside.append(sa.or_(created_at >= microseconds(end), late))
+    return sa.and_(*inside)
+
+
+def _interaction(row: sa.RowMapping) -> Interaction:
+    values = {name: row[name] for name in Interaction.model_fields}
+    return Interaction.model_validate(values | {"created_at": moment_of(row["created_at"])})

@@ -1,0 +1,70 @@
+"""What models said before: answers to examples, vectors of texts, verdicts of judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ratchet.records import JudgeVerdict
+from ratchet.store.answers import answer_rows, read_answers
+from ratchet.store.rows import chunks
+from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICTS
+from ratchet.store.transactions import Transactions
+from ratchet.store.vectors import Vectors, read_vectors, vector_rows
+from ratchet.store.verdicts import read_verdicts, read_version, write_verdicts
+
+
+class Recorded(Transactions):
+    """Kept so that nothing is asked twice."""
+
+    def answers(self, model_digest: str, decoding: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the recorded answers of a model to examples, by example id."""
+        with self.reading() as connection:
+            return {i: text for i, text, _ in read_answers(connection, model_digest, decoding, ids)}
+
+    def answer_seconds(
+        self, model_digest: str, decoding: str, ids: Sequence[str]
+    ) -> dict[str, float]:
+        """Return how long recorded answers took, where that is known."""
+        with self.reading() as connection:
+            answers = read_answers(connection, model_digest, decoding, ids)
+            return {key: seconds for key, _, seconds in answers if seconds is not None}
+
+    def add_answers(
+        self,
+        model_digest: str,
+        decoding: str,
+        answers: Mapping[str, str],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record answers; an answer that is there already stands."""
+        with self.atomic() as connection:
+            for chunk in chunks(answer_rows(model_digest, decoding, answers, seconds or {})):
+                connection.execute(self._insert(ANSWERS), chunk)
+
+    def vectors(self, model_digest: str, keys: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors that a model made of texts, by key, where they are stored."""
+        with self.reading() as connection:
+            return read_vectors(connection, model_digest, keys)
+
+    def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
+        """Store vectors in half precision; a vector that is there already stands."""
+        with self.atomic() as connection:
+            for chunk in chunks(vector_rows(model_digest, vectors)):
+                connection.execute(self._insert(EMBEDDINGS), chunk)
+
+    def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
+        """Return those of the verdicts with these ids that are stored, by id."""
+        with self.reading() as connection:
+            return read_verdicts(connection, ids)
+
+    def add_verdicts(self, verdicts: Sequence[JudgeVerdict]) -> None:
+        """Keep verdicts; one that is there already stands."""
+        with self.atomic() as connection:
+            write_verdicts(connection, self._insert(VERDICTS), verdicts)
+
+    def verdicts_of(
+        self, judge_version: str, *, latest: int | None = None
+    ) -> tuple[JudgeVerdict, ...]:
+        """Return a judge version's verdicts in the order they were written, or the last ones."""
+        with self.reading() as connection:
+            return read_version(connection, judge_version, latest)
