@@ -29,8 +29,8 @@ from ratchet.improve.curation.config import (
 from ratchet.improve.curation.consent import refused
 from ratchet.improve.curation.dataset import build, choose, without_leaks, write_training_set
 from ratchet.improve.curation.endings import WHOLE
-from ratchet.improve.curation.pool import Context
 from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.pool import Context
 from ratchet.improve.curation.propensity import PropensityConfig
 from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.selection import Selection
