@@ -290,20 +290,25 @@ def fill(
     store.add_feedback(feedback)
 
 
+def vectors(texts: Sequence[str]) -> Any:
+    """Return vectors of prompts, the same for the same texts."""
+    return word_vectors(list(texts), rng=np.random.default_rng(0))
+
+
 def chosen(store: EventStore, made: World, kind: RowKind) -> Selection:
     """Select out of everything that is stored, read whole."""
     window = Window(EPOCH, made.end)
     outcomes = join_feedback(store.interactions(window), store.feedback(window), judges=USABLE)
     ids = [str(key) for key in outcomes.interaction_ids]
-    vectors = None
-    if made.compare and ids and made.config.poisoning.enabled:
-        rng = np.random.default_rng(made.seed)
-        vectors = word_vectors([str(text) for text in outcomes.prompts], rng=rng)
+
+    def vectors_of(places: Any) -> Any:
+        return vectors([str(text) for text in outcomes.prompts[places]])
+
     context = replace(
         made.context,
         refused=refused(store.permissions(window), ids, made.config.consent, made.end),
         endings=store.endings(window, besides=WHOLE),
-        vectors=None if vectors is None else vectors.astype(np.float32),
+        vectors_of=vectors_of if made.compare else None,
     )
     scores = quality(outcomes, made.context.weights)
     return choose(kind, outcomes, scores, made.protected, made.config, context=context)
