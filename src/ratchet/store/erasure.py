@@ -27,6 +27,15 @@ from ratchet.store.tables import (
 
 ERASED = "[erased]"
 FORGOTTEN = "forgotten"
+ERASED_INTERACTION = {
+    "user_id": FORGOTTEN,
+    "session_id": FORGOTTEN,
+    "prompt": ERASED,
+    "messages": [{"role": "user", "content": ERASED}],
+    "response": ERASED,
+    "metadata": {"training_consent": "no"},
+}
+"""What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
 _SHORTEST = 12
 """Shorter texts ("yes", "billing") are written by anybody and stay: they identify nobody."""
 _RECORDS_WITH_TEXTS = ("Analysis", "ReviewItem", "ReviewDecision", "HumanLabel", "TrainingSet")
@@ -86,13 +95,8 @@ def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str
             sa.update(INTERACTIONS)
             .where(INTERACTIONS.c.user_id == user_id)
             .values(
-                user_id=FORGOTTEN,
-                session_id=FORGOTTEN,
-                prompt=ERASED,
-                messages=[{"role": "user", "content": ERASED}],
-                response=ERASED,
                 error=sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED),
-                metadata={"training_consent": "no"},
+                **ERASED_INTERACTION,
             )
         )
     return erased
