@@ -72,12 +72,14 @@ class Signed:
 
     def put(self, places: IntArray, texts: pa.Array) -> None:
         """Sign texts (from `compact`) and keep the signatures at their places."""
+        if not len(places):
+            return
         config, order = self.config, np.argsort(places)
         parts = sign(texts, config.bands * config.rows)[order].reshape(
             -1, config.bands, config.rows
         )
         places = places[order]
-        runs = np.flatnonzero(np.append(True, np.diff(places) != 1)).tolist() if len(places) else []
+        runs = np.flatnonzero(np.append(True, np.diff(places) != 1)).tolist()
         for start, end in zip(runs, [*runs[1:], len(places)], strict=True):
             for band in range(config.bands):
                 self._file.seek(self._at(band, int(places[start])))
