@@ -147,6 +147,15 @@ def test_a_user_whom_neighbours_contradict_is_not_believed():
     assert suspicion(outcomes_of(3_000, **columns)).distrusted.sum() == 0
 
 
+def test_nobody_is_doubted_where_messages_alike_have_answers_unlike():
+    rng = np.random.default_rng(8)
+    columns = traffic(rng, users=60)
+    columns["responses"] = texts(f"reply {n}" for n in rng.integers(0, 240, 3_000))
+    vectors = rng.normal(size=(3_000, 8)).astype(np.float32)
+    found = suspicion(outcomes_of(3_000, **columns), vectors_of=vectors.__getitem__)
+    assert not found.distrusted.any()
+
+
 def test_what_is_not_known_of_a_user_is_no_distrust():
     outcomes = outcomes_of(30, thumbs=np.ones(30))
     found = suspicion(outcomes)

@@ -34,6 +34,7 @@ _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 _REPEATED = 0.5
 _PRIOR = 5.0
+_LEAST_AGREEMENT = 0.2  # below it `honest_probabilities` would doubt honest users as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +359,8 @@ def user_trust(
     A user is right about an answer that a reviewer holds to be good with a word for it, and about
     a bad one with a word against it or a correction. Where answers repeat (classes), a word for an
     answer is right as well where most of the nearest messages of other users in its block of time
-    have it, weighed by those users' trust.
+    have it, weighed by those users' trust. Where hardly anybody agrees with others, messages that
+    are alike do not call for the same answer, and others cannot tell.
     """
     trust = np.full(users, np.nan)
     verdict = reviewed[said.position]
@@ -384,7 +386,10 @@ def user_trust(
     )
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
-        by_others = honest_probabilities(*agreement(nearest, user, answer, weight))
+        right, total = agreement(nearest, user, answer, weight)
+        if right.sum() < _LEAST_AGREEMENT * total.sum():
+            return by_reviewers
+        by_others = honest_probabilities(right, total)
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
 

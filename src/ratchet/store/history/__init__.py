@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.records import Interaction
+from ratchet.store.erasure import UserData
 from ratchet.store.events import EventStore
-from ratchet.store.history.erasing import Dropped, ErasedHistory, drop_before, erase, ids_of
+from ratchet.store.history.erasing import Dropped, ErasedHistory, drop_before, erase, user_data
 from ratchet.store.history.layout import COLUMNS, TABLES, Cursor, HistoryFile, HistoryTable
 from ratchet.store.history.layout import readable as readable_files
 from ratchet.store.history.place import Place
@@ -184,9 +185,9 @@ class History:
         """
         return erase(self._place, user_id, interaction_ids)
 
-    def interactions_of(self, user_id: str) -> tuple[str, ...]:
-        """Return the ids of a user's interactions in history, oldest first."""
-        return ids_of(self._place, user_id)
+    def user_data(self, user_id: str) -> UserData:
+        """Return the ids of a user's interactions in history, and the texts in them."""
+        return user_data(self._place, user_id)
 
     def drop_before(self, day: date) -> Dropped:
         """Delete what is of days before this one.

@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from ratchet.records.signals import TEXT_KINDS
-from ratchet.store.erasure import ERASED, ERASED_INTERACTION, FORGOTTEN
+from ratchet.store.erasure import ERASED, ERASED_INTERACTION, FORGOTTEN, UserData
 from ratchet.store.history.layout import HistoryFile, HistoryTable
 from ratchet.store.history.place import Place
 from ratchet.store.history.writing import parquet
@@ -67,11 +67,29 @@ def erase(place: Place, user_id: str, interaction_ids: Collection[str]) -> Erase
     return ErasedHistory(**counts, files=written)
 
 
-def ids_of(place: Place, user_id: str) -> tuple[str, ...]:
-    """Return the ids of a user's interactions in history, by position."""
-    files = [item for item in place.listed() if item.table == "interactions"]
-    files.sort(key=lambda item: item.first)
-    return tuple(key for item in files for key in _ids_of(place, item, user_id))
+def user_data(place: Place, user_id: str) -> UserData:
+    """Return what there is of a user. See `History.user_data`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    files, found, texts = place.listed(), [], set()
+    for item in (item for item in files if item.table == "interactions"):
+        if _ids_of(place, item, user_id):
+            rows = _read(place, item, ["position", "id", "user_id", "messages", "response"])
+            found += rows.filter(pc.equal(rows["user_id"], user_id)).to_pylist()
+    found.sort(key=lambda row: row["position"])
+    ids = tuple(row["id"] for row in found)
+    for row in found:
+        messages = json.loads(row["messages"])
+        texts.update(said["content"] for said in messages if said["role"] != "system")
+        texts.add(row["response"])
+    values = pa.array(ids, pa.string())
+    for item in (item for item in files if item.table == "feedback" and ids):
+        if pc.any(pc.is_in(_read(place, item, ["interaction_id"])[0], value_set=values)).as_py():
+            rows = _read(place, item, ["interaction_id", "kind", "text"])
+            about = pc.is_in(rows["interaction_id"], value_set=values)
+            texts.update(rows.filter(pc.and_(about, _holds_text(rows)))["text"].to_pylist())
+    return UserData(ids, frozenset(texts))
 
 
 def drop_before(place: Place, day: date) -> Dropped:
@@ -127,10 +145,16 @@ def _without_feedback(rows: pa.Table, user_id: str, ids: set[str]) -> tuple[pa.T
     about = pc.is_in(rows["interaction_id"], value_set=pa.array(sorted(ids), pa.string()))
     done = pc.fill_null(pc.equal(rows["user_id"], FORGOTTEN), False)
     affected = pc.or_(mine, pc.and_not(about, done))
-    texts = pc.is_in(rows["kind"], value_set=pa.array(sorted(TEXT_KINDS), pa.string()))
     # a correction of an erased answer is none: it must not be trained on
-    rows = _replaced(rows, "text", pc.and_(affected, texts), ERASED)
+    rows = _replaced(rows, "text", pc.and_(affected, _holds_text(rows)), ERASED)
     return _replaced(rows, "user_id", mine, FORGOTTEN), pc.sum(affected).as_py() or 0
+
+
+def _holds_text(rows: pa.Table) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.is_in(rows["kind"], value_set=pa.array(sorted(TEXT_KINDS), pa.string()))
 
 
 def _replaced(rows: pa.Table, name: str, where: Any, value: str) -> pa.Table:

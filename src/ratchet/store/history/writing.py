@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import sqlalchemy as sa
@@ -41,7 +41,7 @@ FILE_ROWS = 65_536
 FILE_BYTES = 64 * 2**20
 """Bytes that rows take in memory before they are written, though they are fewer."""
 _READ_ROWS, _READ_BYTES = 5_000, 8 * 2**20
-_FIRST_ROWS = 500
+_FETCH_ROWS = 250
 _DAY = timedelta(days=1)
 _EPOCH = date(1970, 1, 1)
 
@@ -130,16 +130,12 @@ def _batches(store: EventStore, table: HistoryTable, after: int, until: int) -> 
 
     parts: list[pa.RecordBatch] = []
     rows = size = 0
-    limit = _FIRST_ROWS
     while after < until:
-        part = _read(store, table, after, until, min(limit, FILE_ROWS - rows))
-        if part.num_rows:
-            parts.append(part)
-            after = part["position"][-1].as_py()
-            rows, size = rows + part.num_rows, size + part.nbytes
-            limit = max(1, min(_READ_ROWS, _READ_BYTES * part.num_rows // max(1, part.nbytes)))
-        else:
-            after = until
+        found = _read(store, table, after, until, min(_READ_ROWS, FILE_ROWS - rows))
+        parts += found
+        rows += sum(part.num_rows for part in found)
+        size += sum(part.nbytes for part in found)
+        after = found[-1]["position"][-1].as_py() if found else until
         if parts and (rows >= FILE_ROWS or size >= FILE_BYTES or after >= until):
             yield pa.Table.from_batches(parts)
             parts, rows, size = [], 0, 0
@@ -147,7 +143,8 @@ def _batches(store: EventStore, table: HistoryTable, after: int, until: int) -> 
 
 def _read(
     store: EventStore, table: HistoryTable, after: int, until: int, limit: int
-) -> pa.RecordBatch:
+) -> list[pa.RecordBatch]:
+    """Return the next rows: at most `limit`, and no more once they take a few megabytes."""
     import pyarrow as pa
 
     stored, schema = STORED[table], schema_of(table)
@@ -162,11 +159,19 @@ def _read(
         .order_by(stored.c.position)
         .limit(limit)
     )
+    parts: list[pa.RecordBatch] = []
     with store.reading() as connection:
-        rows = connection.execute(query).fetchall()
-    values: list[Any] = list(zip(*rows, strict=True)) or [()] * len(schema)
-    arrays = [pa.array(part, field.type) for part, field in zip(values, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        result = connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
+        for rows in result.partitions():
+            arrays = [
+                pa.array(values, field.type)
+                for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
+            parts.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            if sum(part.nbytes for part in parts) >= _READ_BYTES:
+                result.close()
+                break
+    return parts
 
 
 def _by_day(table: HistoryTable, rows: pa.Table) -> Iterator[tuple[HistoryFile, pa.Table]]:
