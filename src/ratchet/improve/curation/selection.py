@@ -157,7 +157,9 @@ def _selected(pool: Pool, traffic: Traffic, sources: list[Source]) -> list[Selec
     ids, users, prompts, answers = read_at(
         traffic.texts, pool.position, "id", "user_id", "prompt", "response"
     )
-    chosen_ids, targets = read_at(traffic.texts, pool.other_position, "id", "response")
+    chosen_ids, targets = ids, answers.copy()
+    if pool.kind == "dpo":
+        chosen_ids, targets = read_at(traffic.texts, pool.other_position, "id", "response")
     mine = pool.corrected
     targets[mine] = traffic.texts.corrections(pool.position[mine])
     kind = pool.kind
