@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
+from ratchet.store.counts import keep_counts
+
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -91,6 +93,17 @@ VERDICTS = _table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.JSON, nullable=False),
 )
+COUNTS = sa.Table(
+    "counts",
+    METADATA,
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("part", sa.Text, nullable=False),
+    sa.Column("value", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Rows of a table by part, in numbers that are added up: see `ratchet.store.counts`."""
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -148,6 +161,18 @@ def _time_records(connection: sa.Connection) -> None:
     _index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
+def _index_readings(connection: sa.Connection) -> None:
+    """Find a user's rows, and the journal's records of a kind, without reading the others."""
+    _index(connection, "ix_interactions_user", "interactions (user_id)")
+    _index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
+    _index(connection, "ix_journal_kind", "journal (kind, position)")
+
+
+def _keep_counts(connection: sa.Connection) -> None:
+    COUNTS.create(connection, checkfirst=True)
+    keep_counts(connection)
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -161,5 +186,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0006_time_answers": _time_answers,
     "0007_keep_updates": _keep_updates,
     "0008_time_records": _time_records,
+    "0009_index_readings": _index_readings,
+    "0010_keep_counts": _keep_counts,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
