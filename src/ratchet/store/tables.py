@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
+from ratchet.store.facts import name_from_journal
 
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -104,6 +105,12 @@ COUNTS = sa.Table(
     sqlite_with_rowid=False,
 )
 """Rows of a table by part, in numbers that are added up: see `ratchet.store.counts`."""
+FACTS = sa.Table(
+    "store_facts",
+    METADATA,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -173,6 +180,12 @@ def _keep_counts(connection: sa.Connection) -> None:
     keep_counts(connection)
 
 
+def _name_store(connection: sa.Connection) -> None:
+    """Keep whose store it is."""
+    FACTS.create(connection, checkfirst=True)
+    name_from_journal(connection, FACTS, JOURNAL)
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -188,5 +201,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0008_time_records": _time_records,
     "0009_index_readings": _index_readings,
     "0010_keep_counts": _keep_counts,
+    "0012_name_store": _name_store,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
