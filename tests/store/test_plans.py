@@ -121,6 +121,8 @@ WRITES = {
     "add_feedback",
     "set_aside",
     "append",
+    "add_interaction_rows",
+    "add_feedback_rows",
     "add_answers",
     "add_vectors",
     "add_verdicts",

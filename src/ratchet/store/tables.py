@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
+from ratchet.store.review_rows import START, copy_reviews
 
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -111,6 +112,41 @@ FACTS = sa.Table(
     sa.Column("name", sa.String(80), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
+REVIEW_ITEMS = _table(
+    "review_items",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("start", sa.String(START), nullable=False, index=True),
+    sa.Column("interaction_id", sa.String(200), nullable=False),
+    sa.Column("dimension", sa.String(200), nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),  # 0 safety, 1 normal
+    sa.Column("raised_by", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("decided", sa.Integer, nullable=False),  # decisions about interaction and dimension
+    sa.Column("covered", sa.Integer, nullable=False),  # 1: a sample of what was flagged as well
+    sa.Column("share", sa.Double),  # of a sample: the chance to be drawn
+    sa.Column("sample_day", sa.Integer, index=True),  # of a sample: the answer's day since 1970
+    sa.Index("ix_review_items_about", "interaction_id", "dimension"),
+    sa.Index("ix_review_items_open", "covered", "decided", "rank", "created_at", "position"),
+    sa.Index(
+        "ix_review_items_source",
+        "covered",
+        "decided",
+        "rank",
+        "raised_by",
+        "dimension",
+        "created_at",
+        "position",
+    ),
+)
+REVIEW_DECISIONS = _table(
+    "review_decisions",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("item_id", sa.String(200), nullable=False),
+    sa.Column("reviewer", sa.String(200), nullable=False),
+    sa.Column("label", sa.String(200), nullable=False),
+    sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
+    sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
+)
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -186,6 +222,13 @@ def _name_store(connection: sa.Connection) -> None:
     name_from_journal(connection, FACTS, JOURNAL)
 
 
+def _queue_reviews(connection: sa.Connection) -> None:
+    """Find what waits for a person without reading the whole queue."""
+    for table in (REVIEW_ITEMS, REVIEW_DECISIONS):
+        table.create(connection, checkfirst=True)
+    copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -202,5 +245,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0009_index_readings": _index_readings,
     "0010_keep_counts": _keep_counts,
     "0012_name_store": _name_store,
+    "0014_review_items": _queue_reviews,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
