@@ -58,7 +58,7 @@ def workspace() -> Workspace:
     settings.make_home()
     return Workspace(
         settings=settings,
-        store=EventStore.open(settings.store_url),
+        store=EventStore.open(settings.store_url, assistant=settings.model_name),
         tracker=Tracker(
             settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
         ),
