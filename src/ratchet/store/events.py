@@ -18,21 +18,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Feedback, Interaction, SetAside, digest
+from ratchet.records import Feedback, Interaction, SetAside
+from ratchet.store.bulk import insert_new
 from ratchet.store.connections import configure_sqlite
-from ratchet.store.feedback import feedback_row, name_versions
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
+from ratchet.store.feedback import name_versions
 from ratchet.store.journal import Journal
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.set_aside import set_aside_values
 from ratchet.store.tables import APPLIED, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
-from ratchet.store.transactions import pairs
 
 __all__ = ["Added", "EventStore", "Window"]
 
@@ -85,8 +85,11 @@ class EventStore(Readings, Journal, Recorded):
 
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""
-        now = microseconds(self._clock())
-        return self._add(INTERACTIONS, [_interaction_row(item, now) for item in interactions])
+        return self.add_interaction_rows([interaction_row(item) for item in interactions])
+
+    def add_interaction_rows(self, rows: Sequence[InteractionRow]) -> Added:
+        """Store interactions that are rows already. See `add_interactions`."""
+        return self._add(INTERACTIONS, rows)
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet.
@@ -94,11 +97,12 @@ class EventStore(Readings, Journal, Recorded):
         Another version of stored feedback, under its id with another `updated_at`, is stored beside
         it; of all versions the one with the latest time counts.
         """
-        now = microseconds(self._clock())
-        rows = [feedback_row(item, now) for item in feedback]
+        return self.add_feedback_rows([feedback_row(item) for item in feedback])
+
+    def add_feedback_rows(self, rows: Sequence[FeedbackRow]) -> Added:
+        """Store feedback events that are rows already. See `add_feedback`."""
         with self.atomic() as connection:
-            name_versions(connection, rows)
-            return self._add(FEEDBACK_EVENTS, rows)
+            return self._add(FEEDBACK_EVENTS, name_versions(connection, rows))
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
@@ -106,26 +110,25 @@ class EventStore(Readings, Journal, Recorded):
             for chunk in chunks(set_aside_values(rows)):
                 connection.execute(self._insert(SET_ASIDE), chunk)
 
-    def _add(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> Added:
-        new, repeated, conflicts = 0, 0, []
+    def _add(
+        self, table: sa.Table, rows: Sequence[InteractionRow] | Sequence[FeedbackRow]
+    ) -> Added:
+        now = microseconds(self._clock())
+        first: dict[str, InteractionRow | FeedbackRow] = {}
+        for row in rows:
+            first.setdefault(row.id, row)
         with self.atomic() as connection:
-            for chunk in chunks(rows):
-                query = sa.select(table.c.id, table.c.digest)
-                ids = [row["id"] for row in chunk]
-                stored = pairs(connection, query.where(table.c.id.in_(ids)))
-                fresh: list[dict[str, Any]] = []
-                for row in chunk:
-                    if row["id"] not in stored:
-                        stored[row["id"]] = row["digest"]
-                        fresh.append(row)
-                    elif stored[row["id"]] == row["digest"]:
-                        repeated += 1
-                    else:
-                        conflicts.append(row.get("version_of") or row["id"])
-                if fresh:
-                    connection.execute(self._insert(table), fresh)
-                new += len(fresh)
-        return Added(new=new, repeated=repeated, conflicts=tuple(conflicts))
+            there = insert_new(connection, table, list(first.values()), received_at=now)
+        repeated, conflicts = 0, []
+        for row in rows if there or len(first) < len(rows) else ():
+            digest = there.get(row.id) or first[row.id].digest
+            if row is first[row.id] and row.id not in there:
+                continue
+            if digest == row.digest:
+                repeated += 1
+            else:
+                conflicts.append(getattr(row, "version_of", None) or row.id)
+        return Added(new=len(first) - len(there), repeated=repeated, conflicts=tuple(conflicts))
 
     def _migrate(self) -> None:
         with self.atomic() as connection:
@@ -153,13 +156,3 @@ def _not_opened(url: sa.URL, error: Exception) -> InvalidInputError:
         f"{cause}; check RATCHET_STORE_URL and RATCHET_HOME "
         "(PostgreSQL needs its driver: pip install 'psycopg[binary]')"
     )
-
-
-def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:
-    body = interaction.canonical()
-    return body | {
-        "digest": digest(body)[:16],
-        "prompt": interaction.prompt,
-        "created_at": microseconds(interaction.created_at),
-        "received_at": now,
-    }
