@@ -6,6 +6,7 @@ on object storage because a put is atomic there.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -90,7 +91,8 @@ class Place:
         found = []
         for table in TABLES:
             try:
-                below = self.files.find(f"{self.root}/{table}", detail=True)
+                with self._reaching(table, FileNotFoundError):
+                    below = self.files.find(f"{self.root}/{table}", detail=True)
             except FileNotFoundError:
                 continue
             for path, info in below.items():
@@ -138,15 +140,22 @@ class Place:
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
-        return bytes(self.files.cat_file(f"{self.root}/{path}"))
+        with self._reaching(path, FileNotFoundError):
+            return bytes(self.files.cat_file(f"{self.root}/{path}"))
 
     def put(self, path: str, content: bytes) -> None:
-        """Write a file, or put this one in its place: all of it or nothing."""
+        """Write a file, or put this one in its place: all of it or nothing.
+
+        Raises:
+            BusyError: Another writer has taken over.
+        """
+        self._renew()
         whole = f"{self.root}/{path}"
         if self.is_local:
             _replace(Path(whole), content)
         else:
-            self.files.pipe_file(whole, content)
+            with self._reaching(path):
+                self.files.pipe_file(whole, content)
 
     def delete_unfinished(self) -> None:
         """Delete what a killed writer left beside its place in a folder."""
@@ -159,7 +168,8 @@ class Place:
         self.delete_derived(items)
         for item in items:
             path = f"{self.root}/{item.path}"
-            self.files.rm_file(path)
+            with self._reaching(item.path):
+                self.files.rm_file(path)
             if self.is_local and not any(Path(path).parent.iterdir()):
                 Path(path).parent.rmdir()
 
@@ -187,7 +197,6 @@ class Place:
         Raises:
             BusyError: Another writer has taken over.
         """
-        self._renew()
         self.put(_CURSOR, cursor.model_dump_json(indent=2).encode())
 
     @contextmanager
@@ -219,11 +228,30 @@ class Place:
         finally:
             lock.release()
 
+    @contextmanager
+    def _reaching(self, path: str, *expected: type[OSError]) -> Iterator[None]:
+        """Turn what a driver of object storage raises, of any class, into an error of a file.
+
+        Args:
+            path: The file.
+            expected: Errors that the caller knows what to do with.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.is_local or isinstance(error, expected):
+                raise
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise OSError(
+                errno.EIO, f"cannot be reached: {why}", f"{self.address}/{path}"
+            ) from error
+
     def _acquire(self) -> None:
         path, deadline = f"{self.root}/{_LEASE_FILE}", time.monotonic() + self.wait.total_seconds()
         while True:
             try:
-                self.files.pipe_file(path, self._lease(), mode="create")
+                with self._reaching(_LEASE_FILE, FileExistsError):
+                    self.files.pipe_file(path, self._lease(), mode="create")
                 return
             except FileExistsError:
                 _, until = self._holder()
@@ -239,7 +267,8 @@ class Place:
             return
         if self._holder()[0] != self._owner:
             raise _busy()
-        self.files.pipe_file(f"{self.root}/{_LEASE_FILE}", self._lease())
+        with self._reaching(_LEASE_FILE):
+            self.files.pipe_file(f"{self.root}/{_LEASE_FILE}", self._lease())
 
     def _release(self) -> None:
         if self._holder()[0] == self._owner:
