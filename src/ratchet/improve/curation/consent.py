@@ -58,6 +58,6 @@ def refused_rows(
         now: The time, in the same unit.
     """
     silent = (consents == UNSAID) & (consent == "only if given")
-    over = (kept_until != ALWAYS) & (kept_until <= now)
+    over: NDArray[np.bool_] = (kept_until != ALWAYS) & (kept_until <= now)
     refused: NDArray[np.bool_] = (consents == REFUSED) | silent | over
     return refused
