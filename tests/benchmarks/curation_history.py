@@ -1,7 +1,7 @@
 """What a night's curation costs that looks at all of history; prints one row a kind of set.
 
-    python -m tests.benchmarks.curation_history --size 1000000 --day 48000
-    python -m tests.benchmarks.curation_history --size 10000000 --kinds sft --folder /mnt/history
+    python -m tests.benchmarks.curation_history --size 960000 --day 48000
+    python -m tests.benchmarks.curation_history --size 10080000 --day 480000 --folder /mnt/history
 
 History is written as `ratchet history` writes it, a day after another, with 0.3 events of feedback
 an interaction. All but the last day is derived before; what is measured is the last night: deriving
@@ -57,20 +57,19 @@ KINDS: tuple[RowKind, ...] = ("sft", "kto", "dpo")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def write_days(folder: Path, size: int, day: int) -> None:
-    """Write a history of so many interactions, `day` of them on each, behind what there is."""
+def write_days(folder: Path, days: int, day: int) -> None:
+    """Write a history of so many days of `day` interactions, behind what there is."""
     history = History.open(folder)
     cursor = history.cursor()
     written, events = (cursor.interactions, cursor.feedback) if cursor else (0, 0)
-    for number in range(written // day, -(-size // day)):
-        rows = min(day, size - written)
+    for number in range(written // day, days):
         interactions, feedback = tables(
-            rows, number, first=written, start=START + number * DAY, days=1.0, chances=CHANCES,
+            day, number, first=written, start=START + number * DAY, days=1.0, chances=CHANCES,
             corrected=CORRECTED,
         )  # fmt: skip
         _write(history, "interactions", interactions, written + 1)
         _write(history, "feedback", feedback, events + 1)
-        written, events = written + rows, events + feedback.num_rows
+        written, events = written + day, events + feedback.num_rows
         history.place.put_cursor(
             Cursor(store="benchmark", interactions=written, feedback=events, written_at=EPOCH)
         )
@@ -171,7 +170,7 @@ def _memory() -> float:
 def main() -> None:
     """Write history, and curate it once a kind."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--size", type=int, default=1_000_000)
+    parser.add_argument("--size", type=int, default=960_000)
     parser.add_argument("--day", type=int, default=48_000)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--folder", type=Path)
@@ -184,11 +183,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "history"
-        days = -(-options.size // options.day)
+        days = options.size // options.day
         if not folder.exists():
-            write_days(folder, options.size - options.day, options.day)
+            write_days(folder, days - 1, options.day)
             Derived.open(History.open(folder)).advance()
-            write_days(folder, options.size, options.day)
+            write_days(folder, days, options.day)
         for kind in options.kinds:
             command = [
                 sys.executable, "-m", "tests.benchmarks.curation_history", "--folder", str(folder),
