@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.csv_rows import DELIMITERS, CsvText
@@ -67,8 +67,7 @@ class SetAsideRow:
     received: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of a file.
 
     Attributes:

@@ -17,7 +17,7 @@ from ratchet.store.event_rows import FeedbackRow, InteractionRow
 
 ROWS_IN_STATEMENT = 1_024
 
-Rows = Sequence[InteractionRow] | Sequence[FeedbackRow]
+Rows = Sequence[InteractionRow | FeedbackRow]
 
 
 def insert_new(
@@ -43,9 +43,9 @@ def insert_new(
 def _into_sqlite(
     connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Rows, received_at: int
 ) -> dict[str, str]:
-    driver: Any = connection.connection.driver_connection
-    (last,) = driver.execute(f"SELECT coalesce(max(position), 0) FROM {table.name}").fetchone()
+    last = connection.exec_driver_sql(f"SELECT max(position) FROM {table.name}").scalar() or 0
     start, stored = 0, 0
+    driver: Any = connection.connection.driver_connection
     size = _power_of_two(driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(names))
     places = f"({', '.join('?' * len(names))})"
     while start < len(rows):
@@ -56,18 +56,18 @@ def _into_sqlite(
             f"INSERT INTO {table.name} ({', '.join(names)}) "
             f"VALUES {', '.join([places] * size)} ON CONFLICT DO NOTHING"
         )
-        values = [value for row in part for value in (*row, received_at)]
-        stored += driver.execute(statement, values).rowcount
+        values = tuple(value for row in part for value in (*row, received_at))
+        stored += connection.exec_driver_sql(statement, values).rowcount
         start += size
     if stored == len(rows):
         return {}
     ids = json.dumps([row.id for row in rows])
-    there = driver.execute(
+    there = connection.exec_driver_sql(
         f"SELECT stored.id, stored.digest FROM json_each(?) AS sent "
         f"CROSS JOIN {table.name} AS stored ON stored.id = sent.value WHERE stored.position <= ?",
         (ids, last),
     )
-    return dict(there.fetchall())
+    return {row[0]: row[1] for row in there}
 
 
 def _power_of_two(most: int) -> int:

@@ -110,9 +110,7 @@ class EventStore(Readings, Journal, Recorded):
             for chunk in chunks(set_aside_values(rows)):
                 connection.execute(self._insert(SET_ASIDE), chunk)
 
-    def _add(
-        self, table: sa.Table, rows: Sequence[InteractionRow] | Sequence[FeedbackRow]
-    ) -> Added:
+    def _add(self, table: sa.Table, rows: Sequence[InteractionRow | FeedbackRow]) -> Added:
         now = microseconds(self._clock())
         first: dict[str, InteractionRow | FeedbackRow] = {}
         for row in rows:
