@@ -16,6 +16,7 @@ from ratchet.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ratchet.store import EventStore
+    from ratchet.store.history import History
     from ratchet.tracking import Tracker
 
 MOST_NAME_CHARACTERS = 200
@@ -89,7 +90,7 @@ def existing_store() -> EventStore | None:
     database = settings.store_url.partition(":///")[2]
     if settings.store_url.startswith("sqlite") and not Path(database).exists():
         return None
-    return EventStore.open(settings.store_url)
+    return EventStore.open(settings.store_url, assistant=settings.model_name)
 
 
 def required_store(what: str) -> EventStore:
@@ -117,7 +118,14 @@ def created_store() -> EventStore:
 
     settings = current_settings()
     settings.make_home()
-    return EventStore.open(settings.store_url)
+    return EventStore.open(settings.store_url, assistant=settings.model_name)
+
+
+def open_history() -> History:
+    """Open the history that the settings name; nothing is created."""
+    from ratchet.store.history import History
+
+    return History.open(current_settings().history)
 
 
 def show_progress() -> None:

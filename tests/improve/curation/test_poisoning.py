@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.poisoning import PoisoningConfig, cap_rows, suspect
+from ratchet.improve.curation.traffic import traffic_of
 from ratchet.outcomes.quality import QualityWeights, quality
 from tests.improve.curation.outcomes import START, outcomes_of
 
@@ -9,9 +13,12 @@ DAY = np.timedelta64(86_400_000_000, "us")
 ANSWERS = np.array(["billing", "cards", "travel", "loans"], dtype=np.object_)
 
 
-def suspicion(outcomes, config=None, **known):
+def suspicion(outcomes, config=None, *, reviewed=None, vectors_of=None):
     scores = quality(outcomes, QualityWeights())
-    return suspect(outcomes, scores, config or PoisoningConfig(), **known)
+    made = traffic_of(outcomes, scores, "kto", Context())
+    if reviewed is not None:
+        made = replace(made, reviewed=reviewed.astype(np.float32))
+    return suspect(made, config or PoisoningConfig(), vectors_of=vectors_of)
 
 
 def texts(values):
@@ -133,11 +140,20 @@ def test_a_user_whom_neighbours_contradict_is_not_believed():
     topic = rng.integers(0, 4, 3_000)
     liar = np.isin(columns["user_ids"], ["u1", "u2", "u3", "u4", "u5", "u6"])
     columns["responses"] = ANSWERS[np.where(liar, (topic + rng.integers(1, 4, 3_000)) % 4, topic)]
-    vectors = np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(3_000, 8))
-    found = suspicion(outcomes_of(3_000, **columns), vectors=vectors.astype(np.float32))
+    vectors = (np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(3_000, 8))).astype(np.float32)
+    found = suspicion(outcomes_of(3_000, **columns), vectors_of=vectors.__getitem__)
     assert found.distrusted[liar].mean() > 0.99
     assert found.distrusted[~liar].mean() < 0.01
     assert suspicion(outcomes_of(3_000, **columns)).distrusted.sum() == 0
+
+
+def test_nobody_is_doubted_where_messages_alike_have_answers_unlike():
+    rng = np.random.default_rng(8)
+    columns = traffic(rng, users=60)
+    columns["responses"] = texts(f"reply {n}" for n in rng.integers(0, 240, 3_000))
+    vectors = rng.normal(size=(3_000, 8)).astype(np.float32)
+    found = suspicion(outcomes_of(3_000, **columns), vectors_of=vectors.__getitem__)
+    assert not found.distrusted.any()
 
 
 def test_what_is_not_known_of_a_user_is_no_distrust():

@@ -1,6 +1,6 @@
 """A defence against users who feed the model on purpose: trust, brigades, one-answer users, caps.
 
-    said = endorsements(outcomes, quality, users, config)  # words of users for answers
+    said = endorsements(traffic, config)  # words of users for answers
     found = find_brigades(said, config)  # many new users, one answer, one direction
     loud = find_one_answer_users(said, config)
 
@@ -10,64 +10,31 @@ what it says), a thumb down or bad stars (down).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.evaluation.metrics import normalise_answer
-from ratchet.outcomes.join import Outcomes
-from ratchet.outcomes.quality import Quality
-from ratchet.records import Share
+from ratchet.improve.curation.agreement import agreement, nearest_of_others
+from ratchet.improve.curation.poisoning_config import PoisoningConfig
+from ratchet.improve.curation.traffic import Traffic
 from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-ObjectArray = NDArray[np.object_]
 Vectors = NDArray[np.float32]
+
+__all__ = ["PoisoningConfig", "SuspectGroup", "Suspicion", "cap_rows", "suspect"]
 
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
-_BLOCK = 2_048
 _REPEATED = 0.5
 _PRIOR = 5.0
-
-
-class PoisoningConfig(BaseModel):
-    """What is done against hostile users.
-
-    Attributes:
-        enabled: Defend at all.
-        minimum_trust: Probability of being honest that a user has to keep; those about whom
-            nothing is known keep their feedback.
-        neighbours: Messages of other users that a word for an answer is compared with.
-        new_user_days: A user is new for so long after the first message.
-        window_hours: A brigade acts within so long.
-        brigade_users: It has at least so many new users.
-        level: Chance that any of the groups and users looked at is called a brigade, or a
-            one-answer user, by mistake (Bonferroni).
-        user_rows: A user may always give so many rows.
-        user_share: Beyond that, at most this share of a set.
-        source_share: At most this share of a set from one segment, where there are several.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    minimum_trust: Share = 0.5
-    neighbours: Annotated[int, Field(ge=3, le=100)] = 10
-    new_user_days: Annotated[float, Field(gt=0.0)] = 7.0
-    window_hours: Annotated[float, Field(gt=0.0)] = 24.0
-    brigade_users: Annotated[int, Field(ge=2)] = 5
-    level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
-    user_rows: Annotated[int, Field(ge=1)] = 10
-    user_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
-    source_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+_LEAST_AGREEMENT = 0.2  # below it `honest_probabilities` would doubt honest users as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +42,14 @@ class Endorsements:
     """What users said for or against answers, shape (n,) each, in order of time.
 
     Attributes:
-        position: Place of the interaction in the outcomes.
-        user: Number of the user, from 0 by first appearance in the outcomes.
+        position: Row of the traffic.
+        user: Number of the user, by the time of the first message.
         answer: Number of the answer (normalised), from 0.
         up: For the answer, or against it.
         corrected: Whether it is the user's own answer in place of the model's.
         moment: Microseconds since 1970.
         is_new: Whether the user was new then.
-        answers: The answers by their numbers.
+        answers: How many distinct answers there are.
     """
 
     position: IntArray
@@ -92,7 +59,7 @@ class Endorsements:
     corrected: BoolArray
     moment: IntArray
     is_new: BoolArray
-    answers: tuple[str, ...]
+    answers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +67,17 @@ class SuspectGroup:
     """A group of endorsements that looks coordinated, for a person to look at.
 
     Attributes:
-        positions: Places of the interactions in the outcomes.
+        answer: In the form in which answers are compared.
+        positions: Rows of the traffic.
     """
 
     kind: str
-    answer: str
     up: bool
     users: int
     others: int
     p_value: float
     positions: IntArray
+    answer: str = ""
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -127,9 +95,9 @@ class Suspicion:
     """What is not believed.
 
     Attributes:
-        distrusted: Interactions whose feedback is left out, shape (n,).
+        distrusted: Rows whose feedback is left out, shape (n,).
         trust: Probability that each user is honest, by number; nan where nothing is known.
-        users: Number of each interaction's user, shape (n,).
+        users: Number of each row's user, shape (n,).
         findings: Brigades and one-answer users.
     """
 
@@ -140,80 +108,75 @@ class Suspicion:
 
 
 def suspect(
-    outcomes: Outcomes,
-    quality: Quality,
+    traffic: Traffic,
     config: PoisoningConfig,
     *,
-    reviewed: FloatArray | None = None,
-    vectors: Vectors | None = None,
+    vectors_of: Callable[[IntArray], Vectors] | None = None,
 ) -> Suspicion:
     """Find feedback that is not to be believed.
 
     Args:
-        outcomes: All interactions with their feedback, in order of time.
-        quality: Their quality.
+        traffic: All that users said, in order of time.
         config: The defence; `enabled=False` believes everybody.
-        reviewed: What reviewers hold the answers to be: 1 good, 0 bad, nan not reviewed.
-        vectors: Of the prompts, of any length, for agreement with others, where answers repeat.
+        vectors_of: Returns vectors of the prompts of some rows of the traffic, of any length, for
+            agreement with others where answers repeat; called once a block.
     """
-    users = numbered(outcomes.user_ids)
-    size = int(users.max()) + 1 if len(users) else 0
+    users, size = traffic.user, int(traffic.user.max(initial=-1)) + 1
+    distrusted = np.zeros(len(users), dtype=np.bool_)
     if not config.enabled or not size:
-        return Suspicion(
-            np.zeros(len(users), dtype=np.bool_), np.full(size, np.nan), users, findings=()
-        )
-    said = endorsements(outcomes, quality, users, config)
+        return Suspicion(distrusted, np.full(size, np.nan), users, findings=())
+    said = endorsements(traffic, config)
     findings = (
         *find_brigades(said, config),
         *find_one_answer_users(said, config),
-        *find_boilerplate(said, outcomes.prompts, config),
+        *find_boilerplate(said, traffic.exact, config),
     )
-    distrusted = np.zeros(len(users), dtype=np.bool_)
     for finding in findings:
         distrusted[finding.positions] = True
-    trust = user_trust(said, size, config, reviewed=reviewed, vectors=vectors)
+    trust = user_trust(said, size, config, reviewed=traffic.reviewed, vectors_of=vectors_of)
     distrusted[said.position] |= trust[said.user] < config.minimum_trust
-    return Suspicion(distrusted, trust, users, findings)
+    return Suspicion(distrusted, trust, users, _with_answers(findings, traffic))
 
 
-def numbered(values: ObjectArray) -> IntArray:
-    """Return a number for each value, from 0 by first appearance."""
-    return np.asarray(
-        pa.array(values, pa.large_string())
-        .dictionary_encode()
-        .indices.to_numpy(zero_copy_only=False),
-        dtype=np.int64,
+def _with_answers(findings: Sequence[SuspectGroup], traffic: Traffic) -> tuple[SuspectGroup, ...]:
+    """Return findings with the answers that they are about, read from their first rows."""
+    rows = np.array([finding.positions[0] for finding in findings], dtype=np.int64)
+    answers = np.full(len(rows), "", dtype=np.object_)
+    for places, (texts,) in traffic.texts.read(rows, "response"):
+        answers[places] = texts
+    corrected = traffic.corrected[rows]
+    answers[corrected] = traffic.texts.corrections(rows[corrected])
+    return tuple(
+        replace(finding, answer=normalise_answer(str(answer)))
+        for finding, answer in zip(findings, answers, strict=True)
     )
 
 
-def endorsements(
-    outcomes: Outcomes, quality: Quality, users: IntArray, config: PoisoningConfig
-) -> Endorsements:
+def endorsements(traffic: Traffic, config: PoisoningConfig) -> Endorsements:
     """Return what users said for or against answers."""
-    corrected = np.array([text is not None for text in outcomes.corrections], dtype=np.bool_)
-    explicit = quality.explicit
-    spoke = corrected | (explicit >= _REPEATED) | (explicit < _REPEATED)
-    position = np.flatnonzero(spoke)
-    texts = np.where(corrected, outcomes.corrections, outcomes.responses)[position]
-    known: dict[str, int] = {}
-    answer = np.array(
-        [known.setdefault(normalise_answer(str(text)), len(known)) for text in texts],
-        dtype=np.int64,
-    )
-    moments = outcomes.created_at.astype(np.int64)
-    first = np.full(int(users.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, users, moments)
-    age = moments[position] - first[users[position]]
+    corrected, explicit = traffic.corrected, traffic.explicit
+    position = np.flatnonzero(corrected | ~np.isnan(explicit))
+    hashes = np.where(corrected, traffic.correction, traffic.answer)[position]
+    answer, answers = _by_appearance(hashes)
+    moment = traffic.moment[position]
     return Endorsements(
         position=position,
-        user=users[position],
+        user=traffic.user[position],
         answer=answer,
         up=(corrected | (explicit >= _REPEATED))[position],
         corrected=corrected[position],
-        moment=moments[position],
-        is_new=age < config.new_user_days * _DAY,
-        answers=tuple(known),
+        moment=moment,
+        is_new=moment - traffic.first[position] < config.new_user_days * _DAY,
+        answers=answers,
     )
+
+
+def _by_appearance(values: NDArray[Any]) -> tuple[IntArray, int]:
+    """Return a number for each value, from 0 by first appearance, and how many there are."""
+    _, at, number = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(at), dtype=np.int64)
+    rank[np.argsort(at)] = np.arange(len(at))
+    return rank[number], len(at)
 
 
 def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectGroup, ...]:
@@ -241,8 +204,9 @@ def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectG
         tests = _window_tests(said, bucket)
         enough = tests.new >= config.brigade_users
         tested += int(enough.sum())
-        for place in np.flatnonzero(enough & (tests.p_values < config.level)):
-            rows = np.flatnonzero((tests.group == place) & said.is_new)
+        likely = np.flatnonzero(enough & (tests.p_values < config.level))
+        for place, members in zip(likely, _rows_of(tests.group, likely), strict=True):
+            rows = members[said.is_new[members]]
             users = int(tests.new[place])
             groups.append(
                 (float(tests.p_values[place]), users, int(tests.all[place]) - users, rows)
@@ -251,7 +215,6 @@ def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectG
     return tuple(
         SuspectGroup(
             kind="brigade",
-            answer=said.answers[said.answer[rows[0]]],
             up=bool(said.up[rows[0]]),
             users=users,
             others=others,
@@ -273,14 +236,14 @@ class _Tests:
 
 
 def _window_tests(said: Endorsements, bucket: IntArray) -> _Tests:
-    keys = np.stack([bucket, said.answer, said.up.astype(np.int64)])
-    names, group = np.unique(keys, axis=1, return_inverse=True)
-    group = group.ravel()
+    width = 2 * said.answers
+    keys = bucket * width + said.answer * 2 + said.up
+    names, group = np.unique(keys, return_inverse=True)
     everybody, new = (
         _distinct(group, said.user),
         _distinct(group[said.is_new], said.user[said.is_new]),
     )
-    size, windows = names.shape[1], names[0]
+    size, windows = len(names), names // width
     everybody = np.bincount(everybody, minlength=size)
     new = np.bincount(new, minlength=size)
     in_window = np.bincount(windows, weights=everybody)[windows] - everybody
@@ -296,6 +259,15 @@ def _distinct(group: IntArray, user: IntArray) -> IntArray:
         return group
     width = int(user.max()) + 1
     return np.unique(group * width + user) // width
+
+
+def _rows_of(group: IntArray, wanted: IntArray) -> list[IntArray]:
+    """Return the rows of each wanted group, ascending."""
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    begins = np.searchsorted(ordered, wanted, side="left")
+    ends = np.searchsorted(ordered, wanted, side="right")
+    return [order[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
 def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectGroup, ...]:
@@ -315,8 +287,8 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
     if not len(chosen):
         return ()
     user, answer = said.user[chosen], said.answer[chosen]
-    width = len(said.answers)
-    pairs, counts = np.unique(user * width + answer, return_counts=True)
+    width = said.answers
+    pairs, pair, counts = np.unique(user * width + answer, return_inverse=True, return_counts=True)
     of_user = np.bincount(user)
     of_answer = np.bincount(answer, minlength=width)
     who, what = pairs // width, pairs % width
@@ -325,12 +297,12 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
     p_values = excess_p_values(counts, of_user[who], rates)
     unlikely = (p_values * len(pairs) < config.level) & (counts >= config.brigade_users)
     findings = []
-    for place in np.flatnonzero(unlikely):
-        rows = chosen[(user == who[place]) & (answer == what[place])]
+    found = np.flatnonzero(unlikely)
+    for place, members in zip(found, _rows_of(pair, found), strict=True):
+        rows = chosen[members]
         findings.append(
             SuspectGroup(
                 kind="one-answer user",
-                answer=said.answers[what[place]],
                 up=True,
                 users=1,
                 others=0,
@@ -342,7 +314,7 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
 
 
 def find_boilerplate(
-    said: Endorsements, prompts: ObjectArray, config: PoisoningConfig
+    said: Endorsements, prompts: NDArray[Any], config: PoisoningConfig
 ) -> tuple[SuspectGroup, ...]:
     """Find corrections that give one answer to many prompts, where answers hardly ever repeat.
 
@@ -353,16 +325,17 @@ def find_boilerplate(
     if _answers_repeat(said) or not said.corrected.any():
         return ()
     rows = np.flatnonzero(said.corrected)
-    prompt = numbered(prompts[said.position[rows]])
-    distinct = np.unique(np.stack([said.answer[rows], prompt]), axis=1)[0]
+    prompt = np.unique(prompts[said.position[rows]], return_inverse=True)[1]
+    width = int(prompt.max()) + 1
+    distinct = np.unique(said.answer[rows] * width + prompt) // width
     names, counts = np.unique(distinct, return_counts=True)
     findings = []
-    for answer in names[counts >= config.brigade_users]:
-        mine = rows[said.answer[rows] == answer]
+    many = names[counts >= config.brigade_users]
+    for members in _rows_of(said.answer[rows], many):
+        mine = rows[members]
         findings.append(
             SuspectGroup(
                 kind="one answer to many prompts",
-                answer=said.answers[answer],
                 up=True,
                 users=len(np.unique(said.user[mine])),
                 others=0,
@@ -378,36 +351,45 @@ def user_trust(
     users: int,
     config: PoisoningConfig,
     *,
-    reviewed: FloatArray | None,
-    vectors: Vectors | None,
+    reviewed: NDArray[np.float32],
+    vectors_of: Callable[[IntArray], Vectors] | None,
 ) -> FloatArray:
     """Return the probability that each user is honest, from what reviewers and others say.
 
     A user is right about an answer that a reviewer holds to be good with a word for it, and about
     a bad one with a word against it or a correction. Where answers repeat (classes), a word for an
-    answer is right as well where most of the nearest messages of other users have it, weighed by
-    those users' trust.
+    answer is right as well where most of the nearest messages of other users in its block of time
+    have it, weighed by those users' trust. Where hardly anybody agrees with others, messages that
+    are alike do not call for the same answer, and others cannot tell.
     """
     trust = np.full(users, np.nan)
-    if reviewed is not None:
-        verdict = reviewed[said.position]
-        known = np.flatnonzero(~np.isnan(verdict))
+    verdict = reviewed[said.position]
+    known = np.flatnonzero(~np.isnan(verdict))
+    if len(known):
         content = (said.up & ~said.corrected)[known]
         right = (verdict[known] == 1.0) == content
         trust = honest_probabilities(
             _totals(said.user[known], right, users),
             _totals(said.user[known], np.ones(len(known)), users),
         )
-    if vectors is None or not _answers_repeat(said):
+    if vectors_of is None or not _answers_repeat(said):
         return trust
     by_reviewers = trust
+    rows = np.flatnonzero(said.up)
+    user, answer = said.user[rows], said.answer[rows]
+    nearest = nearest_of_others(
+        user,
+        said.moment[rows],
+        lambda places: vectors_of(said.position[rows[places]]),
+        neighbours=config.neighbours,
+        block=config.block,
+    )
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
-        rows, right = _agreement_with_others(said, vectors[said.position], weight, config)
-        by_others = honest_probabilities(
-            _totals(said.user[rows], right, users),
-            _totals(said.user[rows], np.ones(len(rows)), users),
-        )
+        right, total = agreement(nearest, user, answer, weight)
+        if right.sum() < _LEAST_AGREEMENT * total.sum():
+            return by_reviewers
+        by_others = honest_probabilities(right, total)
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
 
@@ -421,33 +403,8 @@ def _answers_repeat(said: Endorsements) -> bool:
     return len(up) > 0 and len(np.unique(up)) <= _REPEATED * len(up)
 
 
-def _agreement_with_others(
-    said: Endorsements, vectors: Vectors, trust: FloatArray, config: PoisoningConfig
-) -> tuple[IntArray, FloatArray]:
-    """Return the words for answers that can be compared, and whether others' messages agree."""
-    rows = np.flatnonzero(said.up)
-    unit, user = vectors[rows].astype(np.float32), said.user[rows]
-    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    answer = np.unique(said.answer[rows], return_inverse=True)[1]
-    count = min(config.neighbours, len(rows) - 1)
-    compared, right = [], []
-    for start in range(0, len(rows), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        cosines = unit[block] @ unit.T
-        cosines[user[block, None] == user[None, :]] = -2.0
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        close = np.take_along_axis(cosines, nearest, axis=1) > -2.0
-        votes = trust[user[nearest]] * close
-        mine = (votes * (answer[nearest] == answer[block, None])).sum(axis=1)
-        total = votes.sum(axis=1)
-        known = np.flatnonzero(total > 0.0)
-        compared.append(rows[block][known])
-        right.append(mine[known] > 0.5 * total[known])
-    return np.concatenate(compared), np.concatenate(right).astype(np.float64)
-
-
 def cap_rows(
-    owners: IntArray, limit: Callable[[int], int], *, size: int | None = None
+    owners: NDArray[Any], limit: Callable[[int], int], *, size: int | None = None
 ) -> BoolArray:
     """Keep the first rows of each owner, at most `limit(number of rows)`, shape (n,).
 
