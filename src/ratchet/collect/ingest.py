@@ -48,6 +48,7 @@ MAX_LINE_BYTES = 4_000_000
 NEEDS = (("kind", "messages"),)
 NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 
+_AS_JSON = ("messages", "metadata")
 _RAW_CHARACTERS = 200
 _REASONS_COUNTED = 1_000
 _OBJECTS_OF_A_CHUNK = 100_000
@@ -456,7 +457,12 @@ def _value(row: object) -> object:
         InvalidInputError: It cannot be read.
     """
     if isinstance(row, Row):
-        return row.given(as_json=["messages", "metadata"])
+        fields = row.read()
+        if row.kind == "json" and not (
+            type(fields.get("messages")) is str or type(fields.get("metadata")) is str
+        ):
+            return fields
+        return row.given(as_json=_AS_JSON)
     return parse_json(row, finite=True) if isinstance(row, str | bytes) else row
 
 

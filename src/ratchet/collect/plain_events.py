@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from json.encoder import encode_basestring as quoted
 from json.encoder import encode_basestring_ascii as quoted_ascii
@@ -50,7 +51,7 @@ def plain_interaction(
         key, version, response = fields["id"], fields["model_version"], fields["response"]
         session, user = fields["session_id"], fields["user_id"]
         segment, error = fields.get("segment", "all"), fields.get("error")
-        seconds, metadata = fields.get("latency_seconds"), fields.get("metadata")
+        seconds, metadata = fields.get("latency_seconds"), fields.get("metadata", _NOTHING)
         optional = ("segment" in fields) + ("error" in fields)
         optional += ("latency_seconds" in fields) + ("metadata" in fields)
         if len(fields) != 7 + optional or not (
@@ -67,7 +68,7 @@ def plain_interaction(
         if seconds is not None:
             seconds = _seconds(seconds)
         prompt, stored, canonical = _messages(fields["messages"])
-        stored_metadata, canonical_metadata = _metadata(metadata)
+        stored_metadata, canonical_metadata = _metadata(tuple(metadata.items()))
         text = (
             f'{{"created_at":"{written}","error":{"null" if error is None else quoted(error)},'
             f'"id":{quoted(key)},"latency_seconds":{"null" if seconds is None else repr(seconds)},'
@@ -185,6 +186,7 @@ def _annotated(field: FieldInfo) -> Any:
 
 
 _KINDS = _kinds()
+_NOTHING: dict[str, str] = {}
 
 
 def _moment(value: Any) -> tuple[int, str]:
@@ -207,8 +209,9 @@ def _moment(value: Any) -> tuple[int, str]:
             raise ValueError
         gap = datetime.fromisoformat(body) - _NAIVE_EPOCH
     count = (gap.days * 86_400 + gap.seconds) * 1_000_000 + gap.microseconds
-    part = f".{gap.microseconds:06d}Z" if gap.microseconds else "Z"
-    return count, f"{body[:10]}T{body[11:19]}{part}"
+    if gap.microseconds:
+        return count, f"{body[:10]}T{body[11:19]}.{gap.microseconds:06d}Z"
+    return count, f"{body[:10]}T{body[11:19]}Z"
 
 
 def _seconds(value: Any) -> float:
@@ -246,12 +249,11 @@ def _messages(messages: Any) -> tuple[str, str, str]:
     return prompt, f"[{', '.join(stored)}]", f"[{','.join(canonical)}]"
 
 
-def _metadata(metadata: Any) -> tuple[str, str]:
-    """Return metadata as stored and in canonical form."""
-    if metadata is None:
-        return "{}", "{}"
-    stored = [f"{quoted_ascii(key)}: {quoted_ascii(value)}" for key, value in metadata.items()]
-    canonical = [f"{quoted(key)}:{quoted(value)}" for key, value in sorted(metadata.items())]
+@lru_cache(maxsize=256)
+def _metadata(items: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    """Return metadata as stored and in canonical form; many rows have the same."""
+    stored = [f"{quoted_ascii(key)}: {quoted_ascii(value)}" for key, value in items]
+    canonical = [f"{quoted(key)}:{quoted(value)}" for key, value in sorted(items)]
     return f"{{{', '.join(stored)}}}", f"{{{','.join(canonical)}}}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,7 +57,7 @@ def _into_sqlite(
             f"INSERT INTO {table.name} ({', '.join(names)}) "
             f"VALUES {', '.join([places] * size)} ON CONFLICT DO NOTHING"
         )
-        values = tuple(value for row in part for value in (*row, received_at))
+        values = tuple(chain.from_iterable([(*row, received_at) for row in part]))
         stored += connection.exec_driver_sql(statement, values).rowcount
         start += size
     if stored == len(rows):
