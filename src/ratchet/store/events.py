@@ -15,7 +15,6 @@ them without parsing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,32 +23,18 @@ import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside, digest
+from ratchet.store.adding import Added, add_events
 from ratchet.store.connections import configure_sqlite
 from ratchet.store.feedback import feedback_row, name_versions
 from ratchet.store.journal import Journal
+from ratchet.store.migrating import migrate
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
-from ratchet.store.rows import chunks, microseconds
+from ratchet.store.rows import microseconds
 from ratchet.store.set_aside import set_aside_values
-from ratchet.store.tables import APPLIED, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
-from ratchet.store.transactions import pairs
+from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
 
 __all__ = ["Added", "EventStore", "Window"]
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What became of a batch.
-
-    Attributes:
-        new: Events stored by this call.
-        repeated: Events that were there already with the same content.
-        conflicts: Ids that were there already with other content; the stored one stands.
-    """
-
-    new: int
-    repeated: int
-    conflicts: tuple[str, ...]
 
 
 class EventStore(Readings, Journal, Recorded):
@@ -77,16 +62,16 @@ class EventStore(Readings, Journal, Recorded):
             engine = sa.create_engine(parsed)
             if engine.dialect.name == "sqlite":
                 configure_sqlite(engine)
-            store = cls(engine, clock)
-            store._migrate()
+            migrate(engine, MIGRATIONS, clock)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error
-        return store
+        return cls(engine, clock)
 
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""
         now = microseconds(self._clock())
-        return self._add(INTERACTIONS, [_interaction_row(item, now) for item in interactions])
+        rows = [_interaction_row(item, now) for item in interactions]
+        return self._add_to(INTERACTIONS, lambda opened: add_events(opened, INTERACTIONS, rows))
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet.
@@ -96,46 +81,14 @@ class EventStore(Readings, Journal, Recorded):
         """
         now = microseconds(self._clock())
         rows = [feedback_row(item, now) for item in feedback]
-        with self.atomic() as connection:
-            name_versions(connection, rows)
-            return self._add(FEEDBACK_EVENTS, rows)
+        return self._add_to(
+            FEEDBACK_EVENTS,
+            lambda opened: add_events(opened, FEEDBACK_EVENTS, rows, identify=name_versions),
+        )
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
-        with self.atomic() as connection:
-            for chunk in chunks(set_aside_values(rows)):
-                connection.execute(self._insert(SET_ASIDE), chunk)
-
-    def _add(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> Added:
-        new, repeated, conflicts = 0, 0, []
-        with self.atomic() as connection:
-            for chunk in chunks(rows):
-                query = sa.select(table.c.id, table.c.digest)
-                ids = [row["id"] for row in chunk]
-                stored = pairs(connection, query.where(table.c.id.in_(ids)))
-                fresh: list[dict[str, Any]] = []
-                for row in chunk:
-                    if row["id"] not in stored:
-                        stored[row["id"]] = row["digest"]
-                        fresh.append(row)
-                    elif stored[row["id"]] == row["digest"]:
-                        repeated += 1
-                    else:
-                        conflicts.append(row.get("version_of") or row["id"])
-                if fresh:
-                    connection.execute(self._insert(table), fresh)
-                new += len(fresh)
-        return Added(new=new, repeated=repeated, conflicts=tuple(conflicts))
-
-    def _migrate(self) -> None:
-        with self.atomic() as connection:
-            APPLIED.create(connection, checkfirst=True)
-            applied = set(connection.execute(sa.select(APPLIED.c.name)).scalars())
-            for name, apply in MIGRATIONS.items():
-                if name not in applied:
-                    apply(connection)
-                    row = {"name": name, "applied_at": microseconds(self._clock())}
-                    connection.execute(sa.insert(APPLIED), row)
+        self._keep(SET_ASIDE, set_aside_values(rows))
 
 
 def _bad_url(url: str) -> InvalidInputError:

@@ -75,6 +75,8 @@ def name_versions(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> 
     A version is known by its time, `updated_at` or else `created_at`. One that says the same as the
     version in effect is taken for that one, so that a new time alone stores nothing.
     """
+    for row in rows:  # a row may have got its id before another writer stored a version
+        row["id"], row["version_of"] = row["version_of"] or row["id"], None
     dated = [row for row in rows if row["updated_at"] is not None]
     versions: dict[str, list[tuple[int, str, str]]] = {}
     about: dict[str, tuple[str, str]] = {}

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
+from ratchet.store.indexes import make_index
+
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -105,7 +107,9 @@ def _create_events(connection: sa.Connection) -> None:
 
 def _index_versions(connection: sa.Connection) -> None:
     """Find a version's first answer, and its answers in a span of time, without a scan."""
-    _index(connection, "ix_interactions_version_time", "interactions (model_version, created_at)")
+    make_index(
+        connection, "ix_interactions_version_time", "interactions (model_version, created_at)"
+    )
 
 
 def _name_subjects(connection: sa.Connection) -> None:
@@ -113,7 +117,7 @@ def _name_subjects(connection: sa.Connection) -> None:
     present = {column["name"] for column in sa.inspect(connection).get_columns("journal")}
     if "subject" not in present:
         connection.execute(sa.text("ALTER TABLE journal ADD COLUMN subject VARCHAR(200)"))
-    _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
+    make_index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
 def _create_embeddings(connection: sa.Connection) -> None:
@@ -123,7 +127,7 @@ def _create_embeddings(connection: sa.Connection) -> None:
 def _keep_verdicts(connection: sa.Connection) -> None:
     """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
     VERDICTS.create(connection, checkfirst=True)
-    _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
+    make_index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
 
 
 def _time_answers(connection: sa.Connection) -> None:
@@ -140,16 +144,12 @@ def _keep_updates(connection: sa.Connection) -> None:
         if name not in present:
             connection.execute(sa.text(f"ALTER TABLE feedback ADD COLUMN {name} {kind}"))
     versions = "feedback (version_of) WHERE version_of IS NOT NULL"
-    _index(connection, "ix_feedback_version_of", versions)
+    make_index(connection, "ix_feedback_version_of", versions)
 
 
 def _time_records(connection: sa.Connection) -> None:
     """Find the journal's latest records of a kind by their time without reading the others."""
-    _index(connection, "ix_journal_time", "journal (kind, created_at)")
-
-
-def _index(connection: sa.Connection, name: str, columns: str) -> None:
-    connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
+    make_index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
@@ -162,4 +162,4 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0007_keep_updates": _keep_updates,
     "0008_time_records": _time_records,
 }
-"""Named steps, applied in order; each is recorded in the transaction that makes it."""
+"""Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""
