@@ -17,15 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Feedback, Interaction, SetAside, digest
-from ratchet.store.adding import Added, add_events
+from ratchet.records import Feedback, Interaction, SetAside
+from ratchet.store.adding import Added, add_feedback, add_interactions
 from ratchet.store.connections import configure_sqlite
-from ratchet.store.feedback import feedback_row, name_versions
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.journal import Journal
 from ratchet.store.migrating import migrate
 from ratchet.store.reading import Readings, Window
@@ -69,9 +68,15 @@ class EventStore(Readings, Journal, Recorded):
 
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""
+        return self.add_interaction_rows([interaction_row(item) for item in interactions])
+
+    def add_interaction_rows(self, rows: Sequence[InteractionRow]) -> Added:
+        """Store interactions that are rows already. See `add_interactions`."""
         now = microseconds(self._clock())
-        rows = [_interaction_row(item, now) for item in interactions]
-        return self._add_to(INTERACTIONS, lambda opened: add_events(opened, INTERACTIONS, rows))
+        self._months.prepare(INTERACTIONS.name, rows)
+        return self._add_to(
+            INTERACTIONS, lambda opened: add_interactions(opened, rows, received_at=now)
+        )
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet.
@@ -79,11 +84,14 @@ class EventStore(Readings, Journal, Recorded):
         Another version of stored feedback, under its id with another `updated_at`, is stored beside
         it; of all versions the one with the latest time counts.
         """
+        return self.add_feedback_rows([feedback_row(item) for item in feedback])
+
+    def add_feedback_rows(self, rows: Sequence[FeedbackRow]) -> Added:
+        """Store feedback events that are rows already. See `add_feedback`."""
         now = microseconds(self._clock())
-        rows = [feedback_row(item, now) for item in feedback]
+        self._months.prepare(FEEDBACK_EVENTS.name, rows)
         return self._add_to(
-            FEEDBACK_EVENTS,
-            lambda opened: add_events(opened, FEEDBACK_EVENTS, rows, identify=name_versions),
+            FEEDBACK_EVENTS, lambda opened: add_feedback(opened, rows, received_at=now)
         )
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
@@ -106,13 +114,3 @@ def _not_opened(url: sa.URL, error: Exception) -> InvalidInputError:
         f"{cause}; check RATCHET_STORE_URL and RATCHET_HOME "
         "(PostgreSQL needs its driver: pip install 'psycopg[binary]')"
     )
-
-
-def _interaction_row(interaction: Interaction, now: int) -> dict[str, Any]:
-    body = interaction.canonical()
-    return body | {
-        "digest": digest(body)[:16],
-        "prompt": interaction.prompt,
-        "created_at": microseconds(interaction.created_at),
-        "received_at": now,
-    }

@@ -11,9 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ratchet.records import FEEDBACK, Feedback, derive_id, digest
+from ratchet.records import FEEDBACK, Feedback, derive_id
 from ratchet.records.signals import BY_NAME, Value
-from ratchet.store.rows import chunks, microseconds, moment_of
+from ratchet.store.event_rows import FeedbackRow
+from ratchet.store.rows import chunks, moment_of
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT
 
 
@@ -50,62 +51,45 @@ def _value(kind: Value, number: float, text: str) -> object:
     return {"boolean": bool, "integer": int, "number": float}[kind](number)
 
 
-def feedback_row(feedback: Feedback, now: int) -> dict[str, Any]:
-    """Return the row of an event that came in `now`, in microseconds since 1970."""
-    number, text = _split_value(feedback)
-    updated = feedback.updated_at
-    return {
-        "id": feedback.id,
-        "digest": digest(feedback.model_dump(mode="json", exclude={"updated_at"}))[:16],
-        "interaction_id": feedback.interaction_id,
-        "user_id": feedback.user_id,
-        "created_at": microseconds(feedback.created_at),
-        "received_at": now,
-        "kind": feedback.kind,
-        "number": number,
-        "text": text,
-        "updated_at": updated and microseconds(updated),
-        "version_of": None,
-    }
-
-
-def name_versions(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Give rows that are another version of a stored event the id of that version, in place.
+def name_versions(connection: sa.Connection, rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:
+    """Return rows with those that are another version of a stored event named as that version.
 
     A version is known by its time, `updated_at` or else `created_at`. One that says the same as the
     version in effect is taken for that one, so that a new time alone stores nothing.
     """
-    for row in rows:  # a row may have got its id before another writer stored a version
-        row["id"], row["version_of"] = row["version_of"] or row["id"], None
-    dated = [row for row in rows if row["updated_at"] is not None]
+    dated = [row.id for row in rows if row.updated_at is not None]
     versions: dict[str, list[tuple[int, str, str]]] = {}
     about: dict[str, tuple[str, str]] = {}
-    for chunk in chunks({row["id"]: None for row in dated}):
+    for chunk in chunks(dict.fromkeys(dated)):
         for stored in connection.execute(_versions(chunk)):
             event = stored.version_of or stored.id
             versions.setdefault(event, []).append((stored.given_at, stored.id, stored.digest))
             about[event] = (stored.kind, stored.interaction_id)
-    for row in rows if dated else ():
-        event, given_at = row["id"], row["updated_at"]
-        of_this = (row["kind"], row["interaction_id"])
+    named = list(rows)
+    for place, row in enumerate(rows if dated else ()):
+        event, given_at = row.id, row.updated_at
+        of_this = (row.kind, row.interaction_id)
         known = versions.setdefault(event, [])
         if given_at is None:
             if about.setdefault(event, of_this) == of_this and not known:
-                known.append((row["created_at"], event, row["digest"]))
+                known.append((row.created_at, event, row.digest))
             continue
         if about.setdefault(event, of_this) != of_this:
             continue  # no version of it but another event: a conflict
         same_time = next((version for version in known if version[0] == given_at), None)
         in_effect = max(known, default=None)
+        key = event
         if same_time is not None:
-            row["id"] = same_time[1]
-        elif in_effect is not None and in_effect[0] < given_at and in_effect[2] == row["digest"]:
-            row["id"] = in_effect[1]
+            key = same_time[1]
+        elif in_effect is not None and in_effect[0] < given_at and in_effect[2] == row.digest:
+            key = in_effect[1]
         elif known:
-            row["id"] = derive_id("feedback version", event, given_at)
-        row["version_of"] = event if row["id"] != event else None
+            key = derive_id("feedback version", event, given_at)
+        if key != event:
+            named[place] = row._replace(id=key, version_of=event)
         if same_time is None:
-            known.append((given_at, row["id"], row["digest"]))
+            known.append((given_at, key, row.digest))
+    return named
 
 
 def _versions(ids: Sequence[str]) -> sa.Select[Any]:
@@ -113,13 +97,3 @@ def _versions(ids: Sequence[str]) -> sa.Select[Any]:
     columns = FEEDBACK_EVENTS.c
     about = sa.or_(columns.id.in_(ids), columns.version_of.in_(ids))
     return sa.select(FEEDBACK_EVENTS, GIVEN_AT.label("given_at")).where(about)
-
-
-def _split_value(feedback: Feedback) -> tuple[float | None, str | None]:
-    """Return a value as the columns `number` and `text`."""
-    signal = BY_NAME[feedback.kind]
-    if signal.value == "text":
-        return None, str(feedback.value)
-    number = feedback.value == "up" if signal.value == "thumb" else feedback.value
-    detail = getattr(feedback, signal.detail) if signal.detail else None
-    return float(number), detail

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from ratchet.errors import BusyError
 from ratchet.store.indexes import build_index, indexes_left
 from ratchet.store.rows import microseconds
+from ratchet.store.sqlstates import DEADLOCK, NO_LOCK, sqlstate
 from ratchet.store.tables import APPLIED
 from ratchet.store.transactions import JOURNAL_LOCK
 
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 LOCK_SECONDS = 0.5
 _PATIENCE_SECONDS = 3600.0
 _PAUSE_SECONDS = 0.25
-_GAVE_UP = ("55P03", "40P01")  # lock not available, deadlock
 _TURN = "(7246484, hashtext(current_schema()))"  # any number that nobody else takes
 
 Migrations = Mapping[str, Callable[[sa.Connection], None]]
@@ -107,7 +107,7 @@ def _patiently(name: str, attempt: Callable[[], None]) -> None:
             attempt()
             return
         except sa.exc.OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) not in _GAVE_UP:
+            if sqlstate(error) not in (NO_LOCK, DEADLOCK):
                 raise
             if time.monotonic() > deadline:
                 raise BusyError(

@@ -14,15 +14,20 @@ transaction has become visible, so what is read after `settled` includes all up 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import sqlalchemy as sa
 
 _WRAP = 2**32  # a lock's number has 32 bits; positions in flight lie closer together than that
 
-_ANNOUNCE = """
-SELECT pg_advisory_xact_lock_shared(CAST(CAST('{sequence}' AS regclass) AS oid)::int4,
-    ((last_value - CASE WHEN is_called THEN 0 ELSE 1 END) % 4294967296 - 2147483648)::int4)
-FROM {sequence}
-"""
+_SEQUENCE = "CAST(CAST('{sequence}' AS regclass) AS oid)::int4"
+_LAST = "last_value - CASE WHEN is_called THEN 0 ELSE 1 END"
+_NUMBER = "(({position}) % 4294967296 - 2147483648)::int4"
+_ANNOUNCE = (
+    f"SELECT pg_advisory_xact_lock_shared({_SEQUENCE}, {_NUMBER.format(position=_LAST)}) "
+    "FROM {sequence}"
+)
 _ANNOUNCED = """
 SELECT CAST(objid AS bigint) FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND pid <> pg_backend_pid()
@@ -48,6 +53,36 @@ def settled(connection: sa.Connection, table: sa.Table) -> int:
         return int(highest)  # writers take turns
     announced = connection.exec_driver_sql(_statement(_ANNOUNCED, table)).scalars()
     return int(highest + min((0, *(_distance(number, highest) for number in announced))))
+
+
+@contextmanager
+def held_back(connection: sa.Connection, table: str) -> Iterator[Callable[[int], None]]:
+    """Keep cursors before the positions that are taken from now on, over several transactions.
+
+    Yields:
+        A function that keeps them before an earlier position, too.
+    """
+    (last,) = connection.exec_driver_sql(f"SELECT {_LAST} FROM {table}_position_seq").one()
+    held: list[int] = []
+
+    def lock(function: str, position: int) -> None:
+        number = _NUMBER.format(position=position)
+        sequence = _SEQUENCE.format(sequence=f"{table}_position_seq")
+        statement = f"SELECT {function}({sequence}, {number})".replace("%", "%%")
+        connection.exec_driver_sql(statement)
+
+    def hold(position: int) -> None:
+        lock("pg_advisory_lock_shared", position - 1)
+        held.append(position - 1)
+
+    hold(last + 1)
+    try:
+        yield hold
+    finally:
+        connection.rollback()  # of what failed; these locks belong to the connection
+        for position in held:
+            lock("pg_advisory_unlock_shared", position)
+        connection.commit()
 
 
 def _statement(template: str, table: sa.Table) -> str:

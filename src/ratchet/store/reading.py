@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, SetAside
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
+from ratchet.store.months import with_ids
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
@@ -48,7 +49,7 @@ class Readings(Transactions):
         interactions: dict[str, Interaction] = {}
         with self.reading() as connection:
             for chunk in chunks(ids):
-                query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
+                query = sa.select(INTERACTIONS).where(with_ids(connection, INTERACTIONS, chunk))
                 for row in connection.execute(query).mappings():
                     interactions[row["id"]] = _interaction(row)
         return interactions
@@ -67,7 +68,7 @@ class Readings(Transactions):
         with self.reading() as connection:
             for chunk in chunks(ids):
                 query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.created_at)
-                stored = pairs(connection, query.where(INTERACTIONS.c.id.in_(chunk)))
+                stored = pairs(connection, query.where(with_ids(connection, INTERACTIONS, chunk)))
                 times |= {key: moment_of(moment) for key, moment in stored.items()}
         return times
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import sqlalchemy as sa
 
 from ratchet.store.indexes import make_index
+from ratchet.store.partitioning import partition_by_month
 
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -161,5 +162,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0006_time_answers": _time_answers,
     "0007_keep_updates": _keep_updates,
     "0008_time_records": _time_records,
+    "0013_partition_by_month": partition_by_month,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ratchet.store.months import Months
 from ratchet.store.positions import announce, settled
 from ratchet.store.rows import chunks
+from ratchet.store.sqlstates import DEADLOCK, sqlstate
 
 T = TypeVar("T")
 _ATTEMPTS = 5
-_DEADLOCK = "40P01"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _HELD = "ratchet_held"  # what the open transaction of a connection has locked or announced
 JOURNAL_LOCK = sa.text(
     # the number is any that nobody else in the database takes; each schema is a store of its own
@@ -30,6 +31,7 @@ class Transactions:
     def __init__(self, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
         self._clock = clock
+        self._months = Months(engine, clock)
         self._open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
 
     def close(self) -> None:
@@ -100,8 +102,8 @@ class Transactions:
                     if _first(connection, table.name):
                         announce(connection, table)
                     return add(connection)
-            except sa.exc.OperationalError as error:
-                stopped = getattr(error.orig, "sqlstate", None) == _DEADLOCK
+            except Exception as error:  # of SQLAlchemy, or of the driver where rows are copied
+                stopped = sqlstate(error) == DEADLOCK
                 if not stopped or attempt == _ATTEMPTS or self._open.get() is not None:
                     raise
                 attempt += 1
@@ -111,12 +113,12 @@ class Transactions:
 
         def insert(connection: sa.Connection) -> None:
             for chunk in chunks(rows):
-                connection.execute(insert_new(connection, table), chunk)
+                connection.execute(insert_if_new(connection, table), chunk)
 
         self._add_to(table, insert)
 
 
-def insert_new(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+def insert_if_new(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """An insert that leaves what is there, should another process have been faster."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()

@@ -1,0 +1,110 @@
+"""Interactions and feedback as rows of their tables, ready for the driver."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from ratchet.records import Feedback, Interaction, digest
+from ratchet.records.signals import BY_NAME
+from ratchet.store.rows import microseconds
+
+DIGEST_CHARACTERS = 16
+
+
+class InteractionRow(NamedTuple):
+    """An interaction as it is stored, but for its arrival: times in microseconds since 1970.
+
+    Attributes:
+        digest: The first 16 hex digits of the SHA-256 of the record in canonical form.
+        prompt: The last thing the user said.
+        messages: JSON, as is `metadata`.
+    """
+
+    id: str
+    digest: str
+    session_id: str
+    user_id: str
+    created_at: int
+    model_version: str
+    segment: str
+    prompt: str
+    messages: str
+    response: str
+    latency_seconds: float | None
+    error: str | None
+    metadata: str
+
+
+class FeedbackRow(NamedTuple):
+    """A feedback event as it is stored, but for its arrival. See `InteractionRow`.
+
+    Attributes:
+        digest: Of the record without `updated_at`.
+        version_of: The event that this is another version of; see `ratchet.store.feedback`.
+    """
+
+    id: str
+    digest: str
+    interaction_id: str
+    user_id: str | None
+    created_at: int
+    kind: str
+    number: float | None
+    text: str | None
+    updated_at: int | None
+    version_of: str | None = None
+
+
+def interaction_row(interaction: Interaction) -> InteractionRow:
+    """Return the row of an interaction."""
+    body = interaction.canonical()
+    return InteractionRow(
+        id=interaction.id,
+        digest=digest(body)[:DIGEST_CHARACTERS],
+        session_id=interaction.session_id,
+        user_id=interaction.user_id,
+        created_at=microseconds(interaction.created_at),
+        model_version=interaction.model_version,
+        segment=interaction.segment,
+        prompt=interaction.prompt,
+        messages=json.dumps(body["messages"]),
+        response=interaction.response,
+        latency_seconds=interaction.latency_seconds,
+        error=interaction.error,
+        metadata=json.dumps(body["metadata"]),
+    )
+
+
+def feedback_row(feedback: Feedback) -> FeedbackRow:
+    """Return the row of an event."""
+    signal = BY_NAME[feedback.kind]
+    detail = getattr(feedback, signal.detail) if signal.detail else None
+    number, text = split_value(signal.value, feedback.value, detail)
+    body = feedback.model_dump(mode="json", exclude={"updated_at"})
+    updated = feedback.updated_at
+    return FeedbackRow(
+        id=feedback.id,
+        digest=digest(body)[:DIGEST_CHARACTERS],
+        interaction_id=feedback.interaction_id,
+        user_id=feedback.user_id,
+        created_at=microseconds(feedback.created_at),
+        kind=feedback.kind,
+        number=number,
+        text=text,
+        updated_at=None if updated is None else microseconds(updated),
+    )
+
+
+def split_value(kind: str, value: object, detail: str | None) -> tuple[float | None, str | None]:
+    """Return a value as the columns `number` and `text`.
+
+    Args:
+        kind: The type of the signal's value.
+        value: It.
+        detail: What its record holds beside it.
+    """
+    if kind == "text":
+        return None, str(value)
+    number = value == "up" if kind == "thumb" else value
+    return float(number), detail  # type: ignore[arg-type]  # the record's type is a number's
