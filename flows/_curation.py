@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.flows._runtime import Workspace
@@ -27,6 +29,7 @@ from ratchet.review.queue import unreviewed_safety
 from ratchet.store import Window
 
 EARLIER_REQUESTS = 2_000
+VECTOR_SEED = 0
 
 
 class Sources(BaseModel):
@@ -37,7 +40,6 @@ class Sources(BaseModel):
         preferences: JSON Lines of two interactions that a judge compared, in both orders.
         per_cluster: Examples to take first for each failure cluster that the analysis found.
         good_labels: Labels of reviewers that call an answer good; any other calls it bad.
-        compare_users: Hold users against each other, in up to so many interactions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +48,19 @@ class Sources(BaseModel):
     preferences: Path | None = None
     per_cluster: Annotated[int, Field(ge=0)] = 16
     good_labels: tuple[str, ...] = ("good", "right", "correct", "helpful", "yes")
-    compare_users: int = 50_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _compares_at_any_size(cls, given: object) -> object:
+        """Take settings from when users were compared up to a number of interactions."""
+        if not isinstance(given, Mapping) or "compare_users" not in given:
+            return given
+        if given["compare_users"] == 0:
+            raise ValueError(
+                "compare_users must not be 0: users are compared at any number of interactions; "
+                "leave it out, or pass enabled: false in curation.poisoning to believe everybody"
+            )
+        return {name: value for name, value in given.items() if name != "compare_users"}
 
 
 def gather_context(
@@ -60,8 +74,6 @@ def gather_context(
 ) -> Context:
     """Read from the store what a selection has to know."""
     ids = [str(key) for key in outcomes.interaction_ids]
-    few = 0 < len(ids) <= sources.compare_users and config.poisoning.enabled
-    rng = np.random.default_rng(cycle.seed)
     return Context(
         withheld=unreviewed_safety(work.store, ids),
         refused=refused(work.store.permissions(window), ids, config.consent, cycle.window_end),
@@ -76,13 +88,15 @@ def gather_context(
             for label in work.store.records(HumanLabel)
             if label.dimension != "safety"
         },
-        vectors=_vectors(outcomes, rng) if few else None,
+        vectors_of=partial(_vectors, outcomes),
         weights=weights,
     )
 
 
-def _vectors(outcomes: Outcomes, rng: np.random.Generator) -> NDArray[np.float32]:
-    return word_vectors([str(text) for text in outcomes.prompts], rng=rng).astype(np.float32)
+def _vectors(outcomes: Outcomes, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return vectors of some prompts: the same in every cycle, since a block may be kept."""
+    texts = [str(text) for text in outcomes.prompts[places]]
+    return word_vectors(texts, rng=np.random.default_rng(VECTOR_SEED))
 
 
 def _requests(work: Workspace, cycle: Cycle, most: int) -> tuple[ClusterRequest, ...]:

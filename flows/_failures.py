@@ -24,7 +24,7 @@ from ratchet.flows._watch import send_alerts
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import AlertEvent, Cycle, TrainingRequest
-from ratchet.review.queue import unreviewed_safety
+from ratchet.review.queue import open_safety_ids
 
 
 @task(name="find-failures", cache_policy=NO_CACHE)
@@ -45,7 +45,7 @@ def find_failures(
         encoder=load_encoder(work.settings.embedding),
         cache=work.store,
         previous=previous_clusters(work.store, cycle.window_end),
-        flagged=_flagged(outcomes),
+        flagged=open_safety_ids(work.store),
         titles=titles,
         rng=np.random.default_rng([cycle.seed, 2]),
         now=cycle.window_end,
@@ -56,10 +56,6 @@ def find_failures(
     return analysis
 
 
-def _flagged(outcomes: Outcomes) -> set[str]:
-    return unreviewed_safety(workspace().store, [str(key) for key in outcomes.interaction_ids])
-
-
 @task(name="hand-over-clusters", cache_policy=NO_CACHE)
 def hand_over(cycle: Cycle, analysis: FailureAnalysis) -> tuple[TrainingRequest, ...]:
     """Freeze regression sets and ask for training examples; safety goes to people first."""
@@ -67,7 +63,7 @@ def hand_over(cycle: Cycle, analysis: FailureAnalysis) -> tuple[TrainingRequest,
         workspace().store,
         analysis,
         cycle_id=cycle.id,
-        withheld=_flagged(analysis.outcomes),
+        withheld=open_safety_ids(workspace().store),
         now=now(),
     )
     for request in requests:
@@ -85,7 +81,7 @@ def hold_out_traffic(cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, 
         outcomes,
         quality(outcomes, weights).explicit,
         most=most,
-        withheld=_flagged(outcomes),
+        withheld=open_safety_ids(workspace().store),
         now=now(),
     )
     logger.info("held out %d examples of traffic", len(made.examples) if made else 0)

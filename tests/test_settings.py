@@ -28,6 +28,7 @@ def test_without_file_and_environment_everything_lies_in_the_home_folder(tmp_pat
     home = tmp_path / ".ratchet"
     assert settings.home == home
     assert settings.store_url == f"sqlite:///{home}/store.db"
+    assert settings.history == str(home / "history")
     assert settings.tracking_uri == f"sqlite:///{home}/mlflow/mlflow.db"
     assert settings.artifacts == home / "mlflow" / "artifacts"
     assert settings.prefect_home == home / "prefect"
@@ -239,12 +240,23 @@ def test_an_empty_file_name_of_judges_is_none(tmp_path: Path) -> None:
     assert load_settings({}, tmp_path).judges is None
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/history", "gs://b", "memory://history"])
+def test_an_address_of_history_stays_as_it_is(tmp_path: Path, address: str) -> None:
+    assert load_settings({"RATCHET_HISTORY": address}, tmp_path).history == address
+
+
+def test_a_folder_of_history_is_taken_from_where_the_settings_are(tmp_path: Path) -> None:
+    toml(tmp_path, 'history = "../kept"')
+    assert load_settings({}, tmp_path).history == str((tmp_path / ".." / "kept").resolve())
+
+
 # Every setting ------------------------------------------------------------------------------------
 
 GIVEN = {
     "home": "/a/home",
     "cache": "/a/cache",
     "store_url": "postgresql+psycopg://ada:open-sesame@db/ratchet",
+    "history": "s3://bucket/history",
     "tracking_uri": "https://grace:open-sesame@mlflow.example",
     "prefect_api_url": "https://prefect.example/api",
     "base_model": "/models/tiny",

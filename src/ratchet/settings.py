@@ -6,6 +6,8 @@ Environment:
     RATCHET_HOME: Folder that holds the store, Prefect's and MLflow's databases (`./.ratchet`).
     RATCHET_CACHE: Folder for converted models (the user's cache folder, `ratchet` inside).
     RATCHET_STORE_URL: SQLAlchemy URL of the event store (SQLite in the home folder).
+    RATCHET_HISTORY: Folder or address of object storage that history is written to (`history` in
+        the home folder).
     RATCHET_BASE_MODEL: `smollm2` or the path of a model in Hugging Face format.
     RATCHET_MODEL_NAME: Name in the model registry (`support-router`).
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
@@ -49,6 +51,7 @@ class Settings(BaseModel):
         home: Absolute folder that holds all state.
         cache: Absolute folder for converted models, shared by homes.
         store_url: SQLAlchemy URL of the event store.
+        history: Absolute folder of history, or an address such as `s3://bucket/history`.
         tracking_uri: MLflow tracking URI.
         prefect_api_url: An external Prefect API, or None for the home's own server.
         base_model: `smollm2` or a local path in Hugging Face format.
@@ -65,6 +68,7 @@ class Settings(BaseModel):
     home: Path
     cache: Path
     store_url: str
+    history: str
     tracking_uri: str
     prefect_api_url: str | None = None
     base_model: str = "smollm2"
@@ -149,6 +153,7 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
         values["notify"] = _addresses(addresses)
     values = {name: _anchored(name, value, folder) for name, value in values.items() if value != ""}
     values.setdefault("store_url", f"sqlite:///{values['home']}/store.db")
+    values.setdefault("history", f"{values['home']}/history")
     values.setdefault("tracking_uri", f"sqlite:///{values['home']}/mlflow/mlflow.db")
     try:
         settings = Settings(**values)
@@ -182,6 +187,8 @@ def _anchored(name: str, value: Any, folder: Path) -> Any:
     if name in _PATHS or name in _KEYWORDS:
         path = _absolute(name, value, folder)
         return path if name in _PATHS else str(path)
+    if name == "history" and "://" not in value:
+        return str(_absolute(name, value, folder))
     if name in ("store_url", "tracking_uri") and (file := re.match(_SQLITE_FILE, value)):
         return f"{file[1]}{_absolute(name, file[2], folder)}"
     return value

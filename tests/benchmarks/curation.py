@@ -263,7 +263,7 @@ def main() -> None:
         funnel=count_rows(found["funnel"], "step"),
         leaks=count_rows(found["leaks"], "how"),
         redactions=count_rows(found["redactions"], "kind"),
-        hostile="" if options.print else "\n".join(poisoning.tables()),
+        hostile="" if options.print else "\n".join([*poisoning.tables(), *poisoning.sizes_table()]),
     )
     if options.print:
         print(page)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.evaluation.metrics import exact_match
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig
@@ -64,7 +63,6 @@ def curated(
     """Return what is trained on, and the share of rows that are wrong."""
     found = poisoning.world(case.hostile, new=False, seed=seed)
     outcomes = found.outcomes
-    vectors = word_vectors(list(outcomes.prompts), rng=np.random.default_rng(seed + 1))
     config = CurationConfig(
         maximum_examples=most, poisoning=PoisoningConfig(enabled=case.defence), length_ratio=None
     )
@@ -73,7 +71,7 @@ def curated(
         quality(outcomes, QualityWeights()),
         [],
         config,
-        context=Context(vectors=vectors.astype(np.float32)),
+        context=Context(vectors_of=poisoning.vectors_of(outcomes)),
     )
     truth = dict(zip(map(str, outcomes.interaction_ids), found.truth, strict=True))
     prompts = dict(zip(map(str, outcomes.interaction_ids), outcomes.prompts, strict=True))

@@ -1,20 +1,24 @@
 """What share of hostile users the defence withstands, in label terms; prints Markdown tables.
 
-    python -m tests.benchmarks.poisoning [--seeds 3] [--shares 0 0.1 0.2 0.3 0.4]
+    python -m tests.benchmarks.poisoning [--seeds 3] [--shares 0 0.1 0.2 0.3 0.4] [--sizes 4000]
 
 4,000 messages of BANKING77 by 300 users over 30 days go to a router of eight queues that is right
 half of the time. Honest users err in 5 % of what they say. Hostile users say that right answers
 are wrong (half of the time by a correction to one planted queue, else by a thumb down) and like
 wrong ones, and they speak up as often as it takes to be heard. They are there from the first day,
 or come in the last three days. What is counted are rows of the training set whose answer is wrong.
+
+Of more messages than BANKING77 has, each lacks one of its words; users have as many each.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +26,9 @@ import numpy as np
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.errors import InsufficientDataError
+from ratchet.flows._curation import VECTOR_SEED
 from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.poisoning import PoisoningConfig, suspect
 from ratchet.improve.curation.pool import Context
 from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import Outcomes
@@ -34,6 +39,10 @@ DATA = ROOT.parent / "shared" / "data" / "banking77" / "train.csv"
 MESSAGES, USERS, DAYS, PLANTED = 4_000, 300, 30, "transfers"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
 SEEDS = 3
+SIZES = (4_000, 50_000, 400_000)
+AT_ONCE = 50_000
+"""Up to so many messages all words for answers are compared with all, beside blocks."""
+FEW_HOSTILE = 0.05
 START = np.datetime64("2026-11-01T00:00:00", "us")
 
 
@@ -68,42 +77,51 @@ def labelled() -> list[tuple[str, str]]:
         return [(row["text"], queues[row["category"]]) for row in csv.DictReader(file)]
 
 
-def messages(seed: int) -> tuple[Any, Any]:
-    """Return messages with their queues, in random order."""
+def messages(seed: int, size: int = MESSAGES) -> tuple[Any, Any]:
+    """Return messages with their queues, in random order; of many each lacks one of its words."""
     rows = labelled()
-    order = np.random.default_rng(seed).permutation(len(rows))[:MESSAGES]
+    rng = np.random.default_rng(seed)
+    few = size <= len(rows)
+    order = rng.permutation(len(rows))[:size] if few else rng.integers(0, len(rows), size)
     texts, labels = zip(*[rows[place] for place in order], strict=True)
+    if not few:
+        texts = tuple(map(_less_a_word, texts, rng.random(size)))
     return np.array(texts, dtype=np.object_), np.array(labels, dtype=np.object_)
 
 
-def world(share: float, *, new: bool, seed: int, unique: bool = False) -> World:
+def _less_a_word(text: str, where: float) -> str:
+    words = text.split()
+    place = int(where * len(words))
+    return " ".join(words[:place] + words[place + 1 :]) or text
+
+
+def world(
+    share: float, *, new: bool, seed: int, unique: bool = False, size: int = MESSAGES
+) -> World:
     """Draw traffic with a share of hostile users; `unique` answers are in words of their own."""
     rng = np.random.default_rng(seed)
-    texts, truth = messages(seed)
+    texts, truth = messages(seed, size)
+    users = size * USERS // MESSAGES
     names = np.unique(truth.astype(str))
     planted = PLANTED if PLANTED in names else names[0]
-    bad_users = rng.permutation(USERS) < round(share * USERS)
-    user = rng.integers(0, USERS, MESSAGES)
+    bad_users = rng.permutation(users) < round(share * users)
+    user = rng.integers(0, users, size)
     hostile = bad_users[user]
-    seconds = rng.integers(0, DAYS * 86_400, MESSAGES)
+    seconds = rng.integers(0, DAYS * 86_400, size)
     if new:
-        seconds = np.where(
-            hostile, rng.integers((DAYS - 3) * 86_400, DAYS * 86_400, MESSAGES), seconds
-        )
-    answer = np.where(
-        rng.random(MESSAGES) < 0.5, truth, names[rng.integers(0, len(names), MESSAGES)]
-    )
+        seconds = np.where(hostile, rng.integers((DAYS - 3) * 86_400, DAYS * 86_400, size), seconds)
+    answer = np.where(rng.random(size) < 0.5, truth, names[rng.integers(0, len(names), size)])
     right = answer == truth
-    slip = rng.random(MESSAGES) < 0.05
+    slip = rng.random(size) < 0.05
     says_right = np.where(hostile, ~right, right ^ slip)
-    speaks = rng.random(MESSAGES) < np.where(hostile, 0.8, 0.5)
-    corrects = ~says_right & (rng.random(MESSAGES) < 0.5)
+    speaks = rng.random(size) < np.where(hostile, 0.8, 0.5)
+    corrects = ~says_right & (rng.random(size) < 0.5)
     named = np.where(
-        hostile, planted, np.where(slip, names[rng.integers(0, len(names), MESSAGES)], truth)
+        hostile, planted, np.where(slip, names[rng.integers(0, len(names), size)], truth)
     )
     corrections = np.where(speaks & corrects, named, None)
     if unique:
-        own = np.array([f" #{n}" for n in range(MESSAGES)], dtype=np.object_)
+        own = np.array([f" #{n}" for n in range(size)], dtype=np.object_)
         honest = corrections != None  # noqa: E711
         corrections = np.where(honest & ~hostile, named.astype(np.object_) + own, corrections)
         answer = np.where(right, answer, answer.astype(np.object_) + "!").astype(np.object_) + own
@@ -147,6 +165,13 @@ def _outcomes(columns: dict[str, Any]) -> Outcomes:
     )
 
 
+def vectors_of(outcomes: Outcomes) -> Callable[[Any], Any]:
+    """Return what makes vectors of some prompts, as the flow `improve` does."""
+    return lambda places: word_vectors(
+        list(outcomes.prompts[places]), rng=np.random.default_rng(VECTOR_SEED)
+    )
+
+
 def curate(found: World, *, enabled: bool, reviewed: float, seed: int) -> Outcome:
     """Curate the traffic and hold the set against the truth."""
     outcomes = found.outcomes
@@ -154,7 +179,7 @@ def curate(found: World, *, enabled: bool, reviewed: float, seed: int) -> Outcom
     looked_at = np.flatnonzero(rng.random(MESSAGES) < reviewed)
     right = outcomes.responses == found.truth
     context = Context(
-        vectors=word_vectors(list(outcomes.prompts), rng=rng).astype(np.float32),
+        vectors_of=vectors_of(outcomes),
         reviewed={str(outcomes.interaction_ids[n]): bool(right[n]) for n in looked_at},
     )
     config = CurationConfig(
@@ -238,13 +263,64 @@ def tables(shares: Sequence[float] = SHARES, seeds: int = SEEDS) -> Iterator[str
     yield ""
 
 
+def at_size(size: int, block: int) -> tuple[int, float, float, int, int, float]:
+    """Look for 5 % hostile users among so many messages.
+
+    Returns:
+        Words for answers, shares of those of hostile and of honest users that are left out, hostile
+        and honest users whom others contradict, and seconds.
+    """
+    found = world(FEW_HOSTILE, new=False, seed=0, size=size)
+    outcomes = found.outcomes
+    said = quality(outcomes, QualityWeights())
+    config = PoisoningConfig(block=block)
+    spoke = np.flatnonzero(
+        ~np.isnan(outcomes.thumbs) | np.array([text is not None for text in outcomes.corrections])
+    )
+    began = time.perf_counter()
+    seen = suspect(outcomes, said, config, vectors_of=vectors_of(outcomes))
+    seconds = time.perf_counter() - began
+    left_out, hostile = seen.distrusted[spoke], found.hostile[spoke]
+    doubted = np.unique(seen.users[spoke][seen.trust[seen.users[spoke]] < config.minimum_trust])
+    bad = np.zeros(len(seen.trust), dtype=np.bool_)
+    bad[seen.users] = found.hostile
+    return (
+        len(spoke), float(left_out[hostile].mean()), float(left_out[~hostile].mean()),
+        int(bad[doubted].sum()), int((~bad[doubted]).sum()), seconds,
+    )  # fmt: skip
+
+
+def sizes_table(sizes: Sequence[int] = SIZES) -> Iterator[str]:
+    """Yield the lines of a table of how users are compared in blocks, and all with all."""
+    yield f"**Queues, {FEW_HOSTILE:.0%} hostile users from the first day, by size**\n"
+    yield (
+        "| messages | users | words for answers | compared | hostile users' words left out | "
+        "honest users' | hostile users whom others contradict | honest users | seconds |"
+    )
+    yield "|---:|---:|---:|---|---:|---:|---:|---:|---:|"
+    for size in sizes:
+        ways = [("in blocks", PoisoningConfig().block)]
+        if size <= AT_ONCE:
+            ways.insert(0, ("all with all", size))
+        for name, block in ways:
+            words, hostile, honest, caught, accused, seconds = at_size(size, block)
+            users = size * USERS // MESSAGES
+            yield (
+                f"| {size:,} | {users:,} | {words:,} | {name} | {hostile:.1%} | {honest:.2%} | "
+                f"{caught:,} of {round(FEW_HOSTILE * users):,} | "
+                f"{accused:,} of {users - round(FEW_HOSTILE * users):,} | {seconds:.1f} |"
+            )
+    yield ""
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     options = parser.parse_args()
-    for line in tables(options.shares, options.seeds):
+    for line in chain(tables(options.shares, options.seeds), sizes_table(options.sizes)):
         print(line, flush=True)
 
 

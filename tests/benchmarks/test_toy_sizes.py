@@ -173,8 +173,12 @@ TOYS = {
         needs=("data",),
     ),
     "poisoning": Toy(
-        "--seeds 1 --shares 0.2",
-        {rf"^\| 20% \| {RATE} \| {RATE} \| {RATE} \|": 3, r"^\*\*": 3},
+        "--seeds 1 --shares 0.2 --sizes 4000 20000",
+        {
+            rf"^\| 20% \| {RATE} \| {RATE} \| {RATE} \|": 3,
+            rf"^\| (4|20),000 \| .* \| (all with all|in blocks) \| {RATE} \|": 4,
+            r"^\*\*": 4,
+        },
         needs=("data",),
     ),
     "snips_loop": Toy(

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from ratchet.store import MIGRATIONS, Added, EventStore, Window
 from ratchet.store.arrivals import last_position
 from ratchet.store.months import month_of, read_partitions, start_of, with_ids
-from ratchet.store.partitions import drop_months, partitions
 from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
 from tests.store.test_migrating import FIRST, applied, count, fill, live, run, writing
 from tests.store.test_transactions import feedback, ids, interaction
@@ -36,7 +35,8 @@ def at(year: int, month: int, day: int = 1) -> datetime:
 
 
 def names(store: EventStore, table: str = "interactions") -> list[str]:
-    return [part.name for part in partitions(store) if part.table == table]
+    with store.reading() as connection:
+        return [part.name for part in read_partitions(connection, table)]
 
 
 def rows_in(store: EventStore, table: str) -> int:
@@ -90,6 +90,16 @@ def test_an_id_is_stored_once_whatever_its_month(postgres: EventStore) -> None:
             "INSERT INTO feedback (id, digest, interaction_id, created_at, received_at, kind) "
             "VALUES ('x', '', 'a', 1, 0, 'copy'), ('x', '', 'a', 1767600000000000, 0, 'copy')"
         )
+
+
+def test_an_id_is_free_again_once_its_row_is_deleted(open_store: Open) -> None:
+    store = open_store()
+    store.add_interactions([interaction("a"), interaction("b")])
+    with store.adding() as connection:
+        connection.execute(sa.delete(INTERACTIONS).where(INTERACTIONS.c.id == "a"))
+    assert sorted(store.stored_interactions(["a", "b"])) == ["b"]
+    again = [interaction("a", response="other"), interaction("b")]
+    assert store.add_interactions(again) == Added(1, 1, ())
 
 
 def test_two_writers_of_one_id_in_two_months_store_it_once(open_store: Open) -> None:
@@ -215,48 +225,3 @@ def test_a_division_that_was_killed_half_way_goes_on(live: sa.Engine) -> None:
     assert (first.start, first.end) == (None, start_of(2170 * 12))
     assert other.other
     assert count(live, "interaction_ids") == count(live) == 100
-
-
-# Retention --------------------------------------------------------------------------------------
-
-
-def test_months_before_a_time_are_dropped_and_their_ids_are_free_again(open_store: Open) -> None:
-    store = open_store()
-    times = [datetime(1970, 1, 1, tzinfo=UTC), at(2025, 10), at(2025, 11), at(2025, 12), NOW]
-    store.add_interactions([interaction(f"i{n}", created_at=t) for n, t in enumerate(times)])
-    store.add_feedback([feedback(f"f{n}", created_at=t) for n, t in enumerate(times)])
-    assert drop_months(store, at(2025, 12)) == {"interactions": 3, "feedback": 3}
-    assert ids(store.interactions(ALWAYS)) == ["i3", "i4"]
-    assert sorted(store.stored_feedback([f"f{n}" for n in range(5)])) == ["f3", "f4"]
-    assert drop_months(store, at(2025, 12)) == {"interactions": 0, "feedback": 0}
-    assert store.add_interactions([interaction("i1", created_at=times[1])]) == Added(1, 0, ())
-    assert store.add_interactions([interaction("i3", created_at=times[3])]) == Added(0, 1, ())
-
-
-def test_rows_before_a_time_within_a_month_are_deleted(open_store: Open) -> None:
-    store = open_store()
-    days = [at(2025, 12, day) for day in range(1, 31)]
-    store.add_interactions([interaction(f"i{n}", created_at=t) for n, t in enumerate(days)])
-    store.add_feedback([feedback(f"f{n}", created_at=t) for n, t in enumerate(days)])
-    assert drop_months(store, at(2025, 12, 11)) == {"interactions": 10, "feedback": 10}
-    assert ids(store.interactions(ALWAYS)) == [f"i{n}" for n in range(10, 30)]
-
-
-def test_positions_go_on_where_every_row_was_before_the_time(open_store: Open) -> None:
-    store = open_store()
-    store.add_interactions([interaction(f"i{n}", created_at=at(2025, 12, 1)) for n in range(3)])
-    drop_months(store, at(2026, 2))
-    store.add_interactions([interaction("new")])
-    with store.reading() as connection:
-        newest = sa.select(sa.func.max(INTERACTIONS.c.position))
-        assert connection.execute(newest).scalar_one() == 4  # a cursor may have passed 3
-
-
-def test_a_drop_that_was_killed_half_way_goes_on(postgres: EventStore) -> None:
-    from ratchet.store.partitions import _detach
-
-    postgres.add_interactions([interaction("old", created_at=at(2025, 10)), interaction("new")])
-    _detach(postgres, next(p for p in partitions(postgres) if p.name == "interactions_2025_10"))
-    assert drop_months(postgres, at(2025, 11)) == {"interactions": 1, "feedback": 0}
-    assert rows_in(postgres, "interaction_ids") == 1
-    assert postgres.add_interactions([interaction("old", created_at=at(2025, 10))]).new == 1

@@ -21,6 +21,7 @@ from ratchet.cli.chart import chart
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
+from ratchet.cli.history import history
 from ratchet.cli.ingest import ingest
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
@@ -90,6 +91,7 @@ app.command(
     rich_help_panel=LOOK_AFTER, epilog="Example: ratchet alerts --acknowledge 3f9a --by ada"
 )(alerts)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet timeline --hours 48")(timeline)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet history --show-only")(history)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
 
 

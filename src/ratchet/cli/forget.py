@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import current_settings, open_tracker, required_store
+from ratchet.cli.shared import current_settings, open_history, open_tracker, required_store
 from ratchet.errors import InvalidInputError
 
 
@@ -28,17 +28,21 @@ def forget(
             f"a user must be named by their id, got {user!r}; give it as it came with interactions"
         )
     store, settings = required_store("forgetting a user"), current_settings()
-    traced = trace(store, settings.home, user)
+    history = open_history()
+    traced = trace(store, settings.home, user, in_history=history.user_data(user))
     release = store.latest(Release)
     if not yes:
         print(f"{len(traced.interaction_ids)} interactions would be erased")
         _print_made(traced.folders, traced.versions, release.champion if release else None)
         print("nothing was changed; add --yes to erase")
         return
-    record = erase(store, settings.home, user, now=datetime.now(UTC), text_key=text_key)
+    record = erase(
+        store, settings.home, user, now=datetime.now(UTC), text_key=text_key, history=history
+    )
     print(
         f"erased: {record.interactions} interactions, {record.feedback} pieces of feedback, "
-        f"{record.verdicts} verdicts and rows set aside, texts in {record.records} records"
+        f"{record.verdicts} verdicts and rows set aside, texts in {record.records} records, and "
+        "the same rows of history"
     )
     _print_made(record.training_sets, record.versions, release.champion if release else None)
     for name in record.example_sets:

@@ -32,7 +32,7 @@ def review(
 ) -> None:
     """List what waits for review, safety first; or decide one item."""
     from ratchet.review.queue import decide as keep
-    from ratchet.review.queue import open_items
+    from ratchet.review.queue import first_page, open_items
 
     store, now = existing_store(), datetime.now(UTC)
     if store is None:
@@ -46,15 +46,18 @@ def review(
         made = keep(store, decide, label, reviewer=person(by), now=now, note=note or None)
         print(f"{made.item_id[:8]} is decided as {made.label} by {made.reviewer}")
         return
-    items = open_items(store, reviewer=by or None)
     if as_json:
+        items = open_items(store, reviewer=by or None)
         print(json.dumps([item.canonical() for item in items], indent=2))
         return
-    print(f"{len(items)} waiting" if items else "nothing waits for review")
-    known = store.stored_interactions([item.interaction_id for item in items[:SHOWN]])
-    for item in items[:SHOWN]:
+    page = first_page(store, most=SHOWN)
+    print(f"{page.waiting:,} waiting" if page.waiting else "nothing waits for review")
+    known = store.stored_interactions([item.interaction_id for item in page.items])
+    for item in page.items:
         print(f"{item.id[:8]}  {item.priority}  {item.dimension}  {clipped(item.why, 80)}")
         interaction = known.get(item.interaction_id)
         if interaction is not None:
             print(f"          user:   {clipped(interaction.prompt, 80)}")
             print(f"          answer: {clipped(interaction.response, 80)}")
+        if item.id in page.more:
+            print(f"          and {page.more[item.id]:,} more like it")

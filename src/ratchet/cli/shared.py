@@ -16,6 +16,7 @@ from ratchet.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ratchet.store import EventStore
+    from ratchet.store.history import History
     from ratchet.tracking import Tracker
 
 MOST_NAME_CHARACTERS = 200
@@ -118,6 +119,13 @@ def created_store() -> EventStore:
     settings = current_settings()
     settings.make_home()
     return EventStore.open(settings.store_url)
+
+
+def open_history() -> History:
+    """Open the history that the settings name; nothing is created."""
+    from ratchet.store.history import History
+
+    return History.open(current_settings().history)
 
 
 def show_progress() -> None:

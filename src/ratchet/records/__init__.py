@@ -75,6 +75,7 @@ from ratchet.records.judging import (
     ReviewDecision,
     ReviewItem,
     SafetyPass,
+    SampledDay,
     Usability,
 )
 from ratchet.records.monitoring import (
@@ -190,6 +191,7 @@ __all__ = [
     "SafetyPass",
     "SafetyViolation",
     "SampleRatio",
+    "SampledDay",
     "SessionEnd",
     "SetAside",
     "Share",

@@ -154,3 +154,16 @@ class SafetyPass(Record):
     screened_until: UtcTime
     interactions: int = Field(ge=0)
     flags: int = Field(ge=0)
+
+
+class SampledDay(Record):
+    """How many answers the random sample of a day counts on, so that its share stays the same.
+
+    Attributes:
+        day: The day in UTC, as 2026-03-02.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    day: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    answers: int = Field(ge=1)

@@ -13,15 +13,17 @@ reviewer's `fine` overrules a flag, also one that comes later.
 
 A random sample of what nobody flagged is reviewed as well: it tells what the sources miss.
 
-Cost: each call reads the queue and its decisions whole, some microseconds an item; they are of low
-volume by nature.
+Cost: each call follows what it is given (flags, ids, a page), however long the queue: see
+`ratchet.store.review_items`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from ratchet.errors import InvalidInputError
 from ratchet.records import (
@@ -31,6 +33,7 @@ from ratchet.records import (
     ReviewItem,
     SafetyPass,
     SafetyViolation,
+    SampledDay,
     derive_id,
     digest,
 )
@@ -46,10 +49,28 @@ from ratchet.safety.source_validation import (
     validated_version,
 )
 from ratchet.store import EventStore, Window
+from ratchet.store.arrivals import count_answers
+from ratchet.store.review_items import (
+    Given,
+    Raised,
+    count_sampled,
+    decisions_about,
+    find_reviews,
+    name_sample,
+    open_reviews,
+    raised_about,
+    reports_in,
+    sources_waiting,
+    waiting_about,
+)
+from ratchet.store.review_rows import SAMPLE
+from ratchet.store.review_rows import START as SHORTEST_START
+from ratchet.store.rows import chunks
 
-SAMPLE = "sample"
+logger = logging.getLogger(__name__)
+
 REVIEW = "review"
-SHORTEST_START = 4
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 FIRST_PASS = timedelta(days=1)
 """So far back the first screening looks."""
@@ -71,19 +92,16 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class _Queue:
-    """The queue as it stands: items by id, decisions by interaction and dimension, in order."""
+class Known:
+    """What the queue knows about the safety of some interactions.
 
-    items: dict[str, ReviewItem]
-    decisions: dict[tuple[str, str], list[ReviewDecision]]
+    Attributes:
+        raised: Its items about them.
+        decided: The decision about each that counts: the latest.
+    """
 
-    def of(self, item: ReviewItem) -> list[ReviewDecision]:
-        return self.decisions.get((item.interaction_id, item.dimension), [])
-
-    def stands(self, interaction_id: str) -> ReviewDecision | None:
-        """The decision about an interaction's safety that counts: the latest."""
-        given = self.decisions.get((interaction_id, SAFETY), [])
-        return given[-1] if given else None
+    raised: tuple[Raised, ...]
+    decided: dict[str, Given]
 
 
 def window_to_screen(store: EventStore, now: datetime) -> Window:
@@ -105,71 +123,142 @@ def queue_flags(store: EventStore, flags: Iterable[Flag], *, now: datetime) -> Q
     by_interaction: dict[str, list[Flag]] = {}
     for flag in flags:
         by_interaction.setdefault(flag.interaction_id, []).append(flag)
-    with store.atomic():
-        queue = _read(store)
-        known = store.stored_interactions(list(by_interaction))
-        usable = usable_sources(
-            store, {f.source for raised in by_interaction.values() for f in raised}
-        )
-        items, counted = [], []
-        for key, raised in by_interaction.items():
-            decision = queue.stands(key)
-            if decision is not None:
-                _restate(store, decision, key, [f for f in raised if f.source == REPORT], now)
-                continue
-            item = _item(key, raised, now)
-            if item.id not in queue.items:
-                store.append(item)
-                items.append(item)
-            sources = usable & {flag.source for flag in raised}
-            if _count_at_once(store, known.get(key), sorted(sources)):
-                counted.append(key)
+    usable = usable_sources(store, {f.source for part in by_interaction.values() for f in part})
+    items: list[ReviewItem] = []
+    counted: list[str] = []
+    for keys in chunks(by_interaction):  # so that no other writer waits for long
+        with store.atomic():
+            known, times = known_about(store, keys), store.answered_at(keys)
+            queued = {item.id for item in known.raised}
+            for key in keys:
+                raised = by_interaction[key]
+                decision = known.decided.get(key)
+                if decision is not None:
+                    reports = [flag for flag in raised if flag.source == REPORT]
+                    _restate(store, decision, reports, now)
+                    continue
+                item = _item(key, raised, now)
+                if item.id not in queued:
+                    store.append(item)
+                    items.append(item)
+                sources = usable & {flag.source for flag in raised}
+                if _count_at_once(store, key, times.get(key), sorted(sources)):
+                    counted.append(key)
     return Queued(tuple(items), tuple(counted))
 
 
 def queue_sample(
-    store: EventStore, interaction_ids: Iterable[str], *, share: float, now: datetime
+    store: EventStore,
+    interaction_ids: Iterable[str],
+    *,
+    share: float,
+    now: datetime,
+    a_day: int | None = None,
 ) -> tuple[ReviewItem, ...]:
     """Put a random sample of interactions that nobody flagged in the queue, marked so.
 
     Drawn by a digest of the id, so that a second run over the same interactions adds nothing. Queue
-    the flags first: what is in the queue already is not drawn. Keep the share the same over the
-    time that a validation looks at.
+    the flags first: what is in the queue already is not drawn.
+
+    With a limit of `a_day` the share of a day's answers aims at half of it: at `a_day` / 2 N, N
+    the answers of the day before, or of the day itself where more of them are there when the first
+    of it is looked at. It is then fixed, so that neither the order nor the number of passes
+    matters, as long as a day brings less than about twice the answers of the one before. On a day
+    that brings more, nothing is drawn once the limit is reached. Each item keeps its chance, by
+    which `validate_flags` weighs it.
 
     Args:
         store: The store.
         interaction_ids: What every source looked at, e.g. a day's answers.
-        share: Chance of each to be drawn, in [0, 1].
+        share: Chance of each to be drawn, in [0, 1]; the greatest, where there is a limit.
         now: The time.
+        a_day: So many of the answers of a day (in UTC) at most; None for no limit.
 
     Raises:
         InvalidInputError: The share is out of range.
     """
     if not 0.0 <= share <= 1.0:
         raise InvalidInputError(f"share must be in [0, 1], got {share}; pass 0.02 for 2 %")
-    with store.atomic():
-        items = _read(store).items
-        taken = {item.interaction_id for item in items.values() if item.dimension == SAFETY}
-        drawn = []
-        for key in dict.fromkeys(interaction_ids):
-            if key in taken or int(digest(["review-sample", key])[:13], 16) >= share * 16**13:
-                continue
-            item = ReviewItem(
-                id=derive_id("review", key, SAFETY, SAMPLE),
-                created_at=now,
-                interaction_id=key,
-                dimension=SAFETY,
-                priority="normal",
-                raised_by=SAMPLE,
-                why="drawn at random from what nobody flagged, to find what is missed",
-            )
-            store.append(item)
-            drawn.append(item)
-    return tuple(drawn)
+    places = {key: _place(key) for key in interaction_ids}
+    candidates = [key for key, place in places.items() if place < share]
+    items = []
+    for keys in chunks(candidates):
+        with store.atomic():
+            taken = {item.interaction_id for item in raised_about(store, keys, SAFETY)}
+            fresh = {key: places[key] for key in keys if key not in taken}
+            for key, (chance, day) in _drawn(store, fresh, share, a_day, now).items():
+                item = _sample_item(key, now)
+                store.append(item)
+                name_sample(store, item.id, share=chance, day=day)
+                items.append(item)
+    return tuple(items)
+
+
+def _place(interaction_id: str) -> float:
+    """Return a number in [0, 1) that is drawn at random, always the same one of an id."""
+    return int(digest(["review-sample", interaction_id])[:13], 16) / 16**13
+
+
+def _drawn(
+    store: EventStore, places: Mapping[str, float], share: float, a_day: int | None, now: datetime
+) -> dict[str, tuple[float, int]]:
+    """Return what is drawn, with the chance that each had and the day of its answer."""
+    times = store.answered_at(list(places))
+    days = {key: (times.get(key, now) - EPOCH).days for key in places}
+    chances, room = dict.fromkeys(days.values(), share), dict[int, int]()
+    for day in chances if a_day is not None else ():
+        assert a_day is not None
+        answers = _expected_answers(store, day, now)
+        chances[day] = min(share, a_day / (2 * answers))
+        room[day] = a_day - count_sampled(store, day)
+    drawn = set()
+    for key in sorted(places, key=lambda key: places[key]):
+        day = days[key]
+        if places[key] < chances[day] and room.get(day, 1) > 0:
+            drawn.add(key)
+            if day in room:
+                room[day] -= 1
+    for day in (day for day, left in room.items() if left <= 0):
+        date = (EPOCH + timedelta(days=day)).date()
+        logger.info("the random sample of the answers of %s is complete: %s", date, a_day)
+    return {key: (chances[days[key]], days[key]) for key in places if key in drawn}
+
+
+def _expected_answers(store: EventStore, day: int, now: datetime) -> int:
+    """Return how many answers a day's sample counts on; the first to ask fixes it."""
+    start = EPOCH + timedelta(days=day)
+    key = derive_id("sampled-day", start.date().isoformat())
+    known = store.get(SampledDay, key)
+    if known is None:
+        one_day = timedelta(days=1)
+        answers = max(
+            count_answers(store, Window(start - one_day, start)),
+            count_answers(store, Window(start, start + one_day)),
+            1,
+        )
+        known = SampledDay(id=key, created_at=now, day=start.date().isoformat(), answers=answers)
+        store.append(known)
+    return known.answers
+
+
+def _sample_item(key: str, now: datetime) -> ReviewItem:
+    return ReviewItem(
+        id=derive_id("review", key, SAFETY, SAMPLE),
+        created_at=now,
+        interaction_id=key,
+        dimension=SAFETY,
+        priority="normal",
+        raised_by=SAMPLE,
+        why="drawn at random from what nobody flagged, to find what is missed",
+    )
 
 
 def open_items(
-    store: EventStore, *, reviewer: str | None = None, decisions: int = 1
+    store: EventStore,
+    *,
+    reviewer: str | None = None,
+    decisions: int = 1,
+    limit: int | None = None,
 ) -> tuple[ReviewItem, ...]:
     """Return what waits for a decision: safety before normal, oldest first.
 
@@ -177,21 +266,52 @@ def open_items(
         store: The store.
         reviewer: Only what this person has not decided.
         decisions: How many people have to decide; 2 where agreement is to be measured.
+        limit: So many at most.
     """
-    queue = _read(store)
-    flagged = {
-        (item.interaction_id, item.dimension)
-        for item in queue.items.values()
-        if item.raised_by != SAMPLE
+    return tuple(open_reviews(store, reviewer=reviewer, decisions=decisions, limit=limit))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The first page of what waits.
+
+    Attributes:
+        items: Safety before normal, oldest first.
+        more: How many more like it the last item of a source stands for, by the item's id.
+        waiting: How many wait in all.
+    """
+
+    items: tuple[ReviewItem, ...]
+    more: Mapping[str, int]
+    waiting: int
+
+
+def first_page(store: EventStore, *, most: int, alike: int = 5) -> Listed:
+    """Return the first of what waits for a decision; many flags of one source are shown as such.
+
+    Args:
+        store: The store.
+        most: So many items at most.
+        alike: So many of one source at most, where not all fit.
+    """
+    sources = sources_waiting(store)
+    waiting = sum(source.waiting for source in sources)
+    if waiting <= most:
+        return Listed(open_items(store), {}, waiting)
+    found = [
+        (item.priority != "safety", item.created_at, number, item)
+        for number, source in enumerate(sources[:most])
+        for item in open_reviews(store, source=source, limit=alike)
+    ]
+    shown = sorted(found, key=lambda place: place[:3])[:most]
+    last = {number: item.id for _, _, number, item in shown}
+    of_source = Counter(number for _, _, number, _ in shown)
+    more = {
+        key: sources[number].waiting - of_source[number]
+        for number, key in last.items()
+        if sources[number].waiting > of_source[number]
     }
-    waiting = []
-    for item in queue.items.values():
-        given = queue.of(item)
-        twin = item.raised_by == SAMPLE and (item.interaction_id, item.dimension) in flagged
-        mine = any(decision.reviewer == reviewer for decision in given)
-        if len(given) < decisions and not twin and not mine:
-            waiting.append(item)
-    return tuple(sorted(waiting, key=lambda item: (item.priority != "safety", item.created_at)))
+    return Listed(tuple(item for *_, item in shown), more, waiting)
 
 
 def decide(
@@ -220,19 +340,15 @@ def decide(
             this person has decided about the interaction before.
     """
     with store.atomic():
-        queue = _read(store)
-        chosen = _find(queue, item)
+        chosen = _find(store, item)
         if chosen.dimension == SAFETY and label not in (VIOLATION, FINE):
             raise InvalidInputError(
                 f"safety is decided as {VIOLATION} or {FINE}, got {label!r}; take one of them"
             )
-        for earlier in queue.of(chosen):
-            if earlier.reviewer == reviewer:
-                raise InvalidInputError(
-                    f"one reviewer decides an item once, got a second decision by {reviewer!r}, "
-                    f"who said {earlier.label!r} on {earlier.created_at:%Y-%m-%d %H:%M} UTC; "
-                    "have another person decide"
-                )
+        about = chosen.interaction_id
+        for given in decisions_about(store, [about], chosen.dimension).get(about, ()):
+            if given.reviewer == reviewer:
+                raise _decided_before(store, given)
         decision = ReviewDecision(
             id=derive_id("decision", chosen.id, reviewer),
             created_at=now,
@@ -243,28 +359,36 @@ def decide(
         )
         store.append(decision)
         if chosen.dimension == SAFETY:
-            _say(store, decision, chosen.interaction_id, derive_id("review", decision.id), now)
+            key = derive_id("review", decision.id)
+            _say(store, decision.label, chosen.interaction_id, key, now)
     return decision
+
+
+def _decided_before(store: EventStore, given: Given) -> InvalidInputError:
+    earlier = store.get(ReviewDecision, given.id)
+    assert earlier is not None
+    return InvalidInputError(
+        f"one reviewer decides an item once, got a second decision by {earlier.reviewer!r}, "
+        f"who said {earlier.label!r} on {earlier.created_at:%Y-%m-%d %H:%M} UTC; "
+        "have another person decide"
+    )
 
 
 def unreviewed_safety(store: EventStore, interaction_ids: Iterable[str]) -> set[str]:
     """Return those of the interactions that are flagged and that nobody decided about."""
-    queue = _read(store)
-    waiting = {
-        item.interaction_id
-        for item in queue.items.values()
-        if item.dimension == SAFETY and item.raised_by != SAMPLE and not queue.of(item)
-    }
-    return waiting & set(interaction_ids)
+    return waiting_about(store, interaction_ids, SAFETY)
+
+
+def open_safety_ids(store: EventStore) -> set[str]:
+    """Return all interactions that are flagged and that nobody decided about."""
+    return waiting_about(store, None, SAFETY)
 
 
 def user_reports(store: EventStore, window: Window) -> tuple[Flag, ...]:
     """Return users' reports on a window's interactions as flags; they are feedback already."""
-    table = store.feedback(window).select(["id", "interaction_id", "kind", "number", "text"])
     return tuple(
-        Flag(REPORT, row["interaction_id"], "reported", f"a user reported it ({row['id']})")
-        for row in table.to_pylist()
-        if row["kind"] == "safety_violation" and row["number"] == 1.0 and row["text"] == REPORT
+        Flag(REPORT, about, "reported", f"a user reported it ({key})")
+        for key, about in reports_in(store, window, REPORT)
     )
 
 
@@ -287,11 +411,8 @@ def count_unflagged(
         return 0
     flagged = {flag.interaction_id for flag in flags}
     with store.atomic():
-        taken = flagged | {
-            item.interaction_id
-            for item in _read(store).items.values()
-            if item.dimension == SAFETY and item.raised_by != SAMPLE
-        }
+        raised = raised_about(store, (item.id for item in interactions), SAFETY)
+        taken = flagged | {item.interaction_id for item in raised if item.raised_by != SAMPLE}
         events = [
             SafetyViolation(
                 id=derive_id("unflagged", interaction.id),
@@ -317,6 +438,16 @@ def usable_sources(store: EventStore, sources: Collection[str]) -> set[str]:
     return usable
 
 
+def known_about(store: EventStore, interaction_ids: Iterable[str]) -> Known:
+    """Return what the queue knows about the safety of interactions."""
+    ids = list(interaction_ids)
+    given = decisions_about(store, ids, SAFETY)
+    return Known(
+        raised=tuple(raised_about(store, ids, SAFETY)),
+        decided={key: decisions[-1] for key, decisions in given.items()},
+    )
+
+
 def validate_flags(
     store: EventStore,
     source: str,
@@ -326,6 +457,7 @@ def validate_flags(
     now: datetime,
     name: str | None = None,
     bar: SourceBar = DEFAULT_BAR,
+    known: Known | None = None,
 ) -> JudgeValidation:
     """Hold a source's flags against the decisions in the store, and keep what was found.
 
@@ -339,52 +471,37 @@ def validate_flags(
         now: The time.
         name: The rule's or judge's name; the source where None.
         bar: What the source has to reach.
+        known: What the queue knows about `looked_at`, where it was read already.
     """
-    queue = _read(store)
-    flags = tuple(flags)
-    raised = [
-        (item.raised_by, item.interaction_id)
-        for item in queue.items.values()
-        if item.dimension == SAFETY
-    ]
+    known = known or known_about(store, looked_at)
     given = [(flag.source, flag.interaction_id) for flag in flags]
-    stands = {key: queue.stands(key) for key in looked_at}
+    raised = [(item.raised_by, item.interaction_id) for item in known.raised]
     seen = Reviewed(
         looked_at=looked_at,
         flagged={key for by, key in given if by == source},
         by_others={key for by, key in (*given, *raised) if by not in (source, SAMPLE)},
         sampled={key for by, key in raised if by == SAMPLE},
-        violations={key: found.label == VIOLATION for key, found in stands.items() if found},
+        violations={key: found.label == VIOLATION for key, found in known.decided.items()},
+        shares={item.interaction_id: item.share for item in known.raised if item.share},
     )
     record = validate_source(name or source, source, seen, now=now, bar=bar)
     with store.atomic():
-        known = store.get(JudgeValidation, record.id)
-        if known is None:
+        stored = store.get(JudgeValidation, record.id)
+        if stored is None:
             store.append(record)
-    return known or record
+    return stored or record
 
 
-def _read(store: EventStore) -> _Queue:
-    items = {item.id: item for item in store.records(ReviewItem)}
-    decisions: dict[tuple[str, str], list[ReviewDecision]] = {}
-    for decision in store.records(ReviewDecision):
-        item = items.get(decision.item_id)
-        if item is not None:
-            decisions.setdefault((item.interaction_id, item.dimension), []).append(decision)
-    return _Queue(items, decisions)
-
-
-def _find(queue: _Queue, start: str) -> ReviewItem:
-    if start in queue.items:
-        return queue.items[start]
-    matching = [item for key, item in queue.items.items() if key.startswith(start)]
-    if len(start) < SHORTEST_START or len(matching) != 1:
+def _find(store: EventStore, start: str) -> ReviewItem:
+    count, key = find_reviews(store, start)
+    found = store.get(ReviewItem, key) if key is not None else None
+    if found is None or (key != start and len(start) < SHORTEST_START):
         raise InvalidInputError(
             f"an item must be named by its id, or by {SHORTEST_START} or more characters with "
-            f"which no other id begins, got {start!r}, with which {len(matching)} begin; "
+            f"which no other id begins, got {start!r}, with which {count} begin; "
             "`ratchet review` lists the open items"
         )
-    return matching[0]
+    return found
 
 
 def _item(key: str, flags: Sequence[Flag], now: datetime) -> ReviewItem:
@@ -401,16 +518,16 @@ def _item(key: str, flags: Sequence[Flag], now: datetime) -> ReviewItem:
 
 
 def _count_at_once(
-    store: EventStore, interaction: Interaction | None, sources: Sequence[str]
+    store: EventStore, key: str, answered_at: datetime | None, sources: Sequence[str]
 ) -> bool:
-    if interaction is None or not sources:
+    if answered_at is None or not sources:
         return False
     # A microsecond after the answer: after `count_unflagged`, before any report or decision.
     events = [
         SafetyViolation(
-            id=derive_id("flag", source, interaction.id),
-            interaction_id=interaction.id,
-            created_at=interaction.created_at + MICROSECOND,
+            id=derive_id("flag", source, key),
+            interaction_id=key,
+            created_at=answered_at + MICROSECOND,
             value=True,
             source=source,
         )
@@ -419,23 +536,19 @@ def _count_at_once(
     return store.add_feedback(events).new > 0
 
 
-def _restate(
-    store: EventStore, decision: ReviewDecision, key: str, reports: Sequence[Flag], now: datetime
-) -> None:
+def _restate(store: EventStore, decision: Given, reports: Sequence[Flag], now: datetime) -> None:
     """Say a decision again after reports, the last of which would else be what counts."""
     if reports:
-        what = sorted(report.why for report in reports)
-        _say(store, decision, key, derive_id("review", decision.id, *what), now)
+        key = derive_id("review", decision.id, *sorted(report.why for report in reports))
+        _say(store, decision.label, decision.interaction_id, key, now)
 
 
-def _say(
-    store: EventStore, decision: ReviewDecision, interaction_id: str, key: str, now: datetime
-) -> None:
+def _say(store: EventStore, label: str, interaction_id: str, key: str, now: datetime) -> None:
     event = SafetyViolation(
         id=key,
         interaction_id=interaction_id,
         created_at=now,
-        value=decision.label == VIOLATION,
+        value=label == VIOLATION,
         source=REVIEW,
     )
     store.add_feedback([event])

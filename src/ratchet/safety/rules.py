@@ -12,6 +12,7 @@ r"""Safety: what a pattern, a judge, a guard model or a user holds to break a sa
         says: a customer number
       - {name: prompt_leak, kind: prompt_leak, category: leak, words: 20}
     sample_share: 0.02
+    sample_a_day: 50
     bar: {precision: 0.8}
 
 A flag is an opinion of its source. It becomes a fact when people decide, or where its source was
@@ -231,11 +232,17 @@ class SafetyConfig(_Config):
         rules: The rules; their names are distinct.
         bar: What a source has to reach.
         sample_share: Share of unflagged interactions that people review.
+        sample_a_day: So many of a day's answers at most, as two people can read beside the flags;
+            where there are more, the share is smaller.
     """
 
     rules: tuple[Rule, ...] = DEFAULT_RULES
     bar: SourceBar = SourceBar()
     sample_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
+    sample_a_day: Annotated[int, Field(ge=0)] = 50
+
+
+_HOLDS = ("bar", "defaults", "rules", "sample_a_day", "sample_share")
 
 
 def load_safety(path: Path) -> SafetyConfig:
@@ -244,16 +251,15 @@ def load_safety(path: Path) -> SafetyConfig:
     Raises:
         InvalidInputError: The file is not YAML or breaks a rule; every broken rule is named.
     """
-    content = read_yaml(path, what="safety rules", holds="defaults, rules, bar or sample_share")
+    content = read_yaml(path, what="safety rules", holds=", ".join(_HOLDS))
     return parse_safety(content, path.name)
 
 
 def parse_safety(content: Any, source: str) -> SafetyConfig:
     """Return the configuration that a YAML file holds. See `load_safety`."""
-    known = {"defaults", "rules", "bar", "sample_share"}
-    if not isinstance(content, dict) or set(content) - known:
+    if not isinstance(content, dict) or set(content) - set(_HOLDS):
         got = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise InvalidInputError(f"{source} must hold {', '.join(sorted(known))}, got {got}")
+        raise InvalidInputError(f"{source} must hold {', '.join(_HOLDS)}, got {got}")
     wrong: list[str] = []
     rules = {rule.name: rule for rule in _kept_defaults(content.get("defaults", True), wrong)}
     own: list[str] = []
@@ -273,7 +279,7 @@ def parse_safety(content: Any, source: str) -> SafetyConfig:
             wrong.append(f"rules.{index}.name: {rule.name!r} is there twice")
         own.append(rule.name)
         rules[rule.name] = rule
-    rest = {name: content[name] for name in ("bar", "sample_share") if name in content}
+    rest = {name: content[name] for name in content if name not in ("defaults", "rules")}
     config = None
     try:
         config = SafetyConfig.model_validate({"rules": tuple(rules.values()), **rest})

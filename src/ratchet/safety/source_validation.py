@@ -7,8 +7,9 @@ its own. Its flags count without a person only where the validation says *usable
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate, pairwise
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,6 +64,7 @@ class Reviewed:
         by_others: What any other source flagged.
         sampled: What was drawn at random from the unflagged for review.
         violations: What people decided: True for a violation.
+        shares: With what chance each of the sample was drawn, where that is known.
     """
 
     looked_at: Collection[str]
@@ -70,6 +72,7 @@ class Reviewed:
     by_others: Collection[str]
     sampled: Collection[str]
     violations: Mapping[str, bool]
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def validate_source(
@@ -80,10 +83,12 @@ def validate_source(
     Usable: precision's interval lies above the bar, that of the false-positive rate below, and
     recall's above its bar where one is set. Not usable: one of them lies wholly on the other side.
     The interactions fall into strata: flagged by this source or not, by others or not. Of those
-    that nobody flagged only the random sample counts.
+    that nobody flagged only the random sample counts; where its share changed, as from day to day
+    under a limit, each share makes a stratum, whose size is estimated by what it drew over that
+    share (Hájek's weights). A chance that is not known is taken as the greatest that is.
 
-    Assumptions: people decide flags without regard to how they look; the sample is random; what
-    they decide is the truth.
+    Assumptions: people decide flags without regard to how they look; the sample is random, and as
+    much of it was decided of each share; what they decide is the truth.
     Error rate: a source whose precision is at the bar is called usable in about 2.5 % of
     validations, at most 2.9 % by exact enumeration with up to 300 flags at the default bar
     (`tests/safety/test_rules.py`); each validation is one look.
@@ -147,9 +152,26 @@ def _strata(seen: Reviewed) -> tuple[list[Stratum], list[Stratum]]:
         [_stratum(part, part & decided, seen) for part in (flagged & others, flagged - others)],
         [
             _stratum(rest & others, rest & others & decided, seen),
-            _stratum(rest - others, (rest - others) & sampled & decided, seen),
+            *_by_share(rest - others, (rest - others) & sampled & decided, seen),
         ],
     )
+
+
+def _by_share(members: set[str], reviewed: set[str], seen: Reviewed) -> list[Stratum]:
+    """Part what nobody flagged by the share that the sample had, in proportion to its weights."""
+    greatest = max((seen.shares[key] for key in reviewed if key in seen.shares), default=1.0)
+    parts: dict[float, set[str]] = {}
+    for key in reviewed:
+        parts.setdefault(seen.shares.get(key, greatest), set()).add(key)
+    if len(parts) < 2:
+        return [_stratum(members, reviewed, seen)]
+    weights = [len(part) / share for share, part in sorted(parts.items())]
+    ends = [round(len(members) * end / sum(weights)) for end in accumulate(weights)]
+    sizes = [end - start for start, end in pairwise((0, *ends))]
+    return [
+        Stratum(max(size, len(part)), len(part), sum(seen.violations[key] for key in part))
+        for size, (_, part) in zip(sizes, sorted(parts.items()), strict=True)
+    ]
 
 
 def _stratum(members: set[str], reviewed: set[str], seen: Reviewed) -> Stratum:

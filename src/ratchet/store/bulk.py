@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
 from ratchet.store.months import ids_of
+from ratchet.store.sqlstates import NOT_UNIQUE, sqlstate
 
 ROWS_IN_STATEMENT = 1_024
 
@@ -79,12 +80,10 @@ def _power_of_two(most: int) -> int:
 def _into_postgresql(
     connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Rows, received_at: int
 ) -> dict[str, str]:
-    import psycopg
-
     driver: Any = connection.connection.driver_connection
     ids = [row.id for row in rows]
     there: dict[str, str] = {}
-    refused: psycopg.Error | None = None
+    refused: Exception | None = None
     # each id is kept once beside the table, which is divided by month
     known = f"SELECT id, digest FROM {ids_of(table.name)} WHERE id = ANY(%s)"
     with driver.cursor() as cursor:
@@ -101,7 +100,9 @@ def _into_postgresql(
                     for row in rows:
                         if row.id not in there:
                             copy.write_row((*row, received_at))
-            except psycopg.errors.UniqueViolation as error:
+            except Exception as error:
+                if sqlstate(error) != NOT_UNIQUE:
+                    raise
                 refused = error  # another writer stored one of the ids meanwhile
                 cursor.execute("ROLLBACK TO SAVEPOINT new_rows")
             else:

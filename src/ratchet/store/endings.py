@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import sqlalchemy as sa
 
+from ratchet.store.batches import ROWS, read_lists
 from ratchet.store.tables import INTERACTIONS
 
 KEYS = ("finish_reason", "finishReason", "stop_reason", "done_reason")
@@ -14,8 +15,8 @@ KEYS = ("finish_reason", "finishReason", "stop_reason", "done_reason")
 
 def read_endings(
     connection: sa.Connection, within: sa.ColumnElement[bool], *, besides: Collection[str]
-) -> dict[str, str]:
-    """Return the finish reasons of a window's interactions by id, but for those in `besides`.
+) -> Iterator[tuple[str, str]]:
+    """Yield the ids and finish reasons of a window's interactions, but for those in `besides`.
 
     Args:
         connection: To the store.
@@ -28,4 +29,5 @@ def read_endings(
         reason.is_not(None),
         sa.func.lower(sa.func.trim(reason)).not_in(["", *sorted(besides)]),
     )
-    return {key: str(named) for key, named in connection.execute(query)}
+    for rows in read_lists(connection, query, ROWS):
+        yield from ((key, str(named)) for key, named in rows)

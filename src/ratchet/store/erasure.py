@@ -27,9 +27,34 @@ from ratchet.store.tables import (
 
 ERASED = "[erased]"
 FORGOTTEN = "forgotten"
+ERASED_INTERACTION = {
+    "user_id": FORGOTTEN,
+    "session_id": FORGOTTEN,
+    "prompt": ERASED,
+    "messages": [{"role": "user", "content": ERASED}],
+    "response": ERASED,
+    "metadata": {"training_consent": "no"},
+}
+"""What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
 _SHORTEST = 12
 """Shorter texts ("yes", "billing") are written by anybody and stay: they identify nobody."""
 _RECORDS_WITH_TEXTS = ("Analysis", "ReviewItem", "ReviewDecision", "HumanLabel", "TrainingSet")
+
+
+@dataclass(frozen=True, slots=True)
+class UserData:
+    """What there is of a user outside the store, in history.
+
+    Attributes:
+        interaction_ids: The user's interactions there, oldest first.
+        texts: What the user said there, the answers and corrections.
+    """
+
+    interaction_ids: tuple[str, ...] = ()
+    texts: frozenset[str] = frozenset()
+
+
+NOTHING = UserData()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +62,7 @@ class Erased:
     """What was erased, in rows.
 
     Attributes:
-        interaction_ids: The user's interactions.
+        interaction_ids: The user's interactions, also those that only history has.
         example_sets: Ids of evaluation sets that hold a text of the user's; they are frozen, and
             left to a person.
     """
@@ -58,19 +83,27 @@ def interactions_of(store: EventStore, user_id: str) -> tuple[str, ...]:
         return tuple(str(key) for key in ids)
 
 
-def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str]) -> Erased:
+def erase_user(
+    store: EventStore,
+    user_id: str,
+    *,
+    text_key: Callable[[str], str],
+    in_history: UserData = NOTHING,
+) -> Erased:
     """Erase what a user wrote, the answers to it, and the feedback on these.
 
     Args:
         store: The store.
         user_id: As it was sent.
         text_key: Names the vector of a text.
+        in_history: Of whose interactions the store may hold feedback and copies of texts, though
+            it no longer holds them.
     """
     with store.atomic() as connection:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what is deleted
-        ids = interactions_of(store, user_id)
-        all_texts = _texts(connection, ids, user_id)
+        ids = tuple(dict.fromkeys((*in_history.interaction_ids, *interactions_of(store, user_id))))
+        all_texts = _longest_first({*_texts(connection, ids), *in_history.texts, user_id})
         texts = tuple(text for text in all_texts if len(text.strip()) >= _SHORTEST)
         for chunk in chunks(text_key(text) for text in all_texts):
             connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(chunk)))
@@ -86,13 +119,8 @@ def erase_user(store: EventStore, user_id: str, *, text_key: Callable[[str], str
             sa.update(INTERACTIONS)
             .where(INTERACTIONS.c.user_id == user_id)
             .values(
-                user_id=FORGOTTEN,
-                session_id=FORGOTTEN,
-                prompt=ERASED,
-                messages=[{"role": "user", "content": ERASED}],
-                response=ERASED,
                 error=sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED),
-                metadata={"training_consent": "no"},
+                **ERASED_INTERACTION,
             )
         )
     return erased
@@ -107,9 +135,9 @@ def clear_log(store: EventStore) -> None:
                 driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tuple[str, ...]:
-    """Return what the user said, the answers and corrections, longest first."""
-    texts: set[str] = {user_id}
+def _texts(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Return what the user said, the answers and corrections."""
+    texts: set[str] = set()
     for chunk in chunks(ids):
         columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
         rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
@@ -121,6 +149,10 @@ def _texts(connection: sa.Connection, ids: Collection[str], user_id: str) -> tup
             FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS),
         )
         texts.update(connection.execute(feedback).scalars())
+    return texts
+
+
+def _longest_first(texts: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted(filter(None, texts), key=lambda text: (-len(text), text)))
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import sqlalchemy as sa
 
+from ratchet.store.batches import read_table
 from ratchet.store.events import EventStore, Window
 from ratchet.store.reading import within
 from ratchet.store.rows import moment_of
-from ratchet.store.signals import columns_of, read_events
+from ratchet.store.signals import read_events, with_events
 from ratchet.store.tables import INTERACTIONS
 
 if TYPE_CHECKING:
@@ -48,31 +48,28 @@ def read_exposures(
     import pyarrow as pa
 
     mine = sa.and_(within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment)
-    with store.reading() as connection:
-        answers = columns_of(
-            connection,
-            sa.select(
-                INTERACTIONS.c.position,
-                INTERACTIONS.c.user_id,
-                INTERACTIONS.c.metadata["arm"].as_string(),
-                INTERACTIONS.c.model_version,
-                INTERACTIONS.c.created_at,
-                INTERACTIONS.c.latency_seconds,
-                sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1),
-            ).where(mine),
-            7,
-        )
-        positions = np.array(answers[0], dtype=np.int64)
-        kinds = read_events(connection, mine, positions, lag // timedelta(microseconds=1), judges)
-    columns = {
-        "user_id": pa.array(answers[1], pa.string()),
-        "arm": pa.array(answers[2], pa.string()),
-        "model_version": pa.array(answers[3], pa.string()),
-        "created_at": pa.array(answers[4], pa.timestamp("us", "UTC")),
-        "latency_seconds": pa.array(answers[5], pa.float64()),
-        "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
+    schema = pa.schema(
+        [
+            ("position", pa.int64()),
+            ("user_id", pa.string()),
+            ("arm", pa.string()),
+            ("model_version", pa.string()),
+            ("created_at", pa.timestamp("us", "UTC")),
+            ("latency_seconds", pa.float64()),
+            ("failed", pa.int64()),
+        ]
+    )
+    columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
+    columns |= {
+        "arm": INTERACTIONS.c.metadata["arm"].as_string(),
+        "failed": sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1),
     }
-    return pa.table(columns | kinds).sort_by("created_at")
+    query = sa.select(*[columns[name] for name in schema.names])
+    with store.reading() as connection:
+        answers = read_table(connection, query.where(mine), schema)
+        microseconds = lag // timedelta(microseconds=1)
+        kinds = read_events(connection, mine, answers["position"], microseconds, judges)
+    return with_events(answers, kinds)
 
 
 @dataclass(frozen=True, slots=True)

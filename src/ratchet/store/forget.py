@@ -1,10 +1,11 @@
 """Forget a user, and find what was made of what they said: training sets and adapters.
 
     found = trace(store, home, "user-17")  # what would be erased
-    record = forget(store, home, "user-17", now=now, text_key=text_key)
+    record = forget(store, home, "user-17", now=now, text_key=text_key, history=history)
 
-The texts are erased in the store and the training sets that hold them deleted. Weights cannot be
-made to forget: the adapters are named, so that people can roll back and train anew.
+The texts are erased in the store and in history, and the training sets that hold them deleted.
+Weights cannot be made to forget: the adapters are named, so that people can roll back and train
+anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, derive_id
 from ratchet.store import EventStore
-from ratchet.store.erasure import clear_log, erase_user, interactions_of
+from ratchet.store.erasure import NOTHING, UserData, clear_log, erase_user, interactions_of
+from ratchet.store.history import History
 
 _ID_COLUMNS = ("interaction_id", "chosen_id")
 
@@ -49,13 +51,19 @@ def version_of(candidate: Candidate) -> str:
     return f"{candidate.model_name}/{candidate.version}"
 
 
-def trace(store: EventStore, home: Path, user_id: str) -> Trace:
+def trace(store: EventStore, home: Path, user_id: str, *, in_history: UserData = NOTHING) -> Trace:
     """Find the training sets and adapters that a user's interactions went into.
 
     An adapter is named where its set holds one of them, or where it was trained further from an
     adapter that is named.
+
+    Args:
+        store: The store.
+        home: The home folder.
+        user_id: As it was sent with the interactions.
+        in_history: What history has of the user; the store may have been pruned.
     """
-    ids = interactions_of(store, user_id)
+    ids = tuple(dict.fromkeys((*in_history.interaction_ids, *interactions_of(store, user_id))))
     folders = _sets_with(home / "datasets", ids)
     sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}
     adapters = _adapters_of(store, sets)
@@ -64,12 +72,19 @@ def trace(store: EventStore, home: Path, user_id: str) -> Trace:
 
 
 def forget(
-    store: EventStore, home: Path, user_id: str, *, now: datetime, text_key: Callable[[str], str]
+    store: EventStore,
+    home: Path,
+    user_id: str,
+    *,
+    now: datetime,
+    text_key: Callable[[str], str],
+    history: History | None = None,
 ) -> Erasure:
     """Erase a user's data and delete the training sets that hold it; return the record of it.
 
-    Interrupted, it is called again: either nothing was erased, or the record is there and the
-    folders that are left are deleted. Called again later, it erases what has come since.
+    Interrupted, it is called again: either nothing was erased, or the record is there, history is
+    erased and the folders that are left are deleted. Called again later, it erases what has come
+    since.
 
     Args:
         store: The store.
@@ -77,11 +92,13 @@ def forget(
         user_id: As it was sent with the interactions.
         now: The time.
         text_key: Names the vector of a text in the store.
+        history: The history of the store, where there is one.
     """
+    in_history = history.user_data(user_id) if history else NOTHING
     digest = hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
     with store.atomic():
-        traced = trace(store, home, user_id)
-        erased = erase_user(store, user_id, text_key=text_key)
+        traced = trace(store, home, user_id, in_history=in_history)
+        erased = erase_user(store, user_id, text_key=text_key, in_history=in_history)
         record = Erasure(
             id=derive_id("erasure", digest, now.isoformat()),
             created_at=now,
@@ -97,6 +114,9 @@ def forget(
             example_sets=erased.example_sets,
         )
         store.append(record)
+    # after the store: what is copied from now on is erased already
+    if history is not None:
+        history.erase(user_id, erased.interaction_ids)
     clear_log(store)
     for earlier in store.records(Erasure):
         for name in earlier.training_sets:

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from ratchet.errors import ConflictError
 from ratchet.records import Record
+from ratchet.store.review_rows import note_review
 from ratchet.store.rows import chunks, microseconds
-from ratchet.store.tables import JOURNAL
+from ratchet.store.tables import JOURNAL, REVIEW_DECISIONS, REVIEW_ITEMS
 from ratchet.store.transactions import Transactions, pairs
 
 R = TypeVar("R", bound=Record)
@@ -42,6 +43,7 @@ class Journal(Transactions):
             ).scalar_one_or_none()
             if stored is None:
                 connection.execute(sa.insert(JOURNAL), row)
+                note_review(connection, REVIEW_ITEMS, REVIEW_DECISIONS, row)
                 return True
         if stored != body:
             raise ConflictError(

@@ -3,7 +3,7 @@
 The table that is there becomes the first partition, so that no row is copied. Every step ends its
 transaction, holds its locks for moments and does no harm when it is run again:
 
-1. A table of ids, kept from now on by a trigger and filled with the ids of before, batch by batch.
+1. A table of ids, kept by a trigger from then on and filled with the ids of before in batches.
 2. A table for rows of times to come, and a trigger that puts such rows there. A constraint then
    says that the old table has none, which is checked without stopping writers.
 3. The switch: the old table gets another name, and a partitioned one its own. The constraint
@@ -225,6 +225,17 @@ def _switch(connection: sa.Connection, table: str, end: int | None) -> None:
         attach(connection, table, first, f"FOR VALUES FROM (MINVALUE) TO ({end})")
         _run(connection, f"ALTER TABLE {first} DROP CONSTRAINT {table}_before_{end}")
     _add_ids_trigger(connection, table)
+    ids = ids_of(table)
+    _run(
+        connection,
+        f"CREATE OR REPLACE FUNCTION drop_{ids}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"DELETE FROM {ids} USING old_rows WHERE {ids}.id = old_rows.id; RETURN NULL; END $$",
+    )
+    _run(
+        connection,
+        f"CREATE OR REPLACE TRIGGER drop_{ids} AFTER DELETE ON {table} "
+        f"REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION drop_{ids}()",
+    )
 
 
 def _short(connection: sa.Connection) -> None:

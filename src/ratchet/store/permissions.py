@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
+from ratchet.store.batches import ROWS, read_lists
 from ratchet.store.tables import INTERACTIONS
 
 CONSENT, RETAIN = "training_consent", "retain_until"
@@ -49,11 +51,12 @@ class Permission:
 
 def read_permissions(
     connection: sa.Connection, within: sa.ColumnElement[bool]
-) -> tuple[Permission, ...]:
-    """Return what a window's interactions say, those that say something."""
+) -> Iterator[Permission]:
+    """Yield what a window's interactions say, those that say something."""
     consent = INTERACTIONS.c.metadata[CONSENT].as_string()
     retain = INTERACTIONS.c.metadata[RETAIN].as_string()
     query = sa.select(INTERACTIONS.c.id, consent, retain).where(
         within, sa.or_(consent.is_not(None), retain.is_not(None))
     )
-    return tuple(Permission(*row) for row in connection.execute(query))
+    for rows in read_lists(connection, query, ROWS):
+        yield from (Permission(*row) for row in rows)

@@ -55,6 +55,14 @@ def settled(connection: sa.Connection, table: sa.Table) -> int:
     return int(highest + min((0, *(_distance(number, highest) for number in announced))))
 
 
+def last_taken(connection: sa.Connection, table: str) -> int:
+    """Return the highest position that was taken, by rows that are gone or to come as well."""
+    query = f"SELECT {_LAST} FROM {table}_position_seq"
+    if connection.dialect.name != "postgresql":
+        query = f"SELECT coalesce(max(position), 0) FROM {table}"
+    return int(connection.exec_driver_sql(query).scalar_one())
+
+
 @contextmanager
 def held_back(connection: sa.Connection, table: str) -> Iterator[Callable[[int], None]]:
     """Keep cursors before the positions that are taken from now on, over several transactions.
@@ -62,7 +70,7 @@ def held_back(connection: sa.Connection, table: str) -> Iterator[Callable[[int],
     Yields:
         A function that keeps them before an earlier position, too.
     """
-    (last,) = connection.exec_driver_sql(f"SELECT {_LAST} FROM {table}_position_seq").one()
+    last = last_taken(connection, table)
     held: list[int] = []
 
     def lock(function: str, position: int) -> None:

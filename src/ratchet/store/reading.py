@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, SetAside
+from ratchet.store.batches import (
+    ROWS,
+    feedback_query,
+    interactions_query,
+    read_batches,
+    read_lists,
+    read_table,
+)
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
 from ratchet.store.months import with_ids
@@ -17,7 +25,7 @@ from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
-from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS, SET_ASIDE
+from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS, SET_ASIDE
 from ratchet.store.transactions import Transactions, pairs
 
 if TYPE_CHECKING:
@@ -83,29 +91,38 @@ class Readings(Transactions):
         Columns: id, session_id, user_id, created_at (timestamp, us, UTC), model_version, segment,
         prompt, response, latency_seconds, error.
         """
-        import pyarrow as pa
+        query, schema = interactions_query(within(window), None)
+        with self.reading() as connection:
+            return read_table(connection, query, schema)
 
-        schema = pa.schema(
-            [
-                ("id", pa.string()),
-                ("session_id", pa.string()),
-                ("user_id", pa.string()),
-                ("created_at", pa.timestamp("us", "UTC")),
-                ("model_version", pa.string()),
-                ("segment", pa.string()),
-                ("prompt", pa.string()),
-                ("response", pa.string()),
-                ("latency_seconds", pa.float64()),
-                ("error", pa.string()),
-            ]
-        )
-        columns = [INTERACTIONS.c[name] for name in schema.names]
-        query = (
-            sa.select(*columns)
-            .where(within(window))
-            .order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
-        )
-        return self._table(query, schema)
+    def interaction_batches(
+        self, window: Window, columns: Sequence[str] | None = None, size: int = ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield what `interactions` returns in batches of at most `size` rows.
+
+        Memory follows the size of a batch. A connection is open until the last one; close the
+        iterator that is not read to its end. Within `atomic` it ends with the transaction.
+
+        Args:
+            window: The interactions.
+            columns: Some of the columns, of which there are also position (by arrival),
+                received_at, digest, messages and metadata (both as JSON text).
+            size: Rows of a batch.
+
+        Raises:
+            InvalidInputError: There is no such column, or `size` is below 1.
+        """
+        query, schema = interactions_query(within(window), columns)
+        with self.reading() as connection:
+            yield from read_batches(connection, query, schema, size)
+
+    def iter_interactions(self, window: Window, size: int = 1_000) -> Iterator[list[Interaction]]:
+        """Yield a window's interactions in order of time, in lists of at most `size`."""
+        query = sa.select(INTERACTIONS).where(within(window))
+        query = query.order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
+        with self.reading() as connection:
+            for rows in read_lists(connection, query, size):
+                yield [_interaction(row._mapping) for row in rows]
 
     def feedback(self, window: Window) -> pa.Table:
         """Return the feedback on a window's interactions, whenever it came.
@@ -115,30 +132,18 @@ class Readings(Transactions):
         0 down, stars, booleans 1 and 0, seconds), text (comment, correction, the version of a
         judge, the source of a safety violation).
         """
-        import pyarrow as pa
+        query, schema = feedback_query(within(window))
+        with self.reading() as connection:
+            return read_table(connection, query, schema)
 
-        schema = pa.schema(
-            [
-                ("id", pa.string()),
-                ("interaction_id", pa.string()),
-                ("kind", pa.string()),
-                ("created_at", pa.timestamp("us", "UTC")),
-                ("number", pa.float64()),
-                ("text", pa.string()),
-            ]
-        )
-        query = (
-            sa.select(
-                *[
-                    GIVEN_AT if name == "created_at" else FEEDBACK_EVENTS.c[name]
-                    for name in schema.names
-                ]
-            )
-            .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
-            .where(within(window))
-            .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.position)
-        )
-        return self._table(query, schema)
+    def feedback_batches(self, window: Window, size: int = ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield what `feedback` returns in batches of at most `size` rows.
+
+        Memory and connection as with `interaction_batches`.
+        """
+        query, schema = feedback_query(within(window))
+        with self.reading() as connection:
+            yield from read_batches(connection, query, schema, size)
 
     def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
@@ -162,8 +167,12 @@ class Readings(Transactions):
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""
+        return tuple(self.iter_permissions(window))
+
+    def iter_permissions(self, window: Window) -> Iterator[Permission]:
+        """Yield what `permissions` returns, one after the other."""
         with self.reading() as connection:
-            return read_permissions(connection, within(window))
+            yield from read_permissions(connection, within(window))
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
         """Return the finish reasons of a window's answers by id, but for those in `besides`.
@@ -172,8 +181,14 @@ class Readings(Transactions):
             window: The time.
             besides: Reasons that are left out, in lower case.
         """
+        return dict(self.iter_endings(window, besides=besides))
+
+    def iter_endings(
+        self, window: Window, *, besides: Collection[str] = ()
+    ) -> Iterator[tuple[str, str]]:
+        """Yield what `endings` returns, one after the other."""
         with self.reading() as connection:
-            return read_endings(connection, within(window), besides=besides)
+            yield from read_endings(connection, within(window), besides=besides)
 
     def counts(self) -> dict[str, int]:
         """Count interactions, set-aside rows and feedback by kind."""
@@ -201,17 +216,6 @@ class Readings(Transactions):
                 sa.select(sa.func.max(INTERACTIONS.c.created_at))
             ).scalar_one()
         return None if latest is None else moment_of(latest)
-
-    def _table(self, query: sa.Select[Any], schema: pa.Schema) -> pa.Table:
-        import pyarrow as pa
-
-        with self.reading() as connection:
-            rows = connection.execute(query).fetchall()
-        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-        arrays = [
-            pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)
-        ]
-        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def within(window: Window) -> sa.ColumnElement[bool]:

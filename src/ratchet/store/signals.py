@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS
 from ratchet.records.signals import ASSESSED_KINDS, JUDGED_KINDS
+from ratchet.store.batches import read_table
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
 if TYPE_CHECKING:
@@ -32,42 +33,47 @@ def read_signals(
     """
     import pyarrow as pa
 
-    position, created_at = INTERACTIONS.c.position, INTERACTIONS.c.created_at
     failed = sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1)
-    answers = columns_of(
-        connection,
-        sa.select(
-            position,
-            created_at,
-            INTERACTIONS.c.model_version,
-            INTERACTIONS.c.segment,
-            INTERACTIONS.c.latency_seconds,
-            sa.func.length(INTERACTIONS.c.response),
-            failed,
-        ).where(within),
-        7,
+    schema = pa.schema(
+        [
+            ("position", pa.int64()),
+            ("created_at", pa.timestamp("us", "UTC")),
+            ("model_version", pa.string()),
+            ("segment", pa.string()),
+            ("latency_seconds", pa.float64()),
+            ("characters", pa.int64()),
+            ("failed", pa.int64()),
+        ]
     )
-    positions = np.array(answers[0], dtype=np.int64)
-    columns = {
-        "created_at": pa.array(answers[1], pa.timestamp("us", "UTC")),
-        "model_version": pa.array(answers[2], pa.string()),
-        "segment": pa.array(answers[3], pa.string()),
-        "latency_seconds": pa.array(answers[4], pa.float64()),
-        "characters": pa.array(answers[5], pa.int64()),
-        "failed": pa.array(answers[6], pa.int64()).cast(pa.bool_()),
-    }
-    columns |= read_events(connection, within, positions, lag, judges, whenever=ASSESSED_KINDS)
-    return pa.table(columns).sort_by("created_at")
+    columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
+    columns |= {"characters": sa.func.length(INTERACTIONS.c.response), "failed": failed}
+    query = sa.select(*[columns[name] for name in schema.names])
+    answers = read_table(connection, query.where(within), schema)
+    kinds = read_events(
+        connection, within, answers["position"], lag, judges, whenever=ASSESSED_KINDS
+    )
+    return with_events(answers, kinds)
+
+
+def with_events(answers: pa.Table, kinds: dict[str, pa.Array]) -> pa.Table:
+    """Return answers in order of time, without their positions, with a column for each kind."""
+    import pyarrow as pa
+
+    failed = answers.schema.get_field_index("failed")
+    answers = answers.set_column(failed, "failed", answers["failed"].cast(pa.bool_()))
+    for kind, values in kinds.items():
+        answers = answers.append_column(kind, values)
+    return answers.drop_columns("position").sort_by("created_at")
 
 
 def read_events(
     connection: sa.Connection,
     within: sa.ColumnElement[bool],
-    positions: np.ndarray[Any, Any],
+    positions: pa.ChunkedArray,
     lag: int,
     judges: Collection[str],
     whenever: Collection[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, pa.Array]:
     """Return a column for each kind of feedback: of several events of one kind the latest.
 
     Args:
@@ -78,9 +84,10 @@ def read_events(
         judges: Versions of judges whose scores count.
         whenever: Kinds that count whenever they came.
     """
+    import pyarrow as pa
+
     created_at = INTERACTIONS.c.created_at
-    events = columns_of(
-        connection,
+    query = (
         sa.select(INTERACTIONS.c.position, FEEDBACK_EVENTS.c.kind, FEEDBACK_EVENTS.c.number)
         .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
         .where(within, sa.or_(created_at + lag > GIVEN_AT, FEEDBACK_EVENTS.c.kind.in_(whenever)))
@@ -90,35 +97,26 @@ def read_events(
                 FEEDBACK_EVENTS.c.text.in_(sorted(judges)),
             )
         )
-        .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.id),
-        3,
+        .order_by(GIVEN_AT, FEEDBACK_EVENTS.c.id)
     )
-    return _pivot(positions, events)
+    schema = pa.schema([("position", pa.int64()), ("kind", pa.string()), ("number", pa.float64())])
+    return _pivot(positions.to_numpy(), read_table(connection, query, schema))
 
 
-def columns_of(
-    connection: sa.Connection, query: sa.Select[Any], width: int
-) -> list[tuple[Any, ...]]:
-    """Return a query's columns; empty ones where there are no rows."""
-    rows = connection.execute(query).fetchall()
-    return list(zip(*rows, strict=True)) or [()] * width
-
-
-def _pivot(positions: np.ndarray[Any, Any], events: list[tuple[Any, ...]]) -> dict[str, Any]:
+def _pivot(positions: np.ndarray[Any, Any], events: pa.Table) -> dict[str, pa.Array]:
     """Return a column a kind; events come in order of time, so that the latest one stays."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     order = np.argsort(positions)
-    about = np.array(events[0], dtype=np.int64)
+    about = events["position"].to_numpy()
     known = np.isin(about, positions)  # an interaction may arrive between the two readings
-    rows = order[np.searchsorted(positions, about[known], sorter=order)]
-    kinds = np.array(events[1], dtype=object)[known]
-    numbers = np.array([1.0 if value is None else value for value in events[2]], dtype=np.float64)
-    numbers = numbers[known]
+    numbers = pc.fill_null(events["number"], 1.0).to_numpy()
     columns = {}
     for kind in FEEDBACK_KINDS:
-        of_kind = kinds == kind
+        of_kind = known & pc.equal(events["kind"], kind).to_numpy()
+        rows = order[np.searchsorted(positions, about[of_kind], sorter=order)]
         values = np.full(positions.size, np.nan)
-        values[rows[of_kind]] = numbers[of_kind]
+        values[rows] = numbers[of_kind]
         columns[kind] = pa.array(values, pa.float64(), mask=np.isnan(values))
     return columns

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from ratchet.store.indexes import make_index
 from ratchet.store.partitioning import partition_by_month
+from ratchet.store.review_rows import START, copy_reviews
 
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -94,6 +95,41 @@ VERDICTS = _table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.JSON, nullable=False),
 )
+REVIEW_ITEMS = _table(
+    "review_items",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("start", sa.String(START), nullable=False, index=True),
+    sa.Column("interaction_id", sa.String(200), nullable=False),
+    sa.Column("dimension", sa.String(200), nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),  # 0 safety, 1 normal
+    sa.Column("raised_by", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("decided", sa.Integer, nullable=False),  # decisions about interaction and dimension
+    sa.Column("covered", sa.Integer, nullable=False),  # 1: a sample of what was flagged as well
+    sa.Column("share", sa.Double),  # of a sample: the chance to be drawn
+    sa.Column("sample_day", sa.Integer, index=True),  # of a sample: the answer's day since 1970
+    sa.Index("ix_review_items_about", "interaction_id", "dimension"),
+    sa.Index("ix_review_items_open", "covered", "decided", "rank", "created_at", "position"),
+    sa.Index(
+        "ix_review_items_source",
+        "covered",
+        "decided",
+        "rank",
+        "raised_by",
+        "dimension",
+        "created_at",
+        "position",
+    ),
+)
+REVIEW_DECISIONS = _table(
+    "review_decisions",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("item_id", sa.String(200), nullable=False),
+    sa.Column("reviewer", sa.String(200), nullable=False),
+    sa.Column("label", sa.String(200), nullable=False),
+    sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
+    sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
+)
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -153,6 +189,13 @@ def _time_records(connection: sa.Connection) -> None:
     make_index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
+def _queue_reviews(connection: sa.Connection) -> None:
+    """Find what waits for a person without reading the whole queue."""
+    for table in (REVIEW_ITEMS, REVIEW_DECISIONS):
+        table.create(connection, checkfirst=True)
+    copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -163,5 +206,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0007_keep_updates": _keep_updates,
     "0008_time_records": _time_records,
     "0013_partition_by_month": partition_by_month,
+    "0014_review_items": _queue_reviews,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet.store.months import Months
-from ratchet.store.positions import announce, settled
+from ratchet.store.positions import announce, last_taken, settled
 from ratchet.store.rows import chunks
 from ratchet.store.sqlstates import DEADLOCK, sqlstate
 
@@ -88,6 +88,14 @@ class Transactions:
         """
         with self.reading() as connection:
             return settled(connection, table)
+
+    def last_taken_position(self, table: sa.Table) -> int:
+        """Return the highest position that a row of a table ever had, though it is gone by now.
+
+        On SQLite the row that arrived last is never deleted, so it has that position.
+        """
+        with self.reading() as connection:
+            return last_taken(connection, table.name)
 
     def _add_to(self, table: sa.Table, add: Callable[[sa.Connection], T]) -> T:
         """Return what `add` returns in a transaction that adds rows to a table.

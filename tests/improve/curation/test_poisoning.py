@@ -133,11 +133,20 @@ def test_a_user_whom_neighbours_contradict_is_not_believed():
     topic = rng.integers(0, 4, 3_000)
     liar = np.isin(columns["user_ids"], ["u1", "u2", "u3", "u4", "u5", "u6"])
     columns["responses"] = ANSWERS[np.where(liar, (topic + rng.integers(1, 4, 3_000)) % 4, topic)]
-    vectors = np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(3_000, 8))
-    found = suspicion(outcomes_of(3_000, **columns), vectors=vectors.astype(np.float32))
+    vectors = (np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(3_000, 8))).astype(np.float32)
+    found = suspicion(outcomes_of(3_000, **columns), vectors_of=vectors.__getitem__)
     assert found.distrusted[liar].mean() > 0.99
     assert found.distrusted[~liar].mean() < 0.01
     assert suspicion(outcomes_of(3_000, **columns)).distrusted.sum() == 0
+
+
+def test_nobody_is_doubted_where_messages_alike_have_answers_unlike():
+    rng = np.random.default_rng(8)
+    columns = traffic(rng, users=60)
+    columns["responses"] = texts(f"reply {n}" for n in rng.integers(0, 240, 3_000))
+    vectors = rng.normal(size=(3_000, 8)).astype(np.float32)
+    found = suspicion(outcomes_of(3_000, **columns), vectors_of=vectors.__getitem__)
+    assert not found.distrusted.any()
 
 
 def test_what_is_not_known_of_a_user_is_no_distrust():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.evaluation.metrics import normalise_answer
+from ratchet.improve.curation.agreement import BLOCK, agreement, nearest_of_others
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
 from ratchet.records import Share
@@ -33,9 +34,9 @@ Vectors = NDArray[np.float32]
 
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
-_BLOCK = 2_048
 _REPEATED = 0.5
 _PRIOR = 5.0
+_LEAST_AGREEMENT = 0.2  # below it `honest_probabilities` would doubt honest users as well
 
 
 class PoisoningConfig(BaseModel):
@@ -46,6 +47,7 @@ class PoisoningConfig(BaseModel):
         minimum_trust: Probability of being honest that a user has to keep; those about whom
             nothing is known keep their feedback.
         neighbours: Messages of other users that a word for an answer is compared with.
+        block: They are looked for among so many words for answers of about the same time.
         new_user_days: A user is new for so long after the first message.
         window_hours: A brigade acts within so long.
         brigade_users: It has at least so many new users.
@@ -61,6 +63,7 @@ class PoisoningConfig(BaseModel):
     enabled: bool = True
     minimum_trust: Share = 0.5
     neighbours: Annotated[int, Field(ge=3, le=100)] = 10
+    block: Annotated[int, Field(ge=1_000)] = BLOCK
     new_user_days: Annotated[float, Field(gt=0.0)] = 7.0
     window_hours: Annotated[float, Field(gt=0.0)] = 24.0
     brigade_users: Annotated[int, Field(ge=2)] = 5
@@ -145,7 +148,7 @@ def suspect(
     config: PoisoningConfig,
     *,
     reviewed: FloatArray | None = None,
-    vectors: Vectors | None = None,
+    vectors_of: Callable[[IntArray], Vectors] | None = None,
 ) -> Suspicion:
     """Find feedback that is not to be believed.
 
@@ -154,7 +157,8 @@ def suspect(
         quality: Their quality.
         config: The defence; `enabled=False` believes everybody.
         reviewed: What reviewers hold the answers to be: 1 good, 0 bad, nan not reviewed.
-        vectors: Of the prompts, of any length, for agreement with others, where answers repeat.
+        vectors_of: Returns vectors of the prompts at some places of the outcomes, of any length,
+            for agreement with others where answers repeat; called once a block.
     """
     users = numbered(outcomes.user_ids)
     size = int(users.max()) + 1 if len(users) else 0
@@ -171,7 +175,7 @@ def suspect(
     distrusted = np.zeros(len(users), dtype=np.bool_)
     for finding in findings:
         distrusted[finding.positions] = True
-    trust = user_trust(said, size, config, reviewed=reviewed, vectors=vectors)
+    trust = user_trust(said, size, config, reviewed=reviewed, vectors_of=vectors_of)
     distrusted[said.position] |= trust[said.user] < config.minimum_trust
     return Suspicion(distrusted, trust, users, findings)
 
@@ -241,8 +245,9 @@ def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectG
         tests = _window_tests(said, bucket)
         enough = tests.new >= config.brigade_users
         tested += int(enough.sum())
-        for place in np.flatnonzero(enough & (tests.p_values < config.level)):
-            rows = np.flatnonzero((tests.group == place) & said.is_new)
+        likely = np.flatnonzero(enough & (tests.p_values < config.level))
+        for place, members in zip(likely, _rows_of(tests.group, likely), strict=True):
+            rows = members[said.is_new[members]]
             users = int(tests.new[place])
             groups.append(
                 (float(tests.p_values[place]), users, int(tests.all[place]) - users, rows)
@@ -298,6 +303,15 @@ def _distinct(group: IntArray, user: IntArray) -> IntArray:
     return np.unique(group * width + user) // width
 
 
+def _rows_of(group: IntArray, wanted: IntArray) -> list[IntArray]:
+    """Return the rows of each wanted group, ascending."""
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    begins = np.searchsorted(ordered, wanted, side="left")
+    ends = np.searchsorted(ordered, wanted, side="right")
+    return [order[begin:end] for begin, end in zip(begins, ends, strict=True)]
+
+
 def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectGroup, ...]:
     """Find users who speak for one answer far more often than others do.
 
@@ -316,7 +330,7 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
         return ()
     user, answer = said.user[chosen], said.answer[chosen]
     width = len(said.answers)
-    pairs, counts = np.unique(user * width + answer, return_counts=True)
+    pairs, pair, counts = np.unique(user * width + answer, return_inverse=True, return_counts=True)
     of_user = np.bincount(user)
     of_answer = np.bincount(answer, minlength=width)
     who, what = pairs // width, pairs % width
@@ -325,8 +339,9 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
     p_values = excess_p_values(counts, of_user[who], rates)
     unlikely = (p_values * len(pairs) < config.level) & (counts >= config.brigade_users)
     findings = []
-    for place in np.flatnonzero(unlikely):
-        rows = chosen[(user == who[place]) & (answer == what[place])]
+    found = np.flatnonzero(unlikely)
+    for place, members in zip(found, _rows_of(pair, found), strict=True):
+        rows = chosen[members]
         findings.append(
             SuspectGroup(
                 kind="one-answer user",
@@ -357,8 +372,9 @@ def find_boilerplate(
     distinct = np.unique(np.stack([said.answer[rows], prompt]), axis=1)[0]
     names, counts = np.unique(distinct, return_counts=True)
     findings = []
-    for answer in names[counts >= config.brigade_users]:
-        mine = rows[said.answer[rows] == answer]
+    many = names[counts >= config.brigade_users]
+    for answer, members in zip(many, _rows_of(said.answer[rows], many), strict=True):
+        mine = rows[members]
         findings.append(
             SuspectGroup(
                 kind="one answer to many prompts",
@@ -379,14 +395,15 @@ def user_trust(
     config: PoisoningConfig,
     *,
     reviewed: FloatArray | None,
-    vectors: Vectors | None,
+    vectors_of: Callable[[IntArray], Vectors] | None,
 ) -> FloatArray:
     """Return the probability that each user is honest, from what reviewers and others say.
 
     A user is right about an answer that a reviewer holds to be good with a word for it, and about
     a bad one with a word against it or a correction. Where answers repeat (classes), a word for an
-    answer is right as well where most of the nearest messages of other users have it, weighed by
-    those users' trust.
+    answer is right as well where most of the nearest messages of other users in its block of time
+    have it, weighed by those users' trust. Where hardly anybody agrees with others, messages that
+    are alike do not call for the same answer, and others cannot tell.
     """
     trust = np.full(users, np.nan)
     if reviewed is not None:
@@ -398,16 +415,24 @@ def user_trust(
             _totals(said.user[known], right, users),
             _totals(said.user[known], np.ones(len(known)), users),
         )
-    if vectors is None or not _answers_repeat(said):
+    if vectors_of is None or not _answers_repeat(said):
         return trust
     by_reviewers = trust
+    rows = np.flatnonzero(said.up)
+    user, answer = said.user[rows], said.answer[rows]
+    nearest = nearest_of_others(
+        user,
+        said.moment[rows],
+        lambda places: vectors_of(said.position[rows[places]]),
+        neighbours=config.neighbours,
+        block=config.block,
+    )
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
-        rows, right = _agreement_with_others(said, vectors[said.position], weight, config)
-        by_others = honest_probabilities(
-            _totals(said.user[rows], right, users),
-            _totals(said.user[rows], np.ones(len(rows)), users),
-        )
+        right, total = agreement(nearest, user, answer, weight)
+        if right.sum() < _LEAST_AGREEMENT * total.sum():
+            return by_reviewers
+        by_others = honest_probabilities(right, total)
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
 
@@ -419,31 +444,6 @@ def _totals(user: IntArray, values: NDArray[Any], users: int) -> FloatArray:
 def _answers_repeat(said: Endorsements) -> bool:
     up = said.answer[said.up]
     return len(up) > 0 and len(np.unique(up)) <= _REPEATED * len(up)
-
-
-def _agreement_with_others(
-    said: Endorsements, vectors: Vectors, trust: FloatArray, config: PoisoningConfig
-) -> tuple[IntArray, FloatArray]:
-    """Return the words for answers that can be compared, and whether others' messages agree."""
-    rows = np.flatnonzero(said.up)
-    unit, user = vectors[rows].astype(np.float32), said.user[rows]
-    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    answer = np.unique(said.answer[rows], return_inverse=True)[1]
-    count = min(config.neighbours, len(rows) - 1)
-    compared, right = [], []
-    for start in range(0, len(rows), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        cosines = unit[block] @ unit.T
-        cosines[user[block, None] == user[None, :]] = -2.0
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        close = np.take_along_axis(cosines, nearest, axis=1) > -2.0
-        votes = trust[user[nearest]] * close
-        mine = (votes * (answer[nearest] == answer[block, None])).sum(axis=1)
-        total = votes.sum(axis=1)
-        known = np.flatnonzero(total > 0.0)
-        compared.append(rows[block][known])
-        right.append(mine[known] > 0.5 * total[known])
-    return np.concatenate(compared), np.concatenate(right).astype(np.float64)
 
 
 def cap_rows(

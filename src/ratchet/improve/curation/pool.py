@@ -52,7 +52,8 @@ class Context:
         requests: Examples wanted for failure clusters.
         reviewed: What reviewers hold answers to be, by interaction: good or not.
         propensity: Chance that an interaction gets feedback, where it is known.
-        vectors: Vectors of the outcomes' prompts, for the agreement of users with each other.
+        vectors_of: Returns vectors of the prompts at some places of the outcomes, for the agreement
+            of users with each other.
         weights: How the quality was weighed.
     """
 
@@ -64,7 +65,7 @@ class Context:
     requests: tuple[ClusterRequest, ...] = ()
     reviewed: Mapping[str, bool] = field(default_factory=dict)
     propensity: Mapping[str, float] = field(default_factory=dict)
-    vectors: NDArray[np.float32] | None = None
+    vectors_of: Callable[[IntArray], NDArray[np.float32]] | None = None
     weights: QualityWeights = field(default_factory=QualityWeights)
 
 
@@ -169,7 +170,7 @@ def narrow(
         background.quality,
         config.poisoning,
         reviewed=_reviewed(background),
-        vectors=context.vectors,
+        vectors_of=context.vectors_of,
     )
     distrusted = np.append(suspicion.distrusted, np.zeros(extra, np.bool_))
     keep("from trusted users", ~distrusted[pool.position])

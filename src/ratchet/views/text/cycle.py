@@ -417,13 +417,22 @@ def judges_markdown(records: Sequence[JudgeValidation]) -> str:
     return "\n".join(lines)
 
 
-def review_markdown(items: Sequence[ReviewItem], *, shown: int = 50) -> str:
-    """List what waits for a person, safety first."""
-    lines = [f"# Review queue: {len(items)} waiting", ""]
+def review_markdown(
+    items: Sequence[ReviewItem], waiting: int, more: Mapping[str, int] | None = None
+) -> str:
+    """List what waits for a person, safety first.
+
+    Args:
+        items: The first of it.
+        waiting: How much waits in all.
+        more: How many more like it an item stands for, by the item's id.
+    """
+    lines = [f"# Review queue: {waiting:,} waiting", ""]
     if items:
         lines += ["| item | about | raised by | why |", "|---|---|---|---|"]
-    for item in items[:shown]:
+    for item in items:
         about = f"{item.dimension}: {item.interaction_id}"
-        cells = (item.id[:8], about, item.raised_by, item.why[:200])
+        alike = f" (and {more[item.id]:,} more like it)" if more and item.id in more else ""
+        cells = (item.id[:8], about, item.raised_by, item.why[:200] + alike)
         lines.append("| " + " | ".join(cell(text) for text in cells) + " |")
     return "\n".join(lines)

@@ -1,0 +1,237 @@
+"""History: everything that the store ever took, as Parquet a day, read by DuckDB.
+
+    history = History.open("s3://bucket/history")
+    history.advance(store)
+    history.connect().sql("SELECT day, count(*) FROM interactions GROUP BY day")
+
+The store keeps what is needed day by day and may be pruned; history keeps the rest, in a folder or
+on object storage, at a tenth of the size. It is written by position, so that nothing is copied
+twice and nothing is left out. See docs/files.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.records import Interaction
+from ratchet.store.erasure import UserData
+from ratchet.store.events import EventStore
+from ratchet.store.history.erasing import Dropped, ErasedHistory, drop_before, erase, user_data
+from ratchet.store.history.layout import COLUMNS, TABLES, Cursor, HistoryFile, HistoryTable
+from ratchet.store.history.layout import readable as readable_files
+from ratchet.store.history.place import Place
+from ratchet.store.history.writing import Advanced, advance
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = [
+    "Advanced",
+    "Cursor",
+    "Dropped",
+    "ErasedHistory",
+    "History",
+    "HistoryDay",
+    "HistoryFile",
+]
+
+_WAIT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDay:
+    """What a table has of one day.
+
+    Attributes:
+        table: `interactions` or `feedback`.
+        day: The day.
+        rows: Its rows.
+        files: The files they are in.
+        bytes: Size of these.
+    """
+
+    table: HistoryTable
+    day: date
+    rows: int
+    files: int
+    bytes: int
+
+
+class History:
+    """See the module's text. One writer at a time, any number of readers."""
+
+    def __init__(self, place: Place, memory: str, temporary: Path | None) -> None:
+        self._place = place
+        self._memory = memory
+        self._temporary = temporary
+
+    @classmethod
+    def open(
+        cls,
+        url: str | Path,
+        *,
+        memory: str = "1GB",
+        temporary: Path | None = None,
+        wait: timedelta = _WAIT,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> History:
+        """Open a history; nothing is created before the first `advance`.
+
+        Args:
+            url: A folder, or an address of object storage: `s3://`, `gs://` or `az://`.
+            memory: What DuckDB may take for queries, as it writes sizes.
+            temporary: Where DuckDB puts what does not fit; a folder of the system's without it.
+            wait: How long a writer waits for another one.
+            clock: The time.
+
+        Raises:
+            InvalidInputError: No file system of that name is known, or its package is missing.
+        """
+        return cls(Place.open(url, wait=wait, clock=clock), memory, temporary)
+
+    @property
+    def address(self) -> str:
+        """The folder, or the address of object storage."""
+        return self._place.address
+
+    def advance(
+        self, store: EventStore, *, progress: Callable[[Advanced], None] | None = None
+    ) -> Advanced:
+        """Copy what is new in the store, by position.
+
+        Memory and the length of each reading are bounded whatever there is to copy. Interrupted at
+        any moment, the next call goes on behind the last files that count.
+
+        Args:
+            store: The store; always the same one.
+            progress: Called with what was copied, after each step that counts.
+
+        Raises:
+            BusyError: Another writer was still at work after ten minutes.
+            ConflictError: The history is one of another store, or the store is behind it.
+        """
+        return advance(self._place, store, progress)
+
+    def cursor(self) -> Cursor | None:
+        """Return up to where history is written; None where nothing is."""
+        return self._place.cursor()
+
+    def covers(self, position_interactions: int, position_feedback: int) -> bool:
+        """Tell whether history has every row up to these positions."""
+        cursor = self.cursor()
+        return (
+            cursor is not None
+            and cursor.interactions >= position_interactions
+            and cursor.feedback >= position_feedback
+        )
+
+    def readable(self) -> list[HistoryFile]:
+        """Return the files that count, in order."""
+        cursor = self.cursor()  # read first: what is written meanwhile lies behind it
+        return readable_files(self._place.listed(), cursor)
+
+    def files(self, table: HistoryTable) -> list[str]:
+        """Return the addresses of a table's files that count, in order."""
+        return [self._place.url(item) for item in self.readable() if item.table == table]
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection to DuckDB with the views `interactions` and `feedback`.
+
+        They show what counted when it was made. Besides the columns of the store both have `day`.
+        Close it after use.
+        """
+        import duckdb
+
+        folder = self._temporary or Path(tempfile.gettempdir()) / f"ratchet-duckdb-{os.getpid()}"
+        connection = duckdb.connect(
+            config={
+                "memory_limit": self._memory,
+                "temp_directory": str(folder),
+                "threads": 2,
+                "preserve_insertion_order": False,  # what need not be ordered need not be kept
+                "autoinstall_known_extensions": False,  # nothing is downloaded
+                "autoload_known_extensions": False,
+            }
+        )
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET parquet_metadata_cache = true")
+        if not self._place.is_local:
+            connection.register_filesystem(self._place.files)
+        files = self.readable()
+        for table in TABLES:
+            urls = [self._place.url(item) for item in files if item.table == table]
+            connection.execute(_view(table, urls))
+        return connection
+
+    def erase(self, user_id: str, interaction_ids: Collection[str]) -> ErasedHistory:
+        """Erase a user's rows, as `ratchet.store.erasure` does in the store, file by file.
+
+        A reader that is at work sees each file as it was or as it is. Interrupted, it is called
+        again with the same arguments.
+
+        Args:
+            user_id: As it was sent.
+            interaction_ids: The user's interactions that the store had; those of history are found.
+
+        Raises:
+            BusyError: Another writer was still at work after ten minutes.
+        """
+        return erase(self._place, user_id, interaction_ids)
+
+    def user_data(self, user_id: str) -> UserData:
+        """Return the ids of a user's interactions in history, and the texts in them."""
+        return user_data(self._place, user_id)
+
+    def drop_before(self, day: date) -> Dropped:
+        """Delete what is of days before this one.
+
+        Interactions go by the day they were created on, feedback by the day it was received on.
+
+        Raises:
+            BusyError: Another writer was still at work after ten minutes.
+        """
+        return drop_before(self._place, day)
+
+    def days(self) -> tuple[HistoryDay, ...]:
+        """Return what is there of each day, in order; no rows are read to count them."""
+        found = []
+        files = self.readable()
+        with self.connect() as connection:
+            for table in TABLES:
+                counted = connection.sql(f"SELECT day, count(*) FROM {table} GROUP BY day")
+                for day, rows in sorted(counted.fetchall()):
+                    mine = [f for f in files if f.table == table and f.day == day]
+                    size = sum(file.size for file in mine)
+                    found.append(HistoryDay(table, day, rows, len(mine), size))
+        return tuple(found)
+
+    def fetch_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
+        """Return those of the interactions with these ids that history has, by id."""
+        names = list(Interaction.model_fields)
+        query = f"SELECT {', '.join(names)} FROM interactions WHERE id IN (SELECT unnest(?))"
+        found: dict[str, Interaction] = {}
+        with self.connect() as connection:
+            for batch in connection.sql(query, params=[list(ids)]).to_arrow_reader(1_000):
+                for row in batch.to_pylist():
+                    parsed = {name: json.loads(row[name]) for name in ("messages", "metadata")}
+                    found[row["id"]] = Interaction.model_validate(row | parsed)
+        return found
+
+
+def _view(table: HistoryTable, urls: Sequence[str]) -> str:
+    columns = COLUMNS[table]
+    if not urls:
+        empty = [f"NULL::{kind} AS {name}" for name, kind in columns.items()]
+        return f"CREATE VIEW {table} AS SELECT {', '.join(empty)}, NULL::DATE AS day WHERE false"
+    listed = ", ".join("'" + url.replace("'", "''") + "'" for url in urls)
+    return (
+        f"CREATE VIEW {table} AS SELECT {', '.join(columns)}, day FROM read_parquet([{listed}], "
+        "hive_partitioning = true, hive_types = {'day': DATE}, union_by_name = true)"
+    )

@@ -1,0 +1,252 @@
+"""The folder or object storage that history lies in: whole files in, whole files out.
+
+Every file appears whole or not at all: in a folder by renaming what was written and synchronised,
+on object storage because a put is atomic there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
+
+from ratchet.errors import BusyError, InvalidInputError
+from ratchet.store.history.layout import TABLES, Cursor, HistoryFile, parse_path
+
+LEASE = timedelta(minutes=10)
+"""How long a writer on object storage may be silent before another one takes its place."""
+_CURSOR, _LOCK, _LEASE_FILE = "cursor.json", "history.lock", "writer.json"
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
+
+
+@dataclass(slots=True)
+class Place:
+    """Where history lies.
+
+    Attributes:
+        files: The file system.
+        root: The folder in it.
+        wait: How long a writer waits for another one.
+        clock: The time.
+    """
+
+    files: Any
+    root: str
+    wait: timedelta
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _owner: str = field(default_factory=lambda: uuid4().hex)
+
+    @classmethod
+    def open(cls, url: str | Path, *, wait: timedelta, clock: Callable[[], datetime]) -> Place:
+        """Connect; nothing is created.
+
+        Raises:
+            InvalidInputError: No file system of that name is known, or its package is missing.
+        """
+        scheme, remote, _ = str(url).partition("://")
+        options: dict[str, Any] = {}
+        if remote and scheme not in ("file", "local", "memory"):
+            # DuckDB keeps what it read; another process may have written in the meantime
+            options = {"default_cache_type": "none"} if scheme in ("s3", "s3a") else {}
+            options |= {"use_listings_cache": False, "skip_instance_cache": True}
+        try:
+            files, root = fsspec.core.url_to_fs(str(url), **options)
+        except ImportError as error:
+            extra = _EXTRAS.get(scheme)
+            way_out = f"pip install 'ratchet-llm[{extra}]'" if extra else f"its package: {error}"
+            raise InvalidInputError(
+                f"history on {scheme}:// needs a package that is not installed; install {way_out}"
+            ) from error
+        except ValueError as error:
+            raise InvalidInputError(
+                "history must be a folder or an address that fsspec knows, got one that starts "
+                f"with {scheme!r}; for example s3://bucket/history, or a folder"
+            ) from error
+        return cls(files, root.rstrip("/"), wait, clock)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return isinstance(self.files, LocalFileSystem)
+
+    def listed(self) -> list[HistoryFile]:
+        """Return the files of history there, also those that do not count yet, in order."""
+        self.files.invalidate_cache()
+        found = []
+        for table in TABLES:
+            try:
+                below = self.files.find(f"{self.root}/{table}", detail=True)
+            except FileNotFoundError:
+                continue
+            for path, info in below.items():
+                item = parse_path(path.removeprefix(f"{self.root}/"), info["size"])
+                if item is not None:
+                    found.append(item)
+        return sorted(found)
+
+    @property
+    def address(self) -> str:
+        """The folder, or the address of object storage."""
+        return self.root if self.is_local else str(self.files.unstrip_protocol(self.root))
+
+    def url(self, item: HistoryFile) -> str:
+        """Return a file's address as DuckDB and Arrow take it."""
+        return f"{self.address}/{item.path}"
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes."""
+        return bytes(self.files.cat_file(f"{self.root}/{path}"))
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file, or put this one in its place: all of it or nothing."""
+        whole = f"{self.root}/{path}"
+        if self.is_local:
+            _replace(Path(whole), content)
+        else:
+            self.files.pipe_file(whole, content)
+
+    def delete_unfinished(self) -> None:
+        """Delete what a killed writer left beside its place in a folder."""
+        if self.is_local:
+            for path in Path(self.root).glob("**/.*.parquet.*"):
+                path.unlink(missing_ok=True)
+
+    def delete(self, items: list[HistoryFile]) -> None:
+        """Delete files, and folders of days that are empty then."""
+        for item in items:
+            path = f"{self.root}/{item.path}"
+            self.files.rm_file(path)
+            if self.is_local and not any(Path(path).parent.iterdir()):
+                Path(path).parent.rmdir()
+
+    def cursor(self) -> Cursor | None:
+        """Return up to where history is written; None where nothing is.
+
+        Raises:
+            InvalidInputError: It is no cursor that this version of Ratchet reads.
+        """
+        try:
+            content = self.read(_CURSOR)
+        except FileNotFoundError:
+            return None
+        try:
+            return Cursor.model_validate_json(content)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"{_CURSOR} of the history must be one that this version wrote, got "
+                f"{content[:80]!r}; read it with the version of Ratchet that wrote it"
+            ) from error
+
+    def put_cursor(self, cursor: Cursor) -> None:
+        """Make everything up to a position count.
+
+        Raises:
+            BusyError: Another writer has taken over.
+        """
+        self._renew()
+        self.put(_CURSOR, cursor.model_dump_json(indent=2).encode())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only writer.
+
+        In a folder this is a lock of the system, which ends with its process. On object storage it
+        is an object that one writer can create and that is renewed as it writes; after ten minutes
+        of silence another writer takes over.
+
+        Raises:
+            BusyError: Another one was still at it when the time to wait was over.
+        """
+        if not self.is_local:
+            self._acquire()
+            try:
+                yield
+            finally:
+                self._release()
+            return
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.root}/{_LOCK}", thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=self.wait.total_seconds())
+        except Timeout as error:
+            raise _busy() from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self) -> None:
+        path, deadline = f"{self.root}/{_LEASE_FILE}", time.monotonic() + self.wait.total_seconds()
+        while True:
+            try:
+                self.files.pipe_file(path, self._lease(), mode="create")
+                return
+            except FileExistsError:
+                _, until = self._holder()
+                if until < self.clock():
+                    self.files.rm_file(path)  # its writer was killed
+                elif time.monotonic() > deadline:
+                    raise _busy() from None
+                else:
+                    time.sleep(0.2)
+
+    def _renew(self) -> None:
+        if self.is_local:
+            return
+        if self._holder()[0] != self._owner:
+            raise _busy()
+        self.files.pipe_file(f"{self.root}/{_LEASE_FILE}", self._lease())
+
+    def _release(self) -> None:
+        if self._holder()[0] == self._owner:
+            self.files.rm_file(f"{self.root}/{_LEASE_FILE}")
+
+    def _lease(self) -> bytes:
+        until = self.clock() + LEASE
+        return json.dumps({"owner": self._owner, "until": until.isoformat()}).encode()
+
+    def _holder(self) -> tuple[str, datetime]:
+        """Return who writes and how long that counts; nobody where the object is gone."""
+        try:
+            lease = json.loads(self.read(_LEASE_FILE))
+        except FileNotFoundError:
+            return "", datetime.max.replace(tzinfo=UTC)
+        return lease["owner"], datetime.fromisoformat(lease["until"])
+
+
+def _busy() -> BusyError:
+    return BusyError(
+        "one writer at a time may change the history, got another that is still at work; "
+        "try again when it is done"
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside its place, synchronise it and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    for folder in (path.parent, path.parent.parent):  # the day's folder may be new
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

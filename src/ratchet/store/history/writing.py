@@ -1,0 +1,195 @@
+"""Copying what is new in the store into history: by position, in files of bounded size.
+
+Rows are read a few megabytes at a time, each time in a short reading of its own. So many as fill a
+file are divided by day, written, and made to count by the cursor.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import sqlalchemy as sa
+
+from ratchet.errors import ConflictError
+from ratchet.records import digest
+from ratchet.store.arrivals import last_position
+from ratchet.store.events import EventStore
+from ratchet.store.history.layout import (
+    COLUMNS,
+    DAY_OF,
+    STORED,
+    TABLES,
+    Cursor,
+    HistoryFile,
+    HistoryTable,
+    readable,
+    schema_of,
+)
+from ratchet.store.history.place import Place
+from ratchet.store.tables import APPLIED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE_ROWS = 65_536
+"""Rows a file at most."""
+FILE_BYTES = 64 * 2**20
+"""Bytes that rows take in memory before they are written, though they are fewer."""
+_READ_ROWS, _READ_BYTES = 5_000, 8 * 2**20
+_FETCH_ROWS = 250
+_DAY = timedelta(days=1)
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """What was copied into history, in rows."""
+
+    interactions: int
+    feedback: int
+
+
+def identity_of(store: EventStore) -> str:
+    """Return what tells a store from every other one: when its first table was made.
+
+    It stays with the data through a move of the file or a dump of the database.
+    """
+    query = sa.select(APPLIED.c.name, APPLIED.c.applied_at).order_by(APPLIED.c.name).limit(1)
+    with store.reading() as connection:
+        return digest(list(connection.execute(query).one()))[:16]
+
+
+def advance(
+    place: Place, store: EventStore, progress: Callable[[Advanced], None] | None
+) -> Advanced:
+    """Copy what is new. See `History.advance`."""
+    with place.writing():
+        cursor = _started(place, store)
+        until = last_position(store)
+        taken = (store.last_taken_position(STORED[table]) for table in TABLES)
+        _check_not_behind(cursor, *taken)
+        copied = {"interactions": 0, "feedback": 0}
+        for table in TABLES:
+            end = until.interactions if table == "interactions" else until.feedback
+            for batch in _batches(store, table, cursor.of(table), end):
+                for item, rows in _by_day(table, batch):
+                    place.put(item.path, parquet(rows))
+                last = int(batch["position"][-1].as_py())
+                cursor = cursor.model_copy(update={table: last, "written_at": place.clock()})
+                place.put_cursor(cursor)
+                copied[table] += batch.num_rows
+                if progress is not None:
+                    progress(Advanced(**copied))
+    return Advanced(**copied)
+
+
+def _started(place: Place, store: EventStore) -> Cursor:
+    """Return the cursor to go on from, once what a killed writer left is gone.
+
+    Raises:
+        ConflictError: History belongs to another store.
+    """
+    cursor, identity = place.cursor(), identity_of(store)
+    if cursor is None:
+        cursor = Cursor(store=identity, written_at=place.clock())
+    elif cursor.store != identity:
+        raise ConflictError(
+            f"a history belongs to one store, got one that store {cursor.store} wrote and not "
+            f"{identity}; set RATCHET_HISTORY to a folder of its own"
+        )
+    files = place.listed()
+    counted = set(readable(files, cursor))
+    place.delete([item for item in files if item not in counted])
+    place.delete_unfinished()
+    return cursor
+
+
+def _check_not_behind(cursor: Cursor, interactions: int, feedback: int) -> None:
+    """Refuse a store with fewer rows than history: the next ones would be taken for copied ones.
+
+    A store in which every row was pruned is none.
+    """
+    for table, last in (("interactions", interactions), ("feedback", feedback)):
+        written = cursor.interactions if table == "interactions" else cursor.feedback
+        if 0 < last < written:
+            raise ConflictError(
+                f"the store must hold every row that history does, got {table} up to position "
+                f"{last} where history has {written}, as after a backup was restored; "
+                "set RATCHET_HISTORY to a new folder"
+            )
+
+
+def _batches(store: EventStore, table: HistoryTable, after: int, until: int) -> Iterator[pa.Table]:
+    """Yield rows with positions in (after, until] in order, so many as make a file."""
+    import pyarrow as pa
+
+    parts: list[pa.RecordBatch] = []
+    rows = size = 0
+    while after < until:
+        found = _read(store, table, after, until, min(_READ_ROWS, FILE_ROWS - rows))
+        parts += found
+        rows += sum(part.num_rows for part in found)
+        size += sum(part.nbytes for part in found)
+        after = found[-1]["position"][-1].as_py() if found else until
+        if parts and (rows >= FILE_ROWS or size >= FILE_BYTES or after >= until):
+            yield pa.Table.from_batches(parts)
+            parts, rows, size = [], 0, 0
+
+
+def _read(
+    store: EventStore, table: HistoryTable, after: int, until: int, limit: int
+) -> list[pa.RecordBatch]:
+    """Return the next rows: at most `limit`, and no more once they take a few megabytes."""
+    import pyarrow as pa
+
+    stored, schema = STORED[table], schema_of(table)
+    columns = [
+        sa.cast(stored.c[name], sa.Text) if isinstance(stored.c[name].type, sa.JSON)
+        else stored.c[name]
+        for name in COLUMNS[table]
+    ]  # fmt: skip
+    query = (
+        sa.select(*columns)
+        .where(stored.c.position > after, stored.c.position <= until)
+        .order_by(stored.c.position)
+        .limit(limit)
+    )
+    parts: list[pa.RecordBatch] = []
+    with store.reading() as connection:
+        result = connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
+        for rows in result.partitions():
+            arrays = [
+                pa.array(values, field.type)
+                for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
+            parts.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            if sum(part.nbytes for part in parts) >= _READ_BYTES:
+                result.close()
+                break
+    return parts
+
+
+def _by_day(table: HistoryTable, rows: pa.Table) -> Iterator[tuple[HistoryFile, pa.Table]]:
+    """Divide rows by the day that they belong to; each part keeps their order."""
+    import pyarrow as pa
+
+    moments = rows[DAY_OF[table]].cast(pa.int64()).to_numpy()
+    days = moments // (_DAY // timedelta(microseconds=1))
+    for number in np.unique(days):
+        part = rows.filter(pa.array(days == number))
+        first, last = (part["position"][place].as_py() for place in (0, -1))
+        yield HistoryFile(table, _EPOCH + timedelta(days=int(number)), first, last), part
+
+
+def parquet(rows: pa.Table) -> bytes:
+    """Return rows as a Parquet file."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd", row_group_size=FILE_ROWS)
+    return buffer.getvalue()

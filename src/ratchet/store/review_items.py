@@ -1,0 +1,288 @@
+"""What the review queue is asked: what is open, and what was raised or said about interactions.
+
+Each function answers by an index of `review_items` and `review_decisions`: it costs what it is
+asked about, however long the queue. See `ratchet.store.review_rows` for how they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from heapq import merge
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+
+from ratchet.records import ReviewItem
+from ratchet.store.events import EventStore, Window
+from ratchet.store.reading import within
+from ratchet.store.review_rows import SAMPLE, START
+from ratchet.store.rows import chunks, moment_of
+from ratchet.store.tables import (
+    FEEDBACK_EVENTS,
+    GIVEN_AT,
+    INTERACTIONS,
+    JOURNAL,
+    REVIEW_DECISIONS,
+    REVIEW_ITEMS,
+)
+
+_ITEM, _DECISION = REVIEW_ITEMS.c, REVIEW_DECISIONS.c
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An item of the queue, without its text.
+
+    Attributes:
+        id: The item's.
+        share: Of a sample the chance to be drawn, where it is known.
+    """
+
+    id: str
+    interaction_id: str
+    raised_by: str
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A person's decision: its id, who, and the label."""
+
+    id: str
+    interaction_id: str
+    reviewer: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Open items of one source.
+
+    Attributes:
+        waiting: How many there are.
+        oldest: When the oldest of them was raised.
+    """
+
+    raised_by: str
+    dimension: str
+    rank: int
+    waiting: int
+    oldest: datetime
+
+
+def raised_about(
+    store: EventStore, interaction_ids: Iterable[str], dimension: str
+) -> Iterator[Raised]:
+    """Yield the items about interactions on a dimension, those drawn at random among them."""
+    query = sa.select(_ITEM.id, _ITEM.interaction_id, _ITEM.raised_by, _ITEM.share)
+    with store.reading() as connection:
+        for chunk in chunks(interaction_ids):
+            about = query.where(_ITEM.interaction_id.in_(chunk), _ITEM.dimension == dimension)
+            for row in connection.execute(about.order_by(_ITEM.position)):
+                yield Raised(*row)
+
+
+def waiting_about(
+    store: EventStore, interaction_ids: Iterable[str] | None, dimension: str
+) -> set[str]:
+    """Return those of the interactions that are flagged and that nobody decided about.
+
+    Args:
+        store: The store.
+        interaction_ids: The interactions; None for all there are.
+        dimension: On which they were flagged.
+    """
+    query = sa.select(_ITEM.interaction_id).where(
+        _ITEM.covered == 0,
+        _ITEM.decided == 0,
+        _ITEM.dimension == dimension,
+        _ITEM.raised_by != SAMPLE,
+    )
+    with store.reading() as connection:
+        if interaction_ids is None:
+            return set(connection.execute(query).scalars())
+        return {
+            key
+            for chunk in chunks(interaction_ids)
+            for key in connection.execute(query.where(_ITEM.interaction_id.in_(chunk))).scalars()
+        }
+
+
+def decisions_about(
+    store: EventStore, interaction_ids: Iterable[str], dimension: str
+) -> dict[str, list[Given]]:
+    """Return what people decided about interactions on a dimension, in the order they did."""
+    given: dict[str, list[Given]] = {}
+    query = (
+        sa.select(_DECISION.id, _ITEM.interaction_id, _DECISION.reviewer, _DECISION.label)
+        .join(REVIEW_ITEMS, _ITEM.id == _DECISION.item_id)
+        .order_by(_DECISION.position)
+    )
+    with store.reading() as connection:
+        for chunk in chunks(interaction_ids):
+            about = query.where(_ITEM.interaction_id.in_(chunk), _ITEM.dimension == dimension)
+            for row in connection.execute(about):
+                given.setdefault(row.interaction_id, []).append(Given(*row))
+    return given
+
+
+def open_reviews(
+    store: EventStore,
+    *,
+    reviewer: str | None = None,
+    decisions: int = 1,
+    source: Source | None = None,
+    limit: int | None = None,
+) -> Iterator[ReviewItem]:
+    """Yield what waits for a decision: safety before normal, oldest first.
+
+    Args:
+        store: The store.
+        reviewer: Only what this person has not decided.
+        decisions: How many people have to decide.
+        source: Only what this source raised.
+        limit: So many at most.
+    """
+    parts = [_places(store, count, reviewer, source, limit) for count in range(decisions)]
+    keys = islice((place[-1] for place in merge(*parts)), limit)
+    for chunk in chunks(keys):
+        bodies = _bodies(store, chunk)
+        yield from (ReviewItem.model_validate(bodies[key]) for key in chunk)
+
+
+def sources_waiting(store: EventStore) -> tuple[Source, ...]:
+    """Return who raised what nobody decided, and how much: safety first, the oldest first."""
+    query = (
+        sa.select(
+            _ITEM.raised_by,
+            _ITEM.dimension,
+            _ITEM.rank,
+            sa.func.count(),
+            sa.func.min(_ITEM.created_at),
+        )
+        .where(_ITEM.covered == 0, _ITEM.decided == 0)
+        .group_by(_ITEM.rank, _ITEM.raised_by, _ITEM.dimension)
+    )
+    with store.reading() as connection:
+        rows = connection.execute(query).all()
+    sources = [
+        Source(raised_by, dimension, rank, waiting, moment_of(oldest))
+        for raised_by, dimension, rank, waiting, oldest in rows
+    ]
+    return tuple(sorted(sources, key=lambda s: (s.rank, s.oldest, s.raised_by, s.dimension)))
+
+
+def find_reviews(store: EventStore, start: str) -> tuple[int, str | None]:
+    """Return how many items' ids begin so, and the id where it is one, or is the whole `start`.
+
+    A start of fewer than four characters counts all items.
+    """
+    whole = sa.select(_ITEM.id).where(_ITEM.id == start)
+    begins = sa.func.substr(_ITEM.id, 1, len(start)) == start
+    if len(start) >= START:
+        begins = sa.and_(_ITEM.start == start[:START], begins)
+    counted = sa.select(sa.func.count(), sa.func.min(_ITEM.id)).where(begins)
+    with store.reading() as connection:
+        if connection.execute(whole).first() is not None:
+            return 1, start
+        count, first = connection.execute(counted).one()
+    return count, first if count == 1 else None
+
+
+def reports_in(store: EventStore, window: Window, source: str) -> tuple[tuple[str, str], ...]:
+    """Return the reports of a safety violation on a window's interactions, in order of time.
+
+    Args:
+        store: The store.
+        window: The interactions.
+        source: Whose reports.
+
+    Returns:
+        The id of each report and of its interaction.
+    """
+    event = FEEDBACK_EVENTS.c
+    query = (
+        sa.select(event.id, event.interaction_id)
+        .join(INTERACTIONS, INTERACTIONS.c.id == event.interaction_id)
+        .where(within(window), event.kind == "safety_violation")
+        .where(event.number == 1.0, event.text == source)
+        .order_by(GIVEN_AT, event.position)
+    )
+    with store.reading() as connection:
+        return tuple((row[0], row[1]) for row in connection.execute(query))
+
+
+def name_sample(store: EventStore, item: str, *, share: float, day: int) -> None:
+    """Keep with what chance a sampled item was drawn, and the day of its answer since 1970."""
+    update = sa.update(REVIEW_ITEMS).where(_ITEM.id == item)
+    with store.atomic() as connection:
+        connection.execute(update.values(share=share, sample_day=day))
+
+
+def count_sampled(store: EventStore, day: int) -> int:
+    """Count the sample of the answers of a day, given in days since 1970."""
+    query = sa.select(sa.func.count()).select_from(REVIEW_ITEMS).where(_ITEM.sample_day == day)
+    with store.reading() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+_Place = tuple[int, int, int, str]
+
+
+def _places(
+    store: EventStore,
+    count: int,
+    reviewer: str | None,
+    source: Source | None,
+    limit: int | None,
+) -> Iterator[_Place]:
+    """Yield rank, time, position and id of open items with so many decisions, page by page."""
+    order = (_ITEM.rank, _ITEM.created_at, _ITEM.position)
+    query = sa.select(*order, _ITEM.id).where(_waiting(count, reviewer)).order_by(*order)
+    if source is not None:
+        query = query.where(
+            _ITEM.rank == source.rank,
+            _ITEM.raised_by == source.raised_by,
+            _ITEM.dimension == source.dimension,
+        )
+    size = _PAGE if limit is None else min(limit, _PAGE)
+    last: _Place | None = None
+    while True:
+        page = query if last is None else query.where(_after(order, last))
+        with store.reading() as connection:
+            rows: Sequence[Any] = connection.execute(page.limit(size)).all()
+        yield from (tuple(row) for row in rows)
+        if len(rows) < size:
+            return
+        last = tuple(rows[-1])
+
+
+def _after(order: Sequence[sa.Column[int]], last: _Place) -> sa.ColumnElement[bool]:
+    return sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in last[:3]))
+
+
+def _waiting(count: int, reviewer: str | None) -> sa.ColumnElement[bool]:
+    """Say that an item has so many decisions, none of them this reviewer's."""
+    waits = sa.and_(_ITEM.covered == 0, _ITEM.decided == count)
+    if reviewer is None or not count:
+        return waits
+    same = REVIEW_ITEMS.alias("same")
+    mine = sa.select(_DECISION.id).where(
+        _DECISION.item_id == same.c.id,
+        _DECISION.reviewer == reviewer,
+        same.c.interaction_id == _ITEM.interaction_id,
+        same.c.dimension == _ITEM.dimension,
+    )
+    return sa.and_(waits, ~mine.correlate(REVIEW_ITEMS).exists())
+
+
+def _bodies(store: EventStore, ids: Sequence[str]) -> dict[str, Any]:
+    query = sa.select(JOURNAL.c.id, JOURNAL.c.body).where(
+        JOURNAL.c.kind == ReviewItem.__name__, JOURNAL.c.id.in_(ids)
+    )
+    with store.reading() as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}

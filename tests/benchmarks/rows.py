@@ -1,0 +1,353 @@
+"""What a million interactions cost and what five million do; writes docs/explanation/scaling.md.
+
+    make bench PART=rows                             # 1 and 5 million, SQLite and PostgreSQL
+    make bench PART=rows ROWS="20000 50000"          # prints the page instead
+    make bench PART=rows KEEP=/srv/rows              # keeps stores and results, and goes on there
+
+Each part runs in a process of its own, for seconds and its peak of memory. Where something that
+must not depend on the number of rows grows beyond the factor stated here, the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.provenance import commit
+from tests.benchmarks.rows_parts import PARTS, measured
+from tests.benchmarks.rows_store import A_DAY, Place, database_url, postgresql
+
+ROOT = Path(__file__).parents[2]
+HEAD = Path(__file__).parent / "rows_head.md"
+PAGE = ROOT / "docs" / "explanation" / "scaling.md"
+SIZES = (1_000_000, 5_000_000)
+DATABASES = ("sqlite", "postgresql")
+NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+GOAL = 10_000_000
+SHARDS = 10
+FACTOR = 2.0
+"""Five times the rows may take so many times as long, and as much memory, in what is constant."""
+SLACK = {"seconds": 0.2, "GB": 0.1, "": 0.0}
+"""What is smaller differs by chance."""
+
+Found = Mapping[str, Mapping[str, Any]]
+"""What was measured: by database, rows and part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        what: In words.
+        part: What was measured.
+        field: Which of its numbers.
+        unit: `seconds`, `GB` or `rows/s`.
+        limit: The target; None where there is none.
+        constant: Whether it must not grow with the number of rows.
+    """
+
+    what: str
+    part: str
+    field: str = "seconds"
+    unit: str = "seconds"
+    limit: float | None = None
+    constant: bool = True
+
+    @property
+    def at_least(self) -> bool:
+        """Whether more is better."""
+        return self.unit == "rows/s"
+
+
+ROWS = (
+    Row("bulk load", "fill", "rows_per_second", "rows/s", 50_000),
+    Row("the driver alone (executemany, COPY), same indexes", "raw", "rows_per_second", "rows/s"),
+    Row("`ratchet status --json`", "status", limit=0.3),
+    Row("`ratchet alerts`", "alerts", limit=0.3),
+    Row("`ratchet review`, 100,000 items open", "review", limit=0.3),
+    Row("five-minute pass, watching alone", "watch", limit=1.0),
+    Row("five-minute pass with screening", "screened", limit=5.0),
+    Row("its memory", "screened", "memory", "GB", 0.5),
+    Row("five-minute flow run with Prefect and MLflow", "flow"),
+    Row("`ratchet forget`", "forget", limit=30.0),
+    Row("longest wait of a writer meanwhile", "forget", "longest_wait", limit=1.0),
+    Row("drain of the gateway's log", "drain", "rows_per_second", "rows/s", 10_000),
+    Row("its longest transaction", "drain", "longest_transaction", limit=1.0),
+    Row("nightly curation of a day (480,000 new)", "nightly", limit=300.0),
+    Row("its memory", "nightly", "memory", "GB", 2.0),
+    Row("first curation of all but the last day", "catch_up", constant=False),
+    Row("its memory", "catch_up", "memory", "GB", 4.0),
+    Row("first pass of monitoring over all rows", "first_watch", constant=False),
+    Row("its memory", "first_watch", "memory", "GB", 4.0),
+    Row("first screening, of a day", "first_screening"),
+    Row("its memory", "first_screening", "memory", "GB", 4.0),
+)  # fmt: skip
+
+
+def at_goal(values: Mapping[int, float]) -> float:
+    """Return what a number comes to at ten million rows: on the line through the two largest."""
+    sizes = sorted(values)[-2:]
+    if len(sizes) < 2:
+        return values[sizes[0]]
+    few, many = sizes
+    slope = (values[many] - values[few]) / (many - few)
+    return values[many] + slope * (GOAL - many)
+
+
+def by_size(found: Found, row: Row) -> dict[int, float]:
+    """Return a row's numbers by the number of interactions, of one database."""
+    return {
+        int(size): float(parts[row.part][row.field])
+        for size, parts in found.items()
+        if row.part in parts
+    }
+
+
+def grows(values: Mapping[int, float], row: Row) -> bool:
+    """Tell whether a number that must not depend on the number of rows does."""
+    if not row.constant or len(values) < 2:
+        return False
+    few, many = values[min(values)], values[max(values)]
+    if row.at_least:
+        return many < few / FACTOR
+    return many > FACTOR * few + SLACK[row.unit]
+
+
+def verdict(row: Row, value: float) -> str:
+    """Say whether a target is met, at least half, or not."""
+    if row.limit is None:
+        return ""
+    share = row.limit / value if row.at_least else value / row.limit
+    return "met" if share <= 1.0 else "half met" if share <= 2.0 else "not met"
+
+
+def shown(value: float, unit: str) -> str:
+    """Return a number as people read it."""
+    if unit == "rows/s":
+        return f"{value:,.0f}"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:.{digits}f}"
+
+
+def table(found: Found) -> Iterator[str]:
+    """Yield the lines of the table of one database."""
+    sizes = sorted(map(int, found))
+    yield (
+        f"| what | unit | target | {' | '.join(f'{size:,} rows' for size in sizes)} | "
+        f"{GOAL:,} rows, by arithmetic | target there | constant |"
+    )
+    yield f"|---|---|---:|{'---:|' * len(sizes)}---:|---|---|"
+    for row in ROWS:
+        values = by_size(found, row)
+        if not values:
+            continue
+        target = "" if row.limit is None else ("≥ " if row.at_least else "≤ ")
+        target += "" if row.limit is None else shown(row.limit, row.unit)
+        goal = max(at_goal(values), 0.0)
+        constant = "-" if not row.constant else "**grows**" if grows(values, row) else "yes"
+        numbers = [shown(values[size], row.unit) if size in values else "" for size in sizes]
+        yield (
+            f"| {row.what} | {row.unit} | {target} | {' | '.join(numbers)} | "
+            f"{shown(goal, row.unit)} | {verdict(row, goal)} | {constant} |"
+        )
+
+
+def digests(found: Found) -> Iterator[str]:
+    """Yield lines that say whether the night's set is the one of a run over everything."""
+    for size, parts in found.items():
+        if "full" not in parts:
+            continue
+        kept, fresh = parts["nightly"], parts["full"]
+        same = "the same" if kept["digest"] == fresh["digest"] else "**another**"
+        yield (
+            f"- {int(size):,} rows: the night's set has {same} digest as that of a run over "
+            f"everything, which took {fresh['seconds']:.0f} s and {fresh['memory']:.1f} GB; the "
+            f"night took {kept['seconds']:.0f} s and {kept['memory']:.1f} GB "
+            f"({kept['examples']:,} examples)."
+        )
+
+
+def shards(found: Found) -> Iterator[str]:
+    """Yield the lines of what ten stores of ten million rows come to, by the largest measured."""
+
+    def goal(part: str, field: str = "seconds") -> float:
+        return at_goal({int(s): float(parts[part][field]) for s, parts in found.items()})
+
+    size = max(map(int, found))
+    disk = SHARDS * GOAL * float(found[str(size)]["fill"]["bytes"]) / size
+    night, watched = goal("nightly"), goal("screened")
+    yield f"| {SHARDS} stores of {GOAL:,} rows, {SHARDS * A_DAY:,} a day | one machine | ten |"
+    yield "|---|---:|---:|"
+    yield f"| disk, GB | {disk / 1e9:,.0f} | {disk / SHARDS / 1e9:,.0f} each |"
+    yield f"| nightly curation, one after the other, minutes | {SHARDS * night / 60:.0f} | " + (
+        f"{night / 60:.1f} |"
+    )
+    yield f"| memory, GB | {goal('nightly', 'memory'):.1f} | {goal('nightly', 'memory'):.1f} each |"
+    yield f"| five-minute passes, seconds of 300 | {SHARDS * watched:.0f} | {watched:.1f} |"
+    yield f"| forgetting a user, who is in one store, seconds | {goal('forget'):.1f} | same |"
+
+
+def plot(found: Mapping[str, Found], path: Path) -> None:
+    """Draw seconds and memory by the number of rows, each axis by powers of ten."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    drawn = {
+        "status": "status", "review": "review", "watch": "pass", "screened": "pass, screened",
+        "forget": "forget", "nightly": "nightly curation", "catch_up": "first curation",
+        "first_watch": "first pass",
+    }  # fmt: skip
+    for axes, field in zip(panels, ("seconds", "memory"), strict=True):
+        for number, (part, name) in enumerate(drawn.items()):
+            for database, style in (("sqlite", "-"), ("postgresql", "--")):
+                values = by_size(found.get(database, {}), Row(name, part, field))
+                if values:
+                    label = name if style == "-" or "sqlite" not in found else None
+                    axes.plot(
+                        sorted(values), [values[size] for size in sorted(values)],
+                        style, marker="o", markersize=4, color=f"C{number}", label=label,
+                    )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("interactions stored")
+        axes.grid(alpha=0.3)
+        axes.set_ylabel({"seconds": "seconds", "memory": "peak memory, GB"}[field])
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False,
+        title="SQLite; dashed:\nPostgreSQL",
+    )  # fmt: skip
+    figure.savefig(path, metadata={"Date": None})
+
+
+def page(found: Mapping[str, Found], seconds: float) -> str:
+    """Return the page."""
+    largest = max(
+        float(parts[part]["memory"])
+        for sizes in found.values() for parts in sizes.values() for part in parts
+    )  # fmt: skip
+    sections = []
+    for database, sizes in found.items():
+        sections += [f"### {NAMES[database]}", "", *table(sizes), "", *digests(sizes), ""]
+    first = next(iter(found.values()))
+    return HEAD.read_text("utf-8").format(
+        date=datetime.now(UTC).date(), commit=commit(), python=platform.python_version(),
+        cores=os.cpu_count(), minutes=f"{seconds / 60:.0f}", largest=f"{largest:.1f}",
+        factor=f"{FACTOR:g}", tables="\n".join(sections).rstrip(),
+        shards="\n".join(shards(first)) if _whole(first) else "",
+    )  # fmt: skip
+
+
+def _whole(found: Found) -> bool:
+    return all(
+        {"fill", "nightly", "screened", "forget"} <= parts.keys() for parts in found.values()
+    )
+
+
+def failures(found: Mapping[str, Found]) -> list[str]:
+    """Return what must not grow and does, and sets that differ."""
+    said = [
+        f"{NAMES[database]}: {row.what} must not grow with the number of rows, got "
+        + " and ".join(f"{shown(v, row.unit)} {row.unit} at {s:,}" for s, v in values.items())
+        for database, sizes in found.items()
+        for row in ROWS
+        if grows(values := by_size(sizes, row), row)
+    ]
+    for database, sizes in found.items():
+        said += [f"{NAMES[database]}: {line}" for line in digests(sizes) if "another" in line]
+    return said
+
+
+def measure(place: Place, results: Path, only: Sequence[str]) -> dict[str, Any]:
+    """Measure every part that no earlier run has; keep what is found after each."""
+    found: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
+    for name, part in PARTS.items():
+        wanted = not only or name in only or name == "fill"
+        if name in found or not wanted or place.rows > (part.most_rows or place.rows):
+            continue
+        began = time.monotonic()
+        measured(name, place, what="prepare")
+        found[name] = measured(name, place)
+        results.write_text(json.dumps(found))
+        says = ", ".join(
+            f"{key} {value:,.3f}" for key, value in found[name].items() if isinstance(value, float)
+        )
+        print(
+            f"{NAMES[place.database]} {place.rows:,} {name}: {says} "
+            f"({time.monotonic() - began:.0f} s in all)",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+    return found
+
+
+def run(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Fill and measure every store; a store whose results are complete is not filled again."""
+    found: dict[str, dict[str, Any]] = {}
+    for database in options.databases:
+        with ExitStack() as stack:
+            server = None
+            if database == "postgresql":
+                server = stack.enter_context(postgresql(folder / "postgresql"))
+            for rows in options.rows:
+                here = folder / f"{database}-{rows}"
+                (here / "home").mkdir(parents=True, exist_ok=True)
+                url = f"sqlite:///{here / 'home' / 'store.db'}"
+                if server is not None:
+                    url = database_url(server, f"rows_{rows}")
+                begun = here / "end"
+                if not begun.exists():
+                    # the last answer of a minute ago, on the day that it is
+                    begun.write_text(str(int(time.time() * 1e6) - 60_000_000))
+                place = Place(str(here), database, rows, url, int(begun.read_text()))
+                parts = measure(place, here / "results.json", options.only)
+                found.setdefault(database, {})[str(rows)] = parts
+                if not options.keep and database == "sqlite":
+                    shutil.rmtree(here)  # 2.4 GB a million
+    return found
+
+
+def main() -> int:
+    """Measure, and write the page or print it; 1 where something grows that must not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--only", nargs="*", choices=list(PARTS), default=())
+    parser.add_argument("--keep", type=Path, help="keep stores and results here; go on there")
+    parser.add_argument("--write", action="store_true", help="write the page at any size")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        folder = options.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-rows-"))
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # PostgreSQL runs as another user where this one is root
+        found = run(folder.resolve(), options)
+    text = page(found, time.monotonic() - began).rstrip() + "\n"
+    if options.write or (tuple(options.rows) == SIZES and not options.only):
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(text, "utf-8")
+        plot(found, PAGE.with_suffix(".svg"))
+    else:
+        print(text)
+    said = failures(found)
+    for line in said:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if said else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
