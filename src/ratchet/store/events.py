@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.adding import Added, add_feedback, add_interactions
-from ratchet.store.connections import configure_sqlite
+from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.journal import Journal
 from ratchet.store.migrating import migrate
@@ -41,9 +41,18 @@ class EventStore(Readings, Journal, Recorded):
 
     @classmethod
     def open(
-        cls, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        cls,
+        url: str,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        connections: int | None = None,
     ) -> EventStore:
         """Connect to `url`, creating the database file and its tables where they are missing.
+
+        Args:
+            url: May hold options of the connections (`ratchet.store.connections`).
+            clock: Says when rows arrive.
+            connections: To PostgreSQL, for a process that needs few; see `create_engine`.
 
         Raises:
             InvalidInputError: The URL is not one of SQLite or PostgreSQL, its driver is not
@@ -58,9 +67,7 @@ class EventStore(Readings, Journal, Recorded):
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = sa.create_engine(parsed)
-            if engine.dialect.name == "sqlite":
-                configure_sqlite(engine)
+            engine = create_engine(parsed, connections)
             migrate(engine, MIGRATIONS, clock)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error

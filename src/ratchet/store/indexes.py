@@ -44,22 +44,31 @@ def build_index(engine: sa.Engine, name: str, columns: str) -> None:
         name: Of the index.
         columns: See `make_index`.
     """
-    table, _, definition = columns.partition(" ")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        parts = _partitions(connection, table)
-        if parts is None:
-            _build(connection, name, columns)
-            return
-        # a moment's lock: without partitions the index has no rows to read
-        connection.exec_driver_sql("SET lock_timeout = '500ms'")
-        connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {name} ON ONLY {columns}")
-        for part in parts:
-            own = f"ix_{hashlib.sha256(f'{name} {part}'.encode()).hexdigest()[:16]}"
-            if not _has_part(connection, name, part):
-                _build(connection, own, f"{part} {definition}")
-                connection.exec_driver_sql("SET lock_timeout = '500ms'")
-                connection.exec_driver_sql(f"ALTER INDEX {name} ATTACH PARTITION {own}")
-        connection.exec_driver_sql("RESET lock_timeout")
+        # it waits for transactions that began before, and stops nobody: no reason to give up on it
+        connection.exec_driver_sql("SET lock_timeout = 0")
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        try:
+            _build_in_parts(connection, name, columns)
+        finally:
+            connection.invalidate()  # the timeouts of others are not these
+
+
+def _build_in_parts(connection: sa.Connection, name: str, columns: str) -> None:
+    table, _, definition = columns.partition(" ")
+    parts = _partitions(connection, table)
+    if parts is None:
+        _build(connection, name, columns)
+        return
+    # locks for a moment: an index over all partitions has no rows of its own
+    short = "SET LOCAL lock_timeout = '500ms'"
+    run = connection.exec_driver_sql
+    run(f"BEGIN; {short}; CREATE INDEX IF NOT EXISTS {name} ON ONLY {columns}; COMMIT")
+    for part in parts:
+        own = f"ix_{hashlib.sha256(f'{name} {part}'.encode()).hexdigest()[:16]}"
+        if not _has_part(connection, name, part):
+            _build(connection, own, f"{part} {definition}")
+            run(f"BEGIN; {short}; ALTER INDEX {name} ATTACH PARTITION {own}; COMMIT")
 
 
 def _build(connection: sa.Connection, name: str, columns: str) -> None:
@@ -69,14 +78,9 @@ def _build(connection: sa.Connection, name: str, columns: str) -> None:
     ).scalar_one_or_none()
     if valid:
         return
-    # waits for transactions that began before, and stops nobody: no reason to give up on it
-    connection.exec_driver_sql("SET lock_timeout = 0")
-    connection.exec_driver_sql("SET statement_timeout = 0")
     if valid is False:
         connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY {name}")
     connection.exec_driver_sql(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
-    connection.exec_driver_sql("RESET statement_timeout")
-    connection.exec_driver_sql("RESET lock_timeout")
 
 
 def _is_large(connection: sa.Connection, table: str) -> bool:
