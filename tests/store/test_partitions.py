@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
@@ -172,6 +173,7 @@ def test_a_store_in_use_is_divided_by_month_while_others_write(live: sa.Engine) 
     after = _rows(live)
     assert {key: after[key] for key in before} == before
     assert len(after) == 50_000 + len(waits) == count(live, "interaction_ids")
+    assert store.counts()["interactions"] == len(after)
     assert count(live, "interactions_other") == 2
     assert store.add_interactions([interaction("old-7"), interaction("new")]) == Added(
         1, 0, ("old-7",)
@@ -225,3 +227,54 @@ def test_a_division_that_was_killed_half_way_goes_on(live: sa.Engine) -> None:
     assert (first.start, first.end) == (None, start_of(2170 * 12))
     assert other.other
     assert count(live, "interaction_ids") == count(live) == 100
+
+
+# Months that were emptied -----------------------------------------------------------------------
+
+
+def delete(store: EventStore, *keys: str) -> None:
+    with store.adding() as connection:
+        connection.execute(sa.delete(INTERACTIONS).where(INTERACTIONS.c.id.in_(keys)))
+
+
+def test_a_month_whose_rows_were_deleted_is_dropped_when_a_later_one_begins(
+    postgresql_url: str,
+) -> None:
+    today = [at(2025, 10, 5)]
+    store = EventStore.open(postgresql_url, clock=lambda: today[0])
+    times = {"old": at(2025, 8), "kept": at(2025, 9), "last": at(2025, 10)}
+    store.add_interactions([interaction(key, created_at=time) for key, time in times.items()])
+    delete(store, "old", "last")
+    assert "interactions_2025_08" in names(store)
+    today[0] = at(2025, 12, 5)
+    store.add_interactions([interaction("new", created_at=at(2025, 12, 5))])
+    assert names(store) == [
+        "interactions_2025_09", "interactions_2025_11", "interactions_2025_12",
+        "interactions_2026_01", "interactions_other",
+    ]  # fmt: skip
+    assert store.counts()["interactions"] == 2
+    late = [interaction("late", created_at=times["old"])]
+    assert store.add_interactions(late) == Added(1, 0, ())
+    assert sorted(store.stored_interactions(["kept", "late", "new"])) == ["kept", "late", "new"]
+
+
+def test_a_few_rows_left_in_a_large_month_move_and_its_space_is_given_back(
+    postgres: EventStore,
+) -> None:
+    keys = [f"i{n}" for n in range(720)]
+    rng = np.random.default_rng(0)
+    texts = [rng.bytes(49_500).hex() for _ in keys]  # PostgreSQL does not compress these
+    postgres.add_interactions(
+        [
+            interaction(k, created_at=at(2025, 8), response=t)
+            for k, t in zip(keys, texts, strict=True)
+        ]
+    )
+    delete(postgres, *keys[1:])
+    postgres.add_interactions([interaction("new", created_at=at(2025, 7))])
+    assert "interactions_2025_08" not in names(postgres)
+    assert "interactions_2025_07" in names(postgres)
+    assert rows_in(postgres, "interactions_other") == 1
+    assert postgres.counts()["interactions"] == 2
+    assert sorted(postgres.stored_interactions(["i0", "new"])) == ["i0", "new"]
+    assert postgres.add_interactions([interaction("i0")]) == Added(0, 0, ("i0",))

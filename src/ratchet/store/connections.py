@@ -59,6 +59,8 @@ def create_engine(url: sa.URL, connections: int | None = None) -> sa.Engine:
         pool_recycle=options["pool_recycle"],
     )
     timeouts = {_SETTINGS.get(name, name): options[name] for name in _TIMEOUTS}
+    said = str(url.query.get("options", ""))  # in PostgreSQL's own words: -cstatement_timeout=90s
+    timeouts = {name: seconds for name, seconds in timeouts.items() if name not in said}
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:

@@ -25,13 +25,14 @@ from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.adding import Added, add_feedback, add_interactions
 from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
+from ratchet.store.facts import claim
 from ratchet.store.journal import Journal
 from ratchet.store.migrating import migrate
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
 from ratchet.store.rows import microseconds
 from ratchet.store.set_aside import set_aside_values
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
+from ratchet.store.tables import FACTS, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
 
 __all__ = ["Added", "EventStore", "Window"]
 
@@ -45,16 +46,20 @@ class EventStore(Readings, Journal, Recorded):
         url: str,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        assistant: str | None = None,
         connections: int | None = None,
     ) -> EventStore:
         """Connect to `url`, creating the database file and its tables where they are missing.
 
         Args:
-            url: May hold options of the connections (`ratchet.store.connections`).
-            clock: Says when rows arrive.
+            url: SQLAlchemy URL, with options of the connections (`ratchet.store.connections`).
+            clock: Tells when rows are received.
+            assistant: Whose store it is (`Settings.model_name`); the first one keeps it. Not asked
+                where None.
             connections: To PostgreSQL, for a process that needs few; see `create_engine`.
 
         Raises:
+            SettingsError: The store belongs to another assistant.
             InvalidInputError: The URL is not one of SQLite or PostgreSQL, its driver is not
                 installed, or what it names does not open as a database.
         """
@@ -69,9 +74,12 @@ class EventStore(Readings, Journal, Recorded):
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             engine = create_engine(parsed, connections)
             migrate(engine, MIGRATIONS, clock)
+            store = cls(engine, clock)
+            if assistant is not None:
+                claim(store, FACTS, assistant, parsed)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error
-        return cls(engine, clock)
+        return store
 
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""

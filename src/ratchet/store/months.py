@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 PARTITIONED = ("interactions", "feedback")
 _OLDEST_MONTHS = 60
 _MOVED_ROWS = 20_000
+_LEFT_ROWS, _LARGE_BYTES = 2_000, 64 * 2**20
 _PAUSE_SECONDS = 60.0
 _BOUND = re.compile(r"\('(-?\d+)'\)|\((-?\d+)\)|\((MINVALUE|MAXVALUE)\)")
 
@@ -98,7 +99,7 @@ def start_of(month: int) -> int:
 
 
 class Months:
-    """Makes a store's partitions as its rows need them."""
+    """Makes a store's partitions as its rows need them, and drops those that were emptied."""
 
     def __init__(self, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -120,6 +121,9 @@ class Months:
         try:
             with self._engine.begin() as connection:
                 make_months(connection, table, missing)
+            with self._engine.begin() as connection:
+                now = microseconds(self._clock())
+                drop_emptied_months(connection, table, now, besides=missing)
         except sa.exc.OperationalError as error:
             if sqlstate(error) not in (NO_LOCK, DEADLOCK):
                 raise
@@ -165,6 +169,34 @@ def make_months(connection: sa.Connection, table: str, months: Iterable[int]) ->
         )
         attach(connection, table, name, f"FOR VALUES FROM ({start}) TO ({end})")
         run(f"ALTER TABLE {name} DROP CONSTRAINT {name}_month")
+
+
+def drop_emptied_months(
+    connection: sa.Connection, table: str, now: int, *, besides: Sequence[int] = ()
+) -> None:
+    """Drop the partitions of past months whose rows were deleted: the space is given back.
+
+    Of a large partition with a few rows left these move to `<table>_other`. The month of now and
+    the one before stay, and those in `besides`, whose rows are about to come.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: Others hold the table (SQLSTATE 55P03).
+    """
+    run = connection.exec_driver_sql
+    run("SET LOCAL lock_timeout = '200ms'")
+    past = start_of(month_of(now) - 1)
+    for part in read_partitions(connection, table):
+        coming = part.start is not None and month_of(part.start) in besides
+        if part.other or part.end is None or part.end > past or coming:
+            continue
+        left = len(run(f"SELECT 1 FROM {part.name} LIMIT {_LEFT_ROWS + 1}").all())
+        size = run(f"SELECT pg_total_relation_size('{part.name}')").scalar_one()
+        if left and (left > _LEFT_ROWS or size < _LARGE_BYTES):
+            continue
+        run(f"ALTER TABLE {table} DETACH PARTITION {part.name}")
+        run(f"INSERT INTO {table}_other SELECT * FROM {part.name}")
+        run(f"DROP TABLE {part.name}")
+        logger.info("dropped %s: its rows were deleted", part.name)
 
 
 def make_part(connection: sa.Connection, table: str, name: str) -> None:

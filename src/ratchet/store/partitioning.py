@@ -29,6 +29,7 @@ from ratchet.store.months import (
 from ratchet.store.positions import held_back
 
 _BATCH = 20_000
+_TRIGGERED = re.compile(r" ON \S+ ")
 _INDEX = re.compile(r"CREATE INDEX (?P<name>\S+) ON (?:ONLY )?\S+ USING (?P<rest>.*)", re.DOTALL)
 
 
@@ -158,6 +159,8 @@ def _divert(connection: sa.Connection, table: str, end: int) -> None:
     other, ids = f"{table}_other", ids_of(table)
     if _value(connection, "SELECT to_regclass(:other)", other=other) is None:
         make_part(connection, table, other)
+        for definition in _triggers(connection, table).values():  # they count rows
+            _run(connection, _TRIGGERED.sub(f" ON {other} ", definition, count=1))
     _run(
         connection,
         f"CREATE OR REPLACE FUNCTION divert_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
@@ -189,6 +192,7 @@ def _switch(connection: sa.Connection, table: str, end: int | None) -> None:
         end: Where the old table's rows end; None: it has none and is dropped.
     """
     new, first = f"{table}_by_month", f"{table}_first"
+    triggers = _triggers(connection, table)
     definitions = list(
         connection.execute(
             sa.text(
@@ -210,6 +214,9 @@ def _switch(connection: sa.Connection, table: str, end: int | None) -> None:
         _run(connection, f"DROP TRIGGER divert_{table} ON {table}")
         _run(connection, f"DROP FUNCTION divert_{table}()")
         _run(connection, f"DROP TRIGGER keep_{ids_of(table)} ON {table}")
+        for name in triggers:
+            _run(connection, f"DROP TRIGGER {name} ON {table}")
+            _run(connection, f"DROP TRIGGER IF EXISTS {name} ON {table}_other")
         _run(connection, f"ALTER TABLE {table} RENAME TO {first}")
     _run(connection, f"ALTER TABLE {new} RENAME TO {table}")
     for definition in definitions:
@@ -224,6 +231,8 @@ def _switch(connection: sa.Connection, table: str, end: int | None) -> None:
     if end is not None:
         attach(connection, table, first, f"FOR VALUES FROM (MINVALUE) TO ({end})")
         _run(connection, f"ALTER TABLE {first} DROP CONSTRAINT {table}_before_{end}")
+    for definition in triggers.values():
+        _run(connection, definition)
     _add_ids_trigger(connection, table)
     ids = ids_of(table)
     _run(
@@ -236,6 +245,17 @@ def _switch(connection: sa.Connection, table: str, end: int | None) -> None:
         f"CREATE OR REPLACE TRIGGER drop_{ids} AFTER DELETE ON {table} "
         f"REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION drop_{ids}()",
     )
+
+
+def _triggers(connection: sa.Connection, table: str) -> dict[str, str]:
+    """Return the definitions of a table's triggers, but for those of this migration, by name."""
+    query = sa.text(
+        "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger "
+        "WHERE tgrelid = to_regclass(:table) AND NOT tgisinternal AND tgname <> ALL (:own)"
+    )
+    own = [f"keep_{ids_of(table)}", f"divert_{table}"]
+    found = connection.execute(query, {"table": table, "own": own})
+    return {str(name): str(definition) for name, definition in found}
 
 
 def _short(connection: sa.Connection) -> None:
