@@ -8,6 +8,8 @@ import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
+from ratchet.store.indexes import make_index
+from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
 METADATA = sa.MetaData()
@@ -161,7 +163,9 @@ def _create_events(connection: sa.Connection) -> None:
 
 def _index_versions(connection: sa.Connection) -> None:
     """Find a version's first answer, and its answers in a span of time, without a scan."""
-    _index(connection, "ix_interactions_version_time", "interactions (model_version, created_at)")
+    make_index(
+        connection, "ix_interactions_version_time", "interactions (model_version, created_at)"
+    )
 
 
 def _name_subjects(connection: sa.Connection) -> None:
@@ -169,7 +173,7 @@ def _name_subjects(connection: sa.Connection) -> None:
     present = {column["name"] for column in sa.inspect(connection).get_columns("journal")}
     if "subject" not in present:
         connection.execute(sa.text("ALTER TABLE journal ADD COLUMN subject VARCHAR(200)"))
-    _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
+    make_index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
 def _create_embeddings(connection: sa.Connection) -> None:
@@ -179,7 +183,7 @@ def _create_embeddings(connection: sa.Connection) -> None:
 def _keep_verdicts(connection: sa.Connection) -> None:
     """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
     VERDICTS.create(connection, checkfirst=True)
-    _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
+    make_index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
 
 
 def _time_answers(connection: sa.Connection) -> None:
@@ -196,24 +200,27 @@ def _keep_updates(connection: sa.Connection) -> None:
         if name not in present:
             connection.execute(sa.text(f"ALTER TABLE feedback ADD COLUMN {name} {kind}"))
     versions = "feedback (version_of) WHERE version_of IS NOT NULL"
-    _index(connection, "ix_feedback_version_of", versions)
+    make_index(connection, "ix_feedback_version_of", versions)
 
 
 def _time_records(connection: sa.Connection) -> None:
     """Find the journal's latest records of a kind by their time without reading the others."""
-    _index(connection, "ix_journal_time", "journal (kind, created_at)")
+    make_index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
 def _index_readings(connection: sa.Connection) -> None:
     """Find a user's rows, and the journal's records of a kind, without reading the others."""
-    _index(connection, "ix_interactions_user", "interactions (user_id)")
-    _index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
-    _index(connection, "ix_journal_kind", "journal (kind, position)")
+    make_index(connection, "ix_interactions_user", "interactions (user_id)")
+    make_index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
+    make_index(connection, "ix_journal_kind", "journal (kind, position)")
 
 
 def _keep_counts(connection: sa.Connection) -> None:
     COUNTS.create(connection, checkfirst=True)
-    keep_counts(connection)
+    if connection.dialect.name == "sqlite":
+        keep_counts(connection)
+    else:
+        keep_counts(connection, between=connection.commit)
 
 
 def _name_store(connection: sa.Connection) -> None:
@@ -229,10 +236,6 @@ def _queue_reviews(connection: sa.Connection) -> None:
     copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
 
 
-def _index(connection: sa.Connection, name: str, columns: str) -> None:
-    connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
-
-
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -245,6 +248,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0009_index_readings": _index_readings,
     "0010_keep_counts": _keep_counts,
     "0012_name_store": _name_store,
+    "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
 }
-"""Named steps, applied in order; each is recorded in the transaction that makes it."""
+"""Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""
