@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from ratchet.records import JudgeVerdict
+from ratchet.store.naming import NAME_CHARACTERS
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import VERDICTS
 
@@ -39,6 +40,7 @@ def write_verdicts(
                 "judge_version": verdict.judge_version,
                 "dimension": verdict.dimension,
                 "created_at": microseconds(verdict.created_at),
+                "item_id": verdict.item_id and verdict.item_id[:NAME_CHARACTERS],
                 "body": verdict.canonical(),
             }
             for verdict in chunk
