@@ -113,6 +113,22 @@ class Journal(Transactions):
         """Return the record of this kind written last, or None."""
         return next(iter(self.records(kind, latest=1)), None)
 
+    def latest_by_subject(self, kind: type[R]) -> dict[str, R]:
+        """Return the record written last about each version, in the order of their first ones."""
+        journal = JOURNAL.c
+        places = sa.select(
+            sa.func.min(journal.position).label("first"),
+            sa.func.max(journal.position).label("last"),
+        )
+        of_kind = places.where(journal.kind == _kind(kind), journal.subject.is_not(None))
+        found = of_kind.group_by(journal.subject).subquery()
+        query = sa.select(journal.subject, journal.body).join(
+            found, journal.position == found.c.last
+        )
+        with self.reading() as connection:
+            bodies = pairs(connection, query.order_by(found.c.first))
+        return {subject: kind.model_validate(body) for subject, body in bodies.items()}
+
 
 def _kind(record: type[Record]) -> str:
     return record.__name__
