@@ -111,11 +111,12 @@ def forget(
             history.erase(user_id, record.interaction_ids)
         done.update(ids)
         with store.atomic():
-            if interactions_of(store, user_id):  # of the same user, meanwhile
-                record = _begin(store, home, user_id, now, NOTHING)
-            else:
+            came_meanwhile = interactions_of(store, user_id)
+            if not came_meanwhile:
                 record = record.model_copy(update={"state": "done", "interaction_ids": ()})
                 rewrite(store, record)
+        if came_meanwhile:
+            record = _begin(store, home, user_id, now, NOTHING)
     clear_log(store)
     for earlier in store.records(Erasure):
         for name in earlier.training_sets:
@@ -142,29 +143,32 @@ def _begin(
             for record in store.records(Erasure)
             if record.user_digest == digest and record.state == "begun"
         ]
-        for record in unfinished[-1:]:
-            found = {
-                name: tuple(dict.fromkeys((*getattr(record, name), *values)))
-                for name, values in found.items()
-            }
-        numbers = {"interactions": len(found["interaction_ids"])}
-        if unfinished:
-            record = unfinished[-1].model_copy(update=found | numbers)
-            rewrite(store, record)
-            return record
-        record = Erasure(
+        earlier = unfinished[-1] if unfinished else None
+        record = earlier or Erasure(
             id=derive_id("erasure", digest, now.isoformat()),
             created_at=now,
             user_digest=digest,
             state="begun",
+            interactions=0,
             feedback=0,
             verdicts=0,
             records=0,
+            training_sets=(),
+            candidates=(),
+            versions=(),
+            runs=(),
             example_sets=(),
-            **numbers,
-            **found,
         )
-        store.append(record)
+        all_found = {
+            name: tuple(dict.fromkeys((*getattr(record, name), *values)))
+            for name, values in found.items()
+        }
+        numbers = {"interactions": len(all_found["interaction_ids"])}
+        record = record.model_copy(update=all_found | numbers)
+        if earlier is None:
+            store.append(record)
+        else:
+            rewrite(store, record)
     return record
 
 
