@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
 from ratchet.store.indexes import make_index
+from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
 from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
@@ -63,6 +64,8 @@ SET_ASIDE = _table(
     sa.Column("where", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("raw", sa.Text, nullable=False),
+    sa.Column("user_id", sa.String(NAME_CHARACTERS)),
+    sa.Column("interaction_id", sa.String(NAME_CHARACTERS)),
 )
 JOURNAL = _table(
     "journal",
@@ -96,6 +99,7 @@ VERDICTS = _table(
     sa.Column("dimension", sa.String(200), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("item_id", sa.String(NAME_CHARACTERS)),
 )
 COUNTS = sa.Table(
     "counts",
@@ -213,6 +217,7 @@ def _index_readings(connection: sa.Connection) -> None:
     make_index(connection, "ix_interactions_user", "interactions (user_id)")
     make_index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
     make_index(connection, "ix_journal_kind", "journal (kind, position)")
+    make_index(connection, "ix_embeddings_key", "embeddings (key)")
 
 
 def _keep_counts(connection: sa.Connection) -> None:
@@ -221,6 +226,22 @@ def _keep_counts(connection: sa.Connection) -> None:
         keep_counts(connection)
     else:
         keep_counts(connection, between=connection.commit)
+
+
+def _name_items(connection: sa.Connection) -> None:
+    """Find the verdicts about an item, and a user's rows that were set aside."""
+    names = {"verdicts": ("item_id",), "set_aside": ("user_id", "interaction_id")}
+    for table, columns in names.items():
+        present = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        for name in columns:
+            if name not in present:
+                kind = f"VARCHAR({NAME_CHARACTERS})"
+                connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
+    name_set_aside(connection, SET_ASIDE)
+    make_index(connection, "ix_verdicts_item", "verdicts (item_id, position)")
+    make_index(connection, "ix_set_aside_user", "set_aside (user_id, interaction_id, position)")
+    about = "set_aside (interaction_id) WHERE interaction_id IS NOT NULL"
+    make_index(connection, "ix_set_aside_interaction", about)
 
 
 def _name_store(connection: sa.Connection) -> None:
@@ -247,6 +268,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0008_time_records": _time_records,
     "0009_index_readings": _index_readings,
     "0010_keep_counts": _keep_counts,
+    "0011_name_items": _name_items,
     "0012_name_store": _name_store,
     "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ratchet.records import JudgeVerdict
+from ratchet.store.naming import NAME_CHARACTERS
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import VERDICTS
 
@@ -31,6 +32,7 @@ def verdict_rows(verdicts: Sequence[JudgeVerdict]) -> list[dict[str, Any]]:
             "judge_version": verdict.judge_version,
             "dimension": verdict.dimension,
             "created_at": microseconds(verdict.created_at),
+            "item_id": verdict.item_id and verdict.item_id[:NAME_CHARACTERS],
             "body": verdict.canonical(),
         }
         for verdict in verdicts

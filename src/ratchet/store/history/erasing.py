@@ -13,10 +13,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from ratchet.records.signals import TEXT_KINDS
-from ratchet.store.erasure import ERASED, ERASED_INTERACTION, FORGOTTEN, UserData
+from ratchet.store.erasure import ERASED_INTERACTION, FORGOTTEN, UserData
 from ratchet.store.history.layout import HistoryFile, HistoryTable
 from ratchet.store.history.place import Place
 from ratchet.store.history.writing import parquet, read_parquet
+from ratchet.store.user_texts import ERASED
 
 if TYPE_CHECKING:
     import pyarrow as pa
