@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from ratchet.store.history.layout import TABLES, Cursor, HistoryFile, parse_path
 LEASE = timedelta(minutes=10)
 """How long a writer on object storage may be silent before another one takes its place."""
 _CURSOR, _LOCK, _LEASE_FILE = "cursor.json", "history.lock", "writer.json"
+_BESIDE = re.compile(r"\..+\.(json|parquet)\.[0-9a-f]{32}")  # as _replace names them
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
@@ -128,8 +130,9 @@ class Place:
     def delete_unfinished(self) -> None:
         """Delete what a killed writer left beside its place in a folder."""
         if self.is_local:
-            for path in Path(self.root).glob("**/.*.parquet.*"):
-                path.unlink(missing_ok=True)
+            for path in Path(self.root).rglob(".*"):
+                if _BESIDE.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def delete(self, items: list[HistoryFile]) -> None:
         """Delete files, and folders of days that are empty then."""
