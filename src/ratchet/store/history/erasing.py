@@ -61,6 +61,7 @@ def erase(place: Place, user_id: str, interaction_ids: Collection[str]) -> Erase
         for item in [*(item for item in files if item.table == "feedback"), *mine]:
             rows, changed = _without(read_parquet(place, item), item.table, user_id, ids)
             if changed:
+                place.delete_derived([item])
                 place.put(item.path, parquet(rows))
                 counts[item.table] += changed
                 written += 1

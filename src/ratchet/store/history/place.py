@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,10 +24,14 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from ratchet.errors import BusyError, InvalidInputError
+from ratchet.records import digest
 from ratchet.store.history.layout import TABLES, Cursor, HistoryFile, parse_path
 
 LEASE = timedelta(minutes=10)
 """How long a writer on object storage may be silent before another one takes its place."""
+DERIVED = "derived-"
+"""How folders begin in which something lies that was derived from files of history."""
+_MARKS = ("size", "ETag", "etag", "md5Hash", "last_modified", "mtime", "ino")
 _CURSOR, _LOCK, _LEASE_FILE = "cursor.json", "history.lock", "writer.json"
 _BESIDE = re.compile(r"\..+\.(json|parquet)\.[0-9a-f]{32}")  # as _replace names them
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
@@ -99,6 +103,34 @@ class Place:
                     found.append(item)
         return sorted(found)
 
+    def marks(self) -> dict[str, str]:
+        """Return for each file of history a mark that another content would not have, by path."""
+        self.files.invalidate_cache()
+        found = {}
+        for table in TABLES:
+            try:
+                below = self.files.find(f"{self.root}/{table}", detail=True)
+            except FileNotFoundError:
+                continue
+            for path, info in below.items():
+                known = [str(info[name]) for name in _MARKS if name in info]
+                found[path.removeprefix(f"{self.root}/")] = digest(known)[:12]
+        return found
+
+    def derived(self) -> set[str]:
+        """Return the paths of the files that were derived from files of history."""
+        self.files.invalidate_cache()
+        folders = self.files.glob(f"{self.root}/{DERIVED}*")
+        paths = (path for folder in folders for path in self.files.find(folder))
+        return {path.removeprefix(f"{self.root}/") for path in paths if path.endswith(".parquet")}
+
+    def delete_derived(self, items: Collection[HistoryFile]) -> None:
+        """Delete what was derived from files that are deleted or about to change."""
+        stems = {item.path.removesuffix(".parquet") for item in items}
+        for path in self.derived() if stems else ():
+            if path.partition("/")[2].rpartition("-")[0] in stems:
+                self.files.rm_file(f"{self.root}/{path}")
+
     @property
     def address(self) -> str:
         """The folder, or the address of object storage."""
@@ -135,7 +167,8 @@ class Place:
                     path.unlink(missing_ok=True)
 
     def delete(self, items: list[HistoryFile]) -> None:
-        """Delete files, and folders of days that are empty then."""
+        """Delete files with what was derived from them, and folders of days that are empty then."""
+        self.delete_derived(items)
         for item in items:
             path = f"{self.root}/{item.path}"
             with self._reaching(item.path):
