@@ -29,6 +29,8 @@ HELPERS = {
     "provenance",
     "release_simulation",
     "rollout_simulation",
+    "rows_parts",
+    "rows_store",
 }
 """Modules that do nothing by themselves: benchmarks import them."""
 ELSEWHERE = {"gpu"}
@@ -180,6 +182,15 @@ TOYS = {
             r"^\*\*": 4,
         },
         needs=("data",),
+    ),
+    "rows": Toy(
+        "--rows 4000 8000 --databases sqlite --out {folder}/page.md",
+        {
+            r"^\| .* \| (seconds|GB|rows/s) \| .* \| [\d.,]+ \| [\d.,]+ \| [\d.,]+ \| .*\|$": 21,
+            r"the night's set has the same digest": 2,
+            r"^\| (disk|memory), GB \| ": 2,
+        },
+        "page.md",
     ),
     "snips_loop": Toy(
         "--home {folder}/home --cycles 1 --messages 40 --examples 24 --epochs 1 --validation 100"
