@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ratchet.records import JudgeVerdict
 from ratchet.store.answers import answer_rows, read_answers
-from ratchet.store.rows import chunks
+from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICTS
 from ratchet.store.transactions import Transactions
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
@@ -38,7 +38,8 @@ class Recorded(Transactions):
     ) -> None:
         """Record answers; an answer that is there already stands."""
         with self.atomic() as connection:
-            for chunk in chunks(answer_rows(model_digest, decoding, answers, seconds or {})):
+            now = microseconds(self._clock())
+            for chunk in chunks(answer_rows(model_digest, decoding, answers, seconds or {}, now)):
                 connection.execute(self._insert(ANSWERS), chunk)
 
     def vectors(self, model_digest: str, keys: Sequence[str]) -> dict[str, Vectors]:
@@ -49,7 +50,7 @@ class Recorded(Transactions):
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors in half precision; a vector that is there already stands."""
         with self.atomic() as connection:
-            for chunk in chunks(vector_rows(model_digest, vectors)):
+            for chunk in chunks(vector_rows(model_digest, vectors, microseconds(self._clock()))):
                 connection.execute(self._insert(EMBEDDINGS), chunk)
 
     def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:

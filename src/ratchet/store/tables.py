@@ -76,6 +76,7 @@ ANSWERS = _table(
     sa.Column("example_id", sa.String(200), nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("seconds", sa.Float),
+    sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
 EMBEDDINGS = _table(
@@ -83,6 +84,7 @@ EMBEDDINGS = _table(
     sa.Column("model_digest", sa.String(64), nullable=False),
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "key"),
 )
 VERDICTS = _table(
@@ -192,6 +194,14 @@ def _queue_reviews(connection: sa.Connection) -> None:
     copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
 
 
+def _date_recorded(connection: sa.Connection) -> None:
+    """Say when answers and vectors were added, so that old ones can go."""
+    for table in ("answers", "embeddings"):
+        present = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        if "added_at" not in present:
+            connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN added_at BIGINT"))
+
+
 def _index(connection: sa.Connection, name: str, columns: str) -> None:
     connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
 
@@ -206,5 +216,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0007_keep_updates": _keep_updates,
     "0008_time_records": _time_records,
     "0014_review_items": _queue_reviews,
+    "0015_date_recorded": _date_recorded,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""
