@@ -1,4 +1,8 @@
-"""What drives a rollout: a look, its deed, the events and the pictures. Used by several flows."""
+"""What drives a rollout: a look, its action, the events and the pictures. Used by several flows.
+
+A look comes every ten minutes in a process of its own, as one flow run without tasks. What draws is
+imported when there is something to draw.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from ratchet.deploy.promotion import adopt_champion
 from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome, take_look
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
-from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
+from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
 from ratchet.notify import news_since
 from ratchet.records import (
     Decision,
@@ -24,8 +28,6 @@ from ratchet.records import (
     RolloutStop,
     derive_id,
 )
-from ratchet.views.pages.readouts import rollout_page
-from ratchet.views.plots.rollouts import readout_chart, rollout_chart
 from ratchet.views.text.rollouts import rollout_events, rollout_markdown
 
 _EVENTS = {"advance": "advanced", **ENDED}
@@ -46,7 +48,6 @@ def start(decision: Decision) -> Rollout | None:
     return rollout
 
 
-@task(name="catch-up", cache_policy=NO_CACHE)
 def catch_up() -> str:
     """Let registry and gateways agree: after a switch without MLflow, after a move by hand."""
     work = workspace()
@@ -58,7 +59,6 @@ def catch_up() -> str:
     return reconciled
 
 
-@task(name="look", cache_policy=NO_CACHE)
 def look_once() -> RolloutLook | None:
     """Finish what an interrupted run left, else take one look; its decision is stored first.
 
@@ -133,13 +133,22 @@ def _emit(what: str, rollout: Rollout, look: RolloutLook | None) -> None:
     emit_event(f"ratchet.rollout.{what}", resource=resource, payload=payload)
 
 
-@task(name="publish-rollout", cache_policy=NO_CACHE)
 def publish(look: RolloutLook) -> None:
-    """Put a look's numbers into MLflow; words and pictures too where something was decided."""
+    """Publish a look that decided something, else one an hour.
+
+    Numbers, words and pictures go to MLflow; Prefect keeps artifacts of decisions alone.
+    """
     work = workspace()
+    decided = look.decision != "wait"
     rollout = work.store.get(Rollout, look.rollout_id)
-    if rollout is None or not work.tracker.answers(within_seconds=2.0):
+    hourly = look.created_at.minute < 10
+    if rollout is None or not (decided or hourly):
         return
+    if not work.tracker.answers(within_seconds=2.0):
+        return
+    from ratchet.views.pages.readouts import rollout_page
+    from ratchet.views.plots.rollouts import readout_chart, rollout_chart
+
     stands = outcome(work.store, rollout)
     with work.tracker.run(
         EXPERIMENT,
@@ -154,17 +163,20 @@ def publish(look: RolloutLook) -> None:
             if item.difference is not None:
                 numbers[f"{item.signal}_difference"] = item.difference
         run.metrics(numbers, step=look.number)
-        if look.decision == "wait" and look.created_at.minute >= 10:
-            return
         words = rollout_markdown(rollout, look, stands)
         looks = looks_of(work.store, rollout)
         events = rollout_events(rollout, looks, work.store.get(RolloutStop, rollout.id))
         run.text(words, "rollout.md")
         run.text(rollout_page(rollout, look, stands, now=now(), events=events), "rollout.html")
-        publish_text("rollout", words, f"Rollout of {rollout.challenger.version}: {stands}")
         title = f"Rollout of {rollout.challenger.version}"
         primary = next(signal.name for signal in rollout.signals if signal.primary)
-        publish_figure(run, "rollout-looks", rollout_chart(looks, primary, title), "Look by look")
+        pictures = {"rollout-looks": (rollout_chart(looks, primary, title), "Look by look")}
         if look.readouts:
             figure = readout_chart(look.readouts, f"{title}: look {look.number}")
-            publish_figure(run, "read-out", figure, "The last look")
+            pictures["read-out"] = (figure, "The last look")
+        for key, (figure, _) in pictures.items():
+            run.figure(figure, f"plots/{key}.png")
+    if decided:
+        publish_text("rollout", words, f"{title}: {stands}")
+        for key, (figure, description) in pictures.items():
+            show_figure(key, figure, description)

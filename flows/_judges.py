@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
@@ -23,30 +22,10 @@ from ratchet.judges.on_store import (
     watch_drift,
 )
 from ratchet.judges.rubrics import JudgeSpec, load_judges
-from ratchet.judges.validation import Bar
 from ratchet.records import Cycle, Figure, JudgeValidation
 from ratchet.safety.rules import Flag, judge_flags
 from ratchet.store.cycles import cycle_window
 from ratchet.views.text.cycle import judges_markdown
-
-
-class JudgeOptions(BaseModel):
-    """How judges are used.
-
-    Attributes:
-        bar: What a judge has to reach before its scores count.
-        sample: Interactions of the window that each judge is asked about, at most.
-        drift_anchors: Labelled interactions that judges behind an endpoint are asked about again
-            each week; 0 for none.
-        seed: Of the bootstrap.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bar: Bar = Bar()
-    sample: Annotated[int, Field(ge=0)] = 200
-    drift_anchors: Annotated[int, Field(ge=0)] = 50
-    seed: Annotated[int, Field(ge=0)] = 0
 
 
 def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:

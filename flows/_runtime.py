@@ -31,7 +31,6 @@ from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
 from ratchet.tracking import ModelVersion, Run, Tracker
-from ratchet.views.plots import to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +47,11 @@ class Workspace:
 
     settings: Settings
     store: EventStore
-    tracker: Tracker
+
+    @property
+    def tracker(self) -> Tracker:
+        """MLflow, which takes seconds to import: opened when it is asked for first."""
+        return _tracker()
 
 
 @lru_cache(maxsize=1)
@@ -58,10 +61,15 @@ def workspace() -> Workspace:
     settings.make_home()
     return Workspace(
         settings=settings,
-        store=EventStore.open(settings.store_url),
-        tracker=Tracker(
-            settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
-        ),
+        store=EventStore.open(settings.store_url, assistant=settings.model_name),
+    )
+
+
+@lru_cache(maxsize=1)
+def _tracker() -> Tracker:
+    settings = workspace().settings
+    return Tracker(
+        settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
     )
 
 
@@ -99,6 +107,13 @@ def publish_text(key: str, markdown: str, description: str) -> None:
 def publish_figure(run: Run, key: str, figure: Figure, description: str) -> None:
     """Keep a plot in MLflow and as a Prefect artifact."""
     run.figure(figure, f"plots/{key}.png")
+    show_figure(key, figure, description)
+
+
+def show_figure(key: str, figure: Figure, description: str) -> None:
+    """Keep a plot as a Prefect artifact of the run."""
+    from ratchet.views.plots import to_png
+
     picture = base64.b64encode(to_png(figure)).decode()
     create_image_artifact(f"data:image/png;base64,{picture}", key=key, description=description)
 

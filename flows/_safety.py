@@ -22,7 +22,6 @@ def safety_config() -> SafetyConfig:
     return SafetyConfig() if path is None else load_safety(path)
 
 
-@task(name="screen-answers", cache_policy=NO_CACHE)
 def screen_new() -> int:
     """Screen what came in since the last pass; what is flagged goes to people first."""
     store, until = workspace().store, now()

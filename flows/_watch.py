@@ -1,18 +1,23 @@
-"""The live part of analyze: advance the boards, check the thresholds, tell people."""
+"""The live part of analyze: advance the boards, check the thresholds, tell people.
+
+A pass runs every five minutes in a process of its own, as one flow run: nothing here is a task, and
+what only a pass with news needs (MLflow, plots, failure clusters) is imported when it has some.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 import numpy as np
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from ratchet.analyze.failures.analysis import load_encoder
-from ratchet.analyze.failures.live_cluster import largest_cluster, trouble_about
 from ratchet.analyze.monitoring import check_thresholds, not_checked
-from ratchet.analyze.monitoring.alerts import is_fresh, open_alerts, threshold_events
+from ratchet.analyze.monitoring.alerts import (
+    is_fresh,
+    open_alerts,
+    seeks_cluster,
+    threshold_events,
+)
 from ratchet.analyze.monitoring.series import board_series, chart_title, recent_counts
 from ratchet.analyze.monitoring.watch import (
     BoardVerdict,
@@ -22,40 +27,42 @@ from ratchet.analyze.monitoring.watch import (
     watch,
 )
 from ratchet.errors import InsufficientDataError
-from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_figure, publish_text, workspace
+from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
 from ratchet.notify import check_addresses, deliver, delivery_id, news_since
 from ratchet.records import AlertEvent, Analysis, BoardState, Delivery
 from ratchet.stats.charts.rate_series import RateSeries
-from ratchet.views import plots
 from ratchet.views.text.cycle import alerts_markdown
 
 
-@task(name="watch", cache_policy=NO_CACHE)
 def advance_boards(config: WatchConfig) -> WatchReport:
     """Take in what became ripe. Not retried: the boards remember where they were."""
     report = watch(workspace().store, config, now=now(), about=_largest_cluster)
     for verdict in report.verdicts:
-        say = logger.warning if verdict.unwatched else logger.info
-        say("%s", verdict.in_words)
+        if verdict.unwatched:
+            logger.warning("%s", verdict.in_words)
     return report
 
 
 def _largest_cluster(version: str, since: datetime) -> str | None:
     """Name what a version's trouble is mostly about: known, analyzed since, or looked for now."""
-    work = workspace()
+    work, moment = workspace(), now()
     known = open_alerts(work.store.records(AlertEvent, subject=version, latest=1_000))
     named = [event.cluster for event in known if event.kind == "board" and event.cluster]
     if named:
         return named[-1]
+    if not seeks_cluster(known, moment):
+        return None
+    from ratchet.analyze.failures.analysis import load_encoder
+    from ratchet.analyze.failures.live_cluster import largest_cluster, trouble_about
+
     analysis = work.store.latest(Analysis)
     if analysis and analysis.model_version == version and analysis.created_at >= since:
         return largest_cluster(analysis)
     encoder = load_encoder(work.settings.embedding)
     rng = np.random.default_rng(0)
-    return trouble_about(work.store, version, since, now(), encoder=encoder, rng=rng)
+    return trouble_about(work.store, version, since, moment, encoder=encoder, rng=rng)
 
 
-@task(name="check-thresholds", cache_policy=NO_CACHE)
 def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEvent, ...]:
     """Compare the last hour with the fixed thresholds."""
     store, moment = workspace().store, now()
@@ -76,7 +83,6 @@ def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEven
     return events
 
 
-@task(name="tell", cache_policy=NO_CACHE)
 def send_alerts(fresh: tuple[AlertEvent, ...]) -> int:
     """Log the fresh steps of alerts; send and emit every step of a day that did not arrive yet."""
     store, addresses, moment = workspace().store, workspace().settings.notify, now()
@@ -88,20 +94,14 @@ def send_alerts(fresh: tuple[AlertEvent, ...]) -> int:
     for event in fresh:
         logger.warning("%s %s: %s", event.change, event.severity, event.message)
     for event in recent:
-        if delivery_id(event, "prefect") not in sent:
+        key = delivery_id(event, "prefect")
+        if key not in sent:
             _emit(event)
-            store.append(_emitted(event, moment))
+            emitted = Delivery(
+                id=key, created_at=moment, event_id=event.id, channel="prefect", delivered=True
+            )
+            store.append(emitted)
     return len(fresh)
-
-
-def _emitted(event: AlertEvent, moment: datetime) -> Delivery:
-    return Delivery(
-        id=delivery_id(event, "prefect"),
-        created_at=moment,
-        event_id=event.id,
-        channel="prefect",
-        delivered=True,
-    )
 
 
 def _emit(event: AlertEvent) -> None:
@@ -119,12 +119,15 @@ def _emit(event: AlertEvent) -> None:
     emit_event(f"ratchet.alert.{event.change}", resource=resource, payload=event.canonical())
 
 
-@task(name="publish-board", cache_policy=NO_CACHE)
 def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> None:
-    """Log the evidence; draw the board where something changed, else once an hour."""
-    if verdict.evidence is None or verdict.threshold is None:
+    """Log the evidence and draw the board where something changed, else once an hour."""
+    moment = now()
+    undecided = verdict.evidence is None or verdict.threshold is None
+    if undecided or (not changed and moment.minute >= 5):
         return
-    store, moment = workspace().store, now()
+    from ratchet.views import plots
+
+    store = workspace().store
     board = store.records(BoardState, subject=verdict.model_version, latest=1)[0]
     with workspace().tracker.run(
         EXPERIMENT,
@@ -134,13 +137,11 @@ def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> 
     ) as run:
         run.tags({"ratchet.verdict": verdict.says})
         numbers = {
-            "log_evidence": verdict.evidence,
-            "log_threshold": verdict.threshold,
-            "unwatched_rows": verdict.unwatched,
+            "log_evidence": verdict.evidence or 0.0,
+            "log_threshold": verdict.threshold or 0.0,
+            "unwatched_rows": float(verdict.unwatched),
         }
         run.metrics(numbers, step=board.batches)
-        if not changed and moment.minute >= 5:
-            return
         panels = _panels(config, board, verdict)
         if not panels:
             return
@@ -154,7 +155,9 @@ def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> 
             color=plots.RED if colour == "alarm" else plots.INK,
         )
         run.text(plots.to_svg(figure), "plots/board.svg")
-        publish_figure(run, "board", figure, title)
+        run.figure(figure, "plots/board.png")
+        if changed:
+            show_figure("board", figure, title)
 
 
 def _panels(config: WatchConfig, board: BoardState, verdict: BoardVerdict) -> dict[str, RateSeries]:
@@ -184,8 +187,10 @@ def run_watch(config: WatchConfig) -> WatchReport:
     }
     events = tuple(event for own in alerts_of.values() for event in own)
     send_alerts(events)
+    stands = "; ".join(verdict.in_words for verdict in report.verdicts)
+    logger.info("%d interactions read: %s", report.interactions, stands or "no version to watch")
     for verdict in report.verdicts:
-        publish_board(config, verdict, bool(alerts_of[verdict.model_version]))
+        publish_board(config, verdict, verdict.opened or bool(alerts_of[verdict.model_version]))
     if events:
         known = workspace().store.records(AlertEvent, latest=1_000)
         publish_text("alerts", alerts_markdown(known), "How the alerts stand")

@@ -1,33 +1,18 @@
-"""Analyze: metrics with intervals, thresholds, control charts and failure clusters."""
+"""Analyze: every five minutes what is new; for a cycle metrics, charts and failure clusters."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.analyze.failures.analysis import FailureAnalysis
-from ratchet.analyze.failures.failed import FailureRule
-from ratchet.analyze.monitoring import check_thresholds
-from ratchet.analyze.monitoring.charts import ChartReport, chart_every_signal, read_window
+from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.monitoring.watch import WatchConfig
-from ratchet.flows._failure_pages import publish_failures
-from ratchet.flows._failures import hold_out_traffic, run_failures
-from ratchet.flows._judges import JudgeOptions, run_judges
-from ratchet.flows._runtime import cycle_run, logger, now, publish_figure, publish_text, workspace
-from ratchet.flows._safety import screen_new, validate_safety
+from ratchet.flows._judge_options import JudgeOptions
+from ratchet.flows._safety import screen_new
 from ratchet.flows._watch import run_watch
-from ratchet.judges.usable import usable_versions
-from ratchet.outcomes.experience import experience_metrics
-from ratchet.outcomes.join import Outcomes, join_feedback
-from ratchet.outcomes.quality import QualityWeights, quality
-from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
-from ratchet.store.cycles import cycle_window, latest_cycle
-from ratchet.tracking import Run
-from ratchet.views import plots
-from ratchet.views.text.cycle import analysis_markdown
+from ratchet.outcomes.quality import QualityWeights
 
 
 class AnalyzeOptions(BaseModel):
@@ -57,123 +42,23 @@ class AnalyzeOptions(BaseModel):
 DEFAULTS = AnalyzeOptions()
 
 
-@task(cache_policy=NO_CACHE)
-def load(cycle: Cycle) -> Outcomes:
-    """Read the cycle's interactions, of every version, with their feedback."""
-    store = workspace().store
-    window = cycle_window(cycle)
-    return join_feedback(
-        store.interactions(window), store.feedback(window), judges=usable_versions(store)
-    )
-
-
-@task(name="chart-rates", cache_policy=NO_CACHE)
-def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
-    """Chart every signal over the cycle; one with too little data is left out and said so."""
-    window = cycle_window(cycle, cycle.champion)
-    charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
-    for reason in reasons.values():
-        logger.info("no chart: %s", reason)
-    return charts
-
-
-def metrics_over_thresholds(
-    cycle: Cycle, metrics: tuple[Metric, ...], latency_baseline: float | None
-) -> tuple[Alert, ...]:
-    """Return the metrics of the whole cycle that are over a fixed threshold, for its analysis.
-
-    Nobody is told of them here: `ratchet.flows._watch` checks the last hour by the same thresholds,
-    and opens and resolves the alerts that people get.
-    """
-    return check_thresholds(
-        metrics,
-        model_version=cycle.champion,
-        cycle_id=cycle.id,
-        now=now(),
-        latency_baseline=latency_baseline,
-    )
-
-
-@task(name="record-analysis", cache_policy=NO_CACHE)
-def record(
-    cycle: Cycle,
-    metrics: tuple[Metric, ...],
-    alerts: tuple[Alert, ...],
-    failures: FailureAnalysis,
-) -> Analysis:
-    """Store what was found; the same findings are stored once."""
-    store = workspace().store
-    content = digest(
-        [item.canonical() for item in (*metrics, *failures.clusters, *failures.earlier)]
-    )
-    key = derive_id("analysis", cycle.id, content)
-    stored = store.get(Analysis, key)
-    if stored is not None:
-        return stored
-    analysis = Analysis(
-        id=key,
-        cycle_id=cycle.id,
-        created_at=now(),
-        model_version=cycle.champion,
-        metrics=metrics,
-        alerts=alerts,
-        clusters=failures.clusters,
-        earlier=failures.earlier,
-        untold=failures.failed.untold,
-        no_clusters=failures.result.reason,
-    )
-    store.append(analysis)
-    for alert in alerts:
-        logger.warning("%s: %s", alert.severity, alert.message)
-    return analysis
-
-
-@task(name="publish-analysis", cache_policy=NO_CACHE)
-def publish(cycle: Cycle, analysis: Analysis, charts: tuple[ChartReport, ...]) -> None:
-    """Put numbers and plots into MLflow and Prefect."""
-    measured = [metric for metric in analysis.metrics if metric.value is not None]
-    with cycle_run(cycle, "analyze") as run:
-        run.params({"model_version": cycle.champion, "cycle": cycle.number})
-        run.metrics({metric.name: float(metric.value or 0.0) for metric in measured})
-        run.text(analysis_markdown(analysis), "analysis.md")
-        publish_figure(run, "metrics", plots.metric_forest(measured), "Metrics with intervals")
-        _publish_charts(run, charts)
-        if analysis.clusters:
-            bars = plots.failure_bars(analysis.clusters)
-            publish_figure(run, "failures", bars, "Failures by what they are about")
-    publish_text("analysis", analysis_markdown(analysis), f"Analysis of {cycle.champion}")
-
-
-def _publish_charts(run: Run, charts: tuple[ChartReport, ...]) -> None:
-    for report in charts:
-        figure = plots.signal_chart(
-            {item.value: (item.starts, item.design) for item in report.charts},
-            report.signal.says.capitalize(),
-            report.kinds,
-            unit=report.signal.unit,
-            releases=report.releases,
-        )
-        key = report.signal.name.replace("_", "-")
-        publish_figure(run, key, figure, f"{report.kinds} of {report.signal.says}")
-
-
 @flow(name="analyze", validate_parameters=True)
 def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
-    """Watch every version; analyze the latest cycle's interactions and return the analysis' id."""
+    """Watch every version; analyze the latest cycle's interactions and return the analysis' id.
+
+    A pass that only watches is one flow run without tasks, and imports no more than it needs: it
+    runs every five minutes, each time in a new process.
+    """
     screen_new()
     run_watch(options.watch)
     if not options.cycle:
         return ""
-    cycle = latest_cycle(workspace().store)
-    validate_safety(cycle, run_judges(cycle, options.judges))
-    everything = load(cycle)
-    outcomes = everything.take(everything.model_versions == cycle.champion)
-    metrics = experience_metrics(outcomes, quality(outcomes, options.weights))
-    alerts = metrics_over_thresholds(cycle, metrics, options.latency_baseline_seconds)
-    failures = run_failures(cycle, everything, options.weights, options.failures)
-    if options.traffic_sample:
-        hold_out_traffic(cycle, outcomes, options.weights, options.traffic_sample)
-    analysis = record(cycle, metrics, alerts, failures)
-    publish(cycle, analysis, chart(cycle, options.weights))
-    publish_failures(cycle, failures)
-    return analysis.id
+    from ratchet.flows._cycle_analysis import analyze_cycle
+
+    return analyze_cycle(
+        weights=options.weights,
+        rule=options.failures,
+        judges=options.judges,
+        latency_baseline=options.latency_baseline_seconds,
+        traffic_sample=options.traffic_sample,
+    )

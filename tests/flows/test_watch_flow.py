@@ -43,7 +43,7 @@ from ratchet.flows.rollback import RollbackOptions, rollback
 ANALYZE = f"analyze(AnalyzeOptions.model_validate({OPTIONS}))"
 DRAW_EVERY_BOARD = f"""
 verdict = BoardVerdict("{GOOD}", "in control", 0.0, 5.0)
-publish_board.fn(WatchConfig(baseline_days=2.0), verdict, True)
+publish_board(WatchConfig(baseline_days=2.0), verdict, True)
 """
 
 
@@ -243,7 +243,7 @@ def test_picture_and_alerts_are_artifacts_of_the_run(home: Home) -> None:
     assert "roll back to support-router/1" in found["alerts"]["data"]
 
 
-def test_mlflow_has_the_evidence_over_the_passes_and_the_picture(
+def test_mlflow_has_the_evidence_of_a_pass_with_news_and_the_picture(
     home: Home, tmp_path: Path
 ) -> None:
     client = MlflowClient(home.settings.tracking_uri)
@@ -253,13 +253,21 @@ def test_mlflow_has_the_evidence_over_the_passes_and_the_picture(
     assert set(runs) == {f"watch {GOOD}", f"watch {BAD}"}
     run = runs[f"watch {BAD}"]
     assert run.data.metrics["log_evidence"] >= run.data.metrics["log_threshold"]
-    assert len(client.get_metric_history(run.info.run_id, "log_evidence")) == 2
+    # of the pass that opened the alert; the next one had no news, and may be the first of an hour
+    assert len(client.get_metric_history(run.info.run_id, "log_evidence")) in (1, 2)
     assert run.data.tags["ratchet.verdict"] == "alarm"
     assert run.data.tags["ratchet.stage"] == "watch"
     picture = client.download_artifacts(run.info.run_id, "plots/board.svg", str(tmp_path))
     assert ElementTree.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     good = runs[f"watch {GOOD}"].data
     assert good.metrics["log_evidence"] < good.metrics["log_threshold"]
+
+
+def test_a_pass_is_one_flow_run_without_tasks(home: Home) -> None:
+    passes = home.ask("flow_runs/filter", {"flows": {"name": {"any_": ["analyze"]}}})
+    assert len(passes) == 2
+    assert {run["state"]["type"] for run in passes} == {"COMPLETED"}
+    assert home.ask("task_runs/count") == 0
 
 
 def test_the_alert_is_a_prefect_event_with_labels_to_trigger_on(home: Home) -> None:
@@ -364,7 +372,7 @@ def test_every_step_of_a_day_that_was_not_sent_is_sent_once_however_many_there_a
         home.store.append(made.model_copy(update=changed))
     before = len(home.inbox)
     for _ in range(2):
-        home.run("send_alerts.fn(())")
+        home.run("send_alerts(())")
     assert len(home.inbox) - before == 80
     keys = [f"unsent-{number}" for number in range(80)]
     for channel in ("json", "prefect"):

@@ -180,7 +180,7 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
 async def _running(
     options: GatewayOptions, backends: list[Backend] | None
 ) -> AsyncIterator[Gateway]:
-    store = EventStore.open(options.settings.store_url)
+    store = EventStore.open(options.settings.store_url, assistant=options.settings.model_name)
     answering = _backends(options) if backends is None else backends
     default = None if options.backend or backends else Path(options.settings.base_model).name
     circuits = Circuits()

@@ -26,13 +26,21 @@ from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.bulk import insert_new
 from ratchet.store.connections import configure_sqlite
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
+from ratchet.store.facts import claim
 from ratchet.store.feedback import name_versions
 from ratchet.store.journal import Journal
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.set_aside import set_aside_values
-from ratchet.store.tables import APPLIED, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
+from ratchet.store.tables import (
+    APPLIED,
+    FACTS,
+    FEEDBACK_EVENTS,
+    INTERACTIONS,
+    MIGRATIONS,
+    SET_ASIDE,
+)
 
 __all__ = ["Added", "EventStore", "Window"]
 
@@ -57,11 +65,22 @@ class EventStore(Readings, Journal, Recorded):
 
     @classmethod
     def open(
-        cls, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        cls,
+        url: str,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        assistant: str | None = None,
     ) -> EventStore:
         """Connect to `url`, creating the database file and its tables where they are missing.
 
+        Args:
+            url: SQLAlchemy URL.
+            clock: Tells when rows are received.
+            assistant: Whose store it is (`Settings.model_name`); the first one keeps it. Not asked
+                where None.
+
         Raises:
+            SettingsError: The store belongs to another assistant.
             InvalidInputError: The URL is not one of SQLite or PostgreSQL, its driver is not
                 installed, or what it names does not open as a database.
         """
@@ -79,6 +98,8 @@ class EventStore(Readings, Journal, Recorded):
                 configure_sqlite(engine)
             store = cls(engine, clock)
             store._migrate()
+            if assistant is not None:
+                claim(store, FACTS, assistant, parsed)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error
         return store

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
+from ratchet.store.counts import keep_counts
+from ratchet.store.facts import name_from_journal
 from ratchet.store.review_rows import START, copy_reviews
 
 METADATA = sa.MetaData()
@@ -92,6 +94,23 @@ VERDICTS = _table(
     sa.Column("dimension", sa.String(200), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.JSON, nullable=False),
+)
+COUNTS = sa.Table(
+    "counts",
+    METADATA,
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("part", sa.Text, nullable=False),
+    sa.Column("value", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Rows of a table by part, in numbers that are added up: see `ratchet.store.counts`."""
+FACTS = sa.Table(
+    "store_facts",
+    METADATA,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 REVIEW_ITEMS = _table(
     "review_items",
@@ -185,6 +204,24 @@ def _time_records(connection: sa.Connection) -> None:
     _index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
+def _index_readings(connection: sa.Connection) -> None:
+    """Find a user's rows, and the journal's records of a kind, without reading the others."""
+    _index(connection, "ix_interactions_user", "interactions (user_id)")
+    _index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
+    _index(connection, "ix_journal_kind", "journal (kind, position)")
+
+
+def _keep_counts(connection: sa.Connection) -> None:
+    COUNTS.create(connection, checkfirst=True)
+    keep_counts(connection)
+
+
+def _name_store(connection: sa.Connection) -> None:
+    """Keep whose store it is."""
+    FACTS.create(connection, checkfirst=True)
+    name_from_journal(connection, FACTS, JOURNAL)
+
+
 def _queue_reviews(connection: sa.Connection) -> None:
     """Find what waits for a person without reading the whole queue."""
     for table in (REVIEW_ITEMS, REVIEW_DECISIONS):
@@ -205,6 +242,9 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0006_time_answers": _time_answers,
     "0007_keep_updates": _keep_updates,
     "0008_time_records": _time_records,
+    "0009_index_readings": _index_readings,
+    "0010_keep_counts": _keep_counts,
+    "0012_name_store": _name_store,
     "0014_review_items": _queue_reviews,
 }
 """Named steps, applied in order; each is recorded in the transaction that makes it."""

@@ -11,6 +11,7 @@ from ratchet.analyze.monitoring.alerts import (
     by_hand,
     is_fresh,
     open_alerts,
+    seeks_cluster,
     standing,
     threshold_events,
 )
@@ -189,6 +190,21 @@ def test_unsafe_answers_are_critical_whatever_the_size():
 def test_a_version_is_fresh_for_a_day():
     assert is_fresh(BOARD, OPENED + 23.9 * HOUR)
     assert not is_fresh(BOARD, OPENED + 24 * HOUR)
+
+
+def test_a_cluster_is_looked_for_while_the_alert_is_new_and_then_once_an_hour():
+    known: list[AlertEvent] = []
+    step(known, finding(), hours=1.0 / 3.0)
+    passes = [OPENED + timedelta(minutes=minutes) for minutes in range(20, 320, 5)]
+    looked = [moment for moment in passes if seeks_cluster(known, moment)]
+    assert looked[:12] == passes[:12]
+    assert [moment.minute for moment in looked[12:]] == [0] * 4
+    at_half_past = passes[26]
+    assert not seeks_cluster(known, at_half_past)
+    # nothing stands about the board: this pass may be the one that opens it
+    assert seeks_cluster([], at_half_past)
+    only_of_threshold = check([], [threshold()])
+    assert seeks_cluster(only_of_threshold, at_half_past)
 
 
 # Thresholds --------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.analyze.failure_rule import FailureRule
 from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
 from ratchet.outcomes.quality import Quality, QualityWeights
 from ratchet.records.signals import QUALITY_SIGNALS, SIGNALS
@@ -24,20 +24,6 @@ _REASONS = sorted(
     ((signal, signal.reason) for signal in SIGNALS if signal.reason),
     key=lambda pair: pair[1].rank,
 )
-
-
-class FailureRule(BaseModel):
-    """From when on an interaction counts as failed.
-
-    Attributes:
-        quality: An interaction of lower quality failed.
-        certainty: How sure that has to be where no user said so, by a one-sided bound.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    quality: float = Field(default=0.5, gt=0.0, le=1.0)
-    certainty: float = Field(default=0.8, ge=0.5, lt=1.0)
 
 
 DEFAULT_RULE = FailureRule()

@@ -43,11 +43,13 @@ __all__ = [
     "later",
     "next_step",
     "open_alerts",
+    "seeks_cluster",
     "standing",
     "threshold_events",
 ]
 
 FRESH = timedelta(hours=24)
+SOUGHT_AT_ONCE = timedelta(hours=1)
 SEVERE = 1.5
 """A rate whose lower bound is this many times the expected one is critical."""
 
@@ -132,6 +134,20 @@ def threshold_events(
 def is_fresh(board: BoardState, now: datetime) -> bool:
     """Tell whether a version has been in use for less than a day."""
     return now - board.opened_at < FRESH
+
+
+def seeks_cluster(known: Sequence[AlertEvent], now: datetime) -> bool:
+    """Tell whether this pass looks for the failure cluster that a version's trouble is about.
+
+    Looking loads a model of language. A pass looks until the alert stands for an hour without a
+    change, so that what the first answers do not show yet is found; then one pass an hour does.
+
+    Args:
+        known: The version's alerts that are open, with their latest step.
+        now: When.
+    """
+    steps = [event.created_at for event in known if event.kind == "board"]
+    return not steps or now - max(steps) < SOUGHT_AT_ONCE or now.minute < 5
 
 
 def _from_finding(

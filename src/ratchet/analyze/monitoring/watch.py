@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -132,6 +132,7 @@ class BoardVerdict:
         threshold: Where it becomes an alarm.
         unwatched: Answers and feedback that arrived since the last pass about a time before the
             board began, or longer ago than `late_days`: nothing watches them.
+        opened: Whether its board began in this pass.
     """
 
     model_version: str
@@ -141,6 +142,7 @@ class BoardVerdict:
     finding: Finding | None = None
     reason: str | None = None
     unwatched: int = 0
+    opened: bool = field(default=False, compare=False)
 
     @property
     def in_words(self) -> str:
@@ -302,6 +304,7 @@ class _Pass:
             baseline = self._baseline(board)
         except InsufficientDataError as error:
             return BoardVerdict(self.version, "no baseline", reason=str(error)), ()
+        opened = board is None
         if board is None:
             board, unwatched = self._open(baseline)
         else:
@@ -317,7 +320,13 @@ class _Pass:
         says = "alarm" if finding else "in control"
         evidence = evidence_of(board, baseline)
         verdict = BoardVerdict(
-            self.version, says, evidence, board.log_threshold, finding, unwatched=unwatched
+            self.version,
+            says,
+            evidence,
+            board.log_threshold,
+            finding,
+            unwatched=unwatched,
+            opened=opened,
         )
         return verdict, events
 

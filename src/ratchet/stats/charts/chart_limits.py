@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from ratchet.errors import InsufficientDataError
 from ratchet.stats.arrays import FloatArray
@@ -390,6 +390,8 @@ def _crossing(rising: Callable[[float], float], start: float) -> float:
             "average_run_length is out of reach of this chart, which runs longer with limits of "
             f"{lower:g}; ask for a longer one",
         )
+    from scipy import optimize
+
     return float(optimize.brentq(rising, lower, upper, xtol=1e-6)) if lower < upper else start
 
 

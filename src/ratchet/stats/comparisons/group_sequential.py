@@ -22,7 +22,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from ratchet.errors import InvalidInputError
 from ratchet.stats.arrays import FloatArray
@@ -254,6 +254,8 @@ def _shape_factors(looks: int, shape: Shape) -> FloatArray:
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    from scipy import optimize
+
     return float(optimize.brentq(function, low, high, xtol=1e-12))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.arrays import FloatArray, IntArray
@@ -63,6 +63,8 @@ def fisher_excess(
             f"successes must be in [0, trials] and no group larger than all, got {inside.tolist()} "
             f"of {size.tolist()} with {all_successes} of {all_trials} in all; count again"
         )
+    from scipy import stats
+
     tail = stats.hypergeom.sf(inside - 1, all_trials, all_successes, size)
     return np.clip(np.asarray(tail, dtype=np.float64), 0.0, 1.0)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from ratchet.errors import InsufficientDataError
 from ratchet.stats.arrays import FloatArray
@@ -251,6 +251,8 @@ def _lower_limit(first: int, second: int, pairs: int, quantile: float) -> float:
     lowest = -1.0 + 1e-12
     if excess(lowest) <= 0.0:
         return -1.0
+    from scipy import optimize
+
     return float(optimize.brentq(excess, lowest, (second - first) / pairs, xtol=1e-10))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from ratchet.errors import InvalidInputError
 from ratchet.stats.arrays import FloatArray
@@ -195,6 +195,8 @@ def information_ratio(
         stopped = stopping_probabilities(levels, drift, information=information)
         return float(stopped.sum()) - power
 
+    from scipy import optimize
+
     drift = float(optimize.brentq(shortfall, fixed * 0.5, fixed * 3.0, xtol=1e-9))
     return (drift / fixed) ** 2
 
@@ -217,6 +219,8 @@ class _Walk:
         return float(self.mass @ special.ndtr((self.means - limit) / self.scale))
 
     def critical_value(self, chance: float) -> float:
+        from scipy import optimize
+
         return float(optimize.brentq(lambda c: self.above(c) - chance, -REACH, REACH, xtol=1e-10))
 
     def stop_above(self, critical: float) -> None:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from ratchet.errors import InvalidInputError
 from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
@@ -127,6 +127,8 @@ def one_look_p_value(groups: Groups) -> float:
     large = np.minimum(expected, groups.trials - expected) >= FEWEST_EXPECTED
     expected, shares = expected[large], groups.shares[large]
     squares = (groups.successes[large] - expected) ** 2 / (expected * (1.0 - shares))
+    from scipy import stats
+
     return float(stats.chi2.sf(squares.sum(), squares.size)) if squares.size else 1.0
 
 
@@ -157,6 +159,8 @@ def one_look_p_value_of_arms(users: Sequence[int], shares: Sequence[float]) -> f
     expected = np.asarray(shares, dtype=np.float64) * (sum(users) / sum(shares))
     if expected.min() < FEWEST_EXPECTED:
         return 1.0
+    from scipy import stats
+
     return float(stats.chisquare(users, expected).pvalue)
 
 
@@ -195,6 +199,8 @@ def finds_imbalance(
         f"{odds_ratio}, {alpha} and {power}; 11/9 makes 50/50 into 55/45",
     )
     _check(groups)
+    from scipy import stats
+
     needed = math.log(len(odds_ratios) / alpha)
     is_found = np.ones(groups.trials.shape[:-1], dtype=np.bool_)
     for ratio in (odds_ratio, 1.0 / odds_ratio):

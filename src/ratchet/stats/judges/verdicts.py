@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy import stats
-
 from ratchet.errors import UnequalMissingError
 from ratchet.stats.arrays import BoolArray
 
@@ -22,6 +20,8 @@ def equal_missing(first: BoolArray, second: BoolArray, one: str, two: str) -> No
     Raises:
         UnequalMissingError: They differ by more than chance, p < 0.001.
     """
+    from scipy import stats
+
     lost = (int(first.sum()), int(second.sum()))
     table = [[lost[0], first.size - lost[0]], [lost[1], second.size - lost[1]]]
     if sum(lost) and stats.fisher_exact(table).pvalue < UNEQUAL_MISSING:
