@@ -127,7 +127,7 @@ def _screen_and_watch(place: Place) -> Result:
     from ratchet.flows._safety import screen_new
 
     began = time.perf_counter()
-    items = screen_new.fn()
+    items = screen_new()
     return _watch(place) | {"seconds": time.perf_counter() - began, "items": items}
 
 
