@@ -8,6 +8,7 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.failures.analysis import (
     FailureAnalysis,
     analyze_failures,
@@ -15,7 +16,6 @@ from ratchet.analyze.failures.analysis import (
     previous_clusters,
 )
 from ratchet.analyze.failures.emerging import cluster_events
-from ratchet.analyze.failures.failed import FailureRule
 from ratchet.analyze.failures.regression_sets import hand_over_all
 from ratchet.analyze.failures.titles import give_titles, load_titles
 from ratchet.analyze.failures.traffic_sample import freeze_traffic

@@ -14,7 +14,7 @@ from ratchet.records import Record
 from ratchet.store.review_rows import note_review
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import JOURNAL, REVIEW_DECISIONS, REVIEW_ITEMS
-from ratchet.store.transactions import Transactions
+from ratchet.store.transactions import Transactions, pairs
 
 R = TypeVar("R", bound=Record)
 

@@ -15,9 +15,10 @@ from datetime import datetime
 
 import numpy as np
 
+from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.failures.clusters import FailureClusters, find_failure_clusters
 from ratchet.analyze.failures.embedding import VectorCache, embed, word_vectors
-from ratchet.analyze.failures.failed import DEFAULT_RULE, Failed, FailureRule, which_failed
+from ratchet.analyze.failures.failed import DEFAULT_RULE, Failed, which_failed
 from ratchet.analyze.failures.hierarchy import Vectors, unit_rows
 from ratchet.analyze.failures.identity import Identified, KnownClusters, identify
 from ratchet.analyze.failures.profile import profile

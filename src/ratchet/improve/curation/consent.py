@@ -59,4 +59,5 @@ def refused_rows(
     """
     silent = (consents == UNSAID) & (consent == "only if given")
     over: NDArray[np.bool_] = (kept_until != ALWAYS) & (kept_until <= now)
-    return (consents == REFUSED) | silent | over
+    refused: NDArray[np.bool_] = (consents == REFUSED) | silent | over
+    return refused
