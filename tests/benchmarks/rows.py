@@ -208,7 +208,7 @@ def shards(found: Found) -> Iterator[str]:
         return at_goal({int(s): float(parts[part][field]) for s, parts in found.items()})
 
     size = max(map(int, found))
-    disk = SHARDS * GOAL * float(found[str(size)]["fill"]["bytes"]) / size
+    disk = SHARDS * GOAL * float(found[str(size)]["day"]["bytes"]) / size
     night, watched = goal("nightly"), goal("screened")
     yield f"| {SHARDS} stores of {GOAL:,} rows, {SHARDS * A_DAY:,} a day | one machine | ten |"
     yield "|---|---:|---:|"
@@ -276,9 +276,7 @@ def page(found: Mapping[str, Found], seconds: float) -> str:
 
 
 def _whole(found: Found) -> bool:
-    return all(
-        {"fill", "nightly", "screened", "forget"} <= parts.keys() for parts in found.values()
-    )
+    return all({"day", "nightly", "screened", "forget"} <= parts.keys() for parts in found.values())
 
 
 def failures(found: Mapping[str, Found]) -> list[str]:
@@ -299,7 +297,7 @@ def measure(place: Place, results: Path, only: Sequence[str]) -> dict[str, Any]:
     """Measure every part that no earlier run has; keep what is found after each."""
     found: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
     for name, part in PARTS.items():
-        wanted = not only or name in only or name == "fill"
+        wanted = not only or name in only or name in ("fill", "day")
         if name in found or not wanted or place.rows > (part.most_rows or place.rows):
             continue
         began = time.monotonic()
