@@ -143,7 +143,7 @@ class Drain:
         entries = [entry for entry in entries if entry.kind is not LogKind.REFUSED]
         rows = self._rows(entries)
         positions = [f"{entry.segment} at {entry.start}" for entry in entries]
-        with self.store.atomic():
+        with self.store.adding():
             self.store.set_aside([_set_aside(entry) for entry in refused])
             report = ingest(rows, self.store, source=SOURCE, now=now, positions=positions)
         for reason, count in report.reasons:

@@ -15,6 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.months import ids_of
+from ratchet.store.sqlstates import NOT_UNIQUE, sqlstate
 
 ROWS_IN_STATEMENT = 1_024
 
@@ -27,7 +29,7 @@ def insert_new(
     """Store the rows whose ids are not there yet, in their order; leave what is there.
 
     Args:
-        connection: In the transaction of a writer: nobody else stores rows until it ends.
+        connection: In a transaction that announced its rows (`ratchet.store.positions`).
         table: Interactions or feedback.
         rows: Of that table, each id once.
         received_at: When they arrived, in microseconds since 1970.
@@ -80,12 +82,30 @@ def _into_postgresql(
     connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Rows, received_at: int
 ) -> dict[str, str]:
     driver: Any = connection.connection.driver_connection
+    ids = [row.id for row in rows]
+    there: dict[str, str] = {}
+    refused: Exception | None = None
+    # each id is kept once beside the table, which is divided by month
+    known = f"SELECT id, digest FROM {ids_of(table.name)} WHERE id = ANY(%s)"
     with driver.cursor() as cursor:
-        ids = [row.id for row in rows]
-        cursor.execute(f"SELECT id, digest FROM {table.name} WHERE id = ANY(%s)", (ids,))
-        there: dict[str, str] = dict(cursor.fetchall())
-        with cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as copy:
-            for row in rows:
-                if row.id not in there:
-                    copy.write_row((*row, received_at))
-    return there
+        while True:
+            found = dict(cursor.execute(known, (ids,)).fetchall())
+            if refused is not None and len(found) <= len(there):
+                raise refused  # by a row that is not in the table of ids
+            there = found
+            if len(there) == len(rows):
+                return there
+            cursor.execute("SAVEPOINT new_rows")
+            try:
+                with cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as copy:
+                    for row in rows:
+                        if row.id not in there:
+                            copy.write_row((*row, received_at))
+            except Exception as error:
+                if sqlstate(error) != NOT_UNIQUE:
+                    raise
+                refused = error  # another writer stored one of the ids meanwhile
+                cursor.execute("ROLLBACK TO SAVEPOINT new_rows")
+            else:
+                cursor.execute("RELEASE SAVEPOINT new_rows")
+                return there
