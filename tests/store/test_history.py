@@ -217,6 +217,8 @@ def test_a_store_that_lost_rows_which_history_has_is_refused(
     history.advance(store)
     with store.atomic() as connection:
         connection.execute(sa.delete(STORED["feedback"]).where(STORED["feedback"].c.position > 3))
+        if connection.dialect.name == "postgresql":  # as in a backup of then
+            connection.execute(sa.text("SELECT setval('feedback_position_seq', 3)"))
     with pytest.raises(ConflictError, match="got feedback up to position 3 where history has 5"):
         history.advance(store)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,7 +27,7 @@ def read_answers(
 
 def answer_rows(
     model_digest: str, decoding: str, answers: Mapping[str, str], seconds: Mapping[str, float]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return the rows of answers."""
     return [
         {

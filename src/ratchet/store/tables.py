@@ -8,7 +8,9 @@ import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
+from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
+from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
 METADATA = sa.MetaData()
@@ -165,7 +167,9 @@ def _create_events(connection: sa.Connection) -> None:
 
 def _index_versions(connection: sa.Connection) -> None:
     """Find a version's first answer, and its answers in a span of time, without a scan."""
-    _index(connection, "ix_interactions_version_time", "interactions (model_version, created_at)")
+    make_index(
+        connection, "ix_interactions_version_time", "interactions (model_version, created_at)"
+    )
 
 
 def _name_subjects(connection: sa.Connection) -> None:
@@ -173,7 +177,7 @@ def _name_subjects(connection: sa.Connection) -> None:
     present = {column["name"] for column in sa.inspect(connection).get_columns("journal")}
     if "subject" not in present:
         connection.execute(sa.text("ALTER TABLE journal ADD COLUMN subject VARCHAR(200)"))
-    _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
+    make_index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
 def _create_embeddings(connection: sa.Connection) -> None:
@@ -183,7 +187,7 @@ def _create_embeddings(connection: sa.Connection) -> None:
 def _keep_verdicts(connection: sa.Connection) -> None:
     """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
     VERDICTS.create(connection, checkfirst=True)
-    _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
+    make_index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
 
 
 def _time_answers(connection: sa.Connection) -> None:
@@ -200,25 +204,28 @@ def _keep_updates(connection: sa.Connection) -> None:
         if name not in present:
             connection.execute(sa.text(f"ALTER TABLE feedback ADD COLUMN {name} {kind}"))
     versions = "feedback (version_of) WHERE version_of IS NOT NULL"
-    _index(connection, "ix_feedback_version_of", versions)
+    make_index(connection, "ix_feedback_version_of", versions)
 
 
 def _time_records(connection: sa.Connection) -> None:
     """Find the journal's latest records of a kind by their time without reading the others."""
-    _index(connection, "ix_journal_time", "journal (kind, created_at)")
+    make_index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
 def _index_readings(connection: sa.Connection) -> None:
     """Find a user's rows, and the journal's records of a kind, without reading the others."""
-    _index(connection, "ix_interactions_user", "interactions (user_id)")
-    _index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
-    _index(connection, "ix_journal_kind", "journal (kind, position)")
-    _index(connection, "ix_embeddings_key", "embeddings (key)")
+    make_index(connection, "ix_interactions_user", "interactions (user_id)")
+    make_index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
+    make_index(connection, "ix_journal_kind", "journal (kind, position)")
+    make_index(connection, "ix_embeddings_key", "embeddings (key)")
 
 
 def _keep_counts(connection: sa.Connection) -> None:
     COUNTS.create(connection, checkfirst=True)
-    keep_counts(connection)
+    if connection.dialect.name == "sqlite":
+        keep_counts(connection)
+    else:
+        keep_counts(connection, between=connection.commit)
 
 
 def _name_items(connection: sa.Connection) -> None:
@@ -230,11 +237,12 @@ def _name_items(connection: sa.Connection) -> None:
             if name not in present:
                 kind = f"VARCHAR({NAME_CHARACTERS})"
                 connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
-    name_set_aside(connection, SET_ASIDE)
-    _index(connection, "ix_verdicts_item", "verdicts (item_id, position)")
-    _index(connection, "ix_set_aside_user", "set_aside (user_id, interaction_id, position)")
+    connection.commit()  # done again, it finds what is there
+    name_set_aside(connection, SET_ASIDE, between=connection.commit)
+    make_index(connection, "ix_verdicts_item", "verdicts (item_id, position)")
+    make_index(connection, "ix_set_aside_user", "set_aside (user_id, interaction_id, position)")
     about = "set_aside (interaction_id) WHERE interaction_id IS NOT NULL"
-    _index(connection, "ix_set_aside_interaction", about)
+    make_index(connection, "ix_set_aside_interaction", about)
 
 
 def _name_store(connection: sa.Connection) -> None:
@@ -250,10 +258,6 @@ def _queue_reviews(connection: sa.Connection) -> None:
     copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
 
 
-def _index(connection: sa.Connection, name: str, columns: str) -> None:
-    connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
-
-
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -267,6 +271,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0010_keep_counts": _keep_counts,
     "0011_name_items": _name_items,
     "0012_name_store": _name_store,
+    "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
 }
-"""Named steps, applied in order; each is recorded in the transaction that makes it."""
+"""Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ def read_vectors(
     return vectors
 
 
-def vector_rows(model_digest: str, vectors: Mapping[str, Vectors]) -> list[dict[str, object]]:
+def vector_rows(model_digest: str, vectors: Mapping[str, Vectors]) -> list[dict[str, Any]]:
     """Return the rows to insert."""
     return [
         {"model_digest": model_digest, "key": key, "vector": vector.astype(_STORED).tobytes()}

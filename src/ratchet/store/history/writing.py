@@ -71,9 +71,9 @@ def advance(
     with place.writing():
         writer = _Writer(place, _cursor(place, store))
         writer.clean()
-        with store.atomic():
-            until = last_position(store)
-        _check_not_behind(writer.cursor, until.interactions, until.feedback)
+        until = last_position(store)
+        taken = (store.last_taken_position(STORED[table]) for table in TABLES)
+        _check_not_behind(writer.cursor, *taken)
         copied = {"interactions": 0, "feedback": 0}
         for table in TABLES:
             end = until.interactions if table == "interactions" else until.feedback
