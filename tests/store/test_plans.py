@@ -88,7 +88,10 @@ READ: dict[str, Reading] = {
         s, Position(2_900, 2_900), Position(2_990, 2_990)
     ),
     "versions_in_use": lambda s: arrivals.versions_in_use(s, NOW, NOW + timedelta(hours=1)),
-    "first_answer": lambda s: arrivals.first_answer(s, OF_VERSION),
+    "first_answer": lambda s: (
+        arrivals.first_answer(s, OF_VERSION),
+        arrivals.first_answer(s, SINCE),
+    ),
     "last_answer": lambda s: arrivals.last_answer(s, OF_VERSION),
     "in_use_from": lambda s: arrivals.in_use_from(s, OF_VERSION),
     "count_answers": lambda s: arrivals.count_answers(s, OF_VERSION),
