@@ -93,6 +93,9 @@ def configure_sqlite(engine: sa.Engine) -> None:
     def _on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        connection.execute(
+            "PRAGMA auto_vacuum=INCREMENTAL"
+        )  # of a new file: space can be given back
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
 

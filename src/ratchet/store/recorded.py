@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ratchet.records import JudgeVerdict
 from ratchet.store.answers import answer_rows, read_answers
+from ratchet.store.rows import microseconds
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICTS
 from ratchet.store.transactions import Transactions
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
@@ -36,7 +37,8 @@ class Recorded(Transactions):
         seconds: Mapping[str, float] | None = None,
     ) -> None:
         """Record answers; an answer that is there already stands."""
-        self._keep(ANSWERS, answer_rows(model_digest, decoding, answers, seconds or {}))
+        now = microseconds(self._clock())
+        self._keep(ANSWERS, answer_rows(model_digest, decoding, answers, seconds or {}, now))
 
     def vectors(self, model_digest: str, keys: Sequence[str]) -> dict[str, Vectors]:
         """Return the vectors that a model made of texts, by key, where they are stored."""
@@ -45,7 +47,7 @@ class Recorded(Transactions):
 
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors in half precision; a vector that is there already stands."""
-        self._keep(EMBEDDINGS, vector_rows(model_digest, vectors))
+        self._keep(EMBEDDINGS, vector_rows(model_digest, vectors, microseconds(self._clock())))
 
     def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
         """Return those of the verdicts with these ids that are stored, by id."""

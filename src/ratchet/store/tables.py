@@ -83,6 +83,7 @@ ANSWERS = _table(
     sa.Column("example_id", sa.String(200), nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("seconds", sa.Float),
+    sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
 EMBEDDINGS = _table(
@@ -90,6 +91,7 @@ EMBEDDINGS = _table(
     sa.Column("model_digest", sa.String(64), nullable=False),
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "key"),
 )
 VERDICTS = _table(
@@ -258,6 +260,14 @@ def _queue_reviews(connection: sa.Connection) -> None:
     copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
 
 
+def _date_recorded(connection: sa.Connection) -> None:
+    """Say when answers and vectors were added, so that old ones can go."""
+    for table in ("answers", "embeddings"):
+        present = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        if "added_at" not in present:
+            connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN added_at BIGINT"))
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -273,5 +283,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0012_name_store": _name_store,
     "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
+    "0015_date_recorded": _date_recorded,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -81,7 +81,8 @@ def user_data(place: Place, user_id: str) -> UserData:
             rows = read_parquet(place, item, ["position", "id", "user_id", "messages", "response"])
             found += rows.filter(pc.equal(rows["user_id"], user_id)).to_pylist()
     found.sort(key=lambda row: row["position"])
-    ids = tuple(row["id"] for row in found)
+    # a file and the larger one that replaced it may both be there
+    ids = tuple(dict.fromkeys(row["id"] for row in found))
     for row in found:
         messages = json.loads(row["messages"])
         texts.update(said["content"] for said in messages if said["role"] != "system")
