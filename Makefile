@@ -19,8 +19,14 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_OFFLINE := 1
 
-# Folders or files below tests/ that `make test-all` is held to.
+# Folders or files below tests/ that `make test-all` is held to; the module that `make bench` runs.
 PART ?=
+
+# Of `make bench PART=rows`: numbers of interactions, and a folder that keeps stores and results;
+# further options of any benchmark.
+ROWS ?=
+KEEP ?=
+ARGS ?=
 
 # Settings of the demo. The queue table of a known data set is found by the name of its folder.
 MESSAGES ?=
@@ -58,6 +64,15 @@ test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev browser ## Run every test, slow ones too (PART=flows, PART="calibration judges")
 	@$(BIN)/python -m pytest $(addprefix tests/,$(PART))
+
+.PHONY: bench
+bench: $(BIN)/.ready-dev ## Run a benchmark (PART=rows ROWS="20000 50000" KEEP=folder, or any of tests/benchmarks)
+	@if [[ ! -f "tests/benchmarks/$(PART).py" ]]; then \
+		echo "error: PART must name a module of tests/benchmarks, got '$(PART)'; for example" \
+			"make bench PART=rows" >&2; exit 1; \
+	fi
+	@$(BIN)/python -m tests.benchmarks.$(PART) $(if $(ROWS),--rows $(ROWS)) \
+		$(if $(KEEP),--keep "$(KEEP)") $(ARGS)
 
 .PHONY: browser
 browser: # tests/browser needs a Chromium; in a container of Debian or Ubuntu it is installed here

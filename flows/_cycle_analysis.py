@@ -9,6 +9,7 @@ from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.monitoring import check_thresholds
 from ratchet.analyze.monitoring.charts import ChartReport, chart_every_signal, read_window
+from ratchet.analyze.window import read_outcomes
 from ratchet.flows._failure_pages import publish_failures
 from ratchet.flows._failures import hold_out_traffic, run_failures
 from ratchet.flows._judge_options import JudgeOptions
@@ -17,7 +18,7 @@ from ratchet.flows._runtime import cycle_run, logger, now, publish_figure, publi
 from ratchet.flows._safety import validate_safety
 from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import experience_metrics
-from ratchet.outcomes.join import Outcomes, join_feedback
+from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
 from ratchet.store.cycles import cycle_window, latest_cycle
@@ -28,12 +29,9 @@ from ratchet.views.text.cycle import analysis_markdown
 
 @task(cache_policy=NO_CACHE)
 def load(cycle: Cycle) -> Outcomes:
-    """Read the cycle's interactions, of every version, with their feedback."""
+    """Read the cycle's interactions, of every version, with their feedback, without texts."""
     store = workspace().store
-    window = cycle_window(cycle)
-    return join_feedback(
-        store.interactions(window), store.feedback(window), judges=usable_versions(store)
-    )
+    return read_outcomes(store, cycle_window(cycle), judges=usable_versions(store))
 
 
 @task(name="chart-rates", cache_policy=NO_CACHE)

@@ -29,6 +29,7 @@ def publish_failures(cycle: Cycle, analysis: FailureAnalysis) -> None:
             failed=int(analysis.flags.sum()),
             window=(cycle.window_start, cycle.window_end),
             untold=analysis.failed.untold,
+            left_out=analysis.left_out,
         ),
         now=now(),
         points=points,
@@ -48,6 +49,7 @@ def publish_failures(cycle: Cycle, analysis: FailureAnalysis) -> None:
         model_version=cycle.champion,
         earlier=analysis.earlier,
         reason=analysis.result.reason,
+        part=analysis.part,
     )
     where = f"The page with map and examples: `{PAGE}` of the MLflow run `{run.run_id}`."
     publish_text("failures", f"{table}\n\n{where}", "Where failures pile up")

@@ -19,6 +19,7 @@ from ratchet.analyze.failures.emerging import cluster_events
 from ratchet.analyze.failures.regression_sets import hand_over_all
 from ratchet.analyze.failures.titles import give_titles, load_titles
 from ratchet.analyze.failures.traffic_sample import freeze_traffic
+from ratchet.analyze.window import with_texts
 from ratchet.flows._runtime import logger, now, workspace
 from ratchet.flows._watch import send_alerts
 from ratchet.outcomes.join import Outcomes
@@ -47,11 +48,14 @@ def find_failures(
         previous=previous_clusters(work.store, cycle.window_end),
         flagged=open_safety_ids(work.store),
         titles=titles,
+        texts=partial(with_texts, work.store),
         rng=np.random.default_rng([cycle.seed, 2]),
         now=cycle.window_end,
     )
     if analysis.result.reason:
         logger.info("no failure clusters: %s", analysis.result.reason)
+    if analysis.part:
+        logger.warning("%s", analysis.part)
     work.store.append(analysis.known)
     return analysis
 
@@ -83,6 +87,7 @@ def hold_out_traffic(cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, 
         most=most,
         withheld=open_safety_ids(workspace().store),
         now=now(),
+        texts=partial(with_texts, workspace().store),
     )
     logger.info("held out %d examples of traffic", len(made.examples) if made else 0)
 

@@ -60,8 +60,7 @@ def assess(
         store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
     )
     window = cycle_window(cycle, cycle.champion)
-    ids = store.interactions(window)["id"].to_pylist()
-    sample = sample_of(list(store.stored_interactions(ids).values()), most=options.sample)
+    sample = sample_of(store, window, most=options.sample)
     judgements: tuple[Judgement, ...] = ()
     if spec.mode in ("pointwise", "guard"):
         items = [item_of(interaction) for interaction in sample]

@@ -59,7 +59,10 @@ def workspace() -> Workspace:
     """Open the home folder that the environment names, once a process."""
     settings = load_settings(os.environ, Path.cwd())
     settings.make_home()
-    return Workspace(settings=settings, store=EventStore.open(settings.store_url))
+    return Workspace(
+        settings=settings,
+        store=EventStore.open(settings.store_url, assistant=settings.model_name),
+    )
 
 
 @lru_cache(maxsize=1)

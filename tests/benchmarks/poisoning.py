@@ -31,6 +31,7 @@ from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig, suspect
 from ratchet.improve.curation.pool import Context
 from ratchet.improve.curation.selection import select
+from ratchet.improve.curation.traffic import traffic_of
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 
@@ -278,7 +279,8 @@ def at_size(size: int, block: int) -> tuple[int, float, float, int, int, float]:
         ~np.isnan(outcomes.thumbs) | np.array([text is not None for text in outcomes.corrections])
     )
     began = time.perf_counter()
-    seen = suspect(outcomes, said, config, vectors_of=vectors_of(outcomes))
+    traffic = traffic_of(outcomes, said, "kto", Context())
+    seen = suspect(traffic, config, vectors_of=vectors_of(outcomes))
     seconds = time.perf_counter() - began
     left_out, hostile = seen.distrusted[spoke], found.hostile[spoke]
     doubted = np.unique(seen.users[spoke][seen.trust[seen.users[spoke]] < config.minimum_trust])

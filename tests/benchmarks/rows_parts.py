@@ -1,7 +1,5 @@
 """What the benchmark `rows` measures, each part in a process of its own.
 
-    python -m tests.benchmarks.rows_parts PART PLACE     # PLACE as JSON; prints JSON
-
 A part has a function that prepares it, in another process, and one that is measured.
 """
 
@@ -14,7 +12,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +21,6 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from ratchet.store import EventStore
@@ -33,7 +30,10 @@ ITEMS = 100_000
 """Review items in the queue."""
 DRAINED = 50_000
 """Lines of the gateway's log."""
+LOADED = 130_000
+"""Rows of a file that is brought in: answers, and feedback on them."""
 RAW = 100_000
+PROCESS = (sys.executable, "-m", "tests.benchmarks.rows", "--process")
 Result = dict[str, Any]
 
 
@@ -164,8 +164,8 @@ def _forget(place: Place) -> Result:
     """Forget a user while another process writes."""
     until = Path(place.folder) / "stop-writing"
     until.unlink(missing_ok=True)
-    arguments = ["-m", "tests.benchmarks.rows_parts", "write", _as_json(place)]
-    writer = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
+    arguments = [*PROCESS, "write", _as_json(place)]
+    writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     user = "user-" + str(place.rows // 41)
     time.sleep(3.0)
     _command("forget", user)
@@ -182,32 +182,65 @@ def _forget(place: Place) -> Result:
     return {"seconds": seconds} | {key: waited[key] for key in ("longest_wait", "median_wait")}
 
 
-def _log_lines(place: Place) -> None:
-    """Write lines as gateways log them: answers, and feedback on 0.3 of them."""
-    from ratchet.gateway.log import LogKind, WriteAheadLog
+def _events(place: Place, lines: int, prefix: str) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """Yield events of the last time as callers send them: whether it is an answer, and its body.
 
-    now = int(time.time() * 1e6)
-    lines = min(DRAINED, place.rows // 2)
-    answers = round(lines / 1.3)
-    minutes = answers * 1_440 / place.a_day
-    interactions, feedback = latest(place, minutes, now)
-    log = WriteAheadLog.create(Path(place.folder) / "log")
+    The ids begin with `prefix`; feedback is a thumb, a completed task or stars.
+    """
+    minutes = lines / 1.3 * 1_440 / place.a_day
+    interactions, feedback = latest(place, minutes, int(time.time() * 1e6))
+    kept = ("session_id", "user_id", "model_version", "segment", "response", "latency_seconds")
     for row in interactions.to_pylist():
-        moment = datetime.fromtimestamp(row["created_at"] / 1e6, UTC).isoformat()
-        kept = ("session_id", "user_id", "model_version", "segment", "response", "latency_seconds")
-        body = {name: row[name] for name in kept} | {
-            "id": f"drained-{row['id']}", "created_at": moment,
+        yield True, {name: row[name] for name in kept} | {
+            "id": f"{prefix}{row['id']}", "created_at": _iso(row["created_at"]),
             "messages": json.loads(row["messages"]),
         }  # fmt: skip
-        log.append(LogKind.INTERACTION, json.dumps(body).encode())
-    for row in feedback.filter(pc.equal(feedback["kind"], "thumbs")).to_pylist():
-        body = {
-            "kind": "thumbs", "id": f"drained-{row['id']}",
-            "value": "up" if row["number"] else "down",
-            "interaction_id": f"drained-{row['interaction_id']}", "user_id": row["user_id"],
-            "created_at": datetime.fromtimestamp(row["created_at"] / 1e6, UTC).isoformat(),
+    for row in feedback.to_pylist():
+        value = row["number"] if row["text"] is None else row["text"]
+        if row["kind"] == "thumbs":
+            value = "up" if value else "down"
+        elif row["kind"] in ("regenerate", "task_completed"):
+            value = bool(value)
+        yield False, {
+            "id": f"{prefix}{row['id']}", "interaction_id": f"{prefix}{row['interaction_id']}",
+            "user_id": row["user_id"], "created_at": _iso(row["created_at"]),
+            "kind": row["kind"], "value": int(value) if row["kind"] == "stars" else value,
         }  # fmt: skip
-        log.append(LogKind.FEEDBACK, json.dumps(body).encode())
+
+
+def _iso(stored: int) -> str:
+    return datetime.fromtimestamp(stored / 1e6, UTC).isoformat()
+
+
+def _event_file(place: Place) -> None:
+    """Write a log to be brought in."""
+    with (Path(place.folder) / "events.jsonl").open("w", encoding="utf-8") as file:
+        for _, body in _events(place, min(LOADED, place.rows), "loaded-"):
+            file.write(json.dumps(body) + "\n")
+
+
+def _load(place: Place) -> Result:
+    """Bring a log in, as `ratchet ingest` does."""
+    from ratchet.collect.ingest import ingest_file
+
+    store = EventStore.open(place.url)
+    began = time.perf_counter()
+    report = ingest_file(Path(place.folder) / "events.jsonl", store, now=datetime.now(UTC))
+    seconds = time.perf_counter() - began
+    rows = report.interactions + report.feedback
+    if report.set_aside or report.repeated:
+        raise RuntimeError(f"every row must be stored, got {report.lines()}")
+    return {"seconds": seconds, "rows": rows, "rows_per_second": rows / seconds}
+
+
+def _log_lines(place: Place) -> None:
+    """Write lines as gateways log them."""
+    from ratchet.gateway.log import LogKind, WriteAheadLog
+
+    log = WriteAheadLog.create(Path(place.folder) / "log")
+    for answer, body in _events(place, min(DRAINED, place.rows // 2), "drained-"):
+        kind = LogKind.INTERACTION if answer else LogKind.FEEDBACK
+        log.append(kind, json.dumps(body).encode())
     log.close()
 
 
@@ -322,6 +355,7 @@ PARTS: dict[str, Part] = {
     "screened": Part(_screen_and_watch, prepare=_five_minutes),
     "flow": Part(_flow, prepare=_five_minutes),
     "forget": Part(_forget),
+    "load": Part(_load, prepare=_event_file),
     "drain": Part(_drain, prepare=_log_lines),
 }
 """In this order: what a part leaves in the store, the next one finds."""
@@ -343,7 +377,7 @@ def measured(name: str, place: Place, *, what: str = "run") -> Result:
     environment = place.environment(home)
     paths = [str(root), str(root / "src"), environment.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.rows_parts", f"{what}:{name}", _as_json(place)],
+        [*PROCESS, f"{what}:{name}", _as_json(place)],
         cwd=place.folder, capture_output=True, text=True,
         env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )  # fmt: skip
@@ -352,9 +386,9 @@ def measured(name: str, place: Place, *, what: str = "run") -> Result:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def main() -> None:
-    """Do what `measured` asks for, or write until told to stop."""
-    asked, place = sys.argv[1], Place(**json.loads(sys.argv[2]))
+def process(asked: str, given: str) -> None:
+    """Do what `measured` asks of a process, or write until told to stop; print what was found."""
+    place = Place(**json.loads(given))
     if asked == "write":
         found = _write(place, Path(place.folder) / "stop-writing")
     else:
@@ -362,7 +396,3 @@ def main() -> None:
         found = (PARTS[name].run if what == "run" else PARTS[name].prepare)(place) or {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print("\n" + json.dumps(found | {"memory": peak}))
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.golden import names, wheel
 from tests.golden.commands import golden_commands
+from tests.golden.curation import golden_curation
 from tests.golden.prompts import golden_judge_prompts
 from tests.golden.training import golden_adapters, golden_training_sets
 
@@ -46,6 +47,7 @@ class Golden:
 
 GOLDENS = {
     "commands": Golden(golden_commands),
+    "curation": Golden(golden_curation),
     "training_sets": Golden(golden_training_sets),
     "adapters": Golden(golden_adapters, relative=1e-3, absolute=1e-4),
     "judge_prompts": Golden(golden_judge_prompts),

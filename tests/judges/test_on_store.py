@@ -46,7 +46,7 @@ from ratchet.records import (
     Message,
     Thumbs,
 )
-from ratchet.store import Window
+from ratchet.store import EventStore, Window
 from ratchet.views.text.cycle import judges_markdown
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -506,20 +506,27 @@ def test_the_board_watches_a_usable_judge_until_it_is_usable_no_more(open_store)
 # What is judged -----------------------------------------------------------------------------------
 
 
-def test_the_sample_is_the_same_whatever_the_order_and_leaves_out_what_was_not_answered():
+def test_the_sample_is_the_same_whatever_the_order_and_leaves_out_what_was_not_answered(
+    open_store, tmp_path
+):
     found = [interaction(n) for n in range(40)]
     broken = [
         found[3].model_copy(update={"response": "", "error": "timeout"}),
         found[4].model_copy(update={"response": ""}),
     ]
     found[3:5] = broken
-    one = sample_of(found, most=10)
-    assert sample_of(found[::-1], most=10) == one
+    store, turned = open_store(), EventStore.open(f"sqlite:///{tmp_path / 'turned.db'}")
+    store.add_interactions(found)
+    turned.add_interactions(found[::-1])
+    window = Window(found[0].created_at, found[-1].created_at + timedelta(hours=1))
+    one = sample_of(store, window, most=10)
+    assert sample_of(turned, window, most=10) == one
     assert len({item.id for item in one}) == 10
-    assert sample_of(found, most=9) == one[:9]
-    assert {item.id for item in sample_of(found, most=99)} == {
+    assert sample_of(store, window, most=9) == one[:9]
+    assert {item.id for item in sample_of(store, window, most=99)} == {
         item.id for item in found if item not in broken
     }
+    turned.close()
 
 
 def test_a_stopped_run_goes_on_where_it_was(open_store):

@@ -154,11 +154,11 @@ def test_a_store_made_before_versions_opens_with_what_it_held(tmp_path: Path) ->
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("DROP INDEX ix_feedback_version_of"))
+        for event in ("insert", "delete"):
+            connection.execute(sa.text(f"DROP TRIGGER count_feedback_{event}"))
         for name in ("updated_at", "version_of"):
             connection.execute(sa.text(f"ALTER TABLE feedback DROP COLUMN {name}"))
-        connection.execute(
-            sa.text("DELETE FROM schema_migrations WHERE name = '0007_keep_updates'")
-        )
+        connection.execute(sa.text("DELETE FROM schema_migrations WHERE name >= '0007'"))
     engine.dispose()
     store = EventStore.open(url, clock=lambda: NOW)
     assert store.add_feedback([opinion("up")]).repeated == 1

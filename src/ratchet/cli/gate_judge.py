@@ -79,7 +79,7 @@ def judged(
     for line in set_aside_lines(sheet.set_aside):
         typer.echo(line, err=True)
     return judge_win_rate(
-        EventStore.open(settings.store_url),
+        EventStore.open(settings.store_url, assistant=settings.model_name),
         spec,
         pairs,
         sheet,

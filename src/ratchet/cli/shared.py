@@ -90,7 +90,7 @@ def existing_store() -> EventStore | None:
     database = settings.store_url.partition(":///")[2]
     if settings.store_url.startswith("sqlite") and not Path(database).exists():
         return None
-    return EventStore.open(settings.store_url)
+    return EventStore.open(settings.store_url, assistant=settings.model_name)
 
 
 def required_store(what: str) -> EventStore:
@@ -118,7 +118,7 @@ def created_store() -> EventStore:
 
     settings = current_settings()
     settings.make_home()
-    return EventStore.open(settings.store_url)
+    return EventStore.open(settings.store_url, assistant=settings.model_name)
 
 
 def open_history() -> History:

@@ -127,8 +127,8 @@ def apply_decision(
 
 def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | None:
     """Say what happened since the decision that takes away its ground, if anything did."""
-    for release in store.records(Release):
-        if release.action == "rollback" and release.created_at >= decision.created_at:
+    for release in store.records(Release, since=decision.created_at):
+        if release.action == "rollback":
             return "there was a rollback since the decision"
     champion = tracker.champion()
     if champion is None or champion.reference in (decision.champion, decision.challenger):

@@ -49,7 +49,9 @@ class Supervisor:
             InvalidInputError: The address is not loopback and nobody needs a key.
             BusyError: The port is taken.
         """
-        store = EventStore.open(self.options.settings.store_url)
+        store = EventStore.open(
+            self.options.settings.store_url, assistant=self.options.settings.model_name
+        )
         has_keys = bool(store.latest(ApiKey))
         self._check_open(has_keys)
         listening = _listen(self.options.host, self.options.port)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nsmallest
 
 import numpy as np
 
@@ -33,7 +34,8 @@ from ratchet.records import (
     digest,
 )
 from ratchet.stats.judges.drift import JudgeDrift, judge_drift
-from ratchet.store import EventStore
+from ratchet.store import EventStore, Window
+from ratchet.store.texts import answered_ids
 
 logger = logging.getLogger(__name__)
 
@@ -173,14 +175,13 @@ def count_scores(
     return store.add_feedback(scores).new
 
 
-def sample_of(interactions: Sequence[Interaction], *, most: int) -> list[Interaction]:
-    """Return at most so many of the interactions, always the same ones of the same window."""
-    answered = [
-        interaction
-        for interaction in interactions
-        if interaction.error is None and interaction.response
-    ]
-    return sorted(answered, key=lambda interaction: digest(["judge-sample", interaction.id]))[:most]
+def sample_of(store: EventStore, window: Window, *, most: int) -> list[Interaction]:
+    """Return at most so many of a window's answers, always the same ones of the same window."""
+    keys = nsmallest(
+        most, answered_ids(store, window), key=lambda key: digest(["judge-sample", key])
+    )
+    found = store.stored_interactions(keys)
+    return [found[key] for key in keys]
 
 
 def in_halves(

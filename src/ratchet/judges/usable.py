@@ -9,7 +9,7 @@ from ratchet.store import EventStore
 
 def latest_validations(store: EventStore) -> dict[str, JudgeValidation]:
     """Return the latest validation of each version of a judge."""
-    return {record.judge_version: record for record in store.records(JudgeValidation)}
+    return store.latest_by_subject(JudgeValidation)
 
 
 def usable_versions(store: EventStore) -> frozenset[str]:

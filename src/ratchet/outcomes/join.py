@@ -26,7 +26,8 @@ ObjectArray = NDArray[np.object_]
 TimeArray = NDArray[np.datetime64]
 
 
-_COLUMNS = {kind: column for kind in FEEDBACK_KINDS if (column := BY_NAME[kind].column)}
+COLUMN_OF = {kind: column for kind in FEEDBACK_KINDS if (column := BY_NAME[kind].column)}
+"""The column of outcomes that holds each kind of feedback."""
 
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ else:
     # A column for each signal of the catalogue, also those that no code names.
     _SignalColumns = make_dataclass(
         "_SignalColumns",
-        [(column, NDArray[Any]) for column in _COLUMNS.values()],
+        [(column, NDArray[Any]) for column in COLUMN_OF.values()],
         frozen=True,
         slots=True,
         kw_only=True,
@@ -148,7 +149,7 @@ def join_feedback(
             "read each interaction once"
         )
     events = _events_in_time_order(ids, _without_unusable_judges(feedback, judges))
-    joined = {name: _latest(events, kind, len(ids)) for kind, name in _COLUMNS.items()}
+    joined = {name: _latest(events, kind, len(ids)) for kind, name in COLUMN_OF.items()}
     created_at = interactions["created_at"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
     return Outcomes(
         interaction_ids=_objects(ids),

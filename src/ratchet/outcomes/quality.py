@@ -96,18 +96,38 @@ def quality(outcomes: Outcomes, weights: QualityWeights) -> Quality:
         outcomes: Interactions with their feedback.
         weights: How the parts are weighed; `docs/methods.md` explains the defaults.
     """
+    numbers = {str(signal.column): outcomes.observed(signal) for signal in QUALITY_SIGNALS}
+    numbers |= {name: getattr(outcomes, name) for name in ("thumbs", "stars", "judge_scores")}
+    return quality_of(numbers, given(outcomes.corrections), outcomes.failed_with_error, weights)
+
+
+def quality_of(
+    numbers: Mapping[str, FloatArray],
+    corrected: BoolArray,
+    failed: BoolArray,
+    weights: QualityWeights,
+) -> Quality:
+    """Score interactions by the numbers that were observed of them. See `quality`.
+
+    Args:
+        numbers: Values by their column in outcomes, nan where not observed, shape (n,) each.
+        corrected: Whether the user corrected the answer.
+        failed: Whether there was an error in place of an answer.
+        weights: How the parts are weighed.
+    """
     signals = _implicit_parts(
-        {signal.name: outcomes.observed(signal) for signal in QUALITY_SIGNALS}, weights
+        {signal.name: numbers[str(signal.column)] for signal in QUALITY_SIGNALS}, weights
     )
-    parts = {"thumbs": outcomes.thumbs, "stars": (outcomes.stars - 1.0) / 4.0} | signals
+    thumbs, stars = numbers["thumbs"], numbers["stars"]
+    parts = {"thumbs": thumbs, "stars": (stars - 1.0) / 4.0} | signals
     explicit = _weighted_mean((parts["thumbs"], parts["stars"]), (1.0, 1.0))
-    explicit[given(outcomes.corrections)] = 0.0
+    explicit[corrected] = 0.0
     implicit = _weighted_mean(tuple(signals.values()), weights.signals())
-    judge = outcomes.judge_scores
+    judge = numbers["judge_scores"]
     value = _weighted_mean(
         (explicit, judge, implicit), (weights.explicit, weights.judge, weights.implicit)
     )
-    value[outcomes.failed_with_error] = 0.0
+    value[failed] = 0.0
     return Quality(value=value, explicit=explicit, judge=judge, implicit=implicit, parts=parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -30,7 +31,7 @@ def answer_rows(
     answers: Mapping[str, str],
     seconds: Mapping[str, float],
     now: int,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return the rows of answers that are added now, in microseconds since 1970."""
     return [
         {

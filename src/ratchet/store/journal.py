@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -82,29 +83,51 @@ class Journal(Transactions):
             subject: Only those about this version of a model or judge.
             since: Only those created then or later.
         """
-        query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == _kind(kind))
+        query = sa.select(JOURNAL.c.position, JOURNAL.c.body)
+        query = query.where(JOURNAL.c.kind == _kind(kind))
         if subject is not None:
             query = query.where(JOURNAL.c.subject == subject)
         if since is not None:
             query = query.where(JOURNAL.c.created_at >= microseconds(since))
-        query = query.order_by(JOURNAL.c.position.desc()).limit(latest)
-        with self.reading() as connection:
-            bodies = connection.execute(query).scalars().all()
+            # without an order, so that the index by time is taken and not one in that order
+            with self.reading() as connection:
+                rows = connection.execute(query).all()
+            bodies = [body for _, body in sorted(rows, key=itemgetter(0), reverse=True)[:latest]]
+        else:
+            query = query.order_by(JOURNAL.c.position.desc()).limit(latest)
+            with self.reading() as connection:
+                bodies = [body for _, body in connection.execute(query)]
         return tuple(kind.model_validate(body) for body in reversed(bodies))
 
     def last_positions(self, kinds: Sequence[type[Record]]) -> dict[str, int]:
         """Return where the last record of each kind stands: cheap to ask whether there is more."""
-        query = (
-            sa.select(JOURNAL.c.kind, sa.func.max(JOURNAL.c.position))
-            .where(JOURNAL.c.kind.in_([_kind(kind) for kind in kinds]))
-            .group_by(JOURNAL.c.kind)
-        )
+        last = sa.select(sa.func.max(JOURNAL.c.position))
         with self.reading() as connection:
-            return pairs(connection, query)
+            found = {
+                name: connection.execute(last.where(JOURNAL.c.kind == name)).scalar_one()
+                for name in map(_kind, kinds)
+            }
+        return {name: position for name, position in found.items() if position is not None}
 
     def latest(self, kind: type[R]) -> R | None:
         """Return the record of this kind written last, or None."""
         return next(iter(self.records(kind, latest=1)), None)
+
+    def latest_by_subject(self, kind: type[R]) -> dict[str, R]:
+        """Return the record written last about each version, in the order of their first ones."""
+        journal = JOURNAL.c
+        places = sa.select(
+            sa.func.min(journal.position).label("first"),
+            sa.func.max(journal.position).label("last"),
+        )
+        of_kind = places.where(journal.kind == _kind(kind), journal.subject.is_not(None))
+        found = of_kind.group_by(journal.subject).subquery()
+        query = sa.select(journal.subject, journal.body).join(
+            found, journal.position == found.c.last
+        )
+        with self.reading() as connection:
+            bodies = pairs(connection, query.order_by(found.c.first))
+        return {subject: kind.model_validate(body) for subject, body in bodies.items()}
 
 
 def _kind(record: type[Record]) -> str:

@@ -18,13 +18,15 @@ from ratchet.store.batches import (
     read_lists,
     read_table,
 )
+from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
+from ratchet.store.months import with_ids
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS, SET_ASIDE
+from ratchet.store.tables import COUNTS, INTERACTIONS
 from ratchet.store.transactions import Transactions, pairs
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Readings(Transactions):
         interactions: dict[str, Interaction] = {}
         with self.reading() as connection:
             for chunk in chunks(ids):
-                query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
+                query = sa.select(INTERACTIONS).where(with_ids(connection, INTERACTIONS, chunk))
                 for row in connection.execute(query).mappings():
                     interactions[row["id"]] = _interaction(row)
         return interactions
@@ -75,7 +77,7 @@ class Readings(Transactions):
         with self.reading() as connection:
             for chunk in chunks(ids):
                 query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.created_at)
-                stored = pairs(connection, query.where(INTERACTIONS.c.id.in_(chunk)))
+                stored = pairs(connection, query.where(with_ids(connection, INTERACTIONS, chunk)))
                 times |= {key: moment_of(moment) for key, moment in stored.items()}
         return times
 
@@ -190,23 +192,20 @@ class Readings(Transactions):
             yield from read_endings(connection, within(window), besides=besides)
 
     def counts(self) -> dict[str, int]:
-        """Count interactions, set-aside rows and feedback by kind."""
-        first = sa.select(FEEDBACK_EVENTS.c.kind, sa.func.count())  # not each version of an event
-        kinds = first.where(FEEDBACK_EVENTS.c.version_of.is_(None)).group_by(FEEDBACK_EVENTS.c.kind)
+        """Return the kept counts of interactions, set-aside rows and feedback by kind."""
         with self.reading() as connection:
-            by_kind = pairs(connection, kinds)
+            by_kind = read_counts(connection, COUNTS, "feedback")
             totals = {
-                name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
-                for name, table in (("interactions", INTERACTIONS), ("set_aside", SET_ASIDE))
+                "interactions": count_interactions(connection, COUNTS, INTERACTIONS),
+                "set_aside": sum(read_counts(connection, COUNTS, "set_aside").values()),
             }
         return totals | {kind: by_kind.get(kind, 0) for kind in FEEDBACK_KINDS}
 
     def set_aside_reasons(self) -> dict[str, int]:
         """Count set-aside rows by reason, most frequent first."""
-        count = sa.func.count()
-        query = sa.select(SET_ASIDE.c.reason, count).group_by(SET_ASIDE.c.reason)
         with self.reading() as connection:
-            return pairs(connection, query.order_by(count.desc(), SET_ASIDE.c.reason))
+            reasons = read_counts(connection, COUNTS, "set_aside")
+        return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
     def last_interaction_at(self) -> datetime | None:
         """Return the time of the latest interaction."""

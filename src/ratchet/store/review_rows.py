@@ -36,21 +36,29 @@ def note_review(
     """
     if record["kind"] == _ITEM:
         row = _item_row(record)
+        here = _about(items, row["interaction_id"], row["dimension"])
+        beside = sa.select(items.c.id).where(here).limit(1)
+        decided = sa.select(decisions.c.id).where(decisions.c.item_id == row["id"]).limit(1)
+        alone = not any(connection.execute(query).first() for query in (beside, decided))
         connection.execute(sa.insert(items), row)
-        about = items.c.interaction_id == row["interaction_id"]
-        here = sa.and_(about, items.c.dimension == row["dimension"])
+        if alone:
+            return
     elif record["kind"] == _DECISION:
         row = _decision_row(record)
         connection.execute(sa.insert(decisions), row)
-        decided = sa.select(items.c.interaction_id, items.c.dimension)
-        found = connection.execute(decided.where(items.c.id == row["item_id"])).first()
+        item = sa.select(items.c.interaction_id, items.c.dimension)
+        found = connection.execute(item.where(items.c.id == row["item_id"])).first()
         if found is None:
             return
-        here = sa.and_(items.c.interaction_id == found[0], items.c.dimension == found[1])
+        here = _about(items, found[0], found[1])
     else:
         return
     for update in _settle(items, decisions):
         connection.execute(update.where(here))
+
+
+def _about(items: sa.Table, interaction_id: str, dimension: str) -> sa.ColumnElement[bool]:
+    return sa.and_(items.c.interaction_id == interaction_id, items.c.dimension == dimension)
 
 
 def copy_reviews(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -31,7 +32,7 @@ def read_vectors(
 
 def vector_rows(
     model_digest: str, vectors: Mapping[str, Vectors], now: int
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return the rows of vectors that are added now, in microseconds since 1970."""
     return [
         {

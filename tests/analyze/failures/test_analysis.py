@@ -139,3 +139,34 @@ def test_an_encoder_that_is_no_folder_is_refused() -> None:
     with pytest.raises(ModelError):
         load_encoder("/nowhere/at/all")
     assert load_encoder("words") is None
+
+
+# Too many to look at all of them ----------------------------------------------------------------
+
+
+def test_of_too_many_interactions_a_random_part_is_looked_at_and_the_rest_is_said() -> None:
+    everything = traffic({"card": 0.6})
+    asked: list[int] = []
+
+    def texts(part: Any) -> Any:
+        asked.append(len(part))
+        return part
+
+    found = analyzed(everything, most=600, texts=texts)
+    assert asked == [600]  # the texts of the others are never read
+    assert (len(found.outcomes), found.left_out) == (600, 300)
+    assert found.part is not None
+    assert found.part.startswith("600 of 900 interactions were looked at, drawn at random")
+    assert "card" in found.clusters[0].name
+    # the rate stays, whatever part is looked at: three standard errors of 200 messages at 0.6
+    assert found.clusters[0].failure_rate == pytest.approx(0.6, abs=3 * (0.24 / 200) ** 0.5)
+    rows = list(found.outcomes.interaction_ids)
+    turned = analyzed(everything.take(np.arange(900)[::-1]), most=600)
+    assert sorted(turned.outcomes.interaction_ids) == sorted(rows)
+
+
+def test_what_fits_is_looked_at_whole() -> None:
+    everything = traffic({"card": 0.6})
+    found = analyzed(everything, most=900)
+    assert (len(found.outcomes), found.left_out, found.part) == (900, 0, None)
+    assert found.clusters == analyzed(everything).clusters

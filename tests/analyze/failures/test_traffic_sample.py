@@ -25,7 +25,7 @@ CYCLE = Cycle(
 USERS, EACH = 40, 5
 
 
-def freeze(store: EventStore, most: int = 1_000) -> ExampleSet | None:
+def freeze(store: EventStore, most: int = 1_000, **given: Any) -> ExampleSet | None:
     rows: list[dict[str, Any]] = [
         {
             "interaction_ids": f"i{n}",
@@ -50,7 +50,9 @@ def freeze(store: EventStore, most: int = 1_000) -> ExampleSet | None:
     )  # fmt: skip
     found = outcomes(rows)
     explicit = quality(found, QualityWeights()).explicit
-    return freeze_traffic(store, CYCLE, found, explicit, most=most, withheld={"i1"}, now=NOW)
+    return freeze_traffic(
+        store, CYCLE, found, explicit, most=most, withheld={"i1"}, now=NOW, **given
+    )
 
 
 def test_what_some_users_asked_is_frozen_with_whose_it_is(store: EventStore) -> None:
@@ -63,6 +65,23 @@ def test_what_some_users_asked_is_frozen_with_whose_it_is(store: EventStore) -> 
     assert len(frozen.examples) in (EACH * len(users), EACH * len(users) - 1)
     assert users < {user_digest(f"u{n}") for n in range(USERS)}
     assert all(len(example.messages) == 2 for example in frozen.examples)
+
+
+def test_the_texts_of_the_newest_alone_are_read_of_those_whose_right_answer_is_known(
+    store: EventStore,
+) -> None:
+    asked: list[list[str]] = []
+
+    def texts(part: Any) -> Any:
+        asked.append([str(key) for key in part.interaction_ids])
+        return part
+
+    frozen = freeze(store, texts=texts, looked_at=50)
+    # corrections are on odd rows: the last 50 of them
+    assert asked == [[f"i{n}" for n in range(101, 200, 2)]]
+    assert frozen is not None
+    # a fifth of 20 odd users, each with two or three of the 50
+    assert 4 * 2 <= len(frozen.examples) <= 4 * 3
 
 
 def test_a_cycle_has_one_sample(store: EventStore) -> None:

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.poisoning import PoisoningConfig, cap_rows, suspect
+from ratchet.improve.curation.traffic import traffic_of
 from ratchet.outcomes.quality import QualityWeights, quality
 from tests.improve.curation.outcomes import START, outcomes_of
 
@@ -9,9 +13,12 @@ DAY = np.timedelta64(86_400_000_000, "us")
 ANSWERS = np.array(["billing", "cards", "travel", "loans"], dtype=np.object_)
 
 
-def suspicion(outcomes, config=None, **known):
+def suspicion(outcomes, config=None, *, reviewed=None, vectors_of=None):
     scores = quality(outcomes, QualityWeights())
-    return suspect(outcomes, scores, config or PoisoningConfig(), **known)
+    made = traffic_of(outcomes, scores, "kto", Context())
+    if reviewed is not None:
+        made = replace(made, reviewed=reviewed.astype(np.float32))
+    return suspect(made, config or PoisoningConfig(), vectors_of=vectors_of)
 
 
 def texts(values):

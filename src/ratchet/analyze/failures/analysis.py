@@ -19,10 +19,11 @@ from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.failures.clusters import FailureClusters, find_failure_clusters
 from ratchet.analyze.failures.embedding import VectorCache, embed, word_vectors
 from ratchet.analyze.failures.failed import DEFAULT_RULE, Failed, which_failed
-from ratchet.analyze.failures.hierarchy import Vectors, unit_rows
+from ratchet.analyze.failures.hierarchy import IntArray, Vectors, unit_rows
 from ratchet.analyze.failures.identity import Identified, KnownClusters, identify
 from ratchet.analyze.failures.profile import profile
 from ratchet.analyze.failures.titles import Untitled
+from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import ModelError
 from ratchet.models import MINILM, Encoder, SentenceEncoder
 from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 WORDS = "words"
 _OTHERS = 4
+MOST = 100_000
+"""Interactions that are looked at: with 384 dimensions they take some 0.8 GB (docs/failures.md)."""
+ReadTexts = Callable[[Outcomes], Outcomes]
 GiveTitles = Callable[[Sequence[Untitled]], Sequence[str | None]]
 
 
@@ -53,6 +57,8 @@ class FailureAnalysis:
         vectors: One unit vector an interaction of `outcomes`.
         known: To be stored for the next run.
         first_run: Whether no earlier run has been.
+        left_out: Interactions of which it can be told, and that were not looked at since they are
+            too many; those of `outcomes` are a random part.
     """
 
     clusters: tuple[FailureCluster, ...]
@@ -66,6 +72,18 @@ class FailureAnalysis:
     vectors: Vectors
     known: KnownClusters
     first_run: bool
+    left_out: int = 0
+
+    @property
+    def part(self) -> str | None:
+        """What was looked at, in words, where that is not all."""
+        if not self.left_out:
+            return None
+        told = len(self.outcomes) + self.left_out
+        return (
+            f"{len(self.outcomes):,} of {told:,} interactions were looked at, drawn at random; "
+            "numbers of failures are those among them"
+        )
 
 
 def load_encoder(name: str) -> Encoder | None:
@@ -105,10 +123,15 @@ def analyze_failures(
     previous: KnownClusters | None,
     flagged: Collection[str] = (),
     titles: GiveTitles | None = None,
+    texts: ReadTexts = lambda outcomes: outcomes,
+    most: int = MOST,
     rng: np.random.Generator,
     now: datetime,
 ) -> FailureAnalysis:
     """Find failure clusters among interactions, and say what is new about them.
+
+    Where it can be told of more than `most` interactions whether they failed, a random part of them
+    is looked at, the same one in every run: rates stay what they are, numbers are of that part.
 
     Args:
         outcomes: Interactions with their feedback.
@@ -120,19 +143,23 @@ def analyze_failures(
         previous: What the run before left.
         flagged: Ids of interactions that are flagged as unsafe or were found so.
         titles: Gives titles; what it cannot do (ModelError) is logged, and keywords stand.
+        texts: Reads the texts of outcomes, of those alone that are looked at; by default they are
+            there.
+        most: So many interactions are looked at, at most.
         rng: Source of randomness.
         now: When this run is.
     """
     failed = which_failed(outcomes, scored, weights, rule)
-    told = outcomes.take(failed.told)
-    flags, explicit = failed.failed[failed.told], scored.explicit[failed.told]
-    texts = tuple(str(prompt or "") for prompt in told.prompts)
-    vectors = _vectors(texts, encoder, cache, rng)
+    rows = _looked_at(outcomes, failed.told, most)
+    told = texts(outcomes.take(rows))
+    flags, explicit = failed.failed[rows], scored.explicit[rows]
+    said = tuple(str(prompt or "") for prompt in told.prompts)
+    vectors = _vectors(said, encoder, cache, rng)
     users = [str(user or "") for user in told.user_ids]
-    result = find_failure_clusters(texts, flags, embeddings=vectors, users=users, rng=rng)
+    result = find_failure_clusters(said, flags, embeddings=vectors, users=users, rng=rng)
     result = _titled(result, titles)
     identified = identify(
-        result, texts, flags, previous, now=now, encoder=encoder.digest if encoder else None
+        result, said, flags, previous, now=now, encoder=encoder.digest if encoder else None
     )
     clusters = profile(
         result,
@@ -148,14 +175,25 @@ def analyze_failures(
         earlier=_earlier(identified),
         result=result,
         outcomes=told,
-        texts=texts,
+        texts=said,
         flags=flags,
         explicit=explicit,
         failed=failed,
         vectors=vectors,
         known=identified.clusters,
         first_run=previous is None,
+        left_out=int(np.count_nonzero(failed.told)) - len(told),
     )
+
+
+def _looked_at(outcomes: Outcomes, told: BoolArray, most: int) -> IntArray:
+    """Return the rows that are looked at, ascending: all that are told, or a random part."""
+    rows = np.flatnonzero(told)
+    if rows.size <= most:
+        return rows
+    places = [int.from_bytes(text_hash(str(key), 8)) for key in outcomes.interaction_ids[rows]]
+    first = np.argsort(np.array(places, dtype=np.uint64), kind="stable")[:most]
+    return np.sort(rows[first])
 
 
 def _vectors(

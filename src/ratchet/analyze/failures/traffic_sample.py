@@ -14,6 +14,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
+import numpy as np
+
+from ratchet.analyze.failures.analysis import ReadTexts
+from ratchet.analyze.failures.profile import right_is_known
 from ratchet.analyze.failures.regression_sets import Known, known_answers, user_digest
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Cycle, Example, ExampleSet, derive_id, digest
@@ -24,6 +28,8 @@ TRAFFIC = "traffic"
 HELD_OUT = 0.2
 """Share of a cycle's users that may be held out."""
 LATEST_SETS = 200
+LOOKED_AT = 50_000
+"""Interactions whose right answer is known that a sample is drawn from: their texts are read."""
 
 
 def freeze_traffic(
@@ -35,6 +41,8 @@ def freeze_traffic(
     most: int,
     withheld: Collection[str],
     now: datetime,
+    texts: ReadTexts = lambda outcomes: outcomes,
+    looked_at: int = LOOKED_AT,
 ) -> ExampleSet | None:
     """Freeze the cycle's sample, once; None where no right answer is known.
 
@@ -46,11 +54,15 @@ def freeze_traffic(
         most: Examples at most.
         withheld: Ids of interactions that wait for review or were found unsafe.
         now: The time.
+        texts: Reads the texts of outcomes; by default they are there.
+        looked_at: Of the interactions whose right answer is known so many at most, the newest.
     """
     frozen = traffic_set(store, cycle)
     if frozen is not None or most < 1:
         return frozen
-    known = known_answers(range(len(outcomes)), outcomes, explicit, withheld=withheld)
+    rows = np.flatnonzero(right_is_known(outcomes, explicit))[-looked_at:]
+    found = texts(outcomes.take(rows))
+    known = known_answers(range(len(found)), found, explicit[rows], withheld=withheld)
     held = sample_users(known, cycle.id, most=most)
     interactions = store.stored_interactions([item.interaction_id for item in held])
     examples = tuple(

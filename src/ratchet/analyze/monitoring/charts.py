@@ -392,8 +392,8 @@ def _releases(store: EventStore, window: Window) -> tuple[tuple[datetime, str], 
             item.created_at,
             f"back to {item.champion}" if item.action == "rollback" else item.champion,
         )
-        for item in store.records(Release)
-        if window.start <= item.created_at < window.end
+        for item in store.records(Release, since=window.start)
+        if item.created_at < window.end
     )
 
 

@@ -305,7 +305,7 @@ def take_look(store: EventStore, rollout: Rollout, now: datetime) -> RolloutLook
 
 def stage_starts(store: EventStore, rollout: Rollout) -> tuple[datetime, ...]:
     """Return when each stage so far began."""
-    routings = store.records(Routing)
+    routings = store.records(Routing, since=rollout.created_at)
     return tuple(item.created_at for item in routings if item.experiment == rollout.id)
 
 

@@ -12,7 +12,7 @@ from ratchet.files.rows import read_rows
 from ratchet.files.text import printable
 from ratchet.improve.curation.decontamination import DecontaminationConfig
 from ratchet.improve.curation.duplicates import DuplicateConfig
-from ratchet.improve.curation.poisoning import PoisoningConfig
+from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.propensity import PropensityConfig
 from ratchet.records import Identifier, Message, Record, Share, TrainingRequest
 from ratchet.safety.redaction import RedactionConfig

@@ -20,8 +20,13 @@ from ratchet.errors import InvalidInputError, LeakError
 from ratchet.improve.curation.card import CardFacts, card
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.decontamination import Guard
-from ratchet.improve.curation.pool import Context
-from ratchet.improve.curation.preferences import select_labelled, select_pairs
+from ratchet.improve.curation.pool import Background, Context
+from ratchet.improve.curation.preferences import (
+    label_answers,
+    pair_answers,
+    select_labelled,
+    select_pairs,
+)
 from ratchet.improve.curation.rows import (
     LabelledRow,
     PreferenceRow,
@@ -32,7 +37,13 @@ from ratchet.improve.curation.rows import (
     question,
     row_of,
 )
-from ratchet.improve.curation.selection import NOTHING_ELSE, Selected, Selection, select
+from ratchet.improve.curation.selection import (
+    NOTHING_ELSE,
+    Selected,
+    Selection,
+    select,
+    select_answers,
+)
 from ratchet.improve.curation.split import split_rows
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
@@ -59,6 +70,12 @@ def choose(
     """Choose rows of a kind: `select`, `select_labelled` or `select_pairs`."""
     selectors = {"sft": select, "kto": select_labelled, "dpo": select_pairs}
     return selectors[kind](outcomes, quality, protected, config, context=context)
+
+
+def choose_among(kind: RowKind, background: Background) -> Selection:
+    """Choose rows of a kind out of traffic that was made for that kind."""
+    selectors = {"sft": select_answers, "kto": label_answers, "dpo": pair_answers}
+    return selectors[kind](background)
 
 
 def build_rows(

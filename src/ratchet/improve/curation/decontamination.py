@@ -119,10 +119,15 @@ class Guard:
             bands=bands,
         )
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether there is any example."""
+        return len(self.texts) > 0
+
     def leaks(self, texts: Sequence[str] | NDArray[np.object_]) -> ReasonArray:
         """Say for each text how it leaks an example, "" where it does not, shape (n,)."""
         reasons = np.full(len(texts), "", dtype=np.object_)
-        if not len(self.texts):
+        if not self.knows_any:
             return reasons
         bare = compact(texts)
         for start, part in chunks(bare):

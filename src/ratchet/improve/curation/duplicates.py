@@ -5,8 +5,9 @@ keep = drop_duplicates(texts, DuplicateConfig())     # texts in order of prefere
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,8 @@ SHINGLE = 5
 """Characters in a shingle; the length that Leskovec et al. take for short texts."""
 _SEED = 20_261_124
 _PAIRS_AT_ONCE = 200_000
+IN_MEMORY = 32 * 2**20
+"""Bytes of signatures that are not written to a file."""
 
 
 class DuplicateConfig(BaseModel):
@@ -42,7 +45,65 @@ class DuplicateConfig(BaseModel):
     rows: Annotated[int, Field(ge=1, le=64)] = 6
 
 
+class Signed:
+    """Signatures of texts, band by band, in a temporary file where they are many.
+
+    with Signed(len(texts), config) as signed:
+        signed.put(np.arange(len(texts)), compact(texts))
+        keep = drop_signed(signed)
+    """
+
+    def __init__(self, size: int, config: DuplicateConfig) -> None:
+        self.size = size
+        self.config = config
+        # closed by __exit__
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def needed(self) -> bool:
+        """Whether any two texts are to be compared."""
+        return self.config.similarity < 1.0 and self.size > 1
+
+    def put(self, places: IntArray, texts: pa.Array) -> None:
+        """Sign texts (from `compact`) and keep the signatures at their places."""
+        if not len(places):
+            return
+        config, order = self.config, np.argsort(places)
+        parts = sign(texts, config.bands * config.rows)[order].reshape(
+            -1, config.bands, config.rows
+        )
+        places = places[order]
+        runs = np.flatnonzero(np.append(True, np.diff(places) != 1)).tolist()
+        for start, end in zip(runs, [*runs[1:], len(places)], strict=True):
+            for band in range(config.bands):
+                self._file.seek(self._at(band, int(places[start])))
+                self._file.write(np.ascontiguousarray(parts[start:end, band]).tobytes())
+
+    def band(self, number: int, rows: IntArray) -> Signatures:
+        """Return a band's part of the signatures of some rows, shape (r, rows of the band)."""
+        self._file.seek(self._at(number, 0))
+        content = self._file.read(self.size * self.config.rows * 4)
+        return np.frombuffer(content, np.uint32).reshape(self.size, self.config.rows)[rows]
+
+    def _at(self, band: int, place: int) -> int:
+        return (band * self.size + place) * self.config.rows * 4
+
+
 def drop_near_duplicates(texts: pa.Array, config: DuplicateConfig) -> BoolArray:
+    """Tell which texts (from `compact`, in order of preference) to keep. See `drop_signed`."""
+    with Signed(len(texts), config) as signed:
+        if signed.needed:
+            signed.put(np.arange(len(texts)), texts)
+        return drop_signed(signed)
+
+
+def drop_signed(signed: Signed) -> BoolArray:
     """Tell which texts to keep so that no two of them are near duplicates.
 
     Goes through the texts in order and keeps each that is no near duplicate of one that is kept:
@@ -60,21 +121,22 @@ def drop_near_duplicates(texts: pa.Array, config: DuplicateConfig) -> BoolArray:
         It compares characters. Two ways to say one thing share few of them, and two questions that
         differ in one number share most.
 
+    Memory:
+        84 bytes a text at the peak with the defaults; signatures lie in a temporary file.
+
     Args:
-        texts: From `compact`, in order of preference.
-        config: When two texts are the same.
+        signed: The texts, in order of preference.
 
     References:
         Broder, A. Z. (1997). On the resemblance and containment of documents. SEQUENCES '97.
         Leskovec, J., Rajaraman, A. and Ullman, J. D. (2020). Mining of Massive Datasets, ch. 3.
     """
-    keep = np.ones(len(texts), dtype=np.bool_)
-    if config.similarity == 1.0 or len(texts) < 2:
+    keep = np.ones(signed.size, dtype=np.bool_)
+    if not signed.needed:
         return keep
-    signatures = sign(texts, config.bands * config.rows)
-    left = np.arange(len(texts))
+    left = np.arange(signed.size)
     while True:
-        first, second = similar_pairs(signatures[left], config)
+        first, second = similar_pairs(signed, left)
         if not len(first):
             return keep
         stays = _greedy(first, second, len(left))
@@ -94,33 +156,47 @@ def sign(texts: pa.Array, hashes: int) -> Signatures:
     return signed
 
 
-def similar_pairs(signatures: Signatures, config: DuplicateConfig) -> tuple[IntArray, IntArray]:
-    """Return pairs of rows that are near duplicates, the earlier row first.
+def similar_pairs(signed: Signed, left: IntArray) -> tuple[IntArray, IntArray]:
+    """Return pairs of near duplicates among the rows that are left, the earlier one first.
 
     In each band a row is compared with the first of those that are equal to it there, so that the
     number of comparisons is linear; the next round finds what that misses.
+
+    Returns:
+        Places in `left`, ascending.
     """
-    found = [np.empty(0, dtype=np.int64)]
-    size = len(signatures)
-    for key in band_keys(signatures, config):
+    bands, size = signed.config.bands, len(left)
+    pairs = np.empty(0, dtype=np.int64)
+    for band in range(bands if size else 0):
+        key = _band_key(signed.band(band, left), band)
         _, firsts, members = np.unique(key, return_index=True, return_inverse=True)
         leader = firsts[members]
         others = np.flatnonzero(leader != np.arange(size))
-        alike = estimate(signatures, leader[others], signatures, others) >= config.similarity
-        found.append(leader[others[alike]] * size + others[alike])
-    pairs = np.unique(np.concatenate(found))
-    return pairs // size if size else pairs, pairs % size if size else pairs
+        pairs = np.union1d(pairs, leader[others] * size + others)
+    first, second = np.divmod(pairs, max(1, size))
+    alike = np.zeros(len(pairs), dtype=np.int32)
+    for band in range(bands if len(pairs) else 0):
+        part = signed.band(band, left)
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            now = slice(start, start + _PAIRS_AT_ONCE)
+            alike[now] += (part[first[now]] == part[second[now]]).sum(axis=1, dtype=np.int32)
+    near = alike / (bands * signed.config.rows) >= signed.config.similarity
+    return first[near], second[near]
 
 
 def band_keys(signatures: Signatures, config: DuplicateConfig) -> Iterator[UintArray]:
     """Yield for each band one number a row: equal where the band is."""
+    for band in range(config.bands):
+        yield _band_key(signatures[:, band * config.rows : (band + 1) * config.rows], band)
+
+
+def _band_key(part: Signatures, band: int) -> UintArray:
+    key = np.full(len(part), np.uint64(band), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for band in range(config.bands):
-            key = np.full(len(signatures), np.uint64(band), dtype=np.uint64)
-            for column in range(band * config.rows, (band + 1) * config.rows):
-                key = key * np.uint64(0x9E3779B97F4A7C15) + signatures[:, column]
-                key ^= key >> np.uint64(29)
-            yield key
+        for column in part.T:
+            key = key * np.uint64(0x9E3779B97F4A7C15) + column
+            key ^= key >> np.uint64(29)
+    return key
 
 
 def estimate(

@@ -23,6 +23,7 @@ WHOLE = frozenset(
 )  # fmt: skip
 """Finish reasons of whole answers, in lower case: OpenAI, Anthropic, Gemini, Cohere, Hugging Face
 TGI, Ollama."""
+FAILED = "answer is not whole: it ended with an error"
 _SHOWN_CHARACTERS = 40
 
 
@@ -38,7 +39,11 @@ def cut_answers(outcomes: Outcomes, endings: Mapping[str, str]) -> ObjectArray:
         for place, key in enumerate(outcomes.interaction_ids):
             named = endings.get(key, "").strip()
             if named and named.casefold() not in WHOLE:
-                shown = printable(named, _SHOWN_CHARACTERS)
-                reasons[place] = f"answer is not whole: finish reason {shown}"
-    reasons[outcomes.failed_with_error] = "answer is not whole: it ended with an error"
+                reasons[place] = cut_short(named)
+    reasons[outcomes.failed_with_error] = FAILED
     return reasons
+
+
+def cut_short(reason: str) -> str:
+    """Say why an answer is not whole, for people, from its finish reason."""
+    return f"answer is not whole: finish reason {printable(reason, _SHOWN_CHARACTERS)}"

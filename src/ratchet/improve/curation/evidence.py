@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.outcomes.quality import Quality, QualityWeights
-from ratchet.stats.intervals.shrunken import score_lower_bounds, shrunken_mean
+from ratchet.stats.intervals.shrunken import score_lower_bounds
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -29,31 +31,52 @@ def evidence_weights(quality: Quality, weights: QualityWeights) -> FloatArray:
     return np.where(np.isnan(quality.value), 0.0, total)
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was observed of answers: arrays of shape (n,), in order of time.
+
+    Attributes:
+        same: Equal where the prompt and the answer are.
+        user: Equal where the user is.
+        weight: From `evidence_weights`.
+        value: Quality, nan where nothing was observed.
+    """
+
+    same: NDArray[np.uint64]
+    user: NDArray[np.uint64]
+    weight: FloatArray
+    value: FloatArray
+
+
 def quality_lower_bounds(
-    quality: Quality, evidence: FloatArray, answers: IntArray, users: IntArray, confidence: float
+    pooled: Evidence,
+    same: NDArray[np.uint64],
+    evidence: FloatArray,
+    prior: float,
+    confidence: float,
 ) -> FloatArray:
     """Return what each answer is worth at least, shape (n,), nan where nothing was observed.
 
     Evidence on the same answer to the same prompt is pooled, one interaction a user (the latest).
-    The prior is what interactions with an explicit rating are worth on average.
 
     Args:
-        quality: Of each interaction, in order of time.
-        evidence: From `evidence_weights`.
-        answers: Number of the prompt with its answer; equal where both are, shape (n,).
-        users: Number of the user, shape (n,).
+        pooled: All that was observed of the answers, also where it came from other rows.
+        same: The prompt with its answer, as in `pooled`, shape (n,).
+        evidence: Of each answer itself, shape (n,).
+        prior: What interactions with an explicit rating are worth on average.
         confidence: See `score_lower_bounds`.
     """
-    value = np.nan_to_num(quality.value)
-    counted = np.zeros(len(value), dtype=np.bool_)
-    pairs = (answers * (int(users.max(initial=0)) + 1) + users)[::-1]
-    counted[len(value) - 1 - np.unique(pairs, return_index=True)[1]] = True
-    weight = np.where(counted, evidence, 0.0)
-    pooled = np.bincount(answers, weights=weight * value)
+    if not len(pooled.same) or not len(same):
+        return np.full(len(same), np.nan)
+    names, answers = np.unique(pooled.same, return_inverse=True)
+    user = np.unique(pooled.user, return_inverse=True)[1]
+    counted = np.zeros(len(answers), dtype=np.bool_)
+    pairs = (answers * (int(user.max()) + 1) + user)[::-1]
+    counted[len(answers) - 1 - np.unique(pairs, return_index=True)[1]] = True
+    weight = np.where(counted, pooled.weight, 0.0)
+    sums = np.bincount(answers, weights=weight * np.nan_to_num(pooled.value))
     total: FloatArray = np.bincount(answers, weights=weight).astype(np.float64)
-    mean = np.divide(pooled, total, out=np.zeros_like(total), where=total > 0.0)[answers]
-    rated = np.where(np.isnan(quality.explicit), 0.0, evidence)
-    bounds = score_lower_bounds(
-        mean, total[answers], prior_mean=shrunken_mean(value, rated), confidence=confidence
-    )
+    mean = np.divide(sums, total, out=np.zeros_like(total), where=total > 0.0)
+    mine = np.minimum(np.searchsorted(names, same), len(names) - 1)
+    bounds = score_lower_bounds(mean[mine], total[mine], prior_mean=prior, confidence=confidence)
     return np.where(evidence > 0.0, bounds, np.nan)

@@ -1,6 +1,6 @@
 """A defence against users who feed the model on purpose: trust, brigades, one-answer users, caps.
 
-    said = endorsements(outcomes, quality, users, config)  # words of users for answers
+    said = endorsements(traffic, config)  # words of users for answers
     found = find_brigades(said, config)  # many new users, one answer, one direction
     loud = find_one_answer_users(said, config)
 
@@ -10,27 +10,25 @@ what it says), a thumb down or bad stars (down).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.evaluation.metrics import normalise_answer
-from ratchet.improve.curation.agreement import BLOCK, agreement, nearest_of_others
-from ratchet.outcomes.join import Outcomes
-from ratchet.outcomes.quality import Quality
-from ratchet.records import Share
+from ratchet.improve.curation.agreement import agreement, nearest_of_others
+from ratchet.improve.curation.poisoning_config import PoisoningConfig
+from ratchet.improve.curation.traffic import Traffic
 from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-ObjectArray = NDArray[np.object_]
 Vectors = NDArray[np.float32]
+
+__all__ = ["PoisoningConfig", "SuspectGroup", "Suspicion", "cap_rows", "suspect"]
 
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
@@ -39,53 +37,19 @@ _PRIOR = 5.0
 _LEAST_AGREEMENT = 0.2  # below it `honest_probabilities` would doubt honest users as well
 
 
-class PoisoningConfig(BaseModel):
-    """What is done against hostile users.
-
-    Attributes:
-        enabled: Defend at all.
-        minimum_trust: Probability of being honest that a user has to keep; those about whom
-            nothing is known keep their feedback.
-        neighbours: Messages of other users that a word for an answer is compared with.
-        block: They are looked for among so many words for answers of about the same time.
-        new_user_days: A user is new for so long after the first message.
-        window_hours: A brigade acts within so long.
-        brigade_users: It has at least so many new users.
-        level: Chance that any of the groups and users looked at is called a brigade, or a
-            one-answer user, by mistake (Bonferroni).
-        user_rows: A user may always give so many rows.
-        user_share: Beyond that, at most this share of a set.
-        source_share: At most this share of a set from one segment, where there are several.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    minimum_trust: Share = 0.5
-    neighbours: Annotated[int, Field(ge=3, le=100)] = 10
-    block: Annotated[int, Field(ge=1_000)] = BLOCK
-    new_user_days: Annotated[float, Field(gt=0.0)] = 7.0
-    window_hours: Annotated[float, Field(gt=0.0)] = 24.0
-    brigade_users: Annotated[int, Field(ge=2)] = 5
-    level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
-    user_rows: Annotated[int, Field(ge=1)] = 10
-    user_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
-    source_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-
-
 @dataclass(frozen=True, slots=True)
 class Endorsements:
     """What users said for or against answers, shape (n,) each, in order of time.
 
     Attributes:
-        position: Place of the interaction in the outcomes.
-        user: Number of the user, from 0 by first appearance in the outcomes.
+        position: Row of the traffic.
+        user: Number of the user, by the time of the first message.
         answer: Number of the answer (normalised), from 0.
         up: For the answer, or against it.
         corrected: Whether it is the user's own answer in place of the model's.
         moment: Microseconds since 1970.
         is_new: Whether the user was new then.
-        answers: The answers by their numbers.
+        answers: How many distinct answers there are.
     """
 
     position: IntArray
@@ -95,7 +59,7 @@ class Endorsements:
     corrected: BoolArray
     moment: IntArray
     is_new: BoolArray
-    answers: tuple[str, ...]
+    answers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +67,17 @@ class SuspectGroup:
     """A group of endorsements that looks coordinated, for a person to look at.
 
     Attributes:
-        positions: Places of the interactions in the outcomes.
+        answer: In the form in which answers are compared.
+        positions: Rows of the traffic.
     """
 
     kind: str
-    answer: str
     up: bool
     users: int
     others: int
     p_value: float
     positions: IntArray
+    answer: str = ""
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -130,9 +95,9 @@ class Suspicion:
     """What is not believed.
 
     Attributes:
-        distrusted: Interactions whose feedback is left out, shape (n,).
+        distrusted: Rows whose feedback is left out, shape (n,).
         trust: Probability that each user is honest, by number; nan where nothing is known.
-        users: Number of each interaction's user, shape (n,).
+        users: Number of each row's user, shape (n,).
         findings: Brigades and one-answer users.
     """
 
@@ -143,81 +108,75 @@ class Suspicion:
 
 
 def suspect(
-    outcomes: Outcomes,
-    quality: Quality,
+    traffic: Traffic,
     config: PoisoningConfig,
     *,
-    reviewed: FloatArray | None = None,
     vectors_of: Callable[[IntArray], Vectors] | None = None,
 ) -> Suspicion:
     """Find feedback that is not to be believed.
 
     Args:
-        outcomes: All interactions with their feedback, in order of time.
-        quality: Their quality.
+        traffic: All that users said, in order of time.
         config: The defence; `enabled=False` believes everybody.
-        reviewed: What reviewers hold the answers to be: 1 good, 0 bad, nan not reviewed.
-        vectors_of: Returns vectors of the prompts at some places of the outcomes, of any length,
-            for agreement with others where answers repeat; called once a block.
+        vectors_of: Returns vectors of the prompts of some rows of the traffic, of any length, for
+            agreement with others where answers repeat; called once a block.
     """
-    users = numbered(outcomes.user_ids)
-    size = int(users.max()) + 1 if len(users) else 0
+    users, size = traffic.user, int(traffic.user.max(initial=-1)) + 1
+    distrusted = np.zeros(len(users), dtype=np.bool_)
     if not config.enabled or not size:
-        return Suspicion(
-            np.zeros(len(users), dtype=np.bool_), np.full(size, np.nan), users, findings=()
-        )
-    said = endorsements(outcomes, quality, users, config)
+        return Suspicion(distrusted, np.full(size, np.nan), users, findings=())
+    said = endorsements(traffic, config)
     findings = (
         *find_brigades(said, config),
         *find_one_answer_users(said, config),
-        *find_boilerplate(said, outcomes.prompts, config),
+        *find_boilerplate(said, traffic.exact, config),
     )
-    distrusted = np.zeros(len(users), dtype=np.bool_)
     for finding in findings:
         distrusted[finding.positions] = True
-    trust = user_trust(said, size, config, reviewed=reviewed, vectors_of=vectors_of)
+    trust = user_trust(said, size, config, reviewed=traffic.reviewed, vectors_of=vectors_of)
     distrusted[said.position] |= trust[said.user] < config.minimum_trust
-    return Suspicion(distrusted, trust, users, findings)
+    return Suspicion(distrusted, trust, users, _with_answers(findings, traffic))
 
 
-def numbered(values: ObjectArray) -> IntArray:
-    """Return a number for each value, from 0 by first appearance."""
-    return np.asarray(
-        pa.array(values, pa.large_string())
-        .dictionary_encode()
-        .indices.to_numpy(zero_copy_only=False),
-        dtype=np.int64,
+def _with_answers(findings: Sequence[SuspectGroup], traffic: Traffic) -> tuple[SuspectGroup, ...]:
+    """Return findings with the answers that they are about, read from their first rows."""
+    rows = np.array([finding.positions[0] for finding in findings], dtype=np.int64)
+    answers = np.full(len(rows), "", dtype=np.object_)
+    for places, (texts,) in traffic.texts.read(rows, "response"):
+        answers[places] = texts
+    corrected = traffic.corrected[rows]
+    answers[corrected] = traffic.texts.corrections(rows[corrected])
+    return tuple(
+        replace(finding, answer=normalise_answer(str(answer)))
+        for finding, answer in zip(findings, answers, strict=True)
     )
 
 
-def endorsements(
-    outcomes: Outcomes, quality: Quality, users: IntArray, config: PoisoningConfig
-) -> Endorsements:
+def endorsements(traffic: Traffic, config: PoisoningConfig) -> Endorsements:
     """Return what users said for or against answers."""
-    corrected = np.array([text is not None for text in outcomes.corrections], dtype=np.bool_)
-    explicit = quality.explicit
-    spoke = corrected | (explicit >= _REPEATED) | (explicit < _REPEATED)
-    position = np.flatnonzero(spoke)
-    texts = np.where(corrected, outcomes.corrections, outcomes.responses)[position]
-    known: dict[str, int] = {}
-    answer = np.array(
-        [known.setdefault(normalise_answer(str(text)), len(known)) for text in texts],
-        dtype=np.int64,
-    )
-    moments = outcomes.created_at.astype(np.int64)
-    first = np.full(int(users.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, users, moments)
-    age = moments[position] - first[users[position]]
+    corrected, explicit = traffic.corrected, traffic.explicit
+    position = np.flatnonzero(corrected | ~np.isnan(explicit))
+    hashes = np.where(corrected, traffic.correction, traffic.answer)[position]
+    answer, answers = _by_appearance(hashes)
+    moment = traffic.moment[position]
     return Endorsements(
         position=position,
-        user=users[position],
+        user=traffic.user[position],
         answer=answer,
         up=(corrected | (explicit >= _REPEATED))[position],
         corrected=corrected[position],
-        moment=moments[position],
-        is_new=age < config.new_user_days * _DAY,
-        answers=tuple(known),
+        moment=moment,
+        is_new=moment - traffic.first[position] < config.new_user_days * _DAY,
+        answers=answers,
     )
+
+
+def _by_appearance(values: NDArray[Any]) -> tuple[IntArray, int]:
+    """Return a number for each value, from 0 by first appearance, and how many there are."""
+    _, at, number = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(at), dtype=np.int64)
+    rank[np.argsort(at)] = np.arange(len(at))
+    return rank[number], len(at)
 
 
 def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectGroup, ...]:
@@ -256,7 +215,6 @@ def find_brigades(said: Endorsements, config: PoisoningConfig) -> tuple[SuspectG
     return tuple(
         SuspectGroup(
             kind="brigade",
-            answer=said.answers[said.answer[rows[0]]],
             up=bool(said.up[rows[0]]),
             users=users,
             others=others,
@@ -278,14 +236,14 @@ class _Tests:
 
 
 def _window_tests(said: Endorsements, bucket: IntArray) -> _Tests:
-    keys = np.stack([bucket, said.answer, said.up.astype(np.int64)])
-    names, group = np.unique(keys, axis=1, return_inverse=True)
-    group = group.ravel()
+    width = 2 * said.answers
+    keys = bucket * width + said.answer * 2 + said.up
+    names, group = np.unique(keys, return_inverse=True)
     everybody, new = (
         _distinct(group, said.user),
         _distinct(group[said.is_new], said.user[said.is_new]),
     )
-    size, windows = names.shape[1], names[0]
+    size, windows = len(names), names // width
     everybody = np.bincount(everybody, minlength=size)
     new = np.bincount(new, minlength=size)
     in_window = np.bincount(windows, weights=everybody)[windows] - everybody
@@ -329,7 +287,7 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
     if not len(chosen):
         return ()
     user, answer = said.user[chosen], said.answer[chosen]
-    width = len(said.answers)
+    width = said.answers
     pairs, pair, counts = np.unique(user * width + answer, return_inverse=True, return_counts=True)
     of_user = np.bincount(user)
     of_answer = np.bincount(answer, minlength=width)
@@ -345,7 +303,6 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
         findings.append(
             SuspectGroup(
                 kind="one-answer user",
-                answer=said.answers[what[place]],
                 up=True,
                 users=1,
                 others=0,
@@ -357,7 +314,7 @@ def find_one_answer_users(said: Endorsements, config: PoisoningConfig) -> tuple[
 
 
 def find_boilerplate(
-    said: Endorsements, prompts: ObjectArray, config: PoisoningConfig
+    said: Endorsements, prompts: NDArray[Any], config: PoisoningConfig
 ) -> tuple[SuspectGroup, ...]:
     """Find corrections that give one answer to many prompts, where answers hardly ever repeat.
 
@@ -368,17 +325,17 @@ def find_boilerplate(
     if _answers_repeat(said) or not said.corrected.any():
         return ()
     rows = np.flatnonzero(said.corrected)
-    prompt = numbered(prompts[said.position[rows]])
-    distinct = np.unique(np.stack([said.answer[rows], prompt]), axis=1)[0]
+    prompt = np.unique(prompts[said.position[rows]], return_inverse=True)[1]
+    width = int(prompt.max()) + 1
+    distinct = np.unique(said.answer[rows] * width + prompt) // width
     names, counts = np.unique(distinct, return_counts=True)
     findings = []
     many = names[counts >= config.brigade_users]
-    for answer, members in zip(many, _rows_of(said.answer[rows], many), strict=True):
+    for members in _rows_of(said.answer[rows], many):
         mine = rows[members]
         findings.append(
             SuspectGroup(
                 kind="one answer to many prompts",
-                answer=said.answers[answer],
                 up=True,
                 users=len(np.unique(said.user[mine])),
                 others=0,
@@ -394,7 +351,7 @@ def user_trust(
     users: int,
     config: PoisoningConfig,
     *,
-    reviewed: FloatArray | None,
+    reviewed: NDArray[np.float32],
     vectors_of: Callable[[IntArray], Vectors] | None,
 ) -> FloatArray:
     """Return the probability that each user is honest, from what reviewers and others say.
@@ -406,9 +363,9 @@ def user_trust(
     are alike do not call for the same answer, and others cannot tell.
     """
     trust = np.full(users, np.nan)
-    if reviewed is not None:
-        verdict = reviewed[said.position]
-        known = np.flatnonzero(~np.isnan(verdict))
+    verdict = reviewed[said.position]
+    known = np.flatnonzero(~np.isnan(verdict))
+    if len(known):
         content = (said.up & ~said.corrected)[known]
         right = (verdict[known] == 1.0) == content
         trust = honest_probabilities(
@@ -447,7 +404,7 @@ def _answers_repeat(said: Endorsements) -> bool:
 
 
 def cap_rows(
-    owners: IntArray, limit: Callable[[int], int], *, size: int | None = None
+    owners: NDArray[Any], limit: Callable[[int], int], *, size: int | None = None
 ) -> BoolArray:
     """Keep the first rows of each owner, at most `limit(number of rows)`, shape (n,).
 

@@ -1,34 +1,29 @@
 """Rows that may be trained on, and the steps that narrow them down, the same for every kind of set.
 
-pool, report = narrow(pool, Background(outcomes, quality, protected, config, context))
+narrowed = narrow(pool, Background(traffic, protected, config, context), name, unique=..., text=...)
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError
-from ratchet.evaluation.metrics import normalise_answer
-from ratchet.improve.curation.config import (
-    ClusterRequest,
-    CurationConfig,
-    Demonstration,
-    JudgedPair,
-)
+from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.decontamination import Guard
-from ratchet.improve.curation.duplicates import drop_near_duplicates
-from ratchet.improve.curation.endings import cut_answers
-from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, numbered, suspect
+from ratchet.improve.curation.duplicates import Signed, drop_signed
+from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
+from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.shingles import compact
-from ratchet.outcomes.join import Outcomes
-from ratchet.outcomes.quality import Quality, QualityWeights
+from ratchet.improve.curation.traffic import Traffic
+from ratchet.improve.curation.traits import BLANK, UNSOUND, HashArray
+
+__all__ = ["Background", "Context", "Narrowed", "Pool", "narrow"]
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -36,45 +31,14 @@ IntArray = NDArray[np.int64]
 ObjectArray = NDArray[np.object_]
 
 DEMONSTRATED, REQUESTED, CORRECTED, PREFERRED, RATED = range(5)
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What is known besides interactions and feedback.
-
-    Attributes:
-        withheld: Ids of interactions that are flagged as unsafe and that nobody reviewed yet; those
-            that were found unsafe are left out as well.
-        refused: Ids of interactions that must not be trained on: no consent, or kept too long.
-        endings: Finish reasons by interaction, at least those of answers that are not whole.
-        judged: Answers that a judge compared, in both orders.
-        demonstrations: Answers of experts.
-        requests: Examples wanted for failure clusters.
-        reviewed: What reviewers hold answers to be, by interaction: good or not.
-        propensity: Chance that an interaction gets feedback, where it is known.
-        vectors_of: Returns vectors of the prompts at some places of the outcomes, for the agreement
-            of users with each other.
-        weights: How the quality was weighed.
-    """
-
-    withheld: Collection[str] = ()
-    refused: Collection[str] = ()
-    endings: Mapping[str, str] = field(default_factory=dict)
-    judged: tuple[JudgedPair, ...] = ()
-    demonstrations: tuple[Demonstration, ...] = ()
-    requests: tuple[ClusterRequest, ...] = ()
-    reviewed: Mapping[str, bool] = field(default_factory=dict)
-    propensity: Mapping[str, float] = field(default_factory=dict)
-    vectors_of: Callable[[IntArray], NDArray[np.float32]] | None = None
-    weights: QualityWeights = field(default_factory=QualityWeights)
+UNLABELLED, UP, DOWN = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
     """Everything that a selection looks at."""
 
-    outcomes: Outcomes
-    quality: Quality
+    traffic: Traffic
     protected: Collection[str]
     config: CurationConfig
     context: Context
@@ -85,24 +49,22 @@ class Pool:
     """Rows under consideration, as arrays of shape (n,).
 
     Attributes:
-        position: Place of the interaction in the outcomes; demonstrations come after them.
-        target: The answer to learn, to label, or the better one.
-        other: The worse answer of a pair, `up` or `down` of a labelled one, else "".
-        other_position: Place of the interaction with the better answer of a pair.
+        kind: What set they are for.
+        position: Row of the traffic; of a pair that of the worse answer.
+        other_position: Row of the better answer of a pair, else as `position`.
+        corrected: Whether the answer to learn is the user's correction; it is the row's else.
+        label: `UP` or `DOWN` of a labelled answer.
         rank: `DEMONSTRATED` to `RATED`; a lower one is preferred.
+        lower: What the answer's quality is worth at least.
+        weight: Average interactions that the row stands for.
     """
 
+    kind: RowKind
     position: IntArray
-    key: ObjectArray
-    prompt: ObjectArray
-    target: ObjectArray
-    other: ObjectArray
     other_position: IntArray
-    rank: IntArray
-    user: ObjectArray
-    segment: ObjectArray
-    moment: IntArray
-    cluster: ObjectArray
+    corrected: BoolArray
+    label: NDArray[np.int8]
+    rank: NDArray[np.int8]
     lower: FloatArray
     weight: FloatArray
 
@@ -111,11 +73,30 @@ class Pool:
 
     def take(self, rows: BoolArray | IntArray) -> Pool:
         """Return some rows, given as a mask or as indices."""
-        return Pool(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        kind = columns.pop("kind")
+        return Pool(kind, **{name: values[rows] for name, values in columns.items()})
 
     def by_preference(self) -> IntArray:
         """Return the rows: experts' first, then corrections, then rated; the newest first."""
         return np.lexsort((-self.position, self.rank))
+
+    def target(self, traffic: Traffic, what: str) -> NDArray[Any]:
+        """Return a number of the answers to learn, to label, or the better ones.
+
+        Args:
+            traffic: Where the rows are from.
+            what: `hash`, `length` or `state`.
+        """
+        columns: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+            "hash": (traffic.correction, traffic.answer),
+            "length": (traffic.correction_length, traffic.answer_length),
+            "state": (traffic.correction_state, traffic.answer_state),
+        }
+        by_user, by_model = columns[what]
+        by_user, by_model = by_user[self.position], by_model[self.other_position]
+        chosen: NDArray[Any] = np.where(self.corrected, by_user, by_model)
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +116,7 @@ def narrow(
     name: str,
     *,
     unique: Callable[[Pool], IntArray],
-    text: Callable[[Pool], ObjectArray],
+    with_answer: bool = False,
 ) -> Narrowed:
     """Leave out step by step what must not be trained on, and count what is left.
 
@@ -144,119 +125,104 @@ def narrow(
         background: What they come from.
         name: What the funnel calls them.
         unique: The rows to keep where prompts repeat.
-        text: What near duplicates are looked for in.
+        with_answer: Whether near duplicates are looked for in prompts with their answers.
 
     Raises:
         InsufficientDataError: Fewer than `minimum_examples` are left.
     """
-    config, context, outcomes = background.config, background.context, background.outcomes
-    extra = len(context.demonstrations)
-    funnel = [("interactions", len(outcomes) + extra), (name, len(pool))]
+    config, context, traffic = background.config, background.context, background.traffic
+    funnel = [("interactions", traffic.size + traffic.demonstrated), (name, len(pool))]
 
     def keep(step: str, rows: BoolArray | IntArray) -> None:
         nonlocal pool
         pool = pool.take(rows)
         funnel.append((step, len(pool)))
 
-    cut = np.append(cut_answers(outcomes, context.endings), np.full(extra, "", dtype=np.object_))
-    reasons = unusable(pool, cut, config.maximum_characters)
-    keep("readable", reasons == "")
-    keep("not refused by their user", ~among(pool.key, context.refused))
-    unsafe = np.append(outcomes.unsafe == 1.0, np.zeros(extra, np.bool_))
-    flagged = among(pool.key, context.withheld) | unsafe[pool.position]
-    keep("not flagged as unsafe", ~(flagged | unsafe[pool.other_position]))
-    suspicion = suspect(
-        outcomes,
-        background.quality,
-        config.poisoning,
-        reviewed=_reviewed(background),
-        vectors_of=context.vectors_of,
-    )
-    distrusted = np.append(suspicion.distrusted, np.zeros(extra, np.bool_))
-    keep("from trusted users", ~distrusted[pool.position])
+    set_aside, usable = _set_aside(pool, traffic, config.maximum_characters)
+    keep("readable", usable)
+    keep("not refused by their user", ~traffic.refused[pool.position])
+    flagged = traffic.withheld[pool.position] | traffic.unsafe[pool.position]
+    keep("not flagged as unsafe", ~(flagged | traffic.unsafe[pool.other_position]))
+    suspicion = suspect(traffic, config.poisoning, vectors_of=context.vectors_of)
+    keep("from trusted users", ~suspicion.distrusted[pool.position])
     keep("one per prompt", unique(pool))
-    keep("no near duplicates", _distinct(pool, text(pool), config))
-    leaks = Guard.build(background.protected, config.decontamination).leaks(pool.prompt)
+    keep("no near duplicates", _distinct(pool, traffic, config, with_answer))
+    leaks = _leaks(pool, traffic, Guard.build(background.protected, config.decontamination))
     keep("not in an evaluation set", leaks == "")
-    keep("of ordinary length", _of_ordinary_length(pool, outcomes, config))
-    keep("capped per user and source", _capped(pool, config))
-    keep("balanced and capped", _balanced(pool, config, context))
+    keep("of ordinary length", _of_ordinary_length(pool, traffic, config))
+    keep("capped per user and source", _capped(pool, traffic, config))
+    keep("balanced and capped", _balanced(pool, traffic, config, context))
     if len(pool) < config.minimum_examples:
         raise InsufficientDataError(
             f"a training set needs at least {config.minimum_examples} examples, got {len(pool)} "
             f"({', '.join(f'{step}: {count}' for step, count in funnel)}); collect more feedback"
         )
-    return Narrowed(pool, tuple(funnel), counted(reasons), counted(leaks), suspicion.findings)
+    return Narrowed(pool, tuple(funnel), set_aside, counted(leaks), suspicion.findings)
 
 
-def _reviewed(background: Background) -> FloatArray | None:
-    if not background.context.reviewed:
-        return None
-    keys = background.outcomes.interaction_ids
-    return np.array([float(background.context.reviewed.get(key, np.nan)) for key in keys])
+def _set_aside(
+    pool: Pool, traffic: Traffic, longest: int
+) -> tuple[tuple[tuple[str, int], ...], BoolArray]:
+    """Return why rows cannot be trained on, with how many, and which can, shape (n,).
 
-
-def unusable(pool: Pool, cut: ObjectArray, longest: int) -> ObjectArray:
-    """Say for each row why it cannot be trained on, "" where it can, shape (n,).
-
-    Args:
-        pool: The rows.
-        cut: Why an answer is not whole, "" where it is, by place in the outcomes. What a user or
-            an expert wrote is whole; the answer that a correction is preferred to must be whole
-            too, or the model would learn to avoid a beginning that may be right.
-        longest: Characters of a prompt or an answer.
+    What a user or an expert wrote is whole; the answer that a correction is preferred to must be
+    whole too, or the model would learn to avoid a beginning that may be right. Of several reasons
+    the last one is named.
     """
-    by_model = (pool.rank >= PREFERRED) | (pool.other != "")
-    reasons = np.where(by_model, cut[pool.position], "")
-    reasons = np.where(by_model & (reasons == ""), cut[pool.other_position], reasons)
-    everywhere = np.ones(len(pool), dtype=np.bool_)
-    named = [("answer", pool.target, everywhere), ("prompt", pool.prompt, everywhere)]
-    paired = np.asarray(_labels(pool.other) == "") & (pool.other != "")
-    for name, texts, looked_at in (*named, ("worse answer", pool.other, paired)):
-        column = pa.array([_sound(text) for text in texts], pa.large_string())
+    cut = traffic.ending[pool.position]
+    cut = np.where(cut == 0, traffic.ending[pool.other_position], cut)
+    by_model = np.ones(len(pool), np.bool_) if pool.kind != "sft" else pool.rank >= PREFERRED
+    reasons = np.where(by_model, cut, 0)
+    names = list(traffic.endings)
+    texts = [
+        ("answer", pool.target(traffic, "state"), pool.target(traffic, "length")),
+        ("prompt", traffic.prompt_state[pool.position], traffic.prompt_length[pool.position]),
+    ]
+    if pool.kind == "dpo":
+        worse = traffic.answer_state[pool.position], traffic.answer_length[pool.position]
+        texts.append(("worse answer", *worse))
+    for name, states, lengths in texts:
+        sound = states != UNSOUND
         checks = {
-            f"{name} is blank": pc.equal(pc.utf8_trim_whitespace(column), ""),
-            f"{name} is longer than {longest:,} characters": pc.greater(
-                pc.utf8_length(column), longest
-            ),
-            f"{name} holds a NUL or an unpaired surrogate": pc.is_null(column),
+            f"{name} is blank": states == BLANK,
+            f"{name} is longer than {longest:,} characters": sound & (lengths > longest),
+            f"{name} holds a NUL or an unpaired surrogate": ~sound,
         }
         for reason, broken in checks.items():
-            reasons[np.asarray(pc.fill_null(broken, False), dtype=np.bool_) & looked_at] = reason
-    return reasons
-
-
-def _sound(text: str) -> str | None:
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            return None
-    return None if "\x00" in text else text
+            reasons[broken] = len(names)
+            names.append(reason)
+    counts = np.bincount(reasons, minlength=len(names))
+    found = [(names[number], int(counts[number])) for number in np.flatnonzero(counts) if number]
+    return _most_frequent_first(found), reasons == 0
 
 
 def one_per_prompt(
-    prompts: ObjectArray, targets: ObjectArray, users: ObjectArray, rank: IntArray
+    prompts: HashArray, targets: NDArray[Any], users: IntArray, rank: NDArray[np.int8]
 ) -> IntArray:
     """Return the rows to keep: of each prompt one, with the target that most users named.
 
     An expert's demonstration settles it. Of several rows with that target the newest stays; where
     two targets are named by equally many users none does.
+
+    Args:
+        prompts: Equal where the prompts are, shape (n,).
+        targets: Equal where the targets are.
+        users: Number of the user.
+        rank: As of a pool.
     """
     if not len(prompts):
         return np.empty(0, dtype=np.int64)
-    prompt = codes(compact(prompts))
-    target = numbered(np.array([normalise_answer(text) for text in targets], dtype=np.object_))
-    user = numbered(users)
-    width, depth = int(target.max()) + 1, int(user.max()) + 1
-    named = prompt * width + target
-    distinct = np.unique(named * depth + user)
+    prompt, named = _codes(prompts), combined(prompts, targets)
+    depth = int(users.max()) + 1
+    distinct = np.unique(named * depth + users)
     names, votes = np.unique(distinct // depth, return_counts=True)
     votes = votes.astype(np.int64)
     experts = np.isin(names, named[rank == DEMONSTRATED])
     votes[experts] += len(prompts) + 1
-    order = np.lexsort((-votes, names // width))
-    group = (names // width)[order]
+    prompt_of = np.empty(len(names), dtype=np.int64)
+    prompt_of[named] = prompt
+    order = np.lexsort((-votes, prompt_of))
+    group = prompt_of[order]
     leads = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
     runner = np.minimum(leads + 1, len(order) - 1)
     tied = (group[runner] == group[leads]) & (runner != leads)
@@ -268,13 +234,27 @@ def one_per_prompt(
     return np.sort(rows[best[first]])
 
 
-def _distinct(pool: Pool, texts: ObjectArray, config: CurationConfig) -> IntArray:
+def _distinct(pool: Pool, traffic: Traffic, config: CurationConfig, with_answer: bool) -> IntArray:
     order = pool.by_preference()
-    kept = drop_near_duplicates(compact(texts[order]), config.duplicates)
-    return np.sort(order[kept])
+    names = ("prompt", "response") if with_answer else ("prompt",)
+    with Signed(len(pool), config.duplicates) as signed:
+        if signed.needed:
+            for places, texts in traffic.texts.read(pool.position[order], *names):
+                whole = texts[0] + "\n" + texts[1] if with_answer else texts[0]
+                signed.put(places, compact(whole))
+        return np.sort(order[drop_signed(signed)])
 
 
-def _of_ordinary_length(pool: Pool, outcomes: Outcomes, config: CurationConfig) -> BoolArray:
+def _leaks(pool: Pool, traffic: Traffic, guard: Guard) -> ObjectArray:
+    """Say for each prompt how it leaks an evaluation set, "" where it does not, shape (n,)."""
+    reasons = np.full(len(pool), "", dtype=np.object_)
+    if guard.knows_any:
+        for places, (prompts,) in traffic.texts.read(pool.position, "prompt"):
+            reasons[places] = guard.leaks(prompts)
+    return reasons
+
+
+def _of_ordinary_length(pool: Pool, traffic: Traffic, config: CurationConfig) -> BoolArray:
     """Drop the longest rated answers until their mean is ordinary for a segment.
 
     Of pairs those go whose better answer is longer by most, until better ones are ordinary beside
@@ -284,19 +264,19 @@ def _of_ordinary_length(pool: Pool, outcomes: Outcomes, config: CurationConfig) 
     ratio = config.length_ratio
     if ratio is None or not len(pool):
         return keep
-    lengths, chosen = lengths_of(pool.target), pool.rank >= PREFERRED
+    lengths, chosen = pool.target(traffic, "length"), pool.rank >= PREFERRED
     free = lengths <= config.length_free
-    pairs = np.flatnonzero(chosen & (pool.other_position != pool.position))
-    excess = lengths - ratio * lengths_of(pool.other)
-    keep[pairs] = within_mean(excess[pairs], 0.0, free=free[pairs])
-    everywhere = lengths_of(outcomes.responses)
-    answered = ~outcomes.failed_with_error & (everywhere > 0)
-    for segment in sorted({str(name) for name in pool.segment}):
-        mine = answered & (outcomes.segments == segment)
-        single = chosen & (pool.segment == segment) & (pool.other_position == pool.position)
-        rows = np.flatnonzero(single & (pool.other != "down"))
-        if mine.any() and len(rows):
-            most = ratio * float(everywhere[mine].mean())
+    paired = pool.other_position != pool.position
+    pairs = np.flatnonzero(chosen & paired)
+    excess = lengths[pairs] - ratio * traffic.answer_length[pool.position[pairs]]
+    keep[pairs] = within_mean(excess, 0.0, free=free[pairs])
+    single = chosen & ~paired & (pool.label != DOWN)
+    segments = traffic.segment[pool.position]
+    for segment in np.unique(segments):
+        rows = np.flatnonzero(single & (segments == segment))
+        ordinary = traffic.ordinary_length
+        if segment < len(ordinary) and not np.isnan(ordinary[segment]) and len(rows):
+            most = ratio * float(ordinary[segment])
             keep[rows] = within_mean(lengths[rows].astype(np.float64), most, free=free[rows])
     return keep
 
@@ -310,7 +290,7 @@ def within_mean(lengths: FloatArray, most: float, *, free: BoolArray) -> BoolArr
     return keep
 
 
-def _capped(pool: Pool, config: CurationConfig) -> BoolArray:
+def _capped(pool: Pool, traffic: Traffic, config: CurationConfig) -> BoolArray:
     """Cap what one user, and one segment where there are several, may give."""
     keep = np.ones(len(pool), dtype=np.bool_)
     caps = config.poisoning
@@ -318,13 +298,13 @@ def _capped(pool: Pool, config: CurationConfig) -> BoolArray:
         return keep
     order = pool.by_preference()
     of_user = cap_rows(
-        numbered(pool.user[order]),
+        traffic.user[pool.position[order]],
         lambda rows: max(caps.user_rows, int(caps.user_share * rows)),
         size=config.maximum_examples,
     )
     keep[order] = of_user
-    segments = numbered(pool.segment[order])
-    if caps.source_share < 1.0 and segments.max() > 0:
+    segments = traffic.segment[pool.position[order]]
+    if caps.source_share < 1.0 and (segments != segments[0]).any():
         keep[order] &= cap_rows(
             segments,
             lambda rows: max(1, int(caps.source_share * rows)),
@@ -333,45 +313,37 @@ def _capped(pool: Pool, config: CurationConfig) -> BoolArray:
     return keep
 
 
-def _balanced(pool: Pool, config: CurationConfig, context: Context) -> IntArray:
+def _balanced(pool: Pool, traffic: Traffic, config: CurationConfig, context: Context) -> IntArray:
     """Take from the strata in turn, by preference within each, until full; requests come first."""
     order = pool.by_preference()
-    targets = [normalise_answer(text) for text in pool.target[order]]
-    stratum = _combined(
-        pool.segment[order],
-        pool.cluster[order],
-        np.array(targets, dtype=np.object_),
-        _labels(pool.other[order]),
-    )
+    rows = pool.position[order]
+    clusters = traffic.cluster[rows]
+    targets = pool.target(traffic, "hash")[order]
+    stratum = combined(traffic.segment[rows], clusters, targets, pool.label[order])
     share = np.ones(int(stratum.max(initial=-1)) + 1)
     if config.balance == "traffic":
         share[:] = np.bincount(stratum, weights=pool.weight[order])
     turn = (_places(stratum) + 1.0) / share[stratum]
-    turn[_requested(pool.cluster[order], context)] = 0.0
+    wanted = {request.cluster_id: request.wanted for request in context.requests}
+    limits = np.array([wanted.get(name, 0) for name in traffic.clusters])
+    turn[_places(clusters) < limits[clusters]] = 0.0
     return np.sort(order[np.argsort(turn, kind="stable")[: config.maximum_examples]])
 
 
-def _combined(*columns: ObjectArray) -> IntArray:
-    """Return a number for each combination of values, shape (n,)."""
+def combined(*columns: NDArray[Any]) -> IntArray:
+    """Return a number for each combination of values, from 0, shape (n,)."""
     number = np.zeros(len(columns[0]), dtype=np.int64)
     for column in columns:
-        part = numbered(column)
-        number = np.unique(number * (int(part.max(initial=0)) + 1) + part, return_inverse=True)[1]
+        part = _codes(column)
+        number = _codes(number * (int(part.max(initial=0)) + 1) + part)
     return number
 
 
-def _labels(others: ObjectArray) -> ObjectArray:
-    return np.where(np.isin(others, ("up", "down")), others, "")
+def _codes(values: NDArray[Any]) -> IntArray:
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
-def _requested(clusters: ObjectArray, context: Context) -> BoolArray:
-    wanted = {request.cluster_id: request.wanted for request in context.requests}
-    number = numbered(clusters)
-    limits = np.array([wanted.get(str(name), 0) for name in clusters])
-    return np.asarray(_places(number) < limits)
-
-
-def _places(groups: IntArray) -> IntArray:
+def _places(groups: NDArray[Any]) -> IntArray:
     """Return the place of each row among those of its group, from 0."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
@@ -380,27 +352,12 @@ def _places(groups: IntArray) -> IntArray:
     return places
 
 
-def codes(column: pa.Array) -> IntArray:
-    """Return a number for each value, from 0 by first appearance."""
-    return np.asarray(
-        column.dictionary_encode().indices.to_numpy(zero_copy_only=False), dtype=np.int64
-    )
-
-
-def lengths_of(texts: ObjectArray) -> IntArray:
-    """Return the length of each text in characters, shape (n,)."""
-    return np.asarray(pc.utf8_length(pa.array(texts, pa.large_string())), dtype=np.int64)
-
-
-def among(keys: ObjectArray, wanted: Collection[str]) -> BoolArray:
-    """Tell which keys are among the wanted ones, shape (n,)."""
-    if not wanted:
-        return np.zeros(len(keys), dtype=np.bool_)
-    values = pa.array(sorted(wanted), pa.large_string())
-    return np.asarray(pc.is_in(pa.array(keys, pa.large_string()), value_set=values), dtype=np.bool_)
-
-
 def counted(reasons: ObjectArray) -> tuple[tuple[str, int], ...]:
     """Return how often each reason stands, most frequent first; "" is none."""
-    counts = Counter(str(reason) for reason in reasons if reason)
-    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    names, counts = np.unique(reasons.astype(str), return_counts=True)
+    found = [(str(name), int(count)) for name, count in zip(names, counts, strict=True) if name]
+    return _most_frequent_first(found)
+
+
+def _most_frequent_first(counts: list[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts, key=lambda item: (-item[1], item[0])))

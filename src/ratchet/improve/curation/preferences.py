@@ -7,24 +7,20 @@ select_pairs(outcomes, quality, protected, config)        corrections, regenerat
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ratchet.evaluation.metrics import normalise_answer
 from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.poisoning import numbered
+from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.pool import (
     CORRECTED,
+    DOWN,
     PREFERRED,
     RATED,
+    UP,
     Background,
-    BoolArray,
-    Context,
     IntArray,
-    ObjectArray,
-    Pool,
-    codes,
     narrow,
     one_per_prompt,
 )
@@ -32,11 +28,11 @@ from ratchet.improve.curation.rows import Source
 from ratchet.improve.curation.selection import (
     NOTHING_ELSE,
     Selection,
-    given,
     pool_of,
     selection_of,
 )
-from ratchet.improve.curation.shingles import compact
+from ratchet.improve.curation.traffic import Traffic, traffic_of
+from ratchet.improve.curation.traits import BLANK
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
 
@@ -64,18 +60,28 @@ def select_labelled(
 
     Args and raises: as `select`; demonstrations are not used.
     """
-    background = Background(outcomes, quality, protected, config, _without_demonstrations(context))
-    liked = quality.explicit >= config.minimum_quality
-    disliked = (quality.explicit <= _BAD) | given(outcomes.corrections)
-    rows = np.flatnonzero((liked | disliked) & ~outcomes.failed_with_error)
-    label = np.where(liked[rows] & ~disliked[rows], "up", "down").astype(np.object_)
-    pool = pool_of(
-        background, rows, outcomes.responses[rows], np.full(len(rows), RATED), other=label
-    )
+    traffic = traffic_of(outcomes, quality, "kto", context)
+    return label_answers(Background(traffic, protected, config, context))
+
+
+def label_answers(background: Background) -> Selection:
+    """Choose answers that users liked or did not. See `select_labelled`."""
+    traffic = background.traffic
+    liked = traffic.explicit >= background.config.minimum_quality
+    disliked = (traffic.explicit <= _BAD) | traffic.corrected
+    rows = np.flatnonzero((liked | disliked) & ~traffic.failed)
+    label = np.where(liked[rows] & ~disliked[rows], UP, DOWN).astype(np.int8)
+    pool = pool_of("kto", background, rows, np.full(len(rows), RATED, np.int8), label=label)
     narrowed = narrow(
-        pool, background, "liked or not", unique=_one_label_per_answer, text=_prompt_and_answer
+        pool,
+        background,
+        "liked or not",
+        unique=lambda pool: one_per_prompt(
+            traffic.both[pool.position], pool.label, traffic.user[pool.position], pool.rank
+        ),
+        with_answer=True,
     )
-    return selection_of(narrowed, "kto", background, ["thumbs"] * len(narrowed.pool))
+    return selection_of(narrowed, background, ["thumbs"] * len(narrowed.pool))
 
 
 def select_pairs(
@@ -95,102 +101,58 @@ def select_pairs(
 
     Args and raises: as `select`; demonstrations are not used.
     """
-    background = Background(outcomes, quality, protected, config, _without_demonstrations(context))
-    parts = [_corrections(outcomes), _regenerations(outcomes, quality), _judged(background)]
+    traffic = traffic_of(outcomes, quality, "dpo", context)
+    return pair_answers(Background(traffic, protected, config, context))
+
+
+def pair_answers(background: Background) -> Selection:
+    """Choose pairs of a better and a worse answer. See `select_pairs`."""
+    traffic = background.traffic
+    parts = [_corrections(traffic), _regenerations(traffic), _judged(traffic)]
     worse, better, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
-    answers = np.where(rank == CORRECTED, outcomes.corrections[worse], outcomes.responses[better])
-    differ = _differ(answers, outcomes.responses[worse])
+    answers = np.where(rank == CORRECTED, traffic.correction[worse], traffic.answer[better])
+    differ = (traffic.answer_state[worse] != BLANK) & (answers != traffic.answer[worse])
     order = np.flatnonzero(differ)[np.argsort(worse[differ], kind="stable")]
-    pool = pool_of(
-        background,
-        worse[order],
-        answers[order],
-        rank[order],
-        other=outcomes.responses[worse[order]],
-        other_rows=better[order],
-    )
     narrowed = narrow(
-        pool,
+        pool_of("dpo", background, worse[order], rank[order], better=better[order]),
         background,
         "pairs of answers",
-        unique=_one_pair_per_prompt,
-        text=lambda pool: pool.prompt,
+        unique=lambda pool: one_per_prompt(
+            traffic.prompt[pool.position],
+            pool.target(traffic, "hash"),
+            traffic.user[pool.position],
+            pool.rank,
+        ),
     )
     sources = [_PAIR_SOURCES[rank] for rank in narrowed.pool.rank]
-    return selection_of(narrowed, "dpo", background, sources)
+    return selection_of(narrowed, background, sources)
 
 
-def _without_demonstrations(context: Context) -> Context:
-    return replace(context, demonstrations=())
-
-
-def _prompt_and_answer(pool: Pool) -> ObjectArray:
-    return np.asarray(pool.prompt + "\n" + pool.target, dtype=np.object_)
-
-
-def _one_label_per_answer(pool: Pool) -> IntArray:
-    return one_per_prompt(_prompt_and_answer(pool), pool.other, pool.user, pool.rank)
-
-
-def _one_pair_per_prompt(pool: Pool) -> IntArray:
-    return one_per_prompt(pool.prompt, pool.target, pool.user, pool.rank)
-
-
-Part = tuple[IntArray, IntArray, IntArray]
+Part = tuple[IntArray, IntArray, NDArray[np.int8]]
 
 
 def _part(worse: IntArray, better: IntArray, rank: int) -> Part:
-    return worse, better, np.full(len(worse), rank, dtype=np.int64)
+    return worse, better, np.full(len(worse), rank, dtype=np.int8)
 
 
-def _corrections(outcomes: Outcomes) -> Part:
-    rows = np.flatnonzero(given(outcomes.corrections) & ~outcomes.failed_with_error)
+def _corrections(traffic: Traffic) -> Part:
+    rows = np.flatnonzero(traffic.corrected & ~traffic.failed)
     return _part(rows, rows, CORRECTED)
 
 
-def _regenerations(outcomes: Outcomes, quality: Quality) -> Part:
+def _regenerations(traffic: Traffic) -> Part:
     """Pair what was asked for again with the next answer to the same prompt in the session."""
-    if not len(outcomes):
-        return _part(np.empty(0, np.int64), np.empty(0, np.int64), RATED)
-    session, prompt = numbered(outcomes.session_ids), codes(compact(outcomes.prompts))
-    order = np.lexsort((np.arange(len(session)), prompt, session))
+    order = np.argsort(traffic.turn, kind="stable")
     first, then = order[:-1], order[1:]
-    same = (session[first] == session[then]) & (prompt[first] == prompt[then])
-    failed = outcomes.failed_with_error
-    good = (outcomes.regenerated[then] != 1.0) & ~failed[then] & ~failed[first]
-    good &= ~(quality.explicit[then] < 0.5)
-    taken = same & good & (outcomes.regenerated[first] == 1.0)
+    failed = traffic.failed
+    good = ~traffic.regenerated[then] & ~failed[then] & ~failed[first]
+    good &= ~(traffic.explicit[then] < 0.5)
+    taken = (traffic.turn[first] == traffic.turn[then]) & good & traffic.regenerated[first]
     return _part(first[taken], then[taken], RATED)
 
 
-def _judged(background: Background) -> Part:
-    place = _places(background)
-    pairs = [
-        (place[pair.worse], place[pair.better])
-        for pair in background.context.judged
-        if pair.worse in place and pair.better in place
-    ]
-    if not pairs:
-        return _part(np.empty(0, np.int64), np.empty(0, np.int64), PREFERRED)
-    worse, better = (np.array(column, dtype=np.int64) for column in zip(*pairs, strict=True))
-    failed, prompts = background.outcomes.failed_with_error, background.outcomes.prompts
-    fine = ~failed[worse] & ~failed[better] & (prompts[worse] == prompts[better])
+def _judged(traffic: Traffic) -> Part:
+    worse, better = traffic.judged
+    fine = ~traffic.failed[worse] & ~traffic.failed[better]
+    fine &= traffic.exact[worse] == traffic.exact[better]
     return _part(worse[fine], better[fine], PREFERRED)
-
-
-def _places(background: Background) -> dict[str | None, int]:
-    """Return the places of the interactions that a judge compared."""
-    wanted = {key for pair in background.context.judged for key in (pair.first_id, pair.second_id)}
-    ids = background.outcomes.interaction_ids
-    return {str(key): place for place, key in enumerate(ids) if key in wanted}
-
-
-def _differ(one: ObjectArray, other: ObjectArray) -> BoolArray:
-    """Tell where both answers say something, and not the same."""
-    return np.array(
-        [
-            bool(b.strip()) and normalise_answer(a) != normalise_answer(b)
-            for a, b in zip(one, other, strict=True)
-        ],
-        dtype=np.bool_,
-    )

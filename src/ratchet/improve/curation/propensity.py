@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,12 @@ class PropensityConfig(BaseModel):
 
 
 def propensity_weights(
-    strata: IntArray, observed: BoolArray, *, largest: float, known: FloatArray | None = None
+    strata: NDArray[Any],
+    observed: BoolArray,
+    *,
+    largest: float,
+    known: FloatArray | None = None,
+    sizes: IntArray | None = None,
 ) -> FloatArray:
     """Return how many average interactions with feedback each one stands for, shape (n,).
 
@@ -55,6 +61,8 @@ def propensity_weights(
         largest: The cap.
         known: Chance of feedback where it is known (a share of users asked), shape (n,); nan
             where it is not.
+        sizes: Interactions in each stratum, where the rows here are those with feedback alone; by
+            default they are all there are.
 
     Raises:
         InvalidInputError: A known chance is outside (0, 1].
@@ -67,9 +75,9 @@ def propensity_weights(
     """
     if not len(strata):
         return np.empty(0)
-    rate = float((observed.sum() + 0.5) / (len(observed) + 1.0))
-    sizes = np.bincount(strata)
-    given = np.bincount(strata, weights=observed)
+    sizes = np.bincount(strata) if sizes is None else sizes
+    rate = float((observed.sum() + 0.5) / (sizes.sum() + 1.0))
+    given = np.bincount(strata, weights=observed, minlength=len(sizes))
     chance = ((given + _PRIOR * rate) / (sizes + _PRIOR))[strata]
     if known is not None:
         told = ~np.isnan(known)
@@ -79,13 +87,47 @@ def propensity_weights(
                 f"{known[told].max()}; pass nan where it is not known"
             )
         chance = np.where(told, known, chance)
-    return np.minimum(rate / chance, largest)
+    weights: FloatArray = np.minimum(rate / chance, largest)
+    return weights
 
 
 def feedback_strata(segments: IntArray, *lengths: IntArray) -> IntArray:
     """Return strata by segment and by the third of each length (of prompts, of answers)."""
-    codes = segments
-    for length in lengths:
-        if len(length):
-            codes = codes * 3 + np.digitize(length, np.quantile(length, [1 / 3, 2 / 3]))
-    return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    cuts = [length_cuts(*np.unique(length, return_counts=True)) for length in lengths]
+    return np.unique(strata_of(segments, lengths, cuts), return_inverse=True)[1].astype(np.int64)
+
+
+def strata_of(
+    segments: NDArray[Any], lengths: Sequence[NDArray[Any]], cuts: Sequence[FloatArray]
+) -> NDArray[np.int32]:
+    """Return the number of each row's stratum: the segment, and the third of each length."""
+    codes = segments.astype(np.int64)
+    for length, limits in zip(lengths, cuts, strict=True):
+        codes = codes * 3 + np.digitize(length, limits)
+    return codes.astype(np.int32)
+
+
+def length_cuts(lengths: NDArray[Any], counts: IntArray) -> FloatArray:
+    """Return where the second and the last third of lengths begin, as `np.quantile` has it.
+
+    Args:
+        lengths: Distinct lengths, ascending.
+        counts: How often each is there.
+
+    Returns:
+        Two lengths; infinity where there are none.
+    """
+    if not len(lengths):
+        return np.full(2, np.inf)
+    ends = np.cumsum(counts)
+    wanted = np.array([1 / 3, 2 / 3]) * (ends[-1] - 1)
+    below = np.floor(wanted)
+    left, right = (
+        lengths[np.searchsorted(ends, np.minimum(place, ends[-1] - 1), side="right")].astype(
+            np.float64
+        )
+        for place in (below, below + 1)
+    )
+    part, step = wanted - below, right - left
+    cuts: FloatArray = np.where(part >= 0.5, right - step * (1.0 - part), left + step * part)
+    return cuts

@@ -11,38 +11,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ratchet.improve.curation.config import CurationConfig, Demonstration
-from ratchet.improve.curation.evidence import evidence_weights, quality_lower_bounds
-from ratchet.improve.curation.poisoning import SuspectGroup, numbered
+from ratchet.improve.curation.context import Context
+from ratchet.improve.curation.evidence import quality_lower_bounds
+from ratchet.improve.curation.poisoning import SuspectGroup
 from ratchet.improve.curation.pool import (
     CORRECTED,
     DEMONSTRATED,
     PREFERRED,
     RATED,
     REQUESTED,
+    UNLABELLED,
+    UP,
     Background,
-    BoolArray,
-    Context,
     FloatArray,
     IntArray,
     Narrowed,
-    ObjectArray,
     Pool,
-    among,
-    codes,
-    lengths_of,
     narrow,
     one_per_prompt,
 )
-from ratchet.improve.curation.propensity import feedback_strata, propensity_weights
+from ratchet.improve.curation.propensity import propensity_weights
 from ratchet.improve.curation.rows import RowKind, Source
-from ratchet.improve.curation.shingles import compact
+from ratchet.improve.curation.traffic import Traffic, read_at, traffic_of
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
+from ratchet.stats.intervals.shrunken import shrunken_mean
 
 NOTHING_ELSE = Context()
 SOURCES: tuple[Source, ...] = ("demonstration", "correction", "correction", "judge", "rated")
@@ -50,7 +48,7 @@ SOURCES: tuple[Source, ...] = ("demonstration", "correction", "correction", "jud
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """An interaction chosen for training, by its place in the outcomes.
+    """An interaction chosen for training, by its row of the traffic.
 
     Attributes:
         target: The answer to learn or to label, or the better one of a pair.
@@ -121,25 +119,33 @@ def select(
         InsufficientDataError: Fewer than `minimum_examples` are left.
     """
     context = replace(context, withheld={*context.withheld, *withheld})
-    background = Background(outcomes, quality, protected, config, context)
+    traffic = traffic_of(outcomes, quality, "sft", context)
+    return select_answers(Background(traffic, protected, config, context))
+
+
+def select_answers(background: Background) -> Selection:
+    """Choose answers to learn. See `select`."""
+    traffic = background.traffic
     narrowed = narrow(
-        _with_demonstrations(_good(background), background),
+        _good(background),
         background,
         "corrected or well rated",
-        unique=lambda pool: one_per_prompt(pool.prompt, pool.target, pool.user, pool.rank),
-        text=lambda pool: pool.prompt,
+        unique=lambda pool: one_per_prompt(
+            traffic.prompt[pool.position],
+            pool.target(traffic, "hash"),
+            traffic.user[pool.position],
+            pool.rank,
+        ),
     )
-    return selection_of(narrowed, "sft", background, [SOURCES[rank] for rank in narrowed.pool.rank])
+    return selection_of(narrowed, background, [SOURCES[rank] for rank in narrowed.pool.rank])
 
 
-def selection_of(
-    narrowed: Narrowed, kind: RowKind, background: Background, sources: list[Source]
-) -> Selection:
+def selection_of(narrowed: Narrowed, background: Background, sources: list[Source]) -> Selection:
     """Return what is left of a pool as a selection."""
     return Selection(
-        rows=tuple(_selected(narrowed.pool, kind, background, sources)),
+        rows=tuple(_selected(narrowed.pool, background.traffic, sources)),
         funnel=narrowed.funnel,
-        kind=kind,
+        kind=narrowed.pool.kind,
         set_aside=narrowed.set_aside,
         leaks=narrowed.leaks,
         findings=narrowed.findings,
@@ -147,146 +153,100 @@ def selection_of(
     )
 
 
-def _selected(
-    pool: Pool, kind: RowKind, background: Background, sources: list[Source]
-) -> list[Selected]:
-    ids = background.outcomes.interaction_ids
+def _selected(pool: Pool, traffic: Traffic, sources: list[Source]) -> list[Selected]:
+    ids, users, prompts, answers = read_at(
+        traffic.texts, pool.position, "id", "user_id", "prompt", "response"
+    )
+    chosen_ids, targets = ids, answers.copy()
+    if pool.kind == "dpo":
+        chosen_ids, targets = read_at(traffic.texts, pool.other_position, "id", "response")
+    mine = pool.corrected
+    targets[mine] = traffic.texts.corrections(pool.position[mine])
+    kind = pool.kind
     return [
         Selected(
-            interaction_id=str(pool.key[row]),
-            prompt=str(pool.prompt[row]),
-            target=str(pool.target[row]).strip(),
+            interaction_id=str(ids[row]),
+            prompt=str(prompts[row]),
+            target=str(targets[row]).strip(),
             source=sources[row],
-            position=int(pool.position[row]),
-            user_id=str(pool.user[row]),
-            segment=str(pool.segment[row]),
-            moment=int(pool.moment[row]),
-            cluster=str(pool.cluster[row]),
+            position=position,
+            user_id=str(users[row]),
+            segment=traffic.segments[traffic.segment[position]],
+            moment=int(traffic.moment[position]),
+            cluster=traffic.clusters[traffic.cluster[position]],
             lower_bound=float(pool.lower[row]),
             weight=round(float(pool.weight[row]), 6),
-            desirable=bool(pool.other[row] == "up") if kind == "kto" else None,
-            rejected=str(pool.other[row]).strip() if kind == "dpo" else None,
-            chosen_id=str(ids[pool.other_position[row]]) if kind == "dpo" else "",
+            desirable=bool(pool.label[row] == UP) if kind == "kto" else None,
+            rejected=str(answers[row]).strip() if kind == "dpo" else None,
+            chosen_id=str(chosen_ids[row]) if kind == "dpo" else "",
         )
-        for row in range(len(pool))
+        for row, position in enumerate(pool.position.tolist())
     ]
 
 
 def _good(background: Background) -> Pool:
-    outcomes, quality, config = background.outcomes, background.quality, background.config
-    corrected = given(outcomes.corrections)
-    rated = (quality.value >= config.minimum_quality) & (quality.explicit >= config.minimum_quality)
-    lower = _lower_bounds(background)
+    traffic, config = background.traffic, background.config
+    lower = _lower_bounds(traffic, config)
+    least = config.minimum_quality
+    corrected = traffic.corrected
+    rated = (traffic.value >= least) & (traffic.explicit >= least)
     rated &= lower >= config.minimum_lower_bound
-    winners = {pair.better for pair in background.context.judged if pair.better is not None}
-    preferred = among(outcomes.interaction_ids, winners)
-    preferred &= ~(quality.value < config.minimum_quality) & ~outcomes.failed_with_error
-    taken = np.flatnonzero(corrected | rated | preferred)
-    rank = np.where(corrected, CORRECTED, np.where(rated, RATED, PREFERRED))
-    target = np.where(corrected, outcomes.corrections, outcomes.responses)
-    pool = pool_of(
-        background,
-        taken,
-        target[taken],
-        rank[taken],
-        lower=np.where(corrected, np.nan, lower)[taken],
-    )
-    wanted = (pool.cluster != "") & (pool.rank == CORRECTED)
-    return replace(pool, rank=np.where(wanted, REQUESTED, pool.rank))
+    preferred = traffic.preferred & ~(traffic.value < least) & ~traffic.failed
+    taken = corrected | rated | preferred
+    expert = np.arange(len(traffic)) >= len(traffic) - traffic.demonstrated
+    rows = np.flatnonzero(taken | expert)
+    rank = np.where(corrected, CORRECTED, np.where(rated, RATED, PREFERRED)).astype(np.int8)
+    rank[corrected & (traffic.cluster != 0)] = REQUESTED
+    rank[expert] = DEMONSTRATED
+    lower[corrected | expert] = np.nan
+    return pool_of("sft", background, rows, rank[rows], lower=lower[rows])
 
 
 def pool_of(
+    kind: RowKind,
     background: Background,
     rows: IntArray,
-    target: ObjectArray,
-    rank: IntArray,
+    rank: NDArray[np.int8],
     *,
-    other: ObjectArray | None = None,
-    other_rows: IntArray | None = None,
+    label: NDArray[np.int8] | None = None,
+    better: IntArray | None = None,
     lower: FloatArray | None = None,
 ) -> Pool:
-    """Return rows of the outcomes as a pool."""
-    outcomes, size = background.outcomes, len(rows)
+    """Return rows of the traffic as a pool."""
+    size = len(rows)
     return Pool(
+        kind=kind,
         position=rows,
-        key=outcomes.interaction_ids[rows],
-        prompt=outcomes.prompts[rows],
-        target=target,
-        other=np.full(size, "", dtype=np.object_) if other is None else other,
-        other_position=rows if other_rows is None else other_rows,
+        other_position=rows if better is None else better,
+        corrected=np.isin(rank, (CORRECTED, REQUESTED)),
+        label=np.full(size, UNLABELLED, dtype=np.int8) if label is None else label,
         rank=rank,
-        user=outcomes.user_ids[rows],
-        segment=outcomes.segments[rows],
-        moment=outcomes.created_at.astype(np.int64)[rows],
-        cluster=_clusters(outcomes.interaction_ids[rows], background.context),
         lower=np.full(size, np.nan) if lower is None else lower,
-        weight=_weights(background)[rows],
+        weight=_weights(background.traffic, background.config)[rows],
     )
 
 
-def given(texts: ObjectArray) -> BoolArray:
-    """Tell where there is a text."""
-    return np.array([text is not None for text in texts], dtype=np.bool_)
-
-
-def _lower_bounds(background: Background) -> FloatArray:
-    outcomes, quality = background.outcomes, background.quality
-    evidence = evidence_weights(quality, background.context.weights)
-    prompts = codes(compact(outcomes.prompts))
-    answers = numbered(outcomes.responses)
-    users = numbered(outcomes.user_ids)
-    pairs = prompts * (int(answers.max(initial=0)) + 1) + answers
-    same = np.unique(pairs, return_inverse=True)[1]
-    return quality_lower_bounds(quality, evidence, same, users, background.config.confidence)
-
-
-def _weights(background: Background) -> FloatArray:
-    outcomes, config, context = background.outcomes, background.config, background.context
-    if not config.propensity.enabled:
-        return np.ones(len(outcomes))
-    known = None
-    if context.propensity:
-        known = np.array([context.propensity.get(k, np.nan) for k in outcomes.interaction_ids])
-    lengths = [lengths_of(outcomes.prompts), lengths_of(outcomes.responses)]
-    return propensity_weights(
-        feedback_strata(numbered(outcomes.segments), *lengths),
-        given(outcomes.corrections) | ~np.isnan(background.quality.explicit),
-        largest=config.propensity.largest,
-        known=known,
+def _lower_bounds(traffic: Traffic, config: CurationConfig) -> FloatArray:
+    explicit = np.where(np.isnan(traffic.explicit), 0.0, traffic.evidence)
+    return quality_lower_bounds(
+        traffic.pooled,
+        traffic.same,
+        traffic.evidence,
+        prior=shrunken_mean(np.nan_to_num(traffic.value), explicit),
+        confidence=config.confidence,
     )
 
 
-def _clusters(keys: ObjectArray, context: Context) -> ObjectArray:
-    by_id = {
-        key: request.cluster_id for request in context.requests for key in request.interaction_ids
-    }
-    return np.array([by_id.get(key, "") for key in keys], dtype=np.object_)
-
-
-def _with_demonstrations(pool: Pool, background: Background) -> Pool:
-    outcomes, demonstrations = background.outcomes, background.context.demonstrations
-    if not demonstrations:
-        return pool
-    items = sorted(demonstrations, key=lambda item: item.id)
-    size = len(items)
-    last = int(outcomes.created_at.astype(np.int64).max()) if len(outcomes) else 0
-
-    def texts(values: list[str]) -> ObjectArray:
-        return np.array(values, dtype=np.object_)
-
-    added: dict[str, Any] = {
-        "position": len(outcomes) + np.arange(size),
-        "key": texts([item.id for item in items]),
-        "prompt": texts([item.prompt for item in items]),
-        "target": texts([item.target for item in items]),
-        "other": texts([""] * size),
-        "other_position": len(outcomes) + np.arange(size),
-        "rank": np.full(size, DEMONSTRATED),
-        "user": texts([f"demonstration {item.id}" for item in items]),
-        "segment": texts([item.segment for item in items]),
-        "moment": np.full(size, last),
-        "cluster": texts([""] * size),
-        "lower": np.full(size, np.nan),
-        "weight": np.ones(size),
-    }
-    return Pool(**{name: np.concatenate([getattr(pool, name), added[name]]) for name in added})
+def _weights(traffic: Traffic, config: CurationConfig) -> FloatArray:
+    weights = np.ones(len(traffic))
+    if config.propensity.enabled:
+        rows = slice(len(traffic) - traffic.demonstrated)
+        known = traffic.propensity
+        weights[rows] = propensity_weights(
+            traffic.stratum[rows],
+            (traffic.corrected | ~np.isnan(traffic.explicit))[rows],
+            largest=config.propensity.largest,
+            known=None if known is None else known[rows],
+            sizes=traffic.strata,
+        )
+    return weights

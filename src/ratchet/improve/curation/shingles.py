@@ -18,7 +18,8 @@ IntArray = NDArray[np.int64]
 
 CHUNK = 20_000
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-_SYMBOLS = "="
+NO_LETTERS = "="
+"""How a compact text without letters and digits begins."""
 
 
 def compact(texts: Sequence[str] | NDArray[np.object_]) -> pa.Array:
@@ -51,7 +52,7 @@ def _bare(text: str) -> str:
 
 
 def _symbols(text: str) -> str:
-    return _SYMBOLS + "".join(text.casefold().split())
+    return NO_LETTERS + "".join(text.casefold().split())
 
 
 def run_hashes(texts: pa.Array, length: int) -> tuple[UintArray, IntArray]:

@@ -101,6 +101,11 @@ class History:
         """The folder, or the address of object storage."""
         return self._place.address
 
+    @property
+    def place(self) -> Place:
+        """Where it lies, for what is derived from it."""
+        return self._place
+
     def advance(
         self, store: EventStore, *, progress: Callable[[Advanced], None] | None = None
     ) -> Advanced:

@@ -13,10 +13,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from ratchet.records.signals import TEXT_KINDS
-from ratchet.store.erasure import ERASED, ERASED_INTERACTION, FORGOTTEN, UserData
+from ratchet.store.erasure import ERASED_INTERACTION, FORGOTTEN, UserData
 from ratchet.store.history.layout import HistoryFile, HistoryTable
 from ratchet.store.history.place import Place
-from ratchet.store.history.writing import parquet
+from ratchet.store.history.writing import parquet, read_parquet
+from ratchet.store.user_texts import ERASED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,8 +60,9 @@ def erase(place: Place, user_id: str, interaction_ids: Collection[str]) -> Erase
         written = 0
         # feedback first: stopped between the two, the next call finds the interactions again
         for item in [*(item for item in files if item.table == "feedback"), *mine]:
-            rows, changed = _without(_read(place, item), item.table, user_id, ids)
+            rows, changed = _without(read_parquet(place, item), item.table, user_id, ids)
             if changed:
+                place.delete_derived([item])
                 place.put(item.path, parquet(rows))
                 counts[item.table] += changed
                 written += 1
@@ -72,21 +74,25 @@ def user_data(place: Place, user_id: str) -> UserData:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    files, found, texts = place.listed(), [], set()
+    texts: set[str] = set()
+    files, found = place.listed(), []
     for item in (item for item in files if item.table == "interactions"):
         if _ids_of(place, item, user_id):
-            rows = _read(place, item, ["position", "id", "user_id", "messages", "response"])
+            rows = read_parquet(place, item, ["position", "id", "user_id", "messages", "response"])
             found += rows.filter(pc.equal(rows["user_id"], user_id)).to_pylist()
     found.sort(key=lambda row: row["position"])
-    ids = tuple(row["id"] for row in found)
+    # a file and the larger one that replaced it may both be there
+    ids = tuple(dict.fromkeys(row["id"] for row in found))
     for row in found:
         messages = json.loads(row["messages"])
         texts.update(said["content"] for said in messages if said["role"] != "system")
         texts.add(row["response"])
     values = pa.array(ids, pa.string())
     for item in (item for item in files if item.table == "feedback" and ids):
-        if pc.any(pc.is_in(_read(place, item, ["interaction_id"])[0], value_set=values)).as_py():
-            rows = _read(place, item, ["interaction_id", "kind", "text"])
+        if pc.any(
+            pc.is_in(read_parquet(place, item, ["interaction_id"])[0], value_set=values)
+        ).as_py():
+            rows = read_parquet(place, item, ["interaction_id", "kind", "text"])
             about = pc.is_in(rows["interaction_id"], value_set=values)
             texts.update(rows.filter(pc.and_(about, _holds_text(rows)))["text"].to_pylist())
     return UserData(ids, frozenset(texts))
@@ -103,18 +109,13 @@ def drop_before(place: Place, day: date) -> Dropped:
 def _ids_of(place: Place, item: HistoryFile, user_id: str) -> list[str]:
     import pyarrow.compute as pc
 
-    users = _read(place, item, ["user_id"])["user_id"]
+    users = read_parquet(place, item, ["user_id"])["user_id"]
     if not pc.any(pc.equal(users, user_id)).as_py():
         return []
-    ids: list[str] = _read(place, item, ["id"])["id"].filter(pc.equal(users, user_id)).to_pylist()
+    ids: list[str] = (
+        read_parquet(place, item, ["id"])["id"].filter(pc.equal(users, user_id)).to_pylist()
+    )
     return ids
-
-
-def _read(place: Place, item: HistoryFile, columns: list[str] | None = None) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    with place.files.open(f"{place.root}/{item.path}", "rb") as file:
-        return pq.ParquetFile(file).read(columns=columns)
 
 
 def _without(

@@ -10,6 +10,7 @@ All files of a table are of one version of its columns, which the cursor names.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Literal, get_args
@@ -147,6 +148,20 @@ def schema_of(table: HistoryTable) -> pa.Schema:
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS[table].items()])
 
 
-def readable(files: list[HistoryFile], cursor: Cursor | None) -> list[HistoryFile]:
-    """Return the files that count: complete, since the cursor was written after them."""
-    return [item for item in files if cursor is not None and item.last <= cursor.of(item.table)]
+def readable(files: Iterable[HistoryFile], cursor: Cursor | None) -> list[HistoryFile]:
+    """Return the files that count, in order.
+
+    They are complete, since the cursor was written after them. A file whose positions lie within
+    those of another one of its day was replaced by that one.
+    """
+    if cursor is None:
+        return []
+    found: list[HistoryFile] = []
+    complete = [item for item in files if item.last <= cursor.of(item.table)]
+    # of files with one beginning the longest comes first
+    for item in sorted(complete, key=lambda item: (item.table, item.day, item.first, -item.last)):
+        before = found[-1] if found else None
+        same_day = before is not None and (before.table, before.day) == (item.table, item.day)
+        if before is None or not same_day or item.last > before.last:
+            found.append(item)
+    return found

@@ -6,10 +6,12 @@ on object storage because a put is atomic there.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,11 +24,16 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from ratchet.errors import BusyError, InvalidInputError
+from ratchet.records import digest
 from ratchet.store.history.layout import TABLES, Cursor, HistoryFile, parse_path
 
 LEASE = timedelta(minutes=10)
 """How long a writer on object storage may be silent before another one takes its place."""
+DERIVED = "derived-"
+"""How folders begin in which something lies that was derived from files of history."""
+_MARKS = ("size", "ETag", "etag", "md5Hash", "last_modified", "mtime", "ino")
 _CURSOR, _LOCK, _LEASE_FILE = "cursor.json", "history.lock", "writer.json"
+_BESIDE = re.compile(r"\..+\.(json|parquet)\.[0-9a-f]{32}")  # as _replace names them
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
@@ -86,7 +93,8 @@ class Place:
         found = []
         for table in TABLES:
             try:
-                below = self.files.find(f"{self.root}/{table}", detail=True)
+                with self._reaching(table, FileNotFoundError):
+                    below = self.files.find(f"{self.root}/{table}", detail=True)
             except FileNotFoundError:
                 continue
             for path, info in below.items():
@@ -94,6 +102,34 @@ class Place:
                 if item is not None:
                     found.append(item)
         return sorted(found)
+
+    def marks(self) -> dict[str, str]:
+        """Return for each file of history a mark that another content would not have, by path."""
+        self.files.invalidate_cache()
+        found = {}
+        for table in TABLES:
+            try:
+                below = self.files.find(f"{self.root}/{table}", detail=True)
+            except FileNotFoundError:
+                continue
+            for path, info in below.items():
+                known = [str(info[name]) for name in _MARKS if name in info]
+                found[path.removeprefix(f"{self.root}/")] = digest(known)[:12]
+        return found
+
+    def derived(self) -> set[str]:
+        """Return the paths of the files that were derived from files of history."""
+        self.files.invalidate_cache()
+        folders = self.files.glob(f"{self.root}/{DERIVED}*")
+        paths = (path for folder in folders for path in self.files.find(folder))
+        return {path.removeprefix(f"{self.root}/") for path in paths if path.endswith(".parquet")}
+
+    def delete_derived(self, items: Collection[HistoryFile]) -> None:
+        """Delete what was derived from files that are deleted or about to change."""
+        stems = {item.path.removesuffix(".parquet") for item in items}
+        for path in self.derived() if stems else ():
+            if path.partition("/")[2].rpartition("-")[0] in stems:
+                self.files.rm_file(f"{self.root}/{path}")
 
     @property
     def address(self) -> str:
@@ -106,27 +142,37 @@ class Place:
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
-        return bytes(self.files.cat_file(f"{self.root}/{path}"))
+        with self._reaching(path, FileNotFoundError):
+            return bytes(self.files.cat_file(f"{self.root}/{path}"))
 
     def put(self, path: str, content: bytes) -> None:
-        """Write a file, or put this one in its place: all of it or nothing."""
+        """Write a file, or put this one in its place: all of it or nothing.
+
+        Raises:
+            BusyError: Another writer has taken over.
+        """
+        self._renew()
         whole = f"{self.root}/{path}"
         if self.is_local:
             _replace(Path(whole), content)
         else:
-            self.files.pipe_file(whole, content)
+            with self._reaching(path):
+                self.files.pipe_file(whole, content)
 
     def delete_unfinished(self) -> None:
         """Delete what a killed writer left beside its place in a folder."""
         if self.is_local:
-            for path in Path(self.root).glob("**/.*.parquet.*"):
-                path.unlink(missing_ok=True)
+            for path in Path(self.root).rglob(".*"):
+                if _BESIDE.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def delete(self, items: list[HistoryFile]) -> None:
-        """Delete files, and folders of days that are empty then."""
+        """Delete files with what was derived from them, and folders of days that are empty then."""
+        self.delete_derived(items)
         for item in items:
             path = f"{self.root}/{item.path}"
-            self.files.rm_file(path)
+            with self._reaching(item.path):
+                self.files.rm_file(path)
             if self.is_local and not any(Path(path).parent.iterdir()):
                 Path(path).parent.rmdir()
 
@@ -154,7 +200,6 @@ class Place:
         Raises:
             BusyError: Another writer has taken over.
         """
-        self._renew()
         self.put(_CURSOR, cursor.model_dump_json(indent=2).encode())
 
     @contextmanager
@@ -186,11 +231,30 @@ class Place:
         finally:
             lock.release()
 
+    @contextmanager
+    def _reaching(self, path: str, *expected: type[OSError]) -> Iterator[None]:
+        """Turn what a driver of object storage raises, of any class, into an error of a file.
+
+        Args:
+            path: The file.
+            expected: Errors that the caller knows what to do with.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.is_local or isinstance(error, expected):
+                raise
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise OSError(
+                errno.EIO, f"cannot be reached: {why}", f"{self.address}/{path}"
+            ) from error
+
     def _acquire(self) -> None:
         path, deadline = f"{self.root}/{_LEASE_FILE}", time.monotonic() + self.wait.total_seconds()
         while True:
             try:
-                self.files.pipe_file(path, self._lease(), mode="create")
+                with self._reaching(_LEASE_FILE, FileExistsError):
+                    self.files.pipe_file(path, self._lease(), mode="create")
                 return
             except FileExistsError:
                 _, until = self._holder()
@@ -206,7 +270,8 @@ class Place:
             return
         if self._holder()[0] != self._owner:
             raise _busy()
-        self.files.pipe_file(f"{self.root}/{_LEASE_FILE}", self._lease())
+        with self._reaching(_LEASE_FILE):
+            self.files.pipe_file(f"{self.root}/{_LEASE_FILE}", self._lease())
 
     def _release(self) -> None:
         if self._holder()[0] == self._owner:

@@ -7,8 +7,8 @@ file are divided by day, written, and made to count by the cursor.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FILE_ROWS = 65_536
 """Rows a file at most."""
-FILE_BYTES = 64 * 2**20
+FILE_BYTES = 32 * 2**20
 """Bytes that rows take in memory before they are written, though they are fewer."""
 _READ_ROWS, _READ_BYTES = 5_000, 8 * 2**20
 _FETCH_ROWS = 250
@@ -69,44 +69,102 @@ def advance(
 ) -> Advanced:
     """Copy what is new. See `History.advance`."""
     with place.writing():
-        cursor = _started(place, store)
-        with store.atomic():
-            until = last_position(store)
-        _check_not_behind(cursor, until.interactions, until.feedback)
+        writer = _Writer(place, _cursor(place, store))
+        writer.clean()
+        until = last_position(store)
+        taken = (store.last_taken_position(STORED[table]) for table in TABLES)
+        _check_not_behind(writer.cursor, *taken)
         copied = {"interactions": 0, "feedback": 0}
         for table in TABLES:
             end = until.interactions if table == "interactions" else until.feedback
-            for batch in _batches(store, table, cursor.of(table), end):
-                for item, rows in _by_day(table, batch):
-                    place.put(item.path, parquet(rows))
-                last = int(batch["position"][-1].as_py())
-                cursor = cursor.model_copy(update={table: last, "written_at": place.clock()})
-                place.put_cursor(cursor)
+            for batch in _batches(store, table, writer.cursor.of(table), end):
+                writer.write(table, batch)
                 copied[table] += batch.num_rows
+                del batch  # before the next one is read
                 if progress is not None:
                     progress(Advanced(**copied))
     return Advanced(**copied)
 
 
-def _started(place: Place, store: EventStore) -> Cursor:
-    """Return the cursor to go on from, once what a killed writer left is gone.
+def _cursor(place: Place, store: EventStore) -> Cursor:
+    """Return the cursor to go on from.
 
     Raises:
         ConflictError: History belongs to another store.
     """
     cursor, identity = place.cursor(), identity_of(store)
     if cursor is None:
-        cursor = Cursor(store=identity, written_at=place.clock())
-    elif cursor.store != identity:
+        return Cursor(store=identity, written_at=place.clock())
+    if cursor.store != identity:
         raise ConflictError(
             f"a history belongs to one store, got one that store {cursor.store} wrote and not "
             f"{identity}; set RATCHET_HISTORY to a folder of its own"
         )
-    files = place.listed()
-    counted = set(readable(files, cursor))
-    place.delete([item for item in files if item not in counted])
-    place.delete_unfinished()
     return cursor
+
+
+@dataclass
+class _Writer:
+    """Writes batches, each so that it counts as a whole.
+
+    Attributes:
+        place: Where to.
+        cursor: Up to where history is written.
+        files: Those that count.
+    """
+
+    place: Place
+    cursor: Cursor
+    files: list[HistoryFile] = field(default_factory=list)
+
+    def clean(self) -> None:
+        """Delete what a killed writer left, and what larger files replaced before this run."""
+        listed = self.place.listed()
+        self.files = readable(listed, self.cursor)
+        counted = set(self.files)
+        self.place.delete([item for item in listed if item not in counted])
+        self.place.delete_unfinished()
+
+    def write(self, table: HistoryTable, batch: pa.Table) -> None:
+        """Write rows, which follow those that are there."""
+        import pyarrow as pa
+
+        written = []
+        for item, rows in _by_day(table, batch):
+            whole, content = self._with_small_ones(item, rows)
+            self.place.put(whole.path, content)
+            written.append(replace(whole, size=len(content)))
+        pa.default_memory_pool().release_unused()
+        last = int(batch["position"][-1].as_py())
+        cursor = self.cursor.model_copy(update={table: last, "written_at": self.place.clock()})
+        self.place.put_cursor(cursor)
+        self.cursor, self.files = cursor, readable([*self.files, *written], cursor)
+
+    def _with_small_ones(self, item: HistoryFile, rows: pa.Table) -> tuple[HistoryFile, bytes]:
+        """Join a file with the last ones of its day that are not much larger.
+
+        Many small advances so make few files, and a row is written again a few times at most. The
+        files that were joined stay until the next writer deletes them: readers may be at them.
+        """
+        import pyarrow as pa
+
+        content = parquet(rows)
+        parts, size, first = [rows], len(content), item.first
+        of_day = [f for f in self.files if (f.table, f.day) == (item.table, item.day)]
+        for small in reversed(of_day):
+            if small.size > 2 * size:
+                break
+            joined = [read_parquet(self.place, small), *parts]
+            if (
+                sum(part.num_rows for part in joined) > FILE_ROWS
+                or sum(part.nbytes for part in joined) > FILE_BYTES
+            ):
+                break
+            parts = joined
+            size, first = size + small.size, small.first
+        if len(parts) > 1:
+            content = parquet(pa.concat_tables(parts))
+        return replace(item, first=first), content
 
 
 def _check_not_behind(cursor: Cursor, interactions: int, feedback: int) -> None:
@@ -180,10 +238,19 @@ def _by_day(table: HistoryTable, rows: pa.Table) -> Iterator[tuple[HistoryFile, 
 
     moments = rows[DAY_OF[table]].cast(pa.int64()).to_numpy()
     days = moments // (_DAY // timedelta(microseconds=1))
-    for number in np.unique(days):
-        part = rows.filter(pa.array(days == number))
+    found = np.unique(days)
+    for number in found:
+        part = rows if found.size == 1 else rows.filter(pa.array(days == number))
         first, last = (part["position"][place].as_py() for place in (0, -1))
         yield HistoryFile(table, _EPOCH + timedelta(days=int(number)), first, last), part
+
+
+def read_parquet(place: Place, item: HistoryFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a file's rows, or these columns of it."""
+    import pyarrow.parquet as pq
+
+    with place.files.open(f"{place.root}/{item.path}", "rb") as file:
+        return pq.ParquetFile(file).read(columns=columns)
 
 
 def parquet(rows: pa.Table) -> bytes:

@@ -38,6 +38,7 @@ class Searched:
         failed: How many of them failed.
         window: From when to when; None where that is not known.
         untold: Interactions of which nobody can tell.
+        left_out: Interactions of which it can be told and that were not looked at, at random.
     """
 
     model_version: str
@@ -45,6 +46,7 @@ class Searched:
     failed: int
     window: tuple[datetime, datetime] | None = None
     untold: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

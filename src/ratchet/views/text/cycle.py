@@ -125,6 +125,7 @@ def failures_markdown(
     *,
     model_version: str | None = None,
     reason: str | None = None,
+    part: str | None = None,
 ) -> str:
     """Write failure clusters as Markdown: a table in the order given, then an example of each.
 
@@ -133,9 +134,10 @@ def failures_markdown(
         earlier: Clusters of earlier runs that were not found.
         model_version: Whose answers they are; None leaves it out.
         reason: Why there are no clusters.
+        part: What was looked at, where that is not all.
     """
     whose = "" if model_version is None else f" of {cell(model_version)}"
-    lines = [f"# Failure clusters{whose}", ""]
+    lines = [f"# Failure clusters{whose}", "", *([f"{cell(part)}.", ""] if part else [])]
     if not clusters:
         lines += [_none(reason), ""]
     else:

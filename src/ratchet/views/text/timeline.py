@@ -69,8 +69,8 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
     """
     switches = _switches(store)
     moments = [
-        *_releases(store),
-        *_rollouts(store),
+        *_releases(store, since),
+        *_rollouts(store, since),
         *_tests(store),
         *_users(store, switches, since, until),
         *_failures(store, since, until),
@@ -104,8 +104,8 @@ def _switches(store: EventStore) -> list[_Switch]:
     return switches
 
 
-def _releases(store: EventStore) -> Iterator[Moment]:
-    for release in store.records(Release):
+def _releases(store: EventStore, since: datetime) -> Iterator[Moment]:
+    for release in store.records(Release, since=since):
         back = release.action == "rollback"
         who = f" by {release.by}" if release.by else ""
         why = (f"why: {one_line(release.note)}",) if release.note else ()
@@ -114,7 +114,7 @@ def _releases(store: EventStore) -> Iterator[Moment]:
         yield Moment(release.created_at, "rollback" if back else "release", text, why)
 
 
-def _rollouts(store: EventStore) -> Iterator[Moment]:
+def _rollouts(store: EventStore, since: datetime) -> Iterator[Moment]:
     for rollout in store.records(Rollout):
         share = rollout.plan.stages[0].share
         who = f" by {rollout.by}" if rollout.by else ""
@@ -125,7 +125,7 @@ def _rollouts(store: EventStore) -> Iterator[Moment]:
             note = (f"why: {one_line(stop.note)}",) if stop.note else ()
             text = f"rollout of {rollout.challenger.version} is stopped by {stop.by}"
             yield Moment(stop.created_at, "rollback", text, note)
-    for look in store.records(RolloutLook):
+    for look in store.records(RolloutLook, since=since):
         if look.decision != "wait":
             text = f"look {look.number} at {look.model_version}: {LOOKS[look.decision]}"
             yield Moment(look.created_at, "decision", text, tuple(map(one_line, look.reasons)))

@@ -1,0 +1,246 @@
+"""What curation has to know of history, computed once for each of its files.
+
+    derived = Derived.open(history)
+    derived.advance()                     # of new files alone
+    with derived.connect() as connection: # views `told` (interactions) and `said` (feedback)
+        ...
+
+A narrow file lies beside each file of history, under `derived-<version>`; it has the same name and
+a mark of the content that it was made from. One that was made from other content (a forgotten
+user's rows were erased) is made anew, and one whose file is gone is deleted. Each appears whole or
+not at all, so that a killed run leaves nothing to mend.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ratchet.improve.curation.consent import AGREED, ALWAYS, REFUSED, UNREADABLE, UNSAID
+from ratchet.improve.curation.endings import WHOLE
+from ratchet.improve.curation.traits import VERSION, correction_traits, hashes, interaction_traits
+from ratchet.records import digest
+from ratchet.records.signals import BY_NAME, JUDGED_KINDS
+from ratchet.store.endings import KEYS
+from ratchet.store.history import History, HistoryFile
+from ratchet.store.history.layout import HistoryTable
+from ratchet.store.history.place import DERIVED
+from ratchet.store.permissions import CONSENT, RETAIN
+
+if TYPE_CHECKING:
+    import duckdb
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NAME = f"{DERIVED}{digest([VERSION, sorted(WHOLE), KEYS, CONSENT, RETAIN])[:12]}"
+_VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
+_INTERACTION_COLUMNS = (
+    "position", "id", "session_id", "user_id", "created_at", "segment", "prompt", "response",
+    "error", "metadata",
+)  # fmt: skip
+_FEEDBACK_COLUMNS = (
+    "position", "id", "interaction_id", "created_at", "updated_at", "kind", "number", "text",
+)  # fmt: skip
+_HASHES = ("prompt", "exact", "answer", "same", "both", "turn")
+TOLD = pa.schema(
+    {
+        "position": pa.int64(), "key": pa.uint64(), "id": pa.string(), "moment": pa.int64(),
+        "user": pa.uint64(), "segment": pa.string(), "failed": pa.bool_(),
+        **dict.fromkeys(_HASHES, pa.uint64()),
+        "prompt_length": pa.int32(), "answer_length": pa.int32(),
+        "prompt_state": pa.int8(), "answer_state": pa.int8(),
+        "ending": pa.string(), "consent": pa.int8(), "retain": pa.int64(),
+    }
+)  # fmt: skip
+SAID = pa.schema(
+    {
+        "position": pa.int64(), "about": pa.uint64(), "id": pa.string(), "given": pa.int64(),
+        "kind": pa.string(), "number": pa.float64(), "judge": pa.string(),
+        "correction": pa.uint64(), "correction_length": pa.int32(), "correction_state": pa.int8(),
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What is derived from a history. See the module's text."""
+
+    history: History
+
+    @classmethod
+    def open(cls, history: History) -> Self:
+        """Open what is derived from a history; nothing is created."""
+        return cls(history)
+
+    def advance(self, progress: Callable[[int, int], None] | None = None) -> int:
+        """Compute what is missing, delete what is out of date; return how many files were made.
+
+        Args:
+            progress: Called with how many of how many files were made, after each.
+        """
+        place = self.history.place
+        there = place.derived()
+        wanted = self._paths()
+        missing = [item for item, path in wanted.items() if path not in there]
+        for number, item in enumerate(missing, start=1):
+            place.put(wanted[item], _parquet(_derive(self.history, item)))
+            if progress is not None:
+                progress(number, len(missing))
+        for path in there - set(wanted.values()):
+            place.files.rm_file(f"{place.root}/{path}")
+        return len(missing)
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection to DuckDB with the views `told` and `said`. Close it after use."""
+        place, connection = self.history.place, self.history.connect()
+        paths = self._paths()
+        for table, view in _VIEWS.items():
+            urls = [
+                f"{place.address}/{path}" for item, path in paths.items() if item.table == table
+            ]
+            connection.execute(_view(view, TOLD if view == "told" else SAID, urls))
+        return connection
+
+    def _paths(self) -> dict[HistoryFile, str]:
+        """Return where what is derived from each file that counts lies, in order."""
+        marks = self.history.place.marks()
+        return {
+            item: f"{_NAME}/{item.path.removesuffix('.parquet')}-{marks[item.path]}.parquet"
+            for item in self.history.readable()
+        }
+
+
+def read_batches(
+    history: History, item: HistoryFile, columns: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of a file of history in batches of so many rows."""
+    place = history.place
+    with place.files.open(f"{place.root}/{item.path}", "rb") as file:
+        yield from pq.ParquetFile(file).iter_batches(rows, columns=list(columns))
+
+
+def _derive(history: History, item: HistoryFile) -> pa.Table:
+    interactions = item.table == "interactions"
+    columns = _INTERACTION_COLUMNS if interactions else _FEEDBACK_COLUMNS
+    schema, derive = (TOLD, _told) if interactions else (SAID, _said)
+    batches = [
+        pa.RecordBatch.from_pydict(derive(batch), schema)
+        for batch in read_batches(history, item, columns, 8_192)
+    ]
+    return pa.Table.from_batches(batches, schema)
+
+
+def _told(batch: pa.RecordBatch) -> dict[str, Any]:
+    prompts, answers, sessions, users, ids = (
+        batch[name].to_pylist() for name in ("prompt", "response", "session_id", "user_id", "id")
+    )
+    allowed = [_allowed(text) for text in batch["metadata"].to_pylist()]
+    endings, consents, retained = zip(*allowed, strict=True) if allowed else ((), (), ())
+    return {
+        **interaction_traits(prompts, answers, sessions),
+        "position": batch["position"],
+        "key": hashes(ids),
+        "id": batch["id"],
+        "moment": batch["created_at"].cast(pa.int64()),
+        "user": hashes(users),
+        "segment": batch["segment"],
+        "failed": batch["error"].is_valid(),
+        "ending": list(endings),
+        "consent": list(consents),
+        "retain": list(retained),
+    }
+
+
+def _allowed(metadata: str) -> tuple[str | None, int, int]:
+    """Return the finish reason of an answer that is not whole, the consent and the time to keep."""
+    if metadata == "{}":
+        return None, UNSAID, ALWAYS
+    given = json.loads(metadata)
+    named = next((str(given[key]) for key in KEYS if given.get(key) is not None), "").strip()
+    ending = named if named and named.casefold() not in WHOLE else None
+    consent = given.get(CONSENT)
+    if consent is None:
+        return ending, UNSAID, _kept_until(given.get(RETAIN))
+    agreed = consent.strip().casefold() == "yes"
+    return ending, AGREED if agreed else REFUSED, _kept_until(given.get(RETAIN))
+
+
+def _kept_until(said: str | None) -> int:
+    if said is None:
+        return ALWAYS
+    try:
+        end = datetime.fromisoformat(said)
+    except ValueError:
+        return UNREADABLE
+    return UNREADABLE if end.tzinfo is None else (end - _EPOCH) // _MICROSECOND
+
+
+def _said(batch: pa.RecordBatch) -> dict[str, Any]:
+    used = [name for name, signal in BY_NAME.items() if signal.column and name != "comment"]
+    batch = batch.filter(pc.is_in(batch["kind"], value_set=pa.array(used, pa.string())))
+    kinds, texts = batch["kind"], batch["text"]
+    judged = pc.is_in(kinds, value_set=pa.array(sorted(JUDGED_KINDS), pa.string()))
+    corrected = pc.and_(pc.equal(kinds, "correction"), pc.is_valid(texts))
+    rows = np.flatnonzero(np.asarray(corrected))
+    found = correction_traits(texts.take(pa.array(rows)).to_pylist())
+    given = pc.coalesce(batch["updated_at"], batch["created_at"])
+    return {
+        "position": batch["position"],
+        "about": hashes(batch["interaction_id"].to_pylist()),
+        "id": batch["id"],
+        "given": given.cast(pa.int64()),
+        "kind": kinds,
+        "number": batch["number"],
+        "judge": pc.if_else(judged, texts, pa.scalar(None, pa.string())),
+        **{
+            name: _spread(values, rows, len(kinds), SAID.field(name).type)
+            for name, values in found.items()
+        },
+    }
+
+
+def _spread(values: Any, rows: Any, size: int, kind: pa.DataType) -> pa.Array:
+    """Return a column with values at some rows and null elsewhere."""
+    whole = np.zeros(size, dtype=values.dtype)
+    whole[rows] = values
+    missing = np.ones(size, dtype=np.bool_)
+    missing[rows] = False
+    return pa.array(whole, kind, mask=missing)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    named = ["segment", "ending", "kind", "judge"]
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        use_dictionary=[name for name in named if name in table.column_names],
+    )
+    return buffer.getvalue()
+
+
+def _view(name: str, schema: pa.Schema, urls: Sequence[str]) -> str:
+    if not urls:
+        types = {
+            pa.int64(): "BIGINT", pa.uint64(): "UBIGINT", pa.string(): "VARCHAR",
+            pa.int32(): "INTEGER", pa.int8(): "TINYINT", pa.bool_(): "BOOLEAN",
+            pa.float64(): "DOUBLE",
+        }  # fmt: skip
+        empty = ", ".join(f'NULL::{types[field.type]} AS "{field.name}"' for field in schema)
+        return f"CREATE VIEW {name} AS SELECT {empty} WHERE false"
+    columns = ", ".join(f'"{column}"' for column in schema.names)
+    listed = ", ".join("'" + url.replace("'", "''") + "'" for url in urls)
+    return (
+        f"CREATE VIEW {name} AS SELECT {columns} FROM read_parquet([{listed}], "
+        "hive_partitioning = false)"
+    )

@@ -1,0 +1,71 @@
+"""What is true of a store as a whole: the assistant that it belongs to.
+
+Numbers of two assistants in one store would be read as those of one: counts, the champion, the
+cycles. So a store keeps the name of its assistant (RATCHET_MODEL_NAME) from its first use on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from ratchet.errors import SettingsError
+from ratchet.store.transactions import Transactions
+
+ASSISTANT = "assistant"
+_SEARCH_PATH = re.compile(r"-c\s*search_path=\S*\s*")
+
+
+def name_from_journal(connection: sa.Connection, facts: sa.Table, journal: sa.Table) -> None:
+    """Give an older store the name of the model that its releases, or adapters, are versions of."""
+    query = sa.select(journal.c.body).order_by(journal.c.position.desc()).limit(1)
+    for kind in ("Release", "Candidate"):
+        body = connection.execute(query.where(journal.c.kind == kind)).scalar_one_or_none()
+        version = body and (body.get("champion") or f"{body['model_name']}/{body['version']}")
+        if version and "/" in version:
+            row = {"name": ASSISTANT, "value": version.rpartition("/")[0]}
+            connection.execute(sa.insert(facts), row)
+            return
+
+
+def claim(store: Transactions, facts: sa.Table, assistant: str, url: sa.URL) -> None:
+    """Make a store an assistant's, or see that it is.
+
+    Args:
+        store: The store.
+        facts: Its table of facts.
+        assistant: The name.
+        url: Of the store.
+
+    Raises:
+        SettingsError: It belongs to another one.
+    """
+    query = sa.select(facts.c.value).where(facts.c.name == ASSISTANT)
+    with store.reading() as connection:
+        owner = connection.execute(query).scalar_one_or_none()
+    if owner is None:
+        with store.atomic() as connection:
+            owner = connection.execute(query).scalar_one_or_none()
+            if owner is None:
+                connection.execute(sa.insert(facts), {"name": ASSISTANT, "value": assistant})
+                return
+    if owner != assistant:
+        raise SettingsError(
+            f"a store belongs to one assistant, got RATCHET_MODEL_NAME {assistant!r} for the store "
+            f"of {owner!r}; {' '.join(_ways_out(assistant, owner, url))}"
+        )
+
+
+def _ways_out(assistant: str, owner: str, url: sa.URL) -> Iterable[str]:
+    yield f"set RATCHET_MODEL_NAME={owner}, or give {assistant!r} a store of its own:"
+    if url.get_backend_name() == "sqlite":
+        yield "another RATCHET_HOME (and RATCHET_STORE_URL, where you set it)"
+        return
+    schema = re.sub(r"\W+", "_", assistant.lower())
+    before = url.query.get("options", "")
+    others = _SEARCH_PATH.sub("", before if isinstance(before, str) else " ".join(before))
+    own = url.update_query_dict({"options": f"{others} -csearch_path={schema}".strip()})
+    yield f"run CREATE SCHEMA {schema} in the database and set"
+    yield f"RATCHET_STORE_URL='{own.render_as_string(hide_password=True)}'"

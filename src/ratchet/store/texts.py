@@ -1,0 +1,48 @@
+"""Texts of single interactions: of those that are needed, not of a whole window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import sqlalchemy as sa
+
+from ratchet.store.batches import ROWS, read_lists
+from ratchet.store.events import EventStore, Window
+from ratchet.store.reading import within
+from ratchet.store.rows import chunks
+from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
+
+
+def answered_ids(store: EventStore, window: Window) -> Iterator[str]:
+    """Yield the ids of a window's interactions that have an answer and no error."""
+    query = sa.select(INTERACTIONS.c.id).where(
+        within(window), INTERACTIONS.c.error.is_(None), INTERACTIONS.c.response != ""
+    )
+    with store.reading() as connection:
+        for rows in read_lists(connection, query, ROWS):
+            yield from (row[0] for row in rows)
+
+
+def texts_of(store: EventStore, ids: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield id, prompt and answer of those of the interactions that are stored."""
+    query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.prompt, INTERACTIONS.c.response)
+    with store.reading() as connection:
+        for chunk in chunks(ids):
+            for row in connection.execute(query.where(INTERACTIONS.c.id.in_(chunk))):
+                yield row[0], row[1], row[2]
+
+
+def feedback_texts(
+    store: EventStore, ids: Iterable[str], kinds: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what was written about interactions: id, kind and text, the latest of a kind last."""
+    event = FEEDBACK_EVENTS.c
+    query = (
+        sa.select(event.interaction_id, event.kind, event.text)
+        .where(event.kind.in_(kinds), event.text.is_not(None))
+        .order_by(GIVEN_AT, event.id)
+    )
+    with store.reading() as connection:
+        for chunk in chunks(ids):
+            for row in connection.execute(query.where(event.interaction_id.in_(chunk))):
+                yield row[0], row[1], row[2]

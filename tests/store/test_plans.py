@@ -1,0 +1,343 @@
+"""Every query of the store goes by an index: the plans of both databases are read.
+
+Each reading method runs once, while what it asks of the database is collected; then the database
+says how it answers. A query that reads all of a large table fails, but for those named here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from ratchet.records import (
+    FEEDBACK,
+    CycleEnd,
+    Example,
+    HumanLabel,
+    Interaction,
+    JudgeVerdict,
+    Message,
+    Release,
+    SetAside,
+)
+from ratchet.store import EventStore, Window, arrivals, cycles, exposures, forget
+from ratchet.store.arrivals import Position
+from ratchet.store.tables import INTERACTIONS
+
+NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
+HOUR = Window(NOW, NOW + timedelta(hours=1))
+OF_VERSION = Window(NOW, NOW + timedelta(hours=1), "router/1")
+SINCE = Window(NOW, NOW + timedelta(hours=1), None, 2_900, (NOW + timedelta(minutes=5), 2_800))
+LAG = timedelta(hours=1)
+LARGE = ("interaction_ids", "interactions", "feedback", "journal", "verdicts")
+ALLOWED: dict[str, str] = {}
+"""Readings that read a large table whole, with the reason."""
+
+Reading = Callable[[EventStore], Any]
+READ: dict[str, Reading] = {
+    "stored_interactions": lambda s: s.stored_interactions(["i-1", "i-2"]),
+    "stored_feedback": lambda s: s.stored_feedback(["f-1", "f-2"]),
+    "answered_at": lambda s: s.answered_at(["i-1"]),
+    "set_aside_rows": lambda s: s.set_aside_rows(source="f"),
+    "set_aside_reasons": lambda s: s.set_aside_reasons(),
+    "interactions": lambda s: (s.interactions(HOUR), s.interactions(OF_VERSION)),
+    "interaction_batches": lambda s: list(s.interaction_batches(SINCE)),
+    "iter_interactions": lambda s: list(s.iter_interactions(OF_VERSION)),
+    "feedback": lambda s: (s.feedback(HOUR), s.feedback(OF_VERSION)),
+    "feedback_batches": lambda s: list(s.feedback_batches(SINCE)),
+    "signals": lambda s: (s.signals(HOUR, lag=LAG), s.signals(OF_VERSION, lag=LAG, judges=["j"])),
+    "permissions": lambda s: s.permissions(HOUR),
+    "iter_permissions": lambda s: list(s.iter_permissions(OF_VERSION)),
+    "endings": lambda s: s.endings(HOUR),
+    "iter_endings": lambda s: list(s.iter_endings(OF_VERSION, besides=["stop"])),
+    "counts": lambda s: s.counts(),
+    "last_interaction_at": lambda s: s.last_interaction_at(),
+    "get": lambda s: s.get(CycleEnd, "c-1"),
+    "present": lambda s: s.present(CycleEnd, ["c-1", "c-2"]),
+    "records": lambda s: (
+        s.records(CycleEnd),
+        s.records(CycleEnd, latest=5),
+        s.records(Release, since=NOW + timedelta(days=29)),
+        s.records(Release, subject="router/1", latest=5),
+    ),
+    "last_positions": lambda s: s.last_positions([CycleEnd, Release]),
+    "latest": lambda s: s.latest(Release),
+    "latest_by_subject": lambda s: s.latest_by_subject(Release),
+    "settled_position": lambda s: s.settled_position(INTERACTIONS),
+    "last_taken_position": lambda s: s.last_taken_position(INTERACTIONS),
+    "answers": lambda s: s.answers("m", "greedy", ["a"]),
+    "answer_seconds": lambda s: s.answer_seconds("m", "greedy", ["a"]),
+    "vectors": lambda s: s.vectors("m", ["a"]),
+    "verdicts": lambda s: s.verdicts(["v-1", "v-2"]),
+    "verdicts_of": lambda s: (s.verdicts_of("j/1", latest=5), s.verdicts_of("j/2")),
+    "last_position": arrivals.last_position,
+    "arrived_between": lambda s: arrivals.arrived_between(
+        s, Position(2_900, 2_900), Position(2_990, 2_990), OF_VERSION, lag=LAG
+    ),
+    "versions_between": lambda s: arrivals.versions_between(
+        s, Position(2_900, 2_900), Position(2_990, 2_990)
+    ),
+    "versions_in_use": lambda s: arrivals.versions_in_use(s, NOW, NOW + timedelta(hours=1)),
+    "first_answer": lambda s: arrivals.first_answer(s, OF_VERSION),
+    "last_answer": lambda s: arrivals.last_answer(s, OF_VERSION),
+    "in_use_from": lambda s: arrivals.in_use_from(s, OF_VERSION),
+    "count_answers": lambda s: arrivals.count_answers(s, OF_VERSION),
+    "read_exposures": lambda s: exposures.read_exposures(s, HOUR, experiment="e", lag=LAG),
+    "read_failures": lambda s: exposures.read_failures(s, HOUR),
+    "count_users": lambda s: exposures.count_users(s, HOUR),
+    "unfinished_cycle": cycles.unfinished_cycle,
+    "open_cycle": lambda s: cycles.open_cycle(
+        s,
+        champion="router/1",
+        options_digest="d",
+        seed=0,
+        example_set_id="e",
+        now=NOW + timedelta(days=31),
+        recorded=True,
+    ),
+    "latest_cycle": cycles.latest_cycle,
+    "end_cycle": lambda s: cycles.end_cycle(
+        s, cycles.latest_cycle(s), "finished", NOW + timedelta(days=31)
+    ),
+    "freeze_examples": lambda s: cycles.freeze_examples(s, "golden", [_example()], NOW),
+    "example_set": lambda s: cycles.example_set(
+        s, cycles.freeze_examples(s, "golden", [_example()], NOW).id
+    ),
+    "trace": lambda s: forget.trace(s, Path("nowhere"), "u-7"),
+    "forget": lambda s: forget.forget(s, Path("nowhere"), "u-8", now=NOW, text_key=str),
+}
+WRITES = {
+    "open",
+    "close",
+    "atomic",
+    "adding",
+    "reading",
+    "add_interactions",
+    "add_feedback",
+    "set_aside",
+    "append",
+    "add_interaction_rows",
+    "add_feedback_rows",
+    "add_answers",
+    "add_vectors",
+    "add_verdicts",
+}
+"""What reads nothing but the rows with the ids that are written."""
+NO_QUERY = {"sole_loop", "cycle_window", "version_of", "rows_of_set"}
+
+
+def _example() -> Example:
+    return Example(id="g", messages=(Message(role="user", content="hello"),), target="a")
+
+
+def functions(module: ModuleType) -> set[str]:
+    return {
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+
+
+def test_every_reading_of_the_store_is_looked_at() -> None:
+    methods = {name for name in dir(EventStore) if not name.startswith("_")}
+    modules = set().union(*(functions(m) for m in (arrivals, exposures, cycles, forget)))
+    assert (methods - WRITES) | (modules - NO_QUERY) == set(READ)
+
+
+def fill(store: EventStore) -> None:
+    """A month of 3000 interactions, four an hour, by 300 users, with an event and more to each."""
+    store.add_interactions(
+        [
+            Interaction.model_validate(
+                {
+                    "id": f"i-{n}",
+                    "session_id": "s",
+                    "user_id": f"u-{n % 300}",
+                    "created_at": NOW + timedelta(minutes=15 * n),
+                    "model_version": f"router/{n // 1000}",
+                    "messages": [{"role": "user", "content": f"Where is card {n}?"}],
+                    "response": "card delivery",
+                    "error": "timeout" if n % 50 == 0 else None,
+                }
+            )
+            for n in range(3_000)
+        ]
+    )
+    store.add_feedback(
+        [
+            FEEDBACK.validate_python(
+                {
+                    "id": f"f-{n}",
+                    "interaction_id": f"i-{n}",
+                    "user_id": f"u-{n % 300}" if n % 2 else None,
+                    "created_at": NOW + timedelta(minutes=15 * n + 1),
+                    "kind": "thumbs",
+                    "value": "up",
+                }
+            )
+            for n in range(3_000)
+        ]
+    )
+    moments = [NOW + timedelta(minutes=30 * n) for n in range(1_500)]
+    with store.atomic():
+        for n, moment in enumerate(moments):
+            if n < 200:
+                store.append(CycleEnd(id=f"c-{n}", created_at=moment, outcome="finished"))
+            store.append(
+                HumanLabel(
+                    id=f"h-{n}",
+                    created_at=moment,
+                    item_id=f"i-{n}",
+                    dimension="d",
+                    label="good",
+                    reviewer="ann",
+                )
+            )
+        for n, moment in enumerate(moments[::10]):
+            store.append(
+                Release(
+                    id=f"r-{n}",
+                    created_at=moment,
+                    champion=f"router/{n % 3}",
+                    previous=None,
+                    action="start",
+                )
+            )
+    store.add_verdicts(
+        [
+            JudgeVerdict(
+                id=f"v-{n}",
+                created_at=moment,
+                judge="j",
+                judge_version=f"j/{n % 20}",
+                dimension="d",
+                mode="pointwise",
+                model="m",
+                prompt=(Message(role="user", content=f"How good is it? {n}"),),
+                reply="5",
+                outcome="5",
+                score=1.0,
+            )
+            for n, moment in enumerate(moments)
+        ]
+    )
+    store.set_aside(
+        [
+            SetAside(id=f"{n}", created_at=NOW, source="f", position="1", reason="r", raw="{}")
+            for n in range(100)
+        ]
+    )
+    if store._engine.dialect.name == "postgresql":
+        with store._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(sa.text("ANALYZE"))
+
+
+@contextmanager
+def asked(store: EventStore) -> Iterator[list[tuple[str, Any]]]:
+    """Collect what is asked of the database meanwhile, with the values."""
+    queries: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cur: Any, statement: str, values: Any, _ctx: Any, many: bool) -> None:
+        if re.match(r"(WITH|SELECT|UPDATE|DELETE)\b", statement.lstrip()):
+            queries.append((statement, values[0] if many else values))
+
+    sa.event.listen(store._engine, "before_cursor_execute", note)
+    try:
+        yield queries
+    finally:
+        sa.event.remove(store._engine, "before_cursor_execute", note)
+
+
+def scans(connection: sa.Connection, query: str, values: Any) -> list[str]:
+    """Return where a query reads one of the large tables whole, in the database's words."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
+        whole = re.compile(rf"SCAN ({'|'.join(LARGE)})\b")
+        return [row[-1] for row in rows if whole.match(row[-1])]
+    connection.exec_driver_sql("SET enable_seqscan = off")  # 3000 rows are no reason for an index
+    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {query}", values).scalar_one()
+    found = json.loads(plan) if isinstance(plan, str) else plan
+    return list(_whole(found[0]["Plan"], limited=False))
+
+
+def _whole(node: dict[str, Any], *, limited: bool) -> Iterator[str]:
+    """Yield the nodes of a plan that read a large table whole; with a limit they may stop."""
+    kind, table = node["Node Type"], str(node.get("Relation Name", ""))
+    by_index = "Index Cond" in node or (limited and kind.startswith("Index"))
+    small = table.endswith(("_other", "_position_seq"))  # rows of odd times; a single row
+    if table.startswith(LARGE) and not small and kind != "Bitmap Heap Scan" and not by_index:
+        if kind not in ("ModifyTable", "Update", "Delete"):
+            yield f"{kind} {table} {node.get('Index Name', '')} {node.get('Filter', '')}"
+    elif kind == "Bitmap Index Scan" and "Index Cond" not in node:
+        yield f"{kind} {node.get('Index Name', '')}"
+    for part in node.get("Plans", ()):
+        yield from _whole(part, limited=kind == "Limit" or (limited and kind != "Sort"))
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_no_query_reads_a_large_table_whole(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    if database == "postgresql":
+        url = _new_schema(request.getfixturevalue("postgresql_server"))
+    store = EventStore.open(url)
+    fill(store)
+    whole: dict[str, list[str]] = {}
+    looked_at = 0
+    for name, read in READ.items():
+        with asked(store) as queries:
+            read(store)
+        assert queries or name in ("freeze_examples",), f"{name} asked nothing"
+        for query, values in queries:
+            looked_at += 1
+            with store.reading() as connection:
+                found = scans(connection, query, values)
+            if found and name not in ALLOWED:
+                whole.setdefault(name, []).append(f"{found} in {query} {values}")
+    store.close()
+    assert looked_at > len(READ)
+    assert not whole, json.dumps(whole, indent=2)
+
+
+def _new_schema(address: str) -> str:
+    server = sa.make_url(address)
+    engine = sa.create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(sa.schema.CreateSchema("plans"))
+    engine.dispose()
+    return server.update_query_dict({"options": "-csearch_path=plans"}).render_as_string(False)
+
+
+def test_a_query_without_an_index_is_found(tmp_path: Path) -> None:
+    store = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")
+    with store.reading() as connection:
+        assert scans(connection, "SELECT id FROM interactions WHERE response = 'a'", ())
+        assert scans(connection, "SELECT count(*) FROM feedback", ())
+        assert not scans(connection, "SELECT id FROM interactions WHERE user_id = 'a'", ())
+    store.close()
+
+
+def test_records_since_a_time_are_found_by_their_time(tmp_path: Path) -> None:
+    """An index in the order of writing would read all of the kind."""
+    store = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")
+    with asked(store) as queries:
+        store.records(Release, since=NOW)
+    with store.reading() as connection:
+        ((query, values),) = queries
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
+    assert "kind=? AND created_at>?" in plan[0][-1]
+    store.close()
