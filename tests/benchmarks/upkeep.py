@@ -130,7 +130,7 @@ def used(path: Path) -> int:
 
 
 def delete_events(path: Path) -> None:
-    """Delete all events, as `vacuum_old_events` of Prefect's server does with those of a week ago."""
+    """Delete all events, as `vacuum_old_events` of Prefect's server does a week later."""
     with closing(sqlite3.connect(path, timeout=60.0)) as connection, connection:
         for table in EVENTS:
             connection.execute(f"DELETE FROM {table}")
