@@ -124,18 +124,6 @@ def forget(
     return record
 
 
-def rows_of_set(folder: Path) -> set[str]:
-    """Return the ids of the interactions that a training set was made of; none once it is gone."""
-    import pyarrow.parquet as pq
-
-    ids: set[str] = set()
-    for path in sorted(folder.glob("*.parquet")):
-        names = [name for name in _ID_COLUMNS if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=names)
-        ids.update(key for name in names for key in table[name].to_pylist() if key)
-    return ids
-
-
 def _begin(
     store: EventStore, home: Path, user_id: str, now: datetime, in_history: UserData
 ) -> Erasure:
@@ -182,6 +170,18 @@ def _begin(
         else:
             rewrite(store, record)
     return record
+
+
+def rows_of_set(folder: Path) -> set[str]:
+    """Return the ids of the interactions that a training set was made of; none once it is gone."""
+    import pyarrow.parquet as pq
+
+    ids: set[str] = set()
+    for path in sorted(folder.glob("*.parquet")):
+        names = [name for name in _ID_COLUMNS if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=names)
+        ids.update(key for name in names for key in table[name].to_pylist() if key)
+    return ids
 
 
 def _sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:

@@ -47,8 +47,7 @@ class Recorded(Transactions):
 
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors in half precision; a vector that is there already stands."""
-        now = microseconds(self._clock())
-        self._keep(EMBEDDINGS, vector_rows(model_digest, vectors, now))
+        self._keep(EMBEDDINGS, vector_rows(model_digest, vectors, microseconds(self._clock())))
 
     def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
         """Return those of the verdicts with these ids that are stored, by id."""
