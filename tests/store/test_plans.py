@@ -186,7 +186,7 @@ WRITES = {
     "add_verdicts",
 }
 """What reads nothing but the rows with the ids that are written."""
-NO_QUERY = {"rows_of_set", "sole_loop", "cycle_window", "version_of"}
+NO_QUERY = {"sole_loop", "cycle_window", "version_of", "rows_of_set"}
 
 
 def _example() -> Example:
