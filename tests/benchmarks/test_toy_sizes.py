@@ -221,6 +221,15 @@ TOYS = {
         {r"^\| (TRL's script|Ratchet|Ratchet, multiply: medium) \| \d+\.\d \|": 3},
         needs=("data",),
     ),
+    "upkeep": Toy(
+        "--passes 2",
+        {
+            r"^\| (analyze, five-minute pass|rollout, look) \| [12] \| \d+\.\d\d \|": 2,
+            r"^\| (Prefect|MLflow) \| (-?[\d,]+ \| ){4}[\d,]+ \|$": 2,
+            r"^- (Prefect|MLflow): .* (Under|OVER) 2 GB\.$": 2,  # two runs are no measure
+            r"^5 flow runs deleted\.$": 1,
+        },
+    ),
 }
 
 
