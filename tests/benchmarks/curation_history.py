@@ -1,7 +1,7 @@
 """What a night's curation costs that looks at all of history; prints one row a kind of set.
 
     python -m tests.benchmarks.curation_history --size 960000 --day 48000
-    python -m tests.benchmarks.curation_history --size 10080000 --day 480000 --folder /mnt/history
+    python -m tests.benchmarks.curation_history --size 10080000 --day 480000 --folder kept
 
 History is written as `ratchet history` writes it, a day after another, with 0.3 events of feedback
 an interaction. All but the last day is derived before; what is measured is the last night: deriving
