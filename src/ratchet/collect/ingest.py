@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -185,7 +184,7 @@ def ingest_file(
     """Store the events of a file: CSV, JSON Lines, JSON or Parquet. See `ingest`.
 
     In a table an empty cell is a field that the row does not have, and `messages` and `metadata`
-    are JSON. While rows are stored, a thread reads the next ones.
+    are JSON.
 
     Args:
         path: The file; see `ratchet.files.rows`. Lines are read one by one.
@@ -210,7 +209,7 @@ def ingest_file(
     with opened as rows, _seldom_looked_for_garbage():
         placed = ((row.position, row) for row in rows)
         reader = _Reader(source or path.name, now)
-        batches = _ahead(map(reader.read, _batches(placed, chunk)))
+        batches = map(reader.read, _batches(placed, chunk))
         return _ingest(batches, store, _Progress(reader, TimeNotes(store.answered_at), progress))
 
 
@@ -373,15 +372,6 @@ def _seldom_looked_for_garbage() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
-    """Yield batches of which a thread reads the next while this one is stored."""
-    with ThreadPoolExecutor(1, "rows") as pool:
-        following = pool.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = pool.submit(next, batches, None)
-            yield batch
 
 
 def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) -> IngestReport:
