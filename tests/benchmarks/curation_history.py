@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.dataset import (
@@ -41,6 +43,7 @@ from ratchet.improve.curation.pool import Background
 from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.selection import Selection
 from ratchet.improve.curation.stored import stored_traffic
+from ratchet.improve.curation.traffic import OutcomeTexts, Texts, read_at
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.store.history import Cursor, History, HistoryFile
@@ -125,7 +128,8 @@ def night(folder: Path, kind: RowKind, end: int, whole: bool) -> dict[str, Any]:
     )
     lap("join")
     joined = _memory()
-    selection = choose_among(kind, Background(traffic, protected, config, Context()))
+    context = Context(vectors_of=partial(_vectors, traffic.texts))
+    selection = choose_among(kind, Background(traffic, protected, config, context))
     lap("select")
     made = _written(selection, history, protected, config)
     lap("write")
@@ -159,8 +163,15 @@ def _in_memory(folder: Path, kind: RowKind, history: History) -> str:
     )
     outcomes = join_feedback(interactions, feedback)
     scores = quality(outcomes, QualityWeights())
-    selection = choose(kind, outcomes, scores, protected, config)
+    texts = OutcomeTexts(outcomes, ())
+    context = Context(vectors_of=partial(_vectors, texts))
+    selection = choose(kind, outcomes, scores, protected, config, context=context)
     return str(_written(selection, history, protected, config).digest)
+
+
+def _vectors(texts: Texts, rows: Any) -> Any:
+    (prompts,) = read_at(texts, rows, "prompt")
+    return word_vectors(prompts.tolist(), rng=np.random.default_rng(0))
 
 
 def _memory() -> float:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rensa import RMinHash
 
 from ratchet.improve.curation.shingles import CHUNK, IntArray, UintArray, chunks, shingles
+from ratchet.improve.curation.traits import distinct
 
 BoolArray = NDArray[np.bool_]
 Signatures = NDArray[np.uint32]
@@ -165,7 +166,7 @@ def similar_pairs(signed: Signed, left: IntArray) -> tuple[IntArray, IntArray]:
         _, firsts, members = np.unique(key, return_index=True, return_inverse=True)
         leader = firsts[members]
         others = np.flatnonzero(leader != np.arange(size))
-        pairs = np.union1d(pairs, leader[others] * size + others)
+        pairs = distinct(np.append(pairs, leader[others] * size + others))
     first, second = np.divmod(pairs, max(1, size))
     alike = np.zeros(len(pairs), dtype=np.int32)
     for band in range(bands if len(pairs) else 0):

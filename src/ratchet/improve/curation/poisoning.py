@@ -21,6 +21,7 @@ from ratchet.evaluation.metrics import normalise_answer
 from ratchet.improve.curation.agreement import KeptNeighbours, Places, agreement, nearest_of_others
 from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.traffic import Traffic
+from ratchet.improve.curation.traits import distinct
 from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
 
 BoolArray = NDArray[np.bool_]
@@ -263,7 +264,7 @@ def _distinct(group: IntArray, user: IntArray) -> IntArray:
     if not len(group):
         return group
     width = int(user.max()) + 1
-    return np.unique(group * width + user) // width
+    return distinct(group * width + user) // width
 
 
 def _rows_of(group: IntArray, wanted: IntArray) -> list[IntArray]:
@@ -332,8 +333,8 @@ def find_boilerplate(
     rows = np.flatnonzero(said.corrected)
     prompt = np.unique(prompts[said.position[rows]], return_inverse=True)[1]
     width = int(prompt.max()) + 1
-    distinct = np.unique(said.answer[rows] * width + prompt) // width
-    names, counts = np.unique(distinct, return_counts=True)
+    about = distinct(said.answer[rows] * width + prompt) // width
+    names, counts = np.unique(about, return_counts=True)
     findings = []
     many = names[counts >= config.brigade_users]
     for members in _rows_of(said.answer[rows], many):

@@ -21,7 +21,7 @@ from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
 from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.shingles import compact
 from ratchet.improve.curation.traffic import Traffic
-from ratchet.improve.curation.traits import BLANK, UNSOUND, HashArray
+from ratchet.improve.curation.traits import BLANK, UNSOUND, HashArray, distinct
 
 __all__ = ["Background", "Context", "Narrowed", "Pool", "narrow"]
 
@@ -216,8 +216,8 @@ def one_per_prompt(
         return np.empty(0, dtype=np.int64)
     prompt, named = _codes(prompts), combined(prompts, targets)
     depth = int(users.max()) + 1
-    distinct = np.unique(named * depth + users)
-    names, votes = np.unique(distinct // depth, return_counts=True)
+    named_by = distinct(named * depth + users)
+    names, votes = np.unique(named_by // depth, return_counts=True)
     votes = votes.astype(np.int64)
     experts = np.isin(names, named[rank == DEMONSTRATED])
     votes[experts] += len(prompts) + 1

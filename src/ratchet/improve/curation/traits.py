@@ -115,3 +115,13 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distinct values, ascending.
+
+    By sorting: the hash table of `np.unique` takes seconds a million of products such as
+    `group * width + member`, whose lower bits are alike.
+    """
+    ordered = np.sort(values)
+    return ordered[np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))[: len(ordered)]]

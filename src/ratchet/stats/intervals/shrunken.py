@@ -92,6 +92,6 @@ def score_lower_bounds(
     alpha = prior_strength * prior_mean + weight * mean
     beta = prior_strength * (1.0 - prior_mean) + weight * (1.0 - mean)
     # few distinct ones, however many rows there are
-    pairs, places = np.unique(np.stack([alpha, beta]), axis=1, return_inverse=True)
-    bounds[observed] = betaincinv(pairs[0], pairs[1], 1.0 - confidence)[places.ravel()]
+    pairs, places = np.unique(alpha + 1j * beta, return_inverse=True)
+    bounds[observed] = betaincinv(pairs.real, pairs.imag, 1.0 - confidence)[places]
     return bounds
