@@ -71,6 +71,7 @@ READ: dict[str, Reading] = {
     ),
     "last_positions": lambda s: s.last_positions([CycleEnd, Release]),
     "latest": lambda s: s.latest(Release),
+    "latest_by_subject": lambda s: s.latest_by_subject(Release),
     "answers": lambda s: s.answers("m", "greedy", ["a"]),
     "answer_seconds": lambda s: s.answer_seconds("m", "greedy", ["a"]),
     "vectors": lambda s: s.vectors("m", ["a"]),
