@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,22 +13,28 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.analyze.failures.embedding import word_vectors
-from ratchet.flows._runtime import Workspace
+from ratchet.flows._runtime import Workspace, logger
 from ratchet.improve.curation.config import (
     ClusterRequest,
     CurationConfig,
     read_demonstrations,
     read_judged,
 )
-from ratchet.improve.curation.consent import refused
-from ratchet.improve.curation.endings import WHOLE
-from ratchet.improve.curation.pool import Context
-from ratchet.outcomes.join import Outcomes
+from ratchet.improve.curation.context import Context
+from ratchet.improve.curation.dataset import choose_among
+from ratchet.improve.curation.derived import Derived
+from ratchet.improve.curation.pool import Background
+from ratchet.improve.curation.rows import RowKind
+from ratchet.improve.curation.selection import Selection
+from ratchet.improve.curation.stored import stored_traffic
+from ratchet.improve.curation.traffic import Texts, read_at
 from ratchet.outcomes.quality import QualityWeights
-from ratchet.records import Cycle, HumanLabel, TrainingRequest
-from ratchet.review.queue import unreviewed_safety
-from ratchet.store import Window
+from ratchet.records import Cycle, HumanLabel, Interaction, TrainingRequest
+from ratchet.review.queue import open_safety_ids
+from ratchet.store.history import Advanced, History
 
+MEMORY = "600MB"
+"""What DuckDB may take; what does not fit lies in a temporary folder."""
 EARLIER_REQUESTS = 2_000
 VECTOR_SEED = 0
 
@@ -63,21 +70,36 @@ class Sources(BaseModel):
         return {name: value for name, value in given.items() if name != "compare_users"}
 
 
+def bring_up_to_date(work: Workspace) -> Derived:
+    """Copy what is new in the store into history, and compute what curation needs of it."""
+    history = History.open(work.settings.history, memory=MEMORY)
+    new = history.advance(work.store, progress=_log_copied)
+    derived = Derived.open(history)
+    files = derived.advance(_log_derived)
+    logger.info(
+        "history: %d new interactions and %d new events of feedback; %d files derived",
+        new.interactions, new.feedback, files,
+    )  # fmt: skip
+    return derived
+
+
+def _log_copied(copied: Advanced) -> None:
+    logger.info("copied %d interactions and %d events", copied.interactions, copied.feedback)
+
+
+def _log_derived(made: int, files: int) -> None:
+    logger.info("derived %d of %d files", made, files)
+
+
 def gather_context(
     work: Workspace,
     cycle: Cycle,
-    window: Window,
-    outcomes: Outcomes,
-    config: CurationConfig,
     sources: Sources,
     weights: QualityWeights,
 ) -> Context:
     """Read from the store what a selection has to know."""
-    ids = [str(key) for key in outcomes.interaction_ids]
     return Context(
-        withheld=unreviewed_safety(work.store, ids),
-        refused=refused(work.store.permissions(window), ids, config.consent, cycle.window_end),
-        endings=work.store.endings(window, besides=WHOLE),
+        withheld=open_safety_ids(work.store),
         demonstrations=read_demonstrations(sources.demonstrations)
         if sources.demonstrations
         else (),
@@ -88,15 +110,44 @@ def gather_context(
             for label in work.store.records(HumanLabel)
             if label.dimension != "safety"
         },
-        vectors_of=partial(_vectors, outcomes),
         weights=weights,
     )
 
 
-def _vectors(outcomes: Outcomes, places: NDArray[np.int64]) -> NDArray[np.float32]:
+def choose_stored(
+    derived: Derived,
+    kind: RowKind,
+    cycle: Cycle,
+    protected: Collection[str],
+    config: CurationConfig,
+    context: Context,
+    judges: Collection[str],
+) -> Selection:
+    """Choose rows out of history up to the end of the cycle's window."""
+    traffic = stored_traffic(
+        derived, kind, end=cycle.window_end, judges=judges, consent=config.consent, context=context
+    )
+    logger.info("joined %d interactions; somebody spoke about %d", traffic.size, len(traffic))
+    known = replace(context, vectors_of=partial(_vectors, traffic.texts))
+    return choose_among(kind, Background(traffic, protected, config, known))
+
+
+def chosen_interactions(
+    work: Workspace, derived: Derived, selection: Selection
+) -> dict[str, Interaction]:
+    """Return the interactions of a selection: from the store, else from history."""
+    ids = [row.interaction_id for row in selection.rows]
+    stored = work.store.stored_interactions(ids)
+    demonstrated = selection.demonstrations
+    gone = [key for key in ids if key not in stored and key not in demonstrated]
+    return {**stored, **(derived.history.fetch_interactions(gone) if gone else {})}
+
+
+def _vectors(texts: Texts, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return vectors of some prompts: the same in every cycle, since a block may be kept."""
-    texts = [str(text) for text in outcomes.prompts[places]]
-    return word_vectors(texts, rng=np.random.default_rng(VECTOR_SEED))
+    (prompts,) = read_at(texts, rows, "prompt")
+    rng = np.random.default_rng(VECTOR_SEED)
+    return word_vectors([str(text) for text in prompts], rng=rng)
 
 
 def _requests(work: Workspace, cycle: Cycle, most: int) -> tuple[ClusterRequest, ...]:

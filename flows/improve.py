@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.flows._curation import Sources, gather_context
+from ratchet.flows._curation import (
+    Sources,
+    bring_up_to_date,
+    choose_stored,
+    chosen_interactions,
+    gather_context,
+)
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
 from ratchet.flows._training import (
     TrainingOptions,
@@ -20,7 +24,6 @@ from ratchet.flows._training import (
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.dataset import (
     build,
-    choose,
     frame,
     read_any_rows,
     without_leaks,
@@ -31,14 +34,10 @@ from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.search import SearchResult
 from ratchet.judges.usable import usable_versions
 from ratchet.models import model_digest
-from ratchet.outcomes.join import join_feedback
-from ratchet.outcomes.quality import QualityWeights, quality
+from ratchet.outcomes.quality import QualityWeights
 from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
-from ratchet.store import Window
 from ratchet.store.cycles import latest_cycle, sole_loop
 from ratchet.views import plots
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ImproveOptions(BaseModel):
@@ -60,23 +59,21 @@ DEFAULTS = ImproveOptions()
 def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
     """Choose what to train on out of everything stored up to the end of the cycle's window."""
     work = workspace()
-    window = Window(EPOCH, cycle.window_end)
-    outcomes = join_feedback(
-        work.store.interactions(window),
-        work.store.feedback(window),
-        judges=usable_versions(work.store),
-    )
+    derived = bring_up_to_date(work)
     protected = [
         e.prompt for example_set in work.store.records(ExampleSet) for e in example_set.examples
     ]
     config = options.curation
-    context = gather_context(
-        work, cycle, window, outcomes, config, options.sources, options.weights
+    selection = choose_stored(
+        derived,
+        options.finetune.method,
+        cycle,
+        protected,
+        config,
+        gather_context(work, cycle, options.sources, options.weights),
+        usable_versions(work.store),
     )
-    scores = quality(outcomes, options.weights)
-    kind = options.finetune.method
-    selection = choose(kind, outcomes, scores, protected, config, context=context)
-    interactions = work.store.stored_interactions([row.interaction_id for row in selection.rows])
+    interactions = chosen_interactions(work, derived, selection)
     rows = build(selection, interactions, config, cycle.seed)
     training_set = write_training_set(
         without_leaks(rows, protected, config),

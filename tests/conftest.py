@@ -250,7 +250,13 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Address of an empty database: a new file, or a new schema of the PostgreSQL server."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
-    server = sa.make_url(request.getfixturevalue("postgresql_server"))
+    return str(request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """Address of a new schema of the PostgreSQL server."""
+    server = sa.make_url(postgresql_server)
     schema = f"test_{uuid4().hex}"
     engine = sa.create_engine(server)
     with engine.begin() as connection:

@@ -265,6 +265,7 @@ GIVEN = {
     "safety": "/etc/safety.yaml",
     "embedding": "words",
     "titles": "/etc/titles.yaml",
+    "retention": "/etc/retention.yaml",
     "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
 }
 """A value for each setting that is not its default."""

@@ -13,10 +13,12 @@ import os
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,19 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     if not environment["PREFECT_API_URL"]:
         del environment["PREFECT_API_URL"]  # Prefect would take an empty one for an address
     return environment
+
+
+def make_database(path: Path) -> None:
+    """Create an empty SQLite file that can give space back, where there is no file yet.
+
+    A database is made that way before its first table, or never.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("VACUUM")  # writes the setting though there is no table yet
 
 
 def running_prefect(settings: Settings) -> str | None:
@@ -242,6 +257,7 @@ class Servers:
     def _start_prefect(self, port: int) -> None:
         self.prefect_api = f"http://127.0.0.1:{port}/api"
         self._environment["PREFECT_API_URL"] = self.prefect_api
+        make_database(self.settings.prefect_home / "prefect.db")
         arguments = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         self._spawn("prefect", arguments)
 
@@ -252,6 +268,8 @@ class Servers:
             self.mlflow = uri
             return
         (self.settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+        if uri.startswith("sqlite:///"):
+            make_database(Path(uri.removeprefix("sqlite:///")))
         storage = [
             "--backend-store-uri",
             uri,

@@ -17,6 +17,7 @@ Environment:
         sentence-transformers model.
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
+    RATCHET_RETENTION: YAML file that says how long things are kept; the defaults without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
 
 Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
@@ -60,6 +61,7 @@ class Settings(BaseModel):
         safety: YAML file with safety rules; the default rules without it.
         embedding: `minilm`, `words` or the folder of a sentence-transformers model.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
+        retention: YAML file that says how long things are kept; the defaults without it.
         notify: Apprise URLs that alerts are sent to.
     """
 
@@ -77,6 +79,7 @@ class Settings(BaseModel):
     safety: Path | None = None
     embedding: str = "minilm"
     titles: Path | None = None
+    retention: Path | None = None
     notify: tuple[str, ...] = Field(default=(), repr=False)
 
     def __repr_args__(self) -> Any:

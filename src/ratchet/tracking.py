@@ -11,12 +11,15 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _KEY = "ratchet.key"
 _LOGGED = "mlflow.loggedArtifacts"
+_DELETED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,15 @@ class ModelVersion:
     adapter: Path | None
     digest: str
     run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that ended, and the bytes of its artifacts where they lie in a folder."""
+
+    run_id: str
+    ended_at: datetime
+    bytes: int
 
 
 class Run:
@@ -270,6 +283,60 @@ class Tracker:
         finally:
             self._client.set_terminated(run_id, status=status)
 
+    def old_runs(self, stages: Sequence[str], *, before: datetime) -> tuple[EndedRun, ...]:
+        """Return the runs of stages that ended before a time; none that a version came from.
+
+        Args:
+            stages: Values of the tag `ratchet.stage`.
+            before: The time.
+        """
+        from mlflow.entities import ViewType
+
+        ids = [item.experiment_id for item in self._client.search_experiments()]
+        versions = self._client.search_model_versions(f"name = '{self.model_name}'")
+        registered = {version.run_id for version in versions}
+        ended = int(before.timestamp() * 1000)
+        found: list[EndedRun] = []
+        for stage in stages:
+            asked = f"tags.`ratchet.stage` = '{stage}' and attributes.end_time < {ended}"
+            token = None
+            while True:
+                runs = self._client.search_runs(
+                    ids, asked, ViewType.ACTIVE_ONLY, max_results=1_000, page_token=token
+                )
+                found += [_ended(run.info) for run in runs if run.info.run_id not in registered]
+                token = runs.token
+                if not token:
+                    break
+        return tuple(found)
+
+    def delete_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete runs; in a database of one's own with their artifacts, for good.
+
+        On a server of others they are marked as deleted, and go when `mlflow gc` runs there.
+
+        Raises:
+            TrackingError: `mlflow gc` fails; the runs are marked as deleted then.
+        """
+        for run_id in run_ids:
+            self._client.delete_run(run_id)
+        uri = self._client.tracking_uri
+        gc = [sys.executable, "-m", "mlflow", "gc"]
+        gc += ["--backend-store-uri", uri, "--tracking-uri", uri]
+        for start in range(0, len(run_ids) if self._local else 0, _DELETED_AT_ONCE):
+            some = ",".join(run_ids[start : start + _DELETED_AT_ONCE])
+            done = subprocess.run(
+                [*gc, "--run-ids", some],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise TrackingError(
+                    f"`mlflow gc` must delete {run_ids[start]} and others, got: "
+                    f"{done.stderr.strip()[-500:]}; run it again by hand"
+                )
+
     def _experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
@@ -485,3 +552,11 @@ class Tracker:
             digest=version.tags.get("ratchet.digest", ""),
             run_id=version.run_id or None,
         )
+
+
+def _ended(info: Any) -> EndedRun:
+    place = urlsplit(str(info.artifact_uri))
+    folder = Path(unquote(place.path)) if place.scheme in ("", "file") else None
+    files = folder.rglob("*") if folder is not None and folder.is_dir() else ()
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    return EndedRun(info.run_id, datetime.fromtimestamp(info.end_time / 1000, UTC), size)

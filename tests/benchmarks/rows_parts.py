@@ -127,7 +127,7 @@ def _screen_and_watch(place: Place) -> Result:
     from ratchet.flows._safety import screen_new
 
     began = time.perf_counter()
-    items = screen_new.fn()
+    items = screen_new()
     return _watch(place) | {"seconds": time.perf_counter() - began, "items": items}
 
 
@@ -279,6 +279,16 @@ def _stopped() -> Event:
     return stop
 
 
+def _fill(place: Place) -> Result:
+    """Fill a store but for its last day."""
+    return fill(place, 0, place.rows - place.a_day)
+
+
+def _day(place: Place) -> Result:
+    """Add the last day."""
+    return fill(place, place.rows - place.a_day, place.rows)
+
+
 def _raw(place: Place) -> Result:
     """Store interactions in a table like the store's by what the driver has for many rows."""
     engine = sa.create_engine(place.url)
@@ -341,9 +351,10 @@ def _full(place: Place) -> Result:
 
 
 PARTS: dict[str, Part] = {
-    "fill": Part(fill),
+    "fill": Part(_fill),
     "raw": Part(_raw),
     "catch_up": Part(_catch_up),
+    "day": Part(_day),
     "nightly": Part(_nightly),
     "full": Part(_full, fresh_home=True, most_rows=1_000_000),
     "status": Part(_status),

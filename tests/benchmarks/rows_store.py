@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from ratchet.records import Interaction, Message, Thumbs
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 
@@ -231,15 +233,15 @@ def _feedback(
     return pa.concat_tables(parts)
 
 
-def chunks(place: Place) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield a store's whole traffic in order of time."""
+def chunks(place: Place, first: int, end: int) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the traffic of some of a store's interactions, by their numbers, in order of time."""
     step = MICROSECONDS_A_DAY / place.a_day
     users = max(10, place.rows // INTERACTIONS_A_USER)
-    for first in range(0, place.rows, CHUNK):
-        numbers = np.arange(first, min(first + CHUNK, place.rows))
+    for begin in range(first, end, CHUNK):
+        numbers = np.arange(begin, min(begin + CHUNK, end))
         times = place.end - ((place.rows - 1 - numbers) * step).astype(np.int64)
         version = (numbers >= place.rows - place.a_day).astype(np.int64)
-        yield traffic(first, times, users, version)
+        yield traffic(begin, times, users, version)
 
 
 def latest(place: Place, minutes: float, end: int) -> tuple[pa.Table, pa.Table]:
@@ -277,15 +279,26 @@ def insert(place: Place, name: str, table: pa.Table) -> float:
     return time.perf_counter() - began
 
 
-def fill(place: Place) -> dict[str, float]:
-    """Store a place's whole traffic; return seconds, rows a second and bytes on the disk."""
-    EventStore.open(place.url).close()
+def fill(place: Place, first: int, end: int) -> dict[str, float]:
+    """Store some of a place's traffic, by number; return seconds and rows a second."""
+    store = EventStore.open(place.url)
+    step = MICROSECONDS_A_DAY / place.a_day
+    for number in (first, end):  # the store makes the partitions that rows of these times need
+        moment = datetime.fromtimestamp((place.end - (place.rows - number) * step) / 1e6, UTC)
+        key = f"probe-{number}"
+        about: Any = {"created_at": moment, "user_id": "probe"}
+        interaction = Interaction(
+            id=key, session_id="probe", model_version=VERSIONS[0], segment="web",
+            messages=(Message(role="user", content="?"),), response="!", **about,
+        )  # fmt: skip
+        store.add_interactions([interaction])
+        store.add_feedback([Thumbs(id=f"thumbs-{key}", interaction_id=key, value="up", **about)])
+    store.close()
     seconds, rows = 0.0, 0
-    for interactions, feedback in chunks(place):
+    for interactions, feedback in chunks(place, first, end):
         seconds += insert(place, "interactions", interactions)
         seconds += insert(place, "feedback", feedback)
         rows += len(interactions) + len(feedback)
-        print(f"  {rows:,} rows", flush=True)
     return {"rows_per_second": rows / seconds, "seconds": seconds, "bytes": size_of(place)}
 
 

@@ -63,6 +63,14 @@ def installed(package: str) -> bool:
 RATE = r"\d+\.\d%"
 SHARE = rf"{RATE} \({RATE} to {RATE}\)"
 TOYS = {
+    "bulk_load": Toy(
+        "--rows 600",
+        {
+            r"^\| SQLite \| executemany alone \| [\d,]+ \| 1\.00 \|": 1,
+            r"^\| SQLite \| `ratchet ingest`, (jsonl|csv|parquet) \| [\d,]+ \| \d+\.\d\d \|": 3,
+            r"^\| SQLite \| (drain|the same file again) \| [\d,]+ \| \d+\.\d\d \| \d+\.\d\d \|": 2,
+        },
+    ),
     "canary": Toy(
         "--rollouts 1 --only harmful-200 --keep {folder}/kept --out {folder}/page.md",
         {
@@ -186,7 +194,7 @@ TOYS = {
     "rows": Toy(
         "--rows 4000 8000 --databases sqlite --out {folder}/page.md",
         {
-            r"^\| .* \| (seconds|GB|rows/s) \| .* \| [\d.,]+ \| [\d.,]+ \| [\d.,]+ \| .*\|$": 21,
+            r"^\| .* \| (seconds|GB|rows/s) \| .* \| [\d.,]+ \| [\d.,]+ \| [\d.,]+ \| .*\|$": 22,
             r"the night's set has the same digest": 2,
             r"^\| (disk|memory), GB \| ": 2,
         },

@@ -17,8 +17,17 @@ from ratchet.collect.ingest import IngestReport, ingest, ingest_file
 from ratchet.errors import InvalidInputError
 from ratchet.records import FEEDBACK, Feedback, Interaction, Message, Record, SetAside
 from ratchet.store import Added, EventStore
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_record
+from ratchet.store.rows import moment_of
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
+
+
+def answer_of(row: InteractionRow) -> Interaction:
+    """The interaction of a row as it is stored."""
+    written = {name: json.loads(getattr(row, name)) for name in ("messages", "metadata")}
+    values = row._asdict() | written | {"created_at": moment_of(row.created_at)}
+    return Interaction(**{name: values[name] for name in Interaction.model_fields})
 
 
 @dataclass
@@ -30,11 +39,11 @@ class MemorySink:
     rejected: list[SetAside] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
 
-    def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
-        return self._add(self.interactions, interactions)
+    def add_interaction_rows(self, rows: Sequence[InteractionRow]) -> Added:
+        return self._add(self.interactions, [answer_of(row) for row in rows])
 
-    def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
-        return self._add(self.feedback, feedback)
+    def add_feedback_rows(self, rows: Sequence[FeedbackRow]) -> Added:
+        return self._add(self.feedback, [feedback_record(row._asdict()) for row in rows])
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         self.batches.append(len(rows))
@@ -386,7 +395,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
         ingest_file(tmp_path / "nothing.jsonl", MemorySink(), now=NOW)
     with pytest.raises(InvalidInputError, match="directory"):
         ingest_file(tmp_path, MemorySink(), now=NOW)
-    with pytest.raises(InvalidInputError, match="must be at least 1, got 1000 and 0"):
+    with pytest.raises(InvalidInputError, match="must be at least 1, got 10000 and 0"):
         ingest_file(lines(tmp_path), MemorySink(), now=NOW, max_line_bytes=0)
 
 

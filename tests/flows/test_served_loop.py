@@ -27,7 +27,7 @@ from ratchet.servers import free_port
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
 DEPLOYMENTS = {
-    "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback",
+    "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback", "prune",
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "collect": {
@@ -207,7 +207,7 @@ def test_monitoring_runs_every_five_minutes_and_a_run_that_would_overlap_is_canc
 def test_the_schedules_make_runs(home: Home) -> None:
     deadline = time.monotonic() + 60
     scheduled: set[str] = set()
-    wanted = {"analyze", "loop", "rollout"}  # the schedules that are active
+    wanted = {"analyze", "loop", "rollout", "prune"}  # the schedules that are active
     while not scheduled >= wanted and time.monotonic() < deadline:
         found = httpx.post(f"{home.prefect}/flow_runs/filter", json={}).json()
         ids = {run["deployment_id"] for run in found if run["auto_scheduled"]}

@@ -23,6 +23,7 @@ from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
 from ratchet.cli.history import history
 from ratchet.cli.ingest import ingest
+from ratchet.cli.prune import prune
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
 from ratchet.cli.serve import keys, serve
@@ -92,6 +93,7 @@ app.command(
 )(alerts)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet timeline --hours 48")(timeline)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet history --show-only")(history)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet prune --dry-run")(prune)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +15,8 @@ import typer
 from ratchet.cli.shared import created_store
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
+
+_SECONDS_BETWEEN = 10.0
 
 
 def ingest(
@@ -26,13 +32,16 @@ def ingest(
 ) -> None:
     """Store events from a file; rows that cannot be used are set aside with their reasons.
 
+    A run that was stopped goes on where it was when it is started again. A long one says every ten
+    seconds how far it is.
+
     Exit codes: 0 where something was stored or was there before, 2 where nothing can be used.
     """
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.ingest import ingest_file
 
     read = harvest_dialogues if dialogues else ingest_file
-    report = read(file, created_store(), now=datetime.now(UTC))
+    report = read(file, created_store(), now=datetime.now(UTC), progress=_Progress())
     print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
     print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
     for line in report.lines():
@@ -50,3 +59,22 @@ def ingest(
             f"a file must hold at least one usable row, got {report.set_aside:,} rows in "
             f"{printable(file.name)!r} and none can be used; {way_out}"
         )
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Tells how many rows of a file are done, not more often than every ten seconds."""
+
+    clock: Callable[[], float] = time.monotonic
+    began: float = field(init=False)
+    told: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.told = self.clock()
+
+    def __call__(self, rows: int) -> None:
+        now = self.clock()
+        if now - self.told >= _SECONDS_BETWEEN:
+            self.told = now
+            rate = rows / (now - self.began)
+            sys.stderr.write(f"{rows:,} rows so far, {rate:,.0f} a second\n")

@@ -19,7 +19,7 @@ message that answers nobody) is set aside here, each with its own reason. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,12 @@ EventRow = dict[str, Any]
 
 
 def harvest_dialogues(
-    path: Path, store: EventSink, *, now: datetime, system: str = "convai2"
+    path: Path,
+    store: EventSink,
+    *,
+    now: datetime,
+    system: str = "convai2",
+    progress: Callable[[int], None] = lambda _: None,
 ) -> IngestReport:
     """Store the answers and the feedback of a log of dialogues. See `read_dialogues`.
 
@@ -52,12 +57,13 @@ def harvest_dialogues(
         store: Where events and set-aside rows go.
         now: Time that the set-aside rows carry.
         system: What the bots belong to: Bot 006 answers as version `convai2/bot-006`.
+        progress: See `ratchet.collect.ingest.ingest_file`.
 
     Raises:
         InvalidInputError: The file cannot be read or is no log of dialogues.
     """
     events = read_dialogues(path, now=now, system=system)
-    return ingest_placed(events, store, source=path.name, now=now)
+    return ingest_placed(events, store, source=path.name, now=now, progress=progress)
 
 
 def read_dialogues(

@@ -7,17 +7,21 @@ may be written is in `ratchet.collect.values`, which times are believed in `ratc
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from ratchet.collect.times import FUTURE, TimeNotes, arrived, check_time
+from ratchet.collect.plain_events import plain_feedback, plain_interaction
+from ratchet.collect.times import CLOCK_ERROR, EARLIEST, FUTURE, TimeNotes, arrived, check_time
 from ratchet.collect.values import plain_values
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row, parse_json, read_rows
@@ -31,28 +35,34 @@ from ratchet.records import (
     SetAside,
     derive_id,
 )
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
+from ratchet.store.rows import microseconds
 
 if TYPE_CHECKING:
     from ratchet.store import Added
 
-CHUNK = 1_000
+CHUNK = 10_000
+CHUNK_CHARACTERS = 20_000_000
+"""Rows are stored together up to this number, or where their texts are as long as this."""
 MAX_LINE_BYTES = 4_000_000
 NEEDS = (("kind", "messages"),)
 NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 
+_AS_JSON = ("messages", "metadata")
 _RAW_CHARACTERS = 200
 _REASONS_COUNTED = 1_000
+_OBJECTS_OF_A_CHUNK = 100_000
 _OTHER_REASONS = "other reasons"
 
 
 class EventSink(Protocol):
     """What `ingest` needs of the store."""
 
-    def add_interactions(self, interactions: Sequence[Interaction], /) -> Added:
+    def add_interaction_rows(self, rows: Sequence[InteractionRow], /) -> Added:
         """Store interactions; one that is there already changes nothing."""
         ...
 
-    def add_feedback(self, feedback: Sequence[Feedback], /) -> Added:
+    def add_feedback_rows(self, rows: Sequence[FeedbackRow], /) -> Added:
         """Store feedback; one that is there already changes nothing."""
         ...
 
@@ -148,15 +158,18 @@ def ingest_placed(
     source: str,
     now: datetime,
     chunk: int = CHUNK,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> IngestReport:
-    """Store rows that come with their positions in the source. See `ingest`.
+    """Store rows that come with their positions in the source. See `ingest` and `ingest_file`.
 
     Raises:
         InvalidInputError: `chunk` is below 1.
     """
     if chunk < 1:
         raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
-    return _ingest(iter(rows), store, _Progress(source, now, TimeNotes(store.answered_at)), chunk)
+    reader = _Reader(source, now)
+    batches = map(reader.read, _batches(rows, chunk))
+    return _ingest(batches, store, _Progress(reader, TimeNotes(store.answered_at), progress))
 
 
 def ingest_file(
@@ -167,11 +180,12 @@ def ingest_file(
     source: str | None = None,
     chunk: int = CHUNK,
     max_line_bytes: int = MAX_LINE_BYTES,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> IngestReport:
     """Store the events of a file: CSV, JSON Lines, JSON or Parquet. See `ingest`.
 
     In a table an empty cell is a field that the row does not have, and `messages` and `metadata`
-    are JSON.
+    are JSON. While rows are stored, a thread reads the next ones.
 
     Args:
         path: The file; see `ratchet.files.rows`. Lines are read one by one.
@@ -180,6 +194,7 @@ def ingest_file(
         source: Where the rows come from, by default the file's name.
         chunk: Rows that are stored together.
         max_line_bytes: A longer line is set aside unread.
+        progress: Called with the number of rows that are done, each time some are.
 
     Raises:
         InvalidInputError: The file cannot be read, or `chunk` or `max_line_bytes` is below 1.
@@ -192,28 +207,39 @@ def ingest_file(
     opened = read_rows(
         path, needs=NEEDS, names=NAMES, longest=max_line_bytes, finite=True, may_be_empty=True
     )
-    with opened as rows:
+    with opened as rows, _seldom_looked_for_garbage():
         placed = ((row.position, row) for row in rows)
-        return ingest_placed(placed, store, source=source or path.name, now=now, chunk=chunk)
+        reader = _Reader(source or path.name, now)
+        batches = _ahead(map(reader.read, _batches(placed, chunk)))
+        return _ingest(batches, store, _Progress(reader, TimeNotes(store.answered_at), progress))
 
 
-E = TypeVar("E", bound=Interaction | Feedback)
+class _Event(NamedTuple):
+    """An event that can be stored; feedback of the future is still a record."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Event(Generic[E]):
     position: str
-    record: E
+    event: Any
     row: object
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows that are stored together: the events, and what is set aside."""
+
+    read: int
+    interactions: list[_Event] = field(default_factory=list)
+    feedback: list[_Event] = field(default_factory=list)
+    rejected: list[SetAside] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Progress:
     """Counts so far, and the rows of this chunk that are to be set aside."""
 
-    source: str
-    now: datetime
+    reader: _Reader
     times: TimeNotes
+    tell: Callable[[int], None]
+    read: int = 0
     interactions: int = 0
     feedback: int = 0
     repeated: int = 0
@@ -221,18 +247,6 @@ class _Progress:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, SetAside] = field(default_factory=dict)
     pending: list[SetAside] = field(default_factory=list)
-
-    def reject(self, position: str, row: object, reason: str) -> None:
-        raw = _raw(row)
-        rejected = SetAside(
-            id=derive_id(printable(self.source, _RAW_CHARACTERS), position, reason, raw),
-            created_at=self.now,
-            source=printable(self.source, _RAW_CHARACTERS),
-            position=position,
-            reason=reason,
-            raw=raw,
-        )
-        self.keep(rejected)
 
     def keep(self, rejected: SetAside) -> None:
         self.pending.append(rejected)
@@ -261,72 +275,163 @@ def _rule(reason: str) -> str:
     return reason.partition(", got ")[0]
 
 
-def _ingest(
-    rows: Iterator[tuple[str, object]], store: EventSink, progress: _Progress, chunk: int
-) -> IngestReport:
-    while batch := list(islice(rows, chunk)):
-        interactions, feedback = _events(batch, progress)
-        for questions in _without_repeated_ids(interactions):
-            added = store.add_interactions([event.record for event in questions])
+@dataclass(slots=True)
+class _Reader:
+    """Turns rows into events; what cannot be used is set aside with its reason."""
+
+    source: str
+    now: datetime
+    earliest: int = field(init=False)
+    latest: int = field(init=False)
+    latest_answer: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.earliest, self.latest = microseconds(EARLIEST), microseconds(self.now)
+        self.latest_answer = microseconds(self.now + CLOCK_ERROR)
+
+    def read(self, rows: Sequence[tuple[str, object]]) -> _Batch:
+        """Return what becomes of rows that come with their positions."""
+        batch = _Batch(len(rows))
+        for position, row in rows:
+            if isinstance(row, str | bytes) and not row.strip():
+                continue
+            if isinstance(row, SetAside):
+                batch.rejected.append(row)
+                continue
+            try:
+                event = self._event(row)
+            except InvalidInputError as error:
+                batch.rejected.append(self.reject(position, row, str(error)))
+                continue
+            to = batch.interactions if isinstance(event, InteractionRow) else batch.feedback
+            to.append(_Event(position, event, row))
+        return batch
+
+    def reject(self, position: str, row: object, reason: str) -> SetAside:
+        """Return a row as it is set aside."""
+        raw, source = _raw(row), printable(self.source, _RAW_CHARACTERS)
+        return SetAside(
+            id=derive_id(source, position, reason, raw),
+            created_at=self.now,
+            source=source,
+            position=position,
+            reason=reason,
+            raw=raw,
+        )
+
+    def _event(self, row: object) -> InteractionRow | FeedbackRow | Feedback:
+        """Return the event that a row holds: a row of the store, or feedback of the future.
+
+        Raises:
+            InvalidInputError: The row breaks a rule.
+        """
+        value = _value(row)
+        if value is not row and isinstance(value, dict):  # as JSON or a table gave it
+            plain = self._plain(value)
+            if plain is not None:
+                return plain
+        record = _record(value)
+        check_time(record, self.now)
+        if isinstance(record, Interaction):
+            return interaction_row(record)
+        updated = record.updated_at or record.created_at
+        is_ahead = max(record.created_at, updated) > self.now
+        return record if is_ahead else feedback_row(record)
+
+    def _plain(self, fields: dict[str, Any]) -> InteractionRow | FeedbackRow | None:
+        if None in fields.values():
+            fields = {name: given for name, given in fields.items() if given is not None}
+        if "kind" in fields:
+            return plain_feedback(fields, earliest=self.earliest, latest=self.latest)
+        return plain_interaction(fields, earliest=self.earliest, latest=self.latest_answer)
+
+
+def _batches(rows: Iterable[tuple[str, object]], chunk: int) -> Iterator[list[tuple[str, object]]]:
+    """Yield rows that are stored together; few where their texts are long."""
+    iterator, share = iter(rows), max(1, chunk // 20)
+    batch: list[tuple[str, object]] = []
+    characters = 0
+    while part := list(islice(iterator, min(share, chunk - len(batch)))):
+        batch += part
+        characters += _characters(part)
+        if len(batch) == chunk or characters > CHUNK_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _seldom_looked_for_garbage() -> Iterator[None]:
+    """Let Python look for garbage once a chunk: among rows there is none to be found.
+
+    By default it looks after every 700 objects, which took a third of the time of reading.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_OF_A_CHUNK, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _ahead(batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    """Yield batches of which a thread reads the next while this one is stored."""
+    with ThreadPoolExecutor(1, "rows") as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
+
+
+def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) -> IngestReport:
+    for batch in batches:
+        for rejected in batch.rejected:
+            progress.keep(rejected)
+        answered: dict[str, int] = {}
+        for questions in _without_repeated_ids(batch.interactions):
+            added = store.add_interaction_rows([event.event for event in questions])
             progress.interactions += added.new
             _account(added, questions, progress)
-        feedback = _arrived(feedback, store, progress)
+            if not added.conflicts:
+                answered |= {event.event.id: event.event.created_at for event in questions}
+        feedback = _arrived(batch.feedback, store, progress)
         for opinions in _without_repeated_ids(feedback):
-            added = store.add_feedback([event.record for event in opinions])
+            added = store.add_feedback_rows([event.event for event in opinions])
             progress.feedback += added.new
             _account(added, opinions, progress)
-        progress.times.take([event.record for event in feedback])
+        progress.times.take([event.event for event in feedback], answered)
         if progress.pending:
             store.set_aside(tuple(progress.pending))
             progress.pending.clear()
+        progress.read += batch.read
+        progress.tell(progress.read)
     return progress.report()
 
 
-def _events(
-    batch: Sequence[tuple[str, object]], progress: _Progress
-) -> tuple[list[_Event[Interaction]], list[_Event[Feedback]]]:
-    interactions: list[_Event[Interaction]] = []
-    feedback: list[_Event[Feedback]] = []
-    for position, row in batch:
-        if isinstance(row, str | bytes) and not row.strip():
-            continue
-        if isinstance(row, SetAside):
-            progress.keep(row)
-            continue
-        try:
-            record = _parse(row)
-            check_time(record, progress.now)
-        except InvalidInputError as error:
-            progress.reject(position, row, str(error))
-            continue
-        if isinstance(record, Interaction):
-            interactions.append(_Event(position, record, row))
-        else:
-            feedback.append(_Event(position, record, row))
-    return interactions, feedback
-
-
-def _arrived(
-    events: Sequence[_Event[Feedback]], store: EventSink, progress: _Progress
-) -> list[_Event[Feedback]]:
+def _arrived(events: Sequence[_Event], store: EventSink, progress: _Progress) -> Sequence[_Event]:
     """Give feedback of the future the time at which it arrived first."""
-    now = progress.now
-    ahead = [event.record.id for event in events if event.record.created_at > now]
-    stored = store.stored_feedback(ahead) if ahead else {}
-    placed = []
+    ahead = [event.event.id for event in events if isinstance(event.event, Feedback)]
+    if not ahead:
+        return events
+    stored, placed = store.stored_feedback(ahead), []
     for event in events:
-        record, was_ahead = arrived(event.record, now, stored)
-        progress.times.counts[FUTURE] += was_ahead
-        placed.append(_Event(event.position, record, event.row) if was_ahead else event)
+        if isinstance(event.event, Feedback):
+            record = arrived(event.event, progress.reader.now, stored)
+            event = event._replace(event=feedback_row(record))
+            progress.times.counts[FUTURE] += 1
+        placed.append(event)
     return placed
 
 
-def _without_repeated_ids(events: Iterable[_Event[E]]) -> list[list[_Event[E]]]:
+def _without_repeated_ids(events: Sequence[_Event]) -> Sequence[Sequence[_Event]]:
     """Split events so that no list holds an id twice: then a conflict names exactly one row."""
+    if len({event.event.id for event in events}) == len(events):
+        return [events] if events else []
     seen: Counter[str] = Counter()
-    parts: list[list[_Event[E]]] = []
+    parts: list[list[_Event]] = []
     for event in events:
-        key = event.record.id
+        key = event.event.id
         if seen[key] == len(parts):
             parts.append([])
         parts[seen[key]].append(event)
@@ -334,27 +439,39 @@ def _without_repeated_ids(events: Iterable[_Event[E]]) -> list[list[_Event[E]]]:
     return parts
 
 
-def _account(added: Added, events: Iterable[_Event[E]], progress: _Progress) -> None:
+def _account(added: Added, events: Sequence[_Event], progress: _Progress) -> None:
     progress.repeated += added.repeated
-    by_id = {event.record.id: event for event in events}
+    by_id = {event.event.id: event for event in events} if added.conflicts else {}
     for key in added.conflicts:
         reason = (
             "id: must not be sent again with different content, "
             f"got {printable(key)!r}; send the new content under a new id"
         )
-        progress.reject(by_id[key].position, by_id[key].row, reason)
+        progress.keep(progress.reader.reject(by_id[key].position, by_id[key].row, reason))
 
 
-def _parse(row: object) -> Interaction | Feedback:
+def _value(row: object) -> object:
+    """Return what a row says: fields where it is a text or of a file.
+
+    Raises:
+        InvalidInputError: It cannot be read.
+    """
+    if isinstance(row, Row):
+        fields = row.read()
+        if row.kind == "json" and not (
+            type(fields.get("messages")) is str or type(fields.get("metadata")) is str
+        ):
+            return fields
+        return row.given(as_json=_AS_JSON)
+    return parse_json(row, finite=True) if isinstance(row, str | bytes) else row
+
+
+def _record(value: object) -> Interaction | Feedback:
     """Return the event that a row holds.
 
     Raises:
         InvalidInputError: The row breaks a rule.
     """
-    if isinstance(row, Row):
-        value: object = row.given(as_json=["messages", "metadata"])
-    else:
-        value = parse_json(row, finite=True) if isinstance(row, str | bytes) else row
     if not isinstance(value, Mapping | Record):
         raise InvalidInputError(
             "a row must be a JSON object with `kind` (feedback) or `messages` (interaction), "
@@ -420,3 +537,9 @@ def _raw(row: object) -> str:
     if isinstance(row, str):
         return printable(row.rstrip("\r\n"), _RAW_CHARACTERS)
     return _received(row, _RAW_CHARACTERS)
+
+
+def _characters(rows: Sequence[tuple[str, object]]) -> int:
+    """Return how long the texts of rows are; what came without one counts nothing."""
+    texts = (row.raw if isinstance(row, Row) else row for _, row in rows)
+    return sum(len(text) for text in texts if isinstance(text, str | bytes))

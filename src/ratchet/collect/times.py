@@ -21,6 +21,8 @@ from datetime import UTC, datetime, timedelta
 
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction
+from ratchet.store.event_rows import FeedbackRow
+from ratchet.store.rows import microseconds
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 CLOCK_ERROR = timedelta(minutes=5)
@@ -30,6 +32,7 @@ EARLY = "feedback dated before its answer"
 YEARS_LATE = "feedback dated more than a year after its answer"
 UNKNOWN = "feedback on answers that are not in the store (yet)"
 _MOST_WAITING = 100_000
+_LATE = LATE // timedelta(microseconds=1)
 
 
 def check_time(event: Interaction | Feedback, now: datetime) -> None:
@@ -56,10 +59,8 @@ def check_time(event: Interaction | Feedback, now: datetime) -> None:
         )
 
 
-def arrived(
-    feedback: Feedback, now: datetime, stored: Mapping[str, Feedback]
-) -> tuple[Feedback, bool]:
-    """Return feedback without a time of the future, and whether it had one.
+def arrived(feedback: Feedback, now: datetime, stored: Mapping[str, Feedback]) -> Feedback:
+    """Return feedback that has a time of the future without it.
 
     Args:
         feedback: What came in.
@@ -72,7 +73,7 @@ def arrived(
         changes["created_at"] = now if first is None else first.created_at
     if feedback.updated_at is not None and feedback.updated_at > now:
         changes["updated_at"] = now
-    return (feedback.model_copy(update=changes), True) if changes else (feedback, False)
+    return feedback.model_copy(update=changes)
 
 
 @dataclass(slots=True)
@@ -87,14 +88,20 @@ class TimeNotes:
 
     answered_at: Callable[[Sequence[str]], Mapping[str, datetime]]
     counts: Counter[str] = field(default_factory=Counter)
-    _waiting: dict[str, list[datetime]] = field(default_factory=dict)
+    _waiting: dict[str, list[int]] = field(default_factory=dict)
 
-    def take(self, events: Sequence[Feedback]) -> None:
-        """Count what is odd about feedback that was just stored."""
-        about: dict[str, list[datetime]] = {}
+    def take(self, events: Sequence[FeedbackRow], answered: Mapping[str, int]) -> None:
+        """Count what is odd about feedback that was just stored.
+
+        Args:
+            events: The feedback.
+            answered: When some of the stored interactions were answered, in microseconds since
+                1970; for the others the store is asked.
+        """
+        about: dict[str, list[int]] = {}
         for event in events:
             about.setdefault(event.interaction_id, []).append(event.created_at)
-        for key, moments in self._compare(about).items():
+        for key, moments in self._compare(about, answered).items():
             if key in self._waiting or len(self._waiting) < _MOST_WAITING:
                 self._waiting.setdefault(key, []).extend(moments)
             else:
@@ -102,13 +109,22 @@ class TimeNotes:
 
     def finish(self) -> tuple[tuple[str, int], ...]:
         """Return what was counted, most frequent first."""
-        self.counts[UNKNOWN] += sum(map(len, self._compare(self._waiting).values()))
+        self.counts[UNKNOWN] += sum(map(len, self._compare(self._waiting, {}).values()))
         return tuple((+self.counts).most_common())
 
-    def _compare(self, about: Mapping[str, list[datetime]]) -> dict[str, list[datetime]]:
+    def _compare(
+        self, about: Mapping[str, list[int]], answered: Mapping[str, int]
+    ) -> dict[str, list[int]]:
         """Count times that do not fit their answer's; return those of unknown answers."""
-        answers = self.answered_at(list(about))
-        for key, answered in answers.items():
-            self.counts[EARLY] += sum(moment < answered for moment in about[key])
-            self.counts[YEARS_LATE] += sum(moment > answered + LATE for moment in about[key])
-        return {key: moments for key, moments in about.items() if key not in answers}
+        asked = self.answered_at([key for key in about if key not in answered])
+        stored = {key: microseconds(moment) for key, moment in asked.items()}
+        unknown = {}
+        for key, moments in about.items():
+            answer = answered.get(key, stored.get(key))
+            if answer is None:
+                unknown[key] = moments
+                continue
+            for moment in moments:
+                self.counts[EARLY] += moment < answer
+                self.counts[YEARS_LATE] += moment > answer + _LATE
+        return unknown

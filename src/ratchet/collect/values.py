@@ -47,7 +47,7 @@ def plain_values(event: Mapping[Any, Any]) -> dict[Any, Any]:
     kind = plain.get("kind")
     if isinstance(kind, str) and kind not in FEEDBACK_KINDS:
         plain["kind"] = kind = kind.strip().lower()
-    convert = _CONVERT.get(kind) if isinstance(kind, str) else None
+    convert = CONVERT.get(kind) if isinstance(kind, str) else None
     if convert is not None and "value" in plain:
         plain["value"] = convert(plain["value"])
     return plain
@@ -127,8 +127,9 @@ def _number(text: str) -> int | float | None:
 _BY_TYPE: Mapping[Value, Callable[[object], object]] = {
     "boolean": _truth, "thumb": thumb, "integer": _integer,
 }  # fmt: skip
-_CONVERT = {
+CONVERT = {
     kind: _BY_TYPE[BY_NAME[kind].value]
     for kind in FEEDBACK_KINDS
     if BY_NAME[kind].value in _BY_TYPE
 }
+"""Turns the value of a kind of feedback, however it is written, into the record's."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, NamedTuple
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
@@ -27,8 +27,7 @@ LIKE_ROWS = 8
 """Cells beside the first of lines that look like rows: so many in one quoted cell are no text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record of a CSV text: its cells, or why they cannot be told apart.
 
     Attributes:

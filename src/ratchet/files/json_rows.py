@@ -6,8 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
@@ -18,8 +17,7 @@ NOT_JSON = "write one JSON object a line, or an array of objects"
 _SPACE = re.compile(r"[\s,]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A row of a JSON text: its value, or why there is none.
 
     Attributes:
@@ -48,6 +46,10 @@ def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
+        if decoded.startswith("{"):
+            value, end = _decoder(finite).raw_decode(decoded)
+            if end == len(decoded):  # no space around it, as most rows are
+                return value
         return _decoder(finite).decode(decoded.removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise InvalidInputError(

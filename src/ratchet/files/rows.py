@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.csv_rows import DELIMITERS, CsvText
@@ -67,8 +67,7 @@ class SetAsideRow:
     received: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of a file.
 
     Attributes:
@@ -334,14 +333,15 @@ def _csv_rows(text: CsvText, names: Sequence[str]) -> Iterator[Row]:
 
 
 def _json(file: OpenFile, longest: int, finite: bool) -> Iterator[Row]:
-    for number, line in enumerate(json_lines(file.text(), longest, finite=finite), start=1):
-        problem = _unsound(line.raw) or line.problem
-        if problem is None and not isinstance(line.value, dict):
-            shown = printable(line.raw)
+    lines = json_lines(file.text(), longest, finite=finite)
+    for number, (place, value, raw, why, item) in enumerate(lines, start=1):
+        problem = why if raw.isascii() else _unsound(raw) or why
+        if problem is None and not isinstance(value, dict):
+            shown = printable(raw)
             problem = f"a row must be a JSON object, got {shown!r}; write one object a row"
-        position = f"line {line.line}" + (f", item {line.item}" if line.item else "")
-        fields = {} if problem else line.value
-        yield Row(number, line.line, position, 1, fields, line.raw, problem, "json")
+        position = f"line {place}, item {item}" if item else f"line {place}"
+        fields = {} if problem else value
+        yield Row(number, place, position, 1, fields, raw, problem, "json")
 
 
 def _parquet(file: OpenFile, needs: Needs, known: Mapping[str, str]) -> Rows:

@@ -180,7 +180,10 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
 async def _running(
     options: GatewayOptions, backends: list[Backend] | None
 ) -> AsyncIterator[Gateway]:
-    store = EventStore.open(options.settings.store_url, assistant=options.settings.model_name)
+    # one connection: up to 64 workers leave room below the 100 of PostgreSQL's default
+    store = EventStore.open(
+        options.settings.store_url, assistant=options.settings.model_name, connections=1
+    )
     answering = _backends(options) if backends is None else backends
     default = None if options.backend or backends else Path(options.settings.base_model).name
     circuits = Circuits()

@@ -22,9 +22,9 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 SEGMENT_BYTES = 16_000_000
 SYNC_SECONDS = 0.05
@@ -42,8 +42,7 @@ class LogKind(Enum):
     """A request that a backend refused for what was in it: no answer of any version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A line that is whole.
 
     Attributes:

@@ -127,7 +127,9 @@ class Judge:
         schema = response_schema(self.spec) if structured and self.spec.mode != "guard" else None
         return Question(digest(shown), prompt, schema), cuts
 
-    def verdict(self, question: Question, cuts: int, reply: Reply, now: datetime) -> JudgeVerdict:
+    def verdict(
+        self, question: Question, cuts: int, reply: Reply, now: datetime, item_id: str | None = None
+    ) -> JudgeVerdict:
         """Read a reply as a verdict."""
         if reply.refused:  # "No, I cannot say" is no verdict "no"
             reading = Reading(None, "refused: the model, or a filter, did not answer")
@@ -157,6 +159,7 @@ class Judge:
             cost=reply.cost,
             latency_seconds=reply.latency_seconds,
             attempts=reply.attempts,
+            item_id=item_id,
         )
 
     def _check(self, item: Item) -> None:
@@ -214,9 +217,15 @@ def judge_items(
     asked_for, known, before = _latest_questions(len(slots), put, recorded, again=again)
     questions = {question.key: (question, cuts) for question, cuts in asked_for}
     reused = sum(key in known for key in questions)
+    about: dict[str, str] = {}
+    for (question, _), (item, _) in zip(asked_for, slots, strict=True):
+        about.setdefault(question.key, item.id)
 
     def keep(replies: Sequence[Reply]) -> None:
-        fresh = [judge.verdict(*questions[reply.key], reply, now()) for reply in replies]
+        fresh = [
+            judge.verdict(*questions[reply.key], reply, now(), about[reply.key])
+            for reply in replies
+        ]
         save(fresh)
         known.update((verdict.id, verdict) for verdict in fresh)
 

@@ -218,11 +218,18 @@ class Erasure(Record):
         versions: The same adapters as the registry names them.
         runs: MLflow runs that hold a copy of such a set.
         example_sets: Evaluation sets that hold a text of the user's, for a person to decide.
+        state: Whether all is erased. What was begun and stopped is finished by the next call for
+            the same user; the numbers then lack what the step that was stopped had erased.
+        interaction_ids: The interactions, as long as it is not done.
     """
 
     id: Identifier
     created_at: UtcTime
     user_digest: str
+    state: Literal["begun", "done"] = Field(
+        default="done", exclude_if=lambda value: value == "done"
+    )
+    interaction_ids: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
     interactions: int = Field(ge=0)
     feedback: int = Field(ge=0)
     verdicts: int = Field(ge=0)

@@ -27,6 +27,8 @@ class JudgeVerdict(Record):
         reason: Why it is unscored.
         shielded: Passages of the material that address a judge and were not shown to it.
         cost: In the currency of the configured prices; 0 where none are configured.
+        item_id: What was judged first in these words: an interaction, an example or a pair; None in
+            older records.
     """
 
     id: Identifier
@@ -47,6 +49,7 @@ class JudgeVerdict(Record):
     cost: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     latency_seconds: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     attempts: int = Field(default=1, ge=1)
+    item_id: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class HumanLabel(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,9 +26,13 @@ def read_answers(
 
 
 def answer_rows(
-    model_digest: str, decoding: str, answers: Mapping[str, str], seconds: Mapping[str, float]
-) -> list[dict[str, object]]:
-    """Return the rows of answers."""
+    model_digest: str,
+    decoding: str,
+    answers: Mapping[str, str],
+    seconds: Mapping[str, float],
+    now: int,
+) -> list[dict[str, Any]]:
+    """Return the rows of answers that are added now, in microseconds since 1970."""
     return [
         {
             "model_digest": model_digest,
@@ -35,6 +40,7 @@ def answer_rows(
             "example_id": key,
             "answer": text,
             "seconds": seconds.get(key),
+            "added_at": now,
         }
         for key, text in answers.items()
     ]

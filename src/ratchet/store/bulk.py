@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
 
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.months import ids_of
+from ratchet.store.sqlstates import NOT_UNIQUE, sqlstate
 
 ROWS_IN_STATEMENT = 1_024
 
-Rows = Sequence[InteractionRow] | Sequence[FeedbackRow]
+Rows = Sequence[InteractionRow | FeedbackRow]
 
 
 def insert_new(
@@ -26,7 +29,7 @@ def insert_new(
     """Store the rows whose ids are not there yet, in their order; leave what is there.
 
     Args:
-        connection: In the transaction of a writer: nobody else stores rows until it ends.
+        connection: In a transaction that announced its rows (`ratchet.store.positions`).
         table: Interactions or feedback.
         rows: Of that table, each id once.
         received_at: When they arrived, in microseconds since 1970.
@@ -43,9 +46,9 @@ def insert_new(
 def _into_sqlite(
     connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Rows, received_at: int
 ) -> dict[str, str]:
-    driver: Any = connection.connection.driver_connection
-    (last,) = driver.execute(f"SELECT coalesce(max(position), 0) FROM {table.name}").fetchone()
+    last = connection.exec_driver_sql(f"SELECT max(position) FROM {table.name}").scalar() or 0
     start, stored = 0, 0
+    driver: Any = connection.connection.driver_connection
     size = _power_of_two(driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(names))
     places = f"({', '.join('?' * len(names))})"
     while start < len(rows):
@@ -56,18 +59,18 @@ def _into_sqlite(
             f"INSERT INTO {table.name} ({', '.join(names)}) "
             f"VALUES {', '.join([places] * size)} ON CONFLICT DO NOTHING"
         )
-        values = [value for row in part for value in (*row, received_at)]
-        stored += driver.execute(statement, values).rowcount
+        values = tuple(chain.from_iterable([(*row, received_at) for row in part]))
+        stored += connection.exec_driver_sql(statement, values).rowcount
         start += size
     if stored == len(rows):
         return {}
     ids = json.dumps([row.id for row in rows])
-    there = driver.execute(
+    there = connection.exec_driver_sql(
         f"SELECT stored.id, stored.digest FROM json_each(?) AS sent "
         f"CROSS JOIN {table.name} AS stored ON stored.id = sent.value WHERE stored.position <= ?",
         (ids, last),
     )
-    return dict(there.fetchall())
+    return {row[0]: row[1] for row in there}
 
 
 def _power_of_two(most: int) -> int:
@@ -79,12 +82,30 @@ def _into_postgresql(
     connection: sa.Connection, table: sa.Table, names: Sequence[str], rows: Rows, received_at: int
 ) -> dict[str, str]:
     driver: Any = connection.connection.driver_connection
+    ids = [row.id for row in rows]
+    there: dict[str, str] = {}
+    refused: Exception | None = None
+    # each id is kept once beside the table, which is divided by month
+    known = f"SELECT id, digest FROM {ids_of(table.name)} WHERE id = ANY(%s)"
     with driver.cursor() as cursor:
-        ids = [row.id for row in rows]
-        cursor.execute(f"SELECT id, digest FROM {table.name} WHERE id = ANY(%s)", (ids,))
-        there: dict[str, str] = dict(cursor.fetchall())
-        with cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as copy:
-            for row in rows:
-                if row.id not in there:
-                    copy.write_row((*row, received_at))
-    return there
+        while True:
+            found = dict(cursor.execute(known, (ids,)).fetchall())
+            if refused is not None and len(found) <= len(there):
+                raise refused  # by a row that is not in the table of ids
+            there = found
+            if len(there) == len(rows):
+                return there
+            cursor.execute("SAVEPOINT new_rows")
+            try:
+                with cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as copy:
+                    for row in rows:
+                        if row.id not in there:
+                            copy.write_row((*row, received_at))
+            except Exception as error:
+                if sqlstate(error) != NOT_UNIQUE:
+                    raise
+                refused = error  # another writer stored one of the ids meanwhile
+                cursor.execute("ROLLBACK TO SAVEPOINT new_rows")
+            else:
+                cursor.execute("RELEASE SAVEPOINT new_rows")
+                return there

@@ -1,4 +1,15 @@
-"""How connections to SQLite behave."""
+"""How connections behave: patience on SQLite, a pool with limits on PostgreSQL.
+
+| option of a PostgreSQL URL | default | what |
+|---|---|---|
+| `pool_size` | 5 | connections that a process keeps |
+| `max_overflow` | 5 | connections beyond these, closed after use |
+| `pool_timeout` | 60 | seconds that a thread waits for one |
+| `pool_recycle` | 1800 | seconds after which one is replaced |
+| `lock_timeout` | 60 | seconds that a statement waits for a lock; 0: for ever |
+| `statement_timeout` | 0 | seconds that a statement may take; 0: for ever |
+| `idle_timeout` | 900 | seconds that a transaction may do nothing; 0: for ever |
+"""
 
 from __future__ import annotations
 
@@ -8,7 +19,71 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ratchet.errors import InvalidInputError
+
 BUSY_SECONDS = 60
+
+
+_POOL = {"pool_size": 5, "max_overflow": 5, "pool_timeout": 60, "pool_recycle": 1800}
+_TIMEOUTS = {"lock_timeout": BUSY_SECONDS, "statement_timeout": 0, "idle_timeout": 900}
+_SETTINGS = {"idle_timeout": "idle_in_transaction_session_timeout"}  # PostgreSQL's other names
+
+
+def create_engine(url: sa.URL, connections: int | None = None) -> sa.Engine:
+    """Return the engine of a store.
+
+    Args:
+        url: Of SQLite or PostgreSQL, where the module's options may stand in the query.
+        connections: On PostgreSQL, that the process keeps, and the most that it opens beyond these;
+            None: as the URL says.
+
+    Raises:
+        InvalidInputError: An option is no whole number, or below 0.
+    """
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(url)
+        configure_sqlite(engine)
+        return engine
+    options = {
+        name: _seconds_or_number(name, url.query.get(name, default))
+        for name, default in (_POOL | _TIMEOUTS).items()
+    }
+    if connections is not None:
+        options |= {"pool_size": connections, "max_overflow": connections}
+    engine = sa.create_engine(
+        url.difference_update_query(options),
+        pool_pre_ping=True,  # after a restart of the server
+        pool_size=options["pool_size"],
+        max_overflow=options["max_overflow"],
+        pool_timeout=options["pool_timeout"],
+        pool_recycle=options["pool_recycle"],
+    )
+    timeouts = {_SETTINGS.get(name, name): options[name] for name in _TIMEOUTS}
+    said = str(url.query.get("options", ""))  # in PostgreSQL's own words: -cstatement_timeout=90s
+    timeouts = {name: seconds for name, seconds in timeouts.items() if name not in said}
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            for name, seconds in timeouts.items():
+                cursor.execute(f"SET {name} = '{seconds}s'")
+        connection.commit()
+
+    return engine
+
+
+def _seconds_or_number(name: str, value: object) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = -1
+    if number < 0 or (name == "pool_size" and number == 0):
+        raise InvalidInputError(
+            f"{name} in the store's URL must be a whole number of at least "
+            f"{int(name == 'pool_size')}, got {value!r}; "
+            "leave it out for the default (docs/settings.md)"
+        )
+    return number
 
 
 def configure_sqlite(engine: sa.Engine) -> None:
@@ -18,6 +93,9 @@ def configure_sqlite(engine: sa.Engine) -> None:
     def _on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        connection.execute(
+            "PRAGMA auto_vacuum=INCREMENTAL"
+        )  # of a new file: space can be given back
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
 

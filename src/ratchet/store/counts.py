@@ -18,6 +18,7 @@ a deletion has to be noted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -48,21 +49,24 @@ _COUNTED = (
 )
 
 
-def keep_counts(connection: sa.Connection) -> None:
+def keep_counts(connection: sa.Connection, *, between: Callable[[], None] = lambda: None) -> None:
     """Make the triggers and count what is there; done again, it counts anew.
 
     On PostgreSQL the triggers belong to the tables that are there: a migration that replaces one of
-    these tables calls this again. Others may write between the triggers and the count: it takes off
-    what the triggers have counted, as one statement sees both.
+    these tables moves them. Others may write between the triggers and the count: it takes off what
+    the triggers have counted, as one statement sees both.
 
     Args:
         connection: An open transaction.
+        between: Called once the triggers are made. To make them locks the tables, to count them
+            takes long: a transaction may end here.
     """
     sqlite = connection.dialect.name == "sqlite"
     for counted in _COUNTED:
         triggers = _sqlite_triggers if sqlite else _postgresql_triggers
         for statement in triggers(counted):
             connection.exec_driver_sql(statement)
+    between()
     connection.exec_driver_sql(f"DELETE FROM counts WHERE slot = {_BEFORE}")
     for counted in _COUNTED:
         key = "part" if sqlite else "md5(part)"  # PostgreSQL does not index texts of any length

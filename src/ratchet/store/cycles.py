@@ -123,6 +123,8 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
     """Return the window of all interactions up to now that no cycle had."""
     before, arrived = store.latest(Cycle), last_position(store).interactions
     taken = None if before is None else (before.window_end, before.arrived_until)
+    if before is not None and before.arrived_until is not None:
+        arrived = max(arrived, before.arrived_until)
     everything = Window(datetime.min.replace(tzinfo=UTC), now, None, arrived, taken)
     start = first_answer(store, everything)
     if start is None:

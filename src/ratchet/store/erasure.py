@@ -1,19 +1,30 @@
 """Forget a user: the one exception to a store that changes nothing.
 
 What is erased are texts and the user's name; ids, times and numbers stay, so that counts and rates
-of the past keep their meaning. It happens in one transaction with the record that tells of it.
+of the past keep their meaning.
+
+It happens in steps of at most some hundred rows, each a transaction of its own, so that no writer
+waits for long. What others made of the texts (vectors, verdicts, records, rows set aside) comes
+first and the interactions last: stopped in between, the next call still finds by them what is left.
+All is found by index but for what does not say whom it is about, which is read in batches.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
+from ratchet.records import Erasure
 from ratchet.records.signals import TEXT_KINDS
+from ratchet.store.connections import BUSY_SECONDS
 from ratchet.store.events import EventStore
 from ratchet.store.rows import chunks
 from ratchet.store.tables import (
@@ -21,11 +32,15 @@ from ratchet.store.tables import (
     FEEDBACK_EVENTS,
     INTERACTIONS,
     JOURNAL,
+    REVIEW_DECISIONS,
+    REVIEW_ITEMS,
     SET_ASIDE,
     VERDICTS,
 )
+from ratchet.store.user_texts import ERASED, UserTexts
 
-ERASED = "[erased]"
+logger = logging.getLogger(__name__)
+
 FORGOTTEN = "forgotten"
 ERASED_INTERACTION = {
     "user_id": FORGOTTEN,
@@ -36,9 +51,11 @@ ERASED_INTERACTION = {
     "metadata": {"training_consent": "no"},
 }
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
-_SHORTEST = 12
-"""Shorter texts ("yes", "billing") are written by anybody and stay: they identify nobody."""
-_RECORDS_WITH_TEXTS = ("Analysis", "ReviewItem", "ReviewDecision", "HumanLabel", "TrainingSet")
+_RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "TrainingSet")
+"""Records that quote users and do not name whose interactions they quote."""
+_PAGE = 200
+_CHECKPOINT_MILLISECONDS = 300
+_CHECKPOINTS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +74,10 @@ class UserData:
 NOTHING = UserData()
 
 
-@dataclass(frozen=True, slots=True)
-class Erased:
-    """What was erased, in rows.
-
-    Attributes:
-        interaction_ids: The user's interactions, also those that only history has.
-        example_sets: Ids of evaluation sets that hold a text of the user's; they are frozen, and
-            left to a person.
-    """
-
-    interaction_ids: tuple[str, ...]
-    feedback: int
-    verdicts: int
-    records: int
-    set_aside: int
-    example_sets: tuple[str, ...]
-
-
 def interactions_of(store: EventStore, user_id: str) -> tuple[str, ...]:
     """Return the ids of a user's interactions, oldest first."""
     query = sa.select(INTERACTIONS.c.id).where(INTERACTIONS.c.user_id == user_id)
-    with store.atomic() as connection:
+    with store.reading() as connection:
         ids = connection.execute(query.order_by(INTERACTIONS.c.position)).scalars()
         return tuple(str(key) for key in ids)
 
@@ -86,147 +85,264 @@ def interactions_of(store: EventStore, user_id: str) -> tuple[str, ...]:
 def erase_user(
     store: EventStore,
     user_id: str,
+    ids: Sequence[str],
+    begun: Erasure,
     *,
     text_key: Callable[[str], str],
     in_history: UserData = NOTHING,
-) -> Erased:
+) -> Erasure:
     """Erase what a user wrote, the answers to it, and the feedback on these.
 
     Args:
         store: The store.
         user_id: As it was sent.
+        ids: The user's interactions, also those that only history has.
+        begun: What tells of it; it is kept up to date in the store.
         text_key: Names the vector of a text.
         in_history: Of whose interactions the store may hold feedback and copies of texts, though
             it no longer holds them.
+
+    Returns:
+        The record with what was erased added to its numbers.
     """
+    texts = UserTexts.of((*_texts(store, ids), *in_history.texts, user_id))
+    for keys in chunks(text_key(text) for text in texts.every):
+        with _erasing(store) as connection:
+            connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(keys)))
+    sets, examples = _example_sets(store, texts)
+    begun = begun.model_copy(
+        update={"example_sets": tuple(dict.fromkeys((*begun.example_sets, *sets)))}
+    )
+    steps: tuple[tuple[str, Callable[[], int]], ...] = (
+        ("verdicts", lambda: _delete_verdicts(store, (*ids, *examples), texts)),
+        ("verdicts", lambda: _delete_set_aside(store, user_id, ids, texts)),
+        ("records", lambda: _erase_in_records(store, ids, texts)),
+        ("feedback", lambda: _erase_own_feedback(store, user_id)),
+        ("feedback", lambda: _erase_interactions(store, user_id, ids)),
+    )
+    for field, step in steps:
+        begun = begun.model_copy(update={field: getattr(begun, field) + step()})
+        rewrite(store, begun)
+    return begun
+
+
+def rewrite(store: EventStore, record: Erasure) -> None:
+    """Put the record of an erasure in the place of what it said before."""
+    mine = sa.and_(JOURNAL.c.kind == Erasure.__name__, JOURNAL.c.id == record.id)
     with store.atomic() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites what is deleted
-        ids = tuple(dict.fromkeys((*in_history.interaction_ids, *interactions_of(store, user_id))))
-        all_texts = _longest_first({*_texts(connection, ids), *in_history.texts, user_id})
-        texts = tuple(text for text in all_texts if len(text.strip()) >= _SHORTEST)
-        for chunk in chunks(text_key(text) for text in all_texts):
-            connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(chunk)))
-        erased = Erased(
-            interaction_ids=ids,
-            feedback=_erase_feedback(connection, ids, user_id),
-            verdicts=_delete_verdicts(connection, texts),
-            records=_erase_in_records(connection, texts),
-            set_aside=_delete_set_aside(connection, user_id, ids, texts),
-            example_sets=_example_sets(connection, texts),
-        )
-        connection.execute(
-            sa.update(INTERACTIONS)
-            .where(INTERACTIONS.c.user_id == user_id)
-            .values(
-                error=sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED),
-                **ERASED_INTERACTION,
-            )
-        )
-    return erased
+        connection.execute(sa.update(JOURNAL).where(mine).values(body=record.canonical()))
 
 
 def clear_log(store: EventStore) -> None:
-    """Write SQLite's log back, in which erased texts stand; PostgreSQL cleans up by itself."""
+    """Write SQLite's log back, in which erased texts stand; PostgreSQL cleans up by itself.
+
+    Writers wait for less than a second at a time: a reader that is in the way is not waited for.
+    """
     with store._engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            driver = connection.connection.driver_connection
-            if driver is not None:
-                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        driver = connection.connection.driver_connection
+        if connection.dialect.name != "sqlite" or driver is None:
+            return
+        driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        driver.execute(f"PRAGMA busy_timeout={_CHECKPOINT_MILLISECONDS}")
+        try:
+            for _ in range(_CHECKPOINTS):
+                busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    return
+                time.sleep(_CHECKPOINT_MILLISECONDS / 1_000)
+        finally:
+            driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1_000}")
+    logger.warning(
+        "erased texts still stand in the store's log, which others are reading: "
+        "run `ratchet forget` again when they are done"
+    )
 
 
-def _texts(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+@contextmanager
+def _erasing(store: EventStore) -> Iterator[sa.Connection]:
+    """One step: a transaction in which SQLite overwrites what is deleted.
+
+    SQLite's waiting writers ask again and again: as much time as the step took is left to them.
+    """
+    start = time.monotonic()
+    with store.atomic() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        yield connection
+    if sqlite:
+        time.sleep(time.monotonic() - start)
+
+
+def _texts(store: EventStore, ids: Collection[str]) -> set[str]:
     """Return what the user said, the answers and corrections."""
     texts: set[str] = set()
-    for chunk in chunks(ids):
-        columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
-        rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
-        for messages, response in rows:
-            texts.update(m["content"] for m in messages if m["role"] != "system")
-            texts.add(response)
-        feedback = sa.select(FEEDBACK_EVENTS.c.text).where(
-            FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
-            FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS),
-        )
-        texts.update(connection.execute(feedback).scalars())
-    return texts
+    with store.reading() as connection:
+        for chunk in chunks(ids):
+            columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
+            rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
+            for messages, response in rows:
+                texts.update(m["content"] for m in messages if m["role"] != "system")
+                texts.add(response)
+            feedback = sa.select(FEEDBACK_EVENTS.c.text).where(
+                FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
+                FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS),
+            )
+            texts.update(connection.execute(feedback).scalars())
+    # what an erasure that was stopped has erased already is nobody's text
+    return texts - {ERASED}
 
 
-def _longest_first(texts: Collection[str]) -> tuple[str, ...]:
-    return tuple(sorted(filter(None, texts), key=lambda text: (-len(text), text)))
+def _erase_own_feedback(store: EventStore, user_id: str) -> int:
+    """Erase what the user said of anybody's interactions; return how many events."""
+    own = sa.select(FEEDBACK_EVENTS.c.position).where(FEEDBACK_EVENTS.c.user_id == user_id)
+    changed = 0
+    while True:
+        with _erasing(store) as connection:
+            positions = connection.execute(own.limit(_PAGE)).scalars().all()
+            update = sa.update(FEEDBACK_EVENTS).where(FEEDBACK_EVENTS.c.position.in_(positions))
+            connection.execute(update.values(user_id=FORGOTTEN, text=_text_erased()))
+        changed += len(positions)
+        if len(positions) < _PAGE:
+            return changed
 
 
-def _erase_feedback(connection: sa.Connection, ids: Collection[str], user_id: str) -> int:
-    texts = sa.case(
-        (FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS), ERASED),
-        else_=FEEDBACK_EVENTS.c.text,
-    )
-    mine = sa.update(FEEDBACK_EVENTS).where(FEEDBACK_EVENTS.c.user_id == user_id)
-    # a correction of an erased answer is none: it must not be trained on
-    changed = connection.execute(mine.values(user_id=FORGOTTEN, text=texts)).rowcount
-    for chunk in chunks(ids):
+def _erase_interactions(store: EventStore, user_id: str, ids: Sequence[str]) -> int:
+    """Erase the user's interactions, each with the feedback on it; return how many events."""
+    changed, left = 0, iter(ids)
+    while part := list(islice(left, _PAGE)):
+        # a correction of an erased answer is none: it must not be trained on
         about = sa.update(FEEDBACK_EVENTS).where(
-            FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
+            FEEDBACK_EVENTS.c.interaction_id.in_(part),
             sa.or_(FEEDBACK_EVENTS.c.user_id.is_(None), FEEDBACK_EVENTS.c.user_id != FORGOTTEN),
         )
-        changed += connection.execute(about.values(text=texts)).rowcount
+        mine = sa.update(INTERACTIONS).where(
+            INTERACTIONS.c.id.in_(part), INTERACTIONS.c.user_id == user_id
+        )
+        error = sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED)
+        with _erasing(store) as connection:
+            changed += connection.execute(about.values(text=_text_erased())).rowcount
+            connection.execute(mine.values(error=error, **ERASED_INTERACTION))
     return changed
 
 
-def _delete_verdicts(connection: sa.Connection, texts: tuple[str, ...]) -> int:
-    rows = connection.execute(sa.select(VERDICTS.c.position, VERDICTS.c.body))
-    matching = [position for position, body in rows if _holds(body, texts)]
-    for chunk in chunks(matching):
-        connection.execute(sa.delete(VERDICTS).where(VERDICTS.c.position.in_(chunk)))
-    return len(matching)
+def _text_erased() -> sa.Case[Any]:
+    return sa.case((FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS), ERASED), else_=FEEDBACK_EVENTS.c.text)
 
 
-def _erase_in_records(connection: sa.Connection, texts: tuple[str, ...]) -> int:
-    query = sa.select(JOURNAL.c.position, JOURNAL.c.body).where(
-        JOURNAL.c.kind.in_(_RECORDS_WITH_TEXTS)
-    )
-    changed = 0
-    for position, body in connection.execute(query).all():
-        if _holds(body, texts):
-            update = sa.update(JOURNAL).where(JOURNAL.c.position == position)
-            connection.execute(update.values(body=_without(body, texts)))
-            changed += 1
-    return changed
+def _delete_verdicts(store: EventStore, items: Iterable[str], texts: UserTexts) -> int:
+    """Delete verdicts about the items, and older ones that were shown one of the texts."""
+    position = VERDICTS.c.position
+    found = _positions(store, VERDICTS, VERDICTS.c.item_id, items)
+    unnamed = sa.select(position, VERDICTS.c.body).where(VERDICTS.c.item_id.is_(None))
+    found += [at for at, body in _pages(store, unnamed, position) if texts.are_in(body)]
+    return _delete(store, VERDICTS, found)
 
 
 def _delete_set_aside(
-    connection: sa.Connection, user_id: str, ids: Collection[str], texts: tuple[str, ...]
+    store: EventStore, user_id: str, ids: Collection[str], texts: UserTexts
 ) -> int:
-    named = {user_id, *ids}
-    rows = connection.execute(sa.select(SET_ASIDE.c.position, SET_ASIDE.c.raw))
-    matching = [
-        position
-        for position, raw in rows
-        if any(json.dumps(name) in raw for name in named) or any(text in raw for text in texts)
+    """Delete rows set aside that are the user's, and those without a user that quote them."""
+    position, columns = SET_ASIDE.c.position, SET_ASIDE.c
+    found = _positions(store, SET_ASIDE, columns.user_id, [user_id])
+    found += _positions(store, SET_ASIDE, columns.interaction_id, ids)
+    unnamed = sa.select(position, columns.raw).where(
+        columns.user_id.is_(None), columns.interaction_id.is_(None)
+    )
+    names = {user_id, *ids}
+    escaped = {json.dumps(name) for name in names if json.dumps(name) != f'"{name}"'}
+    found += [
+        at
+        for at, raw in _pages(store, unnamed, position)
+        if not names.isdisjoint(raw.split('"'))
+        or any(name in raw for name in escaped)
+        or texts.are_in(raw)
     ]
-    for chunk in chunks(matching):
-        connection.execute(sa.delete(SET_ASIDE).where(SET_ASIDE.c.position.in_(chunk)))
-    return len(matching)
+    return _delete(store, SET_ASIDE, list(dict.fromkeys(found)))
 
 
-def _example_sets(connection: sa.Connection, texts: tuple[str, ...]) -> tuple[str, ...]:
-    query = sa.select(JOURNAL.c.id, JOURNAL.c.body).where(JOURNAL.c.kind == "ExampleSet")
-    return tuple(str(key) for key, body in connection.execute(query) if _holds(body, texts))
+def _erase_in_records(store: EventStore, ids: Collection[str], texts: UserTexts) -> int:
+    """Replace the texts in records; return how many held one."""
+    position, kind = JOURNAL.c.position, JOURNAL.c.kind
+    items = _ids_of(store, REVIEW_ITEMS.c.id, REVIEW_ITEMS.c.interaction_id, ids)
+    decisions = _ids_of(store, REVIEW_DECISIONS.c.id, REVIEW_DECISIONS.c.item_id, items)
+    found = _positions(store, JOURNAL, JOURNAL.c.id, items, kind == "ReviewItem")
+    found += _positions(store, JOURNAL, JOURNAL.c.id, decisions, kind == "ReviewDecision")
+    for name in _RECORDS_WITH_TEXTS:
+        query = sa.select(position, JOURNAL.c.body).where(kind == name)
+        found += [at for at, body in _pages(store, query, position) if texts.are_in(body)]
+    changed = 0
+    for at in found:  # read again in its transaction: another erasure may have changed it
+        with _erasing(store) as connection:
+            query = sa.select(JOURNAL.c.body).where(position == at)
+            body = connection.execute(query).scalar_one()
+            if texts.are_in(body):
+                update = sa.update(JOURNAL).where(position == at)
+                connection.execute(update.values(body=texts.erased_in(body)))
+                changed += 1
+    return changed
 
 
-def _holds(value: Any, texts: tuple[str, ...]) -> bool:
-    if isinstance(value, str):
-        return any(text in value for text in texts)
-    if isinstance(value, dict):
-        return any(_holds(item, texts) for item in value.values())
-    return isinstance(value, list) and any(_holds(item, texts) for item in value)
+def _example_sets(store: EventStore, texts: UserTexts) -> tuple[list[str], list[str]]:
+    """Return the evaluation sets that hold one of the texts, and these of their examples."""
+    query = sa.select(JOURNAL.c.position, JOURNAL.c.body).where(JOURNAL.c.kind == "ExampleSet")
+    sets: list[str] = []
+    examples: list[str] = []
+    for _, body in _pages(store, query, JOURNAL.c.position, size=10):
+        held = [example["id"] for example in body["examples"] if texts.are_in(example)]
+        if held:
+            sets.append(body["id"])
+            examples += held
+    return sets, examples
 
 
-def _without(value: Any, texts: tuple[str, ...]) -> Any:
-    if isinstance(value, str):
-        for text in texts:
-            value = value.replace(text, ERASED)
-        return value
-    if isinstance(value, dict):
-        return {name: _without(item, texts) for name, item in value.items()}
-    return [_without(item, texts) for item in value] if isinstance(value, list) else value
+def _positions(
+    store: EventStore,
+    table: sa.Table,
+    column: sa.ColumnElement[Any],
+    values: Iterable[str],
+    *also: sa.ColumnElement[bool],
+) -> list[int]:
+    """Return where the rows with these values stand."""
+    return _ids_of(store, table.c.position, column, values, *also)
+
+
+def _ids_of(
+    store: EventStore,
+    wanted: sa.ColumnElement[Any],
+    column: sa.ColumnElement[Any],
+    values: Iterable[str],
+    *also: sa.ColumnElement[bool],
+) -> list[Any]:
+    with store.reading() as connection:
+        return [
+            value
+            for chunk in chunks(values)
+            for value in connection.execute(
+                sa.select(wanted).where(column.in_(chunk), *also)
+            ).scalars()
+        ]
+
+
+def _pages(
+    store: EventStore, query: sa.Select[Any], position: sa.ColumnElement[int], size: int = _PAGE
+) -> Iterator[Any]:
+    """Yield the rows of a query that begins with the position, without a long transaction."""
+    last = 0
+    while True:
+        page = query.where(position > last).order_by(position).limit(size)
+        with store.reading() as connection:
+            rows = connection.execute(page).all()
+        yield from rows
+        if len(rows) < size:
+            return
+        last = rows[-1][0]
+
+
+def _delete(store: EventStore, table: sa.Table, positions: Iterable[int]) -> int:
+    deleted = 0
+    for chunk in chunks(positions):
+        with _erasing(store) as connection:
+            query = sa.delete(table).where(table.c.position.in_(chunk))
+            deleted += connection.execute(query).rowcount
+    return deleted

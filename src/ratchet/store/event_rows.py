@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from ratchet.records import Feedback, Interaction, digest
-from ratchet.records.signals import BY_NAME
-from ratchet.store.rows import microseconds
+from ratchet.records import FEEDBACK, Feedback, Interaction, digest
+from ratchet.records.signals import BY_NAME, Value
+from ratchet.store.rows import microseconds, moment_of
 
 DIGEST_CHARACTERS = 16
 
@@ -96,7 +97,32 @@ def feedback_row(feedback: Feedback) -> FeedbackRow:
     )
 
 
-def split_value(kind: str, value: object, detail: str | None) -> tuple[float | None, str | None]:
+def feedback_record(row: Mapping[Any, Any]) -> Feedback:
+    """Return the event of a stored row, by the names of its columns."""
+    signal = BY_NAME[row["kind"]]
+    values: dict[str, Any] = {
+        "id": row["version_of"] or row["id"],
+        "interaction_id": row["interaction_id"],
+        "user_id": row["user_id"],
+        "created_at": moment_of(row["created_at"]),
+        "updated_at": None if row["updated_at"] is None else moment_of(row["updated_at"]),
+        "kind": signal.name,
+        "value": _value(signal.value, row["number"], row["text"]),
+    }
+    if signal.detail is not None:
+        values[signal.detail] = row["text"]
+    return FEEDBACK.validate_python(values)
+
+
+def _value(kind: Value, number: float, text: str) -> object:
+    if kind == "text":
+        return text
+    if kind == "thumb":
+        return "up" if number else "down"
+    return {"boolean": bool, "integer": int, "number": float}[kind](number)
+
+
+def split_value(kind: Value, value: object, detail: str | None) -> tuple[float | None, str | None]:
     """Return a value as the columns `number` and `text`.
 
     Args:

@@ -15,7 +15,6 @@ them without parsing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,41 +22,19 @@ import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
-from ratchet.store.bulk import insert_new
-from ratchet.store.connections import configure_sqlite
+from ratchet.store.adding import Added, add_feedback, add_interactions
+from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.facts import claim
-from ratchet.store.feedback import name_versions
 from ratchet.store.journal import Journal
+from ratchet.store.migrating import migrate
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
-from ratchet.store.rows import chunks, microseconds
+from ratchet.store.rows import microseconds
 from ratchet.store.set_aside import set_aside_values
-from ratchet.store.tables import (
-    APPLIED,
-    FACTS,
-    FEEDBACK_EVENTS,
-    INTERACTIONS,
-    MIGRATIONS,
-    SET_ASIDE,
-)
+from ratchet.store.tables import FACTS, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
 
 __all__ = ["Added", "EventStore", "Window"]
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What became of a batch.
-
-    Attributes:
-        new: Events stored by this call.
-        repeated: Events that were there already with the same content.
-        conflicts: Ids that were there already with other content; the stored one stands.
-    """
-
-    new: int
-    repeated: int
-    conflicts: tuple[str, ...]
 
 
 class EventStore(Readings, Journal, Recorded):
@@ -70,14 +47,16 @@ class EventStore(Readings, Journal, Recorded):
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         assistant: str | None = None,
+        connections: int | None = None,
     ) -> EventStore:
         """Connect to `url`, creating the database file and its tables where they are missing.
 
         Args:
-            url: SQLAlchemy URL.
+            url: SQLAlchemy URL, with options of the connections (`ratchet.store.connections`).
             clock: Tells when rows are received.
             assistant: Whose store it is (`Settings.model_name`); the first one keeps it. Not asked
                 where None.
+            connections: To PostgreSQL, for a process that needs few; see `create_engine`.
 
         Raises:
             SettingsError: The store belongs to another assistant.
@@ -93,11 +72,9 @@ class EventStore(Readings, Journal, Recorded):
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = sa.create_engine(parsed)
-            if engine.dialect.name == "sqlite":
-                configure_sqlite(engine)
+            engine = create_engine(parsed, connections)
+            migrate(engine, MIGRATIONS, clock)
             store = cls(engine, clock)
-            store._migrate()
             if assistant is not None:
                 claim(store, FACTS, assistant, parsed)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
@@ -110,7 +87,11 @@ class EventStore(Readings, Journal, Recorded):
 
     def add_interaction_rows(self, rows: Sequence[InteractionRow]) -> Added:
         """Store interactions that are rows already. See `add_interactions`."""
-        return self._add(INTERACTIONS, rows)
+        now = microseconds(self._clock())
+        self._months.prepare(INTERACTIONS.name, rows)
+        return self._add_to(
+            INTERACTIONS, lambda opened: add_interactions(opened, rows, received_at=now)
+        )
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet.
@@ -122,44 +103,15 @@ class EventStore(Readings, Journal, Recorded):
 
     def add_feedback_rows(self, rows: Sequence[FeedbackRow]) -> Added:
         """Store feedback events that are rows already. See `add_feedback`."""
-        with self.atomic() as connection:
-            return self._add(FEEDBACK_EVENTS, name_versions(connection, rows))
+        now = microseconds(self._clock())
+        self._months.prepare(FEEDBACK_EVENTS.name, rows)
+        return self._add_to(
+            FEEDBACK_EVENTS, lambda opened: add_feedback(opened, rows, received_at=now)
+        )
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         """Keep bad rows with their reasons."""
-        with self.atomic() as connection:
-            for chunk in chunks(set_aside_values(rows)):
-                connection.execute(self._insert(SET_ASIDE), chunk)
-
-    def _add(
-        self, table: sa.Table, rows: Sequence[InteractionRow] | Sequence[FeedbackRow]
-    ) -> Added:
-        now = microseconds(self._clock())
-        first: dict[str, InteractionRow | FeedbackRow] = {}
-        for row in rows:
-            first.setdefault(row.id, row)
-        with self.atomic() as connection:
-            there = insert_new(connection, table, list(first.values()), received_at=now)
-        repeated, conflicts = 0, []
-        for row in rows if there or len(first) < len(rows) else ():
-            digest = there.get(row.id) or first[row.id].digest
-            if row is first[row.id] and row.id not in there:
-                continue
-            if digest == row.digest:
-                repeated += 1
-            else:
-                conflicts.append(getattr(row, "version_of", None) or row.id)
-        return Added(new=len(first) - len(there), repeated=repeated, conflicts=tuple(conflicts))
-
-    def _migrate(self) -> None:
-        with self.atomic() as connection:
-            APPLIED.create(connection, checkfirst=True)
-            applied = set(connection.execute(sa.select(APPLIED.c.name)).scalars())
-            for name, apply in MIGRATIONS.items():
-                if name not in applied:
-                    apply(connection)
-                    row = {"name": name, "applied_at": microseconds(self._clock())}
-                    connection.execute(sa.insert(APPLIED), row)
+        self._keep(SET_ASIDE, set_aside_values(rows))
 
 
 def _bad_url(url: str) -> InvalidInputError:

@@ -1,4 +1,4 @@
-"""Feedback events as rows, and back as records.
+"""Feedback events and their versions.
 
 A source that edits feedback in place sends the same id again with a later `updated_at`. The first
 version has the event's id; each other one is a row of its own, whose `version_of` is that id.
@@ -11,10 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ratchet.records import FEEDBACK, Feedback, derive_id
-from ratchet.records.signals import BY_NAME, Value
-from ratchet.store.event_rows import FeedbackRow
-from ratchet.store.rows import chunks, moment_of
+from ratchet.records import Feedback, derive_id
+from ratchet.store.event_rows import FeedbackRow, feedback_record
+from ratchet.store.rows import chunks
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT
 
 
@@ -23,32 +22,8 @@ def read_feedback(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Fe
     events: dict[str, Feedback] = {}
     for chunk in chunks(ids):
         for row in connection.execute(_versions(chunk).order_by(GIVEN_AT)).mappings():
-            events[row["version_of"] or row["id"]] = _feedback(row)
+            events[row["version_of"] or row["id"]] = feedback_record(row)
     return events
-
-
-def _feedback(row: sa.RowMapping) -> Feedback:
-    signal = BY_NAME[row["kind"]]
-    values: dict[str, Any] = {
-        "id": row["version_of"] or row["id"],
-        "interaction_id": row["interaction_id"],
-        "user_id": row["user_id"],
-        "created_at": moment_of(row["created_at"]),
-        "updated_at": None if row["updated_at"] is None else moment_of(row["updated_at"]),
-        "kind": signal.name,
-        "value": _value(signal.value, row["number"], row["text"]),
-    }
-    if signal.detail is not None:
-        values[signal.detail] = row["text"]
-    return FEEDBACK.validate_python(values)
-
-
-def _value(kind: Value, number: float, text: str) -> object:
-    if kind == "text":
-        return text
-    if kind == "thumb":
-        return "up" if number else "down"
-    return {"boolean": bool, "integer": int, "number": float}[kind](number)
 
 
 def name_versions(connection: sa.Connection, rows: Sequence[FeedbackRow]) -> list[FeedbackRow]:

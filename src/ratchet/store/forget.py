@@ -19,7 +19,14 @@ from pathlib import Path
 
 from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, derive_id
 from ratchet.store import EventStore
-from ratchet.store.erasure import NOTHING, UserData, clear_log, erase_user, interactions_of
+from ratchet.store.erasure import (
+    NOTHING,
+    UserData,
+    clear_log,
+    erase_user,
+    interactions_of,
+    rewrite,
+)
 from ratchet.store.history import History
 
 _ID_COLUMNS = ("interaction_id", "chosen_id")
@@ -82,9 +89,9 @@ def forget(
 ) -> Erasure:
     """Erase a user's data and delete the training sets that hold it; return the record of it.
 
-    Interrupted, it is called again: either nothing was erased, or the record is there, history is
-    erased and the folders that are left are deleted. Called again later, it erases what has come
-    since.
+    The record is stored first, as begun. Interrupted, it is called again for the same user: it goes
+    on with that record, which names what the user's interactions went into. Called again later, it
+    erases what has come since.
 
     Args:
         store: The store.
@@ -95,33 +102,86 @@ def forget(
         history: The history of the store, where there is one.
     """
     in_history = history.user_data(user_id) if history else NOTHING
-    digest = hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
-    with store.atomic():
-        traced = trace(store, home, user_id, in_history=in_history)
-        erased = erase_user(store, user_id, text_key=text_key, in_history=in_history)
-        record = Erasure(
-            id=derive_id("erasure", digest, now.isoformat()),
-            created_at=now,
-            user_digest=digest,
-            interactions=len(erased.interaction_ids),
-            feedback=erased.feedback,
-            verdicts=erased.verdicts + erased.set_aside,
-            records=erased.records,
-            training_sets=traced.folders,
-            candidates=tuple(candidate.id for candidate in traced.candidates),
-            versions=traced.versions,
-            runs=traced.runs,
-            example_sets=erased.example_sets,
-        )
-        store.append(record)
-    # after the store: what is copied from now on is erased already
-    if history is not None:
-        history.erase(user_id, erased.interaction_ids)
+    record, done = _begin(store, home, user_id, now, in_history), set[str]()
+    while record.state == "begun":
+        ids = [key for key in record.interaction_ids if key not in done]
+        record = erase_user(store, user_id, ids, record, text_key=text_key, in_history=in_history)
+        # after the store: what is copied from now on is erased already
+        if history is not None:
+            history.erase(user_id, record.interaction_ids)
+        done.update(ids)
+        with store.atomic():
+            came_meanwhile = interactions_of(store, user_id)
+            if not came_meanwhile:
+                record = record.model_copy(update={"state": "done", "interaction_ids": ()})
+                rewrite(store, record)
+        if came_meanwhile:
+            record = _begin(store, home, user_id, now, NOTHING)
     clear_log(store)
     for earlier in store.records(Erasure):
         for name in earlier.training_sets:
             shutil.rmtree(home / "datasets" / name, ignore_errors=True)
     return record
+
+
+def _begin(
+    store: EventStore, home: Path, user_id: str, now: datetime, in_history: UserData
+) -> Erasure:
+    """Store the record of an erasure as begun, or add to the one that was not finished."""
+    digest = hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
+    traced = trace(store, home, user_id, in_history=in_history)
+    found = {
+        "interaction_ids": traced.interaction_ids,
+        "training_sets": traced.folders,
+        "candidates": tuple(candidate.id for candidate in traced.candidates),
+        "versions": traced.versions,
+        "runs": traced.runs,
+    }
+    with store.atomic():
+        unfinished = [
+            record
+            for record in store.records(Erasure)
+            if record.user_digest == digest and record.state == "begun"
+        ]
+        earlier = unfinished[-1] if unfinished else None
+        record = earlier or Erasure(
+            id=derive_id("erasure", digest, now.isoformat()),
+            created_at=now,
+            user_digest=digest,
+            state="begun",
+            interactions=0,
+            feedback=0,
+            verdicts=0,
+            records=0,
+            training_sets=(),
+            candidates=(),
+            versions=(),
+            runs=(),
+            example_sets=(),
+        )
+        all_found = {
+            name: tuple(dict.fromkeys((*getattr(record, name), *values)))
+            for name, values in found.items()
+        }
+        numbers = {"interactions": len(all_found["interaction_ids"])}
+        record = record.model_copy(update=all_found | numbers)
+        if earlier is None:
+            store.append(record)
+        else:
+            rewrite(store, record)
+    return record
+
+
+def rows_of_set(folder: Path) -> set[str]:
+    """Return the ids of the interactions that a training set was made of; none once it is gone."""
+    import pyarrow.parquet as pq
+
+    ids: set[str] = set()
+    for path in sorted(folder.glob("*.parquet")):
+        names = [name for name in _ID_COLUMNS if name in pq.read_schema(path).names]
+        table = pq.read_table(path, columns=names)
+        ids.update(key for name in names for key in table[name].to_pylist() if key)
+    return ids
 
 
 def _sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:

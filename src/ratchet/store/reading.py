@@ -21,6 +21,7 @@ from ratchet.store.batches import (
 from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
+from ratchet.store.months import with_ids
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
@@ -57,7 +58,7 @@ class Readings(Transactions):
         interactions: dict[str, Interaction] = {}
         with self.reading() as connection:
             for chunk in chunks(ids):
-                query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
+                query = sa.select(INTERACTIONS).where(with_ids(connection, INTERACTIONS, chunk))
                 for row in connection.execute(query).mappings():
                     interactions[row["id"]] = _interaction(row)
         return interactions
@@ -76,7 +77,7 @@ class Readings(Transactions):
         with self.reading() as connection:
             for chunk in chunks(ids):
                 query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.created_at)
-                stored = pairs(connection, query.where(INTERACTIONS.c.id.in_(chunk)))
+                stored = pairs(connection, query.where(with_ids(connection, INTERACTIONS, chunk)))
                 times |= {key: moment_of(moment) for key, moment in stored.items()}
         return times
 

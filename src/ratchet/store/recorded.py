@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from ratchet.records import JudgeVerdict
 from ratchet.store.answers import answer_rows, read_answers
-from ratchet.store.rows import chunks
+from ratchet.store.rows import microseconds
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICTS
 from ratchet.store.transactions import Transactions
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
-from ratchet.store.verdicts import read_verdicts, read_version, write_verdicts
+from ratchet.store.verdicts import read_verdicts, read_version, verdict_rows
 
 
 class Recorded(Transactions):
@@ -37,9 +37,8 @@ class Recorded(Transactions):
         seconds: Mapping[str, float] | None = None,
     ) -> None:
         """Record answers; an answer that is there already stands."""
-        with self.atomic() as connection:
-            for chunk in chunks(answer_rows(model_digest, decoding, answers, seconds or {})):
-                connection.execute(self._insert(ANSWERS), chunk)
+        now = microseconds(self._clock())
+        self._keep(ANSWERS, answer_rows(model_digest, decoding, answers, seconds or {}, now))
 
     def vectors(self, model_digest: str, keys: Sequence[str]) -> dict[str, Vectors]:
         """Return the vectors that a model made of texts, by key, where they are stored."""
@@ -48,9 +47,7 @@ class Recorded(Transactions):
 
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors in half precision; a vector that is there already stands."""
-        with self.atomic() as connection:
-            for chunk in chunks(vector_rows(model_digest, vectors)):
-                connection.execute(self._insert(EMBEDDINGS), chunk)
+        self._keep(EMBEDDINGS, vector_rows(model_digest, vectors, microseconds(self._clock())))
 
     def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
         """Return those of the verdicts with these ids that are stored, by id."""
@@ -59,8 +56,7 @@ class Recorded(Transactions):
 
     def add_verdicts(self, verdicts: Sequence[JudgeVerdict]) -> None:
         """Keep verdicts; one that is there already stands."""
-        with self.atomic() as connection:
-            write_verdicts(connection, self._insert(VERDICTS), verdicts)
+        self._keep(VERDICTS, verdict_rows(verdicts))
 
     def verdicts_of(
         self, judge_version: str, *, latest: int | None = None

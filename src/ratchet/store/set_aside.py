@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ratchet.records import SetAside
+from ratchet.store.naming import named_in
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import SET_ASIDE
 
@@ -17,6 +18,7 @@ def set_aside_values(rows: Sequence[SetAside]) -> list[dict[str, Any]]:
     return [
         row.model_dump(exclude={"position"})
         | {"where": row.position, "created_at": microseconds(row.created_at)}
+        | named_in(row.raw)
         for row in rows
     ]
 

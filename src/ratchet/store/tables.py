@@ -8,6 +8,9 @@ import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
+from ratchet.store.indexes import make_index
+from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
+from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
 METADATA = sa.MetaData()
@@ -61,6 +64,8 @@ SET_ASIDE = _table(
     sa.Column("where", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("raw", sa.Text, nullable=False),
+    sa.Column("user_id", sa.String(NAME_CHARACTERS)),
+    sa.Column("interaction_id", sa.String(NAME_CHARACTERS)),
 )
 JOURNAL = _table(
     "journal",
@@ -78,6 +83,7 @@ ANSWERS = _table(
     sa.Column("example_id", sa.String(200), nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("seconds", sa.Float),
+    sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
 EMBEDDINGS = _table(
@@ -85,6 +91,7 @@ EMBEDDINGS = _table(
     sa.Column("model_digest", sa.String(64), nullable=False),
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "key"),
 )
 VERDICTS = _table(
@@ -94,6 +101,7 @@ VERDICTS = _table(
     sa.Column("dimension", sa.String(200), nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("item_id", sa.String(NAME_CHARACTERS)),
 )
 COUNTS = sa.Table(
     "counts",
@@ -161,7 +169,9 @@ def _create_events(connection: sa.Connection) -> None:
 
 def _index_versions(connection: sa.Connection) -> None:
     """Find a version's first answer, and its answers in a span of time, without a scan."""
-    _index(connection, "ix_interactions_version_time", "interactions (model_version, created_at)")
+    make_index(
+        connection, "ix_interactions_version_time", "interactions (model_version, created_at)"
+    )
 
 
 def _name_subjects(connection: sa.Connection) -> None:
@@ -169,7 +179,7 @@ def _name_subjects(connection: sa.Connection) -> None:
     present = {column["name"] for column in sa.inspect(connection).get_columns("journal")}
     if "subject" not in present:
         connection.execute(sa.text("ALTER TABLE journal ADD COLUMN subject VARCHAR(200)"))
-    _index(connection, "ix_journal_subject", "journal (kind, subject, position)")
+    make_index(connection, "ix_journal_subject", "journal (kind, subject, position)")
 
 
 def _create_embeddings(connection: sa.Connection) -> None:
@@ -179,7 +189,7 @@ def _create_embeddings(connection: sa.Connection) -> None:
 def _keep_verdicts(connection: sa.Connection) -> None:
     """Keep what judges say, and find the latest verdicts of a judge's version without a scan."""
     VERDICTS.create(connection, checkfirst=True)
-    _index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
+    make_index(connection, "ix_verdicts_judge_version", "verdicts (judge_version, position)")
 
 
 def _time_answers(connection: sa.Connection) -> None:
@@ -196,24 +206,44 @@ def _keep_updates(connection: sa.Connection) -> None:
         if name not in present:
             connection.execute(sa.text(f"ALTER TABLE feedback ADD COLUMN {name} {kind}"))
     versions = "feedback (version_of) WHERE version_of IS NOT NULL"
-    _index(connection, "ix_feedback_version_of", versions)
+    make_index(connection, "ix_feedback_version_of", versions)
 
 
 def _time_records(connection: sa.Connection) -> None:
     """Find the journal's latest records of a kind by their time without reading the others."""
-    _index(connection, "ix_journal_time", "journal (kind, created_at)")
+    make_index(connection, "ix_journal_time", "journal (kind, created_at)")
 
 
 def _index_readings(connection: sa.Connection) -> None:
     """Find a user's rows, and the journal's records of a kind, without reading the others."""
-    _index(connection, "ix_interactions_user", "interactions (user_id)")
-    _index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
-    _index(connection, "ix_journal_kind", "journal (kind, position)")
+    make_index(connection, "ix_interactions_user", "interactions (user_id)")
+    make_index(connection, "ix_feedback_user", "feedback (user_id) WHERE user_id IS NOT NULL")
+    make_index(connection, "ix_journal_kind", "journal (kind, position)")
+    make_index(connection, "ix_embeddings_key", "embeddings (key)")
 
 
 def _keep_counts(connection: sa.Connection) -> None:
     COUNTS.create(connection, checkfirst=True)
-    keep_counts(connection)
+    if connection.dialect.name == "sqlite":
+        keep_counts(connection)
+    else:
+        keep_counts(connection, between=connection.commit)
+
+
+def _name_items(connection: sa.Connection) -> None:
+    """Find the verdicts about an item, and a user's rows that were set aside."""
+    names = {"verdicts": ("item_id",), "set_aside": ("user_id", "interaction_id")}
+    for table, columns in names.items():
+        present = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        for name in columns:
+            if name not in present:
+                kind = f"VARCHAR({NAME_CHARACTERS})"
+                connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
+    name_set_aside(connection, SET_ASIDE)
+    make_index(connection, "ix_verdicts_item", "verdicts (item_id, position)")
+    make_index(connection, "ix_set_aside_user", "set_aside (user_id, interaction_id, position)")
+    about = "set_aside (interaction_id) WHERE interaction_id IS NOT NULL"
+    make_index(connection, "ix_set_aside_interaction", about)
 
 
 def _name_store(connection: sa.Connection) -> None:
@@ -229,8 +259,12 @@ def _queue_reviews(connection: sa.Connection) -> None:
     copy_reviews(connection, JOURNAL, REVIEW_ITEMS, REVIEW_DECISIONS)
 
 
-def _index(connection: sa.Connection, name: str, columns: str) -> None:
-    connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}"))
+def _date_recorded(connection: sa.Connection) -> None:
+    """Say when answers and vectors were added, so that old ones can go."""
+    for table in ("answers", "embeddings"):
+        present = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        if "added_at" not in present:
+            connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN added_at BIGINT"))
 
 
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
@@ -244,7 +278,10 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0008_time_records": _time_records,
     "0009_index_readings": _index_readings,
     "0010_keep_counts": _keep_counts,
+    "0011_name_items": _name_items,
     "0012_name_store": _name_store,
+    "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
+    "0015_date_recorded": _date_recorded,
 }
-"""Named steps, applied in order; each is recorded in the transaction that makes it."""
+"""Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

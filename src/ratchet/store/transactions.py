@@ -1,17 +1,28 @@
-"""Transactions on the store's database: writers take turns, readers do not wait."""
+"""Transactions on the store's database: readers never wait, and events are added side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-_WRITERS_LOCK = 7246483  # any number that nobody else in the database takes
+from ratchet.store.months import Months
+from ratchet.store.positions import announce, last_taken, settled
+from ratchet.store.rows import chunks
+from ratchet.store.sqlstates import DEADLOCK, sqlstate
+
+T = TypeVar("T")
+_ATTEMPTS = 5
+_HELD = "ratchet_held"  # what the open transaction of a connection has locked or announced
+JOURNAL_LOCK = sa.text(
+    # the number is any that nobody else in the database takes; each schema is a store of its own
+    "SELECT pg_advisory_xact_lock(7246483, hashtext(current_schema()))"
+)
 
 
 class Transactions:
@@ -20,6 +31,7 @@ class Transactions:
     def __init__(self, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
         self._clock = clock
+        self._months = Months(engine, clock)
         self._open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
 
     def close(self) -> None:
@@ -30,7 +42,18 @@ class Transactions:
     def atomic(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is stored or none. Nested calls join the outer one.
 
-        Writers take turns on both databases, so what a transaction reads stays true until it ends.
+        These transactions take turns, so what one reads of the journal stays true until it ends.
+        Events may be added meanwhile on PostgreSQL: `adding` does not wait for it.
+        """
+        with self.adding() as connection:
+            lock_journal(connection)
+            yield connection
+
+    @contextmanager
+    def adding(self) -> Iterator[sa.Connection]:
+        """One transaction that only adds events: other writers go on on PostgreSQL.
+
+        Calls within another transaction join it. On SQLite writers take turns.
         """
         outer = self._open.get()
         if outer is not None:
@@ -39,8 +62,7 @@ class Transactions:
         with self._engine.connect() as connection:
             connection.execution_options(ratchet_begin="BEGIN IMMEDIATE")
             with connection.begin():
-                if connection.dialect.name == "postgresql":
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
+                connection.info[_HELD] = set()
                 token = self._open.set(connection)
                 try:
                     yield connection
@@ -57,13 +79,74 @@ class Transactions:
         with self._engine.connect() as connection:
             yield connection
 
-    def _insert(self, table: sa.Table) -> sa.Insert:
-        """An insert that leaves what is there, should another process have been faster."""
-        if self._engine.dialect.name == "sqlite":
-            return sqlite.insert(table).on_conflict_do_nothing()
-        return postgresql.insert(table).on_conflict_do_nothing()
+    def settled_position(self, table: sa.Table) -> int:
+        """Return a position of a table up to which all rows have arrived: a cursor may go there.
+
+        Rows with a position at or below it are seen by whatever is read afterwards; no row comes in
+        behind it later. 0 in an empty table. While writers are at work it may lie behind an earlier
+        answer: keep the higher of the two.
+        """
+        with self.reading() as connection:
+            return settled(connection, table)
+
+    def last_taken_position(self, table: sa.Table) -> int:
+        """Return the highest position that a row of a table ever had, though it is gone by now.
+
+        On SQLite the row that arrived last is never deleted, so it has that position.
+        """
+        with self.reading() as connection:
+            return last_taken(connection, table.name)
+
+    def _add_to(self, table: sa.Table, add: Callable[[sa.Connection], T]) -> T:
+        """Return what `add` returns in a transaction that adds rows to a table.
+
+        Two writers that add the same rows in another order may stop each other: the one whom the
+        database chose begins again, unless it is part of a larger transaction.
+        """
+        attempt = 1
+        while True:
+            try:
+                with self.adding() as connection:
+                    if _first(connection, table.name):
+                        announce(connection, table)
+                    return add(connection)
+            except Exception as error:  # of SQLAlchemy, or of the driver where rows are copied
+                stopped = sqlstate(error) == DEADLOCK
+                if not stopped or attempt == _ATTEMPTS or self._open.get() is not None:
+                    raise
+                attempt += 1
+
+    def _keep(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Store rows; one that is there already stands."""
+
+        def insert(connection: sa.Connection) -> None:
+            for chunk in chunks(rows):
+                connection.execute(insert_if_new(connection, table), chunk)
+
+        self._add_to(table, insert)
+
+
+def insert_if_new(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """An insert that leaves what is there, should another process have been faster."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def lock_journal(connection: sa.Connection) -> None:
+    """Wait until no other transaction holds the journal; it is ours until this one ends."""
+    if connection.dialect.name == "postgresql" and _first(connection, "lock of the journal"):
+        connection.execute(JOURNAL_LOCK)
 
 
 def pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[Any, Any]:
     """Return a query's two columns as keys and values."""
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _first(connection: sa.Connection, what: str) -> bool:
+    """Tell whether this is the first time that the open transaction does something."""
+    held: set[str] = connection.info.setdefault(_HELD, set())
+    first = what not in held
+    held.add(what)
+    return first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -29,9 +30,16 @@ def read_vectors(
     return vectors
 
 
-def vector_rows(model_digest: str, vectors: Mapping[str, Vectors]) -> list[dict[str, object]]:
-    """Return the rows to insert."""
+def vector_rows(
+    model_digest: str, vectors: Mapping[str, Vectors], now: int
+) -> list[dict[str, Any]]:
+    """Return the rows of vectors that are added now, in microseconds since 1970."""
     return [
-        {"model_digest": model_digest, "key": key, "vector": vector.astype(_STORED).tobytes()}
+        {
+            "model_digest": model_digest,
+            "key": key,
+            "vector": vector.astype(_STORED).tobytes(),
+            "added_at": now,
+        }
         for key, vector in vectors.items()
     ]

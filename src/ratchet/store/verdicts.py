@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from ratchet.records import JudgeVerdict
+from ratchet.store.naming import NAME_CHARACTERS
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import VERDICTS
 
@@ -22,28 +24,19 @@ def read_verdicts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Ju
     return verdicts
 
 
-def write_verdicts(
-    connection: sa.Connection, insert: sa.Insert, verdicts: Sequence[JudgeVerdict]
-) -> None:
-    """See `EventStore.add_verdicts`.
-
-    Args:
-        connection: An open transaction.
-        insert: The statement that leaves what is there.
-        verdicts: What to add.
-    """
-    for chunk in chunks(verdicts):
-        rows = [
-            {
-                "id": verdict.id,
-                "judge_version": verdict.judge_version,
-                "dimension": verdict.dimension,
-                "created_at": microseconds(verdict.created_at),
-                "body": verdict.canonical(),
-            }
-            for verdict in chunk
-        ]
-        connection.execute(insert, rows)
+def verdict_rows(verdicts: Sequence[JudgeVerdict]) -> list[dict[str, Any]]:
+    """Return the rows to insert."""
+    return [
+        {
+            "id": verdict.id,
+            "judge_version": verdict.judge_version,
+            "dimension": verdict.dimension,
+            "created_at": microseconds(verdict.created_at),
+            "item_id": verdict.item_id and verdict.item_id[:NAME_CHARACTERS],
+            "body": verdict.canonical(),
+        }
+        for verdict in verdicts
+    ]
 
 
 def read_version(

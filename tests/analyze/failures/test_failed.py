@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.analyze.failures.failed import WIDEST, FailureRule, which_failed, why_failed
+from ratchet.analyze.failure_rule import FailureRule
+from ratchet.analyze.failures.failed import WIDEST, which_failed, why_failed
 from ratchet.outcomes.quality import QualityWeights, quality
 from tests.outcomes.made_outcomes import outcomes
 

@@ -16,7 +16,7 @@ from ratchet.improve.curation.config import (
     read_demonstrations,
     read_judged,
 )
-from ratchet.improve.curation.consent import refused
+from ratchet.improve.curation.consent import permission_of, refused_rows
 from ratchet.improve.curation.dataset import (
     ROWS_FILE,
     SAMPLE_FILE,
@@ -442,9 +442,11 @@ def test_a_lone_thumb_is_not_enough_where_most_rated_answers_are_bad():
     ],
 )
 def test_consent_and_retention_are_honoured(consent, retain, silent, asked):
-    said = [Permission("i", consent, retain)] if consent or retain else []
-    assert refused(said, ["i"], "unless refused", NOW) == ({"i"} if silent else set())
-    assert refused(said, ["i"], "only if given", NOW) == ({"i"} if asked else set())
+    sent = {"training_consent": consent, "retain_until": retain}
+    said, kept = permission_of({key: value for key, value in sent.items() if value is not None})
+    rows, now = (np.array([said]), np.array([kept])), int(NOW.timestamp() * 1_000_000)
+    assert refused_rows(*rows, "unless refused", now).tolist() == [silent]
+    assert refused_rows(*rows, "only if given", now).tolist() == [asked]
 
 
 def test_what_is_refused_is_not_selected():

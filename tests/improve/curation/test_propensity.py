@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ratchet.errors import InvalidInputError
-from ratchet.improve.curation.propensity import feedback_strata, propensity_weights
+from ratchet.improve.curation.propensity import length_cuts, propensity_weights, strata_of
 
 
 def test_the_weighted_mean_of_what_got_feedback_is_that_of_everything():
@@ -38,7 +40,25 @@ def test_an_impossible_chance_is_refused():
 
 def test_strata_are_segments_with_thirds_of_lengths():
     segments, lengths = np.repeat([0, 1], 9), np.tile(np.arange(9), 2)
-    strata = feedback_strata(segments, lengths)
+    cuts = length_cuts(*np.unique(lengths, return_counts=True))
+    strata = strata_of(segments, [lengths], [cuts])
     assert len(set(strata.tolist())) == 6
     assert len(set(zip(segments.tolist(), strata.tolist(), strict=True))) == 6
     assert propensity_weights(np.zeros(0, int), np.zeros(0, bool), largest=5.0).size == 0
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=1, max_size=60))
+def test_thirds_of_lengths_begin_where_numpys_quantiles_are(lengths):
+    cuts = length_cuts(*np.unique(lengths, return_counts=True))
+    assert cuts.tolist() == np.quantile(lengths, [1 / 3, 2 / 3]).tolist()
+    # counted by their distinct lengths, the thirds hold what digitize gives
+    assert np.digitize(lengths, cuts).max() <= 2
+
+
+def test_strata_that_are_counted_elsewhere_weigh_as_if_every_row_were_there():
+    rng = np.random.default_rng(1)
+    strata, observed = rng.integers(0, 5, 900), rng.random(900) < 0.3
+    every = propensity_weights(strata, observed, largest=9.0)
+    sizes = np.bincount(strata, minlength=5)
+    some = propensity_weights(strata[observed], observed[observed], largest=9.0, sizes=sizes)
+    assert some.tolist() == every[observed].tolist()

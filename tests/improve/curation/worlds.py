@@ -10,7 +10,7 @@ Texts come from few parts, so that prompts and answers repeat, nearly repeat, an
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,9 +26,7 @@ from ratchet.improve.curation.config import (
     Demonstration,
     JudgedPair,
 )
-from ratchet.improve.curation.consent import refused
 from ratchet.improve.curation.dataset import build, choose, without_leaks, write_training_set
-from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.poisoning import PoisoningConfig
 from ratchet.improve.curation.pool import Context
 from ratchet.improve.curation.propensity import PropensityConfig
@@ -290,6 +288,36 @@ def fill(
     store.add_feedback(feedback)
 
 
+def _refused(interactions: Mapping[str, Interaction], made: World) -> set[str]:
+    """Return what must not be trained on, by the rules of docs/curation.md, one by one."""
+
+    def ended(said: str) -> bool:
+        try:
+            end = datetime.fromisoformat(said)
+        except ValueError:
+            return True
+        return end.tzinfo is None or made.end >= end
+
+    silent_refuses = made.config.consent == "only if given"
+    found = set()
+    for key, item in interactions.items():
+        consent = item.metadata.get("training_consent")
+        said_no = consent is not None and consent.strip().lower() != "yes"
+        until = item.metadata.get("retain_until")
+        if said_no or (consent is None and silent_refuses) or (until is not None and ended(until)):
+            found.add(key)
+    return found
+
+
+def _endings(interactions: Mapping[str, Interaction]) -> dict[str, str]:
+    keys = ("finish_reason", "finishReason", "stop_reason", "done_reason")
+    return {
+        key: next(item.metadata[name] for name in keys if name in item.metadata)
+        for key, item in interactions.items()
+        if any(name in item.metadata for name in keys)
+    }
+
+
 def vectors(texts: Sequence[str]) -> Any:
     """Return vectors of prompts, the same for the same texts."""
     return word_vectors(list(texts), rng=np.random.default_rng(0))
@@ -306,8 +334,8 @@ def chosen(store: EventStore, made: World, kind: RowKind) -> Selection:
 
     context = replace(
         made.context,
-        refused=refused(store.permissions(window), ids, made.config.consent, made.end),
-        endings=store.endings(window, besides=WHOLE),
+        refused=_refused(store.stored_interactions(ids), made),
+        endings=_endings(store.stored_interactions(ids)),
         vectors_of=vectors_of if made.compare else None,
     )
     scores = quality(outcomes, made.context.weights)

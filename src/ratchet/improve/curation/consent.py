@@ -1,49 +1,49 @@
-"""Who may be trained on: consent and retention, as sent with the interactions."""
+"""Who may be trained on: consent and retention, as sent with the interactions.
+
+| key of the metadata | value |
+|---|---|
+| `training_consent` | `yes` or `no`; anything else counts as `no` |
+| `retain_until` | a time with its zone, ISO 8601; from then on it is not trained on |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.improve.curation.config import Consent
-from ratchet.store.permissions import Permission
 
-
-def refused(
-    permissions: Iterable[Permission],
-    interaction_ids: Iterable[str],
-    consent: Consent,
-    now: datetime,
-) -> set[str]:
-    """Return the interactions that must not be trained on.
-
-    Args:
-        permissions: What interactions say, those that say something.
-        interaction_ids: All of them.
-        consent: Whether saying nothing is consent.
-        now: The time, for retention.
-    """
-    only_if_given = consent == "only if given"
-    permission_of = {permission.interaction_id: permission for permission in permissions}
-    refusing = {
-        key
-        for key, permission in permission_of.items()
-        if permission.refuses(now, only_if_given=only_if_given)
-    }
-    if only_if_given:
-        refusing.update(key for key in interaction_ids if key not in permission_of)
-    return refusing
-
-
+CONSENT, RETAIN = "training_consent", "retain_until"
 UNSAID, AGREED, REFUSED = range(3)
 """What an interaction says of training."""
-ALWAYS = np.iinfo(np.int64).max
-"""A time to keep that is not limited."""
-UNREADABLE = np.iinfo(np.int64).min
-"""A time to keep that cannot be read: it refuses."""
+ALWAYS, UNREADABLE = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+"""Times to keep: one that is not limited, and one that cannot be read, which refuses."""
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+
+
+def permission_of(metadata: Mapping[str, str]) -> tuple[int, int]:
+    """Return what an interaction says of training, and until when it may be kept.
+
+    Returns:
+        `UNSAID`, `AGREED` or `REFUSED`; and microseconds since 1970, `ALWAYS` or `UNREADABLE`.
+    """
+    said = metadata.get(CONSENT)
+    agreed = said is not None and said.strip().casefold() == "yes"
+    consent = UNSAID if said is None else AGREED if agreed else REFUSED
+    return consent, _kept_until(metadata.get(RETAIN))
+
+
+def _kept_until(said: str | None) -> int:
+    if said is None:
+        return int(ALWAYS)
+    try:
+        end = datetime.fromisoformat(said)
+    except ValueError:
+        return int(UNREADABLE)
+    return int(UNREADABLE) if end.tzinfo is None else (end - _EPOCH) // _MICROSECOND
 
 
 def refused_rows(

@@ -17,7 +17,6 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ratchet.improve.curation.consent import AGREED, ALWAYS, REFUSED, UNREADABLE, UNSAID
+from ratchet.improve.curation.consent import ALWAYS, CONSENT, RETAIN, UNSAID, permission_of
 from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.traits import VERSION, correction_traits, hashes, interaction_traits
 from ratchet.records import digest
@@ -34,13 +33,10 @@ from ratchet.store.endings import KEYS
 from ratchet.store.history import History, HistoryFile
 from ratchet.store.history.layout import HistoryTable
 from ratchet.store.history.place import DERIVED
-from ratchet.store.permissions import CONSENT, RETAIN
 
 if TYPE_CHECKING:
     import duckdb
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _NAME = f"{DERIVED}{digest([VERSION, sorted(WHOLE), KEYS, CONSENT, RETAIN])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
 _INTERACTION_COLUMNS = (
@@ -163,25 +159,11 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
 def _allowed(metadata: str) -> tuple[str | None, int, int]:
     """Return the finish reason of an answer that is not whole, the consent and the time to keep."""
     if metadata == "{}":
-        return None, UNSAID, ALWAYS
+        return None, UNSAID, int(ALWAYS)
     given = json.loads(metadata)
-    named = next((str(given[key]) for key in KEYS if given.get(key) is not None), "").strip()
+    named = next((given[key] for key in KEYS if key in given), "").strip()
     ending = named if named and named.casefold() not in WHOLE else None
-    consent = given.get(CONSENT)
-    if consent is None:
-        return ending, UNSAID, _kept_until(given.get(RETAIN))
-    agreed = consent.strip().casefold() == "yes"
-    return ending, AGREED if agreed else REFUSED, _kept_until(given.get(RETAIN))
-
-
-def _kept_until(said: str | None) -> int:
-    if said is None:
-        return ALWAYS
-    try:
-        end = datetime.fromisoformat(said)
-    except ValueError:
-        return UNREADABLE
-    return UNREADABLE if end.tzinfo is None else (end - _EPOCH) // _MICROSECOND
+    return ending, *permission_of(given)
 
 
 def _said(batch: pa.RecordBatch) -> dict[str, Any]:

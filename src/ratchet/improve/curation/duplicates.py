@@ -1,6 +1,8 @@
 """Exact and near duplicates: MinHash signatures by rensa, compared in bands.
 
-keep = drop_duplicates(texts, DuplicateConfig())     # texts in order of preference
+with Signed(len(texts), DuplicateConfig()) as signed:   # texts in order of preference
+    signed.put(np.arange(len(texts)), compact(texts))
+    keep = drop_near_duplicates(signed)
 """
 
 from __future__ import annotations
@@ -50,12 +52,14 @@ class Signed:
 
     with Signed(len(texts), config) as signed:
         signed.put(np.arange(len(texts)), compact(texts))
-        keep = drop_signed(signed)
+        keep = drop_near_duplicates(signed)
     """
 
     def __init__(self, size: int, config: DuplicateConfig) -> None:
         self.size = size
         self.config = config
+        self._slots = np.zeros(size, dtype=np.int64)
+        self._signed = 0
         # closed by __exit__
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
 
@@ -72,38 +76,27 @@ class Signed:
 
     def put(self, places: IntArray, texts: pa.Array) -> None:
         """Sign texts (from `compact`) and keep the signatures at their places."""
-        if not len(places):
-            return
-        config, order = self.config, np.argsort(places)
-        parts = sign(texts, config.bands * config.rows)[order].reshape(
-            -1, config.bands, config.rows
-        )
-        places = places[order]
-        runs = np.flatnonzero(np.append(True, np.diff(places) != 1)).tolist()
-        for start, end in zip(runs, [*runs[1:], len(places)], strict=True):
-            for band in range(config.bands):
-                self._file.seek(self._at(band, int(places[start])))
-                self._file.write(np.ascontiguousarray(parts[start:end, band]).tobytes())
+        config, size = self.config, len(places)
+        parts = sign(texts, config.bands * config.rows)
+        for band in range(config.bands):
+            self._file.seek(self._at(band, self._signed))
+            part = parts[:, band * config.rows : (band + 1) * config.rows]
+            self._file.write(np.ascontiguousarray(part).tobytes())
+        self._slots[places] = np.arange(self._signed, self._signed + size)
+        self._signed += size
 
     def band(self, number: int, rows: IntArray) -> Signatures:
         """Return a band's part of the signatures of some rows, shape (r, rows of the band)."""
         self._file.seek(self._at(number, 0))
         content = self._file.read(self.size * self.config.rows * 4)
-        return np.frombuffer(content, np.uint32).reshape(self.size, self.config.rows)[rows]
+        whole = np.frombuffer(content, np.uint32).reshape(self.size, self.config.rows)
+        return whole[self._slots[rows]]
 
     def _at(self, band: int, place: int) -> int:
         return (band * self.size + place) * self.config.rows * 4
 
 
-def drop_near_duplicates(texts: pa.Array, config: DuplicateConfig) -> BoolArray:
-    """Tell which texts (from `compact`, in order of preference) to keep. See `drop_signed`."""
-    with Signed(len(texts), config) as signed:
-        if signed.needed:
-            signed.put(np.arange(len(texts)), texts)
-        return drop_signed(signed)
-
-
-def drop_signed(signed: Signed) -> BoolArray:
+def drop_near_duplicates(signed: Signed) -> BoolArray:
     """Tell which texts to keep so that no two of them are near duplicates.
 
     Goes through the texts in order and keeps each that is no near duplicate of one that is kept:

@@ -16,7 +16,7 @@ from ratchet.errors import InsufficientDataError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.decontamination import Guard
-from ratchet.improve.curation.duplicates import Signed, drop_signed
+from ratchet.improve.curation.duplicates import Signed, drop_near_duplicates
 from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
 from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.shingles import compact
@@ -242,7 +242,7 @@ def _distinct(pool: Pool, traffic: Traffic, config: CurationConfig, with_answer:
             for places, texts in traffic.texts.read(pool.position[order], *names):
                 whole = texts[0] + "\n" + texts[1] if with_answer else texts[0]
                 signed.put(places, compact(whole))
-        return np.sort(order[drop_signed(signed)])
+        return np.sort(order[drop_near_duplicates(signed)])
 
 
 def _leaks(pool: Pool, traffic: Traffic, guard: Guard) -> ObjectArray:

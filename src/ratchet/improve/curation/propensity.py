@@ -91,12 +91,6 @@ def propensity_weights(
     return weights
 
 
-def feedback_strata(segments: IntArray, *lengths: IntArray) -> IntArray:
-    """Return strata by segment and by the third of each length (of prompts, of answers)."""
-    cuts = [length_cuts(*np.unique(length, return_counts=True)) for length in lengths]
-    return np.unique(strata_of(segments, lengths, cuts), return_inverse=True)[1].astype(np.int64)
-
-
 def strata_of(
     segments: NDArray[Any], lengths: Sequence[NDArray[Any]], cuts: Sequence[FloatArray]
 ) -> NDArray[np.int32]:

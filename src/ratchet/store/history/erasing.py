@@ -13,10 +13,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from ratchet.records.signals import TEXT_KINDS
-from ratchet.store.erasure import ERASED, ERASED_INTERACTION, FORGOTTEN, UserData
+from ratchet.store.erasure import ERASED_INTERACTION, FORGOTTEN, UserData
 from ratchet.store.history.layout import HistoryFile, HistoryTable
 from ratchet.store.history.place import Place
 from ratchet.store.history.writing import parquet, read_parquet
+from ratchet.store.user_texts import ERASED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,8 @@ def user_data(place: Place, user_id: str) -> UserData:
             rows = read_parquet(place, item, ["position", "id", "user_id", "messages", "response"])
             found += rows.filter(pc.equal(rows["user_id"], user_id)).to_pylist()
     found.sort(key=lambda row: row["position"])
-    ids = tuple(row["id"] for row in found)
+    # a file and the larger one that replaced it may both be there
+    ids = tuple(dict.fromkeys(row["id"] for row in found))
     for row in found:
         messages = json.loads(row["messages"])
         texts.update(said["content"] for said in messages if said["role"] != "system")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ DERIVED = "derived-"
 """How folders begin in which something lies that was derived from files of history."""
 _MARKS = ("size", "ETag", "etag", "md5Hash", "last_modified", "mtime", "ino")
 _CURSOR, _LOCK, _LEASE_FILE = "cursor.json", "history.lock", "writer.json"
+_BESIDE = re.compile(r"\..+\.(json|parquet)\.[0-9a-f]{32}")  # as _replace names them
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
@@ -160,8 +162,9 @@ class Place:
     def delete_unfinished(self) -> None:
         """Delete what a killed writer left beside its place in a folder."""
         if self.is_local:
-            for path in Path(self.root).glob("**/.*.parquet.*"):
-                path.unlink(missing_ok=True)
+            for path in Path(self.root).rglob(".*"):
+                if _BESIDE.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def delete(self, items: list[HistoryFile]) -> None:
         """Delete files with what was derived from them, and folders of days that are empty then."""

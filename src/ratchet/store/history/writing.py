@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FILE_ROWS = 65_536
 """Rows a file at most."""
-FILE_BYTES = 64 * 2**20
+FILE_BYTES = 32 * 2**20
 """Bytes that rows take in memory before they are written, though they are fewer."""
 _READ_ROWS, _READ_BYTES = 5_000, 8 * 2**20
 _FETCH_ROWS = 250
@@ -71,15 +71,16 @@ def advance(
     with place.writing():
         writer = _Writer(place, _cursor(place, store))
         writer.clean()
-        with store.atomic():
-            until = last_position(store)
-        _check_not_behind(writer.cursor, until.interactions, until.feedback)
+        until = last_position(store)
+        taken = (store.last_taken_position(STORED[table]) for table in TABLES)
+        _check_not_behind(writer.cursor, *taken)
         copied = {"interactions": 0, "feedback": 0}
         for table in TABLES:
             end = until.interactions if table == "interactions" else until.feedback
             for batch in _batches(store, table, writer.cursor.of(table), end):
                 writer.write(table, batch)
                 copied[table] += batch.num_rows
+                del batch  # before the next one is read
                 if progress is not None:
                     progress(Advanced(**copied))
     return Advanced(**copied)
@@ -126,11 +127,14 @@ class _Writer:
 
     def write(self, table: HistoryTable, batch: pa.Table) -> None:
         """Write rows, which follow those that are there."""
+        import pyarrow as pa
+
         written = []
         for item, rows in _by_day(table, batch):
             whole, content = self._with_small_ones(item, rows)
             self.place.put(whole.path, content)
             written.append(replace(whole, size=len(content)))
+        pa.default_memory_pool().release_unused()
         last = int(batch["position"][-1].as_py())
         cursor = self.cursor.model_copy(update={table: last, "written_at": self.place.clock()})
         self.place.put_cursor(cursor)
@@ -234,8 +238,9 @@ def _by_day(table: HistoryTable, rows: pa.Table) -> Iterator[tuple[HistoryFile, 
 
     moments = rows[DAY_OF[table]].cast(pa.int64()).to_numpy()
     days = moments // (_DAY // timedelta(microseconds=1))
-    for number in np.unique(days):
-        part = rows.filter(pa.array(days == number))
+    found = np.unique(days)
+    for number in found:
+        part = rows if found.size == 1 else rows.filter(pa.array(days == number))
         first, last = (part["position"][place].as_py() for place in (0, -1))
         yield HistoryFile(table, _EPOCH + timedelta(days=int(number)), first, last), part
 

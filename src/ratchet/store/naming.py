@@ -1,0 +1,40 @@
+"""Whom a row that was set aside is about, where it says so."""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+
+NAME_CHARACTERS = 200
+"""Of a column that names a user or an item."""
+_PAGE = 1_000
+
+
+def named_in(raw: str) -> dict[str, str | None]:
+    """Return the user and the interaction that a row names; None where it names none, or is cut."""
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError):
+        row = None
+    return {name: _name(row, name) for name in ("user_id", "interaction_id")}
+
+
+def name_set_aside(connection: sa.Connection, table: sa.Table) -> None:
+    """Name those of the rows that were set aside before."""
+    position, last = table.c.position, 0
+    update = sa.update(table).where(position == sa.bindparam("at"))
+    while True:
+        query = sa.select(position, table.c.raw).where(position > last)
+        rows = connection.execute(query.order_by(position).limit(_PAGE)).all()
+        named = [{"at": at, **names} for at, raw in rows if any((names := named_in(raw)).values())]
+        if named:
+            connection.execute(update, named)
+        if len(rows) < _PAGE:
+            return
+        last = rows[-1][0]
+
+
+def _name(row: object, name: str) -> str | None:
+    value = row.get(name) if isinstance(row, dict) else None
+    return value if isinstance(value, str) and 0 < len(value) <= NAME_CHARACTERS else None
