@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.analyze.failures.embedding import word_vectors
 from ratchet.flows._runtime import Workspace, logger
+from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.config import (
     ClusterRequest,
     CurationConfig,
@@ -110,6 +111,7 @@ def gather_context(
             for label in work.store.records(HumanLabel)
             if label.dimension != "safety"
         },
+        neighbours=KeptNeighbours(work.settings.home / "neighbours"),
         weights=weights,
     )
 

@@ -80,6 +80,11 @@ TOYS = {
         },
         "page.md",
     ),
+    "curation_history": Toy(
+        "--size 1500 --day 300 --whole",
+        {r'"same in memory": true': 3, r'"interactions": 1500': 3},
+        needs=("data",),
+    ),
     "curation": Toy(
         "--size 3000 --print",
         {

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.improve.curation.agreement import agreement, nearest_of_others, time_blocks
+from ratchet.improve.curation.agreement import (
+    KeptNeighbours,
+    agreement,
+    nearest_of_others,
+    time_blocks,
+)
 
 DAY = 86_400_000_000
 
@@ -124,3 +129,74 @@ def test_memory_is_that_of_a_block_and_not_of_all_words():
     # 512 rows at a time: cosines twice (4 bytes), their order (8), who is the same user (1)
     assert peak < 512 * 2 * block * 17 + 2 * size * 10 * 4
     assert peak < 512 * size * 4  # one row of cosines with all words would be larger
+
+
+class Kept:
+    """Traffic whose neighbours are kept in a folder, and which counts the rows that it computes."""
+
+    def __init__(self, folder, size):
+        rng = np.random.default_rng(4)
+        self.folder = folder
+        self.users = rng.integers(0, 50, size)
+        self.moments = np.sort(rng.integers(0, 60 * DAY, size)) + 20_000 * DAY
+        _, self.vectors = directions(rng, size)
+        self.messages = rng.integers(0, 2**62, size).astype(np.uint64)
+
+    def run(self, size, *, kept=True):
+        self.computed = 0
+
+        def vectors_of(places):
+            self.computed += len(places)
+            return self.vectors[places]
+
+        return nearest_of_others(
+            self.users[:size], self.moments[:size], vectors_of, neighbours=5, block=300,
+            messages=self.messages[:size], kept=KeptNeighbours(self.folder) if kept else None,
+        )  # fmt: skip
+
+
+def test_only_blocks_that_changed_are_computed_again_and_the_result_is_that_of_a_fresh_run(
+    tmp_path,
+):
+    traffic = Kept(tmp_path / "neighbours", 4_000)
+    traffic.run(3_800)
+    assert traffic.computed == 3_800
+    found = traffic.run(4_000)
+    assert 200 <= traffic.computed <= 200 + 4 * 300
+    np.testing.assert_array_equal(found, traffic.run(4_000, kept=False))
+    traffic.run(4_000)
+    assert traffic.computed == 0
+
+
+def test_a_block_in_which_a_user_was_forgotten_is_computed_again(tmp_path):
+    traffic = Kept(tmp_path, 2_000)
+    traffic.run(2_000)
+    traffic.users[7] = 60  # another user than before
+    found = traffic.run(2_000)
+    assert 0 < traffic.computed <= 600
+    np.testing.assert_array_equal(found, traffic.run(2_000, kept=False))
+    traffic.messages[8] += np.uint64(1)
+    traffic.run(2_000)
+    assert 0 < traffic.computed <= 600
+
+
+def test_users_with_other_numbers_are_the_same_users(tmp_path):
+    traffic = Kept(tmp_path, 1_000)
+    before = traffic.run(1_000)
+    traffic.users = 100 - traffic.users
+    np.testing.assert_array_equal(traffic.run(1_000), before)
+    assert traffic.computed == 0
+
+
+def test_damaged_files_are_computed_again_and_files_of_blocks_that_changed_are_deleted(tmp_path):
+    traffic = Kept(tmp_path, 2_000)
+    before = traffic.run(2_000)
+    files = sorted(tmp_path.iterdir())
+    files[0].write_bytes(b"")
+    files[1].write_bytes(files[1].read_bytes()[:-7])
+    np.save(files[2], np.zeros((3, 5), dtype=np.int32))
+    (tmp_path / "left.1.new").write_bytes(b"half")
+    np.testing.assert_array_equal(traffic.run(2_000), before)
+    assert sorted(tmp_path.iterdir()) == files
+    traffic.run(900)
+    assert len(list(tmp_path.iterdir())) < len(files)

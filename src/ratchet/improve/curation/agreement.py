@@ -11,7 +11,11 @@ into. Which messages are nearest does not depend on trust, and the counts of blo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +25,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Places = NDArray[np.int32]
 Vectors = NDArray[np.float32]
+HashArray = NDArray[np.uint64]
 
 BLOCK = 16_384
 """Words for answers that are compared with each other."""
@@ -28,6 +33,45 @@ _BITS = 62  # the first block could last from 1970 for 146,000 years, in microse
 _CHUNK = 512
 _COUNTED = 1 << 18
 _NOBODY = -2.0
+_METHOD = b"word vectors, cosine, 1"
+"""Changes with how neighbours are found, so that what was kept before is not taken."""
+
+
+@dataclass(slots=True)
+class KeptNeighbours:
+    """Neighbours of whole blocks from earlier runs: a file of numbers each, in a folder.
+
+    A block is known again by its messages and by which of them are of one user, so that one in
+    which a user was forgotten is computed anew. A file that cannot be read is as if it were not
+    there.
+    """
+
+    folder: Path
+    _asked: set[str] = field(default_factory=set)
+
+    def get(self, key: str, size: int) -> Places | None:
+        """Return the neighbours of a block of so many rows, by their places in it."""
+        self._asked.add(key)
+        try:
+            found = np.load(self.folder / f"{key}.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = found.ndim == 2 and len(found) == size and found.dtype == np.int32
+        return found if whole else None
+
+    def keep(self, key: str, found: Places) -> None:
+        """Keep the neighbours of a block; the file appears whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f"{key}.{os.getpid()}.new"
+        with unfinished.open("wb") as file:
+            np.save(file, found, allow_pickle=False)
+        unfinished.replace(self.folder / f"{key}.npy")
+
+    def drop_others(self) -> None:
+        """Delete what nobody asked for since this was made: blocks that have changed."""
+        for path in self.folder.glob("*"):
+            if path.suffix == ".new" or path.stem not in self._asked:
+                path.unlink(missing_ok=True)
 
 
 def time_blocks(moments: IntArray, most: int = BLOCK) -> list[slice]:
@@ -75,33 +119,57 @@ def nearest_of_others(
     *,
     neighbours: int,
     block: int = BLOCK,
+    messages: HashArray | None = None,
+    kept: KeptNeighbours | None = None,
 ) -> Places:
     """Return for each word the words of other users whose messages are nearest by their cosine.
 
     Args:
         users: Number of the user who spoke, in order of time, shape (n,).
         moments: Microseconds since 1970, ascending, shape (n,).
-        vectors_of: Vectors of the messages of some rows, of any length; called once a block, with
-            rows of that block alone.
+        vectors_of: Vectors of the messages of some rows, of any length, which depend on these
+            messages alone; called once a block, with rows of that block alone.
         neighbours: Messages to find.
         block: Rows that are compared with each other.
+        messages: Hashes of the messages, to know a block again; needed for `kept`.
+        kept: What earlier runs found.
 
     Returns:
         Rows, shape (n, neighbours); -1 where a block has no more messages of other users.
     """
     nearest = np.full((len(users), neighbours), -1, dtype=np.int32)
     for rows in time_blocks(moments, block):
-        vectors = vectors_of(np.arange(rows.start, rows.stop))
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-        found = _nearest_in_block(unit, users[rows], neighbours)
+        key, found = "", None
+        if kept is not None and messages is not None:
+            key = _key(messages[rows], users[rows], neighbours)
+            found = kept.get(key, rows.stop - rows.start)
+        if found is None:
+            vectors = vectors_of(np.arange(rows.start, rows.stop))
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            unit = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+            found = _nearest_in_block(unit, users[rows], neighbours)
+            if kept is not None and key:
+                kept.keep(key, found)
         nearest[rows, : found.shape[1]] = np.where(found >= 0, found + rows.start, -1)
+    if kept is not None:
+        kept.drop_others()
     return nearest
 
 
-def _nearest_in_block(unit: Vectors, users: IntArray, neighbours: int) -> IntArray:
+def _key(messages: HashArray, users: IntArray, neighbours: int) -> str:
+    """Return what a block is known by: its messages, and which of them are of the same user."""
+    first = np.unique(users, return_index=True, return_inverse=True)
+    same_user = first[1][first[2]].astype(np.int64)  # the place of the user's first message
+    known = blake2b(_METHOD, digest_size=16)
+    known.update(neighbours.to_bytes(4, "little"))
+    known.update(np.ascontiguousarray(messages).tobytes())
+    known.update(same_user.tobytes())
+    return known.hexdigest()
+
+
+def _nearest_in_block(unit: Vectors, users: IntArray, neighbours: int) -> Places:
     count = min(neighbours, len(users) - 1)
-    found = np.empty((len(users), count), dtype=np.int64)
+    found = np.empty((len(users), count), dtype=np.int32)
     for start in range(0, len(users) if count else 0, _CHUNK):
         chunk = slice(start, start + _CHUNK)
         cosines = unit[chunk] @ unit.T

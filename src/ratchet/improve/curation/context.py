@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.config import ClusterRequest, Demonstration, JudgedPair
 from ratchet.outcomes.quality import QualityWeights
 
@@ -30,6 +31,7 @@ class Context:
         propensity: Chance that an interaction gets feedback, where it is known.
         vectors_of: Returns vectors of the prompts at some places of the outcomes, for the agreement
             of users with each other.
+        neighbours: What earlier runs found of that, block by block.
         weights: How the quality was weighed.
     """
 
@@ -42,4 +44,5 @@ class Context:
     reviewed: Mapping[str, bool] = field(default_factory=dict)
     propensity: Mapping[str, float] = field(default_factory=dict)
     vectors_of: Callable[[IntArray], NDArray[np.float32]] | None = None
+    neighbours: KeptNeighbours | None = None
     weights: QualityWeights = field(default_factory=QualityWeights)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.evaluation.metrics import normalise_answer
-from ratchet.improve.curation.agreement import agreement, nearest_of_others
+from ratchet.improve.curation.agreement import KeptNeighbours, Places, agreement, nearest_of_others
 from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.traffic import Traffic
 from ratchet.stats.agreement.trusted_raters import excess_p_values, honest_probabilities
@@ -112,6 +112,7 @@ def suspect(
     config: PoisoningConfig,
     *,
     vectors_of: Callable[[IntArray], Vectors] | None = None,
+    kept: KeptNeighbours | None = None,
 ) -> Suspicion:
     """Find feedback that is not to be believed.
 
@@ -120,6 +121,7 @@ def suspect(
         config: The defence; `enabled=False` believes everybody.
         vectors_of: Returns vectors of the prompts of some rows of the traffic, of any length, for
             agreement with others where answers repeat; called once a block.
+        kept: What earlier runs found of whole blocks, which is not computed again.
     """
     users, size = traffic.user, int(traffic.user.max(initial=-1)) + 1
     distrusted = np.zeros(len(users), dtype=np.bool_)
@@ -133,7 +135,10 @@ def suspect(
     )
     for finding in findings:
         distrusted[finding.positions] = True
-    trust = user_trust(said, size, config, reviewed=traffic.reviewed, vectors_of=vectors_of)
+    nearest = None
+    if vectors_of is not None and _answers_repeat(said):
+        nearest = _nearest(said, traffic.exact, config, vectors_of, kept)
+    trust = user_trust(said, size, reviewed=traffic.reviewed, nearest=nearest)
     distrusted[said.position] |= trust[said.user] < config.minimum_trust
     return Suspicion(distrusted, trust, users, _with_answers(findings, traffic))
 
@@ -349,10 +354,9 @@ def find_boilerplate(
 def user_trust(
     said: Endorsements,
     users: int,
-    config: PoisoningConfig,
     *,
     reviewed: NDArray[np.float32],
-    vectors_of: Callable[[IntArray], Vectors] | None,
+    nearest: Places | None,
 ) -> FloatArray:
     """Return the probability that each user is honest, from what reviewers and others say.
 
@@ -361,6 +365,13 @@ def user_trust(
     answer is right as well where most of the nearest messages of other users in its block of time
     have it, weighed by those users' trust. Where hardly anybody agrees with others, messages that
     are alike do not call for the same answer, and others cannot tell.
+
+    Args:
+        said: What users said.
+        users: How many there are.
+        reviewed: What reviewers hold the answers of all rows to be.
+        nearest: Nearest messages of other users for each word for an answer; None where answers
+            do not repeat.
     """
     trust = np.full(users, np.nan)
     verdict = reviewed[said.position]
@@ -372,18 +383,10 @@ def user_trust(
             _totals(said.user[known], right, users),
             _totals(said.user[known], np.ones(len(known)), users),
         )
-    if vectors_of is None or not _answers_repeat(said):
+    if nearest is None:
         return trust
     by_reviewers = trust
-    rows = np.flatnonzero(said.up)
-    user, answer = said.user[rows], said.answer[rows]
-    nearest = nearest_of_others(
-        user,
-        said.moment[rows],
-        lambda places: vectors_of(said.position[rows[places]]),
-        neighbours=config.neighbours,
-        block=config.block,
-    )
+    user, answer = said.user[said.up], said.answer[said.up]
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
         right, total = agreement(nearest, user, answer, weight)
@@ -392,6 +395,27 @@ def user_trust(
         by_others = honest_probabilities(right, total)
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
     return trust
+
+
+def _nearest(
+    said: Endorsements,
+    messages: NDArray[np.uint64],
+    config: PoisoningConfig,
+    vectors_of: Callable[[IntArray], Vectors],
+    kept: KeptNeighbours | None,
+) -> Places:
+    """Return the nearest messages of other users for each word for an answer."""
+    rows = np.flatnonzero(said.up)
+    position = said.position[rows]
+    return nearest_of_others(
+        said.user[rows],
+        said.moment[rows],
+        lambda places: vectors_of(position[places]),
+        neighbours=config.neighbours,
+        block=config.block,
+        messages=messages[position],
+        kept=kept,
+    )
 
 
 def _totals(user: IntArray, values: NDArray[Any], users: int) -> FloatArray:

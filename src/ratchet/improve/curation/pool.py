@@ -143,7 +143,9 @@ def narrow(
     keep("not refused by their user", ~traffic.refused[pool.position])
     flagged = traffic.withheld[pool.position] | traffic.unsafe[pool.position]
     keep("not flagged as unsafe", ~(flagged | traffic.unsafe[pool.other_position]))
-    suspicion = suspect(traffic, config.poisoning, vectors_of=context.vectors_of)
+    suspicion = suspect(
+        traffic, config.poisoning, vectors_of=context.vectors_of, kept=context.neighbours
+    )
     keep("from trusted users", ~suspicion.distrusted[pool.position])
     keep("one per prompt", unique(pool))
     keep("no near duplicates", _distinct(pool, traffic, config, with_answer))
