@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,10 @@ WORDS = {
 }  # fmt: skip
 
 
+DAY, START = 86_400_000_000, 1_790_000_000_000_000
+CHANCES = {"thumbs": (0.4, 0.8), "task_completed": (0.6, 0.8), "regenerate": (0.9, 0.1)}
+
+
 def read(name: str) -> list[str]:
     """Return the messages of one of BANKING77's files."""
     with (DATA / f"{name}.csv").open(newline="", encoding="utf-8") as file:
@@ -91,8 +95,27 @@ def filled(parts: tuple[str, ...], size: int, rng: np.random.Generator) -> list[
     ]
 
 
-def tables(size: int, seed: int = 0) -> tuple[pa.Table, pa.Table]:
-    """Return interactions and feedback as the store gives them."""
+def tables(
+    size: int,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    start: int = START,
+    days: float = 30.0,
+    chances: Mapping[str, tuple[float, float]] = CHANCES,
+    corrected: float = 0.05,
+) -> tuple[pa.Table, pa.Table]:
+    """Return interactions and feedback as the store gives them.
+
+    Args:
+        size: Interactions.
+        seed: Of all that is drawn.
+        first: Number of the first one, for its id.
+        start: Microseconds since 1970 from where on they are.
+        days: How long.
+        chances: Of each kind of feedback: how often it is given, and how often it is 1.
+        corrected: Share of interactions with a correction.
+    """
     rng = np.random.default_rng(seed)
     known, held_out = read("train"), read("test")
     middle = [known[n] for n in rng.integers(0, len(known), size)]
@@ -106,8 +129,8 @@ def tables(size: int, seed: int = 0) -> tuple[pa.Table, pa.Table]:
         for a, b, c, d, s in zip(*columns, personal, shown, strict=True)
     ]
     answers = filled(ANSWERS, size, rng)
-    ids = [f"interaction-{n:08d}" for n in range(size)]
-    at = 1_790_000_000_000_000 + np.sort(rng.integers(0, 30 * 86_400_000_000, size))
+    ids = [f"interaction-{n:08d}" for n in range(first, first + size)]
+    at = start + np.sort(rng.integers(0, round(days * DAY), size))
     users = rng.integers(0, max(10, size // 20), size)
     interactions = pa.table(
         {
@@ -123,19 +146,25 @@ def tables(size: int, seed: int = 0) -> tuple[pa.Table, pa.Table]:
             "error": pa.nulls(size, pa.string()),
         }
     )
-    return interactions, _feedback(ids, at, known, rng)
+    return interactions, _feedback(ids, at, known, rng, chances, corrected)
 
 
-def _feedback(ids: list[str], at: Any, known: list[str], rng: np.random.Generator) -> pa.Table:
+def _feedback(
+    ids: list[str],
+    at: Any,
+    known: list[str],
+    rng: np.random.Generator,
+    chances: Mapping[str, tuple[float, float]],
+    corrected: float,
+) -> pa.Table:
     size = len(ids)
-    chances = {"thumbs": (0.4, 0.8), "task_completed": (0.6, 0.8), "regenerate": (0.9, 0.1)}
     parts = []
     for kind, (observed, one) in chances.items():
         rows = np.flatnonzero(rng.random(size) < observed)
         parts.append(
             _events(kind, rows, ids, at, number=(rng.random(len(rows)) < one).astype(float))
         )
-    rows = np.flatnonzero(rng.random(size) < 0.05)
+    rows = np.flatnonzero(rng.random(size) < corrected)
     said = [
         f"Please go to {known[n][:60]} in the app." for n in rng.integers(0, len(known), len(rows))
     ]
@@ -149,7 +178,7 @@ def _events(
     size = len(rows)
     return pa.table(
         {
-            "id": [f"{kind}-{n}" for n in rows],
+            "id": [f"{kind}-{ids[n]}" for n in rows],
             "interaction_id": [ids[n] for n in rows],
             "kind": pa.array([kind] * size),
             "created_at": pa.array(at[rows] + 60_000_000, pa.timestamp("us", "UTC")),

@@ -80,6 +80,11 @@ TOYS = {
         },
         "page.md",
     ),
+    "curation_history": Toy(
+        "--size 1500 --day 300 --whole",
+        {r'"same in memory": true': 3, r'"interactions": 1500': 3},
+        needs=("data",),
+    ),
     "curation": Toy(
         "--size 3000 --print",
         {
@@ -215,6 +220,15 @@ TOYS = {
         "--base {model} --rows 8 --rounds 1",
         {r"^\| (TRL's script|Ratchet|Ratchet, multiply: medium) \| \d+\.\d \|": 3},
         needs=("data",),
+    ),
+    "upkeep": Toy(
+        "--passes 2",
+        {
+            r"^\| (analyze, five-minute pass|rollout, look) \| [12] \| \d+\.\d\d \|": 2,
+            r"^\| (Prefect|MLflow) \| (-?[\d,]+ \| ){4}[\d,]+ \|$": 2,
+            r"^- (Prefect|MLflow): .* (Under|OVER) 2 GB\.$": 2,  # two runs are no measure
+            r"^5 flow runs deleted\.$": 1,
+        },
     ),
 }
 

@@ -470,7 +470,7 @@ ON_A_HOME = [
     ("timeline",), ("review",), ("set-aside",), ("approve",), ("forget", "u"), ("keys", "list"),
     ("keys", "create", "shop"), ("rollout", "status"), ("rollout", "start", "m/1"),
     ("variants", "read"), ("judge", "list"), ("judge", "label", "labels.jsonl"), ("demo",), ("up",),
-    ("serve", "--port", "0"),
+    ("serve", "--port", "0"), ("history",),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli import app
+from ratchet.cli.ingest import Progress
 from ratchet.errors import InvalidInputError
 from tests.collect.test_ingest import interaction, thumbs
 
@@ -129,3 +130,16 @@ def test_a_hostile_row_does_not_steer_the_terminal(tmp_path: Path) -> None:
     hostile = json.dumps(thumbs(value="\x1b[2J\u202e")) + "\x1b[31m"
     ratchet("ingest", write(tmp_path / "a.jsonl", interaction(), hostile))
     assert all(c.isprintable() for c in ratchet("set-aside").output.replace("\n", ""))
+
+
+def test_a_long_run_says_every_ten_seconds_how_far_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moments = iter([100.0, 105.0, 110.0, 119.0, 130.0])
+    progress = Progress(clock=lambda: next(moments))
+    for rows in (5_000, 10_000, 15_000, 30_000):
+        progress(rows)
+    assert capsys.readouterr().err.splitlines() == [
+        "10,000 rows so far, 1,000 a second",
+        "30,000 rows so far, 1,000 a second",
+    ]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -395,7 +399,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
         ingest_file(tmp_path / "nothing.jsonl", MemorySink(), now=NOW)
     with pytest.raises(InvalidInputError, match="directory"):
         ingest_file(tmp_path, MemorySink(), now=NOW)
-    with pytest.raises(InvalidInputError, match="must be at least 1, got 10000 and 0"):
+    with pytest.raises(InvalidInputError, match="must be at least 1, got 5000 and 0"):
         ingest_file(lines(tmp_path), MemorySink(), now=NOW, max_line_bytes=0)
 
 
@@ -432,3 +436,47 @@ def test_a_record_goes_through_the_store_unchanged(store: EventStore) -> None:
     take([sent.model_dump_json()], store)
     stored: dict[str, Record] = dict(store.stored_interactions(["i-1"]))
     assert stored == {"i-1": sent}
+
+
+KILLED = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from ratchet.collect.ingest import ingest_file
+from ratchet.store import EventStore
+now = datetime(2026, 1, 5, 8, tzinfo=UTC)
+kill = lambda rows: os.kill(os.getpid(), signal.SIGKILL)
+ingest_file(Path(sys.argv[1]), EventStore.open(sys.argv[2]), now=now, chunk=500, progress=kill)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was_when_it_is_started_again(
+    tmp_path: Path, store_url: str
+) -> None:
+    path = lines(
+        tmp_path,
+        *[interaction(f"i-{number}") for number in range(700)],
+        b"nonsense",
+        *[thumbs(f"f-{number}", interaction_id=f"i-{number}") for number in range(700)],
+    )
+    command = [sys.executable, "-c", KILLED, str(path), store_url]
+    assert subprocess.run(command, timeout=60, env=dict(os.environ)).returncode == -signal.SIGKILL
+    store, told = EventStore.open(store_url, clock=lambda: NOW), []
+    assert store.counts()["interactions"] == 500
+    report = ingest_file(path, store, now=NOW, chunk=500, progress=told.append)
+    assert (report.interactions, report.feedback, report.repeated) == (200, 700, 500)
+    assert (report.set_aside, told) == (1, [500, 1_000, 1_401])
+    again = ingest_file(path, store, now=NOW)
+    assert (again.interactions, again.feedback, again.repeated) == (0, 0, 1_400)
+    counts = store.counts()
+    assert (counts["interactions"], counts["thumbs"], counts["set_aside"]) == (700, 700, 1)
+    store.close()
+
+
+def test_rows_with_long_texts_are_stored_in_smaller_parts(tmp_path: Path) -> None:
+    """Memory stays bounded: 60 rows of a megabyte are no chunk."""
+    sink, told = MemorySink(), []
+    rows = [interaction(f"i-{n}", response="x" * 1_000_000) for n in range(60)]
+    report = ingest_file(lines(tmp_path, *rows), sink, now=NOW, chunk=100, progress=told.append)
+    assert report.set_aside == 60
+    assert told == [20, 40, 60]  # at most 20 million characters and what the last five add

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -190,6 +191,12 @@ def test_every_deployment_is_served_with_its_schedule_tags_and_typed_parameters(
         assert item["enforce_parameter_schema"]
         assert "options" in item["parameter_openapi_schema"]["properties"]
         assert item["parameter_openapi_schema"]["definitions"]
+
+
+def test_the_worker_starts_a_run_with_the_command_that_runs_it(home: Home) -> None:
+    pool = httpx.get(f"{home.prefect}/work_pools/ratchet").json()
+    command = pool["base_job_template"]["variables"]["properties"]["command"]["default"]
+    assert shlex.split(command) == [sys.executable, "-m", "prefect.engine"]
 
 
 def test_monitoring_runs_every_five_minutes_and_a_run_that_would_overlap_is_cancelled(

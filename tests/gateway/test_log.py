@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 from pydantic_core import to_json
 
-from ratchet.gateway.drain import Drain
+from ratchet.gateway.drain import MOST_LINES, Drain
 from ratchet.gateway.log import LogKind, WriteAheadLog, is_abandoned, read, segments
 from tests.gateway.conftest import ALWAYS
 
@@ -91,6 +91,31 @@ def test_a_full_segment_is_followed_by_another_and_drained_ones_go(tmp_path, sto
     assert drain.waiting_bytes() == 0
     drain.once()
     assert segments(tmp_path) == []
+
+
+def test_a_backlog_of_several_processes_is_stored_in_order_in_bounded_transactions(tmp_path, store):
+    """Two processes wrote turn by turn, each a segment after the other."""
+    logs = [WriteAheadLog(tmp_path, segment_bytes=20_000) for _ in range(2)]
+    for number in range(MOST_LINES + 700):
+        logs[number % 3 % 2].append(LogKind.INTERACTION, interaction(number))
+    for log in logs:
+        log.close()
+    assert len(segments(tmp_path)) > 40
+    drain = Drain(tmp_path, store)
+    assert drain.once() == MOST_LINES
+    assert drain.once() == 700
+    assert 0 < len(segments(tmp_path)) < 20  # what the first call drained is gone
+    assert drain.once() == 0
+    assert segments(tmp_path) == []
+    in_store = store.interactions(ALWAYS)["id"].to_pylist()  # one time: in order of arrival
+    assert in_store == [f"i-{number}" for number in range(MOST_LINES + 700)]
+
+
+def test_lines_of_a_megabyte_are_stored_a_few_at_a_time(log, tmp_path, store):
+    for number in range(10):
+        log.append(LogKind.INTERACTION, interaction(number)[:-1] + b" " * 1_000_000 + b"}")
+    drain = Drain(tmp_path, store)
+    assert [drain.once() for _ in range(4)] == [4, 4, 2, 0]
 
 
 def test_a_rotated_segment_is_let_go_of_while_it_is_being_synced(tmp_path, monkeypatch):

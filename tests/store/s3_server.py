@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock, Thread
@@ -28,11 +29,14 @@ class S3Server:
 
     Attributes:
         on_put: Called with the path of what is put before it is there.
+        puts: Paths of what was put.
+        asked: How many requests there were, by method.
     """
 
     def __init__(self) -> None:
         self.on_put: Callable[[str], None] = lambda path: None
         self.puts: list[str] = []
+        self.asked: Counter[str] = Counter()
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._one_put = Lock()  # S3 decides on conditional puts one after the other
         self._server = make_server(
@@ -47,6 +51,7 @@ class S3Server:
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         path = environ["PATH_INFO"]
+        self.asked[environ["REQUEST_METHOD"]] += 1
         if environ["REQUEST_METHOD"] != "PUT":
             return self._moto(environ, start_response)
         try:

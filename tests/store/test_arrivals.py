@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import pytest
 
@@ -121,3 +122,22 @@ def test_a_window_leaves_out_what_another_took(open_store, arrived):
     ids = store.interactions(window)["id"].to_pylist()
     # by hand: c arrived after this window; the other took a, and all of its time where None
     assert ids == (["late", "b"] if arrived else ["b"])
+
+
+def test_the_ends_of_a_window_are_those_of_its_rows(open_store):
+    store = open_store()
+    store.add_interactions(
+        [
+            answer("a"), answer("late", NOON - DAY), answer("b", NOON + HOUR, "router/2"),
+            answer("c", NOON - HOUR), answer("d", NOON - 3 * DAY), answer("e", NOON + DAY),
+        ]
+    )  # fmt: skip
+    places = (None, 0, 2, 3, 4, 5)
+    for until, arrived, minutes, version in product(
+        places, places, (-60, -1, 0, 30, 90), (None, "router/1")
+    ):
+        without = (NOON + timedelta(minutes=minutes), arrived)
+        window = Window(NOON - 2 * DAY, NOON + DAY, version, until, without)
+        times = store.interactions(window)["created_at"].to_pylist()
+        assert first_answer(store, window) == (min(times) if times else None), window
+        assert last_answer(store, window) == (max(times) if times else None), window

@@ -34,7 +34,7 @@ def test_timeouts_have_defaults_and_can_be_set_in_the_url(postgresql_url: str) -
 
 
 def test_a_process_opens_no_more_connections_than_its_limit(postgresql_url: str) -> None:
-    store = opened(postgresql_url, pool_size=1, max_overflow=1, application_name="limited")
+    store = opened(postgresql_url, pool_size=2, max_overflow=0, application_name="limited")
     together = Barrier(2)
 
     def read(_: int) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -418,6 +419,20 @@ def test_files_that_a_larger_one_of_their_day_replaced_do_not_count() -> None:
     late = [file(1, 1, 21), file(3, 21, 22), HistoryFile("feedback", date(2026, 3, 1), 1, 1)]
     assert readable([*late, *gone, *kept], cursor) == kept
     assert readable(kept, None) == []
+
+
+def test_a_condition_on_the_day_opens_no_other_days_files(
+    store: EventStore, history: History
+) -> None:
+    moments = [NIGHT + timedelta(days=day) for day in range(3)]
+    store.add_interactions([interaction(n, created_at=m) for n, m in enumerate(moments)])
+    history.advance(store)
+    Path(history.files("interactions")[2]).write_bytes(b"this is no Parquet")
+    with history.connect() as connection:
+        of_day = "SELECT id FROM interactions WHERE day = '2026-03-02'"
+        assert connection.sql(of_day).fetchall() == [("i1",)]
+        with pytest.raises(duckdb.Error, match=r"(?i)parquet"):
+            connection.sql("SELECT id FROM interactions").fetchall()
 
 
 # Questions ----------------------------------------------------------------------------------------

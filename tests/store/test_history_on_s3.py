@@ -18,7 +18,14 @@ from ratchet.store.forget import forget
 from ratchet.store.history import Advanced, History, writing
 from ratchet.store.history.place import LEASE
 from tests.store.s3_server import BUCKET, CutError, S3Server, s3_server
-from tests.store.test_history import NIGHT, assert_same, fill, history_rows, prune
+from tests.store.test_history import (
+    NIGHT,
+    assert_same,
+    fill,
+    history_rows,
+    interaction,
+    prune,
+)
 
 LATER = timedelta(minutes=11)
 
@@ -177,6 +184,26 @@ def test_a_bucket_that_is_not_there_is_one_error_of_a_file(store: EventStore, ur
     assert history.cursor() is None
     with pytest.raises(OSError, match=r"bucket does not exist.*not-there"):
         history.advance(store)
+
+
+def test_a_question_asks_the_server_a_few_times_a_file_and_once_for_the_list(
+    store: EventStore, url: str, server: S3Server
+) -> None:
+    for day in range(10):
+        moment = NIGHT + timedelta(days=day)
+        store.add_interactions([interaction(10 * day + n, created_at=moment) for n in range(10)])
+    history = History.open(url)
+    history.advance(store)
+    assert len(history.files("interactions")) == 10
+    with history.connect() as connection:
+        asked = server.asked.copy()
+        users = connection.sql("SELECT max(user_id), count(*) FROM interactions").fetchall()
+        assert users == [("u6", 100)]
+        assert (server.asked - asked)["HEAD"] == 0
+        assert (server.asked - asked)["GET"] <= 30
+        asked = server.asked.copy()
+        connection.sql("SELECT count(*) FROM interactions WHERE day = '2026-03-03'").fetchall()
+        assert (server.asked - asked)["GET"] <= 3
 
 
 def test_rows_pruned_from_the_store_are_on_s3(store: EventStore, url: str) -> None:

@@ -28,18 +28,35 @@ from ratchet.records import (
     JudgeVerdict,
     Message,
     Release,
+    ReviewDecision,
+    ReviewItem,
     SetAside,
 )
-from ratchet.store import EventStore, Window, arrivals, cycles, exposures, forget
+from ratchet.store import (
+    EventStore,
+    Window,
+    arrivals,
+    cycles,
+    exposures,
+    forget,
+    retention,
+    review_items,
+    texts,
+)
 from ratchet.store.arrivals import Position
-from ratchet.store.tables import INTERACTIONS
+from ratchet.store.retention import Expired
+from ratchet.store.tables import EMBEDDINGS, INTERACTIONS, SET_ASIDE
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 HOUR = Window(NOW, NOW + timedelta(hours=1))
 OF_VERSION = Window(NOW, NOW + timedelta(hours=1), "router/1")
 SINCE = Window(NOW, NOW + timedelta(hours=1), None, 2_900, (NOW + timedelta(minutes=5), 2_800))
 LAG = timedelta(hours=1)
-LARGE = ("interaction_ids", "interactions", "feedback", "journal", "verdicts")
+MODULES = (arrivals, exposures, cycles, forget, texts, review_items, retention)
+LARGE = (
+    "interaction_ids", "interactions", "feedback", "journal", "verdicts", "review_items",
+    "review_decisions",
+)  # fmt: skip
 ALLOWED: dict[str, str] = {}
 """Readings that read a large table whole, with the reason."""
 
@@ -88,7 +105,10 @@ READ: dict[str, Reading] = {
         s, Position(2_900, 2_900), Position(2_990, 2_990)
     ),
     "versions_in_use": lambda s: arrivals.versions_in_use(s, NOW, NOW + timedelta(hours=1)),
-    "first_answer": lambda s: arrivals.first_answer(s, OF_VERSION),
+    "first_answer": lambda s: (
+        arrivals.first_answer(s, OF_VERSION),
+        arrivals.first_answer(s, SINCE),
+    ),
     "last_answer": lambda s: arrivals.last_answer(s, OF_VERSION),
     "in_use_from": lambda s: arrivals.in_use_from(s, OF_VERSION),
     "count_answers": lambda s: arrivals.count_answers(s, OF_VERSION),
@@ -116,6 +136,39 @@ READ: dict[str, Reading] = {
     "trace": lambda s: forget.trace(s, Path("nowhere"), "u-7"),
     "forget": lambda s: forget.forget(s, Path("nowhere"), "u-8", now=NOW, text_key=str),
 }
+_KEYS, _EARLY = ["i-1", "i-2"], NOW + timedelta(hours=5)
+_EXPIRED = Expired(_EARLY, Position(2_000, 2_000), frozenset({"i-3"}))
+READ |= {
+    "answered_ids": lambda s: list(texts.answered_ids(s, HOUR)),
+    "texts_of": lambda s: list(texts.texts_of(s, _KEYS)),
+    "feedback_texts": lambda s: list(texts.feedback_texts(s, _KEYS, ["comment"])),
+    "raised_about": lambda s: list(review_items.raised_about(s, _KEYS, "safety")),
+    "waiting_about": lambda s: (
+        review_items.waiting_about(s, _KEYS, "safety"),
+        review_items.waiting_about(s, None, "safety"),
+    ),
+    "decisions_about": lambda s: review_items.decisions_about(s, _KEYS, "safety"),
+    "open_reviews": lambda s: list(review_items.open_reviews(s, reviewer="ann", limit=20)),
+    "sources_waiting": review_items.sources_waiting,
+    "find_reviews": lambda s: review_items.find_reviews(s, "abcd"),
+    "reports_in": lambda s: review_items.reports_in(s, HOUR, "report"),
+    "name_sample": lambda s: review_items.name_sample(s, "r", share=0.5, day=1),
+    "count_sampled": lambda s: review_items.count_sampled(s, 20_000),
+    "old_rows": lambda s: retention.old_rows(s, SET_ASIDE, before=_EARLY),
+    "old_recorded": lambda s: retention.old_recorded(s, EMBEDDINGS, before=_EARLY),
+    "old_passes": lambda s: retention.old_passes(s, before=_EARLY),
+    "old_deliveries": lambda s: retention.old_deliveries(s, before=_EARLY),
+    "old_looks": lambda s: retention.old_looks(s, before=_EARLY, running=()),
+    "spare_boards": lambda s: retention.spare_boards(s, now=_EARLY, late=LAG),
+    "size_of": lambda s: retention.size_of(s, retention.old_passes(s, before=_EARLY)),
+    "labelled": retention.labelled,
+    "size_of_expired": lambda s: retention.size_of_expired(s, _EXPIRED),
+    "delete_expired": lambda s: retention.delete_expired(s, _EXPIRED, rest=lambda _: None),
+    "delete_rows": lambda s: retention.delete_rows(
+        s, retention.old_rows(s, SET_ASIDE, before=_EARLY), rest=lambda _: None
+    ),
+    "old_orphans": lambda s: retention.old_orphans(s, before=_EARLY, until=Position(2_000, 2_000)),
+}
 WRITES = {
     "open",
     "close",
@@ -133,7 +186,7 @@ WRITES = {
     "add_verdicts",
 }
 """What reads nothing but the rows with the ids that are written."""
-NO_QUERY = {"sole_loop", "cycle_window", "version_of"}
+NO_QUERY = {"sole_loop", "cycle_window", "version_of", "rows_of_set"}
 
 
 def _example() -> Example:
@@ -152,7 +205,7 @@ def functions(module: ModuleType) -> set[str]:
 
 def test_every_reading_of_the_store_is_looked_at() -> None:
     methods = {name for name in dir(EventStore) if not name.startswith("_")}
-    modules = set().union(*(functions(m) for m in (arrivals, exposures, cycles, forget)))
+    modules = set().union(*(functions(m) for m in MODULES))
     assert (methods - WRITES) | (modules - NO_QUERY) == set(READ)
 
 
@@ -195,6 +248,29 @@ def fill(store: EventStore) -> None:
         for n, moment in enumerate(moments):
             if n < 200:
                 store.append(CycleEnd(id=f"c-{n}", created_at=moment, outcome="finished"))
+            store.append(
+                ReviewItem(
+                    id=f"r-{n}",
+                    created_at=moment,
+                    interaction_id=f"i-{n}",
+                    dimension="safety",
+                    priority="safety",
+                    raised_by=f"rule {n % 40}",
+                    why="why",
+                )
+            )
+            if n >= 30:
+                store.append(
+                    ReviewDecision(
+                        id=f"d-{n}",
+                        created_at=moment,
+                        item_id=f"r-{n}",
+                        label="fine",
+                        reviewer=f"ann {n % 30}",
+                    )
+                )
+            if n % 8:
+                continue
             store.append(
                 HumanLabel(
                     id=f"h-{n}",

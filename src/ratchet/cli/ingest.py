@@ -41,7 +41,7 @@ def ingest(
     from ratchet.collect.ingest import ingest_file
 
     read = harvest_dialogues if dialogues else ingest_file
-    report = read(file, created_store(), now=datetime.now(UTC), progress=_Progress())
+    report = read(file, created_store(), now=datetime.now(UTC), progress=Progress())
     print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
     print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
     for line in report.lines():
@@ -62,7 +62,7 @@ def ingest(
 
 
 @dataclass(slots=True)
-class _Progress:
+class Progress:
     """Tells how many rows of a file are done, not more often than every ten seconds."""
 
     clock: Callable[[], float] = time.monotonic
@@ -73,6 +73,7 @@ class _Progress:
         self.began = self.told = self.clock()
 
     def __call__(self, rows: int) -> None:
+        """Take note that so many rows are done."""
         now = self.clock()
         if now - self.told >= _SECONDS_BETWEEN:
             self.told = now

@@ -41,7 +41,7 @@ from ratchet.store.rows import microseconds
 if TYPE_CHECKING:
     from ratchet.store import Added
 
-CHUNK = 10_000
+CHUNK = 5_000
 CHUNK_CHARACTERS = 20_000_000
 """Rows are stored together up to this number, or where their texts are as long as this."""
 MAX_LINE_BYTES = 4_000_000
@@ -51,7 +51,7 @@ NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 _AS_JSON = ("messages", "metadata")
 _RAW_CHARACTERS = 200
 _REASONS_COUNTED = 1_000
-_OBJECTS_OF_A_CHUNK = 100_000
+_OBJECTS_OF_A_CHUNK = 50_000
 _OTHER_REASONS = "other reasons"
 
 

@@ -128,8 +128,9 @@ class Pruning:
                 size = rule.size()
                 line = replace(line, rows=size.rows, oldest=size.oldest, bytes=size.bytes)
                 yield line if self.preview else replace(line, gone=rule.delete())
-            except (RatchetError, OSError) as error:
-                yield replace(line, failed=str(error))
+            except Exception as error:  # of a database, Prefect's or MLflow's: told, not hidden
+                logger.debug("%s", rule.what, exc_info=True)
+                yield replace(line, failed=f"{type(error).__name__}: {error}")
 
     # Interactions -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ a wrong time are no use."""
 
 _BUSY_MICROSECONDS = BUSY_WITHIN // timedelta(microseconds=1)
 _FIRST_ROWS = 1_000
+_LAST = 2**62  # a position that no row reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,8 @@ def arrived_between(
         lag: Feedback counts as in `EventStore.signals`.
     """
     new = _new_interactions(after, until)
-    inside = [new.c.created_at >= microseconds(window.start)]
-    inside.append(new.c.created_at < microseconds(window.end))
-    if window.model_version is not None:
-        inside.append(new.c.model_version == window.model_version)
-    answers = sa.select(sa.func.count(), sa.func.min(new.c.created_at)).where(*inside)
+    answers = sa.select(sa.func.count(), sa.func.min(new.c.created_at))
+    answers = answers.where(*_inside(new, window))
     events = _new_feedback(after, until)
     # an outer join is read from the left: each new event looks its interaction up by its id
     about = sa.and_(
@@ -133,12 +131,12 @@ def versions_in_use(store: EventStore, start: datetime, end: datetime) -> list[s
 
 def first_answer(store: EventStore, window: Window) -> datetime | None:
     """Return the time of the first answer of a window."""
-    return _extreme(store, window, sa.func.min)
+    return _extreme(store, window, min)
 
 
 def last_answer(store: EventStore, window: Window) -> datetime | None:
     """Return the time of the last answer of a window."""
-    return _extreme(store, window, sa.func.max)
+    return _extreme(store, window, max)
 
 
 def in_use_from(store: EventStore, window: Window) -> datetime | None:
@@ -164,12 +162,37 @@ def count_answers(store: EventStore, window: Window) -> int:
 
 
 def _extreme(
-    store: EventStore, window: Window, of: Callable[[sa.Column[int]], sa.Function[int]]
+    store: EventStore, window: Window, pick: Callable[[list[int]], int]
 ) -> datetime | None:
-    query = sa.select(of(INTERACTIONS.c.created_at)).where(within(window))
+    """Return the first or last time of a window.
+
+    What another window took is not read: what it did not take is later than it, or arrived since.
+    """
+    of = sa.func.min if pick is min else sa.func.max
+    queries = [sa.select(of(INTERACTIONS.c.created_at)).where(within(window))]
+    if window.without is not None:
+        end, arrived = window.without
+        later = replace(window, start=max(window.start, end), without=None)
+        queries = [sa.select(of(INTERACTIONS.c.created_at)).where(within(later))]
+        if arrived is not None:
+            until = _LAST if window.arrived_until is None else window.arrived_until
+            new = _new_interactions(Position(arrived, 0), Position(until, 0))
+            queries.append(sa.select(of(new.c.created_at)).where(*_inside(new, window)))
     with store.reading() as connection:
-        moment = connection.execute(query).scalar_one()
-    return None if moment is None else moment_of(moment)
+        found = [connection.execute(query).scalar_one() for query in queries]
+    times = [moment for moment in found if moment is not None]
+    if not times:
+        return None
+    return moment_of(pick(times))
+
+
+def _inside(new: sa.CTE, window: Window) -> list[sa.ColumnElement[bool]]:
+    """Say that what arrived belongs to a window, by its time and version."""
+    inside = [new.c.created_at >= microseconds(window.start)]
+    inside.append(new.c.created_at < microseconds(window.end))
+    if window.model_version is not None:
+        inside.append(new.c.model_version == window.model_version)
+    return inside
 
 
 def _new_interactions(after: Position, until: Position) -> sa.CTE:

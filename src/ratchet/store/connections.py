@@ -72,6 +72,16 @@ def create_engine(url: sa.URL, connections: int | None = None) -> sa.Engine:
     return engine
 
 
+def unpooled(engine: sa.Engine) -> sa.Engine:
+    """Return an engine whose connections are closed after use and count against no limit.
+
+    For what is seldom done beside another transaction of the same process; SQLite's own one stays.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine
+    return sa.create_engine(engine.url, poolclass=sa.NullPool)
+
+
 def _seconds_or_number(name: str, value: object) -> int:
     try:
         number = int(str(value))

@@ -40,7 +40,7 @@ def build_index(engine: sa.Engine, name: str, columns: str) -> None:
     partitions each gets its index in turn.
 
     Args:
-        engine: Of the store.
+        engine: To the store, whose connections nobody uses afterwards: their timeouts are changed.
         name: Of the index.
         columns: See `make_index`.
     """
@@ -48,10 +48,7 @@ def build_index(engine: sa.Engine, name: str, columns: str) -> None:
         # it waits for transactions that began before, and stops nobody: no reason to give up on it
         connection.exec_driver_sql("SET lock_timeout = 0")
         connection.exec_driver_sql("SET statement_timeout = 0")
-        try:
-            _build_in_parts(connection, name, columns)
-        finally:
-            connection.invalidate()  # the timeouts of others are not these
+        _build_in_parts(connection, name, columns)
 
 
 def _build_in_parts(connection: sa.Connection, name: str, columns: str) -> None:

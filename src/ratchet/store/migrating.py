@@ -18,6 +18,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from ratchet.errors import BusyError
+from ratchet.store.connections import unpooled
 from ratchet.store.indexes import build_index, indexes_left
 from ratchet.store.rows import microseconds
 from ratchet.store.sqlstates import DEADLOCK, NO_LOCK, sqlstate
@@ -48,6 +49,7 @@ def migrate(engine: sa.Engine, migrations: Migrations, clock: Callable[[], datet
     """
     if not _missing(engine, migrations):
         return
+    engine = unpooled(engine)  # it needs three connections at a time
     with _turn(engine):
         with engine.connect() as connection:
             _write(connection)

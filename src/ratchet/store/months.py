@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import sqlalchemy as sa
 
+from ratchet.store.connections import unpooled
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.sqlstates import DEADLOCK, NO_LOCK, sqlstate
 
@@ -102,7 +103,7 @@ class Months:
     """Makes a store's partitions as its rows need them, and drops those that were emptied."""
 
     def __init__(self, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
-        self._engine = engine
+        self._engine = unpooled(engine)  # a transaction of this process may be open
         self._clock = clock
         self._known: set[tuple[str, int]] = set()
         self._not_before: dict[str, float] = {}

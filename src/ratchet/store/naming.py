@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -20,8 +21,16 @@ def named_in(raw: str) -> dict[str, str | None]:
     return {name: _name(row, name) for name in ("user_id", "interaction_id")}
 
 
-def name_set_aside(connection: sa.Connection, table: sa.Table) -> None:
-    """Name those of the rows that were set aside before."""
+def name_set_aside(
+    connection: sa.Connection, table: sa.Table, *, between: Callable[[], None]
+) -> None:
+    """Name those of the rows that were set aside before.
+
+    Args:
+        connection: The migration's.
+        table: Of the rows.
+        between: Called after each thousand rows; it may commit.
+    """
     position, last = table.c.position, 0
     update = sa.update(table).where(position == sa.bindparam("at"))
     while True:
@@ -30,6 +39,7 @@ def name_set_aside(connection: sa.Connection, table: sa.Table) -> None:
         named = [{"at": at, **names} for at, raw in rows if any((names := named_in(raw)).values())]
         if named:
             connection.execute(update, named)
+            between()
         if len(rows) < _PAGE:
             return
         last = rows[-1][0]

@@ -239,7 +239,8 @@ def _name_items(connection: sa.Connection) -> None:
             if name not in present:
                 kind = f"VARCHAR({NAME_CHARACTERS})"
                 connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
-    name_set_aside(connection, SET_ASIDE)
+    connection.commit()  # done again, it finds what is there
+    name_set_aside(connection, SET_ASIDE, between=connection.commit)
     make_index(connection, "ix_verdicts_item", "verdicts (item_id, position)")
     make_index(connection, "ix_set_aside_user", "set_aside (user_id, interaction_id, position)")
     about = "set_aside (interaction_id) WHERE interaction_id IS NOT NULL"

@@ -167,9 +167,11 @@ class History:
         )
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET parquet_metadata_cache = true")
-        if not self._place.is_local:
-            connection.register_filesystem(self._place.files)
+        # what is read once is kept, as a file that counts changes only where a user is forgotten
+        connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
         files = self.readable()
+        if not self._place.is_local:
+            connection.register_filesystem(self._place.as_listed())
         for table in TABLES:
             urls = [self._place.url(item) for item in files if item.table == table]
             connection.execute(_view(table, urls))
@@ -238,5 +240,5 @@ def _view(table: HistoryTable, urls: Sequence[str]) -> str:
     listed = ", ".join("'" + url.replace("'", "''") + "'" for url in urls)
     return (
         f"CREATE VIEW {table} AS SELECT {', '.join(columns)}, day FROM read_parquet([{listed}], "
-        "hive_partitioning = true, hive_types = {'day': DATE}, union_by_name = true)"
+        "hive_partitioning = true, hive_types = {'day': DATE})"
     )

@@ -136,6 +136,17 @@ class Place:
         """The folder, or the address of object storage."""
         return self.root if self.is_local else str(self.files.unstrip_protocol(self.root))
 
+    def as_listed(self) -> Any:
+        """Return the file system as it is now, for one reader.
+
+        It lists everything once. Otherwise each file costs seven questions about its size.
+        """
+        options = {"use_listings_cache": True, "skip_instance_cache": True}
+        files = type(self.files)(**{**self.files.storage_options, **options})
+        with self._reaching(""):
+            files.find(self.root)
+        return files
+
     def url(self, item: HistoryFile) -> str:
         """Return a file's address as DuckDB and Arrow take it."""
         return f"{self.address}/{item.path}"
