@@ -111,7 +111,7 @@ def gather_context(
             for label in work.store.records(HumanLabel)
             if label.dimension != "safety"
         },
-        neighbours=KeptNeighbours(work.settings.home / "neighbours"),
+        neighbours=KeptNeighbours(work.settings.home.joinpath("neighbours")),
         weights=weights,
     )
 

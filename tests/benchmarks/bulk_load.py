@@ -3,10 +3,10 @@
     python -m tests.benchmarks.bulk_load [--rows 100000] [--postgresql URL]
 
 Ten interactions to three pieces of feedback, by `ratchet ingest`'s code from JSON Lines, CSV and
-Parquet, and from a gateway's log by its drain; each into an empty store. The yardstick is the same
-rows, ready made, by the driver alone into the same tables with their indexes: `executemany` on
-SQLite, COPY on PostgreSQL. SQLite lies in a temporary folder; on PostgreSQL each store has a schema
-of its own, which is dropped afterwards.
+Parquet (a second process reads, as for large files), and from a gateway's log by its drain; each
+into an empty store. The yardstick is the same rows, ready made, by the driver alone into the same
+tables with their indexes: `executemany` on SQLite, COPY on PostgreSQL. SQLite lies in a temporary
+folder; on PostgreSQL each store has a schema of its own, which is dropped afterwards.
 """
 
 from __future__ import annotations
@@ -193,11 +193,11 @@ def _copy(url: str) -> Callable[..., None]:
     return raw
 
 
-def load(url: str, file: Path) -> tuple[float, int]:
-    """Bring a file in; return seconds and rows stored."""
+def load(url: str, file: Path, *, second: bool = True) -> tuple[float, int]:
+    """Bring a file in, with a second process that reads or without; return seconds and rows."""
     store = EventStore.open(url)
     began = time.perf_counter()
-    report = ingest_file(file, store, now=NOW)
+    report = ingest_file(file, store, now=NOW, second_process=second)
     seconds = time.perf_counter() - began
     store.close()
     return seconds, report.interactions + report.feedback
@@ -234,6 +234,9 @@ def measure(folder: Path, files: dict[str, Path], rows: int, server: str | None)
                 seconds, stored = load(first if form == "jsonl" else url, file)
             assert stored == rows, f"{stored} of {rows} rows of {form}"
             measured[f"`ratchet ingest`, {form}"] = (seconds, transactions.reset())
+        with empty_store(folder, server) as url:
+            alone, _ = load(url, files["jsonl"], second=False)
+        measured["the same by one process"] = (alone, transactions.reset())
         again, _ = load(first, files["jsonl"])
         measured["the same file again"] = (again, transactions.reset())
         with empty_store(folder, server) as url, tempfile.TemporaryDirectory() as log:

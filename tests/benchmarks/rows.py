@@ -118,6 +118,11 @@ def at_goal(values: Mapping[int, float], *, rate: bool = False) -> float:
     return values[many] + slope * (GOAL - many)
 
 
+def extrapolates(values: Mapping[int, float]) -> bool:
+    """Tell whether two stores are large enough that a day of traffic is the same in both."""
+    return len([size for size in values if size >= SIZES[0]]) > 1
+
+
 def by_size(found: Found, row: Row) -> dict[int, float]:
     """Return a row's numbers by the number of interactions, of one database."""
     return {
@@ -127,9 +132,14 @@ def by_size(found: Found, row: Row) -> dict[int, float]:
     }
 
 
+def of_measure(values: Mapping[int, float]) -> dict[int, float]:
+    """Return the numbers of stores that are large enough to compare."""
+    return {size: value for size, value in values.items() if size >= NO_MEASURE}
+
+
 def grows(values: Mapping[int, float], row: Row) -> bool:
     """Tell whether a number that must not depend on the number of rows does."""
-    values = {size: value for size, value in values.items() if size >= NO_MEASURE}
+    values = of_measure(values)
     if not row.constant or len(values) < 2:
         return False
     few, many = values[min(values)], values[max(values)]
@@ -177,12 +187,19 @@ def table(found: Found, database: str) -> Iterator[str]:
         limit = limit_of(row, found, database)
         target = "" if limit is None else "≥ " if row.at_least else "≤ "
         target += "" if limit is None else shown(limit, row.unit)
-        goal = at_goal(values, rate=row.at_least)
-        constant = "-" if not row.constant else "**grows**" if grows(values, row) else "yes"
+        goal = at_goal(values, rate=row.at_least) if extrapolates(values) else None
+        constant = (
+            "-"
+            if not row.constant or len(of_measure(values)) < 2
+            else "**grows**"
+            if grows(values, row)
+            else "yes"
+        )
         numbers = [shown(values[size], row.unit) if size in values else "" for size in sizes]
         yield (
             f"| {row.what} | {row.unit} | {target} | {' | '.join(numbers)} | "
-            f"{shown(goal, row.unit)} | {verdict(row, goal, limit)} | {constant} |"
+            f"{'' if goal is None else shown(goal, row.unit)} | "
+            f"{'' if goal is None else verdict(row, goal, limit)} | {constant} |"
         )
 
 
@@ -261,22 +278,27 @@ def plot(found: Mapping[str, Found], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def page(found: Mapping[str, Found], seconds: float) -> str:
+def page(found: Mapping[str, Found]) -> str:
     """Return the page."""
     sections = []
     for database, sizes in found.items():
         sections += [f"### {NAMES[database]}", "", *table(sizes, database), "", *digests(sizes), ""]
     first = next(iter(found.values()))
+    seconds = sum(
+        float(part.get("wall", 0.0))
+        for sizes in found.values() for parts in sizes.values() for part in parts.values()
+    )  # fmt: skip
     return HEAD.read_text("utf-8").format(
         date=datetime.now(UTC).date(), commit=commit(), python=platform.python_version(),
         cores=os.cpu_count(), minutes=f"{seconds / 60:.0f}",
         factor=f"{FACTOR:g}", tables="\n".join(sections).rstrip(),
-        shards="\n".join(shards(first)) if _whole(first) else "",
+        shards="\n".join(shards(first)) if _whole(first) else "(Measured from a million rows on.)",
     )  # fmt: skip
 
 
 def _whole(found: Found) -> bool:
-    return all({"day", "nightly", "screened", "forget"} <= parts.keys() for parts in found.values())
+    needed = {"day", "nightly", "screened", "forget"}
+    return extrapolates({int(size): 0.0 for size, parts in found.items() if needed <= parts.keys()})
 
 
 def failures(found: Mapping[str, Found]) -> list[str]:
@@ -298,18 +320,25 @@ def measure(place: Place, results: Path, only: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
     for name, part in PARTS.items():
         wanted = not only or name in only or name in ("fill", "day")
-        if name in found or not wanted or place.rows > (part.most_rows or place.rows):
+        if (
+            name in found
+            or not wanted
+            or place.rows > part.most_rows.get(place.database, place.rows)
+        ):
             continue
         began = time.monotonic()
         measured(name, place, what="prepare")
         found[name] = measured(name, place)
+        found[name]["wall"] = time.monotonic() - began
         results.write_text(json.dumps(found))
         says = ", ".join(
-            f"{key} {value:,.3f}" for key, value in found[name].items() if isinstance(value, float)
+            f"{key} {value:,.3f}"
+            for key, value in found[name].items()
+            if isinstance(value, float) and key != "wall"
         )
         print(
             f"{NAMES[place.database]} {place.rows:,} {name}: {says} "
-            f"({time.monotonic() - began:.0f} s in all)",
+            f"({found[name]['wall']:.0f} s in all)",
             file=sys.stderr, flush=True,
         )  # fmt: skip
     largest = max(float(part["memory"]) for part in found.values())
@@ -355,7 +384,6 @@ def main() -> int:
     if options.process:
         process(*options.process)
         return 0
-    began = time.monotonic()
     with ExitStack() as stack:
         folder = options.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="ratchet-rows-"))
@@ -363,7 +391,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # PostgreSQL runs as another user where this one is root
         found = run(folder.resolve(), options)
-    text = page(found, time.monotonic() - began).rstrip() + "\n"
+    text = page(found).rstrip() + "\n"
     whole = tuple(options.rows) == SIZES and not options.only
     out = options.out or (PAGE if whole else None)
     if out is None:

@@ -12,9 +12,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -45,13 +45,14 @@ class Part:
         run: What is measured, in a process of its own.
         prepare: What has to be there before, in another process.
         fresh_home: Whether it works in a home without what earlier runs kept.
-        most_rows: Measured up to so many interactions.
+        most_rows: Measured up to so many interactions, by database; wherever it is not named, at
+            any number.
     """
 
     run: Callable[[Place], Result]
     prepare: Callable[[Place], object] = lambda _place: None
     fresh_home: bool = False
-    most_rows: int | None = None
+    most_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 def _now(place: Place) -> datetime:
@@ -353,10 +354,10 @@ def _full(place: Place) -> Result:
 PARTS: dict[str, Part] = {
     "fill": Part(_fill),
     "raw": Part(_raw),
-    "catch_up": Part(_catch_up),
+    "catch_up": Part(_catch_up, most_rows={"postgresql": 1_000_000}),
     "day": Part(_day),
-    "nightly": Part(_nightly),
-    "full": Part(_full, fresh_home=True, most_rows=1_000_000),
+    "nightly": Part(_nightly, most_rows={"postgresql": 1_000_000}),
+    "full": Part(_full, fresh_home=True, most_rows={"sqlite": 1_000_000, "postgresql": 100_000}),
     "status": Part(_status),
     "alerts": Part(_alerts),
     "first_watch": Part(_watch),

@@ -27,6 +27,7 @@ from ratchet.records import (
     ReviewItem,
     SetAside,
     Thumbs,
+    derive_id,
 )
 from ratchet.store import EventStore
 from tests.cli.in_process import run_in_process
@@ -411,6 +412,25 @@ def test_hostile_words_do_not_steer_the_terminal_of_timeline_and_review(home, mo
         printed = CliRunner().invoke(app, [command]).output
         assert "gone" in printed
         assert all(character.isprintable() for character in printed.replace("\n", ""))
+
+
+def test_a_flood_of_flags_of_one_rule_is_listed_as_its_first_few_and_how_many_more(home, ratchet):
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        raised = [("flood", number) for number in range(1_204)] + [("other", 0)]
+        for rule, number in raised:
+            store.append(
+                ReviewItem(
+                    id=derive_id("review", rule, number), created_at=AT, dimension="harmlessness",
+                    interaction_id=f"{rule}-{number}", priority="safety", raised_by=rule,
+                    why=f"privacy: seen by {rule}",
+                )
+            )  # fmt: skip
+    listed = ratchet("review").stdout
+    assert listed.startswith("1,205 waiting\n")
+    assert listed.count("seen by flood") == 5
+    assert listed.count("and 1,199 more like it") == listed.count("more like it") == 1
+    assert listed.count("seen by other") == 1
+    assert len(json.loads(ratchet("review", "--json").stdout)) == 1_205  # whole, for a program
 
 
 @pytest.mark.parametrize("exists", [False, True])

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from ratchet.collect.ingest import ingest, ingest_file
 from ratchet.collect.plain_events import plain_feedback, plain_interaction
+from ratchet.errors import InvalidInputError
 from ratchet.records import FEEDBACK_KINDS, Interaction, SetAside
 from ratchet.records.signals import BY_NAME
-from ratchet.store import Added
+from ratchet.store import Added, EventStore
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
 from ratchet.store.rows import microseconds
 from tests.collect.test_ingest import NOW, interaction, thumbs
@@ -184,8 +185,11 @@ TABLE = [
 ]
 
 
+@pytest.mark.parametrize("second_process", [False, True])
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
-def test_a_file_becomes_what_its_rows_become(tmp_path: Path, form: str) -> None:
+def test_a_file_becomes_what_its_rows_become(
+    tmp_path: Path, form: str, second_process: bool
+) -> None:
     names = sorted({name for row in TABLE for name in row})
     path = tmp_path / f"rows.{form}"
     cells = [
@@ -208,7 +212,7 @@ def test_a_file_becomes_what_its_rows_become(tmp_path: Path, form: str) -> None:
         texts |= {"latency_seconds": columns["latency_seconds"]}  # type: ignore[dict-item]
         pq.write_table(pa.table(texts), path)
     sink, expected = RowSink(), RowSink()
-    found = ingest_file(path, sink, now=NOW)
+    found = ingest_file(path, sink, now=NOW, second_process=second_process)
     wanted = ingest(TABLE, expected, source="test", now=NOW)
     assert sink.rows == expected.rows
     assert len(sink.rows) == len(TABLE) - 3
@@ -218,3 +222,21 @@ def test_a_file_becomes_what_its_rows_become(tmp_path: Path, form: str) -> None:
     assert (found.interactions, found.feedback, found.noted) == (
         wanted.interactions, wanted.feedback, wanted.noted,
     )  # fmt: skip
+
+
+def test_what_fails_in_the_second_process_is_said_in_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "none.jsonl"
+    for second_process in (False, True):
+        with pytest.raises(InvalidInputError, match="No such file"):
+            ingest_file(path, RowSink(), now=NOW, second_process=second_process)
+
+
+def test_conflicts_look_alike_whoever_read_them(store: EventStore, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    texts = [interaction("i", response=f"{number}" + "é" * 300) for number in range(3)]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in texts))
+    for second_process in (False, True):
+        ingest_file(path, store, now=NOW, chunk=2, second_process=second_process)
+    kept = store.set_aside_rows()  # the same rows have the same ids: stored once
+    assert [row.position for row in kept] == ["line 2", "line 3"]
+    assert len(kept[0].raw) == 200

@@ -35,7 +35,11 @@ class Server:
     environment: dict[str, str]
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = httpx.post(f"{self.api}/{path}", json=body or {}, timeout=60.0)
+        for _ in range(30):
+            answer = httpx.post(f"{self.api}/{path}", json=body or {}, timeout=60.0)
+            if answer.status_code != 503:  # its database is busy; clients of Prefect try again too
+                break
+            time.sleep(1.0)
         assert answer.status_code < 300, answer.text
         return answer.json() if answer.content else None
 

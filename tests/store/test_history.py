@@ -18,6 +18,7 @@ from ratchet.errors import ConflictError
 from ratchet.records import Feedback, Interaction, Message
 from ratchet.records.events import Comment, Copy, Correction, JudgeScore, SessionEnd, Stars, Thumbs
 from ratchet.store import EventStore
+from ratchet.store.arrivals import Position
 from ratchet.store.erasure import UserData
 from ratchet.store.forget import forget
 from ratchet.store.history import Advanced, History, writing
@@ -223,6 +224,21 @@ def test_a_store_that_lost_rows_which_history_has_is_refused(
             connection.execute(sa.text("SELECT setval('feedback_position_seq', 3)"))
     with pytest.raises(ConflictError, match="got feedback up to position 3 where history has 5"):
         history.advance(store)
+
+
+def test_a_position_that_lies_behind_history_for_a_moment_copies_nothing(
+    store: EventStore, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, range(5))
+    history.advance(store)
+    # while writers are at work it is not known of the last rows whether some are still missing
+    monkeypatch.setattr(writing, "last_position", lambda store: Position(3, 4))
+    assert history.advance(store) == Advanced(0, 0)
+    assert history.covers(5, 5)
+    monkeypatch.undo()
+    fill(store, range(5, 7))
+    assert history.advance(store) == Advanced(2, 2)
+    assert_same(history, store)
 
 
 def test_rows_that_the_store_no_longer_has_stay_in_history(

@@ -17,6 +17,8 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 
 _SECONDS_BETWEEN = 10.0
+_LARGE = 20_000_000
+"""Bytes of a file from which on a second process to read it pays."""
 
 
 def ingest(
@@ -40,8 +42,12 @@ def ingest(
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.ingest import ingest_file
 
-    read = harvest_dialogues if dialogues else ingest_file
-    report = read(file, created_store(), now=datetime.now(UTC), progress=Progress())
+    store, now, progress = created_store(), datetime.now(UTC), Progress()
+    if dialogues:
+        report = harvest_dialogues(file, store, now=now, progress=progress)
+    else:
+        is_large = file.is_file() and file.stat().st_size > _LARGE
+        report = ingest_file(file, store, now=now, progress=progress, second_process=is_large)
     print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
     print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
     for line in report.lines():

@@ -1,7 +1,7 @@
 """Rows into the tables of interactions and feedback, at the speed of the database's driver.
 
 Binding a row through SQLAlchemy takes longer than SQLite takes to store it. So SQLite gets many
-rows in a statement, during which Python's other threads run, and PostgreSQL gets them by COPY.
+rows in a statement, and PostgreSQL gets them by COPY.
 """
 
 from __future__ import annotations
