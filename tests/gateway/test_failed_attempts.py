@@ -306,13 +306,13 @@ def test_a_400_about_the_model_is_no_fault_of_the_user(canary, body):
     assert ask(gateway, stream=False).json()["model"] == "router/1"
 
 
-def test_what_a_user_sent_that_was_refused_is_forgotten_with_the_user(canary):
-    from ratchet.store.erasure import erase_user
+def test_what_a_user_sent_that_was_refused_is_forgotten_with_the_user(canary, tmp_path):
+    from ratchet.store.forget import forget
 
     gateway = canary(400)
     ask(gateway, user="Jörg")
     gateway.settle()
-    assert erase_user(gateway.store, "Jörg", text_key=str).set_aside == 1
+    forget(gateway.store, tmp_path, "Jörg", now=datetime.now(UTC), text_key=str)
     assert gateway.store.counts()["set_aside"] == 0
 
 

@@ -2,7 +2,9 @@
 
     derived = Derived.open(history)
     derived.advance()
-    traffic = stored_traffic(derived, "sft", end=end, judges=usable, config=config, context=context)
+    traffic = stored_traffic(
+        derived, "sft", end=end, judges=usable, consent="unless refused", context=context
+    )
 
 The same as `traffic_of(join_feedback(...), ...)` over everything, row by row and number by number,
 in memory that follows what users said and not what is stored. What nobody spoke about is counted
