@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import sqlalchemy as sa
@@ -100,19 +101,48 @@ def _review(_place: Place) -> Result:
     return {"seconds": _command("review")}
 
 
+def _time(place: Place) -> datetime:
+    """Return the time of the passes, which moves on by five minutes from one to the next."""
+    clock = Path(place.folder) / "clock"
+    return datetime.fromisoformat(clock.read_text()) if clock.exists() else datetime.now(UTC)
+
+
 def _five_minutes(place: Place) -> None:
-    """Add the traffic of the last five minutes that are old enough to be charted."""
-    end = int((time.time() - 301) * 1e6)
-    interactions, feedback = latest(place, 5.0, end)
+    """Let five minutes pass, with their traffic."""
+    end = max(_time(place), datetime.now(UTC)) + timedelta(minutes=5)
+    interactions, feedback = latest(place, 5.0, int(end.timestamp() * 1e6) - 1)
     insert(place, "interactions", interactions)
     insert(place, "feedback", feedback)
+    (Path(place.folder) / "clock").write_text(end.isoformat())
+
+
+def _steady(place: Place) -> None:
+    """Make passes until one has only five minutes to look at, and let the next five pass."""
+    for _ in range(2):
+        _five_minutes(place)
+        _screen_and_watch(place)
+    _five_minutes(place)
+
+
+@contextmanager
+def _flows_at(place: Place) -> Iterator[None]:
+    """Have the flows take the time of the passes for now."""
+    from ratchet.flows import _runtime
+
+    with ExitStack() as patches:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("ratchet.flows") and getattr(module, "now", None) is _runtime.now:
+                patches.enter_context(
+                    mock.patch.object(module, "now", side_effect=lambda: _time(place))
+                )
+        yield
 
 
 def _watch(place: Place) -> Result:
     """Make a pass of monitoring: boards and fixed thresholds."""
     from ratchet.analyze.monitoring.watch import WatchConfig, recent_metrics, watch
 
-    store, config, now = EventStore.open(place.url), WatchConfig(), datetime.now(UTC)
+    store, config, now = EventStore.open(place.url), WatchConfig(), _time(place)
     began = time.perf_counter()
     report = watch(store, config, now=now)
     for verdict in report.verdicts:
@@ -128,7 +158,8 @@ def _screen_and_watch(place: Place) -> Result:
     from ratchet.flows._safety import screen_new
 
     began = time.perf_counter()
-    items = screen_new()
+    with _flows_at(place):
+        items = screen_new()
     return _watch(place) | {"seconds": time.perf_counter() - began, "items": items}
 
 
@@ -136,11 +167,12 @@ def _flow(place: Place) -> Result:
     """Run the flow that the five-minute schedule runs, with Prefect and MLflow."""
     from ratchet.flows.analyze import AnalyzeOptions, analyze
 
-    analyze(AnalyzeOptions(cycle=False))
-    _five_minutes(place)
-    began = time.perf_counter()
-    analyze(AnalyzeOptions(cycle=False))
-    return {"seconds": time.perf_counter() - began}
+    with _flows_at(place):
+        analyze(AnalyzeOptions(cycle=False))
+        _five_minutes(place)
+        began = time.perf_counter()
+        analyze(AnalyzeOptions(cycle=False))
+        return {"seconds": time.perf_counter() - began}
 
 
 def _write(place: Place, until: Path) -> Result:
@@ -226,7 +258,12 @@ def _load(place: Place) -> Result:
 
     store = EventStore.open(place.url)
     began = time.perf_counter()
-    report = ingest_file(Path(place.folder) / "events.jsonl", store, now=datetime.now(UTC))
+    report = ingest_file(
+        Path(place.folder) / "events.jsonl",
+        store,
+        now=datetime.now(UTC),
+        second_process=True,  # as the command reads a file of this size
+    )
     seconds = time.perf_counter() - began
     rows = report.interactions + report.feedback
     if report.set_aside or report.repeated:
@@ -363,9 +400,9 @@ PARTS: dict[str, Part] = {
     "first_watch": Part(_watch),
     "review": Part(_review, prepare=_queue_items),
     "first_screening": Part(_screen_and_watch),
-    "watch": Part(_watch, prepare=_five_minutes),
-    "screened": Part(_screen_and_watch, prepare=_five_minutes),
-    "flow": Part(_flow, prepare=_five_minutes),
+    "watch": Part(_watch, prepare=_steady),
+    "screened": Part(_screen_and_watch, prepare=_steady),
+    "flow": Part(_flow, prepare=_steady),
     "forget": Part(_forget),
     "load": Part(_load, prepare=_event_file),
     "drain": Part(_drain, prepare=_log_lines),
