@@ -178,7 +178,13 @@ class Place:
                     path.unlink(missing_ok=True)
 
     def delete(self, items: list[HistoryFile]) -> None:
-        """Delete files with what was derived from them, and folders of days that are empty then."""
+        """Delete files with what was derived from them, and folders of days that are empty then.
+
+        Raises:
+            BusyError: Another writer has taken over, whose files these may be by now.
+        """
+        if items:
+            self._renew()
         self.delete_derived(items)
         for item in items:
             path = f"{self.root}/{item.path}"
