@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -229,6 +232,27 @@ def test_what_fails_in_the_second_process_is_said_in_the_first(tmp_path: Path) -
     for second_process in (False, True):
         with pytest.raises(InvalidInputError, match="No such file"):
             ingest_file(path, RowSink(), now=NOW, second_process=second_process)
+
+
+def killed_within_an_item(sender: Any, _make: Any, _given: Any) -> None:
+    """In the place of what sends: says that a long item comes, sends its beginning, is killed."""
+    os.write(sender.fileno(), struct.pack("!i", 1_000_000) + b"beginning")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_before_an_item(sender: Any, _make: Any, _given: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("killed", [killed_within_an_item, killed_before_an_item])
+def test_a_second_process_that_is_killed_is_said_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: Any
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(interaction("i")))
+    monkeypatch.setattr("ratchet.collect.second_process._send", killed)
+    with pytest.raises(InvalidInputError, match="was killed; run the same command again"):
+        ingest_file(path, RowSink(), now=NOW, second_process=True)
 
 
 def test_conflicts_look_alike_whoever_read_them(store: EventStore, tmp_path: Path) -> None:

@@ -149,6 +149,43 @@ def test_a_history_that_cannot_be_written_leaves_the_store_alone(
     assert store.counts()["interactions"] == 2
 
 
+def test_a_history_of_another_store_lets_nothing_go(
+    store: EventStore, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = datetime(2026, 1, 1, tzinfo=UTC)
+    other = EventStore.open(f"sqlite:///{tmp_path}/other.db", clock=lambda: earlier)
+    add(other, {f"o{number}": 200 for number in range(9)})
+    history = History.open(settings.history)
+    advance_history(history, other)
+    add(store, {"a": 200, "b": 150, "d": 0})
+    advance_history(history, store)
+    for preview in (False, True):
+        lines = prune(store, settings, history=history, preview=preview)
+        assert "interactions" not in lines
+        assert "states of boards" in lines
+    assert "belongs to one store" in caplog.text
+    assert store.counts()["interactions"] == 3
+
+
+def test_a_history_that_cannot_be_reached_leaves_the_other_rules_alone(
+    store: EventStore, settings: Settings
+) -> None:
+    class Away(History):
+        def cursor(self) -> Any:
+            raise OSError(5, "cannot be reached")
+
+        def days(self) -> Any:
+            raise OSError(5, "cannot be reached")
+
+    add(store, {"a": 200, "d": 0})
+    config = RetentionConfig(history_days=500)
+    lines = prune(store, settings, history=Away.open(settings.history), config=config)
+    assert "interactions" not in lines
+    assert "cannot be reached" in (lines["days of history"].failed or "")
+    assert lines["states of boards"].gone == 0
+    assert store.counts()["interactions"] == 2
+
+
 def test_history_goes_by_its_own_rule(store: EventStore, settings: Settings) -> None:
     add(store, {"a": 800, "b": 400, "d": 0})
     history = History.open(settings.history)

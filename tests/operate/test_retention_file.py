@@ -32,6 +32,10 @@ def test_a_file_changes_what_it_names_and_null_keeps_for_good(tmp_path: Path) ->
         ("interactions_days: 39\n", "interactions_days: .*40.* got 39"),
         ("verdicts_days: 0\n", "verdicts_days: .* got 0"),
         ("verdict_days: 5\n", "verdict_days: Extra"),
+        ("history_days: true\n", "history_days: .* got True"),  # meant to keep it, not one day
+        ("interactions_days: yes\n", "interactions_days: .* got True"),
+        ("late_days: false\n", "late_days: .* got False"),
+        ("records_days: 90.5\n", "records_days: .* got 90.5"),
         ("passes_days: soon\n", "passes_days: .* got 'soon'"),
         ("- 3\n", "must hold a mapping"),
     ],

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from ratchet.analyze.failures.embedding import text_key
+from ratchet.errors import InvalidInputError
 from ratchet.records import (
     FEEDBACK,
     Analysis,
@@ -274,6 +275,38 @@ def test_what_comes_while_a_user_is_forgotten_is_forgotten_too(
     assert late.stored_interactions(["late"])["late"].user_id == "forgotten"
     assert record.interactions == 6
     assert "Ramses" not in everything(store, but="ExampleSet")
+
+
+@pytest.mark.parametrize("user", ["u7", "17", "o'hara"])
+def test_rows_set_aside_are_found_by_a_short_name_in_every_kind_of_file(
+    open_store: Callable[[], EventStore], tmp_path: Path, user: str
+) -> None:
+    """As `ratchet ingest` keeps them: on one line, cut, and of a Parquet file as Python says it."""
+    store = open_store()
+    quoted = json.dumps(user)
+    number = "17" if user == "17" else quoted
+    mine = [
+        f'{{"id": "x", "user_id": {number}, "value": 9}}',
+        f'{{"id": "x", "user_id": {number}, "messages": [{{"role": "user", "content": "Ram',
+        f"{{'id': 'x', 'user_id': {user!r}, 'messages': 'Ramses'}}",
+        f'x,s,"{user}",tomorrow,Ramses',
+    ]
+    if "'" not in user:
+        mine += [f"x{mark}s{mark}{user}{mark}Ramses" for mark in (",", ";", "|", "\\t")]
+        mine += [f"{user},Ramses", f"Ramses, {user}"]
+    others = ["x,s,u77,a parcel", "x,s,170,a parcel", '{"user_id": "bob", "value": "17"}']
+    store.set_aside([rejected(f"m{n}", raw) for n, raw in enumerate(mine)])
+    store.set_aside([rejected(f"o{n}", raw) for n, raw in enumerate(others)])
+    record = forget(store, tmp_path, user, now=NOW, text_key=text_key)
+    assert [row.id for row in store.set_aside_rows()] == ["o0", "o1", "o2"]
+    assert record.verdicts == len(mine)
+
+
+def test_the_name_of_all_forgotten_users_is_refused(store: EventStore, tmp_path: Path) -> None:
+    erase(store, tmp_path)
+    with pytest.raises(InvalidInputError, match="got 'forgotten', which stands for users whose"):
+        forget(store, tmp_path, "forgotten", now=NOW, text_key=text_key)
+    assert len(store.records(Erasure)) == 1
 
 
 def test_a_reader_in_the_way_of_the_log_makes_no_writer_wait(

@@ -226,6 +226,43 @@ def test_a_store_that_lost_rows_which_history_has_is_refused(
         history.advance(store)
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_store_that_went_back_and_grew_beyond_history_is_refused(
+    open_store: OpenStore, history: History, table: HistoryTable
+) -> None:
+    store = open_store()
+    fill(store, range(5))
+    history.advance(store)
+    assert history.cursor_of(store) == history.cursor()
+    kept = history_rows(history, table)
+    with store.atomic() as connection:
+        connection.execute(sa.delete(STORED[table]).where(STORED[table].c.position > 3))
+        if connection.dialect.name == "postgresql":  # as in a backup of then
+            connection.execute(sa.text(f"SELECT setval('{table}_position_seq', 3)"))
+    fill(store, range(10, 14))  # at the positions from 4 on there are other rows now
+    for ask in (history.advance, history.cursor_of):
+        with pytest.raises(ConflictError, match=f"{table} with another row at position 5"):
+            ask(store)
+    assert history_rows(history, table) == kept
+
+
+def test_a_history_that_lost_its_cursor_is_refused_and_stays_as_it_is(
+    open_store: OpenStore, history: History
+) -> None:
+    store = open_store()
+    fill(store, range(5))
+    history.advance(store)
+    cursor = Path(history.address) / "cursor.json"
+    content = cursor.read_bytes()
+    prune(store, 3)
+    cursor.unlink()
+    with pytest.raises(ConflictError, match="got 2 files without one"):
+        history.advance(store)
+    cursor.write_bytes(content)
+    assert len(history_rows(history, "interactions")) == 5
+    assert history.advance(store) == Advanced(0, 0)
+
+
 def test_a_position_that_lies_behind_history_for_a_moment_copies_nothing(
     store: EventStore, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from ratchet.errors import BusyError
+from ratchet.improve.curation.derived import Derived
 from ratchet.store import EventStore
 from ratchet.store.forget import forget
 from ratchet.store.history import Advanced, History, writing
@@ -184,6 +185,22 @@ def test_a_bucket_that_is_not_there_is_one_error_of_a_file(store: EventStore, ur
     assert history.cursor() is None
     with pytest.raises(OSError, match=r"bucket does not exist.*not-there"):
         history.advance(store)
+
+
+def test_what_curation_derives_is_written_beside_history_while_another_writes(
+    store: EventStore, url: str, server: S3Server
+) -> None:
+    fill(store, range(120))
+    history = History.open(url)
+    history.advance(store)
+    derived = Derived.open(history)
+    with History.open(url).place.writing():
+        assert derived.advance() == len(history.readable()) == 3
+    assert derived.advance() == 0
+    with derived.connect() as connection:
+        assert connection.sql("SELECT count(*) FROM told").fetchall() == [(120,)]
+    history.drop_before(date(2026, 3, 2))
+    assert len(history.place.derived()) == 2  # one went with its file
 
 
 def test_a_question_asks_the_server_a_few_times_a_file_and_once_for_the_list(

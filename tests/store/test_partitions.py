@@ -137,6 +137,25 @@ def test_rows_are_stored_while_another_holds_the_table_and_move_to_their_month_l
     assert writer.settled_position(INTERACTIONS) == 2
 
 
+def test_a_row_that_is_stored_while_its_month_is_made_stops_nobody(open_store: Open) -> None:
+    """The month's rows were moved before it was seen: PostgreSQL refuses the partition then."""
+    one, other = open_store(), open_store()
+    if one._engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no partitions")
+    row = interaction("a", created_at=at(2025, 3))
+    one._months._not_before["interactions"] = float("inf")  # as after it found the table held
+    with ThreadPoolExecutor(1) as pool:
+        with one.adding():
+            one.add_interactions([row])
+            second = pool.submit(
+                other.add_interactions, [interaction("b", created_at=at(2025, 3, 2))]
+            )
+            wait([second], timeout=0.12)  # of the fifth of a second that it waits for the table
+        assert second.result(timeout=60).new == 1
+    assert set(other.stored_interactions(["a", "b"])) == {"a", "b"}
+    assert other.add_interactions([row]).repeated == 1
+
+
 @pytest.mark.parametrize("table", [INTERACTIONS, FEEDBACK_EVENTS])
 def test_a_row_is_found_by_its_id_in_one_partition(postgres: EventStore, table: sa.Table) -> None:
     months = [at(2025, month) for month in range(1, 13)]

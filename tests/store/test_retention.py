@@ -134,6 +134,29 @@ def test_what_people_reviewed_labelled_or_is_named_stays(store: EventStore) -> N
     assert left(store)[0] == {"a", "b", "c", "h"}
 
 
+def test_what_comes_while_rows_are_deleted_is_not_deleted_with_them(store: EventStore) -> None:
+    names = [f"a{number:02}" for number in range(50)]
+    fill(store, dict.fromkeys(names, 200 * DAY) | {"h": HOUR})
+    found = expired(store)
+
+    def come(_seconds: float) -> None:
+        """After the first rows went: feedback, and an item, about two of those still to go."""
+        if not store.stored_feedback(["late"]):
+            store.add_feedback([thumb("a48", DAY, "late"), thumb("a00", DAY, "too late")])
+            store.append(
+                ReviewItem(
+                    id="i", created_at=NOW, interaction_id="a49", dimension="safety",
+                    priority="safety", raised_by="rule", why="because",
+                )
+            )  # fmt: skip
+
+    assert delete_expired(store, found, rest=come) == (48, 48)
+    assert left(store)[0] == {"a48", "a49", "h"}
+    # history has not seen these: also the one about an interaction that had gone before
+    assert set(store.stored_feedback(["late", "too late"])) == {"late", "too late"}
+    assert len(store.stored_feedback(["t-a48", "t-a49", "t-a00"])) == 2
+
+
 def test_no_position_is_given_twice_though_all_rows_are_old(store: EventStore) -> None:
     fill(store, dict.fromkeys("abc", 200 * DAY))
     before = last_position(store)

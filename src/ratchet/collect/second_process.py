@@ -32,21 +32,26 @@ def in_second_process(make: Callable[..., Iterator[T]], *given: Any) -> Iterator
     sender.close()
     try:
         while True:
-            item, error = receiver.recv()
+            item, error = _received(receiver)
             if error is not None:
                 raise error
             if item is None:
                 return
             yield item
-    except EOFError as ended:
-        raise InvalidInputError(
-            "a file must be read to its end, got a process that reads and was killed; run the same "
-            "command again: what was stored is not stored twice"
-        ) from ended
     finally:
         receiver.close()
         process.terminate()
         process.join()
+
+
+def _received(receiver: Connection) -> Any:
+    try:
+        return receiver.recv()
+    except (EOFError, OSError) as ended:  # between two items, or within one
+        raise InvalidInputError(
+            "a file must be read to its end, got a process that reads and was killed; run the same "
+            "command again: what was stored is not stored twice"
+        ) from ended
 
 
 def _send(sender: Connection, make: Callable[..., Iterator[Any]], given: tuple[Any, ...]) -> None:

@@ -153,13 +153,17 @@ class Pruning:
             yield self._days_of_history(self.history, kept)
 
     def _in_history(self) -> Position | None:
-        """Return up to where history has everything."""
+        """Return up to where history has everything; None where it is not to be relied on."""
         if self.history is None:
+            return None
+        try:
+            cursor = self.history.cursor_of(self.store)
+        except (RatchetError, OSError) as error:
+            logger.warning("interactions stay in the store: %s", error)
             return None
         if self.preview:
             return last_position(self.store)
-        cursor = self.history.cursor()
-        return None if cursor is None else Position(cursor.interactions, cursor.feedback)
+        return None if cursor is None else cursor.position
 
     def _horizon(self, days: int) -> datetime:
         """Return before when interactions may go: not what a cycle or an experiment reads."""
@@ -195,16 +199,19 @@ class Pruning:
 
     def _days_of_history(self, history: History, days: int) -> Rule:
         day = self._ago(days).date()
-        old = [item for item in history.days() if item.day < day]
-        when = min((item.day for item in old), default=None)
-        oldest = datetime.combine(when, time.min, self.now.tzinfo) if when else None
-        size = Size(sum(item.rows for item in old), oldest, sum(item.bytes for item in old))
+
+        @cache
+        def size() -> Size:
+            old = [item for item in history.days() if item.day < day]
+            when = min((item.day for item in old), default=None)
+            oldest = datetime.combine(when, time.min, self.now.tzinfo) if when else None
+            return Size(sum(item.rows for item in old), oldest, sum(item.bytes for item in old))
 
         def delete() -> int:
             history.drop_before(day)
-            return size.rows
+            return size().rows
 
-        return Rule("days of history", f"older than {days} days", lambda: size, delete)
+        return Rule("days of history", f"older than {days} days", size, delete)
 
     # Other tables -----------------------------------------------------------------------------
 

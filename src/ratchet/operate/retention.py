@@ -13,7 +13,7 @@ from ratchet.files.yaml import read_yaml
 
 FEWEST_DAYS = 40
 """Answers may arrive 35 days late and still be watched, on a baseline of a week before."""
-Days = Annotated[int, Field(ge=1, le=36_500)] | None
+Days = Annotated[int, Field(strict=True, ge=1, le=36_500)] | None
 
 
 class RetentionConfig(BaseModel):
@@ -38,15 +38,15 @@ class RetentionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    interactions_days: Annotated[int, Field(ge=FEWEST_DAYS, le=36_500)] | None = 90
+    interactions_days: Annotated[int, Field(strict=True, ge=FEWEST_DAYS, le=36_500)] | None = 90
     history_days: Days = None
     set_aside_days: Days = 90
     verdicts_days: Days = 180
     answers_days: Days = 365
     vectors_days: Days = 90
-    late_days: Annotated[int, Field(ge=1, le=366)] = 35
+    late_days: Annotated[int, Field(strict=True, ge=1, le=366)] = 35
     passes_days: Days = 7
-    records_days: Annotated[int, Field(ge=2, le=36_500)] | None = 90
+    records_days: Annotated[int, Field(strict=True, ge=2, le=36_500)] | None = 90
     flow_runs_days: Days = 90
     tracking_days: Days = 180
 

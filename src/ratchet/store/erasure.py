@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ ERASED_INTERACTION = {
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
 _RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "TrainingSet")
 """Records that quote users and do not name whose interactions they quote."""
+_BETWEEN = re.compile(r"""["',;|]|\\t""")
+"""What stands between the values of a row that was set aside: of JSON, of a table, or in words."""
 _PAGE = 200
 _CHECKPOINT_MILLISECONDS = 300
 _CHECKPOINTS = 30
@@ -255,6 +258,7 @@ def _delete_set_aside(
         at
         for at, raw in _pages(store, unnamed, position)
         if not names.isdisjoint(raw.split('"'))
+        or not names.isdisjoint(part.strip(" :{}[]") for part in _BETWEEN.split(raw))
         or any(name in raw for name in escaped)
         or texts.are_in(raw)
     ]

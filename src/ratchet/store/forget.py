@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ratchet.errors import InvalidInputError
 from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, derive_id
 from ratchet.store import EventStore
 from ratchet.store.erasure import (
+    FORGOTTEN,
     NOTHING,
     UserData,
     clear_log,
@@ -69,7 +71,15 @@ def trace(store: EventStore, home: Path, user_id: str, *, in_history: UserData =
         home: The home folder.
         user_id: As it was sent with the interactions.
         in_history: What history has of the user; the store may have been pruned.
+
+    Raises:
+        InvalidInputError: It is the name that all forgotten users have.
     """
+    if user_id == FORGOTTEN:
+        raise InvalidInputError(
+            f"a user must be named by their id, got {user_id!r}, which stands for users whose data "
+            "was erased; give the id as it came with interactions"
+        )
     ids = tuple(dict.fromkeys((*in_history.interaction_ids, *interactions_of(store, user_id))))
     folders = _sets_with(home / "datasets", ids)
     sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from ratchet.store.connections import unpooled
 from ratchet.store.rows import microseconds, moment_of
-from ratchet.store.sqlstates import DEADLOCK, NO_LOCK, sqlstate
+from ratchet.store.sqlstates import CHECK_FAILED, DEADLOCK, NO_LOCK, sqlstate
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,9 @@ class Months:
             with self._engine.begin() as connection:
                 now = microseconds(self._clock())
                 drop_emptied_months(connection, table, now, besides=missing)
-        except sa.exc.OperationalError as error:
-            if sqlstate(error) not in (NO_LOCK, DEADLOCK):
+        except sa.exc.DBAPIError as error:
+            # a check fails where another stored a row of the month after those of before had moved
+            if sqlstate(error) not in (NO_LOCK, DEADLOCK, CHECK_FAILED):
                 raise
             self._not_before[table] = time.monotonic() + _PAUSE_SECONDS
             logger.info("%s: partitions are made later, others hold the table", table)

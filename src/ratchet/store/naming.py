@@ -47,4 +47,8 @@ def name_set_aside(
 
 def _name(row: object, name: str) -> str | None:
     value = row.get(name) if isinstance(row, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is int:  # as it is taken where the row is good
+        value = str(value)
     return value if isinstance(value, str) and 0 < len(value) <= NAME_CHARACTERS else None

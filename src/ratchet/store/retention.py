@@ -236,20 +236,27 @@ def size_of_expired(store: EventStore, expired: Expired) -> tuple[Size, Size]:
 def delete_expired(
     store: EventStore, expired: Expired, *, rest: Callable[[float], None] = time.sleep
 ) -> tuple[int, int]:
-    """Delete interactions with the feedback about them; return how many of both went."""
-    events = 0
+    """Delete interactions with the feedback about them; return how many of both went.
+
+    What came since they were found is looked at again: feedback that history lacks stays, and so
+    does an interaction that it is about or that is under review by now.
+    """
+    events, where = 0, _may_go(store, expired)
 
     def delete(connection: sa.Connection, part: list[tuple[int, str, int]]) -> int:
         nonlocal events
         ids, times = [row[1] for row in part], [row[2] for row in part]
+        when = INTERACTIONS.c.created_at.between(min(times), max(times))
         gone = 0
         for some in chunks(ids):
-            about = FEEDBACK_EVENTS.c.interaction_id.in_(some)
-            events += connection.execute(sa.delete(FEEDBACK_EVENTS).where(about)).rowcount
-            rows = sa.delete(INTERACTIONS).where(
-                INTERACTIONS.c.id.in_(some),
-                INTERACTIONS.c.created_at.between(min(times), max(times)),
+            still = sa.select(INTERACTIONS.c.id).where(INTERACTIONS.c.id.in_(some), when, *where)
+            found = list(connection.execute(still).scalars())
+            about = sa.delete(FEEDBACK_EVENTS).where(
+                FEEDBACK_EVENTS.c.interaction_id.in_(found),
+                FEEDBACK_EVENTS.c.position <= expired.until.feedback,
             )
+            events += connection.execute(about).rowcount
+            rows = sa.delete(INTERACTIONS).where(INTERACTIONS.c.id.in_(found), when)
             gone += connection.execute(rows).rowcount
         return gone
 

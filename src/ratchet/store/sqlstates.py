@@ -5,7 +5,7 @@ Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
-DEADLOCK, NO_LOCK, NOT_UNIQUE = "40P01", "55P03", "23505"
+DEADLOCK, NO_LOCK, NOT_UNIQUE, CHECK_FAILED = "40P01", "55P03", "23505", "23514"
 
 
 def sqlstate(error: Exception) -> str | None:

@@ -88,7 +88,7 @@ class Derived:
         wanted = self._paths()
         missing = [item for item, path in wanted.items() if path not in there]
         for number, item in enumerate(missing, start=1):
-            place.put(wanted[item], _parquet(_derive(self.history, item)))
+            place.put_derived(wanted[item], _parquet(_derive(self.history, item)))
             if progress is not None:
                 progress(number, len(missing))
         for path in there - set(wanted.values()):

@@ -27,7 +27,7 @@ from ratchet.store.history.erasing import Dropped, ErasedHistory, drop_before, e
 from ratchet.store.history.layout import COLUMNS, TABLES, Cursor, HistoryFile, HistoryTable
 from ratchet.store.history.layout import readable as readable_files
 from ratchet.store.history.place import Place
-from ratchet.store.history.writing import Advanced, advance
+from ratchet.store.history.writing import Advanced, advance, check_same
 
 if TYPE_CHECKING:
     import duckdb
@@ -120,13 +120,25 @@ class History:
 
         Raises:
             BusyError: Another writer was still at work after ten minutes.
-            ConflictError: The history is one of another store, or the store is behind it.
+            ConflictError: The history is one of another store, the store is behind it, or the
+                history has lost its cursor.
         """
         return advance(self._place, store, progress)
 
     def cursor(self) -> Cursor | None:
         """Return up to where history is written; None where nothing is."""
         return self._place.cursor()
+
+    def cursor_of(self, store: EventStore) -> Cursor | None:
+        """Return up to where this store's rows are written; None where nothing is.
+
+        Raises:
+            ConflictError: As of `advance`: the positions are those of other rows.
+        """
+        cursor = self.cursor()
+        if cursor is not None:
+            check_same(self._place, store, cursor)
+        return cursor
 
     def covers(self, position_interactions: int, position_feedback: int) -> bool:
         """Tell whether history has every row up to these positions."""

@@ -163,6 +163,10 @@ class Place:
             BusyError: Another writer has taken over.
         """
         self._renew()
+        self.put_derived(path, content)
+
+    def put_derived(self, path: str, content: bytes) -> None:
+        """Write a file that history does not count by: whoever derives it writes the same."""
         whole = f"{self.root}/{path}"
         if self.is_local:
             _replace(Path(whole), content)
@@ -178,7 +182,13 @@ class Place:
                     path.unlink(missing_ok=True)
 
     def delete(self, items: list[HistoryFile]) -> None:
-        """Delete files with what was derived from them, and folders of days that are empty then."""
+        """Delete files with what was derived from them, and folders of days that are empty then.
+
+        Raises:
+            BusyError: Another writer has taken over, whose files these may be by now.
+        """
+        if items:
+            self._renew()
         self.delete_derived(items)
         for item in items:
             path = f"{self.root}/{item.path}"

@@ -70,10 +70,9 @@ def advance(
     """Copy what is new. See `History.advance`."""
     with place.writing():
         writer = _Writer(place, _cursor(place, store))
+        check_same(place, store, writer.cursor)
         writer.clean()
         until = last_position(store)
-        taken = (store.last_taken_position(STORED[table]) for table in TABLES)
-        _check_not_behind(writer.cursor, *taken)
         copied = {"interactions": 0, "feedback": 0}
         for table in TABLES:
             end = until.interactions if table == "interactions" else until.feedback
@@ -87,20 +86,54 @@ def advance(
 
 
 def _cursor(place: Place, store: EventStore) -> Cursor:
-    """Return the cursor to go on from.
+    """Return the cursor to go on from; the first one is written before any file.
 
     Raises:
-        ConflictError: History belongs to another store.
+        ConflictError: The cursor of a history was lost: its files would be taken for those that a
+            killed writer left.
     """
-    cursor, identity = place.cursor(), identity_of(store)
-    if cursor is None:
-        return Cursor(store=identity, written_at=place.clock())
+    cursor = place.cursor()
+    if cursor is not None:
+        return cursor
+    if files := place.listed():
+        raise ConflictError(
+            f"a history must have its cursor.json, got {len(files)} files without one; restore it, "
+            "or set RATCHET_HISTORY to a new folder"
+        )
+    cursor = Cursor(store=identity_of(store), written_at=place.clock())
+    if last_position(store).both != (0, 0):
+        place.put_cursor(cursor)
+    return cursor
+
+
+def check_same(place: Place, store: EventStore, cursor: Cursor) -> None:
+    """Refuse a store that is not the one whose rows history has.
+
+    Raises:
+        ConflictError: History belongs to another store, or this one went back behind it, as after
+            a backup was restored: its next rows would be taken for copied ones.
+    """
+    identity = identity_of(store)
     if cursor.store != identity:
         raise ConflictError(
             f"a history belongs to one store, got one that store {cursor.store} wrote and not "
             f"{identity}; set RATCHET_HISTORY to a folder of its own"
         )
-    return cursor
+    _check_not_behind(cursor, *(store.last_taken_position(STORED[table]) for table in TABLES))
+    for item in readable(place.listed(), cursor):
+        at = cursor.of(item.table)
+        if item.last == at:
+            column = STORED[item.table].c
+            with store.reading() as connection:
+                query = sa.select(column.id).where(column.position == at)
+                here = connection.execute(query).scalar()
+            there = read_parquet(place, item, ["id"])["id"][-1].as_py()
+            if here not in (None, there):  # None: it was pruned
+                raise ConflictError(
+                    f"the store must hold every row that history does, got {item.table} with "
+                    f"another row at position {at}, as after a backup was restored; "
+                    "set RATCHET_HISTORY to a new folder"
+                )
 
 
 @dataclass
