@@ -248,7 +248,7 @@ def _iso(stored: int) -> str:
 def _event_file(place: Place) -> None:
     """Write a log to be brought in."""
     with (Path(place.folder) / "events.jsonl").open("w", encoding="utf-8") as file:
-        for _, body in _events(place, min(LOADED, place.rows), "loaded-"):
+        for _, body in _events(place, min(LOADED, place.rows), f"loaded-{time.time_ns()}-"):
             file.write(json.dumps(body) + "\n")
 
 
@@ -276,7 +276,7 @@ def _log_lines(place: Place) -> None:
     from ratchet.gateway.log import LogKind, WriteAheadLog
 
     log = WriteAheadLog.create(Path(place.folder) / "log")
-    for answer, body in _events(place, min(DRAINED, place.rows // 2), "drained-"):
+    for answer, body in _events(place, min(DRAINED, place.rows // 2), f"drained-{time.time_ns()}-"):
         kind = LogKind.INTERACTION if answer else LogKind.FEEDBACK
         log.append(kind, json.dumps(body).encode())
     log.close()
