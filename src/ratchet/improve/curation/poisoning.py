@@ -367,10 +367,10 @@ def user_trust(
     answer is right as well where most of the nearest messages of other users in its block of time
     have it, weighed by those users' trust.
 
-    Others cannot tell where those who are believed in the end hardly agree with each other: then
-    messages that are alike do not call for the same answer. Nor can they where half of the users or
-    more would be doubted: then few who agree with each other cannot be told from honest ones. Both
-    are asked of users, however much one of them says, so that nobody turns this off alone.
+    Where hardly any user agrees with others in the end, messages that are alike do not call for the
+    same answer, and others cannot tell. Nor can they where two thirds of the users would be
+    doubted: a few who agree with each other cannot be told from honest ones then. Each user counts
+    as one, however much they say, so that nobody turns this off alone.
 
     Args:
         said: What users said.
@@ -398,10 +398,10 @@ def user_trust(
         right, total = agreement(nearest, user, answer, weight)
         by_others = honest_probabilities(right, total)
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
-    believed = by_others >= _HONEST
-    most = 2 * believed.sum() > (total > 0.0).sum()
-    agree = right[believed].sum() >= _LEAST_AGREEMENT * total[believed].sum()
-    return trust if most and agree else by_reviewers
+    compared = total > 0.0
+    rates, believed = right[compared] / total[compared], by_others[compared] >= _HONEST
+    agree = rates.sum() >= _LEAST_AGREEMENT * rates.size
+    return trust if agree and 3 * believed.sum() > believed.size else by_reviewers
 
 
 def _nearest(
