@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ratchet.records import (
     FEEDBACK,
@@ -18,11 +19,19 @@ from ratchet.records import (
     SafetyPass,
     derive_id,
 )
-from ratchet.review.queue import decide, first_page, open_items, queue_flags, window_to_screen
+from ratchet.review.queue import (
+    decide,
+    first_page,
+    open_items,
+    queue_flags,
+    window_to_screen,
+)
 from ratchet.review.screening import Screened, screen, validate_sources
 from ratchet.safety.rules import DEFAULT_RULES, Flag, SafetyConfig
 from ratchet.safety.source_validation import SAFETY
 from ratchet.store import EventStore, Window
+from ratchet.store.review_rows import SAMPLE
+from ratchet.store.tables import REVIEW_ITEMS
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
 NOW = START + timedelta(hours=1)
@@ -172,3 +181,32 @@ def of_helpfulness(number: int) -> ReviewItem:
         raised_by="judge",
         why="close to the line",
     )
+
+
+def test_what_was_drawn_before_chances_were_kept_weighs_by_the_share_of_then(
+    store: EventStore,
+) -> None:
+    fill(store)
+    early = Window(START, START + timedelta(seconds=30))
+    screen(store, SafetyConfig(sample_share=0.4, sample_a_day=1_000), early, now=NOW)
+    drawn = {item.id for item in store.records(ReviewItem) if item.raised_by == SAMPLE}
+    with store.atomic() as connection:  # as the migration leaves what was drawn then
+        connection.execute(sa.update(REVIEW_ITEMS).values(share=None, sample_day=None))
+    config = SafetyConfig(sample_share=0.4, sample_a_day=30)
+    screened = screen(store, config, WINDOW, now=NOW)
+    sampled = {item.id for item in store.records(ReviewItem) if item.raised_by == SAMPLE}
+    missed = sorted(drawn)[:2]
+    for item in store.records(ReviewItem):
+        fine = item.raised_by == SAMPLE and item.id not in missed
+        decide(store, item.id, "fine" if fine else "violation", reviewer="ann", now=NOW)
+    found = validate_sources(store, config, screened, now=NOW)
+    recall = next(item for item in found if item.judge == RULE.name).figure("recall")
+    assert recall is not None
+    # by hand: 10 answers have a card, users reported 2 others; the rest was drawn from with a
+    # chance of 0.4, and of 30 / (2 * 130)
+    flagged, reported = 10, 2
+    weights = len(drawn) / 0.4, (len(sampled) - len(drawn)) / (30 / 260)
+    assert min(weights) > 0.0
+    size = (130 - flagged - reported) * weights[0] / sum(weights)
+    unseen = 2 / len(drawn) * size
+    assert recall.value == pytest.approx(flagged / (flagged + reported + unseen), rel=0.02)

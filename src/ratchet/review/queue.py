@@ -458,6 +458,7 @@ def validate_flags(
     name: str | None = None,
     bar: SourceBar = DEFAULT_BAR,
     known: Known | None = None,
+    share: float | None = None,
 ) -> JudgeValidation:
     """Hold a source's flags against the decisions in the store, and keep what was found.
 
@@ -472,6 +473,7 @@ def validate_flags(
         name: The rule's or judge's name; the source where None.
         bar: What the source has to reach.
         known: What the queue knows about `looked_at`, where it was read already.
+        share: Chance to be drawn of what was drawn before each chance was kept, without a limit.
     """
     known = known or known_about(store, looked_at)
     given = [(flag.source, flag.interaction_id) for flag in flags]
@@ -482,7 +484,11 @@ def validate_flags(
         by_others={key for by, key in (*given, *raised) if by not in (source, SAMPLE)},
         sampled={key for by, key in raised if by == SAMPLE},
         violations={key: found.label == VIOLATION for key, found in known.decided.items()},
-        shares={item.interaction_id: item.share for item in known.raised if item.share},
+        shares={
+            item.interaction_id: chance
+            for item in known.raised
+            if item.raised_by == SAMPLE and (chance := item.share or share)
+        },
     )
     record = validate_source(name or source, source, seen, now=now, bar=bar)
     with store.atomic():

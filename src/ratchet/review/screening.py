@@ -117,6 +117,7 @@ def validate_sources(
             name=names.get(source),
             bar=config.bar,
             known=known,
+            share=config.sample_share or None,
         )
         for source in sorted({flag.source for flag in screened.flags})
     )

@@ -156,6 +156,88 @@ def test_nobody_is_doubted_where_messages_alike_have_answers_unlike():
     assert not found.distrusted.any()
 
 
+def spoken(rng, honest, hostile, *, accuracy=0.8, classes=4):
+    """Thumbs up of honest users, each with some words, and of hostile ones with corrections.
+
+    Args:
+        rng: The chance.
+        honest: Users, and words of each.
+        hostile: Users, words of each, and whether all of them say the same.
+        accuracy: How often an honest user names the class of the message.
+        classes: How many classes there are.
+    """
+    (users, words), (others, loud, same) = honest, hostile
+    size = users * words + others * loud
+    who = np.append(np.arange(users).repeat(words), users + np.arange(others).repeat(loud))
+    order = rng.permutation(size)
+    who, topic = who[order], rng.integers(0, 4, size)
+    wrong = (topic + rng.integers(1, classes, size)) % classes
+    said = np.where(rng.random(size) < accuracy, topic, wrong)
+    bad = who >= users
+    # corrections of which each is made twice: answers still repeat
+    planted = [f"planted {0 if same else number // 2}" for number in range(size)]
+    columns = {
+        "user_ids": texts(f"u{number}" for number in who),
+        "created_at": START + np.sort(rng.integers(0, 86_400 * 300, size)) * (DAY // 86_400),
+        "responses": texts(f"class {number}" for number in said),
+        "thumbs": np.ones(size),
+        "corrections": np.where(bad, texts(planted), None),
+    }
+    vectors = (np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(size, 8))).astype(np.float32)
+    found = suspicion(outcomes_of(size, **columns), vectors_of=vectors.__getitem__)
+    trust = {name: found.trust[found.users[columns["user_ids"] == name][0]] for name in set(
+        columns["user_ids"]
+    )}  # fmt: skip
+    doubted = np.array([trust[f"u{number}"] < 0.5 for number in range(users + others)])
+    return doubted[:users].mean(), doubted[users:].mean() if others else 0.0
+
+
+@pytest.mark.parametrize(
+    ("users", "words"), [(1, 1_200), (1, 3_600), (20, 60), (20, 120), (50, 24)]
+)
+def test_hostile_users_who_say_as_much_as_everybody_else_do_not_turn_the_defence_off(users, words):
+    honest, hostile = spoken(np.random.default_rng(users), (60, 20), (users, words, False))
+    assert honest < 0.05
+    assert hostile == 1.0
+
+
+@pytest.mark.parametrize(("honest", "accuracy"), [((60, 5), 0.8), ((60, 5), 0.0), ((60, 20), 0.0)])
+@pytest.mark.parametrize("users", [10, 25])
+def test_few_who_agree_with_each_other_do_not_make_most_others_doubted(honest, accuracy, users):
+    rng = np.random.default_rng(users)
+    found, _ = spoken(rng, honest, (users, 30, True), accuracy=accuracy, classes=240)
+    assert found < 0.05
+
+
+@pytest.mark.parametrize("words", [2, 5, 20, 40])
+@pytest.mark.parametrize("accuracy", [0.2, 0.4, 0.5, 0.6, 0.8])
+def test_honest_users_are_not_doubted_however_often_they_agree(words, accuracy):
+    rng = np.random.default_rng(words)
+    found, _ = spoken(rng, (100, words), (0, 0, False), accuracy=accuracy, classes=40)
+    assert found < 0.05
+
+
+def test_one_user_with_many_answers_does_not_make_the_corrections_of_others_boilerplate():
+    rng = np.random.default_rng(9)
+    columns = traffic(rng, users=60)
+    loud = 3_600
+    who = np.append(columns["user_ids"], texts(["loud"] * loud))
+    corrections = np.full(3_000 + loud, None, dtype=np.object_)
+    corrected = rng.random(3_000) < 0.1
+    corrections[:3_000][corrected] = columns["responses"][corrected]
+    corrections[3_000:] = [f"an answer of its own, number {number}" for number in range(loud)]
+    found = suspicion(
+        outcomes_of(
+            3_000 + loud,
+            user_ids=who,
+            responses=np.append(columns["responses"], texts(["cards"] * loud)),
+            corrections=corrections,
+            thumbs=np.ones(3_000 + loud),
+        )
+    )
+    assert "one answer to many prompts" not in {finding.kind for finding in found.findings}
+
+
 def test_what_is_not_known_of_a_user_is_no_distrust():
     outcomes = outcomes_of(30, thumbs=np.ones(30))
     found = suspicion(outcomes)

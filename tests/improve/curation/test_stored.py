@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratchet.errors import InsufficientDataError
+from ratchet.errors import BusyError, InsufficientDataError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.dataset import choose_among
@@ -25,8 +25,10 @@ from ratchet.improve.curation.traffic import read_at
 from ratchet.improve.curation.traits import interaction_traits
 from ratchet.records import digest
 from ratchet.store import EventStore
+from ratchet.store.arrivals import last_position
 from ratchet.store.forget import forget
 from ratchet.store.history import History
+from ratchet.store.retention import Expired, delete_expired
 from tests.benchmarks import curation_history
 from tests.golden.make import recorded
 from tests.improve.curation.worlds import (
@@ -39,6 +41,7 @@ from tests.improve.curation.worlds import (
     vectors,
     world,
 )
+from tests.store.s3_server import BUCKET, s3_server
 
 GOLDEN = recorded("curation")
 
@@ -169,6 +172,73 @@ def test_only_new_files_are_derived_and_what_a_user_wrote_is_gone_when_it_is_for
     left = derived.history.place.derived()
     assert not [path for path in left for day in mine if f"day={day}" in path]
     assert derived.advance() == len(mine)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_another_process_wrote_or_erased_since_is_derived_when_it_is_read(
+    store, derived, tmp_path, kind
+):
+    made = world(5)
+    fill(store, made.interactions[::2], made.feedback[::2])
+    advanced(store, derived)
+    fill(store, made.interactions, made.feedback)
+    other = History.open(tmp_path / "history")
+    other.advance(store)
+    user = made.interactions[0].user_id
+    forget(store, tmp_path, user, now=NOW, text_key=str, history=other)
+    assert from_history(store, derived, made, kind) == curated(store, made, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [6, 7, 8])
+def test_an_interaction_that_left_the_store_and_was_sent_again_counts_once(
+    store, derived, seed, kind
+):
+    made = world(seed)
+    fill(store, made.interactions, made.feedback)
+    advanced(store, derived)
+    expired = Expired(NOW, last_position(store), frozenset())
+    gone, _ = delete_expired(store, expired, rest=lambda seconds: None)
+    assert gone > len(made.interactions) / 2
+    fill(store, made.interactions, made.feedback)
+    advanced(store, derived)
+    interactions = sum(day.rows for day in derived.history.days() if day.table == "interactions")
+    assert interactions == len(made.interactions) + gone
+    assert from_history(store, derived, made, kind) == curated(store, made, kind)
+
+
+def test_history_on_object_storage_gives_the_same_sets_night_after_night(store, tmp_path):
+    made = world(9)
+    half = len(made.interactions) // 2
+    with s3_server():
+        derived = Derived.open(History.open(f"s3://{BUCKET}/{tmp_path.name}/history"))
+        fill(store, made.interactions[:half], made.feedback[:half])
+        assert advanced(store, derived) > 0
+        fill(store, made.interactions, made.feedback)
+        assert advanced(store, derived) > 0
+        user = made.interactions[0].user_id
+        forget(store, tmp_path, user, now=NOW, text_key=str, history=derived.history)
+        assert derived.advance() > 0
+        assert derived.advance() == 0
+        for kind in KINDS:
+            assert from_history(store, derived, made, kind) == curated(store, made, kind)
+
+
+def test_two_that_derive_at_once_take_turns(store, derived, tmp_path):
+    made = world(10)
+    fill(store, made.interactions, made.feedback)
+    derived.history.advance(store)
+    another = Derived.open(History.open(tmp_path / "history", wait=timedelta(0)))
+    refused = []
+
+    def try_now(made, files):
+        if made < files:
+            with pytest.raises(BusyError):
+                another.advance()
+            refused.append(made)
+
+    assert derived.advance(try_now) == len(refused) + 1
+    assert another.advance() == 0
 
 
 def test_what_another_version_derived_is_deleted(store, derived, tmp_path):

@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from unicodedata import unidata_version
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +38,10 @@ from ratchet.store.history.place import DERIVED
 if TYPE_CHECKING:
     import duckdb
 
-_NAME = f"{DERIVED}{digest([VERSION, sorted(WHOLE), KEYS, CONSENT, RETAIN])[:12]}"
+_USED = sorted(kind for kind, signal in BY_NAME.items() if signal.column and kind != "comment")
+_RULES = [VERSION, sorted(WHOLE), KEYS, CONSENT, RETAIN, _USED, sorted(JUDGED_KINDS)]
+# which characters are letters, and what they are in lower case, is Python's version of Unicode
+_NAME = f"{DERIVED}{digest([*_RULES, unidata_version])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
 _INTERACTION_COLUMNS = (
     "position", "id", "session_id", "user_id", "created_at", "segment", "prompt", "response",
@@ -82,23 +86,19 @@ class Derived:
 
         Args:
             progress: Called with how many of how many files were made, after each.
+
+        Raises:
+            BusyError: Another process was still writing history after ten minutes.
         """
-        place = self.history.place
-        there = place.derived()
-        wanted = self._paths()
-        missing = [item for item, path in wanted.items() if path not in there]
-        for number, item in enumerate(missing, start=1):
-            place.put_derived(wanted[item], _parquet(_derive(self.history, item)))
-            if progress is not None:
-                progress(number, len(missing))
-        for path in there - set(wanted.values()):
-            place.files.rm_file(f"{place.root}/{path}")
-        return len(missing)
+        return self._advance(progress)[0]
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection to DuckDB with the views `told` and `said`. Close it after use."""
+        """Return a connection to DuckDB with the views `told` and `said`. Close it after use.
+
+        What another process wrote or erased since `advance` is derived first.
+        """
+        _, paths = self._advance()
         place, connection = self.history.place, self.history.connect()
-        paths = self._paths()
         for table, view in _VIEWS.items():
             urls = [
                 f"{place.address}/{path}" for item, path in paths.items() if item.table == table
@@ -106,11 +106,29 @@ class Derived:
             connection.execute(_view(view, TOLD if view == "told" else SAID, urls))
         return connection
 
+    def _advance(
+        self, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[int, dict[HistoryFile, str]]:
+        """Return how many files were made, and where what is derived from each file lies."""
+        place, paths = self.history.place, self._paths()
+        if place.derived() == set(paths.values()):
+            return 0, paths
+        with place.writing():  # history stands still
+            paths, there = self._paths(), place.derived()
+            missing = [item for item, path in paths.items() if path not in there]
+            for number, item in enumerate(missing, start=1):
+                place.put(paths[item], _parquet(_derive(self.history, item)))
+                if progress is not None:
+                    progress(number, len(missing))
+            for path in there - set(paths.values()):
+                place.files.rm_file(f"{place.root}/{path}")
+        return len(missing), paths
+
     def _paths(self) -> dict[HistoryFile, str]:
         """Return where what is derived from each file that counts lies, in order."""
         marks = self.history.place.marks()
         return {
-            item: f"{_NAME}/{item.path.removesuffix('.parquet')}-{marks[item.path]}.parquet"
+            item: f"{_NAME}/{item.path.removesuffix('.parquet')}-{marks.get(item.path, '')}.parquet"
             for item in self.history.readable()
         }
 
@@ -167,8 +185,7 @@ def _allowed(metadata: str) -> tuple[str | None, int, int]:
 
 
 def _said(batch: pa.RecordBatch) -> dict[str, Any]:
-    used = [name for name, signal in BY_NAME.items() if signal.column and name != "comment"]
-    batch = batch.filter(pc.is_in(batch["kind"], value_set=pa.array(used, pa.string())))
+    batch = batch.filter(pc.is_in(batch["kind"], value_set=pa.array(_USED, pa.string())))
     kinds, texts = batch["kind"], batch["text"]
     judged = pc.is_in(kinds, value_set=pa.array(sorted(JUDGED_KINDS), pa.string()))
     corrected = pc.and_(pc.equal(kinds, "correction"), pc.is_valid(texts))

@@ -36,6 +36,7 @@ _DAY = 24 * _HOUR
 _REPEATED = 0.5
 _PRIOR = 5.0
 _LEAST_AGREEMENT = 0.2  # below it `honest_probabilities` would doubt honest users as well
+_HONEST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +325,7 @@ def find_boilerplate(
 ) -> tuple[SuspectGroup, ...]:
     """Find corrections that give one answer to many prompts, where answers hardly ever repeat.
 
-    A rule without an error rate: where more than half of all answers that users speak for are in
+    A rule without an error rate: where more than half of the answers that users speak for are in
     words of their own, a correction that is made to `brigade_users` distinct prompts or more was
     planted, or is boilerplate that a model need not be taught from users.
     """
@@ -364,8 +365,12 @@ def user_trust(
     A user is right about an answer that a reviewer holds to be good with a word for it, and about
     a bad one with a word against it or a correction. Where answers repeat (classes), a word for an
     answer is right as well where most of the nearest messages of other users in its block of time
-    have it, weighed by those users' trust. Where hardly anybody agrees with others, messages that
-    are alike do not call for the same answer, and others cannot tell.
+    have it, weighed by those users' trust.
+
+    Where hardly any user agrees with others in the end, messages that are alike do not call for the
+    same answer, and others cannot tell. Nor can they where two thirds of the users would be
+    doubted: a few who agree with each other cannot be told from honest ones then. Each user counts
+    as one, however much they say, so that nobody turns this off alone.
 
     Args:
         said: What users said.
@@ -391,11 +396,12 @@ def user_trust(
     for _ in range(3):
         weight = np.where(np.isnan(trust), 1.0, trust)
         right, total = agreement(nearest, user, answer, weight)
-        if right.sum() < _LEAST_AGREEMENT * total.sum():
-            return by_reviewers
         by_others = honest_probabilities(right, total)
         trust = np.fmin(by_reviewers, by_others)  # either is enough to doubt
-    return trust
+    compared = total > 0.0
+    rates, believed = right[compared] / total[compared], by_others[compared] >= _HONEST
+    agree = rates.sum() >= _LEAST_AGREEMENT * rates.size
+    return trust if agree and 3 * believed.sum() > believed.size else by_reviewers
 
 
 def _nearest(
@@ -424,8 +430,16 @@ def _totals(user: IntArray, values: NDArray[Any], users: int) -> FloatArray:
 
 
 def _answers_repeat(said: Endorsements) -> bool:
-    up = said.answer[said.up]
-    return len(up) > 0 and len(np.unique(up)) <= _REPEATED * len(up)
+    """Tell whether there are at most half as many answers as words for them.
+
+    The mean over users, however much one of them says, so that no user decides it alone.
+    """
+    user, answer = said.user[said.up], said.answer[said.up]
+    if not len(user):
+        return False
+    words = np.bincount(user)
+    answers = np.bincount(user, weights=1.0 / np.bincount(answer)[answer])
+    return bool((answers[words > 0] / words[words > 0]).mean() <= _REPEATED)
 
 
 def cap_rows(

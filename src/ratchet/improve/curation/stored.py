@@ -118,8 +118,14 @@ def _prepare(
     connection.register("usable", pa.table({"judge": pa.array(sorted(judges), pa.string())}))
     connection.register("marks", _marks(context))
     judged = ", ".join(f"'{name}'" for name in sorted(JUDGED_KINDS))
+    # what the store let go of and was sent again stands in history twice: the first one counts
     connection.execute(
-        f"CREATE TEMP VIEW inside AS SELECT * FROM told WHERE moment >= 0 AND moment < {end}"
+        "CREATE TEMP TABLE again AS SELECT key, min(position) AS kept FROM told GROUP BY key "
+        "HAVING count(*) > 1"
+    )
+    connection.execute(
+        "CREATE TEMP VIEW inside AS SELECT told.* FROM told LEFT JOIN again USING (key) "
+        f"WHERE moment >= 0 AND moment < {end} AND (kept IS NULL OR position = kept)"
     )
     connection.execute(
         "CREATE TEMP VIEW used AS SELECT * FROM said WHERE (number IS NOT NULL OR "
