@@ -187,15 +187,14 @@ def test_a_bucket_that_is_not_there_is_one_error_of_a_file(store: EventStore, ur
         history.advance(store)
 
 
-def test_what_curation_derives_is_written_beside_history_while_another_writes(
+def test_what_curation_derives_lies_beside_history_and_goes_with_its_file(
     store: EventStore, url: str, server: S3Server
 ) -> None:
     fill(store, range(120))
     history = History.open(url)
     history.advance(store)
     derived = Derived.open(history)
-    with History.open(url).place.writing():
-        assert derived.advance() == len(history.readable()) == 3
+    assert derived.advance() == len(history.readable()) == 3
     assert derived.advance() == 0
     with derived.connect() as connection:
         assert connection.sql("SELECT count(*) FROM told").fetchall() == [(120,)]
