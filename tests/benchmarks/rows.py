@@ -133,7 +133,7 @@ def by_size(found: Found, row: Row) -> dict[int, float]:
     return {
         int(size): float(parts[row.part][row.field])
         for size, parts in found.items()
-        if row.part in parts
+        if row.field in parts.get(row.part, ())
     }
 
 

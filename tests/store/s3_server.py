@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from typing import Any
 
@@ -92,5 +92,6 @@ def s3_server() -> Iterator[S3Server]:
             "no_proxy": "127.0.0.1",
         }.items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
+        with suppress(FileExistsError):  # moto keeps buckets as long as its process lives
+            s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
         yield server
