@@ -245,10 +245,10 @@ def test_a_slow_save_makes_larger_groups_and_bounds_what_is_not_saved(saved):
         behind.append(sum(server.hits.values()) - len(saved.replies))
 
     with JudgeEndpoint(lambda seen: Answer(delay=0.01)) as server:
-        result = ask(server, questions(80), slow, Limits(concurrency=8))
+        ask(server, questions(80), slow, Limits(concurrency=8))
     assert len(saved.texts) == 80
     assert max(saved.calls) > 1
-    assert result.seconds < 80 * 0.05 / 2
+    assert len(saved.calls) < 80 / 2
     assert max(behind) <= 8
 
 
