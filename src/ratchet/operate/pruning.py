@@ -63,7 +63,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a rule found and what it took away.
+    """What a retention rule found and what it deleted.
 
     Attributes:
         rows: Rows or runs that it applies to.

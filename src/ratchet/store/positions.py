@@ -43,7 +43,7 @@ def announce(connection: sa.Connection, table: sa.Table) -> None:
 
 
 def settled(connection: sa.Connection, table: sa.Table) -> int:
-    """Return a position up to which all rows are there for good; 0 in an empty table.
+    """Return a position up to which every row has been committed; 0 in an empty table.
 
     What is read by the same connection afterwards includes them, unless its transaction reads from
     a snapshot taken earlier (REPEATABLE READ, or a cursor that was declared before).

@@ -264,7 +264,7 @@ def delete_expired(
 
 
 def old_orphans(store: EventStore, *, before: datetime, until: Position) -> Found:
-    """Return feedback that came before a time about interactions that are not there.
+    """Return feedback that arrived before a time and is about interactions that are not stored.
 
     Feedback about an interaction that retention took may come later; so may that of another system.
     """

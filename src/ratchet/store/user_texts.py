@@ -35,7 +35,7 @@ class UserTexts:
         return cls(tuple(every), {start: tuple(found) for start, found in by_start.items()})
 
     def are_in(self, value: Any) -> bool:
-        """Tell whether a JSON value quotes one of them."""
+        """Tell whether a JSON value quotes one of the texts."""
         if isinstance(value, str):
             return bool(self._found(value))
         if isinstance(value, dict):
@@ -43,7 +43,7 @@ class UserTexts:
         return isinstance(value, list) and any(self.are_in(item) for item in value)
 
     def erased_in(self, value: Any) -> Any:
-        """Return a JSON value without them."""
+        """Return a JSON value with the texts taken out."""
         if isinstance(value, str):
             for text in sorted(self._found(value), key=len, reverse=True):
                 value = value.replace(text, ERASED)

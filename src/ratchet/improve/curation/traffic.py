@@ -1,4 +1,4 @@
-"""Traffic as a selection sees it: compact arrays, some hundred bytes for each row that matters.
+"""Interactions as a selection reads them: compact arrays, under 200 bytes for each that counts.
 
     traffic = traffic_of(outcomes, quality, "sft", context)
 

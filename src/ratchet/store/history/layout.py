@@ -30,7 +30,7 @@ HistoryTable = Literal["interactions", "feedback"]
 TABLES: tuple[HistoryTable, ...] = get_args(HistoryTable)
 SCHEMA_VERSION = 1
 STORED: dict[HistoryTable, sa.Table] = {"interactions": INTERACTIONS, "feedback": FEEDBACK_EVENTS}
-"""The store's table that each one is copied from."""
+"""The table of the store from which each table of history is copied."""
 DAY_OF: dict[HistoryTable, str] = {"interactions": "created_at", "feedback": "received_at"}
 """Whose UTC day says in which folder a row lies."""
 COLUMNS: dict[HistoryTable, dict[str, str]] = {

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE_ROWS = 65_536
-"""Rows a file at most."""
+"""The most rows that a file holds."""
 FILE_BYTES = 32 * 2**20
-"""Bytes that rows take in memory before they are written, though they are fewer."""
+"""A file is written with fewer rows where they take so many bytes in memory."""
 _READ_ROWS, _READ_BYTES = 5_000, 8 * 2**20
 _FETCH_ROWS = 250
 _DAY = timedelta(days=1)
