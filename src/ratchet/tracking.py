@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
+from ratchet.records import digest as digest_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _KEY = "ratchet.key"
+_REFERENCE = "ratchet.reference"
+"""Tag of a version that is called otherwise than name and number."""
 _LOGGED = "mlflow.loggedArtifacts"
 _DELETED_AT_ONCE = 100
 
@@ -42,7 +45,8 @@ class ModelVersion:
     """A version in the registry.
 
     Attributes:
-        reference: Name and version, e.g. `support-router/3`; stored with every interaction.
+        reference: Name and version, e.g. `support-router/3`, or the name of a model that a server
+            has; stored with every interaction.
         adapter: Folder of the adapter as recorded, None for the base model alone.
         digest: Digest of the artefact.
     """
@@ -440,6 +444,10 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         number = reference.removeprefix(f"{self.model_name}/")
+        if not number.isdigit():
+            for known in self._versions():
+                if known.tags.get(_REFERENCE) == reference:
+                    return self._describe(known)
         try:
             return self._describe(self._client.get_model_version(self.model_name, number))
         except MlflowException as error:
@@ -451,6 +459,20 @@ class Tracker:
     def register_base(self, name: str, digest: str) -> ModelVersion:
         """Register the base model by its name, without copying its weights, once."""
         return self._register(digest, source=f"ratchet-base:/{name}", run_id=None, kind="base")
+
+    def register_served(self, name: str) -> ModelVersion:
+        """Register a model that a server has under a name, once; no weights are known.
+
+        The version is called what the server calls it: what users were answered by before belongs
+        to it.
+        """
+        return self._register(
+            digest_of(["served", name]),
+            source=f"ratchet-served:/{name}",
+            run_id=None,
+            kind="served",
+            reference=name,
+        )
 
     def register_adapter(self, run_id: str, source: str, digest: str) -> ModelVersion:
         """Register an adapter that lies in a run's artifacts and alias it `challenger`.
@@ -521,16 +543,28 @@ class Tracker:
             raise TrackingError(f"MLflow does not answer: {error}; is the server up?") from error
         return self._describe(version)
 
-    def _register(self, digest: str, *, source: str, run_id: str | None, kind: str) -> ModelVersion:
+    def _register(
+        self,
+        digest: str,
+        *,
+        source: str,
+        run_id: str | None,
+        kind: str,
+        reference: str | None = None,
+    ) -> ModelVersion:
         self._ensure_model()
-        known = self._client.search_model_versions(f"name = '{self.model_name}'")
-        for version in known:
-            if version.tags.get("ratchet.digest") == digest:
+        key, value = (_REFERENCE, reference) if reference else ("ratchet.digest", digest)
+        for version in self._versions():
+            if version.tags.get(key) == value:
                 return self._describe(version)
         tags = {"ratchet.digest": digest, "ratchet.kind": kind}
+        tags |= {_REFERENCE: reference} if reference else {}
         return self._describe(
             self._client.create_model_version(self.model_name, source, run_id=run_id, tags=tags)
         )
+
+    def _versions(self) -> list[Any]:
+        return list(self._client.search_model_versions(f"name = '{self.model_name}'"))
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -546,7 +580,7 @@ class Tracker:
             source = str(version.source)
             adapter = Path(unquote(urlsplit(source).path) if source[:5] == "file:" else source)
         return ModelVersion(
-            reference=f"{self.model_name}/{version.version}",
+            reference=version.tags.get(_REFERENCE) or f"{self.model_name}/{version.version}",
             version=str(version.version),
             adapter=adapter,
             digest=version.tags.get("ratchet.digest", ""),
