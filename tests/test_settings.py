@@ -268,6 +268,8 @@ GIVEN = {
     "retention": "/etc/retention.yaml",
     "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
     "backend": ["http://127.0.0.1:8001", "http://127.0.0.1:8002"],
+    "adapter_root": "/srv/adapters",
+    "backend_adapter_root": "/models/adapters",
 }
 """A value for each setting that is not its default."""
 
@@ -413,6 +415,16 @@ def test_what_the_home_remembers_comes_before_the_defaults_and_after_all_else(
     assert remember(settings, backend=None).model_name == "support-router"
     (tmp_path / "ratchet.toml").unlink()
     assert load_settings({}, tmp_path).backend == ()
+
+
+def test_the_home_remembers_where_adapters_lie_for_the_backend(tmp_path: Path) -> None:
+    settings = load_settings({}, tmp_path)
+    told = remember(settings, adapter_root=tmp_path / "mine", backend_adapter_root="/theirs")
+    assert (told.adapter_root, told.backend_adapter_root) == (tmp_path / "mine", "/theirs")
+    assert load_settings({}, tmp_path) == told
+    assert load_settings(told.environment(), tmp_path / "elsewhere") == told
+    with pytest.raises(SettingsError, match="backend_adapter_root"):
+        load_settings({"RATCHET_BACKEND_ADAPTER_ROOT": "adapters"}, tmp_path)
 
 
 def test_a_child_process_reads_what_the_home_remembers_though_it_was_written_later(

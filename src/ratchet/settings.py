@@ -24,6 +24,10 @@ Environment:
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
     RATCHET_BACKEND: URLs of the replicas of the server that answers users, separated by spaces;
         none where the gateway's own local model does. Its key is RATCHET_BACKEND_KEY.
+    RATCHET_ADAPTER_ROOT: Folder that adapters are put into for the backend, as this machine sees
+        it (`adapters` in the home folder).
+    RATCHET_BACKEND_ADAPTER_ROOT: The same folder as the backend sees it, where that is another
+        path: in a container, in a pod, on another machine.
 
 Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
 which says that there is no `ratchet.toml` to read.
@@ -70,6 +74,8 @@ class Settings(BaseModel):
         retention: YAML file that says how long things are kept; the defaults without it.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
+        adapter_root: Folder that adapters are put into for the backend; None for the home's own.
+        backend_adapter_root: The same folder as the backend sees it; None for the same path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -89,6 +95,8 @@ class Settings(BaseModel):
     retention: Path | None = None
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()
+    adapter_root: Path | None = None
+    backend_adapter_root: str | None = Field(default=None, pattern="^/")
 
     def __repr_args__(self) -> Any:
         """Show no password that an address holds."""
@@ -141,7 +149,7 @@ class Settings(BaseModel):
 
 
 _LISTS = ("notify", "backend")
-_REMEMBERED = ("model_name", "backend")
+_REMEMBERED = ("model_name", "backend", "adapter_root", "backend_adapter_root")
 _FOREIGN = {"tracking_uri": "MLFLOW_TRACKING_URI", "prefect_api_url": "PREFECT_API_URL"}
 VARIABLES = {name: _FOREIGN.get(name, f"RATCHET_{name.upper()}") for name in Settings.model_fields}
 """The environment variable of each setting."""
@@ -223,7 +231,7 @@ def remember(settings: Settings, **values: Any) -> Settings:
     settings.make_home()
     path = settings.home / _HOME_FILE
     known = read_remembered(settings.home) | values
-    kept = {name: value for name, value in known.items() if value}
+    kept = {n: str(v) if isinstance(v, Path) else v for n, v in known.items() if v}
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
     fresh.replace(path)
@@ -231,7 +239,9 @@ def remember(settings: Settings, **values: Any) -> Settings:
 
 
 def _as_set(name: str, value: Any) -> Any:
-    return tuple(value) if name in _LISTS else value
+    if name in _LISTS:
+        return tuple(value)
+    return Path(value) if name in _PATHS and value is not None else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
