@@ -13,6 +13,8 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import clipped
 
 SHOWN = 20
+SAID = ("application", "prompt_version", "tags", "trace_id", "request_id")
+"""What is shown of what a client said with a request."""
 
 
 def review(
@@ -59,5 +61,12 @@ def review(
         if interaction is not None:
             print(f"          user:   {clipped(interaction.prompt, 80)}")
             print(f"          answer: {clipped(interaction.response, 80)}")
+            said = [
+                f"{name} {interaction.metadata[name]}"
+                for name in SAID
+                if name in interaction.metadata
+            ]
+            if said:
+                print(f"          said:   {clipped(', '.join(said), 80)}")
         if item.id in page.more:
             print(f"          and {page.more[item.id]:,} more like it")

@@ -20,9 +20,10 @@ from typing import Any, TypeGuard
 from uuid import uuid4
 
 from fastapi import Request, Response
+from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 
-from ratchet.gateway.access import Caller, token_for
+from ratchet.gateway.access import ANYBODY, Caller, token_for
 from ratchet.gateway.backends import Backend, Target
 from ratchet.gateway.circuits import Circuits
 from ratchet.gateway.conversation import (
@@ -38,6 +39,7 @@ from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
+from ratchet.gateway.request_metadata import APPLICATION, OF_CLIENT, PROMPT_VERSION, read_remarks
 from ratchet.gateway.routing import Router
 from ratchet.gateway.schemas import check_chat
 from ratchet.gateway.sessions import Conversations, digest_of, opening_of
@@ -93,7 +95,7 @@ class Answerer:
 
     # Opening ----------------------------------------------------------------------------------
 
-    def _open(self, content: bytes, headers: Mapping[str, str], caller: Caller) -> Chat:
+    def _open(self, content: bytes, headers: Headers, caller: Caller) -> Chat:
         body = read_json(content)
         check_chat(body)
         started, at = time.monotonic(), datetime.now(UTC)
@@ -101,11 +103,18 @@ class Answerer:
         user_id, session_id, conversation = self._whose(body, headers, key, at, caller)
         plan = self.router.plan(body["model"], user_id)
         chat = Chat(key, body, plan, caller, user_id, session_id, at, started, conversation)
+        remarks = read_remarks(body, headers, at)
+        chat.segment, chat.forwarded = remarks.segment, remarks.forwarded
+        chat.metadata |= remarks.metadata
+        if caller.application != ANYBODY or remarks.segment:
+            chat.metadata[APPLICATION] = caller.application
         chat.metadata["requested_model"] = identifier(body["model"]) or "?"
         if plan.experiment is not None:
             chat.metadata |= {"experiment": plan.experiment, "arm": plan.variant.label}
         if plan.variant.system_prompt is not None:
             chat.body = body | {"messages": _with_prompt(body, plan.variant.system_prompt)}
+            if PROMPT_VERSION in chat.metadata:  # it was not that prompt which was answered
+                chat.metadata[OF_CLIENT + PROMPT_VERSION] = chat.metadata.pop(PROMPT_VERSION)
         return chat
 
     def _whose(
@@ -155,9 +164,10 @@ class Answerer:
             for backend, version in wanted
             if not self.circuits.is_open((backend.name, version))
         ]
+        adapters, names = state.adapters, state.names
         return [
-            (backend, Target(version, state.adapters.get(version), state.names.get(version)))
-            for backend, version in fit or wanted
+            (b, Target(version, adapters.get(version), names.get(version), chat.forwarded))
+            for b, version in fit or wanted
         ]
 
     # Whole answers ----------------------------------------------------------------------------

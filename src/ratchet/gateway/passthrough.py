@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
 from ratchet.gateway.leaving import ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.replies import BackendError, json_bytes
+from ratchet.gateway.request_metadata import trace_headers
 from ratchet.gateway.routing import Router
 from ratchet.gateway.schemas import ModelEntry
 
@@ -53,7 +54,12 @@ class Passthrough:
         versions = self._versions(path, body, named_user(body, request.headers) or "")
         bodies = [body | {"model": version} for version in versions]
         with self._watcher.watching(request.receive):
-            return await self._ask(path, *bodies, stream=body.get("stream") is True)
+            return await self._ask(
+                path,
+                *bodies,
+                stream=body.get("stream") is True,
+                headers=trace_headers(request.headers),
+            )
 
     async def model(self, name: str) -> Response:
         """Return the entry of one name: the gateway's own, else the backend's.
@@ -84,12 +90,18 @@ class Passthrough:
         plan = self._router.plan(name, user)
         return list(dict.fromkeys([plan.variant.version, plan.previous or plan.variant.version]))
 
-    async def _ask(self, path: str, *bodies: dict[str, Any], stream: bool = False) -> Response:
+    async def _ask(
+        self,
+        path: str,
+        *bodies: dict[str, Any],
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
         """Post the first body that a server answers; without one, get the path."""
         failures: list[BackendError] = []
         for body, server in product(bodies or (None,), self._servers):
             try:
-                reply = await server.open(path, body, stream=stream)
+                reply = await server.open(path, body, stream=stream, headers=headers)
             except BackendError as failure:
                 if failure.is_users:
                     raise refusal(failure) from failure

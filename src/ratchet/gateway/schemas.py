@@ -58,7 +58,9 @@ class ChatRequest(BaseModel):
         model: A version (`support-router/3`), `champion`, `challenger`, `previous`, or any other
             name for "the model", which leaves the choice to the routing.
         user: Who asks; the same user always gets the same version.
-        metadata: `session_id` names the session.
+        metadata: Kept with the interaction. `session_id` names the session, `user_id` the user,
+            `segment` where it comes from; `training_consent`, `retain_until` and `retain_days` are
+            honoured. Nothing in it is refused.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -69,7 +71,7 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Any = None
     max_tokens: Annotated[int, _NUMBER] | None = None
     max_completion_tokens: Annotated[int, _NUMBER] | None = None
     temperature: Annotated[float, Field(allow_inf_nan=False), _NUMBER] | None = None

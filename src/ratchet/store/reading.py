@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -22,7 +22,12 @@ from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
 from ratchet.store.months import with_ids
-from ratchet.store.permissions import Permission, read_permissions
+from ratchet.store.permissions import (
+    Permission,
+    read_not_for_good,
+    read_past_keeping,
+    read_permissions,
+)
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
@@ -160,7 +165,14 @@ class Readings(Transactions):
         with self.reading() as connection:
             yield from read_batches(connection, query, schema, size)
 
-    def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
+    def signals(
+        self,
+        window: Window,
+        *,
+        lag: timedelta,
+        judges: Collection[str] = (),
+        metadata: Sequence[str] = (),
+    ) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
         Feedback of users counts where it was given within `lag` of its interaction, that of judges
@@ -171,6 +183,7 @@ class Readings(Transactions):
             window: The interactions.
             lag: How late feedback of users may be.
             judges: Versions of judges that were found usable; scores of any other are left out.
+            metadata: Keys of the metadata that are to be columns as well, null where not said.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
         characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
@@ -178,7 +191,7 @@ class Readings(Transactions):
         """
         lag_microseconds = lag // timedelta(microseconds=1)
         with self.reading() as connection:
-            return read_signals(connection, within(window), lag_microseconds, judges)
+            return read_signals(connection, within(window), lag_microseconds, judges, metadata)
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""
@@ -188,6 +201,19 @@ class Readings(Transactions):
         """Yield what `permissions` returns, one after the other."""
         with self.reading() as connection:
             yield from read_permissions(connection, within(window))
+
+    def past_keeping(self, now: datetime) -> dict[str, date]:
+        """Return the interactions that may be kept no longer, with their days."""
+        with self.reading() as connection:
+            return read_past_keeping(connection, now)
+
+    def not_for_good(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the interactions that must not become examples which stay for good.
+
+        Their user refuses training, then or later, or lets them be kept for a time only.
+        """
+        with self.reading() as connection:
+            return read_not_for_good(connection, ids)
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
         """Return the finish reasons of a window's answers by id, but for those in `besides`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ def read_signals(
     within: sa.ColumnElement[bool],
     lag: int,
     judges: Collection[str],
+    metadata: Sequence[str] = (),
 ) -> pa.Table:
     """Return one row an interaction. See `EventStore.signals`.
 
@@ -30,6 +31,7 @@ def read_signals(
         within: Which interactions.
         lag: Microseconds up to which feedback counts.
         judges: Versions of judges whose scores count.
+        metadata: Keys of the metadata to return as columns.
     """
     import pyarrow as pa
 
@@ -43,10 +45,12 @@ def read_signals(
             ("latency_seconds", pa.float64()),
             ("characters", pa.int64()),
             ("failed", pa.int64()),
+            *((name, pa.string()) for name in metadata),
         ]
     )
     columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
     columns |= {"characters": sa.func.length(INTERACTIONS.c.response), "failed": failed}
+    columns |= {name: INTERACTIONS.c.metadata[name].as_string() for name in metadata}
     query = sa.select(*[columns[name] for name in schema.names])
     answers = read_table(connection, query.where(within), schema)
     kinds = read_events(

@@ -19,9 +19,9 @@ from ratchet.analyze.failures.tokens import term_analyzer
 from ratchet.analyze.failures.words import (
     LONGEST_FOR_WORDS,
     cut_for_words,
-    text_hash,
 )
 from ratchet.models import Encoder
+from ratchet.store.vectors import text_key
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,6 @@ class VectorCache(Protocol):
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Keep vectors; one that is there already stands."""
         ...
-
-
-def text_key(text: str) -> str:
-    """Return the key that a text's vector is kept under: 32 hex digits of its content."""
-    return text_hash(text, 16).hex()
 
 
 def embed(

@@ -140,9 +140,10 @@ def narrow(
 
     set_aside, usable = _set_aside(pool, traffic, config.maximum_characters)
     keep("readable", usable)
-    keep("not refused by their user", ~traffic.refused[pool.position])
-    flagged = traffic.withheld[pool.position] | traffic.unsafe[pool.position]
-    keep("not flagged as unsafe", ~(flagged | traffic.unsafe[pool.other_position]))
+    # of a pair neither answer may be refused or unsafe
+    refused, flagged = traffic.refused, traffic.withheld | traffic.unsafe
+    keep("not refused by their user", ~(refused[pool.position] | refused[pool.other_position]))
+    keep("not flagged as unsafe", ~(flagged[pool.position] | flagged[pool.other_position]))
     suspicion = suspect(
         traffic, config.poisoning, vectors_of=context.vectors_of, kept=context.neighbours
     )

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ratchet.improve.curation.config import Consent, Demonstration
-from ratchet.improve.curation.consent import refused_rows
+from ratchet.improve.curation.consent import REFUSED, UNSAID, refused_rows
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.derived import Derived, read_batches
 from ratchet.improve.curation.endings import FAILED, cut_short
@@ -92,7 +92,8 @@ def stored_traffic(
         kind: What is selected.
         end: Interactions from then on are left out; feedback counts whenever it came.
         judges: Versions of judges that were found usable.
-        consent: Whether saying nothing is consent.
+        consent: Whether saying nothing is consent. A user whose latest word is a refusal is refused
+            whatever was said before.
         context: What else is known; finish reasons and permissions are history's.
     """
     with derived.connect() as connection:
@@ -143,6 +144,12 @@ def _prepare(
         f"CREATE TEMP TABLE spoken AS {once} GROUP BY about UNION ALL {more} GROUP BY about"
     )
     connection.execute(f"CREATE TEMP TABLE wanted AS {_WANTED[kind]}")
+    # also by what was said after `end`: nobody is trained on who has refused by now
+    last = "arg_max(consent, {'moment': moment, 'consent': consent})"
+    connection.execute(
+        f'CREATE TEMP TABLE refusing AS SELECT "user", true AS refusing FROM told '
+        f'WHERE consent <> {UNSAID} GROUP BY "user" HAVING {last} = {REFUSED}'
+    )
     connection.execute(
         'CREATE TEMP TABLE firsts AS SELECT "user", min(moment) AS first FROM inside '
         'GROUP BY "user"'
@@ -169,6 +176,7 @@ def _query(kind: RowKind) -> str:
         *(f"s.{name}" for name in (*_NUMBERS.values(), *_CORRECTION)),
         *(f"m.{name}" for name in ("withheld", "preferred", "judged", "reviewed", "cluster")),
         "f.first",
+        "r.refusing",
     ]
     marked = {"sft": " OR m.preferred", "kto": "", "dpo": " OR m.judged"}[kind]
     chosen = f"{_SPOKE}{marked}"
@@ -179,6 +187,7 @@ def _query(kind: RowKind) -> str:
         "FROM inside i LEFT JOIN spoken s USING (key) LEFT JOIN marks m USING (key) "
         f"LEFT JOIN wanted w ON i.{_MATCHED[kind]} = w.wanted "
         'LEFT JOIN firsts f ON i."user" = f."user" '
+        'LEFT JOIN refusing r ON i."user" = r."user" '
         f"WHERE {taken} ORDER BY i.moment, i.id"
     )
 
@@ -311,7 +320,8 @@ class _Rows:
             "explicit": scored.explicit,
             "evidence": evidence_weights(scored, self.context.weights),
             "ending": self._endings(batch["ending"], columns["failed"]),
-            "refused": refused_rows(
+            "refused": _array(batch, "refusing", np.bool_, False)
+            | refused_rows(
                 _array(batch, "consent", np.int8, 0),
                 _array(batch, "retain", np.int64, 0),
                 self.consent,
