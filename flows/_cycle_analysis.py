@@ -139,7 +139,7 @@ def analyze_cycle(
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, judges))
     everything = load(cycle)
-    outcomes = everything.take(everything.model_versions == cycle.champion)
+    outcomes = everything.of_versions(cycle.names)
     metrics = experience_metrics(outcomes, quality(outcomes, weights))
     alerts = metrics_over_thresholds(cycle, metrics, latency_baseline)
     failures = run_failures(cycle, everything, weights, rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from prefect.cache_policies import NO_CACHE
 
 from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
+from ratchet.deploy.served import other_names
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
-from ratchet.records import Cycle, digest
+from ratchet.operate.readiness import NextCycle, lacks
+from ratchet.operate.readiness import refuse_incomplete as refuse
+from ratchet.records import Cycle, Release, digest
 from ratchet.store import EventStore, Window
 from ratchet.store.cycles import example_set, freeze_examples, open_cycle, unfinished_cycle
 
@@ -34,7 +38,7 @@ def open_recorded(examples: Path | None, max_new_tokens: int | None, seed: int) 
             "none; set collect.examples to a file with id, prompt and target"
         )
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    champion = establish_champion(work.store, work.tracker, register_base, now())
     longest = max_new_tokens or _length(work.store)
     frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), longest)
     return open_cycle(
@@ -45,6 +49,21 @@ def open_recorded(examples: Path | None, max_new_tokens: int | None, seed: int) 
         example_set_id=frozen.id,
         now=now(),
         recorded=True,
+        also=other_names(work.store, champion.reference),
+    )
+
+
+def refuse_incomplete(wanted: NextCycle) -> None:
+    """Refuse to begin a cycle of recorded traffic that lacks something, all of it at once.
+
+    Raises:
+        InsufficientDataError: It lacks something.
+    """
+    work = workspace()
+    by_hand = None if work.store.latest(Release) else work.tracker.champion()
+    champion = by_hand.reference if by_hand else None
+    refuse(
+        lacks(work.settings, work.store, wanted, environ=os.environ, now=now(), champion=champion)
     )
 
 

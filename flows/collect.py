@@ -105,7 +105,7 @@ def begin(
 ) -> Cycle:
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    champion = establish_champion(work.store, work.tracker, register_base, now())
     examples = freeze_examples(
         work.store,
         "held-out",

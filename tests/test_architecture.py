@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
-    "operate": _BASE | {"files", "settings", "store", "tracking", "deploy"},
+    "operate": _BASE | {"files", "settings", "store", "tracking", "models", "judges", "deploy"},
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)

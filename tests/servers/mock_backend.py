@@ -92,6 +92,9 @@ class _Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self.buffer = rest[length:]
+        if head.startswith(b"GET /v1/models HTTP"):  # asked every second; it lists none
+            self._send(404, {"error": {"message": "not found", "code": "not_found"}})
+            return
         body = json.loads(rest[:length] or b"{}")
         self.server.seen.append(body)
         self.server.paths.append(head.split(b" ")[1].decode())

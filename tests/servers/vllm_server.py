@@ -22,6 +22,7 @@ import json
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -32,6 +33,9 @@ class VllmServer:
 
     Attributes:
         base: Name of the base model.
+        aliases: Its other names, as by `--served-model-name base alias`.
+        others: Other base models, as behind a router of several servers.
+        broken: Names that are listed and answered with 500.
         updating: Whether adapters may be loaded while it runs.
         load_seconds: How long a load takes.
         adapters: What is loaded: path by name.
@@ -48,7 +52,10 @@ class VllmServer:
         port: int = 0,
         updating: bool = True,
         load_seconds: float = 0.0,
+        aliases: Sequence[str] = (),
+        others: Sequence[str] = (),
     ) -> None:
+        self.aliases, self.others, self.broken = tuple(aliases), tuple(others), set[str]()
         self.base, self.port, self.updating = base, port, updating
         self.load_seconds = load_seconds
         self.adapters: dict[str, str] = {}
@@ -118,7 +125,8 @@ class VllmServer:
         return web.Response()
 
     async def _models(self, _request: web.Request) -> web.Response:
-        cards = [_card(self.base, self.base, None)]
+        cards = [_card(name, self.base, None) for name in (self.base, *self.aliases)]
+        cards += [_card(name, name, None) for name in self.others]
         cards += [_card(name, path, self.base) for name, path in self.adapters.items()]
         return web.json_response({"object": "list", "data": cards})
 
@@ -163,7 +171,10 @@ class VllmServer:
         body = await request.json()
         model = body.get("model")
         self.bodies.append(body)
-        if model != self.base and model not in self.adapters:
+        if model in self.broken:
+            self.answers.append((500, model))
+            return _error(500, "InternalServerError", "the engine is dead")
+        if model not in (self.base, *self.aliases, *self.others, *self.adapters):
             self.answers.append((404, model))
             return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
         self.answers.append((200, model))

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ratchet import __version__
 from ratchet.cli import judge, rollout
+from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
 from ratchet.cli.chart import chart
@@ -49,6 +50,10 @@ app.command(rich_help_panel=START, epilog="Example: ratchet demo --messages-limi
     demo
 )
 app.command(rich_help_panel=START, epilog="Example: ratchet up --prefect-port 4201")(up)
+app.command(
+    rich_help_panel=START,
+    epilog="Example: ratchet adopt --backend http://127.0.0.1:8001 --dry-run",
+)(adopt)
 
 app.command(rich_help_panel=COLLECT, epilog="Example: ratchet ingest events.jsonl")(ingest)
 app.command(

@@ -40,7 +40,7 @@ from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.request_metadata import APPLICATION, OF_CLIENT, PROMPT_VERSION, read_remarks
-from ratchet.gateway.routing import Router
+from ratchet.gateway.routing import Router, RoutingPlan, UnknownModelError
 from ratchet.gateway.schemas import check_chat
 from ratchet.gateway.sessions import Conversations, digest_of, opening_of
 
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNKS_IN_A_ROW = 32
 _REPLICAS_ASKED = 2
+_NAMES_SHOWN = 50
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class Answerer:
         started, at = time.monotonic(), datetime.now(UTC)
         key = f"chatcmpl-{uuid4().hex}"
         user_id, session_id, conversation = self._whose(body, headers, key, at, caller)
-        plan = self.router.plan(body["model"], user_id)
+        plan = plan_of(self.router, body["model"], user_id)
         chat = Chat(key, body, plan, caller, user_id, session_id, at, started, conversation)
         remarks = read_remarks(body, headers, at)
         chat.segment, chat.forwarded = remarks.segment, remarks.forwarded
@@ -164,10 +165,8 @@ class Answerer:
             for backend, version in wanted
             if not self.circuits.is_open((backend.name, version))
         ]
-        adapters, names = state.adapters, state.names
         return [
-            (b, Target(version, adapters.get(version), names.get(version), chat.forwarded))
-            for b, version in fit or wanted
+            (backend, state.target(version, chat.forwarded)) for backend, version in fit or wanted
         ]
 
     # Whole answers ----------------------------------------------------------------------------
@@ -387,6 +386,30 @@ def nobody_answers(failures: Sequence[BackendError]) -> ProblemError:
     headers = {} if status == 502 else {"retry-after": waits[-1] if waits else "1"}
     message = f"no backend answers: {last.reason}; try again"
     return ProblemError(status, message, code="backend_error", headers=headers)
+
+
+def plan_of(router: Router, name: str, user_id: str) -> RoutingPlan:
+    """Return who answers a request for a model.
+
+    Raises:
+        ProblemError: 404, the name stands for a version or an alias that does not answer.
+    """
+    try:
+        return router.plan(name, user_id)
+    except UnknownModelError as error:
+        raise not_found(name, error.names, error.why) from error
+
+
+def not_found(name: str, names: Sequence[str], why: str = "") -> ProblemError:
+    """Return the error of a model that does not answer, with the names of those that do."""
+    shown = ", ".join(names[:_NAMES_SHOWN]) or "none"
+    return ProblemError(
+        404,
+        f"a model must be one that `GET /v1/models` lists, got {name[:200]!r}"
+        f"{f': {why}' if why else ''}; it lists {shown}",
+        code="model_not_found",
+        param="model",
+    )
 
 
 def refusal(failure: BackendError) -> ProblemError:

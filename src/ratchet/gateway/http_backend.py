@@ -55,6 +55,7 @@ class HttpBackend:
         )
         self._whole = aiohttp.ClientTimeout(total=answer_seconds, sock_connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
+        self._listed: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -103,12 +104,27 @@ class HttpBackend:
         Raises:
             BackendError: It does not say.
         """
-        timeout = aiohttp.ClientTimeout(total=MODELS_SECONDS)
+        self._listed, timeout = None, aiohttp.ClientTimeout(total=MODELS_SECONDS)
         found = read_object(await self._exchange("/models", None, timeout))
         entries = found.get("data")
         if not isinstance(entries, list):
             raise BackendError(f"{self._name} lists no models")
-        return {str(entry.get("id")) for entry in entries if isinstance(entry, dict)}
+        names = {str(entry.get("id")) for entry in entries if isinstance(entry, dict)}
+        self._listed = frozenset(names)
+        return names
+
+    def asked_as(self, target: Target) -> str:
+        """Return the name by which the server is asked for a version."""
+        return self._model or target.name or target.version
+
+    def has(self, target: Target) -> bool:
+        """Tell whether the server listed a version last; true where it did not say."""
+        return self._listed is None or self.asked_as(target) in self._listed
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The names that it listed last; none where it did not say."""
+        return self._listed or frozenset()
 
     async def load_adapter(self, version: str, adapter: Path) -> None:
         """Have vLLM load an adapter under the version's name.
@@ -213,7 +229,7 @@ class HttpBackend:
         )
 
     def _payload(self, body: Mapping[str, Any], target: Target) -> bytes:
-        return json_bytes({**body, "model": self._model or target.name or target.version})
+        return json_bytes({**body, "model": self.asked_as(target)})
 
     def _failure(self, error: Exception, late: str) -> BackendError:
         if isinstance(error, BackendError):

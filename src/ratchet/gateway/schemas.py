@@ -167,12 +167,15 @@ class Health(BaseModel):
 
     Attributes:
         status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
-            by nobody, or most attempts at a version that is served failed.
+            by nobody, or most attempts at a version that is served failed, or a version that users
+            are sent to is lacked by a backend and none of its attempts was answered.
         version: Version of Ratchet.
         champion: The version that most users get.
         backends: What answers; false where most recent attempts failed.
         versions: Recent attempts at each version that is served.
+        lacking: Versions that users are sent to, or fall back to, that a backend does not list.
         recording: Whether the log can be written.
+        advice: What somebody should see to.
     """
 
     status: Literal["ok", "degraded"]
@@ -180,7 +183,9 @@ class Health(BaseModel):
     champion: str | None
     backends: dict[str, bool]
     versions: dict[str, Attempts]
+    lacking: dict[str, list[str]] = {}
     recording: bool
+    advice: list[str] = []
 
 
 CHAT: TypeAdapter[ChatRequest] = TypeAdapter(ChatRequest)

@@ -105,6 +105,7 @@ from ratchet.records.rollout import (
     WatchedSignal,
 )
 from ratchet.records.serving import (
+    Adoption,
     ApiKey,
     ApiKeyRevocation,
     KeyRole,
@@ -132,6 +133,7 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "SIGNAL_NAMES",
     "WIN_RATE",
+    "Adoption",
     "Alert",
     "AlertChange",
     "AlertEvent",

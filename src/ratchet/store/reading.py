@@ -43,6 +43,7 @@ class Window:
     """Interactions with `start <= created_at < end`, of one model version where it is given.
 
     Attributes:
+        also: Other names of that version, under which answers of it were recorded.
         arrived_until: Position of the last interaction by arrival; None for all there are.
         without: What another window took already: interactions before this time that had arrived
             up to this position (None: whenever they arrived).
@@ -53,6 +54,7 @@ class Window:
     model_version: str | None = None
     arrived_until: int | None = None
     without: tuple[datetime, int | None] | None = None
+    also: tuple[str, ...] = ()
 
 
 class Readings(Transactions):
@@ -261,7 +263,7 @@ def within(window: Window) -> sa.ColumnElement[bool]:
     created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
     inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
     if window.model_version is not None:
-        inside.append(INTERACTIONS.c.model_version == window.model_version)
+        inside.append(of_version(INTERACTIONS.c.model_version, window))
     if window.arrived_until is not None:
         inside.append(position <= window.arrived_until)
     if window.without is not None:
@@ -269,6 +271,13 @@ def within(window: Window) -> sa.ColumnElement[bool]:
         late = sa.false() if arrived is None else position > arrived
         inside.append(sa.or_(created_at >= microseconds(end), late))
     return sa.and_(*inside)
+
+
+def of_version(column: sa.ColumnElement[str], window: Window) -> sa.ColumnElement[bool]:
+    """Return the condition that an answer is of a window's version, by any of its names."""
+    if window.also:
+        return column.in_([window.model_version, *window.also])
+    return column == window.model_version
 
 
 def _interaction(row: sa.RowMapping) -> Interaction:
