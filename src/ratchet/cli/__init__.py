@@ -19,6 +19,7 @@ from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
 from ratchet.cli.chart import chart
+from ratchet.cli.export import export
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
@@ -98,6 +99,10 @@ app.command(
 )(alerts)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet timeline --hours 48")(timeline)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet history --show-only")(history)
+app.command(
+    rich_help_panel=LOOK_AFTER,
+    epilog="Example: ratchet export dataset --format openai --out train.jsonl",
+)(export)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet prune --dry-run")(prune)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
 

@@ -52,7 +52,7 @@ ERASED_INTERACTION = {
     "metadata": {"training_consent": "no"},
 }
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
-_RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "TrainingSet")
+_RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "LabelSheet", "TrainingSet")
 """Records that quote users and do not name whose interactions they quote."""
 _BETWEEN = re.compile(r"""["',;|]|\\t""")
 """What stands between the values of a row that was set aside: of JSON, of a table, or in words."""

@@ -299,7 +299,9 @@ def _write(
     work = Path(tempfile.mkdtemp(prefix="writing-", dir=folder.parent))
     try:
         for split, rows in stored.items():
-            pq.write_table(pa.Table.from_pylist(rows, _schema(kind)), work / f"{split}.parquet")
+            pq.write_table(
+                pa.Table.from_pylist(rows, parquet_schema(kind)), work / f"{split}.parquet"
+            )
         for name, text in files.items():
             (work / name).write_text(text, "utf-8")
         work.chmod(0o755)
@@ -308,7 +310,8 @@ def _write(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _schema(kind: RowKind) -> Any:
+def parquet_schema(kind: RowKind) -> Any:
+    """Return the columns of a kind of set as Arrow has them."""
     import pyarrow as pa
 
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
