@@ -155,6 +155,14 @@ REVIEW_DECISIONS = _table(
     sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
     sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
 )
+ALIASES = _table(
+    "interaction_aliases",
+    sa.Column("other_id", sa.String(200), nullable=False, unique=True),
+    sa.Column("interaction_id", sa.String(200), nullable=False),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("added_at", sa.BigInteger, nullable=False),
+)
+"""Ids under which stored interactions came in again: see `ratchet.store.aliases`."""
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -268,6 +276,11 @@ def _date_recorded(connection: sa.Connection) -> None:
             connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN added_at BIGINT"))
 
 
+def _keep_aliases(connection: sa.Connection) -> None:
+    """Keep the other ids of stored interactions."""
+    ALIASES.create(connection, checkfirst=True)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -284,5 +297,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
     "0015_date_recorded": _date_recorded,
+    "0017_keep_aliases": _keep_aliases,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""
