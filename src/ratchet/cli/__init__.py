@@ -19,6 +19,7 @@ from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
 from ratchet.cli.chart import chart
+from ratchet.cli.curate import curate
 from ratchet.cli.export import export
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-START, COLLECT, ANALYZE = "Start", "Collect", "Analyze"
+START, COLLECT, ANALYZE, IMPROVE = "Start", "Collect", "Analyze", "Improve"
 DEPLOY, SERVE, LOOK_AFTER = "Deploy", "Serve", "Look after"
 
 app.command(rich_help_panel=START, epilog="Example: ratchet demo --messages-limit 640 --seed 1")(
@@ -72,6 +73,10 @@ app.add_typer(judge.app, name="judge", rich_help_panel=ANALYZE)
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet review --decide 3f9a --label fine --by ada"
 )(review)
+
+app.command(
+    rich_help_panel=IMPROVE, epilog="Example: ratchet curate --dry-run --since 90d --method kto"
+)(curate)
 
 app.command(
     rich_help_panel=DEPLOY,

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.adding import Added, add_feedback, add_interactions
+from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.facts import claim, owner_of
@@ -44,7 +45,7 @@ from ratchet.store.tables import (
 __all__ = ["Added", "EventStore", "Window"]
 
 
-class EventStore(Readings, Journal, Recorded):
+class EventStore(Readings, Journal, Recorded, Aliases):
     """See the module's text. Safe to use from several threads and processes."""
 
     @classmethod

@@ -160,6 +160,14 @@ REVIEW_DECISIONS = _table(
     sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
     sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
 )
+ALIASES = _table(
+    "interaction_aliases",
+    sa.Column("other_id", sa.String(200), nullable=False, unique=True),
+    sa.Column("interaction_id", sa.String(200), nullable=False),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("added_at", sa.BigInteger, nullable=False),
+)
+"""Ids under which stored interactions came in again: see `ratchet.store.aliases`."""
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -281,6 +289,11 @@ def _index_keeping(connection: sa.Connection) -> None:
     )
 
 
+def _keep_aliases(connection: sa.Connection) -> None:
+    """Keep the other ids of stored interactions."""
+    ALIASES.create(connection, checkfirst=True)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -298,5 +311,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0014_review_items": _queue_reviews,
     "0015_date_recorded": _date_recorded,
     "0016_index_keeping": _index_keeping,
+    "0017_keep_aliases": _keep_aliases,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

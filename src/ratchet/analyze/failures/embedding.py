@@ -33,6 +33,7 @@ CHUNK = 512
 _LOOKED_UP = 10_000
 _DIMENSIONS = 50
 _VOCABULARY = 20_000
+_STEADY_SEED = 0
 _FITTED_ON = 50_000
 _CHARACTERS_FITTED_ON = 10_000_000
 _SECONDS_BETWEEN_REPORTS = 10.0
@@ -125,6 +126,11 @@ def _log_progress(missing: int) -> Progress:
             logger.info("embedded %d of %d texts, about %.0f s left", done, total, left / pace)
 
     return report
+
+
+def steady_vectors(texts: Sequence[str]) -> Vectors:
+    """Return `word_vectors` by a fixed seed: the same for the same texts in any run."""
+    return word_vectors(texts, rng=np.random.default_rng(_STEADY_SEED))
 
 
 def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:

@@ -18,9 +18,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratchet.records import Interaction
+from ratchet.store.aliases import Stored
 from ratchet.store.erasure import UserData
 from ratchet.store.events import EventStore
 from ratchet.store.history.erasing import (
@@ -265,6 +266,33 @@ class History:
                     size = sum(file.size for file in mine)
                     found.append(HistoryDay(table, day, rows, len(mine), size))
         return tuple(found)
+
+    def stored_at(
+        self, days: Collection[date], seconds: Collection[int], ids: Collection[str]
+    ) -> list[Stored]:
+        """Return interactions of some days that were answered in some seconds or have some ids.
+
+        Args:
+            days: No other day's files are opened.
+            seconds: Since 1970.
+            ids: Also those with one of these ids, whenever on these days.
+        """
+        names = ", ".join(Stored._fields).replace("created_at", "epoch_us(created_at)")
+        query = (
+            f"SELECT {names} FROM interactions WHERE day IN (SELECT unnest(?::DATE[])) AND "
+            "(epoch_us(created_at) // 1000000 IN (SELECT unnest(?::BIGINT[])) "
+            "OR id IN (SELECT unnest(?::VARCHAR[])))"
+        )
+        with self.connect() as connection:
+            given = [sorted(days), sorted(seconds), sorted(ids)]
+            return [Stored(*row) for row in connection.execute(query, given).fetchall()]
+
+    def said_in(self, ids: Sequence[str]) -> dict[str, tuple[Any, str]]:
+        """Return the conversation and the answer of those of the interactions that are here."""
+        query = "SELECT id, messages, response FROM interactions WHERE id IN (SELECT unnest(?))"
+        with self.connect() as connection:
+            rows = connection.execute(query, [list(ids)]).fetchall()
+        return {key: (json.loads(messages), response) for key, messages, response in rows}
 
     def fetch_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that history has, by id."""
