@@ -87,6 +87,7 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
+from ratchet.records.reporting import SignalDeclaration
 from ratchet.records.rollout import (
     SIGNAL_NAMES,
     AliasMove,
@@ -196,6 +197,7 @@ __all__ = [
     "SetAside",
     "Share",
     "SignalBaseline",
+    "SignalDeclaration",
     "SignalName",
     "Stars",
     "TaskCompleted",
