@@ -113,6 +113,7 @@ def gather_context(
         },
         neighbours=KeptNeighbours(work.settings.home.joinpath("neighbours")),
         weights=weights,
+        reporting=work.store.reporting().declared_only(),
     )
 
 

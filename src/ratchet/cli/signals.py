@@ -154,9 +154,10 @@ def _seconds(span: str) -> float:
 
 
 def _words(declaration: SignalDeclaration) -> str:
+    minutes = declaration.after_seconds / 60.0
     words = {
         "both": "either way",
-        "when it happens": f"when it happens: none within {declaration.after_seconds / 60:g} minutes is a no",
+        "when it happens": f"when it happens: none within {minutes:g} minutes is a no",
         "never": "never: what is sent is not counted",
     }
     return f"{words[declaration.reported]}, from {declaration.since:%F %H:%M} UTC on"

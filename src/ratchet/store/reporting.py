@@ -28,6 +28,8 @@ from ratchet.store.tables import COUNTS, INTERACTIONS, JOURNAL
 if TYPE_CHECKING:
     import pyarrow as pa
 
+APPLICATION = "application"
+"""Key of metadata under which an interaction names its application."""
 FIRST, ASKED, UNTIL, TOLD = "signal first", "signal asked", "signal until", "signal told"
 TIMES = (FIRST, ASKED, UNTIL, TOLD)
 """Names of the kept times of `Alone`."""
@@ -40,7 +42,7 @@ IntArray = NDArray[np.int64]
 
 def application() -> sa.ColumnElement[str]:
     """Return the application of an interaction: what its metadata names, else its segment."""
-    named = INTERACTIONS.c.metadata["application"].as_string()
+    named = INTERACTIONS.c.metadata[APPLICATION].as_string()
     return sa.func.coalesce(sa.func.nullif(named, ""), INTERACTIONS.c.segment)
 
 
@@ -121,6 +123,10 @@ class Reporting:
     def is_plain(self) -> bool:
         """Whether every value is what was sent."""
         return not self.declarations and not self.alone
+
+    def declared_only(self) -> Reporting:
+        """Return the same for who reads single answers and forms no rate: a yes is a yes."""
+        return replace(self, alone=())
 
     def at(self, moment: datetime | None) -> Reporting:
         """Return the same as a board reads it whose baseline was frozen then."""
