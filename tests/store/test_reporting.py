@@ -225,6 +225,20 @@ def test_what_is_never_reported_is_neither_counted_nor_asked_about(store: EventS
     assert rates(store)["regenerate_rate"].value is None
 
 
+def test_a_series_begins_anew_where_an_application_reports_otherwise(store: EventStore) -> None:
+    presence(store, 50, {"copy": 20}, noes=True)
+    presence(store, 50, {"copy": 10}, start=START + 2 * HOUR)
+    declare(store, "copy", since=START + HOUR, at=START + 3 * HOUR)
+    assert observed(store, "copy") == [None] * 50 + [1.0] * 10 + [0.0] * 40
+    steady = store.signals(window(), lag=LAG)["steady"].to_pylist()
+    assert steady == [False] * 50 + [True] * 50
+    # a board whose baseline is older goes on with what it knew
+    old = observed(store, "copy", known_at=START + 2 * HOUR)
+    assert old == [1.0] * 20 + [0.0] * 30 + [None] * 50
+    new = observed(store, "copy", known_at=START + 3 * HOUR)
+    assert new == [1.0] * 20 + [0.0] * 30 + [1.0] * 10 + [0.0] * 40
+
+
 def test_an_absence_is_no_sign_of_life(store: EventStore) -> None:
     presence(store, 50, {"copy": 10})
     declare(store, "copy")

@@ -38,7 +38,9 @@ KINDS = ("copy", "regenerate")
 CHANGE = MONDAY + 3 * DAY
 
 
-def reacting(store, start, hours, *, application="shop", noes=False, copied=0.3, **rates):
+def reacting(
+    store, start, hours, *, application="shop", segment=None, noes=False, copied=0.3, **rates
+):
     """Store an application's traffic; without noes it sends what happened alone."""
     answers, feedback = traffic("router/1", start, hours, key=application, **rates)
     rng = np.random.default_rng([7, int(start.timestamp())])
@@ -52,7 +54,8 @@ def reacting(store, start, hours, *, application="shop", noes=False, copied=0.3,
     sent = [
         item for item in feedback if noes or not isinstance(item, Copy | Regenerate) or item.value
     ]
-    store.add_interactions([a.model_copy(update={"segment": application}) for a in answers])
+    names = {"segment": segment or application, "metadata": {"application": application}}
+    store.add_interactions([answer.model_copy(update=names) for answer in answers])
     store.add_feedback(sent)
 
 
@@ -162,6 +165,18 @@ def test_an_application_that_sends_both_goes_on_being_watched_beside_one_that_do
     (alert,) = alerts(store)
     assert (alert.signal, alert.segment) in (("regenerated", "page"), ("regenerated", None))
     assert 0.3 < alert.value < 0.45  # of the page alone; with shop's answers it would be 22 %
+
+
+def test_what_a_declaration_brings_is_not_compared_with_what_was_known_without_it(store):
+    """In one segment shop's users regenerate far more than those of the page that was known."""
+    reacting(store, MONDAY, 72, application="page", segment="all", noes=True)
+    reacting(store, MONDAY, 72, segment="all", regenerated=0.4, copied=0.05)
+    passes(store, MONDAY + 2 * DAY, CHANGE)
+    declare(store, *KINDS, since=CHANGE)
+    reacting(store, CHANGE, 12, application="page", segment="all", noes=True)
+    reacting(store, CHANGE, 12, segment="all", regenerated=0.4, copied=0.05)
+    passes(store, CHANGE, CHANGE + 12 * HOUR)
+    assert alerts(store) == ()
 
 
 def test_saying_what_was_so_already_leaves_a_board_as_it_is(store):
