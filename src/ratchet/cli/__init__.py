@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import judge, rollout
+from ratchet.cli import judge, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
@@ -61,6 +61,8 @@ app.command(rich_help_panel=COLLECT, epilog="Example: ratchet ingest events.json
 app.command(
     "set-aside", rich_help_panel=COLLECT, epilog="Example: ratchet set-aside --source events.jsonl"
 )(set_aside)
+
+app.add_typer(signals.app, name="signals", rich_help_panel=COLLECT)
 
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet failures rated.csv --embedding words"

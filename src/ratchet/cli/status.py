@@ -45,12 +45,15 @@ def status(
         print(f"registry      {state['registry']}")
     for alert in state["alerts"]:
         print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
+    for question in state["questions"]:
+        print(f"asks          {question['says']}")
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
     from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
+    from ratchet.store.heard import questions
 
     state: dict[str, Any] = {
         "home": str(settings.home),
@@ -62,6 +65,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
         "alerts": [],
+        "questions": [],
         "waiting": [],
         "rollout": None,
         "registry": "nothing to do",
@@ -86,6 +90,10 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
     state["next_cycle_waits_for"] = _lacking(store, settings)
+    state["questions"] = [
+        {"application": item.application, "kind": item.kind, "says": item.in_words}
+        for item in questions(store, now=datetime.now(UTC))
+    ]
     state["alerts"] = [
         alert.canonical() | {"threshold": alert.expected}
         for alert in open_alerts(known_alerts(store))

@@ -90,6 +90,7 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
+from ratchet.records.reporting import SignalDeclaration
 from ratchet.records.rollout import (
     SIGNAL_NAMES,
     AliasMove,
@@ -206,6 +207,7 @@ __all__ = [
     "SetAside",
     "Share",
     "SignalBaseline",
+    "SignalDeclaration",
     "SignalName",
     "Stars",
     "TaskCompleted",

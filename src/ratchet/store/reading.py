@@ -28,6 +28,7 @@ from ratchet.store.permissions import (
     read_past_keeping,
     read_permissions,
 )
+from ratchet.store.reporting import Reporting, read_reporting, told_feedback
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
@@ -158,6 +159,26 @@ class Readings(Transactions):
         with self.reading() as connection:
             return read_table(connection, query, schema)
 
+    def told_feedback(self, window: Window) -> pa.Table:
+        """Return what `feedback` returns as signals are read by how applications report.
+
+        An answer of which no yes came within the settling time has a no where its application
+        reports when it happens; what rests on presence alone is left out
+        (`ratchet.store.reporting`).
+        """
+        query, schema = feedback_query(within(window))
+        with self.reading() as connection:
+            feedback = read_table(connection, query, schema)
+            reporting = read_reporting(connection, self._clock())
+            if reporting.is_plain:
+                return feedback
+            return told_feedback(connection, feedback, within(window), reporting)
+
+    def reporting(self) -> Reporting:
+        """Return how applications report, as far as it is declared or was heard."""
+        with self.reading() as connection:
+            return read_reporting(connection, self._clock())
+
     def feedback_batches(self, window: Window, size: int = ROWS) -> Iterator[pa.RecordBatch]:
         """Yield what `feedback` returns in batches of at most `size` rows.
 
@@ -174,6 +195,7 @@ class Readings(Transactions):
         lag: timedelta,
         judges: Collection[str] = (),
         metadata: Sequence[str] = (),
+        known_at: datetime | None = None,
     ) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
@@ -186,14 +208,16 @@ class Readings(Transactions):
             lag: How late feedback of users may be.
             judges: Versions of judges that were found usable; scores of any other are left out.
             metadata: Keys of the metadata that are to be columns as well, null where not said.
+            known_at: What became known later of how applications report counts as not observed.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
-        characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
-        float, null where not observed; correction and comment are 1 where there is one).
+        characters (of the answer), failed, one for each kind of feedback (`FEEDBACK_KINDS`;
+        float, null where not observed; correction and comment are 1 where there is one), signalled
+        (an implicit signal was sent, whatever it is taken for) and steady (`Reporting.unsteady`).
         """
-        lag_microseconds = lag // timedelta(microseconds=1)
         with self.reading() as connection:
-            return read_signals(connection, within(window), lag_microseconds, judges, metadata)
+            reporting = read_reporting(connection, self._clock()).at(known_at)
+            return read_signals(connection, within(window), lag, judges, reporting, metadata)
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""

@@ -41,6 +41,7 @@ from tests.improve.curation.worlds import (
     vectors,
     world,
 )
+from tests.store.reported_store import declare
 from tests.store.s3_server import BUCKET, s3_server
 
 GOLDEN = recorded("curation")
@@ -96,6 +97,20 @@ def test_history_gives_the_sets_that_reading_everything_gave(store, derived, see
     advanced(store, derived)
     for kind in KINDS:
         assert from_history(store, derived, made, kind) == GOLDEN[str(seed)][kind]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_declared_absence_is_a_no_in_what_is_read_from_history_too(store, derived, seed):
+    made = world(seed)
+    fill(store, made.interactions, made.feedback)
+    before = [curated(store, made, kind) for kind in KINDS]
+    declare(store, "copy", "regenerate", "task_completed", application="*", since=START)
+    advanced(store, derived)
+    context = replace(made.context, reporting=store.reporting().declared_only())
+    declared = replace(made, context=context)
+    after = [curated(store, made, kind) for kind in KINDS]
+    assert after != before
+    assert [from_history(store, derived, declared, kind) for kind in KINDS] == after
 
 
 class KilledError(Exception):

@@ -333,7 +333,7 @@ def vectors(texts: Sequence[str]) -> Any:
 def chosen(store: EventStore, made: World, kind: RowKind) -> Selection:
     """Select out of everything that is stored, read whole."""
     window = Window(EPOCH, made.end)
-    outcomes = join_feedback(store.interactions(window), store.feedback(window), judges=USABLE)
+    outcomes = join_feedback(store.interactions(window), store.told_feedback(window), judges=USABLE)
     ids = [str(key) for key in outcomes.interaction_ids]
     every = store.interactions(Window(EPOCH, LATER))["id"].to_pylist()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Release
-from ratchet.records.signals import FEEDBACK_SIGNALS, SIGNALS, Signal, words_of
+from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, Signal, words_of
 from ratchet.stats.charts.designed_charts import (
     COUNT_KINDS,
     FEWEST_POINTS,
@@ -39,6 +39,7 @@ from ratchet.stats.charts.designed_charts import (
     suiting_count_kind,
 )
 from ratchet.store import EventStore, Window
+from ratchet.store.heard import unknown_reasons
 
 Columns = Mapping[str, FloatArray]
 Group = Literal["version", "segment", "application", "prompt_version"]
@@ -210,12 +211,14 @@ class Readings:
         columns: The store's columns, nan where not observed, with `quality`, `implicit_quality` and
             `answered`, the characters of answers that did not fail.
         releases: Changes of the champion within the window.
+        unknown: Why nothing is known of a metric that rests on presence alone.
     """
 
     times: TimeArray
     groups: Mapping[str, NDArray[np.object_]]
     columns: Columns
     releases: tuple[tuple[datetime, str], ...]
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_window(
@@ -239,7 +242,8 @@ def read_window(
     numbers = [name for name in table.column_names if name not in names]
     columns = {name: table[name].cast(pa.float64()).to_numpy() for name in numbers}
     scored = quality(_as_outcomes(table, columns), weights or QualityWeights())
-    columns |= {"quality": scored.value, "implicit_quality": scored.implicit}
+    for name, values in (("quality", scored.value), ("implicit_quality", scored.implicit)):
+        columns[name] = np.where(columns["steady"] == 1.0, values, np.nan)
     columns["answered"] = np.where(columns["failed"] == 0.0, columns["characters"], np.nan)
     return Readings(
         times=_times(table),
@@ -250,6 +254,11 @@ def read_window(
         },
         columns=columns,
         releases=_releases(store, window),
+        unknown={
+            signal.rate.metric: why
+            for kind, why in unknown_reasons(store, now=window.end).items()
+            if (signal := BY_NAME[kind]).rate
+        },
     )
 
 
@@ -283,6 +292,8 @@ def chart_signal(
     """
     values = signal.values(readings.columns)
     seen = ~np.isnan(values)
+    if not seen.any() and signal.name in readings.unknown:
+        raise InsufficientDataError(readings.unknown[signal.name])
     values, times = values[seen], readings.times[seen]
     group: Group | None = None if by == "hour" or by == "day" else by
     span = by if by in ("hour", "day") else span or _suiting_span(times)

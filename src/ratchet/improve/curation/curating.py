@@ -264,6 +264,7 @@ def _context(
         },
         neighbours=neighbours,
         weights=asked.options.weights,
+        reporting=store.reporting().declared_only(),
     )
 
 

@@ -49,8 +49,9 @@ from ratchet.improve.curation.traffic import (
 from ratchet.improve.curation.traits import FINE, hashes
 from ratchet.outcomes.join import COLUMN_OF
 from ratchet.outcomes.quality import quality_of
-from ratchet.records.signals import BY_NAME, JUDGED_KINDS
+from ratchet.records.signals import BY_NAME, JUDGED_KINDS, QUALITY_SIGNALS
 from ratchet.store.history import History
+from ratchet.store.reporting import Answers
 
 if TYPE_CHECKING:
     import duckdb
@@ -186,7 +187,10 @@ def _values(latest: str) -> str:
 
 def _query(kind: RowKind) -> str:
     columns = [
-        *(f"i.{name}" for name in ("position", "key", "moment", '"user"', "segment", "failed")),
+        *(
+            f"i.{name}"
+            for name in ("position", "key", "moment", '"user"', "segment", "application", "failed")
+        ),
         *(f"i.{name}" for name in (*_TRAITS, "ending", "consent", "retain")),
         *(f"s.{name}" for name in (*_NUMBERS.values(), *_CORRECTION)),
         *(f"m.{name}" for name in ("withheld", "preferred", "judged", "reviewed", "cluster")),
@@ -328,7 +332,8 @@ class _Rows:
             columns[name] = _array(batch, name, np.bool_, False)
         numbers = {name: _array(batch, name, np.float64, np.nan) for name in _NUMBERS.values()}
         corrected = np.asarray(batch["correction"].is_valid())
-        scored = quality_of(numbers, corrected, columns["failed"], self.context.weights)
+        read = self._as_reported(batch, numbers)
+        scored = quality_of(read, corrected, columns["failed"], self.context.weights)
         segment = self.segments.of(batch["segment"].to_pylist())
         lengths = [columns["prompt_length"], columns["answer_length"]]
         return columns | {
@@ -357,6 +362,25 @@ class _Rows:
             "cluster": _array(batch, "cluster", np.int32, 0),
             "stratum": strata_of(segment, lengths, self.counts.cuts),
         }
+
+    def _as_reported(self, batch: pa.RecordBatch, numbers: Columns) -> Columns:
+        """Return numbers with the noes that the absence of a signal says."""
+        reporting = self.context.reporting
+        if reporting is None or reporting.is_plain:
+            return numbers
+        coded = batch["application"].dictionary_encode()
+        answers = Answers(
+            names=tuple(coded.dictionary.to_pylist()),
+            number=coded.indices.to_numpy().astype(np.int64),
+            given=_array(batch, "moment", np.int64, 0),
+            shown=~_array(batch, "failed", np.bool_, False),
+        )
+        kinds = [signal.name for signal in QUALITY_SIGNALS]
+        read = {
+            _NUMBERS[kind]: reporting.read(kind, numbers[_NUMBERS[kind]], answers, None)
+            for kind in kinds
+        }
+        return numbers | read
 
     def _endings(self, named: Any, failed: BoolArray) -> Any:
         said = [cut_short(reason) if reason else "" for reason in named.to_pylist()]
