@@ -79,11 +79,13 @@ def refuse_real_users() -> None:
     """Refuse to add simulated users to a home with real traffic.
 
     Raises:
-        InvalidInputError: The gateway has run in this home.
+        InvalidInputError: The gateway has run in this home, or it stands in front of a server.
     """
-    if workspace().settings.home.joinpath("gateway").exists():
+    settings = workspace().settings
+    if settings.backend or settings.home.joinpath("gateway").exists():
         raise InvalidInputError(
             "simulated users must not be added to a home with real traffic, got one in which "
-            "`ratchet serve` has run; set collect.source to recorded and collect.examples to a "
-            "file of examples, or set collect.source to simulated to add them all the same"
+            "`ratchet serve` has run or that stands in front of a server; set collect.source to "
+            "recorded and collect.examples to a file of examples, or set collect.source to "
+            "simulated to add them all the same"
         )

@@ -108,6 +108,18 @@ def test_a_dry_run_in_a_home_tells_the_traffic_and_changes_no_row(home, server):
     assert not (home.path / "home.json").exists()
 
 
+def test_a_dry_run_says_what_becomes_of_the_champion_before(home, server):
+    home.adopted("--backend", server.url)
+    assert f"champion   {LLAMA} already" in home.adopted("--dry-run")
+    with VllmServer("org/b", others=[LLAMA]) as both:
+        words = ("--backend", both.url, "--model", "org/b", "--dry-run")
+        assert f"champion   org/b would be, {LLAMA} kept for rollback" in home.adopted(*words)
+    with VllmServer("org/b") as other:
+        words = ("--backend", other.url, "--dry-run")
+        assert f"until now {LLAMA}, which the server does not list" in home.adopted(*words)
+    assert serving_champion(home.store).version == LLAMA
+
+
 def test_a_first_adoption_names_the_assistant_and_remembers_the_backend(home, server):
     said = home.adopted("--backend", server.url, "--by", "ada")
     assert f"champion   {LLAMA}\n" in said

@@ -192,23 +192,7 @@ def _show_plan(
     names: Sequence[str],
     now: datetime,
 ) -> None:
-    from ratchet.deploy.routing import serving_champion
-    from ratchet.deploy.served import adoptions, served_name
-
-    champion = None if store is None else serving_champion(store)
-    before = None if champion is None else champion.version
-    promoted = before is not None and store is not None and model.name in adoptions(store)
-    if before == model.name:
-        print(f"champion   {model.name} already")
-    elif promoted:
-        print(f"champion   {before} stays, if it was promoted since {model.name} was adopted")
-    else:
-        listed = store is not None and before is not None
-        kept = listed and served.named(served_name(store, before))  # type: ignore[arg-type]
-        standing = (
-            f"{before} would be kept for rollback" if kept else f"until now {before or 'none'}"
-        )
-        print(f"champion   {model.name} would be, {standing}")
+    print(f"champion   {_would_be(store, served, model)}")
     if store is not None:
         _show_recorded(store, [model.name, *names], now)
     print(f"would write into {settings.home}:")
@@ -220,6 +204,24 @@ def _show_plan(
     )
     print("  the store: the release, who is sent where, and the model's names")
     print("nothing was written")
+
+
+def _would_be(store: EventStore | None, served: Served, model: Listed) -> str:
+    from ratchet.deploy.adoption import was_promoted_over
+    from ratchet.deploy.routing import serving_champion
+    from ratchet.deploy.served import served_name
+
+    champion = None if store is None else serving_champion(store)
+    if store is None or champion is None:
+        return f"{model.name} would be, until now none"
+    before = champion.version
+    if before == model.name:
+        return f"{model.name} already"
+    if was_promoted_over(store, before, model.name):
+        return f"{before} would stay: it was promoted since {model.name} was adopted"
+    if served.named(served_name(store, before)):
+        return f"{model.name} would be, {before} kept for rollback"
+    return f"{model.name} would be, until now {before}, which the server does not list"
 
 
 def _show_done(done: Adopted) -> None:

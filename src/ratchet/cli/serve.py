@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from ratchet.cli.shared import (
 )
 from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
+
+if TYPE_CHECKING:
+    from ratchet.gateway.options import GatewayOptions
 
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
@@ -79,11 +82,11 @@ def serve(
 ) -> None:
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
-    from ratchet.gateway.serve import Supervisor
 
     _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
-    for option, url in (*(("--backend", url) for url in backend or ()), ("--fallback", fallback)):
-        check_address(option, url)
+    for url in backend or ():
+        check_address("--backend", url)
+    check_address("--fallback", fallback)
     settings = current_settings()
     settings.make_home()
     show_progress()
@@ -110,9 +113,15 @@ def serve(
         sync=sync,
         version=__version__,
     )
+    raise SystemExit(_run(options))
+
+
+def _run(options: GatewayOptions) -> int:
+    from ratchet.gateway.serve import Supervisor
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
+    return Supervisor(options, say=lambda line: print(line, flush=True)).run()
 
 
 def _behind(

@@ -227,8 +227,7 @@ def adopt(
         previous=kept,
         by=by,
     )
-    if replaced and reference in adoptions(store) and _is_trained(store, replaced):
-        # said again, for another name or by habit: a promotion is undone by a rollback alone
+    if replaced and was_promoted_over(store, replaced, reference):
         _note(store, reference, names, model.parent, by, now)
         return Adopted(reference, replaced, _previous(store), None, switched=False, told=True)
     switched, told = replaced is not None or store.latest(Release) is None, True
@@ -243,6 +242,15 @@ def adopt(
         tracker.move_champion(reference, _previous(store))
     gone = None if kept else replaced
     return Adopted(reference, reference, _previous(store), gone, switched=switched, told=told)
+
+
+def was_promoted_over(store: EventStore, champion: str, adopted: str) -> bool:
+    """Tell whether a champion was trained here and promoted since a model was adopted.
+
+    To adopt that model again, for another name or by habit, does not undo the promotion.
+    """
+    trained = {f"{item.model_name}/{item.version}" for item in store.records(Candidate)}
+    return champion in trained and adopted in adoptions(store)
 
 
 def check_names(names: Collection[str], model: str, assistant: str) -> None:
@@ -319,10 +327,6 @@ def _champion(store: EventStore, tracker: Tracker) -> str | None:
         return serving.version
     champion = tracker.champion()
     return None if champion is None else champion.reference
-
-
-def _is_trained(store: EventStore, version: str) -> bool:
-    return any(f"{item.model_name}/{item.version}" == version for item in store.records(Candidate))
 
 
 def _previous(store: EventStore) -> str | None:
