@@ -11,7 +11,7 @@ from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge
-from ratchet.judges.pair_labels import sheet_of, way_to_label
+from ratchet.judges.pair_labels import sheet_of
 from ratchet.judges.rubrics import JudgeSpec, load_judges
 from ratchet.judges.validation import Bar
 from ratchet.judges.win_rate import users_of
@@ -73,7 +73,7 @@ def judge_pairs(
     )
     if sheet.is_new:
         wait = f"{sheet.differing} pairs of answers wait for people"
-        text = f"{wait}: {way_to_label(sheet.record)}."
+        text = f"{wait}: {sheet.way}."
         publish_text("pairs-to-label", text, "Pairs for people to compare")
     judged = judge_win_rate(
         work.store,

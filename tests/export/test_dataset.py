@@ -313,6 +313,31 @@ def test_who_refused_or_is_stored_no_more_is_in_no_file_whatever_the_format(
         assert "an expert's answer" in content
 
 
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_user_whose_latest_word_is_a_refusal_is_in_no_file_with_anything(
+    store: EventStore, tmp_path: Path, pruned: bool
+) -> None:
+    keep(store, tmp_path, rows_of("sft"))  # of user u0: i0000, i0007 and i0014
+    said = [("u0", "yes", 30), ("u0", "no", 40), ("u1", "no", 30), ("u1", "yes", 40)]
+    store.add_interactions(
+        [
+            turn(at + place * 100, user_id=user, metadata={"training_consent": word})
+            for place, (user, word, at) in enumerate(said)
+        ]
+    )
+    if pruned:
+        History.open(tmp_path / "history").advance(store)
+        with store.atomic() as connection:
+            connection.execute(sa.delete(INTERACTIONS))
+    left = 0
+    for split in ("train", "validation"):
+        out = tmp_path / f"{split}.jsonl"
+        tally = written(store, tmp_path, "dataset", str(out), "trl", split=split)
+        left += tally.left_out[REFUSED]
+        assert not any(f'answer {number}"' in out.read_text() for number in (0, 7, 14))
+    assert left == 3
+
+
 def test_consent_is_known_of_interactions_that_only_history_has(
     store: EventStore, tmp_path: Path
 ) -> None:

@@ -6,8 +6,9 @@
 | `kto` | `prompt`, `completion`, `label` | there is no such format |
 | `dpo` | `prompt`, `chosen`, `rejected` | `input`, `preferred_output`, `non_preferred_output` |
 
-What is written was allowed when the set was made, and is asked again now: a row whose user has
-refused, was forgotten, or whose time to be kept is over since, stays out.
+What is written was allowed when the set was made, and is asked again now: a row stays out whose
+user has refused since, with whatever interaction, or was forgotten, or whose time to be kept is
+over.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ratchet.records import Candidate, Interaction, Message, TrainingSet, digest
 from ratchet.safety.redaction import RedactionConfig
 from ratchet.store import EventStore
 from ratchet.store.history import History
+from ratchet.store.history.refusals import refusing_users
 from ratchet.store.permissions import CONSENT, RETAIN, Permission
 
 SPLITS = ("train", "validation")
@@ -186,7 +188,12 @@ def _allowed(
     gone = [key for key in ids if key not in known]
     if gone and history.cursor() is not None:
         known |= history.fetch_interactions(gone)
-    return {key: not _refuses(interaction, now) for key, interaction in known.items()}
+    users = {interaction.user_id for interaction in known.values()}
+    refusing = refusing_users(store, history, users, now)
+    return {
+        key: interaction.user_id not in refusing and not _refuses(interaction, now)
+        for key, interaction in known.items()
+    }
 
 
 def _refuses(interaction: Interaction, now: datetime) -> bool:

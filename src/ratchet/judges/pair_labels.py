@@ -57,6 +57,11 @@ class PairSheet:
     differing: int
     is_new: bool
 
+    @property
+    def way(self) -> str:
+        """Where people compare them."""
+        return way_to_label(self.record)
+
     def wanted(self, minimum: int) -> int:
         """Return how many pairs people must compare: `minimum`, or all where fewer differ."""
         return min(minimum, self.differing)
@@ -76,7 +81,7 @@ class PairSheet:
         if found.compared < wanted:
             raise InsufficientDataError(
                 f"win_rate needs {wanted} pairs that people compared, got {found.compared}; "
-                f"{way_to_label(self.record)}; then run deploy again"
+                f"{self.way}; then run deploy again"
             )
         return found
 
