@@ -60,7 +60,8 @@ def read_past_keeping(connection: sa.Connection, now: datetime) -> dict[str, dat
     near = sa.or_(said < not_before(now), said.not_like("____-__-__%"))
     query = sa.select(INTERACTIONS.c.id, INTERACTIONS.c.created_at, said)
     found: dict[str, date] = {}
-    for rows in read_lists(connection, query.where(said.is_not(None), near), ROWS):
+    # a range of the index, which holds nothing but what may be kept for a time only
+    for rows in read_lists(connection, query.where(said > "", near), ROWS):
         found |= {key: moment_of(at).date() for key, at, text in rows if is_over(text, now)}
     return found
 
