@@ -140,7 +140,7 @@ def analyze_cycle(
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, judges))
     everything = load(cycle)
-    outcomes = everything.take(everything.model_versions == cycle.champion)
+    outcomes = everything.of_versions(cycle.names)
     unknown = unknown_reasons(workspace().store, now=now())
     metrics = experience_metrics(outcomes, quality(outcomes, weights), unknown=unknown)
     alerts = metrics_over_thresholds(cycle, metrics, latency_baseline)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
+from ratchet.deploy.served import other_names
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
-from ratchet.records import Cycle, digest
-from ratchet.store.cycles import freeze_examples, open_cycle
+from ratchet.operate.readiness import NextCycle, lacks
+from ratchet.operate.readiness import refuse_incomplete as refuse
+from ratchet.records import Cycle, Release, digest
+from ratchet.store import EventStore, Window
+from ratchet.store.cycles import example_set, freeze_examples, open_cycle, unfinished_cycle
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
-def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycle:
+def open_recorded(examples: Path | None, max_new_tokens: int | None, seed: int) -> Cycle:
     """Open a cycle of the traffic that no cycle had, or go on with the open one.
+
+    Answers to its examples may be as long as those that users get, where no length is given.
 
     Raises:
         InvalidInputError: There are no examples for the gate, or the file breaks a rule.
@@ -29,8 +38,9 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
             "none; set collect.examples to a file with id, prompt and target"
         )
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base(), now())
-    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), max_new_tokens)
+    champion = establish_champion(work.store, work.tracker, register_base, now())
+    longest = max_new_tokens or _length(work.store)
+    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), longest)
     return open_cycle(
         work.store,
         champion=champion.reference,
@@ -39,7 +49,30 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
         example_set_id=frozen.id,
         now=now(),
         recorded=True,
+        also=other_names(work.store, champion.reference),
     )
+
+
+def refuse_incomplete(wanted: NextCycle) -> None:
+    """Refuse to begin a cycle of recorded traffic that lacks something, all of it at once.
+
+    Raises:
+        InsufficientDataError: It lacks something.
+    """
+    work = workspace()
+    by_hand = None if work.store.latest(Release) else work.tracker.champion()
+    champion = by_hand.reference if by_hand else None
+    refuse(
+        lacks(work.settings, work.store, wanted, environ=os.environ, now=now(), champion=champion)
+    )
+
+
+def _length(store: EventStore) -> int:
+    """Return the longest answer of the open cycle, which goes on, or of the latest traffic."""
+    open_now = unfinished_cycle(store)
+    if open_now is not None and open_now.arrived_until is not None:
+        return example_set(store, open_now.example_set_id).max_new_tokens
+    return answer_length(store, Window(datetime.min.replace(tzinfo=UTC), now()))
 
 
 def refuse_real_users() -> None:

@@ -15,11 +15,13 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import InsufficientDataError, RatchetError
+from ratchet.flows._recorded import refuse_incomplete
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions, improve
+from ratchet.operate.readiness import NextCycle
 from ratchet.records import Analysis, Candidate, Decision, Record, Release, TrainingSet, derive_id
 from ratchet.store.cycles import end_cycle, latest_cycle, sole_loop
 from ratchet.views.text.cycle import CycleReport, render_markdown, render_text
@@ -89,6 +91,10 @@ def loop(options: LoopOptions = DEFAULTS) -> str:
     with sole_loop(work.settings.home):
         started = now()
         end_orphans("loop")
+        if options.collect.source == "recorded":
+            gated, examples = options.deploy, options.collect.examples
+            judge = gated.win_rate.judge
+            refuse_incomplete(NextCycle(examples=examples, policy=gated.policy, judge=judge))
         collect(options.collect)
         analysis_id = analyze(options.analyze)
         candidate_id = _improve_or_end(options.improve)

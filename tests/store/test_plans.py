@@ -78,6 +78,8 @@ READ: dict[str, Reading] = {
     "signals": lambda s: (s.signals(HOUR, lag=LAG), s.signals(OF_VERSION, lag=LAG, judges=["j"])),
     "permissions": lambda s: s.permissions(HOUR),
     "iter_permissions": lambda s: list(s.iter_permissions(OF_VERSION)),
+    "past_keeping": lambda s: s.past_keeping(NOW),
+    "not_for_good": lambda s: s.not_for_good(["i-1", "i-2"]),
     "endings": lambda s: s.endings(HOUR),
     "iter_endings": lambda s: list(s.iter_endings(OF_VERSION, besides=["stop"])),
     "counts": lambda s: s.counts(),
@@ -193,7 +195,7 @@ WRITES = {
     "add_verdicts",
 }
 """What reads nothing but the rows with the ids that are written."""
-NO_QUERY = {"sole_loop", "cycle_window", "version_of", "rows_of_set"}
+NO_QUERY = {"sole_loop", "cycle_window", "version_of", "rows_of_set", "sets_with"}
 
 
 def _example() -> Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the champion, its last decision, what was collected and the last alerts."""
-    state = _gather_status(current_settings())
+    settings = current_settings()
+    state = _gather_status(settings)
     if as_json:
         print(json.dumps(state, indent=2))
         return
     decision = state["last_decision"]
-    print(f"champion      {state['champion'] or 'none yet: run `ratchet demo`'}")
+    start = "ratchet adopt` for what answers your users" if settings.backend else "ratchet demo`"
+    print(f"champion      {state['champion'] or f'none yet: run `{start}'}")
     print(f"previous      {state['previous'] or 'none'}")
     if decision:
         print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
@@ -36,6 +39,8 @@ def status(
     print(f"set aside     {state['set_aside']}")
     if state["rollout"]:
         print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
+    for place, line in enumerate(state["next_cycle_waits_for"]):
+        print(f"{'' if place else 'next cycle':13} waits for {line}")
     if state["registry"] != "nothing to do":
         print(f"registry      {state['registry']}")
     for alert in state["alerts"]:
@@ -64,6 +69,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "waiting": [],
         "rollout": None,
         "registry": "nothing to do",
+        "next_cycle_waits_for": [],
     }
     store = existing_store()
     if store is None:
@@ -83,6 +89,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         end = store.get(CycleEnd, cycle.id)
         state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
+    state["next_cycle_waits_for"] = _lacking(store, settings)
     state["questions"] = [
         {"application": item.application, "kind": item.kind, "says": item.in_words}
         for item in questions(store, now=datetime.now(UTC))
@@ -113,6 +120,16 @@ def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
     if look is not None:
         says = f"{look.share:.0%} of users, {look.decision}: {'; '.join(look.reasons)}"
     return {"challenger": running.challenger.version, "says": says}
+
+
+def _lacking(store: EventStore, settings: Settings) -> list[str]:
+    """Return what the next cycle of a home in front of a server lacks."""
+    from ratchet.deploy.served import adoptions
+    from ratchet.operate.readiness import NextCycle, lacks
+
+    if not settings.backend and not adoptions(store):
+        return []
+    return lacks(settings, store, NextCycle(), environ=os.environ, now=datetime.now(UTC))
 
 
 def _caught_up(store: EventStore, settings: Settings) -> str:

@@ -68,6 +68,7 @@ def open_cycle(
     example_set_id: str,
     now: datetime,
     recorded: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Cycle:
     """Return the open cycle with these options, or open the next one.
 
@@ -75,6 +76,16 @@ def open_cycle(
     challenger, is ended as abandoned: what it collected stays in the store. The new cycle's traffic
     falls into the last 24 hours, after what is stored; where it is `recorded` already, it is all
     interactions up to now that no cycle had, those that came late among them.
+
+    Args:
+        store: Keeps it.
+        champion: The version in use.
+        options_digest: Digest of the options.
+        seed: Of everything that is drawn.
+        example_set_id: The evaluation set.
+        now: The time.
+        recorded: Whether the traffic is recorded already.
+        also: Other names of the champion.
 
     Raises:
         InsufficientDataError: The traffic is recorded and there is none.
@@ -108,6 +119,7 @@ def open_cycle(
         example_set_id=example_set_id,
         arrived_until=window.arrived_until,
         taken_before=window.without,
+        also=also,
     )
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
@@ -139,14 +151,27 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
 
 
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
-    """Return the interactions of a cycle, of one version where it is given."""
+    """Return the interactions of a cycle, of one version where it is given.
+
+    Of the champion, those that were recorded under another of its names too.
+    """
     return Window(
         cycle.window_start,
         cycle.window_end,
         model_version,
         cycle.arrived_until,
         cycle.taken_before,
+        also=cycle.also if model_version == cycle.champion else (),
     )
+
+
+def next_window(store: EventStore, now: datetime) -> Window:
+    """Return what the next cycle of recorded traffic would be about.
+
+    Raises:
+        InsufficientDataError: Nothing was recorded that no cycle had.
+    """
+    return _recorded_window(store, now)
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_SAID = "said "
+"""Before the name of a key of metadata: one may be called like a column."""
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -28,6 +30,7 @@ def read_signals(
     lag: timedelta,
     judges: Collection[str],
     reporting: Reporting,
+    metadata: Sequence[str] = (),
 ) -> pa.Table:
     """Return one row an interaction. See `EventStore.signals`.
 
@@ -37,6 +40,7 @@ def read_signals(
         lag: How late feedback may be.
         judges: Versions of judges whose scores count.
         reporting: How applications report.
+        metadata: Keys of the metadata to return as columns.
     """
     import pyarrow as pa
 
@@ -49,6 +53,7 @@ def read_signals(
             ("latency_seconds", pa.float64()),
             ("characters", pa.int64()),
             ("shown", pa.int64()),
+            *((_SAID + name, pa.string()) for name in metadata),
         ]
     )
     if not reporting.is_plain:
@@ -56,6 +61,7 @@ def read_signals(
     columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
     columns |= {"characters": sa.func.length(INTERACTIONS.c.response), "shown": shown()}
     columns |= {"application": application()}
+    columns |= {_SAID + name: INTERACTIONS.c.metadata[name].as_string() for name in metadata}
     query = sa.select(*[columns[name] for name in schema.names])
     answers = read_table(connection, query.where(within), schema)
     kinds = read_events(
@@ -73,7 +79,8 @@ def read_signals(
             flags["steady"] &= ~changed
     for name, values in flags.items():
         answers = answers.append_column(name, pa.array(values))
-    return with_events(answers, kinds)
+    found = with_events(answers, kinds)
+    return found.rename_columns([name.removeprefix(_SAID) for name in found.column_names])
 
 
 def with_events(answers: pa.Table, kinds: Mapping[str, FloatArray]) -> pa.Table:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ratchet.improve.curation.consent import ALWAYS, CONSENT, RETAIN, UNSAID, permission_of
+from ratchet.improve.curation.consent import ALWAYS, UNSAID, permission_of
 from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.traits import VERSION, correction_traits, hashes, interaction_traits
 from ratchet.records import digest
@@ -34,13 +34,24 @@ from ratchet.store.endings import KEYS
 from ratchet.store.history import History, HistoryFile
 from ratchet.store.history.layout import HistoryTable
 from ratchet.store.history.place import DERIVED
+from ratchet.store.permissions import AGREEING, CONSENT, RETAIN
 from ratchet.store.reporting import APPLICATION
 
 if TYPE_CHECKING:
     import duckdb
 
 _USED = sorted(kind for kind, signal in BY_NAME.items() if signal.column and kind != "comment")
-_RULES = [VERSION, sorted(WHOLE), KEYS, CONSENT, RETAIN, _USED, sorted(JUDGED_KINDS), APPLICATION]
+_RULES = [
+    VERSION,
+    sorted(WHOLE),
+    KEYS,
+    CONSENT,
+    RETAIN,
+    sorted(AGREEING),
+    _USED,
+    sorted(JUDGED_KINDS),
+    APPLICATION,
+]
 # which characters are letters, and what they are in lower case, is Python's version of Unicode
 _NAME = f"{DERIVED}{digest([*_RULES, unidata_version])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
