@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.analyze.failures.embedding import word_vectors
-from ratchet.flows._runtime import Workspace, logger
+from ratchet.flows._runtime import Workspace, logger, workspace
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.config import (
     ClusterRequest,
@@ -32,6 +32,7 @@ from ratchet.improve.curation.traffic import Texts, read_at
 from ratchet.outcomes.quality import QualityWeights
 from ratchet.records import Cycle, HumanLabel, Interaction, TrainingRequest
 from ratchet.review.queue import open_safety_ids
+from ratchet.store.cycles import cycle_window
 from ratchet.store.history import Advanced, History
 
 MEMORY = "600MB"
@@ -125,9 +126,15 @@ def choose_stored(
     context: Context,
     judges: Collection[str],
 ) -> Selection:
-    """Choose rows out of history up to the end of the cycle's window."""
+    """Choose rows out of history up to the end of the cycle's window, of its kind of users."""
     traffic = stored_traffic(
-        derived, kind, end=cycle.window_end, judges=judges, consent=config.consent, context=context
+        derived,
+        kind,
+        end=cycle.window_end,
+        judges=judges,
+        consent=config.consent,
+        context=context,
+        of=workspace().store.origins().in_sql("position", cycle_window(cycle).simulated),
     )
     logger.info("joined %d interactions; somebody spoke about %d", traffic.size, len(traffic))
     known = replace(context, vectors_of=partial(_vectors, traffic.texts))

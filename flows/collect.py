@@ -149,7 +149,8 @@ def answer(
         seed=cycle.seed,
         until=cycle.window_end,
     )
-    report = ingest([*stored.values(), *events], store, source="simulation", now=now())
+    with store.simulating():
+        report = ingest([*stored.values(), *events], store, source="simulation", now=now())
     return report.feedback
 
 

@@ -73,7 +73,8 @@ def frozen_sets(cycle: Cycle, options: DeployOptions) -> FrozenSets:
     traffic = traffic_set(store, cycle)
     if traffic is not None and TRAFFIC not in options.sets:
         named = (*named, (TRAFFIC, traffic.id))
-    clusters = store.records(RegressionSet, latest=MOST_SETS)
+    since = store.origins().found_since  # what was frozen before is of simulated users
+    clusters = store.records(RegressionSet, latest=MOST_SETS, since=since)
     return FrozenSets(golden=cycle.example_set_id, regression=clusters, others=named)
 
 

@@ -269,11 +269,12 @@ def test_a_stray_row_of_the_future_opens_no_cycle_until_its_time_has_come(
     assert recorded(store, now + ahead + MICROSECOND)[1] == ["future"]
 
 
-def test_recorded_traffic_after_simulated_cycles_begins_where_they_ended(
+def test_recorded_traffic_after_simulated_cycles_has_none_of_theirs(
     store: EventStore, now: datetime
 ) -> None:
     first = opened(store, now)
-    visit(store, now - HOUR, "simulated")
+    with store.simulating():
+        visit(store, now - HOUR, "simulated")
     end_cycle(store, first, "finished", now)
     visit(store, now + MICROSECOND, "real")
     assert recorded(store, now + HOUR)[1] == ["real"]

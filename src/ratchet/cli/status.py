@@ -31,7 +31,8 @@ def status(
         print(f"waits         for a person: ratchet approve {waiting[:8]}")
     if state["cycle"]:
         print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
-    print(f"interactions  {state['interactions']}")
+    simulated = f" ({state['simulated']} of simulated users)" if state["simulated"] else ""
+    print(f"interactions  {state['interactions']}{simulated}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
     if state["rollout"]:
@@ -54,6 +55,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "last_decision": None,
         "cycle": None,
         "interactions": 0,
+        "simulated": 0,
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
         "alerts": [],
@@ -69,6 +71,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     cycle = store.latest(Cycle)
     counts = store.counts()
     state["interactions"] = counts["interactions"]
+    state["simulated"] = store.simulated_answers()
     state["set_aside"] = counts["set_aside"]
     state["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
     if release:

@@ -271,6 +271,7 @@ class Cycle(Record):
             was opened; what arrives later is the next cycle's, whatever its time.
         taken_before: What earlier cycles had: interactions before this time that had arrived up to
             this position (None: whenever they arrived).
+        source: Whether it is about simulated users or about real ones; None: a cycle of before.
     """
 
     id: Identifier
@@ -284,6 +285,9 @@ class Cycle(Record):
     example_set_id: str
     arrived_until: int | None = Field(default=None, exclude_if=lambda value: value is None)
     taken_before: tuple[UtcTime, int | None] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    source: Literal["simulated", "recorded"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
 

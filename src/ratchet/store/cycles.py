@@ -29,11 +29,12 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store import EventStore, Window
-from ratchet.store.arrivals import first_answer, last_position
+from ratchet.store.arrivals import first_answer, last_answer, last_position
 
 logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=24)
+_FIRST_IDS = 500
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -80,22 +81,18 @@ def open_cycle(
         InsufficientDataError: The traffic is recorded and there is none.
     """
     unfinished = unfinished_cycle(store)
+    if unfinished is not None and _goes_on(store, unfinished, options_digest, champion):
+        logger.info("going on with cycle %d", unfinished.number)
+        return unfinished
+    # where no user did anything new, what is unfinished stays as it is
+    window = _recorded_window(store, now) if recorded else _simulated_window(store, now)
     if unfinished is not None:
-        expected = {unfinished.champion, _promoted_in(store, unfinished)}
-        if unfinished.options_digest == options_digest and champion in expected:
-            logger.info("going on with cycle %d", unfinished.number)
-            return unfinished
         logger.warning(
             "cycle %d was started with other options or another champion and is abandoned",
             unfinished.number,
         )
         end_cycle(store, unfinished, "abandoned", now)
     number = len(store.records(Cycle)) + 1
-    if recorded:
-        window = _recorded_window(store, now)
-    else:
-        start = _after_what_is_stored(store, now)
-        window = Window(start, max(now, start + timedelta(seconds=1)))
     cycle = Cycle(
         id=derive_id("cycle", number, options_digest, champion),
         number=number,
@@ -108,34 +105,60 @@ def open_cycle(
         example_set_id=example_set_id,
         arrived_until=window.arrived_until,
         taken_before=window.without,
+        source="recorded" if recorded else "simulated",
     )
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
     return cycle
 
 
-def _after_what_is_stored(store: EventStore, now: datetime) -> datetime:
+def _goes_on(store: EventStore, cycle: Cycle, options_digest: str, champion: str) -> bool:
+    expected = {cycle.champion, _promoted_in(store, cycle)}
+    return cycle.options_digest == options_digest and champion in expected
+
+
+def _simulated_window(store: EventStore, now: datetime) -> Window:
+    """Return the last 24 hours, after what is stored."""
     last = store.last_interaction_at()
-    return now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
+    start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
+    return Window(start, max(now, start + timedelta(seconds=1)))
 
 
 def _recorded_window(store: EventStore, now: datetime) -> Window:
     """Return the window of all interactions up to now that no cycle had."""
-    before, arrived = store.latest(Cycle), last_position(store).interactions
+    before, arrived = _latest_recorded(store), last_position(store).interactions
     taken = None if before is None else (before.window_end, before.arrived_until)
     if before is not None and before.arrived_until is not None:
         arrived = max(arrived, before.arrived_until)
-    everything = Window(datetime.min.replace(tzinfo=UTC), now, None, arrived, taken)
+    everything = Window(
+        datetime.min.replace(tzinfo=UTC), now, None, arrived, taken, simulated=False
+    )
     start = first_answer(store, everything)
     if start is None:
-        last = store.last_interaction_at()
+        ever = replace(everything, end=datetime.max.replace(tzinfo=UTC), without=None)
+        last = last_answer(store, ever)
         had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
+        if store.origins().simulated:
+            had += " (those of simulated users do not count)"
         raise InsufficientDataError(
             f"a cycle of recorded traffic needs interactions before {now:%Y-%m-%d %H:%M} UTC that "
             f"no cycle had, got {had}; serve users with `ratchet serve`, or bring a log in with "
             "`ratchet ingest`"
         )
     return replace(everything, start=start)
+
+
+def _latest_recorded(store: EventStore) -> Cycle | None:
+    """Return the latest cycle of real users."""
+    cycles = reversed(store.records(Cycle))
+    return next((cycle for cycle in cycles if not _is_simulated(store, cycle)), None)
+
+
+def _is_simulated(store: EventStore, cycle: Cycle) -> bool:
+    """Tell whether users were simulated; of a cycle of before, the ids of its answers say so."""
+    if cycle.source is not None or cycle.arrived_until is not None:
+        return cycle.source == "simulated"
+    return bool(store.answered_at([derive_id(cycle.id, number) for number in range(_FIRST_IDS)]))
 
 
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
@@ -146,6 +169,7 @@ def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
         model_version,
         cycle.arrived_until,
         cycle.taken_before,
+        None if cycle.source is None else cycle.source == "simulated",
     )
 
 

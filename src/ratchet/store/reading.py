@@ -22,11 +22,12 @@ from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
 from ratchet.store.months import with_ids
+from ratchet.store.origins import Origins, read_origins
 from ratchet.store.permissions import Permission, read_permissions
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
-from ratchet.store.tables import COUNTS, INTERACTIONS
+from ratchet.store.tables import COUNTS, FACTS, INTERACTIONS
 from ratchet.store.transactions import Transactions, pairs
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Window:
         arrived_until: Position of the last interaction by arrival; None for all there are.
         without: What another window took already: interactions before this time that had arrived
             up to this position (None: whenever they arrived).
+        simulated: Whether interactions of simulated users are read, or those of real ones; None:
+            what the store is about, which is real users as soon as there is one.
     """
 
     start: datetime
@@ -48,10 +51,13 @@ class Window:
     model_version: str | None = None
     arrived_until: int | None = None
     without: tuple[datetime, int | None] | None = None
+    simulated: bool | None = None
 
 
 class Readings(Transactions):
     """What is read of interactions, feedback and set-aside rows."""
+
+    _known: Origins | None = None
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that are stored, by id."""
@@ -92,7 +98,7 @@ class Readings(Transactions):
         Columns: id, session_id, user_id, created_at (timestamp, us, UTC), model_version, segment,
         prompt, response, latency_seconds, error.
         """
-        query, schema = interactions_query(within(window), None)
+        query, schema = interactions_query(self.within(window), None)
         with self.reading() as connection:
             return read_table(connection, query, schema)
 
@@ -113,13 +119,13 @@ class Readings(Transactions):
         Raises:
             InvalidInputError: There is no such column, or `size` is below 1.
         """
-        query, schema = interactions_query(within(window), columns)
+        query, schema = interactions_query(self.within(window), columns)
         with self.reading() as connection:
             yield from read_batches(connection, query, schema, size)
 
     def iter_interactions(self, window: Window, size: int = 1_000) -> Iterator[list[Interaction]]:
         """Yield a window's interactions in order of time, in lists of at most `size`."""
-        query = sa.select(INTERACTIONS).where(within(window))
+        query = sa.select(INTERACTIONS).where(self.within(window))
         query = query.order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
         with self.reading() as connection:
             for rows in read_lists(connection, query, size):
@@ -133,7 +139,7 @@ class Readings(Transactions):
         0 down, stars, booleans 1 and 0, seconds), text (comment, correction, the version of a
         judge, the source of a safety violation).
         """
-        query, schema = feedback_query(within(window))
+        query, schema = feedback_query(self.within(window))
         with self.reading() as connection:
             return read_table(connection, query, schema)
 
@@ -142,7 +148,7 @@ class Readings(Transactions):
 
         Memory and connection as with `interaction_batches`.
         """
-        query, schema = feedback_query(within(window))
+        query, schema = feedback_query(self.within(window))
         with self.reading() as connection:
             yield from read_batches(connection, query, schema, size)
 
@@ -162,9 +168,9 @@ class Readings(Transactions):
         characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
         float, null where not observed; correction and comment are 1 where there is one).
         """
-        lag_microseconds = lag // timedelta(microseconds=1)
+        lag_microseconds, within = lag // timedelta(microseconds=1), self.within(window)
         with self.reading() as connection:
-            return read_signals(connection, within(window), lag_microseconds, judges)
+            return read_signals(connection, within, lag_microseconds, judges)
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""
@@ -172,8 +178,9 @@ class Readings(Transactions):
 
     def iter_permissions(self, window: Window) -> Iterator[Permission]:
         """Yield what `permissions` returns, one after the other."""
+        within = self.within(window)
         with self.reading() as connection:
-            yield from read_permissions(connection, within(window))
+            yield from read_permissions(connection, within)
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
         """Return the finish reasons of a window's answers by id, but for those in `besides`.
@@ -188,8 +195,43 @@ class Readings(Transactions):
         self, window: Window, *, besides: Collection[str] = ()
     ) -> Iterator[tuple[str, str]]:
         """Yield what `endings` returns, one after the other."""
+        within = self.within(window)
         with self.reading() as connection:
-            yield from read_endings(connection, within(window), besides=besides)
+            yield from read_endings(connection, within, besides=besides)
+
+    def origins(self) -> Origins:
+        """Return whose interactions are stored: those of simulated users, of real ones, or both."""
+        if self._known is not None:
+            return self._known
+        with self.reading() as connection:
+            origins = read_origins(connection, FACTS)
+        if origins.real_since is not None and self._open.get() is None:
+            self._known = origins  # never changes again: nobody is simulated from here on
+        return origins
+
+    def simulated_answers(self) -> int:
+        """Return how many of the stored interactions are those of simulated users."""
+        origins = self.origins()
+        if origins.real_since is None:
+            return self.counts()["interactions"]
+        mine = origins.chosen(INTERACTIONS.c.position, simulated=True)
+        with self.reading() as connection:
+            query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(*mine)
+            return int(connection.execute(query).scalar_one())
+
+    def within(self, window: Window) -> sa.ColumnElement[bool]:
+        """Return the condition that an interaction is in a window."""
+        created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
+        inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
+        if window.model_version is not None:
+            inside.append(INTERACTIONS.c.model_version == window.model_version)
+        if window.arrived_until is not None:
+            inside.append(position <= window.arrived_until)
+        if window.without is not None:
+            end, arrived = window.without
+            late = sa.false() if arrived is None else position > arrived
+            inside.append(sa.or_(created_at >= microseconds(end), late))
+        return sa.and_(*inside, *self.origins().chosen(position, window.simulated))
 
     def counts(self) -> dict[str, int]:
         """Return the kept counts of interactions, set-aside rows and feedback by kind."""
@@ -214,21 +256,6 @@ class Readings(Transactions):
                 sa.select(sa.func.max(INTERACTIONS.c.created_at))
             ).scalar_one()
         return None if latest is None else moment_of(latest)
-
-
-def within(window: Window) -> sa.ColumnElement[bool]:
-    """Return the condition that an interaction is in a window."""
-    created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
-    inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
-    if window.model_version is not None:
-        inside.append(INTERACTIONS.c.model_version == window.model_version)
-    if window.arrived_until is not None:
-        inside.append(position <= window.arrived_until)
-    if window.without is not None:
-        end, arrived = window.without
-        late = sa.false() if arrived is None else position > arrived
-        inside.append(sa.or_(created_at >= microseconds(end), late))
-    return sa.and_(*inside)
 
 
 def _interaction(row: sa.RowMapping) -> Interaction:

@@ -10,6 +10,7 @@ from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
 from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
+from ratchet.store.origins import find_simulated
 from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
@@ -268,6 +269,11 @@ def _date_recorded(connection: sa.Connection) -> None:
             connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN added_at BIGINT"))
 
 
+def _tell_simulated(connection: sa.Connection) -> None:
+    """Keep which interactions are those of simulated users."""
+    find_simulated(connection, FACTS, JOURNAL, INTERACTIONS)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -284,5 +290,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
     "0015_date_recorded": _date_recorded,
+    "0016_tell_simulated": _tell_simulated,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

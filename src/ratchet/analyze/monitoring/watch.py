@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +65,7 @@ from ratchet.store.arrivals import (
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R", Baseline, BoardState)
 _RECENT = timedelta(days=7)
 _SLICE = timedelta(days=1)
 _ALERT_EVENTS = 1_000
@@ -226,8 +228,8 @@ def recent_metrics(
     window = Window(end - timedelta(minutes=config.threshold_minutes), end, version)
     table = store.signals(window, lag=config.lag, judges=usable_versions(store))
     seen = observations_of(table).values
-    baseline = next(iter(store.records(Baseline, subject=version, latest=1)), None)
-    board = next(iter(store.records(BoardState, subject=version, latest=1)), None)
+    baseline = _latest(store, Baseline, version)
+    board = _latest(store, BoardState, version)
     if board is not None:
         baseline = store.get(Baseline, board.baseline_id) or baseline
     cut = cuts_of(baseline).get("slower_than_p99") if baseline else None
@@ -387,7 +389,7 @@ class _Pass:
     # Baselines --------------------------------------------------------------------------------
 
     def _board(self, version: str) -> BoardState | None:
-        return next(iter(self.store.records(BoardState, subject=version, latest=1)), None)
+        return _latest(self.store, BoardState, version)
 
     def _baseline(self, board: BoardState | None) -> Baseline:
         """Return the board's baseline; else the predecessor's; else the version's own."""
@@ -414,7 +416,7 @@ class _Pass:
         return self.ripe if last is None else min(self.ripe, last + batch)
 
     def _frozen(self, version: str) -> Baseline | None:
-        return next(iter(self.store.records(Baseline, subject=version, latest=1)), None)
+        return _latest(self.store, Baseline, version)
 
     def _inherited(self, predecessor: WatchedVersion) -> Baseline | None:
         """Return the predecessor's baseline; where it came too soon, of what traffic there is.
@@ -539,6 +541,12 @@ class _Pass:
         unseen = np.full(len(observations), np.nan)
         values = dict(observations.values) | dict.fromkeys(self.config.left_out, unseen)
         return replace(observations, values=values)
+
+
+def _latest(store: EventStore, kind: type[R], version: str) -> R | None:
+    """Return a version's latest record of a kind; one about simulated users ends with them."""
+    found = next(iter(store.records(kind, subject=version, latest=1)), None)
+    return found if found is not None and store.origins().counts(found.created_at) else None
 
 
 def cuts_of(baseline: Baseline) -> dict[str, float]:

@@ -84,6 +84,7 @@ def stored_traffic(
     judges: Collection[str],
     consent: Consent,
     context: Context,
+    of: str = "true",
 ) -> Traffic:
     """Return all that history holds of the time before `end` as traffic.
 
@@ -94,9 +95,10 @@ def stored_traffic(
         judges: Versions of judges that were found usable.
         consent: Whether saying nothing is consent.
         context: What else is known; finish reasons and permissions are history's.
+        of: SQL condition on `position` that says whose interactions count (`Origins.in_sql`).
     """
     with derived.connect() as connection:
-        _prepare(connection, kind, (end - _EPOCH) // _MICROSECOND, judges, context)
+        _prepare(connection, kind, (end - _EPOCH) // _MICROSECOND, judges, context, of)
         counts = _count(connection)
         rows = _Rows(counts, consent, (end - _EPOCH) // _MICROSECOND, context)
         reader = connection.sql(_query(kind)).to_arrow_reader(BATCH)
@@ -113,6 +115,7 @@ def _prepare(
     end: int,
     judges: Collection[str],
     context: Context,
+    of: str,
 ) -> None:
     """Make the tables that the rows are joined from."""
     connection.register("usable", pa.table({"judge": pa.array(sorted(judges), pa.string())}))
@@ -125,7 +128,7 @@ def _prepare(
     )
     connection.execute(
         "CREATE TEMP VIEW inside AS SELECT told.* FROM told LEFT JOIN again USING (key) "
-        f"WHERE moment >= 0 AND moment < {end} AND (kept IS NULL OR position = kept)"
+        f"WHERE moment >= 0 AND moment < {end} AND (kept IS NULL OR position = kept) AND {of}"
     )
     connection.execute(
         "CREATE TEMP VIEW used AS SELECT * FROM said WHERE (number IS NOT NULL OR "
