@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from ratchet.deploy.promotion import establish_champion
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
 from ratchet.records import Cycle, digest
-from ratchet.store.cycles import freeze_examples, open_cycle
+from ratchet.store.cycles import await_traffic, freeze_examples, open_cycle
+from ratchet.store.origins import refuse_among_real
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
@@ -20,15 +22,17 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
     """Open a cycle of the traffic that no cycle had, or go on with the open one.
 
     Raises:
-        InvalidInputError: There are no examples for the gate, or the file breaks a rule.
-        InsufficientDataError: Nothing was recorded that no cycle had.
+        InvalidInputError: The file of examples breaks a rule.
+        WaitingError: Nothing was recorded that no cycle had, or there are no examples for the gate.
     """
-    if examples is None:
-        raise InvalidInputError(
-            "a cycle of recorded traffic needs examples that both models answer at the gate, got "
-            "none; set collect.examples to a file with id, prompt and target"
-        )
     work = workspace()
+    await_traffic(work.store, now())
+    if examples is None:
+        raise WaitingError(
+            "a cycle of recorded traffic needs examples that both models answer at the gate, got "
+            "none; set collect.examples to a file with id, prompt and target",
+            "examples",
+        )
     champion = establish_champion(work.store, work.tracker, register_base(), now())
     frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), max_new_tokens)
     return open_cycle(
@@ -43,14 +47,25 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
 
 
 def refuse_real_users() -> None:
-    """Refuse to add simulated users to a home with real traffic.
+    """Refuse to add simulated users to a store that holds real ones.
 
     Raises:
-        InvalidInputError: The gateway has run in this home.
+        InvalidInputError: It does.
     """
-    if workspace().settings.home.joinpath("gateway").exists():
+    refuse_among_real(workspace().store.origins())
+
+
+def refuse_simulation(given: Collection[str]) -> None:
+    """Refuse options about simulated users where none were asked for.
+
+    Args:
+        given: Names of the options that are not what they are by default.
+
+    Raises:
+        InvalidInputError: There is one.
+    """
+    if given:
         raise InvalidInputError(
-            "simulated users must not be added to a home with real traffic, got one in which "
-            "`ratchet serve` has run; set collect.source to recorded and collect.examples to a "
-            "file of examples, or set collect.source to simulated to add them all the same"
+            f"{', '.join(sorted(given))} of collect are about simulated users, got a cycle of "
+            "recorded traffic; leave them out, or set collect.source to simulated"
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
+from contextlib import nullcontext
+from functools import partial
+
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +16,7 @@ from ratchet.flows._curation import (
     chosen_interactions,
     gather_context,
 )
-from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
+from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
     choose_config,
@@ -21,6 +24,7 @@ from ratchet.flows._training import (
     train,
     training_keys,
 )
+from ratchet.flows._waiting import or_waiting
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.dataset import (
     build,
@@ -36,7 +40,7 @@ from ratchet.judges.usable import usable_versions
 from ratchet.models import model_digest
 from ratchet.outcomes.quality import QualityWeights
 from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
-from ratchet.store.cycles import latest_cycle, sole_loop
+from ratchet.store.cycles import open_for, sole_loop, sole_training
 from ratchet.views import plots
 
 
@@ -158,15 +162,22 @@ def register(
 
 
 @flow(name="improve", validate_parameters=True)
-def improve(options: ImproveOptions = DEFAULTS) -> str:
-    """Train a challenger on the latest cycle's feedback and return the candidate's id."""
-    with sole_loop(workspace().settings.home):
-        return _improve(options)
+def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) -> str | State[str]:
+    """Train a challenger on the latest cycle's feedback and return the candidate's id.
+
+    Args:
+        options: What is trained on, and how.
+        handed_over: The cycle for which a loop waits that holds the home meanwhile; people leave
+            it out.
+    """
+    home = workspace().settings.home
+    with nullcontext() if handed_over else sole_loop(home), sole_training(home, run_id()):
+        return or_waiting(partial(_improve, options, handed_over))
 
 
-def _improve(options: ImproveOptions) -> str:
+def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     work = workspace()
-    cycle = latest_cycle(work.store)
+    cycle = open_for(work.store, handed_over)
     training_set = curate(cycle, options)
     search = None
     if options.training.search is not None:
@@ -179,4 +190,5 @@ def _improve(options: ImproveOptions) -> str:
         cycle, training_set, options.finetune, options.training, key
     )
     result = FinetuneResult.of_cache(trained)
+    open_for(work.store, handed_over)
     return register(cycle, training_set, options, result, key, search).id

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from ratchet.errors import BusyError, InsufficientDataError
+from ratchet.errors import BusyError, ConflictError, InsufficientDataError, WaitingError
 from ratchet.records import (
     CODE_TOKENS,
     LABEL_TOKENS,
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=24)
 _FIRST_IDS = 500
+_TRAINING = "training.lock"
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -49,15 +50,40 @@ def latest_cycle(store: EventStore) -> Cycle:
     """Return the latest cycle, ended or not.
 
     Raises:
-        InsufficientDataError: Nothing was collected yet.
+        WaitingError: Nothing was collected yet.
     """
     latest = store.latest(Cycle)
     if latest is None:
-        raise InsufficientDataError(
+        raise WaitingError(
             "this stage needs collected interactions, got an empty store; "
-            "run the stage collect or `ratchet demo` first"
+            "run the stage collect or `ratchet demo` first",
+            "traffic",
         )
     return latest
+
+
+def open_for(store: EventStore, handed_over: str | None) -> Cycle:
+    """Return the latest cycle, for a training that a loop may have handed over.
+
+    Args:
+        store: The store.
+        handed_over: The cycle that the loop was in; None: nobody handed anything over.
+
+    Raises:
+        WaitingError: Nothing was collected yet.
+        ConflictError: The loop's cycle has ended, or another one was opened since.
+    """
+    cycle = latest_cycle(store)
+    if handed_over is None:
+        return cycle
+    ended = store.get(CycleEnd, handed_over)
+    if cycle.id != handed_over or ended is not None:
+        raise ConflictError(
+            "a training that a loop handed over needs the loop's cycle to be the open one, got "
+            f"cycle {cycle.number} ({ended.outcome if ended else 'of later'}); "
+            "what it would train is of no use, run the loop again"
+        )
+    return cycle
 
 
 def open_cycle(
@@ -78,7 +104,7 @@ def open_cycle(
     interactions up to now that no cycle had, those that came late among them.
 
     Raises:
-        InsufficientDataError: The traffic is recorded and there is none.
+        WaitingError: The traffic is recorded and there is none.
     """
     unfinished = unfinished_cycle(store)
     if unfinished is not None and _goes_on(store, unfinished, options_digest, champion):
@@ -140,12 +166,24 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
         had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
         if store.origins().simulated:
             had += " (those of simulated users do not count)"
-        raise InsufficientDataError(
+        raise WaitingError(
             f"a cycle of recorded traffic needs interactions before {now:%Y-%m-%d %H:%M} UTC that "
             f"no cycle had, got {had}; serve users with `ratchet serve`, or bring a log in with "
-            "`ratchet ingest`"
+            "`ratchet ingest`",
+            "traffic",
         )
     return replace(everything, start=start)
+
+
+def await_traffic(store: EventStore, now: datetime) -> None:
+    """See that there is an open cycle of real users, or something for the next one.
+
+    Raises:
+        WaitingError: Nothing was recorded that no cycle had.
+    """
+    unfinished = unfinished_cycle(store)
+    if unfinished is None or _is_simulated(store, unfinished):
+        _recorded_window(store, now)
 
 
 def _latest_recorded(store: EventStore) -> Cycle | None:
@@ -240,27 +278,67 @@ def sole_loop(home: Path) -> Iterator[None]:
         BusyError: Another process works on this home.
     """
     home.mkdir(parents=True, exist_ok=True)
-    path = home / "loop.lock"
     lock = FileLock(
-        path,
+        home / "loop.lock",
         timeout=0,
         thread_local=False,
         is_singleton=True,  # one object a process, which counts how often it was taken
         fallback_to_soft=False,  # a soft lock would outlive a process that is killed
         on_acquired=_write_process,
     )
+    with _taken(lock, "one loop at a time may run in a home folder"):
+        yield
+
+
+@contextmanager
+def sole_training(home: Path, run: str) -> Iterator[None]:
+    """Hold the home folder's lock of training, which a loop that hands training over does not.
+
+    Args:
+        home: The folder.
+        run: Names the flow run that trains.
+
+    Raises:
+        BusyError: Another process trains in this home.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(
+        home / _TRAINING, timeout=0, fallback_to_soft=False,
+        on_acquired=lambda descriptor: _write_process(descriptor, f" {run}"),
+    )  # fmt: skip
+    with _taken(lock, "one training at a time may run in a home folder"):
+        yield
+
+
+def training_died(home: Path, run: str) -> bool:
+    """Tell whether a flow run trained in this home and its process is gone."""
+    try:
+        if (home / _TRAINING).read_text("utf-8").split()[1:] != [run]:
+            return False
+    except OSError:
+        return False
+    lock = FileLock(home / _TRAINING, timeout=0, fallback_to_soft=False)
+    try:
+        with lock.acquire():
+            return True
+    except Timeout:
+        return False
+
+
+@contextmanager
+def _taken(lock: BaseFileLock, rule: str) -> Iterator[None]:
     try:
         acquired = lock.acquire()
     except Timeout as error:
+        process = (Path(lock.lock_file).read_text("utf-8").split() or ["unknown"])[0]
         raise BusyError(
-            "one loop at a time may run in a home folder, got another (process "
-            f"{path.read_text('utf-8').strip() or 'unknown'}); "
+            f"{rule}, got another (process {process}); "
             "wait for it, or set RATCHET_HOME to another folder"
         ) from error
     with acquired:
         yield
 
 
-def _write_process(descriptor: int) -> None:
+def _write_process(descriptor: int, note: str = "") -> None:
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid()}{note}".encode(), 0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError
+from ratchet.errors import WaitingError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.decontamination import Guard
@@ -128,7 +128,7 @@ def narrow(
         with_answer: Whether near duplicates are looked for in prompts with their answers.
 
     Raises:
-        InsufficientDataError: Fewer than `minimum_examples` are left.
+        WaitingError: Fewer than `minimum_examples` are left.
     """
     config, context, traffic = background.config, background.context, background.traffic
     funnel = [("interactions", traffic.size + traffic.demonstrated), (name, len(pool))]
@@ -155,9 +155,10 @@ def narrow(
     keep("capped per user and source", _capped(pool, traffic, config))
     keep("balanced and capped", _balanced(pool, traffic, config, context))
     if len(pool) < config.minimum_examples:
-        raise InsufficientDataError(
+        raise WaitingError(
             f"a training set needs at least {config.minimum_examples} examples, got {len(pool)} "
-            f"({', '.join(f'{step}: {count}' for step, count in funnel)}); collect more feedback"
+            f"({', '.join(f'{step}: {count}' for step, count in funnel)}); collect more feedback",
+            "feedback",
         )
     return Narrowed(pool, tuple(funnel), set_aside, counted(leaks), suspicion.findings)
 
