@@ -54,7 +54,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory, served_once: Path, tiny_model:
     folder = tmp_path_factory.mktemp("waiting")
     home = new_home(folder, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     shipped = {name: (item["entrypoint"], item["parameters"]) for name, item in SCHEDULED.items()}
-    whole = {"analyze of a cycle": ("ratchet.flows.analyze.analyze", {"options": {}})}
+    whole: dict[str, Any] = {
+        "analyze of a cycle": ("ratchet.flows.analyze.analyze", {"options": {}})
+    }
     loop = {"loop": shipped["loop"], "collect": shipped["collect"]}
     with home.serving() as environment, python_process(environment, FIRST) as run:
 

@@ -66,11 +66,11 @@ def advanced(store, derived):
     return derived.advance()
 
 
-def background_of(derived, made, kind):
+def background_of(derived, made, kind, of="true"):
     """Read history as the traffic that a kind of set is selected from."""
     traffic = stored_traffic(
         derived, kind, end=made.end, judges=USABLE, consent=made.config.consent,
-        context=made.context,
+        context=made.context, of=of,
     )  # fmt: skip
 
     def vectors_of(rows):
@@ -81,9 +81,9 @@ def background_of(derived, made, kind):
     return Background(traffic, made.protected, made.config, context)
 
 
-def from_history(store, derived, made, kind):
+def from_history(store, derived, made, kind, of="true"):
     try:
-        return summary(store, made, choose_among(kind, background_of(derived, made, kind)))
+        return summary(store, made, choose_among(kind, background_of(derived, made, kind, of)))
     except InsufficientDataError as error:
         return {"refused": str(error)}
 
@@ -96,6 +96,26 @@ def test_history_gives_the_sets_that_reading_everything_gave(store, derived, see
     advanced(store, derived)
     for kind in KINDS:
         assert from_history(store, derived, made, kind) == GOLDEN[str(seed)][kind]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_set_of_real_users_holds_nothing_of_simulated_ones(store, derived, seed):
+    made, others = world(seed), world(seed + 6)
+
+    def another(item, *names):
+        return item.model_copy(update={name: f"s-{getattr(item, name)}" for name in names})
+
+    with store.simulating():
+        fill(
+            store,
+            [another(item, "id") for item in others.interactions],
+            [another(item, "id", "interaction_id") for item in others.feedback],
+        )
+    fill(store, made.interactions, made.feedback)
+    advanced(store, derived)
+    of = store.origins().in_sql("position", simulated=None)
+    for kind in KINDS:
+        assert from_history(store, derived, made, kind, of) == GOLDEN[str(seed)][kind]
 
 
 class KilledError(Exception):
