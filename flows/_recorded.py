@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
 from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
 from ratchet.records import Cycle, digest
-from ratchet.store.cycles import await_traffic, freeze_examples, open_cycle
+from ratchet.store import EventStore, Window
+from ratchet.store.cycles import (
+    await_traffic,
+    example_set,
+    freeze_examples,
+    open_cycle,
+    unfinished_cycle,
+)
 from ratchet.store.origins import refuse_among_real
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
-def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycle:
+def open_recorded(examples: Path | None, max_new_tokens: int | None, seed: int) -> Cycle:
     """Open a cycle of the traffic that no cycle had, or go on with the open one.
+
+    Answers to its examples may be as long as those that users get, where no length is given.
 
     Raises:
         InvalidInputError: The file of examples breaks a rule.
@@ -34,7 +45,8 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
             "examples",
         )
     champion = establish_champion(work.store, work.tracker, register_base(), now())
-    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), max_new_tokens)
+    longest = max_new_tokens or _length(work.store)
+    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), longest)
     return open_cycle(
         work.store,
         champion=champion.reference,
@@ -44,6 +56,14 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
         now=now(),
         recorded=True,
     )
+
+
+def _length(store: EventStore) -> int:
+    """Return the longest answer of the open cycle, which goes on, or of the latest traffic."""
+    open_now = unfinished_cycle(store)
+    if open_now is not None and open_now.arrived_until is not None:
+        return example_set(store, open_now.example_set_id).max_new_tokens
+    return answer_length(store, Window(datetime.min.replace(tzinfo=UTC), now()))
 
 
 def refuse_real_users() -> None:

@@ -43,7 +43,8 @@ class CollectOptions(BaseModel):
             without it, made-up support messages.
         evaluation: A file of the same kind to evaluate on, instead of holding messages out.
         instruction: What the model is told to do with a message; None has it name the queue.
-        max_new_tokens: The longest answer.
+        max_new_tokens: The longest answer; left out, that of a label, and of recorded traffic as
+            long as those that users get.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in during a cycle.
         held_out: Messages kept for evaluation, at most a quarter of all.
@@ -64,7 +65,7 @@ class CollectOptions(BaseModel):
     messages: Path | None = None
     evaluation: Path | None = None
     instruction: Annotated[str, Field(min_length=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = LABEL_TOKENS
+    max_new_tokens: Annotated[int, Field(ge=1, le=8_192)] | None = None
     queues: Path | None = None
     messages_limit: Count = 640
     held_out: Count = 300
@@ -78,10 +79,8 @@ class CollectOptions(BaseModel):
 
 
 DEFAULTS = CollectOptions()
-SIMULATION = {
-    "messages", "evaluation", "instruction", "queues", "messages_limit", "held_out",
-    "generated_messages", "users", "reactions", "chunk",
-}  # fmt: skip
+_OF_ANY_CYCLE = {"source", "examples", "max_new_tokens", "seed"}
+SIMULATION = set(CollectOptions.model_fields).difference(_OF_ANY_CYCLE)
 """Options about simulated users alone."""
 
 
@@ -140,7 +139,7 @@ def answer(
         asked = options.instruction
         prompts = [conversation(labels, visit.message, asked) for visit in waiting]
         model = load_model(cycle.champion)
-        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens)
+        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens or LABEL_TOKENS)
         fresh = record_answers(
             waiting, completions, labels=labels, model_version=cycle.champion, instruction=asked
         )
@@ -177,6 +176,7 @@ def _collect(options: CollectOptions) -> str:
         refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
         return open_recorded(options.examples, options.max_new_tokens, options.seed).id
     refuse_real_users()
+    options = options.model_copy(update={"max_new_tokens": options.max_new_tokens or LABEL_TOKENS})
     messages = read(options, options.messages)
     pool, held_out = _separated(messages, options)
     everything = (*pool, *held_out)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.analyze.failures.traffic_sample import TRAFFIC, traffic_set
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
+from ratchet.deploy.gate.answering import AnswerOptions
 from ratchet.deploy.gate.decision import Gated, decide, looks_before, stored_decision
 from ratchet.deploy.gate.head_to_head import (
     FrozenSets,
@@ -48,6 +49,7 @@ class DeployOptions(BaseModel):
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
             challenger is the champion at once.
+        answers: Who answers the examples, and how: as users are answered, where nothing is said.
         win_rate: How judge and people compare the answers, where the policy names `win_rate`.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
@@ -57,6 +59,7 @@ class DeployOptions(BaseModel):
     policy: GatePolicy | Path | None = None
     sets: dict[str, Path] = {}
     rollout: RolloutPlan | None = None
+    answers: AnswerOptions = AnswerOptions()
     win_rate: WinRateOptions = WinRateOptions()
     end_cycle: bool = True
 
@@ -148,7 +151,9 @@ def _deploy(options: DeployOptions) -> str:
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
     check_examples(policy, sets.read(store))
-    answers = evaluate(sets, cycle.champion, policy), evaluate(sets, challenger, policy)
+    asked = options.answers
+    champions = evaluate(sets, cycle.champion, policy, cycle, asked)
+    answers = champions, evaluate(sets, challenger, policy, cycle, asked)
     judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)

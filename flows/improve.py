@@ -139,7 +139,10 @@ def register(
         publish_figure(run, "funnel", plots.funnel(training_set.funnel), "From traffic to data")
         source = run.folder(folder, "adapter")
         version = work.tracker.register_adapter(
-            run.run_id, source, model_digest(base_folder(), folder)
+            run.run_id,
+            source,
+            model_digest(base_folder(), folder),
+            adapter_digest=result.adapter_digest,
         )
     stored = work.store.get(Candidate, candidate_id)
     if stored is not None:

@@ -36,6 +36,7 @@ class VllmServer:
         load_seconds: How long a load takes.
         adapters: What is loaded: path by name.
         answers: Status of each chat completion that was asked for, with the model's name.
+        bodies: What was sent for each.
         calls: Loads and unloads that came, in order.
         lost_loads: How many of the next loads are acknowledged as taken and then not there.
     """
@@ -52,6 +53,7 @@ class VllmServer:
         self.load_seconds = load_seconds
         self.adapters: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
+        self.bodies: list[dict[str, object]] = []
         self.calls: list[tuple[str, str]] = []
         self.lost_loads = 0
         self._taken: set[str] = set()
@@ -160,6 +162,7 @@ class VllmServer:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         model = body.get("model")
+        self.bodies.append(body)
         if model != self.base and model not in self.adapters:
             self.answers.append((404, model))
             return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")

@@ -70,6 +70,7 @@ READ: dict[str, Reading] = {
     "interactions": lambda s: (s.interactions(HOUR), s.interactions(OF_VERSION)),
     "interaction_batches": lambda s: list(s.interaction_batches(SINCE)),
     "iter_interactions": lambda s: list(s.iter_interactions(OF_VERSION)),
+    "latest_answers": lambda s: s.latest_answers(HOUR, most=5),
     "feedback": lambda s: (s.feedback(HOUR), s.feedback(OF_VERSION)),
     "feedback_batches": lambda s: list(s.feedback_batches(SINCE)),
     "signals": lambda s: (s.signals(HOUR, lag=LAG), s.signals(OF_VERSION, lag=LAG, judges=["j"])),

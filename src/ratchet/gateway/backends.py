@@ -15,10 +15,12 @@ class Target:
     Attributes:
         version: The version that is to answer.
         adapter: Folder of its adapter, where the local model is to load one.
+        name: What a server calls it, where that is not the version's own name.
     """
 
     version: str
     adapter: Path | None = None
+    name: str | None = None
 
 
 class Backend(Protocol):

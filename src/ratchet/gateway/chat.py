@@ -141,7 +141,7 @@ class Answerer:
 
     def _targets(self, chat: Chat) -> list[tuple[Backend, Target]]:
         """Whom to ask, in order, without what most callers were failed by lately."""
-        adapters = self.router.state.adapters
+        state = self.router.state
         servers, others = self.backends[: self.replicas], self.backends[self.replicas :]
         if self.replicas > 1:
             first = next(self._turn) % self.replicas
@@ -155,7 +155,10 @@ class Answerer:
             for backend, version in wanted
             if not self.circuits.is_open((backend.name, version))
         ]
-        return [(b, Target(version, adapters.get(version))) for b, version in fit or wanted]
+        return [
+            (backend, Target(version, state.adapters.get(version), state.names.get(version)))
+            for backend, version in fit or wanted
+        ]
 
     # Whole answers ----------------------------------------------------------------------------
 

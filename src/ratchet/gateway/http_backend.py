@@ -188,7 +188,7 @@ class HttpBackend:
         )
 
     def _payload(self, body: Mapping[str, Any], target: Target) -> bytes:
-        return json_bytes({**body, "model": self._model or target.version})
+        return json_bytes({**body, "model": self._model or target.name or target.version})
 
     def _failure(self, error: Exception, late: str) -> BackendError:
         if isinstance(error, BackendError):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.deploy.routing import current_routing
+from ratchet.deploy.served import served_names
 from ratchet.records import (
     ApiKey,
     ApiKeyRevocation,
@@ -24,6 +25,7 @@ from ratchet.records import (
     Release,
     Routing,
     RoutingFollowed,
+    ServedName,
     Variant,
     derive_id,
 )
@@ -32,7 +34,7 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-READ = (ApiKey, ApiKeyRevocation, Candidate, Release, Routing)
+READ = (ApiKey, ApiKeyRevocation, Candidate, Release, Routing, ServedName)
 """What the state is made of."""
 _ALIASES = ("champion", "challenger", "previous")
 
@@ -59,12 +61,14 @@ class State:
     Attributes:
         routing: Who is sent where; None before anything was released.
         adapters: Folder of each version's adapter, None for a base model.
+        names: What the backend calls versions, where that is not their own name.
         keys: Keys that open the gateway, by id.
         needs_key: Whether a key was ever made; a store whose keys are all revoked is shut.
     """
 
     routing: Routing | None = None
     adapters: Mapping[str, Path | None] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
     needs_key: bool = False
 
@@ -190,4 +194,10 @@ def read_state(store: EventStore, home: Path) -> State:
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
     made = store.records(ApiKey)
     keys = {key.id: key for key in made if key.id not in revoked}
-    return State(routing=routing, adapters=adapters, keys=keys, needs_key=bool(made))
+    return State(
+        routing=routing,
+        adapters=adapters,
+        names=served_names(store),
+        keys=keys,
+        needs_key=bool(made),
+    )

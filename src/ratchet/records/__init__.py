@@ -110,6 +110,7 @@ from ratchet.records.serving import (
     KeyRole,
     Routing,
     RoutingFollowed,
+    ServedName,
     Variant,
 )
 from ratchet.records.signals import (
@@ -192,6 +193,7 @@ __all__ = [
     "SafetyViolation",
     "SampleRatio",
     "SampledDay",
+    "ServedName",
     "SessionEnd",
     "SetAside",
     "Share",

@@ -91,6 +91,22 @@ class RoutingFollowed(Record):
     process: Identifier
 
 
+class ServedName(Record):
+    """The name by which the backend answers as a version; the latest one of a version holds.
+
+    A version without one is asked for by its own name, as adapters are that Ratchet loads.
+
+    Attributes:
+        version: The version, e.g. `support-router/1`.
+        name: What the backend's list of models calls it.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    version: Identifier
+    name: Identifier
+
+
 class ApiKey(Record):
     """A key of an application. Of its secret only the hash is kept.
 

@@ -131,6 +131,20 @@ class Readings(Transactions):
             for rows in read_lists(connection, query, size):
                 yield [_interaction(row._mapping) for row in rows]
 
+    def latest_answers(self, window: Window, *, most: int) -> list[tuple[dict[str, str], int]]:
+        """Return metadata and characters of a window's answers, the newest first.
+
+        Args:
+            window: The interactions; those that failed are left out.
+            most: How many at most.
+        """
+        length = sa.func.length(INTERACTIONS.c.response)
+        query = sa.select(INTERACTIONS.c.metadata, length)
+        query = query.where(self.within(window), INTERACTIONS.c.error.is_(None))
+        query = query.order_by(INTERACTIONS.c.created_at.desc()).limit(most)
+        with self.reading() as connection:
+            return [(dict(said), int(size)) for said, size in connection.execute(query)]
+
     def feedback(self, window: Window) -> pa.Table:
         """Return the feedback on a window's interactions, whenever it came.
 
