@@ -11,7 +11,6 @@ import time
 from datetime import timedelta
 from typing import Any, cast
 
-import httpx
 from prefect import Flow, State
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -25,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
 from ratchet.errors import InsufficientDataError, RatchetError
@@ -136,10 +135,12 @@ def _ended(client: SyncPrefectClient, run: FlowRun, pool: str, patience: timedel
         try:
             run = client.read_flow_run(run.id)
             unanswered.clear()
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        except Exception as error:  # the server is gone, or busy
             unanswered.append(error)
             if len(unanswered) > _UNANSWERED:
                 raise
+            time.sleep(POLL_SECONDS)
+            continue
         if run.state and run.state.is_final():
             return run.state
         if run.state_name and run.state_name != told:
