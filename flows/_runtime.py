@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -148,10 +149,17 @@ def run_tags(cycle_number: int, stage: str) -> dict[str, str]:
     return tags | ({"prefect.flow_run_id": str(flow_run.id)} if flow_run else {})
 
 
+def run_id() -> str:
+    """Return the id of the flow run that this is, or of none."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run else "none"
+
+
 def end_orphans(flow_name: str) -> None:
     """Mark runs of a flow as crashed whose process was killed, and the stages they were in.
 
-    Call it under the home's lock, which says that no other run of the flow is alive.
+    A stage that was handed over to a deployment has a process of its own, which goes on. Call it
+    under the home's lock, which says that no other run of the flow is alive.
     """
     context = FlowRunContext.get()
     current = context.flow_run.id if context and context.flow_run else None
@@ -166,7 +174,9 @@ def end_orphans(flow_name: str) -> None:
             return
         stages = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                state=running, parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=orphans)
+                state=running,
+                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=orphans),
+                deployment_id=FlowRunFilterDeploymentId(is_null_=True),
             )
         )
         for key in [*[run.id for run in stages], *orphans]:

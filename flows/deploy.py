@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
@@ -21,12 +22,13 @@ from ratchet.deploy.gate.head_to_head import (
 )
 from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
-from ratchet.errors import InsufficientDataError
+from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._canary import start
 from ratchet.flows._evaluate import evaluate
 from ratchet.flows._gate_report import publish
 from ratchet.flows._runtime import logger, now, workspace
+from ratchet.flows._waiting import or_waiting
 from ratchet.flows._win_rate import WinRateOptions, checked_judge, judge_pairs
 from ratchet.flows.approve import ask
 from ratchet.judges.judged_win_rate import JudgedWinRate
@@ -76,7 +78,8 @@ def frozen_sets(cycle: Cycle, options: DeployOptions) -> FrozenSets:
     traffic = traffic_set(store, cycle)
     if traffic is not None and TRAFFIC not in options.sets:
         named = (*named, (TRAFFIC, traffic.id))
-    clusters = store.records(RegressionSet, latest=MOST_SETS)
+    since = store.origins().found_since  # what was frozen before is of simulated users
+    clusters = store.records(RegressionSet, latest=MOST_SETS, since=since)
     return FrozenSets(golden=cycle.example_set_id, regression=clusters, others=named)
 
 
@@ -126,10 +129,10 @@ def act(decision: Decision) -> Release | None:
 
 
 @flow(name="deploy", validate_parameters=True)
-def deploy(options: DeployOptions = DEFAULTS) -> str:
+def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
     """Gate the latest candidate against the champion and return the decision's id."""
     with sole_loop(workspace().settings.home):
-        return _deploy(options)
+        return or_waiting(partial(_deploy, options))
 
 
 def _deploy(options: DeployOptions) -> str:
@@ -139,8 +142,9 @@ def _deploy(options: DeployOptions) -> str:
     cycle = latest_cycle(store)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
-        raise InsufficientDataError(
-            f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first"
+        raise WaitingError(
+            f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first",
+            "candidate",
         )
     for waiting in waiting_decisions(store):
         expire(store, waiting, now())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
+from contextlib import nullcontext
+from functools import partial
+
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from ratchet.flows._curation import curated
-from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
+from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
     choose_config,
@@ -14,6 +17,7 @@ from ratchet.flows._training import (
     train,
     training_keys,
 )
+from ratchet.flows._waiting import or_waiting
 from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
@@ -21,7 +25,7 @@ from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.search import SearchResult
 from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, TrainingSet, derive_id
-from ratchet.store.cycles import latest_cycle, sole_loop
+from ratchet.store.cycles import open_for, sole_loop, sole_training
 from ratchet.views import plots
 
 
@@ -118,15 +122,22 @@ def register(
 
 
 @flow(name="improve", validate_parameters=True)
-def improve(options: ImproveOptions = DEFAULTS) -> str:
-    """Train a challenger on the latest cycle's feedback and return the candidate's id."""
-    with sole_loop(workspace().settings.home):
-        return _improve(options)
+def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) -> str | State[str]:
+    """Train a challenger on the latest cycle's feedback and return the candidate's id.
+
+    Args:
+        options: What is trained on, and how.
+        handed_over: The cycle for which a loop waits that holds the home meanwhile; people leave
+            it out.
+    """
+    home = workspace().settings.home
+    with nullcontext() if handed_over else sole_loop(home), sole_training(home, run_id()):
+        return or_waiting(partial(_improve, options, handed_over))
 
 
-def _improve(options: ImproveOptions) -> str:
+def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     work = workspace()
-    cycle = latest_cycle(work.store)
+    cycle = open_for(work.store, handed_over)
     training_set = curate(cycle, options)
     search = None
     if options.training.search is not None:
@@ -139,4 +150,5 @@ def _improve(options: ImproveOptions) -> str:
         cycle, training_set, options.finetune, options.training, key
     )
     result = FinetuneResult.of_cache(trained)
+    open_for(work.store, handed_over)
     return register(cycle, training_set, options, result, key, search).id

@@ -493,6 +493,33 @@ def test_a_demo_on_a_bad_file_is_refused_before_anything_starts(ratchet, home, t
     assert not home.exists()
 
 
+def test_a_demo_among_real_users_is_refused_before_anything_starts(home, ratchet):
+    store = EventStore.open(f"sqlite:///{home / 'store.db'}")
+    about = {"id": "i", "session_id": "s", "user_id": "u", "model_version": "m/1"}
+    asked = Message(role="user", content="hello")
+    store.add_interactions([Interaction(**about, created_at=AT, messages=(asked,), response="yes")])
+    store.close()
+    assert "set RATCHET_HOME to another folder" in refused(ratchet("demo"))
+    assert not (home / "prefect").exists()
+    found = json.loads(ratchet("status", "--json").stdout)
+    assert (found["interactions"], found["simulated"], found["next_cycle"]) == (1, 0, None)
+
+
+def test_status_says_what_the_nightly_loop_waits_for_and_counts_simulated_users(home, ratchet):
+    assert "next cycle    waits for interactions of real users" in ratchet("status").stdout
+    store = EventStore.open(f"sqlite:///{home / 'store.db'}")
+    about = {"id": "i", "session_id": "s", "user_id": "u", "model_version": "m/1"}
+    asked = Message(role="user", content="hello")
+    with store.simulating():
+        store.add_interactions(
+            [Interaction(**about, created_at=AT, messages=(asked,), response="yes")]
+        )
+    store.close()
+    said = ratchet("status").stdout
+    assert "interactions  1 (1 of simulated users)" in said
+    assert "next cycle    waits for interactions of real users" in said
+
+
 def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):
     (tmp_path / "queues.csv").write_text("label,queue\na,b\n")
     assert "--queues needs --messages" in refused(ratchet("demo", "--queues", "queues.csv"))

@@ -21,30 +21,32 @@ if TYPE_CHECKING:
     from ratchet.export.parts import Tally
 
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+Kind = Annotated[
+    str,
+    typer.Argument(
+        help="interactions, feedback, decisions, labels, dataset (a training set) or "
+        "label-sheet (what waits for people)."
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="jsonl, parquet or hf (a Hugging Face folder); a dataset also trl or openai; a "
+        "label-sheet csv. Default: by the ending of --out.",
+    ),
+]
 
 
 def export(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="interactions, feedback, decisions, labels, dataset (a training set) or "
-            "label-sheet (what waits for people)."
-        ),
-    ],
+    kind: Kind,
     out: Annotated[
         str,
         typer.Option(
             help="File, new folder, address such as s3://bucket/file, or - for standard output."
         ),
     ] = "-",
-    as_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="jsonl, parquet or hf (a Hugging Face folder); a dataset also trl or openai; a "
-            "label-sheet csv. Default: by the ending of --out.",
-        ),
-    ] = None,
+    as_format: Format = None,
     since: Annotated[
         datetime | None, typer.Option(formats=FORMATS, help="From when on, in UTC.")
     ] = None,

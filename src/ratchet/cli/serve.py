@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
+Backend = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="URL of an OpenAI-compatible server, such as vLLM, which the home remembers; "
+        "repeat it for replicas."
+    ),
+]
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="URL of an OpenAI-compatible server, such as vLLM, which the home remembers; "
-            "repeat it for replicas."
-        ),
-    ] = None,
+    backend: Backend = None,
     local: Annotated[
         bool,
         typer.Option("--local", help="Answer by the local model, whatever the home remembers."),

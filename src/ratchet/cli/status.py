@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ratchet.store import EventStore
 
 
+NO_TRAFFIC = "waits for interactions of real users that no cycle had"
+
+
 def status(
     as_json: AsJson = False,
 ) -> None:
@@ -34,7 +37,10 @@ def status(
         print(f"waits         for a person: ratchet approve {waiting[:8]}")
     if state["cycle"]:
         print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
-    print(f"interactions  {state['interactions']}")
+    if state["next_cycle"]:
+        print(f"next cycle    {state['next_cycle']}")
+    simulated = f" ({state['simulated']} of simulated users)" if state["simulated"] else ""
+    print(f"interactions  {state['interactions']}{simulated}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
     if state["rollout"]:
@@ -61,7 +67,9 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "previous": None,
         "last_decision": None,
         "cycle": None,
+        "next_cycle": NO_TRAFFIC,
         "interactions": 0,
+        "simulated": 0,
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
         "alerts": [],
@@ -79,6 +87,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     cycle = store.latest(Cycle)
     counts = store.counts()
     state["interactions"] = counts["interactions"]
+    state["simulated"] = store.simulated_answers()
     state["set_aside"] = counts["set_aside"]
     state["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
     if release:
@@ -88,6 +97,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     if cycle:
         end = store.get(CycleEnd, cycle.id)
         state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    state["next_cycle"] = _next_cycle(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
     state["next_cycle_waits_for"] = _lacking(store, settings)
     state["questions"] = [
@@ -99,6 +109,18 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         for alert in open_alerts(known_alerts(store))
     ]
     return state
+
+
+def _next_cycle(store: EventStore) -> str | None:
+    """Return what the nightly loop waits for; None where it has something to do."""
+    from ratchet.errors import WaitingError
+    from ratchet.store.cycles import await_traffic
+
+    try:
+        await_traffic(store, datetime.now(UTC))
+    except WaitingError:
+        return NO_TRAFFIC
+    return None
 
 
 def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from ratchet.collect.plain_events import plain_feedback, plain_interaction
+from ratchet.collect.plain_events import plain_feedback, plain_interaction, refuse_simulated
 from ratchet.collect.recognising import Recogniser
 from ratchet.collect.report import IngestReport, rule_of
 from ratchet.collect.second_process import in_second_process
@@ -301,9 +301,12 @@ class _Reader:
         if value is not row and isinstance(value, dict):  # as JSON or a table gave it
             plain = self._plain(value)
             if plain is not None:
+                refuse_simulated(plain)
                 return plain
         record = _record(value)
         check_time(record, self.now)
+        if isinstance(record, Interaction) and record is not row:
+            refuse_simulated(interaction_row(record))
         if isinstance(record, Interaction):
             return interaction_row(record)
         updated = record.updated_at or record.created_at

@@ -10,7 +10,7 @@ from pathlib import Path
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
 from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.served import adoptions, served_name, unlisted
-from ratchet.errors import InsufficientDataError, RatchetError
+from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
 from ratchet.models.endpoint import checked_key
@@ -82,11 +82,11 @@ def refuse_incomplete(lines: list[str]) -> None:
     """Refuse to begin a cycle that lacks something.
 
     Raises:
-        InsufficientDataError: With all that `lacks` said.
+        WaitingError: With all that `lacks` said.
     """
     if lines:
         listed = "\n".join(f"- {line}" for line in lines)
-        raise InsufficientDataError(f"a cycle of recorded traffic waits for\n{listed}")
+        raise WaitingError(f"a cycle of recorded traffic waits for\n{listed}", "setup")
 
 
 def _champion(settings: Settings, champion: str | None) -> Iterator[str]:

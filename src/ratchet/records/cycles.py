@@ -272,6 +272,7 @@ class Cycle(Record):
         taken_before: What earlier cycles had: interactions before this time that had arrived up to
             this position (None: whenever they arrived).
         also: Other names of the champion, under which answers of it were recorded.
+        source: Whether it is about simulated users or about real ones; None: a cycle of before.
     """
 
     id: Identifier
@@ -285,6 +286,9 @@ class Cycle(Record):
     example_set_id: str
     arrived_until: int | None = Field(default=None, exclude_if=lambda value: value is None)
     taken_before: tuple[UtcTime, int | None] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    source: Literal["simulated", "recorded"] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     also: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)

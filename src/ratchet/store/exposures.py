@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from ratchet.store.batches import read_table
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import within
 from ratchet.store.reporting import Answers, application, shown
 from ratchet.store.rows import moment_of
 from ratchet.store.signals import read_events, with_events
@@ -48,7 +47,9 @@ def read_exposures(
     """
     import pyarrow as pa
 
-    mine = sa.and_(within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment)
+    mine = sa.and_(
+        store.within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment
+    )
     schema = pa.schema(
         [
             ("position", pa.int64()),
@@ -102,7 +103,7 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
     )
     query = (
         sa.select(version, error, sa.func.count(), sa.func.min(asked), sa.func.max(asked))
-        .where(within(window), error.is_not(None))
+        .where(store.within(window), error.is_not(None))
         .group_by(version, error)
         .order_by(sa.func.count().desc(), version, error)
     )
@@ -116,6 +117,8 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
 
 def count_users(store: EventStore, window: Window) -> int:
     """Count the users whose answers lie in a window."""
-    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(within(window))
+    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(
+        store.within(window)
+    )
     with store.reading() as connection:
         return int(connection.execute(query).scalar_one())

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from ratchet.records.reporting import DECLARABLE_KINDS
 from ratchet.store.counts import add_numbers, put_numbers, read_numbers
 from ratchet.store.events import EventStore
-from ratchet.store.reading import Window, within
+from ratchet.store.reading import Window
 from ratchet.store.reporting import (
     ASKED,
     FIRST,
@@ -140,7 +140,7 @@ def heard(store: EventStore, window: Window) -> tuple[Heard, ...]:
     An answer of which both came has the latest word alone in a rate; here it counts for both.
     """
     name, event = application().label("application"), FEEDBACK_EVENTS.c
-    inside = within(window)
+    inside = store.within(window)
     answers = sa.select(name, sa.func.count()).where(inside).group_by(name)
     said = (
         sa.select(name, event.kind, event.number, sa.func.count(INTERACTIONS.c.id.distinct()))

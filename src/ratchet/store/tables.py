@@ -10,6 +10,7 @@ from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
 from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
+from ratchet.store.origins import find_simulated
 from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
@@ -294,6 +295,11 @@ def _keep_aliases(connection: sa.Connection) -> None:
     ALIASES.create(connection, checkfirst=True)
 
 
+def _tell_simulated(connection: sa.Connection) -> None:
+    """Keep which interactions are those of simulated users."""
+    find_simulated(connection, FACTS, JOURNAL, INTERACTIONS)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -312,5 +318,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0015_date_recorded": _date_recorded,
     "0016_index_keeping": _index_keeping,
     "0017_keep_aliases": _keep_aliases,
+    "0018_tell_simulated": _tell_simulated,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -67,11 +67,11 @@ def advanced(store, derived):
     return derived.advance()
 
 
-def background_of(derived, made, kind):
+def background_of(derived, made, kind, of="true"):
     """Read history as the traffic that a kind of set is selected from."""
     traffic = stored_traffic(
         derived, kind, end=made.end, judges=USABLE, consent=made.config.consent,
-        context=made.context,
+        context=made.context, of=of,
     )  # fmt: skip
 
     def vectors_of(rows):
@@ -82,9 +82,9 @@ def background_of(derived, made, kind):
     return Background(traffic, made.protected, made.config, context)
 
 
-def from_history(store, derived, made, kind):
+def from_history(store, derived, made, kind, of="true"):
     try:
-        return summary(store, made, choose_among(kind, background_of(derived, made, kind)))
+        return summary(store, made, choose_among(kind, background_of(derived, made, kind, of)))
     except InsufficientDataError as error:
         return {"refused": str(error)}
 
@@ -111,6 +111,26 @@ def test_a_declared_absence_is_a_no_in_what_is_read_from_history_too(store, deri
     after = [curated(store, made, kind) for kind in KINDS]
     assert after != before
     assert [from_history(store, derived, declared, kind) for kind in KINDS] == after
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_set_of_real_users_holds_nothing_of_simulated_ones(store, derived, seed):
+    made, others = world(seed), world(seed + 6)
+
+    def another(item, *names):
+        return item.model_copy(update={name: f"s-{getattr(item, name)}" for name in names})
+
+    with store.simulating():
+        fill(
+            store,
+            [another(item, "id") for item in others.interactions],
+            [another(item, "id", "interaction_id") for item in others.feedback],
+        )
+    fill(store, made.interactions, made.feedback)
+    advanced(store, derived)
+    of = store.origins().in_sql("position", simulated=None)
+    for kind in KINDS:
+        assert from_history(store, derived, made, kind, of) == GOLDEN[str(seed)][kind]
 
 
 class KilledError(Exception):

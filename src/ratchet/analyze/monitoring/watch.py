@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -61,6 +62,7 @@ from ratchet.store.heard import Question, hear, unknown_reasons
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R", Baseline, BoardState)
 _RECENT = timedelta(days=7)
 _SLICE = timedelta(days=1)
 _ALERT_EVENTS = 1_000
@@ -225,8 +227,8 @@ def recent_metrics(
     window = Window(end - timedelta(minutes=config.threshold_minutes), end, version)
     table = store.signals(window, lag=config.lag, judges=usable_versions(store))
     seen = observations_of(table).values
-    baseline = next(iter(store.records(Baseline, subject=version, latest=1)), None)
-    board = next(iter(store.records(BoardState, subject=version, latest=1)), None)
+    baseline = _latest(store, Baseline, version)
+    board = _latest(store, BoardState, version)
     if board is not None:
         baseline = store.get(Baseline, board.baseline_id) or baseline
     cut = cuts_of(baseline).get("slower_than_p99") if baseline else None
@@ -353,7 +355,7 @@ class _Pass:
     # Baselines --------------------------------------------------------------------------------
 
     def _board(self, version: str) -> BoardState | None:
-        return next(iter(self.store.records(BoardState, subject=version, latest=1)), None)
+        return _latest(self.store, BoardState, version)
 
     def _baseline(self, board: BoardState | None) -> Baseline:
         """Return the board's baseline; else the predecessor's; else the version's own."""
@@ -380,7 +382,7 @@ class _Pass:
         return self.ripe if last is None else min(self.ripe, last + batch)
 
     def _frozen(self, version: str) -> Baseline | None:
-        return next(iter(self.store.records(Baseline, subject=version, latest=1)), None)
+        return _latest(self.store, Baseline, version)
 
     def _inherited(self, predecessor: WatchedVersion) -> Baseline | None:
         """Return the predecessor's baseline; where it came too soon, of what traffic there is.
@@ -535,6 +537,12 @@ class _Pass:
         observations = observe(self.store, window, baseline, lag=lag, left_out=left_out)
         self.read += len(observations)
         return observations
+
+
+def _latest(store: EventStore, kind: type[R], version: str) -> R | None:
+    """Return a version's latest record of a kind; one about simulated users ends with them."""
+    found = next(iter(store.records(kind, subject=version, latest=1)), None)
+    return found if found is not None and store.origins().counts(found.created_at) else None
 
 
 def cuts_of(baseline: Baseline) -> dict[str, float]:

@@ -52,6 +52,7 @@ from ratchet.records import (
     TrainingSet,
 )
 from ratchet.store import EventStore
+from ratchet.store.cycles import cycle_window
 from ratchet.store.history import Advanced, History
 
 logger = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ def curate(
     traffic = stored_traffic(
         derived, kind, end=asked.end, judges=known.judges, consent=config.consent, context=context,
         period=config.period(asked.end) if chosen else None,
+        of=store.origins().in_sql("position", _simulated(asked.cycle)),
     )  # fmt: skip
     logger.info("joined %d interactions; somebody spoke about %d", traffic.size, len(traffic))
     context = replace(context, vectors_of=_vectors_of(traffic.texts, known))
@@ -217,6 +219,11 @@ def curate(
         prepared=prepare(rows, selection, protected, config) if rows else None,
         refusal=_refusal(selection, config),
     )
+
+
+def _simulated(cycle: Cycle | None) -> bool | None:
+    """Tell whether a set is made of what simulated users did; None: of what the store is about."""
+    return None if cycle is None else cycle_window(cycle).simulated
 
 
 def bring_up_to_date(store: EventStore, history: History) -> Derived:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
-from ratchet.errors import InsufficientDataError
+from ratchet.errors import InsufficientDataError, WaitingError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.rows import RowKind
 
@@ -107,16 +107,17 @@ def require_enough(selection: C, config: CurationConfig) -> C:
     """Return a selection of `minimum_examples` or more.
 
     Raises:
-        InsufficientDataError: It has fewer; the error names what each step left out.
+        WaitingError: It has fewer; the error names what each step left out.
     """
     size = selection.funnel[-1][1]
     if size >= config.minimum_examples:
         return selection
     steps = ", ".join(f"{step}: {count}" for step, count in selection.funnel)
-    raise InsufficientDataError(
+    raise WaitingError(
         f"a training set needs at least {config.minimum_examples} examples, got {size} ({steps}); "
         f"{_in_words(selection.funnel)}{_reasons(selection.set_aside)}collect more feedback, "
-        "change what is named here, or lower curation.minimum_examples"
+        "change what is named here, or lower curation.minimum_examples",
+        "feedback",
     )
 
 

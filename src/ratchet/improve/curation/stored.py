@@ -86,6 +86,7 @@ def stored_traffic(
     consent: Consent,
     context: Context,
     period: tuple[datetime | None, datetime] | None = None,
+    of: str = "true",
 ) -> Traffic:
     """Return all that history holds of the time before `end` as traffic.
 
@@ -99,11 +100,12 @@ def stored_traffic(
         context: What else is known; finish reasons and permissions are history's.
         period: From when on (None: from the first one) and until when interactions count, of that
             time; None for all of it.
+        of: SQL condition on `position` that says whose interactions count (`Origins.in_sql`).
     """
     since, until = (None, end) if period is None else period
     span = (0 if since is None else _count_of(since), _count_of(min(until, end)))
     with derived.connect() as connection:
-        _prepare(connection, kind, span, judges, context)
+        _prepare(connection, kind, span, judges, context, of)
         outside = 0 if period is None else _count_outside(connection, _count_of(end))
         counts = _count(connection, outside)
         rows = _Rows(counts, consent, _count_of(end), context)
@@ -121,6 +123,7 @@ def _prepare(
     span: tuple[int, int],
     judges: Collection[str],
     context: Context,
+    of: str,
 ) -> None:
     """Make the tables that the rows are joined from."""
     connection.register("usable", pa.table({"judge": pa.array(sorted(judges), pa.string())}))
@@ -133,7 +136,7 @@ def _prepare(
     )
     connection.execute(
         "CREATE TEMP VIEW once AS SELECT told.* FROM told LEFT JOIN again USING (key) "
-        "WHERE kept IS NULL OR position = kept"
+        f"WHERE (kept IS NULL OR position = kept) AND {of}"
     )
     connection.execute(
         "CREATE TEMP VIEW inside AS SELECT * FROM once "
