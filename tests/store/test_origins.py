@@ -198,7 +198,7 @@ def test_in_a_store_of_before_simulated_users_are_known_by_the_cycle_that_their_
     store.add_interactions([answer("r-2", now + HOUR)])
     with store.atomic() as connection:  # as it was left by the version before
         connection.execute(sa.delete(FACTS))
-        connection.execute(sa.delete(APPLIED).where(APPLIED.c.name == "0016_tell_simulated"))
+        connection.execute(sa.delete(APPLIED).where(APPLIED.c.name == "0018_tell_simulated"))
     migrated = open_store()
     assert ids(migrated, now) == ["r-1", "r-2"]
     assert set(ids(migrated, now, simulated=True)) == {
@@ -216,7 +216,7 @@ def test_a_store_of_before_with_real_users_alone_has_nothing_to_leave_out(
     store.add_interactions([answer("r-1", now)])
     with store.atomic() as connection:
         connection.execute(sa.delete(FACTS))
-        connection.execute(sa.delete(APPLIED).where(APPLIED.c.name == "0016_tell_simulated"))
+        connection.execute(sa.delete(APPLIED).where(APPLIED.c.name == "0018_tell_simulated"))
     origins = open_store().origins()
     assert (origins.simulated, origins.real_since) == ((), STORE_CLOCK)
     assert origins.found_since is None
