@@ -85,13 +85,8 @@ def serve(
     from ratchet.gateway.options import GatewayOptions
 
     _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
-    for url in backend or ():
-        check_address("--backend", url)
     check_address("--fallback", fallback)
-    settings = current_settings()
-    settings.make_home()
-    show_progress()
-    settings, servers = _behind(settings, backend or [], local=local)
+    settings, servers = _behind(backend or [], local=local)
     options = GatewayOptions(
         settings=settings,
         host=host,
@@ -125,18 +120,22 @@ def _run(options: GatewayOptions) -> int:
     return Supervisor(options, say=lambda line: print(line, flush=True)).run()
 
 
-def _behind(
-    settings: Settings, backend: list[str], *, local: bool
-) -> tuple[Settings, tuple[str, ...]]:
+def _behind(backend: list[str], *, local: bool) -> tuple[Settings, tuple[str, ...]]:
     """Return who is to answer, none for the local model; the home remembers what was said.
 
     Raises:
-        InvalidInputError: Both were asked for, or the local model is not what the home adopted.
+        InvalidInputError: An address is none, both were asked for, or the local model is not what
+            the home adopted.
     """
+    for url in backend:
+        check_address("--backend", url)
     if local and backend:
         raise InvalidInputError(
             "--local must stand without --backend, got both; leave one of them out"
         )
+    settings = current_settings()
+    settings.make_home()
+    show_progress()
     if backend:
         from ratchet.settings import remember
 
