@@ -80,7 +80,6 @@ READ: dict[str, Reading] = {
         *s.iter_interactions(OF_VERSION),
         *s.iter_interactions(OF_NAMES),
     ],
-    "latest_answers": lambda s: s.latest_answers(HOUR, most=5),
     "feedback": lambda s: (s.feedback(HOUR), s.feedback(OF_VERSION)),
     "feedback_batches": lambda s: list(s.feedback_batches(SINCE)),
     "told_feedback": lambda s: s.told_feedback(HOUR),
