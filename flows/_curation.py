@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.analyze.failures.embedding import word_vectors
+from ratchet.analyze.failures.traffic_sample import held_out_users
 from ratchet.flows._runtime import Workspace, logger
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.config import (
@@ -30,7 +31,7 @@ from ratchet.improve.curation.selection import Selection
 from ratchet.improve.curation.stored import stored_traffic
 from ratchet.improve.curation.traffic import Texts, read_at
 from ratchet.outcomes.quality import QualityWeights
-from ratchet.records import Cycle, HumanLabel, Interaction, TrainingRequest
+from ratchet.records import Cycle, ExampleSet, HumanLabel, Interaction, TrainingRequest
 from ratchet.review.queue import open_safety_ids
 from ratchet.store.history import Advanced, History
 
@@ -113,6 +114,7 @@ def gather_context(
         },
         neighbours=KeptNeighbours(work.settings.home.joinpath("neighbours")),
         weights=weights,
+        held_out=held_out_users(work.store.records(ExampleSet)),
     )
 
 

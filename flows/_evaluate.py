@@ -14,8 +14,11 @@ from ratchet.models import LanguageModel
 
 
 @task(name="evaluate", task_run_name="evaluate-{reference}", cache_policy=NO_CACHE)
-def evaluate(sets: FrozenSets, reference: str, policy: GatePolicy) -> Answers:
-    """Answer the frozen examples with one version; recorded answers are not made again."""
+def evaluate(sets: FrozenSets, reference: str, policy: GatePolicy, *, ask: bool = True) -> Answers:
+    """Answer the frozen examples with one version; recorded answers are not made again.
+
+    What people label are these very answers: once they were asked to, nothing more is asked for.
+    """
     work = workspace()
     return answer_sets(
         sets.read(work.store),
@@ -24,6 +27,7 @@ def evaluate(sets: FrozenSets, reference: str, policy: GatePolicy) -> Answers:
         work.store,
         name=reference,
         model_digest=work.tracker.version(reference).digest,
+        ask=ask,
     )
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import held_out_count, hold_out, without
 from ratchet.deploy.promotion import establish_champion
 from ratchet.files.rows import set_aside_lines
-from ratchet.flows._recorded import open_recorded, refuse_real_users
+from ratchet.flows._recorded import gate_examples, open_recorded, refuse_real_users
 from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
+from ratchet.flows._waiting import or_waiting
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
 from ratchet.simulation.routing import (
@@ -54,7 +57,7 @@ class CollectOptions(BaseModel):
             had yet (`ratchet serve`, `ratchet ingest`). Left out, users are simulated, but never
             into a home that serves real ones.
         examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
-            CSV with `id`, `prompt` or `messages`, `target`, as `ratchet gate --examples` takes it.
+            CSV as for `ratchet gate --examples`. Left out, `sample` says how they are drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +76,7 @@ class CollectOptions(BaseModel):
     chunk: Count = 128
     source: Literal["simulated", "recorded"] | None = None
     examples: Path | None = None
+    sample: SampleRules = SampleRules()
 
 
 DEFAULTS = CollectOptions()
@@ -87,12 +91,9 @@ def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, .
     queues = read_queues(options.queues) if options.queues else None
     messages = read_messages(path, queues=queues, now=now())
     workspace().store.set_aside(messages.set_aside)
-    logger.info(
-        "read %d messages, dropped %d duplicates, set aside %d rows",
-        len(messages.messages),
-        messages.duplicates,
-        len(messages.set_aside),
-    )
+    read, aside = len(messages.messages), len(messages.set_aside)
+    told = "read %d messages, dropped %d duplicates, set aside %d rows"
+    logger.info(told, read, messages.duplicates, aside)
     for line in set_aside_lines(messages.set_aside):
         logger.warning("%s", line)
     return messages.messages
@@ -116,7 +117,7 @@ def begin(
         work.store,
         champion=champion.reference,
         options_digest=digest(
-            [options.model_dump(mode="json", exclude={"source", "examples"}), examples.id]
+            [options.model_dump(mode="json", exclude={"source", "examples", "sample"}), examples.id]
         ),
         seed=options.seed,
         example_set_id=examples.id,
@@ -142,13 +143,9 @@ def answer(
         )
         stored |= {interaction.id: interaction for interaction in fresh}
     events = reactions(
-        visits,
-        stored,
-        rates=options.reactions,
-        labels=labels,
-        seed=cycle.seed,
+        visits, stored, rates=options.reactions, labels=labels, seed=cycle.seed,
         until=cycle.window_end,
-    )
+    )  # fmt: skip
     report = ingest([*stored.values(), *events], store, source="simulation", now=now())
     return report.feedback
 
@@ -165,15 +162,17 @@ def _separated(
 
 
 @flow(name="collect", validate_parameters=True)
-def collect(options: CollectOptions = DEFAULTS) -> str:
+def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
     """Collect one cycle's interactions and return the cycle's id."""
     with sole_loop(workspace().settings.home):
-        return _collect(options)
+        return or_waiting(partial(_collect, options))
 
 
 def _collect(options: CollectOptions) -> str:
     if options.source == "recorded":
-        return open_recorded(options.examples, options.max_new_tokens, options.seed).id
+        longest = options.model_dump(exclude_unset=True).get("max_new_tokens")
+        examples = gate_examples(options.examples, options.sample, longest)
+        return open_recorded(examples, options.seed).id
     if options.source is None:
         refuse_real_users()
     messages = read(options, options.messages)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
@@ -18,20 +19,28 @@ from ratchet.deploy.gate.head_to_head import (
     compare_clusters,
     score_answers,
 )
-from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
+from ratchet.deploy.gate.policy import OPEN_ENDED, GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
-from ratchet.errors import InsufficientDataError
+from ratchet.errors import InsufficientDataError, WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._canary import start
 from ratchet.flows._evaluate import evaluate
 from ratchet.flows._gate_report import publish
 from ratchet.flows._runtime import logger, now, workspace
-from ratchet.flows._win_rate import WinRateOptions, checked_judge, judge_pairs
+from ratchet.flows._waiting import or_waiting
+from ratchet.flows._win_rate import WinRateOptions, await_judges, checked_judge, judge_pairs
 from ratchet.flows.approve import ask
 from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.judges.usable import usable_judges
 from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release, RolloutPlan
-from ratchet.store.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
+from ratchet.store.cycles import (
+    end_cycle,
+    example_set,
+    freeze_examples,
+    latest_cycle,
+    sole_loop,
+)
+from ratchet.store.waits import keep_wait, latest_wait
 
 MOST_SETS = 20
 """So many failure clusters are compared on, the latest ones."""
@@ -41,7 +50,8 @@ class DeployOptions(BaseModel):
     """What a challenger must show.
 
     Attributes:
-        policy: The gate's rules, or the YAML file that holds them; the loop's own where left out.
+        policy: The gate's rules, the YAML file that holds them, or `open-ended`. Left out, the
+            loop's own, and `open-ended` where no example has a target or tests.
         sets: Files of further examples by the name that guardrails use, such as `safety`. The
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
@@ -123,17 +133,20 @@ def act(decision: Decision) -> Release | None:
 
 
 @flow(name="deploy", validate_parameters=True)
-def deploy(options: DeployOptions = DEFAULTS) -> str:
-    """Gate the latest candidate against the champion and return the decision's id."""
+def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
+    """Gate the latest candidate against the champion and return the decision's id.
+
+    Where people have yet to label something the run ends waiting; the next one goes on.
+    """
     with sole_loop(workspace().settings.home):
-        return _deploy(options)
+        return or_waiting(partial(_deploy, options))
 
 
 def _deploy(options: DeployOptions) -> str:
     store = workspace().store
-    policy = _policy(options)
-    judge = checked_judge(policy, options.win_rate)
     cycle = latest_cycle(store)
+    policy = _policy(options, cycle)
+    judge = checked_judge(policy, options.win_rate)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
         raise InsufficientDataError(
@@ -144,8 +157,18 @@ def _deploy(options: DeployOptions) -> str:
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
     check_examples(policy, sets.read(store))
-    answers = evaluate(sets, cycle.champion, policy), evaluate(sets, challenger, policy)
-    judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
+    waited = latest_wait(store)
+    asks = waited is None or waited.example_set_ids != sets.ids
+    answers = (
+        evaluate(sets, cycle.champion, policy, ask=asks),
+        evaluate(sets, challenger, policy, ask=asks),
+    )
+    try:
+        judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
+        await_judges(policy, judge)
+    except WaitingError as error:
+        keep_wait(store, cycle, error, sets.ids, now())
+        raise
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)
     start(decision)
@@ -157,6 +180,10 @@ def _deploy(options: DeployOptions) -> str:
     return decision.id
 
 
-def _policy(options: DeployOptions) -> GatePolicy:
-    asked = options.policy or loop_policy()
+def _policy(options: DeployOptions, cycle: Cycle) -> GatePolicy:
+    asked = options.policy
+    if asked is None:
+        examples = example_set(workspace().store, cycle.example_set_id).examples
+        is_open = all(example.target is None for example in examples)
+        asked = OPEN_ENDED if is_open else loop_policy()
     return asked if isinstance(asked, GatePolicy) else load_policy(asked)

@@ -10,23 +10,40 @@ import sys
 from datetime import datetime
 from typing import TypeVar
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.errors import InsufficientDataError, RatchetError
+from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
+from ratchet.flows._judges import run_judges
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
+from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions, improve
-from ratchet.records import Analysis, Candidate, Decision, Record, Release, TrainingSet, derive_id
+from ratchet.records import (
+    Analysis,
+    Candidate,
+    CycleWait,
+    Decision,
+    Record,
+    Release,
+    TrainingSet,
+    derive_id,
+)
 from ratchet.store.cycles import end_cycle, latest_cycle, sole_loop
+from ratchet.store.waits import goes_on
 from ratchet.views.text.cycle import CycleReport, render_markdown, render_text
 
 
 class LoopOptions(BaseModel):
-    """One options object per stage."""
+    """One options object per stage.
+
+    Attributes:
+        anew: Whether a cycle that still waits for labels is given up and the next one begins; else
+            nothing else happens until they are there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +51,7 @@ class LoopOptions(BaseModel):
     analyze: AnalyzeOptions = AnalyzeOptions()
     improve: ImproveOptions = ImproveOptions()
     deploy: DeployOptions = DeployOptions()
+    anew: bool = False
 
 
 DEFAULTS = LoopOptions()
@@ -83,19 +101,49 @@ def write_report(
 
 
 @flow(name="loop", validate_parameters=True)
-def loop(options: LoopOptions = DEFAULTS) -> str:
-    """Run one cycle, or go on with the one that was interrupted; return the report as text."""
-    work = workspace()
-    with sole_loop(work.settings.home):
-        started = now()
+def loop(options: LoopOptions = DEFAULTS) -> str | State[str]:
+    """Run one cycle, or go on with the one that was interrupted; return the report as text.
+
+    A cycle that waited for labels goes on at its gate: nothing is collected, trained or asked
+    again. Where they are still missing the run ends waiting.
+    """
+    with sole_loop(workspace().settings.home):
         end_orphans("loop")
-        collect(options.collect)
-        analysis_id = analyze(options.analyze)
-        candidate_id = _improve_or_end(options.improve)
-        decision_id = deploy(options.deploy.model_copy(update={"end_cycle": False}))
-        report = write_report(analysis_id, candidate_id, decision_id, started)
-        end_cycle(work.store, latest_cycle(work.store), "finished", now())
-    return render_text(report)
+        wait = goes_on(workspace().store)
+        return or_waiting(lambda: render_text(_cycle(options, wait)))
+
+
+def _cycle(options: LoopOptions, wait: CycleWait | None) -> CycleReport:
+    store, started = workspace().store, now()
+    analysis_id, candidate_id = _prepare(options) if wait is None else _prepared(options, wait)
+    gated = options.deploy.model_copy(update={"end_cycle": False})
+    try:
+        decision_id = result_of(deploy(gated, return_state=True))
+    except WaitingError:
+        if wait is None or not options.anew:
+            raise
+        end_cycle(store, latest_cycle(store), "abandoned", now())
+        return _cycle(options, None)
+    report = write_report(analysis_id, candidate_id, decision_id, started)
+    end_cycle(store, latest_cycle(store), "finished", now())
+    return report
+
+
+def _prepare(options: LoopOptions) -> tuple[str, str]:
+    """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
+    result_of(collect(options.collect, return_state=True))
+    return analyze(options.analyze), _improve_or_end(options.improve)
+
+
+def _prepared(options: LoopOptions, wait: CycleWait) -> tuple[str, str]:
+    """Return the ids of what the open cycle has; a judge whose labels it waits for is validated."""
+    store = workspace().store
+    if wait.judge is not None:
+        run_judges(latest_cycle(store), options.analyze.judges)
+    analyses = [one.id for one in store.records(Analysis) if one.cycle_id == wait.cycle_id]
+    candidate = store.latest(Candidate)
+    analysis_id = analyses[-1] if analyses else analyze(options.analyze)
+    return analysis_id, candidate.id if candidate else ""
 
 
 def _improve_or_end(options: ImproveOptions) -> str:
@@ -112,7 +160,10 @@ def main(arguments: list[str]) -> int:
     """Run one cycle in this process and print its report."""
     try:
         options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
-        sys.stdout.write(f"\n{loop(options)}\n")
+        state = loop(options, return_state=True)
+        sys.stdout.write(f"\n{result_of(state)}\n")
+    except WaitingError as error:
+        sys.stdout.write(f"\nwaiting: {error}\n")
     except RatchetError as error:
         sys.stderr.write(f"\nratchet: {error}\n")
         return 2

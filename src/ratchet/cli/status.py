@@ -31,6 +31,8 @@ def status(
         print(f"waits         for a person: ratchet approve {waiting[:8]}")
     if state["cycle"]:
         print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
+        if "waits_for" in state["cycle"]:
+            print(f"              {state['cycle']['waits_for']['message']}")
     print(f"interactions  {state['interactions']}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
@@ -45,7 +47,7 @@ def status(
 def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
-    from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
+    from ratchet.records import FEEDBACK_KINDS, Decision, Release
 
     state: dict[str, Any] = {
         "home": str(settings.home),
@@ -66,7 +68,6 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         return state
     state["waiting"] = [decision.id for decision in waiting_decisions(store)]
     release, decision = store.latest(Release), store.latest(Decision)
-    cycle = store.latest(Cycle)
     counts = store.counts()
     state["interactions"] = counts["interactions"]
     state["set_aside"] = counts["set_aside"]
@@ -75,9 +76,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         state |= {"champion": release.champion, "previous": release.previous}
     if decision:
         state["last_decision"] = _decision_summary(decision.canonical())
-    if cycle:
-        end = store.get(CycleEnd, cycle.id)
-        state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    state["cycle"] = _cycle_summary(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
     state["alerts"] = [
         alert.canonical() | {"threshold": alert.expected}
@@ -92,6 +91,26 @@ def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
         "difference", "interval", "p_value", "examples",
     )  # fmt: skip
     return {"at": decision["created_at"]} | {name: decision[name] for name in kept}
+
+
+def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
+    """Say which cycle is the latest, on which examples it is gated and what it waits for."""
+    from ratchet.records import Cycle, CycleEnd
+    from ratchet.store.waits import latest_wait
+
+    cycle = store.latest(Cycle)
+    if cycle is None:
+        return None
+    end, wait = store.get(CycleEnd, cycle.id), latest_wait(store)
+    state = end.outcome if end else "running"
+    if wait is None:
+        return {"number": cycle.number, "state": state}
+    count = "" if wait.missing is None else f"{wait.missing} "
+    return {
+        "number": cycle.number,
+        "state": f"waits for {count}{wait.what}",
+        "waits_for": {"what": wait.what, "missing": wait.missing, "message": wait.message},
+    }
 
 
 def _rollout_summary(store: EventStore) -> dict[str, Any] | None:

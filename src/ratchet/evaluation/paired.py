@@ -25,7 +25,8 @@ class Comparison:
     """Two models' answers to the same examples, scored.
 
     Attributes:
-        champion: Right or wrong by example id; None where there is no answer.
+        champion: Right or wrong by example id; None where there is no answer, or none is known to
+            be right.
         challenger: The same for the challenger.
         identical_outputs: Whether every answer was the same text.
     """
@@ -163,4 +164,5 @@ def compare(
 
 def _score(example: Example, answers: Mapping[str, str]) -> bool | None:
     answer = answers.get(example.id)
-    return None if answer is None else exact_match(answer, example.target)
+    target = example.right_answer
+    return None if answer is None or target is None else exact_match(answer, target)

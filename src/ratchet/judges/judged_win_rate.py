@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.files.rows import set_aside_lines
 from ratchet.judges.judge import Judge, Judged, asker, model_of
 from ratchet.judges.label_sheet import SheetRead, read_sheet, write_sheet
@@ -141,18 +141,27 @@ class PairSheet:
             minimum: So many must be compared, or all where fewer differ.
 
         Raises:
-            InsufficientDataError: People have not compared enough of them yet.
+            WaitingError: People have not compared enough of them yet.
         """
         found = read_sheet(self.path, pairs)
         for line in set_aside_lines(found.set_aside):
             logger.warning("%s: %s", self.path.name, line)
         wanted = min(minimum, self.differing)
         if found.compared < wanted:
-            raise InsufficientDataError(
-                f"win_rate needs {wanted} pairs that people compared, got {found.compared}; write "
-                f"a, b or tie into the column winner of {self.path}, then run deploy again"
+            raise WaitingError(
+                f"win_rate needs {wanted} pairs that people compared, got {found.compared}; "
+                f"{self.way}",
+                missing=wanted - found.compared,
             )
         return found
+
+    @property
+    def way(self) -> str:
+        """Where people compare them."""
+        return (
+            f"write a, b or tie into the column winner of {self.path}; the next run of the loop, "
+            "or of the deployment `deploy`, goes on by itself"
+        )
 
 
 def hand_out(path: Path, pairs: Sequence[Item], count: int) -> PairSheet:

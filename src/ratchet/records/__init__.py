@@ -15,6 +15,7 @@ from ratchet.records.base import (
     derive_id,
     digest,
     no_surrogates,
+    user_digest,
 )
 from ratchet.records.clusters import (
     Breakdown,
@@ -35,6 +36,7 @@ from ratchet.records.cycles import (
     Candidate,
     Cycle,
     CycleEnd,
+    CycleWait,
     Erasure,
     Example,
     ExampleSet,
@@ -149,6 +151,7 @@ __all__ = [
     "Correction",
     "Cycle",
     "CycleEnd",
+    "CycleWait",
     "Decision",
     "Delivery",
     "Dimension",
@@ -216,4 +219,5 @@ __all__ = [
     "digest",
     "direction_words",
     "no_surrogates",
+    "user_digest",
 ]

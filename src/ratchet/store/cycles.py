@@ -138,6 +138,12 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
     return replace(everything, start=start)
 
 
+def recorded_so_far(store: EventStore, now: datetime) -> Window:
+    """Return the window of everything that users did up to now, whatever cycle had it."""
+    first = datetime.min.replace(tzinfo=UTC)
+    return Window(first, now, None, last_position(store).interactions)
+
+
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
     """Return the interactions of a cycle, of one version where it is given."""
     return Window(

@@ -12,6 +12,7 @@
     approval: borderline
     approval_hours: 72
 
+In place of a file, `open-ended` names the policy that ships for answers that have no right one.
 A metric whose name says which direction is better (`length`, `exact_match`, `wer`) needs no
 `higher_is_better`; any other needs it. Every rule that a file breaks is named at once.
 """
@@ -63,6 +64,9 @@ Margin = Annotated[Number, Field(ge=0.0, le=LARGEST, allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0.0, lt=1.0)]
 
 LARGEST_FILE = 100_000
+SHIPPED = {"open-ended": Path(__file__).with_name("policies") / "open_ended.yaml"}
+"""Policies that ship, by the name that is given in place of a file."""
+OPEN_ENDED = Path("open-ended")
 ERRORS_SHOWN = 20
 RECEIVED_CHARACTERS = 60
 TEMPERATURE = 0.8  # at which Chen et al. (2021) sample for pass@100
@@ -356,13 +360,25 @@ def loop_policy() -> GatePolicy:
     )
 
 
+def is_shipped(path: Path) -> bool:
+    """Tell whether a path is the name of a policy that ships, and of no file."""
+    return str(path) in SHIPPED and not path.exists()
+
+
+def without_clusters(policy: GatePolicy) -> GatePolicy:
+    """Return a policy without its guardrails per cluster, for examples that have none."""
+    kept = tuple(rule for rule in policy.guardrails if not rule.per_cluster)
+    return policy.model_copy(update={"guardrails": kept})
+
+
 def load_policy(path: Path) -> GatePolicy:
-    """Read a policy from a YAML file.
+    """Read a policy from a YAML file, or the one that ships under this name.
 
     Raises:
         PolicyError: The file is not there, is not YAML or breaks a rule; every rule it breaks is
             named.
     """
+    path = SHIPPED[str(path)] if is_shipped(path) else path
     try:
         content = read_yaml(path, what="a policy", holds="primary", largest=LARGEST_FILE)
     except InvalidInputError as error:

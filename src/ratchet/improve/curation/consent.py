@@ -46,6 +46,19 @@ def _kept_until(said: str | None) -> int:
     return int(UNREADABLE) if end.tzinfo is None else (end - _EPOCH) // _MICROSECOND
 
 
+def is_refused(metadata: Mapping[str, str], consent: Consent, now: datetime) -> bool:
+    """Tell whether one interaction must not be learnt from or asked again."""
+    said, kept_until = permission_of(metadata)
+    return bool(
+        refused_rows(
+            np.array([said], dtype=np.int8),
+            np.array([kept_until], dtype=np.int64),
+            consent,
+            (now - _EPOCH) // _MICROSECOND,
+        )[0]
+    )
+
+
 def refused_rows(
     consents: NDArray[np.int8], kept_until: NDArray[np.int64], consent: Consent, now: int
 ) -> NDArray[np.bool_]:

@@ -33,6 +33,8 @@ class Context:
             of users with each other.
         neighbours: What earlier runs found of that, block by block.
         weights: How the quality was weighed.
+        held_out: What stands for users (`user_digest`) whose questions the gate asks: nothing that
+            they wrote is trained on.
     """
 
     withheld: Collection[str] = ()
@@ -46,3 +48,4 @@ class Context:
     vectors_of: Callable[[IntArray], NDArray[np.float32]] | None = None
     neighbours: KeptNeighbours | None = None
     weights: QualityWeights = field(default_factory=QualityWeights)
+    held_out: Collection[str] = ()
