@@ -43,7 +43,16 @@ def result_of(state: State[Any]) -> Any:
         WaitingError: It ended waiting.
         Exception: What it raised.
     """
+    raise_if_waiting(state)
+    return state.result()
+
+
+def raise_if_waiting(state: State[Any]) -> None:
+    """See that a run did not end waiting.
+
+    Raises:
+        WaitingError: It did.
+    """
     name = state.name or ""
     if name.startswith(_PREFIX):
         raise WaitingError(state.message or "", name.removeprefix(_PREFIX).casefold())
-    return state.result()

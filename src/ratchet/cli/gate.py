@@ -209,7 +209,6 @@ def _on_examples(
         answer_pairs,
         check_examples,
         score_answers,
-        unanswered,
         write_scores,
     )
     from ratchet.evaluation.answer_scores import check_metrics
@@ -248,7 +247,6 @@ def _on_examples(
         earlier=looks,
         usable_judges=_judges(policy, judges),
         same_digest=first.model_digest == second.model_digest,
-        failure=unanswered(names[0], first, examples) or unanswered(names[1], second, examples),
     )
 
 

@@ -33,6 +33,8 @@ def status(
         print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
         if "waits_for" in state["cycle"]:
             print(f"              {state['cycle']['waits_for']['message']}")
+    if state["examples"]:
+        print(f"examples      {state['examples']['set']} ({state['examples']['count']})")
     print(f"interactions  {state['interactions']}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
@@ -55,6 +57,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "previous": None,
         "last_decision": None,
         "cycle": None,
+        "examples": None,
         "interactions": 0,
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
@@ -76,7 +79,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         state |= {"champion": release.champion, "previous": release.previous}
     if decision:
         state["last_decision"] = _decision_summary(decision.canonical())
-    state["cycle"] = _cycle_summary(store)
+    state["cycle"], state["examples"] = _cycle_summary(store), _examples_summary(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
     state["alerts"] = [
         alert.canonical() | {"threshold": alert.expected}
@@ -111,6 +114,15 @@ def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
         "state": f"waits for {count}{wait.what}",
         "waits_for": {"what": wait.what, "missing": wait.missing, "message": wait.message},
     }
+
+
+def _examples_summary(store: EventStore) -> dict[str, Any] | None:
+    """Name the set that both models of the latest cycle answer."""
+    from ratchet.records import Cycle, ExampleSet
+
+    cycle = store.latest(Cycle)
+    found = None if cycle is None else store.get(ExampleSet, cycle.example_set_id)
+    return None if found is None else {"set": found.id, "count": len(found.examples)}
 
 
 def _rollout_summary(store: EventStore) -> dict[str, Any] | None:

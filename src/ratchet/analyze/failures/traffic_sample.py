@@ -52,6 +52,8 @@ LOOKED_AT = 50_000
 """Interactions whose right answer is known that a sample is drawn from: their texts are read."""
 QUESTIONS = "sampled"
 """How the names of sets of open questions begin."""
+ENOUGH = 0.95
+"""Share of the questions that are wanted with which no larger draw is made."""
 CHARACTERS_A_TOKEN = 3
 TOKENS_STEP, MOST_TOKENS = 64, 4_096
 
@@ -211,17 +213,7 @@ def freeze_questions(
         return frozen
     usable = _answered(outcomes, rules, withheld)
     turns = _turns_by_user(outcomes, usable, trained, rules)
-    drawn = [row for user in draw_users(turns, rules) for row in user.rows]
-    stored = store.stored_interactions([str(outcomes.interaction_ids[row]) for row in drawn])
-    kept = list(
-        _distinct(
-            [
-                one
-                for one in stored.values()
-                if one.messages[-1].role == "user" and one.response.strip() and allowed(one)
-            ]
-        )
-    )
+    kept = _draw(store, outcomes, turns, rules, allowed)
     if len(kept) < rules.minimum:
         raise WaitingError(_too_few(len(kept), turns, rules), "traffic", rules.minimum - len(kept))
     examples = _examples(kept, redact)
@@ -230,6 +222,31 @@ def freeze_questions(
     )
     store.append(made)
     return made
+
+
+def _draw(
+    store: EventStore,
+    outcomes: Outcomes,
+    turns: Sequence[UserTurns],
+    rules: SampleRules,
+    allowed: Callable[[Interaction], bool],
+) -> list[Interaction]:
+    """Return what a draw gives; a larger one where many of the first may not be used."""
+    available, wanted = sum(len(one.rows) for one in turns), rules.examples
+    while True:
+        users = draw_users(turns, rules, wanted)
+        ids = [str(outcomes.interaction_ids[row]) for user in users for row in user.rows]
+        stored = store.stored_interactions(ids).values()
+        kept = list(_distinct([one for one in stored if _is_whole(one) and allowed(one)]))
+        is_most = wanted >= rules.user_share * available
+        if is_most or len(kept) >= ENOUGH * rules.examples:
+            return kept
+        wanted = int(wanted * min(2.0, rules.examples / max(1, len(kept)))) + 1
+
+
+def _is_whole(interaction: Interaction) -> bool:
+    """Tell whether a user asked something and got an answer."""
+    return interaction.messages[-1].role == "user" and bool(interaction.response.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,13 +265,19 @@ class UserTurns:
     rows: tuple[int, ...]
 
 
-def draw_users(users: Sequence[UserTurns], rules: SampleRules) -> list[UserTurns]:
-    """Draw users systematically by segment and time; each has the same chance."""
+def draw_users(users: Sequence[UserTurns], rules: SampleRules, wanted: int) -> list[UserTurns]:
+    """Draw users systematically by segment and time; each has the same chance.
+
+    Args:
+        users: To draw from.
+        rules: The share of them that may be drawn, and the edition.
+        wanted: Questions to draw.
+    """
     ordered = sorted(
         users, key=lambda one: (one.segment, one.first, digest([rules.name, one.user]))
     )
     turns = sum(len(one.rows) for one in ordered)
-    share = min(rules.user_share, rules.examples / turns) if turns else 0.0
+    share = min(rules.user_share, wanted / turns) if turns else 0.0
     start = int(digest([rules.name, "start"])[:13], 16) / 16**13
     reached = np.floor(np.arange(len(ordered) + 1) * share + start)
     return [ordered[place] for place in np.flatnonzero(np.diff(reached))]
@@ -334,8 +357,8 @@ def _examples(interactions: Sequence[Interaction], redact: Redact) -> tuple[Exam
 
 
 def _too_few(found: int, users: Sequence[UserTurns], rules: SampleRules) -> str:
-    each = sum(len(one.rows) for one in users) / len(users) if users else 1.0
-    needed = int(np.ceil(rules.minimum / (each * rules.user_share)))
+    each = found / len(users) if found else rules.user_share
+    needed = int(np.ceil(rules.minimum / each))
     return (
         f"examples sampled from traffic need at least {rules.minimum} questions of at most "
         f"{rules.user_share:.0%} of users, got {found} of {len(users):,} users; that takes about "

@@ -325,7 +325,13 @@ def _answer_once(
 
     if ask and len(texts) < len(asked):
         texts = answer_examples(
-            load(), list(asked.values()), texts, save, max_new_tokens=max_new_tokens, draw=draw
+            load(),
+            list(asked.values()),
+            texts,
+            save,
+            max_new_tokens=max_new_tokens,
+            draw=draw,
+            name=name,
         )
     return Answers(model_digest, texts, seconds)
 
@@ -382,13 +388,6 @@ def _program(example: Example, answer: str) -> str:
     return answer_program(
         answer, example.tests or "", prompt=example.prompt, entry_point=example.entry_point
     )
-
-
-def unanswered(name: str, answers: Answers, examples: Sequence[Example]) -> str | None:
-    """Say that a model answered nothing, which is a failed evaluation."""
-    if answers.texts:
-        return None
-    return f"{name} answered none of {len(examples)} examples; is it up?"
 
 
 def answer_pairs(examples: Sequence[Example], answers: Pair) -> list[Item]:
