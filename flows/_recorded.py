@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from ratchet.analyze.failures.traffic_sample import SampleRules
+from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
+from ratchet.deploy.served import other_names
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
 from ratchet.flows._sampling import sampled_examples
-from ratchet.records import LABEL_TOKENS, Cycle, ExampleSet, digest
-from ratchet.store.cycles import freeze_examples, open_cycle
+from ratchet.operate.readiness import NextCycle, lacks
+from ratchet.operate.readiness import refuse_incomplete as refuse
+from ratchet.records import Cycle, ExampleSet, Release, digest
+from ratchet.store import EventStore, Window
+from ratchet.store.cycles import example_set, freeze_examples, open_cycle, unfinished_cycle
 
 
 def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | None) -> ExampleSet:
     """Return what both models answer at the gate: a file's examples, else drawn from traffic.
 
+    Answers may be as long as those that users get, where no length is given.
+
     Raises:
         InvalidInputError: The file breaks a rule.
         WaitingError: There is no file, and too little traffic.
     """
+    store = workspace().store
+    longest = max_new_tokens or _length(store)
     if path is None:
-        return sampled_examples(rules, max_new_tokens)
-    return freeze_examples(
-        workspace().store, "held-out", read_examples(path), now(), max_new_tokens or LABEL_TOKENS
-    )
+        return sampled_examples(rules, longest)
+    return freeze_examples(store, "held-out", read_examples(path), now(), longest)
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
@@ -39,7 +48,7 @@ def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
         InsufficientDataError: Nothing was recorded that no cycle had.
     """
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    champion = establish_champion(work.store, work.tracker, register_base, now())
     return open_cycle(
         work.store,
         champion=champion.reference,
@@ -48,7 +57,30 @@ def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
         example_set_id=examples.id,
         now=now(),
         recorded=True,
+        also=other_names(work.store, champion.reference),
     )
+
+
+def refuse_incomplete(wanted: NextCycle) -> None:
+    """Refuse to begin a cycle of recorded traffic that lacks something, all of it at once.
+
+    Raises:
+        InsufficientDataError: It lacks something.
+    """
+    work = workspace()
+    by_hand = None if work.store.latest(Release) else work.tracker.champion()
+    champion = by_hand.reference if by_hand else None
+    refuse(
+        lacks(work.settings, work.store, wanted, environ=os.environ, now=now(), champion=champion)
+    )
+
+
+def _length(store: EventStore) -> int:
+    """Return the longest answer of the open cycle, which goes on, or of the latest traffic."""
+    open_now = unfinished_cycle(store)
+    if open_now is not None and open_now.arrived_until is not None:
+        return example_set(store, open_now.example_set_id).max_new_tokens
+    return answer_length(store, Window(datetime.min.replace(tzinfo=UTC), now()))
 
 
 def refuse_real_users() -> None:

@@ -27,6 +27,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
+from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
@@ -79,14 +80,20 @@ def now() -> datetime:
 
 
 def base_folder() -> Path:
-    """Return the folder of the base model, converted first where that is needed."""
+    """Return the folder of the base model, converted first where that is needed.
+
+    Raises:
+        InvalidInputError: The champion is a server's, and nobody said where its weights are.
+    """
     settings = workspace().settings
+    check_stated(settings, workspace().store)
     return prepare_base_model(settings.base_model, settings.cache)
 
 
 @lru_cache(maxsize=1)
 def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
     """Load a registered version; the last one stays in memory."""
+    check_answers_here(workspace().store, reference)
     tracker = workspace().tracker
     adapter = tracker.adapter_folder(tracker.version(reference))
     logger.info("loading %s", reference)
@@ -94,8 +101,13 @@ def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
 
 
 def register_base() -> ModelVersion:
-    """Register the base model as the first version, once."""
+    """Register the base model as the first version, once.
+
+    Raises:
+        InvalidInputError: Something else answers the users of this home.
+    """
     work = workspace()
+    refuse_as_champion(work.settings, work.store, now())
     return work.tracker.register_base(work.settings.base_model, model_digest(base_folder()))
 
 

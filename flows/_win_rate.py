@@ -13,15 +13,16 @@ from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.errors import WaitingError
 from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.flows._runtime import logger, now, publish_text, workspace
-from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge, sheet_of
+from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge
 from ratchet.judges.label_sheet import SheetRead
+from ratchet.judges.pair_labels import sheet_of, way_to_label
 from ratchet.judges.prompts import Item
 from ratchet.judges.rubrics import JudgeSpec, load_judges
 from ratchet.judges.usable import judges_without_labels
 from ratchet.judges.validation import Bar
 from ratchet.judges.win_rate import users_of
 from ratchet.records import WIN_RATE
-from ratchet.store.cycles import example_set
+from ratchet.store.cycles import example_set, latest_cycle
 
 
 class WinRateOptions(BaseModel):
@@ -65,10 +66,19 @@ def judge_pairs(
     work = workspace()
     examples = example_set(work.store, golden).examples
     pairs = answer_pairs(examples, answers)
-    sheet = sheet_of(work.settings.home.joinpath("labels"), pairs, options.labels)
+    sheet = sheet_of(
+        work.store,
+        pairs,
+        options.labels,
+        wanted=options.minimum_labels,
+        cycle_id=latest_cycle(work.store).id,
+        example_set_id=golden,
+        now=now(),
+        folder=work.settings.home.joinpath("labels"),
+    )
     if sheet.is_new:
-        wait = f"{sheet.differing} pairs of answers wait for people in `{sheet.path}`"
-        text = f"{wait}: a, b or tie in `winner`."
+        wait = f"{sheet.differing} pairs of answers wait for people"
+        text = f"{wait}: {way_to_label(sheet.record)}."
         publish_text("pairs-to-label", text, "Pairs for people to compare")
     read = sheet.read(pairs, minimum=options.minimum_labels)
     judged = ask_judge(spec, options, pairs, read, users_of(examples))
@@ -77,8 +87,10 @@ def judge_pairs(
         more = min(record.more_labels or read.open, read.open)
         raise WaitingError(
             f"win_rate needs a judge that is shown to be usable, got {record.judge}: "
-            f"{record.reasons[0]}; compare about {more} more pairs: {sheet.way}",
+            f"{record.reasons[0]}; compare about {more} more pairs: "
+            f"{way_to_label(sheet.record)}",
             missing=more,
+            judge=record.judge,
         )
     return judged
 

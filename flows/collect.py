@@ -44,7 +44,8 @@ class CollectOptions(BaseModel):
             without it, made-up support messages.
         evaluation: A file of the same kind to evaluate on, instead of holding messages out.
         instruction: What the model is told to do with a message; None has it name the queue.
-        max_new_tokens: The longest answer.
+        max_new_tokens: The longest answer; left out, that of a label, and of recorded traffic as
+            long as those that users get.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in during a cycle.
         held_out: Messages kept for evaluation, at most a quarter of all.
@@ -65,7 +66,7 @@ class CollectOptions(BaseModel):
     messages: Path | None = None
     evaluation: Path | None = None
     instruction: Annotated[str, Field(min_length=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = LABEL_TOKENS
+    max_new_tokens: Annotated[int, Field(ge=1, le=8_192)] | None = None
     queues: Path | None = None
     messages_limit: Count = 640
     held_out: Count = 300
@@ -105,7 +106,7 @@ def begin(
 ) -> Cycle:
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    champion = establish_champion(work.store, work.tracker, register_base, now())
     examples = freeze_examples(
         work.store,
         "held-out",
@@ -137,7 +138,7 @@ def answer(
         asked = options.instruction
         prompts = [conversation(labels, visit.message, asked) for visit in waiting]
         model = load_model(cycle.champion)
-        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens)
+        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens or LABEL_TOKENS)
         fresh = record_answers(
             waiting, completions, labels=labels, model_version=cycle.champion, instruction=asked
         )
@@ -170,11 +171,11 @@ def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
 
 def _collect(options: CollectOptions) -> str:
     if options.source == "recorded":
-        longest = options.model_dump(exclude_unset=True).get("max_new_tokens")
-        examples = gate_examples(options.examples, options.sample, longest)
+        examples = gate_examples(options.examples, options.sample, options.max_new_tokens)
         return open_recorded(examples, options.seed).id
     if options.source is None:
         refuse_real_users()
+    options = options.model_copy(update={"max_new_tokens": options.max_new_tokens or LABEL_TOKENS})
     messages = read(options, options.messages)
     pool, held_out = _separated(messages, options)
     everything = (*pool, *held_out)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.analyze.failures.traffic_sample import TRAFFIC, traffic_set
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
+from ratchet.deploy.gate.answering import AnswerOptions
 from ratchet.deploy.gate.decision import Gated, decide, looks_before, stored_decision
 from ratchet.deploy.gate.head_to_head import (
     FrozenSets,
@@ -19,7 +20,7 @@ from ratchet.deploy.gate.head_to_head import (
     compare_clusters,
     score_answers,
 )
-from ratchet.deploy.gate.policy import OPEN_ENDED, GatePolicy, load_policy, loop_policy
+from ratchet.deploy.gate.policy import GatePolicy, policy_for_loop
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InsufficientDataError, WaitingError
 from ratchet.evaluation.example_files import read_examples
@@ -56,6 +57,7 @@ class DeployOptions(BaseModel):
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
             challenger is the champion at once.
+        answers: Who answers the examples, and how: as users are answered, where nothing is said.
         win_rate: How judge and people compare the answers, where the policy names `win_rate`.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
@@ -65,6 +67,7 @@ class DeployOptions(BaseModel):
     policy: GatePolicy | Path | None = None
     sets: dict[str, Path] = {}
     rollout: RolloutPlan | None = None
+    answers: AnswerOptions = AnswerOptions()
     win_rate: WinRateOptions = WinRateOptions()
     end_cycle: bool = True
 
@@ -145,7 +148,8 @@ def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
 def _deploy(options: DeployOptions) -> str:
     store = workspace().store
     cycle = latest_cycle(store)
-    policy = _policy(options, cycle)
+    golden = example_set(store, cycle.example_set_id).examples
+    policy = policy_for_loop(options.policy, golden)
     judge = checked_judge(policy, options.win_rate)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
@@ -159,10 +163,9 @@ def _deploy(options: DeployOptions) -> str:
     check_examples(policy, sets.read(store))
     waited = latest_wait(store)
     asks = waited is None or waited.example_set_ids != sets.ids
-    answers = (
-        evaluate(sets, cycle.champion, policy, ask=asks),
-        evaluate(sets, challenger, policy, ask=asks),
-    )
+    asked = options.answers
+    champions = evaluate(sets, cycle.champion, policy, cycle, asked, ask=asks)
+    answers = champions, evaluate(sets, challenger, policy, cycle, asked, ask=asks)
     try:
         judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
         await_judges(policy, judge)
@@ -178,12 +181,3 @@ def _deploy(options: DeployOptions) -> str:
     if options.end_cycle:
         end_cycle(store, cycle, "finished", now())
     return decision.id
-
-
-def _policy(options: DeployOptions, cycle: Cycle) -> GatePolicy:
-    asked = options.policy
-    if asked is None:
-        examples = example_set(workspace().store, cycle.example_set_id).examples
-        is_open = all(example.target is None for example in examples)
-        asked = OPEN_ENDED if is_open else loop_policy()
-    return asked if isinstance(asked, GatePolicy) else load_policy(asked)

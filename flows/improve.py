@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
-from ratchet.flows._curation import (
-    Sources,
-    bring_up_to_date,
-    choose_stored,
-    chosen_interactions,
-    gather_context,
-)
+from ratchet.flows._curation import curated
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
 from ratchet.flows._training import (
     TrainingOptions,
@@ -21,33 +14,20 @@ from ratchet.flows._training import (
     train,
     training_keys,
 )
-from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.dataset import (
-    build,
-    frame,
-    read_any_rows,
-    without_leaks,
-    write_training_set,
-)
+from ratchet.improve.curation.curating import CurateOptions
+from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.search import SearchResult
-from ratchet.judges.usable import usable_versions
 from ratchet.models import model_digest
-from ratchet.outcomes.quality import QualityWeights
-from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
+from ratchet.records import Candidate, Cycle, TrainingSet, derive_id
 from ratchet.store.cycles import latest_cycle, sole_loop
 from ratchet.views import plots
 
 
-class ImproveOptions(BaseModel):
+class ImproveOptions(CurateOptions):
     """What is trained on, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: QualityWeights = QualityWeights()
-    curation: CurationConfig = CurationConfig()
-    sources: Sources = Sources()
     finetune: FinetuneConfig = FinetuneConfig()
     training: TrainingOptions = TrainingOptions()
 
@@ -59,31 +39,8 @@ DEFAULTS = ImproveOptions()
 def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
     """Choose what to train on out of everything stored up to the end of the cycle's window."""
     work = workspace()
-    derived = bring_up_to_date(work)
-    protected = [
-        e.prompt for example_set in work.store.records(ExampleSet) for e in example_set.examples
-    ]
-    config = options.curation
-    selection = choose_stored(
-        derived,
-        options.finetune.method,
-        cycle,
-        protected,
-        config,
-        gather_context(work, cycle, options.sources, options.weights),
-        usable_versions(work.store),
-    )
-    interactions = chosen_interactions(work, derived, selection)
-    rows = build(selection, interactions, config, cycle.seed)
-    training_set = write_training_set(
-        without_leaks(rows, protected, config),
-        selection,
-        protected,
-        home=work.settings.home,
-        cycle_id=cycle.id,
-        now=now(),
-        config=config,
-    )
+    prepared = curated(work, cycle, options.finetune.method, options)
+    training_set = write_prepared(prepared, home=work.settings.home, cycle_id=cycle.id, now=now())
     stored = work.store.get(TrainingSet, training_set.id)
     if stored is None:
         work.store.append(training_set)
@@ -135,7 +92,10 @@ def register(
         publish_figure(run, "funnel", plots.funnel(training_set.funnel), "From traffic to data")
         source = run.folder(folder, "adapter")
         version = work.tracker.register_adapter(
-            run.run_id, source, model_digest(base_folder(), folder)
+            run.run_id,
+            source,
+            model_digest(base_folder(), folder),
+            adapter_digest=result.adapter_digest,
         )
     stored = work.store.get(Candidate, candidate_id)
     if stored is not None:

@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
 from ratchet.flows._judges import run_judges
+from ratchet.flows._recorded import refuse_incomplete
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
 from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions, improve
+from ratchet.operate.readiness import NextCycle
 from ratchet.records import (
     Analysis,
     Candidate,
@@ -131,6 +133,10 @@ def _cycle(options: LoopOptions, wait: CycleWait | None) -> CycleReport:
 
 def _prepare(options: LoopOptions) -> tuple[str, str]:
     """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
+    if options.collect.source == "recorded":
+        gated, examples = options.deploy, options.collect.examples
+        judge = gated.win_rate.judge
+        refuse_incomplete(NextCycle(examples=examples, policy=gated.policy, judge=judge))
     result_of(collect(options.collect, return_state=True))
     return analyze(options.analyze), _improve_or_end(options.improve)
 

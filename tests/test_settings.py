@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ratchet.errors import SettingsError
-from ratchet.settings import VARIABLES, Settings, load_settings
+from ratchet.settings import VARIABLES, Settings, load_settings, remember
 
 
 def toml(folder: Path, *lines: str) -> Path:
@@ -267,6 +267,9 @@ GIVEN = {
     "titles": "/etc/titles.yaml",
     "retention": "/etc/retention.yaml",
     "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
+    "backend": ["http://127.0.0.1:8001", "http://127.0.0.1:8002"],
+    "adapter_root": "/srv/adapters",
+    "backend_adapter_root": "/models/adapters",
 }
 """A value for each setting that is not its default."""
 
@@ -392,3 +395,57 @@ def test_a_home_without_the_permission_to_write_is_one_clear_error(tmp_path: Pat
     settings.home.mkdir(mode=0o500)
     with pytest.raises(SettingsError, match="no permission to write there; set RATCHET_HOME"):
         settings.make_home()
+
+
+# What the home remembers --------------------------------------------------------------------------
+
+
+def test_what_the_home_remembers_comes_before_the_defaults_and_after_all_else(
+    tmp_path: Path,
+) -> None:
+    settings = load_settings({}, tmp_path)
+    told = remember(settings, backend=["http://a:1", "http://b:1"], model_name="shop")
+    assert (told.backend, told.model_name) == (("http://a:1", "http://b:1"), "shop")
+    assert load_settings({}, tmp_path) == told
+    toml(tmp_path, 'backend = ["http://c:1"]')
+    assert load_settings({}, tmp_path).backend == ("http://c:1",)
+    environ = {"RATCHET_BACKEND": "http://d:1 http://e:1", "RATCHET_MODEL_NAME": "desk"}
+    found = load_settings(environ, tmp_path)
+    assert (found.backend, found.model_name) == (("http://d:1", "http://e:1"), "desk")
+    assert remember(settings, backend=None).model_name == "support-router"
+    (tmp_path / "ratchet.toml").unlink()
+    assert load_settings({}, tmp_path).backend == ()
+
+
+def test_the_home_remembers_where_adapters_lie_for_the_backend(tmp_path: Path) -> None:
+    settings = load_settings({}, tmp_path)
+    told = remember(settings, adapter_root=tmp_path / "mine", backend_adapter_root="/theirs")
+    assert (told.adapter_root, told.backend_adapter_root) == (tmp_path / "mine", "/theirs")
+    assert load_settings({}, tmp_path) == told
+    assert load_settings(told.environment(), tmp_path / "elsewhere") == told
+    with pytest.raises(SettingsError, match="backend_adapter_root"):
+        load_settings({"RATCHET_BACKEND_ADAPTER_ROOT": "adapters"}, tmp_path)
+
+
+def test_a_child_process_reads_what_the_home_remembers_though_it_was_written_later(
+    tmp_path: Path,
+) -> None:
+    before = load_settings({}, tmp_path)
+    given = before.environment()
+    remember(before, model_name="shop", backend=["http://a:1"])
+    found = load_settings(given, tmp_path / "elsewhere")
+    assert (found.model_name, found.backend) == ("shop", ("http://a:1",))
+    stated = load_settings(
+        {"RATCHET_MODEL_NAME": "desk", "RATCHET_BACKEND": "http://b:1"}, tmp_path
+    )
+    found = load_settings(stated.environment(), tmp_path / "elsewhere")
+    assert (found.model_name, found.backend) == ("desk", ("http://b:1",))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"home"'])
+def test_a_file_that_the_home_cannot_read_is_named(tmp_path: Path, content: str) -> None:
+    home = load_settings({}, tmp_path).home
+    home.mkdir()
+    (home / "home.json").write_text(content)
+    with pytest.raises(SettingsError, match=r"home\.json.*ratchet adopt"):
+        load_settings({}, tmp_path)

@@ -364,3 +364,18 @@ def test_an_adapter_that_lies_nowhere_is_an_error_that_names_its_version(tracker
     gone = tracker.register_adapter(run_id, (tmp_path / "gone").as_uri(), "digest-gone")
     with pytest.raises(TrackingError, match=gone.reference):
         tracker.adapter_folder(gone)
+
+
+def test_a_model_of_a_server_is_a_version_under_the_servers_name(tracker, client):
+    name = "meta-llama/Llama-3.1-8B-Instruct"
+    served = tracker.register_served(name)
+    assert (served.reference, served.version, served.adapter) == (name, "1", None)
+    assert tracker.register_served(name) == served
+    assert tracker.version(name) == served
+    other = tracker.register_served("org/other")
+    assert other.digest != served.digest
+    tracker.move_champion("org/other", name)
+    assert tracker.champion() == other
+    assert aliases(client, tracker) == {"champion": "2", "previous": "1"}
+    with pytest.raises(TrackingError, match="org/third"):
+        tracker.version("org/third")

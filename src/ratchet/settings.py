@@ -1,4 +1,7 @@
-"""Settings of one home folder: defaults, then `ratchet.toml`, then the environment.
+"""Settings of one home folder: defaults, what the home remembers, `ratchet.toml`, the environment.
+
+The home remembers (`home.json`) what it stands in front of: `ratchet adopt` and `ratchet serve`
+write it there, so that flows, commands and gateways of one home agree.
 
 Read by the flows, the command line and the gateway only; everything else takes arguments.
 
@@ -19,6 +22,12 @@ Environment:
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_RETENTION: YAML file that says how long things are kept; the defaults without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
+    RATCHET_BACKEND: URLs of the replicas of the server that answers users, separated by spaces;
+        none where the gateway's own local model does. Its key is RATCHET_BACKEND_KEY.
+    RATCHET_ADAPTER_ROOT: Folder that adapters are put into for the backend, as this machine sees
+        it (`adapters` in the home folder).
+    RATCHET_BACKEND_ADAPTER_ROOT: The same folder as the backend sees it, where that is another
+        path: in a container, in a pod, on another machine.
 
 Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
 which says that there is no `ratchet.toml` to read.
@@ -41,6 +50,7 @@ from pydantic_core import ErrorDetails
 from ratchet.errors import SettingsError
 
 _COMPLETE = "RATCHET_SETTINGS"
+_HOME_FILE = "home.json"
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(.+)")
 _KEYWORDS = {"base_model": ("smollm2",), "embedding": ("minilm", "words")}
 
@@ -63,6 +73,9 @@ class Settings(BaseModel):
         titles: YAML file with a model that gives titles; keywords name clusters without it.
         retention: YAML file that says how long things are kept; the defaults without it.
         notify: Apprise URLs that alerts are sent to.
+        backend: URLs of the replicas of the server that answers users; empty for the local model.
+        adapter_root: Folder that adapters are put into for the backend; None for the home's own.
+        backend_adapter_root: The same folder as the backend sees it; None for the same path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -81,11 +94,19 @@ class Settings(BaseModel):
     titles: Path | None = None
     retention: Path | None = None
     notify: tuple[str, ...] = Field(default=(), repr=False)
+    backend: tuple[str, ...] = ()
+    adapter_root: Path | None = None
+    backend_adapter_root: str | None = Field(default=None, pattern="^/")
 
     def __repr_args__(self) -> Any:
         """Show no password that an address holds."""
         for name, value in super().__repr_args__():
             yield name, _without_password(value) if isinstance(value, str) else value
+
+    @property
+    def states_base_model(self) -> bool:
+        """Whether somebody said which base model it is, rather than left the default."""
+        return "base_model" in self.model_fields_set
 
     @property
     def artifacts(self) -> Path:
@@ -105,10 +126,17 @@ class Settings(BaseModel):
     def environment(self) -> dict[str, str]:
         """Return every setting under its variable, empty where unset, as `load_settings` reads it.
 
-        A process that is given them reads no `ratchet.toml`, wherever it runs.
+        A process that is given them reads no `ratchet.toml`, wherever it runs. What the home
+        remembers is left to be read there, since it may change while a worker runs.
         """
         values = {name: getattr(self, name) for name in VARIABLES}
-        values["notify"] = json.dumps(self.notify) if self.notify else None
+        values |= {name: json.dumps(values[name]) if values[name] else None for name in _LISTS}
+        values["base_model"] = self.base_model if self.states_base_model else None
+        remembered = read_remembered(self.home)
+        for name in _REMEMBERED:
+            default = Settings.model_fields[name].default
+            if getattr(self, name) == _as_set(name, remembered.get(name, default)):
+                values[name] = None
         variables = {VARIABLES[name]: str(value or "") for name, value in values.items()}
         return variables | {_COMPLETE: "environment"}
 
@@ -126,6 +154,8 @@ class Settings(BaseModel):
             raise _bad_path("home", self.home, "no permission to write there")
 
 
+_LISTS = ("notify", "backend")
+_REMEMBERED = ("model_name", "backend", "adapter_root", "backend_adapter_root")
 _FOREIGN = {"tracking_uri": "MLFLOW_TRACKING_URI", "prefect_api_url": "PREFECT_API_URL"}
 VARIABLES = {name: _FOREIGN.get(name, f"RATCHET_{name.upper()}") for name in Settings.model_fields}
 """The environment variable of each setting."""
@@ -152,9 +182,12 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     if environ.get(_COMPLETE) != "environment":
         values |= _read_toml(folder / "ratchet.toml")
     values |= {name: environ[key] for name, key in VARIABLES.items() if environ.get(key)}
-    if addresses := environ.get(VARIABLES["notify"], "").strip():
-        values["notify"] = _addresses(addresses)
+    for name in _LISTS:
+        if addresses := environ.get(VARIABLES[name], "").strip():
+            values[name] = _addresses(addresses)
     values = {name: _anchored(name, value, folder) for name, value in values.items() if value != ""}
+    if isinstance(values["home"], Path):
+        values = read_remembered(values["home"]) | values
     values.setdefault("store_url", f"sqlite:///{values['home']}/store.db")
     values.setdefault("history", f"{values['home']}/history")
     values.setdefault("tracking_uri", f"sqlite:///{values['home']}/mlflow/mlflow.db")
@@ -165,6 +198,56 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     for name in ("home", "cache"):
         _check_folder(name, values[name])
     return settings
+
+
+def read_remembered(home: Path) -> dict[str, Any]:
+    """Return what a home remembers of what it stands in front of, by setting.
+
+    Raises:
+        SettingsError: Its `home.json` cannot be read.
+    """
+    path = home / _HOME_FILE
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, OSError) as error:
+        raise SettingsError(
+            f"{_HOME_FILE} of a home must be JSON that Ratchet wrote, got: {error}; run "
+            "`ratchet adopt` again after you have moved it away"
+        ) from error
+    if not isinstance(found, dict):
+        raise SettingsError(
+            f"{_HOME_FILE} of a home must be a JSON object, got {type(found).__name__}; run "
+            "`ratchet adopt` again after you have moved it away"
+        )
+    return {name: found[name] for name in _REMEMBERED if found.get(name)}
+
+
+def remember(settings: Settings, **values: Any) -> Settings:
+    """Have the home remember settings; what `ratchet.toml` or the environment says comes first.
+
+    Args:
+        settings: Of the home.
+        values: Settings by name, of those in `home.json`; None forgets one.
+
+    Returns:
+        The settings with these values.
+    """
+    settings.make_home()
+    path = settings.home / _HOME_FILE
+    known = read_remembered(settings.home) | values
+    kept = {n: str(v) if isinstance(v, Path) else v for n, v in known.items() if v}
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+    fresh.replace(path)
+    return settings.model_copy(update={n: _as_set(n, v) for n, v in values.items() if v})
+
+
+def _as_set(name: str, value: Any) -> Any:
+    if name in _LISTS:
+        return tuple(value)
+    return Path(value) if name in _PATHS and value is not None else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -80,6 +80,13 @@ class Team:
     def loop(self, **changes: object) -> str:
         return self.run(f"print('ended with', main([{json.dumps(json.dumps(OPTIONS | changes))}]))")
 
+    def ratchet(self, *words: object) -> str:
+        """Run the command; return what it printed."""
+        home = self.home.settings.home
+        done = run_in_process(*words, folder=home, environment={"RATCHET_HOME": str(home)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def states(self, flow: str) -> list[tuple[str, str]]:
         """Types and names of the states in which runs of a flow ended, in order."""
         found = httpx.post(
@@ -151,11 +158,7 @@ def test_it_waits_for_users_then_for_labels_and_does_nothing_twice(team: Team) -
     assert cycle.example_set_id == frozen.id
     assert all(example.target is None for example in frozen.examples)
     _check_that_users_whom_the_gate_asks_are_in_no_training_set(team, frozen)
-    status = run_in_process(
-        "status",
-        folder=team.home.settings.home,
-        environment={"RATCHET_HOME": str(team.home.settings.home)},
-    ).stdout
+    status = team.ratchet("status")
     assert "(waits for 30 labels)" in status
     assert f"examples      {frozen.id} ({len(frozen.examples)})" in status
 
@@ -169,6 +172,7 @@ def test_it_waits_for_users_then_for_labels_and_does_nothing_twice(team: Team) -
     assert team.judge.seen == []
 
     _label(team)
+    assert "(has its labels)" in team.ratchet("status")
     decided = team.loop()
     assert "ended with 0" in decided
     (decision,) = store.records(Decision)
@@ -204,8 +208,9 @@ def _check_that_users_whom_the_gate_asks_are_in_no_training_set(
 
 
 def _label(team: Team) -> None:
-    (sheet,) = (team.home.settings.home / "labels").glob("pairs-*.csv")
-    with sheet.open(encoding="utf-8", newline="") as file:
+    sheet = team.home.settings.home / "sheet.csv"
+    team.ratchet("export", "label-sheet", "--out", sheet)
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         one, two = row["answer_a"].count("a"), row["answer_b"].count("a")
@@ -214,3 +219,4 @@ def _label(team: Team) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    team.ratchet("review", "--sheet", sheet, "--by", "ana")

@@ -6,7 +6,8 @@ import pytest
 
 from ratchet.gateway import routing
 from ratchet.gateway.routing import Router
-from ratchet.records import Candidate, Release
+from ratchet.records import Candidate, Release, ServedName
+from tests.gateway.conftest import routing as routing_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -72,3 +73,14 @@ def test_a_store_that_fails_is_read_again(store, tmp_path, monkeypatch):
             router.refresh()
     router.refresh()
     assert router.choose("ann") == "m/1"
+
+
+def test_a_version_is_asked_for_by_the_name_that_the_backend_has_for_it(serve, mock):
+    gateway = serve(backend=mock.url)
+    gateway.store.append(routing_of(("m/1", 1.0), key="r"))
+    for number, name in enumerate(["org/base", "org/base-2"]):
+        gateway.store.append(ServedName(id=f"n{number}", created_at=NOW, version="m/1", name=name))
+        gateway.app.state.gateway.router.refresh()
+        answer = gateway.ask()
+        assert answer["model"] == "m/1"
+        assert mock.seen[-1]["model"] == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the champion, its last decision, what was collected and the last alerts."""
-    state = _gather_status(current_settings())
+    settings = current_settings()
+    state = _gather_status(settings)
     if as_json:
         print(json.dumps(state, indent=2))
         return
     decision = state["last_decision"]
-    print(f"champion      {state['champion'] or 'none yet: run `ratchet demo`'}")
+    start = "ratchet adopt` for what answers your users" if settings.backend else "ratchet demo`"
+    print(f"champion      {state['champion'] or f'none yet: run `{start}'}")
     print(f"previous      {state['previous'] or 'none'}")
     if decision:
         print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
@@ -40,16 +43,21 @@ def status(
     print(f"set aside     {state['set_aside']}")
     if state["rollout"]:
         print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
+    for place, line in enumerate(state["next_cycle_waits_for"]):
+        print(f"{'' if place else 'next cycle':13} waits for {line}")
     if state["registry"] != "nothing to do":
         print(f"registry      {state['registry']}")
     for alert in state["alerts"]:
         print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
+    for question in state["questions"]:
+        print(f"asks          {question['says']}")
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
     from ratchet.records import FEEDBACK_KINDS, Decision, Release
+    from ratchet.store.heard import questions
 
     state: dict[str, Any] = {
         "home": str(settings.home),
@@ -62,9 +70,11 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
         "alerts": [],
+        "questions": [],
         "waiting": [],
         "rollout": None,
         "registry": "nothing to do",
+        "next_cycle_waits_for": [],
     }
     store = existing_store()
     if store is None:
@@ -81,6 +91,11 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         state["last_decision"] = _decision_summary(decision.canonical())
     state["cycle"], state["examples"] = _cycle_summary(store), _examples_summary(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
+    state["next_cycle_waits_for"] = _lacking(store, settings)
+    state["questions"] = [
+        {"application": item.application, "kind": item.kind, "says": item.in_words}
+        for item in questions(store, now=datetime.now(UTC))
+    ]
     state["alerts"] = [
         alert.canonical() | {"threshold": alert.expected}
         for alert in open_alerts(known_alerts(store))
@@ -98,6 +113,7 @@ def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
 
 def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
     """Say which cycle is the latest, on which examples it is gated and what it waits for."""
+    from ratchet.judges.pair_labels import waiting_sheets
     from ratchet.records import Cycle, CycleEnd
     from ratchet.store.waits import latest_wait
 
@@ -105,15 +121,18 @@ def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
     if cycle is None:
         return None
     end, wait = store.get(CycleEnd, cycle.id), latest_wait(store)
-    state = end.outcome if end else "running"
+    state: str = end.outcome if end else "running"
     if wait is None:
         return {"number": cycle.number, "state": state}
-    count = "" if wait.missing is None else f"{wait.missing} "
-    return {
-        "number": cycle.number,
-        "state": f"waits for {count}{wait.what}",
-        "waits_for": {"what": wait.what, "missing": wait.missing, "message": wait.message},
-    }
+    missing = wait.missing
+    if wait.judge is None:  # labels of pairs are counted as they come
+        sheets = {sheet.cycle_id: sheet.wanted - said for sheet, said in waiting_sheets(store)}
+        missing = sheets.get(cycle.id, 0)
+    count = "" if missing is None else f"{missing} "
+    state = f"waits for {count}{wait.what}" if missing != 0 else "has its labels"
+    message = wait.message if missing != 0 else "the next run of the loop decides"
+    waits_for = {"what": wait.what, "missing": missing, "message": message}
+    return {"number": cycle.number, "state": state, "waits_for": waits_for}
 
 
 def _examples_summary(store: EventStore) -> dict[str, Any] | None:
@@ -136,6 +155,16 @@ def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
     if look is not None:
         says = f"{look.share:.0%} of users, {look.decision}: {'; '.join(look.reasons)}"
     return {"challenger": running.challenger.version, "says": says}
+
+
+def _lacking(store: EventStore, settings: Settings) -> list[str]:
+    """Return what the next cycle of a home in front of a server lacks."""
+    from ratchet.deploy.served import adoptions
+    from ratchet.operate.readiness import NextCycle, lacks
+
+    if not settings.backend and not adoptions(store):
+        return []
+    return lacks(settings, store, NextCycle(), environ=os.environ, now=datetime.now(UTC))
 
 
 def _caught_up(store: EventStore, settings: Settings) -> str:

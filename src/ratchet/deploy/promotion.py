@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
 from ratchet.deploy.approval import approved_to_promote, standing
@@ -16,18 +17,24 @@ logger = logging.getLogger(__name__)
 
 
 def establish_champion(
-    store: EventStore, tracker: Tracker, base: ModelVersion, now: datetime
+    store: EventStore, tracker: Tracker, base: Callable[[], ModelVersion], now: datetime
 ) -> ModelVersion:
     """Return the registry's champion, which is the base model until there is one.
 
     The registry's alias is the truth: should somebody have moved it by hand, the journal of
     releases takes note. A promotion that was interrupted after the move is completed first.
+
+    Args:
+        store: The store.
+        tracker: The registry.
+        base: Registers the base model, or refuses to; asked only where there is no champion.
+        now: The time.
     """
     reconcile(store, tracker, now)
     champion = tracker.champion()
     if champion is None:
-        tracker.move_champion(base.reference, None)
-        champion = base
+        champion = base()
+        tracker.move_champion(champion.reference, None)
     latest = store.latest(Release)
     decision = store.latest(Decision)
     if decision is not None and latest is not None and latest.champion == decision.champion:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,10 @@ from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
 from ratchet.gateway.http_backend import HttpBackend
 from ratchet.gateway.leaving import ClientLeftError
+from ratchet.gateway.listing import Listing
 from ratchet.gateway.local_backend import LocalBackend
 from ratchet.gateway.log import WriteAheadLog
-from ratchet.gateway.options import GatewayOptions
+from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
 from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
 from ratchet.gateway.recording import Recorder
@@ -81,6 +82,7 @@ class Gateway:
     desk: FeedbackDesk
     passthrough: Passthrough
     limits: RateLimits
+    listing: Listing
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -110,7 +112,10 @@ class Gateway:
         backends, versions = circuits.backends(), circuits.versions()
         served = {name: versions.get(name, Counts()) for name in state.served}
         works = self.answerer.recorder.works and not circuits.requests().mostly_failed
+        lacking = self.listing.lacking(state)
+        unserved = {v for lacks in lacking.values() for v in lacks if not served[v].answered}
         fine = works and not any(counts.mostly_failed for counts in served.values())
+        fine = fine and unserved.isdisjoint(state.chosen)
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -123,9 +128,20 @@ class Gateway:
                 name: Attempts(answered=counts.answered, failed=counts.failed)
                 for name, counts in served.items()
             },
+            lacking=lacking,
             recording=self.answerer.recorder.works,
+            advice=self._advice(lacking),
         )
         return found, 200 if works else 503
+
+    def _advice(self, lacking: Mapping[str, Sequence[str]]) -> list[str]:
+        if self.listing.servers and self.router.state.routing is None:
+            return [NO_CHAMPION]
+        return [
+            f"{name} does not list {', '.join(versions)}: load what is missing, or say what it "
+            "calls it by `ratchet adopt --as VERSION --model NAME`"
+            for name, versions in lacking.items()
+        ]
 
 
 def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -> FastAPI:
@@ -188,10 +204,13 @@ async def _running(
     default = None if options.backend or backends else Path(options.settings.base_model).name
     circuits = Circuits()
     keeper = _keeper(answering, options, circuits)
+    replicas = answering[: 1 + len(options.replicas)]
+    listing = Listing([server for server in replicas if isinstance(server, HttpBackend)])
     router = Router(
         store,
         home=options.settings.home,
         default=default,
+        has=listing.has if listing.servers else _lies_here,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
     )
     log = WriteAheadLog.create(options.folder / "wal")
@@ -212,11 +231,15 @@ async def _running(
         desk=FeedbackDesk(secret, log, sync=options.sync),
         passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
+        listing=listing,
     )
     await asyncio.to_thread(router.refresh)
+    await listing.look()
     tasks = [asyncio.create_task(router.follow())]
     if keeper is not None:
         tasks.append(asyncio.create_task(keeper.follow(lambda: router.state)))
+    elif listing.servers:
+        tasks.append(asyncio.create_task(listing.follow()))
     try:
         yield gateway
     finally:
@@ -256,6 +279,12 @@ def _server(
         stall_seconds=options.stall_seconds,
         answer_seconds=options.answer_seconds,
     )
+
+
+def _lies_here(state: State, version: str) -> bool:
+    """Tell whether the local model can load a version's adapter."""
+    folder = state.adapters.get(version)
+    return folder is not None and folder.exists()
 
 
 def _keeper(
@@ -312,7 +341,7 @@ def _add_api(app: FastAPI) -> None:
         "/v1/chat/completions",
         responses={
             200: {"model": ChatCompletion, "content": {"text/event-stream": {}}},
-            **documented(400, 401, 403, 413, 422, 429, 502, 503),
+            **documented(400, 401, 403, 404, 413, 422, 429, 502, 503),
         },
     )
     async def chat_completions(request: Request) -> Response:
@@ -338,7 +367,8 @@ def _add_api(app: FastAPI) -> None:
         caller = gateway.caller(request)
         if not caller.roles & {"ingest", "read"}:
             caller.require("read")
-        names = gateway.router.names() or [gateway.options.settings.model_name]
+        listed = {name for server in gateway.listing.servers for name in server.listed}
+        names = gateway.router.names() or sorted(listed) or [gateway.options.settings.model_name]
         return ModelList(data=[ModelEntry(id=name) for name in names])
 
     @app.get("/v1/models/{name:path}", include_in_schema=False)

@@ -30,6 +30,7 @@ from ratchet.records.clusters import (
 from ratchet.records.cycles import (
     CODE_TOKENS,
     LABEL_TOKENS,
+    SAMPLED,
     WIN_RATE,
     Alert,
     Analysis,
@@ -69,11 +70,14 @@ from ratchet.records.gating import (
     direction_words,
 )
 from ratchet.records.judging import (
+    ComparedPair,
     Figure,
     HumanLabel,
     JudgeMode,
     JudgeValidation,
     JudgeVerdict,
+    LabelSheet,
+    PairLabel,
     ReviewDecision,
     ReviewItem,
     SafetyPass,
@@ -89,6 +93,7 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
+from ratchet.records.reporting import SignalDeclaration
 from ratchet.records.rollout import (
     SIGNAL_NAMES,
     AliasMove,
@@ -107,11 +112,13 @@ from ratchet.records.rollout import (
     WatchedSignal,
 )
 from ratchet.records.serving import (
+    Adoption,
     ApiKey,
     ApiKeyRevocation,
     KeyRole,
     Routing,
     RoutingFollowed,
+    ServedName,
     Variant,
 )
 from ratchet.records.signals import (
@@ -131,8 +138,10 @@ __all__ = [
     "IMPLICIT_KINDS",
     "LABEL_TOKENS",
     "MAX_TEXT_CHARACTERS",
+    "SAMPLED",
     "SIGNAL_NAMES",
     "WIN_RATE",
+    "Adoption",
     "Alert",
     "AlertChange",
     "AlertEvent",
@@ -147,6 +156,7 @@ __all__ = [
     "Candidate",
     "ClusterComparison",
     "Comment",
+    "ComparedPair",
     "Copy",
     "Correction",
     "Cycle",
@@ -172,11 +182,13 @@ __all__ = [
     "JudgeValidation",
     "JudgeVerdict",
     "KeyRole",
+    "LabelSheet",
     "LabelledMessage",
     "LookDecision",
     "Measured",
     "Message",
     "Metric",
+    "PairLabel",
     "Readout",
     "Record",
     "Regenerate",
@@ -195,10 +207,12 @@ __all__ = [
     "SafetyViolation",
     "SampleRatio",
     "SampledDay",
+    "ServedName",
     "SessionEnd",
     "SetAside",
     "Share",
     "SignalBaseline",
+    "SignalDeclaration",
     "SignalName",
     "Stars",
     "TaskCompleted",

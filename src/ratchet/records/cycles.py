@@ -22,6 +22,8 @@ from ratchet.records.clusters import EarlierCluster, FailureCluster
 
 LABEL_TOKENS = 12  # the longest label, in tokens
 CODE_TOKENS = 512  # room for a function with its explanation
+SAMPLED = "sampled"
+"""How the names of sets of open questions that were drawn from traffic begin."""
 WIN_RATE = "win_rate"
 """The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
 
@@ -271,6 +273,7 @@ class Cycle(Record):
             was opened; what arrives later is the next cycle's, whatever its time.
         taken_before: What earlier cycles had: interactions before this time that had arrived up to
             this position (None: whenever they arrived).
+        also: Other names of the champion, under which answers of it were recorded.
     """
 
     id: Identifier
@@ -286,6 +289,12 @@ class Cycle(Record):
     taken_before: tuple[UtcTime, int | None] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    also: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the champion, its own first."""
+        return (self.champion, *self.also)
 
 
 class CycleWait(Record):

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ratchet.records.signals import ASSESSED_KINDS
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import within
+from ratchet.store.reading import of_version, within
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
@@ -191,7 +191,7 @@ def _inside(new: sa.CTE, window: Window) -> list[sa.ColumnElement[bool]]:
     inside = [new.c.created_at >= microseconds(window.start)]
     inside.append(new.c.created_at < microseconds(window.end))
     if window.model_version is not None:
-        inside.append(new.c.model_version == window.model_version)
+        inside.append(of_version(new.c.model_version, window))
     return inside
 
 

@@ -21,6 +21,7 @@ from ratchet.errors import BusyError, InsufficientDataError
 from ratchet.records import (
     CODE_TOKENS,
     LABEL_TOKENS,
+    SAMPLED,
     Cycle,
     CycleEnd,
     Decision,
@@ -68,6 +69,7 @@ def open_cycle(
     example_set_id: str,
     now: datetime,
     recorded: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Cycle:
     """Return the open cycle with these options, or open the next one.
 
@@ -75,6 +77,16 @@ def open_cycle(
     challenger, is ended as abandoned: what it collected stays in the store. The new cycle's traffic
     falls into the last 24 hours, after what is stored; where it is `recorded` already, it is all
     interactions up to now that no cycle had, those that came late among them.
+
+    Args:
+        store: Keeps it.
+        champion: The version in use.
+        options_digest: Digest of the options.
+        seed: Of everything that is drawn.
+        example_set_id: The evaluation set.
+        now: The time.
+        recorded: Whether the traffic is recorded already.
+        also: Other names of the champion.
 
     Raises:
         InsufficientDataError: The traffic is recorded and there is none.
@@ -108,6 +120,7 @@ def open_cycle(
         example_set_id=example_set_id,
         arrived_until=window.arrived_until,
         taken_before=window.without,
+        also=also,
     )
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
@@ -145,14 +158,27 @@ def recorded_so_far(store: EventStore, now: datetime) -> Window:
 
 
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
-    """Return the interactions of a cycle, of one version where it is given."""
+    """Return the interactions of a cycle, of one version where it is given.
+
+    Of the champion, those that were recorded under another of its names too.
+    """
     return Window(
         cycle.window_start,
         cycle.window_end,
         model_version,
         cycle.arrived_until,
         cycle.taken_before,
+        also=cycle.also if model_version == cycle.champion else (),
     )
+
+
+def next_window(store: EventStore, now: datetime) -> Window:
+    """Return what the next cycle of recorded traffic would be about.
+
+    Raises:
+        InsufficientDataError: Nothing was recorded that no cycle had.
+    """
+    return _recorded_window(store, now)
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:
@@ -210,6 +236,17 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
             f"an evaluation set must be frozen before it is used, got {key!r}; run collect first"
         )
     return examples
+
+
+def held_out_users(store: EventStore) -> frozenset[str]:
+    """Return what stands for the users (`user_digest`) whose questions were drawn for a gate."""
+    return frozenset(
+        example.user_id
+        for item in store.records(ExampleSet)
+        if item.name.startswith(f"{SAMPLED}-")
+        for example in item.examples
+        if example.user_id is not None
+    )
 
 
 @contextmanager

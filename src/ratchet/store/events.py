@@ -23,21 +23,29 @@ import sqlalchemy as sa
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.adding import Added, add_feedback, add_interactions
+from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
-from ratchet.store.facts import claim
+from ratchet.store.facts import claim, owner_of
 from ratchet.store.journal import Journal
 from ratchet.store.migrating import migrate
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
 from ratchet.store.rows import microseconds
 from ratchet.store.set_aside import set_aside_values
-from ratchet.store.tables import FACTS, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
+from ratchet.store.tables import (
+    FACTS,
+    FEEDBACK_EVENTS,
+    INTERACTIONS,
+    JOURNAL,
+    MIGRATIONS,
+    SET_ASIDE,
+)
 
 __all__ = ["Added", "EventStore", "Window"]
 
 
-class EventStore(Readings, Journal, Recorded):
+class EventStore(Readings, Journal, Recorded, Aliases):
     """See the module's text. Safe to use from several threads and processes."""
 
     @classmethod
@@ -80,6 +88,33 @@ class EventStore(Readings, Journal, Recorded):
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error
         return store
+
+    @classmethod
+    def opened(cls, url: str) -> EventStore | None:
+        """Open a store that is there; None where nothing is, and nothing is made.
+
+        Raises:
+            InvalidInputError: As `open`.
+        """
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError) as error:
+            raise _bad_url(url) from error
+        if parsed.get_backend_name() == "sqlite":
+            is_there = bool(parsed.database) and Path(str(parsed.database)).exists()
+            return cls.open(url) if is_there else None
+        try:
+            engine = create_engine(parsed, 1)
+            is_there = sa.inspect(engine).has_table(JOURNAL.name)
+            engine.dispose()
+        except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
+            raise _not_opened(parsed, error) from error
+        return cls.open(url) if is_there else None
+
+    @property
+    def assistant(self) -> str | None:
+        """Whose store it is; None before its first use."""
+        return owner_of(self, FACTS)
 
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""

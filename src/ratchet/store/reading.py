@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -22,7 +22,13 @@ from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
 from ratchet.store.months import with_ids
-from ratchet.store.permissions import Permission, read_permissions
+from ratchet.store.permissions import (
+    Permission,
+    read_not_for_good,
+    read_past_keeping,
+    read_permissions,
+)
+from ratchet.store.reporting import Reporting, read_reporting, told_feedback
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
@@ -38,6 +44,7 @@ class Window:
     """Interactions with `start <= created_at < end`, of one model version where it is given.
 
     Attributes:
+        also: Other names of that version, under which answers of it were recorded.
         arrived_until: Position of the last interaction by arrival; None for all there are.
         without: What another window took already: interactions before this time that had arrived
             up to this position (None: whenever they arrived).
@@ -48,6 +55,7 @@ class Window:
     model_version: str | None = None
     arrived_until: int | None = None
     without: tuple[datetime, int | None] | None = None
+    also: tuple[str, ...] = ()
 
 
 class Readings(Transactions):
@@ -125,6 +133,20 @@ class Readings(Transactions):
             for rows in read_lists(connection, query, size):
                 yield [_interaction(row._mapping) for row in rows]
 
+    def latest_answers(self, window: Window, *, most: int) -> list[tuple[dict[str, str], int]]:
+        """Return metadata and characters of a window's answers, the newest first.
+
+        Args:
+            window: The interactions; those that failed are left out.
+            most: How many at most.
+        """
+        length = sa.func.length(INTERACTIONS.c.response)
+        query = sa.select(INTERACTIONS.c.metadata, length)
+        query = query.where(within(window), INTERACTIONS.c.error.is_(None))
+        query = query.order_by(INTERACTIONS.c.created_at.desc()).limit(most)
+        with self.reading() as connection:
+            return [(dict(said), int(size)) for said, size in connection.execute(query)]
+
     def feedback(self, window: Window) -> pa.Table:
         """Return the feedback on a window's interactions, whenever it came.
 
@@ -137,6 +159,26 @@ class Readings(Transactions):
         with self.reading() as connection:
             return read_table(connection, query, schema)
 
+    def told_feedback(self, window: Window) -> pa.Table:
+        """Return what `feedback` returns as signals are read by how applications report.
+
+        An answer of which no yes came within the settling time has a no where its application
+        reports when it happens; what rests on presence alone is left out
+        (`ratchet.store.reporting`).
+        """
+        query, schema = feedback_query(within(window))
+        with self.reading() as connection:
+            feedback = read_table(connection, query, schema)
+            reporting = read_reporting(connection, self._clock())
+            if reporting.is_plain:
+                return feedback
+            return told_feedback(connection, feedback, within(window), reporting)
+
+    def reporting(self) -> Reporting:
+        """Return how applications report, as far as it is declared or was heard."""
+        with self.reading() as connection:
+            return read_reporting(connection, self._clock())
+
     def feedback_batches(self, window: Window, size: int = ROWS) -> Iterator[pa.RecordBatch]:
         """Yield what `feedback` returns in batches of at most `size` rows.
 
@@ -146,7 +188,15 @@ class Readings(Transactions):
         with self.reading() as connection:
             yield from read_batches(connection, query, schema, size)
 
-    def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
+    def signals(
+        self,
+        window: Window,
+        *,
+        lag: timedelta,
+        judges: Collection[str] = (),
+        metadata: Sequence[str] = (),
+        known_at: datetime | None = None,
+    ) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
         Feedback of users counts where it was given within `lag` of its interaction, that of judges
@@ -157,14 +207,17 @@ class Readings(Transactions):
             window: The interactions.
             lag: How late feedback of users may be.
             judges: Versions of judges that were found usable; scores of any other are left out.
+            metadata: Keys of the metadata that are to be columns as well, null where not said.
+            known_at: What became known later of how applications report counts as not observed.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
-        characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
-        float, null where not observed; correction and comment are 1 where there is one).
+        characters (of the answer), failed, one for each kind of feedback (`FEEDBACK_KINDS`;
+        float, null where not observed; correction and comment are 1 where there is one), signalled
+        (an implicit signal was sent, whatever it is taken for) and steady (`Reporting.unsteady`).
         """
-        lag_microseconds = lag // timedelta(microseconds=1)
         with self.reading() as connection:
-            return read_signals(connection, within(window), lag_microseconds, judges)
+            reporting = read_reporting(connection, self._clock()).at(known_at)
+            return read_signals(connection, within(window), lag, judges, reporting, metadata)
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""
@@ -174,6 +227,19 @@ class Readings(Transactions):
         """Yield what `permissions` returns, one after the other."""
         with self.reading() as connection:
             yield from read_permissions(connection, within(window))
+
+    def past_keeping(self, now: datetime) -> dict[str, date]:
+        """Return the interactions that may be kept no longer, with their days."""
+        with self.reading() as connection:
+            return read_past_keeping(connection, now)
+
+    def not_for_good(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the interactions that must not become examples which stay for good.
+
+        Their user refuses training, then or later, or lets them be kept for a time only.
+        """
+        with self.reading() as connection:
+            return read_not_for_good(connection, ids)
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
         """Return the finish reasons of a window's answers by id, but for those in `besides`.
@@ -221,7 +287,7 @@ def within(window: Window) -> sa.ColumnElement[bool]:
     created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
     inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
     if window.model_version is not None:
-        inside.append(INTERACTIONS.c.model_version == window.model_version)
+        inside.append(of_version(INTERACTIONS.c.model_version, window))
     if window.arrived_until is not None:
         inside.append(position <= window.arrived_until)
     if window.without is not None:
@@ -229,6 +295,13 @@ def within(window: Window) -> sa.ColumnElement[bool]:
         late = sa.false() if arrived is None else position > arrived
         inside.append(sa.or_(created_at >= microseconds(end), late))
     return sa.and_(*inside)
+
+
+def of_version(column: sa.ColumnElement[str], window: Window) -> sa.ColumnElement[bool]:
+    """Return the condition that an answer is of a window's version, by any of its names."""
+    if window.also:
+        return column.in_([window.model_version, *window.also])
+    return column == window.model_version
 
 
 def _interaction(row: sa.RowMapping) -> Interaction:

@@ -13,17 +13,15 @@ import pytest
 from ratchet.analyze.failures.traffic_sample import (
     SampleRules,
     UserTurns,
-    answer_room,
     draw_users,
     freeze_questions,
-    held_out_users,
     questions_set,
 )
 from ratchet.analyze.window import read_outcomes
 from ratchet.errors import WaitingError
 from ratchet.records import ExampleSet, Interaction, Message, user_digest
 from ratchet.store import EventStore
-from ratchet.store.cycles import recorded_so_far
+from ratchet.store.cycles import held_out_users, recorded_so_far
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 USERS, EACH = 400, 3
@@ -48,20 +46,31 @@ def interaction(number: int, **changes: Any) -> Interaction:
 
 
 def freeze(
-    store: EventStore, rules: SampleRules = RULES, count: int = USERS * EACH, **given: Any
+    store: EventStore,
+    rules: SampleRules = RULES,
+    count: int = USERS * EACH,
+    refusing: int | None = None,
+    **given: Any,
 ) -> ExampleSet:
+    """Let users write in, those of odd or even numbers refusing, and draw."""
     failed = {"error": "timed out", "response": ""}
+    refused = {"metadata": {"training_consent": "no"}}
     store.add_interactions(
-        interaction(number, **(failed if number % 50 == 0 else {})) for number in range(count)
+        interaction(
+            number,
+            **(failed if number % 50 == 0 else {}),
+            **(refused if number % 2 == refusing else {}),
+        )
+        for number in range(count)
     )
     return drawn(store, rules, **given)
 
 
 def drawn(store: EventStore, rules: SampleRules = RULES, **given: Any) -> ExampleSet:
     usual: dict[str, Any] = {
-        "allowed": lambda one: True,
         "redact": lambda texts: [text.replace("@", " at ") for text in texts],
         "now": NOW,
+        "max_new_tokens": 256,
     }
     everything = read_outcomes(store, recorded_so_far(store, NOW + timedelta(days=9)))
     return freeze_questions(store, everything, rules, **(usual | given))
@@ -73,7 +82,7 @@ def test_what_a_random_part_of_users_asked_is_frozen_without_targets_and_without
     users = Counter(example.user_id for example in frozen.examples)
     assert max(users.values()) <= RULES.per_user
     assert users.keys() <= {user_digest(f"u{n}") for n in range(USERS)}
-    assert held_out_users([frozen]) == users.keys()
+    assert held_out_users(store) == users.keys()
     for example in frozen.examples:
         assert example.target is None
         assert example.messages[0].content == "Mail help@example.com"  # the application's own
@@ -89,19 +98,16 @@ def test_the_frozen_set_serves_until_another_edition_is_asked_for(store):
     assert second.id != first.id
     assert {e.user_id for e in second.examples} != {e.user_id for e in first.examples}
     both = {e.user_id for item in (first, second) for e in item.examples}
-    assert held_out_users(store.records(ExampleSet)) == both
+    assert held_out_users(store) == both
 
 
 def test_who_refused_who_was_trained_on_and_what_is_flagged_is_not_asked_again(store):
-    def allowed(one: Interaction) -> bool:
-        return int(one.id[1:]) % 2 == 0
-
     trained = {f"i{number}" for number in range(100)}
     withheld = {f"i{number}" for number in range(400, 800)}
-    frozen = freeze(store, allowed=allowed, trained=trained, withheld=withheld)
+    frozen = freeze(store, refusing=1, trained=trained, withheld=withheld)
     assert len(frozen.examples) > 45  # 60 wanted: half were refused, and more were drawn
     numbers = [int(e.prompt.split()[1].rstrip(",")) for e in frozen.examples]
-    assert all(number % 2 == 0 for number in numbers)
+    assert all(number % 2 == 0 for number in numbers)  # odd users refuse
     assert not set(numbers) & set(range(400, 800))
     assert all(number % USERS >= 100 for number in numbers)
 
@@ -163,10 +169,3 @@ def test_no_more_than_their_share_of_users_is_held_out():
     users = [UserTurns(f"u{n}", "all", start, (n,)) for n in range(200)]
     assert len(draw_users(users, SampleRules(), 300)) in (40, 41)
     assert draw_users([], SampleRules(), 300) == []
-
-
-def test_answers_have_room_for_nearly_all_that_were_given():
-    assert answer_room([""]) == answer_room(["short"]) == 64
-    assert answer_room(["x" * 600] * 10) == 256  # 200 tokens of three characters, in steps of 64
-    assert answer_room(["x" * 90] * 199 + ["x" * 90_000]) == 64
-    assert answer_room(["x" * 90_000]) == 4_096

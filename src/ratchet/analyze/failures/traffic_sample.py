@@ -1,7 +1,7 @@
 """Samples of traffic for the gate, frozen before anything is trained on.
 
     frozen = freeze_traffic(store, cycle, outcomes, explicit, most=200, withheld=withheld, now=now)
-    opened = freeze_questions(store, outcomes, rules, allowed=allowed, redact=redact, now=now)
+    opened = freeze_questions(store, outcomes, rules, redact=redact, now=now, max_new_tokens=512)
 
 `freeze_traffic` holds out a cycle's interactions whose right answer is known, corrected and
 well-rated ones: no random part of all traffic, so take it for a guardrail, not for how good a model
@@ -27,11 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.analysis import ReadTexts
 from ratchet.analyze.failures.profile import right_is_known
-from ratchet.analyze.failures.regression_sets import Known, known_answers
+from ratchet.analyze.failures.regression_sets import Known, known_answers, permitted
 from ratchet.errors import WaitingError
 from ratchet.evaluation.metrics import normalise_answer
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import (
+    SAMPLED,
     Cycle,
     Example,
     ExampleSet,
@@ -50,12 +51,8 @@ HELD_OUT = 0.2
 LATEST_SETS = 200
 LOOKED_AT = 50_000
 """Interactions whose right answer is known that a sample is drawn from: their texts are read."""
-QUESTIONS = "sampled"
-"""How the names of sets of open questions begin."""
 ENOUGH = 0.95
 """Share of the questions that are wanted with which no larger draw is made."""
-CHARACTERS_A_TOKEN = 3
-TOKENS_STEP, MOST_TOKENS = 64, 4_096
 
 
 def freeze_traffic(
@@ -89,7 +86,7 @@ def freeze_traffic(
     rows = np.flatnonzero(right_is_known(outcomes, explicit))[-looked_at:]
     found = texts(outcomes.take(rows))
     known = known_answers(range(len(found)), found, explicit[rows], withheld=withheld)
-    held = sample_users(known, cycle.id, most=most)
+    held = sample_users(permitted(store, known), cycle.id, most=most)
     interactions = store.stored_interactions([item.interaction_id for item in held])
     examples = tuple(
         Example(
@@ -157,7 +154,7 @@ class SampleRules(BaseModel):
     @property
     def name(self) -> str:
         """Name of the set."""
-        return f"{QUESTIONS}-{self.edition}"
+        return f"{SAMPLED}-{self.edition}"
 
 
 def questions_set(store: EventStore, rules: SampleRules) -> ExampleSet | None:
@@ -166,28 +163,16 @@ def questions_set(store: EventStore, rules: SampleRules) -> ExampleSet | None:
     return next((item for item in found if item.name == rules.name), None)
 
 
-def held_out_users(sets: Sequence[ExampleSet]) -> frozenset[str]:
-    """Return what stands for the users (`user_digest`) whose questions are in any such set."""
-    return frozenset(
-        example.user_id
-        for item in sets
-        if item.name.startswith(f"{QUESTIONS}-")
-        for example in item.examples
-        if example.user_id is not None
-    )
-
-
 def freeze_questions(
     store: EventStore,
     outcomes: Outcomes,
     rules: SampleRules,
     *,
-    allowed: Callable[[Interaction], bool],
     redact: Redact,
     now: datetime,
+    max_new_tokens: int,
     withheld: Collection[str] = (),
     trained: Collection[str] = (),
-    max_new_tokens: int | None = None,
 ) -> ExampleSet:
     """Freeze what a random part of users asked, once.
 
@@ -198,12 +183,11 @@ def freeze_questions(
         store: The store.
         outcomes: The interactions to draw from, oldest first; texts are not needed.
         rules: How many, of whom.
-        allowed: Whether a stored interaction may be used: its user did not refuse.
         redact: Takes personal data out of texts.
         now: The time.
+        max_new_tokens: Longest answer.
         withheld: Ids of interactions that wait for a safety review.
         trained: Ids of interactions that were trained on: none of their users is drawn.
-        max_new_tokens: Longest answer; left out, room for nearly all answers that were given.
 
     Raises:
         WaitingError: There is too little traffic; it says how much is needed.
@@ -213,13 +197,11 @@ def freeze_questions(
         return frozen
     usable = _answered(outcomes, rules, withheld)
     turns = _turns_by_user(outcomes, usable, trained, rules)
-    kept = _draw(store, outcomes, turns, rules, allowed)
+    kept = _draw(store, outcomes, turns, rules)
     if len(kept) < rules.minimum:
         raise WaitingError(_too_few(len(kept), turns, rules), "traffic", rules.minimum - len(kept))
     examples = _examples(kept, redact)
-    made = ExampleSet.freeze(
-        rules.name, examples, now, max_new_tokens or answer_room([one.response for one in kept])
-    )
+    made = ExampleSet.freeze(rules.name, examples, now, max_new_tokens)
     store.append(made)
     return made
 
@@ -229,15 +211,15 @@ def _draw(
     outcomes: Outcomes,
     turns: Sequence[UserTurns],
     rules: SampleRules,
-    allowed: Callable[[Interaction], bool],
 ) -> list[Interaction]:
     """Return what a draw gives; a larger one where many of the first may not be used."""
     available, wanted = sum(len(one.rows) for one in turns), rules.examples
     while True:
         users = draw_users(turns, rules, wanted)
         ids = [str(outcomes.interaction_ids[row]) for user in users for row in user.rows]
-        stored = store.stored_interactions(ids).values()
-        kept = list(_distinct([one for one in stored if _is_whole(one) and allowed(one)]))
+        refused, stored = store.not_for_good(ids), store.stored_interactions(ids)
+        usable = [one for one in stored.values() if _is_whole(one) and one.id not in refused]
+        kept = list(_distinct(usable))
         is_most = wanted >= rules.user_share * available
         if is_most or len(kept) >= ENOUGH * rules.examples:
             return kept
@@ -281,16 +263,6 @@ def draw_users(users: Sequence[UserTurns], rules: SampleRules, wanted: int) -> l
     start = int(digest([rules.name, "start"])[:13], 16) / 16**13
     reached = np.floor(np.arange(len(ordered) + 1) * share + start)
     return [ordered[place] for place in np.flatnonzero(np.diff(reached))]
-
-
-def answer_room(answers: Sequence[str]) -> int:
-    """Return the tokens that 99 % of answers have room in, in steps of 64, at most 4,096.
-
-    A token has at least three characters on average in the languages that models are made for.
-    """
-    longest = float(np.quantile([len(text) for text in answers], 0.99))
-    steps = -(-longest // (CHARACTERS_A_TOKEN * TOKENS_STEP))
-    return int(min(MOST_TOKENS, max(1, steps) * TOKENS_STEP))
 
 
 def _answered(outcomes: Outcomes, rules: SampleRules, withheld: Collection[str]) -> IntArray:
@@ -345,7 +317,7 @@ def _examples(interactions: Sequence[Interaction], redact: Redact) -> tuple[Exam
     clean = iter(redact(written))
     return tuple(
         Example(
-            id=derive_id(QUESTIONS, one.id),
+            id=derive_id(SAMPLED, one.id),
             messages=tuple(
                 said if said.role == "system" else Message(role=said.role, content=next(clean))
                 for said in one.messages

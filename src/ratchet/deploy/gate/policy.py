@@ -37,10 +37,11 @@ from pydantic import (
 
 from ratchet.errors import InvalidInputError, PolicyError
 from ratchet.evaluation.directions import direction_of
+from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.metrics import LARGEST_K, pass_k
 from ratchet.evaluation.paired import Draw
 from ratchet.files.yaml import read_yaml
-from ratchet.records import WIN_RATE
+from ratchet.records import WIN_RATE, Example
 
 ApprovalRule = Literal["never", "borderline", "always"]
 Requires = Literal["shown", "no_harm"]
@@ -369,6 +370,36 @@ def without_clusters(policy: GatePolicy) -> GatePolicy:
     """Return a policy without its guardrails per cluster, for examples that have none."""
     kept = tuple(rule for rule in policy.guardrails if not rule.per_cluster)
     return policy.model_copy(update={"guardrails": kept})
+
+
+def policy_for_loop(
+    asked: GatePolicy | Path | None, examples: Sequence[Example] | None
+) -> GatePolicy:
+    """Return the policy of a loop: the one that is asked for, else by what its examples have.
+
+    Args:
+        asked: A policy, or the file or the name of one.
+        examples: What both models answer; None where they are drawn from traffic, as open
+            questions.
+
+    Raises:
+        PolicyError: The file cannot be used.
+    """
+    if asked is None:
+        is_open = examples is None or all(one.target is None for one in examples)
+        asked = OPEN_ENDED if is_open else loop_policy()
+    return asked if isinstance(asked, GatePolicy) else load_policy(asked)
+
+
+def policy_for_file(asked: GatePolicy | Path | None, examples: Path | None) -> GatePolicy:
+    """Return the policy of a loop that has not begun, by its file of examples where it has one.
+
+    Raises:
+        InvalidInputError: The policy or the file of examples cannot be used.
+    """
+    if asked is not None or examples is None:
+        return policy_for_loop(asked, None)
+    return policy_for_loop(None, read_examples(examples))
 
 
 def load_policy(path: Path) -> GatePolicy:

@@ -7,33 +7,32 @@ The registry's alias `champion` names the version in use, `previous` the one bef
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ratchet.records import digest as digest_of
+from ratchet.tracking.run import Run as Run
 
 logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _KEY = "ratchet.key"
-_LOGGED = "mlflow.loggedArtifacts"
+_ADAPTER_DIGEST = "ratchet.adapter_digest"
+_REFERENCE = "ratchet.reference"
+"""Tag of a version that is called otherwise than name and number."""
 _DELETED_AT_ONCE = 100
 
 
@@ -42,9 +41,11 @@ class ModelVersion:
     """A version in the registry.
 
     Attributes:
-        reference: Name and version, e.g. `support-router/3`; stored with every interaction.
+        reference: Name and version, e.g. `support-router/3`, or the name of a model that a server
+            has; stored with every interaction.
         adapter: Folder of the adapter as recorded, None for the base model alone.
-        digest: Digest of the artefact.
+        digest: Digest of the artefact: of base model and adapter together.
+        adapter_digest: Digest of the adapter alone, where it was registered with it.
     """
 
     reference: str
@@ -52,6 +53,7 @@ class ModelVersion:
     adapter: Path | None
     digest: str
     run_id: str | None
+    adapter_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,158 +63,6 @@ class EndedRun:
     run_id: str
     ended_at: datetime
     bytes: int
-
-
-class Run:
-    """An MLflow run that is open for writing."""
-
-    def __init__(self, client: Any, run_id: str, experiment_id: str) -> None:
-        self._client = client
-        self.run_id, self.experiment_id = run_id, experiment_id
-
-    def params(self, values: Mapping[str, object]) -> None:
-        """Log parameters; a parameter that is there already stands (MLflow refuses changes)."""
-        from mlflow.entities import Param
-
-        known = self._client.get_run(self.run_id).data.params
-        fresh = [Param(key, str(value)[:6000]) for key, value in values.items() if key not in known]
-        if fresh:
-            self._client.log_batch(self.run_id, params=fresh)
-
-    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
-        """Log metrics at one step."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        batch = [Metric(key, float(value), now, step) for key, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=batch)
-
-    def series(self, name: str, values: Sequence[float]) -> None:
-        """Log a metric once a step, from step 1 on."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        batch = [Metric(name, float(value), now, step) for step, value in enumerate(values, 1)]
-        for start in range(0, len(batch), 1000):
-            self._client.log_batch(self.run_id, metrics=batch[start : start + 1000])
-
-    def steps(self, entries: Sequence[Mapping[str, float]]) -> None:
-        """Log the numbers of steps; each entry has its `step`. What is logged already stays."""
-        from mlflow.entities import Metric
-
-        names = sorted({name for entry in entries for name in entry} - {"step"})
-        known = {
-            (name, metric.step)
-            for name in names
-            for metric in self._client.get_metric_history(self.run_id, name)
-        }
-        now = int(time.time() * 1000)
-        batch = [
-            Metric(name, float(value), now, int(entry["step"]))
-            for entry in entries
-            for name, value in entry.items()
-            if name != "step" and (name, int(entry["step"])) not in known
-        ]
-        for start in range(0, len(batch), 1000):
-            self._client.log_batch(self.run_id, metrics=batch[start : start + 1000])
-
-    @contextmanager
-    def live(self, *, every: float = 5.0) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-        """Log the numbers of steps while they come, and what the system does meanwhile.
-
-        Args:
-            every: Seconds between writes, so that short steps do not wait for MLflow.
-
-        Yields:
-            A function of step and numbers.
-        """
-        waiting: list[Mapping[str, float]] = []
-        written = time.monotonic()
-
-        def report(step: int, values: Mapping[str, float]) -> None:
-            nonlocal written
-            waiting.append({**values, "step": step})
-            if time.monotonic() - written >= every:
-                self.steps(waiting)
-                waiting.clear()
-                written = time.monotonic()
-
-        with self.system_metrics():
-            try:
-                yield report
-            finally:
-                self.steps(waiting)
-
-    @contextmanager
-    def system_metrics(self, *, every: float = 10.0) -> Iterator[None]:
-        """Log processor, memory, disk and network, and GPUs where nvidia-ml-py sees any.
-
-        Args:
-            every: Seconds between samples.
-        """
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        monitor = SystemMetricsMonitor(
-            self.run_id,
-            sampling_interval=every,
-            resume_logging=True,
-            tracking_uri=self._client.tracking_uri,
-        )
-        monitor.start()
-        try:
-            yield
-        finally:
-            monitor.finish()
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags."""
-        from mlflow.entities import RunTag
-
-        self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
-
-    def text(self, text: str, name: str) -> None:
-        """Store a text as an artifact."""
-        self._client.log_text(self.run_id, text, name)
-
-    def table(self, columns: Mapping[str, Sequence[object]], name: str) -> None:
-        """Store columns as a JSON table that the MLflow UI shows as one."""
-        data = {key: list(values) for key, values in columns.items()}
-        rows = [list(row) for row in zip(*data.values(), strict=True)]
-        self._client.log_dict(self.run_id, {"columns": list(data), "data": rows}, name)
-        tags = self._client.get_run(self.run_id).data.tags
-        known = json.loads(tags.get(_LOGGED, "[]"))
-        entry = {"path": name, "type": "table"}
-        if entry not in known:
-            self._client.set_tag(self.run_id, _LOGGED, json.dumps([*known, entry]))
-
-    def figure(self, figure: Figure, name: str) -> None:
-        """Store a plot as an artifact."""
-        self._client.log_figure(self.run_id, figure, name)
-
-    def folder(self, folder: Path, name: str) -> str:
-        """Store a folder as an artifact and return its address."""
-        self._client.log_artifacts(self.run_id, str(folder), name)
-        uri: str = self._client.get_run(self.run_id).info.artifact_uri
-        return f"{uri}/{name}"
-
-    def dataset(self, rows: Any, *, name: str, digest: str, source: str, context: str) -> None:
-        """Log a table (pandas) as the dataset that the run used.
-
-        Args:
-            rows: The table.
-            name: What people call it.
-            digest: Content digest; MLflow keeps its first 36 characters.
-            source: Where the rows lie.
-            context: What they were used for, e.g. `training`.
-        """
-        import mlflow.data
-        from mlflow.entities import DatasetInput, InputTag
-
-        with warnings.catch_warnings(action="ignore"):
-            dataset = mlflow.data.from_pandas(rows, source=source, name=name, digest=digest[:36])
-        tag = InputTag("mlflow.data.context", context)
-        entity = dataset._to_mlflow_entity()
-        self._client.log_inputs(self.run_id, datasets=[DatasetInput(entity, [tag])])
 
 
 class Tracker:
@@ -254,6 +104,17 @@ class Tracker:
             return False
         get_artifact_repository(uri).delete_artifacts(name)
         return True
+
+    def fetch_folder(self, run_id: str, name: str, to: Path) -> Path | None:
+        """Fetch a folder among a run's artifacts into a local one; None where it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            fetched = Path(self._client.download_artifacts(run_id, name, str(to)))
+        except (MlflowException, OSError) as error:
+            logger.debug("run %s has no %s: %s", run_id, name, error)
+            return None
+        return fetched if fetched.is_dir() else None
 
     # Runs -------------------------------------------------------------------------------------
 
@@ -440,6 +301,10 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         number = reference.removeprefix(f"{self.model_name}/")
+        if not number.isdigit():
+            for known in self._versions():
+                if known.tags.get(_REFERENCE) == reference:
+                    return self._describe(known)
         try:
             return self._describe(self._client.get_model_version(self.model_name, number))
         except MlflowException as error:
@@ -452,12 +317,35 @@ class Tracker:
         """Register the base model by its name, without copying its weights, once."""
         return self._register(digest, source=f"ratchet-base:/{name}", run_id=None, kind="base")
 
-    def register_adapter(self, run_id: str, source: str, digest: str) -> ModelVersion:
+    def register_served(self, name: str) -> ModelVersion:
+        """Register a model that a server has under a name, once; no weights are known.
+
+        The version is called what the server calls it: what users were answered by before belongs
+        to it.
+        """
+        return self._register(
+            digest_of(["served", name]),
+            source=f"ratchet-served:/{name}",
+            run_id=None,
+            kind="served",
+            reference=name,
+        )
+
+    def register_adapter(
+        self, run_id: str, source: str, digest: str, *, adapter_digest: str | None = None
+    ) -> ModelVersion:
         """Register an adapter that lies in a run's artifacts and alias it `challenger`.
 
         An adapter whose digest is registered already keeps its version.
+
+        Args:
+            run_id: The run.
+            source: Address of the adapter among its artifacts.
+            digest: Of base model and adapter together.
+            adapter_digest: Of the adapter alone, by which whoever fetches it knows it again.
         """
-        version = self._register(digest, source=source, run_id=run_id, kind="adapter")
+        tags = {_ADAPTER_DIGEST: adapter_digest} if adapter_digest else {}
+        version = self._register(digest, source=source, run_id=run_id, kind="adapter", tags=tags)
         self._client.set_registered_model_alias(self.model_name, CHALLENGER, version.version)
         return version
 
@@ -490,13 +378,25 @@ class Tracker:
             return None
         if version.adapter.exists():
             return version.adapter
-        import mlflow
-        from mlflow.exceptions import MlflowException
+        return self.fetch_adapter(version, Path(tempfile.mkdtemp(prefix="ratchet-adapter-")))
 
-        uri = f"models:/{self.model_name}/{version.version}"
+    def fetch_adapter(self, version: ModelVersion, folder: Path) -> Path:
+        """Copy a version's adapter out of MLflow's artifacts into a folder, and return where to.
+
+        Raises:
+            TrackingError: MLflow has no such adapter, or does not give it.
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         try:
-            return Path(mlflow.artifacts.download_artifacts(uri))
-        except MlflowException as error:
+            uri = self._client.get_model_version_download_uri(self.model_name, version.version)
+            repository = get_artifact_repository(uri, tracking_uri=self._client.tracking_uri)
+            found = Path(repository.download_artifacts("", dst_path=str(folder)))
+            if not any(found.iterdir()):  # MLflow finds nothing, and that is no error to it
+                raise FileNotFoundError(f"nothing at {uri}")
+            return found
+        except (MlflowException, OSError) as error:  # requests' errors are OSErrors
             raise TrackingError(
                 f"the adapter of {version.reference} must be in MLflow's artifacts, got: {error}; "
                 "restore it, or roll back to another version"
@@ -521,16 +421,29 @@ class Tracker:
             raise TrackingError(f"MLflow does not answer: {error}; is the server up?") from error
         return self._describe(version)
 
-    def _register(self, digest: str, *, source: str, run_id: str | None, kind: str) -> ModelVersion:
+    def _register(
+        self,
+        digest: str,
+        *,
+        source: str,
+        run_id: str | None,
+        kind: str,
+        reference: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ModelVersion:
         self._ensure_model()
-        known = self._client.search_model_versions(f"name = '{self.model_name}'")
-        for version in known:
-            if version.tags.get("ratchet.digest") == digest:
+        key, value = (_REFERENCE, reference) if reference else ("ratchet.digest", digest)
+        for version in self._versions():
+            if version.tags.get(key) == value:
                 return self._describe(version)
-        tags = {"ratchet.digest": digest, "ratchet.kind": kind}
+        stamped = {"ratchet.digest": digest, "ratchet.kind": kind, **(tags or {})}
+        stamped |= {_REFERENCE: reference} if reference else {}
         return self._describe(
-            self._client.create_model_version(self.model_name, source, run_id=run_id, tags=tags)
+            self._client.create_model_version(self.model_name, source, run_id=run_id, tags=stamped)
         )
+
+    def _versions(self) -> list[Any]:
+        return list(self._client.search_model_versions(f"name = '{self.model_name}'"))
 
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
@@ -546,11 +459,12 @@ class Tracker:
             source = str(version.source)
             adapter = Path(unquote(urlsplit(source).path) if source[:5] == "file:" else source)
         return ModelVersion(
-            reference=f"{self.model_name}/{version.version}",
+            reference=version.tags.get(_REFERENCE) or f"{self.model_name}/{version.version}",
             version=str(version.version),
             adapter=adapter,
             digest=version.tags.get("ratchet.digest", ""),
             run_id=version.run_id or None,
+            adapter_digest=version.tags.get(_ADAPTER_DIGEST),
         )
 
 
