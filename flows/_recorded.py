@@ -29,7 +29,9 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
             "none; set collect.examples to a file with id, prompt and target"
         )
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base(), now())
+    champion = establish_champion(
+        work.store, work.tracker, register_base(), now(), answering=work.answering
+    )
     frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), max_new_tokens)
     return open_cycle(
         work.store,

@@ -93,6 +93,9 @@ class _Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self.buffer = rest[length:]
+        if head.startswith(b"GET /v1/models "):  # it lists none, as some servers
+            self._send(404, {"error": {"message": "Not Found"}})
+            return
         body = json.loads(rest[:length] or b"{}")
         self.server.seen.append(body)
         self.server.paths.append(head.split(b" ")[1].decode())

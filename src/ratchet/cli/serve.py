@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from ratchet.cli.shared import (
 )
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
+from ratchet.settings import Settings
 
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
@@ -46,6 +48,12 @@ def serve(
         bool,
         typer.Option(help="Load into vLLM the adapters now in use."),
     ] = False,
+    adapter_root: Annotated[
+        Path | None, typer.Option(help="Folder of adapters that the backend reads, seen from here.")
+    ] = None,
+    backend_adapter_root: Annotated[
+        str | None, typer.Option(help="The same folder as the backend sees it.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
         float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
@@ -80,6 +88,7 @@ def serve(
         _check_address(option, url)
     settings = current_settings()
     settings.make_home()
+    settings = _with_adapter_root(settings, adapter_root, backend_adapter_root)
     show_progress()
     options = GatewayOptions(
         settings=settings,
@@ -106,6 +115,23 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
+
+
+def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
+    """Have the home remember where adapters lie for the backend, so that flows put them there."""
+    from ratchet.settings import remember
+
+    if at_backend is not None and not at_backend.startswith("/"):
+        raise InvalidInputError(
+            f"--backend-adapter-root must be an absolute path, got {printable(at_backend)!r}; "
+            "name the folder as the backend sees it"
+        )
+    told: dict[str, Path | str | None] = {
+        "adapter_root": None if root is None else root.expanduser().resolve(),
+        "backend_adapter_root": at_backend,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
+    return remember(settings, **told) if told else settings
 
 
 def _key_of(variable: str) -> str | None:

@@ -34,6 +34,8 @@ def status(
     print(f"interactions  {state['interactions']}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
+    if state["refused"]:
+        print(f"not routed    {state['refused']}")
     if state["rollout"]:
         print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
     if state["registry"] != "nothing to do":
@@ -45,6 +47,7 @@ def status(
 def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
+    from ratchet.deploy.refusals import standing_refusal, words
     from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
 
     state: dict[str, Any] = {
@@ -58,6 +61,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "set_aside": 0,
         "alerts": [],
         "waiting": [],
+        "refused": None,
         "rollout": None,
         "registry": "nothing to do",
     }
@@ -65,6 +69,8 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     if store is None:
         return state
     state["waiting"] = [decision.id for decision in waiting_decisions(store)]
+    refusal = standing_refusal(store)
+    state["refused"] = words(refusal) if refusal else None
     release, decision = store.latest(Release), store.latest(Decision)
     cycle = store.latest(Cycle)
     counts = store.counts()

@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from ratchet.deploy.adapters import AdapterShelf
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
@@ -81,6 +82,12 @@ class Gateway:
     desk: FeedbackDesk
     passthrough: Passthrough
     limits: RateLimits
+    keeper: AdapterKeeper | None = None
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the routing, seen from here."""
+        held = [self.router.held] if self.router.held else []
+        return [*held, *(self.keeper.problems() if self.keeper else ())]
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -110,7 +117,9 @@ class Gateway:
         backends, versions = circuits.backends(), circuits.versions()
         served = {name: versions.get(name, Counts()) for name in state.served}
         works = self.answerer.recorder.works and not circuits.requests().mostly_failed
-        fine = works and not any(counts.mostly_failed for counts in served.values())
+        problems = self.problems()
+        failing = any(counts.mostly_failed for counts in served.values())
+        fine = works and not failing and not problems
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -124,6 +133,7 @@ class Gateway:
                 for name, counts in served.items()
             },
             recording=self.answerer.recorder.works,
+            problems=problems,
         )
         return found, 200 if works else 503
 
@@ -193,6 +203,8 @@ async def _running(
         home=options.settings.home,
         default=default,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
+        shelf=_shelf(options),
+        asks_for=options.backend_model if options.backend else None,
     )
     log = WriteAheadLog.create(options.folder / "wal")
     secret = load_secret(options.folder)
@@ -208,10 +220,12 @@ async def _running(
             conversations,
             replicas=1 + len(options.replicas),
             circuits=circuits,
+            fallback_version=options.fallback_model,
         ),
         desk=FeedbackDesk(secret, log, sync=options.sync),
         passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
+        keeper=keeper,
     )
     await asyncio.to_thread(router.refresh)
     tasks = [asyncio.create_task(router.follow())]
@@ -261,12 +275,23 @@ def _server(
 def _keeper(
     backends: Sequence[Backend], options: GatewayOptions, circuits: Circuits
 ) -> AdapterKeeper | None:
-    """Return what holds the backend's adapters to the routing, where that is asked for."""
-    if not options.load_adapters:
-        return None
-    replicas = backends[: 1 + len(options.replicas)]
+    """Return what holds the backend's adapters to the routing; None for the local model."""
+    replicas = backends[: 1 + len(options.replicas)] if options.backend else []
     servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
-    return AdapterKeeper(servers, lambda server, version: circuits.close((server, version)))
+    if not servers:
+        return None
+    return AdapterKeeper(
+        servers,
+        lambda server, version: circuits.close((server, version)),
+        shelf=_shelf(options),
+        loads=options.load_adapters,
+        asks_for=options.backend_model,
+    )
+
+
+def _shelf(options: GatewayOptions) -> AdapterShelf:
+    settings = options.settings
+    return AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root)
 
 
 def _preloader(
@@ -285,7 +310,7 @@ def _preloader(
                 logger.warning("%s cannot be loaded ahead: %s", version, error)
 
     def on_change(state: State) -> None:
-        if keeper is not None:
+        if keeper is not None and keeper.loads:
             work = keeper.prepare(state)
         elif isinstance(backend, LocalBackend):
             work = load(state)

@@ -165,12 +165,14 @@ class Health(BaseModel):
 
     Attributes:
         status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
-            by nobody, or most attempts at a version that is served failed.
+            by nobody, or most attempts at a version that is served failed, or there are problems.
         version: Version of Ratchet.
         champion: The version that most users get.
         backends: What answers; false where most recent attempts failed.
         versions: Recent attempts at each version that is served.
         recording: Whether the log can be written.
+        problems: What the routing names and the backend does not list; why a routing is not
+            followed.
     """
 
     status: Literal["ok", "degraded"]
@@ -179,6 +181,7 @@ class Health(BaseModel):
     backends: dict[str, bool]
     versions: dict[str, Attempts]
     recording: bool
+    problems: list[str] = []
 
 
 CHAT: TypeAdapter[ChatRequest] = TypeAdapter(ChatRequest)

@@ -17,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
+from ratchet.deploy.routing import current_routing
 from ratchet.errors import BusyError, InvalidInputError
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.options import GatewayOptions
+from ratchet.gateway.routing import State, several_versions
 from ratchet.records import ApiKey
 from ratchet.store import EventStore
 
@@ -46,7 +48,8 @@ class Supervisor:
         """Serve until told to stop; return the exit code.
 
         Raises:
-            InvalidInputError: The address is not loopback and nobody needs a key.
+            InvalidInputError: The address is not loopback and nobody needs a key, or one name of
+                the backend would answer as several versions.
             BusyError: The port is taken.
         """
         store = EventStore.open(
@@ -54,6 +57,7 @@ class Supervisor:
         )
         has_keys = bool(store.latest(ApiKey))
         self._check_open(has_keys)
+        self._check_names(store)
         listening = _listen(self.options.host, self.options.port)
         drain = Drain(self.options.folder / "wal", store)
         drain.once()  # what an earlier gateway left behind
@@ -81,6 +85,12 @@ class Supervisor:
             f"a gateway on {self.options.host} needs keys, got none in the store; make one by "
             "`ratchet keys create`, or say --open to serve whoever reaches it"
         )
+
+    def _check_names(self, store: EventStore) -> None:
+        asks_for = self.options.backend_model if self.options.backend else None
+        reason = several_versions(State(routing=current_routing(store)), asks_for)
+        if reason is not None:
+            raise InvalidInputError(reason)
 
     def _announce(self, listening: socket.socket, has_keys: bool) -> None:
         host, port = listening.getsockname()[:2]

@@ -110,6 +110,7 @@ from ratchet.records.serving import (
     KeyRole,
     Routing,
     RoutingFollowed,
+    RoutingRefusal,
     ServedName,
     Variant,
 )
@@ -189,6 +190,7 @@ __all__ = [
     "RolloutStop",
     "Routing",
     "RoutingFollowed",
+    "RoutingRefusal",
     "SafetyPass",
     "SafetyViolation",
     "SampleRatio",
