@@ -13,10 +13,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from ratchet.deploy.promotion import adopt_champion
+from ratchet.deploy.promotion import adopt_champion, apply_decision
+from ratchet.deploy.refusals import standing_refusal
 from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome, take_look
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
-from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.errors import (
+    ConflictError,
+    InsufficientDataError,
+    InvalidInputError,
+    NotAnsweringError,
+)
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
 from ratchet.notify import news_since
 from ratchet.records import (
@@ -33,14 +39,18 @@ from ratchet.views.text.rollouts import rollout_events, rollout_markdown
 _EVENTS = {"advance": "advanced", **ENDED}
 
 
-@task(name="start-rollout", cache_policy=NO_CACHE)
-def start(decision: Decision) -> Rollout | None:
+def begin(decision: Decision) -> Rollout | None:
     """Begin to roll out what may be promoted by stages, once; say why where that cannot be."""
-    store = workspace().store
+    work = workspace()
     at = now()
     try:
-        rollout = begin_decided(store, decision, now=at)
-    except (ConflictError, InsufficientDataError, InvalidInputError) as error:
+        rollout = begin_decided(work.store, decision, now=at, answering=work.answering)
+    except (
+        ConflictError,
+        InsufficientDataError,
+        InvalidInputError,
+        NotAnsweringError,
+    ) as error:
         logger.warning("%s is not rolled out: %s", decision.challenger, error)
         return None
     if rollout is not None and rollout.created_at == at:
@@ -48,15 +58,31 @@ def start(decision: Decision) -> Rollout | None:
     return rollout
 
 
+start = task(name="start-rollout", cache_policy=NO_CACHE)(begin)
+
+
 def catch_up() -> str:
     """Let registry and gateways agree: after a switch without MLflow, after a move by hand."""
     work = workspace()
     reconciled = reconcile(work.store, work.tracker, now())
-    adopted = adopt_champion(work.store, work.tracker, now())
+    adopted = adopt_champion(work.store, work.tracker, now(), answering=work.answering)
     if adopted is not None:
         logger.warning("%s was made the champion by hand; everybody gets it", adopted.champion)
+    try_again()
     announce()
     return reconciled
+
+
+def try_again() -> None:
+    """Act on the latest decision again, where its version did not answer when it was made."""
+    work = workspace()
+    refusal, decision = standing_refusal(work.store), work.store.latest(Decision)
+    if refusal is None or decision is None or refusal.decision_id != decision.id:
+        return
+    if not work.tracker.answers(within_seconds=2.0):
+        return
+    apply_decision(work.store, work.tracker, decision, now(), answering=work.answering)
+    begin(decision)
 
 
 def look_once() -> RolloutLook | None:
@@ -81,7 +107,7 @@ def look_once() -> RolloutLook | None:
 def act(look: RolloutLook) -> None:
     """Do what was decided, tell MLflow, and tell Prefect once."""
     work = workspace()
-    move = act_on(work.store, look, now())
+    move = act_on(work.store, look, now(), answering=work.answering)
     if move is not None:
         follow(work.store, work.tracker, move, now())
     rollout = work.store.get(Rollout, look.rollout_id)

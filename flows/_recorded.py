@@ -64,7 +64,9 @@ def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
     """
     work = workspace()
     await_traffic(work.store, now())
-    champion = establish_champion(work.store, work.tracker, register_base, now())
+    champion = establish_champion(
+        work.store, work.tracker, register_base, now(), answering=work.answering
+    )
     return open_cycle(
         work.store,
         champion=champion.reference,

@@ -27,6 +27,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
+from ratchet.deploy.adapters import AdapterShelf
+from ratchet.deploy.answering import Answering
+from ratchet.deploy.backends import KEY_VARIABLE
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
 from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
 from ratchet.records import Cycle
@@ -54,6 +57,18 @@ class Workspace:
     def tracker(self) -> Tracker:
         """MLflow, which takes seconds to import: opened when it is asked for first."""
         return _tracker()
+
+    @property
+    def answering(self) -> Answering:
+        """What versions have to answer by before users are sent to them."""
+        settings = self.settings
+        return Answering(
+            store=self.store,
+            tracker=_tracker,
+            shelf=AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root),
+            backend=settings.backend,
+            key=os.environ.get(KEY_VARIABLE),
+        )
 
 
 @lru_cache(maxsize=1)

@@ -118,7 +118,7 @@ def keep(decision: Decision, approved: bool, reason: str, by: str) -> None:
 def settle(decision: Decision) -> str:
     """Promote what was approved, or begin to roll it out, once."""
     work = workspace()
-    apply_decision(work.store, work.tracker, decision, now())
+    apply_decision(work.store, work.tracker, decision, now(), answering=work.answering)
     start(decision)
     approval = work.store.get(Approval, decision.id)
     if approval is not None:

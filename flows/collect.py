@@ -108,7 +108,9 @@ def begin(
 ) -> Cycle:
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
-    champion = establish_champion(work.store, work.tracker, register_base, now())
+    champion = establish_champion(
+        work.store, work.tracker, register_base, now(), answering=work.answering
+    )
     examples = freeze_examples(
         work.store,
         "held-out",

@@ -131,7 +131,7 @@ def gate(
 def act(decision: Decision) -> Release | None:
     """Move the aliases where the decision says so, once."""
     work = workspace()
-    release = apply_decision(work.store, work.tracker, decision, now())
+    release = apply_decision(work.store, work.tracker, decision, now(), answering=work.answering)
     logger.info("%s: %s", decision.verdict, "; ".join(decision.reasons))
     return release
 

@@ -43,6 +43,7 @@ def rollback(options: RollbackOptions = DEFAULTS) -> str:
         person=bool(options.by),
         version=options.model_version,
         note=options.note,
+        answering=work.answering,
     )
     if done.did == "nothing":
         logger.info("%s is in front of nobody; nothing to roll back", options.model_version)

@@ -11,6 +11,7 @@ RatchetError
 ├── ConflictError            the same id was sent with different content
 ├── BusyError                another process holds what is asked for
 ├── ModelError               a language model cannot be loaded or does not answer
+├── NotAnsweringError        users were to be sent to a version that does not answer
 ├── IsolationError           the machine does not isolate untrusted code, so none is run
 ├── JudgeNotUsableError      scores of a judge that validation does not allow were to count
 ├── TrackingError            MLflow cannot do what is asked (no previous version, no champion)
@@ -85,6 +86,10 @@ class BusyError(RatchetError):
 
 class ModelError(RatchetError):
     """A language model cannot be loaded or does not answer."""
+
+
+class NotAnsweringError(RatchetError):
+    """Users were to be sent to a version that does not answer."""
 
 
 class IsolationError(RatchetError):

@@ -282,6 +282,7 @@ class Servers:
         storage = [
             "--backend-store-uri",
             uri,
+            "--serve-artifacts",
             "--artifacts-destination",
             str(self.settings.artifacts),
         ]

@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from datetime import UTC, datetime
 
 import pytest
 
 from ratchet.deploy.adapters import AdapterShelf, place_adapter, placed
 from ratchet.errors import ModelError, TrackingError
 from ratchet.models import adapter_digest
-from ratchet.records import Candidate
 from ratchet.tracking import Tracker
-
-NOW = datetime(2026, 12, 1, tzinfo=UTC)
-
-
-def make_adapter(folder, *, weights=b"weights"):
-    """Write what a digest is of: the settings that act, and the bytes of the weights."""
-    folder.mkdir(parents=True)
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": 16}))
-    (folder / "adapter_model.safetensors").write_bytes(weights)
-    return folder
-
-
-def register(tracker, folder, *, digest=None):
-    """Register as the loop does, which tags the version with the adapter's digest."""
-    with tracker.run("test", key=str(folder), name="improve", tags={}) as run:
-        source = run.folder(folder, "adapter")
-    return tracker.register_adapter(
-        run.run_id, source, f"of {folder}", adapter_digest=digest or adapter_digest(folder)
-    )
-
-
-def candidate(store, version, digest, path):
-    name, _, number = version.reference.partition("/")
-    made = Candidate(
-        id=version.reference, cycle_id="c", created_at=NOW, model_name=name, version=number,
-        adapter_digest=digest, path=path, training_set_id="t", run_id="r", losses=(),
-        training_seconds=1.0,
-    )  # fmt: skip
-    store.append(made)
-    return made
+from tests.deploy.adapter_files import candidate, make_adapter, register
 
 
 @pytest.fixture
@@ -51,7 +19,7 @@ def trained(tracker, store, tmp_path):
     """A version that another home trained: here there is only its record."""
     folder = make_adapter(tmp_path / "trainer" / "adapters" / "k")
     version = register(tracker, folder)
-    candidate(store, version, adapter_digest(folder), "adapters/k")
+    candidate(store, version.reference, adapter_digest(folder), "adapters/k")
     return version
 
 
@@ -84,7 +52,7 @@ def test_an_adapter_that_was_trained_here_needs_no_mlflow(store, tracker, tmp_pa
     folder = make_adapter(home / "adapters" / "k")
     (folder / "README.md").write_text("hello")
     version = register(tracker, folder)
-    made = candidate(store, version, adapter_digest(folder), "adapters/k")
+    made = candidate(store, version.reference, adapter_digest(folder), "adapters/k")
     own = AdapterShelf(home)
     assert place_adapter(own, store, lambda: pytest.fail("asked"), version.reference) == folder
     assert own.find(made) == folder
@@ -136,7 +104,7 @@ def test_an_adapter_of_this_home_that_was_changed_is_fetched_beside_it(store, tr
     home = tmp_path / "home"
     folder = make_adapter(home / "adapters" / "k")
     version, right = register(tracker, folder), adapter_digest(folder)
-    made = candidate(store, version, right, "adapters/k")
+    made = candidate(store, version.reference, right, "adapters/k")
     (folder / "adapter_model.safetensors").write_bytes(b"poisoned")
     shelf = AdapterShelf(home)
     found = place_adapter(shelf, store, lambda: tracker, version.reference)

@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ratchet.evaluation.paired import decoding_name, question_digest
+from ratchet.models import adapter_digest
 from ratchet.records import (
     LABEL_TOKENS,
     Approval,
@@ -34,6 +35,7 @@ from ratchet.records import (
 )
 from ratchet.servers import child_environment
 from ratchet.tracking import Tracker
+from tests.deploy.adapter_files import make_adapter
 from tests.flows.prefect_home import ROOT, PrefectHome, new_home, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -85,9 +87,8 @@ class Waiting:
         """Open a cycle with a candidate that answers so many examples right."""
         store, champion = self.home.store, self.tracker.champion()
         assert champion is not None
-        folder = self.home.settings.home / "adapters" / f"made-{number}"
-        folder.mkdir(parents=True)
-        (folder / "adapter_config.json").write_text("{}")
+        path = f"adapters/made-{number}"
+        folder = make_adapter(self.home.settings.home / path, weights=b"%d" % number)
         with self.tracker.run("ratchet", key=f"made-{number}", name="made", tags={}) as run:
             source = run.folder(folder, "adapter")
         made = self.tracker.register_adapter(run.run_id, source, f"digest-{number}")
@@ -99,8 +100,9 @@ class Waiting:
         store.append(cycle)
         candidate = Candidate(
             id=f"candidate-{number}", cycle_id=cycle.id, created_at=AT,
-            model_name=self.tracker.model_name, version=made.version, adapter_digest=made.digest,
-            path="adapters", training_set_id="t", run_id=run.run_id, losses=(),
+            model_name=self.tracker.model_name, version=made.version,
+            adapter_digest=adapter_digest(folder), path=path, training_set_id="t",
+            run_id=run.run_id, losses=(),
             training_seconds=1.0,
         )  # fmt: skip
         store.append(candidate)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from ratchet.records import Candidate
-from tests.gateway.conftest import routing
+from ratchet.errors import InvalidInputError
+from ratchet.gateway.adapters import AdapterKeeper
+from ratchet.gateway.http_backend import HttpBackend
+from ratchet.gateway.options import GatewayOptions
+from ratchet.gateway.routing import State
+from ratchet.gateway.serve import Supervisor
+from ratchet.records import Candidate, RoutingFollowed, ServedName
+from ratchet.store import EventStore
+from tests.gateway.conftest import routing, running
 from tests.servers.vllm_server import VllmServer
 
 
@@ -147,6 +156,88 @@ def test_a_server_that_takes_no_adapters_is_told_of_and_asked_all_the_same(serve
         route(gateway, ("m/1", 1.0))
         assert gateway.ask()["model"] == "m/1"
     assert any("backend lacks adapters" in record.message for record in caplog.records)
+
+
+def test_what_no_server_lists_is_a_problem_that_health_tells_of(serve, server, caplog):
+    gateway = serve(backend=server.url)
+    route(gateway, ("base-model", 1.0))
+    time.sleep(0.2)
+    assert gateway.get("/healthz").json()["status"] == "ok"
+    route(gateway, ("m/1", 0.5), ("base-model", 0.5), key="r2")
+    until(lambda: gateway.get("/healthz").json()["problems"], 12)
+    health = gateway.get("/healthz")
+    said = ["backend does not list m/1; it has: base-model"]
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    assert health.json()["problems"] == said
+    gateway.store.append(
+        ServedName(id="n", created_at=datetime.now(UTC), version="m/1", name="base-model")
+    )
+    until(lambda: not gateway.get("/healthz").json()["problems"], 12)
+    assert gateway.get("/healthz").json()["status"] == "ok"
+    assert [said[0] in record.message for record in caplog.records].count(True) == 1
+
+
+def test_the_server_is_told_the_path_that_it_has_for_the_adapters(settings, tmp_path):
+    root = tmp_path / "shared"
+    at = settings.model_copy(
+        update={"adapter_root": root, "backend_adapter_root": "/models"},
+    )
+    with VllmServer(mounts={"/models": root}) as server:
+        options = GatewayOptions(settings=at, backend=server.url, load_adapters=True)
+        with running(options) as gateway:
+            candidates(gateway, "m/2")  # trained elsewhere: this home's folder is not looked at
+            (root / "m-2-d").mkdir(parents=True)
+            (root / "m-2-d" / "adapter_config.json").write_text("{}")
+            route(gateway, ("m/2", 1.0))
+            until(lambda: server.adapters == {"m/2": "/models/m-2-d"}, 5)
+            assert gateway.ask()["model"] == "m/2"
+
+
+def test_what_a_check_has_loaded_stays_until_a_routing_names_it(server):
+    seconds = [0.0]
+    state = State(
+        routing=routing(("base-model", 1.0)),
+        adapters={"base-model": None, "m/1": Path("one"), "m/2": Path("two")},
+    )
+    server.adapters |= {"m/1": "one"}
+
+    async def look_at(*times):
+        keeper = AdapterKeeper([], lambda *_: None, clock=lambda: seconds[0])
+        backend = HttpBackend(server.url)
+        kept = []
+        for at in times:
+            seconds[0] = at
+            await keeper.look(backend, state)
+            kept.append("m/1" in server.adapters)
+        await backend.close()
+        return kept
+
+    assert asyncio.run(look_at(0.0, 6.0, 299.0, 301.0)) == [True, True, True, False]
+
+
+def test_one_name_for_all_versions_keeps_the_routing_that_there_was(serve, server):
+    gateway = serve(backend=server.url, backend_model="base-model")
+    route(gateway, ("m/1", 1.0))
+    assert gateway.ask()["model"] == "m/1"
+    (followed,) = gateway.store.records(RoutingFollowed)
+    assert followed.asks_for == "base-model"
+    route(gateway, ("m/2", 1.0), key="r2", previous="m/1")
+    assert gateway.ask()["model"] == "m/1"
+    health = gateway.get("/healthz").json()
+    assert health["status"] == "degraded"
+    assert "would record the answers of one model as several versions" in health["problems"][0]
+    assert gateway.store.records(RoutingFollowed) == (followed,)
+    route(gateway, ("m/1", 1.0), key="r3")
+    assert gateway.get("/healthz").json()["problems"] == []
+
+
+def test_one_name_for_all_versions_does_not_start_while_several_are_routed(settings, server):
+    store = EventStore.open(settings.store_url)
+    store.append(routing(("m/2", 0.5), ("m/1", 0.5)))
+    store.close()
+    options = GatewayOptions(settings=settings, backend=server.url, backend_model="base-model")
+    with pytest.raises(InvalidInputError, match="a routing to m/2, m/1; leave it out"):
+        Supervisor(options, say=print).run()
 
 
 # Restarts under load ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from threading import Thread
 import httpx
 import pytest
 
-from ratchet.records import Release, Routing, RoutingFollowed, Variant
+from ratchet.records import Release, Routing, RoutingFollowed, ServedName, Variant
 from tests.gateway.conftest import routing
 
 openai = pytest.importorskip("openai")
@@ -148,6 +148,28 @@ def test_a_second_backend_answers_where_the_first_is_gone(serve, mock):
     assert gateway.ask()["choices"][0]["message"]["content"] == "hello"
     assert mock.seen[-1]["model"] == "spare"
     assert gateway.get("/healthz").json()["backends"] == {"backend": False, "fallback": True}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_another_model_answered_is_recorded_as_that_model(serve, mock, stream):
+    gateway = serve(backend="http://127.0.0.1:9", fallback=mock.url, fallback_model="spare")
+    gateway.store.append(routing(("router/2", 1.0)))
+    gateway.app.state.gateway.router.refresh()
+    body = {"model": "any", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+    reply = gateway.post("/v1/chat/completions", body)
+    assert reply.headers["x-ratchet-version"] == "spare"
+    failed, answered = sorted(gateway.interactions(), key=lambda kept: kept.error is None)
+    assert (failed.model_version, answered.model_version) == ("router/2", "spare")
+    assert answered.response == "hi"
+
+
+def test_a_second_backend_that_has_the_version_itself_answers_as_it(serve, mock):
+    gateway = serve(backend="http://127.0.0.1:9", fallback=mock.url, fallback_model="org/base")
+    gateway.store.append(routing(("router/2", 1.0)))
+    named = ServedName(id="n", created_at=datetime.now(UTC), version="router/2", name="org/base")
+    gateway.store.append(named)
+    gateway.app.state.gateway.router.refresh()
+    assert gateway.ask()["model"] == "router/2"
 
 
 def test_a_backend_that_keeps_failing_is_left_alone_for_a_while(serve, mock):

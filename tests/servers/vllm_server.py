@@ -7,8 +7,9 @@ message.
 What it has of vLLM 0.33, with its quirks:
 - `POST /v1/load_lora_adapter` takes `lora_name` and `lora_path`, a path on its own disk; it
   answers with plain text, with 400 and "has already been loaded" for a name that is taken, with 404
-  and "No adapter found" for a path without an adapter, and with 404 where it was not started with
-  VLLM_ALLOW_RUNTIME_LORA_UPDATING (`updating`).
+  and "No adapter found" for a path without an adapter, with 400 for a rank above `--max-lora-rank`
+  (`max_rank`), and with 404 where it was not started with VLLM_ALLOW_RUNTIME_LORA_UPDATING
+  (`updating`). It may see a folder elsewhere than others do (`mounts`), as in a container.
 - `POST /v1/unload_lora_adapter` takes `lora_name`; 404 for a name that is not loaded.
 - `GET /v1/models` lists the base model without and each adapter with a `parent`.
 - A model that is not loaded is a 404 of type NotFoundError whose code is the number 404.
@@ -22,7 +23,7 @@ import json
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -35,7 +36,6 @@ class VllmServer:
         base: Name of the base model.
         aliases: Its other names, as by `--served-model-name base alias`.
         others: Other base models, as behind a router of several servers.
-        broken: Names that are listed and answered with 500.
         updating: Whether adapters may be loaded while it runs.
         load_seconds: How long a load takes.
         adapters: What is loaded: path by name.
@@ -43,6 +43,10 @@ class VllmServer:
         bodies: What was sent for each.
         calls: Loads and unloads that came, in order.
         lost_loads: How many of the next loads are acknowledged as taken and then not there.
+        mounts: Folders of this machine by the path under which the server sees them; where any is
+            given it sees nothing else.
+        max_rank: Highest rank of an adapter that it takes.
+        broken: Names that are listed and answer with 500.
     """
 
     def __init__(
@@ -54,10 +58,13 @@ class VllmServer:
         load_seconds: float = 0.0,
         aliases: Sequence[str] = (),
         others: Sequence[str] = (),
+        mounts: Mapping[str, Path] | None = None,
+        max_rank: int = 16,
     ) -> None:
-        self.aliases, self.others, self.broken = tuple(aliases), tuple(others), set[str]()
+        self.aliases, self.others = tuple(aliases), tuple(others)
         self.base, self.port, self.updating = base, port, updating
-        self.load_seconds = load_seconds
+        self.load_seconds, self.mounts, self.max_rank = load_seconds, mounts, max_rank
+        self.broken: set[str] = set()
         self.adapters: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
         self.bodies: list[dict[str, object]] = []
@@ -148,8 +155,13 @@ class VllmServer:
                 f"The lora adapter '{name}' has already been loaded. If you want to load the "
                 "adapter in place, set 'load_inplace' to True.",
             )
-        if not (Path(path) / "adapter_config.json").exists():
+        config = self._seen(path) / "adapter_config.json"
+        if not config.exists():
             return _error(404, "NotFoundError", f"No adapter found for {path}")
+        rank = json.loads(config.read_text()).get("r", 1)
+        if rank > self.max_rank:
+            said = f"LoRA rank {rank} is greater than max_lora_rank {self.max_rank}."
+            return _error(400, "BadRequestError", said)
         self._taken.add(name)
         await asyncio.sleep(self.load_seconds)
         if self.lost_loads:
@@ -157,6 +169,13 @@ class VllmServer:
             return _error(500, "InternalServerError", "the engine died while it loaded")
         self.adapters[name] = path
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    def _seen(self, path: str) -> Path:
+        """Return the folder of this machine that the server sees under a path."""
+        for mount, folder in (self.mounts or {}).items():
+            if Path(path).is_relative_to(mount):
+                return folder / Path(path).relative_to(mount)
+        return Path("nowhere") if self.mounts else Path(path)
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json()).get("lora_name")
@@ -177,6 +196,9 @@ class VllmServer:
         if model not in (self.base, *self.aliases, *self.others, *self.adapters):
             self.answers.append((404, model))
             return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
+        if model in self.broken:
+            self.answers.append((500, model))
+            return _error(500, "InternalServerError", "CUDA error: device-side assert triggered")
         self.answers.append((200, model))
         text = f"{model}: {body['messages'][-1]['content']}"
         head = {"id": "chatcmpl-1", "created": 1, "model": model}

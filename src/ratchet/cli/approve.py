@@ -11,6 +11,7 @@ import typer
 from ratchet.cli.shared import (
     By,
     current_settings,
+    open_answering,
     open_tracker,
     readable_text,
     required_store,
@@ -38,6 +39,7 @@ def approve(
     """List the promotions that wait for a person, or approve or reject one."""
     from ratchet.deploy.approval import expire, find_decision, say, waiting_decisions
     from ratchet.deploy.promotion import apply_decision
+    from ratchet.deploy.refusals import standing_refusal, words
     from ratchet.deploy.rollout.canary import begin_decided
     from ratchet.records import Decision
     from ratchet.views.text.gate import approval_markdown, decision_markdown
@@ -59,14 +61,16 @@ def approve(
     decided = find_decision(store.records(Decision), decision)
     who = by or os.environ.get("USER", "")
     approval = say(store, decided, approved=approved, by=who, reason=reason, via="command", now=now)
-    tracker = open_tracker(settings)
-    release = apply_decision(store, tracker, decided, now)
-    rollout = begin_decided(store, decided, now=now)
+    tracker, answering = open_tracker(settings), open_answering(settings, store)
+    release = apply_decision(store, tracker, decided, now, answering=answering)
+    rollout = begin_decided(store, decided, now=now, answering=answering)
     print(approval_markdown(decided, approval))
     if rollout is not None:
         print(f"{decided.challenger} goes to users in stages: ratchet rollout status")
     elif release is not None:
         print(f"champion is now {release.champion}")
+    elif (refusal := standing_refusal(store)) and refusal.decision_id == decided.id:
+        print(f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself")
     elif approved:
         print("nothing was promoted: the champion has changed since the decision")
     _resume(settings, decided.id)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ratchet.cli.shared import By, Note, current_settings, open_tracker, person, required_store
+from ratchet.cli.shared import (
+    By,
+    Note,
+    current_settings,
+    open_answering,
+    open_tracker,
+    person,
+    required_store,
+)
 
 
 def rollback(by: By = "", note: Note = "") -> None:
@@ -12,17 +20,20 @@ def rollback(by: By = "", note: Note = "") -> None:
     from ratchet.deploy.rollout.rollback import roll_back
     from ratchet.deploy.routing import waiting_move
 
-    store = required_store("a rollback")
+    store, settings = required_store("a rollback"), current_settings()
     done = roll_back(
         store,
-        open_tracker(current_settings()),
+        open_tracker(settings),
         now=datetime.now(UTC),
         by=person(by),
         person=True,
         note=note,
+        answering=open_answering(settings, store),
     )
     if done.did != "champion replaced":
         print(f"{done.did}: {done.version}")
     print(f"champion is now {done.champion}")
+    if done.note and done.note != note:
+        print(f"careful: {done.note}")
     if waiting_move(store) is not None:
         print("MLflow does not answer; its aliases are moved as soon as it does")

@@ -16,6 +16,7 @@ from ratchet.cli.shared import (
     Note,
     current_settings,
     existing_store,
+    open_answering,
     open_tracker,
     person,
     required_store,
@@ -104,6 +105,7 @@ def start(
         rules,
         now=datetime.now(UTC),
         by=person(by),
+        answering=open_answering(current_settings(), store),
     )
     share = started.plan.stages[0].share
     print(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
@@ -134,9 +136,9 @@ def start_variants(
             "a test is a file with name and variants, and perhaps signals, error, imbalance and "
             f"slow_seconds, got {sorted(plan)}; correct the file"
         )
-    given = plan.get("signals")
+    given, store = plan.get("signals"), required_store("a test of variants")
     test = start_test(
-        required_store("a test of variants"),
+        store,
         str(plan["name"]),
         [_valid(Variant, item) for item in plan["variants"]],
         now=datetime.now(UTC),
@@ -145,6 +147,7 @@ def start_variants(
         imbalance=float(plan.get("imbalance", 11 / 9)),
         slow_seconds=plan.get("slow_seconds"),
         by=person(by),
+        answering=open_answering(current_settings(), store),
     )
     shares = ", ".join(f"{variant.label} {variant.share:.0%}" for variant in test.variants)
     print(f"{test.name}: {shares}")
@@ -197,7 +200,8 @@ def end_variants(
     from ratchet.deploy.routing import follow, serving_champion
 
     store, now = required_store("ending a test"), datetime.now(UTC)
-    move = end_test(store, by=person(by), now=now, winner=winner, note=note)
+    answering = open_answering(current_settings(), store)
+    move = end_test(store, by=person(by), now=now, winner=winner, note=note, answering=answering)
     if move is not None:
         follow(store, open_tracker(current_settings()), move, now)
     champion = serving_champion(store)

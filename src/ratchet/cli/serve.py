@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,7 @@ from ratchet.cli.shared import (
     show_progress,
 )
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +59,12 @@ def serve(
         bool,
         typer.Option(help="Load into vLLM the adapters now in use."),
     ] = False,
+    adapter_root: Annotated[
+        Path | None, typer.Option(help="Folder of adapters that the backend reads, seen from here.")
+    ] = None,
+    backend_adapter_root: Annotated[
+        str | None, typer.Option(help="The same folder as the backend sees it.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
         float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
@@ -87,6 +95,7 @@ def serve(
     _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
     check_address("--fallback", fallback)
     settings, servers = _behind(backend or [], local=local)
+    settings = _with_adapter_root(settings, adapter_root, backend_adapter_root)
     options = GatewayOptions(
         settings=settings,
         host=host,
@@ -118,6 +127,23 @@ def _run(options: GatewayOptions) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     return Supervisor(options, say=lambda line: print(line, flush=True)).run()
+
+
+def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
+    """Have the home remember where adapters lie for the backend, so that flows put them there."""
+    from ratchet.settings import remember
+
+    if at_backend is not None and not at_backend.startswith("/"):
+        raise InvalidInputError(
+            f"--backend-adapter-root must be an absolute path, got {printable(at_backend)!r}; "
+            "name the folder as the backend sees it"
+        )
+    told: dict[str, Path | str | None] = {
+        "adapter_root": None if root is None else root.expanduser().resolve(),
+        "backend_adapter_root": at_backend,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
+    return remember(settings, **told) if told else settings
 
 
 def _behind(backend: list[str], *, local: bool) -> tuple[Settings, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from ratchet.files.text import printable
 from ratchet.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from ratchet.deploy.answering import Answering
     from ratchet.store import EventStore
     from ratchet.store.history import History
     from ratchet.tracking import Tracker
@@ -172,4 +173,19 @@ def open_tracker(settings: Settings) -> Tracker:
 
     return Tracker(
         settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
+    )
+
+
+def open_answering(settings: Settings, store: EventStore) -> Answering:
+    """Return what versions have to answer by before users are sent to them."""
+    from ratchet.deploy.adapters import AdapterShelf
+    from ratchet.deploy.answering import Answering
+    from ratchet.deploy.backends import KEY_VARIABLE
+
+    return Answering(
+        store=store,
+        tracker=lambda: open_tracker(settings),
+        shelf=AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root),
+        backend=settings.backend,
+        key=os.environ.get(KEY_VARIABLE),
     )

@@ -47,6 +47,8 @@ def status(
     print(f"interactions  {state['interactions']}{simulated}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
+    if state["refused"]:
+        print(f"not routed    {state['refused']}")
     if state["rollout"]:
         print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
     for place, line in enumerate(state["next_cycle_waits_for"]):
@@ -62,6 +64,7 @@ def status(
 def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
+    from ratchet.deploy.refusals import standing_refusal, words
     from ratchet.records import FEEDBACK_KINDS, Decision, Release
     from ratchet.store.heard import questions
 
@@ -80,6 +83,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "alerts": [],
         "questions": [],
         "waiting": [],
+        "refused": None,
         "rollout": None,
         "registry": "nothing to do",
         "next_cycle_waits_for": [],
@@ -88,6 +92,8 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     if store is None:
         return state
     state["waiting"] = [decision.id for decision in waiting_decisions(store)]
+    refusal = standing_refusal(store)
+    state["refused"] = words(refusal) if refusal else None
     release, decision = store.latest(Release), store.latest(Decision)
     counts = store.counts()
     state["interactions"] = counts["interactions"]

@@ -4,6 +4,9 @@ vLLM forgets its adapters when it restarts, and each replica has its own. So eve
 for its models every second: what the routing names and the server lacks is loaded, and what the
 server has loaded of this home's adapters and no routing names is unloaded. What `GET /v1/models`
 shows is believed, not what a load answers: "already loaded" may stand for a failed load.
+
+Where adapters are not to be loaded the list is read all the same: what the routing names and no
+list shows is a problem that `/healthz` tells of, since every request for it would be refused.
 """
 
 from __future__ import annotations
@@ -16,15 +19,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.deploy.adapters import AdapterShelf
 from ratchet.gateway.http_backend import HttpBackend
 from ratchet.gateway.replies import BackendError
 from ratchet.gateway.routing import State
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 8
 LOOK_SECONDS = 1.0
+LIST_SECONDS = 5.0
+"""The same where nothing is loaded."""
 UNLOAD_SECONDS = 5.0
 """So long after no routing names it an adapter is unloaded: every process follows by then."""
+CHECKED_SECONDS = 300.0
+"""The same of an adapter that no routing has named yet: a check has it loaded before one does."""
 PREPARE_SECONDS = 5.0
 """So long a new routing waits for its adapters before it takes effect."""
 
@@ -42,14 +51,26 @@ class AdapterKeeper:
     Attributes:
         servers: Replicas, each with adapters of its own.
         on_loaded: Told the names of server and version when an adapter was loaded again.
+        shelf: Where adapters lie for the backend.
+        loads: Whether adapters are loaded and unloaded, or only looked for.
+        asks_for: The one name that servers are asked for, whatever the version.
         clock: Seconds, monotonic.
     """
 
     servers: Sequence[HttpBackend]
     on_loaded: Callable[[str, str], None]
+    shelf: AdapterShelf | None = None
+    loads: bool = True
+    asks_for: str | None = None
     clock: Callable[[], float] = time.monotonic
     _unnamed: dict[str, dict[str, float]] = field(default_factory=dict)
+    _named: set[str] = field(default_factory=set)
     _said: dict[str, str] = field(default_factory=dict)
+    _missing: dict[str, str] = field(default_factory=dict)
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what the routing names and a server does not list, a text for each server."""
+        return tuple(text for text in self._missing.values() if text)
 
     async def follow(self, state: Callable[[], State]) -> None:
         """Look every second, for ever; one server never waits for another.
@@ -64,7 +85,7 @@ class AdapterKeeper:
                     await self.look(server, state())
                 except Exception:
                     logger.exception("the adapters of %s cannot be looked at", server.name)
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS if self.loads else LIST_SECONDS)
 
         await asyncio.gather(*(hold(server) for server in self.servers))
 
@@ -76,26 +97,58 @@ class AdapterKeeper:
 
     async def look(self, server: HttpBackend, state: State, *, unload: bool = True) -> None:
         """Hold one server to the routing once; what fails is logged and tried again."""
-        wanted, problems = wanted_adapters(state), list[str]()
+        problems = list[str]()
         try:
             loaded = await server.models()
-            for version, folder in wanted.items():
-                if version not in loaded:
-                    problems += await self._load(server, version, folder)
-            if unload:
-                for version in self._unnamed_for_long(server, loaded - set(wanted), state.adapters):
-                    problems += await self._unload(server, version)
+            if self.loads:
+                problems += await self._hold(server, state, loaded, unload=unload)
+                loaded = await server.models() if problems else loaded
+            self._missing[server.name] = self._missed(server, state, loaded)
         except BackendError as error:
             problems.append(error.reason)
-        said = "; ".join(problems)
+            self._missing.pop(server.name, None)  # unknown, and attempts tell of a server away
+        said = "; ".join(problems) if self.loads else self._missing.get(server.name, "")
         if said and said != self._said.get(server.name):
             logger.warning("%s lacks adapters that the routing names: %s", server.name, said)
         self._said[server.name] = said
 
+    async def _hold(
+        self, server: HttpBackend, state: State, loaded: set[str], *, unload: bool
+    ) -> list[str]:
+        """Load what the routing names and is not loaded, and unload what it no longer names."""
+        problems = list[str]()
+        wanted = {
+            state.names.get(version, version): folder
+            for version, folder in wanted_adapters(state).items()
+        }
+        for name, folder in wanted.items():
+            if name not in loaded:
+                problems += await self._load(server, name, folder)
+                loaded.add(name)
+        self._named |= set(wanted)
+        if unload:
+            ours = {state.names.get(name, name): place for name, place in state.adapters.items()}
+            for name in self._unnamed_for_long(server, loaded - set(wanted), ours):
+                problems += await self._unload(server, name)
+        return problems
+
+    def _missed(self, server: HttpBackend, state: State, listed: set[str]) -> str:
+        """Say which names a server would be asked for and does not list; empty where none."""
+        if not listed:
+            return ""  # some servers list nothing and answer to every name
+        asked = [state.names.get(version, version) for version in state.served]
+        names = [self.asks_for] if self.asks_for else list(dict.fromkeys(asked))
+        missing = [name for name in names if name not in listed] if state.served else []
+        if not missing:
+            return ""
+        has = ", ".join(sorted(listed)[:_SHOWN])
+        return f"{server.name} does not list {', '.join(missing)}; it has: {has}"
+
     async def _load(self, server: HttpBackend, version: str, folder: Path) -> list[str]:
         """Load a version; return what is wrong, if anything is."""
         try:
-            await server.load_adapter(version, folder)
+            place = str(folder) if self.shelf is None else self.shelf.at_backend(folder)
+            await server.load_adapter(version, Path(place))
         except BackendError as error:
             if version in await server.models():
                 return []  # another process was faster
@@ -126,5 +179,6 @@ class AdapterKeeper:
         return [
             version
             for version in sorted(mine)
-            if now - unnamed.setdefault(version, now) >= UNLOAD_SECONDS
+            if now - unnamed.setdefault(version, now)
+            >= (UNLOAD_SECONDS if version in self._named else CHECKED_SECONDS)
         ]

@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from ratchet.deploy.adapters import AdapterShelf
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
@@ -83,6 +84,12 @@ class Gateway:
     passthrough: Passthrough
     limits: RateLimits
     listing: Listing
+    keeper: AdapterKeeper | None = None
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the routing, seen from here."""
+        held = [self.router.held] if self.router.held else []
+        return [*held, *(self.keeper.problems() if self.keeper else ())]
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -115,7 +122,7 @@ class Gateway:
         lacking = self.listing.lacking(state)
         unserved = {v for lacks in lacking.values() for v in lacks if not served[v].answered}
         fine = works and not any(counts.mostly_failed for counts in served.values())
-        fine = fine and unserved.isdisjoint(state.chosen)
+        fine = fine and self.router.held is None and unserved.isdisjoint(state.chosen)
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -131,6 +138,7 @@ class Gateway:
             lacking=lacking,
             recording=self.answerer.recorder.works,
             advice=self._advice(lacking),
+            problems=self.problems(),
         )
         return found, 200 if works else 503
 
@@ -212,6 +220,8 @@ async def _running(
         default=default,
         has=listing.has if listing.servers else _lies_here,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
+        shelf=_shelf(options),
+        asks_for=options.backend_model if options.backend else None,
     )
     log = WriteAheadLog.create(options.folder / "wal")
     secret = load_secret(options.folder)
@@ -227,11 +237,13 @@ async def _running(
             conversations,
             replicas=1 + len(options.replicas),
             circuits=circuits,
+            fallback_version=options.fallback_model,
         ),
         desk=FeedbackDesk(secret, log, sync=options.sync),
         passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
         listing=listing,
+        keeper=keeper,
     )
     await asyncio.to_thread(router.refresh)
     await listing.look()
@@ -290,12 +302,23 @@ def _lies_here(state: State, version: str) -> bool:
 def _keeper(
     backends: Sequence[Backend], options: GatewayOptions, circuits: Circuits
 ) -> AdapterKeeper | None:
-    """Return what holds the backend's adapters to the routing, where that is asked for."""
-    if not options.load_adapters:
-        return None
-    replicas = backends[: 1 + len(options.replicas)]
+    """Return what holds the backend's adapters to the routing; None for the local model."""
+    replicas = backends[: 1 + len(options.replicas)] if options.backend else []
     servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
-    return AdapterKeeper(servers, lambda server, version: circuits.close((server, version)))
+    if not servers:
+        return None
+    return AdapterKeeper(
+        servers,
+        lambda server, version: circuits.close((server, version)),
+        shelf=_shelf(options),
+        loads=options.load_adapters,
+        asks_for=options.backend_model,
+    )
+
+
+def _shelf(options: GatewayOptions) -> AdapterShelf:
+    settings = options.settings
+    return AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root)
 
 
 def _preloader(
@@ -314,7 +337,7 @@ def _preloader(
                 logger.warning("%s cannot be loaded ahead: %s", version, error)
 
     def on_change(state: State) -> None:
-        if keeper is not None:
+        if keeper is not None and keeper.loads:
             work = keeper.prepare(state)
         elif isinstance(backend, LocalBackend):
             work = load(state)

@@ -61,6 +61,7 @@ class Answerer:
         conversations: What was said in chats that name neither user nor session.
         circuits: How versions fared lately.
         watcher: Notices clients that leave.
+        fallback_version: What answers of the fallback are recorded as, where it has another model.
     """
 
     router: Router
@@ -71,6 +72,7 @@ class Answerer:
     replicas: int = 1
     circuits: Circuits = field(default_factory=Circuits)
     watcher: ClientWatcher = field(default_factory=ClientWatcher)
+    fallback_version: str | None = None
     _turn: count[int] = field(default_factory=count)
 
     async def answer(self, request: Request, caller: Caller) -> Response:
@@ -159,7 +161,10 @@ class Answerer:
         wanted = [(server, chat.version) for server in servers]
         if chat.plan.previous not in (None, chat.version):
             wanted += [(server, str(chat.plan.previous)) for server in servers]
-        wanted += [(backend, chat.version) for backend in others]
+        called = state.names.get(chat.version, chat.version)
+        other = self.fallback_version
+        spare = chat.version if other in (None, called) else str(other)
+        wanted += [(backend, spare) for backend in others]
         fit = [
             (backend, version)
             for backend, version in wanted

@@ -24,10 +24,11 @@ class GatewayOptions(BaseModel):
         port: Its port.
         backend: Base URL of an OpenAI-compatible server; None for the local model.
         replicas: Base URLs of further servers of the same model, which share the requests.
-        backend_model: Name that the backend has for the base model.
+        backend_model: Name that the backend is asked for, while one version is routed.
         backend_key: Key that the backend asks for.
         fallback: A second backend, asked when the first fails.
-        fallback_model: Name of the model there; by default the one asked for.
+        fallback_model: Name of the model there, which its answers are recorded as; by default the
+            one asked for.
         fallback_key: Key that the second backend asks for.
         load_adapters: Whether adapters are loaded into the backend, and unloaded, by vLLM's API.
         workers: Processes.

@@ -12,10 +12,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.routing import current_routing
 from ratchet.deploy.served import adoptions, served_names
 from ratchet.gateway.backends import Target
@@ -123,7 +124,12 @@ class State:
 
 
 class Router:
-    """See the module's text."""
+    """See the module's text.
+
+    Attributes:
+        state: What holds.
+        held: Why the store's routing is not followed; None where it is.
+    """
 
     def __init__(
         self,
@@ -133,18 +139,24 @@ class Router:
         default: str | None,
         on_change: Callable[[State], None] = lambda _state: None,
         has: Callable[[State, str], bool] = lambda _state, _version: True,
+        shelf: AdapterShelf | None = None,
+        asks_for: str | None = None,
     ) -> None:
         """Begin with nothing read.
 
         Args:
             store: The store.
-            home: Its adapters lie there.
+            home: The home folder.
             default: The local model's name, which answers before anything was released.
             on_change: Told of a new state before anybody is sent there.
             has: Tells whether a version that no routing names would be answered.
+            shelf: Where adapters lie; by default in the home.
+            asks_for: The one name that the backend is asked for, whatever the version.
         """
-        self._store, self._home, self._default = store, home, default
-        self._on_change, self._has = on_change, has
+        self._store, self._default, self._has = store, default, has
+        self._shelf = shelf or AdapterShelf(home)
+        self._on_change, self._asks_for = on_change, asks_for
+        self.held: str | None = None
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self.state = State()
         self._seen: dict[str, int] | None = None
@@ -154,22 +166,28 @@ class Router:
         seen = self._store.last_positions(READ)
         if seen == self._seen:
             return
-        before, found = self.state, read_state(self._store, self._home)
+        before, found = self.state, read_state(self._store, self._shelf)
         self._seen = seen
+        self.held = several_versions(found, self._asks_for)
+        if self.held is not None:
+            logger.error("the routing is not followed: %s", self.held)
+            found = replace(found, routing=before.routing or _champion_alone(found.routing))
         if found == before:
             return
         self._on_change(found)  # loads adapters, before anybody is sent to them
         self.state = found
-        if found.routing is not None and found.routing != before.routing:
+        followed = found.routing is not None and self.held is None
+        if found.routing is not None and followed and found.routing != before.routing:
             self._say_so(found.routing, datetime.now(UTC))
 
     def _say_so(self, routing: Routing, now: datetime) -> None:
         """Record that this process follows a routing: a rollback's effect can be read from it."""
         followed = RoutingFollowed(
-            id=derive_id("followed", routing.id, self._process),
+            id=derive_id("followed", routing.id, self._process, self._asks_for or ""),
             created_at=now,
             routing_id=routing.id,
             process=self._process,
+            asks_for=self._asks_for,
         )
         try:
             if self._store.get(RoutingFollowed, followed.id) is None:
@@ -242,11 +260,29 @@ class Router:
         return version in state.served or (version in state.adapters and self._has(state, version))
 
 
-def read_state(store: EventStore, home: Path) -> State:
+def several_versions(state: State, asks_for: str | None) -> str | None:
+    """Say why one name of a backend cannot answer as a routing; None where it can."""
+    if asks_for is None or len(state.served) <= 1:
+        return None
+    return (
+        f"--backend-model {asks_for} would record the answers of one model as several versions, "
+        f"got a routing to {', '.join(state.served)}; leave it out, and `ratchet adopt` says which "
+        "version the backend's name is"
+    )
+
+
+def _champion_alone(routing: Routing | None) -> Routing | None:
+    if routing is None:
+        return None
+    champion = routing.variants[-1].model_copy(update={"share": 1.0})
+    return routing.model_copy(update={"variants": (champion,), "previous": None})
+
+
+def read_state(store: EventStore, shelf: AdapterShelf) -> State:
     """Return what the store says now."""
     routing = current_routing(store)
     adapters: dict[str, Path | None] = {
-        f"{candidate.model_name}/{candidate.version}": home / candidate.path
+        f"{candidate.model_name}/{candidate.version}": shelf.find(candidate)
         for candidate in store.records(Candidate)
     }
     if routing is not None:

@@ -17,13 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
+from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.backends import Replicas
+from ratchet.deploy.routing import current_routing
 from ratchet.deploy.served import unlisted
 from ratchet.errors import BusyError, InvalidInputError, RatchetError
 from ratchet.gateway.adapters import wanted_adapters
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
-from ratchet.gateway.routing import read_state
+from ratchet.gateway.routing import State, read_state, several_versions
 from ratchet.records import ApiKey
 from ratchet.store import EventStore
 
@@ -51,7 +53,8 @@ class Supervisor:
         """Serve until told to stop; return the exit code.
 
         Raises:
-            InvalidInputError: The address is not loopback and nobody needs a key.
+            InvalidInputError: The address is not loopback and nobody needs a key, or one name of
+                the backend would answer as several versions.
             BusyError: The port is taken.
         """
         store = EventStore.open(
@@ -59,6 +62,7 @@ class Supervisor:
         )
         has_keys = bool(store.latest(ApiKey))
         self._check_open(has_keys)
+        self._check_names(store)
         listening = _listen(self.options.host, self.options.port)
         drain = Drain(self.options.folder / "wal", store)
         drain.once()  # what an earlier gateway left behind
@@ -88,6 +92,12 @@ class Supervisor:
             "`ratchet keys create`, or say --open to serve whoever reaches it"
         )
 
+    def _check_names(self, store: EventStore) -> None:
+        asks_for = self.options.backend_model if self.options.backend else None
+        reason = several_versions(State(routing=current_routing(store)), asks_for)
+        if reason is not None:
+            raise InvalidInputError(reason)
+
     def _announce(self, listening: socket.socket, has_keys: bool) -> None:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -109,7 +119,7 @@ class Supervisor:
         """Say what is missing for requests to be answered as the routing wants."""
         if not self._backends:
             return
-        state = read_state(store, self.options.settings.home)
+        state = read_state(store, AdapterShelf(self.options.settings.home))
         if state.routing is None:
             self.say(NO_CHAMPION)
             return

@@ -118,6 +118,7 @@ from ratchet.records.serving import (
     KeyRole,
     Routing,
     RoutingFollowed,
+    RoutingRefusal,
     ServedName,
     Variant,
 )
@@ -203,6 +204,7 @@ __all__ = [
     "RolloutStop",
     "Routing",
     "RoutingFollowed",
+    "RoutingRefusal",
     "SafetyPass",
     "SafetyViolation",
     "SampleRatio",

@@ -124,10 +124,11 @@ class AlertEvent(Record):
 
     Attributes:
         alert_id: The alert; derived from version, kind and time of opening (board, pipeline), from
-            version, metric and time of opening (threshold), from the cluster, or from the look that
-            aborted the rollout.
+            version, metric and time of opening (threshold), from the cluster, from the look that
+            aborted the rollout, or from the step that was refused.
         kind: What raised it: the version's board, a fixed threshold, the feedback pipeline, a
-            failure cluster, or a rollout that was aborted.
+            failure cluster, a rollout that was aborted, or a version that was not routed since it
+            did not answer.
         since: Estimated time of the change, None for a fixed threshold.
         segment: Where, None for everywhere.
         cluster: The failure cluster that most of it is about, where one is known.
@@ -142,7 +143,7 @@ class AlertEvent(Record):
     alert_id: Identifier
     created_at: UtcTime
     change: AlertChange
-    kind: Literal["board", "threshold", "pipeline", "cluster", "rollout"]
+    kind: Literal["board", "threshold", "pipeline", "cluster", "rollout", "routing"]
     severity: Literal["warning", "critical"]
     model_version: Identifier
     signal: str

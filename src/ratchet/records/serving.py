@@ -83,12 +83,34 @@ class RoutingFollowed(Record):
 
     Attributes:
         process: The process, by machine and number.
+        asks_for: The name that it asks its backend for, whatever the version (`--backend-model`).
     """
 
     id: Identifier
     created_at: UtcTime
     routing_id: Identifier
     process: Identifier
+    asks_for: Identifier | None = None
+
+
+class RoutingRefusal(Record):
+    """That users were not sent to a version which did not answer; the earlier routing stood.
+
+    Attributes:
+        step: What would have sent them there.
+        version: The version.
+        stands: The champion that users had and kept.
+        reason: What did not answer, and how.
+        decision_id: The gate's decision that is tried again once the version answers.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    step: Literal["promotion", "rollout", "stage", "alias"]
+    version: Identifier
+    stands: Identifier
+    reason: str
+    decision_id: Identifier | None = None
 
 
 class ServedName(Record):

@@ -34,6 +34,8 @@ _ADAPTER_DIGEST = "ratchet.adapter_digest"
 _REFERENCE = "ratchet.reference"
 """Tag of a version that is called otherwise than name and number."""
 _DELETED_AT_ONCE = 100
+_NAMED = 8
+"""So many versions are named to who asked for one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +201,29 @@ class Tracker:
                 )
 
     def _experiment(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
+        """Return the experiment of this name, made where it is missing.
+
+        Over a server an experiment whose artifacts lie in a folder of the server's machine is left
+        alone: MLflow's client would write that folder on the disk of this one.
+
+        Raises:
+            TrackingError: The server sends no artifacts on to where they are kept.
+        """
         place = (self._artifacts / name).as_uri() if self._local else None
-        return str(self._client.create_experiment(name, artifact_location=place))
+        location = ""
+        for called in (name, f"{name} (served)"):
+            known = self._client.get_experiment_by_name(called)
+            if known is None:
+                made = self._client.create_experiment(called, artifact_location=place)
+                known = self._client.get_experiment(made)
+            location = str(known.artifact_location)
+            if self._local or not _lies_elsewhere(location, self._client.tracking_uri):
+                return str(known.experiment_id)
+        raise TrackingError(
+            f"artifacts must go through the MLflow server, got an experiment that has them at "
+            f"{location}, which would be this machine's own disk; start the server with: mlflow "
+            "server --serve-artifacts --artifacts-destination FOLDER"
+        )
 
     # Assessments ------------------------------------------------------------------------------
 
@@ -308,9 +328,10 @@ class Tracker:
         try:
             return self._describe(self._client.get_model_version(self.model_name, number))
         except MlflowException as error:
+            known = self._references()
             raise TrackingError(
                 f"a model version must be one of {self.model_name!r} in the registry, "
-                f"got {reference!r}; `ratchet status` shows the champion"
+                f"got {reference!r}; there are: {', '.join(known) or 'none'}"
             ) from error
 
     def register_base(self, name: str, digest: str) -> ModelVersion:
@@ -442,6 +463,11 @@ class Tracker:
             self._client.create_model_version(self.model_name, source, run_id=run_id, tags=stamped)
         )
 
+    def _references(self) -> list[str]:
+        """Return what the latest versions are called, the newest first."""
+        latest = sorted(self._versions(), key=lambda version: -int(version.version))
+        return [self._describe(version).reference for version in latest[:_NAMED]]
+
     def _versions(self) -> list[Any]:
         return list(self._client.search_model_versions(f"name = '{self.model_name}'"))
 
@@ -466,6 +492,16 @@ class Tracker:
             run_id=version.run_id or None,
             adapter_digest=version.tags.get(_ADAPTER_DIGEST),
         )
+
+
+def _lies_elsewhere(location: str, server: str) -> bool:
+    """Tell whether artifacts lie in a folder of another machine, that of a server."""
+    place = urlsplit(location)
+    if place.scheme not in ("", "file"):
+        return False
+    folder = Path(unquote(place.path))
+    near = urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1")
+    return not (near and (folder.exists() or folder.parent.exists()))
 
 
 def _ended(info: Any) -> EndedRun:

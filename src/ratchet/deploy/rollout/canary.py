@@ -20,7 +20,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from ratchet.deploy.answering import Answering
 from ratchet.deploy.approval import approved_to_promote
+from ratchet.deploy.refusals import refused
 from ratchet.deploy.rollout.abort_alert import abort_alert
 from ratchet.deploy.rollout.evidence import (
     Errors,
@@ -102,11 +104,14 @@ class LookResult:
 # Starting -----------------------------------------------------------------------------------------
 
 
-def begin_decided(store: EventStore, decision: Decision, *, now: datetime) -> Rollout | None:
+def begin_decided(
+    store: EventStore, decision: Decision, *, now: datetime, answering: Answering | None = None
+) -> Rollout | None:
     """Begin to roll out what the gate, and a person where one was asked, let pass; once.
 
     Returns:
-        The rollout, also where it began before; None where nothing is to be rolled out.
+        The rollout, also where it began before; None where nothing is to be rolled out, or the
+        challenger does not answer; then it begins when it does (`deploy.refusals`).
 
     Raises:
         InvalidInputError: The champion is not the one that the challenger was compared with; or
@@ -123,6 +128,11 @@ def begin_decided(store: EventStore, decision: Decision, *, now: datetime) -> Ro
             f"a rollout goes from the champion that the gate compared with, {decision.champion}, "
             f"got {champion.version} in front of users; run deploy again"
         )
+    if refused(
+        store, answering, decision.challenger, step="rollout", about=decision.id,
+        stands=decision.champion, now=now, decision_id=decision.id,
+    ):  # fmt: skip
+        return None
     challenger = Variant(version=decision.challenger, share=1.0)
     return start_rollout(store, challenger, decision.rollout, now=now, decision_id=decision.id)
 
@@ -135,6 +145,7 @@ def start_rollout(
     now: datetime,
     decision_id: str | None = None,
     by: str | None = None,
+    answering: Answering | None = None,
 ) -> Rollout:
     """Begin to roll a challenger out: its first users get it from now on.
 
@@ -145,8 +156,10 @@ def start_rollout(
         now: The time.
         decision_id: The gate's decision that it rests on.
         by: Who starts it; None for Ratchet itself.
+        answering: What the challenger has to answer by.
 
     Raises:
+        NotAnsweringError: It does not answer.
         InsufficientDataError: There is no champion, recent traffic does not show the primary
             signal, or there are too few users.
         ConflictError: Something else is in front of users already.
@@ -158,6 +171,9 @@ def start_rollout(
             "a rollout needs a champion to compare with, got none; run `ratchet demo` or a cycle"
         )
     _refuse(store, champion, challenger)
+    refuse_another(store)
+    if answering is not None:
+        answering.require(challenger.version)
     week = Window(now - OBSERVED, now)
     plan, fitted = fit_plan(plan, count_users(store, week))
     hear(store, now=now)  # the last pass of monitoring may have been before they reported
@@ -458,24 +474,29 @@ def _points(readout: Readout) -> str:
 # Acting -------------------------------------------------------------------------------------------
 
 
-def act_on(store: EventStore, look: RolloutLook, now: datetime) -> AliasMove | None:
+def act_on(
+    store: EventStore, look: RolloutLook, now: datetime, *, answering: Answering | None = None
+) -> AliasMove | None:
     """Do what a stored look decided, once, if nothing ended the rollout since.
+
+    More users are only given to a challenger that answers: until it does, the stage stays.
 
     Args:
         store: The store.
         look: The look.
         now: The time.
+        answering: What the challenger has to answer by.
 
     Returns:
         What the registry is to be told after a promotion (`ratchet.deploy.routing.follow`).
     """
-    if look.decision == "wait":
+    if look.decision == "wait" or _to_act_on(store, look) is None:
+        return None
+    if look.decision in ("advance", "promote") and _silent(store, look, now, answering):
         return None
     with store.atomic():
-        rollout = running_rollout(store)
-        if rollout is None or rollout.id != look.rollout_id:
-            return None
-        if look.stage != len(stage_starts(store, rollout)):
+        rollout = _to_act_on(store, look)
+        if rollout is None:
             return None
         if look.decision == "advance":
             store.append(_staged(rollout, look.stage + 1, key=look.id, now=now))
@@ -486,6 +507,25 @@ def act_on(store: EventStore, look: RolloutLook, now: datetime) -> AliasMove | N
         if look.decision == "abort":
             store.append(abort_alert(rollout, look, now))
     return None
+
+
+def _to_act_on(store: EventStore, look: RolloutLook) -> Rollout | None:
+    """Return the rollout of a look that was not acted on yet, where it still runs."""
+    rollout = running_rollout(store)
+    if rollout is None or rollout.id != look.rollout_id:
+        return None
+    return rollout if look.stage == len(stage_starts(store, rollout)) else None
+
+
+def _silent(
+    store: EventStore, look: RolloutLook, now: datetime, answering: Answering | None
+) -> str | None:
+    """Say why more users cannot be given to a challenger; kept for who asks."""
+    champion = serving_champion(store)
+    return refused(
+        store, answering, look.model_version, step="stage", about=look.rollout_id,
+        stands=champion.version if champion else look.model_version, now=now,
+    )  # fmt: skip
 
 
 def _promote(store: EventStore, rollout: Rollout, look: RolloutLook, now: datetime) -> AliasMove:

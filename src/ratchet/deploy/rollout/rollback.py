@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from ratchet.deploy.answering import Answering
 from ratchet.deploy.promotion import rollback
 from ratchet.deploy.rollout.canary import stop_rollout
 from ratchet.deploy.rollout.variants import end_test
@@ -22,11 +23,13 @@ class RolledBack:
         did: What ended; `nothing` where no user gets the version named.
         version: What users got until now; None where nothing was done.
         champion: What they get instead.
+        note: What was kept with it, also what does not answer.
     """
 
     did: Literal["rollout stopped", "test ended", "champion replaced", "nothing"]
     version: str | None
     champion: str | None
+    note: str = ""
 
 
 def roll_back(
@@ -38,6 +41,7 @@ def roll_back(
     person: bool,
     version: str = "",
     note: str = "",
+    answering: Answering | None = None,
 ) -> RolledBack:
     """Undo the first that applies: rollout, variant test, champion.
 
@@ -52,6 +56,7 @@ def roll_back(
         person: Whether that is a person; a person's stop is final.
         version: Only this version; whichever it is where empty.
         note: Why.
+        answering: What says whether the version before answers; nothing is stopped by it.
 
     Raises:
         TrackingError: The champion is to be replaced and there is no previous version.
@@ -67,7 +72,7 @@ def roll_back(
         if version in ("", *tried):
             end_test(store, by=by, now=now, note=note)
             return RolledBack("test ended", version or ", ".join(tried), old)
-    release = rollback(store, tracker, now, only=version, by=by, note=note)
+    release = rollback(store, tracker, now, only=version, by=by, note=note, answering=answering)
     if release is None:
         return RolledBack("nothing", None, old)
-    return RolledBack("champion replaced", version or old, release.champion)
+    return RolledBack("champion replaced", version or old, release.champion, release.note)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from ratchet.deploy.answering import Answering
 from ratchet.deploy.rollout.canary import LOOK_SECONDS
 from ratchet.deploy.rollout.evidence import (
     Errors,
@@ -62,6 +63,7 @@ def start_test(
     imbalance: float = 11 / 9,
     slow_seconds: float | None = None,
     by: str | None = None,
+    answering: Answering | None = None,
 ) -> VariantTest:
     """Send users to variants at fixed shares; the champion is the control and has the rest.
 
@@ -76,13 +78,16 @@ def start_test(
             been found.
         slow_seconds: From when on an answer is slow; without it slowness is not compared.
         by: Who starts it.
+        answering: What every version has to answer by.
 
     Raises:
         InsufficientDataError: There is no champion.
         InvalidInputError: Shares leave nothing to the control, or a variant is the control.
+        NotAnsweringError: A version does not answer.
         ConflictError: Something else is in front of users already.
     """
     champion = serving_champion(store)
+    refuse_another(store)
     if champion is None:
         raise InsufficientDataError("a test needs a champion as its control, got none")
     rest = 1.0 - sum(variant.share for variant in variants)
@@ -96,6 +101,9 @@ def start_test(
                 f"a variant must differ from the champion, got {variant.label}; give it another "
                 "version or system prompt"
             )
+    if answering is not None:
+        for version in dict.fromkeys(variant.version for variant in variants):
+            answering.require(version)
     control = champion.model_copy(update={"name": CHAMPION, "share": rest})
     test = VariantTest(
         id=derive_id("variant test", name, now.isoformat()),
@@ -199,7 +207,13 @@ def compare_variants(
 
 
 def end_test(
-    store: EventStore, *, by: str, now: datetime, winner: str | None = None, note: str = ""
+    store: EventStore,
+    *,
+    by: str,
+    now: datetime,
+    winner: str | None = None,
+    note: str = "",
+    answering: Answering | None = None,
 ) -> AliasMove | None:
     """End the running test: everybody gets the champion again, or a winner that was shown.
 
@@ -209,13 +223,20 @@ def end_test(
         now: The time.
         winner: Label of the variant that everybody gets.
         note: Why.
+        answering: What a winner has to answer by.
 
     Returns:
         What the registry is to be told where there is a winner.
 
     Raises:
+        NotAnsweringError: The winner does not answer.
         InvalidInputError: No test runs, or the winner was not shown to be better and no worse.
     """
+    running = running_test(store)
+    if answering is not None and running is not None and winner is not None:
+        for variant in running.variants:
+            if variant.label == winner:
+                answering.require(variant.version)
     with store.atomic():
         test = running_test(store)
         if test is None:

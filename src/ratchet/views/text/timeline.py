@@ -25,6 +25,7 @@ from ratchet.records import (
     RolloutStop,
     Routing,
     RoutingFollowed,
+    RoutingRefusal,
     VariantTest,
     VariantTestEnd,
 )
@@ -72,6 +73,7 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
         *_releases(store, since),
         *_rollouts(store, since),
         *_tests(store),
+        *_refusals(store, since),
         *_users(store, switches, since, until),
         *_failures(store, since, until),
         *_alerts(store),
@@ -140,6 +142,12 @@ def _tests(store: EventStore) -> Iterator[Moment]:
             winner = end.winner or "the control"
             text = f"test of variants {test.name} is ended by {end.by}: everybody gets {winner}"
             yield Moment(end.created_at, "decision", text)
+
+
+def _refusals(store: EventStore, since: datetime) -> Iterator[Moment]:
+    for item in store.records(RoutingRefusal, since=since):
+        text = f"{item.step} of {item.version} is refused, it does not answer; {item.stands} stays"
+        yield Moment(item.created_at, "decision", text, (f"why: {one_line(item.reason)}",))
 
 
 def _alerts(store: EventStore) -> Iterator[Moment]:

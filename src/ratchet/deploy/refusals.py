@@ -1,0 +1,140 @@
+"""Steps that were refused since a version did not answer: recorded, told, and tried again.
+
+The decision stands and the earlier routing too. `standing_refusal` is what `ratchet status` shows
+and what the schedule of `rollout` tries again, until the version answers or another routing made
+the step void.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Literal
+
+from ratchet.deploy.answering import Answering
+from ratchet.deploy.routing import current_routing
+from ratchet.records import AlertEvent, RoutingRefusal, derive_id
+from ratchet.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+Step = Literal["promotion", "rollout", "stage", "alias"]
+_SENT = {
+    "promotion": "was not promoted",
+    "rollout": "was not rolled out",
+    "stage": "was not given to more users",
+    "alias": "was not made the champion, though the alias in MLflow was moved to it,",
+}
+_NEXT = {
+    "promotion": "it is promoted by itself",
+    "rollout": "its rollout begins by itself",
+    "stage": "its rollout goes on by itself",
+    "alias": "move the alias again",
+}
+
+
+def refused(
+    store: EventStore,
+    answering: Answering | None,
+    version: str,
+    *,
+    step: Step,
+    about: str,
+    stands: str,
+    now: datetime,
+    decision_id: str | None = None,
+) -> str | None:
+    """Return why a version cannot be routed, with record and alert; None where it answers.
+
+    Args:
+        store: The store.
+        answering: What has to answer; None where nothing is asked.
+        version: The version.
+        step: What would send users to it.
+        about: Id of the decision, look or release that the step is about: one alert each.
+        stands: The champion that users have and keep.
+        now: The time.
+        decision_id: The decision that is tried again later.
+    """
+    if answering is None:
+        return None
+    problem = answering.problem(version)
+    if problem is None:
+        _resolve(store, step, version, about, now)
+        return None
+    refusal = RoutingRefusal(
+        id=derive_id("refusal", step, version, about, problem),
+        created_at=now,
+        step=step,
+        version=version,
+        stands=stands,
+        reason=problem,
+        decision_id=decision_id,
+    )
+    with store.atomic():
+        if store.get(RoutingRefusal, refusal.id) is None:
+            store.append(refusal)
+        last = _last_step(store, step, version, about)
+        if last is None or last.change == "resolved":
+            store.append(_alert(refusal, about, now))
+    logger.warning("%s %s: %s", version, _SENT[step], problem)
+    return problem
+
+
+def standing_refusal(store: EventStore) -> RoutingRefusal | None:
+    """Return the latest refused step, unless another routing or release came after it."""
+    refusal, routing = store.latest(RoutingRefusal), current_routing(store)
+    if refusal is None or (routing is not None and routing.created_at > refusal.created_at):
+        return None
+    return refusal
+
+
+def words(refusal: RoutingRefusal) -> str:
+    """Return a refusal as a sentence."""
+    return f"{refusal.version} {_SENT[refusal.step]} since it does not answer: {refusal.reason}"
+
+
+def _alert(refusal: RoutingRefusal, about: str, now: datetime) -> AlertEvent:
+    alert_id = _alert_id(refusal.step, refusal.version, about)
+    return AlertEvent(
+        id=derive_id(alert_id, "opened", now),
+        alert_id=alert_id,
+        created_at=now,
+        change="opened",
+        kind="routing",
+        severity="warning",
+        model_version=refusal.version,
+        signal="no answer",
+        since=refusal.created_at,
+        value=1.0,
+        lower=1.0,
+        upper=1.0,
+        expected=0.0,
+        observations=1,
+        certainty="it was asked and did not answer; no estimate",
+        message=f"{words(refusal)}.",
+        action=(
+            f"Everybody still has {refusal.stands}. Mend what is named, or stop it; once "
+            f"{refusal.version} answers, {_NEXT[refusal.step]}."
+        ),
+    )
+
+
+def _resolve(store: EventStore, step: Step, version: str, about: str, now: datetime) -> None:
+    """End the alert about a step that can be taken now."""
+    last = _last_step(store, step, version, about)
+    if last is None or last.change == "resolved":
+        return
+    fields = {"change": "resolved", "created_at": now, "action": "", "by": None, "note": None}
+    end = last.model_copy(update=fields | {"id": derive_id(last.alert_id, "resolved", now)})
+    store.append(end)
+
+
+def _last_step(store: EventStore, step: Step, version: str, about: str) -> AlertEvent | None:
+    alert_id = _alert_id(step, version, about)
+    events = store.records(AlertEvent, subject=version)
+    return next((event for event in reversed(events) if event.alert_id == alert_id), None)
+
+
+def _alert_id(step: Step, version: str, about: str) -> str:
+    return derive_id("alert", "refused", step, version, about)
