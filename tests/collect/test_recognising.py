@@ -252,6 +252,26 @@ def test_an_export_with_coarser_times_is_recognised_whichever_came_first(
     assert [bring(store, tmp_path, row).recognised for row in rows] == [0, 1]
 
 
+def test_a_whole_minute_of_a_log_with_milliseconds_is_as_good_as_any_other_time(store, tmp_path):
+    times = [START, datetime(2026, 5, 4, 9, tzinfo=UTC), START + timedelta(milliseconds=7)]
+    both = [
+        [answer(n, tool, created_at=at.isoformat()) for n, at in enumerate(times)] for tool in "ab"
+    ]
+    assert [bring(store, tmp_path, *rows).recognised for rows in both] == [0, 3]
+
+
+def test_a_log_with_times_to_the_minute_keeps_both(store, tmp_path):
+    at = datetime(2026, 5, 4, 9, tzinfo=UTC)
+    both = [
+        [
+            answer(n, tool, session_id="s", created_at=(at + timedelta(minutes=n)).isoformat())
+            for n in range(3)
+        ]
+        for tool in "ab"
+    ]
+    assert [bring(store, tmp_path, *rows).interactions for rows in both] == [3, 3]
+
+
 # After retention ----------------------------------------------------------------------------------
 
 

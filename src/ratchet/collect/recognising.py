@@ -14,8 +14,10 @@ far as the coarser one is written, and the same person asked:
 | seconds | the same named session |
 | minutes or a day | nobody: both are kept |
 
-Two named users are never the same person. A name such as `anonymous`, `unknown` or `-` names
-nobody. What is kept though it may be the same counts once in curation (one row a prompt).
+How precisely times are written is seen of each time, and where both are equal of most rows that
+came together: a log with milliseconds has a few whole seconds. Two named users are never the same
+person. A name such as `anonymous`, `unknown` or `-` names nobody. What is kept though it may be the
+same counts once in curation (one row a prompt).
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ class Recogniser:
         self._any = store.has_aliases()
         self._history = history if history is not None and _belongs(history, store) else None
         self._left: dict[date, bool] = {}
+        self._finest = MICROSECOND
         self._files: dict[date, list[HistoryFile]] | None = None
 
     def interactions(self, rows: Sequence[InteractionRow]) -> Recognised:
@@ -84,12 +87,13 @@ class Recogniser:
         """
         found, own = Recognised(), set[int]()
         if rows:
+            self._finest = _unit_of_most(rows)
             self._by_alias(rows, found)
             known = set(found.same)
             self._in_store(rows, found, own)
             if self._history is not None:
                 self._in_history(rows, found, own)
-            _among_each_other(rows, found, own)
+            _among_each_other(rows, found, own, self._finest)
             self._keep(rows, found, known)
         return found
 
@@ -126,8 +130,12 @@ class Recogniser:
     def _in_store(self, rows: Sequence[InteractionRow], found: Recognised, own: set[int]) -> None:
         times = [row.created_at for row in rows]
         first, last = min(times) // SECOND * SECOND, max(times)
-        if not self._store.any_between(first, last + SECOND):
+        ends = self._store.ends_between(first, last + SECOND)
+        if ends is None:
             return
+        # a log in order of time meets what it brought in before at its edge alone
+        earliest, latest = ends[0] // SECOND * SECOND, ends[1] + SECOND
+        times = [moment for moment in times if earliest <= moment < latest]
         near = _Near(self._store.stored_at(_spans(times)))
         own.update(place for place, row in enumerate(rows) if row.id in near.ids)
         self._compare(rows, near, found, own, in_history=False)
@@ -145,7 +153,9 @@ class Recogniser:
         maybe = {
             place: others
             for place, row in enumerate(rows)
-            if place not in own and not found.knows(place) and (others := near.like(row))
+            if place not in own
+            and not found.knows(place)
+            and (others := near.like(row, self._finest))
         }
         if not maybe:
             return
@@ -224,15 +234,23 @@ class _Near:
             self.ids.add(stored.id)
             self._by_second[stored.created_at // SECOND].append(stored)
 
-    def like(self, row: InteractionRow) -> list[Stored]:
+    def like(self, row: InteractionRow, finest: int) -> list[Stored]:
         """Return those that may be the same answer, but for the texts."""
         others = self._by_second.get(row.created_at // SECOND, ())
-        return [other for other in others if other.id != row.id and same_asked(row, other)]
+        return [other for other in others if other.id != row.id and same_asked(row, other, finest)]
 
 
-def same_asked(one: Timed, other: Timed) -> bool:
-    """Tell whether the same person asked at the same time. See the module's text."""
+def same_asked(one: Timed, other: Timed, finest: int = _DAY) -> bool:
+    """Tell whether the same person asked at the same time. See the module's text.
+
+    Args:
+        one: An interaction.
+        other: Another one.
+        finest: How precisely most times are written with which the one came, in microseconds.
+    """
     unit = max(_unit(one.created_at), _unit(other.created_at))
+    if one.created_at == other.created_at:
+        unit = min(unit, finest)
     if unit > SECOND or one.created_at // unit != other.created_at // unit:
         return False
     users = _named(one.user_id), _named(other.user_id)
@@ -252,6 +270,12 @@ def _unit(moment: int) -> int:
     return MICROSECOND
 
 
+def _unit_of_most(rows: Sequence[InteractionRow]) -> int:
+    """Return how precisely at least half of the times are written."""
+    units = sorted(_unit(row.created_at) for row in rows)
+    return units[(len(units) - 1) // 2]
+
+
 def _named(name: str) -> bool:
     return name.strip().casefold() not in _NOBODY
 
@@ -262,7 +286,7 @@ def _spans(times: Sequence[int]) -> dict[int, list[int]]:
     for moment in set(times):
         unit = _unit(moment)
         if unit > SECOND:
-            spans[MICROSECOND].append(moment)  # finds the row itself
+            spans[MICROSECOND].append(moment)
             continue
         spans[unit].append(moment)
         for coarser in (MILLISECOND, SECOND):
@@ -271,7 +295,9 @@ def _spans(times: Sequence[int]) -> dict[int, list[int]]:
     return spans
 
 
-def _among_each_other(rows: Sequence[InteractionRow], found: Recognised, own: set[int]) -> None:
+def _among_each_other(
+    rows: Sequence[InteractionRow], found: Recognised, own: set[int], finest: int
+) -> None:
     """Find rows that are the same as an earlier row of theirs."""
     first: dict[tuple[int, str], list[int]] = {}
     for place, row in enumerate(rows):
@@ -283,7 +309,7 @@ def _among_each_other(rows: Sequence[InteractionRow], found: Recognised, own: se
                 earlier = rows[other]
                 if earlier.id == row.id:  # the same row again
                     break
-                if earlier.messages == row.messages and same_asked(row, earlier):
+                if earlier.messages == row.messages and same_asked(row, earlier, finest):
                     found.same[place] = found.same.get(other, rows[other].id)
                     break
         others.append(place)

@@ -70,12 +70,19 @@ class Aliases(Transactions):
         now = microseconds(self._clock())
         self._keep(ALIASES, [alias._asdict() | {"added_at": now} for alias in found])
 
-    def any_between(self, start: int, end: int) -> bool:
-        """Tell whether any interaction has a time in [start, end), in microseconds since 1970."""
+    def ends_between(self, start: int, end: int) -> tuple[int, int] | None:
+        """Return the first and the last time of an interaction in [start, end), None without any.
+
+        In microseconds since 1970.
+        """
         created_at = INTERACTIONS.c.created_at
-        query = sa.select(created_at).where(created_at >= start, created_at < end).limit(1)
+        inside = (created_at >= start, created_at < end)
+        queries = [
+            sa.select(pick(created_at)).where(*inside) for pick in (sa.func.min, sa.func.max)
+        ]
         with self.reading() as connection:
-            return connection.execute(query).first() is not None
+            first, last = (connection.execute(query).scalar_one() for query in queries)
+        return None if first is None else (first, last)
 
     def stored_at(self, spans: Mapping[int, Sequence[int]]) -> list[Stored]:
         """Return the interactions whose times begin with one of some times.
