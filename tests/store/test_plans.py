@@ -132,6 +132,7 @@ READ: dict[str, Reading] = {
     "read_failures": lambda s: exposures.read_failures(s, HOUR),
     "count_users": lambda s: exposures.count_users(s, HOUR),
     "unfinished_cycle": cycles.unfinished_cycle,
+    "next_window": lambda s: cycles.next_window(s, NOW + timedelta(days=31)),
     "open_cycle": lambda s: cycles.open_cycle(
         s,
         champion="router/1",
@@ -141,7 +142,6 @@ READ: dict[str, Reading] = {
         now=NOW + timedelta(days=31),
         recorded=True,
     ),
-    "next_window": lambda s: cycles.next_window(s, NOW + timedelta(days=31)),
     "latest_cycle": cycles.latest_cycle,
     "end_cycle": lambda s: cycles.end_cycle(
         s, cycles.latest_cycle(s), "finished", NOW + timedelta(days=31)
