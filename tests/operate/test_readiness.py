@@ -109,8 +109,20 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_once_all_is_there(
 
 def test_a_home_without_a_champion_is_told_to_adopt(store, environ, tmp_path, now):
     lines = said(store, environ, tmp_path, now)
-    assert lines[0].startswith("a champion: none yet")
+    assert lines[0].startswith("a champion: got none in front of ")
     assert "`ratchet adopt --backend URL`" in lines[0]
+
+
+@pytest.mark.parametrize("version", ["smollm2", "support-router/1"])
+def test_a_home_whose_own_model_answers_lacks_no_champion_as_its_base_model_becomes_it(
+    store, tmp_path, now, version
+):
+    environ = {"RATCHET_HOME": str(tmp_path / "home")}
+    answered(store, version, now)
+    assert not [one for one in said(store, environ, tmp_path, now) if "a champion:" in one]
+    answered(store, "gpt-4o", now)
+    (line,) = [one for one in said(store, environ, tmp_path, now) if "a champion:" in one]
+    assert "got none in a home with answers of gpt-4o; make what answers your users" in line
 
 
 @pytest.mark.parametrize("target", [None, "y"])

@@ -20,27 +20,35 @@ _EVER = datetime.min.replace(tzinfo=UTC)
 _NAMED = 5
 
 
-def refuse_as_champion(settings: Settings, store: EventStore, now: datetime) -> None:
-    """Refuse to make the base model the champion where something else answers users.
+def why_not_champion(settings: Settings, store: EventStore, now: datetime) -> str | None:
+    """Say why the base model cannot be the champion, with the way out; None where it can.
 
-    Raises:
-        InvalidInputError: The home stands in front of a server, or has answers of models that are
-            not its own and nobody said which base model it has.
+    It cannot where the home stands in front of a server, or has answers of models that are not its
+    own and nobody said which base model it has.
     """
     way = "make what answers your users the champion: `ratchet adopt --backend URL`"
     if settings.backend:
-        raise InvalidInputError(
-            f"a cycle needs a champion, got none in front of {' '.join(settings.backend)}; {way}"
-        )
+        return f"got none in front of {' '.join(settings.backend)}; {way}"
     own = (f"{settings.model_name}/", Path(settings.base_model).name)
     others = [name for name in versions_in_use(store, _EVER, now) if not name.startswith(own)]
     if others and not settings.states_base_model:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        raise InvalidInputError(
-            "a cycle needs a champion, got none in a home with answers of "
-            f"{', '.join(others[:_NAMED])}{more}; {way}, or set RATCHET_BASE_MODEL to begin with "
-            "that model"
+        return (
+            f"got none in a home with answers of {', '.join(others[:_NAMED])}{more}; {way}, or set "
+            "RATCHET_BASE_MODEL to begin with that model"
         )
+    return None
+
+
+def refuse_as_champion(settings: Settings, store: EventStore, now: datetime) -> None:
+    """Refuse to make the base model the champion where something else answers users.
+
+    Raises:
+        InvalidInputError: It cannot be.
+    """
+    why = why_not_champion(settings, store, now)
+    if why is not None:
+        raise InvalidInputError(f"a cycle needs a champion, {why}")
 
 
 def check_stated(settings: Settings, store: EventStore) -> None:

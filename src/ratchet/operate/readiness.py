@@ -14,7 +14,7 @@ from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
 from ratchet.models.endpoint import checked_key
-from ratchet.operate.base_model import check_weights
+from ratchet.operate.base_model import check_weights, why_not_champion
 from ratchet.records import WIN_RATE, Release
 from ratchet.settings import Settings
 from ratchet.store import EventStore
@@ -64,7 +64,7 @@ def lacks(
     release = store.latest(Release)
     champion = champion or (None if release is None else release.champion)
     lines = [
-        *_champion(settings, champion),
+        *_champion(settings, store, champion, now),
         *_traffic(store, champion, now),
         *_examples(wanted),
         *_policy(settings, wanted),
@@ -88,12 +88,12 @@ def refuse_incomplete(lines: list[str]) -> None:
         raise WaitingError(f"a cycle of recorded traffic waits for\n{listed}", "setup")
 
 
-def _champion(settings: Settings, champion: str | None) -> Iterator[str]:
-    if champion is None and (settings.backend or not settings.states_base_model):
-        yield (
-            "a champion: none yet; make what answers your users the champion: "
-            "`ratchet adopt --backend URL`"
-        )
+def _champion(
+    settings: Settings, store: EventStore, champion: str | None, now: datetime
+) -> Iterator[str]:
+    why = None if champion else why_not_champion(settings, store, now)
+    if why is not None:
+        yield f"a champion: {why}"
 
 
 def _traffic(store: EventStore, champion: str | None, now: datetime) -> Iterator[str]:
