@@ -82,16 +82,7 @@ def judge_pairs(
         publish_text("pairs-to-label", text, "Pairs for people to compare")
     read = sheet.read(pairs, minimum=options.minimum_labels)
     judged = ask_judge(spec, options, pairs, read, users_of(examples))
-    record = judged.record
-    if record.decision == "not enough labels" and read.open:
-        more = min(record.more_labels or read.open, read.open)
-        raise WaitingError(
-            f"win_rate needs a judge that is shown to be usable, got {record.judge}: "
-            f"{record.reasons[0]}; compare about {more} more pairs: "
-            f"{sheet.way}",
-            missing=more,
-            judge=record.judge,
-        )
+    sheet.await_more(judged.record, read)
     return judged
 
 

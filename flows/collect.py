@@ -175,9 +175,8 @@ def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
 def _collect(options: CollectOptions) -> str:
     if options.source != "simulated":
         refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
-        return recorded_cycle(
-            options.examples, options.sample, options.max_new_tokens, options.seed
-        )
+        longest, seed = options.max_new_tokens, options.seed
+        return recorded_cycle(options.examples, options.sample, longest, seed)
     refuse_real_users()
     options = options.model_copy(update={"max_new_tokens": options.max_new_tokens or LABEL_TOKENS})
     messages = read(options, options.messages)
@@ -185,9 +184,8 @@ def _collect(options: CollectOptions) -> str:
     everything = (*pool, *held_out)
     labels = check_labels(everything) if options.instruction is None else targets(everything)
     cycle = begin(options, held_out, labels)
-    traffic = traffic_of_cycle(
-        pool, number=cycle.number, limit=options.messages_limit, seed=cycle.seed
-    )
+    limit = options.messages_limit
+    traffic = traffic_of_cycle(pool, number=cycle.number, limit=limit, seed=cycle.seed)
     visits = plan_traffic(
         traffic,
         traffic_id=cycle.id,

@@ -29,6 +29,7 @@ from ratchet.records import (
     ComparedPair,
     CycleEnd,
     ExampleSet,
+    JudgeValidation,
     LabelSheet,
     Message,
     PairLabel,
@@ -86,6 +87,22 @@ class PairSheet:
                 missing=wanted - found.compared,
             )
         return found
+
+    def await_more(self, record: JudgeValidation, read: SheetRead) -> None:
+        """Wait for more labels where those that there are do not say whether the judge may count.
+
+        Raises:
+            WaitingError: They do not, and the sheet has open pairs that could.
+        """
+        if record.decision != "not enough labels" or not read.open:
+            return
+        more = min(record.more_labels or read.open, read.open)
+        raise WaitingError(
+            f"win_rate needs a judge that is shown to be usable, got {record.judge}: "
+            f"{record.reasons[0]}; compare about {more} more pairs: {self.way}",
+            missing=more,
+            judge=record.judge,
+        )
 
 
 def way_to_label(record: LabelSheet) -> str:

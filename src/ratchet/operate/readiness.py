@@ -143,8 +143,9 @@ def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
         return
     if settings.judges is None:
         yield (
-            "a judge of pairs, since the policy is on win_rate (as it is by itself where examples "
-            "have no targets): got none; name a file with one by RATCHET_JUDGES"
+            "a judge of pairs, since the policy is on win_rate: got none; name a file with one by "
+            "RATCHET_JUDGES, or a policy by deploy.policy (examples without targets are gated on "
+            "win_rate)"
         )
         return
     try:

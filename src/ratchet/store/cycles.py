@@ -213,9 +213,9 @@ def _is_simulated(store: EventStore, cycle: Cycle) -> bool:
 
 
 def recorded_so_far(store: EventStore, now: datetime) -> Window:
-    """Return the window of everything that users did up to now, whatever cycle had it."""
+    """Return the window of everything that real users did up to now, whatever cycle had it."""
     first = datetime.min.replace(tzinfo=UTC)
-    return Window(first, now, None, last_position(store).interactions)
+    return Window(first, now, None, last_position(store).interactions, simulated=False)
 
 
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:

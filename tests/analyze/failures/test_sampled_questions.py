@@ -169,3 +169,10 @@ def test_no_more_than_their_share_of_users_is_held_out():
     users = [UserTurns(f"u{n}", "all", start, (n,)) for n in range(200)]
     assert len(draw_users(users, SampleRules(), 300)) in (40, 41)
     assert draw_users([], SampleRules(), 300) == []
+
+
+def test_simulated_users_are_never_asked_for(store):
+    with store.simulating():
+        store.add_interactions(interaction(number) for number in range(USERS))
+    with pytest.raises(WaitingError, match="got 0 of 0 users"):
+        drawn(store)
