@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InsufficientDataError, InvalidInputError, WaitingError
 from ratchet.judges.judged_win_rate import to_compare
 from ratchet.judges.label_sheet import sheet_text
 from ratchet.judges.pair_labels import (
@@ -21,6 +21,7 @@ from ratchet.records import (
     Example,
     ExampleSet,
     Interaction,
+    JudgeValidation,
     LabelSheet,
     Message,
     PairLabel,
@@ -95,6 +96,39 @@ def test_labels_given_on_another_machine_are_found_by_the_gate(store, tmp_path):
     again = keep_labels(store, path, reviewer="ana", now=NOW + 2 * HOUR)
     assert (again.new, again.repeated) == (0, 40)
     assert len(store.records(PairLabel)) == 40
+
+
+@pytest.mark.parametrize(
+    ("decision", "filled_in", "more", "missing"),
+    [
+        ("usable", 30, None, None),
+        ("not usable", 30, None, None),
+        ("not enough labels", 40, 5, None),  # nobody could give more on this sheet
+        ("not enough labels", 30, 5, 5),
+        ("not enough labels", 30, 500, 10),  # no more than are open
+        ("not enough labels", 30, None, 10),
+    ],
+)
+def test_more_labels_are_awaited_while_they_can_say_whether_the_judge_may_count(
+    store, tmp_path, decision, filled_in, more, missing
+):
+    sheet = asked(store)
+    path = filled(
+        store, sheet.record, tmp_path / "sheet.csv", lambda _, place: "a" * (place < filled_in)
+    )
+    keep_labels(store, path, reviewer="ana", now=NOW)
+    read = sheet.read(pairs(), minimum=30)
+    record = JudgeValidation(
+        id="v", created_at=NOW, judge="careful", judge_version="c1", dimension="d",
+        decision=decision, reasons=("so far",), labels_digest="l", items=30, unscored=0,
+        figures=(), more_labels=more,
+    )  # fmt: skip
+    if missing is None:
+        sheet.await_more(record, read)
+        return
+    with pytest.raises(WaitingError, match=f"compare about {missing} more pairs") as caught:
+        sheet.await_more(record, read)
+    assert (caught.value.missing, caught.value.judge) == (missing, "careful")
 
 
 def test_a_half_filled_sheet_counts_as_far_as_people_got(store, tmp_path):
