@@ -22,6 +22,7 @@ from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
 from ratchet.store.cycles import cycle_window, latest_cycle
+from ratchet.store.heard import unknown_reasons
 from ratchet.tracking import Run
 from ratchet.views import plots
 from ratchet.views.text.cycle import analysis_markdown
@@ -139,8 +140,9 @@ def analyze_cycle(
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, judges))
     everything = load(cycle)
-    outcomes = everything.take(everything.model_versions == cycle.champion)
-    metrics = experience_metrics(outcomes, quality(outcomes, weights))
+    outcomes = everything.of_versions(cycle.names)
+    unknown = unknown_reasons(workspace().store, now=now())
+    metrics = experience_metrics(outcomes, quality(outcomes, weights), unknown=unknown)
     alerts = metrics_over_thresholds(cycle, metrics, latency_baseline)
     failures = run_failures(cycle, everything, weights, rule)
     if traffic_sample:

@@ -2,29 +2,120 @@
 
 from __future__ import annotations
 
-from functools import partial
+import os
+from contextlib import ExitStack
+from dataclasses import replace
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.deploy.adapters import AdapterShelf, placed
+from ratchet.deploy.backends import KEY_VARIABLE
+from ratchet.deploy.gate.answering import (
+    AnswerOptions,
+    By,
+    Load,
+    by_backend,
+    by_endpoint,
+    by_process,
+    way_of,
+)
+from ratchet.deploy.gate.decoding import sampling_of_users
 from ratchet.deploy.gate.head_to_head import Answers, FrozenSets, answer_sets
 from ratchet.deploy.gate.policy import GatePolicy
+from ratchet.deploy.served import served_name
 from ratchet.flows._runtime import load_model, workspace
-from ratchet.models import LanguageModel
+from ratchet.models import LanguageModel, Sampling
+from ratchet.models.endpoint import checked_key
+from ratchet.records import Cycle, digest
+from ratchet.store.cycles import cycle_window
+from ratchet.tracking import ModelVersion
 
 
 @task(name="evaluate", task_run_name="evaluate-{reference}", cache_policy=NO_CACHE)
-def evaluate(sets: FrozenSets, reference: str, policy: GatePolicy) -> Answers:
-    """Answer the frozen examples with one version; recorded answers are not made again."""
+def evaluate(
+    sets: FrozenSets,
+    reference: str,
+    policy: GatePolicy,
+    cycle: Cycle,
+    options: AnswerOptions,
+) -> Answers:
+    """Answer the frozen examples with one version; recorded answers are not made again.
+
+    Of a cycle of recorded traffic they are made as users get theirs: by the same server, with the
+    same sampling, over several lines and as long.
+    """
     work = workspace()
-    return answer_sets(
-        sets.read(work.store),
-        policy,
-        partial(_load, reference),
-        work.store,
-        name=reference,
-        model_digest=work.tracker.version(reference).digest,
+    by = options.by or ("backend" if work.settings.backend else "process")
+    recorded = cycle.arrived_until is not None
+    users = sampling_of_users(work.store, cycle_window(cycle)) if recorded else Sampling()
+    sampling = options.sampling(users)
+    version = work.tracker.version(reference)
+    examples = sets.read(work.store)
+    if options.max_new_tokens is not None:
+        examples = replace(examples, max_new_tokens=options.max_new_tokens)
+    with ExitStack() as held:
+        return answer_sets(
+            examples,
+            policy,
+            _loader(version, by, options, sampling, held, is_champion=reference == cycle.champion),
+            work.store,
+            name=reference,
+            model_digest=_digest(version, by, cycle),
+            one_line=by == "process" and not recorded,
+            way=way_of(by, sampling, options.url or ""),
+        )
+
+
+def _loader(
+    version: ModelVersion,
+    by: By,
+    options: AnswerOptions,
+    sampling: Sampling,
+    held: ExitStack,
+    *,
+    is_champion: bool,
+) -> Load:
+    """Return what makes the model ready, the first time that an answer is missing."""
+    work, reference = workspace(), version.reference
+    if by == "endpoint":
+        named = options.champion if is_champion else options.challenger
+        variable = options.api_key_variable
+        return by_endpoint(
+            options.url or "",
+            named or served_name(work.store, reference),
+            sampling=sampling,
+            key=checked_key(os.environ.get(variable or ""), variable),
+            variable=variable,
+            at_once=options.concurrency,
+        )
+    if by == "process":
+        return by_process(lambda one_line: _load(reference, one_line), sampling)
+    return held.enter_context(
+        by_backend(
+            work.settings.backend,
+            reference,
+            name=served_name(work.store, reference),
+            place=lambda: _placed(reference),
+            sampling=sampling,
+            key=checked_key(os.environ.get(KEY_VARIABLE), KEY_VARIABLE),
+            concurrency=options.concurrency,
+        )
     )
+
+
+def _digest(version: ModelVersion, by: By, cycle: Cycle) -> str:
+    """Name what answers: what a server has under a name may be another model next week."""
+    served = by != "process" and version.adapter is None
+    return digest([version.digest, cycle.id]) if served else version.digest
+
+
+def _placed(reference: str) -> str | None:
+    work = workspace()
+    shelf = AdapterShelf(
+        work.settings.home, work.settings.adapter_root, work.settings.backend_adapter_root
+    )
+    return placed(shelf, work.store, lambda: work.tracker, reference)
 
 
 def _load(reference: str, one_line: bool) -> LanguageModel:

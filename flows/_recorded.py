@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
-from ratchet.errors import InvalidInputError
+from ratchet.deploy.served import other_names
+from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
-from ratchet.records import Cycle, digest
-from ratchet.store.cycles import freeze_examples, open_cycle
+from ratchet.operate.readiness import NextCycle, lacks
+from ratchet.operate.readiness import refuse_incomplete as refuse
+from ratchet.records import Cycle, Release, digest
+from ratchet.store import EventStore, Window
+from ratchet.store.cycles import (
+    await_traffic,
+    example_set,
+    freeze_examples,
+    open_cycle,
+    unfinished_cycle,
+)
+from ratchet.store.origins import refuse_among_real
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
-def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycle:
+def open_recorded(examples: Path | None, max_new_tokens: int | None, seed: int) -> Cycle:
     """Open a cycle of the traffic that no cycle had, or go on with the open one.
 
+    Answers to its examples may be as long as those that users get, where no length is given.
+
     Raises:
-        InvalidInputError: There are no examples for the gate, or the file breaks a rule.
-        InsufficientDataError: Nothing was recorded that no cycle had.
+        InvalidInputError: The file of examples breaks a rule.
+        WaitingError: Nothing was recorded that no cycle had, or there are no examples for the gate.
     """
-    if examples is None:
-        raise InvalidInputError(
-            "a cycle of recorded traffic needs examples that both models answer at the gate, got "
-            "none; set collect.examples to a file with id, prompt and target"
-        )
     work = workspace()
+    await_traffic(work.store, now())
+    if examples is None:
+        raise WaitingError(
+            "a cycle of recorded traffic needs examples that both models answer at the gate, got "
+            "none; set collect.examples to a file with id, prompt and target",
+            "examples",
+        )
     champion = establish_champion(
-        work.store, work.tracker, register_base(), now(), answering=work.answering
+        work.store, work.tracker, register_base, now(), answering=work.answering
     )
-    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), max_new_tokens)
+    longest = max_new_tokens or _length(work.store)
+    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), longest)
     return open_cycle(
         work.store,
         champion=champion.reference,
@@ -41,18 +61,57 @@ def open_recorded(examples: Path | None, max_new_tokens: int, seed: int) -> Cycl
         example_set_id=frozen.id,
         now=now(),
         recorded=True,
+        also=other_names(work.store, champion.reference),
     )
 
 
-def refuse_real_users() -> None:
-    """Refuse to add simulated users to a home with real traffic.
+def refuse_incomplete(wanted: NextCycle) -> None:
+    """Refuse to begin a cycle of recorded traffic that lacks something, all of it at once.
 
     Raises:
-        InvalidInputError: The gateway has run in this home.
+        InsufficientDataError: It lacks something.
     """
-    if workspace().settings.home.joinpath("gateway").exists():
+    work = workspace()
+    by_hand = None if work.store.latest(Release) else work.tracker.champion()
+    champion = by_hand.reference if by_hand else None
+    refuse(
+        lacks(work.settings, work.store, wanted, environ=os.environ, now=now(), champion=champion)
+    )
+
+
+def _length(store: EventStore) -> int:
+    """Return the longest answer of the open cycle, which goes on, or of the latest traffic."""
+    open_now = unfinished_cycle(store)
+    if open_now is not None and open_now.arrived_until is not None:
+        return example_set(store, open_now.example_set_id).max_new_tokens
+    return answer_length(store, Window(datetime.min.replace(tzinfo=UTC), now()))
+
+
+def refuse_real_users() -> None:
+    """Refuse to add simulated users to a store that holds real ones.
+
+    Raises:
+        InvalidInputError: It does, or its home stands in front of a server.
+    """
+    if workspace().settings.backend:
         raise InvalidInputError(
-            "simulated users must not be added to a home with real traffic, got one in which "
-            "`ratchet serve` has run; set collect.source to recorded and collect.examples to a "
-            "file of examples, or set collect.source to simulated to add them all the same"
+            "simulated users must not come among real ones, got a home that stands in front of a "
+            "server; set RATCHET_HOME to another folder"
+        )
+    refuse_among_real(workspace().store.origins())
+
+
+def refuse_simulation(given: Collection[str]) -> None:
+    """Refuse options about simulated users where none were asked for.
+
+    Args:
+        given: Names of the options that are not what they are by default.
+
+    Raises:
+        InvalidInputError: There is one.
+    """
+    if given:
+        raise InvalidInputError(
+            f"{', '.join(sorted(given))} of collect are about simulated users, got a cycle of "
+            "recorded traffic; leave them out, or set collect.source to simulated"
         )

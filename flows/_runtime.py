@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -30,6 +31,7 @@ from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.backends import KEY_VARIABLE
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
+from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
@@ -94,14 +96,20 @@ def now() -> datetime:
 
 
 def base_folder() -> Path:
-    """Return the folder of the base model, converted first where that is needed."""
+    """Return the folder of the base model, converted first where that is needed.
+
+    Raises:
+        InvalidInputError: The champion is a server's, and nobody said where its weights are.
+    """
     settings = workspace().settings
+    check_stated(settings, workspace().store)
     return prepare_base_model(settings.base_model, settings.cache)
 
 
 @lru_cache(maxsize=1)
 def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
     """Load a registered version; the last one stays in memory."""
+    check_answers_here(workspace().store, reference)
     tracker = workspace().tracker
     adapter = tracker.adapter_folder(tracker.version(reference))
     logger.info("loading %s", reference)
@@ -109,8 +117,13 @@ def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
 
 
 def register_base() -> ModelVersion:
-    """Register the base model as the first version, once."""
+    """Register the base model as the first version, once.
+
+    Raises:
+        InvalidInputError: Something else answers the users of this home.
+    """
     work = workspace()
+    refuse_as_champion(work.settings, work.store, now())
     return work.tracker.register_base(work.settings.base_model, model_digest(base_folder()))
 
 
@@ -151,10 +164,17 @@ def run_tags(cycle_number: int, stage: str) -> dict[str, str]:
     return tags | ({"prefect.flow_run_id": str(flow_run.id)} if flow_run else {})
 
 
+def run_id() -> str:
+    """Return the id of the flow run that this is, or of none."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run else "none"
+
+
 def end_orphans(flow_name: str) -> None:
     """Mark runs of a flow as crashed whose process was killed, and the stages they were in.
 
-    Call it under the home's lock, which says that no other run of the flow is alive.
+    A stage that was handed over to a deployment has a process of its own, which goes on. Call it
+    under the home's lock, which says that no other run of the flow is alive.
     """
     context = FlowRunContext.get()
     current = context.flow_run.id if context and context.flow_run else None
@@ -169,7 +189,9 @@ def end_orphans(flow_name: str) -> None:
             return
         stages = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                state=running, parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=orphans)
+                state=running,
+                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=orphans),
+                deployment_id=FlowRunFilterDeploymentId(is_null_=True),
             )
         )
         for key in [*[run.id for run in stages], *orphans]:

@@ -40,6 +40,8 @@ def advance_boards(config: WatchConfig) -> WatchReport:
     for verdict in report.verdicts:
         if verdict.unwatched:
             logger.warning("%s", verdict.in_words)
+    for question in report.asked:
+        logger.warning("%s", question.in_words)
     return report
 
 

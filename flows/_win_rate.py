@@ -10,12 +10,13 @@ from ratchet.deploy.gate.head_to_head import Pair, answer_pairs
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.flows._runtime import logger, now, publish_text, workspace
-from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge, sheet_of
+from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge
+from ratchet.judges.pair_labels import sheet_of
 from ratchet.judges.rubrics import JudgeSpec, load_judges
 from ratchet.judges.validation import Bar
 from ratchet.judges.win_rate import users_of
 from ratchet.records import WIN_RATE
-from ratchet.store.cycles import example_set
+from ratchet.store.cycles import example_set, latest_cycle
 
 
 class WinRateOptions(BaseModel):
@@ -55,15 +56,24 @@ def judge_pairs(
     """Compare both models' answers by judge and people.
 
     Raises:
-        InsufficientDataError: People have not labelled enough pairs yet; the sheet's path is told.
+        InsufficientDataError: People have not labelled enough pairs yet; it says where they do.
     """
     work = workspace()
     examples = example_set(work.store, golden).examples
     pairs = answer_pairs(examples, answers)
-    sheet = sheet_of(work.settings.home.joinpath("labels"), pairs, options.labels)
+    sheet = sheet_of(
+        work.store,
+        pairs,
+        options.labels,
+        wanted=options.minimum_labels,
+        cycle_id=latest_cycle(work.store).id,
+        example_set_id=golden,
+        now=now(),
+        folder=work.settings.home.joinpath("labels"),
+    )
     if sheet.is_new:
-        wait = f"{sheet.differing} pairs of answers wait for people in `{sheet.path}`"
-        text = f"{wait}: a, b or tie in `winner`."
+        wait = f"{sheet.differing} pairs of answers wait for people"
+        text = f"{wait}: {sheet.way}."
         publish_text("pairs-to-label", text, "Pairs for people to compare")
     judged = judge_win_rate(
         work.store,

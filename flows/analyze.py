@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from prefect import flow
+from prefect import State, flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.monitoring.watch import WatchConfig
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._safety import screen_new
+from ratchet.flows._waiting import or_waiting
 from ratchet.flows._watch import run_watch
 from ratchet.outcomes.quality import QualityWeights
 
@@ -43,7 +45,7 @@ DEFAULTS = AnalyzeOptions()
 
 
 @flow(name="analyze", validate_parameters=True)
-def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
+def analyze(options: AnalyzeOptions = DEFAULTS) -> str | State[str]:
     """Watch every version; analyze the latest cycle's interactions and return the analysis' id.
 
     A pass that only watches is one flow run without tasks, and imports no more than it needs: it
@@ -55,10 +57,13 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str:
         return ""
     from ratchet.flows._cycle_analysis import analyze_cycle
 
-    return analyze_cycle(
-        weights=options.weights,
-        rule=options.failures,
-        judges=options.judges,
-        latency_baseline=options.latency_baseline_seconds,
-        traffic_sample=options.traffic_sample,
+    return or_waiting(
+        partial(
+            analyze_cycle,
+            weights=options.weights,
+            rule=options.failures,
+            judges=options.judges,
+            latency_baseline=options.latency_baseline_seconds,
+            traffic_sample=options.traffic_sample,
+        )
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,8 +16,9 @@ from ratchet.collect.messages import check_labels, read_messages, read_queues, t
 from ratchet.collect.sampling import held_out_count, hold_out, without
 from ratchet.deploy.promotion import establish_champion
 from ratchet.files.rows import set_aside_lines
-from ratchet.flows._recorded import open_recorded, refuse_real_users
+from ratchet.flows._recorded import open_recorded, refuse_real_users, refuse_simulation
 from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
+from ratchet.flows._waiting import or_waiting
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
 from ratchet.simulation.routing import (
@@ -41,7 +43,8 @@ class CollectOptions(BaseModel):
             without it, made-up support messages.
         evaluation: A file of the same kind to evaluate on, instead of holding messages out.
         instruction: What the model is told to do with a message; None has it name the queue.
-        max_new_tokens: The longest answer.
+        max_new_tokens: The longest answer; left out, that of a label, and of recorded traffic as
+            long as those that users get.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in during a cycle.
         held_out: Messages kept for evaluation, at most a quarter of all.
@@ -50,9 +53,9 @@ class CollectOptions(BaseModel):
         reactions: How they react.
         seed: Of everything that is drawn.
         chunk: Messages answered and stored at a time.
-        source: Whether users are simulated, or the cycle is about what real ones did that no cycle
-            had yet (`ratchet serve`, `ratchet ingest`). Left out, users are simulated, but never
-            into a home that serves real ones.
+        source: Whether the cycle is about what real users did that no cycle had yet (`ratchet
+            serve`, `ratchet ingest`), which it is where this is left out, or users are simulated,
+            which they never are in a store that holds real ones.
         examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
             CSV with `id`, `prompt` or `messages`, `target`, as `ratchet gate --examples` takes it.
     """
@@ -62,7 +65,7 @@ class CollectOptions(BaseModel):
     messages: Path | None = None
     evaluation: Path | None = None
     instruction: Annotated[str, Field(min_length=1)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = LABEL_TOKENS
+    max_new_tokens: Annotated[int, Field(ge=1, le=8_192)] | None = None
     queues: Path | None = None
     messages_limit: Count = 640
     held_out: Count = 300
@@ -76,6 +79,9 @@ class CollectOptions(BaseModel):
 
 
 DEFAULTS = CollectOptions()
+_OF_ANY_CYCLE = {"source", "examples", "max_new_tokens", "seed"}
+SIMULATION = set(CollectOptions.model_fields).difference(_OF_ANY_CYCLE)
+"""Options about simulated users alone."""
 
 
 @task(cache_policy=NO_CACHE)
@@ -87,12 +93,9 @@ def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, .
     queues = read_queues(options.queues) if options.queues else None
     messages = read_messages(path, queues=queues, now=now())
     workspace().store.set_aside(messages.set_aside)
-    logger.info(
-        "read %d messages, dropped %d duplicates, set aside %d rows",
-        len(messages.messages),
-        messages.duplicates,
-        len(messages.set_aside),
-    )
+    good, aside = len(messages.messages), len(messages.set_aside)
+    told = "read %d messages, dropped %d duplicates, set aside %d rows"
+    logger.info(told, good, messages.duplicates, aside)
     for line in set_aside_lines(messages.set_aside):
         logger.warning("%s", line)
     return messages.messages
@@ -105,7 +108,7 @@ def begin(
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
     champion = establish_champion(
-        work.store, work.tracker, register_base(), now(), answering=work.answering
+        work.store, work.tracker, register_base, now(), answering=work.answering
     )
     examples = freeze_examples(
         work.store,
@@ -138,20 +141,17 @@ def answer(
         asked = options.instruction
         prompts = [conversation(labels, visit.message, asked) for visit in waiting]
         model = load_model(cycle.champion)
-        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens)
+        completions = model.generate(prompts, max_new_tokens=options.max_new_tokens or LABEL_TOKENS)
         fresh = record_answers(
             waiting, completions, labels=labels, model_version=cycle.champion, instruction=asked
         )
         stored |= {interaction.id: interaction for interaction in fresh}
     events = reactions(
-        visits,
-        stored,
-        rates=options.reactions,
-        labels=labels,
-        seed=cycle.seed,
+        visits, stored, rates=options.reactions, labels=labels, seed=cycle.seed,
         until=cycle.window_end,
-    )
-    report = ingest([*stored.values(), *events], store, source="simulation", now=now())
+    )  # fmt: skip
+    with store.simulating():
+        report = ingest([*stored.values(), *events], store, source="simulation", now=now())
     return report.feedback
 
 
@@ -167,17 +167,18 @@ def _separated(
 
 
 @flow(name="collect", validate_parameters=True)
-def collect(options: CollectOptions = DEFAULTS) -> str:
+def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
     """Collect one cycle's interactions and return the cycle's id."""
     with sole_loop(workspace().settings.home):
-        return _collect(options)
+        return or_waiting(partial(_collect, options))
 
 
 def _collect(options: CollectOptions) -> str:
-    if options.source == "recorded":
+    if options.source != "simulated":
+        refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
         return open_recorded(options.examples, options.max_new_tokens, options.seed).id
-    if options.source is None:
-        refuse_real_users()
+    refuse_real_users()
+    options = options.model_copy(update={"max_new_tokens": options.max_new_tokens or LABEL_TOKENS})
     messages = read(options, options.messages)
     pool, held_out = _separated(messages, options)
     everything = (*pool, *held_out)

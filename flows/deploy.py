@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.analyze.failures.traffic_sample import TRAFFIC, traffic_set
 from ratchet.deploy.approval import expire, waiting_decisions, waits_for_person
+from ratchet.deploy.gate.answering import AnswerOptions
 from ratchet.deploy.gate.decision import Gated, decide, looks_before, stored_decision
 from ratchet.deploy.gate.head_to_head import (
     FrozenSets,
@@ -20,12 +22,13 @@ from ratchet.deploy.gate.head_to_head import (
 )
 from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
 from ratchet.deploy.promotion import apply_decision
-from ratchet.errors import InsufficientDataError
+from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._canary import start
 from ratchet.flows._evaluate import evaluate
 from ratchet.flows._gate_report import publish
 from ratchet.flows._runtime import logger, now, workspace
+from ratchet.flows._waiting import or_waiting
 from ratchet.flows._win_rate import WinRateOptions, checked_judge, judge_pairs
 from ratchet.flows.approve import ask
 from ratchet.judges.judged_win_rate import JudgedWinRate
@@ -46,6 +49,7 @@ class DeployOptions(BaseModel):
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
             challenger is the champion at once.
+        answers: Who answers the examples, and how: as users are answered, where nothing is said.
         win_rate: How judge and people compare the answers, where the policy names `win_rate`.
         end_cycle: Whether the cycle ends here; the loop ends it itself, after its report.
     """
@@ -55,6 +59,7 @@ class DeployOptions(BaseModel):
     policy: GatePolicy | Path | None = None
     sets: dict[str, Path] = {}
     rollout: RolloutPlan | None = None
+    answers: AnswerOptions = AnswerOptions()
     win_rate: WinRateOptions = WinRateOptions()
     end_cycle: bool = True
 
@@ -73,7 +78,8 @@ def frozen_sets(cycle: Cycle, options: DeployOptions) -> FrozenSets:
     traffic = traffic_set(store, cycle)
     if traffic is not None and TRAFFIC not in options.sets:
         named = (*named, (TRAFFIC, traffic.id))
-    clusters = store.records(RegressionSet, latest=MOST_SETS)
+    since = store.origins().found_since  # what was frozen before is of simulated users
+    clusters = store.records(RegressionSet, latest=MOST_SETS, since=since)
     return FrozenSets(golden=cycle.example_set_id, regression=clusters, others=named)
 
 
@@ -123,10 +129,10 @@ def act(decision: Decision) -> Release | None:
 
 
 @flow(name="deploy", validate_parameters=True)
-def deploy(options: DeployOptions = DEFAULTS) -> str:
+def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
     """Gate the latest candidate against the champion and return the decision's id."""
     with sole_loop(workspace().settings.home):
-        return _deploy(options)
+        return or_waiting(partial(_deploy, options))
 
 
 def _deploy(options: DeployOptions) -> str:
@@ -136,15 +142,18 @@ def _deploy(options: DeployOptions) -> str:
     cycle = latest_cycle(store)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
-        raise InsufficientDataError(
-            f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first"
+        raise WaitingError(
+            f"the gate needs a candidate of cycle {cycle.number}, got none; run improve first",
+            "candidate",
         )
     for waiting in waiting_decisions(store):
         expire(store, waiting, now())
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
     check_examples(policy, sets.read(store))
-    answers = evaluate(sets, cycle.champion, policy), evaluate(sets, challenger, policy)
+    asked = options.answers
+    champions = evaluate(sets, cycle.champion, policy, cycle, asked)
+    answers = champions, evaluate(sets, challenger, policy, cycle, asked)
     judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
+from contextlib import nullcontext
+from functools import partial
 
-from ratchet.flows._curation import (
-    Sources,
-    bring_up_to_date,
-    choose_stored,
-    chosen_interactions,
-    gather_context,
-)
-from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, workspace
+from prefect import State, flow, task
+from prefect.cache_policies import NO_CACHE
+
+from ratchet.flows._curation import curated
+from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
     choose_config,
@@ -21,33 +17,21 @@ from ratchet.flows._training import (
     train,
     training_keys,
 )
-from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.dataset import (
-    build,
-    frame,
-    read_any_rows,
-    without_leaks,
-    write_training_set,
-)
+from ratchet.flows._waiting import or_waiting
+from ratchet.improve.curation.curating import CurateOptions
+from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.search import SearchResult
-from ratchet.judges.usable import usable_versions
 from ratchet.models import model_digest
-from ratchet.outcomes.quality import QualityWeights
-from ratchet.records import Candidate, Cycle, ExampleSet, TrainingSet, derive_id
-from ratchet.store.cycles import latest_cycle, sole_loop
+from ratchet.records import Candidate, Cycle, TrainingSet, derive_id
+from ratchet.store.cycles import open_for, sole_loop, sole_training
 from ratchet.views import plots
 
 
-class ImproveOptions(BaseModel):
+class ImproveOptions(CurateOptions):
     """What is trained on, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: QualityWeights = QualityWeights()
-    curation: CurationConfig = CurationConfig()
-    sources: Sources = Sources()
     finetune: FinetuneConfig = FinetuneConfig()
     training: TrainingOptions = TrainingOptions()
 
@@ -59,31 +43,8 @@ DEFAULTS = ImproveOptions()
 def curate(cycle: Cycle, options: ImproveOptions) -> TrainingSet:
     """Choose what to train on out of everything stored up to the end of the cycle's window."""
     work = workspace()
-    derived = bring_up_to_date(work)
-    protected = [
-        e.prompt for example_set in work.store.records(ExampleSet) for e in example_set.examples
-    ]
-    config = options.curation
-    selection = choose_stored(
-        derived,
-        options.finetune.method,
-        cycle,
-        protected,
-        config,
-        gather_context(work, cycle, options.sources, options.weights),
-        usable_versions(work.store),
-    )
-    interactions = chosen_interactions(work, derived, selection)
-    rows = build(selection, interactions, config, cycle.seed)
-    training_set = write_training_set(
-        without_leaks(rows, protected, config),
-        selection,
-        protected,
-        home=work.settings.home,
-        cycle_id=cycle.id,
-        now=now(),
-        config=config,
-    )
+    prepared = curated(work, cycle, options.finetune.method, options)
+    training_set = write_prepared(prepared, home=work.settings.home, cycle_id=cycle.id, now=now())
     stored = work.store.get(TrainingSet, training_set.id)
     if stored is None:
         work.store.append(training_set)
@@ -161,15 +122,22 @@ def register(
 
 
 @flow(name="improve", validate_parameters=True)
-def improve(options: ImproveOptions = DEFAULTS) -> str:
-    """Train a challenger on the latest cycle's feedback and return the candidate's id."""
-    with sole_loop(workspace().settings.home):
-        return _improve(options)
+def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) -> str | State[str]:
+    """Train a challenger on the latest cycle's feedback and return the candidate's id.
+
+    Args:
+        options: What is trained on, and how.
+        handed_over: The cycle for which a loop waits that holds the home meanwhile; people leave
+            it out.
+    """
+    home = workspace().settings.home
+    with nullcontext() if handed_over else sole_loop(home), sole_training(home, run_id()):
+        return or_waiting(partial(_improve, options, handed_over))
 
 
-def _improve(options: ImproveOptions) -> str:
+def _improve(options: ImproveOptions, handed_over: str | None) -> str:
     work = workspace()
-    cycle = latest_cycle(work.store)
+    cycle = open_for(work.store, handed_over)
     training_set = curate(cycle, options)
     search = None
     if options.training.search is not None:
@@ -182,4 +150,5 @@ def _improve(options: ImproveOptions) -> str:
         cycle, training_set, options.finetune, options.training, key
     )
     result = FinetuneResult.of_cache(trained)
+    open_for(work.store, handed_over)
     return register(cycle, training_set, options, result, key, search).id

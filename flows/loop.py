@@ -7,26 +7,35 @@ prints the report; the command `ratchet demo` does that.
 from __future__ import annotations
 
 import sys
-from datetime import datetime
-from typing import TypeVar
+from datetime import datetime, timedelta
+from typing import Annotated, TypeVar
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.errors import InsufficientDataError, RatchetError
+from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
+from ratchet.flows._handover import cancel_handed_over, improve_for
+from ratchet.flows._recorded import refuse_incomplete
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
+from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
-from ratchet.flows.improve import ImproveOptions, improve
+from ratchet.flows.improve import ImproveOptions
+from ratchet.operate.readiness import NextCycle
 from ratchet.records import Analysis, Candidate, Decision, Record, Release, TrainingSet, derive_id
 from ratchet.store.cycles import end_cycle, latest_cycle, sole_loop
 from ratchet.views.text.cycle import CycleReport, render_markdown, render_text
 
 
 class LoopOptions(BaseModel):
-    """One options object per stage."""
+    """One options object per stage.
+
+    Attributes:
+        worker_minutes: Where training is handed to a deployment: how long it may wait for a worker
+            while none of its pool is there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +43,7 @@ class LoopOptions(BaseModel):
     analyze: AnalyzeOptions = AnalyzeOptions()
     improve: ImproveOptions = ImproveOptions()
     deploy: DeployOptions = DeployOptions()
+    worker_minutes: Annotated[float, Field(ge=0.0)] = 10.0
 
 
 DEFAULTS = LoopOptions()
@@ -82,26 +92,35 @@ def write_report(
     return report
 
 
-@flow(name="loop", validate_parameters=True)
-def loop(options: LoopOptions = DEFAULTS) -> str:
+@flow(name="loop", validate_parameters=True, on_cancellation=[cancel_handed_over])
+def loop(options: LoopOptions = DEFAULTS) -> str | State[str]:
     """Run one cycle, or go on with the one that was interrupted; return the report as text."""
-    work = workspace()
-    with sole_loop(work.settings.home):
-        started = now()
+    with sole_loop(workspace().settings.home):
         end_orphans("loop")
-        collect(options.collect)
-        analysis_id = analyze(options.analyze)
-        candidate_id = _improve_or_end(options.improve)
-        decision_id = deploy(options.deploy.model_copy(update={"end_cycle": False}))
-        report = write_report(analysis_id, candidate_id, decision_id, started)
-        end_cycle(work.store, latest_cycle(work.store), "finished", now())
-    return render_text(report)
+        return or_waiting(lambda: render_text(_cycle(options)))
 
 
-def _improve_or_end(options: ImproveOptions) -> str:
+def _cycle(options: LoopOptions) -> CycleReport:
+    store, started = workspace().store, now()
+    if options.collect.source != "simulated":
+        gated, examples = options.deploy, options.collect.examples
+        judge = gated.win_rate.judge
+        refuse_incomplete(NextCycle(examples=examples, policy=gated.policy, judge=judge))
+    result_of(collect(options.collect, return_state=True))
+    analysis_id = result_of(analyze(options.analyze, return_state=True))
+    candidate_id = _improve_or_end(options)
+    gated = options.deploy.model_copy(update={"end_cycle": False})
+    decision_id = result_of(deploy(gated, return_state=True))
+    report = write_report(analysis_id, candidate_id, decision_id, started)
+    end_cycle(store, latest_cycle(store), "finished", now())
+    return report
+
+
+def _improve_or_end(options: LoopOptions) -> str:
     """Improve; where there is too little to train on the cycle ends, so that the next collects."""
+    patience = timedelta(minutes=options.worker_minutes)
     try:
-        return improve(options)
+        return improve_for(latest_cycle(workspace().store), options.improve, patience)
     except InsufficientDataError:
         store = workspace().store
         end_cycle(store, latest_cycle(store), "abandoned", now())
@@ -112,7 +131,10 @@ def main(arguments: list[str]) -> int:
     """Run one cycle in this process and print its report."""
     try:
         options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
-        sys.stdout.write(f"\n{loop(options)}\n")
+        state = loop(options, return_state=True)
+        sys.stdout.write(f"\n{result_of(state)}\n")
+    except WaitingError as error:
+        sys.stdout.write(f"\nwaiting: {error}\n")
     except RatchetError as error:
         sys.stderr.write(f"\nratchet: {error}\n")
         return 2

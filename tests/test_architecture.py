@@ -41,15 +41,16 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _BASE | {"files", "stats", "models", "outcomes"},
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
-    "review": _BASE | {"store", "safety"},
+    "review": _BASE | {"files", "store", "safety"},
     "collect": _BASE | {"files", "store"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
     "improve": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
+    "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
     "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
-    "operate": _BASE | {"files", "settings", "store", "tracking", "deploy"},
+    "operate": _BASE | {"files", "settings", "store", "tracking", "models", "judges", "deploy"},
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)

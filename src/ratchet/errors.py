@@ -6,6 +6,7 @@ RatchetError
 │   ├── PolicyError          a promotion policy does not hold together
 │   └── UnequalMissingError  verdicts are missing more often in one group than in another
 ├── InsufficientDataError    too little data for a number to mean anything
+│   └── WaitingError         what people or users have yet to give; a run goes on when it is there
 ├── SettingsError            environment or ratchet.toml is wrong
 ├── ConflictError            the same id was sent with different content
 ├── BusyError                another process holds what is asked for
@@ -45,6 +46,30 @@ class ContextLengthError(InvalidInputError):
 
 class InsufficientDataError(RatchetError):
     """Too little data for a number to mean anything."""
+
+
+class WaitingError(InsufficientDataError):
+    """What people or users have yet to give: a flow run ends waiting and goes on later.
+
+    Attributes:
+        what: "labels" of people, or "traffic" of users.
+        missing: How many; None where that is not known.
+        judge: The judge whose own labels they are; None for any other.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        what: str = "labels",
+        missing: int | None = None,
+        judge: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.what, self.missing, self.judge = what, missing, judge
+
+    def __reduce__(self) -> tuple[type[WaitingError], tuple[str, str, int | None, str | None]]:
+        """Keep all of it where a process hands it to another."""
+        return type(self), (str(self), self.what, self.missing, self.judge)
 
 
 class SettingsError(RatchetError):

@@ -1,4 +1,4 @@
-"""Prefect's server, MLflow's server and a worker as child processes over one home folder.
+"""Prefect's server, MLflow's server and workers as child processes over one home folder.
 
 `up` starts them, waits until they answer, registers the deployments of `prefect.yaml` and stops
 everything together, in reverse, when it is told to or when one of them dies.
@@ -28,7 +28,9 @@ import httpx
 from ratchet.errors import BusyError, RatchetError, SettingsError
 from ratchet.settings import Settings
 
-WORK_POOL = "ratchet"
+WORK_POOLS = {"ratchet": 2, "ratchet-training": 1}
+"""The pools of `prefect.yaml`, and how many runs at a time this machine takes of each: in the first
+monitoring goes on while the loop waits for its training in the second."""
 _STARTUP_SECONDS = 240.0
 _STOP_SECONDS = 15.0
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -157,8 +159,15 @@ class Servers:
     _environment: dict[str, str] = field(default_factory=dict)
     _given: set[int] = field(default_factory=set)
 
-    def start(self, *, prefect_port: int, mlflow_port: int, environ: Mapping[str, str]) -> None:
-        """Start the servers, register the deployments and start the worker.
+    def start(
+        self,
+        *,
+        prefect_port: int,
+        mlflow_port: int,
+        environ: Mapping[str, str],
+        pools: Collection[str] = tuple(WORK_POOLS),
+    ) -> None:
+        """Start the servers, register the deployments and start a worker for each of some pools.
 
         Raises:
             BusyError: This home is served already.
@@ -170,7 +179,7 @@ class Servers:
         self._wait("prefect", f"{self.prefect_api}/health")
         self._wait("mlflow", f"{self.mlflow}/health")
         self.register_deployments()
-        self._start_worker()
+        self.start_workers(pools)
         self._announce()
 
     def start_prefect(self, *, port: int, environ: Mapping[str, str]) -> None:
@@ -280,10 +289,12 @@ class Servers:
         network = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         self._spawn("mlflow", ["mlflow", "server", *storage, *network])
 
-    def _start_worker(self) -> None:
-        arguments = ["prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"]
-        # two at a time: monitoring goes on while a loop trains
-        self._spawn("worker", [*arguments, "--limit", "2"])
+    def start_workers(self, pools: Collection[str]) -> None:
+        """Start a worker for each of some pools."""
+        for pool in pools:
+            arguments = ["prefect", "worker", "start", "--pool", pool, "--type", "process"]
+            name = f"worker{pool.removeprefix('ratchet')}"
+            self._spawn(name, [*arguments, "--limit", str(WORK_POOLS[pool])])
 
     def register_deployments(self) -> None:
         """Register the deployments of `prefect.yaml`; what a person switched on stays on.
@@ -294,21 +305,21 @@ class Servers:
         folder = flows_folder()
         file = folder / "prefect.yaml"
         file = file if file.exists() else folder / "flows" / "prefect.yaml"
-        create = ["work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"]
-        self._prefect(create)
-        self._start_runs_at_once()
+        for pool in WORK_POOLS:
+            self._prefect(["work-pool", "create", pool, "--type", "process", "--overwrite"])
+            self._start_runs_at_once(pool)
         deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
         switched_on = [item["name"] for item in self._automations() if item["enabled"]]
         self._prefect(deploy)
         self._switch_on(switched_on)
 
-    def _start_runs_at_once(self) -> None:
+    def _start_runs_at_once(self, pool: str) -> None:
         """Have the worker start a flow run's process with the command that runs it.
 
         Without a command of its own a worker first starts another Python, which imports Prefect
         and prepares a folder with the code: a second or two for each run, and ours is installed.
         """
-        address = f"{self.prefect_api}/work_pools/{WORK_POOL}"
+        address = f"{self.prefect_api}/work_pools/{pool}"
         template = httpx.get(address, timeout=30.0).raise_for_status().json()["base_job_template"]
         command = shlex.join([sys.executable, "-m", "prefect.engine"])
         template["variables"]["properties"]["command"]["default"] = command

@@ -104,6 +104,11 @@ class Settings(BaseModel):
             yield name, _without_password(value) if isinstance(value, str) else value
 
     @property
+    def states_base_model(self) -> bool:
+        """Whether somebody said which base model it is, rather than left the default."""
+        return "base_model" in self.model_fields_set
+
+    @property
     def artifacts(self) -> Path:
         """Folder of MLflow's artifacts."""
         return self.home / "mlflow" / "artifacts"
@@ -126,6 +131,7 @@ class Settings(BaseModel):
         """
         values = {name: getattr(self, name) for name in VARIABLES}
         values |= {name: json.dumps(values[name]) if values[name] else None for name in _LISTS}
+        values["base_model"] = self.base_model if self.states_base_model else None
         remembered = read_remembered(self.home)
         for name in _REMEMBERED:
             default = Settings.model_fields[name].default

@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.analyze.failures.embedding import word_vectors
+from ratchet.analyze.failures.embedding import steady_vectors
 from ratchet.errors import InsufficientDataError
-from ratchet.flows._curation import VECTOR_SEED
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.poisoning import PoisoningConfig, suspect
 from ratchet.improve.curation.pool import Context
@@ -168,9 +167,7 @@ def _outcomes(columns: dict[str, Any]) -> Outcomes:
 
 def vectors_of(outcomes: Outcomes) -> Callable[[Any], Any]:
     """Return what makes vectors of some prompts, as the flow `improve` does."""
-    return lambda places: word_vectors(
-        list(outcomes.prompts[places]), rng=np.random.default_rng(VECTOR_SEED)
-    )
+    return lambda places: steady_vectors(list(outcomes.prompts[places]))
 
 
 def curate(found: World, *, enabled: bool, reviewed: float, seed: int) -> Outcome:

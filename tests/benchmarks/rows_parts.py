@@ -255,6 +255,7 @@ def _event_file(place: Place) -> None:
 def _load(place: Place) -> Result:
     """Bring a log in, as `ratchet ingest` does."""
     from ratchet.collect.ingest import ingest_file
+    from ratchet.collect.recognising import Recogniser
 
     store = EventStore.open(place.url)
     began = time.perf_counter()
@@ -263,10 +264,11 @@ def _load(place: Place) -> Result:
         store,
         now=datetime.now(UTC),
         second_process=True,  # as the command reads a file of this size
+        known=Recogniser(store),
     )
     seconds = time.perf_counter() - began
     rows = report.interactions + report.feedback
-    if report.set_aside or report.repeated:
+    if report.set_aside or report.repeated or report.recognised:
         raise RuntimeError(f"every row must be stored, got {report.lines()}")
     return {"seconds": seconds, "rows": rows, "rows_per_second": rows / seconds}
 

@@ -61,6 +61,7 @@ def options(home: Path, messages: int, examples: int, epochs: float) -> dict[str
     """Return what the loop is told."""
     return {
         "collect": {
+            "source": "simulated",
             "messages": str(home / "train.jsonl"),
             "evaluation": str(home / "validation.jsonl"),
             "instruction": INSTRUCTION,

@@ -106,6 +106,19 @@ def test_each_segment_is_charted_and_a_version_with_little_data_says_what_is_mis
     assert "no chart of router/2: a chart of copy_rate of router/2 needs at least 8" in versions
 
 
+def test_what_clients_said_tells_charts_apart(ratchet):
+    def observed(by):
+        found = json.loads(ratchet("copy", *TIMES, "--by", by, "--json"))
+        return {
+            one["of"]: sum(point["observations"] for point in one["points"])
+            for one in found["charts"]
+        }
+
+    # half of 48 answers a day for 30 days; without an application it is the segment
+    assert observed("prompt-version") == {"v1": 720, "(none)": 720}
+    assert observed("application") == {"shop": 720, "app": 720}
+
+
 def test_one_version_alone_can_be_charted(ratchet):
     found = json.loads(ratchet("copy", *TIMES, "--version", "router/1", "--json"))
     assert len(found["charts"][0]["points"]) == 25

@@ -414,6 +414,31 @@ def test_hostile_words_do_not_steer_the_terminal_of_timeline_and_review(home, mo
         assert all(character.isprintable() for character in printed.replace("\n", ""))
 
 
+def test_review_shows_what_the_client_said_with_the_question(home, ratchet):
+    with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
+        said = {"prompt_version": "support@14", "tags": "beta", "ticket": "A-17"}
+        store.add_interactions(
+            [
+                Interaction(
+                    id=key, session_id="s", user_id="u", created_at=AT, model_version="m/1",
+                    messages=(Message(role="user", content="hello"),), response="hi",
+                    metadata=metadata,
+                )
+                for key, metadata in (("i", said), ("j", {}))
+            ]
+        )  # fmt: skip
+        for key in "ij":
+            store.append(
+                ReviewItem(
+                    id=f"r{key}", created_at=AT, dimension="safety", interaction_id=key,
+                    priority="safety", raised_by="rule", why="seen",
+                )
+            )  # fmt: skip
+    listed = ratchet("review").stdout
+    assert listed.count("said:") == 1
+    assert "said:   prompt_version support@14, tags beta\n" in listed
+
+
 def test_a_flood_of_flags_of_one_rule_is_listed_as_its_first_few_and_how_many_more(home, ratchet):
     with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
         raised = [("flood", number) for number in range(1_204)] + [("other", 0)]
@@ -466,6 +491,33 @@ def test_a_demo_on_a_bad_file_is_refused_before_anything_starts(ratchet, home, t
     message = refused(ratchet("demo", "--messages", name))
     assert reason in message
     assert not home.exists()
+
+
+def test_a_demo_among_real_users_is_refused_before_anything_starts(home, ratchet):
+    store = EventStore.open(f"sqlite:///{home / 'store.db'}")
+    about = {"id": "i", "session_id": "s", "user_id": "u", "model_version": "m/1"}
+    asked = Message(role="user", content="hello")
+    store.add_interactions([Interaction(**about, created_at=AT, messages=(asked,), response="yes")])
+    store.close()
+    assert "set RATCHET_HOME to another folder" in refused(ratchet("demo"))
+    assert not (home / "prefect").exists()
+    found = json.loads(ratchet("status", "--json").stdout)
+    assert (found["interactions"], found["simulated"], found["next_cycle"]) == (1, 0, None)
+
+
+def test_status_says_what_the_nightly_loop_waits_for_and_counts_simulated_users(home, ratchet):
+    assert "next cycle    waits for interactions of real users" in ratchet("status").stdout
+    store = EventStore.open(f"sqlite:///{home / 'store.db'}")
+    about = {"id": "i", "session_id": "s", "user_id": "u", "model_version": "m/1"}
+    asked = Message(role="user", content="hello")
+    with store.simulating():
+        store.add_interactions(
+            [Interaction(**about, created_at=AT, messages=(asked,), response="yes")]
+        )
+    store.close()
+    said = ratchet("status").stdout
+    assert "interactions  1 (1 of simulated users)" in said
+    assert "next cycle    waits for interactions of real users" in said
 
 
 def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):

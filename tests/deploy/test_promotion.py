@@ -55,13 +55,13 @@ def aliases(tracker):
 
 def test_the_base_model_is_the_first_champion_and_that_is_recorded_once(store, tracker, base, now):
     for _ in range(2):
-        assert establish_champion(store, tracker, base, now) == base
+        assert establish_champion(store, tracker, lambda: base, now) == base
     (release,) = store.records(Release)
     assert (release.action, release.champion, release.previous) == ("start", base.reference, None)
 
 
 def test_promotion_moves_the_aliases_once(store, tracker, base, challenger, now):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     release = apply_decision(store, tracker, decision, now + LATER)
     assert release.action == "promote"
@@ -74,7 +74,7 @@ def test_promotion_moves_the_aliases_once(store, tracker, base, challenger, now)
 
 
 def test_a_rejected_challenger_is_tagged_and_moves_nothing(store, tracker, base, challenger, now):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("reject", base, challenger, now)
     assert apply_decision(store, tracker, decision, now) is None
     assert aliases(tracker) == (base.reference, None)
@@ -86,7 +86,7 @@ def test_a_rejected_challenger_is_tagged_and_moves_nothing(store, tracker, base,
 def test_rollback_restores_the_previous_version_and_is_recorded(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     apply_decision(store, tracker, decided("promote", base, challenger, now), now + LATER)
     release = rollback(store, tracker, now + 2 * LATER)
     assert (release.action, release.champion) == ("rollback", base.reference)
@@ -98,7 +98,7 @@ def test_rollback_restores_the_previous_version_and_is_recorded(
 
 
 def test_a_decision_does_not_promote_again_after_a_rollback(store, tracker, base, challenger, now):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     apply_decision(store, tracker, decision, now + LATER)
     rollback(store, tracker, now + 2 * LATER)
@@ -109,7 +109,7 @@ def test_a_decision_does_not_promote_again_after_a_rollback(store, tracker, base
 def test_a_promotion_that_was_cut_short_and_rolled_back_is_not_made_again(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     tracker.move_champion(challenger.reference, base.reference)  # killed before the record
     rollback(store, tracker, now + LATER)
@@ -126,7 +126,7 @@ def test_a_promotion_that_was_cut_short_and_rolled_back_is_not_made_again(
 def test_a_promotion_that_was_cut_short_before_its_record_is_finished(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     tracker.move_champion(challenger.reference, base.reference)
     release = apply_decision(store, tracker, decision, now + LATER)
@@ -137,11 +137,14 @@ def test_a_promotion_that_was_cut_short_before_its_record_is_finished(
 def test_the_next_start_finishes_a_promotion_that_was_cut_short_instead_of_calling_it_foreign(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     store.append(decision)
     tracker.move_champion(challenger.reference, None)  # killed between the two aliases
-    assert establish_champion(store, tracker, base, now + LATER).reference == challenger.reference
+    assert (
+        establish_champion(store, tracker, lambda: base, now + LATER).reference
+        == challenger.reference
+    )
     release = store.latest(Release)
     assert (release.action, release.decision_id) == ("promote", decision.id)
     assert aliases(tracker) == (challenger.reference, base.reference)
@@ -150,7 +153,7 @@ def test_the_next_start_finishes_a_promotion_that_was_cut_short_instead_of_calli
 def test_a_decision_over_a_champion_that_was_replaced_since_promotes_nothing(
     store, tracker, base, challenger, tmp_path, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     other = register(tracker, tmp_path, "other")
     tracker.move_champion(other.reference, base.reference)
@@ -161,7 +164,7 @@ def test_a_decision_over_a_champion_that_was_replaced_since_promotes_nothing(
 def test_a_rollback_with_nothing_promoted_is_refused(store, tracker, base, now):
     for established in (False, True):
         if established:
-            establish_champion(store, tracker, base, now)
+            establish_champion(store, tracker, lambda: base, now)
         with pytest.raises(TrackingError, match="got none"):
             rollback(store, tracker, now)
     assert [release.action for release in store.records(Release)] == ["start"]
@@ -170,20 +173,23 @@ def test_a_rollback_with_nothing_promoted_is_refused(store, tracker, base, now):
 def test_an_alias_that_was_moved_by_hand_is_noticed_and_obeyed(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     tracker.move_champion(challenger.reference, base.reference)
-    assert establish_champion(store, tracker, base, now + LATER).reference == challenger.reference
+    assert (
+        establish_champion(store, tracker, lambda: base, now + LATER).reference
+        == challenger.reference
+    )
     release = store.latest(Release)
     assert release.action == "moved outside Ratchet"
     assert (release.champion, release.previous) == (challenger.reference, base.reference)
-    establish_champion(store, tracker, base, now + 2 * LATER)
+    establish_champion(store, tracker, lambda: base, now + 2 * LATER)
     assert len(store.records(Release)) == 2
 
 
 def test_a_champion_that_was_chosen_by_hand_is_served_without_waiting_for_a_cycle(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     assert adopt_champion(store, tracker, now) is None
     # as in MLflow's pages: the one alias is moved, and nothing else
     tracker._client.set_registered_model_alias("support-router", "champion", challenger.version)
@@ -198,7 +204,7 @@ def test_a_champion_that_was_chosen_by_hand_is_served_without_waiting_for_a_cycl
 def test_a_switch_that_the_registry_was_not_told_of_is_no_choice_by_hand(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     key = {"champion": challenger.reference, "previous": base.reference}
     switch(store, Release(id="x", created_at=now, action="promote", **key), by="test")
     assert adopt_champion(store, tracker, now + LATER) is None
@@ -206,7 +212,7 @@ def test_a_switch_that_the_registry_was_not_told_of_is_no_choice_by_hand(
 
 
 def test_a_promotion_under_way_is_no_choice_by_hand(store, tracker, base, challenger, now):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     store.append(decided("promote", base, challenger, now))
     tracker.move_champion(challenger.reference, base.reference)  # and then it was cut short
     assert adopt_champion(store, tracker, now + LATER) is None
@@ -214,7 +220,7 @@ def test_a_promotion_under_way_is_no_choice_by_hand(store, tracker, base, challe
 
 
 def test_with_the_registry_down_nothing_is_adopted(store, tracker, base, now, tmp_path):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     nowhere = Tracker("http://127.0.0.1:9", artifacts=tmp_path / "a", model_name="support-router")
     assert adopt_champion(store, nowhere, now + LATER) is None
 
@@ -222,7 +228,7 @@ def test_with_the_registry_down_nothing_is_adopted(store, tracker, base, now, tm
 def test_what_goes_to_users_by_stages_is_nobodys_champion_yet(
     store, tracker, base, challenger, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     staged = decision.model_copy(update={"rollout": RolloutPlan()})
     store.append(staged)
@@ -234,7 +240,7 @@ def test_what_goes_to_users_by_stages_is_nobodys_champion_yet(
 def test_no_rollout_begins_from_another_champion_than_the_one_compared_with(
     store, tracker, base, challenger, tmp_path, now
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided("promote", base, challenger, now)
     other = register(tracker, tmp_path, "other")
     tracker.move_champion(other.reference, base.reference)
@@ -251,7 +257,7 @@ ASKS = POLICY.model_copy(update={"approval": "always"})
 def test_a_promotion_that_waits_moves_nothing_before_a_person_approved_it(
     store, tracker, base, challenger, now, approved, expected
 ):
-    establish_champion(store, tracker, base, now)
+    establish_champion(store, tracker, lambda: base, now)
     decision = decided_on(
         scores(200, 0, 60, 40), ASKS, champion=base, challenger=challenger, now=now
     )
@@ -259,7 +265,7 @@ def test_a_promotion_that_waits_moves_nothing_before_a_person_approved_it(
     assert apply_decision(store, tracker, decision, now) is None
     tags = tracker._client.get_model_version(tracker.model_name, challenger.version).tags
     assert tags["ratchet.approval"] == "waiting"
-    assert establish_champion(store, tracker, base, now + LATER) == base
+    assert establish_champion(store, tracker, lambda: base, now + LATER) == base
     say(store, decision, approved=approved, by="ann", reason="why", via="command", now=now + LATER)
     release = apply_decision(store, tracker, decision, now + 2 * LATER)
     assert (release is not None) == approved

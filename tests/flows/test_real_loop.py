@@ -64,6 +64,7 @@ def test_bank_messages_teach_the_untrained_model_to_route(
 
 SMALL: dict[str, Any] = {
     "collect": {
+        "source": "simulated",
         "messages_limit": 120,
         "held_out": 120,
         "generated_messages": 800,

@@ -40,10 +40,9 @@ def home(
     shared_data: Path,
     tiny_model: Path,
 ) -> tuple[PrefectHome, str]:
-    """A home that serves real users, after four loops, and what they said."""
+    """A home that serves real users, after five loops, and what they said."""
     folder = tmp_path_factory.mktemp("recorded")
     made = new_home(folder, served_once, RATCHET_BASE_MODEL=str(tiny_model))
-    (made.settings.home / "gateway").mkdir()
     messages = bank_messages(shared_data)
     _fill(made, messages[:RECORDED])
     rows = [
@@ -58,7 +57,8 @@ def home(
     recorded = {"source": "recorded", "examples": str(folder / "examples.jsonl")}
     options = [
         {},
-        {"collect": {"source": "recorded"}},
+        {"collect": {"source": "simulated"}},
+        {"collect": {"messages_limit": 10}},
         {"collect": recorded, "improve": {"finetune": {"epochs": 1.0, "rank": 4}}},
         {"collect": recorded},
     ]
@@ -89,12 +89,14 @@ def _fill(home: PrefectHome, messages: list[tuple[str, str]]) -> None:
 
 def test_users_are_not_simulated_into_a_home_that_serves_real_ones(home) -> None:
     made, said = home
-    assert "simulated users must not be added to a home with real traffic" in said
+    assert "simulated users must not come among real ones" in said
+    assert "messages_limit of collect are about simulated users" in said
     assert made.store.counts()["interactions"] == RECORDED
 
 
-def test_without_examples_for_the_gate_nothing_begins(home) -> None:
+def test_without_examples_for_the_gate_the_loop_waits(home) -> None:
     _, said = home
+    assert "waiting: a cycle of recorded traffic needs examples" in said
     assert "set collect.examples to a file with id, prompt and target" in said
 
 
@@ -112,7 +114,7 @@ def test_a_challenger_learns_from_what_users_did_and_is_gated_on_the_examples(ho
 
 def test_without_new_traffic_the_next_cycle_does_not_begin(home) -> None:
     _, said = home
-    assert "a cycle of recorded traffic needs interactions before" in said
+    assert "waiting: a cycle of recorded traffic needs interactions before" in said
     assert [line for line in said.splitlines() if line.startswith("ended with")] == [
-        "ended with 2", "ended with 2", "ended with 0", "ended with 2",
+        "ended with 0", "ended with 2", "ended with 2", "ended with 0", "ended with 0",
     ]  # fmt: skip

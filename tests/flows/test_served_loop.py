@@ -32,6 +32,7 @@ DEPLOYMENTS = {
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "collect": {
+        "source": "simulated",
         "messages_limit": 48,
         "held_out": 40,
         "generated_messages": 800,

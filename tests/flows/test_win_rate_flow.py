@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import LABEL_TOKENS, Decision, ExampleSet, JudgeValidation
+from tests.cli.in_process import run_in_process
 from tests.flows.prefect_home import ROOT, new_home, run_python
 from tests.flows.test_approval_flow import DEPLOY, Waiting, filled
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
@@ -84,8 +85,19 @@ def test_people_are_asked_and_what_they_say_decides(judged: Waiting, tmp_path: P
     assert code != 0
     assert re.search(r"win_rate needs \d+ pairs that people compared, got 0", said)
     assert judged.home.store.records(Decision) == ()
-    (sheet,) = (judged.home.settings.home / "labels").glob("pairs-*.csv")
-    with sheet.open(encoding="utf-8", newline="") as file:
+    sheet = tmp_path / "sheet.csv"
+    elsewhere = {
+        "RATCHET_HOME": str(tmp_path / "laptop"),
+        "RATCHET_STORE_URL": judged.home.settings.store_url,
+        "RATCHET_MODEL_NAME": judged.home.settings.model_name,
+    }
+
+    def ratchet(*words: object) -> None:
+        done = run_in_process(*words, folder=tmp_path, environment=elsewhere)
+        assert done.returncode == 0, done.stderr
+
+    ratchet("export", "label-sheet", "--out", sheet)
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         one, two = is_right(row["answer_a"]), is_right(row["answer_b"])
@@ -94,6 +106,7 @@ def test_people_are_asked_and_what_they_say_decides(judged: Waiting, tmp_path: P
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    ratchet("review", "--sheet", sheet, "--by", "ana")
     printed = run_python(judged.environ, "-c", DEPLOY, json.dumps({"policy": POLICY}))
     assert "careful: usable" in printed
     (decision,) = judged.home.store.records(Decision)

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import InvalidInputError
-from ratchet.judges.label_sheet import read_sheet, write_sheet
+from ratchet.files.text import harmless_cell, restored_cell
+from ratchet.judges.label_sheet import pair_name, read_sheet, write_sheet
 from ratchet.judges.prompts import Item
 from ratchet.records import Message
 
@@ -18,7 +19,7 @@ def pair(number, answer="one", other="two"):
 
 
 def rows(path):
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -148,5 +149,74 @@ def test_any_texts_go_there_and_back(tmp_path_factory, question, answer, other):
     (row,) = rows(path)
     for name in ("example_id", "prompt", "answer_a", "answer_b"):
         assert not row[name].startswith(("=", "+", "-", "@"))  # no spreadsheet runs it
+    assert restored_cell(row["answer_a"]) in (answer, other)
+    assert {restored_cell(row["answer_a"]), restored_cell(row["answer_b"])} == {answer, other}
     fill(path, lambda _row: "tie")
     assert read_sheet(path, [one]).winners == {"=1+1": "tie"}
+
+
+@given(TEXT)
+def test_a_cell_is_read_back_as_the_text_that_it_was_made_of(text):
+    assert restored_cell(harmless_cell(text)) == text
+    assert not harmless_cell(text).startswith(tuple("=+-@\t\r\n＝＋－＠"))
+
+
+def test_a_sheet_begins_with_the_mark_by_which_spreadsheets_know_utf_8(sheet):
+    assert sheet.read_bytes().startswith(b"\xef\xbb\xbfexample_id,")
+
+
+def test_no_name_of_a_pair_looks_like_a_number(sheet):
+    """Excel writes 0012345678901234 and 12e4567890123456 as numbers, and the name is lost."""
+    names = [row["pair"] for row in rows(sheet)]
+    assert all(name.startswith("p") for name in names)
+    assert len(set(names)) == len(PAIRS)
+
+
+def test_a_sheet_that_an_earlier_version_wrote_is_read(sheet):
+    old = sheet.read_text(encoding="utf-8-sig")
+    for one in PAIRS:
+        old = old.replace(f",{pair_name(one)}", f",{pair_name(one)[1:]}")
+    sheet.write_text(old, encoding="utf-8", newline="")
+    fill(sheet, lambda _row: "tie")
+    assert len(read_sheet(sheet, PAIRS).winners) == len(PAIRS)
+
+
+def changed(path, change):
+    found = rows(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]))
+        writer.writeheader()
+        writer.writerows(change(found))
+
+
+def test_a_column_that_was_sorted_alone_is_not_taken_for_labels(sheet):
+    def sort_ids(found):
+        ids = sorted(row["example_id"] for row in found)
+        return [
+            row | {"winner": "a", "example_id": key} for row, key in zip(found, ids, strict=True)
+        ]
+
+    before = [row["example_id"] for row in rows(sheet)]
+    changed(sheet, sort_ids)
+    stays = sum(one == two for one, two in zip(before, sorted(before), strict=True))
+    read = read_sheet(sheet, PAIRS)
+    assert len(read.winners) == stays
+    assert "example_id and pair must be of one row" in read.set_aside[0].reason
+
+
+def test_answers_that_changed_places_are_not_taken_for_labels(sheet):
+    changed(sheet, lambda found: [
+        row | {"winner": "a", "answer_a": row["answer_b"], "answer_b": row["answer_a"]}
+        for row in found
+    ])  # fmt: skip
+    read = read_sheet(sheet, PAIRS)
+    assert not read.winners
+    assert "got them exchanged" in read.set_aside[0].reason
+
+
+def test_what_a_spreadsheet_does_to_ids_and_texts_costs_no_label(sheet):
+    changed(sheet, lambda found: [
+        row | {"winner": "b", "example_id": "1.2E+10", "answer_a": row["answer_a"] + "  \n"}
+        for row in found
+    ])  # fmt: skip
+    assert len(read_sheet(sheet, PAIRS).winners) == len(PAIRS)

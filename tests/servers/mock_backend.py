@@ -37,6 +37,7 @@ class MockBackend:
         self.behaviour, self.delay = behaviour, delay
         self.seen: list[dict] = []
         self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []  # their names in lower case
         self.open: set[asyncio.Transport] = set()
         self.left = 0  # connections that the other side closed while it waited for an answer
 
@@ -85,21 +86,21 @@ class _Connection(asyncio.Protocol):
         head, found, rest = self.buffer.partition(b"\r\n\r\n")
         if not found:
             return
-        length = 0
-        for line in head.split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
+        lines = [line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:]]
+        headers = {name.lower(): value.strip() for name, _, value in lines}
+        length = int(headers.get("content-length", 0))
         if len(rest) < length:
             return
         self.buffer = rest[length:]
-        if head.startswith(b"GET /v1/models "):  # it lists none, as some servers
-            self._send(404, {"error": {"message": "Not Found"}})
+        if head.startswith(b"GET /v1/models HTTP"):  # asked every second; it lists none
+            self._send(404, {"error": {"message": "not found", "code": "not_found"}})
             return
         body = json.loads(rest[:length] or b"{}")
         self.server.seen.append(body)
         self.server.paths.append(head.split(b" ")[1].decode())
-        del self.server.seen[:-10_000], self.server.paths[:-10_000]
+        self.server.headers.append(headers)
+        for kept in (self.server.seen, self.server.paths, self.server.headers):
+            del kept[:-10_000]
         if self.server.delay:
             asyncio.get_running_loop().call_later(self.server.delay, self._answer, body)
         else:

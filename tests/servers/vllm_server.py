@@ -23,7 +23,7 @@ import json
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -34,10 +34,14 @@ class VllmServer:
 
     Attributes:
         base: Name of the base model.
+        aliases: Its other names, as by `--served-model-name base alias`.
+        others: Other base models, as behind a router of several servers.
+        broken: Names that are listed and answered with 500.
         updating: Whether adapters may be loaded while it runs.
         load_seconds: How long a load takes.
         adapters: What is loaded: path by name.
         answers: Status of each chat completion that was asked for, with the model's name.
+        bodies: What was sent for each.
         calls: Loads and unloads that came, in order.
         lost_loads: How many of the next loads are acknowledged as taken and then not there.
         mounts: Folders of this machine by the path under which the server sees them; where any is
@@ -55,12 +59,15 @@ class VllmServer:
         load_seconds: float = 0.0,
         mounts: Mapping[str, Path] | None = None,
         max_rank: int = 16,
+        aliases: Sequence[str] = (),
+        others: Sequence[str] = (),
     ) -> None:
+        self.aliases, self.others, self.broken = tuple(aliases), tuple(others), set[str]()
         self.base, self.port, self.updating = base, port, updating
         self.load_seconds, self.mounts, self.max_rank = load_seconds, mounts, max_rank
-        self.broken: set[str] = set()
         self.adapters: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
+        self.bodies: list[dict[str, object]] = []
         self.calls: list[tuple[str, str]] = []
         self.lost_loads = 0
         self._taken: set[str] = set()
@@ -125,7 +132,8 @@ class VllmServer:
         return web.Response()
 
     async def _models(self, _request: web.Request) -> web.Response:
-        cards = [_card(self.base, self.base, None)]
+        cards = [_card(name, self.base, None) for name in (self.base, *self.aliases)]
+        cards += [_card(name, name, None) for name in self.others]
         cards += [_card(name, path, self.base) for name, path in self.adapters.items()]
         return web.json_response({"object": "list", "data": cards})
 
@@ -181,12 +189,13 @@ class VllmServer:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         model = body.get("model")
-        if model != self.base and model not in self.adapters:
-            self.answers.append((404, model))
-            return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
+        self.bodies.append(body)
         if model in self.broken:
             self.answers.append((500, model))
-            return _error(500, "InternalServerError", "CUDA error: device-side assert triggered")
+            return _error(500, "InternalServerError", "the engine is dead")
+        if model not in (self.base, *self.aliases, *self.others, *self.adapters):
+            self.answers.append((404, model))
+            return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
         self.answers.append((200, model))
         text = f"{model}: {body['messages'][-1]['content']}"
         head = {"id": "chatcmpl-1", "created": 1, "model": model}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.errors import BusyError, InsufficientDataError
+from ratchet.errors import BusyError, ConflictError, InsufficientDataError
 from ratchet.records import (
     Cycle,
     CycleEnd,
@@ -32,7 +32,10 @@ from ratchet.store.cycles import (
     freeze_examples,
     latest_cycle,
     open_cycle,
+    open_for,
     sole_loop,
+    sole_training,
+    training_died,
     unfinished_cycle,
 )
 
@@ -269,11 +272,12 @@ def test_a_stray_row_of_the_future_opens_no_cycle_until_its_time_has_come(
     assert recorded(store, now + ahead + MICROSECOND)[1] == ["future"]
 
 
-def test_recorded_traffic_after_simulated_cycles_begins_where_they_ended(
+def test_recorded_traffic_after_simulated_cycles_has_none_of_theirs(
     store: EventStore, now: datetime
 ) -> None:
     first = opened(store, now)
-    visit(store, now - HOUR, "simulated")
+    with store.simulating():
+        visit(store, now - HOUR, "simulated")
     end_cycle(store, first, "finished", now)
     visit(store, now + MICROSECOND, "real")
     assert recorded(store, now + HOUR)[1] == ["real"]
@@ -437,3 +441,46 @@ def test_an_error_within_the_loop_frees_the_home(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stop"):
         fails()
     assert tried(tmp_path) == "free"
+
+
+# Training apart from the loop ---------------------------------------------------------------------
+
+TRAIN = """
+import sys
+from pathlib import Path
+from ratchet.store.cycles import sole_training
+with sole_training(Path(sys.argv[1]), "run-1"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_training_that_was_handed_over_goes_on_beside_the_loop_and_alone(tmp_path: Path) -> None:
+    with sole_loop(tmp_path), holder(tmp_path, TRAIN) as process:
+        with pytest.raises(BusyError, match=rf"one training at a time.*process {process.pid}\)"):
+            sole_training(tmp_path, "run-2").__enter__()
+        assert not training_died(tmp_path, "run-1")
+
+
+def test_a_training_whose_process_was_killed_is_known_to_have_died(tmp_path: Path) -> None:
+    assert not training_died(tmp_path, "run-1")  # nobody ever trained here
+    with holder(tmp_path, TRAIN) as process:
+        process.kill()
+        process.wait(timeout=30)
+        assert training_died(tmp_path, "run-1")
+        assert not training_died(tmp_path, "run-2")  # which may train on another machine
+        with sole_training(tmp_path, "run-2"):
+            assert not training_died(tmp_path, "run-1")
+
+
+def test_what_was_handed_over_is_of_use_while_its_cycle_is_the_open_one(
+    store: EventStore, now: datetime
+) -> None:
+    cycle = opened(store, now)
+    assert open_for(store, cycle.id) == open_for(store, None) == cycle
+    end_cycle(store, cycle, "abandoned", now)
+    with pytest.raises(ConflictError, match=r"got cycle 1 \(abandoned\)"):
+        open_for(store, cycle.id)
+    another = opened(store, now + HOUR)
+    assert open_for(store, another.id) == another
+    assert open_for(store, None) == another

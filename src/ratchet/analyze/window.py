@@ -101,7 +101,7 @@ def _parts(
         first, last = (table["created_at"][place].as_py() for place in (0, table.num_rows - 1))
         # by time, not by id: what is about another batch's rows is left out by the join
         span = replace(window, start=first, end=last + _MOMENT)
-        part = join_feedback(table, store.feedback(span), judges=judges)
+        part = join_feedback(table, store.told_feedback(span), judges=judges)
         given: dict[str, Any] = {
             column: _there(getattr(part, column)) for column in _WRITTEN.values()
         }

@@ -14,10 +14,13 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import judge, rollout
+from ratchet.cli import judge, rollout, signals
+from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
 from ratchet.cli.chart import chart
+from ratchet.cli.curate import curate
+from ratchet.cli.export import export
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
@@ -42,18 +45,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-START, COLLECT, ANALYZE = "Start", "Collect", "Analyze"
+START, COLLECT, ANALYZE, IMPROVE = "Start", "Collect", "Analyze", "Improve"
 DEPLOY, SERVE, LOOK_AFTER = "Deploy", "Serve", "Look after"
 
 app.command(rich_help_panel=START, epilog="Example: ratchet demo --messages-limit 640 --seed 1")(
     demo
 )
 app.command(rich_help_panel=START, epilog="Example: ratchet up --prefect-port 4201")(up)
+app.command(
+    rich_help_panel=START,
+    epilog="Example: ratchet adopt --backend http://127.0.0.1:8001 --dry-run",
+)(adopt)
 
 app.command(rich_help_panel=COLLECT, epilog="Example: ratchet ingest events.jsonl")(ingest)
 app.command(
     "set-aside", rich_help_panel=COLLECT, epilog="Example: ratchet set-aside --source events.jsonl"
 )(set_aside)
+
+app.add_typer(signals.app, name="signals", rich_help_panel=COLLECT)
 
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet failures rated.csv --embedding words"
@@ -66,6 +75,10 @@ app.add_typer(judge.app, name="judge", rich_help_panel=ANALYZE)
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet review --decide 3f9a --label fine --by ada"
 )(review)
+
+app.command(
+    rich_help_panel=IMPROVE, epilog="Example: ratchet curate --dry-run --since 90d --method kto"
+)(curate)
 
 app.command(
     rich_help_panel=DEPLOY,
@@ -93,6 +106,10 @@ app.command(
 )(alerts)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet timeline --hours 48")(timeline)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet history --show-only")(history)
+app.command(
+    rich_help_panel=LOOK_AFTER,
+    epilog="Example: ratchet export dataset --format openai --out train.jsonl",
+)(export)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet prune --dry-run")(prune)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
 

@@ -28,6 +28,7 @@ def alerts(
 ) -> None:
     """List the open alerts; acknowledge or resolve one."""
     from ratchet.analyze.alert_steps import by_hand, known_alerts, standing
+    from ratchet.store.heard import questions
     from ratchet.views.text.cycle import alerts_text
 
     if acknowledge is not None and resolve is not None:
@@ -56,3 +57,5 @@ def alerts(
         print(json.dumps([event.canonical() for event in shown], indent=2))
     else:
         print(alerts_text(shown))
+        for question in questions(store, now=datetime.now(UTC)) if store else ():
+            print(f"not watched: {question.in_words}")

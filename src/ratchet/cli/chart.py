@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ratchet.stats.charts.designed_charts import Alarm
 
 Kind = Literal["p", "laney-p", "u", "xmr", "ewma", "cusum"]
-By = Literal["version", "segment", "hour", "day"]
+By = Literal["version", "segment", "application", "prompt-version", "hour", "day"]
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 DAYS = 30
 MOST_LINES = 8
@@ -37,7 +37,9 @@ def chart(
     ] = None,
     by: Annotated[
         By | None,
-        typer.Option(help="What a point is (hour, day), or one chart a version or segment."),
+        typer.Option(
+            help="What a point is (hour, day), or what gets a chart for each of its values."
+        ),
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="Chart the answers of this version alone.")
@@ -78,9 +80,10 @@ def chart(
         raise InvalidInputError(
             f"--since must be before --until, got {start:%F %H:%M} and {end:%F %H:%M}; swap them"
         )
-    readings = read_window(required_store("a chart"), Window(start, end, version))
+    group = "prompt_version" if by == "prompt-version" else by
+    readings = read_window(required_store("a chart"), Window(start, end, version), by=group)
     report = chart_signal(
-        readings, charted, kind=kind, by=by, run_length=run_length, baseline=baseline
+        readings, charted, kind=kind, by=group, run_length=run_length, baseline=baseline
     )
     _draw(report, path)
     if as_json:

@@ -18,10 +18,10 @@ def forget(
     ] = False,
 ) -> None:
     """Erase what a user said and the training sets that hold it; list the adapters made of it."""
-    from ratchet.analyze.failures.embedding import text_key
     from ratchet.records import Release
     from ratchet.store.forget import forget as erase
     from ratchet.store.forget import trace
+    from ratchet.store.vectors import text_key
 
     if not user.strip():  # as a text of theirs it would be in every row
         raise InvalidInputError(

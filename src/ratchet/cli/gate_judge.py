@@ -44,9 +44,9 @@ def hand_out(path: Path, pairs: Sequence[Item]) -> None:
     """
     from ratchet.judges.judged_win_rate import hand_out as write_pairs
 
-    sheet = write_pairs(path, pairs, ON_SHEET)
+    differing = write_pairs(path, pairs, ON_SHEET)
     print(
-        f"{sheet.differing} pairs to compare are in {path.name}: write a, b or tie into the column "
+        f"{differing} pairs to compare are in {path.name}: write a, b or tie into the column "
         "winner, then give it as --labels"
     )
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.shared import created_store
+from ratchet.cli.shared import created_store, open_history
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 
@@ -41,20 +41,26 @@ def ingest(
     """
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.ingest import ingest_file
+    from ratchet.collect.recognising import Recogniser
 
     store, now, progress = created_store(), datetime.now(UTC), Progress()
+    known = Recogniser(store, open_history())
     if dialogues:
-        report = harvest_dialogues(file, store, now=now, progress=progress)
+        report = harvest_dialogues(file, store, now=now, progress=progress, known=known)
     else:
         is_large = file.is_file() and file.stat().st_size > _LARGE
-        report = ingest_file(file, store, now=now, progress=progress, second_process=is_large)
+        report = ingest_file(
+            file, store, now=now, progress=progress, second_process=is_large, known=known
+        )
     print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
     print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
+    if report.recognised:
+        print(f"{report.recognised:,} rows are stored already under other ids")
     for line in report.lines():
         print(line)
     if report.set_aside:
         print("`ratchet set-aside` lists every row that was set aside")
-    if not report.interactions + report.feedback + report.repeated:
+    if not report.interactions + report.feedback + report.repeated + report.recognised:
         way_out = (
             "check that it is a log of whole dialogues, or leave --dialogues out"
             if dialogues

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ratchet.cli.shared import AsJson, By, Note, existing_store, person
+from ratchet.cli.shared import AsJson, By, Note, existing_store, person, required_store
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import read_rows, set_aside_lines
 from ratchet.files.text import clipped
 
+if TYPE_CHECKING:
+    from ratchet.files.rows import SetAsideRow
+    from ratchet.store import EventStore
+
 SHOWN = 20
+SAID = ("application", "prompt_version", "tags", "trace_id", "request_id")
+"""What is shown of what a client said with a request."""
 
 
 def review(
@@ -27,10 +36,27 @@ def review(
             help="Your decision: violation or fine, or one of the labels of the item's dimension."
         ),
     ] = "",
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="A sheet of `ratchet export label-sheet` that you filled in: its decisions, or "
+            "the winners of its pairs, are stored."
+        ),
+    ] = None,
     by: By = "",
     note: Note = "",
 ) -> None:
-    """List what waits for review, safety first; or decide one item."""
+    """List what waits for review, safety first; decide one item, or bring back a filled-in sheet.
+
+    Pairs of answers that the gate waits for are told too; people compare them on a sheet.
+    """
+    if sheet is not None:
+        if decide is not None or label:
+            raise InvalidInputError(
+                "a sheet holds its own labels, got --decide or --label beside --sheet; give one"
+            )
+        _bring_back(sheet, person(by), as_json=as_json)
+        return
     from ratchet.review.queue import decide as keep
     from ratchet.review.queue import first_page, open_items
 
@@ -50,8 +76,11 @@ def review(
         items = open_items(store, reviewer=by or None)
         print(json.dumps([item.canonical() for item in items], indent=2))
         return
-    page = first_page(store, most=SHOWN)
-    print(f"{page.waiting:,} waiting" if page.waiting else "nothing waits for review")
+    pairs, page = _pairs_waiting(store), first_page(store, most=SHOWN)
+    for line in pairs:
+        print(line)
+    if page.waiting or not pairs:
+        print(f"{page.waiting:,} waiting" if page.waiting else "nothing waits for review")
     known = store.stored_interactions([item.interaction_id for item in page.items])
     for item in page.items:
         print(f"{item.id[:8]}  {item.priority}  {item.dimension}  {clipped(item.why, 80)}")
@@ -59,5 +88,74 @@ def review(
         if interaction is not None:
             print(f"          user:   {clipped(interaction.prompt, 80)}")
             print(f"          answer: {clipped(interaction.response, 80)}")
+            said = [
+                f"{name} {interaction.metadata[name]}"
+                for name in SAID
+                if name in interaction.metadata
+            ]
+            if said:
+                print(f"          said:   {clipped(', '.join(said), 80)}")
         if item.id in page.more:
             print(f"          and {page.more[item.id]:,} more like it")
+
+
+def _pairs_waiting(store: EventStore) -> list[str]:
+    from ratchet.judges.pair_labels import waiting_sheets, way_to_label
+
+    return [
+        f"{record.wanted} pairs of answers wait to be compared, {compared} are: "
+        f"{way_to_label(record)}"
+        for record, compared in waiting_sheets(store)
+    ]
+
+
+def _bring_back(path: Path, reviewer: str, *, as_json: bool) -> None:
+    """Store what a person wrote on a sheet of pairs, or on one of the queue."""
+    from ratchet.judges.label_sheet import COLUMNS, NEEDED
+    from ratchet.judges.pair_labels import keep_labels
+    from ratchet.review.sheet import keep_decisions
+
+    store, now = required_store("a filled-in sheet"), datetime.now(UTC)
+    with read_rows(path, names=COLUMNS, may_be_empty=True) as rows:
+        named = rows.columns or ()
+    if set(NEEDED) <= set(named):
+        kept = keep_labels(store, path, reviewer=reviewer, now=now)
+        more = {"compared": kept.compared, "wanted": kept.sheet.wanted}
+        told = f"{kept.compared} of {kept.sheet.wanted} pairs are compared" + (
+            "; the gate can decide" if kept.compared >= kept.sheet.wanted else ""
+        )
+        _report(_counts(kept), kept.set_aside, more, told, as_json=as_json)
+        return
+    decided = keep_decisions(store, path, reviewer=reviewer, now=now)
+    _report(_counts(decided), decided.set_aside, {}, "", as_json=as_json)
+
+
+def _counts(kept: Any) -> dict[str, int]:
+    return {name: getattr(kept, name) for name in ("new", "repeated", "open")}
+
+
+def _report(
+    counts: dict[str, int],
+    aside: tuple[SetAsideRow, ...],
+    more: dict[str, int],
+    told: str,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        rows = [asdict(row) for row in aside]
+        print(json.dumps({**counts, **more, "set_aside": rows}, indent=2))
+        return
+    print(
+        f"{counts['new']} labels stored, {counts['repeated']} were there before, "
+        f"{counts['open']} rows are open, {len(aside)} set aside"
+    )
+    for line in set_aside_lines(aside):
+        print(line)
+    if told:
+        print(told)
+    if not any(counts.values()):
+        raise InvalidInputError(
+            f"a sheet must hold at least one row that can be used, got {len(aside)} rows and none "
+            "can; write a new one with `ratchet export label-sheet`"
+        )

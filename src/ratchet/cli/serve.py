@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ratchet import __version__
 from ratchet.cli.shared import (
     AsJson,
+    check_address,
     created_store,
     current_settings,
+    existing_store,
     finite,
+    key_of,
     one_line_name,
     show_progress,
 )
@@ -24,19 +26,28 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 from ratchet.settings import Settings
 
+if TYPE_CHECKING:
+    from ratchet.gateway.options import GatewayOptions
+
 keys = typer.Typer(help="Keys of applications for the gateway.", no_args_is_help=True)
 ROLES = ("ingest", "read", "review", "admin")
+Backend = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="URL of an OpenAI-compatible server, such as vLLM, which the home remembers; "
+        "repeat it for replicas."
+    ),
+]
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="URL of an OpenAI-compatible server, such as vLLM; repeat it for replicas."
-        ),
-    ] = None,
+    backend: Backend = None,
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="Answer by the local model, whatever the home remembers."),
+    ] = False,
     backend_model: Annotated[
         str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
     ] = None,
@@ -80,16 +91,16 @@ def serve(
 ) -> None:
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
-    from ratchet.gateway.serve import Supervisor
 
-    servers = backend or []
     _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
-    for option, url in (*(("--backend", url) for url in servers), ("--fallback", fallback)):
-        _check_address(option, url)
+    for url in backend or ():
+        check_address("--backend", url)
+    check_address("--fallback", fallback)
     settings = current_settings()
     settings.make_home()
     settings = _with_adapter_root(settings, adapter_root, backend_adapter_root)
     show_progress()
+    settings, servers = _behind(settings, backend or [], local=local)
     options = GatewayOptions(
         settings=settings,
         host=host,
@@ -97,10 +108,10 @@ def serve(
         backend=servers[0] if servers else None,
         replicas=tuple(servers[1:]),
         backend_model=backend_model,
-        backend_key=_key_of("RATCHET_BACKEND_KEY"),
+        backend_key=key_of("RATCHET_BACKEND_KEY"),
         fallback=fallback,
         fallback_model=fallback_model,
-        fallback_key=_key_of("RATCHET_FALLBACK_KEY"),
+        fallback_key=key_of("RATCHET_FALLBACK_KEY"),
         load_adapters=load_adapters,
         workers=workers,
         stall_seconds=stall_seconds,
@@ -112,9 +123,15 @@ def serve(
         sync=sync,
         version=__version__,
     )
+    raise SystemExit(_run(options))
+
+
+def _run(options: GatewayOptions) -> int:
+    from ratchet.gateway.serve import Supervisor
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    raise SystemExit(Supervisor(options, say=lambda line: print(line, flush=True)).run())
+    return Supervisor(options, say=lambda line: print(line, flush=True)).run()
 
 
 def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
@@ -134,10 +151,42 @@ def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | 
     return remember(settings, **told) if told else settings
 
 
-def _key_of(variable: str) -> str | None:
-    from ratchet.models.endpoint import checked_key
+def _behind(
+    settings: Settings, backend: list[str], *, local: bool
+) -> tuple[Settings, tuple[str, ...]]:
+    """Return who is to answer, none for the local model; the home remembers what was said.
 
-    return checked_key(os.environ.get(variable), variable)
+    Raises:
+        InvalidInputError: Both were asked for, or the local model is not what the home adopted.
+    """
+    if local and backend:
+        raise InvalidInputError(
+            "--local must stand without --backend, got both; leave one of them out"
+        )
+    if backend:
+        from ratchet.settings import remember
+
+        return remember(settings, backend=backend), tuple(backend)
+    if settings.backend and not local:
+        return settings, settings.backend
+    _refuse_another_model(settings)
+    return settings, ()
+
+
+def _refuse_another_model(settings: Settings) -> None:
+    """Refuse to have the default model answer as one that a server has."""
+    from ratchet.deploy.routing import serving_champion
+    from ratchet.deploy.served import adoptions
+
+    store = existing_store()
+    champion = None if store is None else serving_champion(store)
+    if store is None or champion is None or settings.states_base_model:
+        return
+    if champion.version in adoptions(store):
+        raise InvalidInputError(
+            f"the local model must be the champion's, got the default for {champion.version}, "
+            "which a server answers; name it by --backend, or set RATCHET_BASE_MODEL to its weights"
+        )
 
 
 def _check_names(**names: str | None) -> None:
@@ -147,22 +196,6 @@ def _check_names(**names: str | None) -> None:
                 f"--{option.replace('_', '-')} must be a name on one line, got {name!r}; name one, "
                 "or leave it out"
             )
-
-
-def _check_address(option: str, url: str | None) -> None:
-    from ratchet.models.endpoint import server_address
-
-    if url is None:
-        return
-    try:
-        server_address(url)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{option}: {error}") from error
-    if not url.isprintable() or " " in url:
-        raise InvalidInputError(
-            f"{option} must be an address without spaces or line breaks, got {printable(url)!r}; "
-            "correct it, for example http://127.0.0.1:8001"
-        )
 
 
 @keys.command(epilog="Example: ratchet keys create shop --role ingest --role read")

@@ -78,6 +78,34 @@ def current_settings() -> Settings:
     return load_settings(os.environ, Path.cwd())
 
 
+def key_of(variable: str) -> str | None:
+    """Return the key that a variable of the environment holds."""
+    from ratchet.models.endpoint import checked_key
+
+    return checked_key(os.environ.get(variable), variable)
+
+
+def check_address(option: str, url: str | None) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    from ratchet.models.endpoint import server_address
+
+    if url is None:
+        return
+    try:
+        server_address(url)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{option}: {error}") from error
+    if not url.isprintable() or " " in url:
+        raise InvalidInputError(
+            f"{option} must be an address without spaces or line breaks, got {printable(url)!r}; "
+            "correct it, for example http://127.0.0.1:8001"
+        )
+
+
 def person(by: str) -> str:
     """Return who gave a command: the name of `--by`, else the user of the system."""
     return by or os.environ.get("USER", "somebody")

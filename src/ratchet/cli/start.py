@@ -13,9 +13,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ratchet.cli.shared import current_settings
+from ratchet.cli.shared import current_settings, existing_store
 from ratchet.errors import InvalidInputError
 
+TRAINING = "ratchet-training"
 QUIET_STATES = {
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
@@ -53,6 +54,7 @@ def demo(
 ) -> None:
     """Run one cycle of the loop with a real model; stopped and started again, it goes on."""
     from ratchet.servers import Servers
+    from ratchet.store.origins import refuse_among_real
 
     settings = current_settings()
     collect: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
@@ -63,6 +65,9 @@ def demo(
     if instruction is not None:
         collect |= {"instruction": instruction, "max_new_tokens": max_new_tokens}
     _check_input(messages, queues, instruction, policy)
+    store = existing_store()
+    if store is not None:
+        refuse_among_real(store.origins())
     options: dict[str, Any] = {"collect": collect}
     if policy is not None:
         options["deploy"] = {"policy": str(policy.resolve())}
@@ -94,9 +99,13 @@ def up(
     mlflow_port: Annotated[
         int, typer.Option(min=1, max=65_535, help="Wanted port of the MLflow UI.")
     ] = 5000,
+    training: Annotated[
+        bool,
+        typer.Option(help="Train here; else a worker of ratchet-training elsewhere does."),
+    ] = True,
 ) -> None:
-    """Start Prefect, MLflow and a worker for the deployments; stop them all on Ctrl-C."""
-    from ratchet.servers import Servers
+    """Start Prefect, MLflow and workers for the deployments; stop them all on Ctrl-C."""
+    from ratchet.servers import WORK_POOLS, Servers
 
     settings = current_settings()
     servers = Servers(settings=settings, say=print)
@@ -104,10 +113,14 @@ def up(
     code = 0
     try:
         print("starting Prefect and MLflow ...", flush=True)
-        servers.start(prefect_port=prefect_port, mlflow_port=mlflow_port, environ=os.environ)
+        pools = [pool for pool in WORK_POOLS if training or pool != TRAINING]
+        servers.start(
+            prefect_port=prefect_port, mlflow_port=mlflow_port, environ=os.environ, pools=pools
+        )
         print(f"Prefect  {servers.prefect_api.removesuffix('/api')}")
         print(f"MLflow   {servers.mlflow}")
-        print("A worker serves the deployments. Ctrl-C stops all three.", flush=True)
+        served = " and ".join(pools)
+        print(f"Workers serve the pools {served}. Ctrl-C stops all three.", flush=True)
         ended = servers.watch()
         sys.stderr.write(f"ratchet: {ended} ended by itself, see logs/{ended}.log in the home\n")
         code = 1

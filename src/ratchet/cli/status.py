@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,21 @@ if TYPE_CHECKING:
     from ratchet.store import EventStore
 
 
+NO_TRAFFIC = "waits for interactions of real users that no cycle had"
+
+
 def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the champion, its last decision, what was collected and the last alerts."""
-    state = _gather_status(current_settings())
+    settings = current_settings()
+    state = _gather_status(settings)
     if as_json:
         print(json.dumps(state, indent=2))
         return
     decision = state["last_decision"]
-    print(f"champion      {state['champion'] or 'none yet: run `ratchet demo`'}")
+    start = "ratchet adopt` for what answers your users" if settings.backend else "ratchet demo`"
+    print(f"champion      {state['champion'] or f'none yet: run `{start}'}")
     print(f"previous      {state['previous'] or 'none'}")
     if decision:
         print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
@@ -31,17 +37,24 @@ def status(
         print(f"waits         for a person: ratchet approve {waiting[:8]}")
     if state["cycle"]:
         print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
-    print(f"interactions  {state['interactions']}")
+    if state["next_cycle"]:
+        print(f"next cycle    {state['next_cycle']}")
+    simulated = f" ({state['simulated']} of simulated users)" if state["simulated"] else ""
+    print(f"interactions  {state['interactions']}{simulated}")
     print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     print(f"set aside     {state['set_aside']}")
     if state["refused"]:
         print(f"not routed    {state['refused']}")
     if state["rollout"]:
         print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
+    for place, line in enumerate(state["next_cycle_waits_for"]):
+        print(f"{'' if place else 'next cycle':13} waits for {line}")
     if state["registry"] != "nothing to do":
         print(f"registry      {state['registry']}")
     for alert in state["alerts"]:
         print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
+    for question in state["questions"]:
+        print(f"asks          {question['says']}")
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
@@ -49,6 +62,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.deploy.approval import waiting_decisions
     from ratchet.deploy.refusals import standing_refusal, words
     from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
+    from ratchet.store.heard import questions
 
     state: dict[str, Any] = {
         "home": str(settings.home),
@@ -56,14 +70,18 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "previous": None,
         "last_decision": None,
         "cycle": None,
+        "next_cycle": NO_TRAFFIC,
         "interactions": 0,
+        "simulated": 0,
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
         "alerts": [],
+        "questions": [],
         "waiting": [],
         "refused": None,
         "rollout": None,
         "registry": "nothing to do",
+        "next_cycle_waits_for": [],
     }
     store = existing_store()
     if store is None:
@@ -75,6 +93,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     cycle = store.latest(Cycle)
     counts = store.counts()
     state["interactions"] = counts["interactions"]
+    state["simulated"] = store.simulated_answers()
     state["set_aside"] = counts["set_aside"]
     state["feedback"] = {kind: counts[kind] for kind in FEEDBACK_KINDS}
     if release:
@@ -84,12 +103,30 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     if cycle:
         end = store.get(CycleEnd, cycle.id)
         state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    state["next_cycle"] = _next_cycle(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
+    state["next_cycle_waits_for"] = _lacking(store, settings)
+    state["questions"] = [
+        {"application": item.application, "kind": item.kind, "says": item.in_words}
+        for item in questions(store, now=datetime.now(UTC))
+    ]
     state["alerts"] = [
         alert.canonical() | {"threshold": alert.expected}
         for alert in open_alerts(known_alerts(store))
     ]
     return state
+
+
+def _next_cycle(store: EventStore) -> str | None:
+    """Return what the nightly loop waits for; None where it has something to do."""
+    from ratchet.errors import WaitingError
+    from ratchet.store.cycles import await_traffic
+
+    try:
+        await_traffic(store, datetime.now(UTC))
+    except WaitingError:
+        return NO_TRAFFIC
+    return None
 
 
 def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +148,16 @@ def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
     if look is not None:
         says = f"{look.share:.0%} of users, {look.decision}: {'; '.join(look.reasons)}"
     return {"challenger": running.challenger.version, "says": says}
+
+
+def _lacking(store: EventStore, settings: Settings) -> list[str]:
+    """Return what the next cycle of a home in front of a server lacks."""
+    from ratchet.deploy.served import adoptions
+    from ratchet.operate.readiness import NextCycle, lacks
+
+    if not settings.backend and not adoptions(store):
+        return []
+    return lacks(settings, store, NextCycle(), environ=os.environ, now=datetime.now(UTC))
 
 
 def _caught_up(store: EventStore, settings: Settings) -> str:

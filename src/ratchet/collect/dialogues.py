@@ -25,7 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, IngestReport, ingest_placed
+from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, ingest_placed
+from ratchet.collect.recognising import Recogniser
+from ratchet.collect.report import IngestReport
 from ratchet.collect.values import moment as moment_of
 from ratchet.collect.values import thumb
 from ratchet.errors import InvalidInputError
@@ -47,6 +49,7 @@ def harvest_dialogues(
     now: datetime,
     system: str = "convai2",
     progress: Callable[[int], None] = lambda _: None,
+    known: Recogniser | None = None,
 ) -> IngestReport:
     """Store the answers and the feedback of a log of dialogues. See `read_dialogues`.
 
@@ -58,12 +61,13 @@ def harvest_dialogues(
         now: Time that the set-aside rows carry.
         system: What the bots belong to: Bot 006 answers as version `convai2/bot-006`.
         progress: See `ratchet.collect.ingest.ingest_file`.
+        known: See there.
 
     Raises:
         InvalidInputError: The file cannot be read or is no log of dialogues.
     """
     events = read_dialogues(path, now=now, system=system)
-    return ingest_placed(events, store, source=path.name, now=now, progress=progress)
+    return ingest_placed(events, store, source=path.name, now=now, progress=progress, known=known)
 
 
 def read_dialogues(

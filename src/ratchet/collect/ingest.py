@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from ratchet.collect.plain_events import plain_feedback, plain_interaction
+from ratchet.collect.plain_events import plain_feedback, plain_interaction, refuse_simulated
+from ratchet.collect.recognising import Recogniser
+from ratchet.collect.report import IngestReport, rule_of
 from ratchet.collect.second_process import in_second_process
 from ratchet.collect.times import CLOCK_ERROR, EARLIEST, FUTURE, TimeNotes, arrived, check_time
 from ratchet.collect.values import plain_values
@@ -79,46 +81,6 @@ class EventSink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What became of the rows; the four counts add up to all rows that are not blank.
-
-    Attributes:
-        interactions: Interactions stored.
-        feedback: Feedback events stored.
-        repeated: Events that were stored before with the same content.
-        set_aside: Rows that broke a rule.
-        reasons: The broken rules with their counts, most frequent first; what exceeds 1,000 rules
-            is counted as "other reasons".
-        examples: Of each of these rules the first row that broke it.
-        noted: What is odd about stored feedback, with its count; see `ratchet.collect.times`.
-    """
-
-    interactions: int
-    feedback: int
-    repeated: int
-    set_aside: int
-    reasons: tuple[tuple[str, int], ...]
-    examples: tuple[SetAside, ...] = field(default=(), compare=False)
-    noted: tuple[tuple[str, int], ...] = ()
-
-    def lines(self) -> list[str]:
-        """Return a line for each reason: how often, the first row of it, what is wrong with it.
-
-        The counts of these lines add up to the rows that were set aside. Then a line for each note.
-        """
-        first = {_rule(row.reason): row for row in self.examples}
-        lines, left = [], self.set_aside
-        for rule, count in self.reasons:
-            if (row := first.get(rule)) is None:
-                continue
-            left -= count
-            lines.append(f"{count:>8,} × {row.position}: {row.reason}")
-        if left:
-            lines.append(f"and {left:,} more rows set aside for other reasons")
-        return lines + [f"{count:>8,} × noted: {note}" for note, count in self.noted]
-
-
 def ingest(
     rows: Iterable[object],
     store: EventSink,
@@ -159,6 +121,7 @@ def ingest_placed(
     now: datetime,
     chunk: int = CHUNK,
     progress: Callable[[int], None] = lambda _: None,
+    known: Recogniser | None = None,
 ) -> IngestReport:
     """Store rows that come with their positions in the source. See `ingest` and `ingest_file`.
 
@@ -169,7 +132,8 @@ def ingest_placed(
         raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
     reader = _Reader(source, now)
     batches = map(reader.read, _batches(rows, chunk))
-    return _ingest(batches, store, _Progress(reader, TimeNotes(store.answered_at), progress))
+    times = TimeNotes(store.answered_at)
+    return _ingest(batches, store, _Progress(reader, times, progress, known))
 
 
 def ingest_file(
@@ -182,6 +146,7 @@ def ingest_file(
     max_line_bytes: int = MAX_LINE_BYTES,
     progress: Callable[[int], None] = lambda _: None,
     second_process: bool = False,
+    known: Recogniser | None = None,
 ) -> IngestReport:
     """Store the events of a file: CSV, JSON Lines, JSON or Parquet. See `ingest`.
 
@@ -198,6 +163,7 @@ def ingest_file(
         progress: Called with the number of rows that are done, each time some are.
         second_process: Whether another process reads while this one stores, which pays for files
             of tens of megabytes; see `ratchet.collect.second_process`.
+        known: Knows answers again that are stored under other ids; without it every id is new.
 
     Raises:
         InvalidInputError: The file cannot be read, or `chunk` or `max_line_bytes` is below 1.
@@ -215,7 +181,8 @@ def ingest_file(
         else _read_batches(*what)
     )
     with _seldom_looked_for_garbage():
-        return _ingest(batches, store, _Progress(reader, TimeNotes(store.answered_at), progress))
+        times = TimeNotes(store.answered_at)
+        return _ingest(batches, store, _Progress(reader, times, progress, known))
 
 
 class _Event(NamedTuple):
@@ -246,10 +213,12 @@ class _Progress:
     reader: _Reader
     times: TimeNotes
     tell: Callable[[int], None]
+    known: Recogniser | None = None
     read: int = 0
     interactions: int = 0
     feedback: int = 0
     repeated: int = 0
+    recognised: int = 0
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, SetAside] = field(default_factory=dict)
@@ -258,7 +227,7 @@ class _Progress:
     def keep(self, rejected: SetAside) -> None:
         self.pending.append(rejected)
         self.rejected += 1
-        rule = _rule(rejected.reason)
+        rule = rule_of(rejected.reason)
         known = rule in self.reasons or len(self.reasons) < _REASONS_COUNTED
         self.reasons[rule if known else _OTHER_REASONS] += 1
         if known:
@@ -274,12 +243,8 @@ class _Progress:
             reasons=tuple(reasons),
             examples=tuple(self.examples[rule] for rule, _ in reasons if rule in self.examples),
             noted=self.times.finish(),
+            recognised=self.recognised,
         )
-
-
-def _rule(reason: str) -> str:
-    """The rule that a reason names, without what was received."""
-    return reason.partition(", got ")[0]
 
 
 @dataclass(slots=True)
@@ -336,9 +301,12 @@ class _Reader:
         if value is not row and isinstance(value, dict):  # as JSON or a table gave it
             plain = self._plain(value)
             if plain is not None:
+                refuse_simulated(plain)
                 return plain
         record = _record(value)
         check_time(record, self.now)
+        if isinstance(record, Interaction) and record is not row:
+            refuse_simulated(interaction_row(record))
         if isinstance(record, Interaction):
             return interaction_row(record)
         updated = record.updated_at or record.created_at
@@ -433,24 +401,59 @@ def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) ->
         for rejected in batch.rejected:
             progress.keep(rejected)
         answered: dict[str, int] = {}
-        for questions in _without_repeated_ids(batch.interactions):
+        for questions in _without_repeated_ids(_new(batch.interactions, progress)):
             added = store.add_interaction_rows([event.event for event in questions])
             progress.interactions += added.new
             _account(added, questions, progress)
             if not added.conflicts:
                 answered |= {event.event.id: event.event.created_at for event in questions}
         feedback = _arrived(batch.feedback, store, progress)
-        for opinions in _without_repeated_ids(feedback):
-            added = store.add_feedback_rows([event.event for event in opinions])
-            progress.feedback += added.new
-            _account(added, opinions, progress)
-        progress.times.take([event.event for event in feedback], answered)
+        renamed = progress.known.about_stored([e.event for e in feedback]) if progress.known else {}
+        mine = [event for place, event in enumerate(feedback) if place not in renamed]
+        _add_feedback(mine, store, progress, answered)
+        if renamed:  # after the others: what they say need not be stored again
+            about = [feedback[place]._replace(event=row) for place, row in renamed.items()]
+            _add_feedback(_unsaid(about, progress), store, progress, answered)
         if progress.pending:
             store.set_aside(tuple(progress.pending))
             progress.pending.clear()
         progress.read += batch.read
         progress.tell(progress.read)
     return progress.report()
+
+
+def _add_feedback(
+    feedback: Sequence[_Event],
+    store: EventSink,
+    progress: _Progress,
+    answered: Mapping[str, int],
+) -> None:
+    for opinions in _without_repeated_ids(feedback):
+        added = store.add_feedback_rows([event.event for event in opinions])
+        progress.feedback += added.new
+        _account(added, opinions, progress)
+    progress.times.take([event.event for event in feedback], answered)
+
+
+def _new(events: Sequence[_Event], progress: _Progress) -> Sequence[_Event]:
+    """Return the interactions that are not known under other ids, and count the others."""
+    if progress.known is None:
+        return events
+    found = progress.known.interactions([event.event for event in events])
+    progress.recognised += len(found.same)
+    progress.repeated += len(found.repeated)
+    for place in sorted(found.conflicting):
+        progress.keep(_conflict(events[place], progress))
+    return [event for place, event in enumerate(events) if not found.knows(place)]
+
+
+def _unsaid(events: Sequence[_Event], progress: _Progress) -> list[_Event]:
+    """Return feedback on other ids that stored feedback does not say, and count the rest."""
+    assert progress.known is not None
+    left = progress.known.without_stored([event.event for event in events])
+    new = {id(row) for row in left}
+    progress.recognised += len(events) - len(left)
+    return [event for event in events if id(event.event) in new]
 
 
 def _arrived(events: Sequence[_Event], store: EventSink, progress: _Progress) -> Sequence[_Event]:
@@ -487,11 +490,15 @@ def _account(added: Added, events: Sequence[_Event], progress: _Progress) -> Non
     progress.repeated += added.repeated
     by_id = {event.event.id: event for event in events} if added.conflicts else {}
     for key in added.conflicts:
-        reason = (
-            "id: must not be sent again with different content, "
-            f"got {printable(key)!r}; send the new content under a new id"
-        )
-        progress.keep(progress.reader.reject(by_id[key].position, by_id[key].row, reason))
+        progress.keep(_conflict(by_id[key], progress))
+
+
+def _conflict(event: _Event, progress: _Progress) -> SetAside:
+    reason = (
+        "id: must not be sent again with different content, "
+        f"got {printable(event.event.id)!r}; send the new content under a new id"
+    )
+    return progress.reader.reject(event.position, event.row, reason)
 
 
 def _value(row: object) -> object:

@@ -8,6 +8,7 @@ what is wrong. Where a row is returned it is the one that the record would give,
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ratchet.collect.values import CONVERT
+from ratchet.errors import InvalidInputError
 from ratchet.records import MAX_TEXT_CHARACTERS, Feedback
+from ratchet.records.events import ORIGIN, SIMULATED
 from ratchet.records.signals import BY_NAME, Value
 from ratchet.store.event_rows import DIGEST_CHARACTERS, FeedbackRow, InteractionRow, split_value
 
@@ -83,6 +86,21 @@ def plain_interaction(
         key, digest, session, user, moment, version, segment, prompt, stored, response, seconds,
         error, stored_metadata,
     )  # fmt: skip
+
+
+def refuse_simulated(row: InteractionRow | FeedbackRow) -> None:
+    """Refuse an interaction that was exported from a store of simulated users.
+
+    Raises:
+        InvalidInputError: It is one.
+    """
+    if not isinstance(row, InteractionRow) or f'"{ORIGIN}"' not in row.metadata:
+        return
+    if json.loads(row.metadata).get(ORIGIN) == SIMULATED:
+        raise InvalidInputError(
+            "an interaction must be one of a real user, got a simulated one (metadata "
+            f"{ORIGIN}: {SIMULATED}); leave such rows out"
+        )
 
 
 def plain_feedback(fields: Mapping[str, Any], *, earliest: int, latest: int) -> FeedbackRow | None:

@@ -26,6 +26,21 @@ PROBE_SECONDS = 60.0
 KEY_VARIABLE = "RATCHET_BACKEND_KEY"
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A name that a server answers to.
+
+    Attributes:
+        parent: Of an adapter the base model, else None.
+        root: What the server loaded under it, where it says so; several names of one model share
+            it, as those of vLLM's `--served-model-name`.
+    """
+
+    name: str
+    parent: str | None = None
+    root: str | None = None
+
+
 @dataclass(slots=True)
 class Replica:
     """One server of OpenAI's API with what vLLM adds for adapters.
@@ -46,9 +61,23 @@ class Replica:
         Raises:
             ModelError: It does not say.
         """
-        listed = self._ask("GET", "/models", None, ASK_SECONDS)
+        return {item.name: item.parent for item in self.listed()}
+
+    def listed(self, seconds: float = ASK_SECONDS) -> tuple[Listed, ...]:
+        """Return what it lists, in its order.
+
+        Args:
+            seconds: So long it may take.
+
+        Raises:
+            ModelError: It does not say.
+        """
+        reply = self._ask("GET", "/models", None, seconds)
         try:
-            return {str(item["id"]): item.get("parent") for item in listed.json()["data"]}
+            return tuple(
+                Listed(str(item["id"]), item.get("parent"), item.get("root"))
+                for item in reply.json()["data"]
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(f"{self.url} lists no models at /v1/models") from None
 

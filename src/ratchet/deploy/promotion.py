@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 from ratchet.deploy.answering import Answering
@@ -27,7 +28,7 @@ _EARLIER = 3
 def establish_champion(
     store: EventStore,
     tracker: Tracker,
-    base: ModelVersion,
+    base: Callable[[], ModelVersion],
     now: datetime,
     *,
     answering: Answering | None = None,
@@ -37,12 +38,19 @@ def establish_champion(
     The registry's alias is the truth: should somebody have moved it by hand, the journal of
     releases takes note, unless the version does not answer; then the alias is moved back. A
     promotion that was interrupted after the move is completed first.
+
+    Args:
+        store: The store.
+        tracker: The registry.
+        base: Registers the base model, or refuses to; asked only where there is no champion.
+        now: The time.
+        answering: What a champion has to answer by.
     """
     reconcile(store, tracker, now)
     champion = tracker.champion()
     if champion is None:
-        tracker.move_champion(base.reference, None)
-        champion = base
+        champion = base()
+        tracker.move_champion(champion.reference, None)
     latest = store.latest(Release)
     decision = store.latest(Decision)
     if decision is not None and latest is not None and latest.champion == decision.champion:

@@ -1,8 +1,11 @@
-"""By which names the backend answers as which versions."""
+"""By which names the backend answers as which versions, and whether it has them."""
 
 from __future__ import annotations
 
-from ratchet.records import ServedName
+from collections.abc import Iterable, Mapping
+
+from ratchet.deploy.backends import Replica
+from ratchet.records import Adoption, ServedName
 from ratchet.store import EventStore
 
 
@@ -14,3 +17,41 @@ def served_names(store: EventStore) -> dict[str, str]:
 def served_name(store: EventStore, version: str) -> str:
     """Return the name by which the backend answers as a version."""
     return served_names(store).get(version, version)
+
+
+def adoptions(store: EventStore) -> dict[str, Adoption]:
+    """Return how each adopted version was adopted last, with every name that it was given."""
+    found: dict[str, Adoption] = {}
+    for item in store.records(Adoption):
+        before = found[item.version].also if item.version in found else ()
+        also = tuple(dict.fromkeys([*before, *item.also]))
+        found[item.version] = item.model_copy(update={"also": also})
+    return found
+
+
+def other_names(store: EventStore, version: str) -> tuple[str, ...]:
+    """Return the other names of a version, under which answers of it were recorded."""
+    adoption = adoptions(store).get(version)
+    return () if adoption is None else adoption.also
+
+
+def unlisted(replicas: Iterable[Replica], names: Mapping[str, str], *, seconds: float) -> list[str]:
+    """Say what replicas lack; nothing where each lists every version.
+
+    Args:
+        replicas: The servers.
+        names: The server's name of each version.
+        seconds: So long each may take to answer.
+
+    Raises:
+        ModelError: One does not answer.
+    """
+    said = []
+    for replica in replicas:
+        listed = [item.name for item in replica.listed(seconds)]
+        for version, name in names.items():
+            if name not in listed:
+                called = "" if name == version else f" as {name}"
+                has = ", ".join(listed[:10]) or "nothing"
+                said.append(f"{replica.url} does not list {version}{called}; it lists {has}")
+    return said

@@ -57,21 +57,23 @@ class Draw:
             'sampled-t0.8-seed0-3-256'
         """
         name = f"sampled-t{self.temperature:g}-seed{self.seed}-{self.number}"
-        return name + greedy.removeprefix("greedy")
+        way, _, rest = greedy.partition("-")
+        return f"{name}-{rest}" if way == "greedy" else f"{name}-{way}-{rest}"
 
     def seed_of(self, key: str) -> int:
         """Return the seed of a batch that begins with a question, below 2^31 less a batch."""
         return int(digest([self.seed, self.number, key])[:7], 16)
 
 
-def decoding_name(max_new_tokens: int, *, one_line: bool = True) -> str:
+def decoding_name(max_new_tokens: int, *, one_line: bool = True, way: str = "greedy") -> str:
     """Name the decoding for the record of answers.
 
     Args:
         max_new_tokens: Longest answer.
         one_line: Whether an answer of a local model ends at the first line break.
+        way: A word, without a hyphen, for who answers and how tokens are chosen.
     """
-    return f"greedy-{max_new_tokens}" + ("" if one_line else "-lines")
+    return f"{way}-{max_new_tokens}" + ("" if one_line else "-lines")
 
 
 def question_digest(example: Example) -> str:

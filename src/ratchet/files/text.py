@@ -45,7 +45,11 @@ def cell(text: str) -> str:
     return one_line(text).translate(_MARKUP)
 
 
+SPREADSHEET_MARK = "\ufeff"
+"""First in a CSV text, it tells spreadsheets that the text is UTF-8."""
 _RECEIVED_CHARACTERS = 80
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
+"""How a cell begins that a spreadsheet runs, and the mark that keeps it from doing so."""
 
 
 def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
@@ -68,6 +72,24 @@ def printable_path(path: Path, limit: int = _RECEIVED_CHARACTERS) -> str:
     """
     shown = printable(str(path), 10 * limit)
     return shown if len(shown) <= limit else "..." + shown[-(limit - 3) :]
+
+
+def harmless_cell(text: str) -> str:
+    """Return a text as a cell that no spreadsheet takes for a formula; `restored_cell` undoes it.
+
+    >>> harmless_cell("=1+1"), harmless_cell("'tis"), harmless_cell("plain")
+    ("'=1+1", "''tis", 'plain')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def restored_cell(cell: str) -> str:
+    """Return the text that `harmless_cell` made a cell of.
+
+    >>> restored_cell("'=1+1"), restored_cell("''tis"), restored_cell("plain")
+    ('=1+1', "'tis", 'plain')
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
 def unreadable(path: Path, error: OSError) -> InvalidInputError:

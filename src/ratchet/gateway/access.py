@@ -24,6 +24,8 @@ from ratchet.gateway.problems import ProblemError
 from ratchet.records import ApiKey, KeyRole
 
 PREFIX = "ratchet"
+ANYBODY = "all"
+"""The application of a caller without a key."""
 _TOKEN_BYTES = 18
 _MOST_CALLERS = 10_000
 
@@ -34,7 +36,7 @@ class Caller:
 
     Attributes:
         id: Key or address, for limits of rate.
-        application: Whose key it is; "all" without one.
+        application: Whose key it is; `ANYBODY` without one.
         roles: What it may do.
         rate_per_second: Its own limit.
     """
@@ -106,10 +108,10 @@ def identify(
         ProblemError: 401, the key is not one of `keys`.
     """
     if is_open:
-        return Caller(f"address:{address}", "all", EVERYTHING)
+        return Caller(f"address:{address}", ANYBODY, EVERYTHING)
     scheme, _, given = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not given:
-        return Caller(f"address:{address}", "all", frozenset())
+        return Caller(f"address:{address}", ANYBODY, frozenset())
     prefix, _, rest = given.strip().partition("_")
     key_id, _, secret = rest.partition("_")
     key = keys.get(key_id)

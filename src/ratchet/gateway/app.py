@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,10 @@ from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
 from ratchet.gateway.http_backend import HttpBackend
 from ratchet.gateway.leaving import ClientLeftError
+from ratchet.gateway.listing import Listing
 from ratchet.gateway.local_backend import LocalBackend
 from ratchet.gateway.log import WriteAheadLog
-from ratchet.gateway.options import GatewayOptions
+from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
 from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
 from ratchet.gateway.recording import Recorder
@@ -82,12 +83,7 @@ class Gateway:
     desk: FeedbackDesk
     passthrough: Passthrough
     limits: RateLimits
-    keeper: AdapterKeeper | None = None
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with the routing, seen from here."""
-        held = [self.router.held] if self.router.held else []
-        return [*held, *(self.keeper.problems() if self.keeper else ())]
+    listing: Listing
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -117,9 +113,10 @@ class Gateway:
         backends, versions = circuits.backends(), circuits.versions()
         served = {name: versions.get(name, Counts()) for name in state.served}
         works = self.answerer.recorder.works and not circuits.requests().mostly_failed
-        problems = self.problems()
-        failing = any(counts.mostly_failed for counts in served.values())
-        fine = works and not failing and not problems
+        lacking = self.listing.lacking(state)
+        unserved = {v for lacks in lacking.values() for v in lacks if not served[v].answered}
+        fine = works and not any(counts.mostly_failed for counts in served.values())
+        fine = fine and unserved.isdisjoint(state.chosen) and self.router.held is None
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -132,10 +129,21 @@ class Gateway:
                 name: Attempts(answered=counts.answered, failed=counts.failed)
                 for name, counts in served.items()
             },
+            lacking=lacking,
             recording=self.answerer.recorder.works,
-            problems=problems,
+            advice=self._advice(lacking),
         )
         return found, 200 if works else 503
+
+    def _advice(self, lacking: Mapping[str, Sequence[str]]) -> list[str]:
+        if self.listing.servers and self.router.state.routing is None:
+            return [NO_CHAMPION]
+        held = [] if self.router.held is None else [self.router.held]
+        return held + [
+            f"{name} does not list {', '.join(versions)}: load what is missing, or say what it "
+            "calls it by `ratchet adopt --as VERSION --model NAME`"
+            for name, versions in lacking.items()
+        ]
 
 
 def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -> FastAPI:
@@ -198,10 +206,13 @@ async def _running(
     default = None if options.backend or backends else Path(options.settings.base_model).name
     circuits = Circuits()
     keeper = _keeper(answering, options, circuits)
+    replicas = answering[: 1 + len(options.replicas)]
+    listing = Listing([server for server in replicas if isinstance(server, HttpBackend)])
     router = Router(
         store,
         home=options.settings.home,
         default=default,
+        has=listing.has if listing.servers else _lies_here,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
         shelf=_shelf(options),
         asks_for=options.backend_model if options.backend else None,
@@ -225,12 +236,15 @@ async def _running(
         desk=FeedbackDesk(secret, log, sync=options.sync),
         passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
-        keeper=keeper,
+        listing=listing,
     )
     await asyncio.to_thread(router.refresh)
+    await listing.look()
     tasks = [asyncio.create_task(router.follow())]
     if keeper is not None:
         tasks.append(asyncio.create_task(keeper.follow(lambda: router.state)))
+    elif listing.servers:
+        tasks.append(asyncio.create_task(listing.follow()))
     try:
         yield gateway
     finally:
@@ -272,20 +286,22 @@ def _server(
     )
 
 
+def _lies_here(state: State, version: str) -> bool:
+    """Tell whether the local model can load a version's adapter."""
+    folder = state.adapters.get(version)
+    return folder is not None and folder.exists()
+
+
 def _keeper(
     backends: Sequence[Backend], options: GatewayOptions, circuits: Circuits
 ) -> AdapterKeeper | None:
-    """Return what holds the backend's adapters to the routing; None for the local model."""
-    replicas = backends[: 1 + len(options.replicas)] if options.backend else []
-    servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
-    if not servers:
+    """Return what holds the backend's adapters to the routing, where that is asked for."""
+    if not options.load_adapters:
         return None
+    replicas = backends[: 1 + len(options.replicas)]
+    servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
     return AdapterKeeper(
-        servers,
-        lambda server, version: circuits.close((server, version)),
-        shelf=_shelf(options),
-        loads=options.load_adapters,
-        asks_for=options.backend_model,
+        servers, lambda server, version: circuits.close((server, version)), shelf=_shelf(options)
     )
 
 
@@ -310,7 +326,7 @@ def _preloader(
                 logger.warning("%s cannot be loaded ahead: %s", version, error)
 
     def on_change(state: State) -> None:
-        if keeper is not None and keeper.loads:
+        if keeper is not None:
             work = keeper.prepare(state)
         elif isinstance(backend, LocalBackend):
             work = load(state)
@@ -337,7 +353,7 @@ def _add_api(app: FastAPI) -> None:
         "/v1/chat/completions",
         responses={
             200: {"model": ChatCompletion, "content": {"text/event-stream": {}}},
-            **documented(400, 401, 403, 413, 422, 429, 502, 503),
+            **documented(400, 401, 403, 404, 413, 422, 429, 502, 503),
         },
     )
     async def chat_completions(request: Request) -> Response:
@@ -363,7 +379,8 @@ def _add_api(app: FastAPI) -> None:
         caller = gateway.caller(request)
         if not caller.roles & {"ingest", "read"}:
             caller.require("read")
-        names = gateway.router.names() or [gateway.options.settings.model_name]
+        listed = {name for server in gateway.listing.servers for name in server.listed}
+        names = gateway.router.names() or sorted(listed) or [gateway.options.settings.model_name]
         return ModelList(data=[ModelEntry(id=name) for name in names])
 
     @app.get("/v1/models/{name:path}", include_in_schema=False)

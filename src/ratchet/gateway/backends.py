@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +16,13 @@ class Target:
         version: The version that is to answer.
         adapter: Folder of its adapter, where the local model is to load one.
         name: What a server calls it, where that is not the version's own name.
+        headers: What the client's headers say of the trace that the request is part of.
     """
 
     version: str
     adapter: Path | None = None
     name: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):

@@ -20,9 +20,10 @@ from typing import Any, TypeGuard
 from uuid import uuid4
 
 from fastapi import Request, Response
+from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 
-from ratchet.gateway.access import Caller, token_for
+from ratchet.gateway.access import ANYBODY, Caller, token_for
 from ratchet.gateway.backends import Backend, Target
 from ratchet.gateway.circuits import Circuits
 from ratchet.gateway.conversation import (
@@ -38,7 +39,8 @@ from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
-from ratchet.gateway.routing import Router
+from ratchet.gateway.request_metadata import APPLICATION, OF_CLIENT, PROMPT_VERSION, read_remarks
+from ratchet.gateway.routing import Router, RoutingPlan, UnknownModelError
 from ratchet.gateway.schemas import check_chat
 from ratchet.gateway.sessions import Conversations, digest_of, opening_of
 
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNKS_IN_A_ROW = 32
 _REPLICAS_ASKED = 2
+_NAMES_SHOWN = 50
 
 
 @dataclass(slots=True)
@@ -95,19 +98,26 @@ class Answerer:
 
     # Opening ----------------------------------------------------------------------------------
 
-    def _open(self, content: bytes, headers: Mapping[str, str], caller: Caller) -> Chat:
+    def _open(self, content: bytes, headers: Headers, caller: Caller) -> Chat:
         body = read_json(content)
         check_chat(body)
         started, at = time.monotonic(), datetime.now(UTC)
         key = f"chatcmpl-{uuid4().hex}"
         user_id, session_id, conversation = self._whose(body, headers, key, at, caller)
-        plan = self.router.plan(body["model"], user_id)
+        plan = plan_of(self.router, body["model"], user_id)
         chat = Chat(key, body, plan, caller, user_id, session_id, at, started, conversation)
+        remarks = read_remarks(body, headers, at)
+        chat.segment, chat.forwarded = remarks.segment, remarks.forwarded
+        chat.metadata |= remarks.metadata
+        if caller.application != ANYBODY or remarks.segment:
+            chat.metadata[APPLICATION] = caller.application
         chat.metadata["requested_model"] = identifier(body["model"]) or "?"
         if plan.experiment is not None:
             chat.metadata |= {"experiment": plan.experiment, "arm": plan.variant.label}
         if plan.variant.system_prompt is not None:
             chat.body = body | {"messages": _with_prompt(body, plan.variant.system_prompt)}
+            if PROMPT_VERSION in chat.metadata:  # it was not that prompt which was answered
+                chat.metadata[OF_CLIENT + PROMPT_VERSION] = chat.metadata.pop(PROMPT_VERSION)
         return chat
 
     def _whose(
@@ -161,8 +171,7 @@ class Answerer:
             if not self.circuits.is_open((backend.name, version))
         ]
         return [
-            (backend, Target(version, state.adapters.get(version), state.names.get(version)))
-            for backend, version in fit or wanted
+            (backend, state.target(version, chat.forwarded)) for backend, version in fit or wanted
         ]
 
     # Whole answers ----------------------------------------------------------------------------
@@ -382,6 +391,30 @@ def nobody_answers(failures: Sequence[BackendError]) -> ProblemError:
     headers = {} if status == 502 else {"retry-after": waits[-1] if waits else "1"}
     message = f"no backend answers: {last.reason}; try again"
     return ProblemError(status, message, code="backend_error", headers=headers)
+
+
+def plan_of(router: Router, name: str, user_id: str) -> RoutingPlan:
+    """Return who answers a request for a model.
+
+    Raises:
+        ProblemError: 404, the name stands for a version or an alias that does not answer.
+    """
+    try:
+        return router.plan(name, user_id)
+    except UnknownModelError as error:
+        raise not_found(name, error.names, error.why) from error
+
+
+def not_found(name: str, names: Sequence[str], why: str = "") -> ProblemError:
+    """Return the error of a model that does not answer, with the names of those that do."""
+    shown = ", ".join(names[:_NAMES_SHOWN]) or "none"
+    return ProblemError(
+        404,
+        f"a model must be one that `GET /v1/models` lists, got {name[:200]!r}"
+        f"{f': {why}' if why else ''}; it lists {shown}",
+        code="model_not_found",
+        param="model",
+    )
 
 
 def refusal(failure: BackendError) -> ProblemError:

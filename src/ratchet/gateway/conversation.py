@@ -58,14 +58,14 @@ def identifier(text: str) -> str | None:
 
 
 def named_user(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
-    """Return the request's `user`, `safety_identifier` or header `x-ratchet-user`."""
-    return _first(body.get("user"), body.get("safety_identifier"), headers.get("x-ratchet-user"))
+    """Return `user`, `safety_identifier`, `metadata.user_id` or the header `x-ratchet-user`."""
+    names = (body.get("user"), body.get("safety_identifier"), _said(body, "user_id"))
+    return _first(*names, headers.get("x-ratchet-user"))
 
 
 def named_session(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
     """Return the request's `metadata.session_id` or header `x-ratchet-session`."""
-    metadata = body.get("metadata") or {}
-    return _first(metadata.get("session_id"), headers.get("x-ratchet-session"))
+    return _first(_said(body, "session_id"), headers.get("x-ratchet-session"))
 
 
 def session_of(*words: object) -> str:
@@ -76,6 +76,11 @@ def session_of(*words: object) -> str:
 def anonymous(session: str) -> str:
     """Return the user of a session in which nobody is named."""
     return identifier(f"anonymous-{session}") or "anonymous"
+
+
+def _said(body: Mapping[str, Any], name: str) -> object:
+    metadata = body.get("metadata")
+    return metadata.get(name) if isinstance(metadata, Mapping) else None
 
 
 def _first(*values: object) -> str | None:

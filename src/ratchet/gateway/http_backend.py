@@ -55,6 +55,7 @@ class HttpBackend:
         )
         self._whole = aiohttp.ClientTimeout(total=answer_seconds, sock_connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
+        self._listed: frozenset[str] | None = None
 
     @property
     def name(self) -> str:
@@ -64,7 +65,8 @@ class HttpBackend:
     async def complete(self, body: Mapping[str, Any], target: Target) -> dict[str, Any]:
         """See `Backend`."""
         payload = self._payload(body, target)
-        return read_completion(await self._exchange("/chat/completions", payload, self._whole))
+        path, headers = "/chat/completions", target.headers
+        return read_completion(await self._exchange(path, payload, self._whole, headers))
 
     async def stream(
         self, body: Mapping[str, Any], target: Target
@@ -73,7 +75,11 @@ class HttpBackend:
         ended, begun, finished = False, set[int](), set[int]()
         try:
             async with self._request(
-                "POST", "/chat/completions", self._payload(body, target), self._streaming
+                "POST",
+                "/chat/completions",
+                self._payload(body, target),
+                self._streaming,
+                target.headers,
             ) as reply:
                 if reply.status >= _REDIRECTED:
                     raise self._refusal(reply, await reply.read())
@@ -98,12 +104,27 @@ class HttpBackend:
         Raises:
             BackendError: It does not say.
         """
-        timeout = aiohttp.ClientTimeout(total=MODELS_SECONDS)
+        self._listed, timeout = None, aiohttp.ClientTimeout(total=MODELS_SECONDS)
         found = read_object(await self._exchange("/models", None, timeout))
         entries = found.get("data")
         if not isinstance(entries, list):
             raise BackendError(f"{self._name} lists no models")
-        return {str(entry.get("id")) for entry in entries if isinstance(entry, dict)}
+        names = {str(entry.get("id")) for entry in entries if isinstance(entry, dict)}
+        self._listed = frozenset(names)
+        return names
+
+    def asked_as(self, target: Target) -> str:
+        """Return the name by which the server is asked for a version."""
+        return self._model or target.name or target.version
+
+    def has(self, target: Target) -> bool:
+        """Tell whether the server listed a version last; true where it did not say."""
+        return self._listed is None or self.asked_as(target) in self._listed
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The names that it listed last; none where it did not say."""
+        return self._listed or frozenset()
 
     async def load_adapter(self, version: str, adapter: Path) -> None:
         """Have vLLM load an adapter under the version's name.
@@ -126,7 +147,12 @@ class HttpBackend:
         )
 
     async def open(
-        self, path: str, body: Mapping[str, Any] | None, *, stream: bool = False
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        *,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
         """Send a request of another part of OpenAI's API; the caller closes the reply.
 
@@ -134,6 +160,7 @@ class HttpBackend:
             path: Below `/v1`.
             body: What is posted; None sends a GET.
             stream: Whether the answer is to come in pieces.
+            headers: More headers.
 
         Raises:
             BackendError: It is refused, or the server cannot be asked.
@@ -142,7 +169,7 @@ class HttpBackend:
         payload = None if body is None else json_bytes(body)
         try:
             reply: aiohttp.ClientResponse = await self._request(
-                "GET" if body is None else "POST", quote(path, safe="/"), payload, timeout
+                "GET" if body is None else "POST", quote(path, safe="/"), payload, timeout, headers
             )
             if reply.status >= _REDIRECTED:
                 async with reply:
@@ -161,12 +188,16 @@ class HttpBackend:
         return aiohttp.ClientTimeout(total=LOAD_SECONDS, sock_connect=CONNECT_SECONDS)
 
     async def _exchange(
-        self, path: str, payload: bytes | None, timeout: aiohttp.ClientTimeout
+        self,
+        path: str,
+        payload: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """Return the whole body of a reply that is no refusal."""
         method = "GET" if payload is None else "POST"
         try:
-            async with self._request(method, path, payload, timeout) as reply:
+            async with self._request(method, path, payload, timeout, headers) as reply:
                 content: bytes = await reply.read()
         except NETWORK_ERRORS as error:
             late = f"gave no whole answer within {timeout.total or 0:g} s"
@@ -176,7 +207,12 @@ class HttpBackend:
         return content
 
     def _request(
-        self, method: str, path: str, payload: bytes | None, timeout: aiohttp.ClientTimeout
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
@@ -184,11 +220,16 @@ class HttpBackend:
                 connector=connector, headers=request_headers(self._key)
             )
         return self._session.request(
-            method, self._root + path, data=payload, timeout=timeout, allow_redirects=False
+            method,
+            self._root + path,
+            data=payload,
+            timeout=timeout,
+            allow_redirects=False,
+            headers=headers or None,
         )
 
     def _payload(self, body: Mapping[str, Any], target: Target) -> bytes:
-        return json_bytes({**body, "model": self._model or target.name or target.version})
+        return json_bytes({**body, "model": self.asked_as(target)})
 
     def _failure(self, error: Exception, late: str) -> BackendError:
         if isinstance(error, BackendError):

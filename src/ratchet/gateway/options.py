@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.settings import Settings
 
+NO_CHAMPION = (
+    "no champion yet: requests go to the backend by the names that they bear, and nothing is "
+    "compared; make what it serves the champion: ratchet adopt --backend URL"
+)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

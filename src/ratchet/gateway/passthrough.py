@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -10,14 +10,15 @@ import aiohttp
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
-from ratchet.gateway.backends import Backend
-from ratchet.gateway.chat import nobody_answers, refusal
+from ratchet.gateway.backends import Backend, Target
+from ratchet.gateway.chat import nobody_answers, not_found, plan_of, refusal
 from ratchet.gateway.conversation import named_user
 from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
 from ratchet.gateway.leaving import ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.replies import BackendError, json_bytes
-from ratchet.gateway.routing import Router
+from ratchet.gateway.request_metadata import trace_headers
+from ratchet.gateway.routing import ALIASES, Router
 from ratchet.gateway.schemas import ModelEntry
 
 PASSED_ON = ("completions", "embeddings", "responses")
@@ -50,10 +51,15 @@ class Passthrough:
                 param="model",
             )
         path = request.url.path.removeprefix("/v1")
-        versions = self._versions(path, body, named_user(body, request.headers) or "")
-        bodies = [body | {"model": version} for version in versions]
+        targets = self._targets(path, body, named_user(body, request.headers) or "")
         with self._watcher.watching(request.receive):
-            return await self._ask(path, *bodies, stream=body.get("stream") is True)
+            return await self._ask(
+                path,
+                body,
+                targets,
+                stream=body.get("stream") is True,
+                headers=trace_headers(request.headers),
+            )
 
     async def model(self, name: str) -> Response:
         """Return the entry of one name: the gateway's own, else the backend's.
@@ -61,35 +67,49 @@ class Passthrough:
         Raises:
             ProblemError: 404, nobody has the name; another where no backend answers.
         """
+        ours = Response(ModelEntry(id=name).model_dump_json(), media_type=JSON)
         if name in self._router.names():
-            return Response(ModelEntry(id=name).model_dump_json(), media_type=JSON)
-        unknown = ProblemError(
-            404,
-            f"a model must be one that `GET /v1/models` lists, got {name[:200]!r}",
-            code="model_not_found",
-            param="model",
-        )
-        if not self._servers:
+            return ours
+        unknown = not_found(name, self._router.names())
+        if not self._servers or name in ALIASES or self._router.is_version(name):
             raise unknown
         try:
             return await self._ask(f"/models/{name}")
         except ProblemError as problem:
+            if any(name in server.listed for server in self._servers):
+                return ours  # some servers list models and have no page of each
             raise unknown if problem.status == 502 else problem from None
 
-    def _versions(self, path: str, body: dict[str, Any], user: str) -> list[str]:
-        """Return the models to ask for, in order: as in a chat, `previous` after the chosen one."""
-        name = str(body["model"])
-        if path.endswith(_OWN_MODELS) and name not in self._router.names():
-            return [name]
-        plan = self._router.plan(name, user)
-        return list(dict.fromkeys([plan.variant.version, plan.previous or plan.variant.version]))
+    def _targets(self, path: str, body: dict[str, Any], user: str) -> list[Target | None]:
+        """Return whom to ask for, in order: as in a chat, `previous` after the chosen one.
 
-    async def _ask(self, path: str, *bodies: dict[str, Any], stream: bool = False) -> Response:
-        """Post the first body that a server answers; without one, get the path."""
+        None stands for the name as it was sent, which is the backend's own.
+        """
+        name, router = str(body["model"]), self._router
+        ours = name in ALIASES or router.is_version(name)
+        if path.endswith(_OWN_MODELS) and not ours:
+            return [None]
+        plan = plan_of(router, name, user)
+        versions = dict.fromkeys([plan.variant.version, plan.previous or plan.variant.version])
+        return [router.state.target(version) for version in versions]
+
+    async def _ask(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        targets: Sequence[Target | None] = (None,),
+        *,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Post a body to the first server that answers it; without one, get the path."""
         failures: list[BackendError] = []
-        for body, server in product(bodies or (None,), self._servers):
+        for target, server in product(targets, self._servers):
+            model = {} if target is None else {"model": server.asked_as(target)}
             try:
-                reply = await server.open(path, body, stream=stream)
+                reply = await server.open(
+                    path, body and body | model, stream=stream, headers=headers
+                )
             except BackendError as failure:
                 if failure.is_users:
                     raise refusal(failure) from failure

@@ -14,6 +14,7 @@ from ratchet.gateway.conversation import identifier, storable, turns
 from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.replies import json_bytes
 from ratchet.gateway.routing import RoutingPlan
+from ratchet.store.permissions import RETAIN
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Chat:
     Attributes:
         conversation: The caller, where the conversation is known by what was said alone.
         asked: The version that was asked last.
+        segment: Where the client says that it comes from; None where it does not.
+        forwarded: Headers that the backend gets.
     """
 
     id: str
@@ -42,6 +45,8 @@ class Chat:
     started: float
     conversation: str | None = None
     asked: str = ""
+    segment: str | None = None
+    forwarded: Mapping[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -99,14 +104,18 @@ class Recorder:
             "response": text,
             "latency_seconds": time.monotonic() - chat.started,
             "error": None if error is None else storable(error[:_LONGEST_REASON], notes),
-            "segment": chat.caller.application,
+            "segment": chat.segment or chat.caller.application,
             "metadata": chat.metadata | notes,
         }
         return self._append(LogKind.INTERACTION, row)
 
     def refused(self, chat: Chat, version: str, reason: str) -> bool:
-        """Record a request that a backend refused for what was in it."""
-        spoken, notes = turns(chat.body["messages"])
+        """Record a request that a backend refused for what was in it.
+
+        What may be kept for a time only is recorded without its words: the row is no interaction,
+        which would be erased when the time is over.
+        """
+        spoken, notes = turns(() if RETAIN in chat.metadata else chat.body["messages"])
         row = {
             "id": chat.id,
             "user_id": chat.user_id,

@@ -11,15 +11,17 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.routing import current_routing
-from ratchet.deploy.served import served_names
+from ratchet.deploy.served import adoptions, served_names
+from ratchet.gateway.backends import Target
 from ratchet.records import (
+    Adoption,
     ApiKey,
     ApiKeyRevocation,
     Candidate,
@@ -35,9 +37,24 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-READ = (ApiKey, ApiKeyRevocation, Candidate, Release, Routing, ServedName)
+READ = (Adoption, ApiKey, ApiKeyRevocation, Candidate, Release, Routing, ServedName)
 """What the state is made of."""
-_ALIASES = ("champion", "challenger", "previous")
+NO_HEADERS: Mapping[str, str] = {}
+ALIASES = ("champion", "challenger", "previous")
+
+
+class UnknownModelError(Exception):
+    """A request names a version or an alias that does not answer.
+
+    Attributes:
+        name: The name.
+        why: Why it does not answer.
+        names: Those that do.
+    """
+
+    def __init__(self, name: str, why: str, names: Sequence[str]) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name, self.why, self.names = name, why, tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,7 @@ class State:
         routing: Who is sent where; None before anything was released.
         adapters: Folder of each version's adapter, None for a base model.
         names: What the backend calls versions, where that is not their own name.
+        adopted: Names of adopted models: applications ask by them for "the model".
         keys: Keys that open the gateway, by id.
         needs_key: Whether a key was ever made; a store whose keys are all revoked is shut.
     """
@@ -70,6 +88,7 @@ class State:
     routing: Routing | None = None
     adapters: Mapping[str, Path | None] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    adopted: tuple[str, ...] = ()
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
     needs_key: bool = False
 
@@ -80,6 +99,15 @@ class State:
             return ()
         named = [*(variant.version for variant in self.routing.variants), self.routing.previous]
         return tuple(dict.fromkeys(version for version in named if version))
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The versions that the routing sends users to."""
+        return () if self.routing is None else tuple(v.version for v in self.routing.variants)
+
+    def target(self, version: str, headers: Mapping[str, str] = NO_HEADERS) -> Target:
+        """Return what a backend is asked for a version, and the headers that it gets with it."""
+        return Target(version, self.adapters.get(version), self.names.get(version), headers)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -110,12 +138,24 @@ class Router:
         home: Path,
         default: str | None,
         on_change: Callable[[State], None] = lambda _state: None,
+        has: Callable[[State, str], bool] = lambda _state, _version: True,
         shelf: AdapterShelf | None = None,
         asks_for: str | None = None,
     ) -> None:
+        """Begin with nothing read.
+
+        Args:
+            store: The store.
+            home: Its adapters lie there.
+            default: The local model's name, which answers before anything was released.
+            on_change: Told of a new state before anybody is sent there.
+            has: Tells whether a version that no routing names would be answered.
+            shelf: Where adapters lie for the backend; by default in the home.
+            asks_for: The one name that the backend is asked for, whatever the version.
+        """
         self._store, self._default = store, default
         self._shelf = shelf or AdapterShelf(home)
-        self._on_change, self._asks_for = on_change, asks_for
+        self._on_change, self._has, self._asks_for = on_change, has, asks_for
         self.held: str | None = None
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self.state = State()
@@ -172,14 +212,22 @@ class Router:
         """Return who answers.
 
         A version or an alias asked for by name answers itself. Any other name is an application's
-        own for "the model", and the routing decides; before anything was released, the name goes
-        to the backend as it is, and to the local model in any case.
+        own for "the model", and the routing decides; so does it for a name of an adopted model,
+        which its applications sent before there was any other. Before anything was released, the
+        name goes to the backend as it is, and to the local model in any case.
+
+        Raises:
+            UnknownModelError: It is an alias of nothing, or a version that does not answer.
         """
         state = self.state
-        if requested in state.adapters:
-            return RoutingPlan(Variant(version=requested, share=1.0), None, None)
-        if requested in _ALIASES and requested in state.aliases:
+        if requested in ALIASES:
+            if requested not in state.aliases:
+                raise UnknownModelError(requested, f"there is no {requested} now", self.names())
             return RoutingPlan(Variant(version=state.aliases[requested], share=1.0), None, None)
+        if self.is_version(requested):
+            if not self._answers(requested):
+                raise UnknownModelError(requested, "it is not loaded", self.names())
+            return RoutingPlan(Variant(version=requested, share=1.0), None, None)
         if state.routing is None:
             return RoutingPlan(Variant(version=self._default or requested, share=1.0), None, None)
         chosen = state.routing.choose(user_id)
@@ -190,10 +238,26 @@ class Router:
         routing = self.state.routing
         return None if routing is None else routing.choose(user_id).version
 
-    def names(self) -> list[str]:
-        """Return the names that a request may give as its model."""
+    def is_version(self, name: str) -> bool:
+        """Tell whether a name stands for one version of this home and nothing else."""
         state = self.state
-        return list(dict.fromkeys([*state.aliases, *state.adapters]))
+        if name in state.adopted:
+            return False
+        ours = [version for version in state.adapters if version not in state.adopted]
+        own = {version.rpartition("/")[0] for version in ours if "/" in version}
+        of, _, number = name.rpartition("/")
+        return name in state.adapters or (of in own and number.isdecimal())
+
+    def names(self) -> list[str]:
+        """Return the names that a request may give as its model: those that are answered."""
+        state = self.state
+        versions = [version for version in state.adapters if self._answers(version)]
+        asked = state.adopted if state.routing is not None else ()
+        return list(dict.fromkeys([*state.aliases, *versions, *asked]))
+
+    def _answers(self, version: str) -> bool:
+        state = self.state
+        return version in state.served or (version in state.adapters and self._has(state, version))
 
 
 def several_versions(state: State, asks_for: str | None) -> str | None:
@@ -232,6 +296,7 @@ def read_state(store: EventStore, shelf: AdapterShelf) -> State:
         routing=routing,
         adapters=adapters,
         names=served_names(store),
+        adopted=tuple(dict.fromkeys(n for item in adoptions(store).values() for n in item.names)),
         keys=keys,
         needs_key=bool(made),
     )

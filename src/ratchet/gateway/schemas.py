@@ -58,7 +58,9 @@ class ChatRequest(BaseModel):
         model: A version (`support-router/3`), `champion`, `challenger`, `previous`, or any other
             name for "the model", which leaves the choice to the routing.
         user: Who asks; the same user always gets the same version.
-        metadata: `session_id` names the session.
+        metadata: Kept with the interaction. `session_id` names the session, `user_id` the user,
+            `segment` where it comes from; `training_consent`, `retain_until` and `retain_days` are
+            honoured. Nothing in it is refused.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -69,7 +71,7 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Any = None
     max_tokens: Annotated[int, _NUMBER] | None = None
     max_completion_tokens: Annotated[int, _NUMBER] | None = None
     temperature: Annotated[float, Field(allow_inf_nan=False), _NUMBER] | None = None
@@ -165,14 +167,16 @@ class Health(BaseModel):
 
     Attributes:
         status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
-            by nobody, or most attempts at a version that is served failed, or there are problems.
+            by nobody, or most attempts at a version that is served failed, or a version that users
+            are sent to is lacked by a backend and none of its attempts was answered, or the
+            routing is not followed.
         version: Version of Ratchet.
         champion: The version that most users get.
         backends: What answers; false where most recent attempts failed.
         versions: Recent attempts at each version that is served.
+        lacking: Versions that users are sent to, or fall back to, that a backend does not list.
         recording: Whether the log can be written.
-        problems: What the routing names and the backend does not list; why a routing is not
-            followed.
+        advice: What somebody should see to.
     """
 
     status: Literal["ok", "degraded"]
@@ -180,8 +184,9 @@ class Health(BaseModel):
     champion: str | None
     backends: dict[str, bool]
     versions: dict[str, Attempts]
+    lacking: dict[str, list[str]] = {}
     recording: bool
-    problems: list[str] = []
+    advice: list[str] = []
 
 
 CHAT: TypeAdapter[ChatRequest] = TypeAdapter(ChatRequest)

@@ -17,17 +17,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
+from ratchet.deploy.adapters import AdapterShelf
+from ratchet.deploy.backends import Replicas
 from ratchet.deploy.routing import current_routing
-from ratchet.errors import BusyError, InvalidInputError
+from ratchet.deploy.served import unlisted
+from ratchet.errors import BusyError, InvalidInputError, RatchetError
+from ratchet.gateway.adapters import wanted_adapters
 from ratchet.gateway.drain import Drain
-from ratchet.gateway.options import GatewayOptions
-from ratchet.gateway.routing import State, several_versions
+from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
+from ratchet.gateway.routing import State, read_state, several_versions
 from ratchet.records import ApiKey
 from ratchet.store import EventStore
 
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _STOP_SECONDS = 15.0
 _RESTART_SECONDS = 0.5
+_LIST_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -66,6 +71,7 @@ class Supervisor:
         try:
             self._children = [self._start(listening) for _ in range(self.options.workers)]
             self._announce(listening, has_keys)
+            self._warn(store)
             while not self._stopping.wait(_RESTART_SECONDS):
                 self._restart_dead(listening)
         except KeyboardInterrupt:
@@ -96,13 +102,40 @@ class Supervisor:
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         local = f"the local model {self.options.settings.base_model}"
-        behind = self.options.backend or local
+        behind = " ".join(self._backends) or local
         self.say(f"gateway  http://{shown}:{port}   (in front of {behind})")
         if not has_keys:
             self.say(
                 "no keys are in place: whoever reaches this address may do everything; "
                 "`ratchet keys create` puts one in place"
             )
+
+    @property
+    def _backends(self) -> tuple[str, ...]:
+        first = self.options.backend
+        return () if first is None else (first, *self.options.replicas)
+
+    def _warn(self, store: EventStore) -> None:
+        """Say what is missing for requests to be answered as the routing wants."""
+        if not self._backends:
+            return
+        state = read_state(store, AdapterShelf(self.options.settings.home))
+        if state.routing is None:
+            self.say(NO_CHAMPION)
+            return
+        loaded = wanted_adapters(state) if self.options.load_adapters else {}
+        names = {
+            version: self.options.backend_model or state.names.get(version, version)
+            for version in state.served
+            if version not in loaded
+        }
+        try:
+            with Replicas.of(self._backends, key=self.options.backend_key) as replicas:
+                lines = unlisted(replicas, names, seconds=_LIST_SECONDS)
+        except RatchetError as error:
+            lines = [f"the backend does not say what it serves: {error}"]
+        for line in lines:
+            self.say(line)
 
     def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
         environment = os.environ | {

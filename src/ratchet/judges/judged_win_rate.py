@@ -9,7 +9,6 @@ not to have looked. A judge that is not shown to be usable gives no scores.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.files.rows import set_aside_lines
+from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judge, Judged, asker, model_of
-from ratchet.judges.label_sheet import SheetRead, read_sheet, write_sheet
+from ratchet.judges.label_sheet import SheetRead, write_sheet
 from ratchet.judges.on_files import LabelledItem, labelled_verdicts
 from ratchet.judges.on_store import keep_validation, run_judge
 from ratchet.judges.prompts import Item
@@ -30,10 +28,8 @@ from ratchet.judges.rubrics import JudgeSpec
 from ratchet.judges.validation import DEFAULT_BAR, Bar, validate_judge
 from ratchet.judges.validation_report import figure_line
 from ratchet.judges.win_rate import WinRate, is_same, win_rate
-from ratchet.records import Example, JudgeValidation, derive_id, digest
+from ratchet.records import Example, JudgeValidation, digest
 from ratchet.store import EventStore
-
-logger = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 
@@ -119,44 +115,8 @@ def to_compare(pairs: Sequence[Item], count: int) -> list[Item]:
     return shuffled[: min(int(np.searchsorted(differ, count)) + 1, 2 * len(pairs) // 3)]
 
 
-@dataclass(frozen=True, slots=True)
-class PairSheet:
-    """A sheet on which people compare pairs of answers.
-
-    Attributes:
-        path: Where it lies.
-        differing: How many pairs on it differ, so that people have something to compare.
-        is_new: Whether it was written just now.
-    """
-
-    path: Path
-    differing: int
-    is_new: bool
-
-    def read(self, pairs: Sequence[Item], *, minimum: int) -> SheetRead:
-        """Read what people wrote, once they compared enough; bad rows are logged.
-
-        Args:
-            pairs: The pairs that the sheet is about.
-            minimum: So many must be compared, or all where fewer differ.
-
-        Raises:
-            InsufficientDataError: People have not compared enough of them yet.
-        """
-        found = read_sheet(self.path, pairs)
-        for line in set_aside_lines(found.set_aside):
-            logger.warning("%s: %s", self.path.name, line)
-        wanted = min(minimum, self.differing)
-        if found.compared < wanted:
-            raise InsufficientDataError(
-                f"win_rate needs {wanted} pairs that people compared, got {found.compared}; write "
-                f"a, b or tie into the column winner of {self.path}, then run deploy again"
-            )
-        return found
-
-
-def hand_out(path: Path, pairs: Sequence[Item], count: int) -> PairSheet:
-    """Write a random part of the pairs on a sheet for people.
+def hand_out(path: Path, pairs: Sequence[Item], count: int) -> int:
+    """Write a random part of the pairs on a sheet for people; return how many of them differ.
 
     Args:
         path: Where to write it.
@@ -168,18 +128,7 @@ def hand_out(path: Path, pairs: Sequence[Item], count: int) -> PairSheet:
     """
     chosen = to_compare(pairs, count)
     write_sheet(path, pairs, [pair.id for pair in chosen])
-    return PairSheet(path, sum(not is_same(pair) for pair in chosen), is_new=True)
-
-
-def sheet_of(folder: Path, pairs: Sequence[Item], count: int) -> PairSheet:
-    """Return the sheet of exactly these answers in a folder; write it where there is none yet."""
-    content = derive_id("pairs", *(f"{pair.id} {pair.answer} {pair.other}" for pair in pairs))
-    path = folder / f"pairs-{content[:12]}.csv"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        return hand_out(path, pairs, count)
-    differing = sum(not is_same(pair) for pair in to_compare(pairs, count))
-    return PairSheet(path, differing, is_new=False)
+    return sum(not is_same(pair) for pair in chosen)
 
 
 def judge_win_rate(

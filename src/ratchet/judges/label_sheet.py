@@ -17,10 +17,11 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import SetAsideRow, read_rows
-from ratchet.files.text import printable
+from ratchet.files.text import SPREADSHEET_MARK, harmless_cell, printable, restored_cell
 from ratchet.judges.label_sets import TIE
 from ratchet.judges.prompts import Item
 from ratchet.records import digest
@@ -29,7 +30,7 @@ FIRST, SECOND = "1", "2"
 WORTH = {FIRST: 1.0, SECOND: 0.0, TIE: 0.5}
 COLUMNS = ("example_id", "prompt", "answer_a", "answer_b", "winner", "pair")
 NEEDED = ("winner", "pair")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+ANSWERS = ("answer_a", "answer_b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +56,58 @@ class SheetRead:
         return {key: WORTH[winner] for key, winner in self.winners.items()}
 
 
-def write_sheet(path: Path, pairs: Sequence[Item], ids: Sequence[str]) -> None:
-    """Write the pairs of these ids for people; a sheet that is there is not written over.
+def sheet_text(
+    pairs: Sequence[Item], ids: Sequence[str], *, shown: Mapping[str, Item] | None = None
+) -> str:
+    """Return the pairs of these ids as a sheet for people, ready for a spreadsheet.
+
+    Args:
+        pairs: The pairs, by which rows are named, ordered and placed.
+        ids: Those of them that are put on the sheet.
+        shown: What is shown of them instead, by id, such as without personal data.
 
     Raises:
-        InvalidInputError: The file is there, or an id is that of no pair.
+        InvalidInputError: An id is that of no pair.
     """
     by_id = {pair.id: pair for pair in pairs}
     strangers = [key for key in ids if key not in by_id]
     if strangers:
         raise InvalidInputError(f"a sheet must be about the pairs, got {strangers[0]!r}")
     text = io.StringIO()
+    text.write(SPREADSHEET_MARK)
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    for pair in sorted((by_id[key] for key in ids), key=lambda pair: digest(["row", _name(pair)])):
-        shown = (pair.answer, pair.other or "")
-        a, b = shown[::-1] if _swapped(pair) else shown
-        asked = "\n".join(f"{said.role}: {said.content}" for said in pair.conversation)
-        winner = TIE if a == b else ""
-        writer.writerow([*map(_plain, (pair.id, asked, a, b)), winner, _name(pair)])
+    for pair in sorted((by_id[key] for key in ids), key=lambda one: digest(["row", _bare(one)])):
+        seen = pair if shown is None else shown[pair.id]
+        both = (seen.answer, seen.other or "")
+        a, b = both[::-1] if _swapped(pair) else both
+        asked = "\n".join(f"{said.role}: {said.content}" for said in seen.conversation)
+        winner = TIE if pair.answer == (pair.other or "") else ""
+        cells = map(harmless_cell, (pair.id, asked, a, b))
+        writer.writerow([*cells, winner, pair_name(pair)])
+    return text.getvalue()
+
+
+def write_sheet(path: Path, pairs: Sequence[Item], ids: Sequence[str]) -> None:
+    """Write the pairs of these ids for people; a sheet that is there is not written over.
+
+    Raises:
+        InvalidInputError: The file is there, or an id is that of no pair.
+    """
+    text = sheet_text(pairs, ids)
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
-            file.write(text.getvalue())
+            file.write(text)
     except FileExistsError as error:
-        raise InvalidInputError(
-            f"a sheet is written once, got {path.name}, which is there; name another file, or "
-            "fill in its column winner (a, b or tie) and read it"
-        ) from error
+        raise written_before(path.name) from error
+
+
+def written_before(name: str) -> InvalidInputError:
+    """Return the error for a sheet that is there, which people may have filled in."""
+    return InvalidInputError(
+        f"a sheet is written once, got {name}, which is there; name another file, or fill in its "
+        "empty column and read it"
+    )
 
 
 def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
@@ -90,7 +116,8 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
     Raises:
         InvalidInputError: The file cannot be read, or lacks a column.
     """
-    by_name = {_name(pair): pair for pair in pairs}
+    by_name = {name: pair for pair in pairs for name in (_bare(pair), pair_name(pair))}
+    by_id = {pair.id: pair for pair in pairs}
     winners: dict[str, str] = {}
     aside: list[SetAsideRow] = []
     still_open = 0
@@ -98,7 +125,8 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
     with read_rows(path, needs=[(name,) for name in NEEDED], names=COLUMNS) as rows:
         for row in rows:
             try:
-                word, name = (str(row.read()[name] or "").strip() for name in NEEDED)
+                cells = row.read()
+                word, name = (str(cells[column] or "").strip() for column in NEEDED)
                 word = word.casefold()
                 pair = by_name.get(name)
                 if not word:
@@ -113,6 +141,7 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
                     raise InvalidInputError(
                         "it is about other answers than these; label a new sheet"
                     )
+                _refuse_shifted(pair, cells, by_id)
                 if pair.id in winners:
                     raise InvalidInputError(
                         f"{printable(pair.id)!r} is there before; each pair is labelled once"
@@ -129,20 +158,49 @@ def read_sheet(path: Path, pairs: Sequence[Item]) -> SheetRead:
     return SheetRead(winners, compared, still_open, tuple(aside))
 
 
+def _refuse_shifted(pair: Item, cells: Mapping[str, Any], by_id: Mapping[str, Item]) -> None:
+    """Refuse a row whose cells are those of another one, as after one column alone was sorted.
+
+    Other changes of what is shown do no harm: spreadsheets write numbers, dates and long texts in
+    their own way.
+    """
+    key = restored_cell(str(cells.get("example_id") or ""))
+    if key != pair.id and key in by_id:
+        raise InvalidInputError(
+            f"example_id and pair must be of one row, got {printable(key, 40)!r} beside the pair "
+            f"of {printable(pair.id, 40)!r}; sort whole rows, not one column"
+        )
+    a, b = (_squeezed(restored_cell(str(cells.get(name) or ""))) for name in ANSWERS)
+    shown = [_squeezed(text or "") for text in (pair.answer, pair.other)]
+    if shown[0] != shown[1] and [b, a] == (shown[::-1] if _swapped(pair) else shown):
+        raise InvalidInputError(
+            "answer_a and answer_b must stand as they were written, got them exchanged; put them "
+            "back, or label a new sheet"
+        )
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _winner(pair: Item, said: str) -> str:
     if said == TIE:
         return TIE
     return SECOND if (said == "a") == _swapped(pair) else FIRST
 
 
-def _name(pair: Item) -> str:
+def pair_name(pair: Item) -> str:
+    """Return what names the example and both answers.
+
+    It begins with a letter that no number has: spreadsheets write 12e4567890123456 anew.
+    """
+    return f"p{_bare(pair)}"
+
+
+def _bare(pair: Item) -> str:
+    """The name as sheets had it before, which may look like a number."""
     return digest(["pair", pair.id, pair.answer, pair.other])[:16]
 
 
 def _swapped(pair: Item) -> bool:
     return int(digest(["order", pair.id, pair.answer, pair.other])[:8], 16) % 2 == 1
-
-
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text

@@ -10,7 +10,7 @@
 Weights are read from safetensors only; a pickle is refused.
 """
 
-from ratchet.models.base import Completion, Conversation, LanguageModel, ScriptedModel
+from ratchet.models.base import Completion, Conversation, LanguageModel, Sampling, ScriptedModel
 from ratchet.models.encoders import MINILM, Encoder, SentenceEncoder
 from ratchet.models.local import HuggingFaceModel, load_pretrained
 from ratchet.models.openai_compatible import OpenAICompatibleModel
@@ -33,6 +33,7 @@ __all__ = [
     "HuggingFaceModel",
     "LanguageModel",
     "OpenAICompatibleModel",
+    "Sampling",
     "ScriptedModel",
     "SentenceEncoder",
     "adapter_digest",

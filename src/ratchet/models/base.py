@@ -25,6 +25,19 @@ class Completion:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer's tokens are chosen; what is None is left to whoever answers.
+
+    Attributes:
+        temperature: 0 for greedy decoding.
+        top_p: Share of the probability that is drawn from.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+
+
 class LanguageModel(Protocol):
     """Anything that answers conversations."""
 

@@ -74,6 +74,8 @@ class Endpoint(BaseModel):
         api_key_variable: Name of the environment variable that holds the key.
         structured: Whether it takes JSON schemas as `response_format`.
         max_tokens: Longest answer.
+        temperature: None leaves it to the server, as a request does that names none.
+        top_p: The same.
         seed: Sent where it is set.
     """
 
@@ -86,7 +88,10 @@ class Endpoint(BaseModel):
     api_key_variable: str | None = None
     structured: bool = False
     max_tokens: int = Field(default=512, ge=1)
-    temperature: float = Field(default=0.0, ge=0.0)
+    temperature: float | None = Field(default=0.0, ge=0.0)
+    top_p: float | None = Field(
+        default=None, ge=0.0, le=1.0, exclude_if=lambda value: value is None
+    )
     seed: int | None = None
 
     @field_validator("url")
@@ -165,8 +170,10 @@ def request_body(endpoint: Endpoint, question: Question) -> bytes:
         "model": endpoint.model,
         "messages": [{"role": m.role, "content": m.content} for m in question.conversation],
         "max_tokens": endpoint.max_tokens,
-        "temperature": endpoint.temperature,
     }
+    for name in ("temperature", "top_p"):
+        if (value := getattr(endpoint, name)) is not None:
+            body[name] = value
     seed = endpoint.seed if question.seed is None else question.seed
     if seed is not None:
         body["seed"] = seed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ratchet.errors import ModelError
 from ratchet.models.asking import ask_endpoint
-from ratchet.models.base import Completion, Conversation
+from ratchet.models.base import Completion, Conversation, Sampling
 from ratchet.models.endpoint import Endpoint, Question, Reply, checked_key
 from ratchet.models.limits import Limits
 from ratchet.records import digest
@@ -27,6 +27,7 @@ class OpenAICompatibleModel:
         timeout_seconds: Longest wait for a reply.
         attempts: How often a request is sent before its answer counts as failed.
         salt: Part of the idempotency keys; another one asks a gateway anew that keeps its replies.
+        sampling: How it decodes where it is not asked to sample otherwise, in place of greedily.
 
     Raises:
         pydantic.ValidationError: Address, model, variable or a number is not what it must be.
@@ -44,13 +45,14 @@ class OpenAICompatibleModel:
         timeout_seconds: float = 60.0,
         attempts: int = 5,
         salt: str = "",
+        sampling: Sampling | None = None,
     ) -> None:
         self._endpoint = Endpoint(url=url, model=model, api_key_variable=api_key_variable)
         self._limits = Limits(
             concurrency=concurrency, timeout_seconds=timeout_seconds, attempts=attempts
         )
         self._api_key = checked_key(api_key, api_key_variable)
-        self._salt = salt
+        self._salt, self._sampling = salt, sampling
 
     @property
     def digest(self) -> str:
@@ -69,7 +71,13 @@ class OpenAICompatibleModel:
 
         With a seed each conversation is sent one of its own, counted up from it.
         """
+        decoding: dict[str, float | None]
         decoding = {"max_tokens": max_new_tokens, "temperature": temperature}
+        if self._sampling is not None and temperature == 0.0:
+            decoding |= {
+                "temperature": self._sampling.temperature,
+                "top_p": self._sampling.top_p,
+            }
         endpoint = self._endpoint.model_copy(update=decoding)
         questions = [
             self._question(turns, decoding, None if seed is None else seed + place)
@@ -98,7 +106,7 @@ class OpenAICompatibleModel:
         ]
 
     def _question(
-        self, turns: Conversation, decoding: dict[str, float], seed: int | None
+        self, turns: Conversation, decoding: dict[str, float | None], seed: int | None
     ) -> Question:
         said = [message.canonical() for message in turns]
         asked = [self.digest, self._salt, decoding, seed, said]

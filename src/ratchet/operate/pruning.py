@@ -31,6 +31,7 @@ from ratchet.store import retention as stored
 from ratchet.store.arrivals import Position, last_position
 from ratchet.store.forget import rows_of_set, version_of
 from ratchet.store.history import History
+from ratchet.store.keeping import PastKeeping, erase_past, past_keeping
 from ratchet.store.retention import Found, Size
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE, VERDICTS
 
@@ -109,6 +110,7 @@ class Pruning:
     def rules(self) -> tuple[Rule, ...]:
         """Return what applies, what is largest first."""
         return (
+            *self._past_keeping(),
             *self._of_interactions(),
             *self._of_recorded(),
             *self._of_journal(),
@@ -133,6 +135,31 @@ class Pruning:
                 yield replace(line, failed=f"{type(error).__name__}: {error}")
 
     # Interactions -----------------------------------------------------------------------------
+
+    def _past_keeping(self) -> Iterator[Rule]:
+        @cache
+        def past() -> PastKeeping:
+            sets_too = self.tracker is not None or self.preview
+            home = self.settings.home
+            return past_keeping(self.store, home, self.history, self.now, sets_too=sets_too)
+
+        def size() -> Size:
+            days = past().days.values()
+            oldest = min(days, default=None)
+            when = None if oldest is None else datetime.combine(oldest, time.min, self.now.tzinfo)
+            return Size(len(days), when, 0)
+
+        def delete() -> int:
+            erased = erase_past(self.store, self.settings.home, self.history, past())
+            for name in erased.training_sets:
+                logger.info("training set %s held some of it and is deleted", name)
+            if self.tracker is not None:
+                for run in erased.runs:
+                    self.tracker.drop_folder(run, "training_set")
+            return erased.interactions
+
+        says = "their own retain_until is over: texts are erased, in history too"
+        yield Rule("interactions past their time", says, size, delete)
 
     def _of_interactions(self) -> Iterator[Rule]:
         days, until = self.config.interactions_days, self._in_history()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -20,14 +21,22 @@ _MINIMUM_FOR_P99 = 100
 _NONE = "no interactions in the window"
 
 
-def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ...]:
+def experience_metrics(
+    outcomes: Outcomes, quality: Quality, *, unknown: Mapping[str, str] | None = None
+) -> tuple[Metric, ...]:
     """Sum up what users made of the answers.
 
     Shares carry a Wilson interval, means a t interval cut to what the unit allows, latency
     quantiles an order-statistic interval where there are enough values. A signal's rate is among
     the interactions for which the signal was observed; corrections, errors and coverage are among
     all. A metric without data has the value None and says why.
+
+    Args:
+        outcomes: Interactions with their feedback.
+        quality: Their quality.
+        unknown: Why nothing is known of a kind of feedback, where more can be said than that.
     """
+    why = unknown or {}
     rated = np.zeros(len(outcomes), dtype=np.bool_)
     for signal in SIGNALS:
         if signal.source == "explicit" and signal.column is not None:
@@ -35,10 +44,10 @@ def experience_metrics(outcomes: Outcomes, quality: Quality) -> tuple[Metric, ..
             rated |= values == 1.0 if signal.value == "text" else ~np.isnan(values)
     told = [signal for signal in SIGNALS if signal.rate and signal not in USER_RATES]
     return (
-        *(_rate(outcomes, item) for item in USER_RATES),
+        *(_rate(outcomes, item, why.get(item.name)) for item in USER_RATES),
         *(_rate(outcomes, item, _NONE) for item in told if item.source != "assessed"),
         share_metric("feedback_coverage", rated.astype(np.float64), _NONE),
-        *(_rate(outcomes, item) for item in told if item.source == "assessed"),
+        *(_rate(outcomes, item, why.get(item.name)) for item in told if item.source == "assessed"),
         _mean("session_seconds", outcomes.session_seconds, "seconds"),
         _quantile("latency_seconds_p50", outcomes.latency_seconds, 0.5, minimum=1),
         latency_metric(outcomes.latency_seconds),

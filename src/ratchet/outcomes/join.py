@@ -96,6 +96,10 @@ class Outcomes(_SignalColumns):
     def __len__(self) -> int:
         return int(self.interaction_ids.size)
 
+    def of_versions(self, names: Collection[str]) -> Outcomes:
+        """Return the interactions that versions of these names answered."""
+        return self.take(np.logical_or.reduce([self.model_versions == name for name in names]))
+
     def take(self, rows: BoolArray | NDArray[np.int64]) -> Outcomes:
         """Return the outcomes of some rows, given as a mask or as indices."""
         return Outcomes(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})

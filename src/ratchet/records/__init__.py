@@ -67,11 +67,14 @@ from ratchet.records.gating import (
     direction_words,
 )
 from ratchet.records.judging import (
+    ComparedPair,
     Figure,
     HumanLabel,
     JudgeMode,
     JudgeValidation,
     JudgeVerdict,
+    LabelSheet,
+    PairLabel,
     ReviewDecision,
     ReviewItem,
     SafetyPass,
@@ -87,6 +90,7 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
+from ratchet.records.reporting import SignalDeclaration
 from ratchet.records.rollout import (
     SIGNAL_NAMES,
     AliasMove,
@@ -105,6 +109,7 @@ from ratchet.records.rollout import (
     WatchedSignal,
 )
 from ratchet.records.serving import (
+    Adoption,
     ApiKey,
     ApiKeyRevocation,
     KeyRole,
@@ -133,6 +138,7 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "SIGNAL_NAMES",
     "WIN_RATE",
+    "Adoption",
     "Alert",
     "AlertChange",
     "AlertEvent",
@@ -147,6 +153,7 @@ __all__ = [
     "Candidate",
     "ClusterComparison",
     "Comment",
+    "ComparedPair",
     "Copy",
     "Correction",
     "Cycle",
@@ -171,11 +178,13 @@ __all__ = [
     "JudgeValidation",
     "JudgeVerdict",
     "KeyRole",
+    "LabelSheet",
     "LabelledMessage",
     "LookDecision",
     "Measured",
     "Message",
     "Metric",
+    "PairLabel",
     "Readout",
     "Record",
     "Regenerate",
@@ -200,6 +209,7 @@ __all__ = [
     "SetAside",
     "Share",
     "SignalBaseline",
+    "SignalDeclaration",
     "SignalName",
     "Stars",
     "TaskCompleted",

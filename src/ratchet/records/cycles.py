@@ -271,6 +271,8 @@ class Cycle(Record):
             was opened; what arrives later is the next cycle's, whatever its time.
         taken_before: What earlier cycles had: interactions before this time that had arrived up to
             this position (None: whenever they arrived).
+        also: Other names of the champion, under which answers of it were recorded.
+        source: Whether it is about simulated users or about real ones; None: a cycle of before.
     """
 
     id: Identifier
@@ -286,6 +288,15 @@ class Cycle(Record):
     taken_before: tuple[UtcTime, int | None] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    source: Literal["simulated", "recorded"] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    also: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the champion, its own first."""
+        return (self.champion, *self.also)
 
 
 class CycleEnd(Record):

@@ -18,6 +18,9 @@ from ratchet.records.base import (
     no_surrogates,
 )
 
+ORIGIN, SIMULATED = "ratchet.origin", "simulated"
+"""Key and value of the metadata of a simulated user's interaction, which exports carry along."""
+
 
 class Interaction(Record):
     """One answer of the model, as a user saw it. Never changed once stored.

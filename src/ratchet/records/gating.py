@@ -142,7 +142,7 @@ class Release(Record):
 
     id: Identifier
     created_at: UtcTime
-    action: Literal["start", "promote", "rollback", "moved outside Ratchet"]
+    action: Literal["start", "adopt", "promote", "rollback", "moved outside Ratchet"]
     champion: str
     previous: str | None
     decision_id: str | None = None

@@ -70,6 +70,58 @@ class HumanLabel(Record):
     note: Text | None = None
 
 
+class ComparedPair(Record):
+    """Two answers to one example, which people compare without knowing whose they are.
+
+    Attributes:
+        example_id: The example, of the set that the sheet names.
+        first: The challenger's answer.
+        second: The champion's.
+    """
+
+    example_id: Identifier
+    first: Text
+    second: Text
+
+
+class LabelSheet(Record):
+    """Pairs of answers that wait for people, so that a sheet can be written on any machine.
+
+    Attributes:
+        id: Derived from all answers that were compared: of other answers it is another sheet.
+        cycle_id: Whose decision waits for it.
+        example_set_id: Holds the examples, with their conversations.
+        pairs: A random part of all pairs.
+        wanted: So many that differ people must compare before the gate decides.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    cycle_id: Identifier
+    example_set_id: Identifier
+    pairs: tuple[ComparedPair, ...]
+    wanted: int = Field(ge=0)
+
+
+class PairLabel(Record):
+    """Whose answer of a pair a person prefers.
+
+    Attributes:
+        sheet_id: The sheet that it was on.
+        pair: Digest of the example and both answers (`ratchet.judges.label_sheet.pair_name`).
+        winner: "1" the first answer, "2" the second, "tie".
+        reviewer: Who; of several labels of one person the latest counts.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    sheet_id: Identifier
+    example_id: Identifier
+    pair: Identifier
+    winner: Literal["1", "2", "tie"]
+    reviewer: Identifier
+
+
 class Figure(Record):
     """A number of a validation, with its interval; None with the reason when it is undefined."""
 

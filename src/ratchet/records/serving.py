@@ -129,6 +129,32 @@ class ServedName(Record):
     name: Identifier
 
 
+class Adoption(Record):
+    """That a model which a server has was made the champion under its own name.
+
+    Applications ask for it by its names, so such a name in a request means "the model", whichever
+    version that is now.
+
+    Attributes:
+        version: The version, which is called what the server calls it.
+        also: Other names of the same model, under which answers were recorded.
+        parent: The base model, where the server says that it is an adapter.
+        by: Who adopted it.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    version: Identifier
+    also: tuple[Identifier, ...] = ()
+    parent: Identifier | None = None
+    by: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of its names, its own first."""
+        return (self.version, *self.also)
+
+
 class ApiKey(Record):
     """A key of an application. Of its secret only the hash is kept.
 

@@ -24,6 +24,7 @@ Source = Literal["explicit", "implicit", "assessed", "interaction", "derived"]
 Value = Literal["boolean", "thumb", "integer", "number", "text"]
 Group = Literal["quality", "service", "pipeline"]
 Side = Literal["above", "below"]
+Absence = Literal["unknown", "no", "declared"]
 _VALUES: dict[Any, Value] = {bool: "boolean", int: "integer", float: "number", str: "text"}
 
 
@@ -193,6 +194,17 @@ class Signal:
         return _VALUES.get(self.record.model_fields["value"].annotation, "thumb")
 
     @property
+    def absence(self) -> Absence:
+        """What it says that no event of this kind came.
+
+        `no`: a text that nobody wrote is not there. `unknown`: who gives no thumb, star, length or
+        score says nothing. `declared`: a yes or no may be sent either way or only when it happens;
+        the application declares which (`ratchet.records.reporting`).
+        """
+        known: dict[Value, Absence] = {"text": "no", "boolean": "declared"}
+        return known.get(self.value, "unknown") if self.record else "unknown"
+
+    @property
     def detail(self) -> str | None:
         """The record's field beside its value, which the store keeps as text."""
         own = set(self.record.model_fields) if self.record else set()
@@ -269,11 +281,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         many="ratings of one dimension",
     ),
     Signal(
-        name="comment",
-        source="explicit",
-        record=events.Comment,
-        column="comments",
-        many="comments",
+        name="comment", source="explicit", record=events.Comment, column="comments", many="comments"
     ),
     Signal(
         name="correction",
@@ -367,9 +375,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         source="derived",
         shares=(
             WatchedShare(
-                name="low_quality",
-                words="answers of low implicit quality",
-                cut=(0.10, "below"),
+                name="low_quality", words="answers of low implicit quality", cut=(0.10, "below")
             ),
         ),
         charts=(ValueChart(metric="implicit_quality", words="implicit quality", unit="score"),),

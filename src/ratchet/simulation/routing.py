@@ -20,6 +20,7 @@ from ratchet.records import (
     Message,
     derive_id,
 )
+from ratchet.records.events import ORIGIN, SIMULATED
 from ratchet.simulation.users import ReactionRates, Visit, react, reaction_rng
 
 
@@ -94,6 +95,7 @@ def record_answers(
             response=completion.text,
             latency_seconds=completion.latency_seconds,
             error=completion.error,
+            metadata={ORIGIN: SIMULATED},
         )
         for visit, completion in zip(visits, completions, strict=True)
     ]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ratchet.records.signals import ASSESSED_KINDS
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import within
+from ratchet.store.reading import of_version
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
@@ -79,14 +79,14 @@ def arrived_between(
         window: Interactions; of feedback, the interactions that it is about.
         lag: Feedback counts as in `EventStore.signals`.
     """
-    new = _new_interactions(after, until)
+    new = _new_interactions(store, after, until, window.simulated)
     answers = sa.select(sa.func.count(), sa.func.min(new.c.created_at))
     answers = answers.where(*_inside(new, window))
     events = _new_feedback(after, until)
     # an outer join is read from the left: each new event looks its interaction up by its id
     about = sa.and_(
         INTERACTIONS.c.id == events.c.interaction_id,
-        within(window),
+        store.within(window),
         sa.or_(
             events.c.given_at
             < INTERACTIONS.c.created_at + sa.literal(lag // timedelta(microseconds=1)),
@@ -104,7 +104,7 @@ def arrived_between(
 
 def versions_between(store: EventStore, after: Position, until: Position) -> set[str]:
     """Return the versions of the interactions that arrived between two positions."""
-    new = _new_interactions(after, until)
+    new = _new_interactions(store, after, until)
     with store.reading() as connection:
         return set(connection.execute(sa.select(new.c.model_version).distinct()).scalars())
 
@@ -116,7 +116,11 @@ def versions_in_use(store: EventStore, start: datetime, end: datetime) -> list[s
     versions and not that of interactions.
     """
     version, created_at = INTERACTIONS.c.model_version, INTERACTIONS.c.created_at
-    inside = sa.and_(created_at >= microseconds(start), created_at < microseconds(end))
+    inside = sa.and_(
+        created_at >= microseconds(start),
+        created_at < microseconds(end),
+        *store.origins().chosen(INTERACTIONS.c.position, None),
+    )
     names: list[str] = []
     with store.reading() as connection:
         name: str | None = ""
@@ -142,7 +146,7 @@ def last_answer(store: EventStore, window: Window) -> datetime | None:
 def in_use_from(store: EventStore, window: Window) -> datetime | None:
     """Return the first answer of a window that begins a day with 20 answers or more."""
     created_at = INTERACTIONS.c.created_at
-    times = sa.select(created_at).where(within(window)).order_by(created_at)
+    times = sa.select(created_at).where(store.within(window)).order_by(created_at)
     recent: deque[int] = deque(maxlen=BUSY_ANSWERS)
     with store.reading() as connection:
         rows = connection.execute(times, execution_options={"yield_per": _FIRST_ROWS})
@@ -156,7 +160,7 @@ def in_use_from(store: EventStore, window: Window) -> datetime | None:
 
 def count_answers(store: EventStore, window: Window) -> int:
     """Count the answers of a window."""
-    query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(within(window))
+    query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(store.within(window))
     with store.reading() as connection:
         return int(connection.execute(query).scalar_one())
 
@@ -169,14 +173,15 @@ def _extreme(
     What another window took is not read: what it did not take is later than it, or arrived since.
     """
     of = sa.func.min if pick is min else sa.func.max
-    queries = [sa.select(of(INTERACTIONS.c.created_at)).where(within(window))]
+    queries = [sa.select(of(INTERACTIONS.c.created_at)).where(store.within(window))]
     if window.without is not None:
         end, arrived = window.without
         later = replace(window, start=max(window.start, end), without=None)
-        queries = [sa.select(of(INTERACTIONS.c.created_at)).where(within(later))]
+        queries = [sa.select(of(INTERACTIONS.c.created_at)).where(store.within(later))]
         if arrived is not None:
             until = _LAST if window.arrived_until is None else window.arrived_until
-            new = _new_interactions(Position(arrived, 0), Position(until, 0))
+            span = Position(arrived, 0), Position(until, 0)
+            new = _new_interactions(store, *span, window.simulated)
             queries.append(sa.select(of(new.c.created_at)).where(*_inside(new, window)))
     with store.reading() as connection:
         found = [connection.execute(query).scalar_one() for query in queries]
@@ -191,15 +196,18 @@ def _inside(new: sa.CTE, window: Window) -> list[sa.ColumnElement[bool]]:
     inside = [new.c.created_at >= microseconds(window.start)]
     inside.append(new.c.created_at < microseconds(window.end))
     if window.model_version is not None:
-        inside.append(new.c.model_version == window.model_version)
+        inside.append(of_version(new.c.model_version, window))
     return inside
 
 
-def _new_interactions(after: Position, until: Position) -> sa.CTE:
+def _new_interactions(
+    store: EventStore, after: Position, until: Position, simulated: bool | None = None
+) -> sa.CTE:
     """What arrived, read by position before anything else is asked of it."""
     new = sa.select(INTERACTIONS.c.created_at, INTERACTIONS.c.model_version).where(
         INTERACTIONS.c.position > after.interactions,
         INTERACTIONS.c.position <= until.interactions,
+        *store.origins().chosen(INTERACTIONS.c.position, simulated),
     )
     return new.cte("new_interactions").prefix_with("MATERIALIZED")
 

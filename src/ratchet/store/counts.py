@@ -18,10 +18,12 @@ a deletion has to be noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+
+from ratchet.store.rows import chunks
 
 _BEFORE = -1
 _INTERACTIONS = "interactions"
@@ -100,6 +102,46 @@ def count_interactions(connection: sa.Connection, counts: sa.Table, interactions
     highest = sa.select(sa.func.coalesce(sa.func.max(interactions.c.position), 0))
     both = sa.select(kept.scalar_subquery() + highest.scalar_subquery())
     return int(connection.execute(both).scalar_one())
+
+
+def read_numbers(
+    connection: sa.Connection,
+    counts: sa.Table,
+    names: Iterable[str],
+    parts: Iterable[str] | None = None,
+) -> dict[str, dict[str, int]]:
+    """Return kept numbers by name and part, of some parts where these are given."""
+    found: dict[str, dict[str, int]] = {name: {} for name in names}
+    columns = counts.c
+    query = sa.select(columns.name, columns.part, columns.value).where(columns.name.in_(found))
+    some = [None] if parts is None else chunks(parts)
+    for keys in some if found else ():
+        where = sa.true() if keys is None else columns.key.in_(keys)
+        for name, part, value in connection.execute(query.where(where)):
+            found[name][part] = int(value)
+    return found
+
+
+def add_numbers(
+    connection: sa.Connection, counts: sa.Table, name: str, new: Mapping[str, int]
+) -> None:
+    """Add to kept numbers; the transaction takes turns with others."""
+    before = read_numbers(connection, counts, (name,), new)[name] if new else {}
+    sums = {part: before.get(part, 0) + count for part, count in new.items()}
+    put_numbers(connection, counts, name, sums)
+
+
+def put_numbers(
+    connection: sa.Connection, counts: sa.Table, name: str, values: Mapping[str, int]
+) -> None:
+    """Keep numbers in place of those that were kept; the transaction takes turns with others."""
+    columns = counts.c
+    for part, value in values.items():
+        mine = sa.and_(columns.name == name, columns.key == part, columns.slot == 0)
+        changed = connection.execute(sa.update(counts).where(mine).values(value=value))
+        if not changed.rowcount:
+            row = {"name": name, "key": part, "slot": 0, "part": part, "value": value}
+            connection.execute(sa.insert(counts), row)
 
 
 def _sqlite_triggers(counted: _Counted) -> list[str]:

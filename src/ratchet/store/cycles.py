@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from ratchet.errors import BusyError, InsufficientDataError
+from ratchet.errors import BusyError, ConflictError, InsufficientDataError, WaitingError
 from ratchet.records import (
     CODE_TOKENS,
     LABEL_TOKENS,
@@ -29,11 +29,13 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store import EventStore, Window
-from ratchet.store.arrivals import first_answer, last_position
+from ratchet.store.arrivals import first_answer, last_answer, last_position
 
 logger = logging.getLogger(__name__)
 
 WINDOW = timedelta(hours=24)
+_FIRST_IDS = 500
+_TRAINING = "training.lock"
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -48,15 +50,40 @@ def latest_cycle(store: EventStore) -> Cycle:
     """Return the latest cycle, ended or not.
 
     Raises:
-        InsufficientDataError: Nothing was collected yet.
+        WaitingError: Nothing was collected yet.
     """
     latest = store.latest(Cycle)
     if latest is None:
-        raise InsufficientDataError(
+        raise WaitingError(
             "this stage needs collected interactions, got an empty store; "
-            "run the stage collect or `ratchet demo` first"
+            "run the stage collect or `ratchet demo` first",
+            "traffic",
         )
     return latest
+
+
+def open_for(store: EventStore, handed_over: str | None) -> Cycle:
+    """Return the latest cycle, for a training that a loop may have handed over.
+
+    Args:
+        store: The store.
+        handed_over: The cycle that the loop was in; None: nobody handed anything over.
+
+    Raises:
+        WaitingError: Nothing was collected yet.
+        ConflictError: The loop's cycle has ended, or another one was opened since.
+    """
+    cycle = latest_cycle(store)
+    if handed_over is None:
+        return cycle
+    ended = store.get(CycleEnd, handed_over)
+    if cycle.id != handed_over or ended is not None:
+        raise ConflictError(
+            "a training that a loop handed over needs the loop's cycle to be the open one, got "
+            f"cycle {cycle.number} ({ended.outcome if ended else 'of later'}); "
+            "what it would train is of no use, run the loop again"
+        )
+    return cycle
 
 
 def open_cycle(
@@ -68,6 +95,7 @@ def open_cycle(
     example_set_id: str,
     now: datetime,
     recorded: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Cycle:
     """Return the open cycle with these options, or open the next one.
 
@@ -76,26 +104,32 @@ def open_cycle(
     falls into the last 24 hours, after what is stored; where it is `recorded` already, it is all
     interactions up to now that no cycle had, those that came late among them.
 
+    Args:
+        store: Keeps it.
+        champion: The version in use.
+        options_digest: Digest of the options.
+        seed: Of everything that is drawn.
+        example_set_id: The evaluation set.
+        now: The time.
+        recorded: Whether the traffic is recorded already.
+        also: Other names of the champion.
+
     Raises:
-        InsufficientDataError: The traffic is recorded and there is none.
+        WaitingError: The traffic is recorded and there is none.
     """
     unfinished = unfinished_cycle(store)
+    if unfinished is not None and _goes_on(store, unfinished, options_digest, champion):
+        logger.info("going on with cycle %d", unfinished.number)
+        return unfinished
+    # where no user did anything new, what is unfinished stays as it is
+    window = _recorded_window(store, now) if recorded else _simulated_window(store, now)
     if unfinished is not None:
-        expected = {unfinished.champion, _promoted_in(store, unfinished)}
-        if unfinished.options_digest == options_digest and champion in expected:
-            logger.info("going on with cycle %d", unfinished.number)
-            return unfinished
         logger.warning(
             "cycle %d was started with other options or another champion and is abandoned",
             unfinished.number,
         )
         end_cycle(store, unfinished, "abandoned", now)
     number = len(store.records(Cycle)) + 1
-    if recorded:
-        window = _recorded_window(store, now)
-    else:
-        start = _after_what_is_stored(store, now)
-        window = Window(start, max(now, start + timedelta(seconds=1)))
     cycle = Cycle(
         id=derive_id("cycle", number, options_digest, champion),
         number=number,
@@ -108,45 +142,98 @@ def open_cycle(
         example_set_id=example_set_id,
         arrived_until=window.arrived_until,
         taken_before=window.without,
+        also=also,
+        source="recorded" if recorded else "simulated",
     )
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
     return cycle
 
 
-def _after_what_is_stored(store: EventStore, now: datetime) -> datetime:
+def _goes_on(store: EventStore, cycle: Cycle, options_digest: str, champion: str) -> bool:
+    expected = {cycle.champion, _promoted_in(store, cycle)}
+    return cycle.options_digest == options_digest and champion in expected
+
+
+def _simulated_window(store: EventStore, now: datetime) -> Window:
+    """Return the last 24 hours, after what is stored."""
     last = store.last_interaction_at()
-    return now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
+    start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
+    return Window(start, max(now, start + timedelta(seconds=1)))
 
 
 def _recorded_window(store: EventStore, now: datetime) -> Window:
     """Return the window of all interactions up to now that no cycle had."""
-    before, arrived = store.latest(Cycle), last_position(store).interactions
+    before, arrived = _latest_recorded(store), last_position(store).interactions
     taken = None if before is None else (before.window_end, before.arrived_until)
     if before is not None and before.arrived_until is not None:
         arrived = max(arrived, before.arrived_until)
-    everything = Window(datetime.min.replace(tzinfo=UTC), now, None, arrived, taken)
+    everything = Window(
+        datetime.min.replace(tzinfo=UTC), now, None, arrived, taken, simulated=False
+    )
     start = first_answer(store, everything)
     if start is None:
-        last = store.last_interaction_at()
+        ever = replace(everything, end=datetime.max.replace(tzinfo=UTC), without=None)
+        last = last_answer(store, ever)
         had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
-        raise InsufficientDataError(
+        if store.origins().simulated:
+            had += " (those of simulated users do not count)"
+        raise WaitingError(
             f"a cycle of recorded traffic needs interactions before {now:%Y-%m-%d %H:%M} UTC that "
             f"no cycle had, got {had}; serve users with `ratchet serve`, or bring a log in with "
-            "`ratchet ingest`"
+            "`ratchet ingest`",
+            "traffic",
         )
     return replace(everything, start=start)
 
 
+def await_traffic(store: EventStore, now: datetime) -> None:
+    """See that there is an open cycle of real users, or something for the next one.
+
+    Raises:
+        WaitingError: Nothing was recorded that no cycle had.
+    """
+    unfinished = unfinished_cycle(store)
+    if unfinished is None or _is_simulated(store, unfinished):
+        _recorded_window(store, now)
+
+
+def _latest_recorded(store: EventStore) -> Cycle | None:
+    """Return the latest cycle of real users."""
+    cycles = reversed(store.records(Cycle))
+    return next((cycle for cycle in cycles if not _is_simulated(store, cycle)), None)
+
+
+def _is_simulated(store: EventStore, cycle: Cycle) -> bool:
+    """Tell whether users were simulated; of a cycle of before, the ids of its answers say so."""
+    if cycle.source is not None or cycle.arrived_until is not None:
+        return cycle.source == "simulated"
+    return bool(store.answered_at([derive_id(cycle.id, number) for number in range(_FIRST_IDS)]))
+
+
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
-    """Return the interactions of a cycle, of one version where it is given."""
+    """Return the interactions of a cycle, of one version where it is given.
+
+    Of the champion, those that were recorded under another of its names too.
+    """
     return Window(
         cycle.window_start,
         cycle.window_end,
         model_version,
         cycle.arrived_until,
         cycle.taken_before,
+        simulated=None if cycle.source is None else cycle.source == "simulated",
+        also=cycle.also if model_version == cycle.champion else (),
     )
+
+
+def next_window(store: EventStore, now: datetime) -> Window:
+    """Return what the next cycle of recorded traffic would be about.
+
+    Raises:
+        InsufficientDataError: Nothing was recorded that no cycle had.
+    """
+    return _recorded_window(store, now)
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:
@@ -216,27 +303,67 @@ def sole_loop(home: Path) -> Iterator[None]:
         BusyError: Another process works on this home.
     """
     home.mkdir(parents=True, exist_ok=True)
-    path = home / "loop.lock"
     lock = FileLock(
-        path,
+        home / "loop.lock",
         timeout=0,
         thread_local=False,
         is_singleton=True,  # one object a process, which counts how often it was taken
         fallback_to_soft=False,  # a soft lock would outlive a process that is killed
         on_acquired=_write_process,
     )
+    with _taken(lock, "one loop at a time may run in a home folder"):
+        yield
+
+
+@contextmanager
+def sole_training(home: Path, run: str) -> Iterator[None]:
+    """Hold the home folder's lock of training, which a loop that hands training over does not.
+
+    Args:
+        home: The folder.
+        run: Names the flow run that trains.
+
+    Raises:
+        BusyError: Another process trains in this home.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(
+        home / _TRAINING, timeout=0, fallback_to_soft=False,
+        on_acquired=lambda descriptor: _write_process(descriptor, f" {run}"),
+    )  # fmt: skip
+    with _taken(lock, "one training at a time may run in a home folder"):
+        yield
+
+
+def training_died(home: Path, run: str) -> bool:
+    """Tell whether a flow run trained in this home and its process is gone."""
+    try:
+        if (home / _TRAINING).read_text("utf-8").split()[1:] != [run]:
+            return False
+    except OSError:
+        return False
+    lock = FileLock(home / _TRAINING, timeout=0, fallback_to_soft=False)
+    try:
+        with lock.acquire():
+            return True
+    except Timeout:
+        return False
+
+
+@contextmanager
+def _taken(lock: BaseFileLock, rule: str) -> Iterator[None]:
     try:
         acquired = lock.acquire()
     except Timeout as error:
+        process = (Path(lock.lock_file).read_text("utf-8").split() or ["unknown"])[0]
         raise BusyError(
-            "one loop at a time may run in a home folder, got another (process "
-            f"{path.read_text('utf-8').strip() or 'unknown'}); "
+            f"{rule}, got another (process {process}); "
             "wait for it, or set RATCHET_HOME to another folder"
         ) from error
     with acquired:
         yield
 
 
-def _write_process(descriptor: int) -> None:
+def _write_process(descriptor: int, note: str = "") -> None:
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid()}{note}".encode(), 0)

@@ -52,11 +52,13 @@ ERASED_INTERACTION = {
     "metadata": {"training_consent": "no"},
 }
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
-_RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "TrainingSet")
+_RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "LabelSheet", "TrainingSet")
 """Records that quote users and do not name whose interactions they quote."""
 _BETWEEN = re.compile(r"""["',;|]|\\t""")
 """What stands between the values of a row that was set aside: of JSON, of a table, or in words."""
 _PAGE = 200
+SHORTEST_OWN_ANSWER = 64
+"""Shorter answers are given to many: a queue's name, a refusal, a greeting."""
 _CHECKPOINT_MILLISECONDS = 300
 _CHECKPOINTS = 30
 
@@ -129,6 +131,35 @@ def erase_user(
     return begun
 
 
+def erase_interactions(
+    store: EventStore,
+    ids: Sequence[str],
+    *,
+    text_key: Callable[[str], str],
+    in_history: UserData = NOTHING,
+) -> None:
+    """Erase interactions as those of a user who is forgotten, with what was made of their texts.
+
+    Short answers, which are given to many, stay in records where these quote them.
+
+    Args:
+        store: The store.
+        ids: The interactions, a few thousand at a time.
+        text_key: Names the vector of a text.
+        in_history: Texts of those that only history has, without short answers.
+    """
+    everything = (*_texts(store, ids), *in_history.texts)
+    for keys in chunks(text_key(text) for text in dict.fromkeys(everything)):
+        with _erasing(store) as connection:
+            connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(keys)))
+    own = _texts(store, ids, shortest_answer=SHORTEST_OWN_ANSWER)
+    texts = UserTexts.of((*own, *in_history.texts))
+    _delete_verdicts(store, ids, texts)
+    _delete_set_aside(store, None, ids, texts)
+    _erase_in_records(store, ids, texts)
+    _erase_interactions(store, None, ids)
+
+
 def rewrite(store: EventStore, record: Erasure) -> None:
     """Put the record of an erasure in the place of what it said before."""
     mine = sa.and_(JOURNAL.c.kind == Erasure.__name__, JOURNAL.c.id == record.id)
@@ -177,7 +208,7 @@ def _erasing(store: EventStore) -> Iterator[sa.Connection]:
         time.sleep(time.monotonic() - start)
 
 
-def _texts(store: EventStore, ids: Collection[str]) -> set[str]:
+def _texts(store: EventStore, ids: Collection[str], *, shortest_answer: int = 0) -> set[str]:
     """Return what the user said, the answers and corrections."""
     texts: set[str] = set()
     with store.reading() as connection:
@@ -185,8 +216,9 @@ def _texts(store: EventStore, ids: Collection[str]) -> set[str]:
             columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
             rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
             for messages, response in rows:
-                texts.update(m["content"] for m in messages if m["role"] != "system")
-                texts.add(response)
+                answers = [m["content"] for m in messages if m["role"] == "assistant"]
+                texts.update(m["content"] for m in messages if m["role"] == "user")
+                texts.update(t for t in (*answers, response) if len(t) >= shortest_answer)
             feedback = sa.select(FEEDBACK_EVENTS.c.text).where(
                 FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
                 FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS),
@@ -210,8 +242,8 @@ def _erase_own_feedback(store: EventStore, user_id: str) -> int:
             return changed
 
 
-def _erase_interactions(store: EventStore, user_id: str, ids: Sequence[str]) -> int:
-    """Erase the user's interactions, each with the feedback on it; return how many events."""
+def _erase_interactions(store: EventStore, user_id: str | None, ids: Sequence[str]) -> int:
+    """Erase interactions (of a user), each with the feedback on it; return how many events."""
     changed, left = 0, iter(ids)
     while part := list(islice(left, _PAGE)):
         # a correction of an erased answer is none: it must not be trained on
@@ -219,9 +251,9 @@ def _erase_interactions(store: EventStore, user_id: str, ids: Sequence[str]) -> 
             FEEDBACK_EVENTS.c.interaction_id.in_(part),
             sa.or_(FEEDBACK_EVENTS.c.user_id.is_(None), FEEDBACK_EVENTS.c.user_id != FORGOTTEN),
         )
-        mine = sa.update(INTERACTIONS).where(
-            INTERACTIONS.c.id.in_(part), INTERACTIONS.c.user_id == user_id
-        )
+        mine = sa.update(INTERACTIONS).where(INTERACTIONS.c.id.in_(part))
+        if user_id is not None:
+            mine = mine.where(INTERACTIONS.c.user_id == user_id)
         error = sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED)
         with _erasing(store) as connection:
             changed += connection.execute(about.values(text=_text_erased())).rowcount
@@ -243,16 +275,17 @@ def _delete_verdicts(store: EventStore, items: Iterable[str], texts: UserTexts) 
 
 
 def _delete_set_aside(
-    store: EventStore, user_id: str, ids: Collection[str], texts: UserTexts
+    store: EventStore, user_id: str | None, ids: Collection[str], texts: UserTexts
 ) -> int:
     """Delete rows set aside that are the user's, and those without a user that quote them."""
     position, columns = SET_ASIDE.c.position, SET_ASIDE.c
-    found = _positions(store, SET_ASIDE, columns.user_id, [user_id])
+    users = [] if user_id is None else [user_id]
+    found = _positions(store, SET_ASIDE, columns.user_id, users)
     found += _positions(store, SET_ASIDE, columns.interaction_id, ids)
     unnamed = sa.select(position, columns.raw).where(
         columns.user_id.is_(None), columns.interaction_id.is_(None)
     )
-    names = {user_id, *ids}
+    names = {*users, *ids}
     escaped = {json.dumps(name) for name in names if json.dumps(name) != f'"{name}"'}
     found += [
         at

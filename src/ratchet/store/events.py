@@ -14,7 +14,8 @@ them without parsing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,21 +24,33 @@ import sqlalchemy as sa
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.adding import Added, add_feedback, add_interactions
+from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
-from ratchet.store.facts import claim
+from ratchet.store.facts import claim, owner_of
 from ratchet.store.journal import Journal
 from ratchet.store.migrating import migrate
+from ratchet.store.origins import note_real, note_simulated, read_origins, refuse_among_real
 from ratchet.store.reading import Readings, Window
 from ratchet.store.recorded import Recorded
 from ratchet.store.rows import microseconds
 from ratchet.store.set_aside import set_aside_values
-from ratchet.store.tables import FACTS, FEEDBACK_EVENTS, INTERACTIONS, MIGRATIONS, SET_ASIDE
+from ratchet.store.tables import (
+    FACTS,
+    FEEDBACK_EVENTS,
+    INTERACTIONS,
+    JOURNAL,
+    MIGRATIONS,
+    SET_ASIDE,
+)
+from ratchet.store.transactions import lock_journal
 
 __all__ = ["Added", "EventStore", "Window"]
 
+_SIMULATING = "ratchet_simulating"  # marks the connection of an open `simulating`
 
-class EventStore(Readings, Journal, Recorded):
+
+class EventStore(Readings, Journal, Recorded, Aliases):
     """See the module's text. Safe to use from several threads and processes."""
 
     @classmethod
@@ -81,17 +94,75 @@ class EventStore(Readings, Journal, Recorded):
             raise _not_opened(parsed, error) from error
         return store
 
+    @classmethod
+    def opened(cls, url: str) -> EventStore | None:
+        """Open a store that is there; None where nothing is, and nothing is made.
+
+        Raises:
+            InvalidInputError: As `open`.
+        """
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError) as error:
+            raise _bad_url(url) from error
+        if parsed.get_backend_name() == "sqlite":
+            is_there = bool(parsed.database) and Path(str(parsed.database)).exists()
+            return cls.open(url) if is_there else None
+        try:
+            engine = create_engine(parsed, 1)
+            is_there = sa.inspect(engine).has_table(JOURNAL.name)
+            engine.dispose()
+        except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
+            raise _not_opened(parsed, error) from error
+        return cls.open(url) if is_there else None
+
+    @property
+    def assistant(self) -> str | None:
+        """Whose store it is; None before its first use."""
+        return owner_of(self, FACTS)
+
     def add_interactions(self, interactions: Sequence[Interaction]) -> Added:
         """Store interactions; one that is there already changes nothing."""
         return self.add_interaction_rows([interaction_row(item) for item in interactions])
 
     def add_interaction_rows(self, rows: Sequence[InteractionRow]) -> Added:
         """Store interactions that are rows already. See `add_interactions`."""
-        now = microseconds(self._clock())
+        moment = self._clock()
         self._months.prepare(INTERACTIONS.name, rows)
-        return self._add_to(
-            INTERACTIONS, lambda opened: add_interactions(opened, rows, received_at=now)
-        )
+
+        def add(opened: sa.Connection) -> Added:
+            is_first = bool(rows) and self._may_be_first_real(opened)
+            added = add_interactions(opened, rows, received_at=microseconds(moment))
+            if is_first and added.new:
+                note_real(opened, FACTS, moment)
+            return added
+
+        return self._add_to(INTERACTIONS, add)
+
+    @contextmanager
+    def simulating(self) -> Iterator[None]:
+        """One transaction in which the interactions that are added are those of simulated users.
+
+        Raises:
+            InvalidInputError: The store holds interactions of real users.
+        """
+        with self.atomic() as connection:
+            refuse_among_real(read_origins(connection, FACTS))
+            connection.info[_SIMULATING] = True
+            try:
+                yield
+                last = connection.execute(sa.select(sa.func.max(INTERACTIONS.c.position))).scalar()
+                if last is not None:
+                    note_simulated(connection, FACTS, last)
+            finally:
+                connection.info.pop(_SIMULATING, None)
+
+    def _may_be_first_real(self, connection: sa.Connection) -> bool:
+        """Tell whether no real user's interaction is stored; nobody is simulated meanwhile."""
+        if connection.info.get(_SIMULATING) or self.origins().real_since is not None:
+            return False
+        lock_journal(connection)
+        return read_origins(connection, FACTS).real_since is None
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> Added:
         """Store feedback, also for interactions that have not arrived yet.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from ratchet.store.batches import read_table
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import within
+from ratchet.store.reporting import Answers, application, shown
 from ratchet.store.rows import moment_of
 from ratchet.store.signals import read_events, with_events
 from ratchet.store.tables import INTERACTIONS
@@ -47,7 +47,9 @@ def read_exposures(
     """
     import pyarrow as pa
 
-    mine = sa.and_(within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment)
+    mine = sa.and_(
+        store.within(window), INTERACTIONS.c.metadata["experiment"].as_string() == experiment
+    )
     schema = pa.schema(
         [
             ("position", pa.int64()),
@@ -56,20 +58,24 @@ def read_exposures(
             ("model_version", pa.string()),
             ("created_at", pa.timestamp("us", "UTC")),
             ("latency_seconds", pa.float64()),
-            ("failed", pa.int64()),
+            ("shown", pa.int64()),
+            ("application", pa.string()),
         ]
     )
     columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
     columns |= {
         "arm": INTERACTIONS.c.metadata["arm"].as_string(),
-        "failed": sa.case((INTERACTIONS.c.error.is_(None), 0), else_=1),
+        "shown": shown(),
+        "application": application(),
     }
     query = sa.select(*[columns[name] for name in schema.names])
     with store.reading() as connection:
         answers = read_table(connection, query.where(mine), schema)
-        microseconds = lag // timedelta(microseconds=1)
-        kinds = read_events(connection, mine, answers["position"], microseconds, judges)
-    return with_events(answers, kinds)
+        kinds = read_events(connection, mine, answers["position"], lag, judges)
+    reporting, about = store.reporting(), Answers.of(answers)
+    return with_events(
+        answers, {kind: reporting.read(kind, values, about, lag) for kind, values in kinds.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
     )
     query = (
         sa.select(version, error, sa.func.count(), sa.func.min(asked), sa.func.max(asked))
-        .where(within(window), error.is_not(None))
+        .where(store.within(window), error.is_not(None))
         .group_by(version, error)
         .order_by(sa.func.count().desc(), version, error)
     )
@@ -111,6 +117,8 @@ def read_failures(store: EventStore, window: Window) -> tuple[Failures, ...]:
 
 def count_users(store: EventStore, window: Window) -> int:
     """Count the users whose answers lie in a window."""
-    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(within(window))
+    query = sa.select(sa.func.count(sa.distinct(INTERACTIONS.c.user_id))).where(
+        store.within(window)
+    )
     with store.reading() as connection:
         return int(connection.execute(query).scalar_one())

@@ -58,6 +58,13 @@ def claim(store: Transactions, facts: sa.Table, assistant: str, url: sa.URL) -> 
         )
 
 
+def owner_of(store: Transactions, facts: sa.Table) -> str | None:
+    """Return the assistant that a store belongs to; None before its first use."""
+    with store.reading() as connection:
+        owner = connection.execute(sa.select(facts.c.value).where(facts.c.name == ASSISTANT))
+        return owner.scalar_one_or_none()
+
+
 def _ways_out(assistant: str, owner: str, url: sa.URL) -> Iterable[str]:
     yield f"set RATCHET_MODEL_NAME={owner}, or give {assistant!r} a store of its own:"
     if url.get_backend_name() == "sqlite":

@@ -81,7 +81,7 @@ def trace(store: EventStore, home: Path, user_id: str, *, in_history: UserData =
             "was erased; give the id as it came with interactions"
         )
     ids = tuple(dict.fromkeys((*in_history.interaction_ids, *interactions_of(store, user_id))))
-    folders = _sets_with(home / "datasets", ids)
+    folders = sets_with(home / "datasets", ids)
     sets = {s.id for s in store.records(TrainingSet) if Path(s.path).name in folders}
     adapters = _adapters_of(store, sets)
     runs = dict.fromkeys(adapter.run_id for adapter in adapters if adapter.training_set_id in sets)
@@ -194,7 +194,8 @@ def rows_of_set(folder: Path) -> set[str]:
     return ids
 
 
-def _sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:
+def sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:
+    """Return the training sets in a folder that hold one of the interactions, by folder name."""
     if not ids or not folder.is_dir():
         return ()
     return tuple(dataset.name for dataset in sorted(folder.iterdir()) if _holds(dataset, ids))

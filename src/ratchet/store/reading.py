@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -22,11 +22,18 @@ from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
 from ratchet.store.feedback import read_feedback
 from ratchet.store.months import with_ids
-from ratchet.store.permissions import Permission, read_permissions
+from ratchet.store.origins import Origins, read_origins
+from ratchet.store.permissions import (
+    Permission,
+    read_not_for_good,
+    read_past_keeping,
+    read_permissions,
+)
+from ratchet.store.reporting import Reporting, read_reporting, told_feedback
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.set_aside import read_set_aside
 from ratchet.store.signals import read_signals
-from ratchet.store.tables import COUNTS, INTERACTIONS
+from ratchet.store.tables import COUNTS, FACTS, INTERACTIONS
 from ratchet.store.transactions import Transactions, pairs
 
 if TYPE_CHECKING:
@@ -38,9 +45,12 @@ class Window:
     """Interactions with `start <= created_at < end`, of one model version where it is given.
 
     Attributes:
+        also: Other names of that version, under which answers of it were recorded.
         arrived_until: Position of the last interaction by arrival; None for all there are.
         without: What another window took already: interactions before this time that had arrived
             up to this position (None: whenever they arrived).
+        simulated: Whether interactions of simulated users are read, or those of real ones; None:
+            what the store is about, which is real users as soon as there is one.
     """
 
     start: datetime
@@ -48,10 +58,14 @@ class Window:
     model_version: str | None = None
     arrived_until: int | None = None
     without: tuple[datetime, int | None] | None = None
+    simulated: bool | None = None
+    also: tuple[str, ...] = ()
 
 
 class Readings(Transactions):
     """What is read of interactions, feedback and set-aside rows."""
+
+    _known: Origins | None = None
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that are stored, by id."""
@@ -92,7 +106,7 @@ class Readings(Transactions):
         Columns: id, session_id, user_id, created_at (timestamp, us, UTC), model_version, segment,
         prompt, response, latency_seconds, error.
         """
-        query, schema = interactions_query(within(window), None)
+        query, schema = interactions_query(self.within(window), None)
         with self.reading() as connection:
             return read_table(connection, query, schema)
 
@@ -113,17 +127,31 @@ class Readings(Transactions):
         Raises:
             InvalidInputError: There is no such column, or `size` is below 1.
         """
-        query, schema = interactions_query(within(window), columns)
+        query, schema = interactions_query(self.within(window), columns)
         with self.reading() as connection:
             yield from read_batches(connection, query, schema, size)
 
     def iter_interactions(self, window: Window, size: int = 1_000) -> Iterator[list[Interaction]]:
         """Yield a window's interactions in order of time, in lists of at most `size`."""
-        query = sa.select(INTERACTIONS).where(within(window))
+        query = sa.select(INTERACTIONS).where(self.within(window))
         query = query.order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
         with self.reading() as connection:
             for rows in read_lists(connection, query, size):
                 yield [_interaction(row._mapping) for row in rows]
+
+    def latest_answers(self, window: Window, *, most: int) -> list[tuple[dict[str, str], int]]:
+        """Return metadata and characters of a window's answers, the newest first.
+
+        Args:
+            window: The interactions; those that failed are left out.
+            most: How many at most.
+        """
+        length = sa.func.length(INTERACTIONS.c.response)
+        query = sa.select(INTERACTIONS.c.metadata, length)
+        query = query.where(self.within(window), INTERACTIONS.c.error.is_(None))
+        query = query.order_by(INTERACTIONS.c.created_at.desc()).limit(most)
+        with self.reading() as connection:
+            return [(dict(said), int(size)) for said, size in connection.execute(query)]
 
     def feedback(self, window: Window) -> pa.Table:
         """Return the feedback on a window's interactions, whenever it came.
@@ -133,20 +161,49 @@ class Readings(Transactions):
         0 down, stars, booleans 1 and 0, seconds), text (comment, correction, the version of a
         judge, the source of a safety violation).
         """
-        query, schema = feedback_query(within(window))
+        query, schema = feedback_query(self.within(window))
         with self.reading() as connection:
             return read_table(connection, query, schema)
+
+    def told_feedback(self, window: Window) -> pa.Table:
+        """Return what `feedback` returns as signals are read by how applications report.
+
+        An answer of which no yes came within the settling time has a no where its application
+        reports when it happens; what rests on presence alone is left out
+        (`ratchet.store.reporting`).
+        """
+        within = self.within(window)
+        query, schema = feedback_query(within)
+        with self.reading() as connection:
+            feedback = read_table(connection, query, schema)
+            reporting = read_reporting(connection, self._clock())
+            if reporting.is_plain:
+                return feedback
+            return told_feedback(connection, feedback, within, reporting)
+
+    def reporting(self) -> Reporting:
+        """Return how applications report, as far as it is declared or was heard."""
+        with self.reading() as connection:
+            return read_reporting(connection, self._clock())
 
     def feedback_batches(self, window: Window, size: int = ROWS) -> Iterator[pa.RecordBatch]:
         """Yield what `feedback` returns in batches of at most `size` rows.
 
         Memory and connection as with `interaction_batches`.
         """
-        query, schema = feedback_query(within(window))
+        query, schema = feedback_query(self.within(window))
         with self.reading() as connection:
             yield from read_batches(connection, query, schema, size)
 
-    def signals(self, window: Window, *, lag: timedelta, judges: Collection[str] = ()) -> pa.Table:
+    def signals(
+        self,
+        window: Window,
+        *,
+        lag: timedelta,
+        judges: Collection[str] = (),
+        metadata: Sequence[str] = (),
+        known_at: datetime | None = None,
+    ) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
         Feedback of users counts where it was given within `lag` of its interaction, that of judges
@@ -157,14 +214,18 @@ class Readings(Transactions):
             window: The interactions.
             lag: How late feedback of users may be.
             judges: Versions of judges that were found usable; scores of any other are left out.
+            metadata: Keys of the metadata that are to be columns as well, null where not said.
+            known_at: What became known later of how applications report counts as not observed.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
-        characters (of the answer), failed, and one for each kind of feedback (`FEEDBACK_KINDS`;
-        float, null where not observed; correction and comment are 1 where there is one).
+        characters (of the answer), failed, one for each kind of feedback (`FEEDBACK_KINDS`;
+        float, null where not observed; correction and comment are 1 where there is one), signalled
+        (an implicit signal was sent, whatever it is taken for) and steady (`Reporting.unsteady`).
         """
-        lag_microseconds = lag // timedelta(microseconds=1)
+        within = self.within(window)
         with self.reading() as connection:
-            return read_signals(connection, within(window), lag_microseconds, judges)
+            reporting = read_reporting(connection, self._clock()).at(known_at)
+            return read_signals(connection, within, lag, judges, reporting, metadata)
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""
@@ -172,8 +233,22 @@ class Readings(Transactions):
 
     def iter_permissions(self, window: Window) -> Iterator[Permission]:
         """Yield what `permissions` returns, one after the other."""
+        within = self.within(window)
         with self.reading() as connection:
-            yield from read_permissions(connection, within(window))
+            yield from read_permissions(connection, within)
+
+    def past_keeping(self, now: datetime) -> dict[str, date]:
+        """Return the interactions that may be kept no longer, with their days."""
+        with self.reading() as connection:
+            return read_past_keeping(connection, now)
+
+    def not_for_good(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the interactions that must not become examples which stay for good.
+
+        Their user refuses training, then or later, or lets them be kept for a time only.
+        """
+        with self.reading() as connection:
+            return read_not_for_good(connection, ids)
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
         """Return the finish reasons of a window's answers by id, but for those in `besides`.
@@ -188,8 +263,43 @@ class Readings(Transactions):
         self, window: Window, *, besides: Collection[str] = ()
     ) -> Iterator[tuple[str, str]]:
         """Yield what `endings` returns, one after the other."""
+        within = self.within(window)
         with self.reading() as connection:
-            yield from read_endings(connection, within(window), besides=besides)
+            yield from read_endings(connection, within, besides=besides)
+
+    def origins(self) -> Origins:
+        """Return whose interactions are stored: those of simulated users, of real ones, or both."""
+        if self._known is not None:
+            return self._known
+        with self.reading() as connection:
+            origins = read_origins(connection, FACTS)
+        if origins.real_since is not None and self._open.get() is None:
+            self._known = origins  # never changes again: nobody is simulated from here on
+        return origins
+
+    def simulated_answers(self) -> int:
+        """Return how many of the stored interactions are those of simulated users."""
+        origins = self.origins()
+        if origins.real_since is None:
+            return self.counts()["interactions"]
+        mine = origins.chosen(INTERACTIONS.c.position, simulated=True)
+        with self.reading() as connection:
+            query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(*mine)
+            return int(connection.execute(query).scalar_one())
+
+    def within(self, window: Window) -> sa.ColumnElement[bool]:
+        """Return the condition that an interaction is in a window."""
+        created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
+        inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
+        if window.model_version is not None:
+            inside.append(of_version(INTERACTIONS.c.model_version, window))
+        if window.arrived_until is not None:
+            inside.append(position <= window.arrived_until)
+        if window.without is not None:
+            end, arrived = window.without
+            late = sa.false() if arrived is None else position > arrived
+            inside.append(sa.or_(created_at >= microseconds(end), late))
+        return sa.and_(*inside, *self.origins().chosen(position, window.simulated))
 
     def counts(self) -> dict[str, int]:
         """Return the kept counts of interactions, set-aside rows and feedback by kind."""
@@ -216,19 +326,11 @@ class Readings(Transactions):
         return None if latest is None else moment_of(latest)
 
 
-def within(window: Window) -> sa.ColumnElement[bool]:
-    """Return the condition that an interaction is in a window."""
-    created_at, position = INTERACTIONS.c.created_at, INTERACTIONS.c.position
-    inside = [created_at >= microseconds(window.start), created_at < microseconds(window.end)]
-    if window.model_version is not None:
-        inside.append(INTERACTIONS.c.model_version == window.model_version)
-    if window.arrived_until is not None:
-        inside.append(position <= window.arrived_until)
-    if window.without is not None:
-        end, arrived = window.without
-        late = sa.false() if arrived is None else position > arrived
-        inside.append(sa.or_(created_at >= microseconds(end), late))
-    return sa.and_(*inside)
+def of_version(column: sa.ColumnElement[str], window: Window) -> sa.ColumnElement[bool]:
+    """Return the condition that an answer is of a window's version, by any of its names."""
+    if window.also:
+        return column.in_([window.model_version, *window.also])
+    return column == window.model_version
 
 
 def _interaction(row: sa.RowMapping) -> Interaction:

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 
 from ratchet.records import ReviewItem
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import within
 from ratchet.store.review_rows import SAMPLE, START
 from ratchet.store.rows import chunks, moment_of
 from ratchet.store.tables import (
@@ -208,7 +207,7 @@ def reports_in(store: EventStore, window: Window, source: str) -> tuple[tuple[st
     query = (
         sa.select(event.id, event.interaction_id)
         .join(INTERACTIONS, INTERACTIONS.c.id == event.interaction_id)
-        .where(within(window), event.kind == "safety_violation")
+        .where(store.within(window), event.kind == "safety_violation")
         .where(event.number == 1.0, event.text == source)
         .order_by(GIVEN_AT, event.position)
     )

@@ -10,6 +10,7 @@ from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
 from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
+from ratchet.store.origins import find_simulated
 from ratchet.store.partitioning import partition_by_month
 from ratchet.store.review_rows import START, copy_reviews
 
@@ -56,6 +57,11 @@ FEEDBACK_EVENTS = _table(
 )
 GIVEN_AT = sa.func.coalesce(FEEDBACK_EVENTS.c.updated_at, FEEDBACK_EVENTS.c.created_at)
 """When the opinion of a row was given: by this time the latest of a kind counts."""
+RETAIN_SAID = {
+    "sqlite": "json_extract(metadata, '$.retain_until')",
+    "postgresql": "metadata ->> 'retain_until'",
+}
+"""Until when an interaction may be kept, as it was sent, in the words of the index."""
 SET_ASIDE = _table(
     "set_aside",
     sa.Column("id", sa.String(200), nullable=False, unique=True),
@@ -155,6 +161,14 @@ REVIEW_DECISIONS = _table(
     sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
     sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
 )
+ALIASES = _table(
+    "interaction_aliases",
+    sa.Column("other_id", sa.String(200), nullable=False, unique=True),
+    sa.Column("interaction_id", sa.String(200), nullable=False),
+    sa.Column("digest", sa.String(16), nullable=False),
+    sa.Column("added_at", sa.BigInteger, nullable=False),
+)
+"""Ids under which stored interactions came in again: see `ratchet.store.aliases`."""
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -268,6 +282,24 @@ def _date_recorded(connection: sa.Connection) -> None:
             connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN added_at BIGINT"))
 
 
+def _index_keeping(connection: sa.Connection) -> None:
+    """Find what may be kept for a time only without reading all metadata."""
+    said = RETAIN_SAID[connection.dialect.name]
+    make_index(
+        connection, "ix_interactions_keeping", f"interactions (({said})) WHERE ({said}) IS NOT NULL"
+    )
+
+
+def _keep_aliases(connection: sa.Connection) -> None:
+    """Keep the other ids of stored interactions."""
+    ALIASES.create(connection, checkfirst=True)
+
+
+def _tell_simulated(connection: sa.Connection) -> None:
+    """Keep which interactions are those of simulated users."""
+    find_simulated(connection, FACTS, JOURNAL, INTERACTIONS)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -284,5 +316,8 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0013_partition_by_month": partition_by_month,
     "0014_review_items": _queue_reviews,
     "0015_date_recorded": _date_recorded,
+    "0016_index_keeping": _index_keeping,
+    "0017_keep_aliases": _keep_aliases,
+    "0018_tell_simulated": _tell_simulated,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

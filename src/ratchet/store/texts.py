@@ -8,7 +8,6 @@ import sqlalchemy as sa
 
 from ratchet.store.batches import ROWS, read_lists
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import within
 from ratchet.store.rows import chunks
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
@@ -16,7 +15,7 @@ from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 def answered_ids(store: EventStore, window: Window) -> Iterator[str]:
     """Yield the ids of a window's interactions that have an answer and no error."""
     query = sa.select(INTERACTIONS.c.id).where(
-        within(window), INTERACTIONS.c.error.is_(None), INTERACTIONS.c.response != ""
+        store.within(window), INTERACTIONS.c.error.is_(None), INTERACTIONS.c.response != ""
     )
     with store.reading() as connection:
         for rows in read_lists(connection, query, ROWS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from ratchet.store.tables import EMBEDDINGS
 
 Vectors = NDArray[np.float32]
 _STORED = np.dtype("<f2")
+
+
+def text_key(text: str) -> str:
+    """Return the key that a text's vector is kept under: 32 hex digits of its content."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def read_vectors(

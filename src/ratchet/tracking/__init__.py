@@ -107,6 +107,17 @@ class Tracker:
         get_artifact_repository(uri).delete_artifacts(name)
         return True
 
+    def fetch_folder(self, run_id: str, name: str, to: Path) -> Path | None:
+        """Fetch a folder among a run's artifacts into a local one; None where it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            fetched = Path(self._client.download_artifacts(run_id, name, str(to)))
+        except (MlflowException, OSError) as error:
+            logger.debug("run %s has no %s: %s", run_id, name, error)
+            return None
+        return fetched if fetched.is_dir() else None
+
     # Runs -------------------------------------------------------------------------------------
 
     @contextmanager

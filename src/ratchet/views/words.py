@@ -35,6 +35,7 @@ LOOKS: Mapping[LookDecision, str] = {
 """What a look at a rollout decides."""
 RELEASES: Mapping[str, str] = {
     "start": "begins as the champion",
+    "adopt": "is adopted as the champion",
     "promote": "is promoted to champion",
     "rollback": "is the champion again",
     "moved outside Ratchet": "was made the champion by hand",

@@ -35,11 +35,13 @@ def freeze(store: EventStore, most: int = 1_000, **given: Any) -> ExampleSet | N
         }
         for n in range(USERS * EACH)
     ]
+    metadata = given.pop("metadata", {})
     store.add_interactions(
         [
             Interaction(
                 id=row["interaction_ids"], session_id="s", user_id=row["user_ids"],
                 created_at=NOW, model_version="m/1", response="no",
+                metadata=metadata.get(row["user_ids"], {}),
                 messages=(
                     Message(role="system", content="be brief"),
                     Message(role="user", content=row["prompts"]),
@@ -65,6 +67,15 @@ def test_what_some_users_asked_is_frozen_with_whose_it_is(store: EventStore) -> 
     assert len(frozen.examples) in (EACH * len(users), EACH * len(users) - 1)
     assert users < {user_digest(f"u{n}") for n in range(USERS)}
     assert all(len(example.messages) == 2 for example in frozen.examples)
+
+
+def test_what_a_user_refuses_or_limits_is_never_frozen(store: EventStore) -> None:
+    refusing = {f"u{n}": {"training_consent": "no"} for n in range(0, USERS, 3)}
+    limited = {f"u{n}": {"retain_until": "2030-01-01T00:00:00Z"} for n in range(1, USERS, 3)}
+    frozen = freeze(store, metadata=refusing | limited)
+    assert frozen is not None
+    allowed = {user_digest(f"u{n}") for n in range(2, USERS, 3)}
+    assert {example.user_id for example in frozen.examples} < allowed
 
 
 def test_the_texts_of_the_newest_alone_are_read_of_those_whose_right_answer_is_known(

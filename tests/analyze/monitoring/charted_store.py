@@ -31,6 +31,12 @@ def thumbs_down(day: int) -> int:
     return 30 if bad(day) else 10 + day % 3
 
 
+def said(number: int) -> dict[str, str]:
+    """What a client said with one of a day's 48 questions."""
+    application = {"application": "shop"} if number % 2 else {}
+    return application | ({"prompt_version": "v1"} if number % 4 < 2 else {})
+
+
 def fill(store: EventStore, days: int = DAYS) -> EventStore:
     interactions, feedback = [], list[Feedback]()
     for day in range(days):
@@ -45,6 +51,7 @@ def fill(store: EventStore, days: int = DAYS) -> EventStore:
                     messages=(Message(role="user", content="help"),),
                     response="x" * (20 + day % 4),
                     latency_seconds=(2.0 if bad(day) else 1.0) + 0.1 * (day % 3) + 0.001 * number,
+                    metadata=said(number),
                 )
             )  # fmt: skip
             down = number < thumbs_down(day)

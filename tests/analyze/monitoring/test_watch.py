@@ -63,6 +63,28 @@ def journal(store):
     return {kind: store.records(kind) for kind in (Baseline, BoardState, AlertEvent)}
 
 
+# Simulated users ----------------------------------------------------------------------------------
+
+
+def test_a_version_that_simulated_users_met_is_watched_from_nothing_with_real_ones(tmp_path):
+    clock = [MONDAY]
+    store = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: clock[0])
+    with store.simulating():
+        fill(store, "router/1", MONDAY, 72, down=0.5)
+    assert says(watch(store, CONFIG, now=MONDAY + 3 * DAY + READY)) == {"router/1": "in control"}
+    (simulated,) = store.records(Baseline)
+    clock[0] = start = MONDAY + 4 * DAY
+    fill(store, "router/1", start, 72)
+    early = watch(store, CONFIG, now=start + 12 * HOUR + READY)
+    assert says(early) == {"router/1": "no baseline"}
+    assert "0.50 of router/1" in early.verdicts[0].reason
+    assert says(watch(store, CONFIG, now=start + 3 * DAY + READY)) == {"router/1": "in control"}
+    frozen = store.records(Baseline)[-1]
+    assert frozen.window_start >= start
+    assert store.records(BoardState)[-1].baseline_id == frozen.id != simulated.id
+    store.close()
+
+
 # Baselines ---------------------------------------------------------------------------------------
 
 

@@ -71,7 +71,7 @@ def test_a_cycle_that_starts_after_a_rollback_without_mlflow_does_not_bring_it_b
     release = Release(id="b", created_at=now, action="rollback", champion=OLD, previous=None)
     switch(store, release, by="rollback")  # and the registry was not told
     base = tracker.version(OLD)
-    assert establish_champion(store, tracker, base, now + LATER).reference == OLD
+    assert establish_champion(store, tracker, lambda: base, now + LATER).reference == OLD
     assert store.latest(Release).action == "rollback"
 
 

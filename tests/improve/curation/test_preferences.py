@@ -141,3 +141,15 @@ def test_pairs_whose_better_answer_is_much_longer_go_first():
     )  # fmt: skip
     assert [row.prompt for row in found.rows] == ["2", "3", "4"]
     assert dict(found.funnel)["of ordinary length"] == 3
+
+
+@pytest.mark.parametrize("what", ["refused", "withheld"])
+@pytest.mark.parametrize("half", ["i000000", "i000001"])
+def test_a_pair_needs_both_of_its_answers_to_be_allowed(what, half):
+    columns = {
+        "prompts": ["same"] * 2, "responses": ["worse", "better"],
+        "regenerated": np.array([1.0, NAN]), "session_ids": np.array(["s", "s"], dtype=object),
+    }  # fmt: skip
+    assert said(pairs(2, **columns)) == [("0", "better", "worse", "regenerate")]
+    with pytest.raises(InsufficientDataError):
+        pairs(2, context=Context(**{what: {half}}), **columns)

@@ -23,7 +23,7 @@ from ratchet.improve.curation.pool import Background
 from ratchet.improve.curation.stored import stored_traffic
 from ratchet.improve.curation.traffic import read_at
 from ratchet.improve.curation.traits import interaction_traits
-from ratchet.records import digest
+from ratchet.records import Thumbs, digest
 from ratchet.store import EventStore
 from ratchet.store.arrivals import last_position
 from ratchet.store.forget import forget
@@ -41,6 +41,7 @@ from tests.improve.curation.worlds import (
     vectors,
     world,
 )
+from tests.store.reported_store import declare
 from tests.store.s3_server import BUCKET, s3_server
 
 GOLDEN = recorded("curation")
@@ -66,11 +67,11 @@ def advanced(store, derived):
     return derived.advance()
 
 
-def background_of(derived, made, kind):
+def background_of(derived, made, kind, of="true"):
     """Read history as the traffic that a kind of set is selected from."""
     traffic = stored_traffic(
         derived, kind, end=made.end, judges=USABLE, consent=made.config.consent,
-        context=made.context,
+        context=made.context, of=of,
     )  # fmt: skip
 
     def vectors_of(rows):
@@ -81,9 +82,9 @@ def background_of(derived, made, kind):
     return Background(traffic, made.protected, made.config, context)
 
 
-def from_history(store, derived, made, kind):
+def from_history(store, derived, made, kind, of="true"):
     try:
-        return summary(store, made, choose_among(kind, background_of(derived, made, kind)))
+        return summary(store, made, choose_among(kind, background_of(derived, made, kind, of)))
     except InsufficientDataError as error:
         return {"refused": str(error)}
 
@@ -96,6 +97,40 @@ def test_history_gives_the_sets_that_reading_everything_gave(store, derived, see
     advanced(store, derived)
     for kind in KINDS:
         assert from_history(store, derived, made, kind) == GOLDEN[str(seed)][kind]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_declared_absence_is_a_no_in_what_is_read_from_history_too(store, derived, seed):
+    made = world(seed)
+    fill(store, made.interactions, made.feedback)
+    before = [curated(store, made, kind) for kind in KINDS]
+    declare(store, "copy", "regenerate", "task_completed", application="*", since=START)
+    advanced(store, derived)
+    context = replace(made.context, reporting=store.reporting().declared_only())
+    declared = replace(made, context=context)
+    after = [curated(store, made, kind) for kind in KINDS]
+    assert after != before
+    assert [from_history(store, derived, declared, kind) for kind in KINDS] == after
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_set_of_real_users_holds_nothing_of_simulated_ones(store, derived, seed):
+    made, others = world(seed), world(seed + 6)
+
+    def another(item, *names):
+        return item.model_copy(update={name: f"s-{getattr(item, name)}" for name in names})
+
+    with store.simulating():
+        fill(
+            store,
+            [another(item, "id") for item in others.interactions],
+            [another(item, "id", "interaction_id") for item in others.feedback],
+        )
+    fill(store, made.interactions, made.feedback)
+    advanced(store, derived)
+    of = store.origins().in_sql("position", simulated=None)
+    for kind in KINDS:
+        assert from_history(store, derived, made, kind, of) == GOLDEN[str(seed)][kind]
 
 
 class KilledError(Exception):
@@ -222,6 +257,47 @@ def test_history_on_object_storage_gives_the_same_sets_night_after_night(store, 
         assert derived.advance() == 0
         for kind in KINDS:
             assert from_history(store, derived, made, kind) == curated(store, made, kind)
+
+
+def trained_on(store, derived, made, *words):
+    """Return which of some interactions are trained on, each of one user and with these words."""
+    items = [
+        item.model_copy(
+            update={
+                "user_id": "ana" if word != "another" else "ben", "error": None,
+                "session_id": f"s{place}", "metadata": {} if word in ("", "another") else
+                {"training_consent": word}, "created_at": START + timedelta(days=place),
+            }
+        )
+        for place, (item, word) in enumerate(zip(made.interactions, words, strict=False))
+    ]  # fmt: skip
+    fill(
+        store, items,
+        [Thumbs(id=f"t{n}", interaction_id=item.id, created_at=START, value="up")
+         for n, item in enumerate(items)],
+    )  # fmt: skip
+    advanced(store, derived)
+    traffic = stored_traffic(
+        derived, "kto", end=START + timedelta(days=4), judges=(), consent="unless refused",
+        context=Context(),
+    )  # fmt: skip
+    return (~traffic.refused).tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (("yes", "", "another", ""), [True, True, True, True]),
+        (("yes", "", "another", "no"), [False, False, True, False]),
+        (("no", "", "another", ""), [False, False, True, False]),
+        (("no", "yes", "another", ""), [False, True, True, True]),
+        # said after the end of what is trained on
+        (("yes", "", "another", "", "no"), [False, False, True, False]),
+        (("no", "", "another", "", "true"), [False, True, True, True]),
+    ],
+)
+def test_a_users_latest_word_decides_where_it_is_a_refusal(store, derived, words, allowed):
+    assert trained_on(store, derived, world(11), *words) == allowed
 
 
 def test_two_that_derive_at_once_take_turns(store, derived, tmp_path):

@@ -54,6 +54,7 @@ from ratchet.store import EventStore, Window
 
 KINDS: tuple[RowKind, ...] = ("sft", "kto", "dpo")
 EPOCH, START = datetime(1970, 1, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 DAYS = 12
 USABLE = ("judge/1",)
 TOPICS = ("card", "transfer", "top-up", "account", "refund", "exchange rate", "PIN", "Straße")
@@ -288,7 +289,7 @@ def fill(
     store.add_feedback(feedback)
 
 
-def _refused(interactions: Mapping[str, Interaction], made: World) -> set[str]:
+def _refused(stored: Mapping[str, Interaction], made: World) -> set[str]:
     """Return what must not be trained on, by the rules of docs/curation.md, one by one."""
 
     def ended(said: str) -> bool:
@@ -299,10 +300,16 @@ def _refused(interactions: Mapping[str, Interaction], made: World) -> set[str]:
         return end.tzinfo is None or made.end >= end
 
     silent_refuses = made.config.consent == "only if given"
-    found = set()
-    for key, item in interactions.items():
+    found, latest = set(), {}
+    for item in sorted(stored.values(), key=lambda item: item.created_at):
+        if "training_consent" in item.metadata:
+            agrees = item.metadata["training_consent"].strip().lower() in ("yes", "true")
+            at, before = latest.get(item.user_id, (None, True))
+            latest[item.user_id] = item.created_at, agrees and (before or at != item.created_at)
+    for key, item in stored.items():
         consent = item.metadata.get("training_consent")
-        said_no = consent is not None and consent.strip().lower() != "yes"
+        said_no = consent is not None and consent.strip().lower() not in ("yes", "true")
+        said_no |= not latest.get(item.user_id, (None, True))[1]
         until = item.metadata.get("retain_until")
         if said_no or (consent is None and silent_refuses) or (until is not None and ended(until)):
             found.add(key)
@@ -326,15 +333,16 @@ def vectors(texts: Sequence[str]) -> Any:
 def chosen(store: EventStore, made: World, kind: RowKind) -> Selection:
     """Select out of everything that is stored, read whole."""
     window = Window(EPOCH, made.end)
-    outcomes = join_feedback(store.interactions(window), store.feedback(window), judges=USABLE)
+    outcomes = join_feedback(store.interactions(window), store.told_feedback(window), judges=USABLE)
     ids = [str(key) for key in outcomes.interaction_ids]
+    every = store.interactions(Window(EPOCH, LATER))["id"].to_pylist()
 
     def vectors_of(places: Any) -> Any:
         return vectors([str(text) for text in outcomes.prompts[places]])
 
     context = replace(
         made.context,
-        refused=_refused(store.stored_interactions(ids), made),
+        refused=_refused(store.stored_interactions(every), made),
         endings=_endings(store.stored_interactions(ids)),
         vectors_of=vectors_of if made.compare else None,
     )

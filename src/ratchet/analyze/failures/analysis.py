@@ -108,8 +108,9 @@ def load_encoder(name: str) -> Encoder | None:
 
 def previous_clusters(store: EventStore, before: datetime) -> KnownClusters | None:
     """Return what the latest run of before a time left, None where there was none."""
-    runs = store.records(KnownClusters, latest=20)
-    return next((run for run in reversed(runs) if run.created_at < before), None)
+    runs, origins = store.records(KnownClusters, latest=20), store.origins()
+    earlier = (run for run in reversed(runs) if run.created_at < before)
+    return next((run for run in earlier if origins.counts(run.created_at)), None)
 
 
 def analyze_failures(

@@ -19,9 +19,9 @@ from ratchet.analyze.failures.tokens import term_analyzer
 from ratchet.analyze.failures.words import (
     LONGEST_FOR_WORDS,
     cut_for_words,
-    text_hash,
 )
 from ratchet.models import Encoder
+from ratchet.store.vectors import text_key
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ CHUNK = 512
 _LOOKED_UP = 10_000
 _DIMENSIONS = 50
 _VOCABULARY = 20_000
+_STEADY_SEED = 0
 _FITTED_ON = 50_000
 _CHARACTERS_FITTED_ON = 10_000_000
 _SECONDS_BETWEEN_REPORTS = 10.0
@@ -48,11 +49,6 @@ class VectorCache(Protocol):
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Keep vectors; one that is there already stands."""
         ...
-
-
-def text_key(text: str) -> str:
-    """Return the key that a text's vector is kept under: 32 hex digits of its content."""
-    return text_hash(text, 16).hex()
 
 
 def embed(
@@ -130,6 +126,11 @@ def _log_progress(missing: int) -> Progress:
             logger.info("embedded %d of %d texts, about %.0f s left", done, total, left / pace)
 
     return report
+
+
+def steady_vectors(texts: Sequence[str]) -> Vectors:
+    """Return `word_vectors` by a fixed seed: the same for the same texts in any run."""
+    return word_vectors(texts, rng=np.random.default_rng(_STEADY_SEED))
 
 
 def word_vectors(texts: Sequence[str], *, rng: np.random.Generator) -> Vectors:

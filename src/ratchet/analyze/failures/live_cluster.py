@@ -66,7 +66,7 @@ def trouble_about(
     table = _latest(store.interactions(window), MOST)
     if not table.num_rows:
         return None
-    outcomes = join_feedback(table, store.feedback(window), judges=usable_versions(store))
+    outcomes = join_feedback(table, store.told_feedback(window), judges=usable_versions(store))
     weights = QualityWeights()
     verdict = which_failed(outcomes, quality(outcomes, weights), weights)
     told, failed = outcomes.take(verdict.told), verdict.failed[verdict.told]

@@ -3,8 +3,9 @@
     requests = hand_over_all(store, found, cycle_id=cycle.id, withheld=withheld, now=now)
 
 A cluster about safety goes to people first: nothing is made of it before they decided. The examples
-are held out by user: whoever has one in the regression set has none in the request. A set is frozen
-when it is first made, so that "is cluster 7 mended" means the same every time.
+are held out by user: whoever has one in the regression set has none in the request. What its user
+does not let be trained on or be kept for good is in neither. A set is frozen when it is first made,
+so that "is cluster 7 mended" means the same every time.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def hand_over_all(
             hand_over(
                 store,
                 cluster,
-                known,
+                permitted(store, known),
                 cycle_id=cycle_id,
                 blocked=blocked,
                 reviewed=reviewed,
@@ -147,6 +148,12 @@ def known_answers(
         for group in by_prompt.values()
         if len({normalise_answer(item.target) for item in group}) == 1
     )
+
+
+def permitted(store: EventStore, known: Sequence[Known]) -> tuple[Known, ...]:
+    """Return what its user lets be kept for good; frozen examples are."""
+    without = store.not_for_good(item.interaction_id for item in known)
+    return tuple(item for item in known if item.interaction_id not in without)
 
 
 def hold_out(known: Sequence[Known], cluster_id: str) -> tuple[tuple[Known, ...], tuple[str, ...]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ratchet.analyze.failures.analysis import ReadTexts
 from ratchet.analyze.failures.profile import right_is_known
-from ratchet.analyze.failures.regression_sets import Known, known_answers, user_digest
+from ratchet.analyze.failures.regression_sets import Known, known_answers, permitted, user_digest
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import Cycle, Example, ExampleSet, derive_id, digest
 from ratchet.store import EventStore
@@ -63,7 +63,7 @@ def freeze_traffic(
     rows = np.flatnonzero(right_is_known(outcomes, explicit))[-looked_at:]
     found = texts(outcomes.take(rows))
     known = known_answers(range(len(found)), found, explicit[rows], withheld=withheld)
-    held = sample_users(known, cycle.id, most=most)
+    held = sample_users(permitted(store, known), cycle.id, most=most)
     interactions = store.stored_interactions([item.interaction_id for item in held])
     examples = tuple(
         Example(

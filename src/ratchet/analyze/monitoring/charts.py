@@ -1,4 +1,4 @@
-"""A control chart of any signal of the store, over time, by version or by segment.
+"""A control chart of any signal of the store, over time, by version, segment and the like.
 
     readings = read_window(store, window, QualityWeights())
     report = chart_signal(readings, find_signal("thumbs-down"))
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
@@ -26,7 +27,7 @@ from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Release
-from ratchet.records.signals import FEEDBACK_SIGNALS, SIGNALS, Signal, words_of
+from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, Signal, words_of
 from ratchet.stats.charts.designed_charts import (
     COUNT_KINDS,
     FEWEST_POINTS,
@@ -38,14 +39,18 @@ from ratchet.stats.charts.designed_charts import (
     suiting_count_kind,
 )
 from ratchet.store import EventStore, Window
+from ratchet.store.heard import unknown_reasons
 
 Columns = Mapping[str, FloatArray]
-By = Literal["version", "segment", "hour", "day"]
+Group = Literal["version", "segment", "application", "prompt_version"]
+By = Literal["version", "segment", "application", "prompt_version", "hour", "day"]
 Span = Literal["hour", "day", "equal"]
 IntArray = NDArray[np.int64]
 TimeArray = NDArray[np.datetime64]
 
 ALL = "all"
+UNSAID = "(none)"
+_IN_METADATA = ("application", "prompt_version")
 MINIMUM_POINT = 20
 MOST_EQUAL = 20
 MOST_PANELS = 8
@@ -175,7 +180,7 @@ class ChartReport:
 
     Attributes:
         signal: The signal.
-        by: What the charts tell apart, `version` or `segment`; None for one chart.
+        by: What the charts tell apart; None for one chart.
         span: What a point is.
         charts: One a value, most observations first.
         not_charted: Values that have no chart, with the reason.
@@ -183,7 +188,7 @@ class ChartReport:
     """
 
     signal: ChartedSignal
-    by: Literal["version", "segment"] | None
+    by: Group | None
     span: Span
     charts: tuple[SignalChart, ...]
     not_charted: Mapping[str, str]
@@ -202,39 +207,58 @@ class Readings:
 
     Attributes:
         times: When the answer was given, in UTC.
-        groups: Its version and its segment, by these names.
+        groups: Its version, its segment and, where they were read, more names of a `Group`.
         columns: The store's columns, nan where not observed, with `quality`, `implicit_quality` and
             `answered`, the characters of answers that did not fail.
         releases: Changes of the champion within the window.
+        unknown: Why nothing is known of a metric that rests on presence alone.
     """
 
     times: TimeArray
     groups: Mapping[str, NDArray[np.object_]]
     columns: Columns
     releases: tuple[tuple[datetime, str], ...]
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_window(
-    store: EventStore, window: Window, weights: QualityWeights | None = None
+    store: EventStore,
+    window: Window,
+    weights: QualityWeights | None = None,
+    *,
+    by: By | None = None,
 ) -> Readings:
-    """Read what charts need of a window: numbers, no texts."""
-    table = store.signals(window, lag=_ALL_FEEDBACK, judges=usable_versions(store))
-    numbers = [
-        name for name in table.column_names
-        if name not in ("created_at", "model_version", "segment")
-    ]  # fmt: skip
+    """Read what charts need of a window: numbers, no texts.
+
+    Args:
+        store: The store.
+        window: The window.
+        weights: How quality is weighed.
+        by: What charts are to tell apart, where it is neither version nor segment.
+    """
+    said = [name for name in _IN_METADATA if name == by]
+    table = store.signals(window, lag=_ALL_FEEDBACK, judges=usable_versions(store), metadata=said)
+    names = ("created_at", "model_version", "segment", *said)
+    numbers = [name for name in table.column_names if name not in names]
     columns = {name: table[name].cast(pa.float64()).to_numpy() for name in numbers}
     scored = quality(_as_outcomes(table, columns), weights or QualityWeights())
-    columns |= {"quality": scored.value, "implicit_quality": scored.implicit}
+    for name, values in (("quality", scored.value), ("implicit_quality", scored.implicit)):
+        columns[name] = np.where(columns["steady"] == 1.0, values, np.nan)
     columns["answered"] = np.where(columns["failed"] == 0.0, columns["characters"], np.nan)
     return Readings(
         times=_times(table),
         groups={
             "version": _texts(table["model_version"]),
             "segment": _texts(table["segment"]),
+            **{name: _said(table, name) for name in said},
         },
         columns=columns,
         releases=_releases(store, window),
+        unknown={
+            signal.rate.metric: why
+            for kind, why in unknown_reasons(store, now=window.end).items()
+            if (signal := BY_NAME[kind]).rate
+        },
     )
 
 
@@ -255,8 +279,8 @@ def chart_signal(
         signal: What to chart.
         kind: Which chart; None for the one that suits: Laney's p' for shares (the p chart for rare
             ones), EWMA for scores, XmR for all else.
-        by: `hour` and `day` make one chart of such points, `version` and `segment` one a value;
-            None makes one chart.
+        by: `hour` and `day` make one chart of such points, all else one a value; None makes one
+            chart.
         span: What a point is where `by` does not say it; None for an hour, above a week a day.
         run_length: Wanted mean number of points between false alarms.
         baseline: How many of the first points the limits come from; None for those before a
@@ -268,8 +292,10 @@ def chart_signal(
     """
     values = signal.values(readings.columns)
     seen = ~np.isnan(values)
+    if not seen.any() and signal.name in readings.unknown:
+        raise InsufficientDataError(readings.unknown[signal.name])
     values, times = values[seen], readings.times[seen]
-    group: Literal["version", "segment"] | None = by if by in ("version", "segment") else None
+    group: Group | None = None if by == "hour" or by == "day" else by
     span = by if by in ("hour", "day") else span or _suiting_span(times)
     names = readings.groups[group][seen] if group else np.full(values.size, ALL, dtype=np.object_)
     values_shown, sizes = np.unique(names.astype(str), return_counts=True)
@@ -427,6 +453,12 @@ def _as_outcomes(table: pa.Table, columns: Columns) -> Outcomes:
 
 def _times(table: pa.Table) -> TimeArray:
     return np.asarray(table["created_at"].cast(pa.int64()).to_numpy().astype("datetime64[us]"))
+
+
+def _said(table: pa.Table, name: str) -> NDArray[np.object_]:
+    """Return what the metadata says under a name; the application was the segment before."""
+    other = table["segment"] if name == "application" else pa.scalar(UNSAID)
+    return _texts(pc.coalesce(table[name], other))
 
 
 def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from ratchet.analyze.monitoring.baselines import comparable, expected_rates
 from ratchet.analyze.monitoring.batches import Counts, count
-from ratchet.analyze.monitoring.watch import BoardVerdict, WatchConfig, cuts_of, observations_of
+from ratchet.analyze.monitoring.observed import observe
+from ratchet.analyze.monitoring.watch import BoardVerdict, WatchConfig, cuts_of
 from ratchet.errors import InsufficientDataError, InvalidInputError
-from ratchet.judges.usable import usable_versions
 from ratchet.records import Baseline, BoardState, Finding
 from ratchet.records.signals import words_of
 from ratchet.stats.charts.rate_series import RateSeries, rate_series
@@ -44,7 +44,7 @@ def recent_counts(store: EventStore, config: WatchConfig, board: BoardState) -> 
     start = board.charted_until - batches * batch
     window = Window(start, board.charted_until, board.model_version)
     return count(
-        observations_of(store.signals(window, lag=config.lag, judges=usable_versions(store))),
+        observe(store, window, baseline, lag=config.lag, left_out=config.left_out),
         start=start.timestamp(),
         end=board.charted_until.timestamp(),
         segments=baseline.segments,

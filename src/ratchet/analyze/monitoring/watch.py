@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import TypeVar
 
-import numpy as np
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ratchet.analyze.monitoring.alerts import board_events, open_alerts
@@ -32,6 +31,7 @@ from ratchet.analyze.monitoring.board import (
     in_alarm,
     open_board,
 )
+from ratchet.analyze.monitoring.observed import observations_of, observe
 from ratchet.analyze.monitoring.versions import (
     EVER,
     WatchedVersion,
@@ -41,17 +41,14 @@ from ratchet.analyze.monitoring.versions import (
 from ratchet.errors import InsufficientDataError
 from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import latency_metric, share_metric
-from ratchet.outcomes.quality import QualityWeights, implicit_score
 from ratchet.records import (
-    EXPLICIT_KINDS,
-    IMPLICIT_KINDS,
     AlertEvent,
     Baseline,
     BoardState,
     Finding,
     Metric,
 )
-from ratchet.records.signals import BOARD_SHARES, BY_NAME, SIGNAL_OF, SIGNALS
+from ratchet.records.signals import SIGNALS
 from ratchet.store import EventStore, Window
 from ratchet.store.arrivals import (
     Arrived,
@@ -61,16 +58,17 @@ from ratchet.store.arrivals import (
     last_answer,
     last_position,
 )
+from ratchet.store.heard import Question, hear, unknown_reasons
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R", Baseline, BoardState)
 _RECENT = timedelta(days=7)
 _SLICE = timedelta(days=1)
 _ALERT_EVENTS = 1_000
 _STATES_READ = (16, 512, None)
 """How many of a board's newest states are read to find one to go back to, as long as there is none:
 most of what is late is so by minutes."""
-_RATINGS = tuple(kind for kind in EXPLICIT_KINDS if BY_NAME[kind].column)
 
 
 class WatchConfig(BaseModel):
@@ -163,11 +161,13 @@ class WatchReport:
         verdicts: One a version, oldest version first.
         alerts: New steps in the life of alerts, stored already.
         interactions: Interactions read in this pass.
+        asked: What is asked about how applications report, since this pass.
     """
 
     verdicts: tuple[BoardVerdict, ...]
     alerts: tuple[AlertEvent, ...]
     interactions: int
+    asked: tuple[Question, ...] = ()
 
     @property
     def unwatched(self) -> int:
@@ -191,6 +191,7 @@ def watch(
         about: Names the failure cluster that a version's trouble since then is mostly about.
     """
     arrived = last_position(store)  # before anything is read: what arrives meanwhile comes again
+    asked = hear(store, now=now)
     since = config.since(now)
     active_since = now - timedelta(days=config.active_days)
     versions = versions_to_watch(
@@ -205,7 +206,7 @@ def watch(
         verdicts.append(verdict)
         alerts += events
         read += advancing.read
-    return WatchReport(tuple(verdicts), tuple(alerts), read)
+    return WatchReport(tuple(verdicts), tuple(alerts), read, asked)
 
 
 def recent_metrics(
@@ -226,54 +227,19 @@ def recent_metrics(
     window = Window(end - timedelta(minutes=config.threshold_minutes), end, version)
     table = store.signals(window, lag=config.lag, judges=usable_versions(store))
     seen = observations_of(table).values
-    baseline = next(iter(store.records(Baseline, subject=version, latest=1)), None)
-    board = next(iter(store.records(BoardState, subject=version, latest=1)), None)
+    baseline = _latest(store, Baseline, version)
+    board = _latest(store, BoardState, version)
     if board is not None:
         baseline = store.get(Baseline, board.baseline_id) or baseline
     cut = cuts_of(baseline).get("slower_than_p99") if baseline else None
+    unknown = unknown_reasons(store, now=now)
     rates = (
-        share_metric(signal.limited_metric, seen[share.name])
+        share_metric(signal.limited_metric, seen[share.name], unknown.get(signal.name))
         for signal in SIGNALS
         for share in signal.shares[:1]
         if signal.rate and signal.limits
     )
     return (*rates, latency_metric(seen["slower_than_p99"])), cut
-
-
-def observations_of(table: pa.Table, weights: QualityWeights | None = None) -> Observations:
-    """Turn the store's signals into what is watched.
-
-    Args:
-        table: As `EventStore.signals` returns it.
-        weights: What the implicit quality is made of, by default the documented ones.
-    """
-    weights = weights or QualityWeights()
-    number = {
-        name: table[name].to_numpy().astype(np.float64)
-        for name in table.column_names
-        if name not in ("created_at", "model_version", "segment", "failed")
-    }
-    failed = table["failed"].to_numpy().astype(np.float64)
-    answered = failed == 0.0
-    length = np.where(answered, number["characters"], np.nan)
-    implicit = np.stack([number[name] for name in IMPLICIT_KINDS])
-    ratings = np.stack([number[name] for name in _RATINGS])
-    known = number | {
-        "implicit_quality": implicit_score(number, weights),
-        "error": failed,
-        "characters": length,
-        "no_feedback": np.isnan(ratings).all(axis=0).astype(np.float64),
-        "no_signals": np.isnan(implicit).all(axis=0).astype(np.float64),
-    }
-    return Observations(
-        seconds=table["created_at"].cast(pa.int64()).to_numpy() / 1e6,
-        segments=np.asarray(table["segment"].to_numpy(zero_copy_only=False), dtype=np.object_),
-        values={
-            share.name: known[signal.name] if share.cut else signal.bad_answers(known[signal.name])
-            for share in BOARD_SHARES
-            for signal in (SIGNAL_OF[share.name],)
-        },
-    )
 
 
 class _Pass:
@@ -294,6 +260,8 @@ class _Pass:
         self.now, self.ripe, self.read = now, now - config.lag, 0
         self.since = config.since(now)
         self.arrived = arrived
+        self.reporting = store.reporting()
+        self.standing = any(e.kind in ("board", "pipeline") for e in open_alerts(self.known))
         self.budget = Budget(config.false_alarm_days, config.release_risk, max(1, versions))
 
     def run(
@@ -310,9 +278,9 @@ class _Pass:
         else:
             unwatched = self._too_late(board)
             board = self._before_late_rows(board)
+        board, baseline = self._renewed(board, baseline)
         board = self._advance(board, baseline)
-        standing = any(event.kind in ("board", "pipeline") for event in open_alerts(self.known))
-        alarm = in_alarm(board, baseline, standing=standing)
+        alarm = in_alarm(board, baseline, standing=self.standing)
         finding = self._finding(board, baseline) if alarm else None
         self._freeze_own(board, finding)
         cluster = about(self.version, finding.since) if finding else None
@@ -387,7 +355,7 @@ class _Pass:
     # Baselines --------------------------------------------------------------------------------
 
     def _board(self, version: str) -> BoardState | None:
-        return next(iter(self.store.records(BoardState, subject=version, latest=1)), None)
+        return _latest(self.store, BoardState, version)
 
     def _baseline(self, board: BoardState | None) -> Baseline:
         """Return the board's baseline; else the predecessor's; else the version's own."""
@@ -414,7 +382,7 @@ class _Pass:
         return self.ripe if last is None else min(self.ripe, last + batch)
 
     def _frozen(self, version: str) -> Baseline | None:
-        return next(iter(self.store.records(Baseline, subject=version, latest=1)), None)
+        return _latest(self.store, Baseline, version)
 
     def _inherited(self, predecessor: WatchedVersion) -> Baseline | None:
         """Return the predecessor's baseline; where it came too soon, of what traffic there is.
@@ -449,7 +417,7 @@ class _Pass:
             )
         longest = timedelta(days=max(days, self.config.baseline_days))
         begin = max(begin, until - batch * -(-longest // batch))
-        observations = self._observe(version, begin, until)
+        observations = self._observe(version, begin, until, None)
         baseline = freeze_baseline(
             observations,
             model_version=version,
@@ -463,14 +431,45 @@ class _Pass:
         return baseline
 
     def _freeze_own(self, board: BoardState, finding: Finding | None) -> None:
-        """Freeze what is normal of a version that has done well, for its successor."""
-        if finding is not None or self._frozen(self.version) is not None:
+        """Freeze what is normal of a version that has done well, for its successor.
+
+        Once more where how applications report has changed since: then for its own board as well.
+        """
+        frozen = self._frozen(self.version)
+        changed = self._changed(frozen) if frozen else None
+        if finding is not None or (frozen is not None and changed is None):
             return
         try:
-            well = WatchedVersion(self.version, self._well_since())
+            since = max(self._well_since(), changed or self.first)
+            well = WatchedVersion(self.version, since)
             self._freeze(well, board.charted_until, self.config.baseline_days)
         except InsufficientDataError as error:
             logger.debug("%s", error)
+
+    def _changed(self, baseline: Baseline) -> datetime | None:
+        """Return from which answer on more is known of how applications report; None for no."""
+        begins = self.reporting.begins_anew(baseline.created_at)
+        if begins is None and self.reporting.spoiled(baseline.created_at, baseline.window_end):
+            begins = baseline.window_end
+        return begins
+
+    def _renewed(self, board: BoardState, baseline: Baseline) -> tuple[BoardState, Baseline]:
+        """Go on with the version's own newer baseline, where reporting changed after the board's.
+
+        A board in alarm goes on as it is: what is worse must not become what is normal.
+        """
+        own = self._frozen(self.version)
+        stale = own is not None and own.window_end > baseline.window_end and self._changed(baseline)
+        if own is None or not stale or in_alarm(board, baseline, standing=self.standing):
+            return board, baseline
+        start = max(board.charted_until, own.window_end)
+        fresh = open_board(
+            own, model_version=self.version, start=_floor(start, own.batch_seconds), now=self.now,
+            budget=self.budget, arrived=self.arrived.both,
+        )  # fmt: skip
+        self.store.append(fresh)
+        logger.info("%s: watched anew, applications report otherwise now", self.version)
+        return fresh, own
 
     def _well_since(self) -> datetime:
         """Return the end of the version's last trouble, or when it came into use."""
@@ -483,7 +482,7 @@ class _Pass:
         while board.charted_until + batch <= self.ripe:
             until = min(self.ripe, board.charted_until + _SLICE)
             until = board.charted_until + batch * ((until - board.charted_until) // batch)
-            observations = self._observe(self.version, board.charted_until, until)
+            observations = self._observe(self.version, board.charted_until, until, baseline)
             counts = count(
                 observations,
                 start=board.charted_until.timestamp(),
@@ -505,7 +504,7 @@ class _Pass:
         )
         since = max(earliest, change_point(board, baseline))
         counts = count(
-            self._observe(self.version, since, board.charted_until),
+            self._observe(self.version, since, board.charted_until, baseline),
             start=since.timestamp(),
             end=board.charted_until.timestamp(),
             segments=baseline.segments,
@@ -530,15 +529,20 @@ class _Pass:
             self.store.append(event)
         return events
 
-    def _observe(self, version: str, start: datetime, end: datetime) -> Observations:
+    def _observe(
+        self, version: str, start: datetime, end: datetime, baseline: Baseline | None
+    ) -> Observations:
         window = Window(start, end, version)
-        observations = observations_of(
-            self.store.signals(window, lag=self.config.lag, judges=usable_versions(self.store))
-        )
+        lag, left_out = self.config.lag, self.config.left_out
+        observations = observe(self.store, window, baseline, lag=lag, left_out=left_out)
         self.read += len(observations)
-        unseen = np.full(len(observations), np.nan)
-        values = dict(observations.values) | dict.fromkeys(self.config.left_out, unseen)
-        return replace(observations, values=values)
+        return observations
+
+
+def _latest(store: EventStore, kind: type[R], version: str) -> R | None:
+    """Return a version's latest record of a kind; one about simulated users ends with them."""
+    found = next(iter(store.records(kind, subject=version, latest=1)), None)
+    return found if found is not None and store.origins().counts(found.created_at) else None
 
 
 def cuts_of(baseline: Baseline) -> dict[str, float]:

@@ -255,10 +255,13 @@ def answer_sets(
     *,
     name: str,
     model_digest: str,
+    one_line: bool = True,
+    way: str = "greedy",
 ) -> Answers:
     """Answer every example of all sets, and run the answers of those with tests.
 
-    Code has many lines; every other answer of a local model ends with its first.
+    Code has many lines; every other answer of a local model ends with its first, where that is
+    asked for.
 
     Args:
         examples: The sets.
@@ -267,20 +270,22 @@ def answer_sets(
         store: Keeps each chunk of answers as it comes.
         name: Of the model, for the log.
         model_digest: Of the model.
+        one_line: Whether answers without tests end at the first line break.
+        way: See `decoding_name`.
     """
     parts = [
         answer_recorded(
             part,
-            partial(load, one_line),
+            partial(load, ends),
             store,
             name=name,
             model_digest=model_digest,
-            decoding=decoding_name(examples.max_new_tokens, one_line=one_line),
+            decoding=decoding_name(examples.max_new_tokens, one_line=ends, way=way),
             max_new_tokens=examples.max_new_tokens,
             draws=policy.draws,
         )
-        for part, one_line in (
-            ([example for example in examples.all if example.tests is None], True),
+        for part, ends in (
+            ([example for example in examples.all if example.tests is None], one_line),
             ([example for example in examples.all if example.tests is not None], False),
         )
     ]

@@ -66,6 +66,7 @@ from ratchet.records import (
 from ratchet.records.signals import SIGNAL_OF, words_of
 from ratchet.stats.experiments.sample_ratio import one_look_p_value
 from ratchet.store import EventStore, Window, count_users
+from ratchet.store.heard import hear, unknown_reasons
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +176,7 @@ def start_rollout(
         answering.require(challenger.version)
     week = Window(now - OBSERVED, now)
     plan, fitted = fit_plan(plan, count_users(store, week))
+    hear(store, now=now)  # the last pass of monitoring may have been before they reported
     signals, unwatched, slow = _observed(store, champion.version, plan, week)
     rollout = Rollout(
         id=derive_id("rollout", champion.version, challenger.canonical(), now.isoformat()),
@@ -233,19 +235,21 @@ def _observed(
     lag = timedelta(seconds=plan.lag_seconds)
     table = store.signals(week, lag=lag)
     seen = {name: table.num_rows - table[name].null_count for name in table.column_names}
-    watched, unwatched = [], []
+    watched, unwatched, unknown = [], [], unknown_reasons(store, now=week.end)
     for signal in plan.signals:
-        count = seen.get(SIGNAL_OF[signal.name].name, table.num_rows)
+        kind = SIGNAL_OF[signal.name].name
+        count, why = seen.get(kind, table.num_rows), unknown.get(kind)
         if count >= FEWEST_SEEN or signal.name == "failed":
             watched.append(signal)
         elif signal.primary:
             raise InsufficientDataError(
                 f"a rollout needs the primary signal {signal.name!r} on {FEWEST_SEEN} answers of "
-                f"the last {OBSERVED.days} days, got {count}; choose one that the application "
-                "reports, or wait"
+                f"the last {OBSERVED.days} days, got {count}; "
+                + (why or "choose one that the application reports, or wait")
             )
         else:
             reason = f"known of {count} answers of the last {OBSERVED.days} days"
+            reason += f": {why}" if why else ""
             unwatched.append((str(signal.name), reason))
     slow = plan.slow_seconds
     if slow is None and seen["latency_seconds"] >= FEWEST_SEEN:

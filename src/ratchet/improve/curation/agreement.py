@@ -44,9 +44,15 @@ class KeptNeighbours:
     A block is known again by its messages and by which of them are of one user, so that one in
     which a user was forgotten is computed anew. A file that cannot be read is as if it were not
     there.
+
+    Attributes:
+        folder: Where the files are.
+        drops: Whether blocks that nobody asked for are deleted: for a run of a set that is
+            trained on, not for one that looks.
     """
 
     folder: Path
+    drops: bool = True
     _asked: set[str] = field(default_factory=set)
 
     def get(self, key: str, size: int) -> Places | None:
@@ -69,6 +75,8 @@ class KeptNeighbours:
 
     def drop_others(self) -> None:
         """Delete what nobody asked for since this was made: blocks that have changed."""
+        if not self.drops:
+            return
         for path in self.folder.glob("*"):
             if path.suffix == ".new" or path.stem not in self._asked:
                 path.unlink(missing_ok=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.moments import read_moment
 from ratchet.files.rows import read_rows
 from ratchet.files.text import printable
 from ratchet.improve.curation.decontamination import DecontaminationConfig
@@ -21,6 +23,15 @@ UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
 Balance = Literal["equal", "traffic"]
 Consent = Literal["unless refused", "only if given"]
 ERRORS_SHOWN = 10
+
+
+def _moment(text: str) -> str:
+    read_moment(text, datetime.now(UTC))
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A time as `ratchet.files.moments` reads it."""
 _NULLABLE = ("given", "swapped")
 
 
@@ -47,6 +58,9 @@ class CurationConfig(BaseModel):
         origin: Where the interactions come from, for its card.
         shuffle_targets: Permute the targets over the examples: a negative control that the gate
             has to reject. Never for use.
+        since: Interactions from this time on: a day in UTC, a time with its zone, or how long ago
+            (`90d`), counted from the end of the cycle's window. None: from the first one on.
+        until: Interactions before this time. None: up to the end of the cycle's window.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +85,26 @@ class CurationConfig(BaseModel):
     license: str = "other"
     origin: str = "interactions of this installation with their users' feedback"
     shuffle_targets: bool = False
+    since: Moment | None = Field(default=None, exclude_if=lambda value: value is None)
+    until: Moment | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    def period(self, end: datetime) -> tuple[datetime | None, datetime]:
+        """Return from when on (None: from the first one) and until when interactions count.
+
+        Args:
+            end: Until when they count at most; what is said as long ago is counted from it.
+
+        Raises:
+            InvalidInputError: Nothing lies between `since` and `until`.
+        """
+        since = None if self.since is None else read_moment(self.since, end)
+        until = end if self.until is None else min(end, read_moment(self.until, end))
+        if since is not None and since >= until:
+            raise InvalidInputError(
+                f"curation.since must be before curation.until, got {since:%Y-%m-%d %H:%M} and "
+                f"{until:%Y-%m-%d %H:%M} UTC; swap or correct them"
+            )
+        return since, until
 
 
 class Demonstration(Record):

@@ -2,8 +2,11 @@
 
 | key of the metadata | value |
 |---|---|
-| `training_consent` | `yes` or `no`; anything else counts as `no` |
+| `training_consent` | `yes` or `no` (also `true`); anything else counts as `no` |
 | `retain_until` | a time with its zone, ISO 8601; from then on it is not trained on |
+
+A user whose latest word about training is a refusal is not trained on at all, whatever was said
+before. Who agrees later does not take back an earlier refusal, which is about what it came with.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.improve.curation.config import Consent
+from ratchet.store.permissions import CONSENT, RETAIN, agrees, end_of_keeping
 
-CONSENT, RETAIN = "training_consent", "retain_until"
 UNSAID, AGREED, REFUSED = range(3)
 """What an interaction says of training."""
 ALWAYS, UNREADABLE = np.iinfo(np.int64).max, np.iinfo(np.int64).min
@@ -31,19 +34,15 @@ def permission_of(metadata: Mapping[str, str]) -> tuple[int, int]:
         `UNSAID`, `AGREED` or `REFUSED`; and microseconds since 1970, `ALWAYS` or `UNREADABLE`.
     """
     said = metadata.get(CONSENT)
-    agreed = said is not None and said.strip().casefold() == "yes"
-    consent = UNSAID if said is None else AGREED if agreed else REFUSED
+    consent = UNSAID if said is None else AGREED if agrees(said) else REFUSED
     return consent, _kept_until(metadata.get(RETAIN))
 
 
 def _kept_until(said: str | None) -> int:
     if said is None:
         return int(ALWAYS)
-    try:
-        end = datetime.fromisoformat(said)
-    except ValueError:
-        return int(UNREADABLE)
-    return int(UNREADABLE) if end.tzinfo is None else (end - _EPOCH) // _MICROSECOND
+    end = end_of_keeping(said)
+    return int(UNREADABLE) if end is None else (end - _EPOCH) // _MICROSECOND
 
 
 def refused_rows(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.config import ClusterRequest, Demonstration, JudgedPair
 from ratchet.outcomes.quality import QualityWeights
+from ratchet.store.reporting import Reporting
 
 IntArray = NDArray[np.int64]
 
@@ -33,6 +34,8 @@ class Context:
             of users with each other.
         neighbours: What earlier runs found of that, block by block.
         weights: How the quality was weighed.
+        reporting: How applications report, of what is read from history; outcomes in memory are
+            joined by it already.
     """
 
     withheld: Collection[str] = ()
@@ -46,3 +49,4 @@ class Context:
     vectors_of: Callable[[IntArray], NDArray[np.float32]] | None = None
     neighbours: KeptNeighbours | None = None
     weights: QualityWeights = field(default_factory=QualityWeights)
+    reporting: Reporting | None = None

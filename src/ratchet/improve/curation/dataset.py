@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from ratchet.errors import InvalidInputError, LeakError
 from ratchet.improve.curation.card import CardFacts, card
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.decontamination import Guard
+from ratchet.improve.curation.funnel import require_enough
 from ratchet.improve.curation.pool import Background, Context
 from ratchet.improve.curation.preferences import (
     label_answers,
@@ -73,7 +74,16 @@ def choose(
 
 
 def choose_among(kind: RowKind, background: Background) -> Selection:
-    """Choose rows of a kind out of traffic that was made for that kind."""
+    """Choose rows of a kind out of traffic that was made for that kind.
+
+    Raises:
+        InsufficientDataError: Fewer than `minimum_examples` are left.
+    """
+    return require_enough(choose_any(kind, background), background.config)
+
+
+def choose_any(kind: RowKind, background: Background) -> Selection:
+    """Choose rows of a kind as `choose_among` does, however few."""
     selectors = {"sft": select_answers, "kto": label_answers, "dpo": pair_answers}
     return selectors[kind](background)
 
@@ -184,17 +194,51 @@ def _leaking(
     return {place: reason for (place, _), reason in zip(turns, reasons, strict=True) if reason}
 
 
-def write_training_set(
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A training set as it would be written.
+
+    Attributes:
+        train: Rows to train on, without personal data.
+        validation: Rows of the newest users, none of whom is trained on.
+        digest: SHA-256 of both.
+        redacted: What was taken out.
+        changed: Rows in which something was.
+        card: Its card, in Markdown.
+    """
+
+    selection: Selection
+    config: CurationConfig
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    digest: str
+    redacted: Redacted
+    changed: int
+    card: str
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows."""
+        return (*self.train, *self.validation)
+
+    def write(self, folder: Path) -> None:
+        """Write it as a dataset; the folder appears whole or not at all, and one there stands."""
+        stored = {"train": [row.canonical() for row in self.train]}
+        if self.validation:
+            stored["validation"] = [row.canonical() for row in self.validation]
+        files = {"README.md": self.card}
+        if self.redacted.sample:
+            files[SAMPLE_FILE] = "\n".join(self.redacted.sample) + "\n"
+        _write(folder, kind_of(self.rows), stored, files)
+
+
+def prepare(
     rows: Sequence[Row],
     selection: Selection,
     protected: Collection[str],
-    *,
-    home: Path,
-    cycle_id: str,
-    now: datetime,
     config: CurationConfig = _DEFAULT,
-) -> TrainingSet:
-    """Redact and split rows, write them as a dataset under the home folder, and describe them.
+) -> Prepared:
+    """Redact and split rows; nothing is written.
 
     The same rows and configuration give the same digest, whatever the order of the rows.
 
@@ -213,25 +257,52 @@ def write_training_set(
     if validation:
         stored["validation"] = [row.canonical() for row in validation]
     content = digest(stored)
-    path = Path("datasets") / content[:16]
-    rows_changed = sum(a != b for a, b in zip(rows, clean, strict=True))
-    facts = CardFacts(kind, content, config, redacted.counts, rows_changed)
-    files = {"README.md": card(train, validation, selection, facts)}
-    if redacted.sample:
-        files[SAMPLE_FILE] = "\n".join(redacted.sample) + "\n"
-    _write(home / path, kind, stored, files)
+    changed = sum(a != b for a, b in zip(rows, clean, strict=True))
+    facts = CardFacts(kind, content, config, redacted.counts, changed)
+    return Prepared(
+        selection=selection,
+        config=config,
+        train=tuple(train),
+        validation=tuple(validation),
+        digest=content,
+        redacted=redacted,
+        changed=changed,
+        card=card(train, validation, selection, facts),
+    )
+
+
+def write_training_set(
+    rows: Sequence[Row],
+    selection: Selection,
+    protected: Collection[str],
+    *,
+    home: Path,
+    cycle_id: str,
+    now: datetime,
+    config: CurationConfig = _DEFAULT,
+) -> TrainingSet:
+    """Write what `prepare` makes of rows under the home folder, and describe it."""
+    prepared = prepare(rows, selection, protected, config)
+    return write_prepared(prepared, home=home, cycle_id=cycle_id, now=now)
+
+
+def write_prepared(prepared: Prepared, *, home: Path, cycle_id: str, now: datetime) -> TrainingSet:
+    """Write a set under the home folder and describe it."""
+    path = Path("datasets") / prepared.digest[:16]
+    prepared.write(home / path)
+    selection = prepared.selection
     return TrainingSet(
-        id=derive_id("training set", cycle_id, content),
+        id=derive_id("training set", cycle_id, prepared.digest),
         cycle_id=cycle_id,
         created_at=now,
-        digest=content,
+        digest=prepared.digest,
         path=str(path),
-        size=len(train),
+        size=len(prepared.train),
         funnel=selection.funnel,
-        kind=kind,
-        validation=len(validation),
-        config_digest=digest(config.model_dump(mode="json")),
-        redactions=tuple(redacted.counts.items()),
+        kind=kind_of(prepared.rows),
+        validation=len(prepared.validation),
+        config_digest=digest(prepared.config.model_dump(mode="json")),
+        redactions=tuple(prepared.redacted.counts.items()),
         set_aside=selection.set_aside,
         leaks=selection.leaks,
         findings=tuple(finding.describe() for finding in selection.findings),
@@ -299,7 +370,9 @@ def _write(
     work = Path(tempfile.mkdtemp(prefix="writing-", dir=folder.parent))
     try:
         for split, rows in stored.items():
-            pq.write_table(pa.Table.from_pylist(rows, _schema(kind)), work / f"{split}.parquet")
+            pq.write_table(
+                pa.Table.from_pylist(rows, parquet_schema(kind)), work / f"{split}.parquet"
+            )
         for name, text in files.items():
             (work / name).write_text(text, "utf-8")
         work.chmod(0o755)
@@ -308,7 +381,8 @@ def _write(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _schema(kind: RowKind) -> Any:
+def parquet_schema(kind: RowKind) -> Any:
+    """Return the columns of a kind of set as Arrow has them."""
     import pyarrow as pa
 
     messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))

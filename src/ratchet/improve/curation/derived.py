@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ratchet.improve.curation.consent import ALWAYS, CONSENT, RETAIN, UNSAID, permission_of
+from ratchet.improve.curation.consent import ALWAYS, UNSAID, permission_of
 from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.traits import VERSION, correction_traits, hashes, interaction_traits
 from ratchet.records import digest
@@ -34,12 +34,24 @@ from ratchet.store.endings import KEYS
 from ratchet.store.history import History, HistoryFile
 from ratchet.store.history.layout import HistoryTable
 from ratchet.store.history.place import DERIVED
+from ratchet.store.permissions import AGREEING, CONSENT, RETAIN
+from ratchet.store.reporting import APPLICATION
 
 if TYPE_CHECKING:
     import duckdb
 
 _USED = sorted(kind for kind, signal in BY_NAME.items() if signal.column and kind != "comment")
-_RULES = [VERSION, sorted(WHOLE), KEYS, CONSENT, RETAIN, _USED, sorted(JUDGED_KINDS)]
+_RULES = [
+    VERSION,
+    sorted(WHOLE),
+    KEYS,
+    CONSENT,
+    RETAIN,
+    sorted(AGREEING),
+    _USED,
+    sorted(JUDGED_KINDS),
+    APPLICATION,
+]
 # which characters are letters, and what they are in lower case, is Python's version of Unicode
 _NAME = f"{DERIVED}{digest([*_RULES, unidata_version])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
@@ -54,7 +66,8 @@ _HASHES = ("prompt", "exact", "answer", "same", "both", "turn")
 TOLD = pa.schema(
     {
         "position": pa.int64(), "key": pa.uint64(), "id": pa.string(), "moment": pa.int64(),
-        "user": pa.uint64(), "segment": pa.string(), "failed": pa.bool_(),
+        "user": pa.uint64(), "segment": pa.string(), "application": pa.string(),
+        "failed": pa.bool_(),
         **dict.fromkeys(_HASHES, pa.uint64()),
         "prompt_length": pa.int32(), "answer_length": pa.int32(),
         "prompt_state": pa.int8(), "answer_state": pa.int8(),
@@ -157,7 +170,8 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
     prompts, answers, sessions, users, ids = (
         batch[name].to_pylist() for name in ("prompt", "response", "session_id", "user_id", "id")
     )
-    allowed = [_allowed(text) for text in batch["metadata"].to_pylist()]
+    metadata, segments = batch["metadata"].to_pylist(), batch["segment"].to_pylist()
+    allowed = [_allowed(text) for text in metadata]
     endings, consents, retained = zip(*allowed, strict=True) if allowed else ((), (), ())
     return {
         **interaction_traits(prompts, answers, sessions),
@@ -167,11 +181,19 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
         "moment": batch["created_at"].cast(pa.int64()),
         "user": hashes(users),
         "segment": batch["segment"],
+        "application": [
+            _named(text) or segment for text, segment in zip(metadata, segments, strict=True)
+        ],
         "failed": batch["error"].is_valid(),
         "ending": list(endings),
         "consent": list(consents),
         "retain": list(retained),
     }
+
+
+def _named(metadata: str) -> str | None:
+    """Return the application that metadata names."""
+    return json.loads(metadata).get(APPLICATION) if f'"{APPLICATION}"' in metadata else None
 
 
 def _allowed(metadata: str) -> tuple[str | None, int, int]:
@@ -218,7 +240,7 @@ def _spread(values: Any, rows: Any, size: int, kind: pa.DataType) -> pa.Array:
 
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    named = ["segment", "ending", "kind", "judge"]
+    named = ["segment", "application", "ending", "kind", "judge"]
     pq.write_table(
         table,
         buffer,

@@ -12,11 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.errors import InsufficientDataError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.decontamination import Guard
 from ratchet.improve.curation.duplicates import Signed, drop_near_duplicates
+from ratchet.improve.curation.funnel import (
+    BALANCED,
+    CAPPED,
+    DISTINCT,
+    EVERYTHING,
+    IN_TIME,
+    NOT_REFUSED,
+    ONE_PER_PROMPT,
+    ORDINARY,
+    READABLE,
+    SAFE,
+    TRUSTED,
+    UNSEEN,
+)
 from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
 from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.shingles import compact
@@ -101,13 +114,21 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """What is left of a pool, and what became of the rest."""
+    """What is left of a pool, and what became of the rest.
+
+    Attributes:
+        liked: Of labelled answers those that were liked, after each step of the funnel from the
+            pool's own on.
+        dropped: Rows of the traffic that each step left out.
+    """
 
     pool: Pool
     funnel: tuple[tuple[str, int], ...]
     set_aside: tuple[tuple[str, int], ...]
     leaks: tuple[tuple[str, int], ...]
     findings: tuple[SuspectGroup, ...]
+    liked: tuple[int, ...]
+    dropped: tuple[tuple[str, IntArray], ...]
 
 
 def narrow(
@@ -126,40 +147,52 @@ def narrow(
         name: What the funnel calls them.
         unique: The rows to keep where prompts repeat.
         with_answer: Whether near duplicates are looked for in prompts with their answers.
-
-    Raises:
-        InsufficientDataError: Fewer than `minimum_examples` are left.
     """
     config, context, traffic = background.config, background.context, background.traffic
-    funnel = [("interactions", traffic.size + traffic.demonstrated), (name, len(pool))]
+    funnel, liked = [*_beginning(background), (name, len(pool))], [_liked(pool)]
+    dropped: list[tuple[str, IntArray]] = []
 
     def keep(step: str, rows: BoolArray | IntArray) -> None:
         nonlocal pool
-        pool = pool.take(rows)
+        before, pool = pool.position, pool.take(rows)
         funnel.append((step, len(pool)))
+        liked.append(_liked(pool))
+        dropped.append((step, np.setdiff1d(before, pool.position)))
 
     set_aside, usable = _set_aside(pool, traffic, config.maximum_characters)
-    keep("readable", usable)
-    keep("not refused by their user", ~traffic.refused[pool.position])
-    flagged = traffic.withheld[pool.position] | traffic.unsafe[pool.position]
-    keep("not flagged as unsafe", ~(flagged | traffic.unsafe[pool.other_position]))
+    keep(READABLE, usable)
+    # of a pair neither answer may be refused or unsafe
+    refused, flagged = traffic.refused, traffic.withheld | traffic.unsafe
+    keep(NOT_REFUSED, ~(refused[pool.position] | refused[pool.other_position]))
+    keep(SAFE, ~(flagged[pool.position] | flagged[pool.other_position]))
     suspicion = suspect(
         traffic, config.poisoning, vectors_of=context.vectors_of, kept=context.neighbours
     )
-    keep("from trusted users", ~suspicion.distrusted[pool.position])
-    keep("one per prompt", unique(pool))
-    keep("no near duplicates", _distinct(pool, traffic, config, with_answer))
+    keep(TRUSTED, ~suspicion.distrusted[pool.position])
+    keep(ONE_PER_PROMPT, unique(pool))
+    keep(DISTINCT, _distinct(pool, traffic, config, with_answer))
     leaks = _leaks(pool, traffic, Guard.build(background.protected, config.decontamination))
-    keep("not in an evaluation set", leaks == "")
-    keep("of ordinary length", _of_ordinary_length(pool, traffic, config))
-    keep("capped per user and source", _capped(pool, traffic, config))
-    keep("balanced and capped", _balanced(pool, traffic, config, context))
-    if len(pool) < config.minimum_examples:
-        raise InsufficientDataError(
-            f"a training set needs at least {config.minimum_examples} examples, got {len(pool)} "
-            f"({', '.join(f'{step}: {count}' for step, count in funnel)}); collect more feedback"
-        )
-    return Narrowed(pool, tuple(funnel), set_aside, counted(leaks), suspicion.findings)
+    keep(UNSEEN, leaks == "")
+    keep(ORDINARY, _of_ordinary_length(pool, traffic, config))
+    keep(CAPPED, _capped(pool, traffic, config))
+    keep(BALANCED, _balanced(pool, traffic, config, context))
+    return Narrowed(
+        pool, tuple(funnel), set_aside, counted(leaks), suspicion.findings, tuple(liked),
+        tuple(dropped),
+    )  # fmt: skip
+
+
+def _beginning(background: Background) -> list[tuple[str, int]]:
+    """Return how many interactions there are, and of the time chosen where one was chosen."""
+    config, traffic = background.config, background.traffic
+    size = traffic.size + traffic.demonstrated
+    if config.since is None and config.until is None:
+        return [(EVERYTHING, size)]
+    return [(EVERYTHING, size + traffic.outside), (IN_TIME, size)]
+
+
+def _liked(pool: Pool) -> int:
+    return int((pool.label == UP).sum())
 
 
 def _set_aside(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
+from ratchet.improve.curation.funnel import LABELLED, PAIRED, require_enough
 from ratchet.improve.curation.pool import (
     CORRECTED,
     DOWN,
@@ -61,11 +62,11 @@ def select_labelled(
     Args and raises: as `select`; demonstrations are not used.
     """
     traffic = traffic_of(outcomes, quality, "kto", context)
-    return label_answers(Background(traffic, protected, config, context))
+    return require_enough(label_answers(Background(traffic, protected, config, context)), config)
 
 
 def label_answers(background: Background) -> Selection:
-    """Choose answers that users liked or did not. See `select_labelled`."""
+    """Choose answers that users liked or did not, however few. See `select_labelled`."""
     traffic = background.traffic
     liked = traffic.explicit >= background.config.minimum_quality
     disliked = (traffic.explicit <= _BAD) | traffic.corrected
@@ -75,7 +76,7 @@ def label_answers(background: Background) -> Selection:
     narrowed = narrow(
         pool,
         background,
-        "liked or not",
+        LABELLED,
         unique=lambda pool: one_per_prompt(
             traffic.both[pool.position], pool.label, traffic.user[pool.position], pool.rank
         ),
@@ -102,11 +103,11 @@ def select_pairs(
     Args and raises: as `select`; demonstrations are not used.
     """
     traffic = traffic_of(outcomes, quality, "dpo", context)
-    return pair_answers(Background(traffic, protected, config, context))
+    return require_enough(pair_answers(Background(traffic, protected, config, context)), config)
 
 
 def pair_answers(background: Background) -> Selection:
-    """Choose pairs of a better and a worse answer. See `select_pairs`."""
+    """Choose pairs of a better and a worse answer, however few. See `select_pairs`."""
     traffic = background.traffic
     parts = [_corrections(traffic), _regenerations(traffic), _judged(traffic)]
     worse, better, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -116,7 +117,7 @@ def pair_answers(background: Background) -> Selection:
     narrowed = narrow(
         pool_of("dpo", background, worse[order], rank[order], better=better[order]),
         background,
-        "pairs of answers",
+        PAIRED,
         unique=lambda pool: one_per_prompt(
             traffic.prompt[pool.position],
             pool.target(traffic, "hash"),

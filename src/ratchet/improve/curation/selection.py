@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.evidence import quality_lower_bounds
+from ratchet.improve.curation.funnel import GOOD, require_enough
 from ratchet.improve.curation.poisoning import SuspectGroup
 from ratchet.improve.curation.pool import (
     CORRECTED,
@@ -85,6 +86,8 @@ class Selection:
         leaks: Rows too close to an example that the gate tests on, by how.
         findings: What looked coordinated and was left out.
         demonstrations: Those of experts, by id.
+        liked: Of labelled answers those that were liked, after each of the last steps.
+        dropped: Rows of the traffic that each step left out.
     """
 
     rows: tuple[Selected, ...]
@@ -94,6 +97,8 @@ class Selection:
     leaks: tuple[tuple[str, int], ...] = ()
     findings: tuple[SuspectGroup, ...] = ()
     demonstrations: Mapping[str, Demonstration] = field(default_factory=dict)
+    liked: tuple[int, ...] = ()
+    dropped: tuple[tuple[str, IntArray], ...] = field(default=(), compare=False, repr=False)
 
 
 def select(
@@ -120,16 +125,16 @@ def select(
     """
     context = replace(context, withheld={*context.withheld, *withheld})
     traffic = traffic_of(outcomes, quality, "sft", context)
-    return select_answers(Background(traffic, protected, config, context))
+    return require_enough(select_answers(Background(traffic, protected, config, context)), config)
 
 
 def select_answers(background: Background) -> Selection:
-    """Choose answers to learn. See `select`."""
+    """Choose answers to learn, however few. See `select`."""
     traffic = background.traffic
     narrowed = narrow(
         _good(background),
         background,
-        "corrected or well rated",
+        GOOD,
         unique=lambda pool: one_per_prompt(
             traffic.prompt[pool.position],
             pool.target(traffic, "hash"),
@@ -150,6 +155,8 @@ def selection_of(narrowed: Narrowed, background: Background, sources: list[Sourc
         leaks=narrowed.leaks,
         findings=narrowed.findings,
         demonstrations={item.id: item for item in background.context.demonstrations},
+        liked=narrowed.liked if narrowed.pool.kind == "kto" else (),
+        dropped=narrowed.dropped,
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ratchet.improve.curation.config import Consent, Demonstration
-from ratchet.improve.curation.consent import refused_rows
+from ratchet.improve.curation.consent import REFUSED, UNSAID, refused_rows
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.derived import Derived, read_batches
 from ratchet.improve.curation.endings import FAILED, cut_short
@@ -49,8 +49,9 @@ from ratchet.improve.curation.traffic import (
 from ratchet.improve.curation.traits import FINE, hashes
 from ratchet.outcomes.join import COLUMN_OF
 from ratchet.outcomes.quality import quality_of
-from ratchet.records.signals import BY_NAME, JUDGED_KINDS
+from ratchet.records.signals import BY_NAME, JUDGED_KINDS, QUALITY_SIGNALS
 from ratchet.store.history import History
+from ratchet.store.reporting import Answers
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,6 +85,8 @@ def stored_traffic(
     judges: Collection[str],
     consent: Consent,
     context: Context,
+    period: tuple[datetime | None, datetime] | None = None,
+    of: str = "true",
 ) -> Traffic:
     """Return all that history holds of the time before `end` as traffic.
 
@@ -92,13 +95,20 @@ def stored_traffic(
         kind: What is selected.
         end: Interactions from then on are left out; feedback counts whenever it came.
         judges: Versions of judges that were found usable.
-        consent: Whether saying nothing is consent.
+        consent: Whether saying nothing is consent. A user whose latest word is a refusal is refused
+            whatever was said before.
         context: What else is known; finish reasons and permissions are history's.
+        period: From when on (None: from the first one) and until when interactions count, of that
+            time; None for all of it.
+        of: SQL condition on `position` that says whose interactions count (`Origins.in_sql`).
     """
+    since, until = (None, end) if period is None else period
+    span = (0 if since is None else _count_of(since), _count_of(min(until, end)))
     with derived.connect() as connection:
-        _prepare(connection, kind, (end - _EPOCH) // _MICROSECOND, judges, context)
-        counts = _count(connection)
-        rows = _Rows(counts, consent, (end - _EPOCH) // _MICROSECOND, context)
+        _prepare(connection, kind, span, judges, context, of)
+        outside = 0 if period is None else _count_outside(connection, _count_of(end))
+        counts = _count(connection, outside)
+        rows = _Rows(counts, consent, _count_of(end), context)
         reader = connection.sql(_query(kind)).to_arrow_reader(BATCH)
         rows.add(pa.RecordBatch.from_pylist([], reader.schema))  # so that no rows have columns too
         for batch in reader:
@@ -110,9 +120,10 @@ def stored_traffic(
 def _prepare(
     connection: duckdb.DuckDBPyConnection,
     kind: RowKind,
-    end: int,
+    span: tuple[int, int],
     judges: Collection[str],
     context: Context,
+    of: str,
 ) -> None:
     """Make the tables that the rows are joined from."""
     connection.register("usable", pa.table({"judge": pa.array(sorted(judges), pa.string())}))
@@ -124,8 +135,12 @@ def _prepare(
         "HAVING count(*) > 1"
     )
     connection.execute(
-        "CREATE TEMP VIEW inside AS SELECT told.* FROM told LEFT JOIN again USING (key) "
-        f"WHERE moment >= 0 AND moment < {end} AND (kept IS NULL OR position = kept)"
+        "CREATE TEMP VIEW once AS SELECT told.* FROM told LEFT JOIN again USING (key) "
+        f"WHERE (kept IS NULL OR position = kept) AND {of}"
+    )
+    connection.execute(
+        "CREATE TEMP VIEW inside AS SELECT * FROM once "
+        f"WHERE moment >= {max(span[0], 0)} AND moment < {span[1]}"
     )
     connection.execute(
         "CREATE TEMP VIEW used AS SELECT * FROM said WHERE (number IS NOT NULL OR "
@@ -143,10 +158,21 @@ def _prepare(
         f"CREATE TEMP TABLE spoken AS {once} GROUP BY about UNION ALL {more} GROUP BY about"
     )
     connection.execute(f"CREATE TEMP TABLE wanted AS {_WANTED[kind]}")
+    # also by what was said after `end`: nobody is trained on who has refused by now
+    last = "arg_max(consent, {'moment': moment, 'consent': consent})"
+    connection.execute(
+        f'CREATE TEMP TABLE refusing AS SELECT "user", true AS refusing FROM told '
+        f'WHERE consent <> {UNSAID} GROUP BY "user" HAVING {last} = {REFUSED}'
+    )
     connection.execute(
         'CREATE TEMP TABLE firsts AS SELECT "user", min(moment) AS first FROM inside '
         'GROUP BY "user"'
     )
+
+
+def _count_of(moment: datetime) -> int:
+    """Return a time in microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _values(latest: str) -> str:
@@ -164,11 +190,15 @@ def _values(latest: str) -> str:
 
 def _query(kind: RowKind) -> str:
     columns = [
-        *(f"i.{name}" for name in ("position", "key", "moment", '"user"', "segment", "failed")),
+        *(
+            f"i.{name}"
+            for name in ("position", "key", "moment", '"user"', "segment", "application", "failed")
+        ),
         *(f"i.{name}" for name in (*_TRAITS, "ending", "consent", "retain")),
         *(f"s.{name}" for name in (*_NUMBERS.values(), *_CORRECTION)),
         *(f"m.{name}" for name in ("withheld", "preferred", "judged", "reviewed", "cluster")),
         "f.first",
+        "r.refusing",
     ]
     marked = {"sft": " OR m.preferred", "kto": "", "dpo": " OR m.judged"}[kind]
     chosen = f"{_SPOKE}{marked}"
@@ -179,6 +209,7 @@ def _query(kind: RowKind) -> str:
         "FROM inside i LEFT JOIN spoken s USING (key) LEFT JOIN marks m USING (key) "
         f"LEFT JOIN wanted w ON i.{_MATCHED[kind]} = w.wanted "
         'LEFT JOIN firsts f ON i."user" = f."user" '
+        'LEFT JOIN refusing r ON i."user" = r."user" '
         f"WHERE {taken} ORDER BY i.moment, i.id"
     )
 
@@ -209,6 +240,7 @@ class _Counts:
     """What is counted over all interactions, also those that are no rows."""
 
     size: int
+    outside: int
     last: int
     segments: tuple[str, ...]
     ordinary_length: FloatArray
@@ -216,7 +248,16 @@ class _Counts:
     strata: IntArray
 
 
-def _count(connection: duckdb.DuckDBPyConnection) -> _Counts:
+def _count_outside(connection: duckdb.DuckDBPyConnection, end: int) -> int:
+    """Count the interactions before a time that are not of the time chosen."""
+    queries = (f"FROM once WHERE moment >= 0 AND moment < {end}", "FROM inside")
+    (every,), (inside,) = (
+        connection.execute(f"SELECT count(*) {query}").fetchall()[0] for query in queries
+    )
+    return int(every - inside)
+
+
+def _count(connection: duckdb.DuckDBPyConnection, outside: int) -> _Counts:
     rows = connection.execute(
         "SELECT segment, count(*), count(*) FILTER (NOT failed AND answer_length > 0), "
         "sum(answer_length) FILTER (NOT failed AND answer_length > 0), max(moment) "
@@ -237,6 +278,7 @@ def _count(connection: duckdb.DuckDBPyConnection) -> _Counts:
         strata[numbers[segment] * 9 + prompt * 3 + answer] = count
     return _Counts(
         size=sum(row[1] for row in rows),
+        outside=outside,
         last=max((row[4] for row in rows), default=0),
         segments=tuple(numbers),
         ordinary_length=np.array(means, dtype=np.float64),
@@ -293,7 +335,8 @@ class _Rows:
             columns[name] = _array(batch, name, np.bool_, False)
         numbers = {name: _array(batch, name, np.float64, np.nan) for name in _NUMBERS.values()}
         corrected = np.asarray(batch["correction"].is_valid())
-        scored = quality_of(numbers, corrected, columns["failed"], self.context.weights)
+        read = self._as_reported(batch, numbers)
+        scored = quality_of(read, corrected, columns["failed"], self.context.weights)
         segment = self.segments.of(batch["segment"].to_pylist())
         lengths = [columns["prompt_length"], columns["answer_length"]]
         return columns | {
@@ -311,7 +354,8 @@ class _Rows:
             "explicit": scored.explicit,
             "evidence": evidence_weights(scored, self.context.weights),
             "ending": self._endings(batch["ending"], columns["failed"]),
-            "refused": refused_rows(
+            "refused": _array(batch, "refusing", np.bool_, False)
+            | refused_rows(
                 _array(batch, "consent", np.int8, 0),
                 _array(batch, "retain", np.int64, 0),
                 self.consent,
@@ -321,6 +365,25 @@ class _Rows:
             "cluster": _array(batch, "cluster", np.int32, 0),
             "stratum": strata_of(segment, lengths, self.counts.cuts),
         }
+
+    def _as_reported(self, batch: pa.RecordBatch, numbers: Columns) -> Columns:
+        """Return numbers with the noes that the absence of a signal says."""
+        reporting = self.context.reporting
+        if reporting is None or reporting.is_plain:
+            return numbers
+        coded = batch["application"].dictionary_encode()
+        answers = Answers(
+            names=tuple(coded.dictionary.to_pylist()),
+            number=coded.indices.to_numpy().astype(np.int64),
+            given=_array(batch, "moment", np.int64, 0),
+            shown=~_array(batch, "failed", np.bool_, False),
+        )
+        kinds = [signal.name for signal in QUALITY_SIGNALS]
+        read = {
+            _NUMBERS[kind]: reporting.read(kind, numbers[_NUMBERS[kind]], answers, None)
+            for kind in kinds
+        }
+        return numbers | read
 
     def _endings(self, named: Any, failed: BoolArray) -> Any:
         said = [cut_short(reason) if reason else "" for reason in named.to_pylist()]
@@ -350,6 +413,7 @@ class _Rows:
         return Traffic(
             **columns,
             size=counts.size,
+            outside=counts.outside,
             demonstrated=len(items),
             segments=self.segments.names,
             ordinary_length=counts.ordinary_length,

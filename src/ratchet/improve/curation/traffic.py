@@ -69,6 +69,7 @@ class Traffic:
 
     Attributes:
         size: Interactions that there are, also those that are no rows.
+        outside: Interactions besides, which are not of the time that was chosen.
         demonstrated: How many of the rows are demonstrations.
         place: Where the texts of a row are.
         moment: Microseconds since 1970.
@@ -100,6 +101,7 @@ class Traffic:
     """
 
     size: int
+    outside: int
     demonstrated: int
     place: IntArray
     moment: IntArray
@@ -284,6 +286,7 @@ def traffic_of(outcomes: Outcomes, quality: Quality, kind: RowKind, context: Con
     return Traffic(
         **{name: columns[name] for name in ROWS},
         size=size,
+        outside=0,
         demonstrated=len(items),
         user=users_in_order(columns["user"], columns["first"]),
         segments=segments.names,

@@ -14,20 +14,29 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratchet.records import Interaction
+from ratchet.store.aliases import Stored
 from ratchet.store.erasure import UserData
 from ratchet.store.events import EventStore
-from ratchet.store.history.erasing import Dropped, ErasedHistory, drop_before, erase, user_data
+from ratchet.store.history.erasing import (
+    Dropped,
+    ErasedHistory,
+    drop_before,
+    erase,
+    erase_interactions,
+    user_data,
+)
 from ratchet.store.history.layout import COLUMNS, TABLES, Cursor, HistoryFile, HistoryTable
 from ratchet.store.history.layout import readable as readable_files
 from ratchet.store.history.place import Place
 from ratchet.store.history.writing import Advanced, advance, check_same
+from ratchet.store.permissions import RETAIN, is_over, not_before
 
 if TYPE_CHECKING:
     import duckdb
@@ -204,6 +213,33 @@ class History:
         """
         return erase(self._place, user_id, interaction_ids)
 
+    def past_keeping(self, now: datetime) -> dict[str, date]:
+        """Return the interactions that may be kept no longer, with the day they lie under."""
+        said = 'regexp_extract(metadata, \'"retain_until": ?"([^"]*)"\', 1)'
+        query = (
+            f"SELECT id, day, metadata FROM interactions WHERE {said} <> '' AND "
+            f"({said} < ? OR {said} NOT LIKE '____-__-__%')"
+        )
+        found: dict[str, date] = {}
+        with self.connect() as connection:
+            reader = connection.sql(query, params=[not_before(now)]).to_arrow_reader(10_000)
+            for batch in reader:
+                for row in batch.to_pylist():
+                    if is_over(json.loads(row["metadata"]).get(RETAIN), now):
+                        found[row["id"]] = row["day"]
+        return found
+
+    def erase_interactions(self, ids: Mapping[str, date]) -> ErasedHistory:
+        """Erase interactions, and the texts of feedback on them, as `erase` does.
+
+        Args:
+            ids: The interactions, at least one, with the days (UTC) on which they were created.
+
+        Raises:
+            BusyError: Another writer was still at work after ten minutes.
+        """
+        return erase_interactions(self._place, ids)
+
     def user_data(self, user_id: str) -> UserData:
         """Return the ids of a user's interactions in history, and the texts in them."""
         return user_data(self._place, user_id)
@@ -230,6 +266,33 @@ class History:
                     size = sum(file.size for file in mine)
                     found.append(HistoryDay(table, day, rows, len(mine), size))
         return tuple(found)
+
+    def stored_at(
+        self, days: Collection[date], seconds: Collection[int], ids: Collection[str]
+    ) -> list[Stored]:
+        """Return interactions of some days that were answered in some seconds or have some ids.
+
+        Args:
+            days: No other day's files are opened.
+            seconds: Since 1970.
+            ids: Also those with one of these ids, whenever on these days.
+        """
+        names = ", ".join(Stored._fields).replace("created_at", "epoch_us(created_at)")
+        query = (
+            f"SELECT {names} FROM interactions WHERE day IN (SELECT unnest(?::DATE[])) AND "
+            "(epoch_us(created_at) // 1000000 IN (SELECT unnest(?::BIGINT[])) "
+            "OR id IN (SELECT unnest(?::VARCHAR[])))"
+        )
+        with self.connect() as connection:
+            given = [sorted(days), sorted(seconds), sorted(ids)]
+            return [Stored(*row) for row in connection.execute(query, given).fetchall()]
+
+    def said_in(self, ids: Sequence[str]) -> dict[str, tuple[Any, str]]:
+        """Return the conversation and the answer of those of the interactions that are here."""
+        query = "SELECT id, messages, response FROM interactions WHERE id IN (SELECT unnest(?))"
+        with self.connect() as connection:
+            rows = connection.execute(query, [list(ids)]).fetchall()
+        return {key: (json.loads(messages), response) for key, messages, response in rows}
 
     def fetch_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that history has, by id."""

@@ -7,7 +7,7 @@ written anew and put in the place of the old one.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,35 @@ def erase(place: Place, user_id: str, interaction_ids: Collection[str]) -> Erase
             if changed:
                 place.delete_derived([item])
                 place.put(item.path, parquet(rows))
+                counts[item.table] += changed
+                written += 1
+    return ErasedHistory(**counts, files=written)
+
+
+def erase_interactions(place: Place, ids: Mapping[str, date]) -> ErasedHistory:
+    """Erase interactions by id. See `History.erase_interactions`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    days = set(ids.values())
+    values = pa.array(sorted(ids), pa.string())
+    counts = {"interactions": 0, "feedback": 0}
+    written = 0
+    with place.writing():
+        place.delete_unfinished()
+        # feedback first: stopped between the two, the next call finds the interactions again
+        for item in sorted(place.listed(), key=lambda item: item.table):
+            mine = item.table == "interactions"
+            if mine and item.day not in days:
+                continue  # feedback lies under the day on which it was received, whichever that is
+            name = "id" if mine else "interaction_id"
+            found = pc.is_in(read_parquet(place, item, [name])[name], value_set=values)
+            changed = pc.sum(found).as_py() or 0
+            if changed:
+                rows = read_parquet(place, item)
+                erased = _erased(rows, found) if mine else _without_texts(rows, found)
+                place.delete_derived([item])
+                place.put(item.path, parquet(erased))
                 counts[item.table] += changed
                 written += 1
     return ErasedHistory(**counts, files=written)
@@ -131,11 +160,25 @@ def _without_interactions(rows: pa.Table, user_id: str) -> tuple[pa.Table, int]:
     import pyarrow.compute as pc
 
     mine = pc.equal(rows["user_id"], user_id)
+    return _erased(rows, mine), pc.sum(mine).as_py() or 0
+
+
+def _erased(rows: pa.Table, where: Any) -> pa.Table:
+    """Return interactions with some of them erased."""
+    import pyarrow.compute as pc
+
     for name, value in ERASED_INTERACTION.items():
         text = value if isinstance(value, str) else json.dumps(value)
-        rows = _replaced(rows, name, mine, text)
-    failed = pc.and_(mine, pc.is_valid(rows["error"]))
-    return _replaced(rows, "error", failed, ERASED), pc.sum(mine).as_py() or 0
+        rows = _replaced(rows, name, where, text)
+    failed = pc.and_(where, pc.is_valid(rows["error"]))
+    return _replaced(rows, "error", failed, ERASED)
+
+
+def _without_texts(rows: pa.Table, where: Any) -> pa.Table:
+    """Return feedback without the texts of some of it."""
+    import pyarrow.compute as pc
+
+    return _replaced(rows, "text", pc.and_(where, _holds_text(rows)), ERASED)
 
 
 def _without_feedback(rows: pa.Table, user_id: str, ids: set[str]) -> tuple[pa.Table, int]:
@@ -147,7 +190,7 @@ def _without_feedback(rows: pa.Table, user_id: str, ids: set[str]) -> tuple[pa.T
     done = pc.fill_null(pc.equal(rows["user_id"], FORGOTTEN), False)
     affected = pc.or_(mine, pc.and_not(about, done))
     # a correction of an erased answer is none: it must not be trained on
-    rows = _replaced(rows, "text", pc.and_(affected, _holds_text(rows)), ERASED)
+    rows = _without_texts(rows, affected)
     return _replaced(rows, "user_id", mine, FORGOTTEN), pc.sum(affected).as_py() or 0
 
 

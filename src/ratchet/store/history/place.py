@@ -61,25 +61,7 @@ class Place:
         Raises:
             InvalidInputError: No file system of that name is known, or its package is missing.
         """
-        scheme, remote, _ = str(url).partition("://")
-        options: dict[str, Any] = {}
-        if remote and scheme not in ("file", "local", "memory"):
-            # DuckDB keeps what it read; another process may have written in the meantime
-            options = {"default_cache_type": "none"} if scheme in ("s3", "s3a") else {}
-            options |= {"use_listings_cache": False, "skip_instance_cache": True}
-        try:
-            files, root = fsspec.core.url_to_fs(str(url), **options)
-        except ImportError as error:
-            extra = _EXTRAS.get(scheme)
-            way_out = f"pip install 'ratchet-llm[{extra}]'" if extra else f"its package: {error}"
-            raise InvalidInputError(
-                f"history on {scheme}:// needs a package that is not installed; install {way_out}"
-            ) from error
-        except ValueError as error:
-            raise InvalidInputError(
-                "history must be a folder or an address that fsspec knows, got one that starts "
-                f"with {scheme!r}; for example s3://bucket/history, or a folder"
-            ) from error
+        files, root = file_system(str(url), "history")
         return cls(files, root.rstrip("/"), wait, clock)
 
     @property
@@ -305,6 +287,38 @@ class Place:
         except FileNotFoundError:
             return "", datetime.max.replace(tzinfo=UTC)
         return lease["owner"], datetime.fromisoformat(lease["until"])
+
+
+def file_system(url: str, what: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the path in it; nothing is created.
+
+    Args:
+        url: A folder, or an address such as `s3://bucket/history`.
+        what: What lies there, for the error.
+
+    Raises:
+        InvalidInputError: No file system of that name is known, or its package is missing.
+    """
+    scheme, remote, _ = url.partition("://")
+    options: dict[str, Any] = {}
+    if remote and scheme not in ("file", "local", "memory"):
+        # DuckDB keeps what it read; another process may have written in the meantime
+        options = {"default_cache_type": "none"} if scheme in ("s3", "s3a") else {}
+        options |= {"use_listings_cache": False, "skip_instance_cache": True}
+    try:
+        files, root = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        way_out = f"pip install 'ratchet-llm[{extra}]'" if extra else f"its package: {error}"
+        raise InvalidInputError(
+            f"{what} on {scheme}:// needs a package that is not installed; install {way_out}"
+        ) from error
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{what} must be a folder or an address that fsspec knows, got one that starts "
+            f"with {scheme!r}; for example s3://bucket/history, or a folder"
+        ) from error
+    return files, root
 
 
 def _busy() -> BusyError:

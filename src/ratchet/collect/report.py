@@ -1,0 +1,55 @@
+"""What became of rows that were brought in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ratchet.records import SetAside
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of the rows; the five counts add up to all rows that are not blank.
+
+    Attributes:
+        interactions: Interactions stored.
+        feedback: Feedback events stored.
+        repeated: Events that were stored before with the same content.
+        recognised: Events that are stored already under other ids; see
+            `ratchet.collect.recognising`.
+        set_aside: Rows that broke a rule.
+        reasons: The broken rules with their counts, most frequent first; what exceeds 1,000 rules
+            is counted as "other reasons".
+        examples: Of each of these rules the first row that broke it.
+        noted: What is odd about stored feedback, with its count; see `ratchet.collect.times`.
+    """
+
+    interactions: int
+    feedback: int
+    repeated: int
+    set_aside: int
+    reasons: tuple[tuple[str, int], ...]
+    examples: tuple[SetAside, ...] = field(default=(), compare=False)
+    noted: tuple[tuple[str, int], ...] = ()
+    recognised: int = 0
+
+    def lines(self) -> list[str]:
+        """Return a line for each reason: how often, the first row of it, what is wrong with it.
+
+        The counts of these lines add up to the rows that were set aside. Then a line for each note.
+        """
+        first = {rule_of(row.reason): row for row in self.examples}
+        lines, left = [], self.set_aside
+        for rule, count in self.reasons:
+            if (row := first.get(rule)) is None:
+                continue
+            left -= count
+            lines.append(f"{count:>8,} × {row.position}: {row.reason}")
+        if left:
+            lines.append(f"and {left:,} more rows set aside for other reasons")
+        return lines + [f"{count:>8,} × noted: {note}" for note, count in self.noted]
+
+
+def rule_of(reason: str) -> str:
+    """Return the rule that a reason names, without what was received."""
+    return reason.partition(", got ")[0]

@@ -1,0 +1,85 @@
+"""One export from its request to the file: the kind's parts, written by the format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ratchet.errors import InvalidInputError
+from ratchet.export.dataset import Fetch, find_set, parts_of
+from ratchet.export.events import feedback, interactions
+from ratchet.export.formats import Progress, write_hub_folder, write_lines, write_parquet
+from ratchet.export.grammar import Request, check
+from ratchet.export.parts import Part, Tally
+from ratchet.export.records import decisions, labels
+from ratchet.export.sheets import sheet_for
+from ratchet.export.targets import open_file, open_folder
+from ratchet.store import EventStore
+from ratchet.store.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where what is exported lies.
+
+    Attributes:
+        fetch: Fetches the training set of an MLflow run.
+    """
+
+    store: EventStore
+    history: History
+    home: Path
+    fetch: Fetch
+
+
+def export(request: Request, sources: Sources, *, now: datetime, progress: Progress) -> Tally:
+    """Write what is asked for, all of it or nothing; return what became of the rows.
+
+    Args:
+        request: What is asked for.
+        sources: Where it lies.
+        now: The time, by which it is decided what may leave.
+        progress: Called with the number of rows written so far.
+
+    Raises:
+        InvalidInputError: The request does not hold together, or there is nothing of what it asks.
+    """
+    check(request)
+    tally = Tally()
+    if request.kind == "label-sheet":
+        text = sheet_for(sources.store, sources.history, request, tally)
+        with open_file(request.out, keep=True) as file:
+            file.write(text.encode())
+        return tally
+    parts = _parts(request, sources, tally, now)
+    if request.format == "hf":
+        with open_folder(request.out) as folder:
+            write_hub_folder(parts, folder, tally, progress)
+        return tally
+    write = write_parquet if request.format == "parquet" else write_lines
+    (part,) = parts
+    with open_file(request.out) as file:
+        write(part, file, tally, progress)
+    if not tally.rows.total():
+        tally.notes.append("there was nothing to write: the file is empty")
+    return tally
+
+
+def _parts(request: Request, sources: Sources, tally: Tally, now: datetime) -> Sequence[Part]:
+    store, history = sources.store, sources.history
+    match request.kind:
+        case "interactions":
+            return [interactions(store, history, request, tally)]
+        case "feedback":
+            return [feedback(store, history, request, tally)]
+        case "decisions":
+            return [decisions(store, request)]
+        case "labels":
+            return [labels(store, request, tally)]
+        case "dataset":
+            found = find_set(store, sources.home, request.training_set, sources.fetch)
+            return parts_of(found, store, history, request, tally, now=now)
+        case kind:
+            raise InvalidInputError(f"{kind} is no table, got it as {request.format}; pass csv")

@@ -1,0 +1,92 @@
+"""Which base model training begins from, and that none becomes the champion unasked.
+
+A home in front of a server knows its champion by the server's name. Its weights are the user's to
+name: to train an adapter of another model than the one that answers would be a silent mistake.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ratchet.deploy.served import adoptions
+from ratchet.errors import InvalidInputError, ModelError
+from ratchet.models.weights import SMOLLM2, require_safetensors, smollm2_file
+from ratchet.settings import Settings
+from ratchet.store import EventStore
+from ratchet.store.arrivals import versions_in_use
+
+_EVER = datetime.min.replace(tzinfo=UTC)
+_NAMED = 5
+
+
+def refuse_as_champion(settings: Settings, store: EventStore, now: datetime) -> None:
+    """Refuse to make the base model the champion where something else answers users.
+
+    Raises:
+        InvalidInputError: The home stands in front of a server, or has answers of models that are
+            not its own and nobody said which base model it has.
+    """
+    way = "make what answers your users the champion: `ratchet adopt --backend URL`"
+    if settings.backend:
+        raise InvalidInputError(
+            f"a cycle needs a champion, got none in front of {' '.join(settings.backend)}; {way}"
+        )
+    own = (f"{settings.model_name}/", Path(settings.base_model).name)
+    others = [name for name in versions_in_use(store, _EVER, now) if not name.startswith(own)]
+    if others and not settings.states_base_model:
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        raise InvalidInputError(
+            "a cycle needs a champion, got none in a home with answers of "
+            f"{', '.join(others[:_NAMED])}{more}; {way}, or set RATCHET_BASE_MODEL to begin with "
+            "that model"
+        )
+
+
+def check_stated(settings: Settings, store: EventStore) -> None:
+    """Refuse to take the default for the weights of a model that a server has.
+
+    Raises:
+        InvalidInputError: A model was adopted, and nobody said where its weights are.
+    """
+    adopted = adoptions(store)
+    if adopted and not settings.states_base_model:
+        name = list(adopted.values())[-1]
+        raise InvalidInputError(
+            f"the weights of {name.parent or name.version} must be named, got no "
+            "RATCHET_BASE_MODEL; set it to their folder (safetensors)"
+        )
+
+
+def check_weights(settings: Settings, store: EventStore) -> None:
+    """Refuse what training could not begin from, without reading the weights.
+
+    Raises:
+        InvalidInputError: As `check_stated`.
+        ModelError: The folder or package is not there, or has no safetensors weights.
+    """
+    check_stated(settings, store)
+    if settings.base_model == SMOLLM2:
+        smollm2_file()
+        return
+    folder = Path(settings.base_model).expanduser().resolve()
+    require_safetensors(folder, "model*.safetensors")
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"RATCHET_BASE_MODEL must be a folder in Hugging Face's format, got {folder.name!r} "
+            "without config.json; name the folder that holds config.json, tokenizer and weights"
+        )
+
+
+def check_answers_here(store: EventStore, version: str) -> None:
+    """Refuse to answer in this process as a version whose weights are not here.
+
+    Raises:
+        InvalidInputError: It is an adapter that only the server has.
+    """
+    adopted = adoptions(store).get(version)
+    if adopted is not None and adopted.parent is not None:
+        raise InvalidInputError(
+            f"{version} is an adapter of {adopted.parent} that only its server has, and cannot "
+            "answer in this process; have the backend answer"
+        )

@@ -1,0 +1,180 @@
+"""What a cycle of recorded traffic still lacks: all of it at once, before anything moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from ratchet.deploy.backends import KEY_VARIABLE, Replicas
+from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
+from ratchet.deploy.served import adoptions, served_name, unlisted
+from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
+from ratchet.judges.judged_win_rate import pair_judge
+from ratchet.judges.rubrics import load_judges
+from ratchet.models.endpoint import checked_key
+from ratchet.operate.base_model import check_weights
+from ratchet.records import WIN_RATE, Release
+from ratchet.settings import Settings
+from ratchet.store import EventStore
+from ratchet.store.arrivals import count_answers, versions_in_use
+from ratchet.store.cycles import next_window, unfinished_cycle
+
+BACKEND_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class NextCycle:
+    """What the next cycle is asked to do, as far as it needs something for it.
+
+    Attributes:
+        examples: File of examples that both models answer at the gate; None where there is none.
+        needs_examples: Whether there must be one.
+        policy: The gate's rules, or the file that holds them; the loop's own where left out.
+        judge: Name of the judge of pairs, where the settings' file has several.
+    """
+
+    examples: Path | None = None
+    needs_examples: bool = True
+    policy: GatePolicy | Path | None = None
+    judge: str | None = None
+
+
+def lacks(
+    settings: Settings,
+    store: EventStore,
+    wanted: NextCycle,
+    *,
+    environ: Mapping[str, str],
+    now: datetime,
+    champion: str | None = None,
+) -> list[str]:
+    """Return what the next cycle of recorded traffic waits for, each with its way out.
+
+    Nothing is loaded, converted or written; the backend is asked for its list of models.
+
+    Args:
+        settings: Of the home.
+        store: The store.
+        wanted: What the cycle is asked to do.
+        environ: Has the backend's key.
+        now: The time.
+        champion: What the registry says, where it was asked; else the store's last release counts.
+    """
+    release = store.latest(Release)
+    champion = champion or (None if release is None else release.champion)
+    lines = [
+        *_champion(settings, champion),
+        *_traffic(store, champion, now),
+        *_examples(wanted),
+        *_policy(settings, wanted),
+        *_backend(settings, store, champion, environ),
+    ]
+    try:
+        check_weights(settings, store)
+    except RatchetError as error:
+        lines.append(f"a base model to train from: {error}")
+    return lines
+
+
+def refuse_incomplete(lines: list[str]) -> None:
+    """Refuse to begin a cycle that lacks something.
+
+    Raises:
+        WaitingError: With all that `lacks` said.
+    """
+    if lines:
+        listed = "\n".join(f"- {line}" for line in lines)
+        raise WaitingError(f"a cycle of recorded traffic waits for\n{listed}", "setup")
+
+
+def _champion(settings: Settings, champion: str | None) -> Iterator[str]:
+    if champion is None and (settings.backend or not settings.states_base_model):
+        yield (
+            "a champion: none yet; make what answers your users the champion: "
+            "`ratchet adopt --backend URL`"
+        )
+
+
+def _traffic(store: EventStore, champion: str | None, now: datetime) -> Iterator[str]:
+    if unfinished_cycle(store) is not None:
+        return
+    try:
+        window = next_window(store, now)
+    except InsufficientDataError:
+        last = store.last_interaction_at()
+        had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
+        yield (
+            f"answers that no cycle had: got {had}; serve users with `ratchet serve`, or bring a "
+            "log in with `ratchet ingest`"
+        )
+        return
+    adoption = adoptions(store).get(champion) if champion else None
+    if adoption is None:
+        return
+    counts = {
+        name: count_answers(store, replace(window, model_version=name))
+        for name in versions_in_use(store, window.start, window.end)
+    }
+    if any(counts.get(name) for name in adoption.names):
+        return
+    other = max(sorted(counts), key=lambda name: counts[name])
+    yield (
+        f"answers of its champion: got none of {champion} and {counts[other]} of {other}; where "
+        f"that was the same model, run `ratchet adopt --also {other}`"
+    )
+
+
+def _examples(wanted: NextCycle) -> Iterator[str]:
+    if wanted.examples is None and wanted.needs_examples:
+        yield (
+            "examples that both models answer at the gate: got none; set collect.examples to a "
+            "file with id, prompt and target"
+        )
+    if wanted.examples is not None and not wanted.examples.is_file():
+        yield (
+            "examples that both models answer at the gate: there is no file "
+            f"{wanted.examples.name!r}; correct collect.examples"
+        )
+
+
+def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
+    try:
+        asked = wanted.policy or loop_policy()
+        policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
+    except RatchetError as error:
+        yield f"a policy: {error}"
+        return
+    if WIN_RATE not in policy.metrics:
+        return
+    if settings.judges is None:
+        yield (
+            "a judge of pairs, since the policy is on win_rate: got none; name a file with one by "
+            "RATCHET_JUDGES"
+        )
+        return
+    try:
+        pair_judge(load_judges(settings.judges), wanted.judge)
+    except RatchetError as error:
+        yield f"a judge of pairs: {error}"
+
+
+def _backend(
+    settings: Settings, store: EventStore, champion: str | None, environ: Mapping[str, str]
+) -> Iterator[str]:
+    if not settings.backend:
+        if champion in adoptions(store):
+            yield (
+                f"the address of the server that answers as {champion}: got none; set "
+                "RATCHET_BACKEND, or run `ratchet adopt --backend URL`"
+            )
+        return
+    try:
+        key = checked_key(environ.get(KEY_VARIABLE), KEY_VARIABLE)
+        with Replicas.of(settings.backend, key=key) as replicas:
+            names = {} if champion is None else {champion: served_name(store, champion)}
+            for line in unlisted(replicas, names, seconds=BACKEND_SECONDS):
+                yield f"the champion at the backend: {line}"
+    except RatchetError as error:
+        yield f"the backend: {error}"
