@@ -39,11 +39,14 @@ def evaluate(
     policy: GatePolicy,
     cycle: Cycle,
     options: AnswerOptions,
+    *,
+    ask: bool = True,
 ) -> Answers:
     """Answer the frozen examples with one version; recorded answers are not made again.
 
     Of a cycle of recorded traffic they are made as users get theirs: by the same server, with the
-    same sampling, over several lines and as long.
+    same sampling, over several lines and as long. What people label are these very answers: once
+    they were asked to, nothing more is asked for (`ask`).
     """
     work = workspace()
     by = options.by or ("backend" if work.settings.backend else "process")
@@ -64,6 +67,7 @@ def evaluate(
             model_digest=_digest(version, by, cycle),
             one_line=by == "process" and not recorded,
             way=way_of(by, sampling, options.url or ""),
+            ask=ask,
         )
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.served import other_names
-from ratchet.errors import InvalidInputError, WaitingError
+from ratchet.errors import InvalidInputError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
+from ratchet.flows._sampling import sampled_examples
 from ratchet.operate.readiness import NextCycle, lacks
 from ratchet.operate.readiness import refuse_incomplete as refuse
-from ratchet.records import Cycle, Release, digest
+from ratchet.records import Cycle, ExampleSet, Release, digest
 from ratchet.store import EventStore, Window
 from ratchet.store.cycles import (
     await_traffic,
@@ -30,35 +32,47 @@ from ratchet.store.cycles import (
 from ratchet.store.origins import refuse_among_real
 
 
-@task(name="open-recorded-cycle", cache_policy=NO_CACHE)
-def open_recorded(examples: Path | None, max_new_tokens: int | None, seed: int) -> Cycle:
-    """Open a cycle of the traffic that no cycle had, or go on with the open one.
+def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | None) -> ExampleSet:
+    """Return what both models answer at the gate: a file's examples, else drawn from traffic.
 
-    Answers to its examples may be as long as those that users get, where no length is given.
+    Answers may be as long as those that users get, where no length is given.
 
     Raises:
-        InvalidInputError: The file of examples breaks a rule.
-        WaitingError: Nothing was recorded that no cycle had, or there are no examples for the gate.
+        InvalidInputError: The file breaks a rule.
+        WaitingError: There is no file, and too little traffic.
+    """
+    store = workspace().store
+    longest = max_new_tokens or _length(store)
+    if path is None:
+        return sampled_examples(rules, longest)
+    return freeze_examples(store, "held-out", read_examples(path), now(), longest)
+
+
+def recorded_cycle(
+    path: Path | None, rules: SampleRules, max_new_tokens: int | None, seed: int
+) -> str:
+    """Open a cycle of recorded traffic with its examples, or go on with the open one: its id."""
+    return open_recorded(gate_examples(path, rules, max_new_tokens), seed).id
+
+
+@task(name="open-recorded-cycle", cache_policy=NO_CACHE)
+def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
+    """Open a cycle of the traffic that no cycle had, or go on with the open one.
+
+    Raises:
+        WaitingError: Nothing was recorded that no cycle had.
     """
     work = workspace()
     await_traffic(work.store, now())
-    if examples is None:
-        raise WaitingError(
-            "a cycle of recorded traffic needs examples that both models answer at the gate, got "
-            "none; set collect.examples to a file with id, prompt and target",
-            "examples",
-        )
     champion = establish_champion(
         work.store, work.tracker, register_base, now(), answering=work.answering
     )
-    longest = max_new_tokens or _length(work.store)
-    frozen = freeze_examples(work.store, "held-out", read_examples(examples), now(), longest)
     return open_cycle(
         work.store,
         champion=champion.reference,
-        options_digest=digest(["recorded", frozen.id, seed]),
+        options_digest=digest(["recorded", examples.id, seed]),
         seed=seed,
-        example_set_id=frozen.id,
+        example_set_id=examples.id,
         now=now(),
         recorded=True,
         also=other_names(work.store, champion.reference),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.deploy.gate.head_to_head import Pair, answer_pairs
 from ratchet.deploy.gate.policy import GatePolicy
+from ratchet.errors import WaitingError
 from ratchet.evaluation.answer_scores import check_metrics
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge
+from ratchet.judges.label_sheet import SheetRead
 from ratchet.judges.pair_labels import sheet_of
+from ratchet.judges.prompts import Item
 from ratchet.judges.rubrics import JudgeSpec, load_judges
+from ratchet.judges.usable import judges_without_labels
 from ratchet.judges.validation import Bar
 from ratchet.judges.win_rate import users_of
 from ratchet.records import WIN_RATE
@@ -49,14 +55,13 @@ def checked_judge(policy: GatePolicy, options: WinRateOptions) -> JudgeSpec | No
     return pair_judge(load_judges(path), options.judge) if needed and path else None
 
 
-@task(name="win-rate", cache_policy=NO_CACHE)
 def judge_pairs(
     spec: JudgeSpec, options: WinRateOptions, golden: str, answers: Pair
 ) -> JudgedWinRate:
     """Compare both models' answers by judge and people.
 
     Raises:
-        InsufficientDataError: People have not labelled enough pairs yet; it says where they do.
+        WaitingError: People have not labelled enough pairs yet; it says where they do.
     """
     work = workspace()
     examples = example_set(work.store, golden).examples
@@ -75,12 +80,37 @@ def judge_pairs(
         wait = f"{sheet.differing} pairs of answers wait for people"
         text = f"{wait}: {sheet.way}."
         publish_text("pairs-to-label", text, "Pairs for people to compare")
+    read = sheet.read(pairs, minimum=options.minimum_labels)
+    judged = ask_judge(spec, options, pairs, read, users_of(examples))
+    record = judged.record
+    if record.decision == "not enough labels" and read.open:
+        more = min(record.more_labels or read.open, read.open)
+        raise WaitingError(
+            f"win_rate needs a judge that is shown to be usable, got {record.judge}: "
+            f"{record.reasons[0]}; compare about {more} more pairs: "
+            f"{sheet.way}",
+            missing=more,
+            judge=record.judge,
+        )
+    return judged
+
+
+@task(name="win-rate", cache_policy=NO_CACHE)
+def ask_judge(
+    spec: JudgeSpec,
+    options: WinRateOptions,
+    pairs: Sequence[Item],
+    read: SheetRead,
+    users: Mapping[str, str] | None,
+) -> JudgedWinRate:
+    """Ask the judge about every pair, and correct it by what people said."""
+    work = workspace()
     judged = judge_win_rate(
         work.store,
         spec,
         pairs,
-        sheet.read(pairs, minimum=options.minimum_labels),
-        users=users_of(examples),
+        read,
+        users=users,
         cache=work.settings.cache,
         now=now,
         bar=options.bar,
@@ -88,3 +118,24 @@ def judge_pairs(
     logger.info("%s", judged.text())
     publish_text("win-rate", f"```\n{judged.text()}\n```", "The challenger's win rate")
     return judged
+
+
+def await_judges(policy: GatePolicy, pairwise: JudgeSpec | None) -> None:
+    """Wait where a judge that the policy names has too few labels to be found usable or not.
+
+    Args:
+        policy: The gate's rules.
+        pairwise: The judge of pairs, whose labels are awaited by `judge_pairs`.
+
+    Raises:
+        WaitingError: The first such judge.
+    """
+    named = [name for name in policy.judges if pairwise is None or name != pairwise.name]
+    for record in judges_without_labels(workspace().store, named):
+        raise WaitingError(
+            f"the policy asks for judge {record.judge}, got {record.decision}: "
+            f"{record.reasons[0]}; label answers with `ratchet review`, then the next run of the "
+            "loop goes on by itself",
+            missing=record.more_labels,
+            judge=record.judge,
+        )

@@ -11,12 +11,13 @@ from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import held_out_count, hold_out, without
 from ratchet.deploy.promotion import establish_champion
 from ratchet.files.rows import set_aside_lines
-from ratchet.flows._recorded import open_recorded, refuse_real_users, refuse_simulation
+from ratchet.flows._recorded import recorded_cycle, refuse_real_users, refuse_simulation
 from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
 from ratchet.flows._waiting import or_waiting
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
@@ -57,7 +58,7 @@ class CollectOptions(BaseModel):
             serve`, `ratchet ingest`), which it is where this is left out, or users are simulated,
             which they never are in a store that holds real ones.
         examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
-            CSV with `id`, `prompt` or `messages`, `target`, as `ratchet gate --examples` takes it.
+            CSV as for `ratchet gate --examples`. Left out, `sample` says how they are drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,10 +77,11 @@ class CollectOptions(BaseModel):
     chunk: Count = 128
     source: Literal["simulated", "recorded"] | None = None
     examples: Path | None = None
+    sample: SampleRules = SampleRules()
 
 
 DEFAULTS = CollectOptions()
-_OF_ANY_CYCLE = {"source", "examples", "max_new_tokens", "seed"}
+_OF_ANY_CYCLE = {"source", "examples", "sample", "max_new_tokens", "seed"}
 SIMULATION = set(CollectOptions.model_fields).difference(_OF_ANY_CYCLE)
 """Options about simulated users alone."""
 
@@ -94,8 +96,7 @@ def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, .
     messages = read_messages(path, queues=queues, now=now())
     workspace().store.set_aside(messages.set_aside)
     good, aside = len(messages.messages), len(messages.set_aside)
-    told = "read %d messages, dropped %d duplicates, set aside %d rows"
-    logger.info(told, good, messages.duplicates, aside)
+    logger.info("read %d messages, set aside %d rows", good, aside)
     for line in set_aside_lines(messages.set_aside):
         logger.warning("%s", line)
     return messages.messages
@@ -121,7 +122,7 @@ def begin(
         work.store,
         champion=champion.reference,
         options_digest=digest(
-            [options.model_dump(mode="json", exclude={"source", "examples"}), examples.id]
+            [options.model_dump(mode="json", exclude={"source", "examples", "sample"}), examples.id]
         ),
         seed=options.seed,
         example_set_id=examples.id,
@@ -176,7 +177,9 @@ def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
 def _collect(options: CollectOptions) -> str:
     if options.source != "simulated":
         refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
-        return open_recorded(options.examples, options.max_new_tokens, options.seed).id
+        return recorded_cycle(
+            options.examples, options.sample, options.max_new_tokens, options.seed
+        )
     refuse_real_users()
     options = options.model_copy(update={"max_new_tokens": options.max_new_tokens or LABEL_TOKENS})
     messages = read(options, options.messages)

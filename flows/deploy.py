@@ -20,7 +20,7 @@ from ratchet.deploy.gate.head_to_head import (
     compare_clusters,
     score_answers,
 )
-from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
+from ratchet.deploy.gate.policy import GatePolicy, policy_for_loop
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
@@ -29,12 +29,19 @@ from ratchet.flows._evaluate import evaluate
 from ratchet.flows._gate_report import publish
 from ratchet.flows._runtime import logger, now, workspace
 from ratchet.flows._waiting import or_waiting
-from ratchet.flows._win_rate import WinRateOptions, checked_judge, judge_pairs
+from ratchet.flows._win_rate import WinRateOptions, await_judges, checked_judge, judge_pairs
 from ratchet.flows.approve import ask
 from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.judges.usable import usable_judges
 from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release, RolloutPlan
-from ratchet.store.cycles import end_cycle, freeze_examples, latest_cycle, sole_loop
+from ratchet.store.cycles import (
+    end_cycle,
+    example_set,
+    freeze_examples,
+    latest_cycle,
+    sole_loop,
+)
+from ratchet.store.waits import keep_wait, latest_wait
 
 MOST_SETS = 20
 """So many failure clusters are compared on, the latest ones."""
@@ -44,7 +51,8 @@ class DeployOptions(BaseModel):
     """What a challenger must show.
 
     Attributes:
-        policy: The gate's rules, or the YAML file that holds them; the loop's own where left out.
+        policy: The gate's rules, the YAML file that holds them, or `open-ended`. Left out, the
+            loop's own, and `open-ended` where no example has a target or tests.
         sets: Files of further examples by the name that guardrails use, such as `safety`. The
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
@@ -130,16 +138,20 @@ def act(decision: Decision) -> Release | None:
 
 @flow(name="deploy", validate_parameters=True)
 def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
-    """Gate the latest candidate against the champion and return the decision's id."""
+    """Gate the latest candidate against the champion and return the decision's id.
+
+    Where people have yet to label something the run ends waiting; the next one goes on.
+    """
     with sole_loop(workspace().settings.home):
         return or_waiting(partial(_deploy, options))
 
 
 def _deploy(options: DeployOptions) -> str:
     store = workspace().store
-    policy = _policy(options)
-    judge = checked_judge(policy, options.win_rate)
     cycle = latest_cycle(store)
+    golden = example_set(store, cycle.example_set_id).examples
+    policy = policy_for_loop(options.policy, golden)
+    judge = checked_judge(policy, options.win_rate)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:
         raise WaitingError(
@@ -151,10 +163,17 @@ def _deploy(options: DeployOptions) -> str:
     challenger = f"{candidate.model_name}/{candidate.version}"
     sets = frozen_sets(cycle, options)
     check_examples(policy, sets.read(store))
+    waited = latest_wait(store)
+    asks = waited is None or waited.example_set_ids != sets.ids
     asked = options.answers
-    champions = evaluate(sets, cycle.champion, policy, cycle, asked)
-    answers = champions, evaluate(sets, challenger, policy, cycle, asked)
-    judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
+    champions = evaluate(sets, cycle.champion, policy, cycle, asked, ask=asks)
+    answers = champions, evaluate(sets, challenger, policy, cycle, asked, ask=asks)
+    try:
+        judged = judge_pairs(judge, options.win_rate, sets.golden, answers) if judge else None
+        await_judges(policy, judge)
+    except WaitingError as error:
+        keep_wait(store, cycle, error, sets.ids, now())
+        raise
     decision = gate(cycle, challenger, policy, sets, answers, options.rollout, judged)
     act(decision)
     start(decision)
@@ -164,8 +183,3 @@ def _deploy(options: DeployOptions) -> str:
     if options.end_cycle:
         end_cycle(store, cycle, "finished", now())
     return decision.id
-
-
-def _policy(options: DeployOptions) -> GatePolicy:
-    asked = options.policy or loop_policy()
-    return asked if isinstance(asked, GatePolicy) else load_policy(asked)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
 from ratchet.flows._handover import cancel_handed_over, improve_for
+from ratchet.flows._judges import run_judges
 from ratchet.flows._recorded import refuse_incomplete
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
 from ratchet.flows._waiting import or_waiting, result_of
@@ -24,8 +25,18 @@ from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions
 from ratchet.operate.readiness import NextCycle
-from ratchet.records import Analysis, Candidate, Decision, Record, Release, TrainingSet, derive_id
+from ratchet.records import (
+    Analysis,
+    Candidate,
+    CycleWait,
+    Decision,
+    Record,
+    Release,
+    TrainingSet,
+    derive_id,
+)
 from ratchet.store.cycles import end_cycle, latest_cycle, sole_loop
+from ratchet.store.waits import goes_on
 from ratchet.views.text.cycle import CycleReport, render_markdown, render_text
 
 
@@ -35,6 +46,8 @@ class LoopOptions(BaseModel):
     Attributes:
         worker_minutes: Where training is handed to a deployment: how long it may wait for a worker
             while none of its pool is there.
+        anew: Whether a cycle that still waits for labels is given up and the next one begins; else
+            nothing else happens until they are there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +57,7 @@ class LoopOptions(BaseModel):
     improve: ImproveOptions = ImproveOptions()
     deploy: DeployOptions = DeployOptions()
     worker_minutes: Annotated[float, Field(ge=0.0)] = 10.0
+    anew: bool = False
 
 
 DEFAULTS = LoopOptions()
@@ -94,26 +108,53 @@ def write_report(
 
 @flow(name="loop", validate_parameters=True, on_cancellation=[cancel_handed_over])
 def loop(options: LoopOptions = DEFAULTS) -> str | State[str]:
-    """Run one cycle, or go on with the one that was interrupted; return the report as text."""
+    """Run one cycle, or go on with the one that was interrupted; return the report as text.
+
+    A cycle that waited for labels goes on at its gate: nothing is collected, trained or asked
+    again. Where they are still missing the run ends waiting.
+    """
     with sole_loop(workspace().settings.home):
         end_orphans("loop")
-        return or_waiting(lambda: render_text(_cycle(options)))
+        wait = goes_on(workspace().store)
+        return or_waiting(lambda: render_text(_cycle(options, wait)))
 
 
-def _cycle(options: LoopOptions) -> CycleReport:
+def _cycle(options: LoopOptions, wait: CycleWait | None) -> CycleReport:
     store, started = workspace().store, now()
+    analysis_id, candidate_id = _prepare(options) if wait is None else _prepared(options, wait)
+    gated = options.deploy.model_copy(update={"end_cycle": False})
+    try:
+        decision_id = result_of(deploy(gated, return_state=True))
+    except WaitingError:
+        if wait is None or not options.anew:
+            raise
+        end_cycle(store, latest_cycle(store), "abandoned", now())
+        return _cycle(options, None)
+    report = write_report(analysis_id, candidate_id, decision_id, started)
+    end_cycle(store, latest_cycle(store), "finished", now())
+    return report
+
+
+def _prepare(options: LoopOptions) -> tuple[str, str]:
+    """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
     if options.collect.source != "simulated":
         gated, examples = options.deploy, options.collect.examples
         judge = gated.win_rate.judge
         refuse_incomplete(NextCycle(examples=examples, policy=gated.policy, judge=judge))
     result_of(collect(options.collect, return_state=True))
-    analysis_id = result_of(analyze(options.analyze, return_state=True))
-    candidate_id = _improve_or_end(options)
-    gated = options.deploy.model_copy(update={"end_cycle": False})
-    decision_id = result_of(deploy(gated, return_state=True))
-    report = write_report(analysis_id, candidate_id, decision_id, started)
-    end_cycle(store, latest_cycle(store), "finished", now())
-    return report
+    analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
+    return analysis_id, _improve_or_end(options)
+
+
+def _prepared(options: LoopOptions, wait: CycleWait) -> tuple[str, str]:
+    """Return the ids of what the open cycle has; a judge whose labels it waits for is validated."""
+    store = workspace().store
+    if wait.judge is not None:
+        run_judges(latest_cycle(store), options.analyze.judges)
+    analyses = [one.id for one in store.records(Analysis) if one.cycle_id == wait.cycle_id]
+    candidate = store.latest(Candidate)
+    analysis_id = analyses[-1] if analyses else analyze(options.analyze)
+    return str(analysis_id), candidate.id if candidate else ""
 
 
 def _improve_or_end(options: LoopOptions) -> str:

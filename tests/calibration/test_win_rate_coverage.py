@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 
+from ratchet.deploy.gate import run_gate
+from ratchet.deploy.gate.policy import OPEN_ENDED, load_policy, without_clusters
+from ratchet.deploy.gate.scores import GateScores, metric_scores
 from ratchet.errors import InsufficientDataError
 from ratchet.stats.comparisons.means import paired_mean_test
 from ratchet.stats.judges.length import length_controlled_win_rate
@@ -95,3 +98,50 @@ def test_a_corrected_win_rate_covers_and_the_gate_keeps_its_level(name, users):
             assert above <= LEVEL + tolerance
             assert below <= LEVEL + tolerance
         assert refused <= 0.01
+
+
+POLICY = without_clusters(load_policy(OPEN_ENDED))
+GATES, PAIRS, LABELLED = 1_000, 300, 100
+
+
+def promoted(rate, *, refusals=(0.02, 0.02), empty=(0.0, 0.0), longer=0.0):
+    """Share of gates under the shipped policy that promote a challenger of this truth."""
+    rng = np.random.default_rng(
+        [round(1_000 * rate), *(round(1_000 * x) for x in refusals + empty)]
+    )
+    verdicts = 0
+    for _ in range(GATES):
+        labels, verdict, x, _ = draw(rng, PAIRS, 0, rate, 0.0, 0.0, JUDGES["good"])
+        labels[LABELLED:] = np.nan
+        scored = corrected_win_rate(labels, verdict, x).values
+        words = rng.lognormal(4.0, 0.5, (2, PAIRS))
+        pairs = {
+            "win_rate": (np.full(PAIRS, 0.5), scored),
+            "length": (words[0], words[1] * (1.0 + longer)),
+            "refusal_rate": tuple((rng.random(PAIRS) < chance) * 1.0 for chance in refusals),
+            "empty_rate": tuple((rng.random(PAIRS) < chance) * 1.0 for chance in empty),
+        }
+        verdicts += run_gate(GateScores(metric_scores(pairs)[0]), POLICY).verdict == "promote"
+    return verdicts / GATES
+
+
+@pytest.mark.parametrize(
+    ("truth_of_it", "most"),
+    [
+        ({"rate": 0.5}, LEVEL),
+        ({"rate": 0.45}, LEVEL),
+        ({"rate": 0.8, "refusals": (0.02, 0.07)}, LEVEL),  # worse by just its margin
+        ({"rate": 0.8, "empty": (0.0, 0.05)}, LEVEL),
+        ({"rate": 0.8, "longer": 0.25}, LEVEL),
+    ],
+)
+def test_the_policy_that_ships_promotes_what_it_must_not_in_at_most_its_level(truth_of_it, most):
+    share = promoted(**truth_of_it)
+    print(f"| {truth_of_it} | {share:.3f} |")
+    assert share <= most + 3.0 * sqrt(most * (1.0 - most) / GATES)
+
+
+def test_the_policy_that_ships_finds_a_challenger_that_is_preferred_by_two_in_three():
+    share = promoted(2 / 3)
+    print(f"| preferred by two in three | {share:.3f} |")
+    assert share > 0.8

@@ -143,11 +143,33 @@ def test_what_was_decided_on_can_be_kept_and_gated_again(run, examples, tmp_path
     assert one["guardrails"] == two["guardrails"]
 
 
-def test_a_model_that_does_not_answer_is_inconclusive(run, examples):
+def test_a_model_that_the_server_does_not_have_is_an_error_and_no_sheet_is_written(
+    run, examples, tmp_path
+):
     with server({"old": 60, "new": None}) as (url, _):
-        done = run(*pair(url), "--examples", examples)
-    assert done.exit_code == 12
-    assert "answered none of 120 examples" in done.output
+        gated = run(*pair(url), "--examples", examples)
+        handed_out = run(*pair(url), "--examples", examples, "--to-label", tmp_path / "sheet.csv")
+    for done in (gated, handed_out):
+        assert isinstance(done.exception, ModelError)
+        assert "#new must answer what it is asked, got no answer" in str(done.exception)
+        assert "must know the model 'new', got HTTP 404" in str(done.exception)
+    assert not (tmp_path / "sheet.csv").exists()
+
+
+def test_examples_without_targets_are_gated_on_a_win_rate_which_needs_a_judge(run, tmp_path):
+    file = tmp_path / "open.jsonl"
+    rows = [{"id": n, "prompt": f"why {n}"} for n in range(EXAMPLES)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with server({"old": 60, "new": 100}) as (url, asked):
+        done = run(*pair(url), "--examples", file)
+        assert "win_rate needs a judge of pairs, got none" in str(done.exception)
+        written = run(
+            *pair(url), "--examples", file, "--policy", "open-ended", "--to-label",
+            tmp_path / "sheet.csv",
+        )  # fmt: skip
+    assert written.exit_code == 0, written.output
+    assert asked == {"old": EXAMPLES, "new": EXAMPLES}
+    assert (tmp_path / "sheet.csv").exists()
 
 
 def test_a_policy_may_ask_for_the_floor_and_for_length(run, examples, tmp_path):

@@ -9,7 +9,7 @@ from ratchet.evaluation.answer_scores import (
     score_pairs,
 )
 
-LOWER = {"length", "refusal_rate", "latency_seconds"}
+LOWER = {"length", "refusal_rate", "empty_rate", "latency_seconds"}
 
 
 @pytest.mark.parametrize("metric", known_metrics())

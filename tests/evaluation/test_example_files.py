@@ -46,7 +46,6 @@ def test_csv_says_the_same_as_json_lines(tmp_path):
     [
         ('{"id": "a", "target": "t"}', "one of prompt and messages"),
         ('{"id": "a", "prompt": "p", "messages": [], "target": "t"}', "one of prompt and messages"),
-        ('{"id": "a", "prompt": "p"}', "must have a target"),
         ('{"prompt": "p", "target": "t"}', "id:"),
         ('{"id": "a", "messages": "{", "target": "t"}', "messages must be JSON"),
         ('{"id": "a", "messages": [], "target": "t"}', "messages:"),
@@ -76,14 +75,29 @@ def test_an_id_goes_once(tmp_path):
 def test_no_file_and_no_rows_are_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"must be a readable file, got .*none\.csv"):
         read_examples(tmp_path / "none.csv")
-    with pytest.raises(
-        InvalidInputError, match="must hold rows with id, prompt and target, got none"
-    ):
+    with pytest.raises(InvalidInputError, match="must hold rows with id and prompt, got none"):
         read_examples(written(tmp_path, "", "empty.csv"))
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"id,prompt,target\n\xff\xfe,x,y\n")
     with pytest.raises(InvalidInputError, match="UTF-8"):
         read_examples(binary)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,prompt\na,why?\n",
+        "id,prompt,target\na,why?,\n",
+        '{"id": "a", "prompt": "why?"}\n',
+        '{"id": "a", "prompt": "why?", "target": null}\n',
+        '{"id": "a", "prompt": "why?", "target": ""}\n',
+    ],
+)
+def test_an_open_question_has_no_target_however_the_file_says_so(tmp_path, text):
+    name = "examples.csv" if text.startswith("id") else "examples.jsonl"
+    (one,) = read_examples(written(tmp_path, text, name))
+    assert (one.target, one.right_answer) == (None, None)
+    assert "target" not in one.canonical()
 
 
 def test_tests_may_stand_for_the_target(tmp_path):
@@ -109,7 +123,6 @@ def test_tests_may_stand_for_the_target(tmp_path):
         ({"tests": "pass", "entry_point": "f()"}, "entry_point must be a name in Python"),
         ({"tests": "pass", "entry_point": "class"}, "entry_point must be a name in Python"),
         ({"target": "x", "entry_point": "f"}, "entry_point goes with tests"),
-        ({}, "a row must have a target or tests, got none"),
     ],
 )
 def test_tests_that_are_none_are_refused(tmp_path, row, said):

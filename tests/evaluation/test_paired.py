@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.errors import ModelError
 from ratchet.evaluation.paired import answer_examples, compare, decoding_name, questions
 from ratchet.models import OpenAICompatibleModel, ScriptedModel
 from ratchet.records import Example, Message
+from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 
 def example(number, target="billing"):
@@ -157,16 +159,7 @@ def test_a_question_is_known_by_what_it_asks_and_not_by_the_name_of_its_example(
 # What is logged -----------------------------------------------------------------------------------
 
 
-def test_a_dead_endpoint_has_answered_nothing(caplog):
-    model = OpenAICompatibleModel("http://127.0.0.1:1", "m")
-    with caplog.at_level("INFO"):
-        assert answer_examples(
-            model, [example(1), example(2)], {}, lambda _: None, max_new_tokens=4
-        ) == {}  # fmt: skip
-    assert "answered 0 of 2 examples, 2 asked without an answer (" in caplog.text
-
-
-@pytest.mark.parametrize("failing", [1, 40])
+@pytest.mark.parametrize("failing", [1, 14])
 def test_answers_that_failed_are_not_counted_as_answered(caplog, failing):
     examples = [example(number) for number in range(70)]  # two chunks
     broken = {f"message {number}" for number in range(failing)}
@@ -186,3 +179,75 @@ def test_recorded_answers_are_not_counted_again(caplog):
             ScriptedModel(Recorder()), examples, {"e001": "x"}, lambda _: None, max_new_tokens=4
         )
     assert "answered 1 of 1 examples, 0 s left" in caplog.text
+
+
+# What fails for good ------------------------------------------------------------------------------
+
+MANY = [example(number) for number in range(100)]
+
+
+def asked_of(behaviour, examples=MANY, recorded=(), **limits):
+    """Ask a server for answers; return what was saved, the requests that came and the error."""
+    saved = dict(recorded)
+    keep, known = texts_into(saved), dict(recorded)
+    with JudgeEndpoint(behaviour) as endpoint:
+        model = OpenAICompatibleModel(endpoint.url, "m", **({"attempts": 1} | limits))
+        with pytest.raises(ModelError) as caught:
+            answer_examples(model, examples, known, keep, max_new_tokens=4, name="new/2")
+    return saved, len(endpoint.seen), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(status=404), "the endpoint must know the model 'm', got HTTP 404"),
+        (Answer(status=401), "the endpoint must accept requests without a key, got HTTP 401"),
+        (Answer(status=500), "HTTP 500"),
+        (Answer(status=400), "HTTP 400"),
+        (Answer(raw=b"<html>"), "not a chat completion"),
+        (Answer(drop=True), "connection lost"),
+        (Answer(text=""), "must answer with text, got 64 of 64 answers without any"),
+        (Answer(text=" \n"), "must answer with text, got 64 of 64 answers without any"),
+    ],
+)
+def test_an_endpoint_that_never_answers_is_an_error_and_nothing_is_kept(answer, said):
+    saved, asked, error = asked_of(lambda seen: answer)
+    assert saved == {}
+    assert asked <= 64  # the first chunk alone
+    assert error.startswith("new/2 must answer ")
+    assert said in error
+
+
+def test_an_endpoint_that_hangs_is_an_error_too():
+    saved, _, error = asked_of(lambda seen: Answer(delay=30.0), MANY[:8], timeout_seconds=0.2)
+    assert saved == {}
+    assert "got no answer to 8 of 8 questions: timed out" in error
+
+
+def test_a_dead_endpoint_is_an_error_however_few_questions_there_are():
+    model = OpenAICompatibleModel("http://127.0.0.1:1", "m", attempts=1)
+    with pytest.raises(ModelError, match="got no answer to 1 of 1 questions: no connection"):
+        answer_examples(model, MANY[:1], {}, lambda _: None, max_new_tokens=4)
+
+
+def test_what_was_answered_before_the_endpoint_died_is_kept():
+    def dies(seen):
+        return Answer(status=500 if len(seen.key) and int(seen.text[8:]) >= 64 else 200)
+
+    saved, _, error = asked_of(dies)
+    assert len(saved) == 64
+    assert "got no answer to 36 of 100 questions: HTTP 500" in error
+    assert error.endswith("then start again: what was answered is kept")
+
+
+def test_questions_that_fail_again_and_again_stay_missing_beside_recorded_answers():
+    recorded = {one.id: "billing" for one in MANY[10:]}
+    with server({f"message {number}" for number in range(10)}) as url:
+        model = OpenAICompatibleModel(url, "m", attempts=1)
+        assert answer_examples(model, MANY, recorded, lambda _: None, max_new_tokens=4) == recorded
+
+
+def test_a_local_model_that_says_nothing_has_answered():
+    model = ScriptedModel(lambda turns: "")
+    answers = answer_examples(model, MANY[:3], {}, lambda _: None, max_new_tokens=4)
+    assert set(answers.values()) == {""}

@@ -12,6 +12,7 @@ from ratchet.evaluation.text_metrics import (
     answer_length,
     answer_tokens,
     contains_answer,
+    empty_answers,
     is_refusal,
     normalised_accuracy,
     perplexity,
@@ -90,6 +91,12 @@ ANSWERED = [
     "Of course! If that fails, say: I'm sorry, I can't help.",
     "",
 ]
+
+
+def test_an_answer_of_white_space_is_empty_and_a_missing_one_has_no_score():
+    values = empty_answers(["", " \n\t", "no", "\u200b?", None]).values
+    assert values[:4].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert np.isnan(values[4])
 
 
 def test_an_answer_that_opens_by_refusing_is_a_refusal():

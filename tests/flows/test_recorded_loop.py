@@ -94,10 +94,10 @@ def test_users_are_not_simulated_into_a_home_that_serves_real_ones(home) -> None
     assert made.store.counts()["interactions"] == RECORDED
 
 
-def test_without_examples_for_the_gate_the_loop_waits(home) -> None:
+def test_without_examples_and_with_too_little_traffic_for_a_sample_the_run_waits(home) -> None:
     _, said = home
-    assert "waiting: a cycle of recorded traffic needs examples" in said
-    assert "set collect.examples to a file with id, prompt and target" in said
+    assert "waiting: examples sampled from traffic need at least 100 questions" in said
+    assert "name a file in collect.examples" in said
 
 
 def test_a_challenger_learns_from_what_users_did_and_is_gated_on_the_examples(home) -> None:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import LABEL_TOKENS, Decision, ExampleSet, JudgeValidation
+from ratchet.store.waits import latest_wait
 from tests.cli.in_process import run_in_process
 from tests.flows.prefect_home import ROOT, new_home, run_python
 from tests.flows.test_approval_flow import DEPLOY, Waiting, filled
@@ -82,8 +83,11 @@ def deploy(waiting: Waiting, **options: Any) -> tuple[int, str]:
 def test_people_are_asked_and_what_they_say_decides(judged: Waiting, tmp_path: Path) -> None:
     judged.propose(1, 90)
     code, said = deploy(judged)
-    assert code != 0
-    assert re.search(r"win_rate needs \d+ pairs that people compared, got 0", said)
+    assert code == 0  # waiting is no failure
+    assert re.search(r"waiting: win_rate needs \d+ pairs that people compared, got 0", said)
+    wait = latest_wait(judged.home.store)
+    assert wait is not None
+    assert wait.message in said
     assert judged.home.store.records(Decision) == ()
     sheet = tmp_path / "sheet.csv"
     elsewhere = {

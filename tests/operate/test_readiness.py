@@ -86,7 +86,6 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_once_all_is_there(
     lines = said(store, environ, tmp_path, now, NextCycle(policy=policy))
     assert [line.partition(":")[0] for line in lines] == [
         "answers that no cycle had",
-        "examples that both models answer at the gate",
         "a judge of pairs, since the policy is on win_rate",
         "the champion at the backend",
         "a base model to train from",
@@ -114,16 +113,16 @@ def test_a_home_without_a_champion_is_told_to_adopt(store, environ, tmp_path, no
     assert "`ratchet adopt --backend URL`" in lines[0]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "line"),
-    [
-        (NextCycle(), "set collect.examples to a file with id, prompt and target"),
-        (NextCycle(needs_examples=False), None),
-    ],
-)
-def test_examples_may_be_optional(store, environ, tmp_path, now, wanted, line):
-    found = [one for one in said(store, environ, tmp_path, now, wanted) if "examples" in one]
-    assert found == [] if line is None else line in found[0]
+@pytest.mark.parametrize("target", [None, "y"])
+def test_open_questions_need_a_judge_whether_they_are_drawn_or_in_a_file(
+    store, environ, tmp_path, now, target
+):
+    drawn = said(store, environ, tmp_path, now)
+    assert [one for one in drawn if one.startswith("a judge of pairs")]
+    file = tmp_path / "examples.jsonl"
+    file.write_text(json.dumps({"id": "1", "prompt": "x", "target": target}))
+    found = said(store, environ, tmp_path, now, NextCycle(examples=file))
+    assert bool([one for one in found if "judge of pairs" in one]) == (target is None)
 
 
 def test_files_that_are_not_there_are_named(store, environ, tmp_path, now):

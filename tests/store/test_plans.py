@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +52,7 @@ from ratchet.store.tables import EMBEDDINGS, INTERACTIONS, SET_ASIDE
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 HOUR = Window(NOW, NOW + timedelta(hours=1))
 OF_VERSION = Window(NOW, NOW + timedelta(hours=1), "router/1")
+OF_NAMES = replace(OF_VERSION, also=("gpt-4o", "router"))
 SINCE = Window(NOW, NOW + timedelta(hours=1), None, 2_900, (NOW + timedelta(minutes=5), 2_800))
 LAG = timedelta(hours=1)
 MODULES = (arrivals, exposures, cycles, forget, heard, texts, review_items, retention)
@@ -69,9 +71,15 @@ READ: dict[str, Reading] = {
     "set_aside_rows": lambda s: s.set_aside_rows(source="f"),
     "set_aside_reasons": lambda s: s.set_aside_reasons(),
     "interactions": lambda s: (s.interactions(HOUR), s.interactions(OF_VERSION)),
+    "latest_answers": lambda s: (
+        s.latest_answers(HOUR, most=5),
+        s.latest_answers(OF_VERSION, most=5),
+    ),
     "interaction_batches": lambda s: list(s.interaction_batches(SINCE)),
-    "iter_interactions": lambda s: list(s.iter_interactions(OF_VERSION)),
-    "latest_answers": lambda s: s.latest_answers(HOUR, most=5),
+    "iter_interactions": lambda s: [
+        *s.iter_interactions(OF_VERSION),
+        *s.iter_interactions(OF_NAMES),
+    ],
     "feedback": lambda s: (s.feedback(HOUR), s.feedback(OF_VERSION)),
     "feedback_batches": lambda s: list(s.feedback_batches(SINCE)),
     "told_feedback": lambda s: s.told_feedback(HOUR),
@@ -97,6 +105,7 @@ READ: dict[str, Reading] = {
     "last_positions": lambda s: s.last_positions([CycleEnd, Release]),
     "latest": lambda s: s.latest(Release),
     "latest_by_subject": lambda s: s.latest_by_subject(Release),
+    "assistant": lambda s: s.assistant,
     "settled_position": lambda s: s.settled_position(INTERACTIONS),
     "last_taken_position": lambda s: s.last_taken_position(INTERACTIONS),
     "answers": lambda s: s.answers("m", "greedy", ["a"]),
@@ -132,6 +141,7 @@ READ: dict[str, Reading] = {
         now=NOW + timedelta(days=31),
         recorded=True,
     ),
+    "next_window": lambda s: cycles.next_window(s, NOW + timedelta(days=31)),
     "latest_cycle": cycles.latest_cycle,
     "end_cycle": lambda s: cycles.end_cycle(
         s, cycles.latest_cycle(s), "finished", NOW + timedelta(days=31)
@@ -182,6 +192,7 @@ READ |= {
 }
 WRITES = {
     "open",
+    "opened",
     "close",
     "atomic",
     "adding",

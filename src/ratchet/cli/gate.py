@@ -13,7 +13,7 @@ from ratchet.cli.gate_judge import Judging, hand_out, judged
 from ratchet.cli.gate_models import (
     Decoding,
     answer_file,
-    default_metrics,
+    policy_for,
 )
 from ratchet.cli.gate_options import (
     ExamplesFile,
@@ -108,7 +108,7 @@ def gate(
     elif examples is not None:
         pair = (champion, challenger)
         result = _on_examples(
-            pair, examples, asked, stated, looks, named, decoding, judging, save_scores
+            pair, examples, policy, stated, looks, named, decoding, judging, save_scores
         )
     _say(result, as_json=as_json, approved_by=approved_by)
 
@@ -195,7 +195,7 @@ def _on_scores(
 def _on_examples(
     names: tuple[str, str],
     path: Path,
-    asked: GatePolicy | None,
+    asked: Path | None,
     stated: Stated,
     looks: list[int],
     judges: frozenset[str],
@@ -209,18 +209,14 @@ def _on_examples(
         answer_pairs,
         check_examples,
         score_answers,
-        unanswered,
         write_scores,
     )
-    from ratchet.deploy.gate.policy import default_policy
     from ratchet.evaluation.answer_scores import check_metrics
     from ratchet.evaluation.example_files import read_examples
     from ratchet.records import WIN_RATE
 
     examples = read_examples(path)
-    has_clusters = any(example.cluster for example in examples)
-    metrics = default_metrics(examples, stated.samples)
-    policy = asked or default_policy(metrics, has_clusters=has_clusters)
+    policy = policy_for(examples, asked, stated.samples)
     settings = current_settings()
     has_judge = judging.to_label or judging.judges or settings.judges
     check_metrics(policy.metrics, judged=[WIN_RATE] if has_judge else [])
@@ -251,7 +247,6 @@ def _on_examples(
         earlier=looks,
         usable_judges=_judges(policy, judges),
         same_digest=first.model_digest == second.model_digest,
-        failure=unanswered(names[0], first, examples) or unanswered(names[1], second, examples),
     )
 
 

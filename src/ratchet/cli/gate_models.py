@@ -31,6 +31,30 @@ def default_metrics(examples: Sequence[Example], samples: int | None) -> tuple[s
     return ("pass@1", *several, "length")
 
 
+def policy_for(examples: Sequence[Example], asked: Path | None, samples: int | None) -> GatePolicy:
+    """Return the policy that is asked for; without one, that of examples like these.
+
+    Where no example has a target or tests that is the one that ships for open-ended answers. Its
+    guardrails per cluster are left out where no example has a cluster.
+    """
+    from ratchet.deploy.gate.policy import (
+        OPEN_ENDED,
+        default_policy,
+        is_shipped,
+        load_policy,
+        without_clusters,
+    )
+
+    has_clusters = any(example.cluster for example in examples)
+    if asked is None:
+        if any(example.target is not None for example in examples):
+            metrics = default_metrics(examples, samples)
+            return default_policy(metrics, has_clusters=has_clusters)
+        asked = OPEN_ENDED
+    policy = load_policy(asked)
+    return policy if has_clusters or not is_shipped(asked) else without_clusters(policy)
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How models are asked.

@@ -19,14 +19,15 @@ ScoresFile = Annotated[
 ExamplesFile = Annotated[
     Path | None,
     typer.Option(
-        help="CSV or JSON Lines with id, prompt or messages, target or tests and, where there "
-        "are, entry_point, user_id, group, cluster."
+        help="CSV or JSON Lines with id, prompt or messages and, where there are, target, tests, "
+        "entry_point, user_id, group, cluster."
     ),
 ]
 PolicyFile = Annotated[
     Path | None,
     typer.Option(
-        help="YAML; default: promote if the first metric is significantly better (5 % level)."
+        help="YAML, or open-ended; default: promote if the first metric is significantly better "
+        "(5 % level), of examples without targets open-ended."
     ),
 ]
 HigherIsBetter = Annotated[

@@ -93,14 +93,9 @@ def serve(
     from ratchet.gateway.options import GatewayOptions
 
     _check_names(host=host, backend_model=backend_model, fallback_model=fallback_model)
-    for url in backend or ():
-        check_address("--backend", url)
     check_address("--fallback", fallback)
-    settings = current_settings()
-    settings.make_home()
+    settings, servers = _behind(backend or [], local=local)
     settings = _with_adapter_root(settings, adapter_root, backend_adapter_root)
-    show_progress()
-    settings, servers = _behind(settings, backend or [], local=local)
     options = GatewayOptions(
         settings=settings,
         host=host,
@@ -151,18 +146,22 @@ def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | 
     return remember(settings, **told) if told else settings
 
 
-def _behind(
-    settings: Settings, backend: list[str], *, local: bool
-) -> tuple[Settings, tuple[str, ...]]:
+def _behind(backend: list[str], *, local: bool) -> tuple[Settings, tuple[str, ...]]:
     """Return who is to answer, none for the local model; the home remembers what was said.
 
     Raises:
-        InvalidInputError: Both were asked for, or the local model is not what the home adopted.
+        InvalidInputError: An address is none, both were asked for, or the local model is not what
+            the home adopted.
     """
+    for url in backend:
+        check_address("--backend", url)
     if local and backend:
         raise InvalidInputError(
             "--local must stand without --backend, got both; leave one of them out"
         )
+    settings = current_settings()
+    settings.make_home()
+    show_progress()
     if backend:
         from ratchet.settings import remember
 

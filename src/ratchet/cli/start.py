@@ -70,7 +70,10 @@ def demo(
         refuse_among_real(store.origins())
     options: dict[str, Any] = {"collect": collect}
     if policy is not None:
-        options["deploy"] = {"policy": str(policy.resolve())}
+        from ratchet.deploy.gate.policy import is_shipped
+
+        named = str(policy) if is_shipped(policy) else str(policy.resolve())
+        options["deploy"] = {"policy": named}
     servers = Servers(settings=settings, say=print)
     _interrupt_on_signals()
     code = 130

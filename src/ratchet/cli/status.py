@@ -37,6 +37,10 @@ def status(
         print(f"waits         for a person: ratchet approve {waiting[:8]}")
     if state["cycle"]:
         print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
+        if "waits_for" in state["cycle"]:
+            print(f"              {state['cycle']['waits_for']['message']}")
+    if state["examples"]:
+        print(f"examples      {state['examples']['set']} ({state['examples']['count']})")
     if state["next_cycle"]:
         print(f"next cycle    {state['next_cycle']}")
     simulated = f" ({state['simulated']} of simulated users)" if state["simulated"] else ""
@@ -61,7 +65,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     from ratchet.analyze.alert_steps import known_alerts, open_alerts
     from ratchet.deploy.approval import waiting_decisions
     from ratchet.deploy.refusals import standing_refusal, words
-    from ratchet.records import FEEDBACK_KINDS, Cycle, CycleEnd, Decision, Release
+    from ratchet.records import FEEDBACK_KINDS, Decision, Release
     from ratchet.store.heard import questions
 
     state: dict[str, Any] = {
@@ -71,6 +75,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "last_decision": None,
         "cycle": None,
         "next_cycle": NO_TRAFFIC,
+        "examples": None,
         "interactions": 0,
         "simulated": 0,
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
@@ -90,7 +95,6 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     refusal = standing_refusal(store)
     state["refused"] = words(refusal) if refusal else None
     release, decision = store.latest(Release), store.latest(Decision)
-    cycle = store.latest(Cycle)
     counts = store.counts()
     state["interactions"] = counts["interactions"]
     state["simulated"] = store.simulated_answers()
@@ -100,9 +104,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         state |= {"champion": release.champion, "previous": release.previous}
     if decision:
         state["last_decision"] = _decision_summary(decision.canonical())
-    if cycle:
-        end = store.get(CycleEnd, cycle.id)
-        state["cycle"] = {"number": cycle.number, "state": end.outcome if end else "running"}
+    state["cycle"], state["examples"] = _cycle_summary(store), _examples_summary(store)
     state["next_cycle"] = _next_cycle(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
     state["next_cycle_waits_for"] = _lacking(store, settings)
@@ -135,6 +137,39 @@ def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
         "difference", "interval", "p_value", "examples",
     )  # fmt: skip
     return {"at": decision["created_at"]} | {name: decision[name] for name in kept}
+
+
+def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
+    """Say which cycle is the latest, on which examples it is gated and what it waits for."""
+    from ratchet.judges.pair_labels import waiting_sheets
+    from ratchet.records import Cycle, CycleEnd
+    from ratchet.store.waits import latest_wait
+
+    cycle = store.latest(Cycle)
+    if cycle is None:
+        return None
+    end, wait = store.get(CycleEnd, cycle.id), latest_wait(store)
+    state: str = end.outcome if end else "running"
+    if wait is None:
+        return {"number": cycle.number, "state": state}
+    missing = wait.missing
+    if wait.judge is None:  # labels of pairs are counted as they come
+        sheets = {sheet.cycle_id: sheet.wanted - said for sheet, said in waiting_sheets(store)}
+        missing = sheets.get(cycle.id, 0)
+    count = "" if missing is None else f"{missing} "
+    state = f"waits for {count}{wait.what}" if missing != 0 else "has its labels"
+    message = wait.message if missing != 0 else "the next run of the loop decides"
+    waits_for = {"what": wait.what, "missing": missing, "message": message}
+    return {"number": cycle.number, "state": state, "waits_for": waits_for}
+
+
+def _examples_summary(store: EventStore) -> dict[str, Any] | None:
+    """Name the set that both models of the latest cycle answer."""
+    from ratchet.records import Cycle, ExampleSet
+
+    cycle = store.latest(Cycle)
+    found = None if cycle is None else store.get(ExampleSet, cycle.example_set_id)
+    return None if found is None else {"set": found.id, "count": len(found.examples)}
 
 
 def _rollout_summary(store: EventStore) -> dict[str, Any] | None:

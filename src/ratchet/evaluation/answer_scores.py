@@ -15,7 +15,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.evaluation.code_execution.sandbox import Execution
 from ratchet.evaluation.metrics import METRICS, Answered, MetricSpec, metric_named
 from ratchet.evaluation.scored import Answer, Scored, checked_lengths
-from ratchet.records import WIN_RATE
+from ratchet.records import WIN_RATE, Example
 from ratchet.stats.arrays import FloatArray
 
 
@@ -32,8 +32,8 @@ def score_answers(
     Args:
         metric: Its name, one of `known_metrics`, or `pass@k` with its k.
         answers: What the system said; None for no answer.
-        targets: What is right, in the same order; None for an example that has tests instead, which
-            gets no score by a metric that needs a target.
+        targets: What is right, in the same order; None for an open question and for an example
+            that has tests instead, which get no score by a metric that needs a target.
         seconds: How long each answer took, where that is known.
         executions: How the answers to each example ran against its tests, for `pass@k`.
 
@@ -87,6 +87,45 @@ def check_metrics(metrics: Sequence[str], judged: Collection[str] = ()) -> None:
             _scored_metric(metric)
 
 
+def check_needs(
+    metric: str, where: str, examples: Sequence[Example], *, of_all: bool = False
+) -> None:
+    """Refuse a metric that examples cannot be scored by.
+
+    Args:
+        metric: Its name.
+        where: What to add to "examples" in the message, such as " of safety".
+        examples: What it is to be measured on.
+        of_all: Whether each must have what it needs. Without it, one that needs targets is measured
+            on the examples that have them (`measured_on`), and refused where none has.
+
+    Raises:
+        InvalidInputError: Examples lack targets or tests.
+    """
+    spec = metric_named(metric)
+    needs = "" if spec is None else spec.needs
+    untested = [example.id for example in examples if example.tests is None]
+    if needs == "tests" and untested:
+        raise InvalidInputError(
+            f"{metric} needs tests in every example{where}, got {len(untested)} of "
+            f"{len(examples)} without, {untested[0]} first; add them or leave the metric out"
+        )
+    open_ones = [example.id for example in examples if example.right_answer is None]
+    if needs == "target" and open_ones and (of_all or len(open_ones) == len(examples)):
+        way_out = f"gate on {WIN_RATE} (policy open-ended)" if of_all else "leave the metric out"
+        raise InvalidInputError(
+            f"metric {metric} needs targets; {len(open_ones)} of {len(examples)} examples{where} "
+            f"have none, {open_ones[0]} first; add them or {way_out}"
+        )
+
+
+def measured_on(metric: str, examples: Sequence[Example]) -> list[bool]:
+    """Tell which examples a metric is measured on: one that needs targets not on open questions."""
+    spec = metric_named(metric)
+    needs_target = spec is not None and spec.needs == "target"
+    return [not needs_target or example.right_answer is not None for example in examples]
+
+
 def score_pairs(
     metrics: Sequence[str],
     champion: Sequence[Answer],
@@ -103,7 +142,7 @@ def score_pairs(
         metrics: Their names.
         champion: Its answers; None for no answer.
         challenger: Its answers.
-        targets: What is right; None for an example that has tests instead.
+        targets: What is right; None for an open question, or one that has tests instead.
         seconds: How long the champion's and the challenger's answers took.
         executions: How the champion's and the challenger's answers ran against tests.
         judged: Scores of these examples that are there already, by metric.

@@ -30,7 +30,7 @@ LOWER = frozenset(
         "ece", "wrong", "incorrect", "failed", "failure", "failures", "refusal", "refusals",
         "refused", "toxicity", "toxic", "hallucination", "hallucinations", "latency", "seconds",
         "duration", "responsetime", "ttft", "timetofirsttoken", "cost", "price", "tokens",
-        "length",
+        "length", "empty",
     }
 )  # fmt: skip
 UNSURE = frozenset({"score", "refusal", "refusals", "refused", "tokens", "length"})

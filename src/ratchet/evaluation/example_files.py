@@ -1,11 +1,11 @@
 """Evaluation examples from a file, for a gate on its own or a set of one's own (safety).
 
 CSV, JSON Lines, JSON or Parquet (see `ratchet.files.rows`). Each row has `id`, `prompt` or
-`messages` (in a table as JSON), `target` or `tests` (Python that must run after the answer's code,
-for `pass@k`), and optionally `entry_point` (the name of what is tested), `system`, `user_id`,
-`group` and `cluster`. Examples of one group belong together, as those of one user do; where both
-are given, the group counts. A row that breaks a rule makes the whole file unusable: a gate does not
-decide on what is left.
+`messages` (in a table as JSON), and optionally `target` (the right answer, where there is one),
+`tests` (Python that must run after the answer's code, for `pass@k`), `entry_point` (the name of
+what is tested), `system`, `user_id`, `group` and `cluster`. An empty target is none. Examples of
+one group belong together, as those of one user do; where both are given, the group counts. A row
+that breaks a rule makes the whole file unusable: a gate does not decide on what is left.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COLUMNS = (
     "tests",
     "entry_point",
 )
-NEEDS = (("id",), ("prompt", "messages"), ("target", "tests"))
+NEEDS = (("id",), ("prompt", "messages"))
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
@@ -62,7 +62,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
         raise InvalidInputError(f"{path.name}: " + "; ".join(wrong[:ERRORS_SHOWN]) + more)
     if not examples:
         raise InvalidInputError(
-            f"{path.name} must hold at least 1 example, got none; each row has id, prompt, target"
+            f"{path.name} must hold at least 1 example, got none; each row has id and prompt"
         )
     return tuple(examples.values())
 
@@ -74,9 +74,7 @@ def _example(row: Mapping[str, Any]) -> Example:
             f"a row must have one of prompt and messages, got {', '.join(map(str, row)) or 'none'}"
         )
     messages = _messages(fields)
-    if "tests" in fields:
-        fields = {"target": ""} | fields
-    elif "entry_point" in fields:
+    if "tests" not in fields and "entry_point" in fields:
         raise InvalidInputError("entry_point goes with tests, got it alone; add tests")
     for name in ("id", "user_id", "group", "cluster"):
         if isinstance(fields.get(name), int):
@@ -85,14 +83,12 @@ def _example(row: Mapping[str, Any]) -> Example:
         return Example(
             id=fields.get("id", ""),
             messages=messages,
-            target=fields["target"],
+            target=fields.get("target") or ("" if "tests" in fields else None),
             user_id=fields.get("group", fields.get("user_id")),
             cluster=fields.get("cluster"),
             tests=fields.get("tests"),
             entry_point=fields.get("entry_point"),
         )
-    except KeyError as error:
-        raise InvalidInputError("a row must have a target or tests, got none") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

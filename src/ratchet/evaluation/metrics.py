@@ -28,7 +28,13 @@ from ratchet.evaluation.matching import normalise_answer as normalise_answer
 from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
 from ratchet.evaluation.scored import Answer, Scored, checked_lengths, mean_scored
 from ratchet.evaluation.text_metrics import answer_length as answer_length
-from ratchet.evaluation.text_metrics import contains_answer, normalised_accuracy, refusals, token_f1
+from ratchet.evaluation.text_metrics import (
+    contains_answer,
+    empty_answers,
+    normalised_accuracy,
+    refusals,
+    token_f1,
+)
 from ratchet.evaluation.text_metrics import perplexity as perplexity
 from ratchet.records import WIN_RATE
 
@@ -46,7 +52,7 @@ class Answered:
 
     Attributes:
         answers: What it said; None for no answer.
-        targets: What is right; None where an example has tests instead.
+        targets: What is right; None for an open question, or where an example has tests instead.
         seconds: How long each answer took; empty where that is not known.
         executions: How the answers to each example ran against its tests, one or more; none where
             an answer or the tests are missing.
@@ -194,6 +200,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "opens by refusing (English)",
         lambda a: refusals(a.answers),
     ),
+    MetricSpec("empty_rate", "answer", "it has no text", lambda a: empty_answers(a.answers)),
     MetricSpec(LATENCY, "seconds", "wall time, in seconds, of the batch it was made in", _latency),
     MetricSpec(
         "perplexity",

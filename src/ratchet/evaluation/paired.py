@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ratchet.errors import ModelError
 from ratchet.evaluation.matching import exact_match
-from ratchet.models import Completion, LanguageModel
+from ratchet.models import Completion, LanguageModel, OpenAICompatibleModel
 from ratchet.records import Example, digest
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64
+FAILED_SHARE = 0.2
+"""With more questions than this share without an answer an evaluation says nothing of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Comparison:
     """Two models' answers to the same examples, scored.
 
     Attributes:
-        champion: Right or wrong by example id; None where there is no answer.
+        champion: Right or wrong by example id; None where there is no answer, or none is known to
+            be right.
         challenger: The same for the challenger.
         identical_outputs: Whether every answer was the same text.
     """
@@ -95,8 +99,12 @@ def answer_examples(
     *,
     max_new_tokens: int,
     draw: Draw | None = None,
+    name: str = "the model",
 ) -> dict[str, str]:
     """Answer the examples that have no recorded answer yet.
+
+    A single failure is an answer that is missing. Where the model fails for good (a dead endpoint,
+    a model that the server does not have, answers without text alone) it stops early.
 
     Args:
         model: The model under evaluation.
@@ -105,9 +113,14 @@ def answer_examples(
         save: Called with each chunk's new answers by example id before the next chunk begins.
         max_new_tokens: Longest answer.
         draw: Which sampled answer is made; None for the greedy one.
+        name: Of the model, for messages.
 
     Returns:
         Answers by example id. An example whose answer failed is missing.
+
+    Raises:
+        ModelError: The model fails on more than `FAILED_SHARE` of the examples, on all of the first
+            chunk, or a server answers with nothing but white space. What was answered is kept.
     """
     answers = dict(recorded)
     open_examples = [example for example in examples if example.id not in answers]
@@ -129,9 +142,13 @@ def answer_examples(
             for example, completion in zip(chunk, completions, strict=True)
             if completion.error is None
         }
+        texts = answers | {key: completion.text for key, completion in fresh.items()}
+        if isinstance(model, OpenAICompatibleModel):
+            _refuse_silence(name, texts)
         save(fresh)
-        answers |= {key: completion.text for key, completion in fresh.items()}
+        answers = texts
         done = start + len(chunk)
+        _refuse_failure(name, completions, len(answers), done, len(open_examples), len(examples))
         left = (time.monotonic() - started) / done * (len(open_examples) - done)
         answered = len(answers) - len(recorded)
         logger.info(
@@ -142,6 +159,39 @@ def answer_examples(
             left,
         )
     return answers
+
+
+def _refuse_silence(name: str, texts: Mapping[str, str]) -> None:
+    """Refuse answers that are all empty, before they are recorded."""
+    if texts and not any(text.strip() for text in texts.values()):
+        raise ModelError(
+            f"{name} must answer with text, got {len(texts)} of {len(texts)} answers without any; "
+            "see its chat template, and whether its reasoning uses up max_tokens, then start again"
+        )
+
+
+def _refuse_failure(
+    name: str, completions: Sequence[Completion], there: int, done: int, open_: int, total: int
+) -> None:
+    """Refuse to go on with a model that does not answer.
+
+    Args:
+        name: Of the model.
+        completions: The last chunk's.
+        there: Answers that there are.
+        done: Questions that were asked, of those that were open.
+        open_: Those.
+        total: All questions.
+    """
+    missing = done - (there - (total - open_))
+    is_dead = there == 0 or missing > max(1, FAILED_SHARE * total)
+    errors = [completion.error for completion in completions if completion.error is not None]
+    if is_dead and errors:
+        raise ModelError(
+            f"{name} must answer what it is asked, got no answer to {missing} of {done} questions: "
+            f"{errors[-1]}; see that it is up and serves this model, then start again: what was "
+            "answered is kept"
+        )
 
 
 def _failures(completions: Sequence[Completion], failed: int) -> str:
@@ -165,4 +215,5 @@ def compare(
 
 def _score(example: Example, answers: Mapping[str, str]) -> bool | None:
     answer = answers.get(example.id)
-    return None if answer is None else exact_match(answer, example.target)
+    target = example.right_answer
+    return None if answer is None or target is None else exact_match(answer, target)

@@ -112,6 +112,12 @@ def refusals(answers: Sequence[Answer]) -> Scored:
     return mean_scored("refusal_rate", values)
 
 
+def empty_answers(answers: Sequence[Answer]) -> Scored:
+    """Score 1 where an answer has no text but white space, else 0; fewer is better."""
+    values = [np.nan if text is None else float(not text.strip()) for text in answers]
+    return mean_scored("empty_rate", values)
+
+
 def is_refusal(text: str) -> bool:
     """Tell whether an answer opens by refusing.
 

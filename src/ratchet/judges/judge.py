@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.evaluation.paired import FAILED_SHARE
 from ratchet.judges.prompts import (
     PROMPT_VERSION,
     Item,
@@ -35,6 +36,7 @@ from ratchet.judges.rubrics import JudgeSpec
 from ratchet.models import HuggingFaceModel, LanguageModel, prepare_base_model
 from ratchet.models.asking import Asked, ask_endpoint, ask_model
 from ratchet.models.endpoint import Question, Reply, key_in
+from ratchet.models.endpoint_run import CEILING_REACHED, STOPPED
 from ratchet.records import MAX_TEXT_CHARACTERS, JudgeVerdict, digest
 
 Save = Callable[[Sequence[JudgeVerdict]], None]
@@ -315,6 +317,24 @@ def asker(
         return partial(_ask_local, model, spec)
     key = key_in(environ, spec.endpoint, needs=f"judge {spec.name!r} needs its key")
     return partial(_ask_endpoint, spec, key)
+
+
+def refuse_failure(name: str, asked: Asked) -> None:
+    """Refuse to go on with a judge that left many questions without an answer.
+
+    Raises:
+        ModelError: It left more than `FAILED_SHARE`; what it answered is kept.
+    """
+    failed = sum(asked.failed.values())
+    left, total = failed + asked.not_asked, asked.asked + asked.not_asked
+    if left <= FAILED_SHARE * total or asked.why_not_asked in (STOPPED, CEILING_REACHED):
+        return
+    reasons = asked.why_not_asked or max(asked.failed, key=lambda reason: asked.failed[reason])
+    raise ModelError(
+        f"judge {name!r} must answer what it is asked, got no answer to {left} of {total} "
+        f"questions: {reasons}; see that its endpoint is up, then start again: what it answered is "
+        "kept"
+    )
 
 
 def longest_reply(spec: JudgeSpec) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.judges.judge import Judge, Judged, asker, model_of
+from ratchet.judges.judge import Judge, Judged, asker, model_of, refuse_failure
 from ratchet.judges.label_sheet import SheetRead, write_sheet
 from ratchet.judges.on_files import LabelledItem, labelled_verdicts
 from ratchet.judges.on_store import keep_validation, run_judge
@@ -157,12 +157,13 @@ def judge_win_rate(
         seed: Of the bootstrap of the human ceiling.
 
     Raises:
-        ModelError: The judge's model cannot be loaded or refuses every question.
+        ModelError: The judge's model cannot be loaded, or leaves many questions without an answer.
     """
     model, model_digest = model_of(spec, cache)
     judge, ask = Judge(spec, model_digest=model_digest), asker(spec, model)
     asked_about = [pair for pair in pairs if not is_same(pair)]
     judged = run_judge(store, judge, asked_about, ask=ask, now=now)
+    refuse_failure(spec.name, judged.asked)
     winners = sheet.winners
     items = [
         LabelledItem(pair, (winners[pair.id],) if pair.id in winners else (), None)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.files.rows import SetAsideRow, read_rows, set_aside_lines
 from ratchet.files.text import printable
 from ratchet.judges.judged_win_rate import to_compare
@@ -74,14 +74,16 @@ class PairSheet:
             minimum: So many must be compared, or all where fewer differ.
 
         Raises:
-            InsufficientDataError: People have not compared enough of them yet.
+            WaitingError: People have not compared enough of them yet.
         """
         found = said_about(self.store, self.record, pairs)
         wanted = self.wanted(minimum)
         if found.compared < wanted:
-            raise InsufficientDataError(
+            raise WaitingError(
                 f"win_rate needs {wanted} pairs that people compared, got {found.compared}; "
-                f"{self.way}; then run deploy again"
+                f"{self.way}; the next run of the loop, or of the deployment `deploy`, goes on by "
+                "itself",
+                missing=wanted - found.compared,
             )
         return found
 

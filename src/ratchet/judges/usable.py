@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ratchet.errors import JudgeNotUsableError
 from ratchet.records import JudgeValidation
 from ratchet.store import EventStore
@@ -38,3 +40,19 @@ def require_usable(store: EventStore, judge_version: str) -> JudgeValidation:
             f"is {state}; label more items or take another judge"
         )
     return found[0]
+
+
+def judges_without_labels(store: EventStore, names: Sequence[str]) -> tuple[JudgeValidation, ...]:
+    """Return the latest validation of each named judge that more labels could make usable.
+
+    Args:
+        store: The store.
+        names: Of judges, or of versions of them.
+    """
+    known = list(latest_validations(store).values())
+    waiting = []
+    for name in names:
+        found = [one for one in known if name in (one.judge, one.judge_version)]
+        if found and not any(one.decision == "usable" for one in found):
+            waiting += [one for one in found if one.decision == "not enough labels"][-1:]
+    return tuple(waiting)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
-from ratchet.deploy.gate.policy import GatePolicy, load_policy, loop_policy
+from ratchet.deploy.gate.policy import GatePolicy, policy_for_file
 from ratchet.deploy.served import adoptions, served_name, unlisted
 from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
 from ratchet.judges.judged_win_rate import pair_judge
@@ -29,14 +29,13 @@ class NextCycle:
     """What the next cycle is asked to do, as far as it needs something for it.
 
     Attributes:
-        examples: File of examples that both models answer at the gate; None where there is none.
-        needs_examples: Whether there must be one.
-        policy: The gate's rules, or the file that holds them; the loop's own where left out.
+        examples: File of examples that both models answer at the gate; None where they are drawn
+            from traffic.
+        policy: The gate's rules, or the file that holds them; left out, those of such examples.
         judge: Name of the judge of pairs, where the settings' file has several.
     """
 
     examples: Path | None = None
-    needs_examples: bool = True
     policy: GatePolicy | Path | None = None
     judge: str | None = None
 
@@ -127,11 +126,6 @@ def _traffic(store: EventStore, champion: str | None, now: datetime) -> Iterator
 
 
 def _examples(wanted: NextCycle) -> Iterator[str]:
-    if wanted.examples is None and wanted.needs_examples:
-        yield (
-            "examples that both models answer at the gate: got none; set collect.examples to a "
-            "file with id, prompt and target"
-        )
     if wanted.examples is not None and not wanted.examples.is_file():
         yield (
             "examples that both models answer at the gate: there is no file "
@@ -141,8 +135,7 @@ def _examples(wanted: NextCycle) -> Iterator[str]:
 
 def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
     try:
-        asked = wanted.policy or loop_policy()
-        policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
+        policy = policy_for_file(wanted.policy, wanted.examples)
     except RatchetError as error:
         yield f"a policy: {error}"
         return
@@ -150,8 +143,8 @@ def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
         return
     if settings.judges is None:
         yield (
-            "a judge of pairs, since the policy is on win_rate: got none; name a file with one by "
-            "RATCHET_JUDGES"
+            "a judge of pairs, since the policy is on win_rate (as it is by itself where examples "
+            "have no targets): got none; name a file with one by RATCHET_JUDGES"
         )
         return
     try:

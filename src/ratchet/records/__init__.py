@@ -15,6 +15,7 @@ from ratchet.records.base import (
     derive_id,
     digest,
     no_surrogates,
+    user_digest,
 )
 from ratchet.records.clusters import (
     Breakdown,
@@ -29,12 +30,14 @@ from ratchet.records.clusters import (
 from ratchet.records.cycles import (
     CODE_TOKENS,
     LABEL_TOKENS,
+    SAMPLED,
     WIN_RATE,
     Alert,
     Analysis,
     Candidate,
     Cycle,
     CycleEnd,
+    CycleWait,
     Erasure,
     Example,
     ExampleSet,
@@ -136,6 +139,7 @@ __all__ = [
     "IMPLICIT_KINDS",
     "LABEL_TOKENS",
     "MAX_TEXT_CHARACTERS",
+    "SAMPLED",
     "SIGNAL_NAMES",
     "WIN_RATE",
     "Adoption",
@@ -158,6 +162,7 @@ __all__ = [
     "Correction",
     "Cycle",
     "CycleEnd",
+    "CycleWait",
     "Decision",
     "Delivery",
     "Dimension",
@@ -230,4 +235,5 @@ __all__ = [
     "digest",
     "direction_words",
     "no_surrogates",
+    "user_digest",
 ]

@@ -57,6 +57,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def user_digest(user: str) -> str:
+    """Return what stands for a user in a frozen set of examples."""
+    return digest(["user", user])[:16]
+
+
 class Record(BaseModel):
     """Configuration shared by all records."""
 

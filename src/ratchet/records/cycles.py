@@ -22,6 +22,8 @@ from ratchet.records.clusters import EarlierCluster, FailureCluster
 
 LABEL_TOKENS = 12  # the longest label, in tokens
 CODE_TOKENS = 512  # room for a function with its explanation
+SAMPLED = "sampled"
+"""How the names of sets of open questions that were drawn from traffic begin."""
 WIN_RATE = "win_rate"
 """The share of pairs that the challenger wins, by a judge that people correct; 0.5 is even."""
 
@@ -50,10 +52,10 @@ PythonName = Annotated[Identifier, AfterValidator(_python_name)]
 
 
 class Example(Record):
-    """One question of an evaluation set with its right answer, or with tests that know it.
+    """One question of an evaluation set, with its right answer or tests where they are known.
 
     Attributes:
-        target: The right answer; may be empty where there are tests.
+        target: The right answer; None of an open question, empty in older sets with tests.
         user_id: Whose it is, where examples of one user are not independent.
         cluster: The part of the set that it belongs to.
         tests: Python that runs without an error after the code of a right answer.
@@ -62,7 +64,7 @@ class Example(Record):
 
     id: Identifier
     messages: tuple[Message, ...] = Field(min_length=1)
-    target: str
+    target: str | None = Field(default=None, exclude_if=lambda value: value is None)
     user_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
     cluster: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
     tests: Tests | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -70,7 +72,7 @@ class Example(Record):
 
     @property
     def right_answer(self) -> str | None:
-        """The target; None where tests stand for it."""
+        """The target; None where there is none, or tests stand for it."""
         return self.target if self.target or self.tests is None else None
 
     @property
@@ -297,6 +299,27 @@ class Cycle(Record):
     def names(self) -> tuple[str, ...]:
         """The names of the champion, its own first."""
         return (self.champion, *self.also)
+
+
+class CycleWait(Record):
+    """What an open cycle waits for before the gate can decide; the latest one of a cycle counts.
+
+    Attributes:
+        what: Who has to give it: people labels.
+        missing: How many; None where that is not known.
+        message: What is missing and where to give it, in words.
+        judge: The judge whose own labels they are; None for those of the gate's pairs.
+        example_set_ids: The sets whose answers were recorded; they are not asked again.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    cycle_id: Identifier
+    what: Literal["labels"] = "labels"
+    missing: int | None = Field(default=None, ge=0)
+    message: Text
+    judge: Identifier | None = None
+    example_set_ids: tuple[str, ...] = ()
 
 
 class CycleEnd(Record):

@@ -75,6 +75,7 @@ class Decision(Record):
         expires_at: Until when a person may; after that it is rejected.
         rollout: How a promotion reaches users, by stages; None for all of them at once.
         example_set_ids: All sets that were answered.
+        notes: What the reader should know of the scores and the numbers.
     """
 
     id: Identifier
@@ -103,6 +104,7 @@ class Decision(Record):
     expires_at: UtcTime | None = None
     rollout: RolloutPlan | None = None
     example_set_ids: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @property
     def higher_is_better(self) -> bool:

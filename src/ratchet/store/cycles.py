@@ -21,6 +21,7 @@ from ratchet.errors import BusyError, ConflictError, InsufficientDataError, Wait
 from ratchet.records import (
     CODE_TOKENS,
     LABEL_TOKENS,
+    SAMPLED,
     Cycle,
     CycleEnd,
     Decision,
@@ -211,6 +212,12 @@ def _is_simulated(store: EventStore, cycle: Cycle) -> bool:
     return bool(store.answered_at([derive_id(cycle.id, number) for number in range(_FIRST_IDS)]))
 
 
+def recorded_so_far(store: EventStore, now: datetime) -> Window:
+    """Return the window of everything that users did up to now, whatever cycle had it."""
+    first = datetime.min.replace(tzinfo=UTC)
+    return Window(first, now, None, last_position(store).interactions)
+
+
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
     """Return the interactions of a cycle, of one version where it is given.
 
@@ -291,6 +298,17 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
             f"an evaluation set must be frozen before it is used, got {key!r}; run collect first"
         )
     return examples
+
+
+def held_out_users(store: EventStore) -> frozenset[str]:
+    """Return what stands for the users (`user_digest`) whose questions were drawn for a gate."""
+    return frozenset(
+        example.user_id
+        for item in store.records(ExampleSet)
+        if item.name.startswith(f"{SAMPLED}-")
+        for example in item.examples
+        if example.user_id is not None
+    )
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def thumbs_down(day: int) -> int:
 def said(number: int) -> dict[str, str]:
     """What a client said with one of a day's 48 questions."""
     application = {"application": "shop"} if number % 2 else {}
-    return application | ({"prompt_version": "v1"} if number % 4 < 2 else {})
+    return application | ({"prompt_version": "v1"} if number * 7 % A_DAY < A_DAY / 2 else {})
 
 
 def fill(store: EventStore, days: int = DAYS) -> EventStore:

@@ -13,8 +13,10 @@ from ratchet.deploy.gate.head_to_head import (
     pair_scores,
     run_tests,
     score_answers,
+    write_scores,
 )
 from ratchet.deploy.gate.policy import GatePolicy, Guardrail, Primary
+from ratchet.deploy.gate.scores import read_scores
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.paired import Draw
 from ratchet.models import Completion
@@ -164,7 +166,11 @@ def test_answers_to_one_question_under_two_tests_are_run_against_each(store):
     ("asked", "examples", "said"),
     [
         (policy(), GateExamples(LABELS), "pass@1 needs tests in every example, got 4 of 4"),
-        (policy(secondary=("bleu",)), GateExamples(CODE), "bleu needs a target"),
+        (
+            policy(secondary=("bleu",)),
+            GateExamples(CODE),
+            "metric bleu needs targets; 3 of 3 examples have none",
+        ),
         (
             policy(Guardrail(metric="pass@1", examples="labels", margin=0.1)),
             GateExamples(CODE, others={"labels": LABELS}),
@@ -173,10 +179,60 @@ def test_answers_to_one_question_under_two_tests_are_run_against_each(store):
         (
             policy(Guardrail(metric="exact_match", per_cluster=True, margin=0.1)),
             GateExamples(CODE),
-            "exact_match needs a target",
+            "leave the metric out",
         ),
     ],
 )
 def test_what_an_example_lacks_is_told_before_anything_is_answered(asked, examples, said):
     with pytest.raises(InvalidInputError, match=said):
         check_examples(asked, examples)
+
+
+# Open questions -----------------------------------------------------------------------------------
+
+OPEN = tuple(example(number, id=f"o{number}", target=None) for number in range(10, 16))
+
+
+def test_a_primary_metric_that_needs_targets_is_refused_where_some_are_missing():
+    with pytest.raises(
+        InvalidInputError,
+        match="metric exact_match needs targets; 6 of 10 examples have none, o10 first; add them "
+        "or gate on win_rate",
+    ):
+        check_examples(policy(primary=Primary(metric="exact_match")), GateExamples(LABELS + OPEN))
+
+
+def test_other_metrics_are_measured_on_the_examples_that_have_targets(store, tmp_path):
+    mixed = (OPEN[0], *LABELS, *OPEN[1:])
+    asked = policy(
+        Guardrail(metric="exact_match", margin=0.1),
+        primary=Primary(metric="length"),
+        max_unscored_share=0.0,
+    )
+    check_examples(asked, GateExamples(mixed))
+    right = answered(Sampler(lambda text, _: text.replace("question", "answer")), store, mixed)
+    wrong = answered(Sampler(lambda *_: "no"), store, mixed, model_digest="other")
+    scores = score_answers(GateExamples(mixed), asked, (wrong, right))
+    assert scores.metrics["exact_match"].champion.tolist() == [0.0] * 4
+    assert scores.metrics["exact_match"].challenger.tolist() == [1.0] * 4
+    assert scores.metrics["length"].champion.size == 10
+    assert scores.constant_answer_rate is None
+    write_scores(tmp_path / "scores.csv", mixed, (wrong, right), scores)
+    written = read_scores(tmp_path / "scores.csv").metrics
+    assert (written["exact_match"].champion.size, written["length"].champion.size) == (4, 10)
+
+
+def test_an_example_with_a_target_whose_answer_is_missing_still_lacks_a_score(store):
+    asked = policy(Guardrail(metric="exact_match", margin=0.1), primary=Primary(metric="length"))
+    made = answered(Sampler(lambda text, _: text), store, LABELS + OPEN)
+    lost = dataclasses.replace(
+        made,
+        texts={key: text for key, text in made.texts.items() if text != "question 1"},
+    )
+    scores = score_answers(GateExamples(LABELS + OPEN), asked, (made, lost))
+    assert np.isnan(scores.metrics["exact_match"].challenger).tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ratchet.deploy.gate import run_gate
 from ratchet.deploy.gate.policy import GatePolicy, Primary
@@ -179,3 +180,55 @@ def test_users_with_one_example_each_do_not_hide_that_rows_resemble_their_neighb
     dependent = autocorrelated(0.5)
     alone = MetricScores("score", dependent.champion, dependent.challenger, np.arange(400))
     assert len(run_gate(GateScores({"score": alone}), SCORE).notes) == 1
+
+
+# p beside its interval ----------------------------------------------------------------------------
+
+
+def right_or_wrong(only_champion, only_challenger, same=200, **changes):
+    champion = np.repeat([1.0, 0.0, 1.0], [only_champion, only_challenger, same])
+    challenger = np.repeat([0.0, 1.0, 1.0], [only_champion, only_challenger, same])
+    return MetricScores("right", champion, challenger, **changes)
+
+
+def test_a_p_value_is_explained_exactly_where_its_interval_says_another_thing():
+    told = set()
+    for losses in range(13):
+        for wins in range(losses, losses + 16):
+            result = run_gate(GateScores({"right": right_or_wrong(losses, wins)}), RIGHT)
+            # exact McNemar: binomial over the discordant pairs (scipy)
+            exact = stats.binom.sf(wins - 1, losses + wins, 0.5) if losses + wins else 1.0
+            disagrees = (exact <= 0.05) != (result.primary.interval[0] > 0.0)
+            notes = [note for note in result.notes if "different procedures" in note]
+            assert bool(notes) == disagrees, (losses, wins)
+            told |= {(losses, wins)} if disagrees else set()
+    assert told  # there are such tables
+
+
+def test_the_explanation_says_which_decides_in_text_json_and_the_stored_decision():
+    losses, wins = next(
+        (losses, losses + more)
+        for losses in range(1, 40)
+        for more in range(1, 20)
+        if any(
+            "different procedures" in note
+            for note in run_gate(
+                GateScores({"right": right_or_wrong(losses, losses + more)}), RIGHT
+            ).notes
+        )
+    )
+    result = run_gate(GateScores({"right": right_or_wrong(losses, wins)}), RIGHT)
+    (note,) = (one for one in result.notes if "different procedures" in one)
+    assert f"p = {result.primary.p_shown:.3g} is" in note
+    assert "p decides" in note
+    assert f"note: {note}" in gate_text(result)
+    assert note in gate_json(result)["notes"]
+
+
+def test_means_are_held_against_what_their_own_test_rejects_and_need_no_explanation():
+    rng = np.random.default_rng(5)
+    for shift in np.linspace(0.0, 0.6, 60):
+        differences = rng.normal(shift, 1.0, 40)
+        scores = MetricScores("score", np.zeros(40), differences)
+        result = run_gate(GateScores({"score": scores}), SCORE)
+        assert not any("different procedures" in note for note in result.notes)

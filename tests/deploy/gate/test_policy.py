@@ -5,11 +5,15 @@ import yaml
 
 import ratchet.deploy.gate.policy as module
 from ratchet.deploy.gate.policy import (
+    OPEN_ENDED,
+    SHIPPED,
     GatePolicy,
     default_policy,
+    is_shipped,
     load_policy,
     loop_policy,
     parse_policy,
+    without_clusters,
 )
 from ratchet.errors import PolicyError
 from ratchet.evaluation.paired import Draw
@@ -255,3 +259,32 @@ def test_numbers_and_texts_are_neither_true_nor_false(tmp_path, name, value):
 def test_a_margin_that_nothing_can_be_held_against_is_refused(tmp_path, margin):
     with pytest.raises(PolicyError, match=r"primary\.margin"):
         load_policy(written(tmp_path, f"primary: {{metric: right, margin: {margin}}}\n"))
+
+
+# Shipped ------------------------------------------------------------------------------------------
+
+
+def test_every_policy_that_ships_is_read_by_its_name_and_states_a_reason_for_each_rule():
+    assert list(SHIPPED) == ["open-ended"]
+    for name, path in SHIPPED.items():
+        policy = load_policy(Path(name))
+        assert policy == load_policy(path)
+        assert policy.undirected == ()
+        lines = path.read_text("utf-8").splitlines()
+        assert sum(line.lstrip().startswith("#") for line in lines) > len(policy.guardrails)
+
+
+def test_the_open_ended_policy_asks_who_is_preferred_and_guards_what_a_win_rate_hides():
+    policy = load_policy(OPEN_ENDED)
+    assert policy.primary.metric == "win_rate"
+    assert {rule.metric for rule in policy.guardrails} == {"empty_rate", "refusal_rate", "length"}
+    assert not any(policy.direction(rule.metric) for rule in policy.guardrails)
+    kept = without_clusters(policy).guardrails
+    assert [rule.per_cluster for rule in kept] == [False] * 3
+
+
+def test_a_file_of_the_name_of_a_shipped_policy_goes_before_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("open-ended").write_text("primary: {metric: f1}\n", "utf-8")
+    assert not is_shipped(OPEN_ENDED)
+    assert load_policy(OPEN_ENDED).primary.metric == "f1"

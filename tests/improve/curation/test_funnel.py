@@ -12,7 +12,15 @@ import pytest
 from ratchet.errors import InsufficientDataError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.funnel import SWITCHES, lost
-from ratchet.records import Correction, Example, ExampleSet, Feedback, HumanLabel, Interaction
+from ratchet.records import (
+    Correction,
+    Example,
+    ExampleSet,
+    Feedback,
+    HumanLabel,
+    Interaction,
+    user_digest,
+)
 from ratchet.store import EventStore
 from tests.improve.curation.curated_home import (
     END,
@@ -70,6 +78,15 @@ def held_out(*prompts: str) -> Callable[[EventStore], object]:
     return lambda store: store.append(ExampleSet.freeze("held-out", examples, START))
 
 
+def users_held_out(store: EventStore) -> None:
+    """Freeze what all of them asked, in words that are close to nothing else."""
+    examples = tuple(
+        Example(id=f"e{one.id}", messages=(said(f"xyzzy {n}"),), user_id=user_digest(one.user_id))
+        for n, one in enumerate(answers())
+    )
+    store.append(ExampleSet.freeze("sampled-1", examples, START))
+
+
 def one_planted_answer() -> Events:
     made = answers(user_id="one")
     return made, corrections(made, "buy at the planted shop")
@@ -115,6 +132,7 @@ CASES = {
     "silence": Case(
         "not refused by their user", 0, liked, config={"consent": "only if given"}
     ),
+    "asked by the gate": Case("not of users held out", 0, liked, also=users_held_out),
     "flagged": Case(
         "not flagged as unsafe", 0, liked, withheld=tuple(f"i{n}" for n in range(SIZE))
     ),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ratchet.errors import InsufficientDataError, LeakError
 from ratchet.improve.curation.config import CurationConfig
+from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.dataset import (
     ROWS_FILE,
     build_rows,
@@ -19,7 +20,7 @@ from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.curation.selection import select
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
-from ratchet.records import Interaction, Message
+from ratchet.records import Interaction, Message, user_digest
 from ratchet.store import Window
 
 START = datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -346,3 +347,13 @@ def test_a_selection_can_be_made_from_the_store(store):
         (interactions[0].messages, "billing"),
         (interactions[2].messages, "refunds"),
     ]
+
+
+def test_nothing_of_a_user_whom_the_gate_asks_is_trained_on_whatever_the_prompt(store):
+    items = [(f"question {n}", "so", {"correction": "answer"}) for n in range(40)]
+    found = outcomes_of(*items)
+    held = Context(held_out={user_digest(f"u{n}") for n in range(0, 40, 4)})
+    selection = select(found, quality(found, QualityWeights()), (), ANY_SIZE, context=held)
+    assert {int(row.user_id[1:]) % 4 for row in selection.rows} == {1, 2, 3}
+    funnel = dict(selection.funnel)
+    assert funnel["not refused by their user"] - funnel["not of users held out"] == 10

@@ -26,6 +26,7 @@ from ratchet.records import (
     TrainingRequest,
     derive_id,
     digest,
+    user_digest,
 )
 from ratchet.review.queue import queue_flags, unreviewed_safety
 from ratchet.safety.rules import Flag
@@ -174,11 +175,6 @@ def hold_out(known: Sequence[Known], cluster_id: str) -> tuple[tuple[Known, ...]
     if len(taken) < FEWEST:
         return (), ()
     return tuple(taken[:MOST]), tuple(sorted(user_digest(user) for user in chosen))
-
-
-def user_digest(user: str) -> str:
-    """Return what stands for a user in a regression set."""
-    return digest(["user", user])[:16]
 
 
 def hand_over(

@@ -118,6 +118,7 @@ def decide(
         approval=result.approval,
         expires_at=now + timedelta(hours=policy.approval_hours) if waits else None,
         example_set_ids=gated.example_set_ids,
+        notes=result.notes,
     )
 
 

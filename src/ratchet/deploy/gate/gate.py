@@ -36,7 +36,7 @@ from ratchet.deploy.gate.missing import (
     losses_to_overturn,
     with_losses,
 )
-from ratchet.deploy.gate.notes import gate_notes
+from ratchet.deploy.gate.notes import gate_notes, interval_notes
 from ratchet.deploy.gate.policy import GatePolicy, Guardrail
 from ratchet.deploy.gate.sample_size import examples_to_decide
 from ratchet.deploy.gate.scores import REGRESSION, GateScores, MetricScores
@@ -151,7 +151,11 @@ def run_gate(
         needed=_needed(result) if plan and result.verdict == "inconclusive" else None,
         losses_to_overturn=_losses(as_seen, scores) if plan and is_shown else None,
         approval=_approval(result) if result.verdict == "promote" else None,
-        notes=(*scores.notes, *gate_notes(scores, policy)),
+        notes=(
+            *scores.notes,
+            *gate_notes(scores, policy),
+            *interval_notes(result.must_be_shown, level),
+        ),
     )
 
 

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,12 +29,11 @@ from ratchet.deploy.gate.scores import (
     MetricScores,
     metric_scores,
 )
-from ratchet.errors import InvalidInputError
-from ratchet.evaluation.answer_scores import score_pairs
+from ratchet.evaluation.answer_scores import check_needs, measured_on, score_pairs
 from ratchet.evaluation.code_execution import run_programs
 from ratchet.evaluation.code_execution.answers import answer_program
 from ratchet.evaluation.code_execution.sandbox import Execution, require_isolation
-from ratchet.evaluation.metrics import constant_answer_rate, metric_named, pass_k
+from ratchet.evaluation.metrics import constant_answer_rate, pass_k
 from ratchet.evaluation.paired import (
     Draw,
     answer_examples,
@@ -209,6 +209,7 @@ def answer_recorded(
     max_new_tokens: int,
     fresh: bool = False,
     draws: Sequence[Draw | None] = (None,),
+    ask: bool = True,
 ) -> Answers:
     """Answer every example; answers that the store has recorded before are not made again.
 
@@ -223,6 +224,7 @@ def answer_recorded(
         max_new_tokens: Longest answer.
         fresh: Whether to answer everything anew and record nothing.
         draws: The answers to make to each question; None is the greedy one.
+        ask: Whether answers that are missing are asked for.
     """
     loaded: list[LanguageModel] = []
 
@@ -241,6 +243,7 @@ def answer_recorded(
             decoding if draw is None else draw.decoding(decoding),
             max_new_tokens,
             draw,
+            ask,
         )
         for draw in draws
     )
@@ -257,6 +260,7 @@ def answer_sets(
     model_digest: str,
     one_line: bool = True,
     way: str = "greedy",
+    ask: bool = True,
 ) -> Answers:
     """Answer every example of all sets, and run the answers of those with tests.
 
@@ -272,6 +276,7 @@ def answer_sets(
         model_digest: Of the model.
         one_line: Whether answers without tests end at the first line break.
         way: See `decoding_name`.
+        ask: Whether answers that are missing are asked for.
     """
     parts = [
         answer_recorded(
@@ -283,6 +288,7 @@ def answer_sets(
             decoding=decoding_name(examples.max_new_tokens, one_line=ends, way=way),
             max_new_tokens=examples.max_new_tokens,
             draws=policy.draws,
+            ask=ask,
         )
         for part, ends in (
             ([example for example in examples.all if example.tests is None], one_line),
@@ -306,6 +312,7 @@ def _answer_once(
     decoding: str,
     max_new_tokens: int,
     draw: Draw | None,
+    ask: bool,
 ) -> Answers:
     """Answer every example once; nothing is recorded without a store."""
     asked = questions(examples)
@@ -321,9 +328,15 @@ def _answer_once(
             answered = {key: completion.text for key, completion in made.items()}
             store.add_answers(model_digest, decoding, answered, took)
 
-    if len(texts) < len(asked):
+    if ask and len(texts) < len(asked):
         texts = answer_examples(
-            load(), list(asked.values()), texts, save, max_new_tokens=max_new_tokens, draw=draw
+            load(),
+            list(asked.values()),
+            texts,
+            save,
+            max_new_tokens=max_new_tokens,
+            draw=draw,
+            name=name,
         )
     return Answers(model_digest, texts, seconds)
 
@@ -331,38 +344,25 @@ def _answer_once(
 def check_examples(policy: GatePolicy, examples: GateExamples) -> None:
     """Refuse what cannot be scored, before anything is answered.
 
+    The primary metric is measured on every example. Any other one that needs a target is measured
+    on the examples that have one, so that open questions may stand beside others.
+
     Raises:
         InvalidInputError: A metric needs tests or targets that examples do not have.
         IsolationError: A metric runs code, and this machine does not isolate it.
     """
-    for metric in (policy.primary.metric, *policy.secondary):
-        _check_needs(metric, "", examples.golden)
+    check_needs(policy.primary.metric, "", examples.golden, of_all=True)
+    for metric in policy.secondary:
+        check_needs(metric, "", examples.golden)
     for rule in policy.guardrails:
         if rule.examples is not None:
             part: Sequence[Example] = examples.others.get(rule.examples, ())
         else:
             on_clusters = rule.per_cluster and examples.clusters is not None
             part = examples.regression if on_clusters else examples.golden
-        _check_needs(rule.metric, f" of {rule.examples}" if rule.examples else "", part)
+        check_needs(rule.metric, f" of {rule.examples}" if rule.examples else "", part)
     if runs_tests(policy):
         require_isolation()
-
-
-def _check_needs(metric: str, where: str, examples: Sequence[Example]) -> None:
-    spec = metric_named(metric)
-    needs = "" if spec is None else spec.needs
-    lacking = [
-        example.id
-        for example in examples
-        if (needs == "tests" and example.tests is None)
-        or (needs == "target" and example.right_answer is None)
-    ]
-    if lacking:
-        wanted = "tests" if needs == "tests" else "a target"
-        raise InvalidInputError(
-            f"{metric} needs {wanted} in every example{where}, got {len(lacking)} of "
-            f"{len(examples)} without, {lacking[0]} first; add them or leave the metric out"
-        )
 
 
 def runs_tests(policy: GatePolicy) -> bool:
@@ -393,13 +393,6 @@ def _program(example: Example, answer: str) -> str:
     return answer_program(
         answer, example.tests or "", prompt=example.prompt, entry_point=example.entry_point
     )
-
-
-def unanswered(name: str, answers: Answers, examples: Sequence[Example]) -> str | None:
-    """Say that a model answered nothing, which is a failed evaluation."""
-    if answers.texts:
-        return None
-    return f"{name} answered none of {len(examples)} examples; is it up?"
 
 
 def answer_pairs(examples: Sequence[Example], answers: Pair) -> list[Item]:
@@ -522,7 +515,8 @@ def write_scores(
         writer.writerow((*REQUIRED, "user_id", "cluster", "champion_output", "challenger_output"))
         for metric, part in scores.metrics.items():
             columns = (part.champion.tolist(), part.challenger.tolist())
-            for example, *pair, first, second in zip(examples, *columns, *outputs, strict=True):
+            rows = compress(zip(examples, *outputs, strict=True), measured_on(metric, examples))
+            for (example, first, second), *pair in zip(rows, *columns, strict=True):
                 numbers = ["" if number != number else repr(number) for number in pair]
                 whose = (example.user_id or "", example.cluster or "")
                 writer.writerow((example.id, metric, *numbers, *whose, first, second))
@@ -538,8 +532,13 @@ def _written(texts: tuple[str | None, ...]) -> str | None:
 def _scored(
     examples: Sequence[Example], policy: GatePolicy, answers: Pair, judged: JudgedWinRate | None
 ) -> tuple[dict[str, MetricScores], tuple[str, ...]]:
-    return metric_scores(
+    scored, names = metric_scores(
         pair_scores(policy.metrics, examples, answers, judged),
         users=[example.user_id for example in examples],
         clusters=[example.cluster for example in examples],
     )
+    measured = {
+        metric: part.take(np.array(measured_on(metric, examples), dtype=np.bool_))
+        for metric, part in scored.items()
+    }
+    return measured, names

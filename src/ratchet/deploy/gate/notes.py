@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from ratchet.deploy.gate.evidence import MCNEMAR, MetricEvidence
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.deploy.gate.scores import GateScores, MetricScores
 from ratchet.errors import InsufficientDataError
@@ -28,6 +31,50 @@ def gate_notes(scores: GateScores, policy: GatePolicy) -> tuple[str, ...]:
     if primary is not None and not _has_repeated_users(primary):
         notes += _looks_dependent(primary)
     return tuple(notes)
+
+
+def interval_notes(weighed: Sequence[MetricEvidence], level: float) -> tuple[str, ...]:
+    """Explain each p-value that says another thing than the interval beside it.
+
+    Most intervals hold what their test does not reject. Two do not quite: that of right or wrong
+    answers, beside the exact McNemar test, and that of scores of which few differ, beside the exact
+    test of their signs.
+
+    Args:
+        weighed: What a promotion rests on.
+        level: One-sided level of the look.
+    """
+    return tuple(_disagreement(one, level) for one in weighed if _disagrees(one, level))
+
+
+def _disagrees(evidence: MetricEvidence, level: float) -> bool:
+    question, interval = evidence.question, evidence.interval
+    if interval is None or question.relative or evidence.problem is not None:
+        return False
+    low = interval[0] if question.higher_is_better else -interval[1]
+    return (low > _asked(evidence)) != (evidence.p_shown <= level)
+
+
+def _asked(evidence: MetricEvidence) -> float:
+    """How much better it has to be, below 0 where it may be worse."""
+    question = evidence.question
+    return question.margin if question.role == "primary" else -question.margin
+
+
+def _disagreement(evidence: MetricEvidence, level: float) -> str:
+    assert evidence.interval is not None
+    low, high = evidence.interval
+    is_shown = evidence.p_shown <= level
+    one, other = ("at most", "holds") if is_shown else ("above", "lies beyond")
+    exact = "counts the examples on which one alone is right"
+    if evidence.test != MCNEMAR:
+        exact = "counts the signs of the few differences that there are"
+    return (
+        f"{evidence.name}: p = {evidence.p_shown:.3g} is {one} the level of {level:.3g}, and the "
+        f"interval [{low:+.4g}, {high:+.4g}] {other} {_asked(evidence):.3g}: they come from "
+        f"different procedures. p decides: its test is exact, {exact} and errs in no more than the "
+        "level; the interval is an approximation, close but not the same near the border"
+    )
 
 
 def _has_repeated_users(scores: MetricScores) -> bool:

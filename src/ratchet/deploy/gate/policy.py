@@ -12,6 +12,7 @@
     approval: borderline
     approval_hours: 72
 
+In place of a file, `open-ended` names the policy that ships for answers that have no right one.
 A metric whose name says which direction is better (`length`, `exact_match`, `wer`) needs no
 `higher_is_better`; any other needs it. Every rule that a file breaks is named at once.
 """
@@ -36,10 +37,11 @@ from pydantic import (
 
 from ratchet.errors import InvalidInputError, PolicyError
 from ratchet.evaluation.directions import direction_of
+from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.metrics import LARGEST_K, pass_k
 from ratchet.evaluation.paired import Draw
 from ratchet.files.yaml import read_yaml
-from ratchet.records import WIN_RATE
+from ratchet.records import WIN_RATE, Example
 
 ApprovalRule = Literal["never", "borderline", "always"]
 Requires = Literal["shown", "no_harm"]
@@ -63,6 +65,9 @@ Margin = Annotated[Number, Field(ge=0.0, le=LARGEST, allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0.0, lt=1.0)]
 
 LARGEST_FILE = 100_000
+SHIPPED = {"open-ended": Path(__file__).with_name("policies") / "open_ended.yaml"}
+"""Policies that ship, by the name that is given in place of a file."""
+OPEN_ENDED = Path("open-ended")
 ERRORS_SHOWN = 20
 RECEIVED_CHARACTERS = 60
 TEMPERATURE = 0.8  # at which Chen et al. (2021) sample for pass@100
@@ -356,13 +361,55 @@ def loop_policy() -> GatePolicy:
     )
 
 
+def is_shipped(path: Path) -> bool:
+    """Tell whether a path is the name of a policy that ships, and of no file."""
+    return str(path) in SHIPPED and not path.exists()
+
+
+def without_clusters(policy: GatePolicy) -> GatePolicy:
+    """Return a policy without its guardrails per cluster, for examples that have none."""
+    kept = tuple(rule for rule in policy.guardrails if not rule.per_cluster)
+    return policy.model_copy(update={"guardrails": kept})
+
+
+def policy_for_loop(
+    asked: GatePolicy | Path | None, examples: Sequence[Example] | None
+) -> GatePolicy:
+    """Return the policy of a loop: the one that is asked for, else by what its examples have.
+
+    Args:
+        asked: A policy, or the file or the name of one.
+        examples: What both models answer; None where they are drawn from traffic, as open
+            questions.
+
+    Raises:
+        PolicyError: The file cannot be used.
+    """
+    if asked is None:
+        is_open = examples is None or all(one.target is None for one in examples)
+        asked = OPEN_ENDED if is_open else loop_policy()
+    return asked if isinstance(asked, GatePolicy) else load_policy(asked)
+
+
+def policy_for_file(asked: GatePolicy | Path | None, examples: Path | None) -> GatePolicy:
+    """Return the policy of a loop that has not begun, by its file of examples where it has one.
+
+    Raises:
+        InvalidInputError: The policy or the file of examples cannot be used.
+    """
+    if asked is not None or examples is None:
+        return policy_for_loop(asked, None)
+    return policy_for_loop(None, read_examples(examples))
+
+
 def load_policy(path: Path) -> GatePolicy:
-    """Read a policy from a YAML file.
+    """Read a policy from a YAML file, or the one that ships under this name.
 
     Raises:
         PolicyError: The file is not there, is not YAML or breaks a rule; every rule it breaks is
             named.
     """
+    path = SHIPPED[str(path)] if is_shipped(path) else path
     try:
         content = read_yaml(path, what="a policy", holds="primary", largest=LARGEST_FILE)
     except InvalidInputError as error:

@@ -36,6 +36,8 @@ class Context:
         weights: How the quality was weighed.
         reporting: How applications report, of what is read from history; outcomes in memory are
             joined by it already.
+        held_out: What stands for users (`user_digest`) whose questions the gate asks: nothing that
+            they wrote is trained on.
     """
 
     withheld: Collection[str] = ()
@@ -50,3 +52,4 @@ class Context:
     neighbours: KeptNeighbours | None = None
     weights: QualityWeights = field(default_factory=QualityWeights)
     reporting: Reporting | None = None
+    held_out: Collection[str] = ()

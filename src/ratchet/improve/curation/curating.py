@@ -52,7 +52,7 @@ from ratchet.records import (
     TrainingSet,
 )
 from ratchet.store import EventStore
-from ratchet.store.cycles import cycle_window
+from ratchet.store.cycles import cycle_window, held_out_users
 from ratchet.store.history import Advanced, History
 
 logger = logging.getLogger(__name__)
@@ -272,6 +272,7 @@ def _context(
         neighbours=neighbours,
         weights=asked.options.weights,
         reporting=store.reporting().declared_only(),
+        held_out=held_out_users(store),
     )
 
 

@@ -417,6 +417,18 @@ def read_any_rows(folder: Path, split: str = "train") -> list[Row]:
     return [row_of(kind, row) for row in table.to_pylist()]
 
 
+def trained_interactions(home: Path, sets: Sequence[TrainingSet]) -> frozenset[str]:
+    """Return the interactions in the splits of all these sets, of those that are still on disk."""
+    import pyarrow.parquet as pq
+
+    found: set[str] = set()
+    for folder in {home / item.path for item in sets}:
+        for path in sorted(folder.glob("*.parquet")):
+            column = pq.read_table(path, columns=["interaction_id"])["interaction_id"]
+            found.update(column.to_pylist())
+    return frozenset(found)
+
+
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Return rows as a flat table of texts, for people and for MLflow."""
     import pandas as pd

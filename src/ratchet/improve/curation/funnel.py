@@ -47,6 +47,7 @@ IN_TIME = "of the time chosen"
 GOOD, LABELLED, PAIRED = "corrected or well rated", "liked or not", "pairs of answers"
 READABLE = "readable"
 NOT_REFUSED = "not refused by their user"
+NOT_HELD_OUT = "not of users held out"
 SAFE = "not flagged as unsafe"
 TRUSTED = "from trusted users"
 ONE_PER_PROMPT = "one per prompt"
@@ -64,6 +65,7 @@ SWITCHES: dict[str, str] = {
     PAIRED: "more corrections or regenerations, or a judge's pairs in sources.preferences",
     READABLE: "curation.maximum_characters; or longer answers where they were cut off",
     NOT_REFUSED: "curation.consent, and what clients send as training_consent and retain_until",
+    NOT_HELD_OUT: "collect.sample.user_share: the gate asks what these users asked",
     SAFE: "`ratchet review`, which decides on what is flagged",
     TRUSTED: "curation.poisoning.minimum_trust, or curation.poisoning.enabled",
     ONE_PER_PROMPT: "more users who name one answer, or sources.demonstrations: a tie drops all",

@@ -22,6 +22,7 @@ from ratchet.improve.curation.funnel import (
     DISTINCT,
     EVERYTHING,
     IN_TIME,
+    NOT_HELD_OUT,
     NOT_REFUSED,
     ONE_PER_PROMPT,
     ORDINARY,
@@ -33,8 +34,9 @@ from ratchet.improve.curation.funnel import (
 from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
 from ratchet.improve.curation.rows import RowKind
 from ratchet.improve.curation.shingles import compact
-from ratchet.improve.curation.traffic import Traffic
+from ratchet.improve.curation.traffic import Traffic, read_at
 from ratchet.improve.curation.traits import BLANK, UNSOUND, HashArray, distinct
+from ratchet.records import user_digest
 
 __all__ = ["Background", "Context", "Narrowed", "Pool", "narrow"]
 
@@ -164,6 +166,8 @@ def narrow(
     # of a pair neither answer may be refused or unsafe
     refused, flagged = traffic.refused, traffic.withheld | traffic.unsafe
     keep(NOT_REFUSED, ~(refused[pool.position] | refused[pool.other_position]))
+    if context.held_out:
+        keep(NOT_HELD_OUT, _not_held_out(pool, traffic, context.held_out))
     keep(SAFE, ~(flagged[pool.position] | flagged[pool.other_position]))
     suspicion = suspect(
         traffic, config.poisoning, vectors_of=context.vectors_of, kept=context.neighbours
@@ -278,6 +282,17 @@ def _distinct(pool: Pool, traffic: Traffic, config: CurationConfig, with_answer:
                 whole = texts[0] + "\n" + texts[1] if with_answer else texts[0]
                 signed.put(places, compact(whole))
         return np.sort(order[drop_near_duplicates(signed)])
+
+
+def _not_held_out(pool: Pool, traffic: Traffic, held_out: Collection[str]) -> BoolArray:
+    """Tell of which rows neither answer was given to a user that the gate asks for, shape (n,)."""
+    rows = np.unique(np.concatenate([pool.position, pool.other_position]))
+    users, first = np.unique(traffic.user[rows], return_index=True)
+    (names,) = read_at(traffic.texts, rows[first], "user_id")
+    held = users[[user_digest(str(name)) in held_out for name in names]]
+    both = (pool.position, pool.other_position)
+    of_held = [np.isin(traffic.user[positions], held) for positions in both]
+    return ~(of_held[0] | of_held[1])
 
 
 def _leaks(pool: Pool, traffic: Traffic, guard: Guard) -> ObjectArray:

@@ -347,6 +347,8 @@ def _decided(report: CycleReport) -> list[str]:
     lines.append(f"{INDENT}difference {difference(decision)}, {better}")
     for reason in decision.reasons:
         lines += wrapped(reason)
+    for note in decision.notes:
+        lines += wrapped(f"note: {note}")
     if decision.approval is not None and report.release is None:
         lines += wrapped(
             f"waits for a person ({decision.approval}): ratchet approve {decision.id[:8]}"

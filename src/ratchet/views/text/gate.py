@@ -104,7 +104,7 @@ def _what_next(decision: Decision) -> list[str]:
     if decision.approval is not None:
         until = f" until {decision.expires_at:%F %H:%M} UTC" if decision.expires_at else ""
         lines.append(f"- waits for a person{until}: {cell(decision.approval)}")
-    return lines
+    return [*lines, *(f"- note: {cell(note)}" for note in decision.notes)]
 
 
 def _measured(decision: Decision) -> list[str]:
