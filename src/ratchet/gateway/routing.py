@@ -182,8 +182,9 @@ class Router:
 
     def _say_so(self, routing: Routing, now: datetime) -> None:
         """Record that this process follows a routing: a rollback's effect can be read from it."""
+        asked = [self._asks_for] if self._asks_for else []
         followed = RoutingFollowed(
-            id=derive_id("followed", routing.id, self._process, self._asks_for or ""),
+            id=derive_id("followed", routing.id, self._process, *asked),
             created_at=now,
             routing_id=routing.id,
             process=self._process,
