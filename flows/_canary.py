@@ -14,15 +14,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from ratchet.deploy.promotion import adopt_champion, apply_decision
-from ratchet.deploy.refusals import standing_refusal
+from ratchet.deploy.refusals import decision_to_try_again
 from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome, take_look
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
-from ratchet.errors import (
-    ConflictError,
-    InsufficientDataError,
-    InvalidInputError,
-    NotAnsweringError,
-)
+from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
 from ratchet.notify import news_since
 from ratchet.records import (
@@ -45,12 +40,7 @@ def begin(decision: Decision) -> Rollout | None:
     at = now()
     try:
         rollout = begin_decided(work.store, decision, now=at, answering=work.answering)
-    except (
-        ConflictError,
-        InsufficientDataError,
-        InvalidInputError,
-        NotAnsweringError,
-    ) as error:
+    except (ConflictError, InsufficientDataError, InvalidInputError) as error:
         logger.warning("%s is not rolled out: %s", decision.challenger, error)
         return None
     if rollout is not None and rollout.created_at == at:
@@ -76,13 +66,10 @@ def catch_up() -> str:
 def try_again() -> None:
     """Act on the latest decision again, where its version did not answer when it was made."""
     work = workspace()
-    refusal, decision = standing_refusal(work.store), work.store.latest(Decision)
-    if refusal is None or decision is None or refusal.decision_id != decision.id:
-        return
-    if not work.tracker.answers(within_seconds=2.0):
-        return
-    apply_decision(work.store, work.tracker, decision, now(), answering=work.answering)
-    begin(decision)
+    decision = decision_to_try_again(work.store)
+    if decision is not None and work.tracker.answers(within_seconds=2.0):
+        apply_decision(work.store, work.tracker, decision, now(), answering=work.answering)
+        begin(decision)
 
 
 def look_once() -> RolloutLook | None:

@@ -30,6 +30,7 @@ from ratchet.store.cycles import (
     unfinished_cycle,
 )
 from ratchet.store.origins import refuse_among_real
+from ratchet.tracking import ModelVersion
 
 
 def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | None) -> ExampleSet:
@@ -55,6 +56,14 @@ def recorded_cycle(
     return open_recorded(gate_examples(path, rules, max_new_tokens), seed).id
 
 
+def in_use() -> ModelVersion:
+    """Return the champion, in a fresh home the base model; one moved by hand has to answer."""
+    work = workspace()
+    return establish_champion(
+        work.store, work.tracker, register_base, now(), answering=work.answering
+    )
+
+
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
 def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
     """Open a cycle of the traffic that no cycle had, or go on with the open one.
@@ -64,9 +73,7 @@ def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
     """
     work = workspace()
     await_traffic(work.store, now())
-    champion = establish_champion(
-        work.store, work.tracker, register_base, now(), answering=work.answering
-    )
+    champion = in_use()
     return open_cycle(
         work.store,
         champion=champion.reference,

@@ -27,10 +27,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
-from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.answering import Answering
-from ratchet.deploy.backends import KEY_VARIABLE
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
+from ratchet.operate.answering import answering_of
 from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
@@ -61,14 +60,7 @@ class Workspace:
     @property
     def answering(self) -> Answering:
         """What versions have to answer by before users are sent to them."""
-        settings = self.settings
-        return Answering(
-            store=self.store,
-            tracker=_tracker,
-            shelf=AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root),
-            backend=settings.backend,
-            key=os.environ.get(KEY_VARIABLE),
-        )
+        return answering_of(self.settings, self.store, _tracker, os.environ)
 
 
 @lru_cache(maxsize=1)

@@ -15,10 +15,9 @@ from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import held_out_count, hold_out, without
-from ratchet.deploy.promotion import establish_champion
 from ratchet.files.rows import set_aside_lines
-from ratchet.flows._recorded import recorded_cycle, refuse_real_users, refuse_simulation
-from ratchet.flows._runtime import load_model, logger, now, register_base, workspace
+from ratchet.flows._recorded import in_use, recorded_cycle, refuse_real_users, refuse_simulation
+from ratchet.flows._runtime import load_model, logger, now, workspace
 from ratchet.flows._waiting import or_waiting
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
@@ -93,13 +92,12 @@ def read(options: CollectOptions, path: Path | None) -> tuple[LabelledMessage, .
         rng = np.random.default_rng([options.seed, 0])
         return support_messages(rng, options.generated_messages)
     queues = read_queues(options.queues) if options.queues else None
-    messages = read_messages(path, queues=queues, now=now())
-    workspace().store.set_aside(messages.set_aside)
-    good, aside = len(messages.messages), len(messages.set_aside)
-    logger.info("read %d messages, set aside %d rows", good, aside)
-    for line in set_aside_lines(messages.set_aside):
+    read = read_messages(path, queues=queues, now=now())
+    workspace().store.set_aside(read.set_aside)
+    logger.info("read %d messages, set aside %d rows", len(read.messages), len(read.set_aside))
+    for line in set_aside_lines(read.set_aside):
         logger.warning("%s", line)
-    return messages.messages
+    return read.messages
 
 
 @task(name="open-cycle", cache_policy=NO_CACHE)
@@ -108,9 +106,7 @@ def begin(
 ) -> Cycle:
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
-    champion = establish_champion(
-        work.store, work.tracker, register_base, now(), answering=work.answering
-    )
+    champion = in_use()
     examples = freeze_examples(
         work.store,
         "held-out",

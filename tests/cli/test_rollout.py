@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from ratchet.cli import app
 from ratchet.deploy.rollout.canary import act_on, start_rollout, take_look
 from ratchet.deploy.routing import current_routing, running_rollout, running_test, switch
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InvalidInputError, NotAnsweringError
 from ratchet.records import AliasMove, Release, RolloutStop, VariantTestEnd
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
@@ -75,7 +75,7 @@ def test_before_anything_was_rolled_out_it_says_so(home):
     assert not home.exists()
 
 
-def test_a_rollout_is_started_shown_and_stopped_for_good(kept, plan):
+def test_a_rollout_is_started_shown_and_stopped_for_good(kept, registry, plan):
     started = ratchet("rollout", "start", NEW, "--plan", str(plan))
     assert f"{NEW} gets 20% of users" in started.output
     assert "not watched: unsafe" in started.output
@@ -162,7 +162,21 @@ imbalance: 2
 """
 
 
-def test_variants_are_started_read_drawn_and_ended(kept, tmp_path):
+def test_what_does_not_exist_is_not_given_to_users(kept, registry, plan, tmp_path):
+    asked = [
+        ("rollout", "start", "support-router/77", "--plan", str(plan)),
+        ("variants", "start", str(tmp_path / "test.yaml")),
+    ]
+    (tmp_path / "test.yaml").write_text(TEST.replace(NEW, "support-router/77"))
+    for arguments in asked:
+        done = ratchet(*arguments)
+        assert isinstance(done.exception, NotAnsweringError)
+        assert "got support-router/77" in str(done.exception)
+        assert f"there are: {NEW}, {OLD}" in str(done.exception)
+    assert running_rollout(kept) is None
+
+
+def test_variants_are_started_read_drawn_and_ended(kept, registry, tmp_path):
     (tmp_path / "test.yaml").write_text(TEST)
     assert (
         "tone: brief 30%, tuned 30%, champion 40%"

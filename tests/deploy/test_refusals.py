@@ -50,7 +50,7 @@ def served(store, tracker, now, answering):
     """Users have the base model, under the name that the server has for it."""
     base = tracker.register_base("tiny", "digest-base")
     store.append(ServedName(id="n", created_at=now, version=base.reference, name="org/base"))
-    assert establish_champion(store, tracker, base, now, answering=answering) == base
+    assert establish_champion(store, tracker, lambda: base, now, answering=answering) == base
     return base
 
 
@@ -103,7 +103,7 @@ def test_a_promotion_that_was_interrupted_is_undone_where_its_version_does_not_a
     store, tracker, answering, served, challenger, decision, now
 ):
     tracker.move_champion(challenger.reference, served.reference)
-    stands = establish_champion(store, tracker, served, now + LATER, answering=answering)
+    stands = establish_champion(store, tracker, lambda: served, now + LATER, answering=answering)
     assert stands == tracker.champion() == served
     assert store.latest(Release).champion == served.reference
 
@@ -134,14 +134,14 @@ def test_a_loop_goes_on_with_the_champion_that_answers(
     store, tracker, answering, served, challenger, now
 ):
     tracker.move_champion(challenger.reference, None)
-    stands = establish_champion(store, tracker, served, now + LATER, answering=answering)
+    stands = establish_champion(store, tracker, lambda: served, now + LATER, answering=answering)
     assert stands == tracker.champion() == served
 
 
 def test_a_first_champion_that_does_not_answer_is_refused(store, tracker, answering, now):
     base = tracker.register_base("tiny", "digest-base")
     with pytest.raises(NotAnsweringError, match="does not list 'support-router/1'"):
-        establish_champion(store, tracker, base, now, answering=answering)
+        establish_champion(store, tracker, lambda: base, now, answering=answering)
     assert store.latest(Release) is None
 
 

@@ -36,6 +36,7 @@ class VllmServer:
         base: Name of the base model.
         aliases: Its other names, as by `--served-model-name base alias`.
         others: Other base models, as behind a router of several servers.
+        broken: Names that are listed and answered with 500.
         updating: Whether adapters may be loaded while it runs.
         load_seconds: How long a load takes.
         adapters: What is loaded: path by name.
@@ -56,15 +57,14 @@ class VllmServer:
         port: int = 0,
         updating: bool = True,
         load_seconds: float = 0.0,
-        aliases: Sequence[str] = (),
-        others: Sequence[str] = (),
         mounts: Mapping[str, Path] | None = None,
         max_rank: int = 16,
+        aliases: Sequence[str] = (),
+        others: Sequence[str] = (),
     ) -> None:
-        self.aliases, self.others = tuple(aliases), tuple(others)
+        self.aliases, self.others, self.broken = tuple(aliases), tuple(others), set[str]()
         self.base, self.port, self.updating = base, port, updating
         self.load_seconds, self.mounts, self.max_rank = load_seconds, mounts, max_rank
-        self.broken: set[str] = set()
         self.adapters: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
         self.bodies: list[dict[str, object]] = []
@@ -190,12 +190,12 @@ class VllmServer:
         body = await request.json()
         model = body.get("model")
         self.bodies.append(body)
+        if model in self.broken:
+            self.answers.append((500, model))
+            return _error(500, "InternalServerError", "the engine is dead")
         if model not in (self.base, *self.aliases, *self.others, *self.adapters):
             self.answers.append((404, model))
             return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
-        if model in self.broken:
-            self.answers.append((500, model))
-            return _error(500, "InternalServerError", "CUDA error: device-side assert triggered")
         self.answers.append((200, model))
         text = f"{model}: {body['messages'][-1]['content']}"
         head = {"id": "chatcmpl-1", "created": 1, "model": model}

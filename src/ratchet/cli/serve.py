@@ -38,6 +38,12 @@ Backend = Annotated[
         "repeat it for replicas."
     ),
 ]
+AdapterRoot = Annotated[
+    Path | None, typer.Option(help="Folder of adapters that the backend reads, seen from here.")
+]
+BackendAdapterRoot = Annotated[
+    str | None, typer.Option(help="The same folder as the backend sees it.")
+]
 
 
 def serve(
@@ -56,15 +62,10 @@ def serve(
     ] = None,
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
     load_adapters: Annotated[
-        bool,
-        typer.Option(help="Load into vLLM the adapters now in use."),
+        bool, typer.Option(help="Load into vLLM the adapters now in use.")
     ] = False,
-    adapter_root: Annotated[
-        Path | None, typer.Option(help="Folder of adapters that the backend reads, seen from here.")
-    ] = None,
-    backend_adapter_root: Annotated[
-        str | None, typer.Option(help="The same folder as the backend sees it.")
-    ] = None,
+    adapter_root: AdapterRoot = None,
+    backend_adapter_root: BackendAdapterRoot = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     stall_seconds: Annotated[
         float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)

@@ -178,14 +178,6 @@ def open_tracker(settings: Settings) -> Tracker:
 
 def open_answering(settings: Settings, store: EventStore) -> Answering:
     """Return what versions have to answer by before users are sent to them."""
-    from ratchet.deploy.adapters import AdapterShelf
-    from ratchet.deploy.answering import Answering
-    from ratchet.deploy.backends import KEY_VARIABLE
+    from ratchet.operate.answering import answering_of
 
-    return Answering(
-        store=store,
-        tracker=lambda: open_tracker(settings),
-        shelf=AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root),
-        backend=settings.backend,
-        key=os.environ.get(KEY_VARIABLE),
-    )
+    return answering_of(settings, store, lambda: open_tracker(settings), os.environ)

@@ -44,7 +44,7 @@ def establish_champion(
         tracker: The registry.
         base: Registers the base model, or refuses to; asked only where there is no champion.
         now: The time.
-        answering: Tells whether a version answers; None asks nobody.
+        answering: What a champion has to answer by.
     """
     reconcile(store, tracker, now)
     champion = tracker.champion()

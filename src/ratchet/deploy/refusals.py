@@ -13,7 +13,7 @@ from typing import Literal
 
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.routing import current_routing
-from ratchet.records import AlertEvent, RoutingRefusal, derive_id
+from ratchet.records import AlertEvent, Decision, RoutingRefusal, derive_id
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,14 @@ def standing_refusal(store: EventStore) -> RoutingRefusal | None:
     if refusal is None or (routing is not None and routing.created_at > refusal.created_at):
         return None
     return refusal
+
+
+def decision_to_try_again(store: EventStore) -> Decision | None:
+    """Return the latest decision, where its version did not answer when it was to be acted on."""
+    refusal, decision = standing_refusal(store), store.latest(Decision)
+    if refusal is None or decision is None or refusal.decision_id != decision.id:
+        return None
+    return decision
 
 
 def words(refusal: RoutingRefusal) -> str:

@@ -4,9 +4,6 @@ vLLM forgets its adapters when it restarts, and each replica has its own. So eve
 for its models every second: what the routing names and the server lacks is loaded, and what the
 server has loaded of this home's adapters and no routing names is unloaded. What `GET /v1/models`
 shows is believed, not what a load answers: "already loaded" may stand for a failed load.
-
-Where adapters are not to be loaded the list is read all the same: what the routing names and no
-list shows is a problem that `/healthz` tells of, since every request for it would be refused.
 """
 
 from __future__ import annotations
@@ -26,10 +23,7 @@ from ratchet.gateway.routing import State
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 8
 LOOK_SECONDS = 1.0
-LIST_SECONDS = 5.0
-"""The same where nothing is loaded."""
 UNLOAD_SECONDS = 5.0
 """So long after no routing names it an adapter is unloaded: every process follows by then."""
 CHECKED_SECONDS = 300.0
@@ -52,25 +46,16 @@ class AdapterKeeper:
         servers: Replicas, each with adapters of its own.
         on_loaded: Told the names of server and version when an adapter was loaded again.
         shelf: Where adapters lie for the backend.
-        loads: Whether adapters are loaded and unloaded, or only looked for.
-        asks_for: The one name that servers are asked for, whatever the version.
         clock: Seconds, monotonic.
     """
 
     servers: Sequence[HttpBackend]
     on_loaded: Callable[[str, str], None]
     shelf: AdapterShelf | None = None
-    loads: bool = True
-    asks_for: str | None = None
     clock: Callable[[], float] = time.monotonic
     _unnamed: dict[str, dict[str, float]] = field(default_factory=dict)
     _named: set[str] = field(default_factory=set)
     _said: dict[str, str] = field(default_factory=dict)
-    _missing: dict[str, str] = field(default_factory=dict)
-
-    def problems(self) -> tuple[str, ...]:
-        """Return what the routing names and a server does not list, a text for each server."""
-        return tuple(text for text in self._missing.values() if text)
 
     async def follow(self, state: Callable[[], State]) -> None:
         """Look every second, for ever; one server never waits for another.
@@ -85,7 +70,7 @@ class AdapterKeeper:
                     await self.look(server, state())
                 except Exception:
                     logger.exception("the adapters of %s cannot be looked at", server.name)
-                await asyncio.sleep(LOOK_SECONDS if self.loads else LIST_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
 
         await asyncio.gather(*(hold(server) for server in self.servers))
 
@@ -99,15 +84,10 @@ class AdapterKeeper:
         """Hold one server to the routing once; what fails is logged and tried again."""
         problems = list[str]()
         try:
-            loaded = await server.models()
-            if self.loads:
-                problems += await self._hold(server, state, loaded, unload=unload)
-                loaded = await server.models() if problems else loaded
-            self._missing[server.name] = self._missed(server, state, loaded)
+            problems += await self._hold(server, state, await server.models(), unload=unload)
         except BackendError as error:
             problems.append(error.reason)
-            self._missing.pop(server.name, None)  # unknown, and attempts tell of a server away
-        said = "; ".join(problems) if self.loads else self._missing.get(server.name, "")
+        said = "; ".join(problems)
         if said and said != self._said.get(server.name):
             logger.warning("%s lacks adapters that the routing names: %s", server.name, said)
         self._said[server.name] = said
@@ -124,25 +104,12 @@ class AdapterKeeper:
         for name, folder in wanted.items():
             if name not in loaded:
                 problems += await self._load(server, name, folder)
-                loaded.add(name)
         self._named |= set(wanted)
         if unload:
             ours = {state.names.get(name, name): place for name, place in state.adapters.items()}
             for name in self._unnamed_for_long(server, loaded - set(wanted), ours):
                 problems += await self._unload(server, name)
         return problems
-
-    def _missed(self, server: HttpBackend, state: State, listed: set[str]) -> str:
-        """Say which names a server would be asked for and does not list; empty where none."""
-        if not listed:
-            return ""  # some servers list nothing and answer to every name
-        asked = [state.names.get(version, version) for version in state.served]
-        names = [self.asks_for] if self.asks_for else list(dict.fromkeys(asked))
-        missing = [name for name in names if name not in listed] if state.served else []
-        if not missing:
-            return ""
-        has = ", ".join(sorted(listed)[:_SHOWN])
-        return f"{server.name} does not list {', '.join(missing)}; it has: {has}"
 
     async def _load(self, server: HttpBackend, version: str, folder: Path) -> list[str]:
         """Load a version; return what is wrong, if anything is."""

@@ -84,12 +84,6 @@ class Gateway:
     passthrough: Passthrough
     limits: RateLimits
     listing: Listing
-    keeper: AdapterKeeper | None = None
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with the routing, seen from here."""
-        held = [self.router.held] if self.router.held else []
-        return [*held, *(self.keeper.problems() if self.keeper else ())]
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -122,7 +116,7 @@ class Gateway:
         lacking = self.listing.lacking(state)
         unserved = {v for lacks in lacking.values() for v in lacks if not served[v].answered}
         fine = works and not any(counts.mostly_failed for counts in served.values())
-        fine = fine and self.router.held is None and unserved.isdisjoint(state.chosen)
+        fine = fine and unserved.isdisjoint(state.chosen) and self.router.held is None
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -138,14 +132,14 @@ class Gateway:
             lacking=lacking,
             recording=self.answerer.recorder.works,
             advice=self._advice(lacking),
-            problems=self.problems(),
         )
         return found, 200 if works else 503
 
     def _advice(self, lacking: Mapping[str, Sequence[str]]) -> list[str]:
         if self.listing.servers and self.router.state.routing is None:
             return [NO_CHAMPION]
-        return [
+        held = [] if self.router.held is None else [self.router.held]
+        return held + [
             f"{name} does not list {', '.join(versions)}: load what is missing, or say what it "
             "calls it by `ratchet adopt --as VERSION --model NAME`"
             for name, versions in lacking.items()
@@ -243,7 +237,6 @@ async def _running(
         passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
         listing=listing,
-        keeper=keeper,
     )
     await asyncio.to_thread(router.refresh)
     await listing.look()
@@ -302,17 +295,13 @@ def _lies_here(state: State, version: str) -> bool:
 def _keeper(
     backends: Sequence[Backend], options: GatewayOptions, circuits: Circuits
 ) -> AdapterKeeper | None:
-    """Return what holds the backend's adapters to the routing; None for the local model."""
-    replicas = backends[: 1 + len(options.replicas)] if options.backend else []
-    servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
-    if not servers:
+    """Return what holds the backend's adapters to the routing, where that is asked for."""
+    if not options.load_adapters:
         return None
+    replicas = backends[: 1 + len(options.replicas)]
+    servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
     return AdapterKeeper(
-        servers,
-        lambda server, version: circuits.close((server, version)),
-        shelf=_shelf(options),
-        loads=options.load_adapters,
-        asks_for=options.backend_model,
+        servers, lambda server, version: circuits.close((server, version)), shelf=_shelf(options)
     )
 
 
@@ -337,7 +326,7 @@ def _preloader(
                 logger.warning("%s cannot be loaded ahead: %s", version, error)
 
     def on_change(state: State) -> None:
-        if keeper is not None and keeper.loads:
+        if keeper is not None:
             work = keeper.prepare(state)
         elif isinstance(backend, LocalBackend):
             work = load(state)

@@ -146,16 +146,16 @@ class Router:
 
         Args:
             store: The store.
-            home: The home folder.
+            home: Its adapters lie there.
             default: The local model's name, which answers before anything was released.
             on_change: Told of a new state before anybody is sent there.
             has: Tells whether a version that no routing names would be answered.
-            shelf: Where adapters lie; by default in the home.
+            shelf: Where adapters lie for the backend; by default in the home.
             asks_for: The one name that the backend is asked for, whatever the version.
         """
-        self._store, self._default, self._has = store, default, has
+        self._store, self._default = store, default
         self._shelf = shelf or AdapterShelf(home)
-        self._on_change, self._asks_for = on_change, asks_for
+        self._on_change, self._has, self._asks_for = on_change, has, asks_for
         self.held: str | None = None
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self.state = State()
@@ -182,8 +182,9 @@ class Router:
 
     def _say_so(self, routing: Routing, now: datetime) -> None:
         """Record that this process follows a routing: a rollback's effect can be read from it."""
+        asked = [self._asks_for] if self._asks_for else []
         followed = RoutingFollowed(
-            id=derive_id("followed", routing.id, self._process, self._asks_for or ""),
+            id=derive_id("followed", routing.id, self._process, *asked),
             created_at=now,
             routing_id=routing.id,
             process=self._process,

@@ -167,9 +167,9 @@ class Health(BaseModel):
 
     Attributes:
         status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
-            by nobody, or most attempts at a version that is served failed, or the routing is not
-            followed, or a version that users are sent to is lacked by a backend and none of its
-            attempts was answered.
+            by nobody, or most attempts at a version that is served failed, or a version that users
+            are sent to is lacked by a backend and none of its attempts was answered, or the
+            routing is not followed.
         version: Version of Ratchet.
         champion: The version that most users get.
         backends: What answers; false where most recent attempts failed.
@@ -177,8 +177,6 @@ class Health(BaseModel):
         lacking: Versions that users are sent to, or fall back to, that a backend does not list.
         recording: Whether the log can be written.
         advice: What somebody should see to.
-        problems: What the routing names and the backend does not list; why a routing is not
-            followed.
     """
 
     status: Literal["ok", "degraded"]
@@ -189,7 +187,6 @@ class Health(BaseModel):
     lacking: dict[str, list[str]] = {}
     recording: bool
     advice: list[str] = []
-    problems: list[str] = []
 
 
 CHAT: TypeAdapter[ChatRequest] = TypeAdapter(ChatRequest)

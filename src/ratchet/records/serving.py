@@ -90,7 +90,7 @@ class RoutingFollowed(Record):
     created_at: UtcTime
     routing_id: Identifier
     process: Identifier
-    asks_for: Identifier | None = None
+    asks_for: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class RoutingRefusal(Record):
