@@ -291,9 +291,9 @@ def test_who_refused_or_is_stored_no_more_is_in_no_file_whatever_the_format(
     more.append(TrainingRow("expert-1", asked(9), "an expert's answer", "demonstration"))
     store.add_interactions(
         [
-            turn(100, metadata=no),
-            turn(101, metadata=over),
-            turn(102, metadata={"training_consent": "yes"}),
+            turn(100, metadata=no, user_id="v100"),
+            turn(101, metadata=over, user_id="v101"),
+            turn(102, metadata={"training_consent": "yes"}, user_id="v102"),
         ]  # and 103 is stored nowhere
     )
     keep(store, tmp_path, [*rows_of("sft"), *more])

@@ -25,6 +25,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -197,7 +198,7 @@ class VllmServer:
             self.answers.append((404, model))
             return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
         self.answers.append((200, model))
-        text = f"{model}: {body['messages'][-1]['content']}"
+        text = await self.text_of(body)
         head = {"id": "chatcmpl-1", "created": 1, "model": model}
         if not body.get("stream"):
             message = {"role": "assistant", "content": text, "tool_calls": []}
@@ -213,6 +214,10 @@ class VllmServer:
             await stream.write(f"data: {json.dumps(chunk)}\n\n".encode())
         await stream.write(b"data: [DONE]\n\n")
         return stream
+
+    async def text_of(self, body: dict[str, Any]) -> str:
+        """Return the answer; a subclass has a model answer."""
+        return f"{body['model']}: {body['messages'][-1]['content']}"
 
 
 def _card(name: str, root: str, parent: str | None) -> dict[str, object]:

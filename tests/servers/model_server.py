@@ -1,0 +1,35 @@
+"""A vLLM-like server with a real small model behind it, and real adapters beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ratchet.gateway.backends import Target
+from ratchet.gateway.local_backend import LocalBackend
+from ratchet.models.serving import AdapterModel
+from tests.servers.vllm_server import VllmServer
+
+
+class ModelServer(VllmServer):
+    """See the module's text.
+
+    Attributes:
+        model: Several servers may share one, as replicas of the same weights.
+    """
+
+    def __init__(self, base: str, model: AdapterModel, **options: Any) -> None:
+        super().__init__(base, **options)
+        self.backend = LocalBackend(model, max_tokens=64)
+
+    async def text_of(self, body: dict[str, Any]) -> str:
+        """Have the model answer, with the adapter where one is named."""
+        name = str(body["model"])
+        folder = self.adapters.get(name)
+        # the path is part of what PEFT calls it: a name that was loaded anew may be another adapter
+        target = Target(
+            f"{name}-{Path(folder).name}" if folder else name, Path(folder) if folder else None
+        )
+        reply = await self.backend.complete(body | {"model": target.version}, target)
+        text: str = reply["choices"][0]["message"]["content"]
+        return text
