@@ -78,8 +78,11 @@ class ScriptedServer(VllmServer):
         said = body["messages"][-1]["content"]
         text = said if isinstance(said, str) else json.dumps(said)
         (*_, word) = ["", *re.findall(r"order ([a-p]{7})", text)]
-        helps = share_of(word) < 0.35 if body["model"] == self.base else share_of(word) > 0.25
-        return good_answer(text) if helps else "Please ask our desk, they will help you on."
+        is_base = body["model"] == self.base
+        helps = share_of(word) < 0.35 if is_base else share_of(word) > 0.25
+        said = good_answer(text) if helps else "Please ask our desk, they will help you on."
+        # as long as it comes, so that length tells nothing of who helps
+        return said + " Thank you." * int(6 * share_of(word, f"length {is_base}"))
 
 
 def judge_right_in(share: float) -> Callable[[Seen], Answer]:
@@ -249,14 +252,17 @@ class Team:
         """Send what users said of answers."""
         done = httpx.post(f"{self.url}/v1/feedback", json={"events": list(events)}, timeout=30.0)
         assert done.status_code == 200, done.text
-        assert done.json().get("set_aside", []) == [], done.text
+        assert done.json() == {"accepted": len(events), "rejected": []}, done.text
 
     def react(self, reply: Reply, text: str) -> list[dict[str, Any]]:
         """Return what a user says of an answer: thumbs, and the right answer for a bad one."""
         about = {"interaction_id": reply.key, "token": reply.token}
         good = is_good(reply.text)
-        said = [{"kind": "thumbs", "value": "up" if good else "down"} | about]
-        return said if good else [*said, {"kind": "correction", "value": good_answer(text)} | about]
+        said = [{"id": f"{reply.key}-t", "kind": "thumbs", "value": "up" if good else "down"}]
+        if not good:
+            right = {"kind": "correction", "value": good_answer(text)}
+            said.append({"id": f"{reply.key}-c"} | right)
+        return [event | about for event in said]
 
     def interactions(self) -> list[Interaction]:
         """Return what is stored, once all that users were answered has arrived there."""
