@@ -53,6 +53,7 @@ TOP_KEYS = {"name", "prefect-version", "definitions", "deployments"}
 
 
 PAGES = README + "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+PAGES += "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs" / "tutorial").glob("*")))
 
 
 def blocks(language: str, text: str = README) -> list[str]:
