@@ -122,7 +122,9 @@ def gate(
         clusters=compare_clusters(examples, answers),
         earlier=looks_before(work.store, policy, gated),
         usable_judges=usable_judges(work.store),
-    ).model_copy(update={"rollout": rollout})
+    )
+    notes = (*decision.notes, *(judged.notes if judged else ()))
+    decision = decision.model_copy(update={"rollout": rollout, "notes": notes})
     work.store.append(decision)
     return decision
 

@@ -186,7 +186,8 @@ def test_every_deployment_is_served_with_its_schedule_tags_and_typed_parameters(
     found = httpx.post(f"{home.prefect}/deployments/filter", json={}).json()
     assert {item["name"] for item in found} == DEPLOYMENTS
     for item in found:
-        assert item["work_pool_name"] == "ratchet"
+        pool = "ratchet-training" if item["name"] == "improve" else "ratchet"
+        assert item["work_pool_name"] == pool
         assert {"ratchet", item["name"]} <= set(item["tags"])
         assert len(item["schedules"]) == (0 if item["name"] in ("approve", "rollback") else 1)
         assert item["enforce_parameter_schema"]

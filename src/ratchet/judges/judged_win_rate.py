@@ -60,6 +60,11 @@ class JudgedWinRate:
                 challenger[row] = self.found.challenger.values[place]
         return champion, challenger
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why there is no win rate, where there is none."""
+        return (f"win_rate: {self.found.reason}",) if self.found.reason else ()
+
     def text(self) -> str:
         """Return it in words."""
         asked = self.judged.asked
