@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
-from ratchet.flows._recorded import refuse_incomplete
+from ratchet.flows._recorded import refuse_incomplete, refuse_simulation
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
 from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
-from ratchet.flows.collect import CollectOptions, collect
+from ratchet.flows.collect import SIMULATION, CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions
 from ratchet.operate.readiness import NextCycle
@@ -138,6 +138,7 @@ def _cycle(options: LoopOptions, wait: CycleWait | None) -> CycleReport:
 def _prepare(options: LoopOptions) -> tuple[str, str]:
     """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
     if options.collect.source != "simulated":
+        refuse_simulation(options.collect.model_dump(include=SIMULATION, exclude_defaults=True))
         gated, examples = options.deploy, options.collect.examples
         judge = gated.win_rate.judge
         refuse_incomplete(NextCycle(examples=examples, policy=gated.policy, judge=judge))

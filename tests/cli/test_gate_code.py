@@ -216,7 +216,12 @@ def test_where_nothing_is_isolated_nothing_is_answered(run, examples, monkeypatc
 @pytest.mark.parametrize(
     ("policy", "words", "error", "said"),
     [
-        ("primary: {metric: pass@1}\nsecondary: [exact_match]", (), InvalidInputError, "needs targets"),
+        (
+            "primary: {metric: pass@1}\nsecondary: [exact_match]",
+            (),
+            InvalidInputError,
+            "needs targets",
+        ),
         ("primary: {metric: pass@4}\nsamples: 3", (), PolicyError, "at least 4 samples"),
         ("primary: {metric: pass@4}", ("--samples", 3), PolicyError, "at least 4 samples"),
         (

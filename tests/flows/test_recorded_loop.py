@@ -94,10 +94,10 @@ def test_users_are_not_simulated_into_a_home_that_serves_real_ones(home) -> None
     assert made.store.counts()["interactions"] == RECORDED
 
 
-def test_without_examples_and_with_too_little_traffic_for_a_sample_the_run_waits(home) -> None:
+def test_without_examples_and_without_a_judge_the_run_waits(home) -> None:
     _, said = home
-    assert "waiting: examples sampled from traffic need at least 100 questions" in said
-    assert "name a file in collect.examples" in said
+    assert "waiting: a cycle of recorded traffic waits for" in said
+    assert "- a judge of pairs, since the policy is on win_rate" in said
 
 
 def test_a_challenger_learns_from_what_users_did_and_is_gated_on_the_examples(home) -> None:
@@ -114,7 +114,7 @@ def test_a_challenger_learns_from_what_users_did_and_is_gated_on_the_examples(ho
 
 def test_without_new_traffic_the_next_cycle_does_not_begin(home) -> None:
     _, said = home
-    assert "waiting: a cycle of recorded traffic needs interactions before" in said
+    assert "- answers that no cycle had: got the last at" in said
     assert [line for line in said.splitlines() if line.startswith("ended with")] == [
         "ended with 0", "ended with 2", "ended with 2", "ended with 0", "ended with 0",
     ]  # fmt: skip

@@ -7,6 +7,7 @@ they do not have. Each test is a step and stands on those before it.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,19 +29,23 @@ from tests.flows.team import (
 )
 from tests.servers.judge_endpoint import JudgeEndpoint
 
-USERS, OLD = 300, 120
+USERS, OLD, LAG = 300, 120, 5
 LOOP = {
     "analyze": {"judges": {}},
     "improve": {"finetune": {"epochs": 1.0, "rank": 4}, "curation": {"maximum_examples": 60}},
     "deploy": {
         "win_rate": {"labels": 100, "minimum_labels": 60, "bar": {"kappa": 0.4, "agreement": 0.7}},
         "rollout": {
-            "stages": [{"share": 0.3, "hours": 0.0001}, {"share": 0.6, "hours": 0.0001}],
-            "lag_seconds": 0, "settle_seconds": 0, "minimum_users": 20,
+            "stages": [
+                {"share": 0.2, "hours": 0.0001, "slack": 8.0, "imbalance": 4.0},
+                {"share": 0.5, "hours": 0.0001, "slack": 6.0, "imbalance": 2.0},
+            ],
+            "lag_seconds": LAG, "settle_seconds": 0, "minimum_users": 20,
         },
     },
 }  # fmt: skip
 """A small training, a judge whose bar 100 labels can show, stages that pass in seconds."""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REFUSING = {f"user-{number}" for number in range(0, USERS, 20)}
 
 
@@ -83,6 +88,9 @@ def test_users_are_answered_and_what_their_clients_say_is_kept(team: Team) -> No
         )
         assert reply.status == 200
         said += team.react(reply, text)
+        if number % 50 == 49:  # before it is too late to count on a rollout
+            team.feedback(*said)
+            said.clear()
     for content in (
         [
             {"type": "text", "text": "What is this?"},
@@ -91,7 +99,6 @@ def test_users_are_answered_and_what_their_clients_say_is_kept(team: Team) -> No
         "Where is my order?",
     ):
         assert team.ask(client, "user-1", content, tools=[TOOL]).status == 200
-    team.feedback(*said)
     stored = team.interactions()
     assert len(stored) == 2 * USERS + 2
     assert {row.model_version for row in stored} == {BASE}
@@ -166,9 +173,11 @@ def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
             text = question(50_000 + turn * USERS + number)
             reply = team.ask(client, f"user-{number}", text, temperature=0.7)
             said += team.react(reply, text)
-        team.feedback(*said)
-        said.clear()
+            if number % 50 == 49:
+                team.feedback(*said)
+                said.clear()
         team.interactions()
+        time.sleep(LAG + 1)
         decided.append(team.run("print('said', rollout())").split("said ")[-1].split()[0])
         if running_rollout(team.store) is None:
             break

@@ -161,7 +161,7 @@ def _prepare(
     # also by what was said after `end`: nobody is trained on who has refused by now
     last = "arg_max(consent, {'moment': moment, 'consent': consent})"
     connection.execute(
-        f'CREATE TEMP TABLE refusing AS SELECT "user", true AS refusing FROM told '
+        f'CREATE TEMP TABLE refusing AS SELECT "user", true AS refusing FROM once '
         f'WHERE consent <> {UNSAID} GROUP BY "user" HAVING {last} = {REFUSED}'
     )
     connection.execute(
