@@ -168,7 +168,7 @@ def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
     team: Team,
 ) -> None:
     client, said, decided = team.client(), [], []
-    for turn in range(6):
+    for turn in range(12):
         for number in range(USERS):
             text = question(50_000 + turn * USERS + number)
             reply = team.ask(client, f"user-{number}", text, temperature=0.7)
