@@ -9,7 +9,7 @@ from dataclasses import replace
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from ratchet.deploy.adapters import AdapterShelf, placed
+from ratchet.deploy.adapters import placed
 from ratchet.deploy.backends import KEY_VARIABLE
 from ratchet.deploy.gate.answering import (
     AnswerOptions,
@@ -95,14 +95,15 @@ def _loader(
         )
     if by == "process":
         return by_process(lambda one_line: _load(reference, one_line), sampling)
+    serving = work.answering
     return held.enter_context(
         by_backend(
-            work.settings.backend,
+            serving.backend,
             reference,
             name=served_name(work.store, reference),
-            place=lambda: _placed(reference),
+            place=lambda: placed(serving.shelf, work.store, serving.tracker, reference),
             sampling=sampling,
-            key=checked_key(os.environ.get(KEY_VARIABLE), KEY_VARIABLE),
+            key=checked_key(serving.key, KEY_VARIABLE),
             concurrency=options.concurrency,
         )
     )
@@ -112,14 +113,6 @@ def _digest(version: ModelVersion, by: By, cycle: Cycle) -> str:
     """Name what answers: what a server has under a name may be another model next week."""
     served = by != "process" and version.adapter is None
     return digest([version.digest, cycle.id]) if served else version.digest
-
-
-def _placed(reference: str) -> str | None:
-    work = workspace()
-    shelf = AdapterShelf(
-        work.settings.home, work.settings.adapter_root, work.settings.backend_adapter_root
-    )
-    return placed(shelf, work.store, lambda: work.tracker, reference)
 
 
 def _load(reference: str, one_line: bool) -> LanguageModel:

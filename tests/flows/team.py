@@ -9,7 +9,6 @@ processes and the training are the real ones.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -35,6 +34,7 @@ from ratchet.records import Interaction, TrainingSet
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore, Window
 from tests.cli.in_process import run_in_process
+from tests.flows.pair_sheet import compare_pairs
 from tests.flows.prefect_home import ROOT, new_home, python_process
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
 from tests.servers.vllm_server import VllmServer
@@ -216,15 +216,7 @@ class Team:
 
     def compare(self, sheet: Path) -> None:
         """Fill in a sheet of pairs as a person who knows which answer is better."""
-        with sheet.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            one, two = is_good(row["answer_a"]), is_good(row["answer_b"])
-            row["winner"] = "tie" if one == two else "a" if one else "b"
-        with sheet.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        compare_pairs(sheet, is_good)
 
     # What users do ----------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ What it lacks it waits for: first users, then labels. Nothing is done twice mean
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from ratchet.records import (
     user_digest,
 )
 from tests.cli.in_process import run_in_process
+from tests.flows.pair_sheet import compare_pairs
 from tests.flows.prefect_home import PrefectHome, new_home, python_process
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
 
@@ -210,13 +210,5 @@ def _check_that_users_whom_the_gate_asks_are_in_no_training_set(
 def _label(team: Team) -> None:
     sheet = team.home.settings.home / "sheet.csv"
     team.ratchet("export", "label-sheet", "--out", sheet)
-    with sheet.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        one, two = row["answer_a"].count("a"), row["answer_b"].count("a")
-        row["winner"] = "tie" if one == two else "a" if one > two else "b"
-    with sheet.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    compare_pairs(sheet, lambda text: text.count("a"))
     team.ratchet("review", "--sheet", sheet, "--by", "ana")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import subprocess
@@ -19,6 +18,7 @@ from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import LABEL_TOKENS, Decision, ExampleSet, JudgeValidation
 from ratchet.store.waits import latest_wait
 from tests.cli.in_process import run_in_process
+from tests.flows.pair_sheet import compare_pairs
 from tests.flows.prefect_home import ROOT, new_home, run_python
 from tests.flows.test_approval_flow import DEPLOY, Waiting, filled
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint, Seen
@@ -101,15 +101,7 @@ def test_people_are_asked_and_what_they_say_decides(judged: Waiting, tmp_path: P
         assert done.returncode == 0, done.stderr
 
     ratchet("export", "label-sheet", "--out", sheet)
-    with sheet.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        one, two = is_right(row["answer_a"]), is_right(row["answer_b"])
-        row["winner"] = "tie" if one == two else "a" if one else "b"
-    with sheet.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    compare_pairs(sheet, is_right)
     ratchet("review", "--sheet", sheet, "--by", "ana")
     printed = run_python(judged.environ, "-c", DEPLOY, json.dumps({"policy": POLICY}))
     assert "careful: usable" in printed

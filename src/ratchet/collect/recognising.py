@@ -316,7 +316,7 @@ def _among_each_other(
 
 
 def _said(event: FeedbackRow) -> tuple[object, ...]:
-    """Return what makes two events of feedback the same, whatever their ids."""
+    """Return the key by which two feedback events are the same, whatever their ids."""
     moment = event.created_at // min(_unit(event.created_at), SECOND)
     return event.interaction_id, event.kind, event.number, event.text, moment
 

@@ -69,7 +69,7 @@ class AdapterShelf:
         return place if self.root is not None or place.exists() else self.home / candidate.path
 
     def at_backend(self, place: Path) -> str:
-        """Return a folder on the shelf as the backend sees it."""
+        """Return the path under which the backend sees the folder of an adapter."""
         if self.root_at_backend is None or not place.is_relative_to(self.folder):
             return str(place)
         return str(PurePosixPath(self.root_at_backend, place.relative_to(self.folder)))

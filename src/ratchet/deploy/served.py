@@ -1,4 +1,4 @@
-"""By which names the backend answers as which versions, and whether it has them."""
+"""Under which model names the backend serves versions, and whether it lists them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def served_names(store: EventStore) -> dict[str, str]:
 
 
 def served_name(store: EventStore, version: str) -> str:
-    """Return the name by which the backend answers as a version."""
+    """Return the model name under which the backend serves a version."""
     return served_names(store).get(version, version)
 
 

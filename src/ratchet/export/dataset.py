@@ -189,7 +189,7 @@ def _allowed(
     if gone and history.cursor() is not None:
         known |= history.fetch_interactions(gone)
     users = {interaction.user_id for interaction in known.values()}
-    refusing = refusing_users(store, history, users, now)
+    refusing = refusing_users(store, history, users)
     return {
         key: interaction.user_id not in refusing and not _refuses(interaction, now)
         for key, interaction in known.items()

@@ -19,7 +19,6 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ratchet.deploy.adapters import AdapterShelf
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
@@ -214,7 +213,7 @@ async def _running(
         default=default,
         has=listing.has if listing.servers else _lies_here,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
-        shelf=_shelf(options),
+        shelf=options.shelf,
         asks_for=options.backend_model if options.backend else None,
     )
     log = WriteAheadLog.create(options.folder / "wal")
@@ -301,13 +300,8 @@ def _keeper(
     replicas = backends[: 1 + len(options.replicas)]
     servers = [backend for backend in replicas if isinstance(backend, HttpBackend)]
     return AdapterKeeper(
-        servers, lambda server, version: circuits.close((server, version)), shelf=_shelf(options)
+        servers, lambda server, version: circuits.close((server, version)), shelf=options.shelf
     )
-
-
-def _shelf(options: GatewayOptions) -> AdapterShelf:
-    settings = options.settings
-    return AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root)
 
 
 def _preloader(

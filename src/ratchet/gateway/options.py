@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.deploy.adapters import AdapterShelf
 from ratchet.settings import Settings
 
 NO_CHAMPION = (
@@ -68,6 +69,12 @@ class GatewayOptions(BaseModel):
     max_tokens: int = Field(default=256, ge=1)
     log_level: str = "warning"
     version: str = "0"
+
+    @property
+    def shelf(self) -> AdapterShelf:
+        """Where adapters lie for the backend."""
+        settings = self.settings
+        return AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root)
 
     @property
     def folder(self) -> Path:

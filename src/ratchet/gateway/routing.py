@@ -240,7 +240,7 @@ class Router:
         return None if routing is None else routing.choose(user_id).version
 
     def is_version(self, name: str) -> bool:
-        """Tell whether a name stands for one version of this home and nothing else."""
+        """Tell whether a requested name is a version of this home; an adopted model's is none."""
         state = self.state
         if name in state.adopted:
             return False

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
-from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.backends import Replicas
 from ratchet.deploy.routing import current_routing
 from ratchet.deploy.served import unlisted
@@ -119,7 +118,7 @@ class Supervisor:
         """Say what is missing for requests to be answered as the routing wants."""
         if not self._backends:
             return
-        state = read_state(store, AdapterShelf(self.options.settings.home))
+        state = read_state(store, self.options.shelf)
         if state.routing is None:
             self.say(NO_CHAMPION)
             return

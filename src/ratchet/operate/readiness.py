@@ -26,7 +26,7 @@ BACKEND_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class NextCycle:
-    """What the next cycle is asked to do, as far as it needs something for it.
+    """The options of the next cycle that need something to be there first.
 
     Attributes:
         examples: File of examples that both models answer at the gate; None where they are drawn

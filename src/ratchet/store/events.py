@@ -158,7 +158,7 @@ class EventStore(Readings, Journal, Recorded, Aliases):
                 connection.info.pop(_SIMULATING, None)
 
     def _may_be_first_real(self, connection: sa.Connection) -> bool:
-        """Tell whether no real user's interaction is stored; nobody is simulated meanwhile."""
+        """Tell whether this is the first real interaction; simulated users wait until it is in."""
         if connection.info.get(_SIMULATING) or self.origins().real_since is not None:
             return False
         lock_journal(connection)

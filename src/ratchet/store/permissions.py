@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeAlias
 
 import sqlalchemy as sa
 
@@ -107,20 +108,28 @@ def read_not_for_good(connection: sa.Connection, ids: Iterable[str]) -> set[str]
             of_user.setdefault(user, []).append(key)
             if retain is not None or not (consent is None or agrees(consent)):
                 found.add(key)
-    return found.union(*(of_user[user] for user in _refusing(connection, of_user)))
+    return found.union(*(of_user[user] for user in refusing(read_words(connection, of_user))))
 
 
-def _refusing(connection: sa.Connection, users: Iterable[str]) -> set[str]:
-    """Return those of the users whose latest word about training is a refusal."""
-    latest: dict[str, tuple[int, bool]] = {}
-    created_at = INTERACTIONS.c.created_at
+Word: TypeAlias = tuple[str, datetime, str]
+"""A user, when that user said something about training, and what."""
+
+
+def read_words(connection: sa.Connection, users: Iterable[str]) -> Iterator[Word]:
+    """Yield what users said about training, as far as the store holds it."""
+    query = sa.select(INTERACTIONS.c.user_id, INTERACTIONS.c.created_at, _CONSENT)
     for chunk in chunks(users):
-        query = sa.select(INTERACTIONS.c.user_id, created_at, _CONSENT).where(
-            INTERACTIONS.c.user_id.in_(chunk), _CONSENT.is_not(None)
-        )
-        for user, moment, consent in connection.execute(query):
-            said = (moment, not agrees(consent))  # of two words at once the refusal counts
-            latest[user] = max(said, latest.get(user, said))
+        theirs = query.where(INTERACTIONS.c.user_id.in_(chunk), _CONSENT.is_not(None))
+        for user, at, said in connection.execute(theirs):
+            yield user, moment_of(at), said
+
+
+def refusing(words: Iterable[Word]) -> set[str]:
+    """Return the users whose latest word is a refusal; of two words at one time it counts."""
+    latest: dict[str, tuple[datetime, bool]] = {}
+    for user, moment, said in words:
+        word = moment, not agrees(said)
+        latest[user] = max(word, latest.get(user, word))
     return {user for user, (_, refuses) in latest.items() if refuses}
 
 

@@ -144,7 +144,7 @@ class Reporting:
         return {(item.kind, item.application): item for item in self.alone}
 
     def _of(self, kind: str, name: str) -> list[SignalDeclaration]:
-        """Return the declarations about an application, the one that counts last."""
+        """Return the declarations about an application; the last one in the list counts."""
         known = self._by_application
         general = known.get((kind, EVERY_APPLICATION), [])
         return [*general, *known.get((kind, name), ())] if name != EVERY_APPLICATION else general

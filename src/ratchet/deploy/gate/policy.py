@@ -362,7 +362,7 @@ def loop_policy() -> GatePolicy:
 
 
 def is_shipped(path: Path) -> bool:
-    """Tell whether a path is the name of a policy that ships, and of no file."""
+    """Tell whether a path is the name of a shipped policy, and no file is called so."""
     return str(path) in SHIPPED and not path.exists()
 
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from ratchet.store.arrivals import last_position
 from ratchet.store.events import EventStore
 from ratchet.store.history import History
-from ratchet.store.history.layout import COLUMNS, STORED, HistoryTable, schema_of
+from ratchet.store.history.layout import COLUMNS, STORED, HistoryTable, schema_of, stored_columns
 from ratchet.store.rows import microseconds
 
 if TYPE_CHECKING:
@@ -108,11 +108,6 @@ def _in_store(
     import pyarrow as pa
 
     stored, schema = STORED[table], schema_of(table)
-    columns = [
-        sa.cast(stored.c[name], sa.Text) if isinstance(stored.c[name].type, sa.JSON)
-        else stored.c[name]
-        for name in COLUMNS[table]
-    ]  # fmt: skip
     block = sa.and_(stored.c.position > after, stored.c.position <= until)
     wanted = [stored.c[name] == value for name, value in chosen.equal.items()]
     if chosen.since is not None:
@@ -120,7 +115,7 @@ def _in_store(
     if chosen.until is not None:
         wanted.append(stored.c.created_at < microseconds(chosen.until))
     with store.reading() as connection:
-        query = sa.select(*columns).where(block, *wanted).order_by(stored.c.position)
+        query = sa.select(*stored_columns(table)).where(block, *wanted).order_by(stored.c.position)
         rows = connection.execute(query).all()
         there = connection.execute(sa.select(stored.c.position).where(block)).scalars().all()
     values = list(zip(*rows, strict=True)) if rows else [()] * len(schema)

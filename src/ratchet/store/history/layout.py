@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import sqlalchemy as sa
 from pydantic import Field
@@ -133,6 +133,12 @@ def parse_path(path: str, size: int) -> HistoryFile | None:
     table: HistoryTable = "interactions" if found["table"] == "interactions" else "feedback"
     day = date.fromisoformat(found["day"])
     return HistoryFile(table, day, int(found["first"]), int(found["last"]), size)
+
+
+def stored_columns(table: HistoryTable) -> list[sa.ColumnElement[Any]]:
+    """Return a table's columns as the store selects them: JSON as text."""
+    columns = [STORED[table].c[name] for name in COLUMNS[table]]
+    return [sa.cast(one, sa.Text) if isinstance(one.type, sa.JSON) else one for one in columns]
 
 
 def schema_of(table: HistoryTable) -> pa.Schema:

@@ -20,7 +20,6 @@ from ratchet.records import digest
 from ratchet.store.arrivals import last_position
 from ratchet.store.events import EventStore
 from ratchet.store.history.layout import (
-    COLUMNS,
     DAY_OF,
     STORED,
     TABLES,
@@ -29,6 +28,7 @@ from ratchet.store.history.layout import (
     HistoryTable,
     readable,
     schema_of,
+    stored_columns,
 )
 from ratchet.store.history.place import Place
 from ratchet.store.tables import APPLIED
@@ -239,13 +239,8 @@ def _read(
     import pyarrow as pa
 
     stored, schema = STORED[table], schema_of(table)
-    columns = [
-        sa.cast(stored.c[name], sa.Text) if isinstance(stored.c[name].type, sa.JSON)
-        else stored.c[name]
-        for name in COLUMNS[table]
-    ]  # fmt: skip
     query = (
-        sa.select(*columns)
+        sa.select(*stored_columns(table))
         .where(stored.c.position > after, stored.c.position <= until)
         .order_by(stored.c.position)
         .limit(limit)
