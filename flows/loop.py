@@ -139,9 +139,10 @@ def _prepare(options: LoopOptions) -> tuple[str, str]:
     """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
     if options.collect.source != "simulated":
         refuse_simulation(options.collect.model_dump(include=SIMULATION, exclude_defaults=True))
-        gated, examples = options.deploy, options.collect.examples
-        judge = gated.win_rate.judge
-        refuse_incomplete(NextCycle(examples=examples, policy=gated.policy, judge=judge))
+        given, gated = options.collect, options.deploy
+        refuse_incomplete(
+            NextCycle(given.examples, given.sample, gated.policy, gated.win_rate.judge)
+        )
     result_of(collect(options.collect, return_state=True))
     analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
     return analysis_id, _improve_or_end(options)

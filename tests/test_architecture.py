@@ -50,7 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
     "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
-    "operate": _BASE | {"files", "settings", "store", "tracking", "models", "judges", "deploy"},
+    "operate": _BASE
+    | {"files", "settings", "store", "tracking", "models", "judges", "analyze", "deploy"},
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)

@@ -111,14 +111,16 @@ def test_every_schedule_ends_well_in_a_fresh_home(ran: Ran) -> None:
 def test_each_says_what_it_waits_for(ran: Ran) -> None:
     names = {name: state[1] for name, state in ran.fresh.items() if state[1] != "Completed"}
     assert names == {
-        "loop": "WaitingForTraffic",
+        "loop": "WaitingForSetup",
         "collect": "WaitingForTraffic",
         "improve": "WaitingForTraffic",
         "deploy": "WaitingForTraffic",
         "analyze of a cycle": "WaitingForTraffic",
     }
-    assert "interactions" in ran.fresh["loop"][2]
-    assert "serve users with `ratchet serve`" in ran.fresh["loop"][2]
+    lacks = ran.fresh["loop"][2]
+    assert "answers that no cycle had: got none at all" in lacks
+    assert "serve users with `ratchet serve`" in lacks
+    assert "a judge of pairs" in lacks
     assert "run the stage collect" in ran.fresh["improve"][2]
 
 
@@ -129,12 +131,19 @@ def test_a_schedule_neither_simulates_users_nor_registers_a_model_in_a_fresh_hom
 
 
 def test_the_nightly_loop_leaves_simulated_users_alone(ran: Ran) -> None:
-    for name, kind, message in ran.simulated.values():
-        assert (name, kind) == ("COMPLETED", "WaitingForTraffic")
-        assert "those of simulated users do not count" in message
+    kinds = {name: state[:2] for name, state in ran.simulated.items()}
+    assert kinds == {
+        "loop": ("COMPLETED", "WaitingForSetup"),
+        "collect": ("COMPLETED", "WaitingForTraffic"),
+    }
+    assert "those of simulated users do not count" in ran.simulated["loop"][2]
+    assert "got 0 of 0 users" in ran.simulated["collect"][2]
 
 
 def test_where_users_are_served_the_nightly_loop_waits_for_examples(ran: Ran) -> None:
-    for name, kind, message in ran.serving.values():
-        assert (name, kind) == ("COMPLETED", "WaitingForExamples")
-        assert "set collect.examples" in message
+    loop, collect = ran.serving["loop"], ran.serving["collect"]
+    assert loop[:2] == ("COMPLETED", "WaitingForSetup")
+    assert "a judge of pairs" in loop[2]
+    assert "they need 500 answers at least, got 1" in loop[2]
+    assert collect[:2] == ("COMPLETED", "WaitingForTraffic")
+    assert "name a file in collect.examples" in collect[2]

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.store import Added, EventStore
+from ratchet.store.origins import note_real
 from ratchet.store.positions import _distance
-from ratchet.store.tables import INTERACTIONS, VERDICTS
+from ratchet.store.tables import FACTS, INTERACTIONS, VERDICTS
 from tests.store.test_transactions import NOW, end, feedback, interaction, rejected
 
 Open = Callable[[], EventStore]
@@ -23,6 +24,11 @@ Open = Callable[[], EventStore]
 
 @pytest.fixture
 def store_url(postgresql_url: str) -> str:
+    """A store that real users came to before: the first of them alone waits for its turn."""
+    store = EventStore.open(postgresql_url)
+    with store.atomic() as connection:
+        note_real(connection, FACTS, NOW)
+    store.close()
     return postgresql_url
 
 

@@ -3,7 +3,7 @@
     served = look(replicas)
     model = choose(served, asked)
     probe(replicas, model.name)
-    adopt(store, tracker, model, also=(), by="ada", now=now)
+    adopt(store, tracker, model, served, by="ada", now=now)
 
 Nothing of the model is loaded: the registry gets its name, the store a release and a routing.
 """

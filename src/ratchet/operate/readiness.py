@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from ratchet.analyze.failures.traffic_sample import SampleRules, questions_set
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
 from ratchet.deploy.gate.policy import GatePolicy, policy_for_file
 from ratchet.deploy.served import adoptions, served_name, unlisted
-from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
+from ratchet.errors import RatchetError, WaitingError
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
 from ratchet.models.endpoint import checked_key
@@ -19,9 +20,11 @@ from ratchet.records import WIN_RATE, Release
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.store.arrivals import count_answers, versions_in_use
-from ratchet.store.cycles import next_window, unfinished_cycle
+from ratchet.store.cycles import await_traffic, nothing_recorded
 
 BACKEND_SECONDS = 3.0
+_EXAMPLES = "examples that both models answer at the gate"
+_BY_FILE = "collect.examples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,13 @@ class NextCycle:
     Attributes:
         examples: File of examples that both models answer at the gate; None where they are drawn
             from traffic.
+        sample: How they are drawn.
         policy: The gate's rules, or the file that holds them; left out, those of such examples.
         judge: Name of the judge of pairs, where the settings' file has several.
     """
 
     examples: Path | None = None
+    sample: SampleRules = field(default_factory=SampleRules)
     policy: GatePolicy | Path | None = None
     judge: str | None = None
 
@@ -66,7 +71,7 @@ def lacks(
     lines = [
         *_champion(settings, store, champion, now),
         *_traffic(store, champion, now),
-        *_examples(wanted),
+        *_examples(store, wanted),
         *_policy(settings, wanted),
         *_backend(settings, store, champion, environ),
     ]
@@ -97,20 +102,13 @@ def _champion(
 
 
 def _traffic(store: EventStore, champion: str | None, now: datetime) -> Iterator[str]:
-    if unfinished_cycle(store) is not None:
-        return
     try:
-        window = next_window(store, now)
-    except InsufficientDataError:
-        last = store.last_interaction_at()
-        had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
-        yield (
-            f"answers that no cycle had: got {had}; serve users with `ratchet serve`, or bring a "
-            "log in with `ratchet ingest`"
-        )
+        window = await_traffic(store, now)
+    except WaitingError:
+        yield f"answers that no cycle had: {nothing_recorded(store)}"
         return
     adoption = adoptions(store).get(champion) if champion else None
-    if adoption is None:
+    if adoption is None or window is None:
         return
     counts = {
         name: count_answers(store, replace(window, model_version=name))
@@ -125,12 +123,18 @@ def _traffic(store: EventStore, champion: str | None, now: datetime) -> Iterator
     )
 
 
-def _examples(wanted: NextCycle) -> Iterator[str]:
-    if wanted.examples is not None and not wanted.examples.is_file():
-        yield (
-            "examples that both models answer at the gate: there is no file "
-            f"{wanted.examples.name!r}; correct collect.examples"
-        )
+def _examples(store: EventStore, wanted: NextCycle) -> Iterator[str]:
+    if wanted.examples is not None:
+        if not wanted.examples.is_file():
+            yield f"{_EXAMPLES}: there is no file {wanted.examples.name!r}; correct {_BY_FILE}"
+    elif questions_set(store, wanted.sample) is None:
+        had = store.counts()["interactions"] - store.simulated_answers()
+        if had < wanted.sample.fewest_answers:
+            yield (
+                f"{_EXAMPLES}: drawn from traffic they need {wanted.sample.fewest_answers:,} "
+                f"answers at least, got {had:,}; wait for more, bring a log in with `ratchet "
+                f"ingest`, name a file in {_BY_FILE}, or set collect.sample"
+            )
 
 
 def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:

@@ -174,29 +174,36 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
     )
     start = first_answer(store, everything)
     if start is None:
-        ever = replace(everything, end=datetime.max.replace(tzinfo=UTC), without=None)
-        last = last_answer(store, ever)
-        had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
-        if store.origins().simulated:
-            had += " (those of simulated users do not count)"
         raise WaitingError(
             f"a cycle of recorded traffic needs interactions before {now:%Y-%m-%d %H:%M} UTC that "
-            f"no cycle had, got {had}; serve users with `ratchet serve`, or bring a log in with "
-            "`ratchet ingest`",
+            f"no cycle had, {nothing_recorded(store)}",
             "traffic",
         )
     return replace(everything, start=start)
 
 
-def await_traffic(store: EventStore, now: datetime) -> None:
-    """See that there is an open cycle of real users, or something for the next one.
+def nothing_recorded(store: EventStore) -> str:
+    """Return when real users were last answered, and how their answers come in, in words."""
+    ever = Window(
+        datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), simulated=False
+    )
+    last = last_answer(store, ever)
+    had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
+    if store.origins().simulated:
+        had += " (those of simulated users do not count)"
+    return f"got {had}; serve users with `ratchet serve`, or bring a log in with `ratchet ingest`"
+
+
+def await_traffic(store: EventStore, now: datetime) -> Window | None:
+    """Return what the next cycle of recorded traffic would be about; None: one is open.
 
     Raises:
         WaitingError: Nothing was recorded that no cycle had.
     """
     unfinished = unfinished_cycle(store)
     if unfinished is None or _is_simulated(store, unfinished):
-        _recorded_window(store, now)
+        return _recorded_window(store, now)
+    return None
 
 
 def _latest_recorded(store: EventStore) -> Cycle | None:
@@ -232,15 +239,6 @@ def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
         simulated=None if cycle.source is None else cycle.source == "simulated",
         also=cycle.also if model_version == cycle.champion else (),
     )
-
-
-def next_window(store: EventStore, now: datetime) -> Window:
-    """Return what the next cycle of recorded traffic would be about.
-
-    Raises:
-        InsufficientDataError: Nothing was recorded that no cycle had.
-    """
-    return _recorded_window(store, now)
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:

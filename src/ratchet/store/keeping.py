@@ -1,6 +1,6 @@
 """Erase what users allowed to be kept for a time only, once that time is over.
 
-    past = past_keeping(store, home, history, now)
+    past = past_keeping(store, home, history, now, sets_too=True)
     erase_past(store, home, history, past)
 
 An interaction says until when in its metadata (`retain_until`). Its texts go as those of a user who

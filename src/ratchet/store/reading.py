@@ -282,6 +282,8 @@ class Readings(Transactions):
         origins = self.origins()
         if origins.real_since is None:
             return self.counts()["interactions"]
+        if not origins.simulated:
+            return 0
         mine = origins.chosen(INTERACTIONS.c.position, simulated=True)
         with self.reading() as connection:
             query = sa.select(sa.func.count()).select_from(INTERACTIONS).where(*mine)

@@ -156,6 +156,11 @@ class SampleRules(BaseModel):
         """Name of the set."""
         return f"{SAMPLED}-{self.edition}"
 
+    @property
+    def fewest_answers(self) -> int:
+        """How many answers there are at least before the fewest questions can be drawn."""
+        return int(np.ceil(self.minimum / self.user_share))
+
 
 def questions_set(store: EventStore, rules: SampleRules) -> ExampleSet | None:
     """Return the set that was frozen under these rules' edition; None before it was."""

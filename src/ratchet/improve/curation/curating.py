@@ -1,6 +1,6 @@
 """Curate a set out of history: one way for the flow `improve` and for `ratchet curate`.
 
-    curated = curate(store, history, Asked("sft", end=now), known, home=home)
+    curated = curate(store, history, Asked("sft", end=now), known)
     curated.difference_to(latest_set(store, "sft"), home)   # rows added, removed, changed
     curated.required().write(folder)
 
