@@ -125,7 +125,7 @@ def kill_and_count(tmp_path: Path, times: int) -> None:
             with gateway(home, mock.url, port, tmp_path / "log") as child:
                 asyncio.run(killed(load, child, rng))
     store = EventStore.open(f"sqlite:///{home / 'store.db'}")
-    drain = Drain(home / "gateway" / "wal", store)
+    drain = Drain(home / "gateway" / "wal", store, young_seconds=0)
     while drain.once():
         pass
     drain.once()
