@@ -131,8 +131,9 @@ async def _refuses_or_says_so(load: Load, child: subprocess.Popen[bytes]) -> Non
         async def has() -> bool:
             if child.poll() is not None:
                 return True
+            load.number += 1
             with suppress(Exception):
-                await load.one(session, 10**7 + load.unrecorded)
+                await load.one(session, load.number)
             return load.unrecorded > 3
 
         await until(has, "it neither ends nor says that nothing is recorded")

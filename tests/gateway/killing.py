@@ -160,6 +160,7 @@ class Load:
                 return
             key, token = reply.headers["x-ratchet-interaction"], reply.headers["x-ratchet-token"]
         if stream and not content.endswith(b"data: [DONE]\n\n"):
+            self.unrecorded += 1
             return
         self.answers[key] = text
         events = [
