@@ -33,12 +33,12 @@ def forked(
     home: Path, url: str, port: int, *more: str, **variables: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A mock backend with a gateway of three workers in front of it."""
+    given = {"RATCHET_TEST_SEGMENT_BYTES": str(SEGMENT_BYTES), "RATCHET_STORE_URL": url}
     with (
         MockBackend() as mock,
         gateway(
-            home, mock.url, port, home.parent / "log", workers=3, program=FORKED,
-            more=more, RATCHET_STORE_URL=url, RATCHET_TEST_SEGMENT_BYTES=str(SEGMENT_BYTES),
-            **variables,
+            home, mock.url, port, home.parent / "log", workers=3, program=FORKED, more=more,
+            **given | variables,
         ) as child,
     ):  # fmt: skip
         yield child
