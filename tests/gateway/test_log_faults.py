@@ -262,13 +262,12 @@ def small_disk(tmp_path):
 
 
 def use_up_inodes(folder):
-    try:
-        for number in range(100):
+    for number in range(100):
+        try:
             (folder / str(number)).touch()
-    except OSError as error:
-        assert error.errno == errno.ENOSPC
-    else:
-        raise AssertionError("there is no end to the files")
+        except OSError:
+            return
+    raise AssertionError("there is no end to the files")
 
 
 @pytest.mark.parametrize("fault", ["space", "inodes"])
