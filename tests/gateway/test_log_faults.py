@@ -160,6 +160,7 @@ def test_a_folder_that_was_moved_away_is_made_anew(tmp_path, store, opened):
     log.append(LogKind.INTERACTION, interaction(0))
     (tmp_path / "wal").rename(tmp_path / "elsewhere")
     log.append(LogKind.INTERACTION, interaction(1))
+    until(lambda: log.saved == 1)
     assert stored(tmp_path / "wal", store) == ids([0, 1])
 
 
