@@ -224,6 +224,7 @@ def test_a_gateway_without_a_store_or_anything_known_does_not_start(tmp_path):
         Supervisor(GatewayOptions(settings=settings, port=0), say=print).run()
 
 
+@pytest.mark.slow
 def test_ratchet_serve_starts_and_replaces_a_worker_while_its_store_is_away(tmp_path, mock):
     home = tmp_path / ".ratchet"
     settings = load_settings({"RATCHET_HOME": str(home)}, tmp_path)
