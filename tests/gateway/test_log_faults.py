@@ -196,26 +196,26 @@ for kill in range(int(sys.argv[2])):
             log.append(LogKind.INTERACTION, interaction(1_000 * kill + number))
             os.write(told, b"i-%d\\n" % (1_000 * kill + number))
         time.sleep(60)
-    time.sleep(rng.choice((0.0005, 0.002, 0.006)) * rng.random())
+    time.sleep(rng.choice((0.002, 0.02, 0.06)) * rng.random())
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """
 
 
 def test_processes_killed_while_they_start_and_rotate_lose_nothing(tmp_path, store):
-    """100 kills within milliseconds of the log's start, while the drain runs all the time."""
+    """40 kills within milliseconds of the log's start, while the drain runs all the time."""
     folder, stop = tmp_path / "wal", threading.Event()
     draining = threading.Thread(target=Drain(folder, store, young_seconds=0).run, args=(stop,))
     draining.start()
     folder.mkdir(exist_ok=True)
-    script = [sys.executable, "-c", _KILLED, str(folder), "100", "20"]
+    script = [sys.executable, "-c", _KILLED, str(folder), "40", "20"]
     done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=120)
     stop.set()
     draining.join()
     assert done.returncode == 0, done.stderr
     told = (tmp_path / "told").read_text().split()
     kept = store.interactions(ALWAYS)["id"].to_pylist()
-    assert len(told) > 50
+    assert len(told) > 20
     assert set(told) - set(kept) == set()
     assert len(kept) == len(set(kept)) <= len(told) + 100  # a line between its write and its word
     assert (store.counts()["set_aside"], segments(folder)) == (0, [])
