@@ -155,14 +155,16 @@ def read(segment: Path, offset: int, most_bytes: int) -> Iterator[Entry]:
     is_old = segment.suffix == SUFFIX_0_1
     with segment.open("rb") as file:
         file.seek(offset)
-        start = offset
-        while start - offset < most_bytes:
+        start, until = offset, offset + most_bytes
+        while start < until:
             content = file.readline()
             if not content.endswith(b"\n"):
                 return
             end = start + len(content)
             entry = _entry(segment.name, start, end, content, is_old=is_old)
-            if entry is not None:
+            if entry is None:
+                until += len(content)
+            else:
                 yield entry
             start = end
 
