@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from ratchet.store import EventStore
 from tests.gateway.conftest import ALWAYS
 
 PATIENCE_SECONDS = 120.0  # nothing takes that long, however busy the machine
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 SERVE = ("-m", "ratchet.cli", "serve")
 
 
@@ -53,11 +55,17 @@ def gateway(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         try:
             yield child
         finally:
             kill_group(child)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end a gateway whose tests were killed themselves."""
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
