@@ -48,8 +48,9 @@ def measured() -> str:
         ["git", "rev-parse", "--short", "HEAD"], cwd=PAGE.parent, text=True
     ).strip()
     return (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit}, on {os.cpu_count()} cores "
-        f"({platform.machine()}, Python {platform.python_version()}).\n"
+        f"Written on {datetime.now(UTC):%Y-%m-%d} at commit {commit}, on {os.cpu_count()} cores "
+        f"({platform.machine()}, Python {platform.python_version()}); "
+        "a row may have passed at an earlier commit.\n"
     )
 
 
