@@ -18,6 +18,7 @@ from ratchet.cli import judge, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
+from ratchet.cli.backup import backup
 from ratchet.cli.chart import chart
 from ratchet.cli.curate import curate
 from ratchet.cli.export import export
@@ -27,6 +28,7 @@ from ratchet.cli.gate import gate
 from ratchet.cli.history import history
 from ratchet.cli.ingest import ingest
 from ratchet.cli.prune import prune
+from ratchet.cli.restore import restore
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
 from ratchet.cli.serve import keys, serve
@@ -34,6 +36,7 @@ from ratchet.cli.set_aside import set_aside
 from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
+from ratchet.cli.verify import verify
 from ratchet.errors import RatchetError
 from ratchet.files.text import printable, printable_path
 
@@ -112,6 +115,13 @@ app.command(
 )(export)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet prune --dry-run")(prune)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet backup /backups/2026-12-01")(
+    backup
+)
+app.command(
+    rich_help_panel=LOOK_AFTER, epilog="Example: ratchet restore /backups/2026-12-01 --replace"
+)(restore)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet verify --json")(verify)
 
 
 def main() -> None:
