@@ -29,6 +29,10 @@ Environment:
     RATCHET_BACKEND_ADAPTER_ROOT: The same folder as the backend sees it, where that is another
         path: in a container, in a pod, on another machine.
 
+Any of them may be given as the name of a file that holds it, in the variable with `_FILE` at its
+end (RATCHET_STORE_URL_FILE); so may keys (RATCHET_BACKEND_KEY_FILE). Then no secret stands in any
+process's environment.
+
 Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
 which says that there is no `ratchet.toml` to read.
 """
@@ -159,6 +163,24 @@ class Settings(BaseModel):
             raise _bad_path("home", self.home, "no permission to write there")
 
 
+def value_of(environ: Mapping[str, str], variable: str) -> str | None:
+    """Return what a variable says, or the file that `VARIABLE_FILE` names, as secrets are mounted.
+
+    Raises:
+        SettingsError: There is no such file, or it is not text.
+    """
+    path = environ.get(f"{variable}_FILE")
+    if environ.get(variable) or not path:
+        return environ.get(variable)
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{variable}_FILE must be a file with the value in UTF-8, got {path!r}: "
+            f"{getattr(error, 'strerror', None) or error}; correct the path"
+        ) from error
+
+
 def private_folder(path: Path) -> Path:
     """Make a folder, and those above it that are missing, for its owner alone; return it."""
     for folder in (*reversed(path.parents), path):
@@ -228,9 +250,10 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     values: dict[str, Any] = {"home": ".ratchet", "cache": _default_cache(environ)}
     if environ.get(_COMPLETE) != "environment":
         values |= _read_toml(folder / "ratchet.toml")
-    values |= {name: environ[key] for name, key in VARIABLES.items() if environ.get(key)}
+    said = {name: value_of(environ, key) for name, key in VARIABLES.items()}
+    values |= {name: value for name, value in said.items() if value}
     for name in _LISTS:
-        if addresses := environ.get(VARIABLES[name], "").strip():
+        if addresses := (said[name] or "").strip():
             values[name] = _addresses(addresses)
     values = {name: _anchored(name, value, folder) for name, value in values.items() if value != ""}
     if isinstance(values["home"], Path):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from uuid import uuid4
 
 import pytest
@@ -89,12 +89,16 @@ class Gateway:
     settings: Settings
     acknowledged: list[str] = field(default_factory=list)
     stop: Event = field(default_factory=Event)
+    turn: Lock = field(default_factory=Lock)
 
     def log(self) -> None:
         folder = self.settings.home / "gateway" / "wal"
-        log = WriteAheadLog(folder, segment_bytes=4_000)  # a new segment every few events
-        number = 0
+        log, number = WriteAheadLog.create(folder), 0
         while not self.stop.is_set():
+            if number % 60 == 59:  # a worker ends, and its segment goes once it is drained
+                log.close()
+                with self.turn:  # what a drain does between creation and lock is not tested here
+                    log = WriteAheadLog.create(folder)
             body = json.dumps(interaction(number).canonical()).encode()
             log.append(LogKind.INTERACTION, body)
             self.acknowledged.append(f"i{number}")
@@ -106,7 +110,8 @@ class Gateway:
         store = EventStore.open(self.settings.store_url)
         draining = Drain(self.settings.home / "gateway" / "wal", store)
         while not self.stop.is_set():
-            draining.once()
+            with self.turn:
+                draining.once()
         draining.close()
         store.close()
 
@@ -158,6 +163,9 @@ def test_a_backup_taken_while_events_come_in_holds_all_that_were_acknowledged_be
             backup(settings, tmp_path / f"backup-{number}")
             taken.append((before, len(gateway.acknowledged)))
     assert taken[-1][1] > len(taken[-1][0]), "events came in during the backup"
+    with closing(drained(settings)) as store:
+        stored = set(store.stored_interactions(gateway.acknowledged))
+        assert stored == set(gateway.acknowledged), "the gateway itself lost events"
     for number, (before, _) in enumerate(taken):
         target = settings_of(tmp_path / f"restored-{number}", elsewhere)
         restore(target, tmp_path / f"backup-{number}", replace=number > 0, now=NOW)

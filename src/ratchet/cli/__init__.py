@@ -21,6 +21,7 @@ from ratchet.cli.approve import approve
 from ratchet.cli.backup import backup
 from ratchet.cli.chart import chart
 from ratchet.cli.curate import curate
+from ratchet.cli.doctor import doctor
 from ratchet.cli.export import export
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
@@ -122,6 +123,7 @@ app.command(
     rich_help_panel=LOOK_AFTER, epilog="Example: ratchet restore /backups/2026-12-01 --replace"
 )(restore)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet verify --json")(verify)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet doctor --json")(doctor)
 
 
 def main() -> None:
@@ -130,6 +132,7 @@ def main() -> None:
     So is a value that a record refuses, since what a command was given goes into records unchanged,
     and a file that cannot be read or written.
     """
+    os.umask(0o077)  # what is made in the home is for its owner alone
     try:
         app()
     except RatchetError as error:

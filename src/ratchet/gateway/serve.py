@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
@@ -23,8 +24,9 @@ from ratchet.deploy.served import unlisted
 from ratchet.errors import BusyError, InvalidInputError, RatchetError
 from ratchet.gateway.adapters import wanted_adapters
 from ratchet.gateway.drain import Drain
-from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
+from ratchet.gateway.options import NO_CHAMPION, GatewayOptions, told_to_worker
 from ratchet.gateway.routing import State, read_state, several_versions
+from ratchet.processes import open_environment, python
 from ratchet.records import ApiKey
 from ratchet.store import EventStore
 
@@ -137,17 +139,21 @@ class Supervisor:
             self.say(line)
 
     def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
-            "RATCHET_GATEWAY": self.options.model_dump_json(),
+        environment = open_environment(os.environ) | {
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "ratchet.gateway.worker", str(listening.fileno())],
+        child = subprocess.Popen(
+            python("-m", "ratchet.gateway.worker", str(listening.fileno())),
             env=environment,
+            stdin=subprocess.PIPE,
             pass_fds=[listening.fileno()],
             preexec_fn=_die_with_parent,
         )
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin as told:  # it died, and is started again
+            told.write(told_to_worker(self.options, os.environ))
+        return child
 
     def _restart_dead(self, listening: socket.socket) -> None:
         for number, child in enumerate(self._children):

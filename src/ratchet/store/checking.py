@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from ratchet.records import Interaction, Record
 from ratchet.records.signals import BY_NAME
 from ratchet.store.batches import read_lists
 from ratchet.store.connections import unpooled
-from ratchet.store.copying import known_migrations
+from ratchet.store.copying import connected, known_migrations, sqlite_path
 from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.event_rows import feedback_record, feedback_row, interaction_row
@@ -29,6 +30,7 @@ from ratchet.store.events import EventStore
 from ratchet.store.months import PARTITIONED, ids_of
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import (
+    APPLIED,
     COUNTS,
     FEEDBACK_EVENTS,
     INTERACTIONS,
@@ -99,6 +101,44 @@ def row_of_feedback(row: Mapping[Any, Any]) -> str:
 def is_erased(row: Mapping[Any, Any]) -> bool:
     """Tell whether a row is what is left of a user who was forgotten."""
     return row["user_id"] == FORGOTTEN or ERASED in (row.get("text"), row.get("response"))
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Which migrations a store has had.
+
+    Attributes:
+        missing: Those that this version would apply when it opens the store.
+        unknown: Those of a later version.
+        newest: The time of the row of an interaction that arrived last; None without one.
+    """
+
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    newest: datetime | None
+
+
+def read_schema(url: str) -> Schema | None:
+    """Look at a store without changing it; None where there is none.
+
+    Raises:
+        InvalidInputError: It does not open.
+    """
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        return None
+    with connected(url) as connection:
+        if not sa.inspect(connection).has_table(APPLIED.name):
+            return None
+        applied = set(connection.execute(sa.select(APPLIED.c.name)).scalars())
+        newest = connection.execute(
+            sa.select(INTERACTIONS.c.received_at).order_by(INTERACTIONS.c.position.desc()).limit(1)
+        ).scalar()
+    return Schema(
+        missing=tuple(name for name in MIGRATIONS if name not in applied),
+        unknown=tuple(sorted(applied - set(MIGRATIONS))),
+        newest=None if newest is None else moment_of(newest),
+    )
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def copy_out(url: str, folder: Path) -> StoreCopy:
     Raises:
         InvalidInputError: A later version of Ratchet has changed the store.
     """
-    with _connected(url) as connection:
+    with connected(url) as connection:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'")
@@ -113,7 +113,7 @@ def known_migrations(connection: sa.Connection) -> dict[str, int]:
 
 def holds_rows(url: str) -> bool:
     """Tell whether there is anything in a PostgreSQL store that a restore would write over."""
-    with _connected(url) as connection:
+    with connected(url) as connection:
         there = sa.inspect(connection)
         return any(
             there.has_table(name)
@@ -248,7 +248,12 @@ def _quoted(names: list[str] | tuple[str, ...]) -> str:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[sa.Connection]:
+def connected(url: str) -> Iterator[sa.Connection]:
+    """Connect to a store in one transaction, without migrating it.
+
+    Raises:
+        InvalidInputError: It does not answer, or a statement fails.
+    """
     engine = unpooled(create_engine(sa.make_url(url)))
     try:
         with engine.connect() as connection, connection.begin():
