@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +22,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     settings = current_settings()
     tracker = partial(open_tracker, settings)
-    found = list(Doctor(settings, os.environ, datetime.now(UTC), tracker).look())
+    found = list(Doctor(settings, datetime.now(UTC), tracker).look())
     healthy = not any(item.state == "problem" for item in found)
     if as_json:
         print(

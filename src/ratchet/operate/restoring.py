@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ratchet.errors import BusyError, ConflictError, InvalidInputError
+from ratchet.gateway.log import segments
 from ratchet.operate.backup import (
     ASIDE,
     STORE_FILE,
@@ -189,7 +190,18 @@ def _put_in_place(settings: Settings, staged: Path, aside: Path) -> Path | None:
         if there.is_dir():  # empty, or with locks alone
             shutil.rmtree(there)
         _take(path, there)
+    _keep_log(aside / "gateway" / "wal", home / "gateway" / "wal")
     return aside if aside.exists() else None
+
+
+def _keep_log(before: Path, log: Path) -> None:
+    """Leave the log that was there to be drained: what it holds was acknowledged.
+
+    A line that the backup has as well is stored once, since each event carries its id.
+    """
+    for segment in segments(before):
+        if not (log / segment.name).exists():
+            copy_file(segment, log / segment.name)
 
 
 def _set_aside(path: Path, aside: Path) -> None:
