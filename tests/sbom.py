@@ -1,46 +1,77 @@
 """Make a bill of materials of what Ratchet needs to run, and a list of licences: `make sbom`.
 
-The environment holds tools of the tests as well. What is not reached from Ratchet's own
-dependencies, by the graph in the bill itself, is left out.
+The environment holds tools of the tests as well. What Ratchet's own requirements do not lead to, as
+they hold on this machine and without extras, is left out.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 BILL, LICENCES = "sbom.cdx.json", "licences.csv"
 OWN = "ratchet-llm"
 
 
-def reachable(bill: Mapping[str, Any]) -> set[str]:
-    """Return the references that the bill's own component depends on, itself among them."""
-    graph = {item["ref"]: item.get("dependsOn", []) for item in bill["dependencies"]}
-    waiting, found = [bill["metadata"]["component"]["bom-ref"]], set[str]()
+def needed(requires: Callable[[str], Iterable[str] | None], package: str = OWN) -> set[str]:
+    """Return what a package needs to run here, itself among them, by normal names.
+
+    Args:
+        requires: Returns the requirements of an installed package, as its metadata writes them.
+        package: The package.
+    """
+    waiting, found = [(package, frozenset[str]())], set[tuple[str, frozenset[str]]]()
     while waiting:
-        reference = waiting.pop()
-        if reference not in found:
-            found.add(reference)
-            waiting += graph.get(reference, [])
-    return found
+        name, extras = waiting.pop()
+        if (normal(name), extras) in found:
+            continue
+        found.add((normal(name), extras))
+        for requirement in map(Requirement, requires(name) or ()):
+            asked = [{"extra": extra} for extra in ("", *extras)]
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate(one) for one in asked):
+                waiting.append((requirement.name, frozenset(requirement.extras)))
+    return {name for name, _ in found}
 
 
-def of_running(bill: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bill without what only tests and tools need.
+def installed(name: str) -> Iterable[str] | None:
+    """Return the requirements of an installed package; none of one that is not."""
+    try:
+        return metadata.requires(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def normal(name: str) -> str:
+    """Return a package's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def of_running(bill: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the bill of these packages alone, without what only tests and tools need.
 
     Raises:
-        ValueError: The bill names nothing that Ratchet depends on.
+        ValueError: It has none of them.
     """
-    wanted = reachable(bill)
-    components = [item for item in bill["components"] if item["bom-ref"] in wanted]
+    components = [item for item in bill["components"] if normal(item["name"]) in names]
     if not components:
         raise ValueError("a bill must name what ratchet-llm depends on, got nothing")
-    kept = [item for item in bill["dependencies"] if item["ref"] in wanted]
-    return {**bill, "components": components, "dependencies": kept}
+    own = bill["metadata"]["component"]["bom-ref"]
+    kept = {own, *(item["bom-ref"] for item in components)}
+    graph = [
+        {**item, "dependsOn": [to for to in item.get("dependsOn", ()) if to in kept]}
+        for item in bill["dependencies"]
+        if item["ref"] in kept
+    ]
+    return {**bill, "components": components, "dependencies": graph}
 
 
 def licence_of(component: Mapping[str, Any]) -> str:
@@ -49,7 +80,17 @@ def licence_of(component: Mapping[str, Any]) -> str:
     for item in component.get("licenses", []):
         named = item.get("license", {})
         said.append(item.get("expression") or named.get("id") or named.get("name"))
-    return " AND ".join(dict.fromkeys(filter(None, said))) or "unknown"
+    plain = [re.sub(r"^License :: (OSI Approved :: )?", "", text) for text in said if text]
+    return " AND ".join(dict.fromkeys(plain)) or _told_by_package(component["name"])
+
+
+def _told_by_package(name: str) -> str:
+    """Return the licence in words of a package's own, which a bill has no field for."""
+    try:
+        said = metadata.metadata(name).get("License") or ""
+    except metadata.PackageNotFoundError:
+        said = ""
+    return said.strip().split("\n")[0][:80] or "unknown"
 
 
 def licences(bill: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
@@ -61,7 +102,7 @@ def licences(bill: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
 
 def main(source: Path, folder: Path) -> None:
     """Write both files."""
-    bill = of_running(json.loads(source.read_text("utf-8")))
+    bill = of_running(json.loads(source.read_text("utf-8")), needed(installed))
     (folder / BILL).write_text(json.dumps(bill, indent=2) + "\n", "utf-8")
     with (folder / LICENCES).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -1,14 +1,10 @@
-"""The bill of materials names what Ratchet needs to run, with licences, and nothing of the tests."""
+"""The bill of materials names what Ratchet needs to run, with licences, and no tools of tests."""
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
-
 import pytest
 
-from tests.sbom import BILL, LICENCES, licence_of, main, of_running
+from tests.sbom import installed, licence_of, licences, needed, of_running
 
 
 def bill() -> dict[str, object]:
@@ -30,15 +26,26 @@ def bill() -> dict[str, object]:
     }
 
 
-def test_what_only_tools_need_is_left_out_and_licences_are_listed(tmp_path: Path) -> None:
-    (tmp_path / "all.json").write_text(json.dumps(bill()), "utf-8")
-    main(tmp_path / "all.json", tmp_path)
-    kept = json.loads((tmp_path / BILL).read_text("utf-8"))
+def test_only_what_is_needed_to_run_is_kept() -> None:
+    kept = of_running(bill(), {"ratchet-llm", "b", "c"})
     assert [item["name"] for item in kept["components"]] == ["b", "c"]
     assert [item["ref"] for item in kept["dependencies"]] == ["a", "b", "c"]
-    with (tmp_path / LICENCES).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows == [["package", "version", "licence"], ["b", "1", "MIT"], ["c", "1", "Apache-2.0"]]
+    assert list(licences(kept)) == [("b", "1", "MIT"), ("c", "1", "Apache-2.0")]
+
+
+def test_requirements_are_followed_with_the_extras_that_are_asked_for() -> None:
+    said = {
+        "ratchet-llm": ["B_x>=1", "tool; extra == 'dev'", "other; python_version < '3'"],
+        "B_x": ["c[fast]"],
+        "c": ["d; extra == 'fast'", "e; extra == 'slow'", "b.x"],
+    }
+    assert needed(said.get) == {"ratchet-llm", "b-x", "c", "d"}
+
+
+def test_the_bill_of_this_environment_has_what_runs_and_no_tool() -> None:
+    names = needed(installed)
+    assert {"mlflow", "prefect", "torch", "sqlalchemy", "starlette"} <= names
+    assert not {"pytest", "ruff", "mypy", "hypothesis", "cyclonedx-bom"} & names
 
 
 def test_a_package_that_names_no_licence_is_told_as_unknown() -> None:
@@ -49,4 +56,4 @@ def test_a_package_that_names_no_licence_is_told_as_unknown() -> None:
 
 def test_a_bill_that_reaches_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="got nothing"):
-        of_running({**bill(), "dependencies": []})
+        of_running(bill(), {"x"})

@@ -15,13 +15,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-_SAFE_PATH = "PYTHONSAFEPATH"
+_SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(keys?|tokens?|secrets?|pass(word|wd)?|pwd|credentials?|notify|dsn|sas|auth)(_|$)|"
     r"password|apikey"
 )
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-_NO_SECRET = re.compile(r"(?i)_FILE$|^TOKENIZERS_|^SSH_AUTH_SOCK$")
+_NO_SECRET = re.compile(r"(?i)_FILE$|^TOKENIZERS_|^SSH_AUTH_SOCK$|^(OLD)?PWD$")
 
 
 def python(*arguments: str) -> list[str]:
@@ -52,21 +52,21 @@ def safe_path(environ: Mapping[str, str]) -> dict[str, str]:
     Empty entries of PYTHONPATH mean the current folder, so they are dropped.
     """
     found = {**environ, _SAFE_PATH: "1"}
-    if "PYTHONPATH" in found:
-        entries = [part for part in found["PYTHONPATH"].split(os.pathsep) if part not in ("", ".")]
-        found["PYTHONPATH"] = os.pathsep.join(entries)
+    if _PATH in found:
+        entries = [part for part in found[_PATH].split(os.pathsep) if part not in ("", ".")]
+        found[_PATH] = os.pathsep.join(entries)
     return found
 
 
 @contextmanager
 def starting_safely() -> Iterator[None]:
     """Have what `multiprocessing` starts meanwhile import nothing from the current folder."""
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
+    names = (_SAFE_PATH, _PATH)
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    safe = safe_path(os.environ)
+    os.environ.update({name: safe[name] for name in names if name in safe})
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
+        os.environ.pop(_SAFE_PATH)
+        os.environ.update(before)

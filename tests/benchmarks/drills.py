@@ -3,10 +3,10 @@
     make bench PART=drills
 
 Each drill runs a real gateway under load, takes a backup meanwhile, goes on, destroys something,
-and brings it back as docs/operations.md says. It counts answers that were acknowledged and are gone,
-and how old the oldest of them was, which is the recovery point; and the seconds from the disaster
-until a user is answered, the recovery time, of which the restore is a part. A drill fails where
-anything acknowledged before the backup began is gone, or `ratchet verify` finds damage.
+and brings it back as docs/operations.md says. It counts answers that were acknowledged and are
+gone, and how old the oldest of them was, which is the recovery point; and the seconds from the
+disaster until a user is answered, the recovery time, of which the restore is a part. A drill fails
+where anything acknowledged before the backup began is gone, or `ratchet verify` finds damage.
 """
 
 from __future__ import annotations
