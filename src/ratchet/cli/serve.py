@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +89,36 @@ def serve(
         bool, typer.Option("--open", help="Serve beyond this machine without keys.")
     ] = False,
     sync: Annotated[bool, typer.Option(help="Answer only when the record is on the disk.")] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM, with its chain): serve HTTPS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, without a passphrase.")] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-For is believed; may be repeated."
+        ),
+    ] = None,
+    pass_field: Annotated[
+        list[str] | None,
+        typer.Option(help="Pass on only these of the fields unknown here; may be repeated."),
+    ] = None,
+    connections: Annotated[
+        int, typer.Option(min=2, help="Most connections of one process.")
+    ] = 4_000,
+    connections_per_address: Annotated[
+        int, typer.Option(min=1, help="Most of them from one address.")
+    ] = 1_000,
+    body_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Longest time for a request's body.", callback=finite)
+    ] = 60.0,
+    most_answer_bytes: Annotated[
+        int, typer.Option(min=1_000, help="Largest answer of a backend, unpacked.")
+    ] = 64_000_000,
+    token_days: Annotated[
+        float,
+        typer.Option(min=0.001, help="Days in which a token gives feedback.", callback=finite),
+    ] = 30.0,
 ) -> None:
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
@@ -114,7 +144,16 @@ def serve(
         answer_seconds=answer_seconds,
         rate_per_second=rate,
         most_bytes=most_bytes,
-        origins=tuple(origin.rstrip("/") for origin in cors or ()),
+        most_answer_bytes=most_answer_bytes,
+        body_seconds=body_seconds,
+        connections=connections,
+        connections_per_address=connections_per_address,
+        proxies=_proxies(proxy or []),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        passed_fields=None if pass_field is None else tuple(pass_field),
+        token_days=token_days,
+        origins=_origins(cors or []),
         open=open_to_all,
         sync=sync,
         version=__version__,
@@ -122,7 +161,45 @@ def serve(
     raise SystemExit(_run(options))
 
 
+def _proxies(named: list[str]) -> tuple[str, ...]:
+    from ratchet.gateway.hosts import proxy_networks
+
+    for text in named:
+        try:
+            proxy_networks([text])
+        except ValueError as error:
+            raise InvalidInputError(
+                f"--proxy must be an address or a network such as 10.0.0.0/24, got "
+                f"{printable(text)!r}: {error}"
+            ) from error
+    return tuple(named)
+
+
+def _origins(named: list[str]) -> tuple[str, ...]:
+    from ratchet.gateway.hosts import parse_origin
+
+    origins = tuple(text if text == "*" else text.rstrip("/").lower() for text in named)
+    for text in origins:
+        try:
+            known = text == "*" or parse_origin(text) is not None
+        except ValueError:
+            known = False
+        if not known:
+            raise InvalidInputError(
+                f"--cors must be an origin such as https://shop.example, or *, got "
+                f"{printable(text)!r}"
+            )
+    return origins
+
+
 def _run(options: GatewayOptions) -> int:
+    from ratchet.gateway.tls import tls_context
+
+    tls_context(options)  # refused here, not in every worker
+    return _supervise(options)
+
+
+def _supervise(options: GatewayOptions) -> int:
     from ratchet.gateway.serve import Supervisor
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -209,24 +286,50 @@ def create(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Requests a second it may send.", callback=finite),
+        typer.Option(min=0.001, help="Events a second it may send.", callback=finite),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="Of ingest: ask, feedback or any-answer; may be repeated."),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Days after which it ends.", callback=finite),
     ] = None,
 ) -> None:
     """Make a key and show it, once: only its hash is kept."""
-    from ratchet.gateway.access import new_key
+    from ratchet.gateway.access import ANYBODY, OWN, SCOPES, new_key
+    from ratchet.records import ApiKeyTerms
 
-    if not application.strip():
-        raise InvalidInputError("a key needs the name of its application, got none; name one")
-    roles = role or ["ingest"]
+    if not application.strip() or application == ANYBODY:
+        raise InvalidInputError(
+            "a key needs the name of its application, got "
+            f"{application.strip() or 'none'}; name one"
+        )
+    scopes = scope or list(OWN)
+    if unknown := [name for name in scopes if name not in SCOPES]:
+        raise InvalidInputError(
+            f"a scope must be one of {', '.join(SCOPES)}, got {printable(unknown[0])!r}"
+        )
+    roles, now = role or ["ingest"], datetime.now(UTC)
     if unknown := [name for name in roles if name not in ROLES]:
         raise InvalidInputError(f"a role must be one of {', '.join(ROLES)}, got {unknown[0]!r}")
     record, key = new_key(
         application,
         roles,  # type: ignore[arg-type]
-        now=datetime.now(UTC),
+        now=now,
         rate_per_second=rate,
     )
-    created_store().append(record)
+    store = created_store()
+    store.append(
+        ApiKeyTerms(
+            id=record.id,
+            created_at=now,
+            expires_at=None if days is None else now + timedelta(days=days),
+            scopes=tuple(dict.fromkeys(scopes)),
+        )
+    )  # before the key, which nobody must meet without them
+    store.append(record)
     print(key)
 
 
@@ -235,19 +338,29 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys, without their secrets."""
-    from ratchet.records import ApiKey, ApiKeyRevocation
+    from ratchet.gateway.access import OWN
+    from ratchet.records import ApiKey, ApiKeyRevocation, ApiKeyTerms
 
-    store = created_store()
+    store, now = created_store(), datetime.now(UTC)
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
+    terms = {item.id: item for item in store.records(ApiKeyTerms)}
     listed = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
     for key in listed:
         del key["secret_hash"]
+        found = terms.get(key["id"])
+        ends = None if found is None else found.expires_at
+        key["scopes"] = list(OWN if found is None else found.scopes)
+        key["expires_at"] = None if ends is None else ends.isoformat()
+        key["expired"] = ends is not None and ends <= now
     if as_json:
         print(json.dumps(listed, indent=2))
         return
     for key in listed:
-        state = "revoked" if key["revoked"] else "in use"
-        print(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
+        state = "revoked" if key["revoked"] else "expired" if key["expired"] else "in use"
+        roles, scopes = ", ".join(key["roles"]), ", ".join(key["scopes"])
+        covers = f" ({scopes})" if "ingest" in key["roles"] and scopes != ", ".join(OWN) else ""
+        until = f"  until {key['expires_at'][:16]}" if key["expires_at"] else ""
+        print(f"{key['id']}  {state:7}  {key['application']}  {roles}{covers}{until}")
     if not listed:
         print("no keys: the gateway is open to whoever reaches its address")
 
@@ -263,3 +376,26 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`
     if store.get(ApiKeyRevocation, key_id) is None:
         store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
     print(f"{key_id} is revoked")
+
+
+@keys.command("rotate-secret", epilog="Example: ratchet keys rotate-secret --accept-days 30")
+def rotate_secret(
+    accept_days: Annotated[
+        float,
+        typer.Option(min=0.0, help="Days in which tokens of before are accepted.", callback=finite),
+    ] = 30.0,
+) -> None:
+    """Sign answers' tokens with a new secret; running gateways follow within a second."""
+    from ratchet.gateway.tokens import DAY, rotate
+
+    settings = current_settings()
+    settings.make_home()
+    now = datetime.now(UTC)
+    rotate(settings.home / "gateway", accept_seconds=accept_days * DAY, now=now.timestamp())
+    if accept_days == 0.0:
+        print("tokens have a new secret; those of before are refused")
+        return
+    until = now + timedelta(days=accept_days)
+    print(
+        f"tokens have a new secret; those of before are accepted until {until:%Y-%m-%d %H:%M} UTC"
+    )
