@@ -226,8 +226,8 @@ class WrongKeys:
 class RateLimits:
     """A bucket of events a caller: `rate` a second, twice that at once.
 
-    A batch of more than fits waits for a full bucket and leaves a debt behind, so that its sender
-    keeps to the rate on average.
+    A batch is taken whole where one event would be, and leaves a debt behind: its sender waits
+    until it is paid, and so keeps to the rate on average.
 
     Attributes:
         rate: Default a second in this process; 0 is no limit.
@@ -242,21 +242,20 @@ class RateLimits:
     clock: Callable[[], float] = time.monotonic
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
-    def take(self, caller: Caller, events: int = 1, *, what: str = "events") -> None:
-        """Count events: a request for an answer is one, each of a batch of feedback is one.
+    def take(self, caller: Caller, *, what: str = "events") -> None:
+        """Count one event: a request, with the first event that it brings.
 
         Raises:
             ProblemError: 429, the caller sends too many.
         """
         rate = (caller.rate_per_second or self.rate) / self.workers
-        if rate <= 0.0 or events <= 0:
+        if rate <= 0.0:
             return
         now, most = self.clock(), max(2.0 * rate, 1.0) if self.most is None else self.most
         left, at = self._buckets.get(caller.id, (most, now))
         left = min(most, left + (now - at) * rate)
-        needed = min(float(events), most)
-        if left < needed:
-            wait = (needed - left) / rate
+        if left < 1.0:
+            wait = (1.0 - left) / rate
             raise ProblemError(
                 429,
                 f"at most {rate * self.workers:g} {what} a second may be sent, got more; "
@@ -264,7 +263,13 @@ class RateLimits:
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(max(1, round(wait + 0.5)))},
             )
-        self._buckets[caller.id] = (left - events, now)
+        self._buckets[caller.id] = (left - 1.0, now)
         self._buckets.move_to_end(caller.id)
         if len(self._buckets) > _MOST_CALLERS:
             self._buckets.popitem(last=False)
+
+    def owe(self, caller: Caller, events: int) -> None:
+        """Count further events of a request that was taken."""
+        if caller.id in self._buckets and events > 0:
+            left, at = self._buckets[caller.id]
+            self._buckets[caller.id] = (left - events, at)

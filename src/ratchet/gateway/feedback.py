@@ -59,8 +59,7 @@ class FeedbackDesk:
         """Take one event or many; one alone that is bad is an error, in a batch it is listed.
 
         Raises:
-            ProblemError: The body is neither, its only event is bad, or it has more events than the
-                caller may send.
+            ProblemError: The body is neither, or its only event is bad.
         """
         body = read_json(await request.body())
         if not isinstance(body, dict):
@@ -92,7 +91,7 @@ class FeedbackDesk:
             raise ProblemError(
                 400, f"each event must be an object, got {got} at {others[0]}", param="events"
             )
-        self.limits.take(caller, len(events) - 1)  # the request itself was counted
+        self.limits.owe(caller, len(events) - 1)  # the request itself was counted
         known = await self.rights.look_up(events, caller)
         lines, rejected, now = [], [], datetime.now(UTC)
         for index, event in enumerate(events):

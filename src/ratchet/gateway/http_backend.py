@@ -56,7 +56,7 @@ class HttpBackend:
     ) -> None:
         self._root = server_address(url)
         self._name, self._model, self._key = name, model, key
-        self._own = (urlsplit(self._root).netloc, urlsplit(self._root).hostname or "")
+        self.own = (urlsplit(self._root).netloc, urlsplit(self._root).hostname or "")
         self.most_bytes = most_bytes
         self._stall_seconds, self._answer_seconds = stall_seconds, answer_seconds
         self._streaming = aiohttp.ClientTimeout(
@@ -273,10 +273,10 @@ class HttpBackend:
             content = content.replace(self._key.encode(), b"***")  # callers are told what it said
         said = shown(content[:_MOST_READ].decode("utf-8", "replace"), self._key)
         detail = read_detail(content)
-        detail = replace(detail, message=without_addresses(detail.message, self._own))
+        detail = replace(detail, message=without_addresses(detail.message, self.own))
         return BackendError(
             f"HTTP {status}: {said}",
-            told=f"HTTP {status}: {without_addresses(said, self._own)}",
+            told=f"HTTP {status}: {without_addresses(said, self.own)}",
             status=status,
             detail=detail,
             is_users=is_users_fault(status, detail),
