@@ -149,8 +149,8 @@ def serve(
         connections=connections,
         connections_per_address=connections_per_address,
         proxies=_proxies(proxy or []),
-        tls_cert=tls_cert,
-        tls_key=tls_key,
+        tls_cert=_absolute(tls_cert),
+        tls_key=_absolute(tls_key),
         passed_fields=None if pass_field is None else tuple(pass_field),
         token_days=token_days,
         origins=_origins(cors or []),
@@ -159,6 +159,10 @@ def serve(
         version=__version__,
     )
     raise SystemExit(_run(options))
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().resolve()
 
 
 def _proxies(named: list[str]) -> tuple[str, ...]:
