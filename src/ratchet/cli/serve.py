@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratchet import __version__
+from ratchet.cli import serve_options as options
 from ratchet.cli.shared import (
     AsJson,
     check_address,
@@ -67,58 +68,24 @@ def serve(
     adapter_root: AdapterRoot = None,
     backend_adapter_root: BackendAdapterRoot = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
-    stall_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
-    ] = 30.0,
-    answer_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest wait for a whole answer.", callback=finite)
-    ] = 600.0,
-    rate: Annotated[
-        float,
-        typer.Option(
-            min=0.0, help="Requests a second of one caller; 0 is no limit.", callback=finite
-        ),
-    ] = 100.0,
-    most_bytes: Annotated[
-        int, typer.Option(min=1_000, help="Largest request body, in bytes.")
-    ] = 4_000_000,
-    cors: Annotated[
-        list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")
-    ] = None,
+    stall_seconds: options.StallSeconds = 30.0,
+    answer_seconds: options.AnswerSeconds = 600.0,
+    rate: options.Rate = 100.0,
+    most_bytes: options.MostBytes = 4_000_000,
+    cors: options.Cors = None,
     open_to_all: Annotated[
         bool, typer.Option("--open", help="Serve beyond this machine without keys.")
     ] = False,
     sync: Annotated[bool, typer.Option(help="Answer only when the record is on the disk.")] = False,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="Certificate (PEM, with its chain): serve HTTPS.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, without a passphrase.")] = None,
-    proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Address or network of a proxy whose X-Forwarded-For is believed; may be repeated."
-        ),
-    ] = None,
-    pass_field: Annotated[
-        list[str] | None,
-        typer.Option(help="Pass on only these of the fields unknown here; may be repeated."),
-    ] = None,
-    connections: Annotated[
-        int, typer.Option(min=2, help="Most connections of one process.")
-    ] = 4_000,
-    connections_per_address: Annotated[
-        int, typer.Option(min=1, help="Most of them from one address.")
-    ] = 1_000,
-    body_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Longest time for a request's body.", callback=finite)
-    ] = 60.0,
-    most_answer_bytes: Annotated[
-        int, typer.Option(min=1_000, help="Largest answer of a backend, unpacked.")
-    ] = 64_000_000,
-    token_days: Annotated[
-        float,
-        typer.Option(min=0.001, help="Days in which a token gives feedback.", callback=finite),
-    ] = 30.0,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    proxy: options.Proxy = None,
+    pass_field: options.PassField = None,
+    connections: options.Connections = 4_000,
+    connections_per_address: options.ConnectionsPerAddress = 1_000,
+    body_seconds: options.BodySeconds = 60.0,
+    most_answer_bytes: options.MostAnswerBytes = 64_000_000,
+    token_days: options.TokenDays = 30.0,
 ) -> None:
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
@@ -127,7 +94,7 @@ def serve(
     check_address("--fallback", fallback)
     settings, servers = _behind(backend or [], local=local)
     settings = _with_adapter_root(settings, adapter_root, backend_adapter_root)
-    options = GatewayOptions(
+    told = GatewayOptions(
         settings=settings,
         host=host,
         port=port,
@@ -148,67 +115,27 @@ def serve(
         body_seconds=body_seconds,
         connections=connections,
         connections_per_address=connections_per_address,
-        proxies=_proxies(proxy or []),
-        tls_cert=_absolute(tls_cert),
-        tls_key=_absolute(tls_key),
+        proxies=options.proxies(proxy),
+        tls_cert=options.absolute(tls_cert),
+        tls_key=options.absolute(tls_key),
         passed_fields=None if pass_field is None else tuple(pass_field),
         token_days=token_days,
-        origins=_origins(cors or []),
+        origins=options.origins(cors),
         open=open_to_all,
         sync=sync,
         version=__version__,
     )
-    raise SystemExit(_run(options))
+    raise SystemExit(_run(told))
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().resolve()
-
-
-def _proxies(named: list[str]) -> tuple[str, ...]:
-    from ratchet.gateway.hosts import proxy_networks
-
-    for text in named:
-        try:
-            proxy_networks([text])
-        except ValueError as error:
-            raise InvalidInputError(
-                f"--proxy must be an address or a network such as 10.0.0.0/24, got "
-                f"{printable(text)!r}: {error}"
-            ) from error
-    return tuple(named)
-
-
-def _origins(named: list[str]) -> tuple[str, ...]:
-    from ratchet.gateway.hosts import parse_origin
-
-    origins = tuple(text if text == "*" else text.rstrip("/").lower() for text in named)
-    for text in origins:
-        try:
-            known = text == "*" or parse_origin(text) is not None
-        except ValueError:
-            known = False
-        if not known:
-            raise InvalidInputError(
-                f"--cors must be an origin such as https://shop.example, or *, got "
-                f"{printable(text)!r}"
-            )
-    return origins
-
-
-def _run(options: GatewayOptions) -> int:
+def _run(told: GatewayOptions) -> int:
+    from ratchet.gateway.serve import Supervisor
     from ratchet.gateway.tls import tls_context
 
-    tls_context(options)  # refused here, not in every worker
-    return _supervise(options)
-
-
-def _supervise(options: GatewayOptions) -> int:
-    from ratchet.gateway.serve import Supervisor
-
+    tls_context(told)  # refused here, not in every worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return Supervisor(options, say=lambda line: print(line, flush=True)).run()
+    return Supervisor(told, say=lambda line: print(line, flush=True)).run()
 
 
 def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
