@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ratchet.files.text import printable
 from ratchet.gateway.problems import ProblemError
 from ratchet.records import ApiKey, ApiKeyTerms, KeyRole, KeyScope
 
@@ -211,8 +210,8 @@ class WrongKeys:
             self._logged[address] = (at, silent + 1)
             return
         logger.warning(
-            "a wrong key came from %s, for %s%s",
-            printable(address),
+            "a wrong key came from %r, for %s%s",
+            address,
             f"the key {known}" if known else "no key that there is",
             f"; {silent:,} more since the last line" if silent else "",
         )
