@@ -125,7 +125,8 @@ class Supervisor:
         shown = f"[{host}]" if ":" in host else host
         local = f"the local model {self.options.settings.base_model}"
         behind = " ".join(self._backends) or local
-        self.say(f"gateway  http://{shown}:{port}   (in front of {behind})")
+        scheme = "http" if self.options.tls_cert is None else "https"
+        self.say(f"gateway  {scheme}://{shown}:{port}   (in front of {behind})")
         if not has_keys:
             self.say(
                 "no keys are in place: whoever reaches this address may do everything; "
