@@ -31,11 +31,12 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"errors"},
     "files": {"errors"},
     "settings": {"errors"},
+    "processes": set(),
     "stats": {"errors"},
     "store": _BASE,
     "models": _BASE | {"files"},
-    "tracking": _BASE,
-    "servers": {"errors", "settings"},
+    "tracking": _BASE | {"processes"},
+    "servers": {"errors", "settings", "processes"},
     "notify": _BASE,
     "simulation": _BASE | {"models"},
     "outcomes": _BASE | {"stats"},
@@ -43,16 +44,18 @@ ALLOWED: dict[str, set[str]] = {
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"files", "store", "safety"},
-    "collect": _BASE | {"files", "store"},
+    "collect": _BASE | {"files", "store", "processes"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
-    "improve": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
+    "improve": _BASE
+    | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
-    "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
+    "gateway": _BASE | {"settings", "processes", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
-    | {"files", "settings", "store", "tracking", "models", "judges", "analyze", "deploy"},
+    | {"files", "settings", "servers", "store", "tracking", "models", "judges", "analyze"}
+    | {"improve", "deploy", "gateway"},  # it looks after what these keep
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)
@@ -73,7 +76,7 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
     "aiohttp": {"gateway"},
-    "filelock": {"store", "models", "improve", "gateway"},
+    "filelock": {"store", "models", "improve", "gateway", "operate"},
     "typer": {"cli"},
     "matplotlib": {"views"},
     "jinja2": {"views"},

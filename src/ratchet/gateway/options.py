@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.deploy.adapters import AdapterShelf
 from ratchet.gateway.hosts import is_loopback
 from ratchet.gateway.tokens import TOKEN_DAYS
+from ratchet.processes import secrets_in
 from ratchet.settings import Settings
 
 NO_CHAMPION = (
@@ -117,3 +120,18 @@ class GatewayOptions(BaseModel):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the address."""
         return is_loopback(self.host)
+
+
+def told_to_worker(options: GatewayOptions, environ: Mapping[str, str]) -> bytes:
+    """Return what a worker reads from its standard input: its options, and variables with secrets.
+
+    Its environment holds neither, since others may be able to read that.
+    """
+    told = {"options": options.model_dump(mode="json"), "environment": secrets_in(environ)}
+    return json.dumps(told).encode()
+
+
+def heard_by_worker(told: bytes) -> tuple[GatewayOptions, dict[str, str]]:
+    """Return the options and the variables that a worker was told."""
+    heard = json.loads(told)
+    return GatewayOptions.model_validate(heard["options"]), dict(heard["environment"])
