@@ -199,7 +199,10 @@ class Team:
             first = f"import os; os.chdir({str(self.folder)!r})\n" + _FLOWS
             process = python_process(self.environ | _AT_ROOT, first)
             self._run = self._held.enter_context(process)
-        return self._run(statements)
+        printed = self._run(statements)
+        with (self.folder / "flows.log").open("a") as log:
+            log.write(printed)
+        return printed
 
     # What came of it --------------------------------------------------------------------------
 
