@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import yaml
 from openai import APIConnectionError, APIStatusError, OpenAI
 
@@ -55,6 +56,11 @@ def question(number: int) -> str:
     digest = hashlib.sha256(str(number).encode()).digest()[:7]
     word = "".join(chr(ord("a") + byte % 16) for byte in digest)  # no digits: nothing is redacted
     return f"How do I change {topic} for order {word}?"
+
+
+def orders(text: str) -> set[str]:
+    """Return the orders that a text names: whose it is can be told from these alone."""
+    return set(re.findall(r"order ([a-p]{7})\b", text))
 
 
 def good_answer(text: str) -> str:
@@ -220,6 +226,24 @@ class Team:
     def compare(self, sheet: Path) -> None:
         """Fill in a sheet of pairs as a person who knows which answer is better."""
         compare_pairs(sheet, is_good)
+
+    def files_beside_the_store(self) -> list[Path]:
+        """Return all files but those that keep what everybody said, whatever they allow."""
+        home = self.settings.home
+        keeping = (home / "gateway", home / "history")
+        return [
+            path
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+            and not path.name.startswith("store.db")
+            and not any(path.is_relative_to(folder) for folder in keeping)
+        ]
+
+    def text_of(self, path: Path) -> str:
+        """Return all texts of a file."""
+        if path.suffix == ".parquet":
+            return str(pq.read_table(path).to_pylist())
+        return path.read_bytes().decode("utf-8", "replace")
 
     # What users do ----------------------------------------------------------------------------
 
