@@ -199,7 +199,7 @@ def test_people_label_a_sheet_and_the_loop_goes_on_to_a_rollout(team: Team) -> N
 def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
     team: Team,
 ) -> None:
-    client, said, decided = team.client(), [], []
+    client, said, decided, printed = team.client(), [], [], []
     for turn in range(12):
         for number in range(USERS):
             text = question(50_000 + turn * USERS + number)
@@ -210,7 +210,8 @@ def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
                 said.clear()
         team.interactions()
         time.sleep(LAG + 1)
-        decided.append(team.run("print('said', rollout())").split("said ")[-1].split()[0])
+        printed.append(team.run("print('said', rollout())"))
+        decided.append(printed[-1].split("said ")[-1].split()[0])
         if running_rollout(team.store) is None:
             break
     release = team.store.latest(Release)
@@ -219,6 +220,8 @@ def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
     assert decision is not None
     assert release.champion == decision.challenger, decided
     assert release.previous == BASE
+    # what was decided is told when it is, and not again at every look that follows
+    assert "".join(printed).count("- advance: ") == decided.count("advance") > 0
     assert {reply.status for reply in team.replies} == {200}
 
 
