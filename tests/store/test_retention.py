@@ -199,6 +199,7 @@ def test_a_stopped_run_goes_on(store: EventStore) -> None:
     assert store.counts()["interactions"] == 1
 
 
+@pytest.mark.slow
 def test_a_writer_waits_less_than_a_second_while_rows_are_deleted(
     open_store: Callable[[], EventStore],
 ) -> None:
