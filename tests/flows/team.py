@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 import yaml
 from openai import APIConnectionError, APIStatusError, OpenAI
 
+from ratchet.deploy.rollout.canary import LOOK_SECONDS
 from ratchet.improve.curation.dataset import trained_interactions
 from ratchet.records import Interaction, TrainingSet
 from ratchet.settings import Settings, load_settings
@@ -203,12 +204,17 @@ class Team:
         """Run statements in a process in which the flows are imported; return what it printed."""
         if self._run is None:
             first = f"import os; os.chdir({str(self.folder)!r})\n" + _FLOWS
-            process = python_process(self.environ | _AT_ROOT, first)
+            process = python_process(self.environ | _AT_ROOT, first, seconds=_MOST_SECONDS)
             self._run = self._held.enter_context(process)
         printed = self._run(statements)
         with (self.folder / "flows.log").open("a") as log:
             log.write(printed)
         return printed
+
+    def await_look(self, lag: float) -> None:
+        """Wait until a look at a rollout reads what has been said; one is taken a minute."""
+        read = time.time() + lag
+        time.sleep(LOOK_SECONDS - read % LOOK_SECONDS + lag + 0.5)
 
     # What came of it --------------------------------------------------------------------------
 
@@ -332,6 +338,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_MOST_SECONDS = 2_400.0
 _OURS = ("RATCHET_", "PREFECT_", "MLFLOW_")
 _AT_ROOT = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
 _FLOWS = """
