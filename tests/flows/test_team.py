@@ -34,7 +34,7 @@ from tests.servers.judge_endpoint import JudgeEndpoint
 from tests.servers.model_server import ModelServer
 from tests.servers.vllm_server import VllmServer
 
-USERS, OLD, LAG = 300, 120, 3
+USERS, OLD, LAG = 300, 120, 10
 SPOKEN = 20
 """After so many answers users say what they think of them: later than LAG it would not count."""
 LOOP = {
