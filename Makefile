@@ -63,7 +63,9 @@ test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev browser ## Run every test, slow ones too (PART=flows, PART="calibration judges")
-	@$(BIN)/python -m pytest $(addprefix tests/,$(PART))
+	@# with KEEP=folder, rows of tests/faults that passed are kept there and are not run again
+	@$(if $(KEEP),RATCHET_FAULTS_KEEP="$(abspath $(KEEP))") \
+		$(BIN)/python -m pytest $(addprefix tests/,$(PART))
 
 .PHONY: bench
 bench: $(BIN)/.ready-dev ## Run a benchmark (PART=rows ROWS="20000 50000" KEEP=folder, or any of tests/benchmarks)

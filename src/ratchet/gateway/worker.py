@@ -10,6 +10,7 @@ import sys
 import uvicorn
 
 from ratchet.gateway.app import create_app
+from ratchet.gateway.connections import server_options
 from ratchet.gateway.options import GatewayOptions, heard_by_worker
 
 
@@ -26,8 +27,7 @@ def main(options: GatewayOptions, listening: int) -> None:
         date_header=False,
         timeout_graceful_shutdown=10,
         loop="auto",
-        http="auto",
-        ws="none",
+        **server_options(options),
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
 
