@@ -51,7 +51,17 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
-    | {"files", "settings", "store", "tracking", "models", "judges", "analyze", "deploy"},
+    | {
+        "files",
+        "settings",
+        "store",
+        "tracking",
+        "models",
+        "judges",
+        "analyze",
+        "deploy",
+        "gateway",
+    },
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)

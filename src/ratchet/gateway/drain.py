@@ -190,4 +190,5 @@ def _set_aside(entry: Entry) -> SetAside:
         position=row["id"],
         reason=f"a request must be one that the backend takes, got {row.pop('reason')}",
         raw=json.dumps(row)[:_RAW_CHARACTERS],
+        user_id=row.get("user_id"),
     )

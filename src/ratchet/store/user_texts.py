@@ -13,7 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 ERASED = "[erased]"
 _SHORTEST = 12
@@ -24,11 +24,14 @@ _CUT = ("…", "...", " …", " ...")
 _WRITTEN = re.compile(
     r" ?(?:\\+[nrt]|[^\S ]|(?<= ) )(?:\\+[nrt]|\s)*"  # white space
     r"|\\+u[0-9a-fA-F]{4}"
-    r"|\\+[\"'/]?"
-    r'|""'
+    r"|(?:\\*\"|&quot;|&#34;|&#x22;)+"  # of a table too, which doubles them
+    r"|\\+['/]?"
     r"|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);"
     r"|[\U00010000-\U0010ffff]"
 )
+_PLAIN_WORD = re.compile(r"[0-9A-Za-z]+")
+"""Of characters that no format writes otherwise."""
+_SPACE = ("n", "r", "t")
 _WIDE = 0x10000
 
 
@@ -39,20 +42,26 @@ class UserTexts:
     Attributes:
         every: All of them, longest first.
         by_start: Those that are looked for, as they read, by their first 12 characters.
+        words: One of these is in whatever quotes one of them, however it is written; None where
+            that cannot be said, or they are many.
     """
 
     every: tuple[str, ...]
     by_start: Mapping[str, tuple[str, ...]]
+    words: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> UserTexts:
         """Make them ready to be looked for."""
         every = sorted(set(filter(None, texts)), key=lambda text: (-len(text), text))
         by_start: dict[str, list[str]] = {}
-        for text in dict.fromkeys(_Read.of(text).text.strip() for text in every):
+        for text in dict.fromkeys(_Read.of(text).text.strip(' "') for text in every):
             if len(text) >= _SHORTEST:
                 by_start.setdefault(text[:_SHORTEST], []).append(text)
-        return cls(tuple(every), {start: tuple(found) for start, found in by_start.items()})
+        words = tuple(max(_PLAIN_WORD.findall(start), key=len, default="") for start in by_start)
+        few = len(words) <= _FEW and all(words)
+        found = {start: tuple(same) for start, same in by_start.items()}
+        return cls(tuple(every), found, words if few else None)
 
     def are_in(self, value: Any, *, cut: bool = False) -> bool:
         """Tell whether a JSON value quotes one of the texts, or its beginning before "...".
@@ -62,6 +71,8 @@ class UserTexts:
             cut: Whether a text may also be cut off where the value ends.
         """
         if isinstance(value, str):
+            if self.words is not None and not any(word in value for word in self.words):
+                return False
             return next(self._found(_Read.of(value).text, cut), None) is not None
         if isinstance(value, dict):
             return any(self.are_in(item, cut=cut) for pair in value.items() for item in pair)
@@ -104,6 +115,18 @@ class UserTexts:
             return [start for start in self.by_start if start in text]
         parts = (text[at : at + _SHORTEST] for at in range(len(text) - _SHORTEST + 1))
         return self.by_start.keys() & parts
+
+
+class Elsewhere(Protocol):
+    """Erases texts outside the store."""
+
+    def __call__(self, texts: UserTexts, /, *, interaction_ids: tuple[str, ...]) -> None:
+        """Erase the texts, and what holds one of the interactions as a whole."""
+        ...
+
+
+def nowhere(texts: UserTexts, /, *, interaction_ids: tuple[str, ...]) -> None:
+    """Erase nothing: there is nothing outside the store."""
 
 
 def _end(text: str, at: int, mine: str, cut: bool) -> int:
@@ -157,15 +180,13 @@ class _Read:
 def _meaning(token: str) -> str:
     """Return what an escape stands for."""
     if token[0] == "&":
-        return html.unescape(token)
+        return html.unescape(token)[:1].replace("\\", "")
     if ord(token[0]) >= _WIDE:
         high, low = divmod(ord(token) - _WIDE, 0x400)
         return chr(0xD800 + high) + chr(0xDC00 + low)
-    if token == '""':
+    if token[-1] == '"':
         return '"'
     named = token.lstrip("\\")
-    if token[0] == "\\" and named[:1] == "u":
-        return chr(int(named[1:], 16))
-    if token[0] == "\\" and (not named or named in "\"'/"):
-        return named or "\\"
-    return " "
+    if token[0] != "\\" or named[:1] in _SPACE:
+        return " "
+    return chr(int(named[1:], 16)) if named[:1] == "u" else named  # a backslash by itself: nothing
