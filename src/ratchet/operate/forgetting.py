@@ -21,11 +21,12 @@ import httpx
 
 from ratchet.gateway.erasing import erase_lines
 from ratchet.gateway.sessions import forget_user
+from ratchet.operate.sqlite_rows import stands_in, write_anew
 from ratchet.operate.sweeping import Swept, sweep
 from ratchet.records import Erasure
 from ratchet.settings import Settings
 from ratchet.store import EventStore
-from ratchet.store.erasure import delete_answers
+from ratchet.store.erasure import clear_log, delete_answers
 from ratchet.store.forget import forget
 from ratchet.store.history import History
 from ratchet.store.keeping import ErasedPast, PastKeeping, erase_past
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ratchet.tracking import Tracker
 
 _PAGE = 200
+_LARGEST_AT_ONCE = 2_000_000_000
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Everywhere:
     tracker: Callable[[], Tracker | None]
     swept: Swept = field(default_factory=Swept)
     log_lines: int = 0
+    _texts: list[UserTexts] = field(default_factory=list)
 
     def forget(self, user_id: str, history: History | None) -> Erasure:
         """Erase all that is there of a user; see `ratchet.store.forget.forget`."""
@@ -73,6 +76,7 @@ class Everywhere:
         )
         forget_user(self._gateway / "conversations.db", user_id)
         self.blank_lines()
+        self._overwrite_what_was_deleted()
         return record
 
     def erase_past(self, history: History | None, past: PastKeeping) -> ErasedPast:
@@ -86,6 +90,7 @@ class Everywhere:
             elsewhere=self._erase,
         )
         self.blank_lines()
+        self._overwrite_what_was_deleted()
         return erased
 
     def blank_lines(self, damaged: Callable[[str], bool] = lambda _: False) -> int:
@@ -94,18 +99,38 @@ class Everywhere:
         self.log_lines += lines
         return lines
 
+    def _overwrite_what_was_deleted(self) -> None:
+        """Write a store of SQLite anew where its file holds a text still, beside its rows.
+
+        SQLite leaves copies of rows behind where it divides a page, whoever wrote it.
+        """
+        home, sqlite = self.settings.home, self.settings.store_url.startswith("sqlite")
+        paths = [home / "gate-answers.db"]
+        paths += [Path(self.settings.store_url.partition(":///")[2])] if sqlite else []
+        for path in paths:
+            if not path.exists() or not any(stands_in(path, texts) for texts in self._texts):
+                continue
+            if path.stat().st_size > _LARGEST_AT_ONCE or not write_anew(path):
+                self._tell(
+                    f"{path.name}: erased texts stand beside its rows, which nobody reads: run "
+                    "`ratchet prune --compact`"
+                )
+        self._texts.clear()
+
     @property
     def _gateway(self) -> Path:
         return self.settings.home / "gateway"
 
     def _erase(self, texts: UserTexts, /, *, interaction_ids: tuple[str, ...]) -> None:
         home = self.settings.home
+        self._texts.append(texts)
         self.blank_lines(lambda line: texts.are_in(line, cut=True))
         self._sweep(sweep(home, texts, interaction_ids, leave=tuple(self._erased_otherwise())))
         answers = home / "gate-answers.db"
         if answers.exists():
             recorded = EventStore.open(f"sqlite:///{answers}")
             self.swept.rows += delete_answers(recorded, texts)
+            clear_log(recorded)
             recorded.close()
         if not self.settings.tracking_uri.startswith("sqlite"):
             self._erase_in_mlflow(texts)

@@ -41,7 +41,7 @@ def erase_in_database(path: Path, texts: UserTexts) -> tuple[int, list[str]]:
             except sqlite3.Error as error:
                 left.append(f"table {table}: {error}")
         _write_back(file)
-        if stands_in(path, texts) and not _written_anew(file):
+        if stands_in(path, texts) and not write_anew(path):
             left.append("deleted rows still stand in it: run `ratchet prune --compact`")
     return changed, left
 
@@ -153,13 +153,14 @@ def _write_back(file: sqlite3.Connection) -> None:
     file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _written_anew(file: sqlite3.Connection) -> bool:
-    """Write the file anew without deleted rows; False where others read it all the time."""
-    try:
-        file.execute("VACUUM")
-        _write_back(file)
-    except sqlite3.OperationalError:
-        return False
+def write_anew(path: Path) -> bool:
+    """Write a file anew without what was deleted; False where others write to it all the time."""
+    with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)) as file:
+        try:
+            file.execute("VACUUM")
+            _write_back(file)
+        except sqlite3.OperationalError:
+            return False
     return True
 
 
