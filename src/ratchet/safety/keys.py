@@ -15,7 +15,7 @@ TOKENS: Mapping[str, str] = {
     r"[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
     "anthropic and openai": _START + r"sk-[A-Za-z0-9_-]{20,255}",
     "azure": r"(?i:(?<=AccountKey=|SharedAccessKey=))[A-Za-z0-9+/]{42,86}={1,2}"
-    r"|(?<![\w~.-])[\w~.-]{3}[78]Q~[\w~.-]{31,34}(?![\w~.-])"
+    r"|(?<![\w~.-])[\w~.-]{3}[78]Q~[\w~.-]{31,34}(?![\w~-])"
     r"|(?<=[?&]sig=)(?:[A-Za-z0-9+/]|%2[BbFf]){43,60}(?:=|%3[Dd])",
     "databricks": _START + r"dapi[0-9a-f]{32}(?:-\d)?(?!\w)",
     "digitalocean": _START + r"do[opr]_v1_[0-9a-f]{64}(?!\w)",

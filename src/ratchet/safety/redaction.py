@@ -26,11 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.errors import ModelError
 from ratchet.safety.disguises import DISGUISED, reading
 from ratchet.safety.recognisers import (
+    NotOfALongerCode,
     Passages,
     Several,
-    UpperCase,
     card_numbers,
     disguised_emails,
+    ibans,
     offline_domains,
     secrets,
 )
@@ -195,10 +196,12 @@ def _recognisers(config: RedactionConfig) -> dict[str, Any]:
         "CREDIT_CARD": lambda: Passages("CREDIT_CARD", card_numbers),
         "CRYPTO": known.CryptoRecognizer,
         "EMAIL_ADDRESS": _emails,
-        "IBAN_CODE": lambda: UpperCase(known.IbanRecognizer()),
+        "IBAN_CODE": lambda: Passages("IBAN_CODE", ibans),
         "IP_ADDRESS": known.IpRecognizer,
         "MAC_ADDRESS": known.MacAddressRecognizer,
-        "PHONE_NUMBER": lambda: known.PhoneRecognizer(supported_regions=config.phone_regions),
+        "PHONE_NUMBER": lambda: NotOfALongerCode(
+            known.PhoneRecognizer(supported_regions=config.phone_regions)
+        ),
         "SECRET": secrets,
         "US_SSN": known.UsSsnRecognizer,
     }
