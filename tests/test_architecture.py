@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -179,12 +180,23 @@ class Import:
         return self.top == "ratchet"
 
 
-def imports(sources: Sources) -> list[Import]:
-    return [found for module in sources for found in _imports_of(module, sources)]
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def imports(sources: Sources) -> tuple[Import, ...]:
+    return _imports(tuple(sources.items()))
+
+
+@cache
+def _imports(items: tuple[tuple[str, str], ...]) -> tuple[Import, ...]:
+    sources = dict(items)
+    return tuple(found for module in sources for found in _imports_of(module, sources))
 
 
 def _imports_of(module: str, sources: Sources) -> Iterator[Import]:
-    tree = ast.parse(sources[module])
+    tree = parsed(sources[module])
     in_functions = _below(tree, lambda node: isinstance(node, Function | ast.Lambda))
     for_types = _below(
         tree, lambda node: isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
@@ -232,7 +244,7 @@ def _absolute(node: ast.ImportFrom, module: str, sources: Sources) -> str:
 def functions(source: str) -> list[Function]:
     return [
         node
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -313,7 +325,7 @@ def oversized(sources: Sources) -> list[str]:
 def undocumented(sources: Sources) -> list[str]:
     found = []
     for module, source in sources.items():
-        tree = ast.parse(source)
+        tree = parsed(source)
         if not ast.get_docstring(tree):
             found.append(f"{module}: no docstring")
         for name, node in _public(tree):
@@ -352,8 +364,9 @@ def prints(sources: Sources) -> list[str]:
         f"{module}:{node.lineno}: print() outside cli"
         for module, source in sources.items()
         if unit_of(module) != "cli"
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+        for node in ast.walk(parsed(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "print"
     ]
 
 
@@ -373,7 +386,7 @@ def arithmetic_in_flows(sources: Sources) -> list[str]:
         f"{module}:{getattr(node, 'lineno', 0)}: arithmetic in a flow"
         for module, source in sources.items()
         if unit_of(module) == "flows"
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if computes(node)
     ]
 

@@ -103,7 +103,12 @@ async def killed(load: Load, child: subprocess.Popen[bytes], rng: random.Random)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await load.until_up(session)
         tasks = [asyncio.create_task(load.keep_on(session)) for _ in range(AT_ONCE)]
+        enough = len(load.answers) + 21  # also where the machine is busy
         await asyncio.sleep(rng.uniform(0.05, 0.8))
+        for _ in range(3_000):
+            if len(load.answers) >= enough:
+                break
+            await asyncio.sleep(0.02)
         if rng.random() < 0.4:
             os.kill(rng.choice(workers(child.pid)), signal.SIGKILL)
             await asyncio.sleep(rng.uniform(0.05, 0.8))
@@ -125,7 +130,7 @@ def kill_and_count(tmp_path: Path, times: int) -> None:
             with gateway(home, mock.url, port, tmp_path / "log") as child:
                 asyncio.run(killed(load, child, rng))
     store = EventStore.open(f"sqlite:///{home / 'store.db'}")
-    drain = Drain(home / "gateway" / "wal", store)
+    drain = Drain(home / "gateway" / "wal", store, young_seconds=0)
     while drain.once():
         pass
     drain.once()

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.errors import InsufficientDataError, InvalidInputError, ModelError
 from ratchet.operate.base_model import (
     check_answers_here,
@@ -86,6 +87,7 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_once_all_is_there(
     lines = said(store, environ, tmp_path, now, NextCycle(policy=policy))
     assert [line.partition(":")[0] for line in lines] == [
         "answers that no cycle had",
+        "examples that both models answer at the gate",
         "a judge of pairs, since the policy is on win_rate",
         "the champion at the backend",
         "a base model to train from",
@@ -137,6 +139,24 @@ def test_open_questions_need_a_judge_whether_they_are_drawn_or_in_a_file(
     assert bool([one for one in found if "judge of pairs" in one]) == (target is None)
 
 
+def test_examples_are_drawn_as_soon_as_there_can_be_enough_of_real_users(
+    store, environ, tmp_path, now
+):
+    few = SampleRules(examples=30, minimum=30, user_share=0.5)
+
+    def examples():
+        lines = said(store, environ, tmp_path, now, NextCycle(sample=few))
+        return [line for line in lines if line.startswith("examples")]
+
+    with store.simulating():
+        answered(store, "simulated", now, count=60)
+    answered(store, BASE, now, count=59)
+    (line,) = examples()
+    assert "they need 60 answers at least, got 59" in line
+    answered(store, BASE, now, count=60)
+    assert examples() == []
+
+
 def test_files_that_are_not_there_are_named(store, environ, tmp_path, now):
     environ["RATCHET_BASE_MODEL"] = str(tmp_path / "nowhere")
     wanted = NextCycle(examples=tmp_path / "gone.jsonl", policy=tmp_path / "gone.yaml")
@@ -153,7 +173,7 @@ def test_a_backend_that_is_down_is_said_and_does_not_hide_the_rest(
     server.stop()
     lines = said(store, environ, tmp_path, now)
     assert any(line.startswith(f"the backend: {server.url} cannot be asked") for line in lines)
-    assert len(lines) == 4
+    assert len(lines) == 5
     server.start()
 
 

@@ -289,7 +289,7 @@ def fill(store: EventStore) -> None:
             for n in range(3_000)
         ]
     )
-    moments = [NOW + timedelta(minutes=30 * n) for n in range(1_500)]
+    moments = [NOW + timedelta(minutes=90 * n) for n in range(500)]
     with store.atomic():
         for n, moment in enumerate(moments):
             if n < 200:

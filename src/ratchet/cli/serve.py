@@ -82,6 +82,12 @@ def serve(
     most_bytes: Annotated[
         int, typer.Option(min=1_000, help="Largest request body, in bytes.")
     ] = 4_000_000,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Requests answered at a time; 0 is no limit.")
+    ] = 2_000,
+    last_resort: Annotated[
+        str | None, typer.Option(help="Text for users when nobody answers; never trained on.")
+    ] = None,
     cors: Annotated[
         list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")
     ] = None,
@@ -114,6 +120,8 @@ def serve(
         answer_seconds=answer_seconds,
         rate_per_second=rate,
         most_bytes=most_bytes,
+        most_waiting=queue,
+        last_resort=last_resort,
         origins=tuple(origin.rstrip("/") for origin in cors or ()),
         open=open_to_all,
         sync=sync,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from starlette.requests import ClientDisconnect
 from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
+from ratchet.gateway.backlog import read_backlog
 from ratchet.gateway.chat import Answerer
 from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
 from ratchet.gateway.http_backend import HttpBackend
+from ratchet.gateway.known import LastKnown, StoreLink
+from ratchet.gateway.last_resort import LastResort
 from ratchet.gateway.leaving import ClientLeftError
 from ratchet.gateway.listing import Listing
 from ratchet.gateway.local_backend import LocalBackend
@@ -33,7 +37,8 @@ from ratchet.gateway.log import WriteAheadLog
 from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
 from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
-from ratchet.gateway.recording import Recorder
+from ratchet.gateway.queueing import BoundedQueue
+from ratchet.gateway.recording import Recorder, Records
 from ratchet.gateway.routing import Router, State
 from ratchet.gateway.schemas import (
     Attempts,
@@ -49,7 +54,6 @@ from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
-from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ class Gateway:
     passthrough: Passthrough
     limits: RateLimits
     listing: Listing
+    records: Records
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -111,11 +116,14 @@ class Gateway:
         circuits, state = self.answerer.circuits, self.router.state
         backends, versions = circuits.backends(), circuits.versions()
         served = {name: versions.get(name, Counts()) for name in state.served}
-        works = self.answerer.recorder.works and not circuits.requests().mostly_failed
+        problem, away = self.records.problem, self.router.unread()
+        backlog = read_backlog(self.options.folder / "wal", datetime.now(UTC))
+        works = problem is None and not circuits.requests().mostly_failed
         lacking = self.listing.lacking(state)
         unserved = {v for lacks in lacking.values() for v in lacks if not served[v].answered}
         fine = works and not any(counts.mostly_failed for counts in served.values())
         fine = fine and unserved.isdisjoint(state.chosen) and self.router.held is None
+        fine = fine and away is None and backlog.is_well
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -129,7 +137,11 @@ class Gateway:
                 for name, counts in served.items()
             },
             lacking=lacking,
-            recording=self.answerer.recorder.works,
+            recording=problem is None,
+            not_recording=problem,
+            store_away=away,
+            backlog=backlog,
+            saved_segments=self.records.log.saved,
             advice=self._advice(lacking),
         )
         return found, 200 if works else 503
@@ -176,6 +188,7 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
     _add_api(app)
     _add_pages(app)
     _describe(app)
+    app.add_middleware(BoundedQueue, most=-(-options.most_waiting // options.workers))
     app.add_middleware(
         Shield,
         most_bytes=options.most_bytes,
@@ -198,9 +211,8 @@ async def _running(
     options: GatewayOptions, backends: list[Backend] | None
 ) -> AsyncIterator[Gateway]:
     # one connection: up to 64 workers leave room below the 100 of PostgreSQL's default
-    store = EventStore.open(
-        options.settings.store_url, assistant=options.settings.model_name, connections=1
-    )
+    last_known = LastKnown(options.folder, options.settings)
+    store = StoreLink(options.settings, last_known, connections=1, expected=options.store_file)
     answering = _backends(options) if backends is None else backends
     default = None if options.backend or backends else Path(options.settings.base_model).name
     circuits = Circuits()
@@ -208,15 +220,18 @@ async def _running(
     replicas = answering[: 1 + len(options.replicas)]
     listing = Listing([server for server in replicas if isinstance(server, HttpBackend)])
     router = Router(
-        store,
+        store.get,
         home=options.settings.home,
         default=default,
         has=listing.has if listing.servers else _lies_here,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
         shelf=options.shelf,
         asks_for=options.backend_model if options.backend else None,
+        known=last_known.state,
+        remember=last_known.write,
     )
     log = WriteAheadLog.create(options.folder / "wal")
+    records = Records(log, options.sync, refusal=store.problem)
     secret = load_secret(options.folder)
     conversations = Conversations(options.folder / "conversations.db")
     gateway = Gateway(
@@ -225,19 +240,21 @@ async def _running(
         answerer=Answerer(
             router,
             answering,
-            Recorder(log, sync=options.sync),
+            Recorder(records),
             secret,
             conversations,
             replicas=1 + len(options.replicas),
             circuits=circuits,
             fallback_version=options.fallback_model,
+            last_resort=None if options.last_resort is None else LastResort(options.last_resort),
         ),
-        desk=FeedbackDesk(secret, log, sync=options.sync),
+        desk=FeedbackDesk(secret, records),
         passthrough=Passthrough(router, answering),
         limits=RateLimits(options.rate_per_second, workers=options.workers),
         listing=listing,
+        records=records,
     )
-    await asyncio.to_thread(router.refresh)
+    await asyncio.to_thread(router.begin)
     await listing.look()
     tasks = [asyncio.create_task(router.follow())]
     if keeper is not None:

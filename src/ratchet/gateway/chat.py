@@ -35,6 +35,7 @@ from ratchet.gateway.conversation import (
     said,
     session_of,
 )
+from ratchet.gateway.last_resort import LAST_RESORT, why
 from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
@@ -62,6 +63,7 @@ class Answerer:
         circuits: How versions fared lately.
         watcher: Notices clients that leave.
         fallback_version: What answers of the fallback are recorded as, where it has another model.
+        last_resort: Answers when nobody else does.
     """
 
     router: Router
@@ -73,6 +75,7 @@ class Answerer:
     circuits: Circuits = field(default_factory=Circuits)
     watcher: ClientWatcher = field(default_factory=ClientWatcher)
     fallback_version: str | None = None
+    last_resort: Backend | None = None
     _turn: count[int] = field(default_factory=count)
 
     async def answer(self, request: Request, caller: Caller) -> Response:
@@ -170,9 +173,10 @@ class Answerer:
             for backend, version in wanted
             if not self.circuits.is_open((backend.name, version))
         ]
-        return [
-            (backend, state.target(version, chat.forwarded)) for backend, version in fit or wanted
-        ]
+        fit = fit or wanted
+        if self.last_resort is not None:
+            fit = [*fit, (self.last_resort, LAST_RESORT)]
+        return [(backend, state.target(version, chat.forwarded)) for backend, version in fit]
 
     # Whole answers ----------------------------------------------------------------------------
 
@@ -195,7 +199,7 @@ class Answerer:
         choice = completion["choices"][0]
         chat.describe(choice.get("finish_reason"), completion.get("usage"))
         text = said(choice["message"], chat.metadata)
-        recorded = self.recorder.interaction(chat, text, answered_by)
+        recorded = self.recorder.interaction(chat, text, answered_by, why(answered_by))
         if recorded:
             await self.recorder.durable()
         self._remember(chat, choice["message"])
@@ -259,13 +263,17 @@ class Answerer:
                 self._note(chat, backend, target, answered=finished)
             chat.describe(told.reason, told.usage)
             text = said(told.message(), chat.metadata)
-            recorded = self.recorder.interaction(chat, text, target.version, error)
+            reason = error or why(target.version)
+            recorded = self.recorder.interaction(chat, text, target.version, reason)
             with suppress(Exception):
                 await chunks.aclose()  # the backend need not go on
-        if recorded:
-            await self.recorder.durable()
-        if error is not None:
-            problem = ProblemError(502, error, code="backend_error")
+        problem = None if error is None else ProblemError(502, error, code="backend_error")
+        try:
+            if recorded:
+                await self.recorder.durable()
+        except ProblemError as failure:
+            problem = problem or failure
+        if problem is not None:
             yield b"data: " + json_bytes(problem.body()) + b"\n\n"
         elif recorded:
             self._remember(chat, told.message())
@@ -293,7 +301,7 @@ class Answerer:
         caller = f"{chat.caller.id} {chat.user_id}"
         self.circuits.attempt((backend.name, target.version), caller, answered)
         if answered:
-            self.circuits.request(caller, True)
+            self.circuits.request(caller, backend is not self.last_resort)
 
     def _nobody(self, chat: Chat, failures: Sequence[BackendError]) -> ProblemError:
         """Return the error of a request that nobody answered."""

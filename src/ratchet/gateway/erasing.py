@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from ratchet.gateway.log import Entry, LogKind, read, segments
+from ratchet.gateway.drain import KEPT_SUFFIX
+from ratchet.gateway.log_lines import Entry, LogKind, read, segments
 from ratchet.store import EventStore
 from ratchet.store.forgotten import Forgotten
 from ratchet.store.rows import microseconds
@@ -58,7 +59,8 @@ def erase_lines(
     """
     erased = 0
     for _ in range(_MOST_PASSES):  # feedback may stand before its answer, in another segment
-        found = [_erase_in(path, store, now, damaged) for path in segments(folder)]
+        kept = folder.glob(f"*{KEPT_SUFFIX}")  # apart, for a version that knows all its lines
+        found = [_erase_in(path, store, now, damaged) for path in [*segments(folder), *kept]]
         erased += sum(lines for lines, _ in found)
         if not any(learnt for _, learnt in found):
             break
@@ -113,7 +115,7 @@ def _blocks(segment: Path) -> Iterator[list[Entry]]:
 
 def _line(entry: Entry, damaged: Callable[[str], bool]) -> _Line | None:
     """Return whose line it is; None where it is blank, or says nothing and is to stay."""
-    if entry.kind is None:
+    if entry.is_damaged:
         text = entry.body.decode("utf-8", "replace")
         return _Line(entry, None, None, 0) if damaged(text) else None
     if not entry.body.strip():
@@ -124,12 +126,12 @@ def _line(entry: Entry, damaged: Callable[[str], bool]) -> _Line | None:
         return None
     if not isinstance(row, dict):
         return None
-    about = row.get("id") if entry.kind in _ANSWERS else row.get("interaction_id")
+    about = row.get("interaction_id") or (row.get("id") if entry.kind in _ANSWERS else None)
     return _Line(entry, _text(row.get("user_id")), _text(about), _said_at(entry, row))
 
 
 def _is_covered(line: _Line, known: Forgotten) -> bool:
-    return line.entry.kind is None or known.covers(line.user, line.interaction, line.at)
+    return line.entry.is_damaged or known.covers(line.user, line.interaction, line.at)
 
 
 def _said_at(entry: Entry, row: dict[str, Any]) -> int:
@@ -146,10 +148,9 @@ def _text(value: object) -> str | None:
 def _blank(file: int, entry: Entry) -> None:
     """Write a line over: all that stands before its kind stays, and what it held is blank."""
     line = os.pread(file, entry.end - entry.start, entry.start)
-    if entry.kind is None:
-        content = b" " * (len(line) - _CHECK - 1)
-    else:
+    content = b""
+    if not entry.is_damaged:
         before = line[_CHECK : len(line) - 1 - len(entry.body)]
-        kind = LogKind.INTERACTION.value + b" "
-        content = before[: -len(kind)] + kind + b" " * len(entry.body)
+        content = before.rstrip(b" ").rpartition(b" ")[0] + b" " + LogKind.INTERACTION.value + b" "
+    content = content.ljust(len(line) - _CHECK - 1)
     os.pwrite(file, b"%08x %b\n" % (zlib.crc32(content), content), entry.start)

@@ -26,8 +26,9 @@ from pydantic_core import to_json
 from ratchet.collect.times import check_time
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.access import Caller, token_is_valid
-from ratchet.gateway.log import LogKind, WriteAheadLog
+from ratchet.gateway.log import LogKind
 from ratchet.gateway.problems import JSON, ProblemError, read_json
+from ratchet.gateway.recording import Records, not_recorded
 from ratchet.gateway.schemas import (
     MOST_EVENTS,
     FeedbackReceipt,
@@ -44,13 +45,11 @@ class FeedbackDesk:
 
     Attributes:
         secret: Of the tokens.
-        log: Where events are kept.
-        sync: Whether to wait until it is on the disk.
+        records: Where events are kept.
     """
 
     secret: bytes
-    log: WriteAheadLog
-    sync: bool = False
+    records: Records
 
     async def take(self, request: Request, caller: Caller) -> Response:
         """Take one event or many; one alone that is bad is an error, in a batch it is listed.
@@ -152,16 +151,10 @@ class FeedbackDesk:
     async def _keep(self, lines: list[tuple[LogKind, bytes]]) -> None:
         try:
             if lines:
-                self.log.append_all(lines)
+                self.records.append(lines)
+            await self.records.durable()
         except OSError as error:
-            raise ProblemError(
-                503,
-                f"the feedback cannot be kept: {error.strerror}; send it again later",
-                code="not_recorded",
-                headers={"retry-after": "5"},
-            ) from error
-        if self.sync:
-            await self.log.durable()
+            raise not_recorded("the feedback", error) from error
 
 
 def _value_type(event: Mapping[str, Any]) -> Value | None:

@@ -37,12 +37,15 @@ class GatewayOptions(BaseModel):
         answer_seconds: Longest wait for an answer that is not streamed.
         rate_per_second: Requests a key or address may send, in all workers together; 0 is no limit.
         most_bytes: Longest body of a request.
+        most_waiting: Requests that are answered at a time, in all workers together; 0 is no limit.
+        last_resort: What users are told when nobody answers; None: an error.
         origins: Web origins that may call, besides the gateway's own pages.
         open: Whether callers without a key are served though the address is not loopback.
         sync: Whether an answer waits until its record is on the disk, not only with the kernel.
         max_tokens: Length of an answer of the local model where a request names none.
         log_level: Of the worker's own log.
         version: Version of Ratchet, for its description.
+        store_file: Device and inode of the store's file, as the parent has it open.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,12 +66,15 @@ class GatewayOptions(BaseModel):
     answer_seconds: float = Field(default=600.0, gt=0.0)
     rate_per_second: float = Field(default=100.0, ge=0.0)
     most_bytes: int = Field(default=4_000_000, ge=1_000)
+    most_waiting: int = Field(default=2_000, ge=0)
+    last_resort: str | None = None
     origins: tuple[str, ...] = ()
     open: bool = False
     sync: bool = False
     max_tokens: int = Field(default=256, ge=1)
     log_level: str = "warning"
     version: str = "0"
+    store_file: tuple[int, int] | None = None
 
     @property
     def shelf(self) -> AdapterShelf:

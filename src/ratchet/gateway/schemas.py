@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
 )
 
+from ratchet.gateway.backlog import Backlog
 from ratchet.gateway.problems import ProblemError
 from ratchet.records import FEEDBACK
 
@@ -169,13 +170,18 @@ class Health(BaseModel):
         status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
             by nobody, or most attempts at a version that is served failed, or a version that users
             are sent to is lacked by a backend and none of its attempts was answered, or the
-            routing is not followed.
+            routing is not followed, or the store is away, or lines of the log were lost.
         version: Version of Ratchet.
         champion: The version that most users get.
         backends: What answers; false where most recent attempts failed.
         versions: Recent attempts at each version that is served.
         lacking: Versions that users are sent to, or fall back to, that a backend does not list.
-        recording: Whether the log can be written.
+        recording: Whether answers and feedback are recorded.
+        not_recording: Why not.
+        store_away: Why the store cannot be read; the last known routing holds meanwhile.
+        backlog: What is recorded in the log and not in the store yet.
+        saved_segments: How often this process wrote a segment of its log anew, since it was deleted
+            underneath or a sync of it failed.
         advice: What somebody should see to.
     """
 
@@ -186,6 +192,10 @@ class Health(BaseModel):
     versions: dict[str, Attempts]
     lacking: dict[str, list[str]] = {}
     recording: bool
+    not_recording: str | None = None
+    store_away: str | None = None
+    backlog: Backlog | None = None
+    saved_segments: int = 0
     advice: list[str] = []
 
 
