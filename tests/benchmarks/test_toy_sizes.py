@@ -186,6 +186,14 @@ TOYS = {
         },
         needs=("data",),
     ),
+    "personal_data": Toy(
+        "--each 2",
+        {
+            r"^\| (card|telephone|key), .* \| \d+\.\d% \| 2 \|": 40,
+            r"^\| (IBAN|e-mail).* \| \d+\.\d% \| 2 \|": 4,
+            r"^\| .* \| \d+\.\d% \| 2 \|": 63,
+        },
+    ),
     "poisoned_training": Toy(
         "--base {model} --out {folder}/found.json --seeds 1 --rows 16 --tested 8",
         {rf"^\| (no|10 %) hostile.* \| 16 \| {RATE} \| {RATE} \| {RATE} \|": 3},

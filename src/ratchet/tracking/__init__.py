@@ -13,7 +13,7 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from ratchet.errors import TrackingError
 from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
+from ratchet.tracking.erasing import ErasedTexts, erase_texts
 from ratchet.tracking.run import Run as Run
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,12 @@ class Tracker:
             ) from error
         self._local = uri.startswith("sqlite:///")
         self._artifacts = artifacts
+
+    def erase_texts(
+        self, are_in: Callable[[str], bool], erased_in: Callable[[str], str]
+    ) -> ErasedTexts:
+        """Replace texts in the tags and artifacts of all runs; see `ratchet.tracking.erasing`."""
+        return erase_texts(self._client, are_in, erased_in)
 
     def drop_folder(self, run_id: str, name: str) -> bool:
         """Delete a folder among a run's artifacts; False where the run is not there."""
