@@ -51,16 +51,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
     backend: Backend = None,
-    local: Annotated[
-        bool,
-        typer.Option("--local", help="Answer by the local model, whatever the home remembers."),
-    ] = False,
-    backend_model: Annotated[
-        str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
-    ] = None,
-    fallback: Annotated[
-        str | None, typer.Option(help="URL of a second backend, asked when the first fails.")
-    ] = None,
+    local: options.Local = False,
+    backend_model: options.BackendModel = None,
+    fallback: options.Fallback = None,
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
     load_adapters: Annotated[
         bool, typer.Option(help="Load into vLLM the adapters now in use.")

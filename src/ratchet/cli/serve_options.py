@@ -37,6 +37,15 @@ PassField = Annotated[
     list[str] | None,
     typer.Option(help="Pass on only these of the fields unknown here; may be repeated."),
 ]
+Local = Annotated[
+    bool, typer.Option("--local", help="Answer by the local model, whatever the home remembers.")
+]
+BackendModel = Annotated[
+    str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
+]
+Fallback = Annotated[
+    str | None, typer.Option(help="URL of a second backend, asked when the first fails.")
+]
 Queue = Annotated[int, typer.Option(min=0, help="Requests answered at a time; 0 is no limit.")]
 LastResort = Annotated[
     str | None, typer.Option(help="Text for users when nobody answers; never trained on.")
