@@ -36,6 +36,7 @@ from ratchet.store import EventStore
 from ratchet.store.history import History
 from ratchet.tracking import Tracker
 from tests.conftest import MODEL_NAME
+from tests.deploy.rollout import served as traffic
 from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, serve
 from tests.faults.crashing import ROOT, Crashes, crashes
 from tests.faults.ledger import Row
@@ -228,8 +229,9 @@ def test_a_rollback_killed_at_every_commit_is_one_move(world: World, row: Row) -
 
 def test_a_rollout_killed_at_every_commit_acts_once_on_each_look(world: World, row: Row) -> None:
     now = datetime.now(UTC)
-    released(world, now - timedelta(days=1), OLD, None)
+    released(world, now - timedelta(days=7), OLD, None)
     store = world.store
+    traffic.released(store, now - timedelta(hours=3))  # from its answers a plan takes numbers
     rollout = start_rollout(store, NEW_VARIANT, PLAN, now=now - timedelta(hours=3))
     routing = current_routing(store)
     assert routing is not None
