@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "improve": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
-    "gateway": _BASE | {"settings", "store", "models", "collect", "deploy"},
+    "gateway": _BASE | {"files", "settings", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
     | {"files", "settings", "store", "tracking", "models", "judges", "analyze", "deploy"},

@@ -6,7 +6,6 @@ Commands are listed by the stage of the loop that they belong to, in the loop's 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -29,12 +28,14 @@ from ratchet.cli.ingest import ingest
 from ratchet.cli.prune import prune
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
+from ratchet.cli.saying import say, say_text
 from ratchet.cli.serve import keys, serve
 from ratchet.cli.set_aside import set_aside
 from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
 from ratchet.errors import RatchetError
+from ratchet.files.logs import harmless_logs
 from ratchet.files.text import printable, printable_path
 
 app = typer.Typer(
@@ -120,6 +121,7 @@ def main() -> None:
     So is a value that a record refuses, since what a command was given goes into records unchanged,
     and a file that cannot be read or written.
     """
+    harmless_logs()
     try:
         app()
     except RatchetError as error:
@@ -137,7 +139,7 @@ def main() -> None:
 
 
 def _refuse(message: str, error: Exception) -> NoReturn:
-    sys.stderr.write(f"ratchet: {message}\n")
+    say_text(f"ratchet: {message}", err=True)
     raise SystemExit(2) from error
 
 
@@ -146,5 +148,5 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        print(f"ratchet {__version__}")
+        say(f"ratchet {__version__}")
         raise typer.Exit

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_text
 from ratchet.cli.shared import (
     By,
     current_settings,
@@ -52,7 +53,7 @@ def approve(
             f"{waiting.id[:8]}\n{decision_markdown(waiting)}"
             for waiting in waiting_decisions(store)
         ]
-        print("\n\n".join(texts) or "no promotion waits for approval")
+        say_text("\n\n".join(texts) or "no promotion waits for approval")
         return
     if approved is None:
         raise InvalidInputError(
@@ -64,15 +65,15 @@ def approve(
     tracker, answering = open_tracker(settings), open_answering(settings, store)
     release = apply_decision(store, tracker, decided, now, answering=answering)
     rollout = begin_decided(store, decided, now=now, answering=answering)
-    print(approval_markdown(decided, approval))
+    say_text(approval_markdown(decided, approval))
     if rollout is not None:
-        print(f"{decided.challenger} goes to users in stages: ratchet rollout status")
+        say(f"{decided.challenger} goes to users in stages: ratchet rollout status")
     elif release is not None:
-        print(f"champion is now {release.champion}")
+        say(f"champion is now {release.champion}")
     elif (refusal := standing_refusal(store)) and refusal.decision_id == decided.id:
-        print(f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself")
+        say(f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself")
     elif approved:
-        print("nothing was promoted: the champion has changed since the decision")
+        say("nothing was promoted: the champion has changed since the decision")
     _resume(settings, decided.id)
 
 
@@ -86,4 +87,4 @@ def _resume(settings: Settings, decision_id: str) -> None:
     from ratchet.flows.approve import resume
 
     if resume(decision_id):
-        print("the Prefect run that waited for it goes on")
+        say("the Prefect run that waited for it goes on")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, open_history, open_tracker, required_store
 from ratchet.errors import InvalidInputError
 
@@ -32,31 +33,31 @@ def forget(
     traced = trace(store, settings.home, user, in_history=history.user_data(user))
     release = store.latest(Release)
     if not yes:
-        print(f"{len(traced.interaction_ids)} interactions would be erased")
+        say(f"{len(traced.interaction_ids)} interactions would be erased")
         _print_made(traced.folders, traced.versions, release.champion if release else None)
-        print("nothing was changed; add --yes to erase")
+        say("nothing was changed; add --yes to erase")
         return
     record = erase(
         store, settings.home, user, now=datetime.now(UTC), text_key=text_key, history=history
     )
-    print(
+    say(
         f"erased: {record.interactions} interactions, {record.feedback} pieces of feedback, "
         f"{record.verdicts} verdicts and rows set aside, texts in {record.records} records, and "
         "the same rows of history"
     )
     _print_made(record.training_sets, record.versions, release.champion if release else None)
     for name in record.example_sets:
-        print(f"evaluation set {name} holds a text of this user: freeze a new one without it")
+        say(f"evaluation set {name} holds a text of this user: freeze a new one without it")
     if record.runs:
         tracker = open_tracker(settings)
         gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
-        print(f"{len(gone)} copies of training sets deleted in MLflow")
+        say(f"{len(gone)} copies of training sets deleted in MLflow")
 
 
 def _print_made(folders: tuple[str, ...], versions: tuple[str, ...], champion: str | None) -> None:
     for name in folders:
-        print(f"training set {name} holds some of it")
+        say(f"training set {name} holds some of it")
     for version in versions:
-        print(f"adapter {version} was trained on it{' (champion)' if version == champion else ''}")
+        say(f"adapter {version} was trained on it{' (champion)' if version == champion else ''}")
     if champion in versions:
-        print("the champion cannot forget: run `ratchet rollback`, or train again without it")
+        say("the champion cannot forget: run `ratchet rollback`, or train again without it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratchet import __version__
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import (
     AsJson,
     check_address,
@@ -127,7 +127,7 @@ def _run(options: GatewayOptions) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return Supervisor(options, say=lambda line: print(line, flush=True)).run()
+    return Supervisor(options, say=say).run()
 
 
 def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
@@ -227,7 +227,7 @@ def create(
         rate_per_second=rate,
     )
     created_store().append(record)
-    print(key)
+    say(key)
 
 
 @keys.command("list", epilog="Example: ratchet keys list --json")
@@ -243,13 +243,13 @@ def list_keys(
     for key in listed:
         del key["secret_hash"]
     if as_json:
-        print(json.dumps(listed, indent=2))
+        say_json(listed, indent=2)
         return
     for key in listed:
         state = "revoked" if key["revoked"] else "in use"
-        print(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
+        say(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
     if not listed:
-        print("no keys: the gateway is open to whoever reaches its address")
+        say("no keys: the gateway is open to whoever reaches its address")
 
 
 @keys.command(epilog="Example: ratchet keys revoke 3f9a77c1")
@@ -262,4 +262,4 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`
         raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
     if store.get(ApiKeyRevocation, key_id) is None:
         store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
-    print(f"{key_id} is revoked")
+    say(f"{key_id} is revoked")

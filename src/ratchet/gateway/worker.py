@@ -9,18 +9,21 @@ import sys
 
 import uvicorn
 
+from ratchet.files.logs import harmless_logs
 from ratchet.gateway.app import create_app
 from ratchet.gateway.options import GatewayOptions
 
 
 def main(options: GatewayOptions, listening: int) -> None:
     """Serve on a socket that the parent opened."""
+    harmless_logs()
     logging.basicConfig(
         level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s"
     )
     config = uvicorn.Config(
         create_app(options),
         log_level=options.log_level,
+        log_config=None,  # its lines go where all others go
         access_log=False,
         server_header=False,
         date_header=False,
