@@ -38,7 +38,8 @@ def approve(
     by: By = "",
 ) -> None:
     """List the promotions that wait for a person, or approve or reject one."""
-    from ratchet.deploy.approval import expire, find_decision, say, waiting_decisions
+    from ratchet.deploy.approval import expire, find_decision, waiting_decisions
+    from ratchet.deploy.approval import say as answer_with
     from ratchet.deploy.promotion import apply_decision
     from ratchet.deploy.refusals import standing_refusal, words
     from ratchet.deploy.rollout.canary import begin_decided
@@ -61,7 +62,9 @@ def approve(
         )
     decided = find_decision(store.records(Decision), decision)
     who = by or os.environ.get("USER", "")
-    approval = say(store, decided, approved=approved, by=who, reason=reason, via="command", now=now)
+    approval = answer_with(
+        store, decided, approved=approved, by=who, reason=reason, via="command", now=now
+    )
     tracker, answering = open_tracker(settings), open_answering(settings, store)
     release = apply_decision(store, tracker, decided, now, answering=answering)
     rollout = begin_decided(store, decided, now=now, answering=answering)

@@ -156,7 +156,7 @@ class Unpacking:
         if tag == "exception":
             return self.peer.exception(*self.unpack(said[0]))
         if tag == "member":
-            return self.peer.classes[said[0]][said[1]]  # type: ignore[index]
+            return self.peer.classes[said[0]][said[1]]
         if tag == "named":
             return _named_tuple(said[0], said[1], [self.unpack(one) for one in said[2]])
         return self._container(tag, *said)
@@ -214,7 +214,7 @@ def _named_tuple(name: str, fields: list[str], values: list[Any]) -> Any:
     )
     if not fields or not usable or not str(name).isidentifier():
         return tuple(values)
-    return collections.namedtuple(name, fields, rename=True)(*values)  # type: ignore[misc]
+    return collections.namedtuple(name, fields, rename=True)(*values)
 
 
 def _importable(value: Any) -> tuple[str, str] | None:

@@ -26,6 +26,7 @@ class Remote:
         object.__setattr__(self, "_Remote__number", number)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
+        """Call it there."""
         return peer_of(self).ask("call", self, *values, **named)
 
     def __getattr__(self, name: str) -> Any:

@@ -195,7 +195,7 @@ def _run(arguments: Sequence[str], log: Path) -> None:
     try:
         with log.open("w", encoding="utf-8") as file:
             for line in child.stdout:
-                file.write(f"{shown_line(line.removesuffix('\n'))}\n")
+                file.write(shown_line(line.removesuffix("\n")) + chr(10))
                 if line.startswith(MARK):
                     logger.info("%s", line.removeprefix(MARK).rstrip())
                 if line.startswith(ERROR_MARK):
