@@ -141,9 +141,8 @@ def _prepare(options: LoopOptions) -> tuple[str, str]:
     if options.collect.source != "simulated":
         refuse_simulation(options.collect.model_dump(include=SIMULATION, exclude_defaults=True))
         given, gated = options.collect, options.deploy
-        refuse_incomplete(
-            NextCycle(given.examples, given.sample, gated.policy, gated.win_rate.judge)
-        )
+        judge, by = gated.win_rate.judge, gated.answers.by
+        refuse_incomplete(NextCycle(given.examples, given.sample, gated.policy, judge, by))
     result_of(collect(options.collect, return_state=True))
     analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
     return analysis_id, _improve_or_end(options)

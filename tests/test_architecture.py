@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -30,11 +31,12 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"errors"},
     "files": {"errors"},
     "settings": {"errors"},
+    "processes": set(),
     "stats": {"errors"},
     "store": _BASE,
     "models": _BASE | {"files"},
-    "tracking": _BASE,
-    "servers": {"errors", "settings"},
+    "tracking": _BASE | {"processes"},
+    "servers": {"errors", "settings", "processes"},
     "notify": _BASE,
     "simulation": _BASE | {"models"},
     "outcomes": _BASE | {"stats"},
@@ -42,16 +44,18 @@ ALLOWED: dict[str, set[str]] = {
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"files", "store", "safety"},
-    "collect": _BASE | {"files", "store"},
+    "collect": _BASE | {"files", "store", "processes"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
-    "improve": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
+    "improve": _BASE
+    | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
-    "gateway": _BASE | {"files", "settings", "store", "models", "collect", "deploy"},
+    "gateway": _BASE | {"files", "settings", "processes", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
-    | {"files", "settings", "store", "tracking", "models", "judges", "analyze", "deploy"},
+    | {"files", "settings", "servers", "store", "tracking", "models", "judges", "analyze"}
+    | {"improve", "deploy", "gateway"},  # it looks after what these keep
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)
@@ -72,7 +76,7 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
     "aiohttp": {"gateway"},
-    "filelock": {"store", "models", "improve", "gateway"},
+    "filelock": {"store", "models", "improve", "gateway", "operate"},
     "typer": {"cli"},
     "matplotlib": {"views"},
     "jinja2": {"views"},
@@ -169,12 +173,23 @@ class Import:
         return self.top == "ratchet"
 
 
-def imports(sources: Sources) -> list[Import]:
-    return [found for module in sources for found in _imports_of(module, sources)]
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def imports(sources: Sources) -> tuple[Import, ...]:
+    return _imports(tuple(sources.items()))
+
+
+@cache
+def _imports(items: tuple[tuple[str, str], ...]) -> tuple[Import, ...]:
+    sources = dict(items)
+    return tuple(found for module in sources for found in _imports_of(module, sources))
 
 
 def _imports_of(module: str, sources: Sources) -> Iterator[Import]:
-    tree = ast.parse(sources[module])
+    tree = parsed(sources[module])
     in_functions = _below(tree, lambda node: isinstance(node, Function | ast.Lambda))
     for_types = _below(
         tree, lambda node: isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
@@ -222,7 +237,7 @@ def _absolute(node: ast.ImportFrom, module: str, sources: Sources) -> str:
 def functions(source: str) -> list[Function]:
     return [
         node
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
@@ -303,7 +318,7 @@ def oversized(sources: Sources) -> list[str]:
 def undocumented(sources: Sources) -> list[str]:
     found = []
     for module, source in sources.items():
-        tree = ast.parse(source)
+        tree = parsed(source)
         if not ast.get_docstring(tree):
             found.append(f"{module}: no docstring")
         for name, node in _public(tree):
@@ -358,7 +373,7 @@ def prints(sources: Sources) -> list[str]:
         f"{module}:{node.lineno}: {ast.unparse(node.func)}() past ratchet.cli.saying"
         for module, source in sources.items()
         if module not in PRINTING
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in SINKS
         and not (module in WRITING and escapes(node))
@@ -381,7 +396,7 @@ def arithmetic_in_flows(sources: Sources) -> list[str]:
         f"{module}:{getattr(node, 'lineno', 0)}: arithmetic in a flow"
         for module, source in sources.items()
         if unit_of(module) == "flows"
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if computes(node)
     ]
 

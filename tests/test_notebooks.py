@@ -113,6 +113,7 @@ def test_a_notebook_imports_only_what_the_package_depends_on(path: Path) -> None
     assert imported - sys.stdlib_module_names - known - {"ratchet", "flows"} == set()
 
 
+@pytest.mark.slow
 @by_notebook
 def test_the_cells_run_from_top_to_bottom(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

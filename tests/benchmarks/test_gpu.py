@@ -314,6 +314,7 @@ def test_the_command_runs_without_what_a_bare_machine_lacks(tmp_path, parts):
     assert found["lora-1b"]["rows"][0]["share_of_peak"] > 0.0
 
 
+@pytest.mark.slow
 def test_without_trl_the_parts_that_train_are_skipped_by_name(tmp_path):
     parts = ["lora-1b", "generation", "qlora"]
     found, table = run(tmp_path, "--one-process", "--parts", *parts, hidden=f"{NOT_THERE},trl")

@@ -133,6 +133,7 @@ def test_a_first_adoption_names_the_assistant_and_remembers_the_backend(home, se
     wanted = [line[4:] for line in said.splitlines() if line.startswith("  - ")]
     assert [line.partition(":")[0] for line in wanted] == [
         "answers that no cycle had",
+        "examples that both models answer at the gate",
         "a judge of pairs, since the policy is on win_rate",
         "a base model to train from",
     ]

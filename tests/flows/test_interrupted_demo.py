@@ -71,9 +71,8 @@ def _running(home: Path) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "moments", [KILL_AT[2:3], pytest.param(KILL_AT, marks=pytest.mark.slow)], ids=len
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [KILL_AT[2:3], KILL_AT], ids=len)
 def test_a_demo_killed_at_every_stage_does_everything_once(
     tmp_path: Path, tiny_model: Path, moments: tuple[str, ...]
 ) -> None:

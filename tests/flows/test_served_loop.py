@@ -253,6 +253,7 @@ def test_parameters_that_do_not_fit_the_schema_are_refused_by_the_api(home: Home
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.slow
 def test_a_loop_started_over_the_api_promotes_a_trained_model_that_can_be_rolled_back_once(
     home: Home,
 ) -> None:

@@ -380,6 +380,7 @@ def test_every_step_of_a_day_that_was_not_sent_is_sent_once_however_many_there_a
         assert sorted(key for key in sent if key.startswith("unsent")) == sorted(keys)
 
 
+@pytest.mark.slow
 def test_an_automation_that_a_person_switched_on_stays_on_at_the_next_start(home: Home) -> None:
     (before,) = home.ask("automations/filter")
     assert before["enabled"]

@@ -337,13 +337,13 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_100_kb_of_anything_are_read_in_less_than_a_second(name):
+def test_100_kb_of_anything_are_read_in_less_than_five_seconds(name):
     reply = LONG[name] * (MAX_TEXT_CHARACTERS // len(LONG[name]))
     started = time.process_time()
     assert read_verdict(reply, PAIR).outcome is None
     assert read_guard(reply, SAFETY).outcome is None
     assert outcome(f'</think>{reply}\n{{"verdict": "A"}}') in ("A", None)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 5.0  # growth by squares takes minutes
 
 
 def test_a_verdict_after_100_kb_of_reasons_is_read():

@@ -858,7 +858,14 @@ ask_endpoint(
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_ended_half_way_goes_on_and_pays_at_most_for_what_was_in_flight(
     tmp_path: Path, sent: signal.Signals
 ) -> None:

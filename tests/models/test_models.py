@@ -465,6 +465,7 @@ def cache(tmp_path):
     shutil.rmtree(tmp_path / "cache")  # half a gigabyte
 
 
+@pytest.mark.slow
 def test_smollm2_is_converted_once_to_safetensors_and_answers(cache):
     folder = prepare_base_model("smollm2", cache)
     left = {path.name for path in cache.iterdir()}

@@ -251,9 +251,9 @@ def test_a_quarter_of_a_million_events_are_joined_within_three_seconds():
             "text": pa.nulls(many, pa.string()),
         }
     )
-    began = time.perf_counter()
+    began = time.process_time()
     join_feedback(interactions, feedback)
-    assert time.perf_counter() - began < 3.0  # ten times what it takes on two cores
+    assert time.process_time() - began < 3.0  # ten times what it takes on two cores
 
 
 def test_quality_follows_the_documented_weights():

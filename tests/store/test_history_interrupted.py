@@ -55,7 +55,10 @@ def history(tmp_path: Path) -> History:
     return History.open(tmp_path / "history")
 
 
-@pytest.mark.parametrize("killed_at", range(1, 9))
+@pytest.mark.parametrize(
+    "killed_at",
+    [n if n in (2, 5) else pytest.param(n, marks=pytest.mark.slow) for n in range(1, 9)],
+)
 def test_a_writer_that_is_killed_anywhere_is_made_up_for(
     open_store: OpenStore, store_url: str, history: History, killed_at: int
 ) -> None:
@@ -121,6 +124,7 @@ print(json.dumps([done.interactions, most, pa.default_memory_pool().max_memory()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_copying_four_times_as_many_rows_takes_no_more_memory(
     store: EventStore, tmp_path: Path
 ) -> None:

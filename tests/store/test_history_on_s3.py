@@ -77,7 +77,14 @@ def test_history_on_s3_is_written_read_and_changed_as_in_a_folder(
     assert history.address == url
 
 
-@pytest.mark.parametrize("broken", ["day=2026-03-02", "/cursor.json", "/feedback/"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "/cursor.json",
+        pytest.param("day=2026-03-02", marks=pytest.mark.slow),
+        pytest.param("/feedback/", marks=pytest.mark.slow),
+    ],
+)
 def test_a_put_that_breaks_half_way_leaves_what_counted_and_is_made_up_for(
     store: EventStore, url: str, server: S3Server, broken: str
 ) -> None:
@@ -114,6 +121,7 @@ History.open(sys.argv[2]).advance(store)
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_between_the_files_and_the_cursor_is_made_up_for(
     store: EventStore, url: str, server: S3Server, tmp_path: Path
 ) -> None:
@@ -147,6 +155,7 @@ def test_a_writer_killed_between_the_files_and_the_cursor_is_made_up_for(
     assert left[0].rpartition("/")[2] not in names
 
 
+@pytest.mark.slow
 def test_two_that_advance_at_once_write_each_row_once(
     store: EventStore, url: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +168,7 @@ def test_two_that_advance_at_once_write_each_row_once(
     assert_same(History.open(url), store)
 
 
+@pytest.mark.slow
 def test_a_writer_that_slept_through_its_time_writes_nothing_more(
     store: EventStore, url: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

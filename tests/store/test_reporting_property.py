@@ -59,7 +59,7 @@ DAYS = count()
 
 
 @given(rows=ANSWERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_rates_are_those_of_the_same_stream_with_explicit_noes(
     stores: tuple[EventStore, EventStore], rows: list[dict[str, object]]
 ) -> None:

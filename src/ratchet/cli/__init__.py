@@ -17,8 +17,10 @@ from ratchet.cli import judge, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
+from ratchet.cli.backup import backup
 from ratchet.cli.chart import chart
 from ratchet.cli.curate import curate
+from ratchet.cli.doctor import doctor
 from ratchet.cli.export import export
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
@@ -26,6 +28,7 @@ from ratchet.cli.gate import gate
 from ratchet.cli.history import history
 from ratchet.cli.ingest import ingest
 from ratchet.cli.prune import prune
+from ratchet.cli.restore import restore
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
 from ratchet.cli.saying import say, say_text
@@ -34,6 +37,7 @@ from ratchet.cli.set_aside import set_aside
 from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
+from ratchet.cli.verify import verify
 from ratchet.errors import RatchetError
 from ratchet.files.logs import harmless_logs
 from ratchet.files.text import printable, printable_path
@@ -113,6 +117,14 @@ app.command(
 )(export)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet prune --dry-run")(prune)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet backup /backups/2026-12-01")(
+    backup
+)
+app.command(
+    rich_help_panel=LOOK_AFTER, epilog="Example: ratchet restore /backups/2026-12-01 --replace"
+)(restore)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet verify --json")(verify)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet doctor --json")(doctor)
 
 
 def main() -> None:
@@ -122,6 +134,7 @@ def main() -> None:
     and a file that cannot be read or written.
     """
     harmless_logs()
+    os.umask(0o077)  # what is made in the home is for its owner alone
     try:
         app()
     except RatchetError as error:

@@ -38,6 +38,7 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
+from ratchet.store.naming import named_in, names_of
 from ratchet.store.rows import microseconds
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ CHUNK_CHARACTERS = 20_000_000
 MAX_LINE_BYTES = 4_000_000
 NEEDS = (("kind", "messages"),)
 NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
+
+FORGOTTEN_NOTE = "events of users who were forgotten since, which are not stored again"
 
 _AS_JSON = ("messages", "metadata")
 _RAW_CHARACTERS = 200
@@ -218,6 +221,7 @@ class _Progress:
     interactions: int = 0
     feedback: int = 0
     repeated: int = 0
+    forgotten: int = 0
     recognised: int = 0
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -242,9 +246,13 @@ class _Progress:
             set_aside=self.rejected,
             reasons=tuple(reasons),
             examples=tuple(self.examples[rule] for rule, _ in reasons if rule in self.examples),
-            noted=self.times.finish(),
+            noted=self._noted(),
             recognised=self.recognised,
         )
+
+    def _noted(self) -> tuple[tuple[str, int], ...]:
+        noted = self.times.finish()
+        return (*noted, (FORGOTTEN_NOTE, self.forgotten)) if self.forgotten else noted
 
 
 @dataclass(slots=True)
@@ -279,8 +287,10 @@ class _Reader:
             to.append(_Event(position, event, row))
         return batch
 
-    def reject(self, position: str, row: object, reason: str) -> SetAside:
-        """Return a row as it is set aside."""
+    def reject(
+        self, position: str, row: object, reason: str, about: Mapping[str, object] | None = None
+    ) -> SetAside:
+        """Return a row as it is set aside, with whom it is about, where that can be told."""
         raw, source = _raw(row), printable(self.source, _RAW_CHARACTERS)
         return SetAside(
             id=derive_id(source, position, reason, raw),
@@ -289,6 +299,7 @@ class _Reader:
             position=position,
             reason=reason,
             raw=raw,
+            **(names_of(about) if about is not None else _whose(row)),
         )
 
     def _event(self, row: object) -> InteractionRow | FeedbackRow | Feedback:
@@ -488,6 +499,7 @@ def _without_repeated_ids(events: Sequence[_Event]) -> Sequence[Sequence[_Event]
 
 def _account(added: Added, events: Sequence[_Event], progress: _Progress) -> None:
     progress.repeated += added.repeated
+    progress.forgotten += added.forgotten
     by_id = {event.event.id: event for event in events} if added.conflicts else {}
     for key in added.conflicts:
         progress.keep(_conflict(by_id[key], progress))
@@ -498,7 +510,9 @@ def _conflict(event: _Event, progress: _Progress) -> SetAside:
         "id: must not be sent again with different content, "
         f"got {printable(event.event.id)!r}; send the new content under a new id"
     )
-    return progress.reader.reject(event.position, event.row, reason)
+    names = ("user_id", "interaction_id")
+    about = {name: getattr(event.event, name, None) for name in names}
+    return progress.reader.reject(event.position, event.row, reason, about)
 
 
 def _value(row: object) -> object:
@@ -578,6 +592,20 @@ def _received(value: object, limit: int = 80) -> str:
         return printable(repr(value), limit)
     except Exception:  # a row's own __repr__ may raise anything
         return type(value).__name__
+
+
+def _whose(row: object) -> dict[str, str | None]:
+    """Return the user and the interaction that a row names, though what is kept of it is cut."""
+    fields = row.fields if isinstance(row, Row) else row
+    if isinstance(fields, Record):
+        fields = dict(fields)
+    names = names_of(fields) if isinstance(fields, Mapping) else {}
+    if any(names.values()):
+        return names
+    text = row.raw if isinstance(row, Row) else row
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return named_in(text) if isinstance(text, str) else names
 
 
 def _raw(row: object) -> str:

@@ -1,4 +1,4 @@
-"""One gateway process: `python -m ratchet.gateway.worker OPTIONS SOCKET`, started by `serve`."""
+"""One gateway process: `python -m ratchet.gateway.worker SOCKET < OPTIONS`, started by `serve`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import uvicorn
 
 from ratchet.files.logs import harmless_logs
 from ratchet.gateway.app import create_app
-from ratchet.gateway.options import GatewayOptions
+from ratchet.gateway.connections import server_options
+from ratchet.gateway.options import GatewayOptions, heard_by_worker
 
 
 def main(options: GatewayOptions, listening: int) -> None:
@@ -29,11 +30,12 @@ def main(options: GatewayOptions, listening: int) -> None:
         date_header=False,
         timeout_graceful_shutdown=10,
         loop="auto",
-        http="auto",
-        ws="none",
+        **server_options(options),
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listening)])
 
 
 if __name__ == "__main__":
-    main(GatewayOptions.model_validate_json(os.environ.pop("RATCHET_GATEWAY")), int(sys.argv[1]))
+    told, secrets = heard_by_worker(sys.stdin.buffer.read())
+    os.environ.update(secrets)  # the kernel goes on showing what the process was started with
+    main(told, int(sys.argv[1]))

@@ -228,6 +228,7 @@ def repaired(seed, days, rest=DAY):
     return (int(under[0]) if under.size else math.inf), rng, baseline, passed.state
 
 
+@pytest.mark.slow
 def test_after_a_repair_the_alarm_ends_in_a_time_that_does_not_grow_with_the_trouble():
     short = [repaired(seed, 1)[0] for seed in range(9)]
     long = [repaired(seed, 4)[0] for seed in range(9)]
@@ -289,6 +290,7 @@ def delays(names, seeds):
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_the_fused_board_is_faster_than_either_signal_alone():
     both = delays(("thumbs_down", "regenerated"), 20)
     thumbs, regenerated = delays(("thumbs_down",), 20), delays(("regenerated",), 20)

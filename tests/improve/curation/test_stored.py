@@ -242,6 +242,7 @@ def test_an_interaction_that_left_the_store_and_was_sent_again_counts_once(
     assert from_history(store, derived, made, kind) == curated(store, made, kind)
 
 
+@pytest.mark.slow
 def test_history_on_object_storage_gives_the_same_sets_night_after_night(store, tmp_path):
     made = world(9)
     half = len(made.interactions) // 2

@@ -10,9 +10,9 @@ in the same folder and can be killed and started again like a single one.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,6 +27,7 @@ from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.devices import choose_device
 from ratchet.improve.training.examples import write_rows
 from ratchet.improve.training.finetune import FinetuneResult, finetune
+from ratchet.processes import open_environment, python
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ def launcher(launch: LaunchConfig, *, gpu: bool) -> Path:
 
 def command(launch: LaunchConfig, spec: Path, *, gpu: bool, bfloat16: bool) -> list[str]:
     """Return the command that starts the processes."""
-    return [
-        sys.executable,
+    return python(
         "-m",
         "accelerate.commands.launch",
         "--config_file",
@@ -106,7 +106,7 @@ def command(launch: LaunchConfig, spec: Path, *, gpu: bool, bfloat16: bool) -> l
         "-m",
         "ratchet.improve.training.worker",
         str(spec),
-    ]
+    )
 
 
 def launched(
@@ -186,6 +186,8 @@ def _run(arguments: Sequence[str], log: Path) -> None:
     said = ""
     child = subprocess.Popen(
         arguments,
+        env=open_environment(os.environ),  # nothing that trains needs a key
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
