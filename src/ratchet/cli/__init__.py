@@ -6,7 +6,6 @@ Commands are listed by the stage of the loop that they belong to, in the loop's 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -32,6 +31,7 @@ from ratchet.cli.prune import prune
 from ratchet.cli.restore import restore
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
+from ratchet.cli.saying import say, say_text
 from ratchet.cli.serve import keys, serve
 from ratchet.cli.set_aside import set_aside
 from ratchet.cli.start import demo, up
@@ -39,6 +39,7 @@ from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
 from ratchet.cli.verify import verify
 from ratchet.errors import RatchetError
+from ratchet.files.logs import harmless_logs
 from ratchet.files.text import printable, printable_path
 
 app = typer.Typer(
@@ -132,6 +133,7 @@ def main() -> None:
     So is a value that a record refuses, since what a command was given goes into records unchanged,
     and a file that cannot be read or written.
     """
+    harmless_logs()
     os.umask(0o077)  # what is made in the home is for its owner alone
     try:
         app()
@@ -150,7 +152,7 @@ def main() -> None:
 
 
 def _refuse(message: str, error: Exception) -> NoReturn:
-    sys.stderr.write(f"ratchet: {message}\n")
+    say_text(f"ratchet: {message}", err=True)
     raise SystemExit(2) from error
 
 
@@ -159,5 +161,5 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        print(f"ratchet {__version__}")
+        say(f"ratchet {__version__}")
         raise typer.Exit

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ratchet import __version__
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings
 from ratchet.files.text import printable_path
 
@@ -25,13 +25,13 @@ def backup(
     seconds = (manifest.ended_at - manifest.began_at).total_seconds()
     if as_json:
         content = manifest.canonical() | {"files": len(manifest.files), "bytes": manifest.bytes}
-        print(json.dumps(content | {"seconds": seconds}, indent=2))
+        say_json(content | {"seconds": seconds}, indent=2)
         return
-    print(
+    say(
         f"{len(manifest.files):,} files, {size_in_words(manifest.bytes)}, in {seconds:.1f} s: "
         f"{printable_path(folder)}"
     )
-    print(f"it holds what was acknowledged before {manifest.began_at:%Y-%m-%d %H:%M:%S} UTC")
+    say(f"it holds what was acknowledged before {manifest.began_at:%Y-%m-%d %H:%M:%S} UTC")
     for line in manifest.left_out:
-        print(f"not in it: {line}")
-    print("it holds users' texts and the home's secret; keep it as private as the home")
+        say(f"not in it: {line}")
+    say("it holds users' texts and the home's secret; keep it as private as the home")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings, open_tracker
 from ratchet.files.text import printable
 
@@ -25,12 +25,10 @@ def doctor(as_json: AsJson = False) -> None:
     found = list(Doctor(settings, datetime.now(UTC), tracker).look())
     healthy = not any(item.state == "problem" for item in found)
     if as_json:
-        print(
-            json.dumps({"healthy": healthy, "checks": [asdict(item) for item in found]}, indent=2)
-        )
+        say_json({"healthy": healthy, "checks": [asdict(item) for item in found]}, indent=2)
     else:
         for item in found:
-            print(f"{item.state:8} {item.name}: {printable(item.found)}")
+            say(f"{item.state:8} {item.name}: {printable(item.found)}")
             if item.do:
-                print(f"         do: {printable(item.do)}")
+                say(f"         do: {printable(item.do)}")
     raise typer.Exit(0 if healthy else 1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings
 from ratchet.files.text import printable_path
 
@@ -31,11 +31,11 @@ def restore(
     if as_json:
         aside = None if done.aside is None else str(done.aside)
         content = {"files": len(done.manifest.files), "aside": aside, "notes": done.notes}
-        print(json.dumps(content | {"began_at": done.manifest.began_at.isoformat()}, indent=2))
+        say_json(content | {"began_at": done.manifest.began_at.isoformat()}, indent=2)
         return
-    print(f"restored {len(done.manifest.files):,} files of {printable_path(folder)}")
+    say(f"restored {len(done.manifest.files):,} files of {printable_path(folder)}")
     if done.aside is not None:
-        print(f"what the home held before lies in {printable_path(done.aside)}")
+        say(f"what the home held before lies in {printable_path(done.aside)}")
     for line in done.notes:
-        print(f"note: {line}")
-    print("next: ratchet verify")
+        say(f"note: {line}")
+    say("next: ratchet verify")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from ratchet import __version__
 from ratchet.cli import serve_options as options
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import (
     AsJson,
     check_address,
@@ -132,7 +132,7 @@ def _run(told: GatewayOptions) -> int:
     tls_context(told)  # refused here, not in every worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return Supervisor(told, say=lambda line: print(line, flush=True)).run()
+    return Supervisor(told, say=say).run()
 
 
 def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
@@ -258,7 +258,7 @@ def create(
         )
     )  # before the key, which nobody must meet without them
     store.append(record)
-    print(key)
+    say(key)
 
 
 @keys.command("list", epilog="Example: ratchet keys list --json")
@@ -281,16 +281,16 @@ def list_keys(
         key["expires_at"] = None if ends is None else ends.isoformat()
         key["expired"] = ends is not None and ends <= now
     if as_json:
-        print(json.dumps(listed, indent=2))
+        say_json(listed, indent=2)
         return
     for key in listed:
         state = "revoked" if key["revoked"] else "expired" if key["expired"] else "in use"
         roles, scopes = ", ".join(key["roles"]), ", ".join(key["scopes"])
         covers = f" ({scopes})" if "ingest" in key["roles"] and scopes != ", ".join(OWN) else ""
         until = f"  until {key['expires_at'][:16]}" if key["expires_at"] else ""
-        print(f"{key['id']}  {state:7}  {key['application']}  {roles}{covers}{until}")
+        say(f"{key['id']}  {state:7}  {key['application']}  {roles}{covers}{until}")
     if not listed:
-        print("no keys: the gateway is open to whoever reaches its address")
+        say("no keys: the gateway is open to whoever reaches its address")
 
 
 @keys.command(epilog="Example: ratchet keys revoke 3f9a77c1")
@@ -303,7 +303,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`
         raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
     if store.get(ApiKeyRevocation, key_id) is None:
         store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
-    print(f"{key_id} is revoked")
+    say(f"{key_id} is revoked")
 
 
 @keys.command("rotate-secret", epilog="Example: ratchet keys rotate-secret --accept-days 30")
@@ -321,9 +321,7 @@ def rotate_secret(
     now = datetime.now(UTC)
     rotate(settings.home / "gateway", accept_seconds=accept_days * DAY, now=now.timestamp())
     if accept_days == 0.0:
-        print("tokens have a new secret; those of before are refused")
+        say("tokens have a new secret; those of before are refused")
         return
     until = now + timedelta(days=accept_days)
-    print(
-        f"tokens have a new secret; those of before are accepted until {until:%Y-%m-%d %H:%M} UTC"
-    )
+    say(f"tokens have a new secret; those of before are accepted until {until:%Y-%m-%d %H:%M} UTC")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings, open_tracker
 from ratchet.files.text import printable
 
@@ -38,12 +38,12 @@ def verify(
         found = list(look(settings, partial(open_tracker, settings) if registry else None))
     whole = not any(part.problems for part in found)
     if as_json:
-        print(json.dumps({"whole": whole, "parts": [asdict(part) for part in found]}, indent=2))
+        say_json({"whole": whole, "parts": [asdict(part) for part in found]}, indent=2)
     else:
         for part in found:
-            print(f"{'damaged' if part.problems else 'whole':8} {part.part}: {part.looked_at}")
+            say(f"{'damaged' if part.problems else 'whole':8} {part.part}: {part.looked_at}")
             for line in part.problems:
-                print(f"         {printable(line)}")
+                say(f"         {printable(line)}")
         if not whole:
-            print("bring back a backup that is whole: ratchet restore FOLDER --replace")
+            say("bring back a backup that is whole: ratchet restore FOLDER --replace")
     raise typer.Exit(0 if whole else 1)

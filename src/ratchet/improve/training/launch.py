@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.errors import InvalidInputError, RatchetError
+from ratchet.files.text import shown_line
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.callbacks import Checkpoints, Report
 from ratchet.improve.training.config import FinetuneConfig
@@ -196,7 +197,7 @@ def _run(arguments: Sequence[str], log: Path) -> None:
     try:
         with log.open("w", encoding="utf-8") as file:
             for line in child.stdout:
-                file.write(line)
+                file.write(shown_line(line.removesuffix("\n")) + chr(10))
                 if line.startswith(MARK):
                     logger.info("%s", line.removeprefix(MARK).rstrip())
                 if line.startswith(ERROR_MARK):
