@@ -123,10 +123,21 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
+def store(tmp_path: Path, made_store: Path) -> Iterator[EventStore]:
+    shutil.copyfile(made_store, tmp_path / "store.db")
     opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a store in which nothing is yet: copying it is faster than making its tables."""
+
+    def make(folder: Path) -> None:
+        EventStore.open(f"sqlite:///{folder / 'store.db'}", clock=lambda: STORE_CLOCK).close()
+
+    return made_once(tmp_path_factory, "made-store", make) / "store.db"
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -231,8 +242,39 @@ def postgresql_server() -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def made_database(postgresql_server: str) -> str:
+    """Name of a PostgreSQL database with a store in which nothing is yet."""
+    name = "made_store"
+    _of_server(postgresql_server, f"CREATE DATABASE {name}")
+    url = sa.make_url(postgresql_server).set(database=name).render_as_string(False)
+    EventStore.open(url, clock=lambda: STORE_CLOCK).close()
+    return name
+
+
+def _of_server(server: str, statement: str) -> None:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of a store in which nothing is yet: a new file, or a new PostgreSQL database."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("made_store"), tmp_path / "store.db")
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    server, name = str(request.getfixturevalue("postgresql_server")), f"test_{uuid4().hex}"
+    template = request.getfixturevalue("made_database")
+    _of_server(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    yield sa.make_url(server).set(database=name).render_as_string(False)
+    _of_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Address of an empty database: a new file, or a new schema of the PostgreSQL server."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"

@@ -155,6 +155,16 @@ def test_a_deleted_segment_is_noticed_without_another_request(tmp_path, store, o
     assert stored(tmp_path / "wal", store) == ids([0])
 
 
+def test_an_old_segment_is_let_go_of_so_that_what_is_stored_leaves_the_log(tmp_path, store, opened):
+    log = opened(segment_seconds=0.2)
+    log.append(LogKind.INTERACTION, interaction(0))
+    drain = Drain(tmp_path / "wal", store, young_seconds=0)
+    until(lambda: drain.once() == 0 and segments(tmp_path / "wal") == [])
+    drain.close()
+    log.append(LogKind.INTERACTION, interaction(1))
+    assert stored(tmp_path / "wal", store) == ids([0, 1])
+
+
 def test_a_folder_that_was_moved_away_is_made_anew(tmp_path, store, opened):
     log = opened()
     log.append(LogKind.INTERACTION, interaction(0))

@@ -24,8 +24,8 @@ Migration = Callable[[sa.Connection], None]
 
 
 @pytest.fixture
-def engine(store_url: str) -> Iterator[sa.Engine]:
-    made = sa.create_engine(store_url)
+def engine(empty_url: str) -> Iterator[sa.Engine]:
+    made = sa.create_engine(empty_url)
     if made.dialect.name == "sqlite":
         configure_sqlite(made)
     yield made

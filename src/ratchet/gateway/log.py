@@ -43,6 +43,8 @@ __all__ = ["LogKind", "WriteAheadLog", "is_abandoned", "read", "segments"]
 logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16_000_000
+SEGMENT_SECONDS = 600.0
+"""Then a segment is let go of, so that what is in the store does not stay in the log for long."""
 SYNC_SECONDS = 0.05
 DRAFT_SUFFIX = ".new"
 """Of a segment that has not got its name yet. Nothing in it was acknowledged."""
@@ -69,10 +71,12 @@ class WriteAheadLog:
         folder: Path,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        segment_seconds: float = SEGMENT_SECONDS,
         sync_seconds: float = SYNC_SECONDS,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
         self._folder, self._segment_bytes = folder, segment_bytes
+        self._segment_seconds, self._begun = segment_seconds, 0.0
         self._sync_seconds, self._look_seconds = sync_seconds, look_seconds
         self._lock = threading.Lock()
         self._name, self._number = secrets.token_hex(8), 1
@@ -181,7 +185,7 @@ class WriteAheadLog:
         if self._segment is not None:
             self._segment.let_go()
             self._retired.append(self._segment)
-        self._segment, self._new_names = new, True
+        self._segment, self._new_names, self._begun = new, True, time.monotonic()
 
     def _save(self, segment: _Segment) -> None:
         """Write a segment anew from what the process still holds of it.
@@ -216,11 +220,18 @@ class WriteAheadLog:
             try:
                 if self._segment is not None and not self._segment.is_in_place():
                     self._save(self._segment)
+                elif self._segment is not None and self._is_old():
+                    self._segment.let_go()  # the next line begins another one
+                    self._retired.append(self._segment)
+                    self._segment = None
                 elif self.problem is not None and self._failure is None:
                     _probe(self._folder)
                     self.problem = None
             except OSError as error:
                 self.problem = str(error)
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._begun > self._segment_seconds and self._failure is None
 
     def _sync(self) -> None:
         """Bring what was appended to the disk, and tell who waits for it."""

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from ratchet.gateway.log_lines import Entry, LogKind
 from ratchet.records import SetAside, derive_id
 from ratchet.store import EventStore
+from ratchet.store.naming import named_in, names_of
 
 SOURCE = "gateway"
 _RAW_CHARACTERS = 2_000
@@ -56,6 +57,7 @@ def set_aside_refused(entry: Entry, now: datetime) -> SetAside:
         position=row["id"],
         reason=f"a request must be one that the backend takes, got {row.pop('reason')}",
         raw=json.dumps(row)[:_RAW_CHARACTERS],
+        **names_of(row),
     )
 
 
@@ -69,6 +71,7 @@ def unusable(entry: Entry, reason: str, now: datetime) -> SetAside:
         position=where,
         reason=reason,
         raw=entry.body.decode("utf-8", "replace").replace("\x00", "\ufffd")[:_RAW_CHARACTERS],
+        **named_in(entry.body.decode("utf-8", "replace")),
     )
 
 

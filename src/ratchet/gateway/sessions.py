@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ class Conversations:
 
     def _prune(self, file: sqlite3.Connection) -> None:
         file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
+
+
+def forget_user(path: Path, user: str) -> None:
+    """Take a user out of the file of conversations; processes that have it open go on."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as file:
+        file.execute("PRAGMA secure_delete=ON")
+        with suppress(sqlite3.OperationalError):  # made a moment ago, it has no table yet
+            file.execute("DELETE FROM said WHERE user = ?", (user,))
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def digest_of(messages: Sequence[Mapping[str, Any]], caller: str) -> bytes | None:

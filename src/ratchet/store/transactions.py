@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet.store.months import Months
-from ratchet.store.positions import announce, last_taken, settled
+from ratchet.store.positions import announce, last_taken, settled, writers
 from ratchet.store.rows import chunks
 from ratchet.store.sqlstates import DEADLOCK, sqlstate
 from ratchet.store.standing import Identity, guard, sync_file
@@ -117,6 +117,11 @@ class Transactions:
         """
         with self.reading() as connection:
             return settled(connection, table)
+
+    def writers(self, table: sa.Table) -> frozenset[int]:
+        """Return what tells the transactions apart that add rows to a table just now."""
+        with self.reading() as connection:
+            return writers(connection, table)
 
     def last_taken_position(self, table: sa.Table) -> int:
         """Return the highest position that a row of a table ever had, though it is gone by now.
