@@ -10,7 +10,6 @@ from ratchet.gateway.local_backend import LocalBackend
 from ratchet.models.serving import AdapterModel
 from tests.servers.vllm_server import VllmServer
 
-
 _LEFT_ALONE = ("tools", "tool_choice", "stream", "stream_options")
 
 
