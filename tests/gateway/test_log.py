@@ -80,7 +80,7 @@ def test_a_full_segment_is_followed_by_another_and_drained_ones_go(tmp_path, sto
     for number in range(50):
         log.append(LogKind.INTERACTION, interaction(number))
     assert len(segments(tmp_path)) > 3
-    drain = Drain(tmp_path, store)
+    drain = Drain(tmp_path, store, young_seconds=0)
     while drain.once():
         pass
     drain.once()
@@ -101,7 +101,7 @@ def test_a_backlog_of_several_processes_is_stored_in_order_in_bounded_transactio
     for log in logs:
         log.close()
     assert len(segments(tmp_path)) > 40
-    drain = Drain(tmp_path, store)
+    drain = Drain(tmp_path, store, young_seconds=0)
     assert drain.once() == MOST_LINES
     assert drain.once() == 700
     assert 0 < len(segments(tmp_path)) < 20  # what the first call drained is gone
@@ -166,11 +166,11 @@ def test_a_store_that_fails_is_asked_again(log, tmp_path, store):
         def __getattr__(self, name):
             return getattr(store, name)
 
-        def atomic(self):
+        def adding(self):
             self.calls += 1
             if self.calls == 1:
                 raise RuntimeError("the database is away")
-            return store.atomic()
+            return store.adding()
 
     log.append(LogKind.INTERACTION, interaction(0))
     stop = threading.Event()

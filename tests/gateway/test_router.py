@@ -38,7 +38,7 @@ def reads(monkeypatch):
 
 def test_what_is_written_is_followed_and_nothing_is_read_twice(store, tmp_path, reads):
     changes = []
-    router = Router(store, home=tmp_path, default=None, on_change=changes.append)
+    router = Router(lambda: store, home=tmp_path, default=None, on_change=changes.append)
     for _ in range(3):
         router.refresh()
     assert router.choose("ann") is None
@@ -65,7 +65,7 @@ def test_what_is_written_is_followed_and_nothing_is_read_twice(store, tmp_path, 
 
 
 def test_a_store_that_fails_is_read_again(store, tmp_path, monkeypatch):
-    router = Router(store, home=tmp_path, default=None)
+    router = Router(lambda: store, home=tmp_path, default=None)
     store.append(release(1, "m/1"))
     with monkeypatch.context() as patched:
         patched.setattr(routing, "read_state", lambda *_: 1 / 0)

@@ -2,6 +2,7 @@ import csv
 import json
 import socket
 import string
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.errors import ModelError
+from ratchet.gateway.access import new_key
 from ratchet.safety.redaction import KINDS, RedactionConfig, Redactor, _suspects, redactor
 
 FOUND = [
@@ -34,6 +36,40 @@ FOUND = [
 ]  # fmt: skip
 
 
+WIDE = "４１１１１１１１１１１１１１１１"
+MORE = [
+    ("EMAIL_ADDRESS", "write to jane at example dot com please", "jane at example dot com"),
+    ("EMAIL_ADDRESS", "jane[at]example.com it is", "jane[at]example.com"),
+    (
+        "EMAIL_ADDRESS",
+        "it is jane (at) example (dot) co (dot) uk",
+        "jane (at) example (dot) co (dot) uk",
+    ),
+    ("IBAN_CODE", "send it to gb82 west 1234 5698 7654 32 today", "gb82 west 1234 5698 7654 32"),
+    # test numbers that the networks publish
+    ("CREDIT_CARD", "mastercard 2223 0031 2200 3222 was", "2223 0031 2200 3222"),
+    ("CREDIT_CARD", "unionpay 6200000000000005 was", "6200000000000005"),
+    ("CREDIT_CARD", "maestro 6759649826438453 was", "6759649826438453"),
+    ("PHONE_NUMBER", "ruf 030 12345678 an", "030 12345678"),
+    ("PHONE_NUMBER", "au 06 12 34 56 78 merci", "06 12 34 56 78"),
+    (
+        "SECRET",
+        "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    ),
+    (
+        "SECRET",
+        "see postgresql://bob:hunter@db.example.com/x now",
+        "postgresql://bob:hunter@db.example.com/x",
+    ),
+    ("SECRET", "Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+    ("SECRET", "npm_" + "aB" * 18 + " it is", "npm_" + "aB" * 18),
+    ("CREDIT_CARD", "full " + WIDE + " width", WIDE),
+    ("CREDIT_CARD", "4111\u200b1111\u200b11111111 zero width", "4111\u200b1111\u200b11111111"),
+    ("EMAIL_ADDRESS", "q=john%40example.com", "john%40example.com"),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def default():
     return redactor(RedactionConfig())
@@ -48,10 +84,28 @@ def test_a_passage_is_replaced_by_its_kind(default, kind, text, passage):
     assert passage not in redacted.sample[0]
 
 
+@pytest.mark.parametrize(("kind", "text", "passage"), MORE)
+def test_disguised_and_foreign_forms_are_found_as_well(default, kind, text, passage):
+    redacted = default.redact([text])
+    assert redacted.counts == {kind: 1}
+    assert redacted.texts[0].replace(f"<{kind}>", "") == text.replace(passage, "")
+
+
+def test_a_key_of_ratchets_own_is_a_secret(default):
+    _, key = new_key("app", ["ingest"], now=datetime(2026, 1, 1, tzinfo=UTC))
+    assert default.redact([f"my key is {key}"]).texts == ("my key is <SECRET>",)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "plain words",
+        "I bought it at amazon.com",
+        "look at the dot on the map",
+        "basic training is at noon, bearer of bad news",
+        "INV-2024-004711 was wrong",
+        "see https://example.org/a/b?c=1 and sk-learn-like-names-in-words",
+        "naïve café № 5 costs 20 %, 100%20 is a number",
         "at 12:30 on 2026-11-24, order 12345, 3.5 %",
         "card 4095-2609-9393-4931 has a wrong check digit",
         "",
@@ -92,7 +146,17 @@ def test_nothing_is_fetched(monkeypatch):
     assert fresh.redact(["a.b@firma.co.uk"]).texts == ("<EMAIL_ADDRESS>",)
 
 
-PIECES = [passage for _, _, passage in FOUND] + ["card", "the 3rd", ":", "a@b", "2026", "::"]
+PIECES = [passage for _, _, passage in FOUND + MORE] + [
+    "card",
+    "the 3rd",
+    ":",
+    "a@b",
+    "2026",
+    "::",
+    "at",
+    "dot com",
+    "%",
+]
 
 
 @settings(deadline=None, max_examples=60)

@@ -25,6 +25,11 @@ CANDIDATE = Candidate(
 )  # fmt: skip
 
 
+@pytest.fixture
+def store_url(empty_url: str) -> str:
+    return empty_url
+
+
 def opened(url: str, assistant: str | None = None) -> None:
     EventStore.open(url, assistant=assistant).close()
 

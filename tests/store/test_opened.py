@@ -10,6 +10,11 @@ from ratchet.errors import InvalidInputError
 from ratchet.store import EventStore
 
 
+@pytest.fixture
+def store_url(empty_url: str) -> str:
+    return empty_url
+
+
 def test_a_store_that_is_not_there_is_not_made_by_opening_it(store_url):
     assert EventStore.opened(store_url) is None
     assert EventStore.opened(store_url) is None

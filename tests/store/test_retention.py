@@ -281,8 +281,8 @@ def test_recorded_answers_and_vectors_go_by_when_they_were_added(
     store.close()
 
 
-def test_what_was_recorded_before_the_column_is_as_old_as_its_migration(store_url: str) -> None:
-    store = EventStore.open(store_url, clock=lambda: NOW - 100 * DAY)
+def test_what_was_recorded_before_the_column_is_as_old_as_its_migration(empty_url: str) -> None:
+    store = EventStore.open(empty_url, clock=lambda: NOW - 100 * DAY)
     store.add_answers("m", "d", {"x": "a", "y": "b"})
     with store.atomic() as connection:
         connection.execute(sa.update(ANSWERS).values(added_at=None))

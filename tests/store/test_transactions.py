@@ -29,6 +29,11 @@ ALWAYS = Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 @pytest.fixture
+def store_url(empty_url: str) -> str:
+    return empty_url
+
+
+@pytest.fixture
 def store(open_store: Callable[[], EventStore]) -> EventStore:
     return open_store()
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
+from ratchet.gateway.access import Caller, RateLimits, WrongKeys, identify
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
+from ratchet.gateway.backlog import read_backlog
 from ratchet.gateway.chat import Answerer
 from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
+from ratchet.gateway.hosts import caller_address
 from ratchet.gateway.http_backend import HttpBackend
+from ratchet.gateway.known import LastKnown, StoreLink
+from ratchet.gateway.last_resort import LastResort
 from ratchet.gateway.leaving import ClientLeftError
 from ratchet.gateway.listing import Listing
 from ratchet.gateway.local_backend import LocalBackend
@@ -33,7 +38,9 @@ from ratchet.gateway.log import WriteAheadLog
 from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
 from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
-from ratchet.gateway.recording import Recorder
+from ratchet.gateway.queueing import BoundedQueue
+from ratchet.gateway.recording import Recorder, Records
+from ratchet.gateway.rights import Rights
 from ratchet.gateway.routing import Router, State
 from ratchet.gateway.schemas import (
     Attempts,
@@ -47,9 +54,9 @@ from ratchet.gateway.schemas import (
 )
 from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
+from ratchet.gateway.tokens import Tokens
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
-from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +89,9 @@ class Gateway:
     desk: FeedbackDesk
     passthrough: Passthrough
     limits: RateLimits
+    wrong_keys: WrongKeys
     listing: Listing
+    records: Records
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request, within its limit of rate.
@@ -90,7 +99,7 @@ class Gateway:
         Raises:
             ProblemError: The key is wrong, or too many requests were sent.
         """
-        address = request.client.host if request.client else "?"
+        address = caller_address(request.client.host) if request.client else "?"
         state = self.router.state
         reachable = self.options.open or self.options.is_loopback
         found = identify(
@@ -98,6 +107,9 @@ class Gateway:
             address,
             state.keys,
             is_open=reachable and not state.needs_key,
+            now=datetime.now(UTC),
+            terms=state.terms,
+            wrong=self.wrong_keys,
         )
         self.limits.take(found)
         return found
@@ -111,11 +123,14 @@ class Gateway:
         circuits, state = self.answerer.circuits, self.router.state
         backends, versions = circuits.backends(), circuits.versions()
         served = {name: versions.get(name, Counts()) for name in state.served}
-        works = self.answerer.recorder.works and not circuits.requests().mostly_failed
+        problem, away = self.records.problem, self.router.unread()
+        backlog = read_backlog(self.options.folder / "wal", datetime.now(UTC))
+        works = problem is None and not circuits.requests().mostly_failed
         lacking = self.listing.lacking(state)
         unserved = {v for lacks in lacking.values() for v in lacks if not served[v].answered}
         fine = works and not any(counts.mostly_failed for counts in served.values())
         fine = fine and unserved.isdisjoint(state.chosen) and self.router.held is None
+        fine = fine and away is None and backlog.is_well
         found = Health(
             status="ok" if fine else "degraded",
             version=self.options.version,
@@ -129,7 +144,11 @@ class Gateway:
                 for name, counts in served.items()
             },
             lacking=lacking,
-            recording=self.answerer.recorder.works,
+            recording=problem is None,
+            not_recording=problem,
+            store_away=away,
+            backlog=backlog,
+            saved_segments=self.records.log.saved,
             advice=self._advice(lacking),
         )
         return found, 200 if works else 503
@@ -176,11 +195,16 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
     _add_api(app)
     _add_pages(app)
     _describe(app)
+    app.add_middleware(BoundedQueue, most=-(-options.most_waiting // options.workers))
     app.add_middleware(
         Shield,
         most_bytes=options.most_bytes,
         origins=options.origins,
-        loopback_only=options.is_loopback and not options.open,
+        loopback_only=lambda: (
+            options.is_loopback
+            and not options.open
+            and not app.state.gateway.router.state.needs_key
+        ),
     )
     if options.origins:  # around the shield, so that a page can read what it refuses
         app.add_middleware(
@@ -198,9 +222,8 @@ async def _running(
     options: GatewayOptions, backends: list[Backend] | None
 ) -> AsyncIterator[Gateway]:
     # one connection: up to 64 workers leave room below the 100 of PostgreSQL's default
-    store = EventStore.open(
-        options.settings.store_url, assistant=options.settings.model_name, connections=1
-    )
+    last_known = LastKnown(options.folder, options.settings)
+    store = StoreLink(options.settings, last_known, connections=1, expected=options.store_file)
     answering = _backends(options) if backends is None else backends
     default = None if options.backend or backends else Path(options.settings.base_model).name
     circuits = Circuits()
@@ -208,16 +231,22 @@ async def _running(
     replicas = answering[: 1 + len(options.replicas)]
     listing = Listing([server for server in replicas if isinstance(server, HttpBackend)])
     router = Router(
-        store,
+        store.get,
         home=options.settings.home,
         default=default,
         has=listing.has if listing.servers else _lies_here,
         on_change=_preloader(answering[0], keeper, asyncio.get_running_loop()),
         shelf=options.shelf,
         asks_for=options.backend_model if options.backend else None,
+        known=last_known.state,
+        remember=last_known.write,
     )
     log = WriteAheadLog.create(options.folder / "wal")
-    secret = load_secret(options.folder)
+    records = Records(log, options.sync, refusal=store.problem)
+    tokens = Tokens(options.folder, days=options.token_days)
+    rights = Rights(tokens, lambda ids: store.get().stored_interactions(ids))
+    limits = RateLimits(options.rate_per_second, workers=options.workers)
+    passed = None if options.passed_fields is None else frozenset(options.passed_fields)
     conversations = Conversations(options.folder / "conversations.db")
     gateway = Gateway(
         options=options,
@@ -225,19 +254,23 @@ async def _running(
         answerer=Answerer(
             router,
             answering,
-            Recorder(log, sync=options.sync),
-            secret,
+            Recorder(records),
+            tokens,
             conversations,
             replicas=1 + len(options.replicas),
             circuits=circuits,
             fallback_version=options.fallback_model,
+            last_resort=None if options.last_resort is None else LastResort(options.last_resort),
+            passed_fields=passed,
         ),
-        desk=FeedbackDesk(secret, log, sync=options.sync),
-        passthrough=Passthrough(router, answering),
-        limits=RateLimits(options.rate_per_second, workers=options.workers),
+        desk=FeedbackDesk(rights, records, limits),
+        passthrough=Passthrough(router, answering, passed_fields=passed),
+        limits=limits,
+        wrong_keys=WrongKeys(),
         listing=listing,
+        records=records,
     )
-    await asyncio.to_thread(router.refresh)
+    await asyncio.to_thread(router.begin)
     await listing.look()
     tasks = [asyncio.create_task(router.follow())]
     if keeper is not None:
@@ -282,6 +315,7 @@ def _server(
         model=model,
         stall_seconds=options.stall_seconds,
         answer_seconds=options.answer_seconds,
+        most_bytes=options.most_answer_bytes,
     )
 
 
@@ -354,7 +388,7 @@ def _add_api(app: FastAPI) -> None:
         """Answer a conversation, whole or as a stream of chunks."""
         gateway = _gateway(request)
         caller = gateway.caller(request)
-        caller.require("ingest")
+        caller.require("ingest", "ask")
         return await gateway.answerer.answer(request, caller)
 
     @app.post(
@@ -401,7 +435,7 @@ async def _pass_on(request: Request) -> Response:
     """Pass a request on to the backend; nothing of it is recorded."""
     gateway = _gateway(request)
     caller = gateway.caller(request)
-    caller.require("ingest")
+    caller.require("ingest", "ask")
     return await gateway.passthrough.post(request)
 
 

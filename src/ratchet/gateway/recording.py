@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.gateway.access import Caller
 from ratchet.gateway.conversation import identifier, storable, turns
 from ratchet.gateway.log import LogKind, WriteAheadLog
+from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.replies import json_bytes
 from ratchet.gateway.routing import RoutingPlan
 from ratchet.store.permissions import RETAIN
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 DISCONNECTED = "disconnected"
 """Finish reason of an answer whose client left."""
+RETRY_SECONDS = "5"
 _FORWARDED = ("max_completion_tokens", "temperature", "top_p", "seed")
 _LONGEST_REASON = 2_000
 
@@ -67,19 +69,69 @@ class Chat:
                 self.metadata[name] = str(self.body[name])
 
 
+class NotRecordedError(OSError):
+    """Nothing can be acknowledged now."""
+
+
+def not_recorded(what: str, error: OSError) -> ProblemError:
+    """Return the error of something that cannot be acknowledged, which is to be sent again."""
+    return ProblemError(
+        503,
+        f"{what} cannot be kept: {error.strerror or error}; send it again later",
+        code="not_recorded",
+        headers={"retry-after": RETRY_SECONDS},
+    )
+
+
 @dataclass(slots=True)
-class Recorder:
-    """Writes to the log; where it cannot, answers go on without a record.
+class Records:
+    """The log, and whether what goes there may be acknowledged.
 
     Attributes:
-        log: Where interactions are recorded.
+        log: Where answers and feedback are recorded.
         sync: Whether to wait until a record is on the disk.
-        works: Whether the last record could be written.
+        refusal: Says why nothing may be acknowledged though the log can be written, or None.
     """
 
     log: WriteAheadLog
     sync: bool = False
-    works: bool = True
+    refusal: Callable[[], str | None] = lambda: None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is recorded now; None where it is."""
+        return self.refusal() or self.log.problem
+
+    def append(self, lines: list[tuple[LogKind, bytes]]) -> None:
+        """Write lines to the log.
+
+        Raises:
+            OSError: They cannot be, or may not be acknowledged.
+        """
+        refusal = self.refusal()
+        if refusal is not None:
+            raise NotRecordedError(refusal)
+        self.log.append_all(lines)
+
+    async def durable(self) -> None:
+        """Wait until everything is on the disk, where that is asked for.
+
+        Raises:
+            OSError: It may not be.
+        """
+        if self.sync:
+            await self.log.durable()
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Records answers; where it cannot, they go on without a record.
+
+    Attributes:
+        records: Where interactions are recorded.
+    """
+
+    records: Records
 
     def interaction(
         self, chat: Chat, text: str, version: str, error: str | None = None, attempt: int = 0
@@ -128,19 +180,21 @@ class Recorder:
         return self._append(LogKind.REFUSED, row)
 
     async def durable(self) -> None:
-        """Wait until the record is on the disk, where that is asked for."""
-        if self.sync:
-            await self.log.durable()
+        """Wait until the record is on the disk, where that is asked for.
+
+        Raises:
+            ProblemError: 503, it may not be.
+        """
+        try:
+            await self.records.durable()
+        except OSError as error:
+            raise not_recorded("the answer", error) from error
 
     def _append(self, kind: LogKind, row: Mapping[str, Any]) -> bool:
         try:
-            self.log.append(kind, json_bytes(row))
+            self.records.append([(kind, json_bytes(row))])
         except OSError as problem:
             # The user is answered all the same; without a token, since there is nothing to rate.
-            self.works = False
-            logger.error(
-                "answers are sent and not recorded, the log cannot be written: %s", problem
-            )
+            logger.error("answers are sent and not recorded: %s", problem)
             return False
-        self.works = True
         return True

@@ -2,7 +2,8 @@
 
 A canary, a promotion or a rollback writes a `Routing` to the store's journal, and every gateway
 process follows within a second. MLflow is not asked. Where there is no routing, or a release is
-younger than it, the champion of the latest release answers.
+younger than it, the champion of the latest release answers. While the store cannot be read, what
+it said last holds, also in a process that starts meanwhile (`ratchet.gateway.known`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from ratchet.records import (
     Adoption,
     ApiKey,
     ApiKeyRevocation,
+    ApiKeyTerms,
     Candidate,
     Release,
     Routing,
@@ -37,7 +40,11 @@ from ratchet.store import EventStore
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-READ = (Adoption, ApiKey, ApiKeyRevocation, Candidate, Release, Routing, ServedName)
+SILENT_SECONDS = 15.0
+"""After so long without an answer of the store, `/healthz` says so."""
+READ = (
+    Adoption, ApiKey, ApiKeyRevocation, ApiKeyTerms, Candidate, Release, Routing, ServedName
+)  # fmt: skip
 """What the state is made of."""
 NO_HEADERS: Mapping[str, str] = {}
 ALIASES = ("champion", "challenger", "previous")
@@ -82,6 +89,7 @@ class State:
         names: What the backend calls versions, where that is not their own name.
         adopted: Names of adopted models: applications ask by them for "the model".
         keys: Keys that open the gateway, by id.
+        terms: What they may do and until when, by their ids.
         needs_key: Whether a key was ever made; a store whose keys are all revoked is shut.
     """
 
@@ -90,6 +98,7 @@ class State:
     names: Mapping[str, str] = field(default_factory=dict)
     adopted: tuple[str, ...] = ()
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    terms: Mapping[str, ApiKeyTerms] = field(default_factory=dict)
     needs_key: bool = False
 
     @property
@@ -129,11 +138,12 @@ class Router:
     Attributes:
         state: What holds.
         held: Why the store's routing is not followed; None where it is.
+        away: Why the store cannot be read now; None where it can.
     """
 
     def __init__(
         self,
-        store: EventStore,
+        store: Callable[[], EventStore],
         *,
         home: Path,
         default: str | None,
@@ -141,46 +151,62 @@ class Router:
         has: Callable[[State, str], bool] = lambda _state, _version: True,
         shelf: AdapterShelf | None = None,
         asks_for: str | None = None,
+        known: Callable[[], State | None] = lambda: None,
+        remember: Callable[[State, datetime], None] = lambda _state, _now: None,
     ) -> None:
         """Begin with nothing read.
 
         Args:
-            store: The store.
+            store: Returns the store, or raises while it is away.
             home: Its adapters lie there.
             default: The local model's name, which answers before anything was released.
             on_change: Told of a new state before anybody is sent there.
             has: Tells whether a version that no routing names would be answered.
             shelf: Where adapters lie for the backend; by default in the home.
             asks_for: The one name that the backend is asked for, whatever the version.
+            known: Returns what the store said last, which holds while it is away.
+            remember: Keeps what it says.
         """
-        self._store, self._default = store, default
+        self._store, self._default, self._remember = store, default, remember
+        self._known = known
         self._shelf = shelf or AdapterShelf(home)
         self._on_change, self._has, self._asks_for = on_change, has, asks_for
         self.held: str | None = None
+        self.away: str | None = None
+        self._read_at = time.monotonic()
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self.state = State()
         self._seen: dict[str, int] | None = None
 
     def refresh(self) -> None:
         """Read the store once, if it holds anything new."""
-        seen = self._store.last_positions(READ)
+        store = self._store()
+        seen = store.last_positions(READ)
+        self._read_at = time.monotonic()
         if seen == self._seen:
             return
-        before, found = self.state, read_state(self._store, self._shelf)
+        before, found = self.state, read_state(store, self._shelf)
+        is_first = self._seen is None
         self._seen = seen
+        self._take(store, before, found, is_first=is_first)
+
+    def _take(self, store: EventStore, before: State, found: State, *, is_first: bool) -> None:
+        """Follow what was read."""
         self.held = several_versions(found, self._asks_for)
         if self.held is not None:
             logger.error("the routing is not followed: %s", self.held)
             found = replace(found, routing=before.routing or _champion_alone(found.routing))
-        if found == before:
+        if found != before:
+            self._on_change(found)  # loads adapters, before anybody is sent to them
+            self.state = found
+        if is_first or found != before:
+            self._remember(found, datetime.now(UTC))
+        if found.routing is None or self.held is not None:
             return
-        self._on_change(found)  # loads adapters, before anybody is sent to them
-        self.state = found
-        followed = found.routing is not None and self.held is None
-        if found.routing is not None and followed and found.routing != before.routing:
-            self._say_so(found.routing, datetime.now(UTC))
+        if is_first or found.routing != before.routing:
+            self._say_so(store, found.routing, datetime.now(UTC))
 
-    def _say_so(self, routing: Routing, now: datetime) -> None:
+    def _say_so(self, store: EventStore, routing: Routing, now: datetime) -> None:
         """Record that this process follows a routing: a rollback's effect can be read from it."""
         asked = [self._asks_for] if self._asks_for else []
         followed = RoutingFollowed(
@@ -191,23 +217,44 @@ class Router:
             asks_for=self._asks_for,
         )
         try:
-            if self._store.get(RoutingFollowed, followed.id) is None:
-                self._store.append(followed)
+            if store.get(RoutingFollowed, followed.id) is None:
+                store.append(followed)
         except Exception as error:
             logger.warning("that the routing is followed cannot be recorded: %s", error)
 
+    def begin(self) -> None:
+        """Read the store for the first time; while it is away, what is known holds."""
+        try:
+            self.refresh()
+        except Exception as error:
+            known = self._known()
+            if known is None:
+                raise
+            self._note(error)
+            self._on_change(known)
+            self.state = known
+
     async def follow(self) -> None:
         """Read the store every second, for ever; what was read last holds while it fails."""
-        failed = False
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await asyncio.to_thread(self.refresh)
-                failed = False
+                self.away = None
             except Exception as error:
-                if not failed:
-                    logger.warning("the routing cannot be read, the last one holds: %s", error)
-                failed = True
+                self._note(error)
+
+    def unread(self) -> str | None:
+        """Say why the store was not read lately; None where it was."""
+        seconds = time.monotonic() - self._read_at
+        if self.away is None and seconds > SILENT_SECONDS:
+            return f"the store has not answered for {seconds:.0f} s"
+        return self.away
+
+    def _note(self, error: Exception) -> None:
+        if self.away is None:
+            logger.warning("the routing cannot be read, the last one holds: %s", error)
+        self.away = str(error)
 
     def plan(self, requested: str, user_id: str) -> RoutingPlan:
         """Return who answers.
@@ -293,11 +340,13 @@ def read_state(store: EventStore, shelf: AdapterShelf) -> State:
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
     made = store.records(ApiKey)
     keys = {key.id: key for key in made if key.id not in revoked}
+    terms = {item.id: item for item in store.records(ApiKeyTerms)}  # written before their keys
     return State(
         routing=routing,
         adapters=adapters,
         names=served_names(store),
         adopted=tuple(dict.fromkeys(n for item in adoptions(store).values() for n in item.names)),
         keys=keys,
+        terms=terms,
         needs_key=bool(made),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
+from ratchet.gateway.backlog import Backlog
 from ratchet.gateway.problems import ProblemError
 from ratchet.records import FEEDBACK
 
@@ -169,13 +171,18 @@ class Health(BaseModel):
         status: "ok", or "degraded" where answers cannot be recorded, or most requests were answered
             by nobody, or most attempts at a version that is served failed, or a version that users
             are sent to is lacked by a backend and none of its attempts was answered, or the
-            routing is not followed.
+            routing is not followed, or the store is away, or lines of the log were lost.
         version: Version of Ratchet.
         champion: The version that most users get.
         backends: What answers; false where most recent attempts failed.
         versions: Recent attempts at each version that is served.
         lacking: Versions that users are sent to, or fall back to, that a backend does not list.
-        recording: Whether the log can be written.
+        recording: Whether answers and feedback are recorded.
+        not_recording: Why not.
+        store_away: Why the store cannot be read; the last known routing holds meanwhile.
+        backlog: What is recorded in the log and not in the store yet.
+        saved_segments: How often this process wrote a segment of its log anew, since it was deleted
+            underneath or a sync of it failed.
         advice: What somebody should see to.
     """
 
@@ -186,6 +193,10 @@ class Health(BaseModel):
     versions: dict[str, Attempts]
     lacking: dict[str, list[str]] = {}
     recording: bool
+    not_recording: str | None = None
+    store_away: str | None = None
+    backlog: Backlog | None = None
+    saved_segments: int = 0
     advice: list[str] = []
 
 
@@ -244,6 +255,35 @@ def check_chat(body: Any) -> None:
         CHAT.validate_python(body)
     except ValidationError as error:
         raise invalid(error) from error
+
+
+KNOWN_FIELDS = frozenset(ChatRequest.model_fields) | {
+    "store", "prompt", "input", "instructions", "max_output_tokens", "previous_response_id",
+}  # fmt: skip
+"""Fields that always reach the backend: those that Ratchet reads, and what a request is about."""
+
+
+def check_fields(body: Mapping[str, Any], passed: Collection[str] | None) -> None:
+    """Refuse a field that the backend is not to get.
+
+    Args:
+        body: The request.
+        passed: Fields that may be passed on besides `KNOWN_FIELDS`; None is all.
+
+    Raises:
+        ProblemError: 400 with the field.
+    """
+    if passed is None:
+        return
+    others = [name for name in body if name not in KNOWN_FIELDS and name not in passed]
+    if others:
+        raise ProblemError(
+            400,
+            f"a field must be one that this gateway passes on, got {others[0][:80]!r}; leave it "
+            "out, or have the gateway started with --pass-field for it",
+            code="field_not_allowed",
+            param=others[0][:80],
+        )
 
 
 def invalid(error: ValidationError) -> ProblemError:

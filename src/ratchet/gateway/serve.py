@@ -1,7 +1,8 @@
 """The parent of the gateway's processes: opens the socket, starts workers, drains their log.
 
 The drain runs here and not in a worker, so that bringing events to the store never makes an answer
-wait, and goes on when a worker dies. A worker that dies is started again.
+wait, and goes on when a worker dies. A worker that dies is started again, also while the store is
+away: what it said last is kept beside it (`ratchet.gateway.known`).
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event, Thread
 
 from ratchet.deploy.backends import Replicas
-from ratchet.deploy.routing import current_routing
 from ratchet.deploy.served import unlisted
-from ratchet.errors import BusyError, InvalidInputError, RatchetError
+from ratchet.errors import BusyError, InvalidInputError, RatchetError, SettingsError
 from ratchet.gateway.adapters import wanted_adapters
 from ratchet.gateway.drain import Drain
-from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
+from ratchet.gateway.known import LastKnown, StoreLink
+from ratchet.gateway.options import NO_CHAMPION, GatewayOptions, told_to_worker
 from ratchet.gateway.routing import State, read_state, several_versions
-from ratchet.records import ApiKey
-from ratchet.store import EventStore
+from ratchet.processes import open_environment, python
 
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _STOP_SECONDS = 15.0
 _RESTART_SECONDS = 0.5
 _LIST_SECONDS = 3.0
+_LASTING_SECONDS = 10.0
+_LONGEST_PAUSE = 10.0
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ class Supervisor:
 
     options: GatewayOptions
     say: Callable[[str], None]
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _children: list[_Child] = field(default_factory=list)
     _stopping: Event = field(default_factory=Event)
 
     def run(self) -> int:
@@ -56,23 +60,25 @@ class Supervisor:
                 the backend would answer as several versions.
             BusyError: The port is taken.
         """
-        store = EventStore.open(
-            self.options.settings.store_url, assistant=self.options.settings.model_name
-        )
-        has_keys = bool(store.latest(ApiKey))
-        self._check_open(has_keys)
-        self._check_names(store)
+        known = LastKnown(self.options.folder, self.options.settings)
+        link = StoreLink(self.options.settings, known)
+        state = self._begin(link)
+        self._check_open(state.needs_key)
+        self._check_names(state)
         listening = _listen(self.options.host, self.options.port)
-        drain = Drain(self.options.folder / "wal", store)
-        drain.once()  # what an earlier gateway left behind
-        draining = Thread(target=drain.run, args=(self._stopping,), name="drain")
+        draining = Thread(
+            target=Drain(self.options.folder / "wal", link.get).run,
+            args=(self._stopping,),
+            name="drain",
+        )
         draining.start()
         try:
-            self._children = [self._start(listening) for _ in range(self.options.workers)]
-            self._announce(listening, has_keys)
-            self._warn(store)
+            self._children = [_Child() for _ in range(self.options.workers)]
+            self._start_missing(listening, link)
+            self._announce(listening, state.needs_key)
+            self._warn(state)
             while not self._stopping.wait(_RESTART_SECONDS):
-                self._restart_dead(listening)
+                self._start_missing(listening, link)
         except KeyboardInterrupt:
             self.say("stopping ...")
         finally:
@@ -80,8 +86,27 @@ class Supervisor:
             self._stop_children()
             self._stopping.set()
             draining.join()
-            store.close()
+            link.close()
         return 0
+
+    def _begin(self, link: StoreLink) -> State:
+        """Return what the store says, or said last where it does not open now.
+
+        Raises:
+            RatchetError: It does not open, and never said anything; or it is another assistant's.
+        """
+        try:
+            return read_state(link.get(), self.options.shelf)
+        except Exception as error:
+            found = link.known.read()
+            if found is None or isinstance(error, SettingsError):
+                raise
+            state, moment = found
+            self.say(
+                f"the store does not open, requests are answered by the routing of "
+                f"{moment:%Y-%m-%d %H:%M:%S} UTC and recorded in the log: {error}"
+            )
+            return state
 
     def _check_open(self, has_keys: bool) -> None:
         if has_keys or self.options.is_loopback or self.options.open:
@@ -91,9 +116,9 @@ class Supervisor:
             "`ratchet keys create`, or say --open to serve whoever reaches it"
         )
 
-    def _check_names(self, store: EventStore) -> None:
+    def _check_names(self, state: State) -> None:
         asks_for = self.options.backend_model if self.options.backend else None
-        reason = several_versions(State(routing=current_routing(store)), asks_for)
+        reason = several_versions(state, asks_for)
         if reason is not None:
             raise InvalidInputError(reason)
 
@@ -102,7 +127,8 @@ class Supervisor:
         shown = f"[{host}]" if ":" in host else host
         local = f"the local model {self.options.settings.base_model}"
         behind = " ".join(self._backends) or local
-        self.say(f"gateway  http://{shown}:{port}   (in front of {behind})")
+        scheme = "http" if self.options.tls_cert is None else "https"
+        self.say(f"gateway  {scheme}://{shown}:{port}   (in front of {behind})")
         if not has_keys:
             self.say(
                 "no keys are in place: whoever reaches this address may do everything; "
@@ -114,11 +140,10 @@ class Supervisor:
         first = self.options.backend
         return () if first is None else (first, *self.options.replicas)
 
-    def _warn(self, store: EventStore) -> None:
+    def _warn(self, state: State) -> None:
         """Say what is missing for requests to be answered as the routing wants."""
         if not self._backends:
             return
-        state = read_state(store, self.options.shelf)
         if state.routing is None:
             self.say(NO_CHAMPION)
             return
@@ -136,35 +161,74 @@ class Supervisor:
         for line in lines:
             self.say(line)
 
-    def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
-            "RATCHET_GATEWAY": self.options.model_dump_json(),
+    def _start(self, listening: socket.socket, link: StoreLink) -> subprocess.Popen[bytes]:
+        options = self.options.model_copy(update={"store_file": link.identity})
+        environment = open_environment(os.environ) | {
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "ratchet.gateway.worker", str(listening.fileno())],
+        child = subprocess.Popen(
+            python("-m", "ratchet.gateway.worker", str(listening.fileno())),
             env=environment,
+            stdin=subprocess.PIPE,
             pass_fds=[listening.fileno()],
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(_die_with_parent, os.getpid()),
         )
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin as told:  # it died, and is started again
+            told.write(told_to_worker(options, os.environ))
+        return child
 
-    def _restart_dead(self, listening: socket.socket) -> None:
-        for number, child in enumerate(self._children):
-            if (code := child.poll()) is not None:
+    def _start_missing(self, listening: socket.socket, link: StoreLink) -> None:
+        """Start each process that does not run; one that ends at once is waited for longer."""
+        for child in self._children:
+            process, now = child.process, time.monotonic()
+            if process is not None:
+                if (code := process.poll()) is None:
+                    continue
+                child.end(now)
                 self.say(f"a gateway process ended ({code}) and is started again")
-                self._children[number] = self._start(listening)
+            if now < child.start_after:
+                continue
+            try:
+                child.process, child.started = self._start(listening, link), now
+            except OSError as error:  # no memory, no processes, no descriptors: later there may be
+                child.end(now)
+                self.say(f"a gateway process cannot be started, it is tried again: {error}")
 
     def _stop_children(self) -> None:
-        for child in self._children:
-            child.terminate()
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
         until = time.monotonic() + _STOP_SECONDS
-        for child in self._children:
+        for process in running:
             try:
-                child.wait(max(0.1, until - time.monotonic()))
+                process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+                process.kill()
+                process.wait()
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process of the gateway.
+
+    Attributes:
+        process: What runs; None where nothing does.
+        started: When it was started, by the monotonic clock.
+        start_after: Not before then is the next one started.
+    """
+
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    start_after: float = 0.0
+    _pause: float = 0.0
+
+    def end(self, now: float) -> None:
+        """Note that nothing runs; what ended soon after its start is given more time."""
+        lasted = self.process is not None and now - self.started > _LASTING_SECONDS
+        self._pause = 0.0 if lasted else min(_LONGEST_PAUSE, max(_RESTART_SECONDS, 2 * self._pause))
+        self.process, self.start_after = None, now + self._pause
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -182,7 +246,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Ask the kernel to end this child when its parent dies (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)

@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,25 @@ class Conversations:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._added = clock, 0
-        with FileLock(path.with_suffix(".lock")):  # all processes open it at the same time
-            try:
-                self._file = self._opened(path)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):  # locked, or a full disk
-                    raise
-                logger.warning("conversations begin anew, their file is damaged: %s", error)
-                for name in ("", "-wal", "-shm"):
-                    path.with_name(path.name + name).unlink(missing_ok=True)
-                self._file = self._opened(path)
+        try:
+            with FileLock(path.with_suffix(".lock")):  # all processes open it at the same time
+                self._file = self._opened_or_new(path)
+        except (OSError, sqlite3.OperationalError) as error:  # locked, or a full disk
+            logger.warning("conversations are known to this process alone: %s", error)
+            self._file = self._opened(":memory:")
 
-    def _opened(self, path: Path) -> sqlite3.Connection:
+    def _opened_or_new(self, path: Path) -> sqlite3.Connection:
+        try:
+            return self._opened(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            logger.warning("conversations begin anew, their file is damaged: %s", error)
+            for name in ("", "-wal", "-shm"):
+                path.with_name(path.name + name).unlink(missing_ok=True)
+            return self._opened(path)
+
+    def _opened(self, path: Path | str) -> sqlite3.Connection:
         """Return the file.
 
         Raises:
@@ -92,6 +100,17 @@ class Conversations:
 
     def _prune(self, file: sqlite3.Connection) -> None:
         file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
+
+
+def forget_user(path: Path, user: str) -> None:
+    """Take a user out of the file of conversations; processes that have it open go on."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as file:
+        file.execute("PRAGMA secure_delete=ON")
+        with suppress(sqlite3.OperationalError):  # made a moment ago, it has no table yet
+            file.execute("DELETE FROM said WHERE user = ?", (user,))
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def digest_of(messages: Sequence[Mapping[str, Any]], caller: str) -> bytes | None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ratchet.deploy.routing import running_rollout, running_test
 from ratchet.errors import RatchetError
 from ratchet.operate.flow_runs import EndedRuns
+from ratchet.operate.forgetting import Everywhere
 from ratchet.operate.retention import RetentionConfig
 from ratchet.operate.sqlite_files import give_back, space_of
 from ratchet.records import Candidate, Cycle, Release, TrainingSet
@@ -31,7 +32,7 @@ from ratchet.store import retention as stored
 from ratchet.store.arrivals import Position, last_position
 from ratchet.store.forget import rows_of_set, version_of
 from ratchet.store.history import History
-from ratchet.store.keeping import PastKeeping, erase_past, past_keeping
+from ratchet.store.keeping import PastKeeping, past_keeping
 from ratchet.store.retention import Found, Size
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE, VERDICTS
 
@@ -150,7 +151,7 @@ class Pruning:
             return Size(len(days), when, 0)
 
         def delete() -> int:
-            erased = erase_past(self.store, self.settings.home, self.history, past())
+            erased = self._everywhere.erase_past(self.history, past())
             for name in erased.training_sets:
                 logger.info("training set %s held some of it and is deleted", name)
             if self.tracker is not None:
@@ -160,6 +161,23 @@ class Pruning:
 
         says = "their own retain_until is over: texts are erased, in history too"
         yield Rule("interactions past their time", says, size, delete)
+        if (self.settings.home / "gateway").is_dir():
+            yield Rule(
+                "lines of the gateway's log",
+                "of users who were forgotten since, and of what may be kept no longer",
+                lambda: Size(0, None, 0),
+                lambda: self._everywhere.blank_lines(),
+            )
+
+    @cached_property
+    def _everywhere(self) -> Everywhere:
+        return Everywhere(
+            self.store,
+            self.settings,
+            now=self.now,
+            prefect=self.prefect,
+            tracker=lambda: self.tracker,
+        )
 
     def _of_interactions(self) -> Iterator[Rule]:
         days, until = self.config.interactions_days, self._in_history()

@@ -18,7 +18,7 @@ from ratchet.deploy.served import adoptions, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
-from ratchet.models.endpoint import checked_key, server_address
+from ratchet.models.endpoint import key_from, server_address
 from ratchet.operate.base_model import check_weights, why_not_champion
 from ratchet.records import WIN_RATE, Candidate, Release, Rollout
 from ratchet.settings import Settings
@@ -179,7 +179,7 @@ def _backend(
             )
         return
     try:
-        key = checked_key(environ.get(KEY_VARIABLE), KEY_VARIABLE)
+        key = key_from(environ, KEY_VARIABLE)
         with Replicas.of(settings.backend, key=key) as replicas:
             names = {} if champion is None else {champion: served_name(store, champion)}
             for line in unlisted(replicas, names, seconds=BACKEND_SECONDS):

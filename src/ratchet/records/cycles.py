@@ -219,7 +219,9 @@ class Erasure(Record):
             that was.
         versions: The same adapters as the registry names them.
         runs: MLflow runs that hold a copy of such a set.
-        example_sets: Evaluation sets that hold a text of the user's, for a person to decide.
+        example_sets: Evaluation sets made by people that hold a text of the user's, for a person to
+            decide.
+        examples: Questions that were taken out of sets made of what users said.
         state: Whether all is erased. What was begun and stopped is finished by the next call for
             the same user; the numbers then lack what the step that was stopped had erased.
         interaction_ids: The interactions, as long as it is not done.
@@ -241,6 +243,7 @@ class Erasure(Record):
     versions: tuple[str, ...]
     runs: tuple[str, ...]
     example_sets: tuple[str, ...]
+    examples: int = Field(default=0, ge=0, exclude_if=lambda number: number == 0)
 
 
 class Candidate(Record):

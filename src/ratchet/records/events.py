@@ -159,7 +159,13 @@ class JudgeScore(Feedback):
 
 
 class SetAside(Record):
-    """A row that broke a rule: kept with the reason, so that nothing is lost."""
+    """A row that broke a rule: kept with the reason, so that nothing is lost.
+
+    Attributes:
+        raw: The row, or its beginning.
+        user_id: Whose it is, where its reader can tell: the row may be cut before that.
+        interaction_id: Which interaction it is about, likewise.
+    """
 
     id: Identifier
     created_at: UtcTime
@@ -167,3 +173,7 @@ class SetAside(Record):
     position: str
     reason: str
     raw: str = Field(max_length=2_000)
+    user_id: str | None = Field(default=None, max_length=200, exclude_if=lambda name: name is None)
+    interaction_id: str | None = Field(
+        default=None, max_length=200, exclude_if=lambda name: name is None
+    )

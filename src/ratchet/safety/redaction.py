@@ -24,7 +24,17 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import ModelError
-from ratchet.safety.rules import DEFAULT_RULES, PatternRule
+from ratchet.safety.disguises import DISGUISED, reading
+from ratchet.safety.recognisers import (
+    NotOfALongerCode,
+    Passages,
+    Several,
+    card_numbers,
+    disguised_emails,
+    ibans,
+    offline_domains,
+    secrets,
+)
 
 PersonalDataKind = Literal[
     "CREDIT_CARD",
@@ -45,19 +55,15 @@ KINDS: tuple[PersonalDataKind, ...] = (
 _TRIGGERS: dict[str, str] = {
     "CREDIT_CARD": r"(?:\p{Nd}[^\p{Nd}]*){12}",
     "CRYPTO": r"(?i)[a-z0-9]{25}",
-    "EMAIL_ADDRESS": "@",
+    "EMAIL_ADDRESS": r"(?is)@|\bat\b.*\bdot\b|[\[({<]\s{0,2}(?:at|ät|arroba|a)\s{0,2}[\])}>]",
     "IBAN_CODE": r"(?i)[a-z]{2}\p{Nd}{2}",
     "IP_ADDRESS": r"\p{Nd}\.\p{Nd}|[0-9a-fA-F]?:[0-9a-fA-F:]",
     "MAC_ADDRESS": r"(?i)[0-9a-f]{2}[:.-]?[0-9a-f]{2}[:.-]",
     "PHONE_NUMBER": r"(?:\p{Nd}[^\p{Nd}]*){6}",
-    "SECRET": r"[A-Za-z0-9_-]{16}|PRIVATE KEY",
+    "SECRET": r"[A-Za-z0-9_/+~.%-]{16}|PRIVATE KEY|://|\d:[\w-]|(?i:basic|bearer)\s",
     "US_SSN": r"(?:\p{Nd}[^\p{Nd}]*){9}",
 }
 """What a text must hold for a recogniser to find anything; most texts need not be looked at."""
-_PRIVATE_KEY = (
-    r"-----BEGIN (?:[A-Z]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:[\s\S]*?-----END (?:[A-Z]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----|[\s\S]*)"
-)
 _AROUND = 40
 
 
@@ -117,6 +123,19 @@ class Redactor:
         """
         if not self._recognisers or not texts:
             return Redacted(tuple(texts), {}, 0, ())
+        spans = self._found(texts)
+        # the same in disguise: in zero-width and full-width characters, and behind %-escapes
+        disguised = pc.match_substring_regex(pa.array(texts, pa.large_string()), DISGUISED)
+        rows = pc.indices_nonzero(disguised).to_pylist()
+        read = {row: plain for row in rows if (plain := reading(texts[row])) is not None}
+        named = list(read)
+        for number, found in self._found([read[row][0] for row in named]).items():
+            places = read[named[number]][1]
+            spans.setdefault(named[number], []).extend(_placed(item, places) for item in found)
+        return self._replaced(texts, spans)
+
+    def _found(self, texts: Sequence[str]) -> dict[int, list[Any]]:
+        """Return what recognisers are sure enough of, by text."""
         spans: dict[int, list[Any]] = {}
         column = pa.array(texts, pa.large_string())
         for kind, recogniser in self._recognisers.items():
@@ -125,7 +144,7 @@ class Redactor:
                 confident = [r for r in results if r.score >= self.config.minimum_score]
                 if confident:
                     spans.setdefault(row, []).extend(confident)
-        return self._replaced(texts, spans)
+        return spans
 
     def _kinds(self, kind: str) -> list[str]:
         return list(self.config.ner_kinds) if kind == "NER" else [kind]
@@ -153,6 +172,14 @@ def redactor(config: RedactionConfig) -> Redactor:
     return Redactor(config)
 
 
+def _placed(found: Any, places: Sequence[int]) -> Any:
+    """Return what was found in a text as it is read, where that is written."""
+    from presidio_analyzer import RecognizerResult
+
+    start, end = places[found.start], places[found.end]
+    return RecognizerResult(found.entity_type, start, end, found.score)
+
+
 def _suspects(column: pa.Array, kind: str) -> Iterator[int]:
     if kind == "NER":
         yield from range(len(column))
@@ -163,27 +190,19 @@ def _suspects(column: pa.Array, kind: str) -> Iterator[int]:
 
 def _recognisers(config: RedactionConfig) -> dict[str, Any]:
     logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
-    from presidio_analyzer import Pattern, PatternRecognizer
     from presidio_analyzer import predefined_recognizers as known
 
-    class Secrets(PatternRecognizer):  # type: ignore[misc]
-        """Access tokens and private keys."""
-
-        def validate_result(self, pattern_text: str) -> bool | None:
-            return any(character.isdigit() for character in pattern_text) or "KEY" in pattern_text
-
-    token = next(r for r in DEFAULT_RULES if r.name == "access_token")
-    assert isinstance(token, PatternRule)
-    patterns = [Pattern("token", token.pattern, 0.9), Pattern("key", _PRIVATE_KEY, 0.9)]
     made: dict[str, Callable[[], Any]] = {
-        "CREDIT_CARD": known.CreditCardRecognizer,
+        "CREDIT_CARD": lambda: Passages("CREDIT_CARD", card_numbers),
         "CRYPTO": known.CryptoRecognizer,
-        "EMAIL_ADDRESS": _offline_email,
-        "IBAN_CODE": known.IbanRecognizer,
+        "EMAIL_ADDRESS": _emails,
+        "IBAN_CODE": lambda: Passages("IBAN_CODE", ibans),
         "IP_ADDRESS": known.IpRecognizer,
         "MAC_ADDRESS": known.MacAddressRecognizer,
-        "PHONE_NUMBER": lambda: known.PhoneRecognizer(supported_regions=config.phone_regions),
-        "SECRET": lambda: Secrets("SECRET", patterns=patterns, global_regex_flags=0),
+        "PHONE_NUMBER": lambda: NotOfALongerCode(
+            known.PhoneRecognizer(supported_regions=config.phone_regions)
+        ),
+        "SECRET": secrets,
         "US_SSN": known.UsSsnRecognizer,
     }
     recognisers: dict[str, Any] = {kind: made[kind]() for kind in config.kinds}
@@ -192,20 +211,19 @@ def _recognisers(config: RedactionConfig) -> dict[str, Any]:
     return recognisers
 
 
-def _offline_email() -> Any:
+def _emails() -> Any:
     """Build Presidio's recogniser of e-mail addresses without its download of domain endings."""
-    import tldextract
     from presidio_analyzer.predefined_recognizers import EmailRecognizer
 
-    endings = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    is_domain = offline_domains()
 
     class OfflineEmail(EmailRecognizer):  # type: ignore[misc]
         """Knows the domain endings that came with tldextract."""
 
         def validate_result(self, pattern_text: str) -> bool:
-            return bool(endings(pattern_text).fqdn)
+            return is_domain(pattern_text)
 
-    return OfflineEmail()
+    return Several(OfflineEmail(), Passages("EMAIL_ADDRESS", disguised_emails(is_domain)))
 
 
 def _names(folder: Path, kinds: Sequence[str]) -> Any:

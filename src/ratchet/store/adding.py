@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from ratchet.store.bulk import insert_new
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
 from ratchet.store.feedback import name_versions
-from ratchet.store.tables import FEEDBACK_EVENTS, INTERACTIONS
+from ratchet.store.forgotten import without_forgotten
+from ratchet.store.tables import FEEDBACK_EVENTS, FORGOTTEN_NAMES, INTERACTIONS
 
 Rows = Sequence[InteractionRow | FeedbackRow]
 
@@ -23,24 +24,35 @@ class Added:
         new: Events stored by this call.
         repeated: Events that were there already with the same content.
         conflicts: Ids that were there already with other content; the stored one stands.
+        forgotten: Of the repeated ones, those of users who were forgotten since; they are not
+            stored again, though they may be there no longer.
     """
 
     new: int
     repeated: int
     conflicts: tuple[str, ...]
+    forgotten: int = 0
 
 
 def add_interactions(
     connection: sa.Connection, rows: Sequence[InteractionRow], *, received_at: int
 ) -> Added:
     """Store the interactions whose ids are new."""
-    return _count(rows, _insert(connection, INTERACTIONS, rows, received_at))
+    kept, dropped = without_forgotten(connection, FORGOTTEN_NAMES, rows)
+    return _with(dropped, _count(kept, _insert(connection, INTERACTIONS, kept, received_at)))
 
 
 def add_feedback(
     connection: sa.Connection, rows: Sequence[FeedbackRow], *, received_at: int
 ) -> Added:
     """Store the feedback events and versions of them that are new."""
+    rows, dropped = without_forgotten(connection, FORGOTTEN_NAMES, rows)
+    return _with(dropped, _add_feedback(connection, rows, received_at))
+
+
+def _add_feedback(
+    connection: sa.Connection, rows: Sequence[FeedbackRow], received_at: int
+) -> Added:
     named = name_versions(connection, rows)
     there = _insert(connection, FEEDBACK_EVENTS, named, received_at)
     refused = [
@@ -55,7 +67,7 @@ def add_feedback(
         return _count(named, there)
     again = {id(row) for row in late}
     kept = [name for row, name in zip(rows, named, strict=True) if id(row) not in again]
-    first, second = _count(kept, there), add_feedback(connection, late, received_at=received_at)
+    first, second = _count(kept, there), _add_feedback(connection, late, received_at)
     return Added(
         new=first.new + second.new,
         repeated=first.repeated + second.repeated,
@@ -68,6 +80,10 @@ def _insert(
 ) -> dict[str, str]:
     """Return the stored digests of those that were there, by id."""
     return insert_new(connection, table, list(_first_of(rows).values()), received_at=received_at)
+
+
+def _with(dropped: Rows, added: Added) -> Added:
+    return replace(added, repeated=added.repeated + len(dropped), forgotten=len(dropped))
 
 
 def _first_of(rows: Rows) -> dict[str, InteractionRow | FeedbackRow]:

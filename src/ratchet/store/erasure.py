@@ -18,19 +18,23 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from ratchet.records import Erasure
+from ratchet.records import SAMPLED, Erasure, user_digest
 from ratchet.records.signals import TEXT_KINDS
 from ratchet.store.connections import BUSY_SECONDS
 from ratchet.store.events import EventStore
+from ratchet.store.forgotten import forget_interactions
 from ratchet.store.rows import chunks
 from ratchet.store.tables import (
+    ANSWERS,
     EMBEDDINGS,
     FEEDBACK_EVENTS,
+    FORGOTTEN_NAMES,
     INTERACTIONS,
     JOURNAL,
     REVIEW_DECISIONS,
@@ -52,8 +56,14 @@ ERASED_INTERACTION = {
     "metadata": {"training_consent": "no"},
 }
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
-_RECORDS_WITH_TEXTS = ("Analysis", "HumanLabel", "LabelSheet", "TrainingSet")
-"""Records that quote users and do not name whose interactions they quote."""
+_WITHOUT_TEXTS = (
+    "ExampleSet", "ReviewItem", "ReviewDecision", "Erasure", "BoardState", "Baseline", "SafetyPass",
+    "SampledDay", "RoutingFollowed", "CycleEnd", "ApiKey", "ApiKeyRevocation", "Delivery",
+)  # fmt: skip
+"""Records that quote no users, or that are found by whose they are; all others are searched."""
+_OF_TRAFFIC = ("regression-", "traffic-", f"{SAMPLED}-")
+"""How sets of examples are called that are made of what users said."""
+_BLANK = {"messages": [{"role": "user", "content": ERASED}], "target": ERASED}
 _BETWEEN = re.compile(r"""["',;|]|\\t""")
 """What stands between the values of a row that was set aside: of JSON, of a table, or in words."""
 _PAGE = 200
@@ -95,6 +105,7 @@ def erase_user(
     *,
     text_key: Callable[[str], str],
     in_history: UserData = NOTHING,
+    elsewhere: Callable[[UserTexts], None] = lambda _: None,
 ) -> Erasure:
     """Erase what a user wrote, the answers to it, and the feedback on these.
 
@@ -106,21 +117,34 @@ def erase_user(
         text_key: Names the vector of a text.
         in_history: Of whose interactions the store may hold feedback and copies of texts, though
             it no longer holds them.
+        elsewhere: Erases the texts outside the store. It is called before the store loses them, so
+            that what is stopped there begins anew with the next call, and again afterwards, for
+            what was copied meanwhile.
 
     Returns:
         The record with what was erased added to its numbers.
     """
-    texts = UserTexts.of((*_texts(store, ids), *in_history.texts, user_id))
+    forget_interactions(store, FORGOTTEN_NAMES, ids, begun.created_at)
+    own = (*_texts(store, ids), *_own_feedback(store, user_id), *in_history.texts, user_id)
+    texts = UserTexts.of(own)
+    elsewhere(texts)
     for keys in chunks(text_key(text) for text in texts.every):
         with _erasing(store) as connection:
             connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(keys)))
-    sets, examples = _example_sets(store, texts)
+    of_user = user_digest(user_id)
+    named, of_examples = _example_sets(store, texts)
+    lost, dropped = erase_examples(store, texts, of_user)
     begun = begun.model_copy(
-        update={"example_sets": tuple(dict.fromkeys((*begun.example_sets, *sets)))}
+        update={
+            "example_sets": tuple(dict.fromkeys((*begun.example_sets, *named))),
+            "examples": begun.examples + lost,
+        }
     )
+    examples = (*of_examples, *dropped)
     steps: tuple[tuple[str, Callable[[], int]], ...] = (
         ("verdicts", lambda: _delete_verdicts(store, (*ids, *examples), texts)),
         ("verdicts", lambda: _delete_set_aside(store, user_id, ids, texts)),
+        ("verdicts", lambda: delete_answers(store, texts, dropped)),
         ("records", lambda: _erase_in_records(store, ids, texts)),
         ("feedback", lambda: _erase_own_feedback(store, user_id)),
         ("feedback", lambda: _erase_interactions(store, user_id, ids)),
@@ -128,6 +152,7 @@ def erase_user(
     for field, step in steps:
         begun = begun.model_copy(update={field: getattr(begun, field) + step()})
         rewrite(store, begun)
+    elsewhere(texts)
     return begun
 
 
@@ -135,8 +160,10 @@ def erase_interactions(
     store: EventStore,
     ids: Sequence[str],
     *,
+    now: datetime,
     text_key: Callable[[str], str],
     in_history: UserData = NOTHING,
+    elsewhere: Callable[[UserTexts], None] = lambda _: None,
 ) -> None:
     """Erase interactions as those of a user who is forgotten, with what was made of their texts.
 
@@ -145,17 +172,23 @@ def erase_interactions(
     Args:
         store: The store.
         ids: The interactions, a few thousand at a time.
+        now: The time.
         text_key: Names the vector of a text.
         in_history: Texts of those that only history has, without short answers.
+        elsewhere: Erases the texts outside the store, while the store has them still.
     """
     everything = (*_texts(store, ids), *in_history.texts)
     for keys in chunks(text_key(text) for text in dict.fromkeys(everything)):
         with _erasing(store) as connection:
             connection.execute(sa.delete(EMBEDDINGS).where(EMBEDDINGS.c.key.in_(keys)))
+    forget_interactions(store, FORGOTTEN_NAMES, ids, now)
     own = _texts(store, ids, shortest_answer=SHORTEST_OWN_ANSWER)
     texts = UserTexts.of((*own, *in_history.texts))
-    _delete_verdicts(store, ids, texts)
+    elsewhere(texts)
+    _, dropped = erase_examples(store, texts)
+    _delete_verdicts(store, (*ids, *dropped), texts)
     _delete_set_aside(store, None, ids, texts)
+    delete_answers(store, texts, dropped)
     _erase_in_records(store, ids, texts)
     _erase_interactions(store, None, ids)
 
@@ -213,9 +246,10 @@ def _texts(store: EventStore, ids: Collection[str], *, shortest_answer: int = 0)
     texts: set[str] = set()
     with store.reading() as connection:
         for chunk in chunks(ids):
-            columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response)
+            columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response, INTERACTIONS.c.error)
             rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
-            for messages, response in rows:
+            for messages, response, error in rows:
+                texts.update([error] if error and len(error) >= SHORTEST_OWN_ANSWER else [])
                 answers = [m["content"] for m in messages if m["role"] == "assistant"]
                 texts.update(m["content"] for m in messages if m["role"] == "user")
                 texts.update(t for t in (*answers, response) if len(t) >= shortest_answer)
@@ -226,6 +260,15 @@ def _texts(store: EventStore, ids: Collection[str], *, shortest_answer: int = 0)
             texts.update(connection.execute(feedback).scalars())
     # what an erasure that was stopped has erased already is nobody's text
     return texts - {ERASED}
+
+
+def _own_feedback(store: EventStore, user_id: str) -> set[str]:
+    """Return what the user said of anybody's interactions."""
+    query = sa.select(FEEDBACK_EVENTS.c.text).where(
+        FEEDBACK_EVENTS.c.user_id == user_id, FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS)
+    )
+    with store.reading() as connection:
+        return {text for text in connection.execute(query).scalars() if text}
 
 
 def _erase_own_feedback(store: EventStore, user_id: str) -> int:
@@ -293,7 +336,7 @@ def _delete_set_aside(
         if not names.isdisjoint(raw.split('"'))
         or not names.isdisjoint(part.strip(" :{}[]") for part in _BETWEEN.split(raw))
         or any(name in raw for name in escaped)
-        or texts.are_in(raw)
+        or texts.are_in(raw, cut=True)
     ]
     return _delete(store, SET_ASIDE, list(dict.fromkeys(found)))
 
@@ -305,9 +348,8 @@ def _erase_in_records(store: EventStore, ids: Collection[str], texts: UserTexts)
     decisions = _ids_of(store, REVIEW_DECISIONS.c.id, REVIEW_DECISIONS.c.item_id, items)
     found = _positions(store, JOURNAL, JOURNAL.c.id, items, kind == "ReviewItem")
     found += _positions(store, JOURNAL, JOURNAL.c.id, decisions, kind == "ReviewDecision")
-    for name in _RECORDS_WITH_TEXTS:
-        query = sa.select(position, JOURNAL.c.body).where(kind == name)
-        found += [at for at, body in _pages(store, query, position) if texts.are_in(body)]
+    query = sa.select(position, JOURNAL.c.body).where(kind.not_in(_WITHOUT_TEXTS))
+    found += [at for at, body in _pages(store, query, position) if texts.are_in(body)]
     changed = 0
     for at in found:  # read again in its transaction: another erasure may have changed it
         with _erasing(store) as connection:
@@ -321,16 +363,64 @@ def _erase_in_records(store: EventStore, ids: Collection[str], texts: UserTexts)
 
 
 def _example_sets(store: EventStore, texts: UserTexts) -> tuple[list[str], list[str]]:
-    """Return the evaluation sets that hold one of the texts, and these of their examples."""
-    query = sa.select(JOURNAL.c.position, JOURNAL.c.body).where(JOURNAL.c.kind == "ExampleSet")
+    """Return the sets made by people that hold one of the texts, and these of their examples."""
     sets: list[str] = []
     examples: list[str] = []
-    for _, body in _pages(store, query, JOURNAL.c.position, size=10):
+    for _, body in _all_sets(store):
+        if body["name"].startswith(_OF_TRAFFIC):
+            continue
         held = [example["id"] for example in body["examples"] if texts.are_in(example)]
         if held:
             sets.append(body["id"])
             examples += held
     return sets, examples
+
+
+def erase_examples(
+    store: EventStore, texts: UserTexts, of_user: str | None = None
+) -> tuple[int, list[str]]:
+    """Take a user's questions out of the evaluation sets that are made of what users said.
+
+    A set keeps its id, and the questions of others; the last question leaves a blank in its place.
+
+    Args:
+        store: The store.
+        texts: What the user said.
+        of_user: What stands for the user in sets.
+
+    Returns:
+        How many were taken out, and their ids.
+    """
+    dropped: list[str] = []
+    for position, body in _all_sets(store):
+        if not body["name"].startswith(_OF_TRAFFIC):
+            continue
+        mine = [
+            example
+            for example in body["examples"]
+            if (of_user is not None and example.get("user_id") == of_user) or texts.are_in(example)
+        ]
+        if mine:
+            left = [example for example in body["examples"] if example not in mine]
+            blank = {"id": "erased", **_BLANK}
+            update = sa.update(JOURNAL).where(JOURNAL.c.position == position)
+            with _erasing(store) as connection:
+                connection.execute(update.values(body=body | {"examples": left or [blank]}))
+            dropped += [example["id"] for example in mine]
+    return len(dropped), dropped
+
+
+def delete_answers(store: EventStore, texts: UserTexts, examples: Collection[str] = ()) -> int:
+    """Delete recorded answers to some examples, and those that quote one of the texts."""
+    position, wanted = ANSWERS.c.position, set(examples)
+    rows = _pages(store, sa.select(position, ANSWERS.c.example_id, ANSWERS.c.answer), position)
+    found = [at for at, key, answer in rows if key in wanted or texts.are_in(answer)]
+    return _delete(store, ANSWERS, found)
+
+
+def _all_sets(store: EventStore) -> Iterator[tuple[int, dict[str, Any]]]:
+    query = sa.select(JOURNAL.c.position, JOURNAL.c.body).where(JOURNAL.c.kind == "ExampleSet")
+    yield from _pages(store, query, JOURNAL.c.position, size=10)
 
 
 def _positions(

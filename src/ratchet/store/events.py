@@ -14,7 +14,7 @@ them without parsing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,12 @@ from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.facts import claim, owner_of
+from ratchet.store.forgotten import (
+    Forgotten,
+    forget_interactions,
+    read_forgotten,
+    without_words,
+)
 from ratchet.store.journal import Journal
 from ratchet.store.migrating import migrate
 from ratchet.store.origins import note_real, note_simulated, read_origins, refuse_among_real
@@ -38,6 +44,7 @@ from ratchet.store.set_aside import set_aside_values
 from ratchet.store.tables import (
     FACTS,
     FEEDBACK_EVENTS,
+    FORGOTTEN_NAMES,
     INTERACTIONS,
     JOURNAL,
     MIGRATIONS,
@@ -181,8 +188,20 @@ class EventStore(Readings, Journal, Recorded, Aliases):
         )
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
-        """Keep bad rows with their reasons."""
-        self._keep(SET_ASIDE, set_aside_values(rows))
+        """Keep bad rows with their reasons; of those that name a forgotten user, no words."""
+        values = set_aside_values(rows)
+        with self.reading() as connection:
+            kept = without_words(connection, FORGOTTEN_NAMES, values)
+        self._keep(SET_ASIDE, kept)
+
+    def forgotten(self, users: Collection[str], interactions: Collection[str]) -> Forgotten:
+        """Return those of some users and interactions that were forgotten."""
+        with self.reading() as connection:
+            return read_forgotten(connection, FORGOTTEN_NAMES, users, interactions)
+
+    def keep_forgotten(self, interactions: Iterable[str], now: datetime) -> None:
+        """Keep that interactions are erased, so that they are not stored again."""
+        forget_interactions(self, FORGOTTEN_NAMES, interactions, now)
 
 
 def _bad_url(url: str) -> InvalidInputError:

@@ -10,11 +10,12 @@ anew.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError
@@ -29,8 +30,12 @@ from ratchet.store.erasure import (
     interactions_of,
     rewrite,
 )
+from ratchet.store.forgotten import digest_of, forget_user
 from ratchet.store.history import History
+from ratchet.store.tables import FEEDBACK_EVENTS, FORGOTTEN_NAMES, INTERACTIONS
+from ratchet.store.user_texts import Elsewhere, nowhere
 
+_LONGEST_WAIT = 30.0
 _ID_COLUMNS = ("interaction_id", "chosen_id")
 
 
@@ -96,6 +101,7 @@ def forget(
     now: datetime,
     text_key: Callable[[str], str],
     history: History | None = None,
+    elsewhere: Elsewhere = nowhere,
 ) -> Erasure:
     """Erase a user's data and delete the training sets that hold it; return the record of it.
 
@@ -110,12 +116,22 @@ def forget(
         now: The time.
         text_key: Names the vector of a text in the store.
         history: The history of the store, where there is one.
+        elsewhere: Erases outside the store and its history, given the texts and the interactions'
+            ids; see `erase_user`.
     """
     in_history = history.user_data(user_id) if history else NOTHING
     record, done = _begin(store, home, user_id, now, in_history), set[str]()
     while record.state == "begun":
         ids = [key for key in record.interaction_ids if key not in done]
-        record = erase_user(store, user_id, ids, record, text_key=text_key, in_history=in_history)
+        record = erase_user(
+            store,
+            user_id,
+            ids,
+            record,
+            text_key=text_key,
+            in_history=in_history,
+            elsewhere=partial(elsewhere, interaction_ids=record.interaction_ids),
+        )
         # after the store: what is copied from now on is erased already
         if history is not None:
             history.erase(user_id, record.interaction_ids)
@@ -138,7 +154,9 @@ def _begin(
     store: EventStore, home: Path, user_id: str, now: datetime, in_history: UserData
 ) -> Erasure:
     """Store the record of an erasure as begun, or add to the one that was not finished."""
-    digest = hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = digest_of(user_id)
+    forget_user(store, FORGOTTEN_NAMES, digest, now)
+    _wait_for_writers(store)
     traced = trace(store, home, user_id, in_history=in_history)
     found = {
         "interaction_ids": traced.interaction_ids,
@@ -182,6 +200,14 @@ def _begin(
     return record
 
 
+def _wait_for_writers(store: EventStore) -> None:
+    """Wait for writers on PostgreSQL that looked before the user was forgotten."""
+    for table in (INTERACTIONS, FEEDBACK_EVENTS):
+        at_work, end = store.writers(table), time.monotonic() + _LONGEST_WAIT
+        while at_work & store.writers(table) and time.monotonic() < end:
+            time.sleep(0.05)
+
+
 def rows_of_set(folder: Path) -> set[str]:
     """Return the ids of the interactions that a training set was made of; none once it is gone."""
     import pyarrow.parquet as pq
@@ -202,17 +228,24 @@ def sets_with(folder: Path, ids: Collection[str]) -> tuple[str, ...]:
 
 
 def _holds(folder: Path, ids: Collection[str]) -> bool:
+    return any(holds_any(path, ids) for path in folder.glob("*.parquet"))
+
+
+def holds_any(path: Path, ids: Collection[str]) -> bool:
+    """Tell whether a table in Parquet holds rows made of one of the interactions."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    names = [name for name in _ID_COLUMNS if name in pq.read_schema(path).names]
+    if not names or not ids:
+        return False
     wanted = pa.array(sorted(ids), pa.string())
-    for path in folder.glob("*.parquet"):
-        names = [name for name in _ID_COLUMNS if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=names)
-        if any(pc.any(pc.is_in(table[name], value_set=wanted)).as_py() for name in names):
-            return True
-    return False
+    table = pq.read_table(path, columns=names)
+    return any(
+        bool(pc.any(pc.is_in(table[name].cast(pa.string()), value_set=wanted)).as_py())
+        for name in names
+    )
 
 
 def _adapters_of(store: EventStore, sets: Collection[str]) -> tuple[Candidate, ...]:

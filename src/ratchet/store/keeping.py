@@ -1,7 +1,7 @@
 """Erase what users allowed to be kept for a time only, once that time is over.
 
     past = past_keeping(store, home, history, now, sets_too=True)
-    erase_past(store, home, history, past)
+    erase_past(store, home, history, past, now=now)
 
 An interaction says until when in its metadata (`retain_until`). Its texts go as those of a user who
 is forgotten (`ratchet.store.erasure`): ids, times and numbers stay, so that counts and rates of the
@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from ratchet.store.erasure import (
 from ratchet.store.events import EventStore
 from ratchet.store.forget import rows_of_set, sets_with
 from ratchet.store.history import History
+from ratchet.store.user_texts import Elsewhere, nowhere
 from ratchet.store.vectors import text_key
 
 _BATCH = 2_000
@@ -87,6 +89,9 @@ def erase_past(
     home: Path,
     history: History | None,
     past: PastKeeping,
+    *,
+    now: datetime,
+    elsewhere: Elsewhere = nowhere,
 ) -> ErasedPast:
     """Erase them; stopped at any moment, the next call finds what is left.
 
@@ -95,6 +100,9 @@ def erase_past(
         home: The home folder.
         history: The history of the store, where there is one.
         past: What `past_keeping` returned.
+        now: The time.
+        elsewhere: Erases outside the store and its history, given the texts and the interactions'
+            ids.
     """
     if not past.days:
         return ErasedPast(0)
@@ -105,7 +113,14 @@ def erase_past(
     while ids := list(islice(left, _BATCH)):
         gone = [key for key in ids if key in past.in_history]
         texts = NOTHING if history is None or not gone else _texts_of(history, gone)
-        erase_interactions(store, ids, text_key=text_key, in_history=texts)
+        erase_interactions(
+            store,
+            ids,
+            now=now,
+            text_key=text_key,
+            in_history=texts,
+            elsewhere=partial(elsewhere, interaction_ids=tuple(ids)),
+        )
     if history is not None:  # after the store: what is copied from now on is erased already
         history.erase_interactions(past.days)
     clear_log(store)

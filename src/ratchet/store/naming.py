@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
 NAME_CHARACTERS = 200
 """Of a column that names a user or an item."""
 _PAGE = 1_000
+_ESCAPE = r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
+_NAMED = re.compile(rf'"(user_id|interaction_id)"[ \t]*:[ \t]*"((?:[^"\\\x00-\x1f]|{_ESCAPE})*)"')
 
 
 def named_in(raw: str) -> dict[str, str | None]:
@@ -18,6 +21,14 @@ def named_in(raw: str) -> dict[str, str | None]:
         row = json.loads(raw)
     except (ValueError, RecursionError):
         row = None
+    if isinstance(row, dict):
+        return names_of(row)
+    # what is no JSON as a whole, as a line that was cut, may say it all the same
+    return names_of({name: json.loads(f'"{value}"') for name, value in _NAMED.findall(raw)})
+
+
+def names_of(row: Mapping[str, object]) -> dict[str, str | None]:
+    """Return the user and the interaction that the fields of a row name."""
     return {name: _name(row, name) for name in ("user_id", "interaction_id")}
 
 
@@ -45,8 +56,8 @@ def name_set_aside(
         last = rows[-1][0]
 
 
-def _name(row: object, name: str) -> str | None:
-    value = row.get(name) if isinstance(row, dict) else None
+def _name(row: Mapping[str, object], name: str) -> str | None:
+    value = row.get(name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is int:  # as it is taken where the row is good

@@ -55,6 +55,13 @@ def settled(connection: sa.Connection, table: sa.Table) -> int:
     return int(highest + min((0, *(_distance(number, highest) for number in announced))))
 
 
+def writers(connection: sa.Connection, table: sa.Table) -> frozenset[int]:
+    """Return what writers that are at work have announced; on SQLite nobody announces anything."""
+    if connection.dialect.name != "postgresql":
+        return frozenset()
+    return frozenset(connection.exec_driver_sql(_statement(_ANNOUNCED, table)).scalars())
+
+
 def last_taken(connection: sa.Connection, table: str) -> int:
     """Return the highest position that was taken, by rows that are gone or to come as well."""
     query = f"SELECT {_LAST} FROM {table}_position_seq"

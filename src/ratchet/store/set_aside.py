@@ -16,11 +16,17 @@ from ratchet.store.tables import SET_ASIDE
 def set_aside_values(rows: Sequence[SetAside]) -> list[dict[str, Any]]:
     """Return the rows to insert."""
     return [
-        row.model_dump(exclude={"position"})
+        row.model_dump(exclude={"position", "user_id", "interaction_id"})
         | {"where": row.position, "created_at": microseconds(row.created_at)}
-        | named_in(row.raw)
+        | _named(row)
         for row in rows
     ]
+
+
+def _named(row: SetAside) -> dict[str, str | None]:
+    """Return whom a row is about: as its reader says, else as far as its text says."""
+    named = {"user_id": row.user_id, "interaction_id": row.interaction_id}
+    return named if any(named.values()) else named_in(row.raw)
 
 
 def read_set_aside(connection: sa.Connection, source: str | None) -> tuple[SetAside, ...]:

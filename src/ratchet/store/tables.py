@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
+from ratchet.store.forgotten import make_table, name_from_erasures
 from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
 from ratchet.store.origins import find_simulated
@@ -169,6 +170,8 @@ ALIASES = _table(
     sa.Column("added_at", sa.BigInteger, nullable=False),
 )
 """Ids under which stored interactions came in again: see `ratchet.store.aliases`."""
+FORGOTTEN_NAMES = make_table(METADATA)
+"""Digests of users and interactions that were erased: see `ratchet.store.forgotten`."""
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -300,6 +303,12 @@ def _tell_simulated(connection: sa.Connection) -> None:
     find_simulated(connection, FACTS, JOURNAL, INTERACTIONS)
 
 
+def _keep_forgotten(connection: sa.Connection) -> None:
+    """Keep who was forgotten, so that nothing of them is stored again."""
+    FORGOTTEN_NAMES.create(connection, checkfirst=True)
+    name_from_erasures(connection, FORGOTTEN_NAMES, JOURNAL)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -319,5 +328,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0016_index_keeping": _index_keeping,
     "0017_keep_aliases": _keep_aliases,
     "0018_tell_simulated": _tell_simulated,
+    "0019_keep_forgotten": _keep_forgotten,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ratchet.store.months import Months
-from ratchet.store.positions import announce, last_taken, settled
+from ratchet.store.positions import announce, last_taken, settled, writers
 from ratchet.store.rows import chunks
 from ratchet.store.sqlstates import DEADLOCK, sqlstate
+from ratchet.store.standing import Identity, guard, sync_file
 
 T = TypeVar("T")
 _ATTEMPTS = 5
@@ -31,12 +32,37 @@ class Transactions:
     def __init__(self, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
         self._clock = clock
+        self._file = guard(engine)
         self._months = Months(engine, clock)
         self._open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
 
     def close(self) -> None:
         """Release the connections."""
         self._engine.dispose()
+
+    @property
+    def file_identity(self) -> Identity | None:
+        """Device and inode of the file that was opened; None where the store is no file."""
+        return None if self._file is None else self._file.identity
+
+    def check_file(self) -> None:
+        """See that the store is still what was opened: SQLite goes on in a file without a name.
+
+        Raises:
+            StoreReplacedError: Its file was deleted, or another one has its name.
+        """
+        if self._file is not None:
+            self._file.check()
+
+    def sync(self) -> None:
+        """Wait until what was committed survives a loss of power.
+
+        Raises:
+            StoreReplacedError: As `check_file`.
+            OSError: The disk fails.
+        """
+        self.check_file()
+        sync_file(self._engine)
 
     @contextmanager
     def atomic(self) -> Iterator[sa.Connection]:
@@ -59,6 +85,7 @@ class Transactions:
         if outer is not None:
             yield outer
             return
+        self.check_file()
         with self._engine.connect() as connection:
             connection.execution_options(ratchet_begin="BEGIN IMMEDIATE")
             with connection.begin():
@@ -66,6 +93,7 @@ class Transactions:
                 token = self._open.set(connection)
                 try:
                     yield connection
+                    self.check_file()
                 finally:
                     self._open.reset(token)
 
@@ -76,6 +104,7 @@ class Transactions:
         if outer is not None:
             yield outer
             return
+        self.check_file()
         with self._engine.connect() as connection:
             yield connection
 
@@ -88,6 +117,11 @@ class Transactions:
         """
         with self.reading() as connection:
             return settled(connection, table)
+
+    def writers(self, table: sa.Table) -> frozenset[int]:
+        """Return what tells the transactions apart that add rows to a table just now."""
+        with self.reading() as connection:
+            return writers(connection, table)
 
     def last_taken_position(self, table: sa.Table) -> int:
         """Return the highest position that a row of a table ever had, though it is gone by now.

@@ -11,10 +11,9 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
+from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
+from ratchet.tracking.erasing import ErasedTexts, erase_texts
 from ratchet.tracking.run import Run as Run
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,12 @@ class Tracker:
             ) from error
         self._local = uri.startswith("sqlite:///")
         self._artifacts = artifacts
+
+    def erase_texts(
+        self, are_in: Callable[[str], bool], erased_in: Callable[[str], str]
+    ) -> ErasedTexts:
+        """Replace texts in the tags and artifacts of all runs; see `ratchet.tracking.erasing`."""
+        return erase_texts(self._client, are_in, erased_in)
 
     def drop_folder(self, run_id: str, name: str) -> bool:
         """Delete a folder among a run's artifacts; False where the run is not there."""
@@ -184,12 +191,14 @@ class Tracker:
         for run_id in run_ids:
             self._client.delete_run(run_id)
         uri = self._client.tracking_uri
-        gc = [sys.executable, "-m", "mlflow", "gc"]
+        gc = python("-m", "mlflow", "gc")
         gc += ["--backend-store-uri", uri, "--tracking-uri", uri]
         for start in range(0, len(run_ids) if self._local else 0, _DELETED_AT_ONCE):
             some = ",".join(run_ids[start : start + _DELETED_AT_ONCE])
             done = subprocess.run(
                 [*gc, "--run-ids", some],
+                env=safe_path(os.environ),
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 check=False,

@@ -1,0 +1,84 @@
+"""What becomes of lines of the log: events for the store, or rows set aside with their reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from ratchet.gateway.log_lines import Entry, LogKind
+from ratchet.records import SetAside, derive_id
+from ratchet.store import EventStore
+from ratchet.store.naming import named_in, names_of
+
+SOURCE = "gateway"
+_RAW_CHARACTERS = 2_000
+_LAST_NS = 4_000_000_000 * 10**9
+"""The year 2096: what is later was no time."""
+
+
+def arrival(entry: Entry) -> datetime:
+    """Return when a line was appended; 1970 where it does not say."""
+    return datetime.fromtimestamp(min(entry.received_ns, _LAST_NS) / 1e9, UTC)
+
+
+def rows_of(entries: Sequence[Entry], store: EventStore) -> list[object]:
+    """Return what `ingest` reads; feedback without a time gets that of its first arrival.
+
+    A body that is no event stays as it is: `ingest` sets it aside.
+    """
+    rows: list[object] = [entry.body for entry in entries]
+    untimed = {
+        number: row
+        for number, entry in enumerate(entries)
+        if entry.kind is LogKind.UNTIMED_FEEDBACK and (row := _object(entry.body)) is not None
+    }
+    stored = store.stored_feedback([row["id"] for row in untimed.values()])
+    first = {key: event.created_at for key, event in stored.items()}
+    for number, row in untimed.items():
+        moment = arrival(entries[number])
+        rows[number] = row | {"created_at": first.setdefault(row["id"], moment)}
+    return rows
+
+
+def set_aside_refused(entry: Entry, now: datetime) -> SetAside:
+    """Return a refused request as it is kept: apart, so that it counts against no version."""
+    row = _object(entry.body)
+    if row is None or not isinstance(row.get("reason"), str):
+        return unusable(entry, "a refused request must be an object with id and reason", now)
+    where = f"{entry.segment} at {entry.start}"
+    return SetAside(
+        id=derive_id(SOURCE, where, row["id"]),
+        created_at=arrival(entry),
+        source=SOURCE,
+        position=row["id"],
+        reason=f"a request must be one that the backend takes, got {row.pop('reason')}",
+        raw=json.dumps(row)[:_RAW_CHARACTERS],
+        **names_of(row),
+    )
+
+
+def unusable(entry: Entry, reason: str, now: datetime) -> SetAside:
+    """Return a line that cannot be used as it is kept."""
+    where = f"{entry.segment} at {entry.start}"
+    return SetAside(
+        id=derive_id(SOURCE, where, reason),
+        created_at=arrival(entry) if entry.received_ns else now,
+        source=SOURCE,
+        position=where,
+        reason=reason,
+        raw=entry.body.decode("utf-8", "replace").replace("\x00", "\ufffd")[:_RAW_CHARACTERS],
+        **named_in(entry.body.decode("utf-8", "replace")),
+    )
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """Return the object that a body holds, with an id of text; None where it holds none."""
+    try:
+        row = from_json(body)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("id"), str) else None
