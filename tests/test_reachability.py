@@ -288,7 +288,9 @@ def entrances() -> list[str]:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
     flows = [item["entrypoint"].rpartition(".") for item in deployments]
-    return [*scripts.values(), *(f"{module}:{name}" for module, _, name in flows)]
+    box = "ratchet.evaluation.code_execution.inside"  # sent into the sandbox and started there
+    inside = [f"{box}:run_tests", f"{box}:run_answer"]
+    return [*scripts.values(), *(f"{module}:{name}" for module, _, name in flows), *inside]
 
 
 @pytest.fixture(scope="module")
