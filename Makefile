@@ -63,7 +63,9 @@ test: $(BIN)/.ready-dev browser ## Run the tests that take minutes
 
 .PHONY: test-all
 test-all: $(BIN)/.ready-dev browser ## Run every test, slow ones too (PART=flows, PART="calibration judges")
-	@$(BIN)/python -m pytest $(addprefix tests/,$(PART))
+	@# with KEEP=folder, rows of tests/faults that passed are kept there and are not run again
+	@$(if $(KEEP),RATCHET_FAULTS_KEEP="$(abspath $(KEEP))") \
+		$(BIN)/python -m pytest $(addprefix tests/,$(PART))
 
 .PHONY: bench
 bench: $(BIN)/.ready-dev ## Run a benchmark (PART=rows ROWS="20000 50000" KEEP=folder, or any of tests/benchmarks)
@@ -73,6 +75,19 @@ bench: $(BIN)/.ready-dev ## Run a benchmark (PART=rows ROWS="20000 50000" KEEP=f
 	fi
 	@$(BIN)/python -m tests.benchmarks.$(PART) $(if $(ROWS),--rows $(ROWS)) \
 		$(if $(KEEP),--keep "$(KEEP)") $(ARGS)
+
+.PHONY: sbom
+sbom: $(BIN)/.ready .venv/sbom/.ready ## Write the bill of materials and the licences into dist/
+	@mkdir -p dist
+	@.venv/sbom/bin/cyclonedx-py environment --no-validate --output-reproducible \
+		--pyproject pyproject.toml --of JSON -o dist/sbom.all.json $(BIN)/python 2>/dev/null
+	@$(BIN)/python -m tests.sbom dist/sbom.all.json dist && rm dist/sbom.all.json
+
+# In an environment of its own, so that the tool is not part of what it describes.
+.venv/sbom/.ready: constraints.txt | $(BIN)/pip
+	@$(BIN)/python -m venv .venv/sbom
+	@.venv/sbom/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt cyclonedx-bom
+	@touch $@
 
 .PHONY: browser
 browser: # tests/browser needs a Chromium; in a container of Debian or Ubuntu it is installed here

@@ -92,7 +92,7 @@ def look_once() -> RolloutLook | None:
 
 
 def act(look: RolloutLook) -> None:
-    """Do what was decided, tell MLflow, and tell Prefect once."""
+    """Do what was decided, tell MLflow, and say so once, in the log and to Prefect."""
     work = workspace()
     move = act_on(work.store, look, now(), answering=work.answering)
     if move is not None:
@@ -100,8 +100,12 @@ def act(look: RolloutLook) -> None:
     rollout = work.store.get(Rollout, look.rollout_id)
     if rollout is None or look.decision == "wait":
         return
+    _once(look.id, partial(_tell, rollout, look))
+
+
+def _tell(rollout: Rollout, look: RolloutLook) -> None:
     logger.warning("%s: %s", look.decision, "; ".join(look.reasons))
-    _once(look.id, partial(_emit, _EVENTS[look.decision], rollout, look))
+    _emit(_EVENTS[look.decision], rollout, look)
 
 
 def announce() -> None:

@@ -26,7 +26,7 @@ from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.deploy.served import served_name
 from ratchet.flows._runtime import load_model, workspace
 from ratchet.models import LanguageModel, Sampling
-from ratchet.models.endpoint import checked_key
+from ratchet.models.endpoint import checked_key, key_from
 from ratchet.records import Cycle, digest
 from ratchet.store.cycles import cycle_window
 from ratchet.tracking import ModelVersion
@@ -89,7 +89,7 @@ def _loader(
             options.url or "",
             named or served_name(work.store, reference),
             sampling=sampling,
-            key=checked_key(os.environ.get(variable or ""), variable),
+            key=key_from(os.environ, variable) if variable else None,
             variable=variable,
             at_once=options.concurrency,
         )

@@ -26,6 +26,7 @@ from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import AlertEvent, Cycle, TrainingRequest
 from ratchet.review.queue import open_safety_ids
+from ratchet.store.history import History
 
 
 @task(name="find-failures", cache_policy=NO_CACHE)
@@ -68,6 +69,7 @@ def hand_over(cycle: Cycle, analysis: FailureAnalysis) -> tuple[TrainingRequest,
         analysis,
         cycle_id=cycle.id,
         withheld=open_safety_ids(workspace().store),
+        history=History.open(workspace().settings.history),
         now=now(),
     )
     for request in requests:
@@ -86,6 +88,7 @@ def hold_out_traffic(cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, 
         quality(outcomes, weights).explicit,
         most=most,
         withheld=open_safety_ids(workspace().store),
+        history=History.open(workspace().settings.history),
         now=now(),
         texts=partial(with_texts, workspace().store),
     )

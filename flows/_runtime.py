@@ -28,6 +28,8 @@ from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
 from ratchet.deploy.answering import Answering
+from ratchet.files.logs import harmless_logs
+from ratchet.files.text import cell
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
 from ratchet.operate.answering import answering_of
 from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
@@ -39,6 +41,7 @@ from ratchet.tracking import ModelVersion, Run, Tracker
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+harmless_logs()
 logging.getLogger("ratchet").setLevel(logging.INFO)
 logger = logging.getLogger("ratchet.flows")
 
@@ -121,7 +124,7 @@ def register_base() -> ModelVersion:
 
 def publish_text(key: str, markdown: str, description: str) -> None:
     """Keep a text as a Prefect artifact of the run."""
-    create_markdown_artifact(markdown, key=key, description=description)
+    create_markdown_artifact(markdown, key=key, description=cell(description))
 
 
 def publish_figure(run: Run, key: str, figure: Figure, description: str) -> None:
@@ -135,7 +138,9 @@ def show_figure(key: str, figure: Figure, description: str) -> None:
     from ratchet.views.plots import to_png
 
     picture = base64.b64encode(to_png(figure)).decode()
-    create_image_artifact(f"data:image/png;base64,{picture}", key=key, description=description)
+    create_image_artifact(
+        f"data:image/png;base64,{picture}", key=key, description=cell(description)
+    )
 
 
 def cycle_run(cycle: Cycle, stage: str, *key: str) -> AbstractContextManager[Run]:

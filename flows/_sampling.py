@@ -11,6 +11,7 @@ from ratchet.records import ExampleSet, TrainingSet
 from ratchet.review.queue import open_safety_ids
 from ratchet.safety.redaction import RedactionConfig, redactor
 from ratchet.store.cycles import recorded_so_far
+from ratchet.store.history import History
 
 
 def sampled_examples(rules: SampleRules, max_new_tokens: int) -> ExampleSet:
@@ -30,6 +31,7 @@ def _draw(rules: SampleRules, max_new_tokens: int) -> ExampleSet:
         read_outcomes(work.store, window, judges=usable_versions(work.store)),
         rules,
         redact=lambda texts: redactor(RedactionConfig()).redact(texts).texts,
+        history=History.open(work.settings.history),
         now=now(),
         max_new_tokens=max_new_tokens,
         withheld=open_safety_ids(work.store),

@@ -15,6 +15,7 @@ from prefect import State
 from prefect.states import Completed
 
 from ratchet.errors import WaitingError
+from ratchet.files.text import cell
 from ratchet.flows._runtime import logger, publish_text
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def or_waiting(run: Callable[[], T]) -> T | State[Any]:
 def waiting(error: WaitingError) -> State[Any]:
     """Return the state in which the run ends, and tell people what it waits for."""
     logger.info("waiting: %s", error)
-    publish_text("waiting", f"Waiting: {error}", f"What it waits for: {error.what}")
+    publish_text("waiting", f"Waiting: {cell(str(error))}", f"What it waits for: {error.what}")
     return Completed(name=f"{_PREFIX}{error.what.capitalize()}", message=str(error))
 
 

@@ -12,6 +12,7 @@ from ratchet.deploy.gate.head_to_head import Pair, answer_pairs
 from ratchet.deploy.gate.policy import GatePolicy
 from ratchet.errors import WaitingError
 from ratchet.evaluation.answer_scores import check_metrics
+from ratchet.files.text import cell, fenced
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judged_win_rate import JudgedWinRate, judge_win_rate, pair_judge
 from ratchet.judges.label_sheet import SheetRead
@@ -78,7 +79,7 @@ def judge_pairs(
     )
     if sheet.is_new:
         wait = f"{sheet.differing} pairs of answers wait for people"
-        text = f"{wait}: {sheet.way}."
+        text = cell(f"{wait}: {sheet.way}.")
         publish_text("pairs-to-label", text, "Pairs for people to compare")
     read = sheet.read(pairs, minimum=options.minimum_labels)
     judged = ask_judge(spec, options, pairs, read, users_of(examples))
@@ -106,8 +107,9 @@ def ask_judge(
         now=now,
         bar=options.bar,
     )
-    logger.info("%s", judged.text())
-    publish_text("win-rate", f"```\n{judged.text()}\n```", "The challenger's win rate")
+    for line in judged.text().splitlines():
+        logger.info("%s", line)
+    publish_text("win-rate", fenced(judged.text()), "The challenger's win rate")
     return judged
 
 

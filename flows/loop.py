@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
+from ratchet.files.text import shown_text
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
 from ratchet.flows._recorded import refuse_incomplete, refuse_simulation
@@ -140,9 +141,8 @@ def _prepare(options: LoopOptions) -> tuple[str, str]:
     if options.collect.source != "simulated":
         refuse_simulation(options.collect.model_dump(include=SIMULATION, exclude_defaults=True))
         given, gated = options.collect, options.deploy
-        refuse_incomplete(
-            NextCycle(given.examples, given.sample, gated.policy, gated.win_rate.judge)
-        )
+        judge, by = gated.win_rate.judge, gated.answers.by
+        refuse_incomplete(NextCycle(given.examples, given.sample, gated.policy, judge, by))
     result_of(collect(options.collect, return_state=True))
     analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
     return analysis_id, _improve_or_end(options)
@@ -175,11 +175,11 @@ def main(arguments: list[str]) -> int:
     try:
         options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
         state = loop(options, return_state=True)
-        sys.stdout.write(f"\n{result_of(state)}\n")
+        sys.stdout.write(f"\n{shown_text(str(result_of(state)))}\n")
     except WaitingError as error:
-        sys.stdout.write(f"\nwaiting: {error}\n")
+        sys.stdout.write(f"\nwaiting: {shown_text(str(error))}\n")
     except RatchetError as error:
-        sys.stderr.write(f"\nratchet: {error}\n")
+        sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
         return 2
     return 0
 

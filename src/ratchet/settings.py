@@ -29,6 +29,10 @@ Environment:
     RATCHET_BACKEND_ADAPTER_ROOT: The same folder as the backend sees it, where that is another
         path: in a container, in a pod, on another machine.
 
+Any of them may be given as the name of a file that holds it, in the variable with `_FILE` at its
+end (RATCHET_STORE_URL_FILE); so may keys (RATCHET_BACKEND_KEY_FILE). Then no secret stands in any
+process's environment.
+
 Child processes are given all of them (`Settings.environment`), with RATCHET_SETTINGS=environment,
 which says that there is no `ratchet.toml` to read.
 """
@@ -38,8 +42,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -141,19 +146,83 @@ class Settings(BaseModel):
         return variables | {_COMPLETE: "environment"}
 
     def make_home(self) -> None:
-        """Create the home folder where it is missing.
+        """Create the home folder where it is missing, for its owner alone.
+
+        One that an earlier version made is closed to others with all that it holds.
 
         Raises:
             SettingsError: It cannot be created, or nothing can be written there.
         """
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            private_folder(self.home)
+            if self.home.stat().st_mode & _OTHERS:
+                tighten(self.home)  # made by an earlier version
         except OSError as error:
             raise _bad_path("home", self.home, error.strerror or str(error)) from error
         if not os.access(self.home, os.W_OK | os.X_OK):
             raise _bad_path("home", self.home, "no permission to write there")
 
 
+def value_of(environ: Mapping[str, str], variable: str) -> str | None:
+    """Return what a variable says, or the file that `VARIABLE_FILE` names, as secrets are mounted.
+
+    Raises:
+        SettingsError: There is no such file, or it is not text.
+    """
+    path = environ.get(f"{variable}_FILE")
+    if environ.get(variable) or not path:
+        return environ.get(variable)
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{variable}_FILE must be a file with the value in UTF-8, got {path!r}: "
+            f"{getattr(error, 'strerror', None) or error}; correct the path"
+        ) from error
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder, and those above it that are missing, for its owner alone; return it."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def tighten(home: Path) -> list[Path]:
+    """Close a home to others: folders 0700, files 0600; links are not followed.
+
+    Returns:
+        What could not be closed, because it belongs to another user.
+    """
+    left = []
+    for path in loose(home):
+        try:
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+        except OSError:
+            left.append(path)
+    return left
+
+
+def loose(home: Path) -> Iterator[Path]:
+    """Yield the home and what lies in it, as far as others than the owner may do something."""
+
+    def is_loose(path: Path) -> bool:
+        try:
+            mode = path.lstat().st_mode
+        except OSError:  # deleted meanwhile
+            return False
+        return not stat.S_ISLNK(mode) and bool(mode & _OTHERS)
+
+    if is_loose(home):
+        yield home
+    for folder, folders, files in os.walk(home):
+        yield from filter(is_loose, (Path(folder, name) for name in (*folders, *files)))
+
+
+_OTHERS = 0o077
 _LISTS = ("notify", "backend")
 _REMEMBERED = ("model_name", "backend", "adapter_root", "backend_adapter_root")
 _FOREIGN = {"tracking_uri": "MLFLOW_TRACKING_URI", "prefect_api_url": "PREFECT_API_URL"}
@@ -181,9 +250,10 @@ def load_settings(environ: Mapping[str, str], folder: Path) -> Settings:
     values: dict[str, Any] = {"home": ".ratchet", "cache": _default_cache(environ)}
     if environ.get(_COMPLETE) != "environment":
         values |= _read_toml(folder / "ratchet.toml")
-    values |= {name: environ[key] for name, key in VARIABLES.items() if environ.get(key)}
+    said = {name: value_of(environ, key) for name, key in VARIABLES.items()}
+    values |= {name: value for name, value in said.items() if value}
     for name in _LISTS:
-        if addresses := environ.get(VARIABLES[name], "").strip():
+        if addresses := (said[name] or "").strip():
             values[name] = _addresses(addresses)
     values = {name: _anchored(name, value, folder) for name, value in values.items() if value != ""}
     if isinstance(values["home"], Path):

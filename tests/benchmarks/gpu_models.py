@@ -77,7 +77,7 @@ def make_model(size: str, device: str, dtype: Any) -> Any:
     )
     torch.manual_seed(0)
     with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
 
 
 def base_folder(size: str, home: Path, device: str) -> Path:

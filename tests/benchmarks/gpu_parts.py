@@ -307,7 +307,7 @@ def _random_adapter(scale: Any, base: Path, name: str) -> Path:
     folder: Path = scale.home / "adapters" / name
     if (folder / "adapter_model.safetensors").exists():
         return folder
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype="auto", trust_remote_code=False)
     config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
     torch.manual_seed(len(name))

@@ -104,6 +104,10 @@ TOYS = {
             r"is the champion again by an automation.*all 2 gateway processes follow": 1,
         },
     ),
+    "drills": Toy(
+        "--rows 500 --seconds 1",
+        {r"^\| (store lost|MLflow lost|the home's disk lost|both backends dead) \| \d": 4},
+    ),
     "detection": Toy(
         "--boards 2 --days 1 --releases 2 --traffic 2000 --out {folder}/page.md",
         {

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ratchet.collect.ingest import ingest, ingest_file
 from ratchet.collect.recognising import Recogniser, same_asked
 from ratchet.collect.report import IngestReport
+from ratchet.errors import SettingsError
 from ratchet.store import EventStore, Window
 from ratchet.store.aliases import Stored
 from ratchet.store.arrivals import last_position
@@ -319,3 +320,13 @@ def test_a_history_of_another_store_says_nothing(pruned, tmp_path):
     _, history = pruned
     other = EventStore.open(f"sqlite:///{tmp_path / 'other.db'}")
     assert bring(other, tmp_path, answer(3), history=history).interactions == 1
+
+
+def test_a_history_that_cannot_be_reached_stops_before_anything_is_stored(pruned, tmp_path):
+    # a folder in the place of its cursor cannot be read as a file, as a share that went away
+    store, history = pruned
+    (tmp_path / "history" / "cursor.json").unlink()
+    (tmp_path / "history" / "cursor.json").mkdir()
+    with pytest.raises(SettingsError, match=r"history must be reachable .*nothing was stored"):
+        bring(store, tmp_path, answer(99), history=history)
+    assert ids(store) == ["a-19"]

@@ -30,6 +30,18 @@ def test_adapters_are_listed_with_the_model_that_they_are_of(replica, tmp_path):
     assert replica.models() == {"org/base": None}
 
 
+def test_a_replica_answers_as_an_adapter_however_its_name_is_taken(server, replica, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    replica.answer_as("m/2", str(tmp_path))
+    replica.answer_as("m/2", str(tmp_path))
+    assert server.calls == [("load", "m/2")]
+    server._taken.add("m/3")  # a load that failed before
+    replica.answer_as("m/3", str(tmp_path))
+    assert set(replica.models()) == {"org/base", "m/2", "m/3"}
+    with pytest.raises(ModelError, match=r"load m/4 from /nowhere, a path as the backend sees it"):
+        replica.answer_as("m/4", "/nowhere")
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [

@@ -203,3 +203,19 @@ def test_everybody_gets_one_variant(now):
     )
     assert {routing.choose(user).version for user in USERS[:100]} == {NEW}
     assert routing.variants[0].label == "champion"
+
+
+# Clocks that are set back -------------------------------------------------------------------------
+
+
+def test_what_was_written_last_is_served_after_the_clock_was_set_back(store, now):
+    released(store, now)
+    switch(store, release(now, champion=OLD, previous=None), by="test")
+    earlier = now - timedelta(hours=2)  # when the clock was right again
+    rollout = start_rollout(store, NEW_VARIANT, PLAN, now=earlier)
+    assert running_rollout(store) == rollout
+    assert current_routing(store).variants[0].version == NEW
+    switch(store, release(earlier, key="later"), by="test")
+    assert [variant.version for variant in current_routing(store).variants] == [NEW]
+    store.append(release(earlier - LATER, champion=OLD, key="by hand"))  # without a routing
+    assert serving_champion(store).version == OLD

@@ -83,12 +83,15 @@ def run_python(environment: dict[str, str], *arguments: str, seconds: float = 24
 
 
 @contextmanager
-def python_process(environment: dict[str, str], first: str) -> Iterator[Callable[[str], str]]:
+def python_process(
+    environment: dict[str, str], first: str, *, seconds: float = 400.0
+) -> Iterator[Callable[[str], str]]:
     """Keep one Python process that runs a statement when asked: imports are paid once.
 
     Args:
         environment: Of the process.
         first: Statements that come first, such as imports.
+        seconds: After so long it is killed.
 
     Yields:
         A function that runs statements, which have to succeed, and returns what they printed.
@@ -111,7 +114,7 @@ def python_process(environment: dict[str, str], first: str) -> Iterator[Callable
             printed += line
         raise AssertionError(f"the process ended:\n{printed[-6000:]}")
 
-    alarm = Timer(400.0, process.kill)
+    alarm = Timer(seconds, process.kill)
     alarm.start()
     try:
         run(first)

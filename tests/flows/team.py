@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import yaml
 from openai import APIConnectionError, APIStatusError, OpenAI
 
+from ratchet.deploy.rollout.canary import LOOK_SECONDS
 from ratchet.improve.curation.dataset import trained_interactions
 from ratchet.records import Interaction, TrainingSet
 from ratchet.settings import Settings, load_settings
@@ -55,6 +57,11 @@ def question(number: int) -> str:
     digest = hashlib.sha256(str(number).encode()).digest()[:7]
     word = "".join(chr(ord("a") + byte % 16) for byte in digest)  # no digits: nothing is redacted
     return f"How do I change {topic} for order {word}?"
+
+
+def orders(text: str) -> set[str]:
+    """Return the orders that a text names: whose it is can be told from these alone."""
+    return set(re.findall(r"order ([a-p]{7})\b", text))
 
 
 def good_answer(text: str) -> str:
@@ -197,9 +204,17 @@ class Team:
         """Run statements in a process in which the flows are imported; return what it printed."""
         if self._run is None:
             first = f"import os; os.chdir({str(self.folder)!r})\n" + _FLOWS
-            process = python_process(self.environ | _AT_ROOT, first)
+            process = python_process(self.environ | _AT_ROOT, first, seconds=_MOST_SECONDS)
             self._run = self._held.enter_context(process)
-        return self._run(statements)
+        printed = self._run(statements)
+        with (self.folder / "flows.log").open("a") as log:
+            log.write(printed)
+        return printed
+
+    def await_look(self, lag: float) -> None:
+        """Wait until a look at a rollout reads what has been said; one is taken a minute."""
+        read = time.time() + lag
+        time.sleep(LOOK_SECONDS - read % LOOK_SECONDS + lag + 0.5)
 
     # What came of it --------------------------------------------------------------------------
 
@@ -217,6 +232,24 @@ class Team:
     def compare(self, sheet: Path) -> None:
         """Fill in a sheet of pairs as a person who knows which answer is better."""
         compare_pairs(sheet, is_good)
+
+    def files_beside_the_store(self) -> list[Path]:
+        """Return all files but those that keep what everybody said, whatever they allow."""
+        home = self.settings.home
+        keeping = (home / "gateway", home / "history")
+        return [
+            path
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+            and not path.name.startswith("store.db")
+            and not any(path.is_relative_to(folder) for folder in keeping)
+        ]
+
+    def text_of(self, path: Path) -> str:
+        """Return all texts of a file."""
+        if path.suffix == ".parquet":
+            return str(pq.read_table(path).to_pylist())
+        return path.read_bytes().decode("utf-8", "replace")
 
     # What users do ----------------------------------------------------------------------------
 
@@ -305,6 +338,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_MOST_SECONDS = 2_400.0
 _OURS = ("RATCHET_", "PREFECT_", "MLFLOW_")
 _AT_ROOT = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
 _FLOWS = """

@@ -7,15 +7,17 @@ they do not have. Each test is a step and stands on those before it.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ratchet.deploy.routing import running_rollout
-from ratchet.records import Candidate, Decision, JudgeValidation, Release
+from ratchet.models.serving import AdapterModel
+from ratchet.records import Candidate, Decision, ExampleSet, JudgeValidation, Release, RolloutLook
+from tests.flows.desk_model import write_desk_model
 from tests.flows.team import (
     BASE,
     PIXEL,
@@ -24,20 +26,28 @@ from tests.flows.team import (
     Team,
     good_answer,
     judge_right_in,
+    orders,
     question,
     until,
 )
 from tests.servers.judge_endpoint import JudgeEndpoint
+from tests.servers.model_server import ModelServer
+from tests.servers.vllm_server import VllmServer
 
-USERS, OLD, LAG = 300, 120, 5
+USERS, OLD, LAG = 300, 120, 10
+SPOKEN = 20
+"""After so many answers users say what they think of them: later than LAG it would not count."""
 LOOP = {
     "analyze": {"judges": {}},
-    "improve": {"finetune": {"epochs": 1.0, "rank": 4}, "curation": {"maximum_examples": 60}},
+    "improve": {
+        "finetune": {"epochs": 2.0, "rank": 8, "learning_rate": 0.005},
+        "curation": {"maximum_examples": 200},
+    },
     "deploy": {
         "win_rate": {"labels": 100, "minimum_labels": 60, "bar": {"kappa": 0.4, "agreement": 0.7}},
         "rollout": {
             "stages": [
-                {"share": 0.2, "hours": 0.0001, "slack": 8.0, "imbalance": 4.0},
+                {"share": 0.3, "hours": 0.0001, "slack": 8.0, "imbalance": 4.0},
                 {"share": 0.5, "hours": 0.0001, "slack": 6.0, "imbalance": 2.0},
             ],
             "lag_seconds": LAG, "settle_seconds": 0, "minimum_users": 20,
@@ -49,16 +59,37 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REFUSING = {f"user-{number}" for number in range(0, USERS, 20)}
 
 
-@pytest.fixture(scope="module")
+@contextmanager
+def scripted(weights: Path) -> Iterator[Sequence[VllmServer]]:
+    """Answers of a script; the training is real and of no consequence."""
+    with ScriptedServer(BASE) as one, ScriptedServer(BASE) as other:
+        yield one, other
+
+
+@contextmanager
+def answered_by_a_model(weights: Path) -> Iterator[Sequence[VllmServer]]:
+    """Answers of these weights, and of what is trained from them."""
+    model = AdapterModel.load(weights)
+    with ModelServer(BASE, model) as one, ModelServer(BASE, model) as other:
+        yield one, other
+    model.close()
+
+
+@pytest.fixture(scope="module", params=["scripted servers", "a real model"])
 def team(
-    tmp_path_factory: pytest.TempPathFactory, served_once: Path, tiny_model: Path
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    served_once: Path,
+    tiny_model: Path,
 ) -> Iterator[Team]:
-    folder = tmp_path_factory.mktemp("team")
+    folder, weights, serving = tmp_path_factory.mktemp("team"), tiny_model, scripted
+    if request.param == "a real model":
+        weights, serving = folder / "weights", answered_by_a_model
+        write_desk_model(weights, tiny_model)
     with (
-        ScriptedServer(BASE) as one,
-        ScriptedServer(BASE) as other,
+        serving(weights) as servers,
         JudgeEndpoint(judge_right_in(0.85)) as judge,
-        Team(folder, served_once, [one, other], judge, tiny_model) as made,
+        Team(folder, served_once, servers, judge, weights) as made,
     ):
         yield made
 
@@ -88,7 +119,7 @@ def test_users_are_answered_and_what_their_clients_say_is_kept(team: Team) -> No
         )
         assert reply.status == 200
         said += team.react(reply, text)
-        if number % 50 == 49:  # before it is too late to count on a rollout
+        if number % SPOKEN == SPOKEN - 1:
             team.feedback(*said)
             said.clear()
     for content in (
@@ -167,18 +198,19 @@ def test_people_label_a_sheet_and_the_loop_goes_on_to_a_rollout(team: Team) -> N
 def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
     team: Team,
 ) -> None:
-    client, said, decided = team.client(), [], []
-    for turn in range(12):
+    client, said, decided, printed = team.client(), [], [], []
+    for turn in range(8):
         for number in range(USERS):
             text = question(50_000 + turn * USERS + number)
             reply = team.ask(client, f"user-{number}", text, temperature=0.7)
             said += team.react(reply, text)
-            if number % 50 == 49:
+            if number % SPOKEN == SPOKEN - 1:
                 team.feedback(*said)
                 said.clear()
         team.interactions()
-        time.sleep(LAG + 1)
-        decided.append(team.run("print('said', rollout())").split("said ")[-1].split()[0])
+        team.await_look(LAG)
+        printed.append(team.run("print('said', rollout())"))
+        decided.append(printed[-1].split("said ")[-1].split()[0])
         if running_rollout(team.store) is None:
             break
     release = team.store.latest(Release)
@@ -187,6 +219,10 @@ def test_users_get_the_challenger_by_stages_and_then_it_is_promoted_by_the_rule(
     assert decision is not None
     assert release.champion == decision.challenger, decided
     assert release.previous == BASE
+    # what was decided is told when it is, and not again at every look that follows
+    looks = team.store.records(RolloutLook)
+    assert [one.decision for one in looks if one.decision != "wait"] == ["advance", "promote"]
+    assert "".join(printed).count("- advance: ") == 1
     assert {reply.status for reply in team.replies} == {200}
 
 
@@ -205,16 +241,32 @@ def test_a_server_that_is_killed_and_forgets_its_adapters_costs_no_user_an_answe
     release = team.store.latest(Release)
     assert release is not None
     until(lambda: release.champion in one.adapters, 20.0)
-    stored = team.interactions()
-    refused = [name for server in team.servers for status, name in server.answers if status != 200]
-    failed = [row for row in stored if row.error is not None]
-    assert len([row for row in failed if "404" in (row.error or "")]) == len(refused)
-    assert any("cannot be asked" in (row.error or "") for row in failed)
+    failed = [row.error or "" for row in team.interactions() if row.error is not None]
+    assert any("cannot be asked" in error for error in failed)
 
 
 def test_a_rollback_brings_back_what_was_adopted(team: Team) -> None:
     client = team.client()
     team.ratchet("rollback", "--note", "a drill")
     until(lambda: team.ask(client, "user-1", question(99_000)).version == BASE, 10.0)
-    assert {reply.status for reply in team.replies} == {200}
     assert BASE in team.ratchet("status")
+
+
+def test_in_the_end_nobody_saw_an_error_nobody_who_refused_is_in_a_file_and_failures_are_stored(
+    team: Team,
+) -> None:
+    assert {reply.status for reply in team.replies} == {200}
+    team.ratchet("export", "dataset", "--out", team.folder / "export.jsonl")
+    stored = team.interactions()
+    theirs = {word for row in stored if row.user_id in REFUSING for word in orders(row.prompt)}
+    others = {word for row in stored if row.user_id not in REFUSING for word in orders(row.prompt)}
+    assert len(theirs) >= 2 * len(REFUSING)
+    said = {path: team.text_of(path) for path in team.files_beside_the_store()}
+    assert not {path: found for path in said if (found := theirs & orders(said[path]))}
+    assert set().union(*map(orders, said.values())) & others, "texts are found where they are"
+    asked = [one.prompt for one in team.store.records(ExampleSet) for one in one.examples]
+    assert asked
+    assert not theirs & orders(" ".join(asked))
+    failed = [row.error or "" for row in stored if row.error is not None]
+    refused = [name for server in team.servers for status, name in server.answers if status != 200]
+    assert len([error for error in failed if "404" in error]) == len(refused)

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 from ratchet.gateway.app import create_app
+from ratchet.gateway.connections import server_options
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.options import GatewayOptions
 from ratchet.records import Interaction, Routing, Variant
@@ -100,7 +101,9 @@ def gateway(serve: Callable[..., Gateway], mock: MockBackend) -> Gateway:
 @contextmanager
 def running(options: GatewayOptions) -> Iterator[Gateway]:
     app = create_app(options)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws="none")
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="warning", **server_options(options)
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()

@@ -16,7 +16,7 @@ from ratchet.operate.base_model import (
     refuse_as_champion,
 )
 from ratchet.operate.readiness import NextCycle, lacks, refuse_incomplete
-from ratchet.records import Adoption, Cycle, Interaction, Message, Release
+from ratchet.records import Adoption, Candidate, Cycle, Interaction, Message, Release
 from ratchet.settings import load_settings
 from ratchet.store.cycles import cycle_window, open_cycle
 from tests.servers.vllm_server import VllmServer
@@ -175,6 +175,49 @@ def test_a_backend_that_is_down_is_said_and_does_not_hide_the_rest(
     assert any(line.startswith(f"the backend: {server.url} cannot be asked") for line in lines)
     assert len(lines) == 5
     server.start()
+
+
+def test_a_backend_that_loads_no_adapters_is_said_where_the_gate_asks_it(
+    store, environ, tmp_path, now
+):
+    adopt(store, now)
+    with VllmServer(BASE, updating=False) as fixed:
+        environ["RATCHET_BACKEND"] = fixed.url
+        (line,) = [one for one in said(store, environ, tmp_path, now) if "adapters" in one]
+        assert f"{fixed.url} does not load any while it runs" in line
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True" in line
+        elsewhere = NextCycle(by="process")
+        assert "adapters" not in "".join(said(store, environ, tmp_path, now, elsewhere))
+
+
+def test_a_backend_elsewhere_needs_a_folder_of_adapters_that_both_see(
+    store, environ, tmp_path, now
+):
+    # other names for this machine, as a container's: whose disk it reads is not known
+    adopt(store, now)
+    address = environ["RATCHET_BACKEND"]
+    for name in ("127.0.0.1", "localhost"):
+        environ["RATCHET_BACKEND"] = address.replace("127.0.0.1", name)
+        assert "a folder of adapters" not in "".join(said(store, environ, tmp_path, now))
+    environ["RATCHET_BACKEND"] = address.replace("127.0.0.1", "0.0.0.0")
+    (line,) = [one for one in said(store, environ, tmp_path, now) if "a folder of adapters" in one]
+    assert "set RATCHET_ADAPTER_ROOT to the folder that both share" in line
+    assert str(tmp_path / "home" / "adapters") in line
+    environ["RATCHET_ADAPTER_ROOT"] = str(tmp_path)
+    assert "a folder of adapters" not in "".join(said(store, environ, tmp_path, now))
+    del environ["RATCHET_ADAPTER_ROOT"]
+    for record in (
+        Candidate(
+            id="c", cycle_id="c", created_at=now, model_name="org/base", version="2",
+            adapter_digest="d", path="adapters/x", training_set_id="t", run_id="r", losses=(1.0,),
+            training_seconds=1.0,
+        ),
+        Release(
+            id="p", created_at=now, action="promote", champion="org/base/2", previous=BASE
+        ),
+    ):  # fmt: skip
+        store.append(record)
+    assert "a folder of adapters" not in "".join(said(store, environ, tmp_path, now))
 
 
 def test_a_key_is_sent_and_never_shown(store, environ, server, tmp_path, now):

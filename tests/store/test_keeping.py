@@ -34,6 +34,7 @@ from ratchet.store import EventStore
 from ratchet.store.arrivals import last_position
 from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.history import History
+from ratchet.store.history.refusals import not_for_good
 from ratchet.store.keeping import past_keeping
 from ratchet.store.retention import Expired, delete_expired
 from ratchet.store.tables import EMBEDDINGS
@@ -282,7 +283,7 @@ def test_an_erasure_that_was_stopped_goes_on_in_history(
 
 
 def test_what_must_not_stay_for_good_is_what_is_refused_then_or_later_or_kept_for_a_time(
-    store: EventStore,
+    store: EventStore, tmp_path: Path
 ) -> None:
     users = {
         "silent": [{}], "agrees": [{"training_consent": "yes"}],
@@ -295,7 +296,23 @@ def test_what_must_not_stay_for_good_is_what_is_refused_then_or_later_or_kept_fo
         for number, metadata in enumerate(words):
             ids.append(f"{user}{number}")
             add(store, ids[-1], metadata, user_id=user, created_at=NOW + number * DAY)
-    assert store.not_for_good([*ids, "unknown"]) == {
-        "refuses0", "limited0", "later0", "later1", "later2", "back0"
-    }  # fmt: skip
-    assert store.not_for_good([]) == set()
+    without = {"refuses0", "limited0", "later0", "later1", "later2", "back0"}
+    history = History.open(tmp_path / "history")
+    assert not_for_good(store, history, [*ids, "unknown"]) == without
+    assert not_for_good(store, history, []) == set()
+
+
+def test_a_refusal_that_the_store_let_go_holds_until_the_user_agrees_again(
+    store: EventStore, tmp_path: Path
+) -> None:
+    history = History.open(tmp_path / "history")
+    for number, user in enumerate(("refused", "back")):
+        old = NOW - 200 * DAY + number * DAY
+        add(store, f"{user}0", {"training_consent": "no"}, user_id=user, created_at=old)
+        add(store, f"{user}1", {}, user_id=user, created_at=NOW)
+    add(store, "back2", {"training_consent": "yes"}, user_id="back", created_at=NOW + DAY)
+    history.advance(store)
+    expired = Expired(NOW - 100 * DAY, last_position(store), frozenset())
+    assert delete_expired(store, expired, rest=lambda seconds: None)[0] == 2
+    assert not store.stored_interactions(["refused0", "back0"])
+    assert not_for_good(store, history, ["refused1", "back1", "back2"]) == {"refused1"}

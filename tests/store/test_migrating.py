@@ -6,9 +6,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from threading import Event
+from threading import Barrier, BrokenBarrierError, Event
 
 import pytest
 import sqlalchemy as sa
@@ -137,15 +137,31 @@ def test_a_migration_that_fails_leaves_those_before_it_and_nothing_of_itself(
     assert applied(engine) == ["good", "worse"]
 
 
-def test_processes_that_open_a_store_at_once_migrate_it_once(engine: sa.Engine) -> None:
-    def slow(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("CREATE TABLE slow (n INTEGER)")
-        time.sleep(0.3)
+class LookedUpTogether(dict[str, Migration]):
+    """Migrations that nobody begins with before all have seen what is missing, where that can be.
 
+    On PostgreSQL one process looks at a time: the others wait for their turn.
+    """
+
+    def __init__(self, processes: int, **migrations: Migration) -> None:
+        super().__init__(migrations)
+        self._together = Barrier(processes)
+
+    def __iter__(self) -> Iterator[str]:
+        with suppress(BrokenBarrierError):
+            self._together.wait(timeout=2)
+        return super().__iter__()
+
+
+def test_processes_that_open_a_store_at_once_migrate_it_once(engine: sa.Engine) -> None:
+    def once(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE once (n INTEGER)")  # would fail a second time
+
+    together = LookedUpTogether(3, once=once)
     with ThreadPoolExecutor(3) as pool:
-        for future in [pool.submit(run, engine, slow=slow) for _ in range(3)]:
+        for future in [pool.submit(migrate, engine, together, lambda: NOW) for _ in range(3)]:
             future.result(timeout=60)
-    assert applied(engine) == ["slow"]
+    assert applied(engine) == ["once"]
 
 
 def test_the_index_of_a_large_table_is_made_while_others_write(live: sa.Engine) -> None:

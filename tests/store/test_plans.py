@@ -93,7 +93,6 @@ READ: dict[str, Reading] = {
     "permissions": lambda s: s.permissions(HOUR),
     "iter_permissions": lambda s: list(s.iter_permissions(OF_VERSION)),
     "past_keeping": lambda s: s.past_keeping(NOW),
-    "not_for_good": lambda s: s.not_for_good(["i-1", "i-2"]),
     "endings": lambda s: s.endings(HOUR),
     "iter_endings": lambda s: list(s.iter_endings(OF_VERSION, besides=["stop"])),
     "counts": lambda s: s.counts(),

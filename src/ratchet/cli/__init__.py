@@ -6,7 +6,6 @@ Commands are listed by the stage of the loop that they belong to, in the loop's 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -18,8 +17,10 @@ from ratchet.cli import judge, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
+from ratchet.cli.backup import backup
 from ratchet.cli.chart import chart
 from ratchet.cli.curate import curate
+from ratchet.cli.doctor import doctor
 from ratchet.cli.export import export
 from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
@@ -27,14 +28,18 @@ from ratchet.cli.gate import gate
 from ratchet.cli.history import history
 from ratchet.cli.ingest import ingest
 from ratchet.cli.prune import prune
+from ratchet.cli.restore import restore
 from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
+from ratchet.cli.saying import say, say_text
 from ratchet.cli.serve import keys, serve
 from ratchet.cli.set_aside import set_aside
 from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
+from ratchet.cli.verify import verify
 from ratchet.errors import RatchetError
+from ratchet.files.logs import harmless_logs
 from ratchet.files.text import printable, printable_path
 
 app = typer.Typer(
@@ -112,6 +117,14 @@ app.command(
 )(export)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet prune --dry-run")(prune)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet forget user-17 --yes")(forget)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet backup /backups/2026-12-01")(
+    backup
+)
+app.command(
+    rich_help_panel=LOOK_AFTER, epilog="Example: ratchet restore /backups/2026-12-01 --replace"
+)(restore)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet verify --json")(verify)
+app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet doctor --json")(doctor)
 
 
 def main() -> None:
@@ -120,6 +133,8 @@ def main() -> None:
     So is a value that a record refuses, since what a command was given goes into records unchanged,
     and a file that cannot be read or written.
     """
+    harmless_logs()
+    os.umask(0o077)  # what is made in the home is for its owner alone
     try:
         app()
     except RatchetError as error:
@@ -137,7 +152,7 @@ def main() -> None:
 
 
 def _refuse(message: str, error: Exception) -> NoReturn:
-    sys.stderr.write(f"ratchet: {message}\n")
+    say_text(f"ratchet: {message}", err=True)
     raise SystemExit(2) from error
 
 
@@ -146,5 +161,5 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        print(f"ratchet {__version__}")
+        say(f"ratchet {__version__}")
         raise typer.Exit

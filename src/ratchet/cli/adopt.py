@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.cli.saying import say
 from ratchet.cli.shared import (
     By,
     check_address,
@@ -96,7 +97,7 @@ def _adopt(
     served = look(replicas)
     model = choose(served, asked)
     probe(replicas, model.name)
-    print(f"backend    {', '.join(urls)}: {model.name} answers")
+    say(f"backend    {', '.join(urls)}: {model.name} answers")
     store, now = EventStore.opened(settings.store_url), datetime.now(UTC)
     named = _named(settings, store, model)
     names = [*served.other_names(model), *also]
@@ -120,9 +121,7 @@ def _adopt(
     _show_recorded(opened, [model.name, *names], now)
     _show_lacks(settings, opened, now)
     if current_settings().backend != urls:
-        print(
-            "RATCHET_BACKEND or ratchet.toml names another backend, which comes first: correct it"
-        )
+        say("RATCHET_BACKEND or ratchet.toml names another backend, which comes first: correct it")
 
 
 def _map(
@@ -147,10 +146,10 @@ def _map(
     store, tracker = required_store("a version"), open_tracker(settings)
     reference = tracker.version(version).reference
     if dry_run:
-        print(f"would ask the backend for {reference} by the name {model}")
+        say(f"would ask the backend for {reference} by the name {model}")
         return
     is_new = map_version(store, tracker, served, reference, model, datetime.now(UTC))
-    print(
+    say(
         f"the backend is asked for {reference} by the name {model}" + ("" if is_new else " already")
     )
 
@@ -192,18 +191,14 @@ def _show_plan(
     names: Sequence[str],
     now: datetime,
 ) -> None:
-    print(f"champion   {_would_be(store, served, model)}")
+    say(f"champion   {_would_be(store, served, model)}")
     if store is not None:
         _show_recorded(store, [model.name, *names], now)
-    print(f"would write into {settings.home}:")
-    print(
-        "  home.json: the backend" + ("" if named is settings else f"; name {named.model_name!r}")
-    )
-    print(
-        f"  the registry: {model.name} as a version of {named.model_name}, and the alias champion"
-    )
-    print("  the store: the release, who is sent where, and the model's names")
-    print("nothing was written")
+    say(f"would write into {settings.home}:")
+    say("  home.json: the backend" + ("" if named is settings else f"; name {named.model_name!r}"))
+    say(f"  the registry: {model.name} as a version of {named.model_name}, and the alias champion")
+    say("  the store: the release, who is sent where, and the model's names")
+    say("nothing was written")
 
 
 def _would_be(store: EventStore | None, served: Served, model: Listed) -> str:
@@ -226,17 +221,17 @@ def _would_be(store: EventStore | None, served: Served, model: Listed) -> str:
 
 def _show_done(done: Adopted) -> None:
     if done.champion != done.version:
-        print(
+        say(
             f"champion   {done.champion} stays: it was promoted since {done.version} was adopted; "
             "`ratchet rollback` goes back"
         )
         return
     kept = f", {done.previous} is kept for rollback" if done.previous else ""
-    print(f"champion   {done.version}{kept}" + ("" if done.switched else ", as before"))
+    say(f"champion   {done.version}{kept}" + ("" if done.switched else ", as before"))
     if done.gone:
-        print(f"           {done.gone} is not kept for rollback: the server does not list it")
+        say(f"           {done.gone} is not kept for rollback: the server does not list it")
     if not done.told:
-        print("           MLflow does not answer; its aliases are moved as soon as it does")
+        say("           MLflow does not answer; its aliases are moved as soon as it does")
 
 
 def _show_recorded(store: EventStore, names: Sequence[str], now: datetime) -> None:
@@ -248,16 +243,16 @@ def _show_recorded(store: EventStore, names: Sequence[str], now: datetime) -> No
     theirs = [item for item in found if item.name in names]
     others = [item for item in found if item.name not in (*names, *own)]
     for item in theirs:
-        print(f"traffic    {_told(item)} belongs to it")
+        say(f"traffic    {_told(item)} belongs to it")
     if not theirs:
-        print("traffic    none was recorded under its name yet")
+        say("traffic    none was recorded under its name yet")
     for item in others[:_SHOWN]:
-        print(
+        say(
             f"           {_told(item)} does not; if it was the same model: "
             f"ratchet adopt --also {printable(item.name)}"
         )
     if len(others) > _SHOWN:
-        print(f"           and {len(others) - _SHOWN} more names")
+        say(f"           and {len(others) - _SHOWN} more names")
 
 
 def _told(item: Recorded) -> str:
@@ -269,6 +264,6 @@ def _show_lacks(settings: Settings, store: EventStore, now: datetime) -> None:
     from ratchet.operate.readiness import NextCycle, lacks
 
     lines = lacks(settings, store, NextCycle(), environ=os.environ, now=now)
-    print("the loop   waits for" if lines else "the loop   has all that it needs")
+    say("the loop   waits for" if lines else "the loop   has all that it needs")
     for line in lines:
-        print(f"  - {line}")
+        say(f"  - {line}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import AsJson, By, Note, existing_store, person
 from ratchet.errors import InvalidInputError
 
@@ -54,8 +54,8 @@ def alerts(
         event for event in standing(known).values() if everything or event.change != "resolved"
     ]
     if as_json:
-        print(json.dumps([event.canonical() for event in shown], indent=2))
+        say_json([event.canonical() for event in shown], indent=2)
     else:
-        print(alerts_text(shown))
+        say_text(alerts_text(shown))
         for question in questions(store, now=datetime.now(UTC)) if store else ():
-            print(f"not watched: {question.in_words}")
+            say(f"not watched: {question.in_words}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_text
 from ratchet.cli.shared import (
     By,
     current_settings,
@@ -37,7 +38,8 @@ def approve(
     by: By = "",
 ) -> None:
     """List the promotions that wait for a person, or approve or reject one."""
-    from ratchet.deploy.approval import expire, find_decision, say, waiting_decisions
+    from ratchet.deploy.approval import expire, find_decision, waiting_decisions
+    from ratchet.deploy.approval import say as answer_with
     from ratchet.deploy.promotion import apply_decision
     from ratchet.deploy.refusals import standing_refusal, words
     from ratchet.deploy.rollout.canary import begin_decided
@@ -52,7 +54,7 @@ def approve(
             f"{waiting.id[:8]}\n{decision_markdown(waiting)}"
             for waiting in waiting_decisions(store)
         ]
-        print("\n\n".join(texts) or "no promotion waits for approval")
+        say_text("\n\n".join(texts) or "no promotion waits for approval")
         return
     if approved is None:
         raise InvalidInputError(
@@ -60,19 +62,21 @@ def approve(
         )
     decided = find_decision(store.records(Decision), decision)
     who = by or os.environ.get("USER", "")
-    approval = say(store, decided, approved=approved, by=who, reason=reason, via="command", now=now)
+    approval = answer_with(
+        store, decided, approved=approved, by=who, reason=reason, via="command", now=now
+    )
     tracker, answering = open_tracker(settings), open_answering(settings, store)
     release = apply_decision(store, tracker, decided, now, answering=answering)
     rollout = begin_decided(store, decided, now=now, answering=answering)
-    print(approval_markdown(decided, approval))
+    say_text(approval_markdown(decided, approval))
     if rollout is not None:
-        print(f"{decided.challenger} goes to users in stages: ratchet rollout status")
+        say(f"{decided.challenger} goes to users in stages: ratchet rollout status")
     elif release is not None:
-        print(f"champion is now {release.champion}")
+        say(f"champion is now {release.champion}")
     elif (refusal := standing_refusal(store)) and refusal.decision_id == decided.id:
-        print(f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself")
+        say(f"{words(refusal)}; {refusal.stands} stays, and it is tried again by itself")
     elif approved:
-        print("nothing was promoted: the champion has changed since the decision")
+        say("nothing was promoted: the champion has changed since the decision")
     _resume(settings, decided.id)
 
 
@@ -86,4 +90,4 @@ def _resume(settings: Settings, decision_id: str) -> None:
     from ratchet.flows.approve import resume
 
     if resume(decision_id):
-        print("the Prefect run that waited for it goes on")
+        say("the Prefect run that waited for it goes on")

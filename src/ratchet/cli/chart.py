@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, finite, required_store
 from ratchet.errors import InvalidInputError
 
@@ -88,11 +88,11 @@ def chart(
     _draw(report, path)
     if as_json:
         times = {"since": start.isoformat(), "until": end.isoformat()}
-        print(json.dumps(_as_json(report, run_length) | times | {"file": str(path)}, indent=2))
+        say_json(_as_json(report, run_length) | times | {"file": str(path)}, indent=2)
         return
     for line in _lines(report, run_length):
-        print(line)
-    print(f"picture  {path}")
+        say(line)
+    say(f"picture  {path}")
 
 
 def _checked_path(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ratchet.cli.saying import say_json, say_text
 from ratchet.cli.shared import (
     AsJson,
     current_settings,
@@ -21,7 +21,7 @@ from ratchet.cli.shared import (
     show_progress,
 )
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import clipped, one_line, printable_path, wrapped
+from ratchet.files.text import clipped, one_line, printable_path, shown_lines, wrapped
 
 if TYPE_CHECKING:
     from ratchet.improve.curation.curating import Curated, CurateOptions
@@ -89,7 +89,10 @@ def curate(
     if out is not None and found.refusal is None:
         found.required().write(out)
         shown["written"] = str(out)
-    print(json.dumps(shown, indent=2) if as_json else "\n".join(_lines(shown)))
+    if as_json:
+        say_json(shown, indent=2)
+    else:
+        say_text(shown_lines(_lines(shown)))
     if found.refusal is not None:
         raise typer.Exit(1)
 

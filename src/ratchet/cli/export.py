@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratchet.cli.ingest import Progress
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings, open_history, open_tracker, required_store
 from ratchet.files.text import printable
 
@@ -140,7 +140,7 @@ def _written(request: Request) -> Tally | None:
 
 
 def _tell(request: Request, tally: Tally, *, as_json: bool) -> None:
-    to = sys.stderr if request.out == "-" else sys.stdout
+    err = request.out == "-"
     if as_json:
         content = {
             "kind": request.kind,
@@ -151,15 +151,15 @@ def _tell(request: Request, tally: Tally, *, as_json: bool) -> None:
             "redacted": dict(tally.redacted),
             "notes": tally.notes,
         }
-        print(json.dumps(content, indent=2), file=to)
+        say_json(content, err=err, indent=2)
         return
     where = "" if request.out == "-" else f" to {printable(request.out)}"
     counts = ", ".join(f"{count:,} {name}" for name, count in tally.rows.items()) or "no rows"
-    print(f"{request.kind}: {counts} written as {request.format}{where}", file=to)
+    say(f"{request.kind}: {counts} written as {request.format}{where}", err=err)
     for reason, count in tally.left_out.items():
-        print(f"{count:>8,} left out: {reason}", file=to)
+        say(f"{count:>8,} left out: {reason}", err=err)
     if tally.redacted:
         told = ", ".join(f"{count:,} × {kind}" for kind, count in sorted(tally.redacted.items()))
-        print(f"personal data was taken out: {told}", file=to)
+        say(f"personal data was taken out: {told}", err=err)
     for note in tally.notes:
-        print(note, file=to)
+        say(note, err=err)

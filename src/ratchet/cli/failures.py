@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, show_progress
 from ratchet.files.rows import set_aside_lines
 
@@ -49,12 +48,12 @@ def failures(
         rng=np.random.default_rng(seed),
     )
     if as_json:
-        print(json.dumps(_as_json(rows, result), ensure_ascii=False))
+        say_json(_as_json(rows, result), ensure_ascii=False)
         return
     for line in _lines(rows, result):
-        print(line)
+        say(line)
     for line in set_aside_lines([row for _, row in rows.set_aside]):
-        print(line, file=sys.stderr)
+        say(line, err=True)
 
 
 def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:

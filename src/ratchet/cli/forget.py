@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, open_history, open_tracker, required_store
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import one_line
@@ -35,9 +36,9 @@ def forget(
     traced = trace(store, settings.home, user, in_history=history.user_data(user))
     release = store.latest(Release)
     if not yes:
-        print(f"{len(traced.interaction_ids)} interactions would be erased")
+        say(f"{len(traced.interaction_ids)} interactions would be erased")
         _print_made(traced.folders, traced.versions, release.champion if release else None)
-        print("nothing was changed; add --yes to erase")
+        say("nothing was changed; add --yes to erase")
         return
     from ratchet.servers import answering_prefect
 
@@ -49,37 +50,37 @@ def forget(
         tracker=lambda: open_tracker(settings),
     )
     record = everywhere.forget(user, history)
-    print(
+    say(
         f"erased: {record.interactions} interactions, {record.feedback} pieces of feedback, "
         f"{record.verdicts} verdicts and rows set aside, texts in {record.records} records, and "
         "the same rows of history"
     )
     _print_made(record.training_sets, record.versions, release.champion if release else None)
     for name in record.example_sets:
-        print(f"evaluation set {name} holds a text of this user: freeze a new one without it")
+        say(f"evaluation set {name} holds a text of this user: freeze a new one without it")
     if record.examples:
-        print(f"{record.examples} questions taken out of evaluation sets made of what users said")
+        say(f"{record.examples} questions taken out of evaluation sets made of what users said")
     _print_elsewhere(everywhere)
     if record.runs:
         tracker = open_tracker(settings)
         gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
-        print(f"{len(gone)} copies of training sets deleted in MLflow")
+        say(f"{len(gone)} copies of training sets deleted in MLflow")
 
 
 def _print_elsewhere(everywhere: Everywhere) -> None:
     swept = everywhere.swept
-    print(
+    say(
         f"outside the store: {everywhere.log_lines} lines of the gateway's log, texts in "
         f"{swept.files} files and {swept.rows} rows of databases; {swept.deleted} files deleted"
     )
     for line in swept.left:
-        print(f"not erased: {one_line(line)}")
+        say(f"not erased: {one_line(line)}")
 
 
 def _print_made(folders: tuple[str, ...], versions: tuple[str, ...], champion: str | None) -> None:
     for name in folders:
-        print(f"training set {name} holds some of it")
+        say(f"training set {name} holds some of it")
     for version in versions:
-        print(f"adapter {version} was trained on it{' (champion)' if version == champion else ''}")
+        say(f"adapter {version} was trained on it{' (champion)' if version == champion else ''}")
     if champion in versions:
-        print("the champion cannot forget: run `ratchet rollback`, or train again without it")
+        say("the champion cannot forget: run `ratchet rollback`, or train again without it")

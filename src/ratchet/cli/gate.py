@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +24,7 @@ from ratchet.cli.gate_options import (
     Seed,
     Temperature,
 )
+from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import AsJson, current_settings, existing_store, show_progress
 from ratchet.errors import InvalidInputError
 
@@ -141,7 +141,7 @@ class Stated:
             seed=self.seed,
         )
         for line in surprising_directions(directed):
-            typer.echo(f"note: {line}", err=True)
+            say(f"note: {line}", err=True)
         return directed
 
 
@@ -237,7 +237,7 @@ def _on_examples(
     by_judge = None
     if WIN_RATE in policy.metrics:
         by_judge = judged(settings, judging, examples, answer_pairs(examples, answers))
-        typer.echo(by_judge.text(), err=True)
+        say_text(by_judge.text(), err=True)
     scores = score_answers(asked_of, policy, answers, by_judge)
     if save is not None:
         write_scores(save, examples, answers, scores)
@@ -256,9 +256,9 @@ def _say(result: GateResult, *, as_json: bool, approved_by: str) -> None:
     waits = result.verdict == "promote" and result.approval is not None and not approved_by
     if as_json:
         report = gate_json(result) | {"approved_by": approved_by or None}
-        print(json.dumps(report, indent=2, allow_nan=False))
+        say_json(report, indent=2, allow_nan=False)
     else:
-        print(gate_text(result))
+        say_text(gate_text(result))
     raise typer.Exit(EXIT_CODES["hold" if waits else result.verdict])
 
 

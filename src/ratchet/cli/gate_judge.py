@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
+from ratchet.cli.saying import say
 from ratchet.errors import InvalidInputError
 from ratchet.settings import Settings
 
@@ -45,7 +44,7 @@ def hand_out(path: Path, pairs: Sequence[Item]) -> None:
     from ratchet.judges.judged_win_rate import hand_out as write_pairs
 
     differing = write_pairs(path, pairs, ON_SHEET)
-    print(
+    say(
         f"{differing} pairs to compare are in {path.name}: write a, b or tie into the column "
         "winner, then give it as --labels"
     )
@@ -77,7 +76,7 @@ def judged(
         )
     sheet = read_sheet(judging.labels, pairs)
     for line in set_aside_lines(sheet.set_aside):
-        typer.echo(line, err=True)
+        say(line, err=True)
     return judge_win_rate(
         EventStore.open(settings.store_url, assistant=settings.model_name),
         spec,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, open_history, required_store
 from ratchet.files.text import one_line
 
@@ -36,14 +36,14 @@ def history(
             "cursor": cursor and cursor.canonical(),
             "days": [asdict(day) | {"day": day.day.isoformat()} for day in days],
         }
-        print(json.dumps(shown, indent=2))
+        say_json(shown, indent=2)
         return
     if copied is not None:
-        print(f"copied {copied.interactions:,} interactions, {copied.feedback:,} feedback events")
+        say(f"copied {copied.interactions:,} interactions, {copied.feedback:,} feedback events")
     if cursor is None:
-        print(f"nothing is written to {one_line(kept.address)} yet; run `ratchet history`")
+        say(f"nothing is written to {one_line(kept.address)} yet; run `ratchet history`")
         return
-    print(
+    say(
         f"{one_line(kept.address)} has every row up to number {cursor.interactions:,} of the "
         f"interactions and {cursor.feedback:,} of the feedback, written "
         f"{cursor.written_at:%Y-%m-%d %H:%M} UTC"
@@ -52,12 +52,12 @@ def history(
         mine = [day for day in days if day.table == name]
         size, files = sum(day.bytes for day in mine), sum(day.files for day in mine)
         rows = sum(day.rows for day in mine)
-        print(f"{name:<14}{rows:>13,} rows {len(mine):>6} days {files:>6} files {_size(size):>10}")
+        say(f"{name:<14}{rows:>13,} rows {len(mine):>6} days {files:>6} files {_size(size):>10}")
     by_day = [day for day in days if day.table == "interactions"]
     for day in by_day[-_DAYS_SHOWN:]:
-        print(f"  {day.day.isoformat()}  {day.rows:>13,} interactions {_size(day.bytes):>10}")
+        say(f"  {day.day.isoformat()}  {day.rows:>13,} interactions {_size(day.bytes):>10}")
     if len(by_day) > _DAYS_SHOWN:
-        print(f"  and {len(by_day) - _DAYS_SHOWN} earlier days; --json lists all")
+        say(f"  and {len(by_day) - _DAYS_SHOWN} earlier days; --json lists all")
 
 
 def _size(size: float) -> str:

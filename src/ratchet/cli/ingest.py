@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say
 from ratchet.cli.shared import created_store, open_history
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
@@ -52,14 +52,14 @@ def ingest(
         report = ingest_file(
             file, store, now=now, progress=progress, second_process=is_large, known=known
         )
-    print(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
-    print(f"{report.repeated} were there before, {report.set_aside} rows set aside")
+    say(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
+    say(f"{report.repeated} were there before, {report.set_aside} rows set aside")
     if report.recognised:
-        print(f"{report.recognised:,} rows are stored already under other ids")
+        say(f"{report.recognised:,} rows are stored already under other ids")
     for line in report.lines():
-        print(line)
+        say(line)
     if report.set_aside:
-        print("`ratchet set-aside` lists every row that was set aside")
+        say("`ratchet set-aside` lists every row that was set aside")
     if not report.interactions + report.feedback + report.repeated + report.recognised:
         way_out = (
             "check that it is a log of whole dialogues, or leave --dialogues out"
@@ -90,4 +90,4 @@ class Progress:
         if now - self.told >= _SECONDS_BETWEEN:
             self.told = now
             rate = rows / (now - self.began)
-            sys.stderr.write(f"{rows:,} rows so far, {rate:,.0f} a second\n")
+            say(f"{rows:,} rows so far, {rate:,.0f} a second", err=True)

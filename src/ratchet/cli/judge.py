@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import (
     AsJson,
     created_store,
@@ -100,9 +100,9 @@ def validate(
     if len(refused) == len(results):
         raise refused[0]
     if as_json:
-        print(json.dumps(_report(labelled, results), indent=2, allow_nan=False))
+        say_json(_report(labelled, results), indent=2, allow_nan=False)
     else:
-        print(validations_text(results, labelled.set_aside, labelled.unused))
+        say_text(validations_text(results, labelled.set_aside, labelled.unused))
 
 
 @app.command(epilog="Example: ratchet judge run judges.yaml items.jsonl")
@@ -174,11 +174,11 @@ def run(
     ]
     if as_json:
         report = [result.as_json(name) for name, result in results]
-        print(json.dumps(report, indent=2, allow_nan=False))
+        say_json(report, indent=2, allow_nan=False)
     for name, result in [] if as_json else results:
-        print(result.text(name))
+        say_text(result.text(name))
         if result.validation is not None:
-            print(validations_text([(name, result.validation)], (), ()))
+            say_text(validations_text([(name, result.validation)], (), ()))
     if not any(
         judgement.verdicts for _, result in results for judgement in result.judged.judgements
     ):
@@ -209,13 +209,13 @@ def label(
     specs = load_judges(named) if named else ()
     dimensions = {**DIMENSIONS, **{spec.dimension.name: spec.dimension for spec in specs}}
     done = import_labels(created_store(), file, now=_now(), dimensions=dimensions)
-    print(f"{done.new} labels stored, {done.repeated} were there before")
+    say(f"{done.new} labels stored, {done.repeated} were there before")
     for line in set_aside_lines(done.set_aside):
-        print(line)
+        say(line)
     if done.unknown:
         shown = ", ".join(printable(key, 40) for key in done.unknown[:_ITEMS_SHOWN])
         more = len(done.unknown) - _ITEMS_SHOWN
-        print(
+        say(
             f"{len(done.unknown)} items with labels are not in the store: {shown}"
             + (f" and {more:,} more" if more > 0 else "")
             + "; their labels count once these interactions are ingested"
@@ -233,14 +233,14 @@ def list_judges(
     validations = latest_validations(store) if store else {}
     if as_json:
         report = [record.canonical() for record in validations.values()]
-        print(json.dumps(report, indent=2, allow_nan=False))
+        say_json(report, indent=2, allow_nan=False)
         return
     if not validations:
-        print("no judge was validated yet")
+        say("no judge was validated yet")
     for record in validations.values():
-        print(f"{record.judge_version}  {record.dimension}  {record.decision}")
+        say(f"{record.judge_version}  {record.dimension}  {record.decision}")
         for reason in record.reasons:
-            print(f"    {reason}")
+            say(f"    {reason}")
 
 
 def _now() -> datetime:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import (
     AsJson,
     current_settings,
@@ -52,13 +52,13 @@ def prune(
         given_back = sum(write_anew(path) for path in database_files(settings))
     if as_json:
         content = {"dry_run": dry_run, "lines": [fields(line) for line in lines]}
-        print(json.dumps(content | {"given_back": given_back}, indent=2))
+        say_json(content | {"given_back": given_back}, indent=2)
     else:
-        print(as_text(lines))
+        say_text(as_text(lines))
         if given_back:
-            print(f"the database files are {size_in_words(given_back)} smaller")
+            say(f"the database files are {size_in_words(given_back)} smaller")
         if dry_run:
-            print("nothing was changed; leave out --dry-run to delete it")
+            say("nothing was changed; leave out --dry-run to delete it")
     if any(line.failed for line in lines):
         raise typer.Exit(1)
 

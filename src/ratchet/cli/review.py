@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, By, Note, existing_store, person, required_store
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import read_rows, set_aside_lines
@@ -64,39 +64,39 @@ def review(
     if store is None:
         if decide is not None:
             raise InvalidInputError(f"nothing waits for review, got --decide {decide!r}")
-        print("[]" if as_json else "nothing waits for review")
+        say("[]" if as_json else "nothing waits for review")
         return
     if decide is not None:
         if not label:
             raise InvalidInputError("a decision needs --label, got none; pass violation or fine")
         made = keep(store, decide, label, reviewer=person(by), now=now, note=note or None)
-        print(f"{made.item_id[:8]} is decided as {made.label} by {made.reviewer}")
+        say(f"{made.item_id[:8]} is decided as {made.label} by {made.reviewer}")
         return
     if as_json:
         items = open_items(store, reviewer=by or None)
-        print(json.dumps([item.canonical() for item in items], indent=2))
+        say_json([item.canonical() for item in items], indent=2)
         return
     pairs, page = _pairs_waiting(store), first_page(store, most=SHOWN)
     for line in pairs:
-        print(line)
+        say(line)
     if page.waiting or not pairs:
-        print(f"{page.waiting:,} waiting" if page.waiting else "nothing waits for review")
+        say(f"{page.waiting:,} waiting" if page.waiting else "nothing waits for review")
     known = store.stored_interactions([item.interaction_id for item in page.items])
     for item in page.items:
-        print(f"{item.id[:8]}  {item.priority}  {item.dimension}  {clipped(item.why, 80)}")
+        say(f"{item.id[:8]}  {item.priority}  {item.dimension}  {clipped(item.why, 80)}")
         interaction = known.get(item.interaction_id)
         if interaction is not None:
-            print(f"          user:   {clipped(interaction.prompt, 80)}")
-            print(f"          answer: {clipped(interaction.response, 80)}")
+            say(f"          user:   {clipped(interaction.prompt, 80)}")
+            say(f"          answer: {clipped(interaction.response, 80)}")
             said = [
                 f"{name} {interaction.metadata[name]}"
                 for name in SAID
                 if name in interaction.metadata
             ]
             if said:
-                print(f"          said:   {clipped(', '.join(said), 80)}")
+                say(f"          said:   {clipped(', '.join(said), 80)}")
         if item.id in page.more:
-            print(f"          and {page.more[item.id]:,} more like it")
+            say(f"          and {page.more[item.id]:,} more like it")
 
 
 def _pairs_waiting(store: EventStore) -> list[str]:
@@ -144,16 +144,16 @@ def _report(
 ) -> None:
     if as_json:
         rows = [asdict(row) for row in aside]
-        print(json.dumps({**counts, **more, "set_aside": rows}, indent=2))
+        say_json({**counts, **more, "set_aside": rows}, indent=2)
         return
-    print(
+    say(
         f"{counts['new']} labels stored, {counts['repeated']} were there before, "
         f"{counts['open']} rows are open, {len(aside)} set aside"
     )
     for line in set_aside_lines(aside):
-        print(line)
+        say(line)
     if told:
-        print(told)
+        say(told)
     if not any(counts.values()):
         raise InvalidInputError(
             f"a sheet must hold at least one row that can be used, got {len(aside)} rows and none "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from ratchet.cli.saying import say
 from ratchet.cli.shared import (
     By,
     Note,
@@ -31,9 +32,9 @@ def rollback(by: By = "", note: Note = "") -> None:
         answering=open_answering(settings, store),
     )
     if done.did != "champion replaced":
-        print(f"{done.did}: {done.version}")
-    print(f"champion is now {done.champion}")
+        say(f"{done.did}: {done.version}")
+    say(f"champion is now {done.champion}")
     if done.note and done.note != note:
-        print(f"careful: {done.note}")
+        say(f"careful: {done.note}")
     if waiting_move(store) is not None:
-        print("MLflow does not answer; its aliases are moved as soon as it does")
+        say("MLflow does not answer; its aliases are moved as soon as it does")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
+from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import (
     AsJson,
     By,
@@ -43,18 +43,18 @@ def status(as_json: AsJson = False, page: _Page = None) -> None:
     store = existing_store()
     rollout = store.latest(Rollout) if store else None
     if store is None or rollout is None:
-        print("null" if as_json else "nothing was rolled out yet")
+        say("null" if as_json else "nothing was rolled out yet")
         return
     look, stands = last_look(store, rollout), outcome(store, rollout)
     if as_json:
         state = {"outcome": stands, "rollout": rollout.canonical()}
-        print(json.dumps(state | {"look": look.canonical() if look else None}, indent=2))
+        say_json(state | {"look": look.canonical() if look else None}, indent=2)
         return
-    print(f"rollout of {rollout.challenger.version} against {rollout.champion.version}: {stands}")
+    say(f"rollout of {rollout.challenger.version} against {rollout.champion.version}: {stands}")
     stop, releases = store.get(RolloutStop, rollout.id), store.records(Release, latest=20)
     lines = rollout_events(rollout, looks_of(store, rollout), stop, releases)
     for line in lines:
-        print(line)
+        say(line)
     if page is not None:
         from ratchet.views.pages.readouts import rollout_page
 
@@ -73,7 +73,7 @@ def stop(by: By = "", note: Note = "") -> None:
         raise InvalidInputError(
             "only a running rollout can be stopped, got none; see `ratchet rollout status`"
         )
-    print(f"{stopped.challenger.version} is stopped; everybody has {stopped.champion.version}")
+    say(f"{stopped.challenger.version} is stopped; everybody has {stopped.champion.version}")
 
 
 @app.command(epilog="Example: ratchet rollout start support-router/3 --by ada")
@@ -108,11 +108,11 @@ def start(
         answering=open_answering(current_settings(), store),
     )
     share = started.plan.stages[0].share
-    print(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
+    say(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
     for note in started.fitted:
-        print(f"the plan was changed to suit the number of users: {note}")
+        say(f"the plan was changed to suit the number of users: {note}")
     for name, reason in started.unwatched:
-        print(f"not watched: {name}, {reason}")
+        say(f"not watched: {name}, {reason}")
 
 
 @variants.command("start", epilog="Example: ratchet variants start test.yaml --by ada")
@@ -150,7 +150,7 @@ def start_variants(
         answering=open_answering(current_settings(), store),
     )
     shares = ", ".join(f"{variant.label} {variant.share:.0%}" for variant in test.variants)
-    print(f"{test.name}: {shares}")
+    say(f"{test.name}: {shares}")
 
 
 @variants.command("read", epilog="Example: ratchet variants read --page test.html")
@@ -171,9 +171,10 @@ def read_variants(
             "reading a test needs one that was started, got none; run `ratchet variants start`"
         )
     readout = read_test(store, test, datetime.now(UTC))
-    print(
-        json.dumps(readout.canonical(), indent=2) if as_json else variants_markdown(test, readout)
-    )
+    if as_json:
+        say_json(readout.canonical(), indent=2)
+    else:
+        say_text(variants_markdown(test, readout))
     if page is not None:
         from ratchet.views.pages.readouts import variants_page
 
@@ -205,7 +206,7 @@ def end_variants(
     if move is not None:
         follow(store, open_tracker(current_settings()), move, now)
     champion = serving_champion(store)
-    print(f"everybody has {champion.label if champion and winner else 'the champion'}")
+    say(f"everybody has {champion.label if champion and winner else 'the champion'}")
 
 
 def _valid(kind: type[R], given: object) -> R:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ratchet import __version__
+from ratchet.cli import serve_options as options
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import (
     AsJson,
     check_address,
@@ -50,16 +51,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Its port; 0 picks one.")] = 8000,
     backend: Backend = None,
-    local: Annotated[
-        bool,
-        typer.Option("--local", help="Answer by the local model, whatever the home remembers."),
-    ] = False,
-    backend_model: Annotated[
-        str | None, typer.Option(help="Name to ask the backend for, whatever the version.")
-    ] = None,
-    fallback: Annotated[
-        str | None, typer.Option(help="URL of a second backend, asked when the first fails.")
-    ] = None,
+    local: options.Local = False,
+    backend_model: options.BackendModel = None,
+    fallback: options.Fallback = None,
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
     load_adapters: Annotated[
         bool, typer.Option(help="Load into vLLM the adapters now in use.")
@@ -67,34 +61,26 @@ def serve(
     adapter_root: AdapterRoot = None,
     backend_adapter_root: BackendAdapterRoot = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
-    stall_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest silence in a stream.", callback=finite)
-    ] = 30.0,
-    answer_seconds: Annotated[
-        float, typer.Option(min=0.01, help="Longest wait for a whole answer.", callback=finite)
-    ] = 600.0,
-    rate: Annotated[
-        float,
-        typer.Option(
-            min=0.0, help="Requests a second of one caller; 0 is no limit.", callback=finite
-        ),
-    ] = 100.0,
-    most_bytes: Annotated[
-        int, typer.Option(min=1_000, help="Largest request body, in bytes.")
-    ] = 4_000_000,
-    queue: Annotated[
-        int, typer.Option(min=0, help="Requests answered at a time; 0 is no limit.")
-    ] = 2_000,
-    last_resort: Annotated[
-        str | None, typer.Option(help="Text for users when nobody answers; never trained on.")
-    ] = None,
-    cors: Annotated[
-        list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")
-    ] = None,
+    stall_seconds: options.StallSeconds = 30.0,
+    answer_seconds: options.AnswerSeconds = 600.0,
+    rate: options.Rate = 100.0,
+    most_bytes: options.MostBytes = 4_000_000,
+    queue: options.Queue = 2_000,
+    last_resort: options.LastResort = None,
+    cors: options.Cors = None,
     open_to_all: Annotated[
         bool, typer.Option("--open", help="Serve beyond this machine without keys.")
     ] = False,
     sync: Annotated[bool, typer.Option(help="Answer only when the record is on the disk.")] = False,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    proxy: options.Proxy = None,
+    pass_field: options.PassField = None,
+    connections: options.Connections = 4_000,
+    connections_per_address: options.ConnectionsPerAddress = 1_000,
+    body_seconds: options.BodySeconds = 60.0,
+    most_answer_bytes: options.MostAnswerBytes = 64_000_000,
+    token_days: options.TokenDays = 30.0,
 ) -> None:
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
@@ -103,7 +89,7 @@ def serve(
     check_address("--fallback", fallback)
     settings, servers = _behind(backend or [], local=local)
     settings = _with_adapter_root(settings, adapter_root, backend_adapter_root)
-    options = GatewayOptions(
+    told = GatewayOptions(
         settings=settings,
         host=host,
         port=port,
@@ -122,20 +108,31 @@ def serve(
         most_bytes=most_bytes,
         most_waiting=queue,
         last_resort=last_resort,
-        origins=tuple(origin.rstrip("/") for origin in cors or ()),
+        most_answer_bytes=most_answer_bytes,
+        body_seconds=body_seconds,
+        connections=connections,
+        connections_per_address=connections_per_address,
+        proxies=options.proxies(proxy),
+        tls_cert=options.absolute(tls_cert),
+        tls_key=options.absolute(tls_key),
+        passed_fields=None if pass_field is None else tuple(pass_field),
+        token_days=token_days,
+        origins=options.origins(cors),
         open=open_to_all,
         sync=sync,
         version=__version__,
     )
-    raise SystemExit(_run(options))
+    raise SystemExit(_run(told))
 
 
-def _run(options: GatewayOptions) -> int:
+def _run(told: GatewayOptions) -> int:
     from ratchet.gateway.serve import Supervisor
+    from ratchet.gateway.tls import tls_context
 
+    tls_context(told)  # refused here, not in every worker
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return Supervisor(options, say=lambda line: print(line, flush=True)).run()
+    return Supervisor(told, say=say).run()
 
 
 def _with_adapter_root(settings: Settings, root: Path | None, at_backend: str | None) -> Settings:
@@ -217,25 +214,51 @@ def create(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Requests a second it may send.", callback=finite),
+        typer.Option(min=0.001, help="Events a second it may send.", callback=finite),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="Of ingest: ask, feedback or any-answer; may be repeated."),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Days after which it ends.", callback=finite),
     ] = None,
 ) -> None:
     """Make a key and show it, once: only its hash is kept."""
-    from ratchet.gateway.access import new_key
+    from ratchet.gateway.access import ANYBODY, OWN, SCOPES, new_key
+    from ratchet.records import ApiKeyTerms
 
-    if not application.strip():
-        raise InvalidInputError("a key needs the name of its application, got none; name one")
-    roles = role or ["ingest"]
+    if not application.strip() or application == ANYBODY:
+        raise InvalidInputError(
+            "a key needs the name of its application, got "
+            f"{application.strip() or 'none'}; name one"
+        )
+    scopes = scope or list(OWN)
+    if unknown := [name for name in scopes if name not in SCOPES]:
+        raise InvalidInputError(
+            f"a scope must be one of {', '.join(SCOPES)}, got {printable(unknown[0])!r}"
+        )
+    roles, now = role or ["ingest"], datetime.now(UTC)
     if unknown := [name for name in roles if name not in ROLES]:
         raise InvalidInputError(f"a role must be one of {', '.join(ROLES)}, got {unknown[0]!r}")
     record, key = new_key(
         application,
         roles,  # type: ignore[arg-type]
-        now=datetime.now(UTC),
+        now=now,
         rate_per_second=rate,
     )
-    created_store().append(record)
-    print(key)
+    store = created_store()
+    store.append(
+        ApiKeyTerms(
+            id=record.id,
+            created_at=now,
+            expires_at=None if days is None else now + timedelta(days=days),
+            scopes=tuple(dict.fromkeys(scopes)),
+        )
+    )  # before the key, which nobody must meet without them
+    store.append(record)
+    say(key)
 
 
 @keys.command("list", epilog="Example: ratchet keys list --json")
@@ -243,21 +266,31 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys, without their secrets."""
-    from ratchet.records import ApiKey, ApiKeyRevocation
+    from ratchet.gateway.access import OWN
+    from ratchet.records import ApiKey, ApiKeyRevocation, ApiKeyTerms
 
-    store = created_store()
+    store, now = created_store(), datetime.now(UTC)
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
+    terms = {item.id: item for item in store.records(ApiKeyTerms)}
     listed = [key.canonical() | {"revoked": key.id in revoked} for key in store.records(ApiKey)]
     for key in listed:
         del key["secret_hash"]
+        found = terms.get(key["id"])
+        ends = None if found is None else found.expires_at
+        key["scopes"] = list(OWN if found is None else found.scopes)
+        key["expires_at"] = None if ends is None else ends.isoformat()
+        key["expired"] = ends is not None and ends <= now
     if as_json:
-        print(json.dumps(listed, indent=2))
+        say_json(listed, indent=2)
         return
     for key in listed:
-        state = "revoked" if key["revoked"] else "in use"
-        print(f"{key['id']}  {state:7}  {key['application']}  {', '.join(key['roles'])}")
+        state = "revoked" if key["revoked"] else "expired" if key["expired"] else "in use"
+        roles, scopes = ", ".join(key["roles"]), ", ".join(key["scopes"])
+        covers = f" ({scopes})" if "ingest" in key["roles"] and scopes != ", ".join(OWN) else ""
+        until = f"  until {key['expires_at'][:16]}" if key["expires_at"] else ""
+        say(f"{key['id']}  {state:7}  {key['application']}  {roles}{covers}{until}")
     if not listed:
-        print("no keys: the gateway is open to whoever reaches its address")
+        say("no keys: the gateway is open to whoever reaches its address")
 
 
 @keys.command(epilog="Example: ratchet keys revoke 3f9a77c1")
@@ -270,4 +303,25 @@ def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`
         raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
     if store.get(ApiKeyRevocation, key_id) is None:
         store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
-    print(f"{key_id} is revoked")
+    say(f"{key_id} is revoked")
+
+
+@keys.command("rotate-secret", epilog="Example: ratchet keys rotate-secret --accept-days 30")
+def rotate_secret(
+    accept_days: Annotated[
+        float,
+        typer.Option(min=0.0, help="Days in which tokens of before are accepted.", callback=finite),
+    ] = 30.0,
+) -> None:
+    """Sign answers' tokens with a new secret; running gateways follow within a second."""
+    from ratchet.gateway.tokens import DAY, rotate
+
+    settings = current_settings()
+    settings.make_home()
+    now = datetime.now(UTC)
+    rotate(settings.home / "gateway", accept_seconds=accept_days * DAY, now=now.timestamp())
+    if accept_days == 0.0:
+        say("tokens have a new secret; those of before are refused")
+        return
+    until = now + timedelta(days=accept_days)
+    say(f"tokens have a new secret; those of before are accepted until {until:%Y-%m-%d %H:%M} UTC")

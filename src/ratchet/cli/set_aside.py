@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, existing_store
 from ratchet.files.text import one_line
 
@@ -26,14 +26,12 @@ def set_aside(
     rows = store.set_aside_rows(source=source) if store else ()
     listed = rows[-latest:] if latest else rows
     if as_json:
-        print(json.dumps([row.canonical() for row in listed], indent=2))
+        say_json([row.canonical() for row in listed], indent=2)
         return
     for row in listed:
-        print(f"{one_line(row.source)}, {one_line(row.position)}: {one_line(row.reason)}")
-        print(f"    received: {one_line(row.raw)}")
+        say(f"{one_line(row.source)}, {one_line(row.position)}: {one_line(row.reason)}")
+        say(f"    received: {one_line(row.raw)}")
     if len(listed) < len(rows):
-        print(f"and {len(rows) - len(listed):,} earlier rows; --latest 0 lists all")
+        say(f"and {len(rows) - len(listed):,} earlier rows; --latest 0 lists all")
     if not rows:
-        print(
-            f"no rows of {one_line(source)} were set aside" if source else "no rows were set aside"
-        )
+        say(f"no rows of {one_line(source)} were set aside" if source else "no rows were set aside")

@@ -79,10 +79,10 @@ def current_settings() -> Settings:
 
 
 def key_of(variable: str) -> str | None:
-    """Return the key that a variable of the environment holds."""
-    from ratchet.models.endpoint import checked_key
+    """Return the key that a variable of the environment holds, or the file that it names."""
+    from ratchet.models.endpoint import key_from
 
-    return checked_key(os.environ.get(variable), variable)
+    return key_from(os.environ, variable)
 
 
 def check_address(option: str, url: str | None) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import (
     AsJson,
     By,
@@ -43,19 +43,19 @@ def listed(
     store, now = existing_store(), datetime.now(UTC)
     rows = _rows(store, now, days) if store else []
     if as_json:
-        print(json.dumps(rows, indent=2))
+        say_json(rows, indent=2)
         return
     if not rows:
-        print(f"no answer in the last {days:g} days")
+        say(f"no answer in the last {days:g} days")
     application = None
     for row in rows:
         if row["application"] != application:
             application = row["application"]
-            print(f"{application}: {row['answers']:,} answers in the last {days:g} days")
-        print(f"  {row['kind']:16} {row['yes']:>9,} yes {row['no']:>9,} no  {row['reported']}")
+            say(f"{application}: {row['answers']:,} answers in the last {days:g} days")
+        say(f"  {row['kind']:16} {row['yes']:>9,} yes {row['no']:>9,} no  {row['reported']}")
     for row in rows:
         if row["question"]:
-            print(f"asks  {row['question']}")
+            say(f"asks  {row['question']}")
 
 
 @app.command(
@@ -108,7 +108,7 @@ def declare(
         for declaration in declarations:
             store.append(declaration)
     for declaration in declarations:
-        print(f"{application} reports `{declaration.kind}` {_words(declaration)}")
+        say(f"{application} reports `{declaration.kind}` {_words(declaration)}")
 
 
 def _declaration(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, existing_store
 from ratchet.errors import InvalidInputError
 
@@ -78,20 +79,21 @@ def demo(
     _interrupt_on_signals()
     code = 130
     try:
-        print("starting Prefect ...", flush=True)
+        say("starting Prefect ...")
         servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
-        print(f"watch it live: {servers.prefect_api.removesuffix('/api')}", flush=True)
+        say(f"watch it live: {servers.prefect_api.removesuffix('/api')}")
         code = servers.run(["ratchet.flows.loop", json.dumps(options)])
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", flush=True)
+        say()
+        say("stopped; the same command goes on from here")
     finally:
         servers.stop()
     if code == 0:
         if shutil.which("ratchet") is None:
-            print(f"Here the command `ratchet` is {_relative(Path(sys.argv[0]))}")
-        print("Both UIs show these runs after `ratchet up`:")
-        print("  Prefect  http://127.0.0.1:4200   flow runs, logs, artifacts")
-        print("  MLflow   http://127.0.0.1:5000   metrics, adapters, model versions")
+            say(f"Here the command `ratchet` is {_relative(Path(sys.argv[0]))}")
+        say("Both UIs show these runs after `ratchet up`:")
+        say("  Prefect  http://127.0.0.1:4200   flow runs, logs, artifacts")
+        say("  MLflow   http://127.0.0.1:5000   metrics, adapters, model versions")
     _exit(code)
 
 
@@ -115,20 +117,21 @@ def up(
     _interrupt_on_signals()
     code = 0
     try:
-        print("starting Prefect and MLflow ...", flush=True)
+        say("starting Prefect and MLflow ...")
         pools = [pool for pool in WORK_POOLS if training or pool != TRAINING]
         servers.start(
             prefect_port=prefect_port, mlflow_port=mlflow_port, environ=os.environ, pools=pools
         )
-        print(f"Prefect  {servers.prefect_api.removesuffix('/api')}")
-        print(f"MLflow   {servers.mlflow}")
+        say(f"Prefect  {servers.prefect_api.removesuffix('/api')}")
+        say(f"MLflow   {servers.mlflow}")
         served = " and ".join(pools)
-        print(f"Workers serve the pools {served}. Ctrl-C stops all three.", flush=True)
+        say(f"Workers serve the pools {served}. Ctrl-C stops all three.")
         ended = servers.watch()
-        sys.stderr.write(f"ratchet: {ended} ended by itself, see logs/{ended}.log in the home\n")
+        say(f"ratchet: {ended} ended by itself, see logs/{ended}.log in the home", err=True)
         code = 1
     except KeyboardInterrupt:
-        print("\nstopping ...", flush=True)
+        say()
+        say("stopping ...")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         servers.stop()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings, existing_store, open_tracker
 from ratchet.settings import Settings
 
@@ -24,41 +24,41 @@ def status(
     settings = current_settings()
     state = _gather_status(settings)
     if as_json:
-        print(json.dumps(state, indent=2))
+        say_json(state, indent=2)
         return
     decision = state["last_decision"]
     start = "ratchet adopt` for what answers your users" if settings.backend else "ratchet demo`"
-    print(f"champion      {state['champion'] or f'none yet: run `{start}'}")
-    print(f"previous      {state['previous'] or 'none'}")
+    say(f"champion      {state['champion'] or f'none yet: run `{start}'}")
+    say(f"previous      {state['previous'] or 'none'}")
     if decision:
-        print(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
-        print(f"              {'; '.join(decision['reasons'])}")
+        say(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
+        say(f"              {'; '.join(decision['reasons'])}")
     for waiting in state["waiting"]:
-        print(f"waits         for a person: ratchet approve {waiting[:8]}")
+        say(f"waits         for a person: ratchet approve {waiting[:8]}")
     if state["cycle"]:
-        print(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
+        say(f"cycle         {state['cycle']['number']} ({state['cycle']['state']})")
         if "waits_for" in state["cycle"]:
-            print(f"              {state['cycle']['waits_for']['message']}")
+            say(f"              {state['cycle']['waits_for']['message']}")
     if state["examples"]:
-        print(f"examples      {state['examples']['set']} ({state['examples']['count']})")
+        say(f"examples      {state['examples']['set']} ({state['examples']['count']})")
     if state["next_cycle"]:
-        print(f"next cycle    {state['next_cycle']}")
+        say(f"next cycle    {state['next_cycle']}")
     simulated = f" ({state['simulated']} of simulated users)" if state["simulated"] else ""
-    print(f"interactions  {state['interactions']}{simulated}")
-    print(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
-    print(f"set aside     {state['set_aside']}")
+    say(f"interactions  {state['interactions']}{simulated}")
+    say(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
+    say(f"set aside     {state['set_aside']}")
     if state["refused"]:
-        print(f"not routed    {state['refused']}")
+        say(f"not routed    {state['refused']}")
     if state["rollout"]:
-        print(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
+        say(f"rollout       {state['rollout']['challenger']}, {state['rollout']['says']}")
     for place, line in enumerate(state["next_cycle_waits_for"]):
-        print(f"{'' if place else 'next cycle':13} waits for {line}")
+        say(f"{'' if place else 'next cycle':13} waits for {line}")
     if state["registry"] != "nothing to do":
-        print(f"registry      {state['registry']}")
+        say(f"registry      {state['registry']}")
     for alert in state["alerts"]:
-        print(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
+        say(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
     for question in state["questions"]:
-        print(f"asks          {question['says']}")
+        say(f"asks          {question['says']}")
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:

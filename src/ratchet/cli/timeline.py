@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.cli.saying import say_json, say_text
 from ratchet.cli.shared import AsJson, existing_store, finite
 
 if TYPE_CHECKING:
@@ -33,6 +33,6 @@ def timeline(
              "more": list(moment.more)}
             for moment in moments
         ]  # fmt: skip
-        print(json.dumps(rows, indent=2))
+        say_json(rows, indent=2)
     else:
-        print(timeline_text(moments))
+        say_text(timeline_text(moments))

@@ -21,6 +21,14 @@ from pydantic import ValidationError
 
 from ratchet.collect.plain_events import plain_feedback, plain_interaction, refuse_simulated
 from ratchet.collect.recognising import Recogniser
+from ratchet.collect.rejecting import (
+    RAW_CHARACTERS,
+    explain,
+    length_of,
+    raw_text,
+    value_in_words,
+    whose,
+)
 from ratchet.collect.report import IngestReport, rule_of
 from ratchet.collect.second_process import in_second_process
 from ratchet.collect.times import CLOCK_ERROR, EARLIEST, FUTURE, TimeNotes, arrived, check_time
@@ -30,7 +38,6 @@ from ratchet.files.rows import Row, parse_json, read_rows
 from ratchet.files.text import printable
 from ratchet.records import (
     FEEDBACK,
-    FEEDBACK_KINDS,
     Feedback,
     Interaction,
     Record,
@@ -38,7 +45,7 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
-from ratchet.store.naming import named_in, names_of
+from ratchet.store.naming import names_of
 from ratchet.store.rows import microseconds
 
 if TYPE_CHECKING:
@@ -54,7 +61,6 @@ NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 FORGOTTEN_NOTE = "events of users who were forgotten since, which are not stored again"
 
 _AS_JSON = ("messages", "metadata")
-_RAW_CHARACTERS = 200
 _REASONS_COUNTED = 1_000
 _OBJECTS_OF_A_CHUNK = 50_000
 _OTHER_REASONS = "other reasons"
@@ -291,7 +297,7 @@ class _Reader:
         self, position: str, row: object, reason: str, about: Mapping[str, object] | None = None
     ) -> SetAside:
         """Return a row as it is set aside, with whom it is about, where that can be told."""
-        raw, source = _raw(row), printable(self.source, _RAW_CHARACTERS)
+        raw, source = raw_text(row), printable(self.source, RAW_CHARACTERS)
         return SetAside(
             id=derive_id(source, position, reason, raw),
             created_at=self.now,
@@ -299,7 +305,7 @@ class _Reader:
             position=position,
             reason=reason,
             raw=raw,
-            **(names_of(about) if about is not None else _whose(row)),
+            **(names_of(about) if about is not None else whose(row)),
         )
 
     def _event(self, row: object) -> InteractionRow | FeedbackRow | Feedback:
@@ -339,7 +345,7 @@ def _batches(rows: Iterable[tuple[str, object]], chunk: int) -> Iterator[list[tu
     characters = 0
     while part := list(islice(iterator, min(share, chunk - len(batch)))):
         batch += part
-        characters += _characters(part)
+        characters += length_of(part)
         if len(batch) == chunk or characters > CHUNK_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -370,7 +376,7 @@ def _packed(events: Sequence[_Event]) -> list[tuple[str, Any, Any, str | None]]:
             event.position,
             tuple(event.event) if isinstance(event.event, tuple) else event.event,
             None if event.row.raw is not None else event.row.fields,
-            event.row.raw and event.row.raw[: _RAW_CHARACTERS + 1],
+            event.row.raw and event.row.raw[: RAW_CHARACTERS + 1],
         )
         for event in events
     ]
@@ -540,12 +546,12 @@ def _record(value: object) -> Interaction | Feedback:
     if not isinstance(value, Mapping | Record):
         raise InvalidInputError(
             "a row must be a JSON object with `kind` (feedback) or `messages` (interaction), "
-            f"got {_received(value)}; send one object per row"
+            f"got {value_in_words(value)}; send one object per row"
         )
     try:
         return _validate(value)
     except ValidationError as error:
-        raise InvalidInputError(_explain(error)) from error
+        raise InvalidInputError(explain(error)) from error
     except (OverflowError, RecursionError) as error:
         raise InvalidInputError(
             f"a row must hold values in range, got {printable(str(error))}; correct them"
@@ -566,59 +572,3 @@ def _validate(value: Mapping[Any, Any] | Record) -> Interaction | Feedback:
         "a row must have `kind` (feedback) or `messages` (interaction), got the fields "
         f"{printable(', '.join(map(str, value))) or 'of an empty object'}; name one of them"
     )
-
-
-def _explain(error: ValidationError) -> str:
-    """Turn pydantic's report into one line: the field, the rule, the value received."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    parts = [str(part) for part in first["loc"] if part not in FEEDBACK_KINDS]
-    where = printable(".".join(parts)) or "row"
-    rule = first["msg"].removeprefix("Value error, ")
-    value = "nothing" if first["type"] == "missing" else _received(first["input"])
-    received = "" if ", got " in rule else f", got {value}; {_way_out(first['type'])}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {printable(rule, 400)}{received}{more}"
-
-
-def _way_out(kind: str) -> str:
-    if kind == "missing":
-        return "add the field"
-    return "leave the field out" if kind == "extra_forbidden" else "correct the value"
-
-
-def _received(value: object, limit: int = 80) -> str:
-    try:
-        return printable(repr(value), limit)
-    except Exception:  # a row's own __repr__ may raise anything
-        return type(value).__name__
-
-
-def _whose(row: object) -> dict[str, str | None]:
-    """Return the user and the interaction that a row names, though what is kept of it is cut."""
-    fields = row.fields if isinstance(row, Row) else row
-    if isinstance(fields, Record):
-        fields = dict(fields)
-    names = names_of(fields) if isinstance(fields, Mapping) else {}
-    if any(names.values()):
-        return names
-    text = row.raw if isinstance(row, Row) else row
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return named_in(text) if isinstance(text, str) else names
-
-
-def _raw(row: object) -> str:
-    if isinstance(row, Row):
-        return row.received
-    if isinstance(row, bytes):
-        return printable(row.decode("utf-8", "surrogateescape").rstrip("\r\n"), _RAW_CHARACTERS)
-    if isinstance(row, str):
-        return printable(row.rstrip("\r\n"), _RAW_CHARACTERS)
-    return _received(row, _RAW_CHARACTERS)
-
-
-def _characters(rows: Sequence[tuple[str, object]]) -> int:
-    """Return how long the texts of rows are; what came without one counts nothing."""
-    texts = (row.raw if isinstance(row, Row) else row for _, row in rows)
-    return sum(len(text) for text in texts if isinstance(text, str | bytes))

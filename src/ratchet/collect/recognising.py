@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-from ratchet.errors import ConflictError
+from ratchet.errors import ConflictError, SettingsError
 from ratchet.records import derive_id
 from ratchet.store import EventStore
 from ratchet.store.aliases import MICROSECOND, MILLISECOND, SECOND, Alias, Stored
@@ -326,8 +326,20 @@ def _day_of(moment: int) -> date:
 
 
 def _belongs(history: History, store: EventStore) -> bool:
-    """Tell whether a history is there and this store's: another one's ids say nothing."""
+    """Tell whether a history is there and this store's: another one's ids say nothing.
+
+    Raises:
+        SettingsError: It is not known whether one is there. Answers that are stored twice cannot
+            be taken out again, so nothing is brought in without it.
+    """
     try:
         return history.cursor_of(store) is not None
     except ConflictError:
         return False
+    except OSError as error:
+        raise SettingsError(
+            "history must be reachable before a log is brought in, so that answers of days that "
+            f"the store has let go are known again, got {history.address}: "
+            f"{error.strerror or error}; nothing was stored: try again when it can be reached, or "
+            "set RATCHET_HISTORY to where it lies"
+        ) from error

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from ratchet.errors import InvalidInputError
+from ratchet.processes import starting_safely
 
 T = TypeVar("T")
 
@@ -28,7 +29,8 @@ def in_second_process(make: Callable[..., Iterator[T]], *given: Any) -> Iterator
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, make, given), daemon=True)
-    process.start()
+    with starting_safely():
+        process.start()
     sender.close()
     try:
         while True:

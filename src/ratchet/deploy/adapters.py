@@ -136,7 +136,7 @@ def place_adapter(
         raise _unwritable(shelf, error) from error
     try:
         _bring(wanted, tracker, coming)
-        _put(coming, place, wanted.digest)
+        _put(coming, place, wanted.digest, open_to_others=shelf.root is not None)
     except OSError as error:
         raise _unwritable(shelf, error) from error
     finally:
@@ -215,9 +215,15 @@ def _drop_others(folder: Path) -> None:
             path.unlink()
 
 
-def _put(coming: Path, place: Path, digest: str) -> None:
-    """Rename a checked adapter to its place, where another process may have been faster."""
-    coming.chmod(0o755)  # a temporary folder is this user's alone; the backend is another one
+def _put(coming: Path, place: Path, digest: str, *, open_to_others: bool) -> None:
+    """Rename a checked adapter to its place, where another process may have been faster.
+
+    Outside of the home a backend reads it that may be another user.
+    """
+    if open_to_others:
+        coming.chmod(0o755)
+        for path in coming.iterdir():
+            path.chmod(0o644)
     try:
         coming.rename(place)
     except OSError:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ratchet.deploy.adapters import AdapterShelf, candidate_of, place_adapter, placed
-from ratchet.deploy.backends import KEY_VARIABLE, Replica, Replicas
+from ratchet.deploy.backends import KEY_VARIABLE, Replica, Replicas, named
 from ratchet.deploy.routing import current_routing
 from ratchet.deploy.served import served_name
 from ratchet.errors import ModelError, NotAnsweringError, RatchetError, TrackingError
@@ -129,32 +129,11 @@ def _answer_as(replica: Replica, *, name: str, path: str | None) -> None:
     Raises:
         ModelError: It does not.
     """
-    listed = replica.models()
-    if name not in listed:
-        if path is None:
-            raise ModelError(f"{replica.url} does not list {name!r}, {_has(listed)}")
-        _load(replica, name, path)
+    if path is not None:
+        replica.answer_as(name, path)
+    elif name not in (listed := replica.models()):
+        raise ModelError(f"{replica.url} does not list {name!r}, {named(listed)}")
     replica.probe(name)
-
-
-def _load(replica: Replica, name: str, path: str) -> None:
-    try:
-        replica.load_adapter(name, path)
-    except ModelError as error:
-        if name in replica.models():
-            return  # a gateway was faster
-        if "already" not in str(error):
-            raise ModelError(
-                f"{error} (asked to load {name} from {path}, a path as the backend sees it: "
-                "RATCHET_BACKEND_ADAPTER_ROOT)"
-            ) from error
-        replica.unload_adapter(name)  # the name is taken and nothing behind it
-        replica.load_adapter(name, path)
-    listed = replica.models()
-    if name not in listed:
-        raise ModelError(
-            f"{replica.url} says that it has loaded {name!r} and does not list it, {_has(listed)}"
-        )
 
 
 def _together(
@@ -188,17 +167,11 @@ def _together(
 def _unlisted(listed: Mapping[str, object], name: str, why: str) -> str:
     """Return which replicas lack a name that no adapter can be loaded for."""
     said = [
-        f"{url} does not list {name!r}, {_has(found)}" if isinstance(found, dict) else str(found)
+        f"{url} does not list {name!r}, {named(found)}" if isinstance(found, dict) else str(found)
         for url, found in listed.items()
         if not (isinstance(found, dict) and name in found)
     ]
     return "; ".join([*said, why])
-
-
-def _has(listed: Mapping[str, object]) -> str:
-    names = sorted(listed)
-    more = f" and {len(names) - _KNOWN} more" if len(names) > _KNOWN else ""
-    return f"it has: {', '.join(names[:_KNOWN]) or 'nothing'}{more}"
 
 
 def _known(store: EventStore) -> list[str]:

@@ -10,7 +10,7 @@ The gateway has a client of its own, which answers users and never waits (`gatew
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,8 @@ ASK_SECONDS = 10.0
 LOAD_SECONDS = 120.0
 PROBE_SECONDS = 60.0
 KEY_VARIABLE = "RATCHET_BACKEND_KEY"
+_NAMED = 8
+"""So many names are listed of those that could have been meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,53 @@ class Replica:
         body = {"lora_name": name, "lora_path": path}
         self._ask("POST", "/load_lora_adapter", body, LOAD_SECONDS)
 
+    def loads_adapters(self, seconds: float = ASK_SECONDS) -> bool:
+        """Tell whether it loads adapters while it runs; nothing is loaded.
+
+        vLLM that was not allowed to has no such address (404); else it only takes another method.
+
+        Args:
+            seconds: So long it may take.
+
+        Raises:
+            ModelError: It does not answer.
+        """
+        reply = self._send("GET", "/load_lora_adapter", None, seconds)
+        return reply.status_code != httpx.codes.NOT_FOUND
+
+    def answer_as(self, name: str, path: str) -> None:
+        """Have it answer under a name with an adapter, loaded if it lacks it.
+
+        What it lists afterwards is believed, not what the load answers: "already loaded" may stand
+        for a load that failed, and another process may have been faster.
+
+        Args:
+            name: What it is to be called.
+            path: Its folder as the server sees it.
+
+        Raises:
+            ModelError: It does not list the name afterwards.
+        """
+        if name in self.models():
+            return
+        try:
+            self.load_adapter(name, path)
+        except ModelError as error:
+            if name in self.models():
+                return
+            if "already" not in str(error):
+                raise ModelError(
+                    f"{error} (asked to load {name} from {path}, a path as the backend sees it: "
+                    "RATCHET_BACKEND_ADAPTER_ROOT)"
+                ) from error
+            self.unload_adapter(name)  # the name is taken and nothing behind it
+            self.load_adapter(name, path)
+        listed = self.models()
+        if name not in listed:
+            raise ModelError(
+                f"{self.url} says that it has loaded {name!r} and does not list it, {named(listed)}"
+            )
+
     def unload_adapter(self, name: str) -> None:
         """Have it unload an adapter.
 
@@ -126,9 +175,18 @@ class Replica:
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> httpx.Response:
+        reply = self._send(method, path, body, seconds)
+        if not reply.is_success:
+            what, said = f"{method} /v1{path}", shown(reply.text, self.key)
+            raise ModelError(f"{self.url} answers {what} with HTTP {reply.status_code}: {said}")
+        return reply
+
+    def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, seconds: float
+    ) -> httpx.Response:
         what = f"{method} /v1{path}"
         try:
-            reply = self.client.request(
+            return self.client.request(
                 method, server_address(self.url) + path, json=body, timeout=seconds
             )
         except httpx.TimeoutException:
@@ -136,10 +194,13 @@ class Replica:
         except (httpx.HTTPError, OSError) as error:
             why = shown(str(error), self.key) or type(error).__name__
             raise ModelError(f"{self.url} cannot be asked {what}: {why}") from None
-        if not reply.is_success:
-            said = shown(reply.text, self.key)
-            raise ModelError(f"{self.url} answers {what} with HTTP {reply.status_code}: {said}")
-        return reply
+
+
+def named(listed: Iterable[str]) -> str:
+    """Say which names a server has."""
+    names = sorted(listed)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"it has: {', '.join(names[:_NAMED]) or 'nothing'}{more}"
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Literal
 
 from ratchet.deploy.answering import Answering
-from ratchet.deploy.routing import current_routing
-from ratchet.records import AlertEvent, Decision, RoutingRefusal, derive_id
+from ratchet.deploy.routing import written_after
+from ratchet.records import AlertEvent, Decision, Release, Routing, RoutingRefusal, derive_id
 from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,8 @@ def refused(
 
 def standing_refusal(store: EventStore) -> RoutingRefusal | None:
     """Return the latest refused step, unless another routing or release came after it."""
-    refusal, routing = store.latest(RoutingRefusal), current_routing(store)
-    if refusal is None or (routing is not None and routing.created_at > refusal.created_at):
-        return None
-    return refusal
+    overtaken = any(written_after(store, kind, RoutingRefusal) for kind in (Routing, Release))
+    return None if overtaken else store.latest(RoutingRefusal)
 
 
 def decision_to_try_again(store: EventStore) -> Decision | None:

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from ratchet.errors import ConflictError, TrackingError
 from ratchet.records import (
     AliasMove,
+    Record,
     Release,
     Rollout,
     RolloutLook,
@@ -42,10 +43,12 @@ _MOVES = 20
 def current_routing(store: EventStore) -> Routing | None:
     """Return who is sent where; None before anything was released.
 
-    A release that is younger than the latest routing was made without one: its champion gets all.
+    A release that was written after the latest routing was made without one: its champion gets all.
+    Which came later is told by the journal and not by their times, since clocks are set back.
     """
+    released_last = written_after(store, Release, Routing)  # before both: a switch writes the two
     routing, release = store.latest(Routing), store.latest(Release)
-    if release is None or (routing is not None and routing.created_at >= release.created_at):
+    if release is None or not released_last:
         return routing
     return for_all(
         Variant(version=release.champion, share=1.0, name=CHAMPION),
@@ -54,6 +57,12 @@ def current_routing(store: EventStore) -> Routing | None:
         key=release.id,
         now=release.created_at,
     )
+
+
+def written_after(store: EventStore, kind: type[Record], other: type[Record]) -> bool:
+    """Tell whether the last record of a kind was written after the last one of another."""
+    places = store.last_positions((kind, other))
+    return places.get(kind.__name__, 0) > places.get(other.__name__, 0)
 
 
 def for_all(

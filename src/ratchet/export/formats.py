@@ -10,6 +10,7 @@ from typing import IO
 import yaml
 
 from ratchet.export.parts import Part, Tally
+from ratchet.files.text import cell
 
 Progress = Callable[[int], None]
 SHARD_ROWS = 500_000
@@ -69,9 +70,11 @@ def _card(parts: Sequence[Part], tally: Tally) -> str:
     head, body = _divided(parts[0].card) if parts else ({}, "")
     files = [{"split": part.name, "path": f"data/{part.name}-*.parquet"} for part in parts]
     head |= {"configs": [{"config_name": "default", "data_files": files}]}
-    body = body or f"# {parts[0].title}\n"
+    body = body or f"# {cell(parts[0].title)}\n"
     if tally.left_out:
-        rows = "".join(f"\n| {reason} | {count:,} |" for reason, count in tally.left_out.items())
+        rows = "".join(
+            f"\n| {cell(reason)} | {count:,} |" for reason, count in tally.left_out.items()
+        )
         body += f"\n## Left out when it was exported\n\n| | rows |\n|---|---:|{rows}\n"
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{body}"
 

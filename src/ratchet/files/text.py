@@ -1,8 +1,20 @@
-"""Texts of users and models made fit for a terminal and for Markdown."""
+"""Texts of users and models made fit for where they are shown: one escaping for each medium.
+
+| medium | function |
+|---|---|
+| terminal, log line | `shown_line`, `shown_lines` of several; `clipped`, `wrapped` to a width |
+| message of an error | `printable`, `printable_path` |
+| Markdown of MLflow, Prefect and files | `cell`, `fenced` |
+| cell of a CSV file | `harmless_cell`, read back by `restored_cell` |
+
+Pages escape by themselves (`ratchet.views.pages.rendering`), logs by `ratchet.files.logs`.
+"""
 
 from __future__ import annotations
 
+import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError
@@ -10,7 +22,9 @@ from ratchet.errors import InvalidInputError
 WIDTH = 88
 INDENT = " " * 9
 # As entities, these can neither end a cell nor start markup, whatever stands before them.
-_MARKUP = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>|`\\*_[]~#"})
+_MARKUP = str.maketrans({mark: f"&#{ord(mark)};" for mark in "&<>|`\\*_[]~#@"})
+# Where these stand, some readers of Markdown make a link of a text that has no markup.
+_LINKS = re.compile(r"(:)(?=//)|(?<=www)(\.)", re.IGNORECASE)
 
 
 def plain(name: str) -> str:
@@ -42,13 +56,39 @@ def wrapped(first: str, text: str = "", *, indent: str = INDENT) -> list[str]:
 
 def cell(text: str) -> str:
     """Make user text safe in Markdown, inside a table too."""
-    return one_line(text).translate(_MARKUP)
+    return _LINKS.sub(lambda found: f"&#{ord(found[0])};", one_line(text).translate(_MARKUP))
+
+
+def fenced(text: str) -> str:
+    """Return a text of several lines as a block of code, which nothing in it can end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{shown_text(text)}\n{fence}"
+
+
+def shown_line(text: str) -> str:
+    r"""Return the text on one line, as wide as it is, with escapes for what is not printable.
+
+    >>> shown_line("a  b\n\x1b[2J")
+    'a  b\\n\\x1b[2J'
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def shown_lines(lines: Iterable[str]) -> str:
+    """Return lines as a text, each of them one line whatever it holds."""
+    return "\n".join(map(shown_line, lines))
+
+
+def shown_text(text: str) -> str:
+    """Return a text whose own line breaks stay, and nothing else that steers a terminal."""
+    return shown_lines(text.split("\n"))
 
 
 SPREADSHEET_MARK = "\ufeff"
 """First in a CSV text, it tells spreadsheets that the text is UTF-8."""
 _RECEIVED_CHARACTERS = 80
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
 """How a cell begins that a spreadsheet runs, and the mark that keeps it from doing so."""
 
 
@@ -80,7 +120,7 @@ def harmless_cell(text: str) -> str:
     >>> harmless_cell("=1+1"), harmless_cell("'tis"), harmless_cell("plain")
     ("'=1+1", "''tis", 'plain')
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def restored_cell(cell: str) -> str:
@@ -89,7 +129,7 @@ def restored_cell(cell: str) -> str:
     >>> restored_cell("'=1+1"), restored_cell("''tis"), restored_cell("plain")
     ('=1+1', "'tis", 'plain')
     """
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
 
 
 def unreadable(path: Path, error: OSError) -> InvalidInputError:

@@ -1,32 +1,37 @@
-"""Who may do what: keys of applications, tokens of answers, limits of rate.
+"""Who may do what: keys of applications and limits of rate.
 
-A key is `ratchet_ID_SECRET`; the store holds its id and the hash of its secret. A token ties a
-piece of feedback to an answer that was seen: it is an HMAC of the interaction's id, so checking it
-reads nothing. As long as no key was ever made, a gateway on loopback is open to whoever reaches it,
-with every role.
+A key is `ratchet_ID_SECRET`; the store holds its id, the hash of its secret and its terms: until
+when it holds and what it may do. As long as no key was ever made, a gateway on loopback is open to
+whoever reaches it, with every role.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import os
+import logging
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from ratchet.gateway.problems import ProblemError
-from ratchet.records import ApiKey, KeyRole
+from ratchet.records import ApiKey, ApiKeyTerms, KeyRole, KeyScope
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "ratchet"
 ANYBODY = "all"
 """The application of a caller without a key."""
-_TOKEN_BYTES = 18
+OWN: tuple[KeyScope, ...] = ("ask", "feedback")
+"""What a key with the role `ingest` may do unless its terms say otherwise."""
+SCOPES: tuple[KeyScope, ...] = ("ask", "feedback", "any-answer")
+EVERY_SCOPE: frozenset[KeyScope] = frozenset(SCOPES)
+MOST_WRONG = 20.0
+WRONG_A_SECOND = 0.2
+_LOGGED_SECONDS = 60.0
 _MOST_CALLERS = 10_000
 
 
@@ -39,21 +44,37 @@ class Caller:
         application: Whose key it is; `ANYBODY` without one.
         roles: What it may do.
         rate_per_second: Its own limit.
+        scopes: What the role `ingest` covers.
     """
 
     id: str
     application: str
     roles: frozenset[KeyRole]
     rate_per_second: float | None = None
+    scopes: frozenset[KeyScope] = frozenset(OWN)
 
-    def require(self, role: KeyRole) -> None:
-        """Refuse a caller without the role.
+    @property
+    def rates_any_answer(self) -> bool:
+        """Whether it may give feedback on answers that other applications asked for."""
+        return "admin" in self.roles or "any-answer" in self.scopes
+
+    def require(self, role: KeyRole, scope: KeyScope | None = None) -> None:
+        """Refuse a caller without the role, or whose key does not cover the scope.
 
         Raises:
-            ProblemError: 401 without a key, 403 with a key that lacks the role.
+            ProblemError: 401 without a key, 403 with a key that lacks one of them.
         """
-        if role in self.roles or "admin" in self.roles:
+        if "admin" in self.roles:
             return
+        if role in self.roles:
+            if scope is None or scope in self.scopes:
+                return
+            raise ProblemError(
+                403,
+                f"this needs a key with the scope {scope}, got one with "
+                f"{', '.join(sorted(self.scopes))}; make one by `ratchet keys create --scope`",
+                code="insufficient_scope",
+            )
         if self.id.startswith("key:"):
             raise ProblemError(
                 403,
@@ -94,7 +115,14 @@ def new_key(
 
 
 def identify(
-    authorization: str | None, address: str, keys: Mapping[str, ApiKey], *, is_open: bool
+    authorization: str | None,
+    address: str,
+    keys: Mapping[str, ApiKey],
+    *,
+    is_open: bool,
+    now: datetime,
+    terms: Mapping[str, ApiKeyTerms],
+    wrong: WrongKeys,
 ) -> Caller:
     """Return who sent a request.
 
@@ -103,12 +131,16 @@ def identify(
         address: Where it came from.
         keys: The keys in place.
         is_open: Whether everybody may do everything.
+        now: The time.
+        terms: What the keys may do, by their ids; a key of before has none.
+        wrong: Counts wrong keys.
 
     Raises:
-        ProblemError: 401, the key is not one of `keys`.
+        ProblemError: 401, the key is not one of `keys` or its time is over; 429, too many wrong
+            keys came from the address.
     """
     if is_open:
-        return Caller(f"address:{address}", ANYBODY, EVERYTHING)
+        return Caller(f"address:{address}", ANYBODY, EVERYTHING, None, EVERY_SCOPE)
     scheme, _, given = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         return Caller(f"address:{address}", ANYBODY, frozenset())
@@ -119,61 +151,98 @@ def identify(
     expected = key.secret_hash if key else "0" * 64
     matches = hmac.compare_digest(presented, expected)
     if key is None or prefix != PREFIX or not matches:
-        raise ProblemError(
-            401,
-            "a key must be one that `ratchet keys list` shows, got another; it may be revoked",
-            code="invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
+        wrong.count(address, None if key is None else key.id)
+        raise _refused(
+            "a key must be one that `ratchet keys list` shows, got another; it may be revoked"
         )
-    return Caller(f"key:{key.id}", key.application, frozenset(key.roles), key.rate_per_second)
+    found = terms.get(key.id)
+    if found is not None and found.expires_at is not None and found.expires_at <= now:
+        raise _refused(
+            f"this key's time was over on {found.expires_at:%Y-%m-%d %H:%M} UTC; "
+            "make one by `ratchet keys create`"
+        )
+    scopes = frozenset(OWN if found is None else found.scopes)
+    roles = frozenset(key.roles)
+    return Caller(f"key:{key.id}", key.application, roles, key.rate_per_second, scopes)
 
 
-def load_secret(folder: Path) -> bytes:
-    """Return the home's secret for tokens, made once; only its owner may read the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "secret"
-    if not path.exists():
-        draft = folder / f"secret.{os.getpid()}.{secrets.token_hex(4)}"
-        draft.touch(mode=0o600)
-        draft.write_bytes(secrets.token_bytes(32))
-        try:
-            os.link(draft, path)  # the first process wins, whole
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_bytes()
+def _refused(message: str) -> ProblemError:
+    return ProblemError(
+        401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"}
+    )
 
 
-def token_for(secret: bytes, interaction_id: str) -> str:
-    """Return the token of an interaction: who holds it has seen the answer."""
-    mac = hmac.digest(secret, interaction_id.encode("utf-8", "surrogatepass"), "sha256")
-    return base64.urlsafe_b64encode(mac[:_TOKEN_BYTES]).decode()
+@dataclass(slots=True)
+class WrongKeys:
+    """Counts wrong keys by address, slows down who sends many and says so in the log.
 
+    A right key is never held up: its 256 random bits cannot be found by trying, and whoever shares
+    an address with somebody who tries must still get in.
 
-def token_is_valid(secret: bytes, interaction_id: str, token: str) -> bool:
-    """Tell whether a token belongs to an interaction, in constant time."""
-    expected = token_for(secret, interaction_id).encode()
-    return hmac.compare_digest(expected, token.encode("utf-8", "replace"))
+    Attributes:
+        clock: Seconds, monotonic.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _limits: RateLimits = field(init=False)
+    _logged: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self._limits = RateLimits(WRONG_A_SECOND, most=MOST_WRONG, clock=self.clock)
+
+    def count(self, address: str, known: str | None) -> None:
+        """Count a wrong key.
+
+        Args:
+            address: Where it came from.
+            known: Id of the key that was meant, where there is one.
+
+        Raises:
+            ProblemError: 429, too many came from there.
+        """
+        self._log(address, known)
+        self._limits.take(Caller(f"wrong:{address}", ANYBODY, frozenset()), what="wrong keys")
+
+    def _log(self, address: str, known: str | None) -> None:
+        now = self.clock()
+        at, silent = self._logged.get(address, (-_LOGGED_SECONDS, 0))
+        if now - at < _LOGGED_SECONDS:
+            self._logged[address] = (at, silent + 1)
+            return
+        logger.warning(
+            "a wrong key came from %r, for %s%s",
+            address,
+            f"the key {known}" if known else "no key that there is",
+            f"; {silent:,} more since the last line" if silent else "",
+        )
+        self._logged[address] = (now, 0)
+        self._logged.move_to_end(address)
+        if len(self._logged) > _MOST_CALLERS:
+            self._logged.popitem(last=False)
 
 
 @dataclass(slots=True)
 class RateLimits:
-    """A bucket of tokens a caller: `rate` a second, twice that at once.
+    """A bucket of events a caller: `rate` a second, twice that at once.
+
+    A batch is taken whole where one event would be, and leaves a debt behind: its sender waits
+    until it is paid, and so keeps to the rate on average.
 
     Attributes:
         rate: Default a second in this process; 0 is no limit.
         workers: Processes that share a caller's rate.
+        most: At once, in place of twice the rate.
         clock: Seconds, monotonic.
     """
 
     rate: float
     workers: int = 1
+    most: float | None = None
     clock: Callable[[], float] = time.monotonic
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
-    def take(self, caller: Caller) -> None:
-        """Count a request.
+    def take(self, caller: Caller, *, what: str = "events") -> None:
+        """Count one event: a request, with the first event that it brings.
 
         Raises:
             ProblemError: 429, the caller sends too many.
@@ -181,14 +250,14 @@ class RateLimits:
         rate = (caller.rate_per_second or self.rate) / self.workers
         if rate <= 0.0:
             return
-        now, most = self.clock(), max(2.0 * rate, 1.0)
+        now, most = self.clock(), max(2.0 * rate, 1.0) if self.most is None else self.most
         left, at = self._buckets.get(caller.id, (most, now))
         left = min(most, left + (now - at) * rate)
         if left < 1.0:
             wait = (1.0 - left) / rate
             raise ProblemError(
                 429,
-                f"at most {rate * self.workers:g} requests a second may be sent, got more; "
+                f"at most {rate * self.workers:g} {what} a second may be sent, got more; "
                 f"wait {wait:.1f} s",
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(max(1, round(wait + 0.5)))},
@@ -197,3 +266,9 @@ class RateLimits:
         self._buckets.move_to_end(caller.id)
         if len(self._buckets) > _MOST_CALLERS:
             self._buckets.popitem(last=False)
+
+    def owe(self, caller: Caller, events: int) -> None:
+        """Count further events of a request that was taken."""
+        if caller.id in self._buckets and events > 0:
+            left, at = self._buckets[caller.id]
+            self._buckets[caller.id] = (left - events, at)

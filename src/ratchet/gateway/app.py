@@ -20,13 +20,14 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ratchet.gateway.access import Caller, RateLimits, identify, load_secret
+from ratchet.gateway.access import Caller, RateLimits, WrongKeys, identify
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
 from ratchet.gateway.backlog import read_backlog
 from ratchet.gateway.chat import Answerer
 from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
+from ratchet.gateway.hosts import caller_address
 from ratchet.gateway.http_backend import HttpBackend
 from ratchet.gateway.known import LastKnown, StoreLink
 from ratchet.gateway.last_resort import LastResort
@@ -39,6 +40,7 @@ from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
 from ratchet.gateway.queueing import BoundedQueue
 from ratchet.gateway.recording import Recorder, Records
+from ratchet.gateway.rights import Rights
 from ratchet.gateway.routing import Router, State
 from ratchet.gateway.schemas import (
     Attempts,
@@ -52,6 +54,7 @@ from ratchet.gateway.schemas import (
 )
 from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
+from ratchet.gateway.tokens import Tokens
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
 
@@ -86,6 +89,7 @@ class Gateway:
     desk: FeedbackDesk
     passthrough: Passthrough
     limits: RateLimits
+    wrong_keys: WrongKeys
     listing: Listing
     records: Records
 
@@ -95,7 +99,7 @@ class Gateway:
         Raises:
             ProblemError: The key is wrong, or too many requests were sent.
         """
-        address = request.client.host if request.client else "?"
+        address = caller_address(request.client.host) if request.client else "?"
         state = self.router.state
         reachable = self.options.open or self.options.is_loopback
         found = identify(
@@ -103,6 +107,9 @@ class Gateway:
             address,
             state.keys,
             is_open=reachable and not state.needs_key,
+            now=datetime.now(UTC),
+            terms=state.terms,
+            wrong=self.wrong_keys,
         )
         self.limits.take(found)
         return found
@@ -193,7 +200,11 @@ def create_app(options: GatewayOptions, backends: list[Backend] | None = None) -
         Shield,
         most_bytes=options.most_bytes,
         origins=options.origins,
-        loopback_only=options.is_loopback and not options.open,
+        loopback_only=lambda: (
+            options.is_loopback
+            and not options.open
+            and not app.state.gateway.router.state.needs_key
+        ),
     )
     if options.origins:  # around the shield, so that a page can read what it refuses
         app.add_middleware(
@@ -232,7 +243,10 @@ async def _running(
     )
     log = WriteAheadLog.create(options.folder / "wal")
     records = Records(log, options.sync, refusal=store.problem)
-    secret = load_secret(options.folder)
+    tokens = Tokens(options.folder, days=options.token_days)
+    rights = Rights(tokens, lambda ids: store.get().stored_interactions(ids))
+    limits = RateLimits(options.rate_per_second, workers=options.workers)
+    passed = None if options.passed_fields is None else frozenset(options.passed_fields)
     conversations = Conversations(options.folder / "conversations.db")
     gateway = Gateway(
         options=options,
@@ -241,16 +255,18 @@ async def _running(
             router,
             answering,
             Recorder(records),
-            secret,
+            tokens,
             conversations,
             replicas=1 + len(options.replicas),
             circuits=circuits,
             fallback_version=options.fallback_model,
             last_resort=None if options.last_resort is None else LastResort(options.last_resort),
+            passed_fields=passed,
         ),
-        desk=FeedbackDesk(secret, records),
-        passthrough=Passthrough(router, answering),
-        limits=RateLimits(options.rate_per_second, workers=options.workers),
+        desk=FeedbackDesk(rights, records, limits),
+        passthrough=Passthrough(router, answering, passed_fields=passed),
+        limits=limits,
+        wrong_keys=WrongKeys(),
         listing=listing,
         records=records,
     )
@@ -299,6 +315,7 @@ def _server(
         model=model,
         stall_seconds=options.stall_seconds,
         answer_seconds=options.answer_seconds,
+        most_bytes=options.most_answer_bytes,
     )
 
 
@@ -371,7 +388,7 @@ def _add_api(app: FastAPI) -> None:
         """Answer a conversation, whole or as a stream of chunks."""
         gateway = _gateway(request)
         caller = gateway.caller(request)
-        caller.require("ingest")
+        caller.require("ingest", "ask")
         return await gateway.answerer.answer(request, caller)
 
     @app.post(
@@ -418,7 +435,7 @@ async def _pass_on(request: Request) -> Response:
     """Pass a request on to the backend; nothing of it is recorded."""
     gateway = _gateway(request)
     caller = gateway.caller(request)
-    caller.require("ingest")
+    caller.require("ingest", "ask")
     return await gateway.passthrough.post(request)
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeGuard
-from uuid import uuid4
 
 from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 
-from ratchet.gateway.access import ANYBODY, Caller, token_for
+from ratchet.gateway.access import ANYBODY, Caller
+from ratchet.gateway.addresses import without_addresses
 from ratchet.gateway.backends import Backend, Target
 from ratchet.gateway.circuits import Circuits
 from ratchet.gateway.conversation import (
@@ -42,8 +42,9 @@ from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.request_metadata import APPLICATION, OF_CLIENT, PROMPT_VERSION, read_remarks
 from ratchet.gateway.routing import Router, RoutingPlan, UnknownModelError
-from ratchet.gateway.schemas import check_chat
+from ratchet.gateway.schemas import check_chat, check_fields
 from ratchet.gateway.sessions import Conversations, digest_of, opening_of
+from ratchet.gateway.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +65,20 @@ class Answerer:
         watcher: Notices clients that leave.
         fallback_version: What answers of the fallback are recorded as, where it has another model.
         last_resort: Answers when nobody else does.
+        passed_fields: Fields that Ratchet does not know and the backend gets; None is all.
     """
 
     router: Router
     backends: Sequence[Backend]
     recorder: Recorder
-    secret: bytes
+    tokens: Tokens
     conversations: Conversations
     replicas: int = 1
     circuits: Circuits = field(default_factory=Circuits)
     watcher: ClientWatcher = field(default_factory=ClientWatcher)
     fallback_version: str | None = None
     last_resort: Backend | None = None
+    passed_fields: frozenset[str] | None = None
     _turn: count[int] = field(default_factory=count)
 
     async def answer(self, request: Request, caller: Caller) -> Response:
@@ -104,8 +107,9 @@ class Answerer:
     def _open(self, content: bytes, headers: Headers, caller: Caller) -> Chat:
         body = read_json(content)
         check_chat(body)
+        check_fields(body, self.passed_fields)
         started, at = time.monotonic(), datetime.now(UTC)
-        key = f"chatcmpl-{uuid4().hex}"
+        key = self.tokens.new_id(caller.application)
         user_id, session_id, conversation = self._whose(body, headers, key, at, caller)
         plan = plan_of(self.router, body["model"], user_id)
         chat = Chat(key, body, plan, caller, user_id, session_id, at, started, conversation)
@@ -267,7 +271,9 @@ class Answerer:
             recorded = self.recorder.interaction(chat, text, target.version, reason)
             with suppress(Exception):
                 await chunks.aclose()  # the backend need not go on
-        problem = None if error is None else ProblemError(502, error, code="backend_error")
+        problem = None
+        if error is not None:
+            problem = ProblemError(502, without_addresses(error), code="backend_error")
         try:
             if recorded:
                 await self.recorder.durable()
@@ -324,7 +330,7 @@ class Answerer:
     # Stamps -----------------------------------------------------------------------------------
 
     def _stamp(self, chat: Chat, version: str, recorded: bool) -> dict[str, Any]:
-        token = token_for(self.secret, chat.id) if recorded else ""
+        token = self.tokens.issue(chat.id, chat.user_id) if recorded else ""
         return {
             "id": chat.id,
             "model": version,
@@ -334,7 +340,7 @@ class Answerer:
     def _headers(self, chat: Chat, version: str, recorded: bool) -> dict[str, str]:
         headers = {"x-ratchet-interaction": chat.id, "x-ratchet-recorded": "yes"}
         if recorded:
-            headers["x-ratchet-token"] = token_for(self.secret, chat.id)
+            headers["x-ratchet-token"] = self.tokens.issue(chat.id, chat.user_id)
         else:
             headers["x-ratchet-recorded"] = "no"
         if version.isascii() and version.isprintable():
@@ -397,7 +403,7 @@ def nobody_answers(failures: Sequence[BackendError]) -> ProblemError:
         status = 429
     waits = [failure.retry_after for failure in failures if _is_wait(failure.retry_after)]
     headers = {} if status == 502 else {"retry-after": waits[-1] if waits else "1"}
-    message = f"no backend answers: {last.reason}; try again"
+    message = f"no backend answers: {last.told}; try again"
     return ProblemError(status, message, code="backend_error", headers=headers)
 
 
@@ -430,7 +436,8 @@ def refusal(failure: BackendError) -> ProblemError:
     detail = failure.detail
     assert failure.status is not None
     assert detail is not None
-    return ProblemError(failure.status, detail.message, param=detail.param, code=detail.code)
+    told = without_addresses(detail.message)
+    return ProblemError(failure.status, told, param=detail.param, code=detail.code)
 
 
 def _is_wait(text: str | None) -> TypeGuard[str]:

@@ -25,10 +25,11 @@ from pydantic_core import to_json
 
 from ratchet.collect.times import check_time
 from ratchet.errors import InvalidInputError
-from ratchet.gateway.access import Caller, token_is_valid
+from ratchet.gateway.access import Caller, RateLimits
 from ratchet.gateway.log import LogKind
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import Records, not_recorded
+from ratchet.gateway.rights import Known, Rights
 from ratchet.gateway.schemas import (
     MOST_EVENTS,
     FeedbackReceipt,
@@ -36,7 +37,7 @@ from ratchet.gateway.schemas import (
     invalid,
 )
 from ratchet.records import FEEDBACK, FEEDBACK_KINDS
-from ratchet.records.signals import BY_NAME, JUDGED_KINDS, Value
+from ratchet.records.signals import BY_NAME, Value
 
 
 @dataclass(slots=True)
@@ -44,12 +45,14 @@ class FeedbackDesk:
     """See the module's text.
 
     Attributes:
-        secret: Of the tokens.
+        rights: Who may rate what.
         records: Where events are kept.
+        limits: Each event counts, not each request.
     """
 
-    secret: bytes
+    rights: Rights
     records: Records
+    limits: RateLimits
 
     async def take(self, request: Request, caller: Caller) -> Response:
         """Take one event or many; one alone that is bad is an error, in a batch it is listed.
@@ -61,15 +64,16 @@ class FeedbackDesk:
         if not isinstance(body, dict):
             raise ProblemError(400, f"the body must be an object, got {type(body).__name__}")
         if "events" not in body:
-            lines = [self._line(body, caller, datetime.now(UTC))]
+            known = await self.rights.look_up([body], caller)
+            lines = [self._line(body, caller, datetime.now(UTC), known)]
             rejected: list[FeedbackRejection] = []
         else:
-            lines, rejected = self._batch(body, caller)
+            lines, rejected = await self._batch(body, caller)
         await self._keep(lines)
         receipt = FeedbackReceipt(accepted=len(lines), rejected=rejected)
         return Response(receipt.model_dump_json(), 200, media_type=JSON)
 
-    def _batch(
+    async def _batch(
         self, body: Mapping[str, Any], caller: Caller
     ) -> tuple[list[tuple[LogKind, bytes]], list[FeedbackRejection]]:
         events = body["events"]
@@ -86,10 +90,12 @@ class FeedbackDesk:
             raise ProblemError(
                 400, f"each event must be an object, got {got} at {others[0]}", param="events"
             )
+        self.limits.owe(caller, len(events) - 1)  # the request itself was counted
+        known = await self.rights.look_up(events, caller)
         lines, rejected, now = [], [], datetime.now(UTC)
         for index, event in enumerate(events):
             try:
-                lines.append(self._line(event, caller, now))
+                lines.append(self._line(event, caller, now, known))
             except ProblemError as problem:
                 key = event.get("id")
                 rejected.append(
@@ -102,7 +108,9 @@ class FeedbackDesk:
                 )
         return lines, rejected
 
-    def _line(self, event: dict[str, Any], caller: Caller, now: datetime) -> tuple[LogKind, bytes]:
+    def _line(
+        self, event: dict[str, Any], caller: Caller, now: datetime, known: Known
+    ) -> tuple[LogKind, bytes]:
         """Return an event as it is logged.
 
         Raises:
@@ -127,26 +135,12 @@ class FeedbackDesk:
             check_time(feedback, now)
         except InvalidInputError as error:
             raise ProblemError(400, str(error), param="created_at") from error
-        self._check_right(feedback.interaction_id, feedback.kind, token, caller)
+        key, kind, user = feedback.interaction_id, feedback.kind, feedback.user_id
+        self.rights.check(key, kind, token, user, caller, known)
         if untimed or feedback.created_at > now:
             del event["created_at"]
             return LogKind.UNTIMED_FEEDBACK, to_json(event)
         return LogKind.FEEDBACK, to_json(event)
-
-    def _check_right(self, key: str, kind: str, token: object, caller: Caller) -> None:
-        if token is not None:
-            if isinstance(token, str) and token_is_valid(self.secret, key, token):
-                if kind in JUDGED_KINDS:
-                    caller.require("ingest")
-                return
-            raise ProblemError(
-                403,
-                f"a token must be the one that came with the answer {key[:60]!r}, got another; "
-                "send the `ratchet.token` of that completion",
-                code="invalid_token",
-                param="token",
-            )
-        caller.require("ingest")
 
     async def _keep(self, lines: list[tuple[LogKind, bytes]]) -> None:
         try:

@@ -7,15 +7,18 @@ client is half of the work (docs/decisions/0011).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from ratchet.gateway.addresses import without_addresses
 from ratchet.gateway.backends import Target
 from ratchet.gateway.replies import (
     BackendError,
+    bounded,
     is_users_fault,
     json_bytes,
     read_chunk,
@@ -30,6 +33,9 @@ CONNECT_SECONDS = 5.0
 MODELS_SECONDS = 5.0
 LOAD_SECONDS = 60.0
 _REDIRECTED, _REFUSED = 300, 400
+MOST_BYTES = 64_000_000
+"""Bytes of an answer, unpacked; a longer one is an error."""
+_LONGEST_REFUSAL = 1_000_000
 _MOST_READ = 2_000  # bytes of a refusal, of which the log shows the start
 NETWORK_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
@@ -46,9 +52,12 @@ class HttpBackend:
         model: str | None = None,
         stall_seconds: float = 30.0,
         answer_seconds: float = 600.0,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self._root = server_address(url)
         self._name, self._model, self._key = name, model, key
+        self.own = (urlsplit(self._root).netloc, urlsplit(self._root).hostname or "")
+        self.most_bytes = most_bytes
         self._stall_seconds, self._answer_seconds = stall_seconds, answer_seconds
         self._streaming = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=stall_seconds
@@ -82,8 +91,9 @@ class HttpBackend:
                 target.headers,
             ) as reply:
                 if reply.status >= _REDIRECTED:
-                    raise self._refusal(reply, await reply.read())
-                async for name, data in server_sent_events(reply.content.iter_any()):
+                    raise self._refusal(reply, await self._start_of(reply))
+                pieces = bounded(reply.content.iter_any(), self.most_bytes)
+                async for name, data in server_sent_events(pieces):
                     if data.strip() == b"[DONE]":
                         ended = True
                         break
@@ -173,7 +183,7 @@ class HttpBackend:
             )
             if reply.status >= _REDIRECTED:
                 async with reply:
-                    raise self._refusal(reply, await reply.read())
+                    raise self._refusal(reply, await self._start_of(reply))
         except NETWORK_ERRORS as error:
             raise self._failure(error, "did not answer in time") from error
         return reply
@@ -198,13 +208,13 @@ class HttpBackend:
         method = "GET" if payload is None else "POST"
         try:
             async with self._request(method, path, payload, timeout, headers) as reply:
-                content: bytes = await reply.read()
+                if reply.status >= _REDIRECTED:
+                    raise self._refusal(reply, await self._start_of(reply))
+                pieces = bounded(reply.content.iter_any(), self.most_bytes)
+                return b"".join([piece async for piece in pieces])
         except NETWORK_ERRORS as error:
             late = f"gave no whole answer within {timeout.total or 0:g} s"
             raise self._failure(error, late) from error
-        if reply.status >= _REDIRECTED:
-            raise self._refusal(reply, content)
-        return content
 
     def _request(
         self,
@@ -238,7 +248,22 @@ class HttpBackend:
             late = f"took no connection within {CONNECT_SECONDS:g} s"
         if isinstance(error, TimeoutError):
             return BackendError(f"{self._name} {late}")
-        return BackendError(f"{self._name} cannot be asked: {type(error).__name__}: {error}")
+        kind = type(error).__name__
+        return BackendError(
+            f"{self._name} cannot be asked: {kind}: {error}",
+            told=f"{self._name} cannot be asked: {kind}",
+        )
+
+    async def _start_of(self, reply: aiohttp.ClientResponse) -> bytes:
+        """Return the start of a refusal; the rest is not read."""
+        held, size = [], 0
+        async for piece in reply.content.iter_any():
+            held.append(piece)
+            size += len(piece)
+            if size > _LONGEST_REFUSAL:
+                reply.close()
+                break
+        return b"".join(held)[:_LONGEST_REFUSAL]
 
     def _refusal(self, reply: aiohttp.ClientResponse, content: bytes) -> BackendError:
         status = reply.status
@@ -248,8 +273,10 @@ class HttpBackend:
             content = content.replace(self._key.encode(), b"***")  # callers are told what it said
         said = shown(content[:_MOST_READ].decode("utf-8", "replace"), self._key)
         detail = read_detail(content)
+        detail = replace(detail, message=without_addresses(detail.message, self.own))
         return BackendError(
             f"HTTP {status}: {said}",
+            told=f"HTTP {status}: {without_addresses(said, self.own)}",
             status=status,
             detail=detail,
             is_users=is_users_fault(status, detail),

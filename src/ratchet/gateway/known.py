@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import InvalidInputError, RatchetError, StoreReplacedError
 from ratchet.gateway.routing import State
-from ratchet.records import ApiKey, Routing
+from ratchet.records import ApiKey, ApiKeyTerms, Routing
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.store.standing import FileGuard, Identity, file_of, with_short_wait
@@ -44,6 +44,7 @@ class _Known(BaseModel):
     names: Mapping[str, str]
     adopted: tuple[str, ...]
     keys: tuple[ApiKey, ...]
+    terms: tuple[ApiKeyTerms, ...]
     needs_key: bool
 
 
@@ -64,6 +65,7 @@ class LastKnown:
             names=state.names,
             adopted=state.adopted,
             keys=tuple(state.keys.values()),
+            terms=tuple(state.terms.values()),
             needs_key=state.needs_key,
         )
         try:
@@ -91,6 +93,7 @@ class LastKnown:
             names=known.names,
             adopted=known.adopted,
             keys={key.id: key for key in known.keys},
+            terms={terms.id: terms for terms in known.terms},
             needs_key=known.needs_key,
         )
         return state, known.read_at

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.deploy.adapters import AdapterShelf
+from ratchet.gateway.hosts import is_loopback
+from ratchet.gateway.tokens import TOKEN_DAYS
+from ratchet.processes import secrets_in
 from ratchet.settings import Settings
 
 NO_CHAMPION = (
     "no champion yet: requests go to the backend by the names that they bear, and nothing is "
     "compared; make what it serves the champion: ratchet adopt --backend URL"
 )
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class GatewayOptions(BaseModel):
@@ -35,10 +39,23 @@ class GatewayOptions(BaseModel):
         workers: Processes.
         stall_seconds: Longest silence in a stream before the backend has failed.
         answer_seconds: Longest wait for an answer that is not streamed.
-        rate_per_second: Requests a key or address may send, in all workers together; 0 is no limit.
+        rate_per_second: Events a key or address may send, in all workers together; 0 is no limit.
         most_bytes: Longest body of a request.
         most_waiting: Requests that are answered at a time, in all workers together; 0 is no limit.
         last_resort: What users are told when nobody answers; None: an error.
+        most_answer_bytes: Longest answer of a backend, unpacked.
+        header_bytes: Longest headers of a request.
+        header_seconds: Longest time for them, from the connection or its last answer on.
+        body_seconds: Longest time for a body.
+        write_seconds: Longest time in which a client takes nothing of its answer.
+        connections: Most connections of one worker.
+        connections_per_address: Most of them from one address.
+        proxies: Addresses and networks of proxies, whose `X-Forwarded-For` is believed.
+        tls_cert: File of the certificate, with those that it hangs on; None serves plain HTTP.
+        tls_key: File of its key.
+        passed_fields: Fields of requests that Ratchet does not know and the backend gets; None is
+            all.
+        token_days: So long a token gives feedback on its answer.
         origins: Web origins that may call, besides the gateway's own pages.
         open: Whether callers without a key are served though the address is not loopback.
         sync: Whether an answer waits until its record is on the disk, not only with the kernel.
@@ -68,6 +85,18 @@ class GatewayOptions(BaseModel):
     most_bytes: int = Field(default=4_000_000, ge=1_000)
     most_waiting: int = Field(default=2_000, ge=0)
     last_resort: str | None = None
+    most_answer_bytes: int = Field(default=64_000_000, ge=1_000)
+    header_bytes: int = Field(default=32_768, ge=1_000)
+    header_seconds: float = Field(default=10.0, gt=0.0)
+    body_seconds: float = Field(default=60.0, gt=0.0)
+    write_seconds: float = Field(default=60.0, gt=0.0)
+    connections: int = Field(default=4_000, ge=2)
+    connections_per_address: int = Field(default=1_000, ge=1)
+    proxies: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    passed_fields: tuple[str, ...] | None = None
+    token_days: float = Field(default=TOKEN_DAYS, gt=0.0, allow_inf_nan=False)
     origins: tuple[str, ...] = ()
     open: bool = False
     sync: bool = False
@@ -90,4 +119,19 @@ class GatewayOptions(BaseModel):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the address."""
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        return is_loopback(self.host)
+
+
+def told_to_worker(options: GatewayOptions, environ: Mapping[str, str]) -> bytes:
+    """Return what a worker reads from its standard input: its options, and variables with secrets.
+
+    Its environment holds neither, since others may be able to read that.
+    """
+    told = {"options": options.model_dump(mode="json"), "environment": secrets_in(environ)}
+    return json.dumps(told).encode()
+
+
+def heard_by_worker(told: bytes) -> tuple[GatewayOptions, dict[str, str]]:
+    """Return the options and the variables that a worker was told."""
+    heard = json.loads(told)
+    return GatewayOptions.model_validate(heard["options"]), dict(heard["environment"])

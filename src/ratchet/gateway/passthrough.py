@@ -16,10 +16,10 @@ from ratchet.gateway.conversation import named_user
 from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
 from ratchet.gateway.leaving import ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
-from ratchet.gateway.replies import BackendError, json_bytes
+from ratchet.gateway.replies import BackendError, bounded, json_bytes
 from ratchet.gateway.request_metadata import trace_headers
 from ratchet.gateway.routing import ALIASES, Router
-from ratchet.gateway.schemas import ModelEntry
+from ratchet.gateway.schemas import ModelEntry, check_fields
 
 PASSED_ON = ("completions", "embeddings", "responses")
 _OWN_MODELS = "embeddings"
@@ -29,8 +29,15 @@ _OWN_MODELS = "embeddings"
 class Passthrough:
     """See the module's text."""
 
-    def __init__(self, router: Router, backends: Sequence[Backend]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        backends: Sequence[Backend],
+        *,
+        passed_fields: frozenset[str] | None = None,
+    ) -> None:
         self._router, self._watcher = router, ClientWatcher()
+        self._passed_fields = passed_fields
         self._servers = [server for server in backends if isinstance(server, HttpBackend)]
 
     async def post(self, request: Request) -> Response:
@@ -50,6 +57,7 @@ class Passthrough:
                 code="invalid_value",
                 param="model",
             )
+        check_fields(body, self._passed_fields)
         path = request.url.path.removeprefix("/v1")
         targets = self._targets(path, body, named_user(body, request.headers) or "")
         with self._watcher.watching(request.receive):
@@ -116,7 +124,9 @@ class Passthrough:
                 failures.append(failure)
                 continue
             return StreamingResponse(
-                _pieces(reply, stream=stream), reply.status, media_type=reply.content_type
+                _pieces(reply, server.most_bytes, stream=stream),
+                reply.status,
+                media_type=reply.content_type,
             )
         if not self._servers:
             raise ProblemError(
@@ -128,15 +138,18 @@ class Passthrough:
         raise nobody_answers(failures)
 
 
-async def _pieces(reply: aiohttp.ClientResponse, *, stream: bool) -> AsyncIterator[bytes]:
+async def _pieces(
+    reply: aiohttp.ClientResponse, most_bytes: int, *, stream: bool
+) -> AsyncIterator[bytes]:
     """Yield a reply as it comes; a stream that breaks off ends with an error event."""
     try:
-        async for piece in reply.content.iter_any():
+        async for piece in bounded(reply.content.iter_any(), most_bytes):
             yield piece
-    except NETWORK_ERRORS as error:
+    except (*NETWORK_ERRORS, BackendError) as error:
         if not stream:
             raise
-        problem = ProblemError(502, f"the backend broke off: {error}", code="backend_error")
+        why = error.told if isinstance(error, BackendError) else type(error).__name__
+        problem = ProblemError(502, f"the backend broke off: {why}", code="backend_error")
         yield b"data: " + json_bytes(problem.body()) + b"\n\n"
     finally:
         reply.close()

@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from ratchet.gateway.addresses import without_addresses
+
 LONGEST_EVENT = 4_000_000
 """Bytes of one server-sent event; a longer one is an error."""
 _BROKEN = ("error", "abort")  # finish reasons of an answer that a server gave up
@@ -34,6 +36,7 @@ class BackendError(Exception):
         is_users: Whether the request itself is at fault: no other backend would do better, and the
             version is not to blame.
         retry_after: The backend's `Retry-After` header.
+        told: What users are told of it: without addresses of the backend.
     """
 
     def __init__(
@@ -44,9 +47,11 @@ class BackendError(Exception):
         detail: Detail | None = None,
         is_users: bool = False,
         retry_after: str | None = None,
+        told: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason, self.status, self.detail = reason, status, detail
+        self.told = without_addresses(reason if told is None else told)
         self.is_users, self.retry_after = is_users, retry_after
 
 
@@ -57,6 +62,23 @@ class Detail:
     message: str
     param: str | None = None
     code: str | None = None
+
+
+async def bounded(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+    """Yield an answer's unpacked pieces up to so many bytes.
+
+    Raises:
+        BackendError: There are more.
+    """
+    seen = 0
+    async for piece in pieces:
+        seen += len(piece)
+        if seen > most_bytes:
+            raise BackendError(
+                f"an answer must have at most {most_bytes:,} bytes when it is unpacked, got more; "
+                "start with a larger --most-answer-bytes"
+            )
+        yield piece
 
 
 def read_detail(content: bytes) -> Detail:

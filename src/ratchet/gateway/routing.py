@@ -26,6 +26,7 @@ from ratchet.records import (
     Adoption,
     ApiKey,
     ApiKeyRevocation,
+    ApiKeyTerms,
     Candidate,
     Release,
     Routing,
@@ -41,7 +42,9 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 15.0
 """After so long without an answer of the store, `/healthz` says so."""
-READ = (Adoption, ApiKey, ApiKeyRevocation, Candidate, Release, Routing, ServedName)
+READ = (
+    Adoption, ApiKey, ApiKeyRevocation, ApiKeyTerms, Candidate, Release, Routing, ServedName
+)  # fmt: skip
 """What the state is made of."""
 NO_HEADERS: Mapping[str, str] = {}
 ALIASES = ("champion", "challenger", "previous")
@@ -86,6 +89,7 @@ class State:
         names: What the backend calls versions, where that is not their own name.
         adopted: Names of adopted models: applications ask by them for "the model".
         keys: Keys that open the gateway, by id.
+        terms: What they may do and until when, by their ids.
         needs_key: Whether a key was ever made; a store whose keys are all revoked is shut.
     """
 
@@ -94,6 +98,7 @@ class State:
     names: Mapping[str, str] = field(default_factory=dict)
     adopted: tuple[str, ...] = ()
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    terms: Mapping[str, ApiKeyTerms] = field(default_factory=dict)
     needs_key: bool = False
 
     @property
@@ -335,11 +340,13 @@ def read_state(store: EventStore, shelf: AdapterShelf) -> State:
     revoked = {item.id for item in store.records(ApiKeyRevocation)}
     made = store.records(ApiKey)
     keys = {key.id: key for key in made if key.id not in revoked}
+    terms = {item.id: item for item in store.records(ApiKeyTerms)}  # written before their keys
     return State(
         routing=routing,
         adapters=adapters,
         names=served_names(store),
         adopted=tuple(dict.fromkeys(n for item in adoptions(store).values() for n in item.names)),
         keys=keys,
+        terms=terms,
         needs_key=bool(made),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -254,6 +255,35 @@ def check_chat(body: Any) -> None:
         CHAT.validate_python(body)
     except ValidationError as error:
         raise invalid(error) from error
+
+
+KNOWN_FIELDS = frozenset(ChatRequest.model_fields) | {
+    "store", "prompt", "input", "instructions", "max_output_tokens", "previous_response_id",
+}  # fmt: skip
+"""Fields that always reach the backend: those that Ratchet reads, and what a request is about."""
+
+
+def check_fields(body: Mapping[str, Any], passed: Collection[str] | None) -> None:
+    """Refuse a field that the backend is not to get.
+
+    Args:
+        body: The request.
+        passed: Fields that may be passed on besides `KNOWN_FIELDS`; None is all.
+
+    Raises:
+        ProblemError: 400 with the field.
+    """
+    if passed is None:
+        return
+    others = [name for name in body if name not in KNOWN_FIELDS and name not in passed]
+    if others:
+        raise ProblemError(
+            400,
+            f"a field must be one that this gateway passes on, got {others[0][:80]!r}; leave it "
+            "out, or have the gateway started with --pass-field for it",
+            code="field_not_allowed",
+            param=others[0][:80],
+        )
 
 
 def invalid(error: ValidationError) -> ProblemError:

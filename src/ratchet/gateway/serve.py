@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event, Thread
@@ -25,8 +26,9 @@ from ratchet.errors import BusyError, InvalidInputError, RatchetError, SettingsE
 from ratchet.gateway.adapters import wanted_adapters
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.known import LastKnown, StoreLink
-from ratchet.gateway.options import NO_CHAMPION, GatewayOptions
+from ratchet.gateway.options import NO_CHAMPION, GatewayOptions, told_to_worker
 from ratchet.gateway.routing import State, read_state, several_versions
+from ratchet.processes import open_environment, python
 
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _STOP_SECONDS = 15.0
@@ -125,7 +127,8 @@ class Supervisor:
         shown = f"[{host}]" if ":" in host else host
         local = f"the local model {self.options.settings.base_model}"
         behind = " ".join(self._backends) or local
-        self.say(f"gateway  http://{shown}:{port}   (in front of {behind})")
+        scheme = "http" if self.options.tls_cert is None else "https"
+        self.say(f"gateway  {scheme}://{shown}:{port}   (in front of {behind})")
         if not has_keys:
             self.say(
                 "no keys are in place: whoever reaches this address may do everything; "
@@ -160,17 +163,21 @@ class Supervisor:
 
     def _start(self, listening: socket.socket, link: StoreLink) -> subprocess.Popen[bytes]:
         options = self.options.model_copy(update={"store_file": link.identity})
-        environment = os.environ | {
-            "RATCHET_GATEWAY": options.model_dump_json(),
+        environment = open_environment(os.environ) | {
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "ratchet.gateway.worker", str(listening.fileno())],
+        child = subprocess.Popen(
+            python("-m", "ratchet.gateway.worker", str(listening.fileno())),
             env=environment,
+            stdin=subprocess.PIPE,
             pass_fds=[listening.fileno()],
             preexec_fn=partial(_die_with_parent, os.getpid()),
         )
+        assert child.stdin is not None
+        with suppress(BrokenPipeError), child.stdin as told:  # it died, and is started again
+            told.write(told_to_worker(options, os.environ))
+        return child
 
     def _start_missing(self, listening: socket.socket, link: StoreLink) -> None:
         """Start each process that does not run; one that ends at once is waited for longer."""

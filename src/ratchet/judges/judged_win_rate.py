@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import shown_lines
 from ratchet.judges.judge import Judge, Judged, asker, model_of, refuse_failure
 from ratchet.judges.label_sheet import SheetRead, write_sheet
 from ratchet.judges.on_files import LabelledItem, labelled_verdicts
@@ -74,7 +75,7 @@ class JudgedWinRate:
         ]
         lines += [figure_line(figure) for figure in self.found.figures]
         lines += [f"  unscored: {count} × {why}" for why, count in self.found.unscored.items()]
-        return "\n".join(lines)
+        return shown_lines(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import SetAsideRow, needed_fields, no_usable_row, read_rows, set_aside_lines
-from ratchet.files.text import printable
+from ratchet.files.text import printable, shown_lines
 from ratchet.judges.correction import RateCorrection, corrected_rate
 from ratchet.judges.effects import worth
 from ratchet.judges.judge import NOT_ANSWERED, Judge, Judged, asker, model_of
@@ -118,7 +118,7 @@ class FileJudged:
             lines += [figure_line(figure) for figure in self.correction.figures]
             lines.append(f"  {self.correction.settles}")
         lines += [f"  {line}" for line in set_aside_lines(self.set_aside)]
-        return "\n".join(lines)
+        return shown_lines(lines)
 
 
 def check_labels(

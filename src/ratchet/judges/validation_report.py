@@ -8,6 +8,7 @@ from typing import Any
 
 from ratchet.errors import RatchetError
 from ratchet.files.rows import SetAsideRow, set_aside_lines
+from ratchet.files.text import shown_lines
 from ratchet.judges.validation import Validation
 from ratchet.records import Figure
 
@@ -89,7 +90,7 @@ def validations_text(
     if set_aside:
         lines.append(f"set aside: {len(set_aside)} rows")
         lines += [f"  {line}" for line in set_aside_lines(set_aside)]
-    return "\n".join(lines)
+    return shown_lines(lines)
 
 
 def _one(name: str, found: Validation | RatchetError) -> list[str]:

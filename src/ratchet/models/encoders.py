@@ -76,8 +76,10 @@ class SentenceEncoder:
         require_safetensors(folder, "model*.safetensors")
         pooling, longest = _pooling(folder), _longest_input(folder)
         with quiet_transformers():
-            model = AutoModel.from_pretrained(str(folder), use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(str(folder))
+            model = AutoModel.from_pretrained(
+                str(folder), use_safetensors=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         model = (model.cuda() if torch.cuda.is_available() else model).eval().float()
         identity = digest([folder_digest(folder, "model*.safetensors"), pooling, longest])
         return cls(model, tokenizer, identity, pooling, longest, batch_size)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -279,10 +280,32 @@ def key_in(environ: Mapping[str, str], endpoint: Endpoint, *, needs: str) -> str
         ModelError: The variable that should hold it is not set.
     """
     variable = endpoint.api_key_variable
-    key = environ.get(variable) if variable else None
+    key = key_from(environ, variable) if variable else None
     if variable and not key:
-        raise ModelError(f"{needs} in {variable}, which is not set; export {variable}=...")
+        raise ModelError(
+            f"{needs} in {variable}, which is not set; export {variable}=..., or {variable}_FILE "
+            "with the path of a file that holds it"
+        )
     return key
+
+
+def key_from(environ: Mapping[str, str], variable: str) -> str | None:
+    """Return the key that a variable holds, or the file that `VARIABLE_FILE` names; None without.
+
+    Raises:
+        ModelError: The file cannot be read, or a header cannot carry the key.
+    """
+    path = environ.get(f"{variable}_FILE")
+    key = environ.get(variable)
+    if path and not key:
+        try:
+            key = Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"{variable}_FILE must be a file that holds a key, got {path!r}: "
+                f"{getattr(error, 'strerror', None) or 'not text'}; correct the path"
+            ) from error
+    return checked_key(key, variable)
 
 
 def refused(endpoint: Endpoint, api_key: str | None, status: int, said: str) -> ModelError:

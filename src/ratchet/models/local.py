@@ -224,9 +224,14 @@ def load_pretrained(folder: Path) -> tuple[Any, Any]:
     gpu = torch.cuda.is_available()
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.bfloat16 if gpu else torch.float32, use_safetensors=True
+            str(folder),
+            dtype=torch.bfloat16 if gpu else torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), padding_side="left", trust_remote_code=False
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return (model.cuda() if gpu else model), tokenizer

@@ -29,6 +29,7 @@ SMOLLM2 = "smollm2"
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
+_SMOLLM2_FOLDER = "smollm2-135m-instruct"
 _DIGEST_FILE = "ratchet-digest.txt"
 
 
@@ -95,10 +96,21 @@ def prepare_base_model(name: str, cache: Path) -> Path:
         folder = Path(name).expanduser().resolve()
         require_safetensors(folder, "model*.safetensors")
         return folder
-    target = cache / "smollm2-135m-instruct"
+    target = cache / _SMOLLM2_FOLDER
     if not (target / _DIGEST_FILE).exists():
         _convert_smollm2(target)
     return target
+
+
+def converted_smollm2(cache: Path) -> tuple[str | None, Path]:
+    """Return the digest that the converted weights were written with, and where they lie.
+
+    None where they are not converted yet.
+    """
+    target = cache / _SMOLLM2_FOLDER
+    noted = target / _DIGEST_FILE
+    known = noted.read_text("utf-8").strip() if noted.exists() else None
+    return known, target / "model.safetensors"
 
 
 def _convert_smollm2(target: Path) -> None:
@@ -153,8 +165,12 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     place, name = str(source.parent), source.name
     with quiet_transformers():
         # the class by its name: to find it, AutoTokenizer would read the whole file once more
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(place, gguf_file=name)
-        loaded = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            place, gguf_file=name, trust_remote_code=False
+        )
+        loaded = AutoModelForCausalLM.from_pretrained(
+            place, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+        )
         values = loaded.config.to_dict()
         values.pop("quantization_config", None)
         fresh = type(loaded)(type(loaded.config)(**values))

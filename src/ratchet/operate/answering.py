@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.backends import KEY_VARIABLE
+from ratchet.models.endpoint import key_from
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
@@ -31,5 +32,5 @@ def answering_of(
         tracker=tracker,
         shelf=AdapterShelf(settings.home, settings.adapter_root, settings.backend_adapter_root),
         backend=settings.backend,
-        key=environ.get(KEY_VARIABLE),
+        key=key_from(environ, KEY_VARIABLE),
     )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ratchet.analyze.failures.traffic_sample import SampleRules, questions_set
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
+from ratchet.deploy.gate.answering import By
 from ratchet.deploy.gate.policy import GatePolicy, policy_for_file
 from ratchet.deploy.served import adoptions, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
-from ratchet.models.endpoint import checked_key
+from ratchet.models.endpoint import key_from, server_address
 from ratchet.operate.base_model import check_weights, why_not_champion
-from ratchet.records import WIN_RATE, Release
+from ratchet.records import WIN_RATE, Candidate, Release, Rollout
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.store.arrivals import count_answers, versions_in_use
@@ -37,12 +41,14 @@ class NextCycle:
         sample: How they are drawn.
         policy: The gate's rules, or the file that holds them; left out, those of such examples.
         judge: Name of the judge of pairs, where the settings' file has several.
+        by: Who answers at the gate, as in `AnswerOptions`.
     """
 
     examples: Path | None = None
     sample: SampleRules = field(default_factory=SampleRules)
     policy: GatePolicy | Path | None = None
     judge: str | None = None
+    by: By | None = None
 
 
 def lacks(
@@ -73,7 +79,7 @@ def lacks(
         *_traffic(store, champion, now),
         *_examples(store, wanted),
         *_policy(settings, wanted),
-        *_backend(settings, store, champion, environ),
+        *_backend(settings, store, champion, environ, wanted),
     ]
     try:
         check_weights(settings, store)
@@ -159,7 +165,11 @@ def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
 
 
 def _backend(
-    settings: Settings, store: EventStore, champion: str | None, environ: Mapping[str, str]
+    settings: Settings,
+    store: EventStore,
+    champion: str | None,
+    environ: Mapping[str, str],
+    wanted: NextCycle,
 ) -> Iterator[str]:
     if not settings.backend:
         if champion in adoptions(store):
@@ -169,10 +179,53 @@ def _backend(
             )
         return
     try:
-        key = checked_key(environ.get(KEY_VARIABLE), KEY_VARIABLE)
+        key = key_from(environ, KEY_VARIABLE)
         with Replicas.of(settings.backend, key=key) as replicas:
             names = {} if champion is None else {champion: served_name(store, champion)}
             for line in unlisted(replicas, names, seconds=BACKEND_SECONDS):
                 yield f"the champion at the backend: {line}"
+            if wanted.by in (None, "backend"):
+                yield from _adapters(settings, store, replicas)
     except RatchetError as error:
         yield f"the backend: {error}"
+
+
+def _adapters(settings: Settings, store: EventStore, replicas: Replicas) -> Iterator[str]:
+    """Say what keeps the backend from being asked as a version that is trained only then.
+
+    Raises:
+        ModelError: A replica does not answer.
+    """
+    for replica in replicas:
+        if not replica.loads_adapters(BACKEND_SECONDS):
+            yield (
+                f"adapters at the backend: {replica.url} does not load any while it runs; start "
+                "vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or set "
+                "deploy.answers.by to process"
+            )
+    elsewhere = [url for url in settings.backend if not _is_this_machine(url)]
+    if settings.adapter_root is None and elsewhere and not _had_adapters(store):
+        yield (
+            f"a folder of adapters that {elsewhere[0]} sees: got none, and it is not known to be "
+            "this machine; set RATCHET_ADAPTER_ROOT to the folder that both share (where that is "
+            f"the home's own, to {settings.home / 'adapters'}), or deploy.answers.by to process"
+        )
+
+
+def _is_this_machine(url: str) -> bool:
+    """Tell whether an address is this machine by its name alone: nothing is looked up."""
+    host = (urlsplit(server_address(url)).hostname or "").rstrip(".").lower()
+    if host in ("localhost", socket.gethostname().lower()) or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _had_adapters(store: EventStore) -> bool:
+    """Tell whether users have been sent to a version that was trained here: it was seen then."""
+    trained = {f"{item.model_name}/{item.version}" for item in store.records(Candidate)}
+    return any(item.champion in trained for item in store.records(Release)) or any(
+        item.challenger.version in trained for item in store.records(Rollout)
+    )

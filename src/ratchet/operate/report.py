@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from ratchet.files.text import cell as markdown
+from ratchet.files.text import shown_lines
 from ratchet.operate.pruning import Line
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -20,14 +22,14 @@ def as_text(lines: Sequence[Line]) -> str:
         for row in rows
     ]
     failed = [f"{line.what}: {line.failed}" for line in lines if line.failed]
-    return "\n".join([*(told if len(rows) > 1 else ["nothing is old enough to go"]), *failed])
+    return shown_lines([*(told if len(rows) > 1 else ["nothing is old enough to go"]), *failed])
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
     """Return the same as Markdown."""
     rows = [_HEAD, ("---",) * len(_HEAD), *(_cells(line) for line in lines if _applies(line))]
-    failed = [f"\n{line.what}: {line.failed}" for line in lines if line.failed]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *failed])
+    failed = [f"\n{markdown(line.what)}: {markdown(line.failed)}" for line in lines if line.failed]
+    return "\n".join([*(f"| {' | '.join(map(markdown, row))} |" for row in rows), *failed])
 
 
 def as_json(line: Line) -> dict[str, str | int | None]:

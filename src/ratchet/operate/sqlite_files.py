@@ -18,6 +18,7 @@ _INCREMENTAL = 2
 _STEP_PAGES = 500
 _STEPS_REST = 0.05
 _WAIT_SECONDS = 60.0
+_MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,38 @@ def compact(path: Path) -> int:
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return before - space_of(path).bytes
+
+
+def is_database(path: Path) -> bool:
+    """Tell whether a file is one of SQLite."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a file as it is at one moment, for its owner alone; writers go on where it has a WAL.
+
+    Args:
+        source: May be written to meanwhile.
+        target: Is made anew.
+    """
+    target.unlink(missing_ok=True)
+    target.touch(mode=0o600)
+    with _opened(source) as connection, closing(sqlite3.connect(target)) as copy:
+        connection.backup(copy)  # in one step: in several, each writer would begin it anew
+
+
+def damages(path: Path) -> list[str]:
+    """Return what SQLite finds wrong with a file, at most 20 lines; nothing where it is whole."""
+    try:
+        with _opened(path) as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [line for line in found if line != "ok"]
 
 
 @contextmanager

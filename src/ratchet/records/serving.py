@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
 
 KeyRole = Literal["ingest", "read", "review", "admin"]
+KeyScope = Literal["ask", "feedback", "any-answer"]
 _BUCKETS = 2**64
 
 
@@ -171,6 +172,23 @@ class ApiKey(Record):
     roles: tuple[KeyRole, ...] = Field(min_length=1)
     secret_hash: str = Field(pattern="^[0-9a-f]{64}$")
     rate_per_second: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+
+
+class ApiKeyTerms(Record):
+    """What a key may do and until when; `id` is the key's. A key of before has none.
+
+    A record of its own, so that a gateway of the version before goes on reading keys.
+
+    Attributes:
+        expires_at: From then on it opens nothing; None is never.
+        scopes: What its role `ingest` covers: to ask for answers, to give feedback on the answers
+            of its own application, and on any answer.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    expires_at: UtcTime | None = None
+    scopes: tuple[KeyScope, ...] = Field(min_length=1)
 
 
 class ApiKeyRevocation(Record):

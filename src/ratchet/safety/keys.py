@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 
@@ -47,9 +49,6 @@ PASSWORDS: Mapping[str, str] = {
 
 def is_basic(passage: str) -> bool:
     """Tell whether a passage is base64 of a name and a password."""
-    import base64
-    import binascii
-
     try:
         said = base64.b64decode(passage, validate=True).decode()
     except (binascii.Error, ValueError):

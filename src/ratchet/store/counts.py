@@ -50,6 +50,9 @@ _COUNTED = (
     _Counted("set_aside", "row.reason"),
 )
 
+KEPT_BY_TRIGGERS = tuple(counted.table for counted in _COUNTED)
+"""Names of the counts that triggers keep; others are put there by `put_numbers`."""
+
 
 def keep_counts(connection: sa.Connection, *, between: Callable[[], None] = lambda: None) -> None:
     """Make the triggers and count what is there; done again, it counts anew.

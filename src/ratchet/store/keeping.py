@@ -1,7 +1,7 @@
 """Erase what users allowed to be kept for a time only, once that time is over.
 
     past = past_keeping(store, home, history, now, sets_too=True)
-    erase_past(store, home, history, past)
+    erase_past(store, home, history, past, now=now)
 
 An interaction says until when in its metadata (`retain_until`). Its texts go as those of a user who
 is forgotten (`ratchet.store.erasure`): ids, times and numbers stay, so that counts and rates of the

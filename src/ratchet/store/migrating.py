@@ -85,17 +85,23 @@ def _apply(
         short_locks(connection)
         if connection.dialect.name == "postgresql":
             connection.execute(JOURNAL_LOCK)
+        if _is_applied(connection, name):  # by a process that had its turn meanwhile
+            return
         apply(connection)
         if left := indexes_left(connection):
             connection.commit()
             for index, columns in left.items():
                 logger.info("making the index %s", index)
                 build_index(engine, index, columns)
-        present = sa.select(APPLIED.c.name).where(APPLIED.c.name == name)
-        if connection.execute(present).first() is None:
+        if not _is_applied(connection, name):
             row = {"name": name, "applied_at": microseconds(clock())}
             connection.execute(sa.insert(APPLIED), row)
         connection.commit()
+
+
+def _is_applied(connection: sa.Connection, name: str) -> bool:
+    present = sa.select(APPLIED.c.name).where(APPLIED.c.name == name)
+    return connection.execute(present).first() is not None
 
 
 def _write(connection: sa.Connection) -> None:

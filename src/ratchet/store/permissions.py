@@ -93,11 +93,16 @@ class Permission:
         return end is None or now >= end
 
 
-def read_not_for_good(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
-    """Return those of the interactions whose texts must not be put where they stay for good.
+def read_not_for_good(
+    connection: sa.Connection, ids: Iterable[str]
+) -> tuple[set[str], dict[str, list[str]]]:
+    """Return those of the interactions that themselves say that they must not stay for good.
 
-    They refuse training, may be kept for a time only, or are of a user whose latest word about
-    training is a refusal.
+    They refuse training or may be kept for a time only. What their users say elsewhere is for
+    `ratchet.store.history.refusals` to ask.
+
+    Returns:
+        The ids, and the ids of all of them that the store has, by user.
     """
     found: set[str] = set()
     of_user: dict[str, list[str]] = {}
@@ -108,7 +113,7 @@ def read_not_for_good(connection: sa.Connection, ids: Iterable[str]) -> set[str]
             of_user.setdefault(user, []).append(key)
             if retain is not None or not (consent is None or agrees(consent)):
                 found.add(key)
-    return found.union(*(of_user[user] for user in refusing(read_words(connection, of_user))))
+    return found, of_user
 
 
 Word: TypeAlias = tuple[str, datetime, str]

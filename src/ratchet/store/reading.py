@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ from ratchet.store.months import with_ids
 from ratchet.store.origins import Origins, read_origins
 from ratchet.store.permissions import (
     Permission,
-    read_not_for_good,
     read_past_keeping,
     read_permissions,
 )
@@ -241,14 +240,6 @@ class Readings(Transactions):
         """Return the interactions that may be kept no longer, with their days."""
         with self.reading() as connection:
             return read_past_keeping(connection, now)
-
-    def not_for_good(self, ids: Iterable[str]) -> set[str]:
-        """Return those of the interactions that must not become examples which stay for good.
-
-        Their user refuses training, then or later, or lets them be kept for a time only.
-        """
-        with self.reading() as connection:
-            return read_not_for_good(connection, ids)
 
     def endings(self, window: Window, *, besides: Collection[str] = ()) -> dict[str, str]:
         """Return the finish reasons of a window's answers by id, but for those in `besides`.

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
+from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
 from ratchet.tracking.run import Run as Run
@@ -191,12 +191,14 @@ class Tracker:
         for run_id in run_ids:
             self._client.delete_run(run_id)
         uri = self._client.tracking_uri
-        gc = [sys.executable, "-m", "mlflow", "gc"]
+        gc = python("-m", "mlflow", "gc")
         gc += ["--backend-store-uri", uri, "--tracking-uri", uri]
         for start in range(0, len(run_ids) if self._local else 0, _DELETED_AT_ONCE):
             some = ",".join(run_ids[start : start + _DELETED_AT_ONCE])
             done = subprocess.run(
                 [*gc, "--run-ids", some],
+                env=safe_path(os.environ),
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 check=False,

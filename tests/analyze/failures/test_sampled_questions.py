@@ -22,10 +22,12 @@ from ratchet.errors import WaitingError
 from ratchet.records import ExampleSet, Interaction, Message, user_digest
 from ratchet.store import EventStore
 from ratchet.store.cycles import held_out_users, recorded_so_far
+from ratchet.store.history import History
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 USERS, EACH = 400, 3
 RULES = SampleRules(examples=60, minimum=30)
+NO_HISTORY = History.open("no-history")
 
 
 def interaction(number: int, **changes: Any) -> Interaction:
@@ -69,6 +71,7 @@ def freeze(
 def drawn(store: EventStore, rules: SampleRules = RULES, **given: Any) -> ExampleSet:
     usual: dict[str, Any] = {
         "redact": lambda texts: [text.replace("@", " at ") for text in texts],
+        "history": NO_HISTORY,
         "now": NOW,
         "max_new_tokens": 256,
     }

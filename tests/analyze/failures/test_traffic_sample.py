@@ -15,6 +15,7 @@ from ratchet.analyze.failures.traffic_sample import (
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Cycle, ExampleSet, Interaction, Message
 from ratchet.store import EventStore
+from ratchet.store.history import History
 from tests.outcomes.made_outcomes import outcomes
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
@@ -23,6 +24,7 @@ CYCLE = Cycle(
     window_start=NOW, window_end=NOW, example_set_id="e",
 )  # fmt: skip
 USERS, EACH = 40, 5
+NO_HISTORY = History.open("no-history")
 
 
 def freeze(store: EventStore, most: int = 1_000, **given: Any) -> ExampleSet | None:
@@ -53,7 +55,15 @@ def freeze(store: EventStore, most: int = 1_000, **given: Any) -> ExampleSet | N
     found = outcomes(rows)
     explicit = quality(found, QualityWeights()).explicit
     return freeze_traffic(
-        store, CYCLE, found, explicit, most=most, withheld={"i1"}, now=NOW, **given
+        store,
+        CYCLE,
+        found,
+        explicit,
+        most=most,
+        withheld={"i1"},
+        history=NO_HISTORY,
+        now=NOW,
+        **given,
     )
 
 
@@ -107,7 +117,9 @@ def test_nothing_known_and_nothing_asked_for_give_none(store: EventStore) -> Non
     assert freeze(store, most=0) is None
     nothing = outcomes([{"prompts": "a"}])
     explicit = quality(nothing, QualityWeights()).explicit
-    made = freeze_traffic(store, CYCLE, nothing, explicit, most=9, withheld=(), now=NOW)
+    made = freeze_traffic(
+        store, CYCLE, nothing, explicit, most=9, withheld=(), history=NO_HISTORY, now=NOW
+    )
     assert made is None
 
 

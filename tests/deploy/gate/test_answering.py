@@ -103,10 +103,14 @@ def test_the_next_replica_is_asked_where_one_is_down_and_all_reasons_are_told(
         (
             "base/1",
             lambda one: None,
-            "has no adapter to load, so the backend must list it, got org",
+            "has no adapter to load, so the backend must list it; .* it has: org/base",
         ),
         ("m/2", lambda one: setattr(one, "lost_loads", 1), "got: .*the engine died"),
-        ("m/2", lambda one: one._taken.add("gate-m/2"), "got: .*already been loaded"),
+        (
+            "m/2",
+            lambda one: setattr(one, "max_rank", 0),
+            "got: .*rank 1 is greater .*BACKEND_ADAPTER",
+        ),
     ],
 )
 def test_a_version_that_the_server_cannot_answer_as_is_an_error_before_anything_is_asked(
@@ -127,6 +131,13 @@ def test_what_an_evaluation_that_was_killed_left_loaded_is_used_and_unloaded(
     one.adapters["gate-m/2"] = adapter
     assert len(asked(replicas, store, "m/2", place=lambda: adapter).texts) == 5
     assert one.calls == [("unload", "gate-m/2")]
+
+
+def test_a_name_that_is_taken_with_nothing_behind_it_is_loaded_anew(replicas, store, adapter):
+    one, _ = replicas
+    one._taken.add("gate-m/2")
+    assert len(asked(replicas, store, "m/2", place=lambda: adapter).texts) == 5
+    assert one.calls == [(step, "gate-m/2") for step in ("load", "unload", "load", "unload")]
 
 
 @pytest.mark.parametrize(

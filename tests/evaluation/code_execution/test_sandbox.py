@@ -6,18 +6,25 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import ratchet
 from ratchet.errors import InvalidInputError, IsolationError
-from ratchet.evaluation.code_execution.sandbox import SandboxLimits, require_isolation, run_isolated
+from ratchet.evaluation.code_execution import sandbox
+from ratchet.evaluation.code_execution.sandbox import (
+    SandboxLimits,
+    require_isolation,
+    run_isolated,
+)
 from ratchet.evaluation.code_execution.syscalls import filter_program
 
 SMALL = SandboxLimits(
     seconds=4.0, cpu_seconds=1, memory_megabytes=256, file_megabytes=2, processes=6
 )
+MANY = SandboxLimits(seconds=20.0, memory_megabytes=256, processes=16)
 pytestmark = pytest.mark.usefixtures("isolation")
 
 
@@ -250,12 +257,13 @@ def test_where_the_machine_does_not_isolate_nothing_is_run_and_it_says_so(tmp_pa
 def test_inside_a_box_there_is_no_bubblewrap_and_so_no_other_box():
     package = Path(ratchet.__file__).parent
     box = "evaluation/code_execution"
-    names = ("errors", f"{box}/sandbox", f"{box}/syscalls")
+    modules = ("sandbox", "syscalls", "exchange", "inside", "interpreter", "packing", "remote")
+    names = ("errors", "files/text", *(f"{box}/{name}" for name in modules))
     sources = {f"{name}.py": (package / f"{name}.py").read_text("utf-8") for name in names}
     program = (
         f"sources = {sources!r}\n"
         "import os, sys\n"
-        f"for folder in ('ratchet', 'ratchet/evaluation', 'ratchet/{box}'):\n"
+        f"for folder in ('ratchet', 'ratchet/files', 'ratchet/evaluation', 'ratchet/{box}'):\n"
         "    os.mkdir(folder); open(folder + '/__init__.py', 'w').close()\n"
         "for name, text in sources.items(): open('ratchet/' + name, 'w').write(text)\n"
         "sys.path.insert(0, os.getcwd())\n"
@@ -283,3 +291,47 @@ def test_the_check_is_made_once_a_process():
     require_isolation()
     assert require_isolation.cache_info().misses <= 1
     assert issubclass(IsolationError, Exception)
+
+
+def test_memory_of_processes_that_a_thread_started_counts():
+    program = (
+        "import os, threading, time\n"
+        "def fork():\n"
+        "    for _ in range(3):\n"
+        "        if os.fork() == 0:\n"
+        "            x = bytearray(b'1') * (200 * 2 ** 20)\n"
+        "            time.sleep(60)\n"
+        "    time.sleep(60)\n"
+        "threading.Thread(target=fork).start()\n"
+        "time.sleep(60)\n"
+    )
+    limits = replace(MANY, memory_megabytes=512)
+    assert ends(program, limits) == ("out of memory", "it used more than 512 MB")
+
+
+def test_memory_of_processes_whose_parent_has_ended_counts():
+    program = (
+        "import os, time\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        if os.fork() == 0:\n"
+        "            x = bytearray(b'1') * (120 * 2 ** 20)\n"
+        "            time.sleep(60)\n"
+        "        os._exit(0)\n"
+        "time.sleep(60)\n"
+    )
+    assert ends(program, MANY) == ("out of memory", "it used more than 256 MB")
+
+
+def test_children_are_found_on_a_kernel_without_their_list():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in sandbox._children_by_parent(os.getpid())
+        assert child.pid in sandbox._children(os.getpid())
+        child.communicate(b"\n")
+
+
+def test_what_a_program_says_of_its_end_steers_no_terminal():
+    outcome, detail = ends("raise ValueError('\\x1b[2J\\u202egnp.exe\\r\\nforged line\\x9b')")
+    assert outcome == "failed"
+    assert detail.isprintable()
+    assert "\\x1b[2J" in detail

@@ -1,6 +1,6 @@
 """What the next stages get of a failure cluster: frozen examples, and a request for training.
 
-    requests = hand_over_all(store, found, cycle_id=cycle.id, withheld=withheld, now=now)
+    requests = hand_over_all(store, found, cycle_id=cycle.id, **who, now=now)
 
 A cluster about safety goes to people first: nothing is made of it before they decided. The examples
 are held out by user: whoever has one in the regression set has none in the request. What its user
@@ -31,6 +31,8 @@ from ratchet.records import (
 from ratchet.review.queue import queue_flags, unreviewed_safety
 from ratchet.safety.rules import Flag
 from ratchet.store import EventStore
+from ratchet.store.history import History
+from ratchet.store.history.refusals import not_for_good
 
 FEWEST, MOST = 8, 50
 HELD_OUT = 0.3
@@ -59,6 +61,7 @@ def hand_over_all(
     *,
     cycle_id: str,
     withheld: Collection[str],
+    history: History,
     now: datetime,
 ) -> tuple[TrainingRequest, ...]:
     """Freeze the regression sets of the clusters that have none, and ask for training examples.
@@ -68,23 +71,28 @@ def hand_over_all(
         analysis: The analysis.
         cycle_id: The cycle it is of.
         withheld: Ids of interactions that wait for review; those found unsafe are left out as well.
+        history: Who refused before what the store holds.
         now: The time.
     """
-    requests = []
-    for cluster, members in zip(analysis.clusters, analysis.result.clusters, strict=True):
-        reviewed = _to_review(store, cluster)
-        blocked = _blocked(store, cluster, reviewed, now)
-        known = known_answers(
+    right = [
+        known_answers(
             [int(row) for row in members.rows],
             analysis.outcomes,
             analysis.explicit,
             withheld=withheld,
         )
+        for members in analysis.result.clusters
+    ]
+    allowed = set(permitted(store, history, [one for known in right for one in known]))
+    requests = []
+    for cluster, known in zip(analysis.clusters, right, strict=True):
+        reviewed = _to_review(store, cluster)
+        blocked = _blocked(store, cluster, reviewed, now)
         requests.append(
             hand_over(
                 store,
                 cluster,
-                permitted(store, known),
+                tuple(one for one in known if one in allowed),
                 cycle_id=cycle_id,
                 blocked=blocked,
                 reviewed=reviewed,
@@ -151,9 +159,9 @@ def known_answers(
     )
 
 
-def permitted(store: EventStore, known: Sequence[Known]) -> tuple[Known, ...]:
+def permitted(store: EventStore, history: History, known: Sequence[Known]) -> tuple[Known, ...]:
     """Return what its user lets be kept for good; frozen examples are."""
-    without = store.not_for_good(item.interaction_id for item in known)
+    without = not_for_good(store, history, (item.interaction_id for item in known))
     return tuple(item for item in known if item.interaction_id not in without)
 
 

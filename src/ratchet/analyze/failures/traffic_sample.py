@@ -1,7 +1,7 @@
 """Samples of traffic for the gate, frozen before anything is trained on.
 
-    frozen = freeze_traffic(store, cycle, outcomes, explicit, most=200, withheld=withheld, now=now)
-    opened = freeze_questions(store, outcomes, rules, redact=redact, now=now, max_new_tokens=512)
+    frozen = freeze_traffic(store, cycle, outcomes, explicit, most=200, **known)
+    opened = freeze_questions(store, outcomes, rules, redact=redact, max_new_tokens=512, **known)
 
 `freeze_traffic` holds out a cycle's interactions whose right answer is known, corrected and
 well-rated ones: no random part of all traffic, so take it for a guardrail, not for how good a model
@@ -43,6 +43,8 @@ from ratchet.records import (
     user_digest,
 )
 from ratchet.store import EventStore
+from ratchet.store.history import History
+from ratchet.store.history.refusals import not_for_good
 
 TRAFFIC = "traffic"
 """What policies call the set."""
@@ -63,6 +65,7 @@ def freeze_traffic(
     *,
     most: int,
     withheld: Collection[str],
+    history: History,
     now: datetime,
     texts: ReadTexts = lambda outcomes: outcomes,
     looked_at: int = LOOKED_AT,
@@ -76,6 +79,7 @@ def freeze_traffic(
         explicit: What users said the answers are worth, shape (n,).
         most: Examples at most.
         withheld: Ids of interactions that wait for review or were found unsafe.
+        history: Who refused before what the store holds.
         now: The time.
         texts: Reads the texts of outcomes; by default they are there.
         looked_at: Of the interactions whose right answer is known so many at most, the newest.
@@ -86,7 +90,7 @@ def freeze_traffic(
     rows = np.flatnonzero(right_is_known(outcomes, explicit))[-looked_at:]
     found = texts(outcomes.take(rows))
     known = known_answers(range(len(found)), found, explicit[rows], withheld=withheld)
-    held = sample_users(permitted(store, known), cycle.id, most=most)
+    held = sample_users(permitted(store, history, known), cycle.id, most=most)
     interactions = store.stored_interactions([item.interaction_id for item in held])
     examples = tuple(
         Example(
@@ -174,6 +178,7 @@ def freeze_questions(
     rules: SampleRules,
     *,
     redact: Redact,
+    history: History,
     now: datetime,
     max_new_tokens: int,
     withheld: Collection[str] = (),
@@ -189,6 +194,7 @@ def freeze_questions(
         outcomes: The interactions to draw from, oldest first; texts are not needed.
         rules: How many, of whom.
         redact: Takes personal data out of texts.
+        history: Who refused before what the store holds.
         now: The time.
         max_new_tokens: Longest answer.
         withheld: Ids of interactions that wait for a safety review.
@@ -202,7 +208,7 @@ def freeze_questions(
         return frozen
     usable = _answered(outcomes, rules, withheld)
     turns = _turns_by_user(outcomes, usable, trained, rules)
-    kept = _draw(store, outcomes, turns, rules)
+    kept = _draw(store, history, outcomes, turns, rules)
     if len(kept) < rules.minimum:
         raise WaitingError(_too_few(len(kept), turns, rules), "traffic", rules.minimum - len(kept))
     examples = _examples(kept, redact)
@@ -213,6 +219,7 @@ def freeze_questions(
 
 def _draw(
     store: EventStore,
+    history: History,
     outcomes: Outcomes,
     turns: Sequence[UserTurns],
     rules: SampleRules,
@@ -222,7 +229,7 @@ def _draw(
     while True:
         users = draw_users(turns, rules, wanted)
         ids = [str(outcomes.interaction_ids[row]) for user in users for row in user.rows]
-        refused, stored = store.not_for_good(ids), store.stored_interactions(ids)
+        refused, stored = not_for_good(store, history, ids), store.stored_interactions(ids)
         usable = [one for one in stored.values() if _is_whole(one) and one.id not in refused]
         kept = list(_distinct(usable))
         is_most = wanted >= rules.user_share * available

@@ -16,7 +16,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.deploy.backends import KEY_VARIABLE, Replica, Replicas
+from ratchet.deploy.backends import KEY_VARIABLE, Replica, Replicas, named
 from ratchet.errors import ModelError
 from ratchet.models import Completion, LanguageModel, OpenAICompatibleModel, Sampling
 from ratchet.models.base import Conversation
@@ -197,26 +197,20 @@ def first_that_answers(replicas: Replicas) -> tuple[Replica, dict[str, str | Non
 def _load(
     replica: Replica, version: str, asked: str, path: str | None, listed: dict[str, str | None]
 ) -> None:
-    """Load an adapter for the evaluation; what the list of models shows is believed."""
-    others = ", ".join(sorted(listed)) or "none"
+    """Load an adapter for the evaluation."""
     if path is None:
         raise ModelError(
-            f"{version} has no adapter to load, so the backend must list it, got {others} of "
-            f"{replica.url}; say by which name it answers with `ratchet adopt`"
+            f"{version} has no adapter to load, so the backend must list it; {replica.url} does "
+            f"not, {named(listed)}; say by which name it answers with `ratchet adopt`"
         )
-    if asked in listed:  # left behind by an evaluation that was killed
-        return
     try:
-        replica.load_adapter(asked, path)
-        why = "it is not listed afterwards"
+        replica.answer_as(asked, path)  # it is there already where an evaluation was killed
     except ModelError as error:
-        why = str(error)
-    if asked not in replica.models():
         raise ModelError(
-            f"the backend must load {version} for the gate, got: {why}; let vLLM load adapters "
+            f"the backend must load {version} for the gate, got: {error}; let vLLM load adapters "
             "(--enable-lora, VLLM_ALLOW_RUNTIME_LORA_UPDATING=True) and see its folder "
             "(docs/gateway.md), or set deploy.answers.by to process"
-        )
+        ) from error
 
 
 def _unload(replica: Replica, name: str) -> None:

@@ -32,7 +32,7 @@ from ratchet.deploy.gate.scores import (
 from ratchet.evaluation.answer_scores import check_needs, measured_on, score_pairs
 from ratchet.evaluation.code_execution import run_programs
 from ratchet.evaluation.code_execution.answers import answer_program
-from ratchet.evaluation.code_execution.sandbox import Execution, require_isolation
+from ratchet.evaluation.code_execution.sandbox import Execution, Program, require_isolation
 from ratchet.evaluation.metrics import constant_answer_rate, pass_k
 from ratchet.evaluation.paired import (
     Draw,
@@ -42,6 +42,7 @@ from ratchet.evaluation.paired import (
     question_digest,
     questions,
 )
+from ratchet.files.text import harmless_cell
 from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.judges.prompts import Item
 from ratchet.judges.win_rate import pairs_of
@@ -107,7 +108,7 @@ class Answers:
             []
             if example.tests is None or None in texts or not self.executions
             else [
-                self.executions[digest(_program(example, text))]
+                self.executions[digest(_program(example, text).text())]
                 for text in texts
                 if text is not None
             ]
@@ -377,7 +378,7 @@ def run_tests(examples: Sequence[Example], answers: Answers) -> Answers:
         IsolationError: The machine does not isolate; nothing was run.
     """
     programs = {
-        digest(program): program
+        digest(program.text()): program
         for example, texts in zip(examples, answers.all_to(examples), strict=True)
         if example.tests is not None
         for text in texts
@@ -389,7 +390,7 @@ def run_tests(examples: Sequence[Example], answers: Answers) -> Answers:
     return replace(answers, executions=dict(zip(programs, ran, strict=True)))
 
 
-def _program(example: Example, answer: str) -> str:
+def _program(example: Example, answer: str) -> Program:
     return answer_program(
         answer, example.tests or "", prompt=example.prompt, entry_point=example.entry_point
     )
@@ -519,7 +520,9 @@ def write_scores(
             for (example, first, second), *pair in zip(rows, *columns, strict=True):
                 numbers = ["" if number != number else repr(number) for number in pair]
                 whose = (example.user_id or "", example.cluster or "")
-                writer.writerow((example.id, metric, *numbers, *whose, first, second))
+                texts = [harmless_cell(text or "") for text in (*whose, first, second)]
+                row = (harmless_cell(example.id), harmless_cell(metric), *numbers, *texts)
+                writer.writerow(row)
 
 
 def _written(texts: tuple[str | None, ...]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ratchet.deploy.gate.evidence import MetricEvidence
 from ratchet.deploy.gate.gate import GateResult
+from ratchet.files.text import shown_lines
 from ratchet.records import direction_words
 
 NAME_WIDTH = 34
@@ -74,7 +75,7 @@ def gate_text(result: GateResult) -> str:
         if metric not in shown
     ]
     lines += [f"note: {note}" for note in result.notes]
-    return "\n".join(lines)
+    return shown_lines(lines)
 
 
 def _overturned(result: GateResult) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,10 +26,20 @@ from ratchet.deploy.gate.policy import LARGEST
 from ratchet.errors import InvalidInputError
 from ratchet.files.columns import csv_columns
 from ratchet.files.rows import Row, read_rows, refuse_missing
-from ratchet.files.text import printable
+from ratchet.files.text import FORMULA_STARTS, printable, restored_cell
 from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 
 REQUIRED = ("example_id", "metric", "champion", "challenger")
+_TEXTS = (
+    "example_id",
+    "metric",
+    "user_id",
+    "group",
+    "cluster",
+    "champion_output",
+    "challenger_output",
+)
+_MARKED = f"^'({'|'.join(map(re.escape, FORMULA_STARTS))})"
 OPTIONAL = ("user_id", "group", "cluster", "champion_output", "challenger_output")
 TIMES = ("time", "timestamp", "created_at", "date")
 """Columns by which the order of rows is that of time."""
@@ -152,10 +163,18 @@ def read_scores(path: Path) -> GateScores:
     columns = csv_columns(path, needs=NEEDS, names=(*OPTIONAL, *TIMES))
     if columns is not None:
         try:
-            return scores_of_columns(columns, path.name)
+            return scores_of_columns(_restored(columns), path.name)
         except InvalidInputError:  # said again below, with the lines of the file
             pass
     return _read_by_row(path)
+
+
+def _restored(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """The texts that `write_scores` made cells of, as `restored_cell` gives them."""
+    return {
+        name: pc.replace_substring_regex(column, _MARKED, r"\1") if name in _TEXTS else column
+        for name, column in columns.items()
+    }
 
 
 def _read_by_row(path: Path) -> GateScores:
@@ -175,7 +194,9 @@ def _read_by_row(path: Path) -> GateScores:
             seen |= dict.fromkeys(fields)
             positions.append(row.position)
             for name, values in columns.items():
-                values.append(_text(fields.get(name)))
+                text = _text(fields.get(name))
+                marked = row.kind == "csv" and text is not None and name in _TEXTS
+                values.append(restored_cell(text) if marked and text is not None else text)
     if wrong and not positions:
         raise _unusable(path.name, wrong)
     if not positions:

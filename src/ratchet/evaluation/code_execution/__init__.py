@@ -19,6 +19,7 @@ import numpy as np
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.code_execution.sandbox import (
     Execution,
+    Program,
     SandboxLimits,
     require_isolation,
     run_isolated,
@@ -74,12 +75,15 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def run_programs(
-    programs: Sequence[str], limits: SandboxLimits | None = None, *, workers: int | None = None
+    programs: Sequence[str | Program],
+    limits: SandboxLimits | None = None,
+    *,
+    workers: int | None = None,
 ) -> list[Execution]:
     """Run programs in a sandbox each, several at a time.
 
     Args:
-        programs: Sources with their tests.
+        programs: Answers with their tests, or sources that say of themselves how they ended.
         limits: What each may use.
         workers: Boxes at a time; twice the cores where left out, since hanging ones wait.
 
@@ -105,14 +109,20 @@ def run_programs(
     return executions
 
 
-def humaneval_program(problem: Mapping[str, str], completion: str) -> str:
-    """Return the program that tests a completion of a problem in HumanEval's form.
+def humaneval_program(problem: Mapping[str, str], completion: str) -> Program:
+    """Return a completion of a problem in HumanEval's form with the problem's tests.
 
     Args:
         problem: With prompt, test and entry_point.
         completion: What the model wrote after the prompt.
     """
-    return f"{problem['prompt']}{completion}\n{problem['test']}\ncheck({problem['entry_point']})\n"
+    tests, entry_point = problem["test"], problem["entry_point"]
+    return Program(
+        (f"{problem['prompt']}{completion}\n",),
+        f"{tests}\ncheck({entry_point})\n",
+        f"{problem['prompt'].rstrip()}\n",
+        entry_point,
+    )
 
 
 def pass_rate(outcomes: Sequence[Sequence[Execution]], k: int = 1) -> Scored:

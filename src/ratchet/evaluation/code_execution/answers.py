@@ -13,33 +13,17 @@ from __future__ import annotations
 import re
 import textwrap
 
+from ratchet.evaluation.code_execution.sandbox import Program
+
 _FENCED = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S)
 _PYTHON = frozenset({"", "py", "python", "python3"})
 _CHECK = re.compile(r"^def check\b", re.M)
 
-# Which reading of an answer compiles is found out inside the box: compiling hostile code can end
-# the interpreter. What runs the tests is kept before the answer can replace it.
-_PROGRAM = """
-def main(sources, tests):
-    run, names = exec, {{"__name__": "answer"}}
-    tests = compile(tests, "tests", "exec")
-    for place, source in enumerate(sources, start=1):
-        try:
-            code = compile(source, "answer", "exec")
-            break
-        except (SyntaxError, ValueError):
-            if place == len(sources):
-                raise
-    run(code, names)
-    run(tests, names)
-main({sources!r}, {tests!r})
-"""
-
 
 def answer_program(
     answer: str, tests: str, *, prompt: str = "", entry_point: str | None = None
-) -> str:
-    """Return the program that runs an answer's code and then the tests.
+) -> Program:
+    """Return an answer's code with the tests that it is to pass.
 
     Args:
         answer: What the model said.
@@ -49,8 +33,13 @@ def answer_program(
     """
     if entry_point is not None and _CHECK.search(tests):
         tests = f"{tests}\ncheck({entry_point})\n"
-    sources = _readings(answer_code(answer, entry_point), prompt, entry_point)
-    return _PROGRAM.format(sources=sources, tests=tests)
+    begun = answer_code(prompt, entry_point)
+    return Program(
+        tuple(_readings(answer_code(answer, entry_point), prompt, entry_point)),
+        tests,
+        begun.rstrip() + "\n" if _defines(begun, entry_point) else "",
+        entry_point,
+    )
 
 
 def answer_code(answer: str, entry_point: str | None = None) -> str:

@@ -11,7 +11,9 @@ Where the machine does not allow this, nothing is run: `require_isolation` says 
 
 from __future__ import annotations
 
+import base64
 import json
+import marshal
 import os
 import platform
 import secrets
@@ -19,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,58 +30,34 @@ from importlib.util import find_spec
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ratchet.errors import InvalidInputError, IsolationError
+from ratchet.evaluation.code_execution import exchange, inside, packing, remote
+from ratchet.evaluation.code_execution.interpreter import PYTHON, interpreter_binds
 from ratchet.evaluation.code_execution.syscalls import filter_program
+from ratchet.files.text import printable
 
 Outcome = Literal["passed", "failed", "timed out", "out of memory", "crashed"]
 
 WATCH_SECONDS = 0.05
 REPORT_BYTES = 4_096
+SHOWN = 500  # characters of what a program says of its end
 FEWEST_USERS = 1_000
 ENDING_POLLS = 1_000  # five seconds
-_PYTHON, _BOX = "/python", "/box"
-_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")
+_BOX = "/box"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
-# Runs inside: takes the limits and the lesser user, then runs the program. Only a program that ran
-# to its end has its token written, so that to exit early is no way to pass.
-_BOOTSTRAP = """
+# Starts one of the two processes inside: unpacks their modules, which come compiled.
+_START = """
+import base64, json, marshal, sys, types
 def main():
-    import json, os, resource, sys
-    job = json.loads(sys.stdin.buffer.read())
-    limits, megabyte = job["limits"], 2 ** 20
-    cpu = limits["cpu_seconds"]
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # a signal that says why, then the end
-    for name, value in (
-        ("RLIMIT_AS", limits["memory_megabytes"] * megabyte),
-        ("RLIMIT_FSIZE", limits["file_megabytes"] * megabyte),
-        ("RLIMIT_NOFILE", 64),
-        ("RLIMIT_CORE", 0),
-        ("RLIMIT_MEMLOCK", 0),
-        ("RLIMIT_MSGQUEUE", 0),
-        ("RLIMIT_NPROC", limits["processes"]),
-    ):
-        resource.setrlimit(getattr(resource, name), (value, value))
-    if job["user"]:
-        os.setgroups([])
-        os.setresgid(job["user"], job["user"], job["user"])
-        os.setresuid(job["user"], job["user"], job["user"])
-    nothing = os.open("/dev/null", os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 2)
-    sys.stdin = open(0)
-    try:
-        exec(compile(job["program"], "program", "exec"), {"__name__": "__main__"})
-    except MemoryError:
-        said = {"outcome": "out of memory", "detail": "MemoryError"}
-    except BaseException as error:
-        said = {"outcome": "failed", "detail": f"{type(error).__name__}: {error}"[:500]}
-    else:
-        said = {"outcome": "passed", "token": job["token"]}
-    os.write(job["report"], json.dumps(said).encode())
-    os._exit(0)
+    job = {} if len(sys.argv) > 2 else json.loads(sys.stdin.buffer.read())
+    packed = json.loads(sys.argv[2] if len(sys.argv) > 2 else job["modules"])
+    for name, code in packed:
+        module = sys.modules[name] = types.ModuleType(name)
+        exec(marshal.loads(base64.b64decode(code)), module.__dict__)
+    getattr(module, sys.argv[1])(*([job] if job else []))
 main()
 """
 
@@ -96,7 +73,7 @@ for path in ("/usr/ratchet-was-here", "/ratchet-was-here", "/python/ratchet-was-
         open(path, "w"); found.append(f"writing to {path}")
     except OSError: pass
 if os.getuid() == 0: found.append("root")
-if any(map(os.path.exists, ("/proc/1", "/home", "/etc", "/sys", "/tmp", "/var"))):
+if set(os.listdir("/")) - {"dev", "python", "lib", "lib64", "box"}:
     found.append("the files of the machine")
 if os.listdir("."): found.append("a folder that is not empty")
 if ctypes.CDLL(None).unshare(0x10000000) == 0: found.append("namespaces")
@@ -136,6 +113,30 @@ class SandboxLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """An answer's code and the tests that it is to pass.
+
+    Attributes:
+        sources: What the answer may stand for; the first that compiles is taken.
+        tests: Python that raises where the answer is wrong, run in a process that the answer
+            cannot reach. Without any, the program says of itself whether it passed.
+        prompt: Code that was asked to be completed, whose helpers the tests may use.
+        entry_point: Name of what is tested.
+        name: What the code is told that it is called.
+    """
+
+    sources: tuple[str, ...]
+    tests: str = ""
+    prompt: str = ""
+    entry_point: str | None = None
+    name: str = "answer"
+
+    def text(self) -> str:
+        """Return all of it as one text, by whose digest it is known."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """How a program ended.
 
@@ -150,20 +151,23 @@ class Execution:
     seconds: float
 
 
-def run_isolated(program: str, limits: SandboxLimits | None = None) -> Execution:
+def run_isolated(program: str | Program, limits: SandboxLimits | None = None) -> Execution:
     """Run a Python program in a box of its own.
 
-    A program that reads the harness out of its own interpreter's memory could claim to have passed;
-    it could not leave the box.
+    Tests run in a process beside that of the answer, which therefore neither reads what is
+    expected nor says that it passed. A program without tests can claim to have run to its end.
 
     Args:
-        program: Source; has the standard library, no input, an empty folder and no network.
+        program: Source, alone or with tests; has the standard library, no input, an empty folder
+            and no network.
         limits: What it may use.
 
     Raises:
         IsolationError: The machine does not isolate.
     """
     require_isolation()
+    if isinstance(program, str):
+        program = Program((program,), name="__main__")
     return _run(program, limits or SandboxLimits())
 
 
@@ -174,7 +178,7 @@ def require_isolation() -> None:
     Raises:
         IsolationError: No Linux, no bwrap, no rights to make namespaces, or a box that is open.
     """
-    tried = _run(_SELF_CHECK, SandboxLimits(seconds=20.0, cpu_seconds=10))
+    tried = _run(Program((_SELF_CHECK,)), SandboxLimits(seconds=20.0, cpu_seconds=10))
     if tried.outcome != "passed":
         raise IsolationError(
             f"untrusted code runs only where it is isolated, got a machine where {tried.detail}; "
@@ -206,15 +210,16 @@ def bubblewrap() -> Path:
     return bundled
 
 
-def _run(program: str, limits: SandboxLimits) -> Execution:
-    started, token = time.monotonic(), secrets.token_hex(16)
+def _run(program: Program, limits: SandboxLimits) -> Execution:
+    started = time.monotonic()
     user = _spare_user() if os.getuid() == 0 else 0
     with _pipe() as (reading, writing), _pipe() as (filtering, filling), TemporaryFile() as stdin:
         command = _command(limits, filtering.fileno(), user)
         filling.write(filter_program(platform.machine()) or b"")
         filling.close()
-        job = {"program": program, "limits": asdict(limits), "report": writing.fileno()}
-        stdin.write(json.dumps(job | {"token": token, "user": user}).encode())
+        job = asdict(program) | {"limits": asdict(limits), "report": writing.fileno()}
+        job |= {"user": user, "start": _START, "modules": _modules()}
+        stdin.write(json.dumps(job).encode())
         stdin.seek(0)
         with subprocess.Popen(
             command,
@@ -230,7 +235,7 @@ def _run(program: str, limits: SandboxLimits) -> Execution:
     seconds = time.monotonic() - started
     if ended is not None:
         return Execution(*ended, seconds)
-    return _read_report(report, token, process.returncode, stderr, seconds)
+    return _read_report(report, process.returncode, stderr, seconds)
 
 
 @contextmanager
@@ -244,20 +249,35 @@ def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
         yield stack.enter_context(FileIO(reading)), stack.enter_context(FileIO(writing, "w"))
 
 
-def _read_report(report: bytes, token: str, code: int, stderr: bytes, seconds: float) -> Execution:
+def _read_report(report: bytes, code: int, stderr: bytes, seconds: float) -> Execution:
+    """Return how a program ended, in words that a terminal shows as they are."""
     try:
         said: Any = json.loads(report)
-        if said.get("token") == token:
-            return Execution("passed", "", seconds)
-        if said["outcome"] in ("failed", "out of memory"):
-            return Execution(said["outcome"], str(said["detail"]), seconds)
+        if said["outcome"] in get_args(Outcome):
+            return Execution(said["outcome"], printable(said["detail"], SHOWN), seconds)
+        code = said["code"]
     except (ValueError, KeyError, AttributeError, TypeError):
         pass
-    # bwrap reports a signal as 128 + its number
+    # bwrap reports a signal as 128 + its number, and the tests' process does so too
     if code == 128 + signal.SIGXCPU:
         return Execution("timed out", "its processor time was used up", seconds)
-    last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
-    return Execution("crashed", f"it ended early, with code {code}: {last}".rstrip(": "), seconds)
+    last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    ended = f"it ended early, with code {code}: {printable(last, 300)}".rstrip(": ")
+    return Execution("crashed", ended, seconds)
+
+
+@lru_cache(maxsize=1)
+def _modules() -> str:
+    """The modules that run inside, compiled, in the order in which they need each other."""
+    return json.dumps(
+        [
+            (module.__name__, base64.b64encode(marshal.dumps(code)).decode())
+            for module in (remote, packing, exchange, inside)
+            for code in [
+                compile(Path(str(module.__file__)).read_text("utf-8"), module.__name__, "exec")
+            ]
+        ]
+    )
 
 
 def _watch(
@@ -285,24 +305,46 @@ def _watch(
 
 
 def _resident_bytes(root: int) -> int:
-    """Resident memory of a process and all that descend from it."""
+    """Memory of a process and of all that descend from it, also what was moved to swap."""
     total, waiting = 0, [root]
     while waiting:
         pid = waiting.pop()
         with suppress(OSError, IndexError):  # it may have ended meanwhile
-            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            total += pages * os.sysconf("SC_PAGE_SIZE")
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith(("VmRSS:", "VmSwap:")):
+                    total += 1024 * int(line.split()[1])
         waiting += _children(pid)
     return total
 
 
 def _children(pid: int) -> list[int]:
+    """Processes that any thread of a process started, and those that it inherited."""
+    found: list[int] = []
     try:
-        return [
-            int(found) for found in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return []
+    for thread in threads:
+        try:
+            said = (thread / "children").read_text()
+        except FileNotFoundError:  # the thread has ended, or the kernel keeps no such list
+            if not Path("/proc/self/task", str(os.getpid()), "children").exists():
+                return _children_by_parent(pid)
+        except OSError:
+            continue
+        else:
+            found += map(int, said.split())
+    return found
+
+
+def _children_by_parent(parent: int) -> list[int]:
+    """The same from what each process says of its parent."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(folder.name))
+    return found
 
 
 def _wait_for_end(pid: int) -> None:
@@ -318,27 +360,22 @@ def _wait_for_end(pid: int) -> None:
 
 
 def _command(limits: SandboxLimits, filtering: int, user: int) -> list[str]:
-    python = sysconfig.get_python_version()
     command = [str(bubblewrap()), "--unshare-pid", "--unshare-net", "--unshare-ipc"]
-    command += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session"]
+    command += ["--unshare-uts", "--hostname", "box"]
+    command += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
     command += ["--clearenv", "--cap-drop", "ALL", "--seccomp", str(filtering)]
     if user:  # root: binds what only it may read, then becomes a user that nobody is
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
-    for path in map(Path, _SYSTEM):
-        if path.is_symlink():
-            command += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            command += ["--ro-bind", str(path), str(path)]
-    command += ["--ro-bind", sys.base_prefix, _PYTHON]
+    command += interpreter_binds()
     command += ["--perms", "0755", "--dir", "/dev"]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
     size = 4 * limits.file_megabytes * 2**20
     command += ["--perms", "0777", "--size", str(size), "--tmpfs", _BOX, "--remount-ro", "/"]
-    command += ["--chdir", _BOX, "--", f"{_PYTHON}/bin/python{python}", "-I", "-S", "-c"]
-    return [*command, _BOOTSTRAP]
+    command += ["--chdir", _BOX, "--", PYTHON, "-I", "-S", "-c", _START, "run_tests"]
+    return command
 
 
 def _spare_user() -> int:

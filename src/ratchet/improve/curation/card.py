@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from ratchet.files.text import cell, fenced
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.rows import Row, RowKind
 from ratchet.improve.curation.selection import Selection
@@ -41,7 +42,7 @@ def card(
         f"# Training set {facts.digest[:16]}\n",
         f"{_WHAT[facts.kind]} {len(train)} rows to train on, {len(validation)} for validation: "
         "the newest users', none of whom is trained on.\n",
-        f"- Source: {facts.config.origin}\n- Licence: {facts.config.license}\n"
+        f"- Source: {cell(facts.config.origin)}\n- Licence: {cell(facts.config.license)}\n"
         f"- Digest (SHA-256 of the rows): `{facts.digest}`\n",
         _table("What was left after each step", selection.funnel),
         _table("Where the rows come from", sources),
@@ -49,9 +50,9 @@ def card(
         _table("Too close to an evaluation set", selection.leaks),
         _personal_data(facts),
         _findings(selection),
-        "## Configuration\n\n```yaml\n"
-        + yaml.safe_dump(facts.config.model_dump(mode="json"), sort_keys=True)
-        + "```\n",
+        "## Configuration\n\n"
+        + fenced(yaml.safe_dump(facts.config.model_dump(mode="json"), sort_keys=True).rstrip())
+        + "\n",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -71,7 +72,7 @@ def _front_matter(facts: CardFacts, validates: bool) -> str:
 def _table(title: str, rows: Sequence[tuple[str, int]]) -> str:
     if not rows:
         return ""
-    lines = "\n".join(f"| {name} | {count:,} |" for name, count in rows)
+    lines = "\n".join(f"| {cell(name)} | {count:,} |" for name, count in rows)
     return f"## {title}\n\n| | rows |\n|---|---:|\n{lines}\n"
 
 
@@ -91,5 +92,5 @@ def _personal_data(facts: CardFacts) -> str:
 def _findings(selection: Selection) -> str:
     if not selection.findings:
         return ""
-    lines = "\n".join(f"- {finding.describe()}" for finding in selection.findings[:50])
+    lines = "\n".join(f"- {cell(finding.describe())}" for finding in selection.findings[:50])
     return f"## Left out as coordinated\n\n{lines}\n"

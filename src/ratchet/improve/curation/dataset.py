@@ -375,7 +375,6 @@ def _write(
             )
         for name, text in files.items():
             (work / name).write_text(text, "utf-8")
-        work.chmod(0o755)
         work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

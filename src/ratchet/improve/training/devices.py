@@ -123,8 +123,12 @@ def load_base(folder: Path, config: FinetuneConfig, device: Device) -> tuple[Any
             bnb_4bit_compute_dtype=getattr(torch, device.precision),
         )
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(str(folder), **options)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="right")
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), trust_remote_code=False, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), padding_side="right", trust_remote_code=False
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

@@ -10,9 +10,9 @@ in the same folder and can be killed and started again like a single one.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,12 +20,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.errors import InvalidInputError, RatchetError
+from ratchet.files.text import shown_line
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.callbacks import Checkpoints, Report
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.devices import choose_device
 from ratchet.improve.training.examples import write_rows
 from ratchet.improve.training.finetune import FinetuneResult, finetune
+from ratchet.processes import open_environment, python
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +92,7 @@ def launcher(launch: LaunchConfig, *, gpu: bool) -> Path:
 
 def command(launch: LaunchConfig, spec: Path, *, gpu: bool, bfloat16: bool) -> list[str]:
     """Return the command that starts the processes."""
-    return [
-        sys.executable,
+    return python(
         "-m",
         "accelerate.commands.launch",
         "--config_file",
@@ -105,7 +106,7 @@ def command(launch: LaunchConfig, spec: Path, *, gpu: bool, bfloat16: bool) -> l
         "-m",
         "ratchet.improve.training.worker",
         str(spec),
-    ]
+    )
 
 
 def launched(
@@ -185,6 +186,8 @@ def _run(arguments: Sequence[str], log: Path) -> None:
     said = ""
     child = subprocess.Popen(
         arguments,
+        env=open_environment(os.environ),  # nothing that trains needs a key
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -194,7 +197,7 @@ def _run(arguments: Sequence[str], log: Path) -> None:
     try:
         with log.open("w", encoding="utf-8") as file:
             for line in child.stdout:
-                file.write(line)
+                file.write(shown_line(line.removesuffix("\n")) + chr(10))
                 if line.startswith(MARK):
                     logger.info("%s", line.removeprefix(MARK).rstrip())
                 if line.startswith(ERROR_MARK):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from ratchet.errors import RatchetError
+from ratchet.files.logs import harmless_logs
+from ratchet.files.text import shown_line
 from ratchet.improve.training.callbacks import Checkpoints
 from ratchet.improve.training.examples import read_rows
 from ratchet.improve.training.finetune import finetune
@@ -36,6 +38,7 @@ def main(arguments: list[str]) -> int:
     """Run one worker; the first one's log lines are marked for the parent."""
     import torch
 
+    harmless_logs()
     if process() == 0:
         logging.basicConfig(level=logging.INFO, format=f"{MARK}%(message)s", stream=sys.stdout)
         logging.getLogger().setLevel(logging.WARNING)
@@ -43,7 +46,7 @@ def main(arguments: list[str]) -> int:
     try:
         work(Spec.model_validate_json(Path(arguments[0]).read_text("utf-8")))
     except RatchetError as error:
-        sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {error}\n")
+        sys.stdout.write(f"{ERROR_MARK}{type(error).__name__}: {shown_line(str(error))}\n")
         return 2
     finally:
         if torch.distributed.is_initialized():

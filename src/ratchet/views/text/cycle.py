@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ratchet.files.text import INDENT, WIDTH, cell, clipped, one_line, plain, wrapped
+from ratchet.files.text import (
+    INDENT,
+    WIDTH,
+    cell,
+    clipped,
+    fenced,
+    one_line,
+    plain,
+    shown_lines,
+    wrapped,
+)
 from ratchet.records import (
     EXPLICIT_KINDS,
     IMPLICIT_KINDS,
@@ -66,16 +76,16 @@ def render_text(report: CycleReport) -> str:
         _decided(report),
         _next_steps(report),
     )
-    return "\n".join(line.rstrip() for section in sections for line in [*section, ""])
+    return shown_lines(line.rstrip() for section in sections for line in [*section, ""])
 
 
 def render_markdown(report: CycleReport) -> str:
     """Write the report as Markdown."""
-    steps = "\n".join(f"| {name} | {count} |" for name, count in report.training_set.funnel)
+    steps = "\n".join(f"| {cell(name)} | {count} |" for name, count in report.training_set.funnel)
     return "\n\n".join(
         [
             f"# Cycle {report.cycle.number}: {report.decision.verdict}",
-            f"```\n{render_text(report)}\n```",
+            fenced(render_text(report)),
             "## From traffic to training data",
             f"| step | left |\n|---|---|\n{steps}",
             analysis_markdown(report.analysis),
@@ -87,7 +97,7 @@ def render_markdown(report: CycleReport) -> str:
 def analysis_markdown(analysis: Analysis) -> str:
     """Write metrics, alerts and failure clusters as Markdown."""
     rows = [
-        f"| {plain(item.name)} | {_value(item)} | {_interval(item)} | {item.observations} |"
+        f"| {cell(plain(item.name))} | {_value(item)} | {_interval(item)} | {item.observations} |"
         for item in analysis.metrics
     ]
     alerts = [
@@ -239,7 +249,7 @@ def alerts_text(events: Sequence[AlertEvent]) -> str:
         )
         for event in events
     ]
-    return "\n".join(line for block in blocks for line in block) or "no open alerts"
+    return shown_lines(line for block in blocks for line in block) or "no open alerts"
 
 
 def bar(share: float, width: int = _BAR) -> str:

@@ -19,7 +19,7 @@ _SHARES = ("constant_answer_rate", "challenger_lower_bound")
 def decision_markdown(decision: Decision) -> str:
     """Write a decision with its evidence as Markdown."""
     evidence = [
-        f"| {plain(key)} | {format(value, '.1%' if key in _SHARES else 'g')} |"
+        f"| {cell(plain(key))} | {format(value, '.1%' if key in _SHARES else 'g')} |"
         for key, value in decision.evidence.items()
     ]
     test = "exact McNemar p" if decision.level is None else "p, one-sided"

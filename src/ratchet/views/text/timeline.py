@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ratchet.files.text import one_line
+from ratchet.files.text import one_line, shown_lines
 from ratchet.records import (
     AlertEvent,
     Delivery,
@@ -296,4 +296,4 @@ def timeline_text(moments: tuple[Moment, ...]) -> str:
             lines.append(f"{day:%F} (UTC)")
         lines.append(f"  {moment.at:%H:%M:%S}  {moment.what:8}  {moment.text}")
         lines += [f"{'':22}{text}" for text in moment.more]
-    return "\n".join(lines)
+    return shown_lines(lines)

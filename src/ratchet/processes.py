@@ -1,0 +1,72 @@
+"""How child processes are started: what they may import, ask and know.
+
+- Python puts the current folder before all else on the import path of `python -m`, so that a file
+  `json.py` there would be run in place of the library's. Every child is started in safe-path mode.
+- Whoever may read `/proc/PID/environ`, a crash report or the log of a supervisor reads what a
+  process was started with. Secrets go to a child through a pipe, or not at all.
+- No child may ask a question: its standard input is empty, or what it is told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
+_SECRET_NAME = re.compile(
+    r"(?i)(^|_)(keys?|tokens?|secrets?|pass(word|wd)?|pwd|credentials?|notify|dsn|sas|auth)(_|$)|"
+    r"password|apikey"
+)
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_NO_SECRET = re.compile(r"(?i)_FILE$|^TOKENIZERS_|^SSH_AUTH_SOCK$|^(OLD)?PWD$")
+
+
+def python(*arguments: str) -> list[str]:
+    """Return the command that runs this Python without the current folder on its import path."""
+    return [sys.executable, "-P", *arguments]
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Tell whether a variable holds a secret, by its name or by an address with a password."""
+    if _PASSWORD_IN_ADDRESS.search(value):
+        return True
+    return bool(value) and bool(_SECRET_NAME.search(name)) and not _NO_SECRET.search(name)
+
+
+def secrets_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that hold secrets, which a child is told through a pipe."""
+    return {name: value for name, value in environ.items() if is_secret(name, value)}
+
+
+def open_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that anybody may read: without secrets, and with a safe import path."""
+    return safe_path({n: value for n, value in environ.items() if not is_secret(n, value)})
+
+
+def safe_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment whose Python processes, and theirs, import nothing from where they are.
+
+    Empty entries of PYTHONPATH mean the current folder, so they are dropped.
+    """
+    found = {**environ, _SAFE_PATH: "1"}
+    if _PATH in found:
+        entries = [part for part in found[_PATH].split(os.pathsep) if part not in ("", ".")]
+        found[_PATH] = os.pathsep.join(entries)
+    return found
+
+
+@contextmanager
+def starting_safely() -> Iterator[None]:
+    """Have what `multiprocessing` starts meanwhile import nothing from the current folder."""
+    names = (_SAFE_PATH, _PATH)
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    safe = safe_path(os.environ)
+    os.environ.update({name: safe[name] for name in names if name in safe})
+    try:
+        yield
+    finally:
+        os.environ.pop(_SAFE_PATH)
+        os.environ.update(before)
