@@ -103,7 +103,7 @@ def plant_in_store(store: EventStore) -> None:
             Thumbs(id="t", interaction_id=about, created_at=NOW, value="down"),
         ]
     )
-    store.add_vectors("m", {text_key(PHRASE): np.ones(2), text_key(OTHER): np.ones(2)})
+    store.add_vectors("m", {text_key(said): np.ones(2, np.float32) for said in (PHRASE, OTHER)})
     store.add_verdicts(
         [
             JudgeVerdict(
@@ -344,8 +344,8 @@ def test_answers_that_came_in_while_a_user_was_forgotten_go_with_the_next_prunin
     late = next(entry for entry in lines if WORD in entry.body)
     everywhere(settings, store).forget(USER, None)
     row = json.loads(late.body) | {"id": "late"}  # asked before, answered after
-    lived_in.app.state.gateway.answerer.recorder.log.append(
-        LogKind.INTERACTION, json.dumps(row).encode()
+    lived_in.app.state.gateway.answerer.recorder.records.append(
+        [(LogKind.INTERACTION, json.dumps(row).encode())]
     )
     assert holding(settings.home, WORD)
     pruning = Pruning(store, settings, RetentionConfig(), now=datetime.now(UTC), tracker=None)

@@ -32,6 +32,7 @@ from ratchet.store.forgotten import forget_interactions
 from ratchet.store.rows import chunks
 from ratchet.store.tables import (
     ANSWERS,
+    COUNTS,
     EMBEDDINGS,
     FEEDBACK_EVENTS,
     FORGOTTEN_NAMES,
@@ -325,20 +326,34 @@ def _delete_set_aside(
     users = [] if user_id is None else [user_id]
     found = _positions(store, SET_ASIDE, columns.user_id, users)
     found += _positions(store, SET_ASIDE, columns.interaction_id, ids)
-    unnamed = sa.select(position, columns.raw).where(
+    unnamed = sa.select(position, columns.raw, columns.reason).where(
         columns.user_id.is_(None), columns.interaction_id.is_(None)
     )
     names = {*users, *ids}
     escaped = {json.dumps(name) for name in names if json.dumps(name) != f'"{name}"'}
     found += [
         at
-        for at, raw in _pages(store, unnamed, position)
+        for at, raw, reason in _pages(store, unnamed, position)
         if not names.isdisjoint(raw.split('"'))
         or not names.isdisjoint(part.strip(" :{}[]") for part in _BETWEEN.split(raw))
         or any(name in raw for name in escaped)
         or texts.are_in(raw, cut=True)
+        or texts.are_in(reason)
     ]
-    return _delete(store, SET_ASIDE, list(dict.fromkeys(found)))
+    deleted = _delete(store, SET_ASIDE, list(dict.fromkeys(found)))
+    _delete_counts(store, texts)
+    return deleted
+
+
+def _delete_counts(store: EventStore, texts: UserTexts) -> None:
+    """Delete the counts of reasons that quote what was received: no row has them any more."""
+    with store.reading() as connection:
+        query = sa.select(COUNTS.c.key, COUNTS.c.part).where(COUNTS.c.name == SET_ASIDE.name)
+        keys = {key for key, part in connection.execute(query) if texts.are_in([key, part])}
+    for chunk in chunks(keys):
+        with _erasing(store) as connection:
+            mine = sa.and_(COUNTS.c.name == SET_ASIDE.name, COUNTS.c.key.in_(chunk))
+            connection.execute(sa.delete(COUNTS).where(mine))
 
 
 def _erase_in_records(store: EventStore, ids: Collection[str], texts: UserTexts) -> int:
