@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,17 @@ import pytest
 from ratchet.cli import main
 
 OURS = ("RATCHET_", "MLFLOW_", "PREFECT_")
+
+
+def run_main() -> None:
+    """Run the command's `main` and take back what it sets for all of its process."""
+    factory, mask = logging.getLogRecordFactory(), os.umask(0o022)
+    os.umask(mask)
+    try:
+        main()
+    finally:
+        os.umask(mask)
+        logging.setLogRecordFactory(factory)
 
 
 def run_in_process(
@@ -37,7 +49,7 @@ def run_in_process(
         patch.setattr(sys, "argv", arguments)
         code: object = 0
         try:
-            main()
+            run_main()
         except SystemExit as ended:
             code = ended.code or 0
     printed, said = (stream.buffer.getvalue().decode("utf-8") for stream in (out, err))

@@ -11,9 +11,9 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ratchet.cli import main
 from ratchet.cli.shared import finite
 from ratchet.store import EventStore
+from tests.cli.in_process import run_main
 from tests.cli.test_help import COMMANDS
 
 
@@ -28,7 +28,7 @@ def refused(words: list[str], monkeypatch: Any, capsys: Any) -> str:
     """The one line that a command line ends with."""
     monkeypatch.setattr(sys, "argv", ["ratchet", *words])
     with pytest.raises(SystemExit) as end:
-        main()
+        run_main()
     out, err = capsys.readouterr()
     assert end.value.code == 2, (out, err)
     assert "Traceback" not in err

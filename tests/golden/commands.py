@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.cli import main
 from ratchet.deploy.rollout.canary import start_rollout
 from ratchet.records import (
     Alert,
@@ -34,6 +33,7 @@ from ratchet.records import (
     Thumbs,
 )
 from ratchet.store import EventStore
+from tests.cli.in_process import run_main
 from tests.deploy.rollout.served import NEW_VARIANT, PLAN, released
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -82,7 +82,7 @@ def _run(words: Words) -> tuple[int, str, str]:
     sys.argv = ["ratchet", *words]
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            main()
+            run_main()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
