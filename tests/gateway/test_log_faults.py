@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 import zlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from ratchet.gateway.backlog import SILENT_SECONDS, read_backlog
 from ratchet.gateway.drain import KEPT_SUFFIX, Drain
 from ratchet.gateway.log import DRAFT_SUFFIX, LogKind, NotDurableError, WriteAheadLog, segments
 from ratchet.gateway.log_lines import header_of, lines_left, read
@@ -562,6 +563,16 @@ def test_the_backlog_is_told_in_lines_bytes_and_age(tmp_path, store, opened):
     assert found.age_seconds == pytest.approx(60, abs=5)
     drain.once()
     assert (drain.backlog().lines, drain.backlog().age_seconds) == (0, 0.0)
+
+
+def test_a_log_that_nobody_drains_is_a_problem_once_it_has_waited(tmp_path, opened):
+    log = opened()
+    log.append(LogKind.INTERACTION, interaction(0))
+    now = datetime.now(UTC)
+    assert read_backlog(tmp_path / "wal", now).problem is None  # its drain may only be starting
+    later = read_backlog(tmp_path / "wal", now + timedelta(seconds=SILENT_SECONDS + 5))
+    assert "nobody has drained the log" in (later.problem or "")
+    assert later.age_seconds >= SILENT_SECONDS
 
 
 def test_lines_left_are_counted_from_the_end_of_a_large_segment(tmp_path):

@@ -65,13 +65,18 @@ def read_backlog(folder: Path, now: datetime) -> Backlog:
     silent = 0.0 if told.told_at is None else (now - told.told_at).total_seconds()
     if told.told_at is not None and abs(silent) <= SILENT_SECONDS:
         return told
-    size = 0
+    size, began = 0, now.timestamp()
     for path in segments(folder):
         with suppress(OSError):
-            size += path.stat().st_size
+            found = path.stat()
+            size, began = size + found.st_size, min(began, found.st_mtime)
     if not size:
         return told.model_copy(update={"lines": 0, "bytes": 0, "age_seconds": 0.0})
-    problem = f"nobody has drained the log for more than {SILENT_SECONDS:.0f} s"
+    if told.told_at is None:
+        silent = now.timestamp() - began  # a drain that has only just been started told nothing yet
+    problem = None
+    if abs(silent) > SILENT_SECONDS:
+        problem = f"nobody has drained the log for more than {SILENT_SECONDS:.0f} s"
     waits = told.age_seconds + max(0.0, silent)
     return told.model_copy(update={"bytes": size, "age_seconds": waits, "problem": problem})
 
