@@ -234,14 +234,17 @@ class Team:
         compare_pairs(sheet, is_good)
 
     def files_beside_the_store(self) -> list[Path]:
-        """Return all files but those that keep what everybody said, whatever they allow."""
+        """Return all files but those that keep or analyze what everybody said, whatever they allow.
+
+        Consent is about training: a page of failures shows what went wrong, whoever said it.
+        """
         home = self.settings.home
         keeping = (home / "gateway", home / "history")
         return [
             path
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
-            and not path.name.startswith("store.db")
+            and not path.name.startswith(("store.db", "failures."))
             and not any(path.is_relative_to(folder) for folder in keeping)
         ]
 

@@ -66,7 +66,7 @@ def test_the_configuration_follows_from_strategy_and_machine():
     with pytest.raises(InvalidInputError, match="'fsdp' needs GPUs, got none; use 'ddp'"):
         launcher(spread, gpu=False)
     asked = command(TWO, Path("spec.json"), gpu=True, bfloat16=True)
-    assert asked[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+    assert asked[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
     assert asked[asked.index("--num_processes") + 1] == "2"
     assert asked[asked.index("--mixed_precision") + 1] == "bf16"
 
