@@ -80,7 +80,8 @@ def _shared_libraries(program: Path) -> dict[str, Path]:
     """Shared libraries by each name that one may be looked for under."""
     done = subprocess.run(
         [str(program), "-I", "-S", "-c", _ASK],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd="/", env={"PATH": os.defpath}, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd="/",
+        env={"PATH": os.defpath}, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         raise IsolationError(
