@@ -65,7 +65,7 @@ LARGE = (
 ALLOWED: dict[str, str] = {}
 """Readings that read a large table whole, with the reason."""
 
-ASKS_NOTHING = ("freeze_examples", "simulated_answers")
+ASKS_NOTHING = ("freeze_examples", "simulated_answers", "writers")
 """Of a store like this one."""
 
 Reading = Callable[[EventStore], Any]
@@ -124,6 +124,8 @@ READ: dict[str, Reading] = {
     "said_in": lambda s: s.said_in(["i-1", "i-2"]),
     "feedback_about": lambda s: s.feedback_about(["i-1", "i-2"]),
     "any_stored": lambda s: s.any_stored([1, 2, 3_001]),
+    "writers": lambda s: s.writers(INTERACTIONS),
+    "forgotten": lambda s: s.forgotten(["u-1"], ["i-1"]),
     "verdicts": lambda s: s.verdicts(["v-1", "v-2"]),
     "verdicts_of": lambda s: (s.verdicts_of("j/1", latest=5), s.verdicts_of("j/2")),
     "last_position": arrivals.last_position,
@@ -226,11 +228,12 @@ WRITES = {
     "add_vectors",
     "add_verdicts",
     "add_aliases",
+    "keep_forgotten",
 }
 """What reads nothing but the rows with the ids that are written."""
 NO_QUERY = {
     "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
-    "rows_of_set", "sets_with",
+    "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
 }  # fmt: skip
 
 
