@@ -299,12 +299,10 @@ def run(tmp_path, *arguments, hidden=NOT_THERE):
     return {part["part"]: part for part in found["parts"]}, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
-    [
-        ("machine", "lora-1b"),
-        pytest.param(("machine", "lora-1b", "resume", "generation"), marks=pytest.mark.slow),
-    ],
+    [("machine", "lora-1b"), ("machine", "lora-1b", "resume", "generation")],
     ids=len,
 )
 def test_the_command_runs_without_what_a_bare_machine_lacks(tmp_path, parts):

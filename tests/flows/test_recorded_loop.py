@@ -33,6 +33,9 @@ for options in sys.argv[1:]:
 """
 
 
+pytestmark = pytest.mark.slow  # `test_adopted_loop` runs the like in front of a server
+
+
 @pytest.fixture(scope="module")
 def home(
     tmp_path_factory: pytest.TempPathFactory,

@@ -356,6 +356,7 @@ def arrays_of(traffic):
     return sum(value.nbytes for value in [*values, *pooled] if isinstance(value, np.ndarray))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_follows_the_compact_arrays(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("ratchet.improve.curation.traffic.BATCH", 500)

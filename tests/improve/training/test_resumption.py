@@ -131,7 +131,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_model, tmp_path, method):
     [
         pytest.param("sft", marks=pytest.mark.slow),
         "kto",
-        "dpo",
+        pytest.param("dpo", marks=pytest.mark.slow),
     ],  # the killed run above is one of SFT
 )
 def test_a_run_that_pauses_after_every_step_is_the_same_run(tiny_model, tmp_path, method):

@@ -178,6 +178,7 @@ def test_out_of_memory_is_tried_again_with_half_at_once(
     assert f"out of memory; once more with {fit} examples at once" in caplog.text
 
 
+@pytest.mark.slow
 def test_where_one_example_does_not_fit_gradient_checkpointing_comes_first_and_then_an_error(
     tiny_model, tmp_path, monkeypatch, caplog
 ):
@@ -192,6 +193,7 @@ def test_where_one_example_does_not_fit_gradient_checkpointing_comes_first_and_t
     ]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_begins_where_one_example_did_not_fit(
     plain, tiny_model, tmp_path, monkeypatch
 ):
@@ -253,8 +255,8 @@ def test_a_process_that_sees_several_gpus_uses_one():
         ("sft", {"gradient_checkpointing": True}),
         ("sft", {"packing": True}),
         ("sft", {"dora": True}),
-        ("kto", {}),
-        ("dpo", {}),
+        pytest.param("kto", {}, marks=pytest.mark.slow),
+        pytest.param("dpo", {}, marks=pytest.mark.slow),
     ],
 )
 def test_bfloat16_trains_measures_and_answers(tiny_model, tmp_path, method, settings):
