@@ -20,7 +20,7 @@ from ratchet.gateway.log import segments
 from ratchet.gateway.options import GatewayOptions
 from ratchet.gateway.routing import State
 from ratchet.gateway.serve import Supervisor
-from ratchet.records import Release
+from ratchet.records import ApiKeyTerms, Release
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
 from tests.gateway.conftest import routing
@@ -104,6 +104,7 @@ def test_what_the_store_said_last_is_read_as_it_was(settings, tmp_path):
         names={"m/1": "org/base"},
         adopted=("gpt-4o",),
         keys={key.id: key},
+        terms={key.id: ApiKeyTerms(id=key.id, created_at=NOW, expires_at=NOW, scopes=("ask",))},
         needs_key=True,
     )
     known = LastKnown(settings.home / "gateway", settings)
