@@ -40,6 +40,20 @@ def test_an_adapter_of_another_machine_is_fetched_and_named_as_the_backend_sees_
     assert folder.stat().st_mode & 0o055 == 0o055  # a backend of another user reads it
 
 
+def test_a_process_that_makes_files_for_itself_alone_opens_a_shelf_that_is_shared(
+    trained, shelf, store, tracker
+):
+    before = os.umask(0o077)  # as the command does
+    try:
+        folder = place_adapter(shelf, store, lambda: tracker, trained.reference)
+    finally:
+        os.umask(before)
+    assert folder is not None
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (shelf.folder, folder)}
+    assert set(modes.values()) == {0o755}
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
 def test_what_lies_there_is_not_fetched_again(trained, shelf, store, tracker):
     first = place_adapter(shelf, store, lambda: tracker, trained.reference)
     inode = first.stat().st_ino

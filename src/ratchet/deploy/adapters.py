@@ -129,7 +129,7 @@ def place_adapter(
     if _is(place, wanted.digest):
         return place
     try:
-        shelf.folder.mkdir(parents=True, exist_ok=True)
+        _make(shelf)
         _sweep(shelf.folder)
         coming = Path(tempfile.mkdtemp(prefix=_COMING, dir=shelf.folder))
     except OSError as error:
@@ -213,6 +213,15 @@ def _drop_others(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name not in _READ:
             path.unlink()
+
+
+def _make(shelf: AdapterShelf) -> None:
+    """Make the shelf's folder; outside of the home a backend that is another user goes through."""
+    missing = [one for one in (shelf.folder, *shelf.folder.parents) if not one.exists()]
+    shelf.folder.mkdir(parents=True, exist_ok=True)
+    if shelf.root is not None:
+        for folder in missing:
+            folder.chmod(0o755)
 
 
 def _put(coming: Path, place: Path, digest: str, *, open_to_others: bool) -> None:
