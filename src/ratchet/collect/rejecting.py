@@ -1,4 +1,4 @@
-"""What is said of a row that is set aside, and what is kept of it."""
+"""The reason with which a bad row is set aside, and the part of the row that is kept."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def raw_text(row: object) -> str:
 
 
 def length_of(rows: Sequence[tuple[str, object]]) -> int:
-    """Return how long the texts of rows are; what came without one counts nothing."""
+    """Return the total length of the rows' texts; rows that came as objects count as 0."""
     texts = (row.raw if isinstance(row, Row) else row for _, row in rows)
     return sum(len(text) for text in texts if isinstance(text, str | bytes))

@@ -149,7 +149,7 @@ class Drain:
     # Going on ---------------------------------------------------------------------------------
 
     def _waited(self, stop: Event, seconds: float) -> bool:
-        """Wait, and tell every second how it stands; return whether to stop."""
+        """Wait, and write the backlog for `/healthz` every second; return whether to stop."""
         until = time.monotonic() + seconds
         while not stop.wait(min(_TELL_SECONDS, max(0.0, until - time.monotonic()))):
             if time.monotonic() - self._told_at >= _TELL_SECONDS:

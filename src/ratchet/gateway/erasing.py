@@ -114,7 +114,7 @@ def _blocks(segment: Path) -> Iterator[list[Entry]]:
 
 
 def _line(entry: Entry, damaged: Callable[[str], bool]) -> _Line | None:
-    """Return whose line it is; None where it is blank, or says nothing and is to stay."""
+    """Return a line with its user and interaction; None where it is blank or is to stay."""
     if entry.is_damaged:
         text = entry.body.decode("utf-8", "replace")
         return _Line(entry, None, None, 0) if damaged(text) else None

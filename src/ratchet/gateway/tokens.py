@@ -25,7 +25,7 @@ from filelock import FileLock
 
 DAY = 86_400.0
 TOKEN_DAYS = 30.0
-"""So long after an answer its token gives feedback, unless the gateway is told otherwise."""
+"""Days for which the token of an answer is accepted, unless the gateway is given a number."""
 _FORM = "2"
 _TOKEN_BYTES = 18
 _USER_BYTES = 9
@@ -101,9 +101,10 @@ class Tokens:
         return f"chatcmpl-{random}{_tag(self._current(), random, application)}"
 
     def is_of(self, interaction_id: str, application: str) -> bool:
-        """Tell whether an id says that an application asked; false is no proof of the contrary.
+        """Tell whether an id proves that an application asked for its answer.
 
-        Ids of before, of another gateway and of a secret that is no longer accepted do not say.
+        Ids of earlier versions, of another gateway, and of a secret that is no longer accepted
+        prove nothing, so that False may also mean that it is not known.
         """
         match = _OUR_ID.fullmatch(interaction_id)
         if match is None or match[2] is None:
@@ -171,7 +172,7 @@ def load_secret(folder: Path, *, now: float | None = None) -> bytes:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "secret"
     if not path.exists():
-        _write(folder, "signed", b"")  # what this secret signs has a time
+        (folder / "signed").touch(mode=0o600)  # what this secret signs has a time
         draft = _draft(folder)
         try:
             os.link(draft, path)  # the first process wins, whole
@@ -181,8 +182,8 @@ def load_secret(folder: Path, *, now: float | None = None) -> bytes:
             draft.unlink()
     elif not (folder / "signed").exists():
         until = int((time.time() if now is None else now) + TOKEN_DAYS * DAY)
-        _write(folder, f"unsigned-until-{until}", b"")
-        _write(folder, "signed", b"")
+        (folder / f"unsigned-until-{until}").touch(mode=0o600)
+        (folder / "signed").touch(mode=0o600)
     return path.read_bytes()
 
 
@@ -217,13 +218,6 @@ def unsigned_token(secret: bytes, interaction_id: str) -> str:
 def is_of_a_gateway(interaction_id: str) -> bool:
     """Tell whether an id has the form of those that gateways make."""
     return _OUR_ID.fullmatch(interaction_id) is not None
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    draft = folder / f"{name}.{os.getpid()}.{secrets.token_hex(4)}"
-    draft.touch(mode=0o600)
-    draft.write_bytes(content)
-    draft.replace(folder / name)
 
 
 def _draft(folder: Path) -> Path:

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from ratchet.deploy.gate.answering import By
 from ratchet.deploy.gate.policy import GatePolicy, policy_for_file
 from ratchet.deploy.served import adoptions, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
+from ratchet.gateway.hosts import is_loopback
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
 from ratchet.models.endpoint import key_from, server_address
@@ -33,7 +33,7 @@ _BY_FILE = "collect.examples"
 
 @dataclass(frozen=True, slots=True)
 class NextCycle:
-    """The options of the next cycle that need something to be there first.
+    """Options of the next cycle that name something which must exist before it begins.
 
     Attributes:
         examples: File of examples that both models answer at the gate; None where they are drawn
@@ -215,12 +215,7 @@ def _adapters(settings: Settings, store: EventStore, replicas: Replicas) -> Iter
 def _is_this_machine(url: str) -> bool:
     """Tell whether an address is this machine by its name alone: nothing is looked up."""
     host = (urlsplit(server_address(url)).hostname or "").rstrip(".").lower()
-    if host in ("localhost", socket.gethostname().lower()) or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == socket.gethostname().lower() or is_loopback(host)
 
 
 def _had_adapters(store: EventStore) -> bool:

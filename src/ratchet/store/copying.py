@@ -66,7 +66,7 @@ class _At(NamedTuple):
 
 
 def is_postgresql(url: str) -> bool:
-    """Tell whether a store's rows lie in a server of PostgreSQL."""
+    """Tell whether a store is on PostgreSQL."""
     return sa.make_url(url).get_backend_name() == "postgresql"
 
 
