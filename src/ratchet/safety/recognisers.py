@@ -78,7 +78,7 @@ class NotOfALongerCode:
         self._recogniser = recogniser
 
     def analyze(self, text: str, entities: list[str], artifacts: Any = None) -> list[Any]:
-        """Return what is found, without what follows a letter and a hyphen: `EL-164085` is a code."""
+        """Return what is found, without what follows a letter and a hyphen (`EL-164085`)."""
         found = self._recogniser.analyze(text, entities, artifacts) or []
         return [
             item for item in found if not _CODE.search(text[max(0, item.start - 3) : item.start])
