@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.monitoring.watch import WatchConfig
+from ratchet.flows._derived import derive_new
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._safety import screen_new
 from ratchet.flows._waiting import or_waiting
@@ -52,6 +53,7 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str | State[str]:
     runs every five minutes, each time in a new process.
     """
     screen_new()
+    derive_new()
     run_watch(options.watch)
     if not options.cycle:
         return ""

@@ -16,6 +16,7 @@ from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import held_out_count, hold_out, without
 from ratchet.files.rows import set_aside_lines
+from ratchet.flows._derived import derive_new
 from ratchet.flows._recorded import in_use, recorded_cycle, refuse_real_users, refuse_simulation
 from ratchet.flows._runtime import load_model, logger, now, workspace
 from ratchet.flows._waiting import or_waiting
@@ -173,6 +174,7 @@ def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
 def _collect(options: CollectOptions) -> str:
     if options.source != "simulated":
         refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
+        derive_new(most=None)
         longest, seed = options.max_new_tokens, options.seed
         return recorded_cycle(options.examples, options.sample, longest, seed)
     refuse_real_users()

@@ -21,6 +21,8 @@ Environment:
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_RETENTION: YAML file that says how long things are kept; the defaults without it.
+    RATCHET_NOT_DERIVED: Signals that are not derived from the traffic, separated by spaces, or
+        `all`.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
     RATCHET_BACKEND: URLs of the replicas of the server that answers users, separated by spaces;
         none where the gateway's own local model does. Its key is RATCHET_BACKEND_KEY.
@@ -77,6 +79,7 @@ class Settings(BaseModel):
         embedding: `minilm`, `words` or the folder of a sentence-transformers model.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
         retention: YAML file that says how long things are kept; the defaults without it.
+        not_derived: Signals that are not derived from the traffic; `all` for every one.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
         adapter_root: Folder that adapters are put into for the backend; None for the home's own.
@@ -98,6 +101,7 @@ class Settings(BaseModel):
     embedding: str = "minilm"
     titles: Path | None = None
     retention: Path | None = None
+    not_derived: tuple[str, ...] = ()
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()
     adapter_root: Path | None = None
@@ -223,7 +227,7 @@ def loose(home: Path) -> Iterator[Path]:
 
 
 _OTHERS = 0o077
-_LISTS = ("notify", "backend")
+_LISTS = ("not_derived", "notify", "backend")
 _REMEMBERED = ("model_name", "backend", "adapter_root", "backend_adapter_root")
 _FOREIGN = {"tracking_uri": "MLFLOW_TRACKING_URI", "prefect_api_url": "PREFECT_API_URL"}
 VARIABLES = {name: _FOREIGN.get(name, f"RATCHET_{name.upper()}") for name in Settings.model_fields}

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ratchet.cli.saying import say
-from ratchet.cli.shared import created_store, open_history
+from ratchet.cli.shared import created_store, current_settings, open_history
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 
@@ -39,10 +39,12 @@ def ingest(
 
     Exit codes: 0 where something was stored or was there before, 2 where nothing can be used.
     """
+    from ratchet.collect.derived import check_kinds, derive_signals
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.ingest import ingest_file
     from ratchet.collect.recognising import Recogniser
 
+    off = check_kinds(current_settings().not_derived)
     store, now, progress = created_store(), datetime.now(UTC), Progress()
     known = Recogniser(store, open_history())
     if dialogues:
@@ -58,6 +60,9 @@ def ingest(
         say(f"{report.recognised:,} rows are stored already under other ids")
     for line in report.lines():
         say(line)
+    derived = derive_signals(store, now=now, off=off)
+    if derived.interactions:
+        say(derived.in_words)
     if report.set_aside:
         say("`ratchet set-aside` lists every row that was set aside")
     if not report.interactions + report.feedback + report.repeated + report.recognised:

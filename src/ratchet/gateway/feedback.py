@@ -36,8 +36,8 @@ from ratchet.gateway.schemas import (
     FeedbackRejection,
     invalid,
 )
-from ratchet.records import FEEDBACK, FEEDBACK_KINDS
-from ratchet.records.signals import BY_NAME, Value
+from ratchet.records import FEEDBACK_KINDS
+from ratchet.records.signals import BY_NAME, REPORTED_FEEDBACK, Value
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class FeedbackDesk:
             whole = event["value"].is_integer()  # 5.0 is an integer in JSON
             event["value"] = int(event["value"]) if whole else event["value"]
         try:
-            feedback = FEEDBACK.validate_python(event)
+            feedback = REPORTED_FEEDBACK.validate_python(event)
         except (ValidationError, OverflowError) as error:
             if isinstance(error, OverflowError):
                 raise ProblemError(400, f"created_at: {error}", param="created_at") from error

@@ -17,7 +17,7 @@ from pydantic import (
 
 from ratchet.gateway.backlog import Backlog
 from ratchet.gateway.problems import ProblemError
-from ratchet.records import FEEDBACK
+from ratchet.records.signals import REPORTED_FEEDBACK
 
 _NO_NUL = r"^[^\x00]*$"
 _SINCE_2016 = r"^20(1[6-9]|[2-9][0-9])-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]"
@@ -205,7 +205,7 @@ CHAT: TypeAdapter[ChatRequest] = TypeAdapter(ChatRequest)
 
 def feedback_schema() -> dict[str, Any]:
     """Return the JSON Schema of `POST /v1/feedback`: one event, or `events` with up to 10,000."""
-    found = FEEDBACK.json_schema(ref_template="#/components/schemas/{model}")
+    found = REPORTED_FEEDBACK.json_schema(ref_template="#/components/schemas/{model}")
     definitions: dict[str, Any] = found.pop("$defs")
     for definition in definitions.values():
         common = ["id", "interaction_id", "kind"]  # a copy without a value is one that was seen

@@ -14,7 +14,7 @@ from ratchet.records import Metric
 from ratchet.records.signals import SIGNALS, USER_RATES, Signal
 from ratchet.stats.intervals import Interval, mean_interval, quantile_interval, wilson
 
-Unit = Literal["share", "seconds", "characters", "score"]
+Unit = Literal["share", "seconds", "characters", "score", "turns"]
 
 
 _MINIMUM_FOR_P99 = 100

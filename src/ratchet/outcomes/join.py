@@ -70,6 +70,8 @@ class Outcomes(_SignalColumns):
         unsafe: 1 the answer breaks a safety rule, 0 it was checked and does not.
         corrections: What the answer should have been, or None.
         comments: Free text, or None.
+        edited: 1 the question was changed and asked again, 0 it was not.
+        next_turn: What the user wrote next, from 1 (complained) to 5 (thanked), by a usable reader.
     """
 
     interaction_ids: ObjectArray
@@ -92,6 +94,8 @@ class Outcomes(_SignalColumns):
     unsafe: FloatArray
     corrections: ObjectArray
     comments: ObjectArray
+    edited: FloatArray
+    next_turn: FloatArray
 
     def __len__(self) -> int:
         return int(self.interaction_ids.size)

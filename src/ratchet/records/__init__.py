@@ -140,6 +140,7 @@ from ratchet.records.signals import (
     FEEDBACK,
     FEEDBACK_KINDS,
     IMPLICIT_KINDS,
+    TRAFFIC_KINDS,
 )
 
 __all__ = [
@@ -153,6 +154,7 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "SAMPLED",
     "SIGNAL_NAMES",
+    "TRAFFIC_KINDS",
     "WIN_RATE",
     "Adoption",
     "Alert",

@@ -130,7 +130,7 @@ class Metric(Record):
     upper: float | None = None
     level: Share = 0.95
     observations: int = Field(ge=0)
-    unit: Literal["share", "seconds", "characters", "score"] = "share"
+    unit: Literal["share", "seconds", "characters", "score", "turns"] = "share"
     reason: str | None = None
 
 

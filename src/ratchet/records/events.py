@@ -134,6 +134,62 @@ class SessionEnd(Feedback):
     value: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
+class AskedAgain(Feedback):
+    """The user sent the same turns once more, seen in the traffic: another answer was wanted."""
+
+    kind: Literal["asked_again"] = "asked_again"
+    value: Annotated[bool, Field(strict=True)] = True
+
+
+class Edited(Feedback):
+    """The user changed the last turn and asked again, seen in the traffic."""
+
+    kind: Literal["edited"] = "edited"
+    value: Annotated[bool, Field(strict=True)] = True
+
+
+class Continued(Feedback):
+    """The user went on in the conversation after the answer, seen in the traffic."""
+
+    kind: Literal["continued"] = "continued"
+    value: Annotated[bool, Field(strict=True)] = True
+
+
+class Left(Feedback):
+    """Nothing followed this answer within the session's gap, seen in the traffic.
+
+    `value` is how many turns of the user the conversation has; 0 takes it back, where something
+    that followed arrived late.
+    """
+
+    kind: Literal["left"] = "left"
+    value: Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
+
+
+class VisitSeconds(Feedback):
+    """How long the visit lasted that ends with this answer, in seconds, seen in the traffic."""
+
+    kind: Literal["visit_seconds"] = "visit_seconds"
+    value: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class NextTurn(Feedback):
+    """What the user wrote next, as a classifier reads it: a place in `REACTIONS`, from 1.
+
+    Attributes:
+        judge_version: The version of the classifier and the language, so that its validation can
+            be found.
+    """
+
+    kind: Literal["next_turn"] = "next_turn"
+    value: Annotated[int, Field(ge=1, le=5, strict=True)]
+    judge_version: Identifier
+
+
+REACTIONS = ("complained", "corrected", "rephrased", "moved on", "thanked")
+"""What users write after an answer, from the least content to the most."""
+
+
 class SafetyViolation(Feedback):
     """Whether the answer breaks a safety rule.
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Source = Literal["explicit", "implicit", "assessed", "interaction", "derived"]
+Source = Literal["explicit", "implicit", "assessed", "traffic", "interaction", "derived"]
 Value = Literal["boolean", "thumb", "integer", "number", "text"]
 Group = Literal["quality", "service", "pipeline"]
 Side = Literal["above", "below"]
-Absence = Literal["unknown", "no", "declared"]
+Absence = Literal["unknown", "no", "declared", "traffic"]
 _VALUES: dict[Any, Value] = {bool: "boolean", int: "integer", float: "number", str: "text"}
 
 
@@ -106,7 +106,7 @@ class ValueChart:
 
     metric: str
     words: str
-    unit: Literal["seconds", "characters", "score"]
+    unit: Literal["seconds", "characters", "score", "turns"]
     quantile: float | None = None
     fewest: int = 20
 
@@ -156,7 +156,8 @@ class Signal:
     Attributes:
         name: Kind of the feedback, field of the interaction, or name of what is derived.
         source: Where it comes from: said by the user, seen of the user, assessed by a check or
-            judge, the interaction itself, or derived from others.
+            judge, derived from the requests that follow (`ratchet.collect.derived`), the
+            interaction itself, or derived from others.
         record: Class of the feedback's records.
         column: Its column in `Outcomes`; None where outcomes do not hold it.
         many: Several of it, in words.
@@ -170,6 +171,7 @@ class Signal:
         reason: How it explains one bad answer.
         shares: The shares of bad answers by it that are watched.
         charts: How it is charted where it is a number; a signal with a rate is charted by that.
+        stands_for: The reported signal that it is read as where no event of that came.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Signal:
     reason: Reason | None = None
     shares: tuple[WatchedShare, ...] = ()
     charts: tuple[ValueChart, ...] = ()
+    stands_for: str | None = None
 
     @property
     def value(self) -> Value:
@@ -199,8 +202,12 @@ class Signal:
 
         `no`: a text that nobody wrote is not there. `unknown`: who gives no thumb, star, length or
         score says nothing. `declared`: a yes or no may be sent either way or only when it happens;
-        the application declares which (`ratchet.records.reporting`).
+        the application declares which (`ratchet.records.reporting`). `traffic`: a yes or no that is
+        derived from the traffic is a no where the application's conversations can be followed and
+        the time for a yes is over (`ratchet.store.reporting`).
         """
+        if self.source == "traffic":
+            return "traffic" if self.value == "boolean" else "unknown"
         known: dict[Value, Absence] = {"text": "no", "boolean": "declared"}
         return known.get(self.value, "unknown") if self.record else "unknown"
 
@@ -224,12 +231,18 @@ class Signal:
         return self.bad is not None and number < self.bad
 
     def bad_answers(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return 1 where a yes or no is bad, 0 where not and nan where not known, shape (n,)."""
+        """Return 1 where a value is bad, 0 where not and nan where not known, shape (n,).
+
+        A number is bad below `bad`, where that is a number.
+        """
+        if isinstance(self.bad, float):
+            below = (numbers < self.bad).astype(numbers.dtype)
+            return below + 0.0 * numbers  # nan stays nan
         return 1.0 - numbers if self.bad is False else numbers
 
     def good_answers(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return 1 where a yes or no is good, 0 where not and nan where not known, shape (n,)."""
-        return numbers if self.bad is False else 1.0 - numbers
+        """Return 1 where a value is good, 0 where not and nan where not known, shape (n,)."""
+        return numbers if self.bad is False else 1.0 - self.bad_answers(numbers)
 
 
 READ_CLUSTERS: Final = "read the top failure clusters and queue their interactions for review"
@@ -432,6 +445,67 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         charts=(ValueChart(metric="judge_score", words="judge score", unit="score"),),
     ),
     Signal(
+        name="asked_again",
+        source="traffic",
+        record=events.AskedAgain,
+        many="answers asked for again",
+        bad=True,
+        stands_for="regenerate",
+    ),
+    Signal(
+        name="edited",
+        source="traffic",
+        record=events.Edited,
+        column="edited",
+        many="questions edited",
+        bad=True,
+        rate=Rate(
+            metric="edit_rate", of="bad", unobserved="no conversation can be followed in the window"
+        ),
+        reason=Reason(words="the question was changed and asked again", rank=9, weak=True),
+        shares=(WatchedShare(name="edited", words="questions asked again in other words"),),
+    ),
+    Signal(
+        name="continued",
+        source="traffic",
+        record=events.Continued,
+        many="answers gone on from",
+    ),
+    Signal(
+        name="left",
+        source="traffic",
+        record=events.Left,
+        many="conversations left",
+        charts=(
+            ValueChart(
+                metric="conversation_turns", words="turns of conversations, mean", unit="turns"
+            ),
+        ),
+    ),
+    Signal(
+        name="visit_seconds",
+        source="traffic",
+        record=events.VisitSeconds,
+        many="lengths of visits",
+        stands_for="session_end",
+    ),
+    Signal(
+        name="next_turn",
+        source="traffic",
+        record=events.NextTurn,
+        column="next_turn",
+        many="turns after an answer",
+        bad=3.5,
+        judged=True,
+        rate=Rate(
+            metric="dissatisfied_rate",
+            of="bad",
+            unobserved="no usable reader of what users write next",
+        ),
+        reason=Reason(words="what the user wrote next was dissatisfied", rank=10),
+        shares=(WatchedShare(name="dissatisfied", words="answers followed by an unhappy turn"),),
+    ),
+    Signal(
         name="error",
         source="interaction",
         column="failed_with_error",
@@ -559,11 +633,17 @@ BY_NAME: Final[Mapping[str, Signal]] = {signal.name: signal for signal in SIGNAL
 EXPLICIT_KINDS: Final = _kinds("explicit")
 IMPLICIT_KINDS: Final = _kinds("implicit")
 ASSESSED_KINDS: Final = _kinds("assessed")
-FEEDBACK_KINDS: Final = EXPLICIT_KINDS + IMPLICIT_KINDS + ASSESSED_KINDS
+TRAFFIC_KINDS: Final = _kinds("traffic")
+"""Kinds that are derived from the traffic and that nobody reports."""
+FEEDBACK_KINDS: Final = EXPLICIT_KINDS + IMPLICIT_KINDS + ASSESSED_KINDS + TRAFFIC_KINDS
 _CLASSES: Any = tuple(BY_NAME[kind].record for kind in FEEDBACK_KINDS)
 _ANY_KIND: Any = Annotated[Union[_CLASSES], Field(discriminator="kind")]  # noqa: UP007
 FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_KIND)
 """Reads one event of feedback of any kind."""
+_REPORTED: Any = tuple(BY_NAME[kind].record for kind in FEEDBACK_KINDS if kind not in TRAFFIC_KINDS)
+_ANY_REPORTED: Any = Annotated[Union[_REPORTED], Field(discriminator="kind")]  # noqa: UP007
+REPORTED_FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_REPORTED)
+"""Reads one event of a kind that somebody may send; what is derived from traffic nobody sends."""
 TEXT_KINDS: Final = tuple(signal.name for signal in FEEDBACK_SIGNALS if signal.value == "text")
 """Kinds whose value is what a user wrote."""
 JUDGED_KINDS: Final = tuple(signal.name for signal in SIGNALS if signal.judged)
@@ -574,6 +654,11 @@ USER_RATES: Final = tuple(
 )
 """Signals that users give or show of some answers, with a rate among those."""
 QUALITY_SIGNALS: Final = tuple(signal for signal in SIGNALS if signal.part)
+
+STANDS_FOR: Final[Mapping[str, str]] = {
+    signal.stands_for: signal.name for signal in SIGNALS if signal.stands_for
+}
+"""The derived kind that is read where no event of a reported kind came, by the reported kind."""
 
 _GROUPS: tuple[Group, ...] = ("quality", "service", "pipeline")
 # Boards store their statistics in this order: by group, what rises early first.

@@ -73,9 +73,7 @@ def read_exposures(
         answers = read_table(connection, query.where(mine), schema)
         kinds = read_events(connection, mine, answers["position"], lag, judges)
     reporting, about = store.reporting(), Answers.of(answers)
-    return with_events(
-        answers, {kind: reporting.read(kind, values, about, lag) for kind, values in kinds.items()}
-    )
+    return with_events(answers, reporting.read_all(kinds, about, lag))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ratchet.records.reporting import DECLARABLE_KINDS, EVERY_APPLICATION, SignalDeclaration
+from ratchet.records.signals import BY_NAME, STANDS_FOR, TRAFFIC_KINDS
 from ratchet.store.batches import read_table
 from ratchet.store.counts import read_numbers
 from ratchet.store.rows import microseconds, moment_of
@@ -33,6 +34,14 @@ APPLICATION = "application"
 FIRST, ASKED, UNTIL, TOLD = "signal first", "signal asked", "signal until", "signal told"
 TIMES = (FIRST, ASKED, UNTIL, TOLD)
 """Names of the kept times of `Alone`."""
+FOLLOWED, DERIVED, STOPPED, STARTED = (
+    "traffic followed", "traffic derived", "traffic stopped", "traffic started",
+)  # fmt: skip
+TRAFFIC_TIMES = (FOLLOWED, DERIVED, STOPPED, STARTED)
+"""Names of the kept times of `Following`."""
+SETTLED = timedelta(minutes=30)
+"""Age of an answer at which what was not seen in the traffic did not happen."""
+_TOLD = (*DECLARABLE_KINDS, *STANDS_FOR, *TRAFFIC_KINDS)
 _AS_SENT, _NOTHING, _WHEN_IT_HAPPENS = 0, 1, 2
 
 FloatArray = NDArray[np.float64]
@@ -102,6 +111,40 @@ class Alone:
         return self.until is not None and self.until <= given
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What is known of the traffic that signals are derived from, in microseconds since 1970.
+
+    Attributes:
+        applications: The first answer of each application that the conversation followed: from
+            there on its conversations can be followed.
+        derived: The first answer that each kind was derived for.
+        stopped: From which answer on a kind is derived no more.
+        started: When deriving began, or began again.
+    """
+
+    applications: Mapping[str, int]
+    derived: Mapping[str, int]
+    stopped: Mapping[str, int]
+    started: Mapping[str, int]
+
+    def observed(self, kind: str, answers: Answers) -> BoolArray:
+        """Tell of which answers the absence of a kind says something, shape (n,)."""
+        found = np.zeros(answers.number.size, np.bool_)
+        if kind not in self.derived:
+            return found
+        until = self.stopped.get(kind, np.iinfo(np.int64).max)
+        for place, name in enumerate(answers.names):
+            if name in self.applications:
+                since = max(self.applications[name], self.derived[kind])
+                own = answers.number == place
+                found |= own & (answers.given >= since) & (answers.given < until)
+        return found
+
+
+NOT_FOLLOWED = Following({}, {}, {}, {})
+
+
 @dataclass(frozen=True)
 class Reporting:
     """How every application reports, and what follows for values of signals.
@@ -112,17 +155,19 @@ class Reporting:
         alone: What was found and not declared.
         known_at: Changes that became known later than this count as not observed: a board goes on
             comparing what its baseline knew.
+        following: What is known of the traffic.
     """
 
     now: datetime
     declarations: tuple[SignalDeclaration, ...] = ()
     alone: tuple[Alone, ...] = ()
     known_at: datetime | None = None
+    following: Following = NOT_FOLLOWED
 
     @property
     def is_plain(self) -> bool:
         """Whether every value is what was sent."""
-        return not self.declarations and not self.alone
+        return not self.declarations and not self.alone and not self.following.derived
 
     def declared_only(self) -> Reporting:
         """Return the same for who reads single answers and forms no rate: a yes is a yes."""
@@ -187,6 +232,47 @@ class Reporting:
         young = waits & (answers.given + after > microseconds(self.now))
         read = np.where((state == _NOTHING) | young, np.nan, values)
         return np.where(waits & ~young & np.isnan(values) & answers.shown, 0.0, read)
+
+    def read_all(
+        self, kinds: Mapping[str, FloatArray], answers: Answers, lag: timedelta | None
+    ) -> dict[str, FloatArray]:
+        """Return the values of all kinds as they are to be read.
+
+        Reported kinds are read by `read`. What was derived from the traffic of a kind that is
+        reported too stands where no report came, and where neither came an absence that the traffic
+        shows: a report goes before what was derived.
+        """
+        found = {kind: self.read(kind, values, answers, lag) for kind, values in kinds.items()}
+        for kind in TRAFFIC_KINDS:
+            if kind in found:
+                found[kind] = self._seen(kind, kinds, answers, lag)
+        for kind, stand_in in STANDS_FOR.items():
+            if kind in found and stand_in in found:
+                found[kind] = np.where(np.isnan(found[kind]), found[stand_in], found[kind])
+        return found
+
+    def _seen(
+        self,
+        kind: str,
+        kinds: Mapping[str, FloatArray],
+        answers: Answers,
+        lag: timedelta | None,
+    ) -> FloatArray:
+        """Return what was derived of a kind, with the noes that its absence says."""
+        values, following = kinds[kind], self.following
+        started = following.started.get(kind)
+        if started is not None and not self._knows(moment_of(started)):
+            return np.full(values.size, np.nan)
+        if kind == "left":
+            return np.where(values > 0.0, values, np.nan)  # 0 takes it back
+        if kind == "visit_seconds" and "left" in kinds:
+            return np.where(kinds["left"] == 0.0, np.nan, values)
+        if BY_NAME[kind].absence != "traffic":
+            return values
+        wait = SETTLED if lag is None else min(lag, SETTLED)
+        settled = answers.given + wait // timedelta(microseconds=1) <= microseconds(self.now)
+        no = following.observed(kind, answers) & settled & answers.shown & np.isnan(values)
+        return np.where(no, 0.0, values)
 
     def _decide(
         self,
@@ -261,6 +347,12 @@ class Reporting:
             for known, begin, brings in self._changes(kind, name)
             if brings and known > moment
         ]
+        following = self.following
+        begins += [
+            moment_of(following.derived.get(kind, at))
+            for kind, at in following.started.items()
+            if moment_of(at) > moment and following.applications
+        ]
         return max(begins, default=None)
 
     def spoiled(self, frozen_at: datetime, window_end: datetime) -> frozenset[str]:
@@ -289,13 +381,14 @@ def read_reporting(connection: sa.Connection, now: datetime) -> Reporting:
     query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == SignalDeclaration.__name__)
     bodies = connection.execute(query.order_by(JOURNAL.c.position)).scalars()
     declarations = tuple(SignalDeclaration.model_validate(body) for body in bodies)
-    kept = read_numbers(connection, COUNTS, TIMES)
-    alone = []
+    kept_times = read_numbers(connection, COUNTS, (*TIMES, *TRAFFIC_TIMES))
+    kept, alone = kept_times, []
     for part, asked in kept[ASKED].items():
         kind, name = part.split(" ", 1)
         first, until, told = (kept[field].get(part) for field in (FIRST, UNTIL, TOLD))
         alone.append(Alone(kind, name, asked if first is None else first, asked, until, told))
-    return Reporting(now, declarations, tuple(alone))
+    following = Following(*(kept_times[name] for name in TRAFFIC_TIMES))
+    return Reporting(now, declarations, tuple(alone), following=following)
 
 
 def told_feedback(
@@ -327,20 +420,33 @@ def told_feedback(
     table = read_table(connection, sa.select(*columns).where(inside), schema)
     answers, ids = Answers.of(table), table["id"].combine_chunks()
     row = pc.fill_null(pc.index_in(feedback["interaction_id"], value_set=ids), -1).to_numpy()
+    kinds = {kind: pc.equal(feedback["kind"], kind).to_numpy() & (row >= 0) for kind in _TOLD}
+    sent = {kind: _sent(feedback, row, of_kind, len(ids)) for kind, of_kind in kinds.items()}
+    read = reporting.read_all(sent, answers, None)
     dropped, added = np.zeros(feedback.num_rows, np.bool_), []
-    for kind in DECLARABLE_KINDS:
-        of_kind = pc.equal(feedback["kind"], kind).to_numpy() & (row >= 0)
-        sent = np.full(len(ids), np.nan)
-        sent[row[of_kind]] = 1.0
-        read = reporting.read(kind, sent, answers, None)
-        gone = np.isnan(read) & ~np.isnan(sent)
-        dropped |= of_kind & gone[row]
-        absent = np.flatnonzero(np.isnan(sent) & ~np.isnan(read))
-        added.append(_noes(kind, table.take(pa.array(absent)), feedback.schema))
+    for kind, of_kind in kinds.items():
+        other = sent[kind] != read[kind]  # also where one of them is nan
+        dropped |= of_kind & (other & ~np.isnan(sent[kind]))[row]
+        if kind in STANDS_FOR.values():
+            continue  # its noes are told as those of the kind that it stands for
+        told = np.flatnonzero(other & ~np.isnan(read[kind]))
+        about = table.take(pa.array(told))
+        added.append(_told(kind, about, read[kind][told], feedback.schema))
     return pa.concat_tables([feedback.filter(pa.array(~dropped)), *added])
 
 
-def _noes(kind: str, answers: pa.Table, schema: pa.Schema) -> pa.Table:
+def _sent(feedback: pa.Table, row: IntArray, of_kind: BoolArray, size: int) -> FloatArray:
+    """Return the last number that was sent of a kind about each answer, shape (n,)."""
+    import pyarrow.compute as pc
+
+    found = np.full(size, np.nan)
+    numbers = pc.fill_null(feedback["number"], 1.0).to_numpy()
+    found[row[of_kind]] = numbers[of_kind]  # in the order in which they were given
+    return found
+
+
+def _told(kind: str, answers: pa.Table, numbers: FloatArray, schema: pa.Schema) -> pa.Table:
+    """Return what is known of answers that nobody has sent, as feedback."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -350,7 +456,7 @@ def _noes(kind: str, answers: pa.Table, schema: pa.Schema) -> pa.Table:
         "interaction_id": answers["id"],
         "kind": pa.array([kind] * size, pa.string()),
         "created_at": answers["created_at"],
-        "number": pa.array(np.zeros(size)),
+        "number": pa.array(numbers),
         "text": pa.nulls(size, pa.string()),
     }
     return pa.table([given[name] for name in schema.names], schema=schema)

@@ -73,10 +73,12 @@ def read_signals(
     }
     if not reporting.is_plain:
         about = Answers.of(answers)
+        read = reporting.read_all(kinds, about, lag)
         for kind in DECLARABLE_KINDS:
             changed = reporting.unsteady(kind, about)
-            kinds[kind] = np.where(changed, np.nan, reporting.read(kind, kinds[kind], about, lag))
+            read[kind] = np.where(changed, np.nan, read[kind])
             flags["steady"] &= ~changed
+        kinds = read
     for name, values in flags.items():
         answers = answers.append_column(name, pa.array(values))
     found = with_events(answers, kinds)

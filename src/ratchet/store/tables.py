@@ -309,6 +309,11 @@ def _keep_forgotten(connection: sa.Connection) -> None:
     name_from_erasures(connection, FORGOTTEN_NAMES, JOURNAL)
 
 
+def _index_sessions(connection: sa.Connection) -> None:
+    """Find the interactions of a session in a span of time without reading the others."""
+    make_index(connection, "ix_interactions_session", "interactions (session_id, created_at)")
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -329,5 +334,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0017_keep_aliases": _keep_aliases,
     "0018_tell_simulated": _tell_simulated,
     "0019_keep_forgotten": _keep_forgotten,
+    "0021_index_sessions": _index_sessions,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -40,7 +40,11 @@ from ratchet.store.reporting import APPLICATION
 if TYPE_CHECKING:
     import duckdb
 
-_USED = sorted(kind for kind, signal in BY_NAME.items() if signal.column and kind != "comment")
+_USED = sorted(
+    kind
+    for kind, signal in BY_NAME.items()
+    if (signal.column or signal.stands_for or kind == "left") and kind != "comment"
+)
 _RULES = [
     VERSION,
     sorted(WHOLE),

@@ -49,7 +49,7 @@ from ratchet.improve.curation.traffic import (
 from ratchet.improve.curation.traits import FINE, hashes
 from ratchet.outcomes.join import COLUMN_OF
 from ratchet.outcomes.quality import quality_of
-from ratchet.records.signals import BY_NAME, JUDGED_KINDS, QUALITY_SIGNALS
+from ratchet.records.signals import BY_NAME, JUDGED_KINDS, STANDS_FOR
 from ratchet.store.history import History
 from ratchet.store.reporting import Answers
 
@@ -59,13 +59,15 @@ if TYPE_CHECKING:
 _DAY = 86_400_000_000
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _NUMBERS = {kind: name for kind, name in COLUMN_OF.items() if BY_NAME[kind].value != "text"}
+_SEEN = {kind: kind for kind in (*STANDS_FOR.values(), "left")}
+"""Kinds that are derived from the traffic, by their columns: what is read where no report came."""
 _SPOKE = "(s.thumbs IS NOT NULL OR s.stars IS NOT NULL OR s.correction IS NOT NULL)"
 _WANTED: dict[RowKind, str] = {
     "sft": f"SELECT DISTINCT i.same AS wanted FROM inside i JOIN spoken s USING (key) "
     f"WHERE {_SPOKE}",
     "kto": "SELECT 0::UBIGINT AS wanted WHERE false",
     "dpo": "SELECT DISTINCT i.turn AS wanted FROM inside i JOIN spoken s USING (key) "
-    "WHERE s.regenerated = 1.0",
+    "WHERE coalesce(s.regenerated, s.asked_again) = 1.0",
 }
 """Hashes that make a row count which nobody rated: evidence on the same answer, and what came next
 in a session in which another answer was asked for."""
@@ -179,7 +181,7 @@ def _values(latest: str) -> str:
     """Return the columns of the latest event of each kind."""
     numbers = [
         f"{latest.format('number')} FILTER (kind = '{kind}') AS {name}"
-        for kind, name in _NUMBERS.items()
+        for kind, name in (_NUMBERS | _SEEN).items()
     ]
     texts = [
         f"{latest.format(name)} FILTER (kind = 'correction') AS {name}" for name in _CORRECTION[:3]
@@ -195,7 +197,7 @@ def _query(kind: RowKind) -> str:
             for name in ("position", "key", "moment", '"user"', "segment", "application", "failed")
         ),
         *(f"i.{name}" for name in (*_TRAITS, "ending", "consent", "retain")),
-        *(f"s.{name}" for name in (*_NUMBERS.values(), *_CORRECTION)),
+        *(f"s.{name}" for name in (*_NUMBERS.values(), *_SEEN, *_CORRECTION)),
         *(f"m.{name}" for name in ("withheld", "preferred", "judged", "reviewed", "cluster")),
         "f.first",
         "r.refusing",
@@ -333,7 +335,8 @@ class _Rows:
             columns[name] = _array(batch, name, np.int8, FINE)
         for name in ("withheld", "preferred", "failed"):
             columns[name] = _array(batch, name, np.bool_, False)
-        numbers = {name: _array(batch, name, np.float64, np.nan) for name in _NUMBERS.values()}
+        wanted = (*_NUMBERS.values(), *_SEEN)
+        numbers = {name: _array(batch, name, np.float64, np.nan) for name in wanted}
         corrected = np.asarray(batch["correction"].is_valid())
         read = self._as_reported(batch, numbers)
         scored = quality_of(read, corrected, columns["failed"], self.context.weights)
@@ -346,7 +349,7 @@ class _Rows:
             "user": _array(batch, "user", np.uint64, 0),
             "segment": segment,
             "unsafe": numbers["unsafe"] == 1.0,
-            "regenerated": numbers["regenerated"] == 1.0,
+            "regenerated": read["regenerated"] == 1.0,
             "corrected": corrected,
             "correction": _array(batch, "correction", np.uint64, 0),
             "correction_place": _array(batch, "correction_place", np.int64, 0),
@@ -378,11 +381,10 @@ class _Rows:
             given=_array(batch, "moment", np.int64, 0),
             shown=~_array(batch, "failed", np.bool_, False),
         )
-        kinds = [signal.name for signal in QUALITY_SIGNALS]
-        read = {
-            _NUMBERS[kind]: reporting.read(kind, numbers[_NUMBERS[kind]], answers, None)
-            for kind in kinds
-        }
+        columns = _NUMBERS | _SEEN
+        sent = {kind: numbers[name] for kind, name in columns.items()}
+        found = reporting.read_all(sent, answers, None)
+        read = {columns[kind]: values for kind, values in found.items()}
         return numbers | read
 
     def _endings(self, named: Any, failed: BoolArray) -> Any:

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FloatArray = NDArray[np.float64]
-_UNITS = {"share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score"}
+_UNITS = {
+    "share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score",
+    "turns": "turns",
+}  # fmt: skip
 _DAY = 86_400.0
 _MARK_HEIGHT = 13
 """Points between the names of two marks, one above the other."""

@@ -1,0 +1,219 @@
+"""Conversations as they are stored, and how far signals were derived from them.
+
+    place = read_place(store)
+    rows = arrivals(store, after=place.arrived, until=end, most=1_000)
+    for row in rows_of_sessions(store, {row.session_id for row in rows}, first, last, since=since):
+        ...
+
+Cost: `arrivals` follows the rows it returns, `rows_of_sessions` those of the sessions within a span
+of time, by an index of sessions and times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from ratchet.records import Feedback
+from ratchet.store.counts import put_numbers, read_numbers
+from ratchet.store.events import EventStore
+from ratchet.store.reporting import (
+    DERIVED,
+    FOLLOWED,
+    STARTED,
+    STOPPED,
+    TRAFFIC_TIMES,
+    application,
+    shown,
+)
+from ratchet.store.rows import chunks, microseconds
+from ratchet.store.tables import COUNTS, INTERACTIONS
+
+FIRST_ROWS = 200_000
+"""Interactions that the first pass over a store goes back by."""
+MOST_OF_A_SESSION = 500
+"""A session with more interactions in a span is no conversation: nothing is derived from it."""
+_READ = "traffic read"
+_ARRIVED, _SETTLED = "arrived", "settled"
+_NEVER = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far signals were derived, by the positions of interactions.
+
+    Attributes:
+        arrived: What followed these answers, and what they follow, is derived.
+        settled: Of these it is told as well that nothing followed.
+    """
+
+    arrived: int
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedRow:
+    """An interaction as it arrived: where, in which session, and when it was asked for."""
+
+    position: int
+    session_id: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExchange:
+    """An interaction of a session; times in microseconds since 1970.
+
+    Attributes:
+        at: When the answer was asked for.
+        ended: When it was there to be read.
+        shown: Whether there was an answer and no error.
+        messages: The turns before the answer, as JSON has them; None where they were not asked for.
+    """
+
+    id: str
+    position: int
+    user_id: str
+    session_id: str
+    at: int
+    ended: int
+    shown: bool
+    application: str
+    response: str
+    messages: list[dict[str, Any]] | None
+
+
+def read_place(store: EventStore) -> Place:
+    """Return how far signals were derived; a store that is new to it begins near its end."""
+    end = store.settled_position(INTERACTIONS)
+    with store.reading() as connection:
+        return _place(connection, end)
+
+
+def _place(connection: sa.Connection, end: int) -> Place:
+    read = read_numbers(connection, COUNTS, (_READ,))[_READ]
+    first = max(0, end - FIRST_ROWS)
+    return Place(read.get(_ARRIVED, first), read.get(_SETTLED, first))
+
+
+def arrivals(store: EventStore, *, after: int, until: int, most: int) -> list[ArrivedRow]:
+    """Return the first interactions of real users that arrived between two positions, in order."""
+    row = INTERACTIONS.c
+    query = (
+        sa.select(row.position, row.session_id, row.created_at)
+        .where(row.position > after, row.position <= until)
+        .where(*store.origins().chosen(row.position, simulated=False))
+        .order_by(row.position)
+        .limit(most)
+    )
+    with store.reading() as connection:
+        return [ArrivedRow(*found) for found in connection.execute(query)]
+
+
+def rows_of_sessions(
+    store: EventStore, sessions: Collection[str], first: int, last: int, *, since: int
+) -> Iterator[StoredExchange]:
+    """Yield the interactions of sessions within a span, by session, in order of time.
+
+    Sessions with more than `MOST_OF_A_SESSION` of them are left out.
+
+    Args:
+        store: The store.
+        sessions: Their names.
+        first: Start of the span, in microseconds since 1970.
+        last: Its end, inclusive.
+        since: From when on the turns are read.
+    """
+    row = INTERACTIONS.c
+    inside = row.created_at.between(first, last)
+    counted = sa.select(row.session_id, sa.func.count()).where(inside).group_by(row.session_id)
+    words = sa.case((row.created_at >= since, sa.cast(row.messages, sa.Text)), else_=None)
+    query = sa.select(
+        row.id, row.position, row.user_id, row.session_id, row.created_at, row.latency_seconds,
+        shown(), application(), row.response, words,
+    ).where(inside)  # fmt: skip
+    with store.reading() as connection:
+        for chunk in chunks(sorted(sessions)):
+            sizes = connection.execute(counted.where(row.session_id.in_(chunk)))
+            small = [name for name, size in sizes if size <= MOST_OF_A_SESSION]
+            if not small:
+                continue
+            order = (row.session_id, row.created_at, row.id)
+            found = connection.execute(query.where(row.session_id.in_(small)).order_by(*order))
+            yield from (_exchange(*values) for values in found)
+
+
+def _exchange(
+    key: str, position: int, user: str, session: str, at: int, latency: float | None,
+    is_shown: int, name: str, response: str, messages: str | None,
+) -> StoredExchange:  # fmt: skip
+    ended = at + round((latency or 0.0) * 1e6)
+    turns = None if messages is None else json.loads(messages)
+    return StoredExchange(
+        key, position, user, session, at, ended, bool(is_shown), name, response, turns
+    )
+
+
+def keep(
+    store: EventStore,
+    events: Sequence[Feedback],
+    *,
+    before: Place,
+    after: Place,
+    followed: Mapping[str, int],
+) -> int | None:
+    """Store derived events with how far it is; return how many are new.
+
+    Args:
+        store: The store.
+        events: What was derived.
+        before: How far it was when reading began.
+        after: How far it is now.
+        followed: The first answer of each application whose conversation followed it.
+
+    Returns:
+        None where another process was faster: nothing was stored.
+    """
+    with store.atomic() as connection:
+        read = read_numbers(connection, COUNTS, (_READ,))[_READ]
+        if read and Place(read[_ARRIVED], read[_SETTLED]) != before:
+            return None
+        new = store.add_feedback(events).new if events else 0
+        known = read_numbers(connection, COUNTS, (FOLLOWED,))[FOLLOWED]
+        earlier = {name: at for name, at in followed.items() if at < known.get(name, _NEVER)}
+        put_numbers(connection, COUNTS, FOLLOWED, earlier)
+        put_numbers(connection, COUNTS, _READ, {_ARRIVED: after.arrived, _SETTLED: after.settled})
+        return new
+
+
+def note_kinds(
+    store: EventStore, kinds: Collection[str], off: Collection[str], *, since: int, now: datetime
+) -> None:
+    """Keep from when on which kinds are derived, so that absence says nothing of other times.
+
+    Args:
+        store: The store.
+        kinds: All kinds.
+        off: Those that are switched off.
+        since: The first answer that the first pass derives for.
+        now: The time.
+    """
+    at = microseconds(now)
+    with store.atomic() as connection:
+        known = read_numbers(connection, COUNTS, TRAFFIC_TIMES)
+        stopped = known[STOPPED]
+        for kind in sorted(kinds):
+            runs = kind in known[DERIVED] and stopped.get(kind, _NEVER) == _NEVER
+            if kind in off and runs:
+                put_numbers(connection, COUNTS, STOPPED, {kind: at})
+            elif kind not in off and not runs:
+                again = kind in known[DERIVED]
+                put_numbers(connection, COUNTS, DERIVED, {kind: at if again else since})
+                put_numbers(connection, COUNTS, STARTED, {kind: at})
+                if again:
+                    put_numbers(connection, COUNTS, STOPPED, {kind: _NEVER})
