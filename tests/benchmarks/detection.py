@@ -89,7 +89,9 @@ class Quiet:
 class Detector:
     """Many boards with baselines of their own, advanced together by the package's functions."""
 
-    def __init__(self, baselines: Sequence[Baseline], caution: float) -> None:
+    def __init__(
+        self, baselines: Sequence[Baseline], caution: float, signals: Sequence[str] = SIGNALS
+    ) -> None:
         self.baselines, self.caution = baselines, caution
         stated = alternatives(baselines[0])
         self.plain = Alternatives(stated.shifts, stated.weights, np.ones(stated.weights.size))
@@ -97,7 +99,7 @@ class Detector:
         self.limit = Budget().limit(int(BATCH))
         names = [signal.name for signal in baselines[0].signals]
         assert all([s.name for s in item.signals] == names for item in baselines)
-        self.places = [SIGNALS.index(name) for name in names]
+        self.places = [list(signals).index(name) for name in names]
 
     def start(self) -> None:
         """Begin anew, as a release does."""

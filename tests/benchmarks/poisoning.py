@@ -160,6 +160,8 @@ def _outcomes(columns: dict[str, Any]) -> Outcomes:
         session_seconds=nothing,
         judge_scores=nothing,
         unsafe=nothing,
+        edited=nothing,
+        next_turn=nothing,
         comments=same(None),
         **columns,
     )

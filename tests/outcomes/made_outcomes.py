@@ -9,7 +9,10 @@ import numpy as np
 from ratchet.outcomes.join import Outcomes
 
 NONE = float("nan")
-NUMBERS = ("thumbs", "stars", "copied", "regenerated", "completed", "session_seconds")
+NUMBERS = (
+    "thumbs", "stars", "copied", "regenerated", "completed", "session_seconds", "edited",
+    "next_turn",
+)  # fmt: skip
 
 
 def outcomes(rows: list[dict[str, Any]]) -> Outcomes:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -24,6 +25,7 @@ from ratchet.records.signals import (
     ROLLOUT_SHARES,
     SIGNAL_OF,
     SIGNALS,
+    STANDS_FOR,
     words_of,
 )
 from tests.outcomes.made_outcomes import outcomes
@@ -111,15 +113,16 @@ def test_exactly_one_share_is_what_the_default_rollout_is_about() -> None:
 def test_what_is_no_cut_of_a_number_says_which_side_is_bad() -> None:
     for share in BOARD_SHARES:
         signal = SIGNAL_OF[share.name]
-        assert share.cut is not None or isinstance(signal.bad, bool), share.name
+        assert share.cut is not None or signal.bad is not None, share.name
 
 
 def test_boards_and_rollouts_keep_the_order_in_which_their_numbers_are_stored() -> None:
-    # the order of version 0.1, whose boards are in people's stores
+    # the order of version 0.1, whose boards are in people's stores; what came later (edited,
+    # dissatisfied) is in baselines that were frozen since
     assert [share.name for share in BOARD_SHARES] == [
         "thumbs_down", "regenerated", "not_copied", "not_completed", "low_quality",
-        "low_judge_score", "unsafe", "failed", "slower_than_median", "slower_than_p99",
-        "longer_than_usual", "shorter_than_usual", "no_feedback", "no_signals",
+        "low_judge_score", "edited", "dissatisfied", "unsafe", "failed", "slower_than_median",
+        "slower_than_p99", "longer_than_usual", "shorter_than_usual", "no_feedback", "no_signals",
     ]  # fmt: skip
     assert [share.name for share in ROLLOUT_SHARES] == [
         "thumbs_down", "regenerated", "not_copied", "not_completed", "unsafe", "failed", "slow",
@@ -136,12 +139,33 @@ def test_boards_and_rollouts_keep_the_order_in_which_their_numbers_are_stored() 
         ("thumbs", 0.0, True), ("thumbs", 1.0, False), ("stars", 2.0, True), ("stars", 3.0, False),
         ("copy", 0.0, True), ("regenerate", 1.0, True), ("regenerate", 0.0, False),
         ("judge_score", 0.49, True), ("judge_score", 0.5, False), ("correction", 1.0, True),
+        ("next_turn", 3.0, True), ("next_turn", 4.0, False), ("edited", 1.0, True),
+        ("continued", 0.0, False), ("left", 1.0, False),
         ("comment", 1.0, False), ("session_end", 0.0, False), ("safety_violation", 0.0, False),
         ("thumbs", float("nan"), False), ("stars", float("nan"), False),
     ],
 )  # fmt: skip
 def test_the_bad_side_of_a_value_is_the_declared_one(name: str, number: float, bad: bool) -> None:
     assert BY_NAME[name].is_bad(number) is bad
+
+
+def test_bad_answers_by_a_number_lie_below_what_is_declared_and_unknown_stays_unknown() -> None:
+    numbers = np.array([1.0, 3.0, 4.0, np.nan])
+    bad, good = (
+        turn(numbers)
+        for turn in (BY_NAME["next_turn"].bad_answers, BY_NAME["next_turn"].good_answers)
+    )
+    assert bad.tolist()[:3] == [1.0, 1.0, 0.0]
+    assert good.tolist()[:3] == [0.0, 0.0, 1.0]
+    assert np.isnan(bad[3])
+    assert np.isnan(good[3])
+
+
+def test_what_is_derived_stands_for_a_reported_kind_of_the_same_type() -> None:
+    for kind, stand_in in STANDS_FOR.items():
+        assert BY_NAME[stand_in].source == "traffic"
+        assert BY_NAME[kind].value == BY_NAME[stand_in].value
+        assert BY_NAME[stand_in].column is None  # it is read as the reported kind
 
 
 def test_a_signal_without_a_column_is_not_read_from_outcomes() -> None:

@@ -197,17 +197,19 @@ def label(
         Path | None,
         typer.Option(
             help="YAML with judges, whose dimensions may be labelled besides helpfulness, "
-            "harmlessness and factual_accuracy; RATCHET_JUDGES unless given."
+            "harmlessness, factual_accuracy and dissatisfied; RATCHET_JUDGES unless given."
         ),
     ] = None,
 ) -> None:
     """Store people's labels of interactions, for the validation of judges."""
+    from ratchet.judges.next_turn import DISSATISFIED
     from ratchet.judges.on_files import import_labels
     from ratchet.judges.rubrics import DIMENSIONS, load_judges
 
     named = judges or current_settings().judges
     specs = load_judges(named) if named else ()
-    dimensions = {**DIMENSIONS, **{spec.dimension.name: spec.dimension for spec in specs}}
+    own = {DISSATISFIED.name: DISSATISFIED}
+    dimensions = {**DIMENSIONS, **own, **{spec.dimension.name: spec.dimension for spec in specs}}
     done = import_labels(created_store(), file, now=_now(), dimensions=dimensions)
     say(f"{done.new} labels stored, {done.repeated} were there before")
     for line in set_aside_lines(done.set_aside):

@@ -14,6 +14,7 @@ from ratchet.cli.shared import (
     By,
     Note,
     created_store,
+    current_settings,
     existing_store,
     finite,
     one_line_name,
@@ -56,6 +57,8 @@ def listed(
     for row in rows:
         if row["question"]:
             say(f"asks  {row['question']}")
+    if store:
+        say(_derived_words(store))
 
 
 @app.command(
@@ -137,6 +140,19 @@ def _declaration(
             "note": note or None,
         }
     )
+
+
+def _derived_words(store: EventStore) -> str:
+    """Say how many signals were derived from the traffic, what is off and what counts."""
+    from ratchet.judges.next_turn import in_words
+    from ratchet.judges.usable import latest_validations
+    from ratchet.records import TRAFFIC_KINDS
+
+    counts, off = store.counts(), current_settings().not_derived
+    found = ", ".join(f"{counts[kind]:,} {kind}" for kind in TRAFFIC_KINDS)
+    switched = f"; switched off: {', '.join(off)}" if off else ""
+    readers = [one for one in latest_validations(store).values() if one.judge.startswith("next-")]
+    return f"derived from the traffic: {found}{switched}; {in_words(readers)}"
 
 
 def _seconds(span: str) -> float:

@@ -57,6 +57,8 @@ def outcomes_with(thumbs=(), regenerated=()):
         unsafe=missing,
         corrections=np.full(size, None, dtype=object),
         comments=np.full(size, None, dtype=object),
+        edited=missing,
+        next_turn=missing,
     )
 
 

@@ -33,7 +33,7 @@ def outcomes_of(size: int, **columns: Any) -> Outcomes:
     }
     names = (
         "thumbs", "stars", "copied", "regenerated", "completed", "session_seconds",
-        "judge_scores", "unsafe",
+        "judge_scores", "unsafe", "edited", "next_turn",
     )  # fmt: skip
     blank |= {name: np.full(size, np.nan) for name in names}
     for name, values in columns.items():

@@ -1,0 +1,93 @@
+"""Does what the user wrote next tell dissatisfaction? Held against people, like any judge.
+
+    for record in validate_next_turns(store, rng=rng, now=now):
+        print(record.judge_version, record.decision)
+
+People label answers on the dimension `dissatisfied` (`ratchet judge label`). A reader's version
+names its language, so that each language is validated by itself; only where the
+decision is *usable* do readings count in rates, boards, rollouts and failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+
+from ratchet.judges.label_sets import LabelledVerdict
+from ratchet.judges.on_store import as_record
+from ratchet.judges.rubrics import Option, RubricDimension
+from ratchet.judges.validation import DEFAULT_BAR, Bar, validate_judge
+from ratchet.records import HumanLabel, JudgeValidation, derive_id, digest
+from ratchet.records.signals import BY_NAME
+from ratchet.store import EventStore
+
+DISSATISFIED: Final = RubricDimension(
+    name="dissatisfied",
+    question="Was the user dissatisfied with the answer?",
+    options=(
+        Option(name="yes", score=0.0, means="what the user wrote next shows it"),
+        Option(name="no", score=1.0, means="it does not"),
+    ),
+)
+KIND: Final = "next_turn"
+
+
+def validate_next_turns(
+    store: EventStore, *, rng: np.random.Generator, now: datetime, bar: Bar = DEFAULT_BAR
+) -> tuple[JudgeValidation, ...]:
+    """Hold each version of the reader of next turns against people's labels; keep the decisions.
+
+    The same labels and readings give the stored decision again.
+    """
+    labels = [item for item in store.records(HumanLabel) if item.dimension == DISSATISFIED.name]
+    records = []
+    for version, rows in sorted(_labelled(store, labels).items()):
+        content = digest([[row.item_id, row.human, row.judge, list(row.others)] for row in rows])
+        key = derive_id("next-turn-validation", version, content)
+        known = store.get(JudgeValidation, key)
+        if known is None:
+            found = validate_judge(rows, rng=rng, bar=bar, categories=("yes", "no"))
+            known = as_record(
+                found,
+                key=key,
+                judge=version.partition("/")[0],
+                judge_version=version,
+                dimension=DISSATISFIED.name,
+                labels_digest=content,
+                now=now,
+            )
+            store.append(known)
+        records.append(known)
+    return tuple(records)
+
+
+def in_words(records: Sequence[JudgeValidation]) -> str:
+    """Return in which languages the next turn counts, and why not in others, in a line."""
+    usable = [one.judge_version for one in records if one.decision == "usable"]
+    off = [
+        f"{one.judge_version} ({one.reasons[0]})"
+        for one in records
+        if one.judge_version not in usable
+    ]
+    counts = ", ".join(usable) or "nothing"
+    why = "; ".join(off) or f"label answers on {DISSATISFIED.name} with `ratchet judge label`"
+    return f"of what users write next {counts} counts" + ("" if usable and not off else f": {why}")
+
+
+def _labelled(store: EventStore, labels: Sequence[HumanLabel]) -> dict[str, list[LabelledVerdict]]:
+    """Return labelled readings by the version that read them."""
+    people: dict[str, dict[str, str]] = {}
+    for label in sorted(labels, key=lambda item: item.created_at):
+        people.setdefault(label.item_id, {})[label.reviewer] = label.label
+    found: dict[str, dict[str, LabelledVerdict]] = {}
+    for row in store.feedback_about(people):
+        if row.kind == KIND and row.text is not None and row.number is not None:
+            given = list(people[row.interaction_id].values())
+            verdict = "yes" if BY_NAME[KIND].is_bad(row.number) else "no"
+            found.setdefault(row.text, {})[row.interaction_id] = LabelledVerdict(
+                item_id=row.interaction_id, human=given[0], judge=verdict, others=tuple(given[1:])
+            )
+    return {version: [rows[key] for key in sorted(rows)] for version, rows in found.items()}
