@@ -33,8 +33,8 @@ from ratchet.records import Baseline, Interaction, Message
 from ratchet.store import EventStore, Window
 from tests.benchmarks.detection import BASELINE_DAYS, START, Detector
 from tests.benchmarks.provenance import commit
-from tests.benchmarks.release_simulation import SIGNALS as ALL
 from tests.benchmarks.release_simulation import BATCH, BATCHES_A_DAY, Boards, Rates, World
+from tests.benchmarks.release_simulation import SIGNALS as ALL
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -96,7 +96,8 @@ def made_conversations(
     rows: list[Interaction] = []
     done: dict[str, str] = {}
     for number in range(conversations):
-        said, words = [], f"Question {rng.integers(10**6)} about my card {rng.integers(10**6)}"
+        said: list[str] = []
+        words = f"Question {rng.integers(10**6)} about my card {rng.integers(10**6)}"
         at = START + timedelta(seconds=float(rng.uniform(0.0, 86_400.0)))
         for turn in range(8):
             key, answer = f"{number}-{turn}", f"Answer {rng.integers(10**9)}"
@@ -114,7 +115,7 @@ def made_conversations(
                     messages=tuple(messages),
                     response=answer,
                     latency_seconds=2.0,
-                )  # fmt: skip
+                )
             )
             doing = str(rng.choice(["regenerated", "edited", "on", "left"], p=[0.1, 0.1, 0.5, 0.3]))
             done[key] = "left" if turn == 7 else doing
@@ -279,10 +280,10 @@ def report(options: argparse.Namespace) -> list[str]:
     seen = channel(rng, options.conversations)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
-        f"Of what users did, the product saw within five minutes: {seen.seen['regenerated']:.1%} of "
-        f"answers asked for again, {seen.seen['edited']:.1%} of edits; it held "
-        f"{seen.invented['regenerated']:.2%} and {seen.invented['edited']:.2%} of other answers for "
-        f"such ({options.conversations:,} conversations).",
+        f"Of what users did, the product saw within five minutes: {seen.seen['regenerated']:.1%} "
+        f"of answers asked for again, {seen.seen['edited']:.1%} of edits; it held "
+        f"{seen.invented['regenerated']:.2%} and {seen.invented['edited']:.2%} of other answers "
+        f"for such ({options.conversations:,} conversations).",
         "",
         "| interactions an hour | thumbs down, asked again (edited alike) | thumbs alone, median "
         "| with derived signals | ratio | false alarms in 30 days, without and with |",

@@ -106,11 +106,21 @@ def by_rules(turns: Sequence[RatedTurn]) -> BoolArray:
     return np.array([reading is not None and bad(float(reading.place)) for reading in readings])
 
 
+def vectors(texts: Sequence[str], encoder: str) -> FloatArray:
+    """Return vectors of length one: of a sentence encoder, or counts of words and word pairs."""
+    known = load_encoder(encoder)
+    if known is not None:
+        return np.asarray(known.encode(texts), dtype=np.float64)
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    counted = HashingVectorizer(n_features=1_024, ngram_range=(1, 2)).transform(texts)
+    return np.asarray(counted.toarray(), dtype=np.float64)
+
+
 def features(turns: Sequence[RatedTurn], encoder: str) -> FloatArray:
     """Return vectors of turn and answer, how alike turn and question are, and the reading."""
-    encode = load_encoder(encoder).encode
     words, answers, questions = (
-        np.asarray(encode([text or " " for text in texts]), dtype=np.float64)
+        vectors([text or " " for text in texts], encoder)
         for texts in (
             [turn.words for turn in turns],
             [turn.answer for turn in turns],

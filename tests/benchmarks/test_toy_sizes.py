@@ -108,6 +108,19 @@ TOYS = {
         "--rows 500 --seconds 1",
         {r"^\| (store lost|MLflow lost|the home's disk lost|both backends dead) \| \d": 4},
     ),
+    "derived_detection": Toy(
+        "--boards 2 --days 1 --conversations 40",
+        {
+            r"^Of what users did, the product saw": 1,
+            r"^\| 2,000 \| 8 → \d+ %": 3,
+            r"^\| 2,000 \| (10|20|40) \|": 3,
+        },
+    ),
+    "next_turn": Toy(
+        "--most 200",
+        {r"^\| USS, \w+: .* \| rules \|": 2, r"^\| ConvAI2, thumbs: .* \| rules \|": 1},
+        needs=("data",),
+    ),
     "detection": Toy(
         "--boards 2 --days 1 --releases 2 --traffic 2000 --out {folder}/page.md",
         {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratchet.collect import derived
 from ratchet.collect.derived import derive_signals
+from ratchet.collect.ingest import ingest_file
 from ratchet.errors import InvalidInputError
 from ratchet.records import FEEDBACK, TRAFFIC_KINDS, Interaction
 from ratchet.records.events import REACTIONS
@@ -29,10 +31,24 @@ Seen = dict[tuple[str, str], float]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
-    opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: LATER)
-    yield opened
-    opened.close()
+def fresh(tmp_path: Path, made_store: Path) -> Iterator[Callable[[], EventStore]]:
+    """Opens a store in which nothing is yet, as often as it is called."""
+    opened: list[EventStore] = []
+
+    def open_fresh() -> EventStore:
+        path = tmp_path / f"store-{len(opened)}.db"
+        shutil.copyfile(made_store, path)
+        opened.append(EventStore.open(f"sqlite:///{path}", clock=lambda: LATER))
+        return opened[-1]
+
+    yield open_fresh
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def store(fresh: Callable[[], EventStore]) -> EventStore:
+    return fresh()
 
 
 def seen(store: EventStore) -> Seen:
@@ -213,35 +229,42 @@ def conversation(rng: random.Random, session: str, numbers: Iterator[int]) -> li
     return rows
 
 
-@settings(max_examples=8)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
-def test_any_order_of_arrival_and_repeated_passes_derive_the_same(seed: int) -> None:
+def test_any_order_of_arrival_and_repeated_passes_derive_the_same(
+    fresh: Callable[[], EventStore], seed: int
+) -> None:
     rng, numbers = random.Random(seed), count()
     rows = [row for n in range(3) for row in conversation(rng, f"s{n}", numbers)]
-    at_once, in_parts = (EventStore.open("sqlite://") for _ in range(2))
+    expected, in_parts = derive(fresh(), *rows), fresh()
+    rng.shuffle(rows)
+    while rows:
+        size = rng.randrange(1, 5)
+        in_parts.add_interactions(rows[:size])
+        rows = rows[size:]
+        for _ in range(rng.choice([1, 2])):
+            derive_signals(in_parts, now=LATER)
+    assert seen(in_parts) == expected
+
+
+def test_a_store_on_postgresql_derives_the_same(store: EventStore, postgresql_url: str) -> None:
+    rng, numbers = random.Random(3), count()
+    rows = [row for n in range(6) for row in conversation(rng, f"s{n}", numbers)]
+    expected = derive(store, *rows)
+    other = EventStore.open(postgresql_url, clock=lambda: LATER)
     try:
-        expected = derive(at_once, *rows)
-        rng.shuffle(rows)
-        while rows:
-            size = rng.randrange(1, 5)
-            in_parts.add_interactions(rows[:size])
-            rows = rows[size:]
-            for _ in range(rng.choice([1, 2])):
-                derive_signals(in_parts, now=LATER)
-        assert seen(in_parts) == expected
+        derive(other, *rows[::2])
+        assert derive(other, *rows[1::2]) == expected
     finally:
-        at_once.close()
-        in_parts.close()
+        other.close()
 
 
 def test_a_pass_that_is_killed_goes_on_as_if_nothing_had_happened(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch
+    fresh: Callable[[], EventStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng, numbers = random.Random(1), count()
     rows = [row for n in range(8) for row in conversation(rng, f"s{n}", numbers)]
-    whole = EventStore.open("sqlite://")
-    expected = derive(whole, *rows)
-    whole.close()
+    expected, store = derive(fresh(), *rows), fresh()
     store.add_interactions(rows)
     monkeypatch.setattr(derived, "STEP", 4)
     keep = following.keep
@@ -350,3 +373,23 @@ def test_a_board_that_was_frozen_before_goes_on_with_what_it_knew(store: EventSt
     before = store.signals(ALL, lag=timedelta(hours=1), known_at=LATER - timedelta(minutes=1))
     assert before["regenerate"].to_pylist() == [None, None]
     assert store.reporting().begins_anew(LATER - timedelta(minutes=1)) is not None
+
+
+# A log ------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_is_imported_again_derives_nothing_new(
+    store: EventStore, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    rows = [asked("a", "Hello?"), asked("b", "Hello?", at=1), asked("c", "Bye", session="t")]
+    log.write_text("".join(row.model_dump_json() + "\n" for row in rows), "utf-8")
+    for _ in range(2):
+        ingest_file(log, store, now=LATER)
+        derive_signals(store, now=LATER)
+    assert seen(store) == {
+        ("a", "asked_again"): 1, ("b", "left"): 1, ("b", "visit_seconds"): 61, ("c", "left"): 1,
+    }  # fmt: skip
+    with store.reading() as connection:
+        rows_there = connection.execute(sa.select(sa.func.count()).select_from(FEEDBACK_EVENTS))
+        assert rows_there.scalar_one() == 4

@@ -39,6 +39,7 @@ from ratchet.store import (
     arrivals,
     cycles,
     exposures,
+    following,
     forget,
     heard,
     retention,
@@ -47,6 +48,7 @@ from ratchet.store import (
 )
 from ratchet.store.aliases import MICROSECOND, SECOND
 from ratchet.store.arrivals import Position
+from ratchet.store.following import Place
 from ratchet.store.retention import Expired
 from ratchet.store.rows import microseconds
 from ratchet.store.tables import EMBEDDINGS, INTERACTIONS, SET_ASIDE
@@ -57,7 +59,7 @@ OF_VERSION = Window(NOW, NOW + timedelta(hours=1), "router/1")
 OF_NAMES = replace(OF_VERSION, also=("gpt-4o", "router"))
 SINCE = Window(NOW, NOW + timedelta(hours=1), None, 2_900, (NOW + timedelta(minutes=5), 2_800))
 LAG = timedelta(hours=1)
-MODULES = (arrivals, exposures, cycles, forget, heard, texts, review_items, retention)
+MODULES = (arrivals, exposures, cycles, following, forget, heard, texts, review_items, retention)
 LARGE = (
     "interaction_ids", "interactions", "feedback", "journal", "verdicts", "review_items",
     "review_decisions",
@@ -171,6 +173,19 @@ READ: dict[str, Reading] = {
     ),
     "trace": lambda s: forget.trace(s, Path("nowhere"), "u-7"),
     "forget": lambda s: forget.forget(s, Path("nowhere"), "u-8", now=NOW, text_key=str),
+}
+READ |= {
+    "read_place": following.read_place,
+    "arrivals": lambda s: following.arrivals(s, after=2_900, until=2_990, most=50),
+    "rows_of_sessions": lambda s: list(
+        following.rows_of_sessions(
+            s, ["s", "t"], microseconds(NOW), microseconds(NOW + LAG), since=microseconds(NOW)
+        )
+    ),
+    "keep": lambda s: following.keep(
+        s, [], before=following.read_place(s), after=Place(5, 3), followed={"shop": 7}
+    ),
+    "note_kinds": lambda s: following.note_kinds(s, ["left"], [], since=0, now=NOW),
 }
 _KEYS, _EARLY = ["i-1", "i-2"], NOW + timedelta(hours=5)
 _EXPIRED = Expired(_EARLY, Position(2_000, 2_000), frozenset({"i-3"}))

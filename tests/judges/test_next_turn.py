@@ -1,0 +1,92 @@
+"""What users write next counts only where people's labels show that it is read rightly."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from ratchet.judges.next_turn import in_words, validate_next_turns
+from ratchet.judges.usable import usable_versions
+from ratchet.records import HumanLabel, Interaction
+from ratchet.records.events import NextTurn
+from ratchet.store import EventStore, Window
+
+NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
+ENGLISH, GERMAN = "next-turn-rules-1/en", "next-turn-rules-1/de"
+ALL = Window(NOW - timedelta(days=1), NOW + timedelta(days=1))
+
+
+def fill(store: EventStore, version: str, right: float, count: int = 80) -> None:
+    """Store readings, every other one dissatisfied, of which people agree with a share."""
+    for n in range(count):
+        key, bad = f"{version}-{n}", n % 2 == 0
+        row = {
+            "id": key, "session_id": key, "user_id": "ana", "created_at": NOW,
+            "model_version": "m/1", "messages": [{"role": "user", "content": "Hello?"}],
+            "response": "Hi.",
+        }  # fmt: skip
+        store.add_interactions([Interaction.model_validate(row)])
+        reading = NextTurn(
+            id=f"r-{key}", interaction_id=key, created_at=NOW, value=2 if bad else 4,
+            judge_version=version,
+        )  # fmt: skip
+        store.add_feedback([reading])
+        agrees = n / count < right
+        label = HumanLabel(
+            id=f"l-{key}", created_at=NOW, item_id=key, dimension="dissatisfied",
+            label="yes" if bad is agrees else "no", reviewer="ben",
+        )  # fmt: skip
+        store.append(label)
+
+
+def shares(store: EventStore) -> set[float]:
+    values = store.signals(ALL, lag=timedelta(hours=1), judges=usable_versions(store))["next_turn"]
+    return {value for value in values.to_pylist() if value is not None}
+
+
+def validate(store: EventStore) -> str:
+    records = validate_next_turns(store, rng=np.random.default_rng(0), now=NOW)
+    return in_words(records)
+
+
+def test_readings_count_in_a_language_in_which_people_agree_with_them(store: EventStore) -> None:
+    fill(store, ENGLISH, right=0.99)
+    assert shares(store) == set()
+    assert validate(store) == f"of what users write next {ENGLISH} counts"
+    assert shares(store) == {2.0, 4.0}
+
+
+def test_each_language_is_validated_by_itself(store: EventStore) -> None:
+    fill(store, ENGLISH, right=0.99)
+    fill(store, GERMAN, right=0.5)
+    words = validate(store)
+    assert words.startswith(f"of what users write next {ENGLISH} counts: {GERMAN} (")
+    assert usable_versions(store) == {ENGLISH}
+
+
+def test_without_labels_nothing_counts_and_the_way_out_is_said(store: EventStore) -> None:
+    assert validate(store).endswith(
+        "nothing counts: label answers on dissatisfied with `ratchet judge label`"
+    )
+
+
+def test_the_same_labels_are_decided_once(store: EventStore) -> None:
+    fill(store, ENGLISH, right=0.99)
+    first, second = (
+        validate_next_turns(store, rng=np.random.default_rng(0), now=NOW + timedelta(days=day))
+        for day in range(2)
+    )
+    assert first == second
+    assert first[0].items == 80
+    assert first[0].figure("kappa") is not None
+
+
+@pytest.mark.parametrize("label", ["yes", "no"])
+def test_labels_of_other_dimensions_say_nothing(store: EventStore, label: str) -> None:
+    other = HumanLabel(
+        id="l", created_at=NOW, item_id="a", dimension="tone", label=label, reviewer="ben"
+    )
+    store.append(other)
+    assert validate_next_turns(store, rng=np.random.default_rng(0), now=NOW) == ()
