@@ -402,6 +402,7 @@ def thumbs(store: EventStore, window: Window = EVER) -> Counter[float]:
     return Counter(number for kind, number in pairs if kind == "thumbs")
 
 
+@pytest.mark.slow
 def test_the_real_log_is_harvested_whole(harvest: Harvest) -> None:
     expected, first, counts = expected_of(harvest.rows), harvest.first, harvest.counts
     assert counts["interactions"] == first.interactions == expected["interactions"]
