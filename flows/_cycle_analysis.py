@@ -10,11 +10,10 @@ from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.monitoring import check_thresholds
 from ratchet.analyze.monitoring.charts import ChartReport, chart_every_signal, read_window
 from ratchet.analyze.window import read_outcomes
-from ratchet.flows._derived import validate_readings
 from ratchet.flows._failure_pages import publish_failures
 from ratchet.flows._failures import hold_out_traffic, run_failures
 from ratchet.flows._judge_options import JudgeOptions
-from ratchet.flows._judges import run_judges
+from ratchet.flows._judges import run_judges, validate_readings
 from ratchet.flows._runtime import cycle_run, logger, now, publish_figure, publish_text, workspace
 from ratchet.flows._safety import validate_safety
 from ratchet.judges.usable import usable_versions
@@ -140,7 +139,7 @@ def analyze_cycle(
     """
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, judges))
-    validate_readings(judges.bar, judges.seed)
+    validate_readings(judges)
     everything = load(cycle)
     outcomes = everything.of_versions(cycle.names)
     unknown = unknown_reasons(workspace().store, now=now())

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ratchet.collect.derived import DerivedReport, derive_signals
 from ratchet.flows._runtime import logger, now, workspace
-from ratchet.judges.next_turn import in_words, validate_next_turns
-from ratchet.judges.validation import Bar
-from ratchet.records import JudgeValidation
 
 MOST_A_PASS = 20_000
 """Interactions that one pass takes in; after a long pause the next ones go on."""
@@ -21,11 +16,3 @@ def derive_new(most: int | None = MOST_A_PASS) -> DerivedReport:
     if report.interactions:
         logger.info("%s", report.in_words)
     return report
-
-
-def validate_readings(bar: Bar, seed: int) -> tuple[JudgeValidation, ...]:
-    """Hold what is read of users' next turns against people's labels; say where it counts."""
-    rng = np.random.default_rng(seed)
-    records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=bar)
-    logger.info("%s", in_words(records))
-    return records

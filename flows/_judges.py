@@ -12,6 +12,7 @@ from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
+from ratchet.judges.next_turn import in_words, validate_next_turns
 from ratchet.judges.on_store import (
     count_scores,
     in_halves,
@@ -42,6 +43,14 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
         flags.extend(flagged)
     publish_text("judges", judges_markdown(records), "Judges and whether they may count")
     return tuple(flags)
+
+
+def validate_readings(options: JudgeOptions) -> tuple[JudgeValidation, ...]:
+    """Hold what is read of users' next turns against people's labels; say where it counts."""
+    rng = np.random.default_rng(options.seed)
+    records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=options.bar)
+    logger.info("%s", in_words(records))
+    return records
 
 
 @task(name="assess-judge", cache_policy=NO_CACHE)
