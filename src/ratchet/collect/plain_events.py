@@ -26,7 +26,8 @@ from ratchet.collect.values import CONVERT
 from ratchet.errors import InvalidInputError
 from ratchet.records import MAX_TEXT_CHARACTERS, Feedback
 from ratchet.records.events import ORIGIN, SIMULATED
-from ratchet.records.signals import BY_NAME, Value
+from ratchet.records.signal import Value
+from ratchet.records.signals import BY_NAME
 from ratchet.store.event_rows import DIGEST_CHARACTERS, FeedbackRow, InteractionRow, split_value
 
 _LONGEST_NAME = 200

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ratchet.records.signals import BY_NAME, FEEDBACK_KINDS, Value
+from ratchet.records.signal import Value
+from ratchet.records.signals import BY_NAME, FEEDBACK_KINDS
 
 NAMED = ("id", "interaction_id", "session_id", "user_id", "model_version", "segment")
 TIMED = ("created_at", "updated_at")

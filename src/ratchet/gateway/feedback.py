@@ -37,7 +37,8 @@ from ratchet.gateway.schemas import (
     invalid,
 )
 from ratchet.records import FEEDBACK_KINDS
-from ratchet.records.signals import BY_NAME, REPORTED_FEEDBACK, Value
+from ratchet.records.signal import Value
+from ratchet.records.signals import BY_NAME, REPORTED_FEEDBACK
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from ratchet.errors import InsufficientDataError
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import Quality
 from ratchet.records import Metric
-from ratchet.records.signals import SIGNALS, USER_RATES, Signal
+from ratchet.records.signal import Signal
+from ratchet.records.signals import SIGNALS, USER_RATES
 from ratchet.stats.intervals import Interval, mean_interval, quantile_interval, wilson
 
 Unit = Literal["share", "seconds", "characters", "score", "turns"]

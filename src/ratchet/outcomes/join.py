@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
-from ratchet.records.signals import BY_NAME, FEEDBACK_KINDS, JUDGED_KINDS, Signal
+from ratchet.records.signal import Signal
+from ratchet.records.signals import BY_NAME, FEEDBACK_KINDS, JUDGED_KINDS
 
 BoolArray = NDArray[np.bool_]
 

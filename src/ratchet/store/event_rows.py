@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ratchet.records import FEEDBACK, Feedback, Interaction, digest
-from ratchet.records.signals import BY_NAME, Value
+from ratchet.records.signal import Value
+from ratchet.records.signals import BY_NAME
 from ratchet.store.rows import microseconds, moment_of
 
 DIGEST_CHARACTERS = 16

@@ -27,7 +27,8 @@ from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Release
-from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, Signal, words_of
+from ratchet.records.signal import Signal
+from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, words_of
 from ratchet.stats.charts.designed_charts import (
     COUNT_KINDS,
     FEWEST_POINTS,
