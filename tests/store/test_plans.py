@@ -175,7 +175,7 @@ READ: dict[str, Reading] = {
     "forget": lambda s: forget.forget(s, Path("nowhere"), "u-8", now=NOW, text_key=str),
 }
 READ |= {
-    "read_place": following.read_place,
+    "begin": following.begin,
     "arrivals": lambda s: following.arrivals(s, after=2_900, until=2_990, most=50),
     "rows_of_sessions": lambda s: list(
         following.rows_of_sessions(
@@ -183,7 +183,7 @@ READ |= {
         )
     ),
     "keep": lambda s: following.keep(
-        s, [], before=following.read_place(s), after=Place(5, 3), followed={"shop": 7}
+        s, [], before=following.begin(s), after=Place(5, 3), followed={"shop": 7}
     ),
     "note_kinds": lambda s: following.note_kinds(s, ["left"], [], since=0, now=NOW),
 }

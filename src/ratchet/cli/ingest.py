@@ -46,6 +46,7 @@ def ingest(
 
     off = check_kinds(current_settings().not_derived)
     store, now, progress = created_store(), datetime.now(UTC), Progress()
+    derive_signals(store, now=now, off=off, most=0)  # all of this file is new to it
     known = Recogniser(store, open_history())
     if dialogues:
         report = harvest_dialogues(file, store, now=now, progress=progress, known=known)

@@ -31,9 +31,9 @@ from ratchet.store.following import (
     Place,
     StoredExchange,
     arrivals,
+    begin,
     keep,
     note_kinds,
-    read_place,
     rows_of_sessions,
 )
 from ratchet.store.reporting import SETTLED
@@ -99,14 +99,15 @@ def derive_signals(
         store: The store.
         now: The time.
         off: Kinds that are not derived, or `all`.
-        most: Interactions that one pass takes in; the next one goes on. None for all.
+        most: Interactions that one pass takes in; the next one goes on. None for all; 0 keeps where
+            to begin, so that whatever arrives from now on is taken in.
 
     Raises:
         InvalidInputError: `off` names no kind.
     """
     without = check_kinds(off)
     end = store.settled_position(INTERACTIONS)
-    place, taken, events = read_place(store), 0, 0
+    place, taken, events = begin(store), 0, 0
     first = arrivals(store, after=place.arrived, until=end, most=1)
     since = 0 if place.arrived == 0 else first[0].at if first else microseconds(now)
     note_kinds(store, TRAFFIC_KINDS, without, since=since, now=now)

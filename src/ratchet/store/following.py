@@ -1,6 +1,6 @@
 """Conversations as they are stored, and how far signals were derived from them.
 
-    place = read_place(store)
+    place = begin(store)
     rows = arrivals(store, after=place.arrived, until=end, most=1_000)
     for row in rows_of_sessions(store, {row.session_id for row in rows}, first, last, since=since):
         ...
@@ -27,7 +27,6 @@ from ratchet.store.reporting import (
     FOLLOWED,
     STARTED,
     STOPPED,
-    TRAFFIC_TIMES,
     application,
     shown,
 )
@@ -88,17 +87,28 @@ class StoredExchange:
     messages: list[dict[str, Any]] | None
 
 
-def read_place(store: EventStore) -> Place:
-    """Return how far signals were derived; a store that is new to it begins near its end."""
+def begin(store: EventStore) -> Place:
+    """Return how far signals were derived; a store that is new to it begins near its end.
+
+    From then on everything that arrives is taken in, however much it is.
+    """
     end = store.settled_position(INTERACTIONS)
     with store.reading() as connection:
-        return _place(connection, end)
+        place = _place(connection)
+    if place is not None:
+        return place
+    with store.atomic() as connection:
+        place = _place(connection)
+        if place is None:
+            first = max(0, end - FIRST_ROWS)
+            place = Place(first, first)
+            put_numbers(connection, COUNTS, _READ, {_ARRIVED: first, _SETTLED: first})
+    return place
 
 
-def _place(connection: sa.Connection, end: int) -> Place:
+def _place(connection: sa.Connection) -> Place | None:
     read = read_numbers(connection, COUNTS, (_READ,))[_READ]
-    first = max(0, end - FIRST_ROWS)
-    return Place(read.get(_ARRIVED, first), read.get(_SETTLED, first))
+    return Place(read[_ARRIVED], read[_SETTLED]) if read else None
 
 
 def arrivals(store: EventStore, *, after: int, until: int, most: int) -> list[ArrivedRow]:
@@ -180,8 +190,7 @@ def keep(
         None where another process was faster: nothing was stored.
     """
     with store.atomic() as connection:
-        read = read_numbers(connection, COUNTS, (_READ,))[_READ]
-        if read and Place(read[_ARRIVED], read[_SETTLED]) != before:
+        if _place(connection) != before:
             return None
         new = store.add_feedback(events).new if events else 0
         known = read_numbers(connection, COUNTS, (FOLLOWED,))[FOLLOWED]
@@ -203,17 +212,26 @@ def note_kinds(
         since: The first answer that the first pass derives for.
         now: The time.
     """
+    with store.reading() as connection:
+        changed = _changed(connection, kinds, off)
+    if not changed:
+        return
     at = microseconds(now)
     with store.atomic() as connection:
-        known = read_numbers(connection, COUNTS, TRAFFIC_TIMES)
-        stopped = known[STOPPED]
-        for kind in sorted(kinds):
-            runs = kind in known[DERIVED] and stopped.get(kind, _NEVER) == _NEVER
-            if kind in off and runs:
+        known = read_numbers(connection, COUNTS, (DERIVED,))[DERIVED]
+        for kind in _changed(connection, kinds, off):
+            if kind in off:
                 put_numbers(connection, COUNTS, STOPPED, {kind: at})
-            elif kind not in off and not runs:
-                again = kind in known[DERIVED]
-                put_numbers(connection, COUNTS, DERIVED, {kind: at if again else since})
-                put_numbers(connection, COUNTS, STARTED, {kind: at})
-                if again:
-                    put_numbers(connection, COUNTS, STOPPED, {kind: _NEVER})
+                continue
+            again = kind in known
+            put_numbers(connection, COUNTS, DERIVED, {kind: at if again else since})
+            put_numbers(connection, COUNTS, STARTED, {kind: at})
+            if again:
+                put_numbers(connection, COUNTS, STOPPED, {kind: _NEVER})
+
+
+def _changed(connection: sa.Connection, kinds: Collection[str], off: Collection[str]) -> list[str]:
+    """Return the kinds that are derived and are to be no more, or the other way round."""
+    known = read_numbers(connection, COUNTS, (DERIVED, STOPPED))
+    runs = {kind for kind in known[DERIVED] if known[STOPPED].get(kind, _NEVER) == _NEVER}
+    return sorted(kind for kind in kinds if (kind in runs) == (kind in off))
