@@ -29,7 +29,7 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
         outcome: How it stands.
     """
     lines = [
-        f"# Rollout of {cell(_named(rollout.challenger))}: {outcome}",
+        f"# Rollout of {cell(_named(rollout.challenger))}: {cell(outcome)}",
         "",
         f"Against {cell(_named(rollout.champion))}, begun {rollout.created_at:%F %H:%M} UTC.",
         "",
