@@ -88,7 +88,8 @@ def hostile_home(folder: Path) -> tuple[Path, dict[str, str], Counter[str]]:
     EventStore.open(f"sqlite:///{home / 'store.db'}").close()
     changed: Counter[str] = Counter()
     with closing(sqlite3.connect(home / "store.db")) as connection, connection:
-        connection.execute(f"DELETE FROM interactions WHERE position % {KEPT_OF}")
+        waits = "id IN (SELECT interaction_id FROM review_items)"
+        connection.execute(f"DELETE FROM interactions WHERE position % {KEPT_OF} AND NOT {waits}")
         gone = "interaction_id NOT IN (SELECT id FROM interactions)"
         connection.execute(f"DELETE FROM feedback WHERE {gone} AND position % {KEPT_OF}")
         names = {name: text_columns(connection, name) for name in tables(connection)}
