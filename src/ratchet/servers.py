@@ -399,7 +399,9 @@ class Servers:
         return environment | {TOLD_FILE: str(self._told)}
 
     def _spawn(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        with (self._logs / f"{name}.log").open("ab") as log:
+        path = self._logs / f"{name}.log"
+        path.touch(mode=0o600)
+        with path.open("ab") as log:
             child = subprocess.Popen(
                 python("-m", *arguments),
                 cwd=working_folder(self.settings),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import inspect
-import io
 import json
 import re
 import smtplib
@@ -73,6 +72,7 @@ from tests.hostile_store import (
 from tests.hostile_text import STORABLE, breaks_of_a_terminal
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+FORMULAS = tuple(set(FORMULA_STARTS) - {"'"})
 MARKDOWN = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table")
 ENVIRONMENT = "environment.json"
 
@@ -201,7 +201,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
         for kind in ("interactions", "feedback", "decisions", "labels")
         for form in ("jsonl",)
     ]
-    + [("label-sheet", "--out", "sheet.csv", "--format", "csv"), (FOREIGN,)],
+    + [("label-sheet", "--out", "waits.csv", "--format", "csv"), (FOREIGN,)],
     "failures": [
         ("failed.jsonl", "--embedding", "words"),
         ("failed.jsonl", "--embedding", "words", "--json"),
@@ -283,16 +283,13 @@ def test_no_command_lets_a_stored_text_steer_the_terminal(
 
 
 def test_no_cell_of_a_csv_file_is_a_formula(hostile: Hostile) -> None:
-    found = list(hostile.folder.glob("*.csv")) or [hostile.folder / "sheet.csv"]
-    if not found[0].exists():
-        hostile.run("export", "label-sheet", "--out", "sheet.csv", "--format", "csv")
-    seen = 0
-    for path in hostile.folder.glob("*.csv"):
-        for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline="")):
-            for value in row:
-                seen += MARK in value
-                assert not value.startswith(tuple(set(FORMULA_STARTS) - {"'"})), (path, value)
-    assert seen
+    path = hostile.folder / "cells.csv"
+    code, said = hostile.run("export", "label-sheet", "--of", "items", "--out", path.name)
+    assert code == 0, said
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        cells = [value for row in csv.reader(file) for value in row]
+    assert sum(MARK in value for value in cells) >= 8
+    assert [value for value in cells if value.startswith(FORMULAS)] == []
 
 
 # Pages, Markdown, plots ---------------------------------------------------------------------------
