@@ -320,6 +320,11 @@ def test_what_runs_flows_is_told_by_a_file_of_the_owner_alone_that_goes_at_the_e
     settings = load_settings(environ, tmp_path)
     servers = Servers(settings=settings, say=print)
     servers.start_prefect(port=1, environ={**environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.DEVNULL)
+    ended.wait()
+    left = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else settings.home)
+    left = left / f"ratchet-told-{ended.pid}-killed"
+    left.mkdir()
     found = tmp_path / "found.json"
     script = (
         "import json, os, sys; from pathlib import Path;"
@@ -336,6 +341,7 @@ def test_what_runs_flows_is_told_by_a_file_of_the_owner_alone_that_goes_at_the_e
     assert said == [f"json://u:{SECRET}@h/"]
     assert modes == [0o600, 0o700]
     assert Path(place).exists()
+    assert not left.exists(), "of a process that was killed"
     servers.stop()
     assert not Path(place).parent.exists()
 

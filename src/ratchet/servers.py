@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ _PREFECT = ("PREFECT_",)
 _MLFLOW = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG")
 """Whose secrets stay in the environment of a server, which reads them there: names begin so."""
 _IN_MEMORY = Path("/dev/shm")
+_TOLD = "ratchet-told-"
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -393,7 +394,9 @@ class Servers:
             return self._environment
         if self._told is None:
             place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else self.settings.home
-            self._told = Path(tempfile.mkdtemp(prefix="ratchet-told-", dir=place)) / "told.json"
+            _forget_what_was_told(place)
+            name = f"{_TOLD}{os.getpid()}-"
+            self._told = Path(tempfile.mkdtemp(prefix=name, dir=place)) / "told.json"
         write_whole(self._told, json.dumps(hidden).encode(), sync=False)
         environment = open_environment(self._environment, but=_PREFECT)
         return environment | {TOLD_FILE: str(self._told)}
@@ -429,6 +432,25 @@ class Servers:
     def _tail(self, name: str) -> str:
         path = self._logs / f"{name}.log"
         return path.read_text("utf-8", "replace")[-1500:] if path.exists() else "(no log)"
+
+
+def _forget_what_was_told(place: Path) -> None:
+    """Delete what processes that were killed told their children."""
+    for folder in place.glob(f"{_TOLD}*-*"):
+        pid = folder.name.removeprefix(_TOLD).partition("-")[0]
+        with suppress(OSError, ValueError):
+            if folder.stat().st_uid == os.getuid() and not _lives(int(pid)):
+                shutil.rmtree(folder)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read_servers(settings: Settings) -> dict[str, Any]:
