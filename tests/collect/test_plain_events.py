@@ -32,9 +32,14 @@ EARLIEST, LATEST = microseconds(datetime(2015, 1, 1, tzinfo=UTC)), microseconds(
 VALUES = {
     "thumbs": "down", "stars": 4, "dimension": 2, "comment": "Zu spät", "correction": "a\nb",
     "copy": True, "regenerate": False, "task_completed": True, "session_end": 12.5,
-    "safety_violation": True, "judge_score": 0.25,
+    "safety_violation": True, "judge_score": 0.25, "asked_again": True, "edited": False,
+    "continued": True, "left": 3, "visit_seconds": 61.5, "next_turn": 2,
 }  # fmt: skip
-DETAILS = {"dimension": {"name": "accuracy"}, "judge_score": {"judge_version": "judge/1"}}
+DETAILS = {
+    "dimension": {"name": "accuracy"},
+    "judge_score": {"judge_version": "judge/1"},
+    "next_turn": {"judge_version": "next-turn-rules-1/en"},
+}
 
 
 @dataclass

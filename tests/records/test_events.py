@@ -18,6 +18,7 @@ from ratchet.records import (
     FEEDBACK,
     FEEDBACK_KINDS,
     IMPLICIT_KINDS,
+    TRAFFIC_KINDS,
     Comment,
     Copy,
     Correction,
@@ -37,6 +38,14 @@ from ratchet.records import (
     Thumbs,
     derive_id,
     digest,
+)
+from ratchet.records.events import (
+    AskedAgain,
+    Continued,
+    Edited,
+    Left,
+    NextTurn,
+    VisitSeconds,
 )
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -243,11 +252,12 @@ def test_the_kind_chooses_the_record_and_json_gives_it_back(
     assert FEEDBACK.validate_json(record.model_dump_json()) == record
 
 
-def test_every_kind_of_feedback_is_explicit_implicit_or_assessed() -> None:
+def test_every_kind_of_feedback_is_explicit_implicit_assessed_or_seen_in_traffic() -> None:
     given = (Thumbs, Stars, Dimension, Comment, Correction, Copy, Regenerate, TaskCompleted)
-    classes = (*given, SessionEnd, SafetyViolation, JudgeScore)
+    seen = (AskedAgain, Edited, Continued, Left, VisitSeconds, NextTurn)
+    classes = (*given, SessionEnd, SafetyViolation, JudgeScore, *seen)
     assert tuple(each.model_fields["kind"].default for each in classes) == FEEDBACK_KINDS
-    assert (*EXPLICIT_KINDS, *IMPLICIT_KINDS, *ASSESSED_KINDS) == FEEDBACK_KINDS
+    assert (*EXPLICIT_KINDS, *IMPLICIT_KINDS, *ASSESSED_KINDS, *TRAFFIC_KINDS) == FEEDBACK_KINDS
     assert len(set(FEEDBACK_KINDS)) == len(FEEDBACK_KINDS)
 
 
