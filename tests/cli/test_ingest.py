@@ -48,6 +48,7 @@ def test_what_was_stored_and_why_the_rest_was_not(tmp_path: Path) -> None:
         "1 interaction and 1 piece of feedback stored",
         "0 were there before, 1 row set aside",
         f"{1:>8} × line 3: {SIDEWAYS}",
+        "1 signal derived from 1 new interaction",  # months ago, and nothing followed
         "`ratchet set-aside` lists every row that was set aside",
     ]
 
