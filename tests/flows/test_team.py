@@ -75,16 +75,7 @@ def answered_by_a_model(weights: Path) -> Iterator[Sequence[VllmServer]]:
     model.close()
 
 
-DECIDED_ALMOST_ALWAYS = pytest.mark.xfail(
-    reason="its adapter wins almost every pair, where a judge's kappa by system says nothing: a "
-    "judge that is right in 85 % is not found usable, and the gate ends without a win rate"
-)
-
-
-@pytest.fixture(
-    scope="module",
-    params=["scripted servers", pytest.param("a real model", marks=DECIDED_ALMOST_ALWAYS)],
-)
+@pytest.fixture(scope="module", params=["scripted servers", "a real model"])
 def team(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
