@@ -161,7 +161,7 @@ def test_examples_are_drawn_as_soon_as_there_can_be_enough_of_real_users(
 @pytest.mark.parametrize(
     ("rules", "enough"),
     # 0.95^59 is below 5 %, 0.95^58 is not; a fifth, and a half, of these users ask
-    [(SampleRules(), 295), (SampleRules(user_share=0.5), 118)],
+    [(SampleRules(minimum=30), 295), (SampleRules(minimum=30, user_share=0.5), 118)],
 )
 def test_too_few_users_for_the_guardrails_of_open_answers_are_said_before_anything_is_trained(
     store, now, rules, enough
@@ -177,11 +177,13 @@ def test_too_few_users_for_the_guardrails_of_open_answers_are_said_before_anythi
 def test_where_examples_come_from_a_file_or_no_margin_is_to_be_shown_no_users_are_wanted(
     store, tmp_path, now
 ):
-    answered(store, BASE, now)
-    assert warns(store, NextCycle(examples=tmp_path / "examples.jsonl")) == []
+    few = SampleRules(minimum=30, user_share=0.5)
+    answered(store, BASE, now, count=60)
+    assert warns(store, NextCycle(sample=few)), "there is one user"
+    assert warns(store, NextCycle(tmp_path / "examples.jsonl", few)) == []
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
-    assert warns(store, NextCycle(policy=policy)) == []
+    assert warns(store, NextCycle(sample=few, policy=policy)) == []
 
 
 def test_files_that_are_not_there_are_named(store, environ, tmp_path, now):

@@ -100,6 +100,8 @@ def warns(store: EventStore, wanted: NextCycle) -> list[str]:
     """
     if wanted.examples is not None or questions_set(store, wanted.sample) is not None:
         return []
+    if _real_answers(store) < wanted.sample.fewest_answers:
+        return []  # `lacks` says that more are needed
     try:
         policy = policy_for_file(wanted.policy, None)
     except RatchetError:
@@ -186,13 +188,17 @@ def _examples(store: EventStore, wanted: NextCycle) -> Iterator[str]:
         if not wanted.examples.is_file():
             yield f"{_EXAMPLES}: there is no file {wanted.examples.name!r}; correct {_BY_FILE}"
     elif questions_set(store, wanted.sample) is None:
-        had = store.counts()["interactions"] - store.simulated_answers()
+        had = _real_answers(store)
         if had < wanted.sample.fewest_answers:
             yield (
                 f"{_EXAMPLES}: drawn from traffic they need {wanted.sample.fewest_answers:,} "
                 f"answers at least, got {had:,}; wait for more, bring a log in with `ratchet "
                 f"ingest`, name a file in {_BY_FILE}, or set collect.sample"
             )
+
+
+def _real_answers(store: EventStore) -> int:
+    return store.counts()["interactions"] - store.simulated_answers()
 
 
 def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
