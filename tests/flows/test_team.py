@@ -60,8 +60,8 @@ LOOP = {
 }  # fmt: skip
 """A small training, a judge whose bar 100 labels can show, stages that pass in seconds.
 
-How long answers take is not watched: an adapter beside its base is slower on the processor of a test
-that other tests share."""
+How long answers take is not watched: an adapter beside its base is slower on a processor that other
+tests share."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REFUSING = {f"user-{number}" for number in range(0, USERS, 20)}
 

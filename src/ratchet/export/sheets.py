@@ -11,7 +11,7 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.export.grammar import Request
 from ratchet.export.parts import Tally
 from ratchet.export.redacting import Texts, texts_redactor
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 from ratchet.judges.label_sheet import sheet_text
 from ratchet.judges.pair_labels import pairs_on, said_about, waiting_sheets
 from ratchet.judges.prompts import Item
@@ -91,7 +91,8 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
     tally.rows["pairs"] += len(pairs)
     compared = said_about(store, record, pairs).compared
     tally.notes.append(
-        f"{compared} of {record.wanted} pairs are compared: fill in the column winner (a, b or "
+        f"compared: {compared:,} of {counted(record.wanted, 'pair')}; fill in the column "
+        "winner (a, b or "
         "tie), then `ratchet review --sheet FILE`"
     )
     shown = pairs if redact is None else [_redacted_pair(pair, redact) for pair in pairs]
@@ -100,7 +101,7 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
 
 def _redacted_pair(pair: Item, redact: Texts) -> Item:
     answer, other, *said = redact(
-        [pair.answer, pair.other or "", *(turn.content for turn in pair.conversation)]
+        [pair.answer, pair.other or "", *(turn.text for turn in pair.conversation)]
     )
     turns = zip(pair.conversation, said, strict=True)
     conversation = tuple(Message(role=turn.role, content=text) for turn, text in turns)
@@ -135,9 +136,7 @@ def _interactions(
 
 
 def _redacted_turn(interaction: Interaction, redact: Texts) -> Interaction:
-    response, *said = redact(
-        [interaction.response, *(turn.content for turn in interaction.messages)]
-    )
+    response, *said = redact([interaction.response, *(turn.text for turn in interaction.messages)])
     messages = tuple(
         Message(role=turn.role, content=text)
         for turn, text in zip(interaction.messages, said, strict=True)

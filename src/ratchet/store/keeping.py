@@ -78,6 +78,8 @@ def past_keeping(
         sets_too: Whether training sets can be deleted everywhere. What they hold waits otherwise.
     """
     stored = store.past_keeping(now)
+    if history is not None:
+        history.check_there(store)
     told = {} if history is None else history.past_keeping(now)
     waits = _in_training(store, home) if sets_too else _in_sets((home / "datasets").glob("*"))
     days = {key: day for key, day in (told | stored).items() if key not in waits}
@@ -143,7 +145,7 @@ def _in_sets(folders: Iterable[Path]) -> set[str]:
 
 def _texts_of(history: History, ids: list[str]) -> UserData:
     found = history.fetch_interactions(ids).values()
-    said = {m.content for item in found for m in item.messages if m.role == "user"}
+    said = {m.text for item in found for m in item.messages if m.role == "user"}
     answers = {item.response for item in found if len(item.response) >= SHORTEST_OWN_ANSWER}
     return UserData(tuple(ids), frozenset(said | answers))
 
