@@ -91,8 +91,7 @@ def corrected_win_rate(
     Error rate: approximate. At level 0.95 with 50 or 200 labels of 1,000 pairs, rates 0.5 and 0.7,
     judges from good to useless, alone or as 60 or 200 users, it covers in 0.93 to 1.0 of samples
     (0.95 with 200 labels), the judge's own interval in 0 to 0.96. A 5 % test of the values against
-    a true rate of 0.5 errs in 2.6 % with 50 labels, 4.6 % with 200. Of rates above 0.9
-    it is pulled down (`docs/methods.md`).
+    a true rate of 0.5 errs in 2.6 % with 50 labels, 4.6 % with 200.
     When not to use: where people chose what to label; where longer answers are better for it; where
     the challenger is always longer, so that equal length is not in the data.
 
