@@ -31,7 +31,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 _WRITES = re.compile(r"\s*(?:INSERT INTO|UPDATE|DELETE FROM)\s+\"?(\w+)", re.IGNORECASE)
 IMPORTS = """
-import accelerate, datasets, matplotlib.pyplot, mlflow, peft, prefect, torch, transformers, trl
+import accelerate, datasets, matplotlib.pyplot, mlflow, peft, prefect, presidio_analyzer
+import scipy.stats, sklearn.base, torch, transformers, trl
 import mlflow.store.tracking.sqlalchemy_store, mlflow.store.model_registry.sqlalchemy_store
 import ratchet.flows.analyze, ratchet.flows.approve, ratchet.flows.collect, ratchet.flows.deploy
 import ratchet.flows._cycle_analysis
