@@ -209,11 +209,11 @@ class Crashes:
         file = self.folder / "output"
         return file.read_text(errors="replace") if file.exists() else ""
 
-    def count(self, point: str) -> int:
-        """Return how often a point was reached; it is given without its number."""
-        return sum(
-            re.fullmatch(f"{re.escape(point)} #\\d+", line) is not None for line in self.trace
-        )
+    def passed(self, point: str) -> int:
+        """Return how often a point was reached and survived; it is given without its number."""
+        name = re.compile(f"{re.escape(point)} #\\d+")
+        reached = sum(name.fullmatch(line) is not None for line in self.trace)
+        return reached - sum(name.fullmatch(line) is not None for line in self.kills)
 
     def once(self, code: str, environment: dict[str, str], *, deadly: str = "^$", most: int = 1,
              seconds: float = 240.0) -> int:  # fmt: skip
