@@ -105,8 +105,11 @@ def test_a_time_that_utc_cannot_hold_is_refused(moment: datetime) -> None:
 def test_a_record_refuses_fields_that_it_does_not_know() -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         interaction(colour="blue")
-    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        interaction(messages=[{"role": "user", "content": "Hi", "name": "Ada"}])
+
+
+def test_a_turn_keeps_fields_that_it_does_not_know() -> None:
+    turn = {"role": "user", "content": "Hi", "colour": "blue"}
+    assert interaction(messages=[turn]).canonical()["messages"] == [turn]
 
 
 def test_a_record_cannot_be_changed() -> None:

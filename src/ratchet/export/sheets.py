@@ -100,7 +100,7 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
 
 def _redacted_pair(pair: Item, redact: Texts) -> Item:
     answer, other, *said = redact(
-        [pair.answer, pair.other or "", *(turn.content for turn in pair.conversation)]
+        [pair.answer, pair.other or "", *(turn.text for turn in pair.conversation)]
     )
     turns = zip(pair.conversation, said, strict=True)
     conversation = tuple(Message(role=turn.role, content=text) for turn, text in turns)
@@ -135,9 +135,7 @@ def _interactions(
 
 
 def _redacted_turn(interaction: Interaction, redact: Texts) -> Interaction:
-    response, *said = redact(
-        [interaction.response, *(turn.content for turn in interaction.messages)]
-    )
+    response, *said = redact([interaction.response, *(turn.text for turn in interaction.messages)])
     messages = tuple(
         Message(role=turn.role, content=text)
         for turn, text in zip(interaction.messages, said, strict=True)

@@ -446,7 +446,7 @@ def _optional(content: dict[str, Any], name: str) -> str | None:
 def _storable(name: str, text: str) -> str:
     """Refuse a text that is too long for a prompt or cannot be stored."""
     try:
-        return Message(role="user", content=text).content
+        return Message(role="user", content=text).text
     except ValidationError as error:
         raise ValueError(f"{name}: {error.errors()[0]['msg']}") from error
 

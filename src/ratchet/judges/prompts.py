@@ -83,7 +83,7 @@ def build_prompt(
             either way.
     """
     if spec.mode == "guard":  # a guard model has its own template for the conversation as it is
-        said = [(turn.role, turn.content) for turn in item.conversation]
+        said = [(turn.role, turn.text) for turn in item.conversation]
         said.append(("assistant", item.answer))
         return tuple(
             Message(role=role, content=defuse(clean_text(text))[:MAX_TEXT_CHARACTERS])
@@ -192,7 +192,7 @@ def _transcript(conversation: Sequence[Message]) -> tuple[str, int]:
     """
     turns, cuts = [], 0
     for turn in conversation:
-        text, cut = _defused(turn.content)
+        text, cut = _defused(turn.text)
         turns.append(f"{turn.role}: " + text.replace("\n", "\n  "))
         cuts += cut
     return _fitting("\n".join(turns)), cuts

@@ -230,7 +230,7 @@ class EndpointRun:
     ) -> Reply | _Failure | None:
         """Ask one question, again where that helps; None where it could not be asked at all."""
         body = request_body(self._endpoint, question)
-        texts = [message.content for message in question.conversation]
+        texts = [message.text for message in question.conversation]
         if self._endpoint.structured and question.schema is not None:
             texts.append(json.dumps(question.schema))
         estimate = Tokens(estimate_input_tokens(*texts), self._endpoint.max_tokens)

@@ -6,8 +6,8 @@ by whoever creates the record, so that sending it twice changes nothing.
 
 from ratchet.records.base import (
     MAX_TEXT_CHARACTERS,
+    Digest,
     Identifier,
-    Message,
     Record,
     Share,
     Text,
@@ -26,6 +26,16 @@ from ratchet.records.clusters import (
     RegressionSet,
     TrainingRequest,
     Trend,
+)
+from ratchet.records.conversations import (
+    Blob,
+    CalledFunction,
+    Message,
+    Part,
+    ToolCall,
+    last_said,
+    texts,
+    with_texts,
 )
 from ratchet.records.cycles import (
     CODE_TOKENS,
@@ -155,8 +165,10 @@ __all__ = [
     "ApiKeyTerms",
     "Approval",
     "Baseline",
+    "Blob",
     "BoardState",
     "Breakdown",
+    "CalledFunction",
     "Candidate",
     "ClusterComparison",
     "Comment",
@@ -168,6 +180,7 @@ __all__ = [
     "CycleWait",
     "Decision",
     "Delivery",
+    "Digest",
     "Dimension",
     "EarlierCluster",
     "Erasure",
@@ -194,6 +207,7 @@ __all__ = [
     "Message",
     "Metric",
     "PairLabel",
+    "Part",
     "Readout",
     "Record",
     "Regenerate",
@@ -224,6 +238,7 @@ __all__ = [
     "TaskCompleted",
     "Text",
     "Thumbs",
+    "ToolCall",
     "TrainingRequest",
     "TrainingSet",
     "Trend",
@@ -238,6 +253,9 @@ __all__ = [
     "derive_id",
     "digest",
     "direction_words",
+    "last_said",
     "no_surrogates",
+    "texts",
     "user_digest",
+    "with_texts",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -43,6 +43,7 @@ def no_surrogates(text: str) -> str:
 UtcTime = Annotated[datetime, AfterValidator(_to_utc)]
 Identifier = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(no_surrogates)]
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(no_surrogates)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -70,10 +71,3 @@ class Record(BaseModel):
     def canonical(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return self.model_dump(mode="json")
-
-
-class Message(Record):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: Text

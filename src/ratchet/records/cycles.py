@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field
 
 from ratchet.records.base import (
     Identifier,
-    Message,
     Record,
     Share,
     Text,
@@ -19,6 +18,7 @@ from ratchet.records.base import (
     no_surrogates,
 )
 from ratchet.records.clusters import EarlierCluster, FailureCluster
+from ratchet.records.conversations import Message, last_said
 
 LABEL_TOKENS = 12  # the longest label, in tokens
 CODE_TOKENS = 512  # room for a function with its explanation
@@ -77,8 +77,8 @@ class Example(Record):
 
     @property
     def prompt(self) -> str:
-        """The last thing the user said."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+        """The words of the user's last turn."""
+        return last_said(self.messages)
 
 
 class ExampleSet(Record):

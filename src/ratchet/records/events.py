@@ -11,12 +11,12 @@ from pydantic import AfterValidator, Field
 
 from ratchet.records.base import (
     Identifier,
-    Message,
     Record,
     Text,
     UtcTime,
     no_surrogates,
 )
+from ratchet.records.conversations import Message, last_said
 
 ORIGIN, SIMULATED = "ratchet.origin", "simulated"
 """Key and value of the metadata of a simulated user's interaction, which exports carry along."""
@@ -47,8 +47,8 @@ class Interaction(Record):
 
     @property
     def prompt(self) -> str:
-        """The last thing the user said."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+        """The words of the user's last turn."""
+        return last_said(self.messages)
 
 
 class Feedback(Record):

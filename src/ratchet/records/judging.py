@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ratchet.records.base import Identifier, Message, Record, Share, Text, UtcTime
+from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
+from ratchet.records.conversations import Message
 
 JudgeMode = Literal["pointwise", "pairwise", "reference", "guard"]
 Usability = Literal["usable", "not usable", "not enough labels"]

@@ -132,7 +132,7 @@ class PromptLeakRule(_Rule):
         answer = _words(interaction.response)
         quoted: set[tuple[str, ...]] | None = None
         for message in interaction.messages:
-            system = _words(message.content) if message.role == "system" else []
+            system = _words(message.text) if message.role == "system" else []
             length = min(self.words, len(system))
             if length < SHORTEST_PROMPT or len(answer) < length:
                 continue
@@ -143,7 +143,7 @@ class PromptLeakRule(_Rule):
                     run
                     for turn in interaction.messages
                     if turn.role == "user"
-                    for run in _runs(_words(turn.content), length)
+                    for run in _runs(_words(turn.text), length)
                 }
                 if not set(said) <= quoted:
                     return f"{length} words or more of the system message, word by word"
@@ -355,7 +355,7 @@ def _bare(text: str) -> str:
 
 
 def _given(interaction: Interaction, by: Literal["user", "conversation"]) -> str:
-    turns = [m.content for m in interaction.messages if by == "conversation" or m.role == "user"]
+    turns = [m.text for m in interaction.messages if by == "conversation" or m.role == "user"]
     return _bare("\n".join(turns))
 
 

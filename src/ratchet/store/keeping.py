@@ -143,7 +143,7 @@ def _in_sets(folders: Iterable[Path]) -> set[str]:
 
 def _texts_of(history: History, ids: list[str]) -> UserData:
     found = history.fetch_interactions(ids).values()
-    said = {m.content for item in found for m in item.messages if m.role == "user"}
+    said = {m.text for item in found for m in item.messages if m.role == "user"}
     answers = {item.response for item in found if len(item.response) >= SHORTEST_OWN_ANSWER}
     return UserData(tuple(ids), frozenset(said | answers))
 

@@ -325,7 +325,7 @@ def _distinct(interactions: Sequence[Interaction]) -> Iterator[Interaction]:
 
 def _examples(interactions: Sequence[Interaction], redact: Redact) -> tuple[Example, ...]:
     """Return the conversations as examples, without personal data but for system prompts."""
-    written = [m.content for one in interactions for m in one.messages if m.role != "system"]
+    written = [m.text for one in interactions for m in one.messages if m.role != "system"]
     clean = iter(redact(written))
     return tuple(
         Example(

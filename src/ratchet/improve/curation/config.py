@@ -16,7 +16,7 @@ from ratchet.improve.curation.decontamination import DecontaminationConfig
 from ratchet.improve.curation.duplicates import DuplicateConfig
 from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.propensity import PropensityConfig
-from ratchet.records import Identifier, Message, Record, Share, TrainingRequest
+from ratchet.records import Identifier, Message, Record, Share, TrainingRequest, last_said
 from ratchet.safety.redaction import RedactionConfig
 
 UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -117,8 +117,8 @@ class Demonstration(Record):
 
     @property
     def prompt(self) -> str:
-        """The last thing the user said."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+        """The words of the user's last turn."""
+        return last_said(self.messages)
 
 
 class ClusterRequest(Record):

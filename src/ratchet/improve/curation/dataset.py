@@ -185,7 +185,7 @@ def _leaking(
 ) -> dict[int, str]:
     """Return the rows in which a user says what the gate tests on, with how."""
     turns = [
-        (place, message.content)
+        (place, message.text)
         for place, row in enumerate(rows)
         for message in row.messages
         if message.role == "user"
@@ -330,7 +330,7 @@ def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row],
 
 
 def _written(row: Row) -> list[str]:
-    said = [message.content for message in row.messages if message.role != "system"]
+    said = [message.text for message in row.messages if message.role != "system"]
     return [*said, *(getattr(row, name) for name in _ANSWERS[type(row)])]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Message
+from ratchet.records import Message, last_said
 
 RowKind = Literal["sft", "kto", "dpo"]
 Source = Literal[
@@ -118,8 +118,8 @@ def kind_of(rows: Sequence[Row]) -> RowKind:
 
 
 def question(row: Row) -> str:
-    """Return the last thing the user said."""
-    return next((m.content for m in reversed(row.messages) if m.role == "user"), "")
+    """Return the words of the user's last turn."""
+    return last_said(row.messages)
 
 
 def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[str, Any]]:
