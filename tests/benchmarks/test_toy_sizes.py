@@ -146,10 +146,6 @@ TOYS = {
             r"^- (feedback events|interactions).*: [\d,]+$": 3,
         },
     ),
-    "gateway_versions": Toy(
-        "--before HEAD --rounds 2 --seconds 1",
-        {r"^\| (wall|CPU) time .* \| [\d.]+ ms \| [\d.]+ ms \| [\d.]+ \([\d.]+ to [\d.]+\) \|$": 2},
-    ),
     "humaneval_sandbox": Toy(
         "--problems 9 --seconds 1 --workers 2",
         {

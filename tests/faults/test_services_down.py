@@ -78,7 +78,7 @@ def test_a_flow_whose_prefect_server_dies_goes_on_when_it_is_back(
 
 
 def test_without_mlflow_a_rollback_takes_effect_and_a_cycle_fails_and_goes_on(
-    tmp_path: Path, served_once: Path, mlflow_database: Path, tiny_model: Path, row: Row
+    tmp_path: Path, served_once: Path, tiny_model: Path, row: Row
 ) -> None:
     home = new_home(tmp_path, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     with home.serving() as environment, crashes(environment, tmp_path / "runs") as run:
@@ -94,10 +94,9 @@ def test_without_mlflow_a_rollback_takes_effect_and_a_cycle_fails_and_goes_on(
         assert counts["interactions"] == counts["copy"] == MESSAGES
         assert len(world.store.records(Cycle)) == 1
 
-        (tmp_path / "other" / "mlflow").mkdir(parents=True)
-        database = tmp_path / "other" / "mlflow" / "mlflow.db"
-        database.write_bytes(mlflow_database.read_bytes())
-        world = World(tmp_path / "other", f"sqlite:///{tmp_path / 'other' / 'store.db'}", run)
+    other = new_home(tmp_path / "other", served_once)
+    with other.serving() as environment, crashes(environment, tmp_path / "more") as run:
+        world = _world(other, run, tiny_model)
         down = world.environment | {"MLFLOW_TRACKING_URI": NOBODY}
         released(world, datetime.now(UTC) - timedelta(hours=1), NEW, OLD)
         code = (
