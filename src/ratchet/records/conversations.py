@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -77,23 +78,31 @@ class _Sent(Record):
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {name: given for name, given in value.items() if given is not None}
+    def _without_nulls(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # one call for all that is checked here: most turns are plain, and there are many of them
+        plain = type(value) is dict and None not in value.values()
+        if not plain and isinstance(value, Mapping):
+            value = {name: given for name, given in value.items() if given is not None}
+        found = handler(value)
+        if found.__pydantic_extra__:
+            _check_texts(found.__pydantic_extra__)
+        found._check()
+        return found
 
-    @model_validator(mode="after")
-    def _can_be_stored(self) -> Self:
-        for text in _strings(self.__pydantic_extra__ or {}, frozenset()):
-            no_surrogates(text)
-            if len(text) > MAX_TEXT_CHARACTERS:
-                raise ValueError(
-                    f"a text of a turn must have at most {MAX_TEXT_CHARACTERS:,} characters, got "
-                    f"{len(text):,}; shorten it, or refer to it as a blob"
-                )
-        return self
+    def _check(self) -> None:
+        """Refuse what its fields do not forbid."""
+
+
+def _check_texts(more: Mapping[str, JsonValue]) -> None:
+    for text in _strings(more, frozenset()):
+        no_surrogates(text)
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise ValueError(
+                f"a text of a turn must have at most {MAX_TEXT_CHARACTERS:,} characters, got "
+                f"{len(text):,}; shorten it, or refer to it as a blob"
+            )
 
 
 class Part(_Sent):
@@ -186,13 +195,11 @@ class Message(_Sent):
     tool_call_id: Text | None = Field(default=None, exclude_if=lambda value: value is None)
     refusal: Text | None = Field(default=None, exclude_if=lambda value: value is None)
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _check(self) -> None:
         if self.content is None and self.role in ("system", "developer", "user"):
             raise ValueError(
                 f"content of a turn of the role {self.role} must be text or parts, got nothing"
             )
-        return self
 
     @property
     def text(self) -> str:

@@ -11,6 +11,7 @@ from ratchet.records.signals import BY_NAME, Value
 from ratchet.store.rows import microseconds, moment_of
 
 DIGEST_CHARACTERS = 16
+_FIELDS = tuple(Interaction.model_fields)
 
 
 class InteractionRow(NamedTuple):
@@ -91,8 +92,9 @@ def interaction_row(interaction: Interaction) -> InteractionRow:
 
 def interaction_record(row: Mapping[Any, Any]) -> Interaction:
     """Return the interaction of a stored row, by the names of its columns."""
-    values = {name: row[name] for name in Interaction.model_fields if row[name] is not None}
-    return Interaction.model_validate(values | {"created_at": moment_of(row["created_at"])})
+    values = {name: value for name in _FIELDS if (value := row[name]) is not None}
+    values["created_at"] = moment_of(values["created_at"])
+    return Interaction.model_validate(values)
 
 
 def feedback_row(feedback: Feedback) -> FeedbackRow:
