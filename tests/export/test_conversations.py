@@ -18,9 +18,11 @@ CALL = {
     "id": "t1", "type": "function",
     "function": {"name": "weather", "arguments": '{"town": "Köln"}'},
 }  # fmt: skip
-TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+TOOLS: Any = [
+    {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+]
 FORM = {"type": "json_schema", "json_schema": {"name": "town", "schema": {"type": "object"}}}
-FOUND = [{"title": "map", "text": "Köln lies on the Rhine"}]
+FOUND: Any = [{"title": "map", "text": "Köln lies on the Rhine"}]
 BLOB = f"blob:sha256-{'0' * 64};image/png;12"
 
 

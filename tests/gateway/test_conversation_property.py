@@ -206,9 +206,9 @@ def check(folder: Path, conversations: int, seed: int) -> None:
     for key, interaction in found.items():
         assert as_trained(interaction) == expected[key], key
         for kind in ("tools", "response_format"):
-            digest, body = getattr(interaction, kind), bodies[key].get(kind)
+            digest = getattr(interaction, kind)
             kept = None if digest is None else store.definitions([digest])[digest].body
-            assert kept == body, key
+            assert kept == bodies[key].get(kind), key
     store.close()
 
 

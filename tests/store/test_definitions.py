@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -87,14 +88,12 @@ def test_a_row_without_new_fields_has_the_digest_that_it_had(open_store: OpenSto
     with store.reading() as connection:
         (found,) = connection.execute(sa.select(INTERACTIONS.c.digest)).scalars()
     # of version 0.1, before interactions had these fields
-    body = {
+    body: dict[str, Any] = {
         "created_at": "2026-03-02T09:00:00Z", "error": None, "id": "c", "latency_seconds": None,
         "messages": [{"content": "weather in Ulm?", "role": "user"}], "metadata": {},
         "model_version": "m/1", "response": "12C", "segment": "all", "session_id": "s",
         "user_id": "u",
     }  # fmt: skip
-    from hashlib import sha256
-
     text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     assert found == sha256(text.encode()).hexdigest()[:16]
 

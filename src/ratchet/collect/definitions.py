@@ -30,7 +30,7 @@ def take_definitions(fields: Mapping[str, Any], found: dict[str, Definition]) ->
         body = fields.get(kind)
         if isinstance(body, str) and body[:1] in ("[", "{"):
             body = parse_json(body, finite=True)
-        if isinstance(body, list | Mapping):
+        if isinstance(body, list | dict):
             try:
                 definition = Definition.of(kind, body)
             except (ValidationError, ValueError, RecursionError) as error:

@@ -365,7 +365,8 @@ class Answerer:
             self.conversations.remember(called, chat.user_id, chat.session_id)
             self.conversations.remember_answer(called, chat.user_id, chat.id)
         content = message.get("content")
-        answer = message | {
+        answer: dict[str, Any] = {
+            **message,
             "role": "assistant",
             "content": content if isinstance(content, str | list) else "",
         }

@@ -132,11 +132,12 @@ def without_documents(body: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     or `metadata.documents`, which is the gateway's alone and goes no further.
     """
     metadata = body.get("metadata")
-    told = metadata.get(DOCUMENTS) if isinstance(metadata, Mapping) else None
-    if isinstance(told, list | Mapping):
-        rest = {name: value for name, value in metadata.items() if name != DOCUMENTS}
-        return body | {"metadata": rest}, told
-    return body, body.get(DOCUMENTS)
+    if not isinstance(metadata, Mapping) or not isinstance(
+        told := metadata.get(DOCUMENTS), list | Mapping
+    ):
+        return body, body.get(DOCUMENTS)
+    rest = {name: value for name, value in metadata.items() if name != DOCUMENTS}
+    return body | {"metadata": rest}, told
 
 
 def trace_headers(headers: Headers) -> Mapping[str, str]:

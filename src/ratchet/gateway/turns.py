@@ -173,7 +173,7 @@ class TurnReader:
             return self._bytes(value, name, beside) or self.text(value)
         if isinstance(value, Mapping):
             return {
-                self.text(key): self._part(inner, key, value | {"": name})
+                self.text(key): self._part(inner, key, {**value, "": name})
                 for key, inner in value.items()
             }
         if isinstance(value, list):

@@ -108,8 +108,10 @@ def erase_documents(connection: sa.Connection, ids: Sequence[str]) -> None:
 
 def _insert(connection: sa.Connection) -> postgresql.Insert | sqlite.Insert:
     """An insert by which one that is there is known to have been sent again."""
-    of = sqlite if connection.dialect.name == "sqlite" else postgresql
-    insert = of.insert(DEFINITIONS)
-    return insert.on_conflict_do_update(
-        index_elements=["id"], set_={"added_at": insert.excluded.added_at}
+    insert: postgresql.Insert | sqlite.Insert = (
+        sqlite.insert(DEFINITIONS)
+        if connection.dialect.name == "sqlite"
+        else postgresql.insert(DEFINITIONS)
     )
+    again = {"added_at": insert.excluded.added_at}
+    return insert.on_conflict_do_update(index_elements=["id"], set_=again)
