@@ -21,7 +21,7 @@ from ratchet.gateway.replies import json_bytes
 from ratchet.gateway.routing import RoutingPlan
 from ratchet.gateway.turns import Answer, BlobFolder, TurnReader
 from ratchet.records import digest
-from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, Usage, sampling_of
+from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, reported_usage, sampling_of
 from ratchet.store.permissions import RETAIN
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Chat:
         """Note how the answer ended, what it cost and how it was asked for."""
         if reason:
             self.metadata[FINISH_REASON] = str(reason)[:100]
-        self.metadata |= Usage.reported(usage).as_metadata() | sampling_of(self.body)
+        self.metadata |= reported_usage(usage) | sampling_of(self.body)
 
     def first_told(self) -> None:
         """Note how long the user waited for the first word of a stream."""

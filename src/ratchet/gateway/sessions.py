@@ -7,6 +7,7 @@ gateway share one SQLite file; what is a day old is forgotten.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import sqlite3
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400.0
 _PRUNED_EVERY = 10_000
+_TOGETHER_SECONDS = 0.05
 _TABLES = ("said", "answered")
 
 
@@ -31,6 +33,7 @@ class Conversations:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._added = clock, 0
+        self._answers: dict[bytes, tuple[bytes, str, str, float]] = {}
         try:
             with FileLock(path.with_suffix(".lock")):  # all processes open it at the same time
                 self._file = self._opened_or_new(path)
@@ -83,7 +86,8 @@ class Conversations:
                 (said, user, session, self._clock()),
             )
             self._added += 1
-            if self._added % _PRUNED_EVERY == 0:
+            if self._added >= _PRUNED_EVERY:
+                self._added = 0
                 self._prune(self._file)
         except sqlite3.Error as error:
             logger.warning("the next turn of a conversation may begin a new session: %s", error)
@@ -101,14 +105,32 @@ class Conversations:
         return None if row is None else (str(row[0]), str(row[1]))
 
     def remember_answer(self, said: bytes, user: str, interaction: str) -> None:
-        """Keep in which interaction a conversation got so far."""
+        """Keep in which interaction a conversation got so far; other processes know it soon."""
+        self._answers[said] = (said, user, interaction, self._clock())
+        if len(self._answers) > 1:
+            return
         try:
-            self._file.execute(
-                "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)",
-                (said, user, interaction, self._clock()),
-            )
-            self._added += 1
-            if self._added % _PRUNED_EVERY == 0:
+            asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write_answers)
+        except RuntimeError:  # nobody would write them later
+            self._write_answers()
+
+    def _write_answers(self) -> None:
+        """Write what was answered lately in one transaction, which takes as long as one row does.
+
+        It is the file's as soon as the user may have read the answer.
+        """
+        answers, self._answers = list(self._answers.values()), {}
+        try:
+            self._file.execute("BEGIN")
+            try:
+                self._file.executemany(
+                    "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)", answers
+                )
+            finally:
+                self._file.execute("COMMIT")
+            self._added += len(answers)
+            if self._added >= _PRUNED_EVERY:
+                self._added = 0
                 self._prune(self._file)
         except sqlite3.Error as error:
             logger.warning("what the next turn continues may stay unknown: %s", error)
@@ -116,6 +138,8 @@ class Conversations:
     def find_answer(self, said: bytes) -> str | None:
         """Return the interaction in which a conversation got so far; None where it is not known."""
         try:
+            if (held := self._answers.get(said)) is not None:
+                return held[2]
             found = self._file.execute("SELECT interaction FROM answered WHERE key = ?", (said,))
             row = found.fetchone()
         except sqlite3.Error as error:
@@ -125,6 +149,8 @@ class Conversations:
 
     def close(self) -> None:
         """Close the file."""
+        if self._answers:
+            self._write_answers()
         self._file.close()
 
     def _prune(self, file: sqlite3.Connection) -> None:

@@ -44,35 +44,28 @@ class Usage(Record):
     cost: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
 
     @classmethod
-    def reported(cls, usage: object) -> Self:
-        """Return what a server reports, in the form of chat completions or of responses."""
-        if not isinstance(usage, Mapping):
-            return cls()
-        asked = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-        told = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-        return cls(
-            prompt_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
-            completion_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
-            cached_tokens=_count(
-                asked.get("cached_tokens") if isinstance(asked, Mapping) else None
-            ),
-            reasoning_tokens=_count(
-                told.get("reasoning_tokens") if isinstance(told, Mapping) else None
-            ),
-            cost=_amount(usage.get("cost", usage.get("total_cost"))),
-        )
-
-    @classmethod
     def of(cls, metadata: Mapping[str, str]) -> Self:
         """Return what an interaction's metadata say; what is no number is not known."""
         return cls(
             **{name: _number(metadata.get(name), name == "cost") for name in cls.model_fields}
         )
 
-    def as_metadata(self) -> dict[str, str]:
-        """Return what is known as metadata."""
-        known = self.model_dump(exclude_none=True)
-        return {name: format(value, ".12g") for name, value in known.items()}
+
+def reported_usage(usage: object) -> dict[str, str]:
+    """Return what a server reports, of a chat completion or a response, as metadata."""
+    if not isinstance(usage, Mapping):
+        return {}
+    asked = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    told = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    counts = {
+        "prompt_tokens": usage.get("prompt_tokens", usage.get("input_tokens")),
+        "completion_tokens": usage.get("completion_tokens", usage.get("output_tokens")),
+        "cached_tokens": asked.get("cached_tokens") if isinstance(asked, Mapping) else None,
+        "reasoning_tokens": told.get("reasoning_tokens") if isinstance(told, Mapping) else None,
+    }
+    found = {name: str(count) for name, count in counts.items() if _count(count) is not None}
+    cost = _amount(usage.get("cost", usage.get("total_cost")))
+    return found if cost is None else found | {"cost": format(cost, ".12g")}
 
 
 def sampling_of(body: Mapping[str, Any]) -> dict[str, str]:
