@@ -78,7 +78,7 @@ def test_a_definition_that_was_changed_in_its_place_is_found(open_store: OpenSto
         changed = sa.update(DEFINITIONS).where(DEFINITIONS.c.id == FORM.id)
         connection.execute(changed.values(body={"type": "text"}))
     assert check_store(store).problems == [
-        f"1 rows of definitions are not what was sent: response_format {FORM.id} (another digest)"
+        f"1 row of definitions are not what was sent: response_format {FORM.id} (another digest)"
     ]
 
 
