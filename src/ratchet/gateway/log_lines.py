@@ -26,7 +26,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT = 2
+FORMAT = 3
+"""Since 3 turns are kept as they were sent, with what they refer to: an earlier version would set
+such lines aside, and leaves segments of a later format to it."""
 SUFFIX, SUFFIX_0_1 = ".wal2", ".wal"
 _TAIL_BYTES = 65_536
 
