@@ -46,7 +46,12 @@ class Told:
         return found
 
     def _say(self, delta: Mapping[str, Any]) -> None:
-        content, refusal = delta.get("content"), delta.get("refusal")
+        content = delta.get("content")
+        if len(delta) == 1 and type(content) is str:  # nearly all are
+            self._words.append(content)
+            self.begun = self.begun or bool(content)
+            return
+        refusal = delta.get("refusal")
         calls, audio = delta.get("tool_calls"), delta.get("audio")
         if content:
             self._words.append(words_of(content))
