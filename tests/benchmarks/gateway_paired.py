@@ -75,8 +75,9 @@ def main() -> None:
     parser.add_argument("earlier", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--streams", action="store_true", help="streams alone")
     given = parser.parse_args()
-    for stream in (False, True):
+    for stream in (True,) if given.streams else (False, True):
         kind = "streams" if stream else "whole answers"
         print(f"{kind} a second: earlier, later; of processor time: earlier, later", flush=True)
         rates = np.array(run(given.earlier, given.rounds, given.seconds, stream=stream))
