@@ -190,6 +190,14 @@ def test_a_picture_is_kept_by_its_digest_and_its_bytes_where_asked_for(serve, mo
     assert stat.S_IMODE(there.stat().st_mode) == 0o600
 
 
+def test_bytes_of_what_may_be_kept_for_a_time_only_are_not_kept(serve, mock, tmp_path):
+    gateway = serve(backend=mock.url, blobs=tmp_path / "blobs")
+    said = [{"role": "user", "content": [picture()]}]
+    gateway.ask(messages=said, metadata={"retain_days": "1"})
+    assert gateway.interactions()[0].messages[0].content[0].blob is not None
+    assert not (tmp_path / "blobs").exists()
+
+
 def test_bytes_are_not_kept_unless_asked_for(gateway, settings):
     gateway.ask(messages=[{"role": "user", "content": [picture()]}])
     assert gateway.interactions()[0].messages[0].content[0].blob is not None

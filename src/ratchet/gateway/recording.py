@@ -30,6 +30,7 @@ DISCONNECTED = "disconnected"
 """Finish reason of an answer whose client left."""
 RETRY_SECONDS = "5"
 _LONGEST_REASON = 2_000
+_LARGEST_KNOWN = 32_768
 
 
 @dataclass(slots=True)
@@ -159,7 +160,8 @@ class Recorder:
             error: Why it is no whole answer.
             attempt: Number of an attempt after which another version was asked; 0 is the answer.
         """
-        reader = TurnReader(self.blobs)
+        # bytes lie apart from the interaction, and would outlive one that is erased at its time
+        reader = TurnReader(None if RETAIN in chat.metadata else self.blobs)
         spoken, key = reader.turns(chat.body["messages"]), chat.id
         if attempt:
             key = f"{chat.id}-failed-{attempt}"
@@ -257,9 +259,19 @@ def _defined(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield kind, said
 
 
-@lru_cache(maxsize=512)
 def _definition(kind: str, content: bytes) -> tuple[str, bytes]:
-    """Return the digest of a definition and its line; the same tools come again and again."""
+    """Return the digest of a definition and its line."""
+    make = _known_definition if len(content) <= _LARGEST_KNOWN else _new_definition
+    return make(kind, content)
+
+
+@lru_cache(maxsize=256)
+def _known_definition(kind: str, content: bytes) -> tuple[str, bytes]:
+    """Return the same without making it anew: the same tools come again and again."""
+    return _new_definition(kind, content)
+
+
+def _new_definition(kind: str, content: bytes) -> tuple[str, bytes]:
     body = from_json(content)
     key = digest(body)
     return key, json_bytes({"id": key, "kind": kind, "body": body})
