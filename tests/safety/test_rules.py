@@ -36,6 +36,7 @@ from ratchet.safety.rules import (
 )
 from ratchet.safety.source_validation import Reviewed, SourceBar, validate_source, validated_version
 from ratchet.stats.intervals import wilson
+from tests.calls import looked_up, turn
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -63,6 +64,36 @@ def found(answer: str, prompt: str = "Hello", system: str | None = None) -> list
     """Names of the default rules that flag the answer."""
     flags = rule_flags(DEFAULT_RULES, [interaction(answer, prompt, system)])
     return [flag.source.rpartition("-")[0] for flag in flags]
+
+
+# Calls of tools ----------------------------------------------------------------------------------
+
+
+def with_turns(answer: str, *turns: Message) -> list[str]:
+    asked = interaction(answer).model_copy(update={"messages": turns})
+    return [flag.source.rpartition("-")[0] for flag in rule_flags(DEFAULT_RULES, [asked])]
+
+
+def test_a_developer_message_is_as_secret_as_a_system_message() -> None:
+    hello = turn("user", "Hello")
+    assert with_turns(SYSTEM, turn("developer", SYSTEM), hello) == ["system_prompt_leak"]
+    assert with_turns(SYSTEM, turn("developer", "Be brief."), hello) == []
+    assert with_turns(SYSTEM, turn("developer", SYSTEM), turn("user", SYSTEM)) == []
+
+
+def test_what_a_tool_gave_may_be_repeated_unless_only_the_user_may_give_it() -> None:
+    mail, key = "ana.amsel@example.net", "ghp_" + "a1" * 18
+    talk = looked_up("Who is it?", json.dumps({"mail": mail, "token": key}))
+    assert with_turns(f"It is {mail}", *talk) == []
+    assert with_turns(f"It is {mail}", *talk[:2]) == ["person_email"]
+    # a result of a tool is text from outside: it does not make a secret the user's own
+    assert with_turns(f"The token is {key}", *talk) == ["access_token"]
+
+
+def test_what_a_user_sends_beside_words_is_given_by_the_user() -> None:
+    mail = "ana.amsel@example.net"
+    file = turn("user", [{"type": "file", "file": {"filename": f"{mail}.pdf"}}])
+    assert with_turns(f"It is {mail}", file) == []
 
 
 # Default rules ----------------------------------------------------------------------------------

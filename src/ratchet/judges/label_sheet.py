@@ -24,7 +24,7 @@ from ratchet.files.rows import SetAsideRow, read_rows
 from ratchet.files.text import SPREADSHEET_MARK, harmless_cell, printable, restored_cell
 from ratchet.judges.label_sets import TIE
 from ratchet.judges.prompts import Item
-from ratchet.records import digest
+from ratchet.records import digest, transcript
 
 FIRST, SECOND = "1", "2"
 WORTH = {FIRST: 1.0, SECOND: 0.0, TIE: 0.5}
@@ -81,9 +81,8 @@ def sheet_text(
         seen = pair if shown is None else shown[pair.id]
         both = (seen.answer, seen.other or "")
         a, b = both[::-1] if _swapped(pair) else both
-        asked = "\n".join(f"{said.role}: {said.content}" for said in seen.conversation)
         winner = TIE if pair.answer == (pair.other or "") else ""
-        cells = map(harmless_cell, (pair.id, asked, a, b))
+        cells = map(harmless_cell, (pair.id, transcript(seen.conversation), a, b))
         writer.writerow([*cells, winner, pair_name(pair)])
     return text.getvalue()
 

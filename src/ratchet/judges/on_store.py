@@ -32,6 +32,7 @@ from ratchet.records import (
     Usability,
     derive_id,
     digest,
+    spoken,
 )
 from ratchet.stats.judges.drift import JudgeDrift, judge_drift
 from ratchet.store import EventStore, Window
@@ -61,7 +62,7 @@ class Validated:
 
 def item_of(interaction: Interaction) -> Item:
     """Return an interaction as a judge sees it."""
-    return Item(interaction.id, interaction.messages, interaction.response)
+    return Item(interaction.id, interaction.messages, spoken(interaction.answer))
 
 
 def run_judge(

@@ -5,7 +5,7 @@ What each kind of feedback means is declared in `ratchet.records.signals`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -49,6 +49,15 @@ class Interaction(Record):
     def prompt(self) -> str:
         """The words of the user's last turn."""
         return last_said(self.messages)
+
+    @property
+    def answer(self) -> Message:
+        """The answer as a turn, as the next request of the conversation holds it."""
+        return Message(role="assistant", content=self.response)
+
+    def answered(self, messages: tuple[Message, ...], answer: Message) -> Self:
+        """Return the interaction with another conversation and answer, as after a redaction."""
+        return self.model_copy(update={"messages": messages, "response": answer.text})
 
 
 class Feedback(Record):

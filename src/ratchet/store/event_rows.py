@@ -77,6 +77,12 @@ def interaction_row(interaction: Interaction) -> InteractionRow:
     )
 
 
+def interaction_record(row: Mapping[Any, Any]) -> Interaction:
+    """Return the interaction of a stored row, by the names of its columns."""
+    values = {name: row[name] for name in Interaction.model_fields if row[name] is not None}
+    return Interaction.model_validate(values | {"created_at": moment_of(row["created_at"])})
+
+
 def feedback_row(feedback: Feedback) -> FeedbackRow:
     """Return the row of an event."""
     signal = BY_NAME[feedback.kind]
