@@ -15,13 +15,13 @@ def turn(role: str, content: Any = None, **more: Any) -> Message:
     return Message.model_validate({"role": role, "content": content, **more})
 
 
-def call(name: str, key: str = "c1", **arguments: Any) -> dict[str, Any]:
+def call(name: str, key: str = "c1", /, **arguments: Any) -> dict[str, Any]:
     """Return a call of a tool as it is sent."""
     written = json.dumps(arguments)
     return {"id": key, "type": "function", "function": {"name": name, "arguments": written}}
 
 
-def looked_up(question: str, result: str, **arguments: Any) -> tuple[Message, ...]:
+def looked_up(question: str, result: str, /, **arguments: Any) -> tuple[Message, ...]:
     """Return a conversation in which the assistant looked something up."""
     return (
         turn("developer", "Mail help@example.com if in doubt."),

@@ -40,7 +40,7 @@ def test_a_conversation_of_words_is_sent_byte_for_byte_as_before() -> None:
 
 
 def test_a_conversation_whose_bytes_are_not_there_is_left_out_with_the_reason() -> None:
-    with JudgeEndpoint(lambda _seen: Answer("a cat")) as server:
+    with JudgeEndpoint(lambda _seen: Answer(text="a cat")) as server:
         model = OpenAICompatibleModel(server.url, "m")
         seen = model.generate([(with_picture("what?"),), TALK], max_new_tokens=5)
     assert seen[0].text == ""

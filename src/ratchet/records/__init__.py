@@ -46,7 +46,6 @@ from ratchet.records.conversations import (
     transcript,
     with_all_texts,
     with_conversations_changed,
-    with_texts,
 )
 from ratchet.records.cycles import (
     CODE_TOKENS,
@@ -279,5 +278,4 @@ __all__ = [
     "user_digest",
     "with_all_texts",
     "with_conversations_changed",
-    "with_texts",
 ]

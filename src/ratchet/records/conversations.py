@@ -372,20 +372,14 @@ def texts(message: Message) -> Iterator[str]:
     yield from found
 
 
-def with_texts(message: Message, change: Change) -> Message:
-    """Return a turn whose strings that somebody may have written are changed by a function.
-
-    What is JSON, as arguments are, is changed in its parts as they read, and then as a whole: what
-    a function looks for may be told by the name before it. It stays JSON: a number that is changed
-    becomes a string, and so does the whole where its change leaves no JSON.
-    """
-    return Message.model_validate(_changed(message.canonical(), change, change))
-
-
 def with_all_texts(
     messages: Sequence[Message], change: Callable[[Sequence[str]], Sequence[str]]
 ) -> list[Message]:
-    """Return turns changed as by `with_texts`, by a function that takes many texts at once.
+    """Return turns whose strings that somebody may have written are changed by a function.
+
+    What is JSON, as arguments are, is changed in its parts as they read, and then as a whole: what
+    the function looks for may be told by the name before it. It stays JSON: a number that is
+    changed becomes a string, and so does the whole where its change leaves no JSON.
 
     Args:
         messages: The turns.

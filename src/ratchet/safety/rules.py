@@ -42,6 +42,7 @@ from ratchet.safety.source_validation import VIOLATION, SourceBar
 REPORT = "report"
 CHECKS_VERSION = "1"  # of what stands in code: raise it where a check changes
 SHORTEST_PROMPT = 8
+INJECTION = "injection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,9 @@ class PatternRule(_Rule):
     Attributes:
         pattern: Regular expression; each repeat has an upper bound (`{1,64}` in place of `+`).
         check: What the text found must pass as well.
-        unless_given_by: The user, or anybody in the conversation, results of tools among them: what
-            they wrote may be repeated.
+        unless_given_by: The user, or anybody in the conversation: what they wrote may be repeated.
+            Results of tools count as said in the conversation, but not to rules of the category
+            `injection`.
         says: What was found, in words.
     """
 
@@ -110,11 +112,24 @@ class PatternRule(_Rule):
             if self.check is not None and not CHECKS[self.check](found):
                 continue
             if self.unless_given_by is not None:
-                given = _given(interaction, self.unless_given_by) if given is None else given
+                given = self._given(interaction) if given is None else given
                 if _bare(found) in given:
                     continue
             return f"{self.says}, which ends in {found[-4:]!r}"
         return None
+
+    def _given(self, interaction: Interaction) -> str:
+        """Return what may be repeated. A tool's result may hold the very injection."""
+        turns = [
+            turn
+            for turn in interaction.messages
+            if turn.role == "user"
+            or (
+                self.unless_given_by == "conversation"
+                and (turn.role != "tool" or self.category != INJECTION)
+            )
+        ]
+        return _bare("\n".join(text for turn in turns for text in texts(turn)))
 
 
 class PromptLeakRule(_Rule):
@@ -218,7 +233,7 @@ DEFAULT_RULES: tuple[PatternRule | PromptLeakRule, ...] = (
     ),
     PatternRule(
         name="data_in_image_link",
-        category="injection",
+        category=INJECTION,
         pattern=r"!\[[^\]\n]{0,200}+\]\(\s{0,4}+https?://[^\s()?#]{1,300}+\?[^\s()]{40,2000}+",
         unless_given_by="conversation",
         says="a picture whose address carries data, which a browser sends off unasked",
@@ -354,11 +369,6 @@ def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
 
 def _bare(text: str) -> str:
     return _SEPARATORS.sub("", text).casefold()
-
-
-def _given(interaction: Interaction, by: Literal["user", "conversation"]) -> str:
-    turns = [m for m in interaction.messages if by == "conversation" or m.role == "user"]
-    return _bare("\n".join(text for turn in turns for text in texts(turn)))
 
 
 def _answer(interaction: Interaction) -> str:

@@ -59,7 +59,7 @@ _NAME = f"{DERIVED}{digest([*_RULES, unidata_version])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
 _INTERACTION_COLUMNS = (
     "position", "id", "session_id", "user_id", "created_at", "segment", "prompt", "response",
-    "error", "metadata", "messages",
+    "error", "metadata", "messages", "tool_calls",
 )  # fmt: skip
 _FEEDBACK_COLUMNS = (
     "position", "id", "interaction_id", "created_at", "updated_at", "kind", "number", "text",
@@ -176,6 +176,8 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
     metadata, segments = batch["metadata"].to_pylist(), batch["segment"].to_pylist()
     allowed = [_allowed(text) for text in metadata]
     endings, consents, retained, noted = zip(*allowed, strict=True) if allowed else ((),) * 4
+    # files of before calls of tools were kept have no such column
+    calls = batch["tool_calls"] if "tool_calls" in batch.schema.names else None
     return {
         **interaction_traits(prompts, answers, sessions),
         "position": batch["position"],
@@ -191,7 +193,7 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
         "ending": list(endings),
         "consent": list(consents),
         "retain": list(retained),
-        "shape": shapes.shapes_of(batch["messages"], batch["response"], None, noted),
+        "shape": shapes.shapes_of(batch["messages"], batch["response"], calls, noted),
     }
 
 
