@@ -82,7 +82,7 @@ def test_a_developer_message_is_as_secret_as_a_system_message() -> None:
 
 
 def test_what_a_tool_gave_may_be_repeated_unless_only_the_user_may_give_it() -> None:
-    mail, key = "ana.amsel@example.net", "ghp_" + "a1" * 18
+    mail, key = "ana.amsel@kundenpost.de", "ghp_" + "a1" * 18
     talk = looked_up("Who is it?", json.dumps({"mail": mail, "token": key}))
     assert with_turns(f"It is {mail}", *talk) == []
     assert with_turns(f"It is {mail}", *talk[:2]) == ["person_email"]
@@ -97,7 +97,7 @@ def test_a_picture_that_a_tool_gave_is_not_given_by_the_conversation() -> None:
 
 
 def test_what_a_user_sends_beside_words_is_given_by_the_user() -> None:
-    mail = "ana.amsel@example.net"
+    mail = "ana.amsel@kundenpost.de"
     file = turn("user", [{"type": "file", "file": {"filename": f"{mail}.pdf"}}])
     assert with_turns(f"It is {mail}", file) == []
 
