@@ -124,6 +124,7 @@ def test_bad_input_is_one_error_and_exit_code_2(run, tmp_path, words, said):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_examples_with_five_metrics_are_gated_in_seconds(run, tmp_path):
     rng = np.random.default_rng(0)
     file, size = tmp_path / "scores.csv", 100_000

@@ -162,6 +162,7 @@ def test_pass_at_k_of_sampled_answers_is_the_unbiased_estimate(run, examples, tm
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_sampled_answers_are_recorded_apart_and_more_samples_add_to_them(run, examples, tmp_path):
     few = tmp_path / "few.jsonl"
     few.write_text("".join(examples.open().readlines()[:4]))

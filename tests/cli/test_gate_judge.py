@@ -105,6 +105,7 @@ def test_people_label_the_judge_is_validated_and_the_better_one_is_promoted(gate
     assert report["verdict"] == "promote"
 
 
+@pytest.mark.slow
 def test_the_same_models_swapped_are_rejected_and_a_judge_of_places_decides_nothing(gate):
     swapped = ("new", "old")
     gate("--to-label", "sheet.csv", models=swapped)
@@ -116,6 +117,7 @@ def test_the_same_models_swapped_are_rejected_and_a_judge_of_places_decides_noth
     assert "coin: not usable" in useless.stderr
 
 
+@pytest.mark.slow
 def test_a_sheet_of_other_answers_and_words_without_a_win_rate_are_told(gate):
     gate("--to-label", "sheet.csv")
     fill("sheet.csv", np.random.default_rng(2))

@@ -84,6 +84,7 @@ def labelled(agreeing, disagreeing, **fields):
 # Validate -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_runs_of_llmbar_go_through_in_one_command(judge, home, shared_data):
     path = shared_data / "llmbar" / "judge_verdicts.jsonl"
     found = strict(judge("validate", path, "--columns", COLUMNS, "--json").stdout)
@@ -373,8 +374,16 @@ def without_a_verdict(text, reason):
     ("reply", "kind"),
     [
         (without_a_verdict("I think that", "length"), "cut off"),
-        (without_a_verdict("I cannot help with that.", "stop"), "no verdict in the reply"),
-        (without_a_verdict("I cannot help with that.", "content_filter"), "refused"),
+        pytest.param(
+            without_a_verdict("I cannot help with that.", "stop"),
+            "no verdict in the reply",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            without_a_verdict("I cannot help with that.", "content_filter"),
+            "refused",
+            marks=pytest.mark.slow,
+        ),
         (without_a_verdict('{"verdict": "fine"}', "stop"), "off the menu"),
     ],
 )

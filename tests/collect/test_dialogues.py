@@ -402,6 +402,7 @@ def thumbs(store: EventStore, window: Window = EVER) -> Counter[float]:
     return Counter(number for kind, number in pairs if kind == "thumbs")
 
 
+@pytest.mark.slow
 def test_the_real_log_is_harvested_whole(harvest: Harvest) -> None:
     expected, first, counts = expected_of(harvest.rows), harvest.first, harvest.counts
     assert counts["interactions"] == first.interactions == expected["interactions"]
@@ -416,6 +417,7 @@ def test_the_real_log_is_harvested_whole(harvest: Harvest) -> None:
     assert counts["set_aside"] == first.set_aside == sum(dict(first.reasons).values())
 
 
+@pytest.mark.slow
 def test_a_second_harvest_of_the_real_log_changes_nothing(harvest: Harvest) -> None:
     first, again = harvest.first, harvest.again
     assert (again.interactions, again.feedback) == (0, 0)
@@ -424,6 +426,7 @@ def test_a_second_harvest_of_the_real_log_changes_nothing(harvest: Harvest) -> N
     assert harvest.store.counts() == harvest.counts
 
 
+@pytest.mark.slow
 def test_the_thumbs_of_the_real_log_add_up_to_the_published_ones(harvest: Harvest) -> None:
     """All thumbs are accounted for; fewer are stored than the log holds.
 
@@ -450,6 +453,7 @@ def test_the_thumbs_of_the_real_log_add_up_to_the_published_ones(harvest: Harves
         assert sum(named) == everything[f"opening {thumb}"]
 
 
+@pytest.mark.slow
 def test_the_stars_of_the_real_log_that_find_no_answer_are_named(harvest: Harvest) -> None:
     """Most stars have no time: 2,919 of 3,710; 267 more are on dialogues without an answer.
 

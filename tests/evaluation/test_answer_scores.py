@@ -8,14 +8,24 @@ from ratchet.evaluation.answer_scores import (
     score_answers,
     score_pairs,
 )
+from ratchet.records import Example, Message
 
-LOWER = {"length", "refusal_rate", "empty_rate", "latency_seconds"}
+LOWER = {
+    "length", "refusal_rate", "empty_rate", "latency_seconds",
+    "tool_calls", "needless_call_rate", "unparsable_call_rate",
+}  # fmt: skip
+ASKED = Example(
+    id="a",
+    messages=(Message(role="user", content="as JSON"),),
+    tools=(),
+    response_format={"type": "json_object"},
+)
 
 
 @pytest.mark.parametrize("metric", known_metrics())
 def test_every_metric_scores_each_example_and_none_where_there_is_no_answer(metric):
     answers, targets = ['{"a": 1}', None, "I cannot help with that."], ['{"a": 1}'] * 3
-    scored = score_answers(metric, answers, targets, seconds=[0.1, None, 0.3])
+    scored = score_answers(metric, answers, targets, seconds=[0.1, None, 0.3], asked=[ASKED] * 3)
     assert scored.name == metric
     assert scored.higher_is_better == (metric not in LOWER)
     assert scored.values.shape == (3,)
@@ -26,9 +36,8 @@ def test_a_right_answer_has_the_best_score_of_each_metric():
     best = {"bleu": 100.0, "chrf": 100.0}
     for metric in set(known_metrics()) - LOWER:
         text = '{"the answer": "is right here"}'
-        assert score_answers(metric, [text], [text]).values[0] == pytest.approx(
-            best.get(metric, 1.0)
-        )
+        scored = score_answers(metric, [text], [text], asked=[ASKED])
+        assert scored.values[0] == pytest.approx(best.get(metric, 1.0))
 
 
 def test_latency_that_nobody_measured_is_no_score():

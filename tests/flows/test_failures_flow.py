@@ -37,6 +37,8 @@ from ratchet.settings import Settings
 from ratchet.store import EventStore
 from tests.flows.prefect_home import new_home, python_process
 
+pytestmark = pytest.mark.slow  # clusters are tested without Prefect in tests/analyze/failures
+
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -34,6 +34,8 @@ from ratchet.store import EventStore, Window
 from ratchet.tracking import Tracker
 from tests.flows.prefect_home import new_home, python_process
 
+pytestmark = pytest.mark.slow  # judges of the store are tested without Prefect in tests/judges
+
 CHAMPION = "support-router/1"
 START = datetime(2026, 11, 1, tzinfo=UTC)
 COUNT = 240

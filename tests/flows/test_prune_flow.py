@@ -95,6 +95,7 @@ def rest(_seconds: float) -> None:
     """Nobody else writes here."""
 
 
+@pytest.mark.slow
 def test_passes_that_ended_well_go_and_nothing_else_does(server: Server) -> None:
     analyze, loop, approve = (server.deployment(name) for name in ("analyze", "loop", "approve"))
     passes = [server.run(analyze, "COMPLETED") for _ in range(45)]

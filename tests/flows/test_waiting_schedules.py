@@ -101,6 +101,7 @@ def _answer(key: str, at: datetime) -> Interaction:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_schedule_ends_well_in_a_fresh_home(ran: Ran) -> None:
     assert set(SCHEDULED) < set(ran.fresh)
     assert {name: state[0] for name, state in ran.fresh.items()} == dict.fromkeys(

@@ -95,6 +95,7 @@ def test_told_to_stop_it_answers_what_it_began_and_leaves_nothing_behind(tmp_pat
     store.close()
 
 
+@pytest.mark.slow
 def test_three_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     kill_and_count(tmp_path, 3)
 

@@ -133,6 +133,7 @@ def real_texts(folder, name):
         return [row["text"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "most"), [("llmbar", 0.002), ("hh-rlhf", 0.0005), ("banking77", 0.0005)]
 )

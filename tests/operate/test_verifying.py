@@ -20,6 +20,7 @@ from ratchet.store.forget import forget
 from ratchet.store.history import History
 from tests.fixtures.old_home import unpack
 from tests.operate.test_backup import interaction, thumbs
+from tests.parameters import mostly_slow
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -120,7 +121,13 @@ def test_a_home_without_damage_is_whole(home: Settings) -> None:
     assert found(home) == {}
 
 
-@pytest.mark.parametrize("what", [name for name in DAMAGES if name != "a damaged page"])
+@pytest.mark.parametrize(
+    "what",
+    mostly_slow(
+        [name for name in DAMAGES if name != "a damaged page"],
+        fast={"a damaged log", "a changed adapter", "a record of a later version", "a lost count"},
+    ),
+)
 def test_damage_is_found_where_it_is_and_nowhere_else(what: str, home: Settings) -> None:
     damage, part, said = DAMAGES[what]
     before = {path: path.read_bytes() for path in home.home.rglob("*") if path.is_file()}

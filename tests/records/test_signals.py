@@ -201,7 +201,11 @@ def follow(kind: str, url: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("store_url", "kind"),
-    [("sqlite", "abandon"), ("sqlite", "forward"), ("postgresql", "abandon")],
+    [
+        ("sqlite", "abandon"),
+        pytest.param("sqlite", "forward", marks=pytest.mark.slow),
+        pytest.param("postgresql", "abandon", marks=pytest.mark.slow),
+    ],
     indirect=["store_url"],
 )
 def test_a_declaration_and_a_record_class_are_all_that_a_new_signal_takes(

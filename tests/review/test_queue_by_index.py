@@ -174,6 +174,7 @@ _steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(steps=_steps)
 def test_any_course_of_flags_samples_and_decisions_gives_what_the_whole_journal_says(

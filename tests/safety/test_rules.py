@@ -262,6 +262,7 @@ def answers(data: Path) -> Iterator[tuple[str, str, str]]:
                 before += "\n" + message["text"]
 
 
+@pytest.mark.slow
 def test_default_rules_flag_almost_no_real_text(shared_data: Path) -> None:
     """Shares found on 2026-11-24: 9 flags on some 76,900 texts; see the printed table."""
     seen: Counter[str] = Counter()

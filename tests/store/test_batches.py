@@ -137,6 +137,7 @@ def test_postgresql_keeps_the_answer_and_sends_a_batch(
     assert [int(rows) <= 10 for rows in asked] == [True], said
 
 
+@pytest.mark.slow
 def test_memory_follows_the_batch_and_not_the_window(tmp_path: Any) -> None:
     """The whole in bytes is 4 MB of texts; a batch of 100 has 20 kB of them, and the driver's."""
     store = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")

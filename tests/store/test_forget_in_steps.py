@@ -229,6 +229,7 @@ def test_everything_of_a_user_goes_and_the_record_says_how_much(
     assert "interaction_ids" not in record.canonical()
 
 
+@pytest.mark.slow
 def test_stopped_at_any_transaction_the_next_call_finishes(
     open_store: Callable[[], EventStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from ratchet.errors import InvalidInputError
+from ratchet.evaluation.call_metrics import has_form
 from ratchet.evaluation.code_execution.sandbox import Execution
 from ratchet.evaluation.metrics import METRICS, Answered, MetricSpec, metric_named
 from ratchet.evaluation.scored import Answer, Scored, checked_lengths
 from ratchet.records import WIN_RATE, Example
+from ratchet.records.tool_calls import read_calls
 from ratchet.stats.arrays import FloatArray
 
 
@@ -26,6 +28,7 @@ def score_answers(
     *,
     seconds: Sequence[float | None] = (),
     executions: Sequence[Sequence[Execution]] = (),
+    asked: Sequence[Example] = (),
 ) -> Scored:
     """Score each answer by a metric.
 
@@ -36,19 +39,22 @@ def score_answers(
             that has tests instead, which get no score by a metric that needs a target.
         seconds: How long each answer took, where that is known.
         executions: How the answers to each example ran against its tests, for `pass@k`.
+        asked: The examples, for metrics that need their tools or the form they ask for.
 
     Raises:
         InvalidInputError: There is no such metric, or lengths differ.
     """
-    scorer = _scored_metric(metric).scorer
-    assert scorer is not None
+    spec = _scored_metric(metric)
+    assert spec.scorer is not None
     checked_lengths(answers, targets)
-    answered = Answered(answers, targets, seconds, executions)
-    if _scored_metric(metric).needs == "target":
+    answered = Answered(answers, targets, seconds, executions, asked)
+    if spec.needs == "target":
         pairs = zip(answers, targets, strict=True)
         kept = [None if target is None else answer for answer, target in pairs]
         answered = Answered(kept, targets)
-    return scorer(answered)
+    elif spec.needs in ("tools", "format"):
+        checked_lengths(answers, asked)
+    return spec.scorer(answered)
 
 
 def _scored_metric(metric: str) -> MetricSpec:
@@ -110,6 +116,11 @@ def check_needs(
             f"{metric} needs tests in every example{where}, got {len(untested)} of "
             f"{len(examples)} without, {untested[0]} first; add them or leave the metric out"
         )
+    if needs in _ASKED and examples and not any(measured_on(metric, examples)):
+        raise InvalidInputError(
+            f"{metric} needs examples{where} {_ASKED[needs]}, got none among {len(examples)}; add "
+            "some or leave the metric out"
+        )
     open_ones = [example.id for example in examples if example.right_answer is None]
     if needs == "target" and open_ones and (of_all or len(open_ones) == len(examples)):
         way_out = f"gate on {WIN_RATE} (policy open-ended)" if of_all else "leave the metric out"
@@ -120,10 +131,25 @@ def check_needs(
 
 
 def measured_on(metric: str, examples: Sequence[Example]) -> list[bool]:
-    """Tell which examples a metric is measured on: one that needs targets not on open questions."""
+    """Tell which examples a metric is measured on: those that have what it needs."""
     spec = metric_named(metric)
-    needs_target = spec is not None and spec.needs == "target"
-    return [not needs_target or example.right_answer is not None for example in examples]
+    return [spec is None or _has(example, spec.needs) for example in examples]
+
+
+_ASKED = {
+    "no call": "with a target that calls no tool",
+    "tools": "with tools",
+    "format": "with a response_format of JSON",
+}
+
+
+def _has(example: Example, needs: str) -> bool:
+    if needs in ("target", "no call"):
+        target = example.right_answer
+        return target is not None and not (needs == "no call" and read_calls(target).calls)
+    if needs == "tools":
+        return example.tools is not None
+    return needs != "format" or has_form(example.response_format)
 
 
 def score_pairs(
@@ -135,6 +161,7 @@ def score_pairs(
     seconds: tuple[Sequence[float | None], Sequence[float | None]] = ((), ()),
     executions: tuple[Sequence[Sequence[Execution]], Sequence[Sequence[Execution]]] = ((), ()),
     judged: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({}),
+    asked: Sequence[Example] = (),
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Score both systems' answers to the same examples by each metric; nan for no score.
 
@@ -146,17 +173,16 @@ def score_pairs(
         seconds: How long the champion's and the challenger's answers took.
         executions: How the champion's and the challenger's answers ran against tests.
         judged: Scores of these examples that are there already, by metric.
+        asked: The examples.
     """
+
+    def scores(metric: str, side: int) -> FloatArray:
+        answers, took, ran = (champion, challenger)[side], seconds[side], executions[side]
+        return score_answers(
+            metric, answers, targets, seconds=took, executions=ran, asked=asked
+        ).values
+
     return {
-        metric: judged[metric]
-        if metric in judged
-        else (
-            score_answers(
-                metric, champion, targets, seconds=seconds[0], executions=executions[0]
-            ).values,
-            score_answers(
-                metric, challenger, targets, seconds=seconds[1], executions=executions[1]
-            ).values,
-        )
+        metric: judged[metric] if metric in judged else (scores(metric, 0), scores(metric, 1))
         for metric in metrics
     }

@@ -20,7 +20,8 @@ HIGHER = frozenset(
         "normalisedaccuracy", "normalizedaccuracy", "tokenf1", "fieldf1", "f1", "precision",
         "recall", "containsanswer", "win", "wins", "winrate", "score", "pass", "passed",
         "passrate", "success", "solved", "sacrebleu", "chrf", "meteor", "bertscore", "comet",
-        "auc", "auroc", "mrr", "ndcg", "map", "hits", "jsonvalidity", "reward",
+        "auc", "auroc", "mrr", "ndcg", "map", "hits", "jsonvalidity", "reward", "toolnamematch",
+        "callexactmatch", "argumentf1", "callvalidity", "formatvalidity",
     }
 )  # fmt: skip
 LOWER = frozenset(
@@ -30,10 +31,10 @@ LOWER = frozenset(
         "ece", "wrong", "incorrect", "failed", "failure", "failures", "refusal", "refusals",
         "refused", "toxicity", "toxic", "hallucination", "hallucinations", "latency", "seconds",
         "duration", "responsetime", "ttft", "timetofirsttoken", "cost", "price", "tokens",
-        "length", "empty",
+        "length", "empty", "needlesscall", "unparsablecall", "toolcalls",
     }
 )  # fmt: skip
-UNSURE = frozenset({"score", "refusal", "refusals", "refused", "tokens", "length"})
+UNSURE = frozenset({"score", "refusal", "refusals", "refused", "tokens", "length", "toolcalls"})
 """Names whose usual direction one may turn: who asks unsafe questions wants refusals."""
 HIGHER_FAMILIES = ("rouge", "bleu")
 LOWER_FAMILIES = ("latency",)

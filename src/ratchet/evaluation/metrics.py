@@ -18,6 +18,16 @@ from typing import Literal
 
 import numpy as np
 
+from ratchet.evaluation.call_metrics import (
+    argument_f1,
+    call_counts,
+    call_validity,
+    exact_calls,
+    format_validity,
+    needless_calls,
+    tool_names,
+    unparsable_calls,
+)
 from ratchet.evaluation.code_execution import pass_rate
 from ratchet.evaluation.code_execution.sandbox import Execution
 from ratchet.evaluation.directions import direction_of
@@ -36,9 +46,11 @@ from ratchet.evaluation.text_metrics import (
     token_f1,
 )
 from ratchet.evaluation.text_metrics import perplexity as perplexity
-from ratchet.records import WIN_RATE
+from ratchet.records import WIN_RATE, Example
 
-Needs = Literal["answer", "target", "seconds", "likelihoods", "judge", "tests"]
+Needs = Literal[
+    "answer", "target", "no call", "tools", "format", "seconds", "likelihoods", "judge", "tests"
+]
 
 LATENCY = "latency_seconds"
 PASS_AT_K = "pass@k"
@@ -56,12 +68,14 @@ class Answered:
         seconds: How long each answer took; empty where that is not known.
         executions: How the answers to each example ran against its tests, one or more; none where
             an answer or the tests are missing.
+        asked: The examples, for metrics that read what tools there were or which form was wanted.
     """
 
     answers: Sequence[Answer]
     targets: Sequence[str | None] = ()
     seconds: Sequence[float | None] = ()
     executions: Sequence[Sequence[Execution]] = ()
+    asked: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +206,49 @@ METRICS: tuple[MetricSpec, ...] = (
         "target",
         "F1 of the leaves of its JSON against the target's",
         lambda a: field_f1(a.answers, _targets(a)),
+    ),
+    MetricSpec(
+        "tool_name_match",
+        "target",
+        "it calls the tools that the target calls",
+        lambda a: tool_names(a.answers, a.targets),
+    ),
+    MetricSpec(
+        "call_exact_match",
+        "target",
+        "its calls are the target's, arguments and all",
+        lambda a: exact_calls(a.answers, a.targets),
+    ),
+    MetricSpec(
+        "argument_f1",
+        "target",
+        "F1 of the arguments of its calls against the target's",
+        lambda a: argument_f1(a.answers, a.targets),
+    ),
+    MetricSpec(
+        "needless_call_rate",
+        "no call",
+        "it calls a tool where the target calls none",
+        lambda a: needless_calls(a.answers, a.targets),
+    ),
+    MetricSpec(
+        "call_validity",
+        "tools",
+        "its calls name tools that there are, with arguments that fit them",
+        lambda a: call_validity(a.answers, [one.tools for one in a.asked]),
+    ),
+    MetricSpec(
+        "unparsable_call_rate",
+        "answer",
+        "a call of it cannot be read",
+        lambda a: unparsable_calls(a.answers),
+    ),
+    MetricSpec("tool_calls", "answer", "how many calls it makes", lambda a: call_counts(a.answers)),
+    MetricSpec(
+        "format_validity",
+        "format",
+        "it has the form that the request asked for",
+        lambda a: format_validity(a.answers, [one.response_format for one in a.asked]),
     ),
     MetricSpec("length", "answer", "how many words it has", lambda a: answer_length(a.answers)),
     MetricSpec(

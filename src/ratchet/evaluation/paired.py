@@ -81,8 +81,11 @@ def decoding_name(max_new_tokens: int, *, one_line: bool = True, way: str = "gre
 
 
 def question_digest(example: Example) -> str:
-    """Name what an example asks: examples with the same messages have the same answer."""
-    return digest([message.canonical() for message in example.messages])
+    """Name what an example asks: examples that ask for the same have the same answer."""
+    said: list[object] = [message.canonical() for message in example.messages]
+    if example.tools is not None or example.response_format is not None:
+        said.append([example.tools, example.response_format])
+    return digest(said)
 
 
 def questions(examples: Sequence[Example]) -> dict[str, Example]:

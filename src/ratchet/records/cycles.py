@@ -6,7 +6,7 @@ from datetime import datetime
 from keyword import iskeyword
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from ratchet.records.base import (
     Identifier,
@@ -60,6 +60,8 @@ class Example(Record):
         cluster: The part of the set that it belongs to.
         tests: Python that runs without an error after the code of a right answer.
         entry_point: The name of what they test.
+        tools: What the model may call, as a request names them.
+        response_format: The form that the answer is to have, as a request names it.
     """
 
     id: Identifier
@@ -69,6 +71,12 @@ class Example(Record):
     cluster: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
     tests: Tests | None = Field(default=None, exclude_if=lambda value: value is None)
     entry_point: PythonName | None = Field(default=None, exclude_if=lambda value: value is None)
+    tools: tuple[dict[str, JsonValue], ...] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    response_format: dict[str, JsonValue] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @property
     def right_answer(self) -> str | None:

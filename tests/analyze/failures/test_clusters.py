@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_clusters():
     assert [c.interval for c in one.clusters] == [c.interval for c in other.clusters]
 
 
-@pytest.mark.parametrize("with_vectors", [False, True])
+@pytest.mark.parametrize("with_vectors", [False, pytest.param(True, marks=pytest.mark.slow)])
 @settings(max_examples=10, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(with_vectors, random):

@@ -149,6 +149,7 @@ def test_the_same_question_is_asked_once_whoever_asks_it(store):
         drawn(store)
 
 
+@pytest.mark.slow
 def test_each_segment_and_each_half_of_the_time_has_its_share_and_each_user_the_same_chance():
     # systematic sampling: counts in any run of the order are within one of what is expected
     start = np.datetime64("2026-11-01")

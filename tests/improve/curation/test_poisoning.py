@@ -37,6 +37,7 @@ def traffic(rng, *, users=200, days=30, rows=3_000):
     }
 
 
+@pytest.mark.slow
 def test_honest_traffic_raises_no_finding_more_often_than_stated():
     # the level is 1 % of runs for brigades, and for one-answer users
     rng = np.random.default_rng(0)

@@ -41,6 +41,7 @@ from tests.improve.curation.worlds import (
     vectors,
     world,
 )
+from tests.parameters import mostly_slow
 from tests.store.reported_store import declare
 from tests.store.s3_server import BUCKET, s3_server
 
@@ -89,7 +90,7 @@ def from_history(store, derived, made, kind, of="true"):
         return {"refused": str(error)}
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", mostly_slow(range(24), range(5)))
 def test_history_gives_the_sets_that_reading_everything_gave(store, derived, seed):
     # recorded by the code that read all interactions and feedback into memory
     made = world(seed)
@@ -99,7 +100,7 @@ def test_history_gives_the_sets_that_reading_everything_gave(store, derived, see
         assert from_history(store, derived, made, kind) == GOLDEN[str(seed)][kind]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_slow(range(4), range(2)))
 def test_a_declared_absence_is_a_no_in_what_is_read_from_history_too(store, derived, seed):
     made = world(seed)
     fill(store, made.interactions, made.feedback)
@@ -113,7 +114,7 @@ def test_a_declared_absence_is_a_no_in_what_is_read_from_history_too(store, deri
     assert [from_history(store, derived, declared, kind) for kind in KINDS] == after
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", mostly_slow(range(6), range(2)))
 def test_a_set_of_real_users_holds_nothing_of_simulated_ones(store, derived, seed):
     made, others = world(seed), world(seed + 6)
 
@@ -145,6 +146,7 @@ def die_after(files):
     return progress
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(100, 10**6),

@@ -57,6 +57,7 @@ def test_the_winner_is_not_trained_again(found, tiny_model, caplog):
     assert alone.losses == pytest.approx(trained.losses, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_interrupted_trains_nothing_twice(tiny_model, tmp_path, monkeypatch):
     calls = []
     train = searching.train

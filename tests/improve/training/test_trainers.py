@@ -121,7 +121,7 @@ def test_sft_learns_to_answer_real_messages(tiny_model, shared_data, tmp_path):
     assert result.validation[-1][1] < result.validation[0][1] - 0.3
 
 
-@pytest.mark.parametrize("method", ["kto", "dpo"])
+@pytest.mark.parametrize("method", [pytest.param("kto", marks=pytest.mark.slow), "dpo"])
 def test_kto_and_dpo_tell_right_answers_to_real_messages_from_wrong_ones(
     tiny_model, shared_data, tmp_path, method
 ):
@@ -253,8 +253,8 @@ def test_a_process_that_sees_several_gpus_uses_one():
     ("method", "settings"),
     [
         ("sft", {"gradient_checkpointing": True}),
-        ("sft", {"packing": True}),
-        ("sft", {"dora": True}),
+        pytest.param("sft", {"packing": True}, marks=pytest.mark.slow),
+        pytest.param("sft", {"dora": True}, marks=pytest.mark.slow),
         pytest.param("kto", {}, marks=pytest.mark.slow),
         pytest.param("dpo", {}, marks=pytest.mark.slow),
     ],

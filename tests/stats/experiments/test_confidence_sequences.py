@@ -130,6 +130,7 @@ def test_a_difference_is_excluded_exactly_when_its_e_value_reaches_the_threshold
         assert (difference not in last) == (float(log_e[0]) >= THRESHOLD)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(arms)
 def test_the_difference_changes_sign_when_the_arms_swap_and_contains_the_observed_one(pair):

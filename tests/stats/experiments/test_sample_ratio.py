@@ -173,7 +173,14 @@ def test_shares_that_are_no_shares_of_the_arms_are_refused(shares):
         one_look_p_value_of_arms([100, 100], shares)
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.1), (0.3, 0.3, 0.4)])
+@pytest.mark.parametrize(
+    "shares",
+    [
+        pytest.param((0.5, 0.5), marks=pytest.mark.slow),
+        pytest.param((0.9, 0.1), marks=pytest.mark.slow),
+        (0.3, 0.3, 0.4),
+    ],
+)
 def test_a_sound_assignment_is_called_broken_in_about_one_of_a_hundred(shares):
     draws = np.random.default_rng(0).multinomial(5_000, shares, size=4_000).tolist()
     called = sum(one_look_p_value_of_arms(users, shares) < 0.01 for users in draws) / 4_000

@@ -460,6 +460,7 @@ def pair_scores(
             seconds=(one.took(examples), two.took(examples)),
             executions=runs,
             judged={WIN_RATE: judged.scores(examples)} if judged else {},
+            asked=examples,
         )
         for one, two in zip(champion.every, challenger.every, strict=True)
     ]

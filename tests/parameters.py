@@ -1,0 +1,15 @@
+"""Parameters of tests of which only some run in `make test`, and all in `make test-all`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def mostly_slow(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
+    """Return parameters that are slow ones but for those in `fast`."""
+    return [
+        value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values
+    ]
