@@ -5,21 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ratchet.judges.label_sheet import sheet_text
 from ratchet.judges.on_files import read_items
-from ratchet.judges.on_store import item_of
+from ratchet.judges.on_store import items_of, sample_of
 from ratchet.judges.prompts import Item, build_prompt
 from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
-from ratchet.records import Interaction
+from ratchet.judges.win_rate import pairs_of
+from ratchet.records import Definition, Example, Interaction, ToolCall
+from ratchet.records.tool_calls import calls_as_text
+from ratchet.store import EventStore, Window
 from tests.calls import call, looked_up, turn, with_picture
 
 TALK = (*looked_up("Who is Ana?", '{"name": "Ana"}', name="Ana", active=True), with_picture(""))
 SPEC = JudgeSpec.model_validate({"name": "judge", "dimension": HELPFULNESS, "local": "smollm2"})
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+PAIRS = JudgeSpec.model_validate(
+    {"name": "pairs", "dimension": HELPFULNESS, "mode": "pairwise", "local": "smollm2"}
+)
 GUARD = JudgeSpec.model_validate(
     {"name": "guard", "dimension": HARMLESSNESS, "mode": "guard", "local": "smollm2"}
 )
@@ -80,15 +88,52 @@ def test_a_guard_gets_turns_that_alternate_whatever_was_called() -> None:
     ]
 
 
-def test_calls_that_an_earlier_version_recorded_as_text_are_shown_as_calls() -> None:
-    old = Interaction(
-        id="i", session_id="s", user_id="u", created_at=datetime(2026, 3, 1, tzinfo=UTC),
-        model_version="m/1", messages=(turn("user", "Who is Ana?"),),
-        response=f"I look.\n[tool calls] {json.dumps([call('find_customer', name='Ana')])}",
+def interaction(key: str, **said: Any) -> Interaction:
+    known = {
+        "id": key, "session_id": "s", "user_id": "u", "created_at": NOW, "model_version": "m/1",
+        "messages": (turn("user", "Who is Ana?"),),
+    }  # fmt: skip
+    return Interaction.model_validate({"response": "", **known, **said})
+
+
+def test_stored_answers_are_judged_with_their_calls_and_refusals(store: EventStore) -> None:
+    tools = Definition.of("tools", [{"type": "function", "function": {"name": "find_customer"}}])
+    calls = [call("find_customer", name="Ana")]
+    old = f"I look.\n[tool calls] {json.dumps(calls)}"
+    found = [
+        interaction("calls", tool_calls=calls, tools=tools.id),
+        interaction("refuses", refusal="I may not"),
+        interaction("recorded as text", response=old),
+        interaction("words", response="She is [a] customer.\n"),
+        interaction("nothing"),
+    ]
+    store.add_definitions([tools])
+    store.add_interactions(found)
+    sampled = sample_of(store, Window(NOW, NOW + timedelta(days=1)), most=9)
+    items = {item.id: item for item in items_of(store, sampled)}
+    assert {key: item.answer for key, item in items.items()} == {
+        "calls": 'calls find_customer(name="Ana")',
+        "refuses": "refuses: I may not",
+        "recorded as text": 'I look.\ncalls find_customer(name="Ana")',
+        "words": "She is [a] customer.\n",
+    }
+    assert {key for key, item in items.items() if item.tools} == {"calls"}
+    assert items["calls"].tools == "find_customer()"
+
+
+def test_two_answers_with_calls_in_blocks_are_compared_in_the_stated_form() -> None:
+    called = calls_as_text([ToolCall.model_validate(call("find_customer", name="Ana"))])
+    example = Example(
+        id="e", messages=(turn("user", "Who?"),),
+        tools=({"type": "function", "function": {"name": "find_customer"}},),
     )  # fmt: skip
-    assert item_of(old).answer == 'I look.\ncalls find_customer(name="Ana")'
-    plain = old.model_copy(update={"response": "She is [a] customer.\n"})
-    assert item_of(plain).answer == plain.response
+    (pair,) = pairs_of([example], {"e": "<tool_call>no JSON</tool_call>"}, {"e": called})
+    text = shown(pair, PAIRS)
+    assert 'calls find_customer(name="Ana")' in text
+    assert "<tool_call>no JSON</tool_call>" in text.replace("‹", "<").replace("›", ">")
+    assert "\nfind_customer()\n</tools " in text
+    (row,) = csv.DictReader(io.StringIO(sheet_text([pair], ["e"]).removeprefix("\ufeff")))
+    assert 'calls find_customer(name="Ana")' in (row["answer_a"], row["answer_b"])
 
 
 def test_a_sheet_shows_turns_as_judges_read_them() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.judges.rubrics import GradedExample, JudgeSpec, read_as
 from ratchet.judges.shield import defuse, shield
 from ratchet.records import MAX_TEXT_CHARACTERS, Message, Role, digest, spoken_turns
+from ratchet.records.tool_calls import spoken_answer
 
 PROMPT_VERSION = "1"
 """Raised when replies are read, or material is shielded, in another way; words count by themselves
@@ -47,8 +48,9 @@ class Item:
     Attributes:
         id: The interaction, or the pair; it is no part of what the judge sees.
         conversation: The turns up to the answer.
-        answer: The answer, of a pair the first one, as people are shown it (`records.spoken`).
-        other: The second answer of a pair.
+        answer: The answer as people are shown it (`records.spoken`); of a pair the first one, as
+            its model wrote it, with calls in blocks (`records.tool_calls`).
+        other: The second answer of a pair, likewise.
         reference: What is right, for a judge with a reference.
         tools: What the assistant could call, one tool a line; empty where that is not known.
     """
@@ -166,14 +168,14 @@ def _question(
     talk, cuts = _transcript(item.conversation)
     answers = {"answer": item.answer}
     if spec.mode == "pairwise":
-        pair = (item.answer, item.other or "")
+        pair = (spoken_answer(item.answer), spoken_answer(item.other or ""))
         answers = dict(zip(("answer A", "answer B"), pair[::-1] if swapped else pair, strict=True))
     shown = {name: _defused(text, shielded=shielded) for name, text in answers.items()}
     offered, offered_cuts = _defused(item.tools)
     parts = [("tools", offered)] if item.tools else []
     parts += [("conversation", talk), *((name, text) for name, (text, _) in shown.items())]
     if spec.mode == "reference":
-        parts.append(("reference", _fitting(defuse(item.reference or ""))))
+        parts.append(("reference", _fitting(defuse(spoken_answer(item.reference or "")))))
     key = digest(parts)[:32]  # whoever writes an answer cannot write its digest into it
     blocks = [f"<{name} {key}>\n{text}\n</{name} {key}>" for name, text in parts]
     options = "\n".join(f"- {option}: {means}" for option, means in menu_with_meanings(spec))

@@ -28,7 +28,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from ratchet.records.base import (
     MAX_TEXT_CHARACTERS,
@@ -129,11 +138,33 @@ class CalledFunction(_Sent):
 
 
 class ToolCall(_Sent):
-    """A call of a tool by the model."""
+    """A call of a tool by the model.
+
+    A custom tool's call, whose input is free text, is read as one of a function with that input as
+    its arguments, and written in the form in which it was sent.
+    """
 
     id: Text | None = Field(default=None, exclude_if=lambda value: value is None)
     type: Identifier = "function"
     function: CalledFunction
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_custom_tool(cls, value: Any) -> Any:
+        custom = value.get("custom") if isinstance(value, Mapping) else None
+        if not isinstance(custom, Mapping) or value.get("function") is not None:
+            return value
+        rest = {name: given for name, given in value.items() if name != "custom"}
+        inner = {name: given for name, given in custom.items() if name != "input"}
+        return rest | {"type": "custom", "function": inner | {"arguments": custom.get("input")}}
+
+    @model_serializer(mode="wrap")
+    def _in_its_form(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        if self.type == "custom":
+            function = found.pop("function")
+            found["custom"] = {"input": function.pop("arguments"), **function}
+        return found
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.records.conversations import CalledFunction, Message, ToolCall
+from ratchet.records.conversations import CalledFunction, Message, ToolCall, spoken
 
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
@@ -47,6 +47,17 @@ def read_calls(text: str) -> Called:
     found = [_call(match[1]) for match in _BLOCK.finditer(text)]
     calls = tuple(call for call in found if call is not None)
     return Called(_BLOCK.sub("", text).strip(), calls, len(found) - len(calls))
+
+
+def spoken_answer(text: str) -> str:
+    """Return an answer of text as people and judges are shown it (`ratchet.records.spoken`).
+
+    Where a block holds no call, what the model wrote is shown as it is.
+    """
+    found = read_calls(text)
+    if not found.calls or found.unparsable:
+        return spoken(Message(role="assistant", content=text))
+    return spoken(Message(role="assistant", content=found.words, tool_calls=found.calls))
 
 
 def calls_as_text(calls: Sequence[ToolCall]) -> str:

@@ -27,6 +27,7 @@ import sqlalchemy as sa
 from ratchet.records import SAMPLED, Erasure, user_digest
 from ratchet.records.signals import TEXT_KINDS
 from ratchet.store.connections import BUSY_SECONDS
+from ratchet.store.definitions import erase_documents
 from ratchet.store.event_rows import interaction_record
 from ratchet.store.events import EventStore
 from ratchet.store.forgotten import forget_interactions
@@ -56,6 +57,12 @@ ERASED_INTERACTION = {
     "messages": [{"role": "user", "content": ERASED}],
     "response": ERASED,
     "metadata": {"training_consent": "no"},
+    "tool_calls": None,
+    "refusal": None,
+    "tools": None,
+    "response_format": None,
+    "documents": None,
+    "continues": None,
 }
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
 _WITHOUT_TEXTS = (
@@ -301,6 +308,7 @@ def _erase_interactions(store: EventStore, user_id: str | None, ids: Sequence[st
         error = sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED)
         with _erasing(store) as connection:
             changed += connection.execute(about.values(text=_text_erased())).rowcount
+            erase_documents(connection, part)
             connection.execute(mine.values(error=error, **ERASED_INTERACTION))
     return changed
 

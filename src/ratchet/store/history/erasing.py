@@ -177,7 +177,7 @@ def _erased(rows: pa.Table, where: Any) -> pa.Table:
     import pyarrow.compute as pc
 
     for name, value in ERASED_INTERACTION.items():
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if value is None or isinstance(value, str) else json.dumps(value)
         rows = _replaced(rows, name, where, text)
     failed = pc.and_(where, pc.is_valid(rows["error"]))
     return _replaced(rows, "error", failed, ERASED)
@@ -210,9 +210,12 @@ def _holds_text(rows: pa.Table) -> Any:
     return pc.is_in(rows["kind"], value_set=pa.array(sorted(TEXT_KINDS), pa.string()))
 
 
-def _replaced(rows: pa.Table, name: str, where: Any, value: str) -> pa.Table:
+def _replaced(rows: pa.Table, name: str, where: Any, value: str | None) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     place = rows.schema.get_field_index(name)
     field = rows.schema.field(place)
-    return rows.set_column(place, field, pc.if_else(where, value, rows[name]))
+    return rows.set_column(
+        place, field, pc.if_else(where, pa.scalar(value, field.type), rows[name])
+    )
