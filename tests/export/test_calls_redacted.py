@@ -14,7 +14,7 @@ import pytest
 
 from ratchet.export.dataset import lines_for
 from ratchet.improve.curation.rows import TrainingRow
-from ratchet.records import Example, ExampleSet, Message
+from ratchet.records import Definition, Example, ExampleSet, Message, ToolCall
 from ratchet.records.judging import ComparedPair, LabelSheet
 from ratchet.review.queue import queue_flags
 from ratchet.safety.rules import Flag
@@ -30,7 +30,8 @@ TALK = looked_up(f"I am {MAIL}", json.dumps({"mail": MAIL}), mail=MAIL, n=5)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[EventStore]:
     store = EventStore.open(f"sqlite:///{tmp_path}/store.db")
-    store.add_interactions([turn(0, messages=TALK, response=f"I wrote to {MAIL}")])
+    calls = [ToolCall.model_validate(call("mail", "c2", to=MAIL))]
+    store.add_interactions([turn(0, messages=TALK, response="I wrote.", tool_calls=calls)])
     yield store
     store.close()
 
@@ -49,6 +50,24 @@ def test_exported_interactions_keep_calls_without_personal_data(
     assert json.loads(row["messages"][3]["content"]) == {"mail": "<EMAIL_ADDRESS>"}
     assert row["messages"][3]["tool_call_id"] == asked["id"]
     assert tally.redacted == {"EMAIL_ADDRESS": 4}
+
+
+def test_an_answers_calls_and_the_documents_it_was_given_with_are_redacted_too(
+    store: EventStore, tmp_path: Path
+) -> None:
+    found = Definition.of("documents", [{"title": "Staff", "text": f"Ana: {MAIL}"}])
+    tools = Definition.of("tools", [{"type": "function", "function": {"name": "mail"}}])
+    store.add_definitions([found, tools])
+    calls = [ToolCall.model_validate(call("mail", "c2", to=MAIL))]
+    about = turn(1, response="", tool_calls=calls, documents=found.id, tools=tools.id)
+    store.add_interactions([about])
+    path = tmp_path / "out.jsonl"
+    written(store, tmp_path, "interactions", str(path), redact=True)
+    row = json.loads(path.read_text("utf-8").splitlines()[1])
+    assert MAIL not in json.dumps(row)
+    assert json.loads(row["tool_calls"][0]["function"]["arguments"]) == {"to": "<EMAIL_ADDRESS>"}
+    assert row["documents"] == [{"title": "Staff", "text": "Ana: <EMAIL_ADDRESS>"}]
+    assert row["tools"] == tools.body
 
 
 def test_exported_interactions_are_whole_where_nothing_is_redacted(
@@ -73,7 +92,9 @@ def test_a_review_sheet_shows_calls_and_hides_who_is_in_them(
     path = tmp_path / "sheet.csv"
     written(store, tmp_path, "label-sheet", str(path), "csv", sheet="items", redact=redact)
     shown = "<EMAIL_ADDRESS>" if redact else MAIL
-    prompt = cells(path)["prompt"]
+    row = cells(path)
+    prompt = row["prompt"]
+    assert row["answer"] == f'I wrote.\ncalls mail(to="{shown}")'
     assert f'assistant: calls find_customer(mail="{shown}", n=5)' in prompt
     assert f'tool: result of find_customer: {{"mail": "{shown}"}}' in prompt
     assert (MAIL in prompt) is not redact

@@ -21,7 +21,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judge, asker, judge_items
 from ratchet.judges.prompts import Item
 from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
-from ratchet.records import Interaction, Message
+from ratchet.records import Interaction, Message, ToolCall
 from ratchet.safety.patterns import compile_pattern, is_iban, is_payment_card, luhn
 from ratchet.safety.rules import (
     DEFAULT_RULES,
@@ -36,7 +36,7 @@ from ratchet.safety.rules import (
 )
 from ratchet.safety.source_validation import Reviewed, SourceBar, validate_source, validated_version
 from ratchet.stats.intervals import wilson
-from tests.calls import looked_up, turn
+from tests.calls import call, looked_up, turn
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -82,12 +82,21 @@ def test_a_developer_message_is_as_secret_as_a_system_message() -> None:
 
 
 def test_what_a_tool_gave_may_be_repeated_unless_only_the_user_may_give_it() -> None:
-    mail, key = "ana.amsel@kundenpost.de", "ghp_" + "a1" * 18
+    mail, key = "ana.amsel@kundenpost.de", "ghp_k3Jd82LmQzXv91TbYwRf64HsNcPa07GeUi5o"
     talk = looked_up("Who is it?", json.dumps({"mail": mail, "token": key}))
     assert with_turns(f"It is {mail}", *talk) == []
     assert with_turns(f"It is {mail}", *talk[:2]) == ["person_email"]
     # a result of a tool is text from outside: it does not make a secret the user's own
     assert with_turns(f"The token is {key}", *talk) == ["access_token"]
+
+
+def test_what_an_answer_puts_into_a_call_or_a_refusal_is_looked_at_too() -> None:
+    card = ToolCall.model_validate(call("pay", card=4111111111111111))
+    asked = interaction("").model_copy(update={"tool_calls": (card,)})
+    refused = interaction("").model_copy(update={"refusal": "No, 4111 1111 1111 1111 is his card"})
+    flags = rule_flags(DEFAULT_RULES, [asked, refused])
+    assert [flag.source.rpartition("-")[0] for flag in flags] == ["payment_card"] * 2
+    assert rule_flags(DEFAULT_RULES, [interaction("")]) == ()
 
 
 def test_a_picture_that_a_tool_gave_is_not_given_by_the_conversation() -> None:

@@ -27,10 +27,11 @@ from ratchet.records import (
     Message,
     SetAside,
     Thumbs,
+    ToolCall,
 )
 from ratchet.store import EventStore, Window
 from ratchet.store.forget import forget, trace
-from tests.calls import looked_up
+from tests.calls import call, looked_up
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 SECRET = "my cat Ramses ate the card of account 7"
@@ -171,17 +172,24 @@ def test_what_a_user_said_is_found_in_calls_of_tools_and_in_their_results(lived_
     store, home, *_ = lived_in
     street = "In the Meadows 77, 4th floor"
     talk = looked_up("where do I live", json.dumps({"street": street}), customer="Eve Sixpack 4711")
-    asked = interaction(9, "eve", "x").model_copy(update={"messages": talk})
+    called = ToolCall.model_validate(call("move", to="Beside the Old Mill 12"))
+    changes = {"messages": talk, "tool_calls": (called,), "response": ""}
+    asked = interaction(9, "eve", "x").model_copy(update=changes)
     store.add_interactions([asked])
-    quoted = (f"bob saw {street}", 'then calls find_customer(customer="Eve Sixpack 4711") failed')
+    quoted = (
+        f"bob saw {street}",
+        'then calls find_customer(customer="Eve Sixpack 4711") failed',
+        "to Beside the Old Mill 12, he said",
+    )
     store.append(analysis_that_quotes(*quoted))
     forget(store, home, "eve", now=NOW, text_key=text_key)
     assert store.records(Analysis)[0].clusters[0].examples == (
-        "bob saw [erased]", "then [erased] failed",
+        "bob saw [erased]", "then [erased] failed", "to [erased], he said",
     )  # fmt: skip
     left = everything(store)
     assert street not in left
     assert "Sixpack" not in left
+    assert "Old Mill" not in left
 
 
 def test_what_was_erased_is_not_trained_on_again_nor_stored_when_it_is_sent_again(lived_in):

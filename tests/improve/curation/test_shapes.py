@@ -25,7 +25,7 @@ from ratchet.improve.curation.shapes import (
     shapes_of,
 )
 from ratchet.improve.curation.traffic import Numbers, demonstration_rows
-from ratchet.records import Message
+from ratchet.records import Message, ToolCall
 from tests.calls import call, looked_up, turn, with_picture
 from tests.improve.curation.curated_home import (
     answers,
@@ -96,6 +96,16 @@ def test_rows_with_calls_and_pictures_are_left_out_and_counted(tmp_path: Path, k
     assert len(rows) == 28
     assert {turn.role for row in rows for turn in row.messages} == {"user"}
     assert "[tool calls]" not in json.dumps([row.canonical() for row in rows])
+
+
+def test_a_correction_of_an_answer_that_calls_is_left_out(tmp_path: Path) -> None:
+    calls = (ToolCall.model_validate(call("find_customer", name="Ana")),)
+    turns = answers(40, tool_calls=lambda n: calls if n < 10 else ())
+    store = store_of(tmp_path, turns, corrections(turns))
+    made = curated(store, tmp_path, "sft", REST)
+    store.close()
+    assert dict(made.selection.set_aside)[WHY_NOT[CALLS]] == 10
+    assert len(made.required().rows) == 30
 
 
 def test_what_is_left_out_takes_no_place_of_what_is_trained_on(tmp_path: Path) -> None:
