@@ -161,6 +161,15 @@ def test_a_file_may_hold_the_answer_as_a_turn_and_the_tools(tmp_path: Path) -> N
     assert "answer must be text or the assistant's turn, got int" in bad.reason
 
 
+@pytest.mark.parametrize(
+    "raw",
+    ["nul \x00 and lone \ud800", "x" * 100_001, '<tool_call>{"name": "\\ud800"}</tool_call>'],
+)
+def test_what_no_record_can_hold_is_compared_all_the_same(raw: str) -> None:
+    pair = Item("e", (turn("user", "Who?"),), raw, "fine")
+    assert "fine" in shown(pair, PAIRS)
+
+
 @pytest.mark.parametrize("words", ["plain", "two\nlines", "", "a: b"])
 def test_a_conversation_of_words_is_shown_as_before(words: str) -> None:
     text = shown(Item("i", (turn("user", words),), words))

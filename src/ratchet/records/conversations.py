@@ -271,15 +271,20 @@ def spoken(message: Message, called: Mapping[str, str] = _NO_CALLS) -> str:
     if message.role == "assistant" and isinstance(content, str) and AS_TEXT in content:
         content, calls = _recorded_as_text(content)
     parts = (content or "",) if content is None or isinstance(content, str) else content
-    said = [_words(part) if isinstance(part, str) else _shown_part(part) for part in parts]
-    said += [f"calls {_line(call.name)}({_shown_arguments(call)})" for call in calls]
+    said = [spoken_words(part) if isinstance(part, str) else _shown_part(part) for part in parts]
+    said += map(spoken_call, calls)
     if message.refusal:
-        said.append(f"refuses: {_words(message.refusal)}")
+        said.append(f"refuses: {spoken_words(message.refusal)}")
     shown = "\n".join(part for part in said if part)
     if message.role != "tool":
         return shown
     name = called.get(message.tool_call_id or "") or message.name or "a tool"
     return f"result of {_line(name)}: {shown}"
+
+
+def spoken_call(call: ToolCall) -> str:
+    """Return a call as people and judges are shown it."""
+    return f"calls {_line(call.name)}({_shown_arguments(call)})"
 
 
 def spoken_turns(messages: Sequence[Message]) -> list[tuple[Role, str]]:
@@ -350,16 +355,17 @@ def _line(name: str) -> str:
     return " ".join(name.split())
 
 
-def _words(text: str) -> str:
+def spoken_words(text: str) -> str:
+    """Return words as people are shown them: no line reads as a call, a result or a picture."""
     return _LIKE_A_FORM.sub("says: ", text)
 
 
 def _shown_part(part: Part) -> str:
     if part.text is not None:
-        return _words(part.text)
+        return spoken_words(part.text)
     more = part.__pydantic_extra__ or {}
     if part.type == "refusal":
-        return f"refuses: {_words(str(more.get('refusal', '')))}"
+        return f"refuses: {spoken_words(str(more.get('refusal', '')))}"
     given = more.get(part.type)
     named = given.get("filename") if isinstance(given, dict) else None
     address = next((text for text in _strings(more) if re.match(r"https?://", text)), "")
@@ -381,7 +387,7 @@ def _size(count: int) -> str:
 def _shown_arguments(call: ToolCall) -> str:
     given = call.arguments
     if given is None:
-        return _words(call.function.arguments)
+        return spoken_words(call.function.arguments)
     return ", ".join(
         f"{name if name.isidentifier() else _as_json(name)}={_as_json(value)}"
         for name, value in given.items()
