@@ -158,7 +158,7 @@ def test_a_file_may_hold_the_answer_as_a_turn_and_the_tools(tmp_path: Path) -> N
     assert [one.item.answer for one in items] == ['calls find_customer(name="Ana")', "Nobody."]
     assert [one.item.tools for one in items] == ["find_customer()", ""]
     (bad,) = aside
-    assert "answer must be text or the assistant's turn, got int" in bad.reason
+    assert "answer must be text, got int" in bad.reason
 
 
 @pytest.mark.parametrize(

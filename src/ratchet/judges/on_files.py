@@ -443,8 +443,8 @@ def _answer(given: Any) -> str:
         return spoken(Message.model_validate({"role": "assistant", **given}))
     if not isinstance(given, str):
         raise ValueError(
-            f"answer must be text or the assistant's turn, got {type(given).__name__}; write it as "
-            "text"
+            f"answer must be text, got {type(given).__name__}; write it as text, or as the "
+            "assistant's turn"
         )
     return given
 
