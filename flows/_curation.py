@@ -27,7 +27,7 @@ def curated(work: Workspace, cycle: Cycle, kind: RowKind, options: CurateOptions
     )
     found = curate(
         work.store,
-        History.open(work.settings.history, memory=MEMORY),
+        History.open(work.settings.history, memory=MEMORY, of=work.store),
         Asked(kind, cycle.window_end, options, cycle),
         known,
         neighbours=KeptNeighbours(work.settings.home.joinpath("neighbours")),

@@ -70,7 +70,7 @@ def hand_over(cycle: Cycle, analysis: FailureAnalysis) -> tuple[TrainingRequest,
         analysis,
         cycle_id=cycle.id,
         withheld=open_safety_ids(workspace().store),
-        history=History.open(workspace().settings.history),
+        history=History.open(workspace().settings.history, of=workspace().store),
         now=now(),
     )
     for request in requests:
@@ -89,7 +89,7 @@ def hold_out_traffic(cycle: Cycle, outcomes: Outcomes, weights: QualityWeights, 
         quality(outcomes, weights).explicit,
         most=most,
         withheld=open_safety_ids(workspace().store),
-        history=History.open(workspace().settings.history),
+        history=History.open(workspace().settings.history, of=workspace().store),
         now=now(),
         texts=partial(with_texts, workspace().store),
     )

@@ -31,7 +31,7 @@ def _draw(rules: SampleRules, max_new_tokens: int) -> ExampleSet:
         read_outcomes(work.store, window, judges=usable_versions(work.store)),
         rules,
         redact=lambda texts: redactor(RedactionConfig()).redact(texts).texts,
-        history=History.open(work.settings.history),
+        history=History.open(work.settings.history, of=work.store),
         now=now(),
         max_new_tokens=max_new_tokens,
         withheld=open_safety_ids(work.store),

@@ -17,7 +17,8 @@ import pytest
 from ratchet.collect.second_process import in_second_process
 from ratchet.gateway.options import GatewayOptions, heard_by_worker, told_to_worker
 from ratchet.improve.training.launch import _run
-from ratchet.processes import is_secret, open_environment, python, safe_path
+from ratchet.processes import TOLD_FILE, is_secret, open_environment, python, safe_path, told
+from ratchet.servers import Servers
 from ratchet.settings import Settings, load_settings, loose, tighten
 from tests.test_architecture import ROOT, Sources, read_sources
 
@@ -244,11 +245,11 @@ def test_no_secret_stands_in_the_environment_or_the_command_of_a_gateways_proces
     ) as gateway:
         try:
             worker = child_of(gateway.pid)
-            told = wait_for_environment(worker)
+            shown = wait_for_environment(worker)
             for pid in (gateway.pid, worker):
                 assert SECRET not in Path(f"/proc/{pid}/cmdline").read_text("utf-8")
-            assert SECRET not in told
-            assert "RATCHET_HOME" in told
+            assert SECRET not in shown
+            assert "RATCHET_HOME" in shown
         finally:
             gateway.terminate()
     for path in (tmp_path / "home", *(tmp_path / "home").rglob("*")):
@@ -268,6 +269,81 @@ def child_of(pid: int) -> int:
 
 def wait_for_environment(pid: int) -> str:
     return Path(f"/proc/{pid}/environ").read_text("utf-8")
+
+
+PLANTED = """
+import json, os, sys
+from pathlib import Path
+shown = Path("/proc/self/environ").read_text() if Path("/proc/self/environ").exists() else ""
+print(json.dumps([os.environ.get("HF_TOKEN"), "HF_TOKEN" in shown, __name__, sys.argv[1:]]))
+"""
+
+
+def test_a_module_finds_what_it_was_told_by_file_and_its_environment_does_not_show_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED, "utf-8")
+    (tmp_path / "told.json").write_text(json.dumps({"HF_TOKEN": SECRET}), "utf-8")
+    environment = open_environment({**os.environ, "HF_TOKEN": SECRET}) | {
+        TOLD_FILE: str(tmp_path / "told.json"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)]),
+    }
+    done = subprocess.run(
+        told("planted", "one", "two"), env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == [SECRET, False, "__main__", ["one", "two"]]
+
+
+def test_a_process_that_was_told_nothing_runs_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED, "utf-8")
+    environment = open_environment(os.environ) | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)])
+    }
+    done = subprocess.run(
+        told("planted"), env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == [None, False, "__main__", []]
+
+
+def test_servers_keep_their_own_secrets_and_no_others() -> None:
+    environ = {"PREFECT_API_KEY": "p", "RATCHET_NOTIFY": "n", "MLFLOW_TRACKING_TOKEN": "m"}
+    kept = open_environment({**environ, "LANG": "C"}, but=("PREFECT_",))
+    assert set(kept) == {"PREFECT_API_KEY", "LANG", "PYTHONSAFEPATH"}
+
+
+def test_what_runs_flows_is_told_by_a_file_of_the_owner_alone_that_goes_at_the_end(
+    tmp_path: Path,
+) -> None:
+    environ = {"RATCHET_HOME": str(tmp_path / "home"), "RATCHET_NOTIFY": f"json://u:{SECRET}@h/"}
+    settings = load_settings(environ, tmp_path)
+    servers = Servers(settings=settings, say=print)
+    servers.start_prefect(port=1, environ={**environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.DEVNULL)
+    ended.wait()
+    left = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else settings.home)
+    left = left / f"ratchet-told-{ended.pid}-killed"
+    left.mkdir()
+    found = tmp_path / "found.json"
+    script = (
+        "import json, os, sys; from pathlib import Path;"
+        "from ratchet.settings import load_settings;"
+        "told = Path(os.environ['RATCHET_TOLD_FILE']);"
+        "said = load_settings(os.environ, Path('.')).notify;"
+        "mode = told.stat().st_mode & 0o777, told.parent.stat().st_mode & 0o777;"
+        f"json.dump([said, mode, str(told)], open({str(found)!r}, 'w'))"
+    )
+    (tmp_path / "planted.py").write_text(script, "utf-8")
+    servers._environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(tmp_path)])
+    assert servers.run(["planted"]) == 0
+    said, modes, place = json.loads(found.read_text("utf-8"))
+    assert said == [f"json://u:{SECRET}@h/"]
+    assert modes == [0o600, 0o700]
+    assert Path(place).exists()
+    assert not left.exists(), "of a process that was killed"
+    servers.stop()
+    assert not Path(place).parent.exists()
 
 
 # The home -----------------------------------------------------------------------------------------

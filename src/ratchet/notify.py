@@ -3,6 +3,10 @@
 `ratchet.analyze.monitoring.alerts` lists who raises and words alerts. Addresses are Apprise's URLs,
 for example `slack://...`, `mailtos://...` or `json://host/path`; they hold secrets and are never
 logged or stored. The only importer of apprise.
+
+What an alert says quotes names that others chose: it is sent as text, one line a sentence. Apprise
+escapes it where a message is HTML; in chats nothing of it is markup, a link in disguise or a call
+to everybody (`in_chat`).
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import SettingsError
+from ratchet.files.text import shown_line, shown_lines
 from ratchet.records import AlertEvent, Delivery, derive_id, digest
 from ratchet.records.signals import words_of
 
@@ -24,6 +29,9 @@ logger = logging.getLogger(__name__)
 NEWS = timedelta(days=1)
 """Older events are not sent: a new address gets no history, a dead one is not tried for ever."""
 
+_AS_IT_IS = ("json", "xml", "form", "mailto")
+"""How the addresses begin of what shows or reads a text as it is; all others are chats."""
+_IN_CHAT = str.maketrans("<>[]@`*", "‹›［］＠'∗")
 _WORDS = {
     "opened": "new alert",
     "updated": "alert changed",
@@ -103,7 +111,7 @@ def delivery_id(event: AlertEvent, address: str) -> str:
 def title_of(event: AlertEvent) -> str:
     """Return an event's headline, such as `m/2: thumbs down, alert changed (critical)`."""
     what = f"{words_of(event.signal)}, {_WORDS[event.change]}"
-    return f"{event.model_version}: {what} ({event.severity})"
+    return shown_line(f"{event.model_version}: {what} ({event.severity})")
 
 
 def text_of(event: AlertEvent) -> str:
@@ -113,7 +121,16 @@ def text_of(event: AlertEvent) -> str:
         lines.append(f"What to do: {event.action}")
     if event.note:
         lines.append(f"{event.by or 'Ratchet'}: {event.note}")
-    return "\n".join(lines)
+    return shown_lines(lines)
+
+
+def in_chat(text: str) -> str:
+    """Return a text in which chats find no markup, no link in disguise and nobody to call.
+
+    >>> in_chat("<!channel> [here](https://evil.example) @everyone")
+    '‹!channel› ［here］(https://evil.example) ＠everyone'
+    """
+    return text.translate(_IN_CHAT)
 
 
 def _send(event: AlertEvent, address: str) -> bool:
@@ -122,7 +139,11 @@ def _send(event: AlertEvent, address: str) -> bool:
     kinds = {"critical": apprise.NotifyType.FAILURE, "warning": apprise.NotifyType.WARNING}
     kind = apprise.NotifyType.SUCCESS if event.change == "resolved" else kinds[event.severity]
     title, text = title_of(event), text_of(event)
-    return bool(_target(address).notify(title=title, body=text, notify_type=kind))
+    if not address.lower().startswith(_AS_IT_IS):
+        title, text = in_chat(title), in_chat(text)
+    as_text = apprise.NotifyFormat.TEXT
+    target = _target(address)
+    return bool(target.notify(title=title, body=text, body_format=as_text, notify_type=kind))
 
 
 def _target(address: str) -> apprise.Apprise:

@@ -3,18 +3,26 @@
 - Python puts the current folder before all else on the import path of `python -m`, so that a file
   `json.py` there would be run in place of the library's. Every child is started in safe-path mode.
 - Whoever may read `/proc/PID/environ`, a crash report or the log of a supervisor reads what a
-  process was started with. Secrets go to a child through a pipe, or not at all.
+  process was started with. Secrets go to a child through a pipe, or not at all, or where it starts
+  processes of its own in a file that these read: `python -m ratchet.processes MODULE` runs a module
+  that finds in `os.environ` what the file of RATCHET_TOLD_FILE holds, and what it was not started
+  with.
 - No child may ask a question: its standard input is empty, or what it is told.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
 
+TOLD_FILE = "RATCHET_TOLD_FILE"
+"""The variable that names the file with what a process is told besides its environment."""
 _SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(keys?|tokens?|secrets?|pass(word|wd)?|pwd|credentials?|notify|dsn|sas|auth)(_|$)|"
@@ -41,9 +49,15 @@ def secrets_in(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if is_secret(name, value)}
 
 
-def open_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment that anybody may read: without secrets, and with a safe import path."""
-    return safe_path({n: value for n, value in environ.items() if not is_secret(n, value)})
+def open_environment(environ: Mapping[str, str], *, but: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return an environment that anybody may read: without secrets, and with a safe import path.
+
+    Args:
+        environ: With secrets.
+        but: How the names of those begin that stay, because a program of others reads them there.
+    """
+    secrets = {name for name in secrets_in(environ) if not name.startswith(but)}
+    return safe_path({name: value for name, value in environ.items() if name not in secrets})
 
 
 def safe_path(environ: Mapping[str, str]) -> dict[str, str]:
@@ -58,6 +72,21 @@ def safe_path(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def told(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of Python with what the file of TOLD_FILE holds."""
+    return python("-m", "ratchet.processes", module, *arguments)
+
+
+def hear(environ: MutableMapping[str, str]) -> None:
+    """Add to an environment what the file of TOLD_FILE holds, where there is one.
+
+    What is set after a process has started does not show in `/proc/PID/environ`.
+    """
+    path = environ.get(TOLD_FILE)
+    if path:
+        environ.update(json.loads(Path(path).read_text("utf-8")))
+
+
 @contextmanager
 def starting_safely() -> Iterator[None]:
     """Have what `multiprocessing` starts meanwhile import nothing from the current folder."""
@@ -70,3 +99,9 @@ def starting_safely() -> Iterator[None]:
     finally:
         os.environ.pop(_SAFE_PATH)
         os.environ.update(before)
+
+
+if __name__ == "__main__":
+    hear(os.environ)
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

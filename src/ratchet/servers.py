@@ -11,14 +11,16 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,15 @@ from typing import Any
 import httpx
 
 from ratchet.errors import BusyError, RatchetError, SettingsError
-from ratchet.processes import python, safe_path
+from ratchet.files.whole import write_whole
+from ratchet.processes import (
+    TOLD_FILE,
+    open_environment,
+    python,
+    safe_path,
+    secrets_in,
+    told,
+)
 from ratchet.settings import Settings, private_folder, tighten
 
 WORK_POOLS = {"ratchet": 2, "ratchet-training": 1}
@@ -35,6 +45,11 @@ monitoring goes on while the loop waits for its training in the second."""
 _STARTUP_SECONDS = 240.0
 _STOP_SECONDS = 15.0
 _OWNER_ALONE = 0o077  # umask of children: what they make in the home is nobody else's
+_PREFECT = ("PREFECT_",)
+_MLFLOW = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG")
+"""Whose secrets stay in the environment of a server, which reads them there: names begin so."""
+_IN_MEMORY = Path("/dev/shm")
+_TOLD = "ratchet-told-"
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -164,6 +179,7 @@ class Servers:
     _children: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
     _environment: dict[str, str] = field(default_factory=dict)
     _given: set[int] = field(default_factory=set)
+    _told: Path | None = None
 
     def start(
         self,
@@ -206,9 +222,9 @@ class Servers:
     def run(self, arguments: Sequence[str]) -> int:
         """Run a Python module over this home on the terminal and return its exit code."""
         child = subprocess.Popen(
-            python("-m", *arguments),
+            told(*arguments),
             cwd=working_folder(self.settings),
-            env=self._environment,
+            env=self._told_by_file(),
             stdin=subprocess.DEVNULL,
             umask=_OWNER_ALONE,
             preexec_fn=_killed_with_parent if sys.platform == "linux" else None,
@@ -243,6 +259,9 @@ class Servers:
                 child.wait()
             _signal_group(child, signal.SIGKILL)
         self._children.clear()
+        if self._told is not None:
+            shutil.rmtree(self._told.parent, ignore_errors=True)
+            self._told = None
         if _read_servers(self.settings).get("pid") == os.getpid():
             self.settings.servers_file.unlink(missing_ok=True)
 
@@ -258,7 +277,7 @@ class Servers:
 
     def _announce(self) -> None:
         addresses = {"prefect_api": self.prefect_api, "mlflow": self.mlflow, "pid": os.getpid()}
-        self.settings.servers_file.write_text(json.dumps(addresses), "utf-8")
+        write_whole(self.settings.servers_file, json.dumps(addresses).encode())
 
     @property
     def _logs(self) -> Path:
@@ -276,7 +295,8 @@ class Servers:
         self._environment["PREFECT_API_URL"] = self.prefect_api
         make_database(self.settings.prefect_home / "prefect.db")
         arguments = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        self._spawn("prefect", arguments)
+        environment = open_environment(self._environment, but=_PREFECT)
+        self._spawn("prefect", arguments, environment)
 
     def _start_mlflow(self, port: int) -> None:
         self.mlflow = f"http://127.0.0.1:{port}"
@@ -292,16 +312,18 @@ class Servers:
             "--artifacts-destination",
             str(self.settings.artifacts),
         ]
-        self._environment["MLFLOW_BACKEND_STORE_URI"] = uri  # may hold a password
+        environment = open_environment(self._environment, but=_MLFLOW)
+        environment["MLFLOW_BACKEND_STORE_URI"] = uri  # may hold a password
         network = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        self._spawn("mlflow", ["mlflow", "server", *storage, *network])
+        self._spawn("mlflow", ["mlflow", "server", *storage, *network], environment)
 
     def start_workers(self, pools: Collection[str]) -> None:
         """Start a worker for each of some pools."""
         for pool in pools:
             arguments = ["prefect", "worker", "start", "--pool", pool, "--type", "process"]
             name = f"worker{pool.removeprefix('ratchet')}"
-            self._spawn(name, [*arguments, "--limit", str(WORK_POOLS[pool])])
+            limited = [*arguments, "--limit", str(WORK_POOLS[pool])]
+            self._spawn(name, limited, self._told_by_file())
 
     def register_deployments(self) -> None:
         """Register the deployments of `prefect.yaml`; what a person switched on stays on.
@@ -325,10 +347,11 @@ class Servers:
 
         Without a command of its own a worker first starts another Python, which imports Prefect
         and prepares a folder with the code: a second or two for each run, and ours is installed.
+        Secrets are in no environment of a run: it reads them from the file that it is told of.
         """
         address = f"{self.prefect_api}/work_pools/{pool}"
         template = httpx.get(address, timeout=30.0).raise_for_status().json()["base_job_template"]
-        command = shlex.join(python("-m", "prefect.engine"))
+        command = shlex.join(told("prefect.engine"))
         template["variables"]["properties"]["command"]["default"] = command
         change = {"base_job_template": template}
         httpx.patch(address, json=change, timeout=30.0).raise_for_status()
@@ -348,7 +371,7 @@ class Servers:
         done = subprocess.run(
             python("-m", "prefect", *arguments),
             cwd=working_folder(self.settings),
-            env=self._environment,
+            env=open_environment(self._environment, but=_PREFECT),
             stdin=subprocess.DEVNULL,
             umask=_OWNER_ALONE,
             capture_output=True,
@@ -359,12 +382,33 @@ class Servers:
             tail = (done.stdout + done.stderr).strip()[-1500:]
             raise RatchetError(f"`prefect {' '.join(arguments)}` failed:\n{tail}")
 
-    def _spawn(self, name: str, arguments: Sequence[str]) -> None:
-        with (self._logs / f"{name}.log").open("ab") as log:
+    def _told_by_file(self) -> dict[str, str]:
+        """Return the environment of what runs flows, which reads the secrets from a file.
+
+        The file lies in memory where the system has a place there, for its owner alone, and goes
+        when the servers stop. Prefect's own secrets stay: it hands them on in the environment.
+        """
+        secrets = secrets_in(self._environment)
+        hidden = {n: value for n, value in secrets.items() if not n.startswith(_PREFECT)}
+        if not hidden:
+            return self._environment
+        if self._told is None:
+            place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else self.settings.home
+            _forget_what_was_told(place)
+            name = f"{_TOLD}{os.getpid()}-"
+            self._told = Path(tempfile.mkdtemp(prefix=name, dir=place)) / "told.json"
+        write_whole(self._told, json.dumps(hidden).encode(), sync=False)
+        environment = open_environment(self._environment, but=_PREFECT)
+        return environment | {TOLD_FILE: str(self._told)}
+
+    def _spawn(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        path = self._logs / f"{name}.log"
+        path.touch(mode=0o600)
+        with path.open("ab") as log:
             child = subprocess.Popen(
                 python("-m", *arguments),
                 cwd=working_folder(self.settings),
-                env=self._environment,
+                env=environment,
                 umask=_OWNER_ALONE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -388,6 +432,25 @@ class Servers:
     def _tail(self, name: str) -> str:
         path = self._logs / f"{name}.log"
         return path.read_text("utf-8", "replace")[-1500:] if path.exists() else "(no log)"
+
+
+def _forget_what_was_told(place: Path) -> None:
+    """Delete what processes that were killed told their children."""
+    for folder in place.glob(f"{_TOLD}*-*"):
+        pid = folder.name.removeprefix(_TOLD).partition("-")[0]
+        with suppress(OSError, ValueError):
+            if folder.stat().st_uid == os.getuid() and not _lives(int(pid)):
+                shutil.rmtree(folder)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read_servers(settings: Settings) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ratchet.errors import SettingsError
+from ratchet.files.whole import write_whole
 
 _COMPLETE = "RATCHET_SETTINGS"
 _HOME_FILE = "home.json"
@@ -308,9 +309,7 @@ def remember(settings: Settings, **values: Any) -> Settings:
     path = settings.home / _HOME_FILE
     known = read_remembered(settings.home) | values
     kept = {n: str(v) if isinstance(v, Path) else v for n, v in known.items() if v}
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
-    fresh.replace(path)
+    write_whole(path, (json.dumps(kept, indent=2) + "\n").encode())
     return settings.model_copy(update={n: _as_set(n, v) for n, v in values.items() if v})
 
 

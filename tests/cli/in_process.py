@@ -21,11 +21,15 @@ def run_main() -> None:
     """Run the command's `main` and take back what it sets for all of its process."""
     factory, mask = logging.getLogRecordFactory(), os.umask(0o022)
     os.umask(mask)
+    ours = logging.getLogger("ratchet")
+    handlers, level = list(ours.handlers), ours.level
     try:
         main()
     finally:
         os.umask(mask)
         logging.setLogRecordFactory(factory)
+        ours.handlers[:] = handlers  # a command's own one writes to what was captured
+        ours.setLevel(level)
 
 
 def run_in_process(

@@ -92,7 +92,7 @@ def test_a_sheet_is_written_on_any_machine_and_what_people_say_is_found_by_the_g
 ) -> None:
     pairs = compared(store)
     listed = ratchet("review", home="laptop").stdout
-    assert "30 pairs of answers wait to be compared, 0 are: write the sheet anywhere" in listed
+    assert "30 pairs of answers to be compared, 0 compared so far: write the sheet" in listed
     done = ratchet("export", "label-sheet", "--out", "sheet.csv", home="laptop")
     assert done.returncode == 0, done.stderr
     assert "label-sheet: 40 pairs written as csv to sheet.csv" in done.stdout
@@ -104,8 +104,8 @@ def test_a_sheet_is_written_on_any_machine_and_what_people_say_is_found_by_the_g
     assert not any(cell.startswith("=") for row in rows for cell in row.values())
     back = ratchet("review", "--sheet", "sheet.csv", "--by", "ben", home="laptop")
     assert back.returncode == 0, back.stderr
-    assert "40 labels stored, 0 were there before, 0 rows are open, 0 set aside" in back.stdout
-    assert "40 of 30 pairs are compared; the gate can decide" in back.stdout
+    assert "40 labels stored, 0 were there before, 0 rows open, 0 set aside" in back.stdout
+    assert "compared: 40 of 30 pairs; the gate can decide" in back.stdout
     sheet = sheet_of(
         store, pairs, 40, wanted=30, cycle_id="cycle-7", example_set_id=SET.id, now=NOW
     )

@@ -89,7 +89,7 @@ def test_people_label_the_judge_is_validated_and_the_better_one_is_promoted(gate
     assert "write a sheet for them with --to-label FILE" in str(wanted.exception)
     written = gate("--judges", "careful.yaml", "--to-label", "sheet.csv")
     assert written.exit_code == 0, written.output
-    assert "100 pairs to compare are in sheet.csv" in written.output
+    assert "100 pairs to compare in sheet.csv" in written.output
     rows = fill("sheet.csv", np.random.default_rng(0))
     assert 100 <= len(rows) < 200  # and the ties that chance puts between them
     done = gate("--judges", "careful.yaml", "--labels", "sheet.csv")

@@ -54,14 +54,14 @@ def test_what_is_new_is_copied_and_what_is_there_is_shown(tmp_path: Path, ratche
     fill(tmp_path / "home", range(3))
     first = ratchet("history")
     assert first.returncode == 0, first.stderr
-    assert "copied 3 interactions, 1 feedback events\n" in first.stdout
+    assert "copied 3 interactions, 1 feedback event\n" in first.stdout
     assert f"{tmp_path}/home/history has every row up to number 3 of the interactions" in (
         first.stdout
     )
     assert "  2026-03-03" in first.stdout
     fill(tmp_path / "home", range(3, 20))
     again = ratchet("history").stdout
-    assert "copied 17 interactions, 1 feedback events\n" in again
+    assert "copied 17 interactions, 1 feedback event\n" in again
     assert "  and 6 earlier days; --json lists all\n" in again
 
 

@@ -45,8 +45,8 @@ def test_what_was_stored_and_why_the_rest_was_not(tmp_path: Path) -> None:
     result = ratchet("ingest", path)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        "1 interactions and 1 pieces of feedback stored",
-        "0 were there before, 1 rows set aside",
+        "1 interaction and 1 piece of feedback stored",
+        "0 were there before, 1 row set aside",
         f"{1:>8} × line 3: {SIDEWAYS}",
         "`ratchet set-aside` lists every row that was set aside",
     ]

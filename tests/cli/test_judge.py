@@ -160,7 +160,7 @@ def test_one_run_is_the_report_itself(judge, tmp_path):
     assert [row["line"] for row in found["set_aside"]] == [41]
     text = judge("validate", path).stdout
     assert text.startswith("not enough labels\n")
-    assert "set aside: 1 rows\n  set aside, line 41: a row must hold judge" in text
+    assert "set aside: 1 row\n  set aside, line 41: a row must hold judge" in text
 
 
 def test_options_reach_the_validation(judge, tmp_path):
@@ -312,19 +312,19 @@ def test_labels_that_nobody_defined_are_refused_and_unknown_items_are_named(
     odd = [{"dimension": "helpfullness"}, {"label": "good"}, {"label": 6}, {"label": "Four"}]
     (tmp_path / "labels.jsonl").write_text(lines(row, *({**row, **change} for change in odd)))
     said = judge("label", "labels.jsonl").stdout.splitlines()
-    assert said[0] == "1 labels stored, 0 were there before"
+    assert said[0] == "1 label stored, 0 were there before"
     assert "set aside, line 2: dimension must be one of factual_accuracy, harmlessness, " in said[1]
     assert "got 'helpfullness'" in said[1]
     for line, value in zip(said[2:5], ("good", "6", "Four"), strict=True):
         assert f"option of helpfulness: 1, 2, 3, 4, 5, got '{value}'" in line
-    assert said[5].startswith("1 items with labels are not in the store: i1; ")
+    assert said[5].startswith("1 item with labels not in the store: i1; ")
     fact = {**row, "dimension": "fact", "label": "right"}
     (tmp_path / "fact.jsonl").write_text(lines(fact))
     message = refused(judge("label", "fact.jsonl", code=2))
     assert "got 'fact'; write one of them, or define it in a file of judges" in message
     (tmp_path / "judges.yaml").write_text(JUDGES.format(url="http://127.0.0.1:9"))
     monkeypatch.setenv("RATCHET_JUDGES", str(tmp_path / "judges.yaml"))
-    assert judge("label", "fact.jsonl").stdout.startswith("1 labels stored")
+    assert judge("label", "fact.jsonl").stdout.startswith("1 label stored")
 
 
 # What people's labels may be, and replies without a verdict ---------------------------------------

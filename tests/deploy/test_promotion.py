@@ -106,6 +106,34 @@ def test_a_decision_does_not_promote_again_after_a_rollback(store, tracker, base
     assert aliases(tracker) == (base.reference, None)
 
 
+@pytest.mark.parametrize("back", [timedelta(minutes=10), timedelta(days=400)])
+def test_a_rollback_after_the_clock_was_set_back_is_not_undone_by_the_decision_before_it(
+    store, tracker, base, challenger, now, back
+):
+    establish_champion(store, tracker, lambda: base, now)
+    decision = decided("promote", base, challenger, now)
+    store.append(decision)
+    tracker.move_champion(challenger.reference, base.reference)  # killed before the record
+    rollback(store, tracker, now - back)
+    assert apply_decision(store, tracker, decision, now - back + LATER) is None
+    assert aliases(tracker) == (base.reference, None)
+
+
+def test_a_rollback_before_the_decision_is_no_obstacle_though_its_clock_was_ahead(
+    store, tracker, base, challenger, tmp_path, now
+):
+    establish_champion(store, tracker, lambda: base, now)
+    worse = register(tracker, tmp_path, "worse")
+    first = decided("promote", base, worse, now)
+    store.append(first)
+    apply_decision(store, tracker, first, now)
+    rollback(store, tracker, now + timedelta(days=30))
+    decision = decided("promote", base, challenger, now + LATER)
+    store.append(decision)
+    assert apply_decision(store, tracker, decision, now + 2 * LATER) is not None
+    assert aliases(tracker)[0] == challenger.reference
+
+
 def test_a_promotion_that_was_cut_short_and_rolled_back_is_not_made_again(
     store, tracker, base, challenger, now
 ):

@@ -172,7 +172,7 @@ def test_openai_takes_answers_to_learn_and_learns_the_last_one_alone(
     weights = [message.get("weight") for message in rows[0]["messages"]]
     assert weights == [None, None, 0, None, None]
     assert rows[0]["messages"][-1] == {"role": "assistant", "content": "answer 0"}
-    assert tally.notes == ["4 rows of validation are not in it: --split validation does them"]
+    assert tally.notes == ["not in it: 4 rows of validation; --split validation does them"]
     few = written(
         store, tmp_path, "dataset", str(tmp_path / "v.jsonl"), "openai", split="validation"
     )

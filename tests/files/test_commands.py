@@ -324,7 +324,7 @@ def test_a_quote_that_is_never_closed_loses_one_row_of_six_hundred_and_is_told(
     text[400] = '"' + text[400].replace('"', "")
     (tmp_path / "f.csv").write_text("\n".join(text), "utf-8")
     done = ratchet("failures", tmp_path / "f.csv", "--embedding", "words")
-    assert "of 599 rows failed, 1 rows set aside" in done.stdout
+    assert "of 599 rows failed, 1 row set aside" in done.stdout
     assert "set aside, line 401: a row must be CSV, got a double quote" in done.output
 
 

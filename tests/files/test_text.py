@@ -1,17 +1,23 @@
 """One escaping for each medium, tried on every hostile string."""
 
+import ast
 import csv
 import io
 import logging
+import re
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 
+import ratchet
 from ratchet.files.logs import harmless_logs
 from ratchet.files.text import (
     FORMULA_STARTS,
     cell,
     clipped,
+    counted,
     fenced,
     harmless_cell,
     one_line,
@@ -150,3 +156,64 @@ def test_harmless_logs_can_be_asked_for_twice(records):
     made = logging.getLogRecordFactory()
     harmless_logs()
     assert logging.getLogRecordFactory() is made
+
+
+# Numbers of things --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (counted(0, "row"), "0 rows"),
+        (counted(1, "row"), "1 row"),
+        (counted(2, "row"), "2 rows"),
+        (counted(1_234_567, "row"), "1,234,567 rows"),
+        (counted(1, "copy", "copies"), "1 copy"),
+        (counted(2, "copy", "copies"), "2 copies"),
+    ],
+)
+def test_one_thing_is_said_in_the_singular_and_others_are_not(said, expected):
+    assert said == expected
+
+
+COUNTED_ROOMS = ("cli", "operate", "views", "collect/report.py", "judges/validation_report.py")
+THINGS = (
+    "answers|days|entries|examples|feedback|files|gateways|interactions|items|labels|lines|names|"
+    "observations|pairs|paths|pieces|points|questions|records|rows|runs|segments|steps|texts|users|"
+    "verdicts|versions"
+)
+
+
+def counted_by_hand(source: str) -> list[str]:
+    """Return what is said of a number without asking whether it is one."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        parts = node.values if isinstance(node, ast.JoinedStr) else []
+        for number, words in pairwise(parts):
+            if isinstance(number, ast.FormattedValue) and isinstance(words, ast.Constant):
+                how = ast.unparse(number.format_spec) if number.format_spec else ""
+                named = re.match(rf" (?!of )(\w+ )?({THINGS})\b", str(words.value))
+                by_hand = not ast.unparse(number.value).startswith("counted(")
+                if named and by_hand and how in ("", "f','"):
+                    found.append(f"{ast.unparse(number.value)}{named[0]}")
+    return found
+
+
+SAID_BY_HAND = {"model.name answers"}  # who answers
+
+
+def test_counts_are_said_by_one_function_in_what_people_read():
+    root = Path(ratchet.__file__).parent
+    found = []
+    for room in COUNTED_ROOMS:
+        paths = [root / room] if room.endswith(".py") else sorted((root / room).rglob("*.py"))
+        for path in paths:
+            names = {*counted_by_hand(path.read_text("utf-8"))} - SAID_BY_HAND
+            found += [f"{path.relative_to(root)}: {name}" for name in sorted(names)]
+    assert not found, "say them by ratchet.files.text.counted"
+
+
+def test_a_count_that_is_said_by_hand_is_found():
+    assert counted_by_hand('f"{len(found):,} segments"') == ["len(found) segments"]
+    assert counted_by_hand('f"{n} more rows set aside"') == ["n more rows"]
+    assert counted_by_hand("f\"{counted(n, 'row')} set aside\"") == []

@@ -198,7 +198,8 @@ def test_every_deployment_is_served_with_its_schedule_tags_and_typed_parameters(
 def test_the_worker_starts_a_run_with_the_command_that_runs_it(home: Home) -> None:
     pool = httpx.get(f"{home.prefect}/work_pools/ratchet").json()
     command = pool["base_job_template"]["variables"]["properties"]["command"]["default"]
-    assert shlex.split(command) == [sys.executable, "-P", "-m", "prefect.engine"]
+    own = ["-P", "-m", "ratchet.processes", "prefect.engine"]
+    assert shlex.split(command) == [sys.executable, *own]
 
 
 def test_monitoring_runs_every_five_minutes_and_a_run_that_would_overlap_is_cancelled(

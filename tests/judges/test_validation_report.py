@@ -130,7 +130,7 @@ def test_several_validations_are_a_table_with_counts_and_a_warning_about_the_bes
     assert said == {"refused": "1"} | {d: str(decisions.count(d)) for d in decisions}
     assert any("the best one looks better than it is" in line for line in lines)
     assert lines[-3:] == [
-        "not used: the fields strategy", "set aside: 1 rows", "  set aside, line 7: not JSON",
+        "not used: the fields strategy", "set aside: 1 row", "  set aside, line 7: not JSON",
     ]  # fmt: skip
     none = validations_text([("a", CASES["unscored"]), ("b", error)], (), ())
     assert "looks better" not in none

@@ -16,6 +16,7 @@ from ratchet.operate import doctor
 from ratchet.operate.doctor import Doctor, Health
 from ratchet.settings import Settings, load_settings
 from ratchet.store import MIGRATIONS, EventStore
+from ratchet.store.history import History
 from tests.cli.in_process import run_in_process
 from tests.operate.test_backup import interaction
 
@@ -141,3 +142,13 @@ def test_the_exit_code_says_whether_there_is_a_problem(tmp_path: Path) -> None:
     loose = run_in_process("doctor", folder=tmp_path, environment=environment)
     assert loose.returncode == 1
     assert "problem  permissions:" in loose.stdout
+
+
+def test_a_history_whose_mount_is_gone_is_a_problem(settings: Settings) -> None:
+    with closing(EventStore.opened(settings.store_url)) as store:  # type: ignore[type-var]
+        History.open(settings.history).advance(store)
+    assert look(settings)["history"].state == "ok"
+    Path(settings.history).rename(settings.home / "elsewhere")
+    found = look(settings)["history"]
+    assert found.state == "problem"
+    assert "mount it again or restore it" in found.found

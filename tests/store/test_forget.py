@@ -258,11 +258,11 @@ def test_the_command_says_first_and_erases_when_told(lived_in, monkeypatch):
     monkeypatch.setenv("RATCHET_HOME", str(home))
     said = CliRunner().invoke(app, ["forget", "eve"])
     assert said.exit_code == 0
-    assert "1 interactions would be erased" in said.stdout
+    assert "1 interaction would be erased" in said.stdout
     assert "adapter router/3 was trained on it" in said.stdout
     assert (home / first.path).exists()
     done = CliRunner().invoke(app, ["forget", "eve", "--yes"])
     assert done.exit_code == 0, done.output
-    assert "erased: 1 interactions" in done.stdout
+    assert "erased: 1 interaction" in done.stdout
     assert not (home / first.path).exists()
     assert "Ramses" not in everything(store)

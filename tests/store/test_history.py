@@ -31,7 +31,8 @@ from ratchet.store.history.layout import (
     HistoryTable,
     readable,
 )
-from ratchet.store.tables import INTERACTIONS
+from ratchet.store.keeping import past_keeping
+from ratchet.store.tables import FACTS, INTERACTIONS
 
 NIGHT = datetime(2026, 3, 1, 23, 59, tzinfo=UTC)
 OpenStore = Callable[[], EventStore]
@@ -256,7 +257,7 @@ def test_a_history_that_lost_its_cursor_is_refused_and_stays_as_it_is(
     content = cursor.read_bytes()
     prune(store, 3)
     cursor.unlink()
-    with pytest.raises(ConflictError, match="got 2 files without one"):
+    with pytest.raises(ConflictError, match=r"has no cursor\.json now"):
         history.advance(store)
     cursor.write_bytes(content)
     assert len(history_rows(history, "interactions")) == 5
@@ -524,3 +525,74 @@ def test_the_question_in_the_documentation_has_the_right_answer(
         (date(2026, 3, 2), "m/2", 1, 0.0),  # the second answer has no thumb
         (date(2026, 3, 9), "m/1", 2, 1.0),
     ]
+
+
+def mounted(tmp_path: Path) -> Path:
+    """A folder for history that can be taken away, as a mount can."""
+    (tmp_path / "mount").mkdir()
+    return tmp_path / "mount" / "history"
+
+
+def emptied(place: Path) -> Path:
+    """Take the mount away; what lay on it is returned."""
+    gone = place.parent.rename(place.parent.with_name("gone"))
+    place.parent.mkdir()
+    return gone
+
+
+def test_a_history_whose_mount_is_gone_is_refused_by_every_reader_and_writer_until_it_is_back(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    store, place = open_store(), mounted(tmp_path)
+    fill(store, range(20))
+    History.open(place, of=store).advance(store)
+    kept, gone = history_rows(History.open(place), "interactions"), emptied(place)
+    history = History.open(place)
+    for refused in (
+        lambda: history.advance(store),
+        lambda: history.cursor_of(store),
+        lambda: History.open(place, of=store),
+        lambda: forget(store, tmp_path, "u3", now=NIGHT, text_key=str, history=history),
+        lambda: past_keeping(store, tmp_path, history, NIGHT, sets_too=False),
+    ):
+        with pytest.raises(ConflictError, match="mount it again or restore it, or set"):
+            refused()
+    assert not place.exists(), "nothing is begun anew in the place of a mount"
+    assert store.counts()["interactions"] == 20
+    place.parent.rmdir()
+    gone.rename(place.parent)
+    assert History.open(place, of=store).advance(store) == Advanced(0, 0)
+    assert history_rows(history, "interactions") == kept
+
+
+def test_a_new_folder_may_be_chosen_where_a_history_is_gone_for_good(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    store, place = open_store(), mounted(tmp_path)
+    fill(store, range(5))
+    History.open(place).advance(store)
+    emptied(place)
+    other = History.open(tmp_path / "other", of=store)
+    assert other.advance(store) == Advanced(5, 5)
+    assert History.open(tmp_path / "other", of=store).advance(store) == Advanced(0, 0)
+
+
+def test_the_history_of_a_version_before_is_known_from_the_next_writing_on(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    store, place = open_store(), mounted(tmp_path)
+    fill(store, range(5))
+    History.open(place).advance(store)
+    with store.atomic() as connection:
+        connection.execute(sa.delete(FACTS).where(FACTS.c.name.like("history:%")))
+    History.open(place, of=store).advance(store)
+    emptied(place)
+    with pytest.raises(ConflictError, match="mount it again"):
+        History.open(place, of=store)
+
+
+def test_an_empty_store_has_no_history_to_miss(tmp_path: Path, open_store: OpenStore) -> None:
+    store, place = open_store(), mounted(tmp_path)
+    History.open(place, of=store).advance(store)
+    emptied(place)
+    assert History.open(place, of=store).cursor() is None

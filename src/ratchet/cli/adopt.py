@@ -20,7 +20,7 @@ from ratchet.cli.shared import (
     required_store,
 )
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 from ratchet.settings import Settings, remember
 
 if TYPE_CHECKING:
@@ -252,12 +252,12 @@ def _show_recorded(store: EventStore, names: Sequence[str], now: datetime) -> No
             f"ratchet adopt --also {printable(item.name)}"
         )
     if len(others) > _SHOWN:
-        say(f"           and {len(others) - _SHOWN} more names")
+        say(f"           and {counted(len(others) - _SHOWN, 'more name')}")
 
 
 def _told(item: Recorded) -> str:
     span = f"{item.first:%Y-%m-%d} to {item.last:%Y-%m-%d}"
-    return f"{item.answers:,} answers recorded as {printable(item.name)}, {span},"
+    return f"{counted(item.answers, 'answer')} recorded as {printable(item.name)}, {span},"
 
 
 def _show_lacks(settings: Settings, store: EventStore, now: datetime) -> None:

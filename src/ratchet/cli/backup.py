@@ -10,7 +10,7 @@ import typer
 from ratchet import __version__
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings
-from ratchet.files.text import printable_path
+from ratchet.files.text import counted, printable_path
 
 
 def backup(
@@ -28,7 +28,8 @@ def backup(
         say_json(content | {"seconds": seconds}, indent=2)
         return
     say(
-        f"{len(manifest.files):,} files, {size_in_words(manifest.bytes)}, in {seconds:.1f} s: "
+        f"{counted(len(manifest.files), 'file')}, {size_in_words(manifest.bytes)}, in "
+        f"{seconds:.1f} s: "
         f"{printable_path(folder)}"
     )
     say(f"it holds what was acknowledged before {manifest.began_at:%Y-%m-%d %H:%M:%S} UTC")

@@ -12,6 +12,7 @@ import typer
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, finite, required_store
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 
 if TYPE_CHECKING:
     from ratchet.analyze.monitoring.charts import ChartReport, SignalChart
@@ -58,7 +59,9 @@ def chart(
     ] = None,
     since: Annotated[
         datetime | None,
-        typer.Option(formats=FORMATS, help=f"From when on, in UTC; default: {DAYS} days before."),
+        typer.Option(
+            formats=FORMATS, help=f"From when on, in UTC; default: {counted(DAYS, 'day')} before."
+        ),
     ] = None,
     until: Annotated[
         datetime | None, typer.Option(formats=FORMATS, help="Up to when, in UTC; default: now.")
@@ -141,10 +144,12 @@ def _chart_lines(item: SignalChart, unit: str, run_length: float) -> list[str]:
     rest = f", {item.left_out} with too few observations left out" if item.left_out else ""
     shown = (
         f"points   {points} from {_at(item, 0)} to {_at(item, points - 1)}, "
-        f"{int(item.sizes.sum()):,} observations{rest}"
+        f"{counted(int(item.sizes.sum()), 'observation')}{rest}"
     )
     limits_from = (
-        f"the first {first} points" if first < points else "all points, the charted ones too"
+        f"the first {counted(first, 'point')}"
+        if first < points
+        else "all points, the charted ones too"
     )
     lines = [
         f"center   {_value(made.baseline.center, unit)}",
@@ -183,7 +188,7 @@ def _alarm_lines(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
         side = "above" if above else "below"
         times = _at(item, places[0])
         if len(places) > 1:
-            times = f"{len(places)} points from {times} to {_at(item, places[-1])}"
+            times = f"{counted(len(places), 'point')} from {times} to {_at(item, places[-1])}"
         lines.append(f"{side}, {reason}: {times}; since {_at(item, since)}")
     more = len(lines) - MOST_LINES
     return [*lines[:MOST_LINES], f"and {more} more; --json lists all"] if more > 0 else lines

@@ -21,7 +21,7 @@ from ratchet.cli.shared import (
     show_progress,
 )
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import clipped, one_line, printable_path, shown_lines, wrapped
+from ratchet.files.text import clipped, counted, one_line, printable_path, shown_lines, wrapped
 
 if TYPE_CHECKING:
     from ratchet.improve.curation.curating import Curated, CurateOptions
@@ -154,7 +154,7 @@ def _curated(
 
     return curate_stored(
         store,
-        open_history(),
+        open_history(store),
         Asked(kind, datetime.now(UTC), options, store.latest(Cycle)),
         Known(usable_versions(store), open_safety_ids(store), steady_vectors),
         neighbours=KeptNeighbours(settings.home / "neighbours", drops=False),
@@ -267,7 +267,8 @@ def _head(shown: Mapping[str, Any]) -> str:
     digest = f", digest {shown['digest'][:16]}" if shown["digest"] else ""
     period = f"{shown['since'] or 'the beginning'} to {shown['until']}"
     return (
-        f"{shown['method']}: {shown['train']:,} rows to train on, {shown['validation']:,} for "
+        f"{shown['method']}: {counted(shown['train'], 'row')} to train on, "
+        f"{shown['validation']:,} for "
         f"validation{digest}; interactions from {period}"
     )
 
@@ -293,7 +294,7 @@ def _redaction_lines(redaction: Mapping[str, Any]) -> list[str]:
     if not redaction["enabled"]:
         return ["", "personal data is not taken out: curation.redaction.enabled is false"]
     lines = _counted(
-        f"personal data taken out of {redaction['rows']:,} rows", redaction["passages"]
+        f"personal data taken out of {counted(redaction['rows'], 'row')}", redaction["passages"]
     )
     passages = redaction["sample"]
     lines += [f"{'':>12}  … {clipped(text, 100)} …" for text in passages[:_REDACTED_SHOWN]]
@@ -308,7 +309,7 @@ def _difference_lines(last: Mapping[str, Any] | None) -> list[str]:
         return ["", f"{title}: {last['gone']}"]
     if last["same"]:
         return ["", f"{title}, has the same rows"]
-    lines = ["", f"since {title}: {last['unchanged']:,} rows are the same"]
+    lines = ["", f"since {title}: {counted(last['unchanged'], 'row')} the same"]
     for name in ("added", "removed", "changed"):
         lines += [f"{count:>12,}  {name}: {clipped(why, 70)}" for why, count in last[name].items()]
     return lines

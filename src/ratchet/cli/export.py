@@ -129,7 +129,8 @@ def _written(request: Request) -> Tally | None:
             folder.mkdir(exist_ok=True)
             return open_tracker(settings).fetch_folder(run_id, "training_set", folder)
 
-        sources = Sources(required_store("an export"), open_history(), settings.home, fetch)
+        store = required_store("an export")
+        sources = Sources(store, open_history(store), settings.home, fetch)
         try:
             return write(request, sources, now=datetime.now(UTC), progress=Progress())
         except BrokenPipeError:

@@ -11,6 +11,7 @@ import typer
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, show_progress
 from ratchet.files.rows import set_aside_lines
+from ratchet.files.text import counted
 
 if TYPE_CHECKING:
     from ratchet.analyze.failures import Cluster, FailureClusters
@@ -93,8 +94,8 @@ def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:
 
 
 def _lines(rows: FailureFile, result: FailureClusters) -> list[str]:
-    aside = f", {len(rows.set_aside)} rows set aside" if rows.set_aside else ""
-    lines = [f"{sum(rows.failed):,} of {len(rows.texts):,} rows failed{aside}"]
+    aside = f", {counted(len(rows.set_aside), 'row')} set aside" if rows.set_aside else ""
+    lines = [f"{sum(rows.failed):,} of {counted(len(rows.texts), 'row')} failed{aside}"]
     if result.reason:
         lines.append(f"no failure clusters: {result.reason}")
     for number, cluster in enumerate(result.clusters, start=1):

@@ -10,7 +10,7 @@ import typer
 from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, open_history, open_tracker, required_store
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import one_line
+from ratchet.files.text import counted, one_line
 
 if TYPE_CHECKING:
     from ratchet.operate.forgetting import Everywhere
@@ -32,11 +32,11 @@ def forget(
             f"a user must be named by their id, got {user!r}; give it as it came with interactions"
         )
     store, settings = required_store("forgetting a user"), current_settings()
-    history = open_history()
+    history = open_history(store)
     traced = trace(store, settings.home, user, in_history=history.user_data(user))
     release = store.latest(Release)
     if not yes:
-        say(f"{len(traced.interaction_ids)} interactions would be erased")
+        say(f"{counted(len(traced.interaction_ids), 'interaction')} would be erased")
         _print_made(traced.folders, traced.versions, release.champion if release else None)
         say("nothing was changed; add --yes to erase")
         return
@@ -51,27 +51,34 @@ def forget(
     )
     record = everywhere.forget(user, history)
     say(
-        f"erased: {record.interactions} interactions, {record.feedback} pieces of feedback, "
-        f"{record.verdicts} verdicts and rows set aside, texts in {record.records} records, and "
+        f"erased: {counted(record.interactions, 'interaction')}, "
+        f"{counted(record.feedback, 'piece')} of feedback, "
+        f"{counted(record.verdicts, 'verdict or row set aside', 'verdicts and rows set aside')}, "
+        f"texts in {counted(record.records, 'record')}, and "
         "the same rows of history"
     )
     _print_made(record.training_sets, record.versions, release.champion if release else None)
     for name in record.example_sets:
         say(f"evaluation set {name} holds a text of this user: freeze a new one without it")
     if record.examples:
-        say(f"{record.examples} questions taken out of evaluation sets made of what users said")
+        say(
+            f"{counted(record.examples, 'question')} taken out of evaluation sets made of "
+            "what users said"
+        )
     _print_elsewhere(everywhere)
     if record.runs:
         tracker = open_tracker(settings)
         gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
-        say(f"{len(gone)} copies of training sets deleted in MLflow")
+        say(f"{counted(len(gone), 'copy', 'copies')} of training sets deleted in MLflow")
 
 
 def _print_elsewhere(everywhere: Everywhere) -> None:
     swept = everywhere.swept
     say(
-        f"outside the store: {everywhere.log_lines} lines of the gateway's log, texts in "
-        f"{swept.files} files and {swept.rows} rows of databases; {swept.deleted} files deleted"
+        f"outside the store: {counted(everywhere.log_lines, 'line')} of the gateway's log, "
+        "texts in "
+        f"{counted(swept.files, 'file')} and {counted(swept.rows, 'row')} of databases; "
+        f"{counted(swept.deleted, 'file')} deleted"
     )
     for line in swept.left:
         say(f"not erased: {one_line(line)}")

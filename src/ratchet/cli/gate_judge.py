@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.cli.saying import say
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 from ratchet.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def hand_out(path: Path, pairs: Sequence[Item]) -> None:
 
     differing = write_pairs(path, pairs, ON_SHEET)
     say(
-        f"{differing} pairs to compare are in {path.name}: write a, b or tie into the column "
+        f"{counted(differing, 'pair')} to compare in {path.name}: write a, b or tie into the "
+        "column "
         "winner, then give it as --labels"
     )
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ratchet.cli.saying import say, say_json
-from ratchet.cli.shared import AsJson, open_history, required_store
-from ratchet.files.text import one_line
+from ratchet.cli.shared import AsJson, existing_store, open_history, required_store
+from ratchet.files.text import counted, one_line
 
 _DAYS_SHOWN = 14
 
@@ -24,10 +24,11 @@ def history(
 
     Where history lies is the setting RATCHET_HISTORY: a folder or object storage.
     """
-    kept = open_history()
+    store = existing_store() if show_only else required_store("history")
+    kept = open_history(store)
     copied = None
-    if not show_only:
-        copied = kept.advance(required_store("history"))
+    if store is not None and not show_only:
+        copied = kept.advance(store)
     days, cursor = kept.days(), kept.cursor()
     if as_json:
         shown = {
@@ -39,7 +40,10 @@ def history(
         say_json(shown, indent=2)
         return
     if copied is not None:
-        say(f"copied {copied.interactions:,} interactions, {copied.feedback:,} feedback events")
+        say(
+            f"copied {counted(copied.interactions, 'interaction')}, "
+            f"{counted(copied.feedback, 'feedback event')}"
+        )
     if cursor is None:
         say(f"nothing is written to {one_line(kept.address)} yet; run `ratchet history`")
         return
@@ -52,12 +56,18 @@ def history(
         mine = [day for day in days if day.table == name]
         size, files = sum(day.bytes for day in mine), sum(day.files for day in mine)
         rows = sum(day.rows for day in mine)
-        say(f"{name:<14}{rows:>13,} rows {len(mine):>6} days {files:>6} files {_size(size):>10}")
+        say(
+            f"{name:<14}{counted(rows, 'row'):>18} {counted(len(mine), 'day'):>11} "
+            f"{counted(files, 'file'):>12} {_size(size):>10}"
+        )
     by_day = [day for day in days if day.table == "interactions"]
     for day in by_day[-_DAYS_SHOWN:]:
-        say(f"  {day.day.isoformat()}  {day.rows:>13,} interactions {_size(day.bytes):>10}")
+        say(
+            f"  {day.day.isoformat()}  {counted(day.rows, 'interaction'):>26} "
+            f"{_size(day.bytes):>10}"
+        )
     if len(by_day) > _DAYS_SHOWN:
-        say(f"  and {len(by_day) - _DAYS_SHOWN} earlier days; --json lists all")
+        say(f"  and {counted(len(by_day) - _DAYS_SHOWN, 'earlier day')}; --json lists all")
 
 
 def _size(size: float) -> str:

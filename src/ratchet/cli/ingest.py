@@ -14,7 +14,7 @@ import typer
 from ratchet.cli.saying import say
 from ratchet.cli.shared import created_store, open_history
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 
 _SECONDS_BETWEEN = 10.0
 _LARGE = 20_000_000
@@ -44,7 +44,7 @@ def ingest(
     from ratchet.collect.recognising import Recogniser
 
     store, now, progress = created_store(), datetime.now(UTC), Progress()
-    known = Recogniser(store, open_history())
+    known = Recogniser(store, open_history(store))
     if dialogues:
         report = harvest_dialogues(file, store, now=now, progress=progress, known=known)
     else:
@@ -52,10 +52,13 @@ def ingest(
         report = ingest_file(
             file, store, now=now, progress=progress, second_process=is_large, known=known
         )
-    say(f"{report.interactions} interactions and {report.feedback} pieces of feedback stored")
-    say(f"{report.repeated} were there before, {report.set_aside} rows set aside")
+    say(
+        f"{counted(report.interactions, 'interaction')} and "
+        f"{counted(report.feedback, 'piece')} of feedback stored"
+    )
+    say(f"{report.repeated} were there before, {counted(report.set_aside, 'row')} set aside")
     if report.recognised:
-        say(f"{report.recognised:,} rows are stored already under other ids")
+        say(f"{counted(report.recognised, 'row')} stored already under other ids")
     for line in report.lines():
         say(line)
     if report.set_aside:
@@ -68,7 +71,7 @@ def ingest(
             "log of whole dialogues needs --dialogues"
         )
         raise InvalidInputError(
-            f"a file must hold at least one usable row, got {report.set_aside:,} rows in "
+            f"a file must hold at least one usable row, got {counted(report.set_aside, 'row')} in "
             f"{printable(file.name)!r} and none can be used; {way_out}"
         )
 
@@ -90,4 +93,4 @@ class Progress:
         if now - self.told >= _SECONDS_BETWEEN:
             self.told = now
             rate = rows / (now - self.began)
-            say(f"{rows:,} rows so far, {rate:,.0f} a second", err=True)
+            say(f"{counted(rows, 'row')} so far, {rate:,.0f} a second", err=True)

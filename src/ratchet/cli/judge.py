@@ -19,7 +19,7 @@ from ratchet.cli.shared import (
 )
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
 from ratchet.files.rows import set_aside_lines
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 
 if TYPE_CHECKING:
     from ratchet.judges.label_sets import LabelFile
@@ -209,14 +209,14 @@ def label(
     specs = load_judges(named) if named else ()
     dimensions = {**DIMENSIONS, **{spec.dimension.name: spec.dimension for spec in specs}}
     done = import_labels(created_store(), file, now=_now(), dimensions=dimensions)
-    say(f"{done.new} labels stored, {done.repeated} were there before")
+    say(f"{counted(done.new, 'label')} stored, {done.repeated} were there before")
     for line in set_aside_lines(done.set_aside):
         say(line)
     if done.unknown:
         shown = ", ".join(printable(key, 40) for key in done.unknown[:_ITEMS_SHOWN])
         more = len(done.unknown) - _ITEMS_SHOWN
         say(
-            f"{len(done.unknown)} items with labels are not in the store: {shown}"
+            f"{counted(len(done.unknown), 'item')} with labels not in the store: {shown}"
             + (f" and {more:,} more" if more > 0 else "")
             + "; their labels count once these interactions are ingested"
         )

@@ -10,7 +10,7 @@ import typer
 
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings
-from ratchet.files.text import printable_path
+from ratchet.files.text import counted, printable_path
 
 
 def restore(
@@ -33,7 +33,7 @@ def restore(
         content = {"files": len(done.manifest.files), "aside": aside, "notes": done.notes}
         say_json(content | {"began_at": done.manifest.began_at.isoformat()}, indent=2)
         return
-    say(f"restored {len(done.manifest.files):,} files of {printable_path(folder)}")
+    say(f"restored {counted(len(done.manifest.files), 'file')} of {printable_path(folder)}")
     if done.aside is not None:
         say(f"what the home held before lies in {printable_path(done.aside)}")
     for line in done.notes:

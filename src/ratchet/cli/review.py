@@ -13,7 +13,7 @@ from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, By, Note, existing_store, person, required_store
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import read_rows, set_aside_lines
-from ratchet.files.text import clipped
+from ratchet.files.text import clipped, counted
 
 if TYPE_CHECKING:
     from ratchet.files.rows import SetAsideRow
@@ -104,7 +104,7 @@ def _pairs_waiting(store: EventStore) -> list[str]:
     from ratchet.judges.pair_labels import waiting_sheets, way_to_label
 
     return [
-        f"{record.wanted} pairs of answers wait to be compared, {compared} are: "
+        f"{counted(record.wanted, 'pair')} of answers to be compared, {compared} compared so far: "
         f"{way_to_label(record)}"
         for record, compared in waiting_sheets(store)
     ]
@@ -122,7 +122,7 @@ def _bring_back(path: Path, reviewer: str, *, as_json: bool) -> None:
     if set(NEEDED) <= set(named):
         kept = keep_labels(store, path, reviewer=reviewer, now=now)
         more = {"compared": kept.compared, "wanted": kept.sheet.wanted}
-        told = f"{kept.compared} of {kept.sheet.wanted} pairs are compared" + (
+        told = f"compared: {kept.compared:,} of {counted(kept.sheet.wanted, 'pair')}" + (
             "; the gate can decide" if kept.compared >= kept.sheet.wanted else ""
         )
         _report(_counts(kept), kept.set_aside, more, told, as_json=as_json)
@@ -148,8 +148,8 @@ def _report(
         say_json({**counts, **more, "set_aside": rows}, indent=2)
         return
     say(
-        f"{counts['new']} labels stored, {counts['repeated']} were there before, "
-        f"{counts['open']} rows are open, {len(aside)} set aside"
+        f"{counted(counts['new'], 'label')} stored, {counts['repeated']} were there before, "
+        f"{counted(counts['open'], 'row')} open, {len(aside)} set aside"
     )
     for line in set_aside_lines(aside):
         say(line)
@@ -157,6 +157,7 @@ def _report(
         say(told)
     if not any(counts.values()):
         raise InvalidInputError(
-            f"a sheet must hold at least one row that can be used, got {len(aside)} rows and none "
+            "a sheet must hold at least one row that can be used, got "
+            f"{counted(len(aside), 'row')} and none "
             "can; write a new one with `ratchet export label-sheet`"
         )

@@ -8,7 +8,7 @@ import typer
 
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, existing_store
-from ratchet.files.text import one_line
+from ratchet.files.text import counted, one_line
 
 
 def set_aside(
@@ -32,6 +32,6 @@ def set_aside(
         say(f"{one_line(row.source)}, {one_line(row.position)}: {one_line(row.reason)}")
         say(f"    received: {one_line(row.raw)}")
     if len(listed) < len(rows):
-        say(f"and {len(rows) - len(listed):,} earlier rows; --latest 0 lists all")
+        say(f"and {counted(len(rows) - len(listed), 'earlier row')}; --latest 0 lists all")
     if not rows:
         say(f"no rows of {one_line(source)} were set aside" if source else "no rows were set aside")

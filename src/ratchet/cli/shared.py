@@ -150,11 +150,18 @@ def created_store() -> EventStore:
     return EventStore.open(settings.store_url, assistant=settings.model_name)
 
 
-def open_history() -> History:
-    """Open the history that the settings name; nothing is created."""
+def open_history(of: EventStore | None = None) -> History:
+    """Open the history that the settings name; nothing is created.
+
+    Args:
+        of: The store whose history it is; None where one that is gone is told of otherwise.
+
+    Raises:
+        ConflictError: The store knows of a history there, and it is gone.
+    """
     from ratchet.store.history import History
 
-    return History.open(current_settings().history)
+    return History.open(current_settings().history, of=of)
 
 
 def show_progress() -> None:

@@ -20,6 +20,7 @@ from ratchet.cli.shared import (
     person,
 )
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 
 if TYPE_CHECKING:
     from ratchet.records import SignalDeclaration
@@ -51,7 +52,7 @@ def listed(
     for row in rows:
         if row["application"] != application:
             application = row["application"]
-            say(f"{application}: {row['answers']:,} answers in the last {days:g} days")
+            say(f"{application}: {counted(row['answers'], 'answer')} in the last {days:g} days")
         say(f"  {row['kind']:16} {row['yes']:>9,} yes {row['no']:>9,} no  {row['reported']}")
     for row in rows:
         if row["question"]:

@@ -11,7 +11,7 @@ import typer
 
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings, open_tracker
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 
 
 def verify(
@@ -32,7 +32,7 @@ def verify(
 
         manifest = read_manifest(backup)
         check_files(backup, manifest)
-        found = [Verified("backup", f"{len(manifest.files):,} files by digest")]
+        found = [Verified("backup", f"{counted(len(manifest.files), 'file')} by digest")]
     else:
         settings = current_settings()
         found = list(look(settings, partial(open_tracker, settings) if registry else None))

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from ratchet.collect.sampling import normalise_text
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row, needed_fields, no_usable_row, read_rows
-from ratchet.files.text import printable, printable_path
+from ratchet.files.text import counted, printable, printable_path
 from ratchet.records import LabelledMessage, SetAside, derive_id
 
 TEXT_COLUMNS = ("text", "message")
@@ -232,7 +232,11 @@ def _check_text(text: str, row: Row, max_characters: int) -> None:
     if _is_empty(text):
         raise InvalidInputError("a text must not be empty, got no visible character; fill it in")
     if len(text) > max_characters:
-        hint = f"; it spans {row.lines:,} lines: {_UNCLOSED}" if row.lines >= _MANY_LINES else ""
+        hint = (
+            f"; it spans {counted(row.lines, 'line')}: {_UNCLOSED}"
+            if row.lines >= _MANY_LINES
+            else ""
+        )
         raise InvalidInputError(
             f"a text must have at most {max_characters:,} characters, got {len(text):,}; "
             f"shorten it{hint}"
@@ -259,6 +263,7 @@ def _refuse_without_messages(path: Path, set_aside: Sequence[SetAside]) -> NoRet
         raise no_usable_row(path, "messages with text and label below its header", (), 0)
     reason, times = Counter(row.reason for row in set_aside).most_common(1)[0]
     raise InvalidInputError(
-        f"a file of messages must have at least one usable row, got {len(set_aside):,} rows in "
+        "a file of messages must have at least one usable row, got "
+        f"{counted(len(set_aside), 'row')} in "
         f"{printable_path(path)!r} that were all set aside, {times:,} of them because: {reason}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ratchet.files.text import counted
 from ratchet.records import SetAside
 
 
@@ -46,7 +47,7 @@ class IngestReport:
             left -= count
             lines.append(f"{count:>8,} × {row.position}: {row.reason}")
         if left:
-            lines.append(f"and {left:,} more rows set aside for other reasons")
+            lines.append(f"and {counted(left, 'more row')} set aside for other reasons")
         return lines + [f"{count:>8,} × noted: {note}" for note, count in self.noted]
 
 

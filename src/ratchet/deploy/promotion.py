@@ -181,8 +181,11 @@ def apply_decision(
 
 
 def _obstacle(store: EventStore, tracker: Tracker, decision: Decision) -> str | None:
-    """Say what happened since the decision that takes away its ground, if anything did."""
-    for release in store.records(Release, since=decision.created_at):
+    """Say what happened since the decision that takes away its ground, if anything did.
+
+    What came after it is told by the journal and not by times, since clocks are set back.
+    """
+    for release in store.records(Release, after=decision):
         if release.action == "rollback":
             return "there was a rollback since the decision"
     champion = tracker.champion()

@@ -22,7 +22,7 @@ from typing import Any
 from ratchet.errors import InvalidInputError
 from ratchet.export.grammar import Format, Request
 from ratchet.export.parts import Part, Tally, batches_of
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.dataset import (
     ROWS_FILE,
@@ -237,10 +237,12 @@ def _note(
     for name in SPLITS:
         count = len(found.rows[name])
         if count and name not in names:
-            tally.notes.append(f"{count:,} rows of {name} are not in it: --split {name} does them")
+            tally.notes.append(
+                f"not in it: {counted(count, 'row')} of {name}; --split {name} does them"
+            )
     if request.format == "openai" and written < FEWEST_FOR_OPENAI:
         tally.notes.append(
-            f"OpenAI takes {FEWEST_FOR_OPENAI} examples or more, these are {written}"
+            f"OpenAI takes {counted(FEWEST_FOR_OPENAI, 'example')} or more, these are {written}"
         )
     if found.record.redactions:
         told = ", ".join(f"{count} × {kind}" for kind, count in found.record.redactions)

@@ -17,10 +17,13 @@ SHARD_ROWS = 500_000
 """Rows of a file of a Hugging Face folder."""
 
 
-def write_lines(part: Part, file: IO[bytes], tally: Tally, progress: Progress) -> None:
-    """Write a part as JSON Lines."""
+def write_lines(
+    part: Part, file: IO[bytes], tally: Tally, progress: Progress, *, as_ascii: bool = False
+) -> None:
+    """Write a part as JSON Lines, in ASCII where it may be a terminal that reads them."""
     for batch in part.batches:
-        lines = [json.dumps(part.line(row), ensure_ascii=False) for row in batch.to_pylist()]
+        rows = map(part.line, batch.to_pylist())
+        lines = [json.dumps(row, ensure_ascii=as_ascii).replace("\x7f", "\\u007f") for row in rows]
         file.write("".join(f"{line}\n" for line in lines).encode())
         tally.rows[part.name] += len(lines)
         progress(tally.rows.total())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from ratchet.errors import InvalidInputError
@@ -15,7 +17,8 @@ from ratchet.export.grammar import Request, check
 from ratchet.export.parts import Part, Tally
 from ratchet.export.records import decisions, labels
 from ratchet.export.sheets import sheet_for
-from ratchet.export.targets import open_file, open_folder
+from ratchet.export.targets import STANDARD_OUTPUT, open_file, open_folder
+from ratchet.files.text import shown_text
 from ratchet.store import EventStore
 from ratchet.store.history import History
 
@@ -50,6 +53,8 @@ def export(request: Request, sources: Sources, *, now: datetime, progress: Progr
     tally = Tally()
     if request.kind == "label-sheet":
         text = sheet_for(sources.store, sources.history, request, tally)
+        if request.out == STANDARD_OUTPUT and sys.stdout.isatty():
+            text = shown_text(text)
         with open_file(request.out, keep=True) as file:
             file.write(text.encode())
         return tally
@@ -58,7 +63,9 @@ def export(request: Request, sources: Sources, *, now: datetime, progress: Progr
         with open_folder(request.out) as folder:
             write_hub_folder(parts, folder, tally, progress)
         return tally
-    write = write_parquet if request.format == "parquet" else write_lines
+    as_ascii = request.out == STANDARD_OUTPUT
+    in_lines = partial(write_lines, as_ascii=as_ascii)
+    write = write_parquet if request.format == "parquet" else in_lines
     (part,) = parts
     with open_file(request.out) as file:
         write(part, file, tally, progress)

@@ -11,7 +11,7 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.export.grammar import Request
 from ratchet.export.parts import Tally
 from ratchet.export.redacting import Texts, texts_redactor
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 from ratchet.judges.label_sheet import sheet_text
 from ratchet.judges.pair_labels import pairs_on, said_about, waiting_sheets
 from ratchet.judges.prompts import Item
@@ -98,7 +98,8 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
     tally.rows["pairs"] += len(pairs)
     compared = said_about(store, record, pairs).compared
     tally.notes.append(
-        f"{compared} of {record.wanted} pairs are compared: fill in the column winner (a, b or "
+        f"compared: {compared:,} of {counted(record.wanted, 'pair')}; fill in the column "
+        "winner (a, b or "
         "tie), then `ratchet review --sheet FILE`"
     )
     shown = pairs if redact is None else [_redacted_pair(pair, redact) for pair in pairs]

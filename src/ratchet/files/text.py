@@ -32,6 +32,20 @@ def plain(name: str) -> str:
     return name.replace("_", " ")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Say how many there are of something.
+
+    Args:
+        number: How many.
+        one: The word for one of them; of several words the last one is a noun.
+        many: The word for several, where it is not that noun with an s.
+
+    >>> counted(1, "row"), counted(1234, "more row"), counted(2, "copy", "copies")
+    ('1 row', '1,234 more rows', '2 copies')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def one_line(text: str) -> str:
     """Return the text on one line, without what would steer a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

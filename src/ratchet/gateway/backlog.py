@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.files.whole import write_whole
 from ratchet.gateway.log_lines import lines_left, read, segments
 
 FILE = "drained.json"
@@ -51,10 +51,7 @@ class Backlog(BaseModel):
         Raises:
             OSError: It cannot be written.
         """
-        draft = folder / f".{FILE}.{os.getpid()}"
-        draft.touch(mode=0o600)
-        draft.write_text(self.model_dump_json(), encoding="utf-8")
-        draft.replace(folder / FILE)
+        write_whole(folder / FILE, self.model_dump_json().encode(), sync=False)
 
 
 def read_backlog(folder: Path, now: datetime) -> Backlog:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import secrets
 import threading
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import InvalidInputError, RatchetError, StoreReplacedError
+from ratchet.files.whole import write_whole
 from ratchet.gateway.routing import State
 from ratchet.records import ApiKey, ApiKeyTerms, Routing
 from ratchet.settings import Settings
@@ -194,23 +193,3 @@ class StoreLink:
             f"the store must be there as it was before, got no file {path}; restore it, or delete "
             f"{self.known.path} to begin with an empty store and without keys"
         )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is read whole, the old or the new, at any moment and after a power loss.
-
-    Raises:
-        OSError: It cannot be written; the old one stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(file, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

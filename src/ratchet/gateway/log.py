@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from ratchet.files.whole import sync_folder
 from ratchet.gateway.log_lines import (
     SUFFIX,
     LogKind,
@@ -293,7 +294,7 @@ class WriteAheadLog:
             new_names, self._new_names = self._new_names, False
         if new_names:
             try:
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
             except OSError as error:
                 failed, self._new_names = error, True
                 self._note(error)
@@ -438,15 +439,6 @@ def _probe(folder: Path) -> None:
     finally:
         os.close(file)
         path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _resolve(waiter: asyncio.Future[None], failed: OSError | None) -> None:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import SetAsideRow, needed_fields, no_usable_row, read_rows, set_aside_lines
-from ratchet.files.text import printable, shown_lines
+from ratchet.files.text import counted, printable, shown_lines
 from ratchet.judges.correction import RateCorrection, corrected_rate
 from ratchet.judges.effects import worth
 from ratchet.judges.judge import NOT_ANSWERED, Judge, Judged, asker, model_of
@@ -104,7 +104,8 @@ class FileJudged:
         """Return it in words, without the validation."""
         asked = self.judged.asked
         lines = [
-            f"{name} ({self.judge_version}): {len(self.judged.judgements)} items, {asked.asked} "
+            f"{name} ({self.judge_version}): {counted(len(self.judged.judgements), 'item')}, "
+            f"{asked.asked} "
             f"questions asked, {self.judged.reused} answered before, spent {asked.spent:.4f}"
         ]
         lines += [f"  failed: {count} × {reason}" for reason, count in asked.failed.items()]

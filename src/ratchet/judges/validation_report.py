@@ -8,7 +8,7 @@ from typing import Any
 
 from ratchet.errors import RatchetError
 from ratchet.files.rows import SetAsideRow, set_aside_lines
-from ratchet.files.text import shown_lines
+from ratchet.files.text import counted, shown_lines
 from ratchet.judges.validation import Validation
 from ratchet.records import Figure
 
@@ -88,7 +88,7 @@ def validations_text(
     if unused:
         lines.append(f"not used: the fields {', '.join(unused)}")
     if set_aside:
-        lines.append(f"set aside: {len(set_aside)} rows")
+        lines.append(f"set aside: {counted(len(set_aside), 'row')}")
         lines += [f"  {line}" for line in set_aside_lines(set_aside)]
     return shown_lines(lines)
 
@@ -100,10 +100,11 @@ def _one(name: str, found: Validation | RatchetError) -> list[str]:
     lines += [f"  {reason}" for reason in found.reasons]
     if found.more_labels is not None:
         lines.append(
-            f"  about {found.more_labels} more labels would decide it if they come out like "
+            f"  about {counted(found.more_labels, 'more label')} would decide it if they come "
+            "out like "
             "those so far"
         )
-    lines.append(f"{found.items} items with a label and a verdict")
+    lines.append(f"{counted(found.items, 'item')} with a label and a verdict")
     lines += [f"  unscored: {count} × {reason}" for reason, count in found.unscored.items()]
     if found.figures:
         lines.append(f"{'':34}  value   95 % interval      of")
@@ -161,7 +162,9 @@ def _table(results: Results) -> list[str]:
     counts = Counter(
         "refused" if isinstance(found, RatchetError) else found.decision for _, found in results
     )
-    lines.append(f"{len(results)} runs: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    lines.append(
+        f"{counted(len(results), 'run')}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+    )
     usable = counts["usable"]
     if usable:
         lines.append(

@@ -30,6 +30,7 @@ from typing import Annotated, BinaryIO
 from pydantic import AfterValidator, Field, ValidationError
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.whole import sync_folders, write_whole
 from ratchet.operate.sqlite_files import copy_database, is_database
 from ratchet.records import Record, digest
 from ratchet.records.base import UtcTime
@@ -373,25 +374,12 @@ def _why_wrong(folder: Path, file: BackupFile) -> str | None:
 def _write_manifest(path: Path, manifest: Manifest) -> None:
     content = manifest.canonical()
     text = json.dumps(content | {"digest": digest(content)}, indent=1)
-    with _private(path) as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(path, text.encode())
 
 
 def _private(path: Path) -> BinaryIO:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     return os.fdopen(file, "wb")
-
-
-def sync_folders(folder: Path) -> None:
-    """Bring the names of all files below a folder to the disk."""
-    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        file = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
 
 
 def _altered(what: str) -> InvalidInputError:

@@ -21,6 +21,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from ratchet.errors import RatchetError
+from ratchet.files.text import counted
 from ratchet.gateway.log import segments
 from ratchet.models.weights import (
     SMOLLM2,
@@ -34,6 +35,7 @@ from ratchet.servers import answering_prefect
 from ratchet.settings import Settings, loose
 from ratchet.store.checking import read_schema
 from ratchet.store.history import History
+from ratchet.store.history.writing import check_there
 from ratchet.tracking import Tracker
 
 State = Literal["ok", "warning", "problem"]
@@ -114,7 +116,7 @@ class Doctor:
         names = ", ".join(str(path) for path in open_to_others[:_SHOWN])
         more = " and others" if len(open_to_others) > _SHOWN else ""
         do = f"chmod -R go= '{self.settings.home}', as the user that owns it"
-        found = f"{len(open_to_others)} paths are open to other users: {names}{more}"
+        found = f"{counted(len(open_to_others), 'path')} open to other users: {names}{more}"
         return Health("permissions", "problem", found, do)
 
     def _disk(self) -> Health:
@@ -126,7 +128,7 @@ class Doctor:
         few_inodes = 0 < inodes < _LEAST_INODES  # some file systems have no number of them
         found = f"{size_in_words(free)} free"
         if free < LEAST_BYTES or few_inodes:
-            what = f"{inodes:,} files can still be made" if few_inodes else found
+            what = f"{counted(inodes, 'file')} can still be made" if few_inodes else found
             do = "free some, or take old data away: ratchet prune --dry-run"
             return Health("disk", "problem", what, do)
         if free < SCARCE_BYTES:
@@ -154,7 +156,9 @@ class Doctor:
             found = f"a later version has changed it ({schema.unknown[-1]})"
             return Health("store", "problem", found, "install that version of Ratchet")
         if schema.missing:
-            found = f"{len(schema.missing)} migrations are to come ({schema.missing[0]} first)"
+            found = (
+                f"{counted(len(schema.missing), 'migration')} to come ({schema.missing[0]} first)"
+            )
             do = "back it up, then open it once: ratchet backup FOLDER && ratchet status"
             return Health("store", "warning", found, do)
         return Health("store", "ok", "its schema is this version's")
@@ -165,7 +169,7 @@ class Doctor:
         waiting = sum(path.stat().st_size for path in found)
         if not waiting:
             return Health("log", "ok", "nothing waits")
-        words = f"{size_in_words(waiting)} in {len(found)} segments"
+        words = f"{size_in_words(waiting)} in {counted(len(found), 'segment')}"
         if _is_held(folder / "drain.lock"):
             return Health("log", "ok", f"{words}, which a gateway brings to the store")
         do = "start a gateway, which stores it first: ratchet serve"
@@ -174,6 +178,8 @@ class Doctor:
     def _history(self) -> Health:
         history = History.open(self.settings.history)
         cursor = history.cursor()
+        schema = read_schema(self.settings.store_url)
+        check_there(history.place, () if schema is None else schema.histories)
         if cursor is None:
             return Health("history", "ok", "nothing is written yet")
         return Health("history", "ok", f"written up to {cursor.written_at:%Y-%m-%d %H:%M} UTC")

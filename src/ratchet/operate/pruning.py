@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ratchet.deploy.routing import running_rollout, running_test
 from ratchet.errors import RatchetError
+from ratchet.files.text import counted
 from ratchet.operate.flow_runs import EndedRuns
 from ratchet.operate.forgetting import Everywhere
 from ratchet.operate.retention import RetentionConfig
@@ -183,7 +184,7 @@ class Pruning:
         days, until = self.config.interactions_days, self._in_history()
         if days is not None and until is not None:
             expired = stored.Expired(self._horizon(days), until, self._kept)
-            says = f"older than {days} days, and in history"
+            says = f"older than {counted(days, 'day')}, and in history"
             sizes = cache(lambda: stored.size_of_expired(self.store, expired))
             delete = cache(lambda: stored.delete_expired(self.store, expired))
             for place, what in enumerate(("interactions", "feedback about them")):
@@ -265,7 +266,7 @@ class Pruning:
             history.drop_before(day)
             return size().rows
 
-        return Rule("days of history", f"older than {days} days", size, delete)
+        return Rule("days of history", f"older than {counted(days, 'day')}", size, delete)
 
     # Other tables -----------------------------------------------------------------------------
 
@@ -276,31 +277,33 @@ class Pruning:
             ("verdicts of judges", config.verdicts_days, VERDICTS),
         ):
             if days is not None:
-                yield self._rows(what, f"older than {days} days", self._old(table, days))
+                yield self._rows(what, f"older than {counted(days, 'day')}", self._old(table, days))
         for what, days, table in (
             ("recorded answers", config.answers_days, ANSWERS),
             ("vectors of texts", config.vectors_days, EMBEDDINGS),
         ):
             if days is not None:
-                yield self._rows(what, f"made {days} days ago", self._old_recorded(table, days))
+                yield self._rows(
+                    what, f"made {counted(days, 'day')} ago", self._old_recorded(table, days)
+                )
 
     def _of_journal(self) -> Iterator[Rule]:
         store, config = self.store, self.config
         late = timedelta(days=config.late_days)
         yield self._rows(
             "states of boards",
-            f"all but one an hour after a day, and one after {config.late_days} days",
+            f"all but one an hour after a day, and one after {counted(config.late_days, 'day')}",
             lambda: stored.spare_boards(store, now=self.now, late=late),
         )
         if (days := config.passes_days) is not None:
             passed = self._ago(days)
             yield self._rows(
                 "safety passes",
-                f"older than {days} days",
+                f"older than {counted(days, 'day')}",
                 lambda: stored.old_passes(store, before=passed),
             )
         if (days := config.records_days) is not None:
-            before, says = self._ago(days), f"older than {days} days"
+            before, says = self._ago(days), f"older than {counted(days, 'day')}"
             rollout = running_rollout(store)
             running = {rollout.id} if rollout else set()
             yield self._rows(
@@ -341,7 +344,7 @@ class Pruning:
             if days is None:
                 continue
             runs = EndedRuns(self.prefect, self._ago(days), passes, database.exists())
-            says = f"ended {days} days ago, none whose artifact is the newest of its key"
+            says = f"ended {counted(days, 'day')} ago, none whose artifact is the newest of its key"
             yield Rule(what, says, _size_of_runs(runs, database), runs.delete)
 
     def _of_tracking(self) -> Iterator[Rule]:
@@ -361,7 +364,7 @@ class Pruning:
             return len(runs)
 
         stages = ", ".join(WATCHED_STAGES)
-        yield Rule("MLflow runs", f"of {stages}, ended {days} days ago", size, delete)
+        yield Rule("MLflow runs", f"of {stages}, ended {counted(days, 'day')} ago", size, delete)
 
     def _of_files(self) -> Iterator[Rule]:
         for path in database_files(self.settings):

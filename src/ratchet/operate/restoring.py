@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ratchet.errors import BusyError, ConflictError, InvalidInputError
+from ratchet.files.whole import sync_folders
 from ratchet.gateway.log import segments
 from ratchet.operate.backup import (
     ASIDE,
@@ -26,7 +27,6 @@ from ratchet.operate.backup import (
     check_files,
     copy_file,
     read_manifest,
-    sync_folders,
 )
 from ratchet.settings import Settings, private_folder, tighten
 from ratchet.store import EventStore

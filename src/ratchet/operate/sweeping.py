@@ -16,11 +16,12 @@ import gzip
 import os
 import re
 import shutil
-import tempfile
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.files.whole import write_whole
 from ratchet.operate.sqlite_rows import erase_in_database, is_database
 from ratchet.store.forget import holds_any
 from ratchet.store.user_texts import UserTexts
@@ -112,7 +113,8 @@ def _sweep_text(home: Path, path: Path, texts: UserTexts, swept: Swept) -> None:
         if path.is_relative_to(home / "logs"):
             _write_over(path, content, left)
         else:
-            _write_anew(path, gzip.compress(left) if is_gzip else left)
+            mode = stat.S_IMODE(path.stat().st_mode)
+            write_whole(path, gzip.compress(left) if is_gzip else left, mode=mode)
         swept.files += 1
         said = ""
     if any(texts.are_in(unpacked) for unpacked in _unpacked(content)):
@@ -142,21 +144,6 @@ def _write_over(path: Path, before: bytes, left: bytes) -> None:
             file.write(line.removesuffix(b"\n")[: length - len(end)].ljust(length - len(end)) + end)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _write_anew(path: Path, content: bytes) -> None:
-    """Put a file in the place of another at once, with the same permissions."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, name)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _in_columns(path: Path, texts: UserTexts) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ratchet.analyze.failures.identity import KnownClusters
 from ratchet.errors import RatchetError
+from ratchet.files.text import counted
 from ratchet.gateway.log import read, segments
 from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.models.weights import adapter_digest
@@ -64,14 +65,14 @@ def verify(settings: Settings, tracker: Callable[[], Tracker] | None = None) -> 
     """
     yield _databases(settings)
     yield _log(settings.home / "gateway" / "wal")
-    yield _history(settings)
+    store, why = None, "there is no store; restore one: ratchet restore"
     try:
         store = EventStore.opened(settings.store_url)
     except RatchetError as error:
-        yield Verified("store", "nothing", (str(error),))
-        return
+        why = str(error)
+    yield _history(settings, store)
     if store is None:
-        yield Verified("store", "nothing", ("there is no store; restore one: ratchet restore",))
+        yield Verified("store", "nothing", (why,))
         return
     try:
         yield _store(store)
@@ -112,12 +113,14 @@ def _log(folder: Path) -> Verified:
             lines += 1
             if entry.kind is None:
                 problems.append(f"{segment.name} is damaged at byte {entry.start}")
-    return Verified("log", f"{lines:,} lines in {len(found)} segments", tuple(problems))
+    return Verified(
+        "log", f"{counted(lines, 'line')} in {counted(len(found), 'segment')}", tuple(problems)
+    )
 
 
-def _history(settings: Settings) -> Verified:
-    history = History.open(settings.history)
+def _history(settings: Settings, store: EventStore | None) -> Verified:
     try:
+        history = History.open(settings.history, of=store)
         files = history.readable()
     except (RatchetError, OSError) as error:
         return Verified("history", "nothing", (str(error),))
@@ -130,7 +133,9 @@ def _history(settings: Settings) -> Verified:
             continue
         rows += count
         problems += together(f"of {file.path} are not what was sent", wrong)
-    return Verified("history", f"{rows:,} rows in {len(files)} files", tuple(problems))
+    return Verified(
+        "history", f"{counted(rows, 'row')} in {counted(len(files), 'file')}", tuple(problems)
+    )
 
 
 def _history_file(history: History, file: HistoryFile) -> tuple[int, list[str]]:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from ratchet import records
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 from ratchet.records import Record, digest
 from ratchet.records.signals import BY_NAME
 from ratchet.store.batches import read_lists
@@ -32,12 +33,14 @@ from ratchet.store.event_rows import (
     interaction_row,
 )
 from ratchet.store.events import EventStore
+from ratchet.store.facts import read_histories
 from ratchet.store.months import PARTITIONED, ids_of
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import (
     APPLIED,
     COUNTS,
     DEFINITIONS,
+    FACTS,
     FEEDBACK_EVENTS,
     INTERACTIONS,
     JOURNAL,
@@ -116,11 +119,13 @@ class Schema:
         missing: Those that this version would apply when it opens the store.
         unknown: Those of a later version.
         newest: The time of the row of an interaction that arrived last; None without one.
+        histories: The addresses that history of it was written to.
     """
 
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
     newest: datetime | None
+    histories: frozenset[str] = frozenset()
 
 
 def read_schema(url: str) -> Schema | None:
@@ -139,10 +144,13 @@ def read_schema(url: str) -> Schema | None:
         newest = connection.execute(
             sa.select(INTERACTIONS.c.received_at).order_by(INTERACTIONS.c.position.desc()).limit(1)
         ).scalar()
+        has_facts = sa.inspect(connection).has_table(FACTS.name)
+        histories = read_histories(connection, FACTS) if has_facts else frozenset[str]()
     return Schema(
         missing=tuple(name for name in MIGRATIONS if name not in applied),
         unknown=tuple(sorted(applied - set(MIGRATIONS))),
         newest=None if newest is None else moment_of(newest),
+        histories=histories,
     )
 
 
@@ -210,12 +218,12 @@ def together(what: str, wrong: list[str]) -> list[str]:
     if not wrong:
         return []
     more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-    return [f"{len(wrong)} rows {what}: {', '.join(wrong[:_SHOWN])}{more}"]
+    return [f"{counted(len(wrong), 'row')} {what}: {', '.join(wrong[:_SHOWN])}{more}"]
 
 
 def _check_counts(connection: sa.Connection, found: StoreCheck) -> None:
     events = sa.and_(FEEDBACK_EVENTS.c.version_of.is_(None))
-    counted: dict[str, dict[str, int]] = {
+    says: dict[str, dict[str, int]] = {
         "feedback": read_counts(connection, COUNTS, "feedback"),
         "set_aside": read_counts(connection, COUNTS, "set_aside"),
     }
@@ -227,15 +235,16 @@ def _check_counts(connection: sa.Connection, found: StoreCheck) -> None:
         part = query.selected_columns[0]
         rows = {key: int(count) for key, count in connection.execute(query.group_by(part))}
         found.counts["set_aside"] += sum(rows.values()) if name == "set_aside" else 0
-        if rows != counted[name]:
+        if rows != says[name]:
             found.problems.append(
-                f"the kept counts of {name} say {sum(counted[name].values())}, got "
-                f"{sum(rows.values())} rows"
+                f"the kept counts of {name} say {sum(says[name].values())}, got "
+                f"{counted(sum(rows.values()), 'row')}"
             )
     kept = count_interactions(connection, COUNTS, INTERACTIONS)
     if kept != found.counts["interactions"]:
         found.problems.append(
-            f"the kept count of interactions says {kept}, got {found.counts['interactions']} rows"
+            f"the kept count of interactions says {kept}, got "
+            f"{counted(found.counts['interactions'], 'row')}"
         )
 
 

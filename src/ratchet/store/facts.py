@@ -1,4 +1,4 @@
-"""What is true of a store as a whole: the assistant that it belongs to.
+"""What is true of a store as a whole: the assistant that it belongs to, and where history lies.
 
 Numbers of two assistants in one store would be read as those of one: counts, the champion, the
 cycles. So a store keeps the name of its assistant (RATCHET_MODEL_NAME) from its first use on.
@@ -12,9 +12,11 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from ratchet.errors import SettingsError
+from ratchet.records import digest
 from ratchet.store.transactions import Transactions
 
 ASSISTANT = "assistant"
+_HISTORY = "history:"
 _SEARCH_PATH = re.compile(r"-c\s*search_path=\S*\s*")
 
 
@@ -63,6 +65,19 @@ def owner_of(store: Transactions, facts: sa.Table) -> str | None:
     with store.reading() as connection:
         owner = connection.execute(sa.select(facts.c.value).where(facts.c.name == ASSISTANT))
         return owner.scalar_one_or_none()
+
+
+def read_histories(connection: sa.Connection, facts: sa.Table) -> frozenset[str]:
+    """Return the addresses that history of a store was written to."""
+    query = sa.select(facts.c.value).where(facts.c.name.like(f"{_HISTORY}%"))
+    return frozenset(connection.execute(query).scalars())
+
+
+def note_history(connection: sa.Connection, facts: sa.Table, address: str) -> None:
+    """Keep that history was written to an address, so that its absence is noticed later."""
+    if address not in read_histories(connection, facts):
+        name = f"{_HISTORY}{digest(address)[:16]}"
+        connection.execute(sa.insert(facts), {"name": name, "value": address})
 
 
 def _ways_out(assistant: str, owner: str, url: sa.URL) -> Iterable[str]:

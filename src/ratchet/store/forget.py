@@ -119,6 +119,8 @@ def forget(
         elsewhere: Erases outside the store and its history, given the texts and the interactions'
             ids; see `erase_user`.
     """
+    if history is not None:
+        history.check_there(store)
     in_history = history.user_data(user_id) if history else NOTHING
     record, done = _begin(store, home, user_id, now, in_history), set[str]()
     while record.state == "begun":

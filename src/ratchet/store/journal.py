@@ -74,6 +74,7 @@ class Journal(Transactions):
         latest: int | None = None,
         subject: str | None = None,
         since: datetime | None = None,
+        after: Record | None = None,
     ) -> tuple[R, ...]:
         """Return records of one kind in the order they were written.
 
@@ -82,11 +83,15 @@ class Journal(Transactions):
             latest: Only so many, the last ones.
             subject: Only those about this version of a model or judge.
             since: Only those created then or later.
+            after: Only those written after this record was, whatever the clock said; all of them
+                where it is not written yet.
         """
         query = sa.select(JOURNAL.c.position, JOURNAL.c.body)
         query = query.where(JOURNAL.c.kind == _kind(kind))
         if subject is not None:
             query = query.where(JOURNAL.c.subject == subject)
+        if after is not None:
+            query = query.where(JOURNAL.c.position > _place_of(after))
         if since is not None:
             query = query.where(JOURNAL.c.created_at >= microseconds(since))
             # without an order, so that the index by time is taken and not one in that order
@@ -128,6 +133,13 @@ class Journal(Transactions):
         with self.reading() as connection:
             bodies = pairs(connection, query.order_by(found.c.first))
         return {subject: kind.model_validate(body) for subject, body in bodies.items()}
+
+
+def _place_of(record: Record) -> sa.ColumnElement[int]:
+    """Return where a record stands, 0 where it does not, as a part of a question."""
+    key = str(record.canonical()["id"])
+    stands = sa.select(JOURNAL.c.position).where(JOURNAL.c.kind == _kind(type(record)))
+    return sa.func.coalesce(stands.where(JOURNAL.c.id == key).scalar_subquery(), 0)
 
 
 def _kind(record: type[Record]) -> str:

@@ -78,6 +78,8 @@ def past_keeping(
         sets_too: Whether training sets can be deleted everywhere. What they hold waits otherwise.
     """
     stored = store.past_keeping(now)
+    if history is not None:
+        history.check_there(store)
     told = {} if history is None else history.past_keeping(now)
     waits = _in_training(store, home) if sets_too else _in_sets((home / "datasets").glob("*"))
     days = {key: day for key, day in (told | stored).items() if key not in waits}

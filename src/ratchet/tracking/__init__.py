@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import TrackingError
+from ratchet.files.text import shown_line
 from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
@@ -133,6 +134,7 @@ class Tracker:
     ) -> Iterator[Run]:
         """Open the run with this key, or begin it; it ends FINISHED, or FAILED on an error."""
         experiment_id = self._experiment(experiment)
+        key, said = shown_line(key).replace("'", "’"), {n: shown_line(v) for n, v in tags.items()}
         runs = self._client.search_runs(
             [experiment_id], filter_string=f"tags.`{_KEY}` = '{key}'", max_results=1
         )
@@ -142,8 +144,8 @@ class Tracker:
         else:
             begun = self._client.create_run(
                 experiment_id,
-                run_name=name,
-                tags={**tags, _KEY: key, "mlflow.source.name": "ratchet"},
+                run_name=shown_line(name),
+                tags={**said, _KEY: key, "mlflow.source.name": "ratchet"},
             )
             run_id = begun.info.run_id
         status = "FAILED"
@@ -396,7 +398,7 @@ class Tracker:
         """Set tags on a version, such as the gate's verdict."""
         number = self.version(reference).version
         for key, value in tags.items():
-            self._client.set_model_version_tag(self.model_name, number, key, value)
+            self._client.set_model_version_tag(self.model_name, number, key, shown_line(value))
 
     def adapter_folder(self, version: ModelVersion) -> Path | None:
         """Return a local folder with the version's adapter, fetched where it lies elsewhere.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,10 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.files.text import shown_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOGGED = "mlflow.loggedArtifacts"
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. :/]")
+_NAME_CHARACTERS = 250
+
+
+def named(name: str) -> str:
+    r"""Return a name as MLflow takes it for a tag, a parameter or a metric.
+
+    >>> named("exact_match"), named("<b>\x1b[2J")
+    ('exact_match', '_b__x1b_2J')
+    """
+    found = _NOT_IN_A_NAME.sub("_", shown_line(name))[:_NAME_CHARACTERS] or "_"
+    is_a_path = posixpath.normpath(found) == found and not found.startswith(("/", "."))
+    return found if is_a_path else found.replace("/", "_").replace(".", "_")
 
 
 class Run:
@@ -28,7 +45,8 @@ class Run:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id).data.params
-        fresh = [Param(key, str(value)[:6000]) for key, value in values.items() if key not in known]
+        said = {named(key): shown_line(str(value))[:6000] for key, value in values.items()}
+        fresh = [Param(key, value) for key, value in said.items() if key not in known]
         if fresh:
             self._client.log_batch(self.run_id, params=fresh)
 
@@ -37,7 +55,7 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        batch = [Metric(key, float(value), now, step) for key, value in values.items()]
+        batch = [Metric(named(key), float(value), now, step) for key, value in values.items()]
         self._client.log_batch(self.run_id, metrics=batch)
 
     def series(self, name: str, values: Sequence[float]) -> None:
@@ -121,7 +139,8 @@ class Run:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        self._client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in values.items()])
+        said = [RunTag(named(key), shown_line(value)[:8000]) for key, value in values.items()]
+        self._client.log_batch(self.run_id, tags=said)
 
     def text(self, text: str, name: str) -> None:
         """Store a text as an artifact."""

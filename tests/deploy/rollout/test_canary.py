@@ -7,6 +7,7 @@ from ratchet.deploy.rollout.canary import (
     act_on,
     judge,
     outcome,
+    stage_starts,
     start_rollout,
     stop_rollout,
     take_look,
@@ -197,7 +198,7 @@ def test_a_user_in_both_arms_is_a_broken_assignment(store, now, begun):
     traffic(store, now + 0.5 * HOUR, hours=0.5, number=2_000, seed=1, arms={moved: "champion"})
     look = look_at(store, begun, now + 1.2 * HOUR)
     assert look.decision == "abort"
-    assert "1 users changed arms" in look.reasons[0]
+    assert "1 user changed arms" in look.reasons[0]
 
 
 def test_time_and_sample_are_both_asked_for(store, now, begun):
@@ -368,3 +369,10 @@ def test_a_challenger_that_lost_a_few_users_is_not_promoted(store, now, users, d
     assert look.sample_ratio.final_level == 0.01
     if decision == "abort":
         assert "chi-square test p = 0.0086, below the level of 0.01" in look.reasons[0]
+
+
+def test_stages_that_begin_after_the_clock_was_set_back_count_in_their_order(store, now, begun):
+    second = begun.created_at - HOUR
+    routing = current_routing(store).model_copy(update={"id": "second", "created_at": second})
+    store.append(routing)
+    assert stage_starts(store, begun) == (begun.created_at, second)

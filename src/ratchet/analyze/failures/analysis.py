@@ -25,6 +25,7 @@ from ratchet.analyze.failures.profile import profile
 from ratchet.analyze.failures.titles import Untitled
 from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import ModelError
+from ratchet.files.text import counted
 from ratchet.models import MINILM, Encoder, SentenceEncoder
 from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
 from ratchet.outcomes.quality import Quality, QualityWeights
@@ -82,7 +83,8 @@ class FailureAnalysis:
             return None
         told = len(self.outcomes) + self.left_out
         return (
-            f"{len(self.outcomes):,} of {told:,} interactions were looked at, drawn at random; "
+            f"{len(self.outcomes):,} of {counted(told, 'interaction')} were looked at, drawn "
+            "at random; "
             "numbers of failures are those among them"
         )
 

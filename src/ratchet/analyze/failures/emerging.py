@@ -8,6 +8,7 @@ from typing import Literal
 
 from ratchet.analyze.failures.regression_sets import safety_related
 from ratchet.analyze.monitoring.alerts import later, next_step, open_alerts
+from ratchet.files.text import counted
 from ratchet.records import (
     AlertEvent,
     EarlierCluster,
@@ -111,7 +112,7 @@ def _event(
             f"{model_version}: {growth} failure cluster {cluster.name!r}: "
             f"{cluster.failure_rate:.0%} ({lower:.0%} to {upper:.0%}) of "
             f"{cluster.interactions or cluster.size} interactions fail{rest}, "
-            f"{cluster.users or 0} users{safety}"
+            f"{counted(cluster.users or 0, 'user')}{safety}"
         ),
         action=action,
     )

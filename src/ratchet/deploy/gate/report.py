@@ -7,7 +7,7 @@ from typing import Any
 
 from ratchet.deploy.gate.evidence import MetricEvidence
 from ratchet.deploy.gate.gate import GateResult
-from ratchet.files.text import shown_lines
+from ratchet.files.text import counted, shown_lines
 from ratchet.records import direction_words
 
 NAME_WIDTH = 34
@@ -53,7 +53,8 @@ def gate_text(result: GateResult) -> str:
     lines += [f"  {reason}" for reason in result.reasons[1:]]
     if result.needed is not None:
         lines.append(
-            f"  about {result.needed:,} examples in all would decide it if the observed difference "
+            f"  about {counted(result.needed, 'example')} in all would decide it if the "
+            "observed difference "
             "is the true one (power 80 %)"
         )
     elif result.verdict == "inconclusive" and result.is_open_for_want_of_examples:
@@ -86,7 +87,7 @@ def _overturned(result: GateResult) -> str:
     rare = min(1.0, UNSEEN / max(1, examples))
     return (
         f"{losses:,} {words} of the challenger would overturn a promotion; failures in {rare:.2%} "
-        f"of cases have a chance of 5 % to be in none of {examples:,} examples"
+        f"of cases have a chance of 5 % to be in none of {counted(examples, 'example')}"
     )
 
 
@@ -95,13 +96,13 @@ def _line(evidence: MetricEvidence) -> str:
     if evidence.champion is None or evidence.interval is None:
         return f"{name:{NAME_WIDTH}}  {evidence.problem}"
     low, high = evidence.interval
-    units = "" if evidence.units == evidence.examples else f" of {evidence.units:,} users"
+    units = "" if evidence.units == evidence.examples else f" of {counted(evidence.units, 'user')}"
     lost = max(evidence.unscored)
     note = evidence.problem or (f"{lost:,} without scores" if lost else "")
     return (
         f"{name:{NAME_WIDTH}}  {evidence.champion:8.4g}  {evidence.challenger:10.4g}  "
         f"{evidence.difference:+.4g} [{low:+.4g}, {high:+.4g}], "
-        f"{evidence.examples:,} examples{units}, "
+        f"{counted(evidence.examples, 'example')}{units}, "
         f"{direction_words(evidence.question.higher_is_better)}" + (f"; {note}" if note else "")
     )
 

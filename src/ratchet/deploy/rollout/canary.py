@@ -46,6 +46,7 @@ from ratchet.deploy.routing import (
     switch,
 )
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.files.text import counted
 from ratchet.records import (
     AliasMove,
     Decision,
@@ -324,8 +325,8 @@ def take_look(store: EventStore, rollout: Rollout, now: datetime) -> RolloutLook
 
 
 def stage_starts(store: EventStore, rollout: Rollout) -> tuple[datetime, ...]:
-    """Return when each stage so far began."""
-    routings = store.records(Routing, since=rollout.created_at)
+    """Return when each stage so far began, in the order in which they did."""
+    routings = store.records(Routing, after=rollout)
     return tuple(item.created_at for item in routings if item.experiment == rollout.id)
 
 
@@ -430,7 +431,7 @@ def _lacking(
 def _broken(ratio: SampleRatio, stage: RolloutStage) -> str:
     met = ", ".join(f"{count:,} with the {arm}" for arm, count in ratio.users.items())
     if ratio.moved:
-        return f"the assignment is broken: {ratio.moved:,} users changed arms ({met})"
+        return f"the assignment is broken: {counted(ratio.moved, 'user')} changed arms ({met})"
     evidence = f"log evidence {ratio.log_evidence:.1f}, threshold {ratio.log_threshold:.1f}"
     if ratio.fails_final_test:
         evidence = final_words(ratio)

@@ -11,7 +11,6 @@ into. Which messages are nearest does not depend on trust, and the counts of blo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ratchet.files.whole import writing_whole
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -67,18 +68,15 @@ class KeptNeighbours:
 
     def keep(self, key: str, found: Places) -> None:
         """Keep the neighbours of a block; the file appears whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f"{key}.{os.getpid()}.new"
-        with unfinished.open("wb") as file:
+        with writing_whole(self.folder / f"{key}.npy", sync=False) as file:
             np.save(file, found, allow_pickle=False)
-        unfinished.replace(self.folder / f"{key}.npy")
 
     def drop_others(self) -> None:
         """Delete what nobody asked for since this was made: blocks that have changed."""
         if not self.drops:
             return
         for path in self.folder.glob("*"):
-            if path.suffix == ".new" or path.stem not in self._asked:
+            if path.stem not in self._asked:
                 path.unlink(missing_ok=True)
 
 

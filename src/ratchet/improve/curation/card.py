@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from ratchet.files.text import cell, fenced
+from ratchet.files.text import cell, counted, fenced
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.rows import Row, RowKind
 from ratchet.improve.curation.selection import Selection
@@ -40,7 +40,8 @@ def card(
     parts = [
         _front_matter(facts, bool(validation)),
         f"# Training set {facts.digest[:16]}\n",
-        f"{_WHAT[facts.kind]} {len(train)} rows to train on, {len(validation)} for validation: "
+        f"{_WHAT[facts.kind]} {counted(len(train), 'row')} to train on, {len(validation)} for "
+        "validation: "
         "the newest users', none of whom is trained on.\n",
         f"- Source: {cell(facts.config.origin)}\n- Licence: {cell(facts.config.license)}\n"
         f"- Digest (SHA-256 of the rows): `{facts.digest}`\n",
@@ -85,7 +86,8 @@ def _personal_data(facts: CardFacts) -> str:
     table = f"\n\n| kind | passages |\n|---|---:|{rows}" if rows else ""
     return (
         f"## Personal data\n\nLooked for: {', '.join(config.kinds)}. Taken out in "
-        f"{facts.redacted_rows} rows; `redaction_sample.txt` holds some for review.{names}{table}\n"
+        f"{counted(facts.redacted_rows, 'row')}; `redaction_sample.txt` holds some for "
+        f"review.{names}{table}\n"
     )
 
 

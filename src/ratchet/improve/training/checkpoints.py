@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import shutil
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ratchet.errors import BusyError, ModelError
+from ratchet.files.whole import write_whole
 from ratchet.models import file_digest
 
 logger = logging.getLogger(__name__)
@@ -235,12 +235,7 @@ def read_progress(folder: Path) -> dict[str, float]:
 
 def _write_json(path: Path, value: object) -> None:
     """Write a file that appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, json.dumps(value).encode())
 
 
 def _read_json(path: Path) -> Any:

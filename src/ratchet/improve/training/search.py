@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, InvalidInputError, RatchetError
+from ratchet.files.whole import write_whole
 from ratchet.improve.curation.rows import Row
 from ratchet.improve.training.callbacks import validation_losses
 from ratchet.improve.training.config import FinetuneConfig
@@ -293,7 +294,4 @@ def _read(path: Path, study: _Study) -> list[Trial]:
 
 
 def _write(path: Path, found: Sequence[Trial]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(_Stored(trials=tuple(found)).model_dump_json(), "utf-8")
-    part.replace(path)
+    write_whole(path, _Stored(trials=tuple(found)).model_dump_json().encode())

@@ -43,7 +43,13 @@ from ratchet.store.history.layout import (
 )
 from ratchet.store.history.layout import readable as readable_files
 from ratchet.store.history.place import Place
-from ratchet.store.history.writing import Advanced, advance, check_same
+from ratchet.store.history.writing import (
+    Advanced,
+    advance,
+    check_same,
+    check_there,
+    histories_of,
+)
 from ratchet.store.permissions import RETAIN, is_over, not_before
 
 if TYPE_CHECKING:
@@ -99,6 +105,7 @@ class History:
         temporary: Path | None = None,
         wait: timedelta = _WAIT,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        of: EventStore | None = None,
     ) -> History:
         """Open a history; nothing is created before the first `advance`.
 
@@ -108,11 +115,25 @@ class History:
             temporary: Where DuckDB puts what does not fit; a folder of the system's without it.
             wait: How long a writer waits for another one.
             clock: The time.
+            of: The store whose history it is, where readers are not to take one that is gone for
+                an empty one; as of `check_there`.
 
         Raises:
             InvalidInputError: No file system of that name is known, or its package is missing.
+            ConflictError: As of `check_there`.
         """
-        return cls(Place.open(url, wait=wait, clock=clock), memory, temporary)
+        history = cls(Place.open(url, wait=wait, clock=clock), memory, temporary)
+        if of is not None:
+            history.check_there(of)
+        return history
+
+    def check_there(self, store: EventStore) -> None:
+        """Refuse a history that the store knows of and that is gone, as when its mount is.
+
+        Raises:
+            ConflictError: It is.
+        """
+        check_there(self._place, histories_of(store))
 
     @property
     def address(self) -> str:
@@ -139,7 +160,7 @@ class History:
         Raises:
             BusyError: Another writer was still at work after ten minutes.
             ConflictError: The history is one of another store, the store is behind it, or the
-                history has lost its cursor.
+                history has lost its cursor, or is gone with it.
         """
         return advance(self._place, store, progress)
 
@@ -153,6 +174,7 @@ class History:
         Raises:
             ConflictError: As of `advance`: the positions are those of other rows.
         """
+        self.check_there(store)
         cursor = self.cursor()
         if cursor is not None:
             check_same(self._place, store, cursor)

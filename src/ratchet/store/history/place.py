@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from ratchet.errors import BusyError, InvalidInputError
+from ratchet.files.whole import write_whole
 from ratchet.records import digest
 from ratchet.store.history.layout import TABLES, Cursor, HistoryFile, parse_path
 
@@ -33,7 +33,7 @@ DERIVED = "derived-"
 """How folders begin in which something lies that was derived from files of history."""
 _MARKS = ("size", "ETag", "etag", "md5Hash", "last_modified", "mtime", "ino")
 _CURSOR, _LOCK, _LEASE_FILE = "cursor.json", "history.lock", "writer.json"
-_BESIDE = re.compile(r"\..+\.(json|parquet)\.[0-9a-f]{32}")  # as _replace names them
+_BESIDE = re.compile(r"\..+\.(json|parquet)\.[0-9a-f]{32}")  # as write_whole names them
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 
 
@@ -147,7 +147,7 @@ class Place:
         self._renew()
         whole = f"{self.root}/{path}"
         if self.is_local:
-            _replace(Path(whole), content)
+            write_whole(Path(whole), content, mode=None)
         else:
             with self._reaching(path):
                 self.files.pipe_file(whole, content)
@@ -326,23 +326,3 @@ def _busy() -> BusyError:
         "one writer at a time may change the history, got another that is still at work; "
         "try again when it is done"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place, synchronise it and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    for folder in (path.parent, path.parent.parent):  # the day's folder may be new
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

@@ -7,7 +7,7 @@ file are divided by day, written, and made to count by the cursor.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -16,9 +16,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from ratchet.errors import ConflictError
+from ratchet.files.text import counted
 from ratchet.records import digest
 from ratchet.store.arrivals import last_position
 from ratchet.store.events import EventStore
+from ratchet.store.facts import note_history, read_histories
 from ratchet.store.history.layout import (
     DAY_OF,
     LATER,
@@ -32,7 +34,7 @@ from ratchet.store.history.layout import (
     stored_columns,
 )
 from ratchet.store.history.place import Place
-from ratchet.store.tables import APPLIED
+from ratchet.store.tables import APPLIED, FACTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,9 +71,14 @@ def advance(
     place: Place, store: EventStore, progress: Callable[[Advanced], None] | None
 ) -> Advanced:
     """Copy what is new. See `History.advance`."""
+    known = histories_of(store)
+    check_there(place, known)
     with place.writing():
         writer = _Writer(place, _cursor(place, store))
         check_same(place, store, writer.cursor)
+        if place.address not in known and place.cursor() is not None:
+            with store.atomic() as connection:
+                note_history(connection, FACTS, place.address)
         writer.clean()
         until = last_position(store)
         copied = {"interactions": 0, "feedback": 0}
@@ -99,13 +106,40 @@ def _cursor(place: Place, store: EventStore) -> Cursor:
         return cursor if wide else cursor.model_copy(update={"narrow": cursor.interactions})
     if files := place.listed():
         raise ConflictError(
-            f"a history must have its cursor.json, got {len(files)} files without one; restore it, "
+            f"a history must have its cursor.json, got {counted(len(files), 'file')} without "
+            "one; restore it, "
             "or set RATCHET_HISTORY to a new folder"
         )
     cursor = Cursor(store=identity_of(store), written_at=place.clock(), narrow=0)
     if last_position(store).both != (0, 0):
         place.put_cursor(cursor)
     return cursor
+
+
+def histories_of(store: EventStore) -> frozenset[str]:
+    """Return the addresses that history of a store was written to."""
+    with store.reading() as connection:
+        return read_histories(connection, FACTS)
+
+
+def check_there(place: Place, known: Collection[str]) -> None:
+    """Refuse a place that history was written to and that has lost it: a mount that is gone.
+
+    Taken for a place without history it would be read as empty, begun anew with what the store has
+    left, and what a user is to be forgotten in would come back with the mount.
+
+    Args:
+        place: Where history is looked for.
+        known: The addresses that history of the store was written to.
+
+    Raises:
+        ConflictError: There is no cursor.
+    """
+    if place.address in known and place.cursor() is None:
+        raise ConflictError(
+            f"history lies in {place.address}, which has no cursor.json now; mount it again or "
+            "restore it, or set RATCHET_HISTORY to a new folder to begin another one without it"
+        )
 
 
 def check_same(place: Place, store: EventStore, cursor: Cursor) -> None:

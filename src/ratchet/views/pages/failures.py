@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 from ratchet.records import Breakdown, EarlierCluster, FailureCluster, FailureExample
 from ratchet.views.pages.rendering import render, visible
 from ratchet.views.words import TRENDS, became
@@ -119,8 +120,9 @@ def _check(points: MapPoints, clusters: int) -> None:
     arrays = (points.xy[:, 0], points.labels, points.failures, points.seen)
     if any(len(array) != count for array in arrays):
         raise InvalidInputError(
-            f"points must have equally many places, labels, counts and texts, got {count} texts "
-            f"and {[len(array) for array in arrays]}; pass one of each a text"
+            "points must have equally many places, labels, counts and texts, got "
+            f"{counted(count, 'text')} and {[len(array) for array in arrays]}; "
+            "pass one of each a text"
         )
     if count and int(points.labels.max()) >= clusters:
         raise InvalidInputError(
@@ -143,7 +145,7 @@ def _headline(clusters: Sequence[FailureCluster], searched: Searched) -> str:
     them = "it" if many == 1 else "them"
     return (
         f"{kinds} more than the rest; mending {them} would spare about {won:,.0f} of "
-        f"{searched.failed:,} failures"
+        f"{counted(searched.failed, 'failure')}"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ratchet.files.text import counted
 from ratchet.records import (
     Readout,
     Rollout,
@@ -171,7 +172,7 @@ def _ratio(ratio: SampleRatio) -> str:
     shown = f"{ratio.log_evidence:.1f}".replace("-", "−")
     evidence = f"log evidence {shown} of the {ratio.log_threshold:.1f} needed"
     if ratio.broken:
-        moved = f"; {ratio.moved:,} users changed arms" if ratio.moved else ""
+        moved = f"; {counted(ratio.moved, 'user')} changed arms" if ratio.moved else ""
         if ratio.fails_final_test:
             moved += f"; chi-square test at the end, p = {ratio.final_p_value:.2g}"
         return f"The assignment is broken ({evidence}{moved}), so no rate is read."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.files.text import counted
 from ratchet.records import ClusterComparison, Decision, Measured, Verdict, direction_words
 from ratchet.stats.intervals import wilson
 from ratchet.views.plots.style import (
@@ -66,7 +67,7 @@ def gate_figure(decision: Decision) -> Figure:
     add_title(
         values,
         f"Verdict: {decision.verdict}",
-        f"{decision.examples} examples of {shortened(decision.example_set_id)}, "
+        f"{counted(decision.examples, 'example')} of {shortened(decision.example_set_id)}, "
         f"p = {decision.p_value:.2g}",
         VERDICT_COLOURS[decision.verdict],
     )
@@ -131,7 +132,7 @@ def paired_differences(differences: FloatArray, decision: Decision) -> Figure:
         axes.legend(frameon=False)
     axes.set_ylabel("examples")
     axes.margins(y=0.18)
-    text = f"{seen.size:,} examples"
+    text = f"{counted(seen.size, 'example')}"
     if decision.difference is not None and decision.interval is not None:
         low, high = decision.interval
         text += f"; mean {decision.difference:+.3g} [{low:+.3g}, {high:+.3g}]".replace("-", "−")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 from ratchet.records import Figure as Measured
 from ratchet.records import JudgeValidation, Metric
 from ratchet.stats.charts.chart_results import CusumChart
@@ -318,7 +319,7 @@ def confusion_matrix(
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    says = f"{table.sum():,.0f} items; agreement is on the diagonal"
+    says = f"{counted(int(table.sum()), 'item')}; agreement is on the diagonal"
     add_title(axes, shortened(title, int(5.2 * width)), says)
     return figure
 

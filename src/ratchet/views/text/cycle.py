@@ -11,6 +11,7 @@ from ratchet.files.text import (
     WIDTH,
     cell,
     clipped,
+    counted,
     fenced,
     one_line,
     plain,
@@ -268,12 +269,12 @@ def _header(report: CycleReport) -> list[str]:
 
 def _collected(report: CycleReport) -> list[str]:
     counts = report.counts
-    lines = [f"COLLECT  {counts['interactions']} interactions in the store"]
+    lines = [f"COLLECT  {counted(counts['interactions'], 'interaction')} in the store"]
     for kinds in (EXPLICIT_KINDS, IMPLICIT_KINDS):
         shown = [kind for kind in kinds if kind != "dimension" or counts.get(kind)]
         lines += wrapped(", ".join(f"{counts[kind]} {COUNTED[kind]}" for kind in shown))
     if counts["set_aside"]:
-        lines.append(f"{INDENT}{counts['set_aside']} rows set aside:")
+        lines.append(f"{INDENT}{counted(counts['set_aside'], 'row')} set aside:")
         for why, count in list(report.set_aside.items())[:5]:
             lines += wrapped(f"{count:>5} × ", why)
     return lines
@@ -324,7 +325,9 @@ def _alert_lines(alert: Alert) -> list[str]:
 def _improved(report: CycleReport) -> list[str]:
     training, candidate = report.training_set, report.candidate
     losses, funnel = candidate.losses, training.funnel
-    lines = [f"IMPROVE  {training.size} training examples from what users showed to be good"]
+    lines = [
+        f"IMPROVE  {counted(training.size, 'training example')} from what users showed to be good"
+    ]
     most = max((count for _, count in funnel), default=0)
     lines += [
         f"{INDENT}{clipped(step, 26):<26} {count:>6}  {bar(count / (most or 1), 20)}"
@@ -332,7 +335,7 @@ def _improved(report: CycleReport) -> list[str]:
     ]
     made = f"{candidate.model_name}/{candidate.version}"
     minutes = f"{candidate.training_seconds / 60:.1f} minutes"
-    lines += wrapped(f"LoRA: {len(losses)} steps in {minutes}, candidate {made}")
+    lines += wrapped(f"LoRA: {counted(len(losses), 'step')} in {minutes}, candidate {made}")
     if losses:
         lines.append(f"{INDENT}loss {losses[0]:.2f} {_sparkline(losses)} {losses[-1]:.2f}")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratchet.files.text import cell, one_line, plain
+from ratchet.files.text import cell, counted, one_line, plain
 from ratchet.records import (
     Approval,
     ClusterComparison,
@@ -98,7 +98,8 @@ def _what_next(decision: Decision) -> list[str]:
     lines = []
     if decision.needed is not None:
         lines.append(
-            f"- about {decision.needed:,} examples would be enough to decide if the observed "
+            f"- about {counted(decision.needed, 'example')} would be enough to decide if the "
+            "observed "
             "difference is the true one (power 80 %)"
         )
     if decision.approval is not None:

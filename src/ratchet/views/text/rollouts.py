@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ratchet.files.text import cell, one_line
+from ratchet.files.text import cell, counted, one_line
 from ratchet.records import (
     Readout,
     Release,
@@ -29,7 +29,7 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
         outcome: How it stands.
     """
     lines = [
-        f"# Rollout of {cell(_named(rollout.challenger))}: {outcome}",
+        f"# Rollout of {cell(_named(rollout.challenger))}: {cell(outcome)}",
         "",
         f"Against {cell(_named(rollout.champion))}, begun {rollout.created_at:%F %H:%M} UTC.",
         "",
@@ -39,7 +39,7 @@ def rollout_markdown(rollout: Rollout, look: RolloutLook | None, outcome: str) -
     lines += [
         f"Look {look.number} at {look.until:%F %H:%M} UTC, stage {look.stage} of "
         f"{len(rollout.plan.stages)} ({look.share:.0%} of users), "
-        f"{look.interactions:,} answers: **{LOOKS[look.decision]}**",
+        f"{counted(look.interactions, 'answer')}: **{LOOKS[look.decision]}**",
         "",
         *[f"- {cell(reason)}" for reason in look.reasons],
         "",
@@ -77,7 +77,8 @@ def variants_markdown(test: VariantTest, readout: VariantReadout) -> str:
                 "",
                 f"**{cell(readout.conclusion)}**",
                 "",
-                f"{readout.interactions:,} answers up to {readout.until:%F %H:%M} UTC; the control "
+                f"{counted(readout.interactions, 'answer')} up to {readout.until:%F %H:%M} "
+                "UTC; the control "
                 f"is {cell(readout.control)}.",
                 "",
                 "| variant | version | system prompt | share | users |",
@@ -148,7 +149,11 @@ def _named(variant: Variant) -> str:
 def _ratio(ratio: SampleRatio) -> list[str]:
     users = ", ".join(f"{count:,} with {cell(arm)}" for arm, count in ratio.users.items())
     if ratio.broken:
-        state = f"**broken** ({ratio.moved:,} users changed arms)" if ratio.moved else "**broken**"
+        state = (
+            f"**broken** ({counted(ratio.moved, 'user')} changed arms)"
+            if ratio.moved
+            else "**broken**"
+        )
         if ratio.fails_final_test:
             state += f" (chi-square test at the end, p = {ratio.final_p_value:.2g})"
     else:
