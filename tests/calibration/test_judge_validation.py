@@ -62,6 +62,9 @@ def true_kappa(joint):
         humans[row.human] = humans.get(row.human, 0.0) + chance
         verdicts[row.verdict] = verdicts.get(row.verdict, 0.0) + chance
     observed = sum(chance for row, chance in joint.items() if row.human == row.verdict)
+    if any(row.both_orders for row in joint):  # either place is as likely: chance is even there
+        for shares in (humans, verdicts):
+            shares["1"] = shares["2"] = (shares.get("1", 0.0) + shares.get("2", 0.0)) / 2.0
     expected = sum(share * verdicts.get(name, 0.0) for name, share in humans.items())
     return (observed - expected) / (1.0 - expected)
 
@@ -87,7 +90,7 @@ AT_THE_BAR = {
     "three labels, even": single([1 / 3] * 3, 0.6),
     "three labels, 80 %": single([0.8, 0.15, 0.05], 0.6),
     "three labels, 50 %": single([0.5, 0.4, 0.1], 0.6),
-    **{f"pairs, first right {p:.0%}": pairs(p, 0.6) for p in (0.5, 0.7, 0.9)},
+    **{f"pairs, first right {p:.0%}": pairs(p, 0.6) for p in (0.5, 0.7, 0.9, 0.95, 1.0)},
 }
 
 
@@ -121,9 +124,27 @@ def test_a_good_judge_is_found_usable_more_often_with_more_labels():
         "two labels, 80 %": single([0.8, 0.2], 0.8),
         "three labels, even": single([1 / 3] * 3, 0.8),
         "pairs, first right 50 %": pairs(0.5, 0.8),
+        "pairs, first right 95 %": pairs(0.95, 0.8),
     }.items():
         power = [usable(joint, items, Bar(), FEWER_RUNS) for items in (50, 100, 200)]
         shown = ", ".join(f"{n}: {p:.0%}" for n, p in zip((50, 100, 200), power, strict=True))
         print(f"\n{name}, kappa 0.8, usable with labels {shown}")
         assert power[0] < power[1] < power[2]
         assert power[2] > 0.85, name
+
+
+@pytest.mark.parametrize("first", [0.5, 0.95, 1.0])
+def test_a_judge_right_in_85_percent_is_found_usable_however_often_one_side_wins(first):
+    """Its kappa by place is 0.7; by winner it would be 0.29 at 95 % and 0 at 100 %."""
+    joint = _pairs(first, 0.85, 0.0)
+    assert true_kappa(joint) == pytest.approx(0.7)
+    shares = [usable(joint, items, Bar(), FEWER_RUNS) for items in (100, 200, 400)]
+    print(f"\nright in 85 %, first right {first:.0%}, usable with 100, 200, 400 labels: {shares}")
+    assert shares[2] > 0.75
+
+
+@pytest.mark.parametrize("first", [0.95, 1.0])
+def test_a_judge_that_does_not_look_is_never_called_usable_however_often_one_side_wins(first):
+    """A coin, and a judge that always names a place."""
+    assert usable(_pairs(first, 0.5, 0.0), 100, Bar(), FEWER_RUNS) == 0.0
+    assert usable(_pairs(first, 1.0, 1.0), 100, Bar(), FEWER_RUNS) == 0.0

@@ -27,6 +27,9 @@ JUDGES = {  # right about a win, right about a loss, log odds for one unit of ta
     "poor, likes length": (0.75, 0.7, 2.0),
     "useless": (0.6, 0.4, 1.0),
 }
+RIGHT_IN_85 = "right in 85 %"
+JUDGES_OF_ANY = {**JUDGES, RIGHT_IN_85: (0.85, 0.85, 0.0)}
+NEARLY_ALWAYS = (0.9, 0.95, 0.98)
 
 
 def draw(rng, pairs, users, rate, people, longer, judge):
@@ -63,7 +66,9 @@ def cell(labelled, pairs, users, rate, people, longer, name):
     known = truth(users, rate, people, longer)
     hits, above, below, naive, refused, width = 0, 0, 0, 0, 0, 0.0
     for _ in range(SAMPLES):
-        labels, verdicts, x, owner = draw(rng, pairs, users, rate, people, longer, JUDGES[name])
+        labels, verdicts, x, owner = draw(
+            rng, pairs, users, rate, people, longer, JUDGES_OF_ANY[name]
+        )
         shown = np.where(np.arange(pairs) < labelled, labels, np.nan)
         clusters = owner if users else None
         try:
@@ -97,6 +102,18 @@ def test_a_corrected_win_rate_covers_and_the_gate_keeps_its_level(name, users):
         if rate == 0.5:
             assert above <= LEVEL + tolerance
             assert below <= LEVEL + tolerance
+        assert refused <= 0.01
+
+
+@pytest.mark.parametrize("users", [0, 60])
+@pytest.mark.parametrize("labelled", [60, 100])
+def test_where_the_challenger_nearly_always_wins_the_rate_is_rather_too_low(users, labelled):
+    """The added observations pull it towards a half: never to the good of the challenger."""
+    for rate in NEARLY_ALWAYS:
+        shares = cell(labelled, 3 * labelled, users, rate, 0.0, 0.0, RIGHT_IN_85)
+        print(f"| {users or 'none'} | {labelled} | {rate} |", *(f"{x:.3f} |" for x in shares))
+        _, above, _, _, _, refused = shares
+        assert above <= LEVEL + 3.0 * sqrt(LEVEL * (1.0 - LEVEL) / SAMPLES)
         assert refused <= 0.01
 
 
@@ -145,3 +162,10 @@ def test_the_policy_that_ships_finds_a_challenger_that_is_preferred_by_two_in_th
     share = promoted(2 / 3)
     print(f"| preferred by two in three | {share:.3f} |")
     assert share > 0.8
+
+
+def test_the_policy_that_ships_promotes_a_challenger_that_nearly_always_wins():
+    for rate in NEARLY_ALWAYS:
+        share = promoted(rate)
+        print(f"| preferred in {rate:.0%} | {share:.3f} |")
+        assert share > 0.95

@@ -51,10 +51,17 @@ LOOP = {
                 {"share": 0.5, "hours": 0.0001, "slack": 6.0, "imbalance": 2.0},
             ],
             "lag_seconds": LAG, "settle_seconds": 0, "minimum_users": 20,
+            "signals": [
+                {"name": "thumbs_down", "margin": 0.02, "primary": True},
+                {"name": "failed", "margin": 0.005},
+            ],
         },
     },
 }  # fmt: skip
-"""A small training, a judge whose bar 100 labels can show, stages that pass in seconds."""
+"""A small training, a judge whose bar 100 labels can show, stages that pass in seconds.
+
+How long answers take is not watched: an adapter beside its base is slower on a processor that other
+tests share."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REFUSING = {f"user-{number}" for number in range(0, USERS, 20)}
 
@@ -75,16 +82,7 @@ def answered_by_a_model(weights: Path) -> Iterator[Sequence[VllmServer]]:
     model.close()
 
 
-DECIDED_ALMOST_ALWAYS = pytest.mark.xfail(
-    reason="its adapter wins almost every pair, where a judge's kappa by system says nothing: a "
-    "judge that is right in 85 % is not found usable, and the gate ends without a win rate"
-)
-
-
-@pytest.fixture(
-    scope="module",
-    params=["scripted servers", pytest.param("a real model", marks=DECIDED_ALMOST_ALWAYS)],
-)
+@pytest.fixture(scope="module", params=["scripted servers", "a real model"])
 def team(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

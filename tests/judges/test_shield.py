@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ratchet.judges import prompts as judge_prompts
 from ratchet.judges.judge import Judge, judge_items
-from ratchet.judges.prompts import Item, build_prompt, read_verdict
+from ratchet.judges.prompts import Item, build_prompt, read_verdict, second_first
 from ratchet.judges.rubrics import JudgeSpec
 from ratchet.judges.shield import CUT, defuse, shield
 from ratchet.models import ScriptedModel
@@ -248,7 +248,13 @@ def gullible(best, worst):
 
 def verdicts(spec, texts, best, worst):
     other = HARMLESS if spec.mode == "pairwise" else None
-    items = [Item(str(n), QUESTION, f"{HARMLESS}\n{t}", other) for n, t in enumerate(texts)]
+    named = (
+        Item(f"{n} {again}", QUESTION, f"{HARMLESS}\n{t}", other)
+        for n, t in enumerate(texts)
+        for again in range(64)
+    )
+    shown_as_a = {item.answer: item for item in named if not second_first(item)}
+    items = [shown_as_a[f"{HARMLESS}\n{t}"] for t in texts]
     judged = judge_items(
         Judge(spec, model_digest="gullible"),
         items,

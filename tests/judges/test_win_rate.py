@@ -1,5 +1,6 @@
 """Win rates through a judge of pairs that is asked in both orders, and what the gate decides."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -210,6 +211,21 @@ def test_what_belongs_to_no_pair_is_refused():
         win_rate([Item("i", pairs[0].conversation, "a")], [], {}, decision="usable")
     with pytest.raises(InvalidInputError, match="labels must be in"):
         win_rate(pairs, [], {pair.id: 2.0 for pair in pairs[:40]}, decision="usable")
+
+
+def test_a_difference_in_length_that_nobody_sees_does_not_explain_who_is_better():
+    """Every better answer is longer by two characters of fifty."""
+    better, worse = GOOD.ljust(49, "."), BAD.ljust(47, ".")
+    pairs = [Item(f"e-{n}", example(n).messages, better, worse) for n in range(150)]
+    pairs += [Item(f"e-{n}", example(n).messages, better, better) for n in range(150, 240)]
+    labels = {pair.id: people(pair) for pair in pairs[::2]}
+    found = win_rate(pairs, judged(pairs), labels, decision="usable")
+    assert found.reason is None
+    assert figure(found, "win_rate").lower > 0.7  # 75 wins and 45 ties among the labels: 0.81
+    seen = [replace(pair, answer=better * 2) if pair.other == worse else pair for pair in pairs]
+    found = win_rate(seen, judged(seen), labels, decision="usable")
+    assert "length separates them" in (found.reason or "")
+    assert figure(found, "win_rate_uncontrolled").lower > 0.7
 
 
 def test_where_all_answers_are_equally_long_there_is_nothing_to_control():

@@ -15,7 +15,7 @@ from ratchet.operate.base_model import (
     check_weights,
     refuse_as_champion,
 )
-from ratchet.operate.readiness import NextCycle, lacks, refuse_incomplete
+from ratchet.operate.readiness import NextCycle, lacks, refuse_incomplete, warns
 from ratchet.records import Adoption, Candidate, Cycle, Interaction, Message, Release
 from ratchet.settings import load_settings
 from ratchet.store.cycles import cycle_window, open_cycle
@@ -52,11 +52,12 @@ def adopt(store, now, *, also=(), parent=None):
         )  # fmt: skip
 
 
-def answered(store, version, now, count=3):
+def answered(store, version, now, count=3, user="u"):
     store.add_interactions(
         [
             Interaction(
-                id=f"{version}-{number}", session_id="s", user_id="u", model_version=version,
+                id=f"{version}-{number}", session_id="s", user_id=user.format(number),
+                model_version=version,
                 created_at=now - (number + 1) * LATER, response="x", latency_seconds=0.1,
                 messages=(Message(role="user", content="hello"),),
             )
@@ -155,6 +156,34 @@ def test_examples_are_drawn_as_soon_as_there_can_be_enough_of_real_users(
     assert "they need 60 answers at least, got 59" in line
     answered(store, BASE, now, count=60)
     assert examples() == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "enough"),
+    # 0.95^59 is below 5 %, 0.95^58 is not; a fifth, and a half, of these users ask
+    [(SampleRules(minimum=30), 295), (SampleRules(minimum=30, user_share=0.5), 118)],
+)
+def test_too_few_users_for_the_guardrails_of_open_answers_are_said_before_anything_is_trained(
+    store, now, rules, enough
+):
+    answered(store, BASE, now, count=enough - 1, user="u{}")
+    (line,) = warns(store, NextCycle(sample=rules))
+    assert "needs 59 of them" in line
+    assert f"{enough} users in all, got {enough - 1}" in line
+    answered(store, BASE, now, count=enough, user="u{}")
+    assert warns(store, NextCycle(sample=rules)) == []
+
+
+def test_where_examples_come_from_a_file_or_no_margin_is_to_be_shown_no_users_are_wanted(
+    store, tmp_path, now
+):
+    few = SampleRules(minimum=30, user_share=0.5)
+    answered(store, BASE, now, count=60)
+    assert warns(store, NextCycle(sample=few)), "there is one user"
+    assert warns(store, NextCycle(tmp_path / "examples.jsonl", few)) == []
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    assert warns(store, NextCycle(sample=few, policy=policy)) == []
 
 
 def test_files_that_are_not_there_are_named(store, environ, tmp_path, now):

@@ -261,9 +261,9 @@ def _told(item: Recorded) -> str:
 
 
 def _show_lacks(settings: Settings, store: EventStore, now: datetime) -> None:
-    from ratchet.operate.readiness import NextCycle, lacks
+    from ratchet.operate.readiness import NextCycle, lacks, warns
 
     lines = lacks(settings, store, NextCycle(), environ=os.environ, now=now)
     say("the loop   waits for" if lines else "the loop   has all that it needs")
-    for line in lines:
+    for line in (*lines, *warns(store, NextCycle())):
         say(f"  - {line}")

@@ -108,6 +108,8 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
     state["next_cycle"] = _next_cycle(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
     state["next_cycle_waits_for"] = _lacking(store, settings)
+    notes = [state["next_cycle"], *_warnings(store, settings)]
+    state["next_cycle"] = "; ".join(filter(None, notes)) or None
     state["questions"] = [
         {"application": item.application, "kind": item.kind, "says": item.in_words}
         for item in questions(store, now=datetime.now(UTC))
@@ -193,6 +195,16 @@ def _lacking(store: EventStore, settings: Settings) -> list[str]:
     if not settings.backend and not adoptions(store):
         return []
     return lacks(settings, store, NextCycle(), environ=os.environ, now=datetime.now(UTC))
+
+
+def _warnings(store: EventStore, settings: Settings) -> list[str]:
+    """Return why the gate of the next cycle may decide nothing, of a home in front of a server."""
+    from ratchet.deploy.served import adoptions
+    from ratchet.operate.readiness import NextCycle, warns
+
+    if not settings.backend and not adoptions(store):
+        return []
+    return warns(store, NextCycle())
 
 
 def _caught_up(store: EventStore, settings: Settings) -> str:

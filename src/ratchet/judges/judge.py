@@ -30,6 +30,7 @@ from ratchet.judges.prompts import (
     read_guard,
     read_verdict,
     response_schema,
+    second_first,
     wording,
 )
 from ratchet.judges.rubrics import JudgeSpec
@@ -57,8 +58,8 @@ class Judgement:
         score: Its worth in [0, 1], of a pair that of the first answer; None when it is unscored.
         reason: Why it is unscored.
         consistent: Whether both orders of a pair agree; None where one is unscored or not asked.
-        verdicts: The replies that it rests on, of a pair in the order given, then swapped; none
-            after one that is missing, so that their places tell the order.
+        verdicts: The replies that it rests on, of a pair in both orders in the order given, then
+            swapped; none after one that is missing, so that their places tell the order.
     """
 
     item_id: str
@@ -100,7 +101,19 @@ class Judge:
             [example.model_dump(mode="json") for example in spec.examples],
             model_digest,
         ]
+        if spec.mode == "pairwise" and not spec.both_orders:
+            content.append("placed by chance")
         self.version = f"{spec.name[:60]}-{digest(content)[:16]}"
+
+    def orders(self, item: Item) -> tuple[bool, ...]:
+        """Return whether the second answer of a pair is shown as A, each time that it is asked.
+
+        A judge of one order sees each pair as chance places it: always in the order given, its
+        taste for a place could not be told from a taste for whoever stands there.
+        """
+        if self.spec.mode != "pairwise":
+            return (False,)
+        return (False, True) if self.spec.both_orders else (second_first(item),)
 
     def question(
         self,
@@ -208,8 +221,8 @@ def judge_items(
         InvalidInputError: An item lacks what the judge's mode needs.
         ModelError: The model refuses every question.
     """
-    orders = (False, True) if judge.spec.mode == "pairwise" and judge.spec.both_orders else (False,)
-    slots = [(item, swapped) for item in items for swapped in orders]
+    slots = [(item, swapped) for item in items for swapped in judge.orders(item)]
+    times_each = len(slots) // max(1, len(items))
 
     def put(place: int, times: int) -> tuple[Question, int]:
         item, swapped = slots[place]
@@ -234,7 +247,7 @@ def judge_items(
     asked = ask([q for q, _ in questions.values() if q.key not in known], keep)
     verdicts = [known.get(q.key) or before.get(q.key) for q, _ in asked_for]
     judgements = tuple(
-        _judgement(judge, item, verdicts[place * len(orders) : (place + 1) * len(orders)])
+        _judgement(judge, item, verdicts[place * times_each : (place + 1) * times_each])
         for place, item in enumerate(items)
     )
     unscored = Counter((j.reason or "").split(":")[0] for j in judgements if j.score is None)
@@ -377,7 +390,8 @@ def _judgement(judge: Judge, item: Item, verdicts: Sequence[JudgeVerdict | None]
         return Judgement(item.id, None, None, reason, None, there)
     worth = [verdict.score or 0.0 for verdict in there]
     if len(worth) == 1:
-        return Judgement(item.id, _winner(worth[0]), worth[0], None, None, there)
+        only = 1.0 - worth[0] if second_first(item) else worth[0]
+        return Judgement(item.id, _winner(only), only, None, None, there)
     first, second = worth[0], 1.0 - worth[1]
     consistent = first == second
     combined = first if consistent else 0.5  # what depends on the order is no preference

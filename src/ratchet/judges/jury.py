@@ -21,8 +21,10 @@ from ratchet.judges.judge import Judgement
 from ratchet.judges.rubrics import JudgeSpec, read_judges
 from ratchet.records import Identifier, digest
 from ratchet.stats.agreement.dawid_skene import MISSING, TIE, dawid_skene, majority_vote
+from ratchet.stats.arrays import FloatArray, IntArray
 
 PAIR_OUTCOMES = ("second", "tie", "first")
+EVEN = 1e-9  # between the two winners of a pair there is then nothing but rounding
 
 
 class JurySpec(BaseModel):
@@ -130,14 +132,35 @@ def combine(
     ).T
     if spec.method == "majority":
         winners = majority_vote(votes, classes=len(outcomes)).winners
+    elif tuple(outcomes) == PAIR_OUTCOMES:
+        winners = _weighted_winners(votes)
     else:
-        fitted = dawid_skene(votes, classes=len(outcomes)).probabilities
-        unvoted = np.isnan(fitted).any(axis=1)
-        winners = np.where(unvoted, MISSING, np.nan_to_num(fitted).argmax(axis=1))
+        winners = _likeliest(dawid_skene(votes, classes=len(outcomes)).probabilities)
     return tuple(
         _judgement(item_id, int(winner), outcomes, score)
         for item_id, winner in zip(ids[0], winners, strict=True)
     )
+
+
+def _likeliest(probabilities: FloatArray) -> IntArray:
+    unvoted = np.isnan(probabilities).any(axis=1)
+    return np.where(unvoted, MISSING, np.nan_to_num(probabilities).argmax(axis=1))
+
+
+def _weighted_winners(votes: IntArray) -> IntArray:
+    """Winners of pairs by Dawid and Skene's model, which must not learn whose answer is whose.
+
+    Each pair counts in both places. Otherwise the model would learn how often the first answer
+    wins and vote for it where the judges leave a doubt: right where one system nearly always wins,
+    and without a look at the answers.
+    """
+    last = len(PAIR_OUTCOMES) - 1
+    exchanged = np.where(votes == MISSING, MISSING, last - votes)
+    both = dawid_skene(np.vstack([votes, exchanged]), classes=len(PAIR_OUTCOMES)).probabilities
+    fitted = both[: len(votes)]
+    winners = _likeliest(fitted)
+    even = np.abs(fitted[:, 0] - fitted[:, last]) <= EVEN
+    return np.where(even & (winners != MISSING), PAIR_OUTCOMES.index("tie"), winners)
 
 
 def _judgement(

@@ -10,13 +10,12 @@ import numpy as np
 from ratchet.judges.judge import Judged, Judgement
 from ratchet.judges.jury import JurySpec, combine, jury_version, outcomes_of
 from ratchet.judges.label_sets import LabelledVerdict
-from ratchet.judges.on_files import FileJudged, LabelledItem
+from ratchet.judges.on_files import WINNERS, FileJudged, LabelledItem, place_of
 from ratchet.judges.rubrics import JudgeSpec
 from ratchet.judges.validation import validate_judge
 from ratchet.models.asking import Asked
 
 NOTHING_ASKED = Asked(0, {}, 0, None, 0.0, 0.0)
-WINNERS = {"first": "1", "second": "2"}
 
 
 def jury_file(
@@ -39,6 +38,7 @@ def jury_file(
     """
     judge = members[0][0]
     pairs = judge.mode == "pairwise"
+    in_both = all(one.both_orders for one, _ in members)
     found = combine(
         spec,
         outcomes_of(judge),
@@ -52,6 +52,7 @@ def jury_file(
             judge=_named(judgement),
             others=item.labels[1:],
             reason=judgement.reason,
+            place=None if not pairs else "both" if in_both else place_of(item.item),
         )
         for item, judgement in zip(items, found, strict=True)
         if item.labels and item.labels[0] is not None

@@ -3,6 +3,7 @@
 One item a row, with `item_id`, `human` and `judge`; where the judge saw a pair in both orders
 `judge_swapped` (the winner by identity, not by place); labels of further people in `human_2`,
 `human_3`, ...; `length_first`, `length_second`, `family_first`, `family_second` to measure biases;
+`shown_first` says which answer of a pair the judge saw as A where it saw one order alone;
 `judge_reason` where there is no verdict. `judge_version`, `dimension` and `run` tell runs apart.
 
 Or in JSON one run a row, with lists in place of values; then every other field is part of its name.
@@ -15,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ratchet.errors import InvalidInputError, LeakError
 from ratchet.files.rows import Row, SetAsideRow, needed_fields, no_usable_row, read_rows
@@ -28,7 +29,7 @@ REQUIRED = ("human", "judge")
 RUN_FIELDS = ("judge_version", "dimension", "run")
 OPTIONAL = (
     "item_id", "judge_swapped", "judge_reason", "length_first", "length_second", "family_first",
-    "family_second", *RUN_FIELDS,
+    "family_second", "shown_first", *RUN_FIELDS,
 )  # fmt: skip
 _FIRST, _SECOND = "1", "2"
 _WINNERS: Mapping[str, str] = {
@@ -43,6 +44,7 @@ _WINNERS: Mapping[str, str] = {
 _ANSWER = re.compile(r"^(?:the )?(?:model|answer|response|assistant|output|option|completion) ")
 MORE_PEOPLE = re.compile(r"human_([2-9]|[1-9]\d+)")
 SHOWN = 60
+Place = Literal["first", "second", "both"]
 LONGEST = 1e12  # characters; above it a length is a mistake, and floats overflow
 
 
@@ -70,6 +72,8 @@ class LabelledVerdict:
         reason: Why there is no verdict.
         lengths: Characters of the two answers of a pair.
         families: Model families of the two answers of a pair.
+        place: Where the judge was shown the first answer of a pair: first, second, or in both
+            places; None where that is unknown, or of a single answer.
     """
 
     item_id: str
@@ -81,6 +85,12 @@ class LabelledVerdict:
     reason: str | None = None
     lengths: tuple[float, float] | None = None
     families: tuple[str, str] | None = None
+    place: Place | None = None
+
+    @property
+    def shown(self) -> Place | None:
+        """Where the judge was shown the first answer, both orders counted."""
+        return "both" if self.both_orders else self.place
 
     @property
     def verdict(self) -> str | None:
@@ -250,7 +260,21 @@ def _row(values: Mapping[str, Any], fallback_id: str) -> LabelledVerdict:
         reason=label_text("judge_reason", values.get("judge_reason")),
         lengths=_both(values, "length", _number),
         families=_both(values, "family", label_text),
+        place=_place(values.get("shown_first")),
     )
+
+
+def _place(value: Any) -> Place | None:
+    """Return where the first answer stood, by which answer was shown first."""
+    text = label_text("shown_first", value)
+    if text is None:
+        return None
+    winner = pair_winner(text)
+    if winner not in (_FIRST, _SECOND):
+        raise ValueError(
+            f"shown_first must be 1 or 2, the answer that the judge saw as A, got {text[:SHOWN]!r}"
+        )
+    return "first" if winner == _FIRST else "second"
 
 
 def _both(values: Mapping[str, Any], name: str, read: Any) -> Any:

@@ -23,7 +23,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.rows import SetAsideRow, read_rows
 from ratchet.files.text import SPREADSHEET_MARK, harmless_cell, printable, restored_cell
 from ratchet.judges.label_sets import TIE
-from ratchet.judges.prompts import Item
+from ratchet.judges.prompts import Item, second_first
 from ratchet.records import digest, transcript
 from ratchet.records.tool_calls import spoken_answer
 
@@ -81,7 +81,7 @@ def sheet_text(
     for pair in sorted((by_id[key] for key in ids), key=lambda one: digest(["row", _bare(one)])):
         seen = pair if shown is None else shown[pair.id]
         both = (seen.answer, seen.other or "")
-        a, b = both[::-1] if _swapped(pair) else both
+        a, b = both[::-1] if second_first(pair) else both
         winner = TIE if pair.answer == (pair.other or "") else ""
         said = (transcript(seen.conversation), spoken_answer(a), spoken_answer(b))
         cells = map(harmless_cell, (pair.id, *said))
@@ -173,7 +173,7 @@ def _refuse_shifted(pair: Item, cells: Mapping[str, Any], by_id: Mapping[str, It
         )
     a, b = (_squeezed(restored_cell(str(cells.get(name) or ""))) for name in ANSWERS)
     shown = [_squeezed(spoken_answer(text or "")) for text in (pair.answer, pair.other)]
-    if shown[0] != shown[1] and [b, a] == (shown[::-1] if _swapped(pair) else shown):
+    if shown[0] != shown[1] and [b, a] == (shown[::-1] if second_first(pair) else shown):
         raise InvalidInputError(
             "answer_a and answer_b must stand as they were written, got them exchanged; put them "
             "back, or label a new sheet"
@@ -187,7 +187,7 @@ def _squeezed(text: str) -> str:
 def _winner(pair: Item, said: str) -> str:
     if said == TIE:
         return TIE
-    return SECOND if (said == "a") == _swapped(pair) else FIRST
+    return SECOND if (said == "a") == second_first(pair) else FIRST
 
 
 def pair_name(pair: Item) -> str:
@@ -201,7 +201,3 @@ def pair_name(pair: Item) -> str:
 def _bare(pair: Item) -> str:
     """The name as sheets had it before, which may look like a number."""
     return digest(["pair", pair.id, pair.answer, pair.other])[:16]
-
-
-def _swapped(pair: Item) -> bool:
-    return int(digest(["order", pair.id, pair.answer, pair.other])[:8], 16) % 2 == 1

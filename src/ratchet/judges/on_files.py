@@ -22,13 +22,14 @@ from ratchet.judges.judge import NOT_ANSWERED, Judge, Judged, asker, model_of
 from ratchet.judges.label_sets import (
     MORE_PEOPLE,
     LabelledVerdict,
+    Place,
     label_text,
     pair_winner,
     refuse_leaks,
 )
 from ratchet.judges.on_store import run_judge, scores_of
 from ratchet.judges.probes import probe_figure, probes_for, treated_items
-from ratchet.judges.prompts import Item
+from ratchet.judges.prompts import Item, second_first
 from ratchet.judges.rubrics import JudgeSpec, RubricDimension
 from ratchet.judges.validation import Validation, validate_judge
 from ratchet.judges.validation_report import figure_line, validation_json
@@ -41,6 +42,7 @@ ITEM_NEEDS = (("answer",), ("prompt", "messages"))
 ITEM_FIELDS = (
     "item_id", "other", "reference", "human", "family_first", "family_second", "tools",
 )  # fmt: skip
+WINNERS = {"first": "1", "second": "2"}
 LABEL_NEEDS = ("item_id", "dimension", "label", "reviewer")
 
 
@@ -265,16 +267,25 @@ def _worth(spec: JudgeSpec, label: str | None) -> float:
 def labelled_verdicts(
     items: Sequence[LabelledItem], judged: Judged, *, paired: bool
 ) -> list[LabelledVerdict]:
-    """Join labels and verdicts. Winners of a pair are 1 and 2, as people's labels are."""
+    """Join labels and verdicts. Winners of a pair are 1 and 2, as people's labels are.
+
+    Args:
+        items: What was judged, with people's labels.
+        judged: What the judge says of them.
+        paired: Whether they are pairs that the judge saw in both orders; otherwise a pair was
+            shown as chance placed it.
+    """
     rows = []
     for labelled, judgement in zip(items, judged.judgements, strict=True):
         if not labelled.labels or labelled.labels[0] is None:
             continue
         item, verdicts = labelled.item, judgement.verdicts
-        given, swapped = judgement.outcome, None
-        if item.other is not None:
-            both = [_winner(v.outcome, swapped=place == 1) for place, v in enumerate(verdicts)]
+        given, swapped, place = judgement.outcome, None, None
+        if item.other is not None and paired:
+            both = [_winner(v.outcome, swapped=order == 1) for order, v in enumerate(verdicts)]
             given, swapped = [*both, None, None][:2]
+        elif item.other is not None:
+            given, place = WINNERS.get(given or "", given), place_of(item)
         rows.append(
             LabelledVerdict(
                 item_id=item.id,
@@ -288,9 +299,15 @@ def labelled_verdicts(
                 if item.other is None
                 else (float(len(item.answer)), float(len(item.other))),
                 families=labelled.families,
+                place=place,
             )
         )
     return rows
+
+
+def place_of(pair: Item) -> Place:
+    """Return where a judge of one order is shown the first answer of a pair."""
+    return "second" if second_first(pair) else "first"
 
 
 def read_items(path: Path) -> tuple[list[LabelledItem], list[SetAsideRow]]:

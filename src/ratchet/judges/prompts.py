@@ -63,6 +63,15 @@ class Item:
     tools: str = ""
 
 
+def second_first(pair: Item) -> bool:
+    """Whether chance shows the second answer of a pair as A, always the same of the same pair.
+
+    By a digest of what is compared: whose answer stands at A tells nothing of whose is better, and
+    it can be told again from the pair alone.
+    """
+    return int(digest(["order", pair.id, pair.answer, pair.other])[:8], 16) % 2 == 1
+
+
 SAMPLE = Item("", (Message(role="user", content="conversation"),), "answer", "other", "reference")
 
 

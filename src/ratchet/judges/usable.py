@@ -34,10 +34,12 @@ def require_usable(store: EventStore, judge_version: str) -> JudgeValidation:
     """
     found = store.records(JudgeValidation, latest=1, subject=judge_version)
     if not found or found[0].decision != "usable":
-        state = f"{found[0].decision}: {found[0].reasons[0]}" if found else "never validated"
+        state = "which was never validated"
+        if found:
+            state = f"whose latest validation says {found[0].decision}: {found[0].reasons[0]}"
         raise JudgeNotUsableError(
-            f"scores count only from a judge that was found usable, got {judge_version!r}, which "
-            f"is {state}; label more items or take another judge"
+            f"scores count only from a judge that was found usable, got {judge_version!r}, "
+            f"{state}; label more items or take another judge"
         )
     return found[0]
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.errors import InsufficientDataError, InvalidInputError, RatchetError
 from ratchet.judges.effects import effect_figures
 from ratchet.judges.label_sets import TIE, LabelledVerdict, LabelRun
+from ratchet.judges.places import Placed, are_winners, by_place
 from ratchet.records import Figure, Usability
 from ratchet.stats.agreement import (
     Agreement,
@@ -149,9 +150,10 @@ def validate_judge(
     human, judge = [row.human for row in scored], [str(row.verdict) for row in scored]
     names = _categories(human, judge, categories, paired=paired)
     check_categories(names, {*human, *judge})
-    kappa = _kappa(human, judge, names, weights)
+    placed = by_place(scored, names)
+    kappa = _kappa(placed.human, placed.judge, placed.names(names), weights, placed.exchangeable)
     figures = [
-        *_agreement_figures(rows, scored, kappa, names, weights),
+        *_agreement_figures(rows, scored, kappa, placed, names, weights),
         *_order_figures(rows, names, weights),
         *_human_figures(scored, names, rng),
         *effect_figures(rows, names, judge_family),
@@ -320,17 +322,30 @@ def _kappa(
     second: Sequence[str | None],
     names: Sequence[str],
     weights: Weights,
+    exchangeable: tuple[str, str] | None = None,
 ) -> Agreement:
     """Kappa; undefined where two raters of one menu never give the same label."""
-    apart = _apart(first, second)
+    apart = _apart(first, second, exchangeable)
     if apart is not None:
         return apart
     unlisted = sorted({str(label) for label in (*first, *second)} - set(names))
-    return cohen_kappa(first, second, categories=[*names, *unlisted], weights=weights)
+    return cohen_kappa(
+        first,
+        second,
+        categories=[*names, *unlisted],
+        weights=weights,
+        exchangeable=exchangeable,
+    )
 
 
-def _apart(first: Sequence[str | None], second: Sequence[str | None]) -> Agreement | None:
-    if not first or not set(first).isdisjoint(second):
+def _apart(
+    first: Sequence[str | None],
+    second: Sequence[str | None],
+    exchangeable: tuple[str, str] | None = None,
+) -> Agreement | None:
+    places = set(exchangeable or ())
+    meet_in_a_place = not places.isdisjoint(first) and not places.isdisjoint(second)
+    if not first or meet_in_a_place or not set(first).isdisjoint(second):
         return None
     return undefined(
         f"a coefficient needs a label that both give, got none in {len(first)} items", len(first)
@@ -341,6 +356,7 @@ def _agreement_figures(
     rows: Sequence[LabelledVerdict],
     scored: Sequence[LabelledVerdict],
     kappa: Agreement,
+    placed: Placed,
     names: Sequence[str],
     weights: Weights,
 ) -> list[Figure]:
@@ -352,13 +368,19 @@ def _agreement_figures(
         _coefficient("kappa", kappa, len(scored)),
     ]
     pairs = [[row.human, row.verdict] for row in scored]
+    if placed.places is not None:
+        by_winner = _kappa(
+            [row.human for row in scored], [row.verdict for row in scored], names, weights
+        )
+        figures.append(_coefficient("kappa_by_winner", by_winner, len(scored)))
     apart = _apart([row.human for row in scored], [row.verdict for row in scored])
     metric: Literal["nominal", "ordinal"] = "nominal" if weights is None else "ordinal"
     for name, result in (
         ("ac1", apart or gwet_ac1(pairs, categories=names)),
         (
             "krippendorff_alpha",
-            apart or krippendorff_alpha(pairs, metric=metric, categories=names),
+            _apart(placed.human, placed.judge, placed.exchangeable)
+            or krippendorff_alpha(placed.ratings(), metric=metric, categories=placed.names(names)),
         ),
     ):
         figures.append(_coefficient(name, result, len(scored)))
@@ -430,6 +452,8 @@ def _refuse_foreign(scored: Sequence[LabelledVerdict], categories: Sequence[str]
                 f"labels must be among {', '.join(categories)}, got {', '.join(sorted(unknown))}; "
                 "recode them or name all categories"
             )
+        return
+    if are_winners(people.union(judge, swapped, *others)):
         return
     compared = [("judge", judge), ("judge (other order)", swapped)]
     for who, found in [*compared, *(("further people", labels) for labels in others)]:

@@ -17,6 +17,7 @@ SAYS = {
     "agreement": "agreement",
     "agreement_of_all": "agreement, unscored against",
     "kappa": "Cohen's kappa",
+    "kappa_by_winner": "the same by winner, not by place",
     "ac1": "Gwet's AC1",
     "krippendorff_alpha": "Krippendorff's alpha",
     "accuracy_first_order": "accuracy, first order",

@@ -32,6 +32,13 @@ from ratchet.stats.judges.win_rate import CorrectedWinRate, corrected_win_rate
 
 FloatArray = NDArray[np.float64]
 EVEN = 0.5
+SEEN_LENGTH = math.log(1.05)
+"""Answers whose lengths differ by less are equally long to whoever reads them."""
+WITHOUT_A_JUDGE: Mapping[Usability, str] = {
+    "not usable": "the judge is not usable on these pairs; take another judge",
+    "not enough labels": "there are not enough labels to tell whether the judge is usable on these "
+    "pairs; have people compare more",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +128,7 @@ def win_rate(
     found = {one.item_id: one for one in judgements}
     verdicts = np.array([_verdict(pair, found.get(pair.id)) for pair in pairs])
     human = np.array([labels.get(key, math.nan) for key in ids])
-    lengths = np.array([_length(pair.answer) - _length(pair.other or "") for pair in pairs])
+    lengths = np.array([_longer(pair) for pair in pairs])
     clusters = None
     if users is not None:
         clusters = np.array([f"user {users[key]}" if key in users else key for key in ids])
@@ -130,7 +137,7 @@ def win_rate(
     if lengths.any():  # else every pair is equally long as it is
         controlled, reason = _corrected(human, verdicts, lengths, clusters)
     if decision != "usable":
-        reason = f"the judge is {decision}; validate it against labels, or take another"
+        reason = WITHOUT_A_JUDGE[decision]
     values = np.full(len(ids), np.nan)
     if controlled is not None and reason is None:
         values = controlled.values
@@ -172,6 +179,16 @@ def _verdict(pair: Item, judgement: Judgement | None) -> float:
     if judgement is None or judgement.score is None or judgement.consistent is None:
         return math.nan  # one order alone is the judge's taste for places too
     return judgement.score
+
+
+def _longer(pair: Item) -> float:
+    """By how much the first answer is longer, on the scale of logarithms; 0 where nobody sees it.
+
+    Taken as it is, a character more in every better answer would explain why it is better, and no
+    number of labels would tell that from what it says.
+    """
+    difference = _length(pair.answer) - _length(pair.other or "")
+    return difference if abs(difference) >= SEEN_LENGTH else 0.0
 
 
 def _length(text: str) -> float:

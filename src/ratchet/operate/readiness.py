@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ratchet.analyze.failures.traffic_sample import SampleRules, questions_set
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
 from ratchet.deploy.gate.answering import By
-from ratchet.deploy.gate.policy import GatePolicy, policy_for_file
+from ratchet.deploy.gate.policy import GatePolicy, Guardrail, policy_for_file
 from ratchet.deploy.served import adoptions, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
 from ratchet.gateway.hosts import is_loopback
@@ -22,13 +23,16 @@ from ratchet.models.endpoint import key_from, server_address
 from ratchet.operate.base_model import check_weights, why_not_champion
 from ratchet.records import WIN_RATE, Candidate, Release, Rollout
 from ratchet.settings import Settings
-from ratchet.store import EventStore
+from ratchet.store import EventStore, Window
 from ratchet.store.arrivals import count_answers, versions_in_use
 from ratchet.store.cycles import await_traffic, nothing_recorded
+from ratchet.store.exposures import count_users
 
 BACKEND_SECONDS = 3.0
 _EXAMPLES = "examples that both models answer at the gate"
 _BY_FILE = "collect.examples"
+_SHARES = ("empty_rate", "refusal_rate")
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,56 @@ def lacks(
     return lines
 
 
+def warns(store: EventStore, wanted: NextCycle) -> list[str]:
+    """Return why the next cycle may begin and yet its gate end without a decision, with ways out.
+
+    A share of users asks the gate's questions. A guardrail with a margin is shown to hold from so
+    many of them on; with fewer the best of challengers ends as inconclusive.
+    """
+    if wanted.examples is not None or questions_set(store, wanted.sample) is not None:
+        return []
+    if _real_answers(store) < wanted.sample.fewest_answers:
+        return []  # `lacks` says that more are needed
+    try:
+        policy = policy_for_file(wanted.policy, None)
+    except RatchetError:
+        return []  # `lacks` says it
+    strictest = min(
+        (rule.margin for rule in policy.guardrails if _is_shown_of_a_share(rule)), default=None
+    )
+    if strictest is None:
+        return []
+    asked = _fewest_without_any(strictest, policy.error_level)
+    needed = math.ceil(asked / wanted.sample.user_share)
+    users = count_users(store, Window(_EVER, datetime.max.replace(tzinfo=UTC)))
+    if users >= needed:
+        return []
+    return [
+        f"its gate may end as inconclusive: {wanted.sample.user_share:.0%} of users ask its "
+        f"questions, and a guardrail with a margin of {strictest:g} needs {asked} of them, so "
+        f"{needed} users in all, got {users}; wait for more, bring a log in with `ratchet ingest`, "
+        "or set collect.sample.user_share or deploy.policy"
+    ]
+
+
+def _fewest_without_any(share: float, error_level: float) -> int:
+    """Return of how many without one case it is shown that fewer than a share have one.
+
+    The least n with (1 - share)^n <= error level: 59 for 5 points at 5 %.
+    """
+    return math.ceil(math.log(error_level) / math.log1p(-share))
+
+
+def _is_shown_of_a_share(rule: Guardrail) -> bool:
+    return (
+        rule.requires == "shown"
+        and not rule.relative
+        and not rule.per_cluster
+        and rule.examples is None
+        and rule.metric in _SHARES
+    )
+
+
 def refuse_incomplete(lines: list[str]) -> None:
     """Refuse to begin a cycle that lacks something.
 
@@ -134,13 +188,17 @@ def _examples(store: EventStore, wanted: NextCycle) -> Iterator[str]:
         if not wanted.examples.is_file():
             yield f"{_EXAMPLES}: there is no file {wanted.examples.name!r}; correct {_BY_FILE}"
     elif questions_set(store, wanted.sample) is None:
-        had = store.counts()["interactions"] - store.simulated_answers()
+        had = _real_answers(store)
         if had < wanted.sample.fewest_answers:
             yield (
                 f"{_EXAMPLES}: drawn from traffic they need {wanted.sample.fewest_answers:,} "
                 f"answers at least, got {had:,}; wait for more, bring a log in with `ratchet "
                 f"ingest`, name a file in {_BY_FILE}, or set collect.sample"
             )
+
+
+def _real_answers(store: EventStore) -> int:
+    return store.counts()["interactions"] - store.simulated_answers()
 
 
 def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:

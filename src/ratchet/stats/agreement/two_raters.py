@@ -89,6 +89,7 @@ def cohen_kappa(
     *,
     weights: Weighting | ArrayLike | None = None,
     categories: Sequence[Label] | None = None,
+    exchangeable: tuple[Label, Label] | None = None,
     level: float = 0.95,
 ) -> Agreement:
     """Cohen's kappa from the labels of two raters.
@@ -103,6 +104,8 @@ def cohen_kappa(
             those on its rank among the labels that are used, sorted (words by the alphabet).
         categories: All labels in their order. Needed where each rater uses a label that the other
             never does; otherwise the labels that occur.
+        exchangeable: As `cohen_kappa_of_table`, by name; both are labels, whether they occur or
+            not.
         level: Nominal coverage in (0, 1).
 
     Returns:
@@ -122,18 +125,24 @@ def cohen_kappa(
         Cohen, J. (1960). A coefficient of agreement for nominal scales. Educational and
         Psychological Measurement 20, 37-46.
     """
-    ones, others = _checked_pair(first, second, categories)
+    ones, others = _checked_pair(first, second, categories, foreign_too=exchangeable is not None)
     names = list(dict.fromkeys([*ones, *others]) if categories is None else categories)
+    names += [label for label in exchangeable or () if label not in names]
     if categories is None and weights is not None:
         names = _ranked(names)
     place = {label: index for index, label in enumerate(names)}
     table = np.zeros((len(place), len(place)))
     np.add.at(table, ([place[label] for label in ones], [place[label] for label in others]), 1.0)
-    return cohen_kappa_of_table(table, weights=weights, level=level)
+    both = None if exchangeable is None else (place[exchangeable[0]], place[exchangeable[1]])
+    return cohen_kappa_of_table(table, weights=weights, exchangeable=both, level=level)
 
 
 def cohen_kappa_of_table(
-    table: ArrayLike, *, weights: Weighting | ArrayLike | None = None, level: float = 0.95
+    table: ArrayLike,
+    *,
+    weights: Weighting | ArrayLike | None = None,
+    exchangeable: tuple[int, int] | None = None,
+    level: float = 0.95,
 ) -> Agreement:
     """Cohen's kappa from a table of counts, the first rater in rows.
 
@@ -163,6 +172,7 @@ def cohen_kappa_of_table(
         table: Counts, shape (k, k), categories in their order.
         weights: None, "linear", "quadratic", or disagreement weights of shape (k, k): 0 on the
             diagonal, not negative, as in Cohen 1968.
+        exchangeable: Two categories, by their place, that chance names (`_exchanged`).
         level: Nominal coverage in (0, 1).
 
     Returns:
@@ -177,6 +187,8 @@ def cohen_kappa_of_table(
         >>> result = cohen_kappa_of_table([[0, 4, 1], [0, 8, 0], [0, 1, 5]])
         >>> round(result.value, 4), round(result.standard_error, 4), round(result.z, 3)
         (0.4842, 0.138, 3.263)
+        >>> round(cohen_kappa_of_table([[81, 14], [1, 4]], exchangeable=(0, 1)).value, 2)
+        0.7
 
     References:
         Cohen (1960). Cohen, J. (1968). Weighted kappa. Psychological Bulletin 70, 213-220. Fleiss,
@@ -185,8 +197,8 @@ def cohen_kappa_of_table(
     """
     checked_level(level)
     _check_named(weights)
-    counts = _counts(table)
-    items = int(counts.sum())
+    counts = _exchanged(_counts(table), exchangeable)
+    items = round(float(counts.sum()))
     if items < FEWEST_ITEMS:
         return undefined(f"kappa needs at least 2 items, got {items}; collect more", items)
     agreement = _agreement_weights(weights, counts.shape[0])
@@ -302,7 +314,11 @@ def _kappa(
 
 
 def _checked_pair(
-    first: Labels, second: Labels, categories: Sequence[Label] | None
+    first: Labels,
+    second: Labels,
+    categories: Sequence[Label] | None,
+    *,
+    foreign_too: bool = False,
 ) -> tuple[list[Label], list[Label]]:
     ones, others = _as_list(first), _as_list(second)
     if len(ones) != len(others):
@@ -318,7 +334,7 @@ def _checked_pair(
         )
     if categories is not None:
         check_categories(categories, {*ones, *others})
-    if len(ones) >= FEWEST_ITEMS:
+    if len(ones) >= FEWEST_ITEMS and not foreign_too:
         refuse_foreign_labels(ones, others, declared=categories is not None)
     return ones, others
 
@@ -357,6 +373,29 @@ def _counts(table: ArrayLike) -> FloatArray:
         "number of items",
     )
     return counts
+
+
+def _exchanged(counts: FloatArray, both: tuple[int, int] | None) -> FloatArray:
+    """Average a table with the one in which two categories are exchanged.
+
+    Of two exchangeable categories each item might as well have had the other one, as the answers
+    of a pair might have been shown in the other order; what is shown must not tell a rater which is
+    which. Chance is then even between the two, however often one of them is right: without ties
+    kappa is 2 po - 1. The standard error is that of items placed by chance, which is exact without
+    ties and otherwise too large rather than too small.
+    """
+    if both is None:
+        return counts
+    one, other = both
+    size = counts.shape[0]
+    require(
+        one != other and min(both) >= 0 and max(both) < size,
+        f"exchangeable categories must be two of 0 to {size - 1}, got {one} and {other}; pass "
+        "their places in the table",
+    )
+    order = np.arange(size)
+    order[[one, other]] = other, one
+    return np.asarray((counts + counts[np.ix_(order, order)]) / 2.0)
 
 
 def _check_named(weights: object) -> None:

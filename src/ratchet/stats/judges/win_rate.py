@@ -318,8 +318,9 @@ def _solve(sample: _Sample, equations: _Equations) -> FloatArray:
             return theta
     raise InsufficientDataError(
         f"a corrected win rate must be inside (0, 1) with a finite effect of length, got none from "
-        f"{int(sample.known.sum())} labels: length separates them, or judge and people say too "
-        "different things; label more"
+        f"{int(sample.known.sum())} labels: length separates them, since the better answers are "
+        "always the longer or always the shorter ones, or judge and people say too different "
+        "things; add pairs in which they are not, or label more"
     )
 
 
