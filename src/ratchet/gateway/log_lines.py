@@ -40,6 +40,8 @@ class LogKind(Enum):
     """Feedback whose sender gave no time: it gets that of its arrival, the first time it comes."""
     REFUSED = b"r"
     """A request that a backend refused for what was in it: no answer of any version."""
+    DEFINITION = b"d"
+    """Tools, a form of answers or documents, which stand before what refers to them."""
 
 
 _BEGIN = b"h"

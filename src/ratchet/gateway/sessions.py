@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400.0
 _PRUNED_EVERY = 10_000
+_TABLES = ("said", "answered")
 
 
 class Conversations:
@@ -63,6 +64,11 @@ class Conversations:
                 "CREATE TABLE IF NOT EXISTS said "
                 "(key BLOB PRIMARY KEY, user TEXT, session TEXT, at REAL) WITHOUT ROWID"
             )
+            # a table of its own: a gateway of an earlier version writes to the other one
+            file.execute(
+                "CREATE TABLE IF NOT EXISTS answered "
+                "(key BLOB PRIMARY KEY, user TEXT, interaction TEXT, at REAL) WITHOUT ROWID"
+            )
             self._prune(file)
         except sqlite3.Error:
             file.close()
@@ -94,12 +100,36 @@ class Conversations:
             return None
         return None if row is None else (str(row[0]), str(row[1]))
 
+    def remember_answer(self, said: bytes, user: str, interaction: str) -> None:
+        """Keep in which interaction a conversation got so far."""
+        try:
+            self._file.execute(
+                "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)",
+                (said, user, interaction, self._clock()),
+            )
+            self._added += 1
+            if self._added % _PRUNED_EVERY == 0:
+                self._prune(self._file)
+        except sqlite3.Error as error:
+            logger.warning("what the next turn continues may stay unknown: %s", error)
+
+    def find_answer(self, said: bytes) -> str | None:
+        """Return the interaction in which a conversation got so far; None where it is not known."""
+        try:
+            found = self._file.execute("SELECT interaction FROM answered WHERE key = ?", (said,))
+            row = found.fetchone()
+        except sqlite3.Error as error:
+            logger.warning("what a turn continues stays unknown: %s", error)
+            return None
+        return None if row is None else str(row[0])
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def _prune(self, file: sqlite3.Connection) -> None:
-        file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
+        for table in _TABLES:
+            file.execute(f"DELETE FROM {table} WHERE at < ?", (self._clock() - KEPT_SECONDS,))
 
 
 def forget_user(path: Path, user: str) -> None:
@@ -108,8 +138,9 @@ def forget_user(path: Path, user: str) -> None:
         return
     with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as file:
         file.execute("PRAGMA secure_delete=ON")
-        with suppress(sqlite3.OperationalError):  # made a moment ago, it has no table yet
-            file.execute("DELETE FROM said WHERE user = ?", (user,))
+        for table in _TABLES:
+            with suppress(sqlite3.OperationalError):  # made a moment ago, it has no table yet
+                file.execute(f"DELETE FROM {table} WHERE user = ?", (user,))
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
@@ -132,6 +163,46 @@ def digest_of(messages: Sequence[Mapping[str, Any]], caller: str) -> bytes | Non
     if not said:
         return None
     return hashlib.sha256(to_json([caller, said])).digest()
+
+
+def answer_of(messages: Sequence[Mapping[str, Any]], whose: str) -> bytes | None:
+    """Return what tells the last answer of a conversation from every other one; None without one.
+
+    Like `digest_of`, but with the calls of tools: an agent's turns may hold nothing else.
+
+    Args:
+        messages: The turns.
+        whose: The caller and the user.
+    """
+    last = next(
+        (n for n in range(len(messages) - 1, -1, -1) if messages[n].get("role") == "assistant"),
+        None,
+    )
+    if last is None:
+        return None
+    said = [
+        (str(message["role"]), _words(message), *_calls(message))
+        for message in messages[: last + 1]
+        if message.get("role") in ("user", "assistant")
+    ]
+    return hashlib.sha256(to_json([whose, said])).digest()
+
+
+def _calls(message: Mapping[str, Any]) -> list[Any]:
+    """Return ids, tools and arguments of the calls in a turn, which clients send back as sent."""
+    calls = message.get("tool_calls")
+    if not calls or not isinstance(calls, list):
+        return []
+    called = [
+        (call.get("id"), call.get("function") or call.get("custom"))
+        for call in calls
+        if isinstance(call, Mapping)
+    ]
+    return [
+        (key, inner.get("name"), inner.get("arguments", inner.get("input")))
+        for key, inner in called
+        if isinstance(inner, Mapping)
+    ]
 
 
 def opening_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
