@@ -31,7 +31,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 _WRITES = re.compile(r"\s*(?:INSERT INTO|UPDATE|DELETE FROM)\s+\"?(\w+)", re.IGNORECASE)
 IMPORTS = """
-import accelerate, datasets, matplotlib.pyplot, mlflow, peft, prefect, torch, transformers, trl
+import accelerate, datasets, matplotlib.pyplot, mlflow, peft, prefect, presidio_analyzer
+import scipy.stats, sklearn.base, torch, transformers, trl
 import mlflow.store.tracking.sqlalchemy_store, mlflow.store.model_registry.sqlalchemy_store
 import ratchet.flows.analyze, ratchet.flows.approve, ratchet.flows.collect, ratchet.flows.deploy
 import ratchet.flows._cycle_analysis
@@ -208,11 +209,11 @@ class Crashes:
         file = self.folder / "output"
         return file.read_text(errors="replace") if file.exists() else ""
 
-    def count(self, point: str) -> int:
-        """Return how often a point was reached; it is given without its number."""
-        return sum(
-            re.fullmatch(f"{re.escape(point)} #\\d+", line) is not None for line in self.trace
-        )
+    def passed(self, point: str) -> int:
+        """Return how often a point was reached and survived; it is given without its number."""
+        name = re.compile(f"{re.escape(point)} #\\d+")
+        reached = sum(name.fullmatch(line) is not None for line in self.trace)
+        return reached - sum(name.fullmatch(line) is not None for line in self.kills)
 
     def once(self, code: str, environment: dict[str, str], *, deadly: str = "^$", most: int = 1,
              seconds: float = 240.0) -> int:  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 
 from ratchet.deploy.routing import current_routing
 from ratchet.records import Cycle, Release
+from ratchet.servers import Servers
 from tests.deploy.rollout.served import NEW, OLD
 from tests.faults.crashing import crashes
 from tests.faults.ledger import Row
@@ -63,8 +64,12 @@ def test_a_flow_whose_prefect_server_dies_goes_on_when_it_is_back(
         killer.join()
         print(f"without a server the flow ended with {ended}")
         home.servers.stop()
-        home.servers.start_prefect(port=port, environ=home.environ)
-        assert run.once(stage("collect"), world.environment) == 0, run.printed[-3000:]
+        back = Servers(settings=home.settings, say=print)
+        try:
+            back.start_prefect(port=port, environ=home.environ)
+            assert run.once(stage("collect"), world.environment) == 0, run.printed[-3000:]
+        finally:
+            back.stop()
         counts = world.store.counts()
         assert counts["interactions"] == counts["copy"] == MESSAGES
         assert len(world.store.records(Cycle)) == 1

@@ -21,7 +21,7 @@ import numpy as np
 from ratchet.export.grammar import Request
 from ratchet.export.parts import ROWS, Part, Tally, batches_of, moment_text
 from ratchet.export.redacting import Texts, pseudonym, redact_values, texts_redactor
-from ratchet.records import Interaction
+from ratchet.records import Interaction, Message, last_said, with_conversations_changed
 from ratchet.records.signals import BY_NAME, TEXT_KINDS
 from ratchet.store import EventStore
 from ratchet.store.definitions import REFERENCES
@@ -94,17 +94,37 @@ def _turns(rows: list[dict[str, Any]], redact: Texts | None, salt: str) -> list[
         row |= {name: row["metadata"].get(name) for name in (CONSENT, RETAIN)}
     for start in range(0, len(rows) if redact else 0, ROWS):
         part = rows[start : start + ROWS]
-        said = [message for row in part for message in row["messages"]]
-        users = [message for message in said if message["role"] != "system"]
         assert redact is not None
-        redact_values(users, ["content"], redact)
-        redact_values(part, ["response", "error", "metadata"], redact)
+        _redact_turns(part, redact)
+        redact_values(part, ["error", "metadata"], redact)
         for row in part:
-            asked = (one["content"] for one in reversed(row["messages"]) if one["role"] == "user")
-            row["prompt"] = next(asked, "")
             row |= {name: pseudonym(salt, row[name]) for name in ("user_id", "session_id")}
     kept = (*Interaction.model_fields, "prompt", "received_at", CONSENT, RETAIN)
     return [{name: row[name] for name in kept} for row in rows]
+
+
+def _redact_turns(rows: list[dict[str, Any]], redact: Texts) -> None:
+    """Take personal data out of conversations, answers and documents.
+
+    What the application wrote stays as it is.
+    """
+    said = [(*map(Message.model_validate, row["messages"]), _answer_of(row)) for row in rows]
+    for row, turns in zip(rows, with_conversations_changed(said, redact), strict=True):
+        *messages, answer = (turn.canonical() for turn in turns)
+        row |= {"messages": messages, "prompt": last_said(turns[:-1])}
+        row["response"] = answer.get("content") or ""
+        row |= {name: answer[name] for name in ("tool_calls", "refusal") if name in answer}
+    with_documents = [row for row in rows if (row["documents"] or "").startswith(("[", "{"))]
+    for row in with_documents:
+        row["documents"] = json.loads(row["documents"])
+    redact_values(with_documents, ["documents"], redact)
+    for row in with_documents:
+        row["documents"] = json.dumps(row["documents"], ensure_ascii=False)
+
+
+def _answer_of(row: dict[str, Any]) -> Message:
+    more = {name: row.get(name) for name in ("tool_calls", "refusal")}
+    return Message.model_validate({"role": "assistant", "content": row["response"]} | more)
 
 
 def _with_definitions(store: EventStore, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -28,14 +28,24 @@ from ratchet.records.clusters import (
     Trend,
 )
 from ratchet.records.conversations import (
+    APPLICATION_ROLES,
     Blob,
     CalledFunction,
     Message,
     Part,
+    Role,
     ToolCall,
+    blobs_in,
+    called_in,
     last_said,
+    offered,
+    reads_as_text,
+    spoken,
+    spoken_turns,
     texts,
-    with_texts,
+    transcript,
+    with_all_texts,
+    with_conversations_changed,
 )
 from ratchet.records.cycles import (
     CODE_TOKENS,
@@ -144,6 +154,7 @@ from ratchet.records.signals import (
 )
 
 __all__ = [
+    "APPLICATION_ROLES",
     "ASSESSED_KINDS",
     "CODE_TOKENS",
     "EXPLICIT_KINDS",
@@ -217,6 +228,7 @@ __all__ = [
     "Release",
     "ReviewDecision",
     "ReviewItem",
+    "Role",
     "Rollout",
     "RolloutLook",
     "RolloutPlan",
@@ -252,12 +264,20 @@ __all__ = [
     "VariantTestEnd",
     "Verdict",
     "WatchedSignal",
+    "blobs_in",
+    "called_in",
     "derive_id",
     "digest",
     "direction_words",
     "last_said",
     "no_surrogates",
+    "offered",
+    "reads_as_text",
+    "spoken",
+    "spoken_turns",
     "texts",
+    "transcript",
     "user_digest",
-    "with_texts",
+    "with_all_texts",
+    "with_conversations_changed",
 ]

@@ -77,6 +77,11 @@ class Interaction(Record):
             refusal=self.refusal,
         )
 
+    def answered(self, messages: tuple[Message, ...], answer: Message) -> Self:
+        """Return the interaction with another conversation and answer, as after a redaction."""
+        said = {"response": answer.text, "tool_calls": answer.tool_calls, "refusal": answer.refusal}
+        return self.model_copy(update={"messages": messages, **said})
+
 
 DefinitionKind = Literal["tools", "response_format", "documents"]
 
