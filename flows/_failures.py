@@ -19,7 +19,7 @@ from ratchet.analyze.failures.emerging import cluster_events
 from ratchet.analyze.failures.regression_sets import hand_over_all
 from ratchet.analyze.failures.titles import give_titles, load_titles
 from ratchet.analyze.failures.traffic_sample import freeze_traffic
-from ratchet.analyze.window import with_texts
+from ratchet.analyze.window import shown_answers, with_texts
 from ratchet.flows._runtime import logger, now, workspace
 from ratchet.flows._watch import send_alerts
 from ratchet.outcomes.join import Outcomes
@@ -50,6 +50,7 @@ def find_failures(
         flagged=open_safety_ids(work.store),
         titles=titles,
         texts=partial(with_texts, work.store),
+        shown=partial(shown_answers, work.store),
         rng=np.random.default_rng([cycle.seed, 2]),
         now=cycle.window_end,
     )

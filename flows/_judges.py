@@ -16,7 +16,7 @@ from ratchet.judges.next_turn import in_words, validate_next_turns
 from ratchet.judges.on_store import (
     count_scores,
     in_halves,
-    item_of,
+    items_of,
     run_judge,
     sample_of,
     validate,
@@ -72,7 +72,7 @@ def assess(
     sample = sample_of(store, window, most=options.sample)
     judgements: tuple[Judgement, ...] = ()
     if spec.mode in ("pointwise", "guard"):
-        items = [item_of(interaction) for interaction in sample]
+        items = items_of(store, sample)
         judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
     scores = spec.dimension.violation_below is None  # safety judges raise flags instead
     counts = may_count and scores and validated.record.decision == "usable" and bool(judgements)

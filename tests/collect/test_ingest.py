@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ratchet.collect.ingest import IngestReport, ingest, ingest_file
 from ratchet.errors import InvalidInputError
-from ratchet.records import FEEDBACK, Feedback, Interaction, Message, Record, SetAside
+from ratchet.records import FEEDBACK, Definition, Feedback, Interaction, Message, Record, SetAside
 from ratchet.store import Added, EventStore
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_record
 from ratchet.store.rows import moment_of
@@ -29,9 +29,11 @@ NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
 def answer_of(row: InteractionRow) -> Interaction:
     """The interaction of a row as it is stored."""
-    written = {name: json.loads(getattr(row, name)) for name in ("messages", "metadata")}
-    values = row._asdict() | written | {"created_at": moment_of(row.created_at)}
-    return Interaction(**{name: values[name] for name in Interaction.model_fields})
+    sent = {name: value for name, value in row._asdict().items() if value is not None}
+    parsed = ("messages", "metadata", "tool_calls")
+    sent |= {name: json.loads(sent[name]) for name in parsed if name in sent}
+    sent["created_at"] = moment_of(row.created_at)
+    return Interaction(**{name: sent[name] for name in Interaction.model_fields if name in sent})
 
 
 @dataclass
@@ -42,12 +44,16 @@ class MemorySink:
     feedback: dict[str, Feedback] = field(default_factory=dict)
     rejected: list[SetAside] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+    definitions: dict[str, Definition] = field(default_factory=dict)
 
     def add_interaction_rows(self, rows: Sequence[InteractionRow]) -> Added:
         return self._add(self.interactions, [answer_of(row) for row in rows])
 
     def add_feedback_rows(self, rows: Sequence[FeedbackRow]) -> Added:
         return self._add(self.feedback, [feedback_record(row._asdict()) for row in rows])
+
+    def add_definitions(self, definitions: Sequence[Definition]) -> None:
+        self.definitions |= {found.id: found for found in definitions}
 
     def set_aside(self, rows: Sequence[SetAside]) -> None:
         self.batches.append(len(rows))
@@ -201,7 +207,7 @@ def test_sending_a_stream_again_changes_nothing() -> None:
         (interaction(messages=[]), "messages: Tuple should have at least 1 item"),
         (
             interaction(messages=[{"role": "robot", "content": ""}]),
-            "messages.0.role: Input should be 'system', 'user' or 'assistant', got 'robot'",
+            "messages.0.role: Input should be 'system', 'developer', 'user', 'assistant' or 'tool'",
         ),
         (
             {name: value for name, value in interaction().items() if name != "user_id"},

@@ -25,6 +25,7 @@ from ratchet.records import FEEDBACK_KINDS, Interaction, SetAside
 from ratchet.records.signals import BY_NAME
 from ratchet.store import Added, EventStore
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.history.layout import LATER
 from ratchet.store.rows import microseconds
 from tests.collect.test_ingest import NOW, interaction, thumbs
 
@@ -54,6 +55,9 @@ class RowSink:
         return Added(len(rows), 0, ())
 
     add_feedback_rows = add_interaction_rows
+
+    def add_definitions(self, definitions: Any) -> None:
+        self.rows += [(found.id, found.body) for found in definitions]
 
     def set_aside(self, rows: Any) -> None:
         self.rejected += rows
@@ -173,9 +177,12 @@ def test_plain_feedback_of_every_kind_skips_the_records() -> None:
 
 
 def test_the_plain_form_knows_every_field_of_an_interaction() -> None:
-    """A field that is added to the record has to be added there too."""
+    """A field that is added to the record has to be added there too, or is never plain."""
     whole = interaction(latency_seconds=1, error="", segment="web", metadata={"a": "b"})
-    assert set(whole) == set(Interaction.model_fields)
+    assert set(whole) | LATER == set(Interaction.model_fields)
+    for name in LATER:
+        never = whole | {name: [{"function": {"name": "n"}}] if name == "tool_calls" else "0" * 64}
+        assert plain_interaction(never, earliest=EARLIEST, latest=LATEST) is None
     assert plain_interaction(whole, earliest=EARLIEST, latest=LATEST) is not None
     assert set(InteractionRow._fields) - {"digest", "prompt"} == set(Interaction.model_fields)
 

@@ -173,7 +173,7 @@ def test_an_old_log_comes_in_once_though_it_overlaps_another_export(team: Team) 
 
 
 def test_the_first_loop_trains_and_waits_for_people_who_compare_answers(team: Team) -> None:
-    said = team.run(f"cycle({json.dumps(LOOP)})")
+    said = team.run(f"cycle({LOOP!r})")
     assert "waiting: win_rate needs" in said, said[-6000:]
     candidate = team.store.latest(Candidate)
     assert candidate is not None
@@ -192,7 +192,7 @@ def test_people_label_a_sheet_and_the_loop_goes_on_to_a_rollout(team: Team) -> N
     team.compare(sheet)
     team.ratchet("review", "--sheet", sheet, "--by", "ana")
     asked = sum(len(server.bodies) for server in team.servers)
-    said = team.run(f"cycle({json.dumps(LOOP)})")
+    said = team.run(f"cycle({LOOP!r})")
     decision = team.store.latest(Decision)
     assert decision is not None, said[-6000:]
     assert (decision.verdict, decision.primary_metric) == ("promote", "win_rate"), said[-6000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from contextlib import contextmanager
@@ -354,14 +355,16 @@ def test_a_variant_may_be_a_prompt(gateway, mock):
 # What is kept -----------------------------------------------------------------------------------
 
 
-def test_pictures_tools_and_nul_are_kept_as_text_and_reach_the_backend_as_they_came(gateway, mock):
+def test_pictures_tools_and_nul_are_kept_as_sent_and_reach_the_backend_as_they_came(gateway, mock):
     messages = [
         {"role": "developer", "content": "rules"},
         {"role": "user", "content": [
             {"type": "text", "text": "see\x00this"},
             {"type": "image_url", "image_url": {"url": "data:x"}},
         ]},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "t", "type": "function"}]},
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "t", "type": "function", "function": {"name": "n", "arguments": "{\"a\": 1}"}},
+        ]},
         {"role": "tool", "tool_call_id": "t", "content": "42"},
         {"role": "user", "content": "so?"},
     ]  # fmt: skip
@@ -369,10 +372,21 @@ def test_pictures_tools_and_nul_are_kept_as_text_and_reach_the_backend_as_they_c
     assert mock.seen[-1]["messages"] == messages
     assert mock.seen[-1]["logit_bias"] == {}
     (kept,) = gateway.interactions()
-    assert [m.role for m in kept.messages] == ["system", "user", "assistant", "system", "user"]
-    assert kept.messages[1].content == "see\ufffdthis\n[image_url]"
+    messages[1]["content"][0]["text"] = "see\ufffdthis"
+    assert [m.canonical() for m in kept.messages] == messages
     assert kept.metadata["altered"] == "NUL became U+FFFD"
-    assert kept.metadata["tools"] == "yes"
+
+
+def test_a_turn_of_another_shape_than_openais_is_kept_in_words(gateway):
+    messages = [
+        {"role": "assistant", "content": "before", "tool_calls": [{"id": "t"}]},
+        {"role": "user", "content": "so?"},
+    ]
+    gateway.post("/v1/chat/completions", {"model": "m", "messages": messages})
+    (kept,) = gateway.interactions()
+    assert [m.text for m in kept.messages] == ["before", "so?"]
+    assert json.loads(kept.messages[0].canonical()["as_sent"]) == messages[0]
+    assert kept.metadata["altered"] == "a turn was of another shape than OpenAI's"
 
 
 def test_a_conversation_longer_than_the_store_takes_is_answered_and_shortened(gateway):

@@ -106,7 +106,7 @@ def test_a_segment_has_its_name_only_with_its_first_line_and_its_lock(
     log.append(LogKind.INTERACTION, interaction(0))
     assert seen == [(DRAFT_SUFFIX, True, [])]
     (segment,) = segments(tmp_path / "wal")
-    assert header_of(segment).format == 2
+    assert header_of(segment).format == 3
 
 
 def test_neither_an_empty_nor_a_young_segment_is_deleted(tmp_path, store):
@@ -488,7 +488,7 @@ def test_a_body_that_is_none_is_set_aside_and_the_others_go_on(tmp_path, store, 
 
 def test_a_segment_of_a_newer_format_stays_for_the_version_that_wrote_it(tmp_path, store):
     segment = written(tmp_path, [(LogKind.INTERACTION, interaction(0))])
-    with_line(segment, 0, lambda text: text.replace(b'"format":2', b'"format":3'))
+    with_line(segment, 0, lambda text: text.replace(b'"format":3', b'"format":4'))
     drain = Drain(tmp_path, store, young_seconds=0)
     assert [drain.once() for _ in range(2)] == [0, 0]
     assert segments(tmp_path) == [segment]

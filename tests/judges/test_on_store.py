@@ -22,7 +22,7 @@ from ratchet.judges.judge import Judge, Judgement, asker
 from ratchet.judges.label_sets import split_labels
 from ratchet.judges.on_store import (
     count_scores,
-    item_of,
+    items_of,
     labelled_rows,
     run_judge,
     sample_of,
@@ -119,7 +119,7 @@ class Scripted:
         )  # fmt: skip
 
     def run(self, store, numbers, occasion=None, at=NOON):
-        items = [item_of(interaction(n)) for n in numbers]
+        items = items_of(store, [interaction(n) for n in numbers])
         done = run_judge(store, self.judge, items, ask=self.ask, now=lambda: at, occasion=occasion)
         return done.judgements
 

@@ -21,6 +21,7 @@ from ratchet.store.history import History
 from tests.fixtures.old_home import unpack
 from tests.operate.test_backup import interaction, thumbs
 from tests.parameters import mostly_slow
+from tests.store.test_definitions import as_before, calling, plain
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -163,6 +164,19 @@ def test_what_is_left_of_a_forgotten_user_is_counted_and_no_damage(
         whole = check_store(store)
     assert whole.problems == []
     assert whole.counts["erased"] >= 4, "every fifth interaction is of u1"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_history_with_calls_is_whole_and_so_is_one_of_before_them(
+    tmp_path: Path, old: bool
+) -> None:
+    settings = load_settings({"RATCHET_HOME": str(tmp_path)}, tmp_path)
+    with closing(EventStore.open(settings.store_url)) as store:
+        store.add_interactions([plain("a")] if old else [calling("a"), plain("b")])
+        History.open(settings.history).advance(store)
+    if old:
+        as_before(Path(settings.history))
+    assert found(settings) == {}
 
 
 def test_ids_that_lost_their_rows_are_found_on_postgresql(postgresql_url: str) -> None:

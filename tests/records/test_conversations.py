@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from pydantic import ValidationError
 
-from ratchet.records import Blob, Message, Part, ToolCall, last_said, texts, with_texts
+from ratchet.records import Blob, Message, Part, ToolCall, last_said, texts, with_all_texts
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"q": "x"}'}}
+
+
+def with_texts(turn: Message, change: Callable[[str], str]) -> Message:
+    (changed,) = with_all_texts([turn], lambda found: list(map(change, found)))
+    return changed
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Interaction, Message, ReviewDecision
+from ratchet.records import Interaction, Message, ReviewDecision, ReviewItem
 from ratchet.review.queue import open_items, queue_flags
 from ratchet.review.sheet import keep_decisions, review_sheet
 from ratchet.safety.rules import Flag
 from ratchet.store import EventStore
+from tests.calls import looked_up
 
 NOW = datetime(2026, 12, 1, 9, tzinfo=UTC)
 COUNT = 6
@@ -106,3 +107,21 @@ def test_another_persons_word_on_a_decided_item_is_kept_and_a_change_of_mind_is_
     assert kept.new == 0
     assert len(kept.set_aside) == COUNT
     assert "got a second decision by 'ana', who said 'fine'" in kept.set_aside[0].reason
+
+
+def test_a_sheet_shows_calls_and_results_as_people_read_them():
+    talk = looked_up("Who?", '{"name": "Ana"}', name="Ana")
+    about = answer(0).model_copy(update={"messages": talk})
+    item = ReviewItem(
+        id="r", created_at=NOW, interaction_id="i0", dimension="safety", priority="normal",
+        why="a rule", raised_by="rule",
+    )  # fmt: skip
+    text, _ = review_sheet([item], {"i0": about})
+    (row,) = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
+    assert row["prompt"].split("\n") == [
+        "developer: Mail help@example.com if in doubt.",
+        "user: Who?",
+        'assistant: calls find_customer(name="Ana")',
+        'tool: result of find_customer: {"name": "Ana"}',
+        "user: And now?",
+    ]

@@ -97,16 +97,17 @@ class _Connection(asyncio.Protocol):
             return
         body = json.loads(rest[:length] or b"{}")
         self.server.seen.append(body)
-        self.server.paths.append(head.split(b" ")[1].decode())
+        path = head.split(b" ")[1].decode()
+        self.server.paths.append(path)
         self.server.headers.append(headers)
         for kept in (self.server.seen, self.server.paths, self.server.headers):
             del kept[:-10_000]
         if self.server.delay:
-            asyncio.get_running_loop().call_later(self.server.delay, self._answer, body)
+            asyncio.get_running_loop().call_later(self.server.delay, self._answer, body, path)
         else:
-            self._answer(body)
+            self._answer(body, path)
 
-    def _answer(self, body: dict) -> None:
+    def _answer(self, body: dict, path: str) -> None:
         wanted = self.server.behaviour(body)
         if wanted == "drop":
             self.transport.close()
@@ -116,6 +117,8 @@ class _Connection(asyncio.Protocol):
             self._send_raw(wanted)
         elif isinstance(wanted, int):
             self._send(wanted, {"error": {"message": f"planned {wanted}", "code": "planned"}})
+        elif path.endswith("/responses"):
+            self._respond(body, whole=wanted != "break")
         elif body.get("stream"):
             self._stream(body, whole=wanted != "break")
         else:
@@ -130,6 +133,34 @@ class _Connection(asyncio.Protocol):
             b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (status, len(content), content)
         )
+
+    def _respond(self, body: dict, *, whole: bool) -> None:
+        """Answer as the Responses API does."""
+        given = body.get("input")
+        text = given if isinstance(given, str) else "nothing"
+        part = {"type": "output_text", "text": text, "annotations": []}
+        message = {
+            "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+            "content": [part],
+        }  # fmt: skip
+        response = {
+            "id": "resp_upstream", "object": "response", "created_at": 1, "status": "completed",
+            "model": body.get("model", "mock"), "output": [message],
+            "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7},
+        }  # fmt: skip
+        if not body.get("stream"):
+            self._send(200, response)
+            return
+        begun = response | {"status": "in_progress", "output": []}
+        events = [{"type": "response.created", "response": begun}]
+        events += [
+            {"type": "response.output_text.delta", "output_index": 0, "content_index": 0,
+             "item_id": "msg_1", "delta": text[start : start + 5]}
+            for start in range(0, len(text), 5)
+        ]  # fmt: skip
+        if whole:
+            events.append({"type": "response.completed", "response": response})
+        self._send_raw(Raw(events_of(events)))
 
     def _send_raw(self, reply: Raw) -> None:
         headers = {"Content-Type": "text/event-stream", "Connection": "close", **reply.headers}
@@ -163,6 +194,15 @@ class _Connection(asyncio.Protocol):
         )
         if not whole:
             self.transport.close()
+
+
+def events_of(events: list[dict]) -> bytes:
+    """Return events of the Responses API as they are streamed."""
+    numbered = (event | {"sequence_number": n} for n, event in enumerate(events))
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode())
+        for event in numbered
+    )
 
 
 _USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}

@@ -27,9 +27,11 @@ from ratchet.records import (
     Message,
     SetAside,
     Thumbs,
+    ToolCall,
 )
 from ratchet.store import EventStore, Window
 from ratchet.store.forget import forget, trace
+from tests.calls import call, looked_up
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
 SECRET = "my cat Ramses ate the card of account 7"
@@ -56,6 +58,17 @@ def candidate(number, version, set_id):
         id=f"k{number}", cycle_id=f"c{number}", created_at=NOW, model_name="router",
         version=version, adapter_digest="x", path="adapters/x", training_set_id=set_id,
         run_id=f"run{number}", losses=(), training_seconds=1.0,
+    )  # fmt: skip
+
+
+def analysis_that_quotes(*examples):
+    cluster = FailureCluster(
+        id="k", name="cards", size=1, failure_rate=0.5, lift=2.0, interval=(0.1, 0.9),
+        examples=examples,
+    )  # fmt: skip
+    return Analysis(
+        id="a", cycle_id="c1", created_at=NOW, model_version="m", metrics=(), alerts=(),
+        clusters=(cluster,),
     )  # fmt: skip
 
 
@@ -155,6 +168,30 @@ def trace_of(training_set):
     return (training_set.path.removeprefix("datasets/"),)
 
 
+def test_what_a_user_said_is_found_in_calls_of_tools_and_in_their_results(lived_in):
+    store, home, *_ = lived_in
+    street = "In the Meadows 77, 4th floor"
+    talk = looked_up("where do I live", json.dumps({"street": street}), customer="Eve Sixpack 4711")
+    called = ToolCall.model_validate(call("move", to="Beside the Old Mill 12"))
+    changes = {"messages": talk, "tool_calls": (called,), "response": ""}
+    asked = interaction(9, "eve", "x").model_copy(update=changes)
+    store.add_interactions([asked])
+    quoted = (
+        f"bob saw {street}",
+        'then calls find_customer(customer="Eve Sixpack 4711") failed',
+        "to Beside the Old Mill 12, he said",
+    )
+    store.append(analysis_that_quotes(*quoted))
+    forget(store, home, "eve", now=NOW, text_key=text_key)
+    assert store.records(Analysis)[0].clusters[0].examples == (
+        "bob saw [erased]", "then [erased] failed", "to [erased], he said",
+    )  # fmt: skip
+    left = everything(store)
+    assert street not in left
+    assert "Sixpack" not in left
+    assert "Old Mill" not in left
+
+
 def test_what_was_erased_is_not_trained_on_again_nor_stored_when_it_is_sent_again(lived_in):
     store, home, _, second = lived_in
     forget(store, home, "eve", now=NOW, text_key=text_key)
@@ -171,16 +208,7 @@ def test_what_was_erased_is_not_trained_on_again_nor_stored_when_it_is_sent_agai
 
 def test_records_verdicts_and_rows_set_aside_lose_a_users_texts(lived_in):
     store, home, *_ = lived_in
-    cluster = FailureCluster(
-        id="k", name="cards", size=1, failure_rate=0.5, lift=2.0, interval=(0.1, 0.9),
-        examples=(f"he said: {SECRET}", "where is my parcel"),
-    )  # fmt: skip
-    store.append(
-        Analysis(
-            id="a", cycle_id="c1", created_at=NOW, model_version="m", metrics=(), alerts=(),
-            clusters=(cluster,),
-        )
-    )  # fmt: skip
+    store.append(analysis_that_quotes(f"he said: {SECRET}", "where is my parcel"))
     for key, text in (("v1", SECRET), ("v2", "where is my parcel, please")):
         store.add_verdicts(
             [

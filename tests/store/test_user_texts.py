@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.files.text import cell, one_line, printable
-from ratchet.store.user_texts import ERASED, UserTexts
+from ratchet.records import spoken
+from ratchet.store.user_texts import ERASED, UserTexts, said_by_user
+from tests.calls import looked_up, turn
 
 TEXT = 'my cat "Ramses"\nate <b>the</b> card é 🐈 of C:\\data & it\'s gone'
 TEXTS = UserTexts.of([TEXT])
@@ -87,3 +89,28 @@ def test_what_stands_around_a_text_stays(text: str, around: list[str]) -> None:
 @given(st.text(max_size=80))
 def test_a_document_without_the_texts_is_left_as_it_is(document: str) -> None:
     assert UserTexts.of(["never said by anybody"]).erased_in(document) == document
+
+
+# What a conversation holds of a user --------------------------------------------------------------
+
+TALK = looked_up("Who is Ana?", '{"street": "Am Anger 7"}', name="Ana Amsel", born="1990-02-03")
+
+
+def test_arguments_and_results_are_a_users_texts_as_they_read_and_as_they_are_shown():
+    texts = said_by_user(TALK, turn("assistant", "She lives there."))
+    assert {"Ana Amsel", "1990-02-03", "Am Anger 7", "Who is Ana?", "She lives there."} <= texts
+    called = 'calls find_customer(name="Ana Amsel", born="1990-02-03")'
+    assert called in texts
+    assert spoken(TALK[2]) == called
+    assert not any("help@example.com" in text for text in texts)
+
+
+def test_short_texts_of_models_and_tools_are_nobodys_where_that_is_asked():
+    texts = said_by_user(TALK, turn("assistant", "billing"), shortest_answer=64)
+    assert texts == {"Who is Ana?", "And now?"}
+
+
+def test_a_call_that_a_report_quotes_is_taken_out_of_it():
+    found = UserTexts.of(said_by_user(TALK, turn("assistant", "ok")))
+    report = f"failed: {spoken(TALK[2])}, then"
+    assert found.erased_in(report) == f"failed: {ERASED}, then"

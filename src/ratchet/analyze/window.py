@@ -8,7 +8,7 @@ Rows are joined in batches, so that a day's texts and feedback events are never 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.outcomes.join import ObjectArray, Outcomes, join_feedback
+from ratchet.records import spoken
 from ratchet.records.signals import BY_NAME, TEXT_KINDS
 from ratchet.store import EventStore, Window
 from ratchet.store.texts import feedback_texts, texts_of
@@ -85,6 +86,12 @@ def with_texts(store: EventStore, outcomes: Outcomes) -> Outcomes:
         written[kind][row_of[key]] = text
     given: dict[str, Any] = {_WRITTEN[kind]: texts for kind, texts in written.items()}
     return replace(outcomes, prompts=prompts, responses=responses, **given)
+
+
+def shown_answers(store: EventStore, ids: Sequence[str]) -> dict[str, str]:
+    """Return the answers of those of the interactions that are stored, as people are shown them."""
+    found = store.stored_interactions(ids)
+    return {key: spoken(interaction.answer) for key, interaction in found.items()}
 
 
 def _parts(

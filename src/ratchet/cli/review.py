@@ -57,6 +57,7 @@ def review(
             )
         _bring_back(sheet, person(by), as_json=as_json)
         return
+    from ratchet.records import spoken
     from ratchet.review.queue import decide as keep
     from ratchet.review.queue import first_page, open_items
 
@@ -87,7 +88,7 @@ def review(
         interaction = known.get(item.interaction_id)
         if interaction is not None:
             say(f"          user:   {clipped(interaction.prompt, 80)}")
-            say(f"          answer: {clipped(interaction.response, 80)}")
+            say(f"          answer: {clipped(spoken(interaction.answer), 80)}")
             said = [
                 f"{name} {interaction.metadata[name]}"
                 for name in SAID

@@ -33,6 +33,13 @@ Proxy = Annotated[
         help="Address or network of a proxy whose X-Forwarded-For is believed; may be repeated."
     ),
 ]
+KeepBlobs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep pictures, sound and files that clients send; without it their digest alone.",
+    ),
+]
 PassField = Annotated[
     list[str] | None,
     typer.Option(help="Pass on only these of the fields unknown here; may be repeated."),

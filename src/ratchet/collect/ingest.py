@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
+from ratchet.collect.definitions import KINDS, take_definitions
 from ratchet.collect.plain_events import plain_feedback, plain_interaction, refuse_simulated
 from ratchet.collect.recognising import Recogniser
 from ratchet.collect.rejecting import (
@@ -38,6 +39,7 @@ from ratchet.files.rows import Row, parse_json, read_rows
 from ratchet.files.text import printable
 from ratchet.records import (
     FEEDBACK,
+    Definition,
     Feedback,
     Interaction,
     Record,
@@ -60,7 +62,8 @@ NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 
 FORGOTTEN_NOTE = "events of users who were forgotten since, which are not stored again"
 
-_AS_JSON = ("messages", "metadata")
+_AS_JSON = ("messages", "metadata", "tool_calls")
+_KINDS = frozenset(KINDS)
 _REASONS_COUNTED = 1_000
 _OBJECTS_OF_A_CHUNK = 50_000
 _OTHER_REASONS = "other reasons"
@@ -75,6 +78,10 @@ class EventSink(Protocol):
 
     def add_feedback_rows(self, rows: Sequence[FeedbackRow], /) -> Added:
         """Store feedback; one that is there already changes nothing."""
+        ...
+
+    def add_definitions(self, definitions: Sequence[Definition], /) -> None:
+        """Store what interactions refer to by digest."""
         ...
 
     def set_aside(self, rows: Sequence[SetAside], /) -> None:
@@ -159,8 +166,8 @@ def ingest_file(
 ) -> IngestReport:
     """Store the events of a file: CSV, JSON Lines, JSON or Parquet. See `ingest`.
 
-    In a table an empty cell is a field that the row does not have, and `messages` and `metadata`
-    are JSON.
+    In a table an empty cell is a field that the row does not have, and `messages`, `metadata` and
+    `tool_calls` are JSON.
 
     Args:
         path: The file; see `ratchet.files.rows`. Lines are read one by one.
@@ -202,7 +209,7 @@ class _Event(NamedTuple):
     row: Any
 
 
-_Packed = tuple[int, list[SetAside], list[Any], list[Any]]
+_Packed = tuple[int, list[SetAside], list[Any], list[Any], dict[str, Definition]]
 
 
 @dataclass(slots=True)
@@ -213,6 +220,7 @@ class _Batch:
     interactions: list[_Event] = field(default_factory=list)
     feedback: list[_Event] = field(default_factory=list)
     rejected: list[SetAside] = field(default_factory=list)
+    definitions: dict[str, Definition] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -285,7 +293,7 @@ class _Reader:
                 batch.rejected.append(row)
                 continue
             try:
-                event = self._event(row)
+                event = self._event(row, batch.definitions)
             except InvalidInputError as error:
                 batch.rejected.append(self.reject(position, row, str(error)))
                 continue
@@ -308,8 +316,14 @@ class _Reader:
             **(names_of(about) if about is not None else whose(row)),
         )
 
-    def _event(self, row: object) -> InteractionRow | FeedbackRow | Feedback:
+    def _event(
+        self, row: object, definitions: dict[str, Definition]
+    ) -> InteractionRow | FeedbackRow | Feedback:
         """Return the event that a row holds: a row of the store, or feedback of the future.
+
+        Args:
+            row: The row.
+            definitions: Gets what the row defines.
 
         Raises:
             InvalidInputError: The row breaks a rule.
@@ -320,6 +334,8 @@ class _Reader:
             if plain is not None:
                 refuse_simulated(plain)
                 return plain
+        if isinstance(value, Mapping) and not _KINDS.isdisjoint(value):
+            value = take_definitions(value, definitions)
         record = _record(value)
         check_time(record, self.now)
         if isinstance(record, Interaction) and record is not row:
@@ -367,7 +383,8 @@ def _packed_batches(path: Path, reader: _Reader, chunk: int, longest: int) -> It
     """Yield the same as plain tuples, which are sent much faster."""
     with _seldom_looked_for_garbage():
         for batch in _read_batches(path, reader, chunk, longest):
-            yield batch.read, batch.rejected, _packed(batch.interactions), _packed(batch.feedback)
+            events = _packed(batch.interactions), _packed(batch.feedback)
+            yield batch.read, batch.rejected, *events, batch.definitions
 
 
 def _packed(events: Sequence[_Event]) -> list[tuple[str, Any, Any, str | None]]:
@@ -383,12 +400,13 @@ def _packed(events: Sequence[_Event]) -> list[tuple[str, Any, Any, str | None]]:
 
 
 def _unpacked(packed: _Packed) -> _Batch:
-    read, rejected, interactions, feedback = packed
+    read, rejected, interactions, feedback, definitions = packed
     return _Batch(
         read,
         [_event(InteractionRow._make, *values) for values in interactions],
         [_event(FeedbackRow._make, *values) for values in feedback],
         rejected,
+        definitions,
     )
 
 
@@ -417,6 +435,8 @@ def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) ->
     for batch in batches:
         for rejected in batch.rejected:
             progress.keep(rejected)
+        if batch.definitions:
+            store.add_definitions(list(batch.definitions.values()))
         answered: dict[str, int] = {}
         for questions in _without_repeated_ids(_new(batch.interactions, progress)):
             added = store.add_interaction_rows([event.event for event in questions])
@@ -529,9 +549,7 @@ def _value(row: object) -> object:
     """
     if isinstance(row, Row):
         fields = row.read()
-        if row.kind == "json" and not (
-            type(fields.get("messages")) is str or type(fields.get("metadata")) is str
-        ):
+        if row.kind == "json" and not any(type(fields.get(name)) is str for name in _AS_JSON):
             return fields
         return row.given(as_json=_AS_JSON)
     return parse_json(row, finite=True) if isinstance(row, str | bytes) else row

@@ -31,7 +31,7 @@ from datetime import date, timedelta
 from ratchet.errors import ConflictError, SettingsError
 from ratchet.records import derive_id
 from ratchet.store import EventStore
-from ratchet.store.aliases import MICROSECOND, MILLISECOND, SECOND, Alias, Stored
+from ratchet.store.aliases import MICROSECOND, MILLISECOND, SECOND, Alias, Said, Stored
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
 from ratchet.store.history import History, HistoryFile
 
@@ -163,7 +163,8 @@ class Recogniser:
         texts = (self._history if in_history and self._history else self._store).said_in(ids)
         for place, others in maybe.items():
             row = rows[place]
-            said = (json.loads(row.messages), row.response)
+            calls = row.tool_calls and json.loads(row.tool_calls)
+            said = Said(json.loads(row.messages), row.response, calls or None, row.refusal)
             same = next((other.id for other in others if texts.get(other.id) == said), None)
             if same is not None:
                 found.same[place] = same
@@ -309,10 +310,15 @@ def _among_each_other(
                 earlier = rows[other]
                 if earlier.id == row.id:  # the same row again
                     break
-                if earlier.messages == row.messages and same_asked(row, earlier, finest):
+                same = earlier.messages == row.messages and _answer(earlier) == _answer(row)
+                if same and same_asked(row, earlier, finest):
                     found.same[place] = found.same.get(other, rows[other].id)
                     break
         others.append(place)
+
+
+def _answer(row: InteractionRow) -> tuple[str, str | None, str | None]:
+    return row.response, row.tool_calls, row.refusal
 
 
 def _said(event: FeedbackRow) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ What cannot be told for certain stays as it is, and the records say what is wron
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,7 @@ from ratchet.records.signal import Value
 from ratchet.records.signals import BY_NAME, FEEDBACK_KINDS
 
 NAMED = ("id", "interaction_id", "session_id", "user_id", "model_version", "segment")
+_IN_PLACE_OF_WORDS = ("error", "tool_calls", "refusal")
 TIMED = ("created_at", "updated_at")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = ((10**11, 10**6), (10**14, 10**3), (10**17, 1))
@@ -28,7 +30,8 @@ _DOWN = frozenset({"down", "-1", "false", "thumbs down", "thumb down", "👎"})
 def plain_values(event: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return an event with its values written as records hold them.
 
-    Null fields are left out. Numeric ids become text. Times may count seconds, milliseconds,
+    Null fields are left out. Numeric ids become text, and so do metadata that are none; an answer
+    that only calls tools, refuses or failed needs no words. Times may count seconds, milliseconds,
     microseconds or nanoseconds since 1970, or be written as in mails (RFC 2822). Of feedback,
     `5.0` and `"5"` are the integer, `1`, `1.0` and `"true"` a truth value, and `1`, `true`, `"Up"`
     (or `-1`, `false`, `"Down"`) a thumb. A thumb of 0 stays: some sources mean down by it and
@@ -45,6 +48,8 @@ def plain_values(event: Mapping[Any, Any]) -> dict[Any, Any]:
     for name in TIMED:
         if name in plain:
             plain[name] = moment(plain[name])
+    if "messages" in plain:
+        _fill_answer(plain)
     kind = plain.get("kind")
     if isinstance(kind, str) and kind not in FEEDBACK_KINDS:
         plain["kind"] = kind = kind.strip().lower()
@@ -52,6 +57,23 @@ def plain_values(event: Mapping[Any, Any]) -> dict[Any, Any]:
     if convert is not None and "value" in plain:
         plain["value"] = convert(plain["value"])
     return plain
+
+
+def _fill_answer(plain: dict[Any, Any]) -> None:
+    """Write an interaction's answer and metadata as records hold them.
+
+    Where something else stands in the place of words they need not be there. Metadata are text:
+    anything else is written as JSON, as a log of numbers of tokens has them.
+    """
+    if any(name in plain for name in _IN_PLACE_OF_WORDS):
+        plain.setdefault("response", "")
+    metadata = plain.get("metadata")
+    if isinstance(metadata, Mapping):
+        plain["metadata"] = {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in metadata.items()
+            if value is not None
+        }
 
 
 def moment(value: object) -> object:

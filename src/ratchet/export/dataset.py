@@ -159,7 +159,7 @@ def _openai(row: Row) -> dict[str, Any]:
 
 def _said(message: Message, *, weighed: bool = False) -> dict[str, Any]:
     more = {"weight": 0} if weighed and message.role == "assistant" else {}
-    return {"role": message.role, "content": message.content} | more
+    return message.canonical() | more
 
 
 def _named(sets: Sequence[TrainingSet], name: str | None) -> TrainingSet:

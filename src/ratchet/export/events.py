@@ -21,9 +21,10 @@ import numpy as np
 from ratchet.export.grammar import Request
 from ratchet.export.parts import ROWS, Part, Tally, batches_of, moment_text
 from ratchet.export.redacting import Texts, pseudonym, redact_values, texts_redactor
-from ratchet.records import Interaction
+from ratchet.records import Interaction, Message, last_said, with_conversations_changed
 from ratchet.records.signals import BY_NAME, TEXT_KINDS
 from ratchet.store import EventStore
+from ratchet.store.definitions import REFERENCES
 from ratchet.store.event_rows import feedback_record
 from ratchet.store.history import History
 from ratchet.store.history.every_row import Chosen, every_row
@@ -34,7 +35,7 @@ from ratchet.store.rows import microseconds
 if TYPE_CHECKING:
     pass
 
-_JSON = ("messages", "metadata")
+_JSON = ("messages", "metadata", "tool_calls")
 _UNKNOWN_KIND = "its kind of feedback is not known to this version of Ratchet"
 _HASH_BYTES = 8
 
@@ -52,7 +53,7 @@ def interactions(store: EventStore, history: History, request: Request, tally: T
     rows = (
         row
         for batch in every_row(store, history, "interactions", _chosen(request))
-        for row in _turns(batch.to_pylist(), redact, salt)
+        for row in _turns(_with_definitions(store, batch.to_pylist()), redact, salt)
     )
     return Part("interactions", schema, batches_of(rows, schema), _turn_line, "Interactions")
 
@@ -89,30 +90,65 @@ def _chosen(request: Request) -> Chosen:
 def _turns(rows: list[dict[str, Any]], redact: Texts | None, salt: str) -> list[dict[str, Any]]:
     for row in rows:
         for name in _JSON:
-            row[name] = json.loads(row[name])
+            row[name] = row[name] and json.loads(row[name])
         row |= {name: row["metadata"].get(name) for name in (CONSENT, RETAIN)}
     for start in range(0, len(rows) if redact else 0, ROWS):
         part = rows[start : start + ROWS]
-        said = [message for row in part for message in row["messages"]]
-        users = [message for message in said if message["role"] != "system"]
         assert redact is not None
-        redact_values(users, ["content"], redact)
-        redact_values(part, ["response", "error", "metadata"], redact)
+        _redact_turns(part, redact)
+        redact_values(part, ["error", "metadata"], redact)
         for row in part:
-            asked = (one["content"] for one in reversed(row["messages"]) if one["role"] == "user")
-            row["prompt"] = next(asked, "")
             row |= {name: pseudonym(salt, row[name]) for name in ("user_id", "session_id")}
     kept = (*Interaction.model_fields, "prompt", "received_at", CONSENT, RETAIN)
     return [{name: row[name] for name in kept} for row in rows]
 
 
+def _redact_turns(rows: list[dict[str, Any]], redact: Texts) -> None:
+    """Take personal data out of conversations, answers and documents.
+
+    What the application wrote stays as it is.
+    """
+    said = [(*map(Message.model_validate, row["messages"]), _answer_of(row)) for row in rows]
+    for row, turns in zip(rows, with_conversations_changed(said, redact), strict=True):
+        *messages, answer = (turn.canonical() for turn in turns)
+        row |= {"messages": messages, "prompt": last_said(turns[:-1])}
+        row["response"] = answer.get("content") or ""
+        row |= {name: answer[name] for name in ("tool_calls", "refusal") if name in answer}
+    with_documents = [row for row in rows if (row["documents"] or "").startswith(("[", "{"))]
+    for row in with_documents:
+        row["documents"] = json.loads(row["documents"])
+    redact_values(with_documents, ["documents"], redact)
+    for row in with_documents:
+        row["documents"] = json.dumps(row["documents"], ensure_ascii=False)
+
+
+def _answer_of(row: dict[str, Any]) -> Message:
+    more = {name: row.get(name) for name in ("tool_calls", "refusal")}
+    return Message.model_validate({"role": "assistant", "content": row["response"]} | more)
+
+
+def _with_definitions(store: EventStore, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with what they refer to; what is there no longer stays a digest."""
+    wanted = {row[name] for row in rows for name in REFERENCES if row[name] is not None}
+    found = store.definitions(wanted) if wanted else {}
+    for row in rows if found else ():
+        for name in REFERENCES:
+            if row[name] in found:
+                row[name] = json.dumps(found[row[name]].body, ensure_ascii=False)
+    return rows
+
+
 def _turn_line(row: dict[str, Any]) -> dict[str, Any]:
     fields = {name: moment_text(row[name]) for name in Interaction.model_fields}
     return {
-        name: json.loads(value) if name in _JSON else value
+        name: json.loads(value) if name in _JSON or _is_body(name, value) else value
         for name, value in fields.items()
         if value is not None
     }
+
+
+def _is_body(name: str, value: object) -> bool:
+    return name in REFERENCES and isinstance(value, str) and value[:1] in ("[", "{")
 
 
 def _opinions(

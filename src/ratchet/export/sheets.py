@@ -15,7 +15,14 @@ from ratchet.files.text import counted, printable
 from ratchet.judges.label_sheet import sheet_text
 from ratchet.judges.pair_labels import pairs_on, said_about, waiting_sheets
 from ratchet.judges.prompts import Item
-from ratchet.records import Cycle, Decision, Interaction, LabelSheet, Message, ReviewItem
+from ratchet.records import (
+    Cycle,
+    Decision,
+    Interaction,
+    LabelSheet,
+    ReviewItem,
+    with_all_texts,
+)
 from ratchet.review.queue import open_items
 from ratchet.review.sheet import review_sheet
 from ratchet.store import EventStore
@@ -100,11 +107,8 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
 
 
 def _redacted_pair(pair: Item, redact: Texts) -> Item:
-    answer, other, *said = redact(
-        [pair.answer, pair.other or "", *(turn.text for turn in pair.conversation)]
-    )
-    turns = zip(pair.conversation, said, strict=True)
-    conversation = tuple(Message(role=turn.role, content=text) for turn, text in turns)
+    answer, other = redact([pair.answer, pair.other or ""])
+    conversation = tuple(with_all_texts(pair.conversation, redact))
     return replace(pair, answer=answer, other=other, conversation=conversation)
 
 
@@ -136,9 +140,5 @@ def _interactions(
 
 
 def _redacted_turn(interaction: Interaction, redact: Texts) -> Interaction:
-    response, *said = redact([interaction.response, *(turn.text for turn in interaction.messages)])
-    messages = tuple(
-        Message(role=turn.role, content=text)
-        for turn, text in zip(interaction.messages, said, strict=True)
-    )
-    return interaction.model_copy(update={"response": response, "messages": messages})
+    *messages, answer = with_all_texts([*interaction.messages, interaction.answer], redact)
+    return interaction.answered(tuple(messages), answer)

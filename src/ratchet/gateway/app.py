@@ -40,6 +40,7 @@ from ratchet.gateway.passthrough import PASSED_ON, Passthrough
 from ratchet.gateway.problems import ProblemError, documented, on_http, on_leaving, on_problem
 from ratchet.gateway.queueing import BoundedQueue
 from ratchet.gateway.recording import Recorder, Records
+from ratchet.gateway.responses import Responses
 from ratchet.gateway.rights import Rights
 from ratchet.gateway.routing import Router, State
 from ratchet.gateway.schemas import (
@@ -55,6 +56,7 @@ from ratchet.gateway.schemas import (
 from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
 from ratchet.gateway.tokens import Tokens
+from ratchet.gateway.turns import BlobFolder
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
 
@@ -87,6 +89,7 @@ class Gateway:
     router: Router
     answerer: Answerer
     desk: FeedbackDesk
+    responses: Responses
     passthrough: Passthrough
     limits: RateLimits
     wrong_keys: WrongKeys
@@ -248,21 +251,25 @@ async def _running(
     limits = RateLimits(options.rate_per_second, workers=options.workers)
     passed = None if options.passed_fields is None else frozenset(options.passed_fields)
     conversations = Conversations(options.folder / "conversations.db")
+    blobs = None if options.blobs is None else BlobFolder(options.blobs)
+    answerer = Answerer(
+        router,
+        answering,
+        Recorder(records, blobs),
+        tokens,
+        conversations,
+        replicas=1 + len(options.replicas),
+        circuits=circuits,
+        fallback_version=options.fallback_model,
+        last_resort=None if options.last_resort is None else LastResort(options.last_resort),
+        passed_fields=passed,
+    )
+    servers = [server for server in answering if isinstance(server, HttpBackend)]
     gateway = Gateway(
         options=options,
         router=router,
-        answerer=Answerer(
-            router,
-            answering,
-            Recorder(records),
-            tokens,
-            conversations,
-            replicas=1 + len(options.replicas),
-            circuits=circuits,
-            fallback_version=options.fallback_model,
-            last_resort=None if options.last_resort is None else LastResort(options.last_resort),
-            passed_fields=passed,
-        ),
+        answerer=answerer,
+        responses=Responses(answerer, servers),
         desk=FeedbackDesk(rights, records, limits),
         passthrough=Passthrough(router, answering, passed_fields=passed),
         limits=limits,
@@ -419,6 +426,14 @@ def _add_api(app: FastAPI) -> None:
         if not caller.roles & {"ingest", "read"}:
             caller.require("read")
         return await gateway.passthrough.model(name)
+
+    @app.post("/v1/responses", include_in_schema=False)
+    async def responses(request: Request) -> Response:
+        """Answer a request of the Responses API, as the backend does."""
+        gateway = _gateway(request)
+        caller = gateway.caller(request)
+        caller.require("ingest", "ask")
+        return await gateway.responses.post(request, caller)
 
     for path in PASSED_ON:
         # what is sent and answered there is the backend's to describe

@@ -31,8 +31,6 @@ from ratchet.gateway.conversation import (
     identifier,
     named_session,
     named_user,
-    part_text,
-    said,
     session_of,
 )
 from ratchet.gateway.last_resort import LAST_RESORT, why
@@ -40,11 +38,19 @@ from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
 from ratchet.gateway.replies import BackendError, json_bytes
-from ratchet.gateway.request_metadata import APPLICATION, OF_CLIENT, PROMPT_VERSION, read_remarks
+from ratchet.gateway.request_metadata import (
+    APPLICATION,
+    OF_CLIENT,
+    PROMPT_VERSION,
+    read_remarks,
+    without_documents,
+)
 from ratchet.gateway.routing import Router, RoutingPlan, UnknownModelError
 from ratchet.gateway.schemas import check_chat, check_fields
-from ratchet.gateway.sessions import Conversations, digest_of, opening_of
+from ratchet.gateway.sessions import Conversations, answer_of, digest_of, opening_of
+from ratchet.gateway.streams import Told
 from ratchet.gateway.tokens import Tokens
+from ratchet.gateway.turns import NO_ANSWER, Answer, TurnReader
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +104,7 @@ class Answerer:
             seconds = time.monotonic() - chat.started
             chat.describe(DISCONNECTED, None)
             reason = f"the client left after {seconds:.1f} s, before it was answered"
-            self.recorder.interaction(chat, "", chat.asked or chat.version, reason)
+            self.recorder.interaction(chat, NO_ANSWER, chat.asked or chat.version, reason)
             raise
         return await self._send(chat, completion, answered_by)
 
@@ -108,21 +114,46 @@ class Answerer:
         body = read_json(content)
         check_chat(body)
         check_fields(body, self.passed_fields)
+        return self.begin(body, headers, caller)
+
+    def begin(
+        self,
+        body: dict[str, Any],
+        headers: Headers,
+        caller: Caller,
+        *,
+        earlier: bytes | None = None,
+    ) -> Chat:
+        """Return a request that may be answered: whose it is, and which version is asked.
+
+        Args:
+            body: A chat that was checked.
+            headers: Its headers.
+            caller: Who sent it.
+            earlier: What tells the answer that it follows, where the request names that.
+
+        Raises:
+            ProblemError: It asks for a version that does not answer.
+        """
         started, at = time.monotonic(), datetime.now(UTC)
         key = self.tokens.new_id(caller.application)
-        user_id, session_id, conversation = self._whose(body, headers, key, at, caller)
+        user_id, session_id, conversation = self._whose(body, headers, key, at, caller, earlier)
         plan = plan_of(self.router, body["model"], user_id)
         chat = Chat(key, body, plan, caller, user_id, session_id, at, started, conversation)
         remarks = read_remarks(body, headers, at)
         chat.segment, chat.forwarded = remarks.segment, remarks.forwarded
         chat.metadata |= remarks.metadata
+        said = earlier or answer_of(body["messages"], f"{caller.id} {user_id}")
+        if said is not None:
+            chat.continues = self.conversations.find_answer(said)
+        chat.body, chat.documents = without_documents(body)
         if caller.application != ANYBODY or remarks.segment:
             chat.metadata[APPLICATION] = caller.application
         chat.metadata["requested_model"] = identifier(body["model"]) or "?"
         if plan.experiment is not None:
             chat.metadata |= {"experiment": plan.experiment, "arm": plan.variant.label}
         if plan.variant.system_prompt is not None:
-            chat.body = body | {"messages": _with_prompt(body, plan.variant.system_prompt)}
+            chat.body = chat.body | {"messages": _with_prompt(body, plan.variant.system_prompt)}
             if PROMPT_VERSION in chat.metadata:  # it was not that prompt which was answered
                 chat.metadata[OF_CLIENT + PROMPT_VERSION] = chat.metadata.pop(PROMPT_VERSION)
         return chat
@@ -134,6 +165,7 @@ class Answerer:
         key: str,
         at: datetime,
         caller: Caller,
+        earlier: bytes | None,
     ) -> tuple[str, str, str | None]:
         """Return user and session of a request, and the caller where both are only known so.
 
@@ -146,6 +178,9 @@ class Answerer:
         if session is not None:
             return user or anonymous(session), session, None
         messages = body["messages"]
+        known = None if earlier is None else self.conversations.find(earlier)
+        if known is not None:
+            return user or known[0], known[1], None if user else caller.id
         if user is not None:
             opening = next((m for m in messages if m.get("role") == "user"), None)
             return user, session_of(user, at.date().isoformat(), opening), None
@@ -192,23 +227,23 @@ class Answerer:
                 completion = await backend.complete(chat.body, target)
             except BackendError as failure:
                 failures.append(failure)
-                self._give_up_on(chat, len(failures), backend, target, failure)
+                self.give_up_on(chat, len(failures), backend, target, failure)
                 continue
-            self._note(chat, backend, target, answered=True)
+            self.note(chat, backend, target, answered=True)
             chat.metadata["backend"] = backend.name
             return completion, target.version
-        raise self._nobody(chat, failures)
+        raise self.nobody(chat, failures)
 
     async def _send(self, chat: Chat, completion: dict[str, Any], answered_by: str) -> Response:
         choice = completion["choices"][0]
         chat.describe(choice.get("finish_reason"), completion.get("usage"))
-        text = said(choice["message"], chat.metadata)
-        recorded = self.recorder.interaction(chat, text, answered_by, why(answered_by))
+        answer = self.read(chat, choice["message"])
+        recorded = self.recorder.interaction(chat, answer, answered_by, why(answered_by))
         if recorded:
             await self.recorder.durable()
-        self._remember(chat, choice["message"])
+        self.remember(chat, choice["message"])
         content = json_bytes(completion | self._stamp(chat, answered_by, recorded))
-        return Response(content, 200, self._headers(chat, answered_by, recorded), JSON)
+        return Response(content, 200, self.headers(chat, answered_by, recorded), JSON)
 
     # Streams ----------------------------------------------------------------------------------
 
@@ -223,16 +258,16 @@ class Answerer:
                 if isinstance(error, StopAsyncIteration):
                     error = BackendError(f"{backend.name} sent an empty stream")
                 failures.append(error)
-                self._give_up_on(chat, len(failures), backend, target, error)
+                self.give_up_on(chat, len(failures), backend, target, error)
                 continue
             chat.metadata |= {"backend": backend.name, "stream": "yes"}
             return StreamingResponse(
                 self._events(chat, backend, target, first, chunks),
-                headers=self._headers(chat, target.version, True)
+                headers=self.headers(chat, target.version, True)
                 | {"cache-control": "no-cache", "x-accel-buffering": "no"},
                 media_type="text/event-stream",
             )
-        raise self._nobody(chat, failures)
+        raise self.nobody(chat, failures)
 
     async def _events(
         self,
@@ -242,13 +277,16 @@ class Answerer:
         first: dict[str, Any],
         chunks: AsyncGenerator[dict[str, Any]],
     ) -> AsyncIterator[bytes]:
-        told, error = _Told(), None
-        finished = recorded = False
+        told, error = Told(), None
+        finished = recorded = begun = False
         stamp = self._stamp(chat, target.version, True)
         try:
             chunk: dict[str, Any] | None = first
             while chunk is not None:
                 told.add(chunk)
+                if told.begun and not begun:
+                    begun = True
+                    chat.first_told()
                 if told.chunks % _CHUNKS_IN_A_ROW == 0:
                     await asyncio.sleep(0)  # let others work, and a user who left be noticed
                 yield b"data: " + json_bytes(chunk | stamp) + b"\n\n"
@@ -264,11 +302,11 @@ class Answerer:
             if not finished and error is None:
                 told.reason = DISCONNECTED
             else:
-                self._note(chat, backend, target, answered=finished)
+                self.note(chat, backend, target, answered=finished)
             chat.describe(told.reason, told.usage)
-            text = said(told.message(), chat.metadata)
+            answer = self.read(chat, told.message())
             reason = error or why(target.version)
-            recorded = self.recorder.interaction(chat, text, target.version, reason)
+            recorded = self.recorder.interaction(chat, answer, target.version, reason)
             with suppress(Exception):
                 await chunks.aclose()  # the backend need not go on
         problem = None
@@ -282,12 +320,12 @@ class Answerer:
         if problem is not None:
             yield b"data: " + json_bytes(problem.body()) + b"\n\n"
         elif recorded:
-            self._remember(chat, told.message())
+            self.remember(chat, told.message())
             yield b"data: [DONE]\n\n"
 
     # What comes of an attempt -----------------------------------------------------------------
 
-    def _give_up_on(
+    def give_up_on(
         self, chat: Chat, attempt: int, backend: Backend, target: Target, failure: BackendError
     ) -> None:
         """Count and record a failure, and let the next one try.
@@ -298,34 +336,54 @@ class Answerer:
         if failure.is_users:
             self.recorder.refused(chat, target.version, failure.reason)
             raise refusal(failure)
-        self._note(chat, backend, target, answered=False)
+        self.note(chat, backend, target, answered=False)
         logger.warning("%s failed as %s: %s", backend.name, target.version, failure.reason)
         chat.metadata["failed_over_from"] = f"{backend.name} {target.version}"[:200]
-        self.recorder.interaction(chat, "", target.version, failure.reason, attempt)
+        self.recorder.interaction(chat, NO_ANSWER, target.version, failure.reason, attempt)
 
-    def _note(self, chat: Chat, backend: Backend, target: Target, *, answered: bool) -> None:
+    def note(self, chat: Chat, backend: Backend, target: Target, *, answered: bool) -> None:
+        """Count an attempt, and a request that was answered."""
         caller = f"{chat.caller.id} {chat.user_id}"
         self.circuits.attempt((backend.name, target.version), caller, answered)
         if answered:
             self.circuits.request(caller, backend is not self.last_resort)
 
-    def _nobody(self, chat: Chat, failures: Sequence[BackendError]) -> ProblemError:
+    def nobody(self, chat: Chat, failures: Sequence[BackendError]) -> ProblemError:
         """Return the error of a request that nobody answered."""
         self.circuits.request(f"{chat.caller.id} {chat.user_id}", False)
         return nobody_answers(failures)
 
-    def _remember(self, chat: Chat, message: Mapping[str, Any]) -> None:
-        """Keep whose conversation it is, for the next turn of a chat that does not say."""
+    def remember(self, chat: Chat, message: Mapping[str, Any], called: bytes | None = None) -> None:
+        """Keep what the conversation got to, by which its next turn is known.
+
+        Args:
+            chat: The request.
+            message: The answer.
+            called: What tells the answer, where the next request may name it.
+        """
+        if called is not None:
+            self.conversations.remember(called, chat.user_id, chat.session_id)
+            self.conversations.remember_answer(called, chat.user_id, chat.id)
+        content = message.get("content")
+        answer: dict[str, Any] = {
+            **message,
+            "role": "assistant",
+            "content": content if isinstance(content, str | list) else "",
+        }
+        turns = [*chat.body["messages"], answer]
+        said = answer_of(turns, f"{chat.caller.id} {chat.user_id}")
+        if said is not None:
+            self.conversations.remember_answer(said, chat.user_id, chat.id)
         if chat.conversation is None:
             return
-        answer = message.get("content")
-        turns = [
-            *(m for m in chat.body["messages"] if m.get("role") in ("user", "assistant")),
-            {"role": "assistant", "content": answer if isinstance(answer, str | list) else ""},
-        ]
         after = digest_of(turns, chat.conversation)
         if after is not None:
             self.conversations.remember(after, chat.user_id, chat.session_id)
+
+    def read(self, chat: Chat, message: Mapping[str, Any]) -> Answer:
+        """Return what a message of the model says, as it is recorded."""
+        reader = TurnReader(self.recorder.blobs, chat.metadata)
+        return reader.answer(message)
 
     # Stamps -----------------------------------------------------------------------------------
 
@@ -337,7 +395,8 @@ class Answerer:
             "ratchet": {"token": token, "version": version},
         }
 
-    def _headers(self, chat: Chat, version: str, recorded: bool) -> dict[str, str]:
+    def headers(self, chat: Chat, version: str, recorded: bool) -> dict[str, str]:
+        """Return the headers by which an answer is known, and feedback on it given."""
         headers = {"x-ratchet-interaction": chat.id, "x-ratchet-recorded": "yes"}
         if recorded:
             headers["x-ratchet-token"] = self.tokens.issue(chat.id, chat.user_id)
@@ -346,40 +405,6 @@ class Answerer:
         if version.isascii() and version.isprintable():
             headers["x-ratchet-version"] = version
         return headers
-
-
-@dataclass(slots=True)
-class _Told:
-    """What a stream said so far; of several choices the first."""
-
-    parts: list[str] = field(default_factory=list)
-    tool_calls: list[Any] = field(default_factory=list)
-    reason: str | None = None
-    usage: object = None
-    chunks: int = 0
-
-    def add(self, chunk: Mapping[str, Any]) -> None:
-        """Take a chunk that `replies.read_chunk` has checked."""
-        self.chunks += 1
-        self.usage = chunk.get("usage") or self.usage
-        for choice in chunk["choices"]:
-            if choice.get("index", 0) == 0:
-                delta = choice.get("delta")
-                if delta:
-                    self._say(delta)
-                self.reason = choice.get("finish_reason") or self.reason
-
-    def _say(self, delta: Mapping[str, Any]) -> None:
-        content = delta.get("content") or delta.get("refusal")
-        if isinstance(content, str):
-            self.parts.append(content)
-        elif content:
-            self.parts += map(part_text, content)
-        self.tool_calls += delta.get("tool_calls") or ()
-
-    def message(self) -> dict[str, Any]:
-        """Return what was said as a message."""
-        return {"content": "".join(self.parts), "tool_calls": self.tool_calls}
 
 
 def _with_prompt(body: Mapping[str, Any], prompt: str) -> list[dict[str, Any]]:

@@ -1,51 +1,14 @@
-"""What is kept of a chat: turns of text that the store can hold, whose, and in which session.
-
-The backend gets the request as it came. The record differs where the store has a rule: NUL
-characters become U+FFFD, texts end at 100,000 characters, pictures and tool calls are named in
-brackets. `metadata` says which of these happened.
-"""
+"""Whose a request is, and in which session."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
 
-from ratchet.records import MAX_TEXT_CHARACTERS
-
-_ROLES = {"system": "system", "developer": "system", "assistant": "assistant"}
 _LONGEST_ID = 200
-
-
-def turns(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """Return the turns as records hold them, and what was altered."""
-    notes: dict[str, str] = {}
-    found = []
-    for message in messages:
-        role = message.get("role", "user")
-        text = _spoken(message, notes)
-        if role in ("tool", "function"):
-            # what a tool said is context, neither the user's words nor the model's
-            notes["tools"] = "yes"
-            role, text = "system", f"[{role}] {text}"
-        found.append({"role": _ROLES.get(role, "user"), "content": storable(text, notes)})
-    return found, notes
-
-
-def storable(text: str, notes: dict[str, str]) -> str:
-    """Return a text that the store can hold, and note what was altered."""
-    if "\x00" in text:
-        text, notes["altered"] = text.replace("\x00", "\ufffd"), "NUL became U+FFFD"
-    if len(text) > MAX_TEXT_CHARACTERS:
-        text, notes["shortened"] = text[:MAX_TEXT_CHARACTERS], f"from {len(text):,} characters"
-    return text
-
-
-def said(message: Mapping[str, Any], notes: dict[str, str]) -> str:
-    """Return the text of an answer; tool calls are kept as JSON in brackets."""
-    return storable(_spoken(message, notes), notes)
 
 
 def identifier(text: str) -> str | None:
@@ -88,22 +51,3 @@ def _first(*values: object) -> str | None:
         if isinstance(value, str) and (found := identifier(value)):
             return found
     return None
-
-
-def _spoken(message: Mapping[str, Any], notes: dict[str, str]) -> str:
-    content = message.get("content")
-    parts = [content] if isinstance(content, str) else [part_text(p) for p in content or ()]
-    if message.get("refusal"):
-        parts.append(str(message["refusal"]))
-    if message.get("tool_calls"):
-        notes["tools"] = "yes"
-        parts.append(f"[tool calls] {to_json(message['tool_calls']).decode()}")
-    return "\n".join(part for part in parts if part)
-
-
-def part_text(part: Any) -> str:
-    """Return the text of a part of a message, else its type in brackets."""
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type", "part") if isinstance(part, Mapping) else "part"
-    return f"[{kind}]"

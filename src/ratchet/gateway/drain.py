@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from ratchet.collect.ingest import ingest
 from ratchet.collect.times import UNKNOWN
+from ratchet.errors import InvalidInputError
 from ratchet.gateway.backlog import Backlog, measure
 from ratchet.gateway.log import DRAFT_SUFFIX
 from ratchet.gateway.log_gaps import Gaps
@@ -39,8 +40,15 @@ from ratchet.gateway.log_lines import (
     read,
     segments,
 )
-from ratchet.gateway.log_rows import SOURCE, arrival, rows_of, set_aside_refused, unusable
-from ratchet.records import AlertEvent
+from ratchet.gateway.log_rows import (
+    SOURCE,
+    arrival,
+    definition_of,
+    rows_of,
+    set_aside_refused,
+    unusable,
+)
+from ratchet.records import AlertEvent, SetAside
 from ratchet.store import EventStore
 from ratchet.store.standing import is_bad_row
 
@@ -52,6 +60,7 @@ MOST_LINES = 5_000
 """What is stored in one transaction, which others wait for: a fraction of a second."""
 YOUNG_SECONDS = 1.0
 KEPT_SUFFIX = ".kept"
+_NO_EVENTS = (None, LogKind.REFUSED, LogKind.DEFINITION)
 _LONGEST_PAUSE = 30.0
 _TELL_SECONDS = 1.0
 _DRAFT_SECONDS = 3_600.0
@@ -295,8 +304,9 @@ class Drain:
             self._keep(store, entries[middle:], now)
 
     def _ingest(self, store: EventStore, entries: Sequence[Entry], now: datetime) -> None:
-        events = [e for e in entries if e.kind not in (None, LogKind.REFUSED)]
+        events = [e for e in entries if e.kind not in _NO_EVENTS]
         apart = [unusable(e, str(e.problem), now) for e in entries if e.kind is None]
+        apart += self._define(store, entries, now)
         apart += [set_aside_refused(e, now) for e in entries if e.kind is LogKind.REFUSED]
         rows = rows_of(events, store)
         positions = [f"{entry.segment} at {entry.start}" for entry in events]
@@ -307,6 +317,18 @@ class Drain:
         for note, count in report.noted:
             if note != UNKNOWN:  # callers with a key may send feedback before its answer
                 logger.info("%d × noted: %s", count, note)
+
+    def _define(self, store: EventStore, entries: Sequence[Entry], now: datetime) -> list[SetAside]:
+        """Store what lines define, and return those that define nothing."""
+        found, apart = [], []
+        for entry in entries:
+            if entry.kind is LogKind.DEFINITION:
+                try:
+                    found.append(definition_of(entry, store))
+                except InvalidInputError as error:
+                    apart.append(unusable(entry, str(error), now))
+        store.add_definitions([definition for definition in found if definition is not None])
+        return apart
 
     # Deleting ---------------------------------------------------------------------------------
 

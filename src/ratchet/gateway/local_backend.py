@@ -11,8 +11,8 @@ from typing import Any
 
 from ratchet.errors import ContextLengthError, InvalidInputError, ModelError
 from ratchet.gateway.backends import Target
-from ratchet.gateway.conversation import turns
 from ratchet.gateway.replies import BackendError, Detail
+from ratchet.gateway.turns import TurnReader, words_of
 from ratchet.models.serving import AdapterModel, Ending, Generation
 from ratchet.records import Message
 
@@ -110,10 +110,9 @@ class LocalBackend:
         stop = body.get("stop") or ()
         most = body.get("max_completion_tokens")
         most = body.get("max_tokens") if most is None else most
-        spoken, _ = turns(body["messages"])
         top_p = body.get("top_p")
         return Generation(
-            conversation=tuple(Message.model_validate(turn) for turn in spoken),
+            conversation=tuple(map(_spoken, body["messages"])),
             adapter=target.version if target.adapter is not None else None,
             max_new_tokens=self._max_tokens if most is None else int(most),
             temperature=float(body.get("temperature") or 0.0),
@@ -121,6 +120,13 @@ class LocalBackend:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=body.get("seed"),
         )
+
+
+def _spoken(message: Mapping[str, Any]) -> Message:
+    """Return a turn as the local model is told it: what a tool said is context, no user's words."""
+    role = message.get("role", "user")
+    known = role if role in ("user", "assistant") else "system"
+    return Message(role=known, content=TurnReader().text(words_of(message.get("content"))))
 
 
 def _refuse_what_is_not_done(body: Mapping[str, Any]) -> None:

@@ -23,10 +23,11 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from ratchet.files.whole import sync_folder
 from ratchet.gateway.log_lines import (
@@ -111,20 +112,38 @@ class WriteAheadLog:
         """
         self.append_all([(kind, body)])
 
-    def append_all(self, lines: list[tuple[LogKind, bytes]]) -> None:
-        """Write lines together. See `append`."""
-        now = time.time_ns()
+    def append_all(
+        self,
+        lines: list[tuple[LogKind, bytes]],
+        definitions: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Write lines together. See `append`.
+
+        Args:
+            lines: Kinds and bodies.
+            definitions: What the lines refer to, by digest: it is written before them, once a
+                segment.
+        """
+        now, written = time.time_ns(), 0
+
+        def block(segment: _Segment | None) -> bytes:
+            nonlocal written
+            known = frozenset[str]() if segment is None else segment.defined
+            new = [(LogKind.DEFINITION, b) for key, b in definitions.items() if key not in known]
+            written, first = len(new) + len(lines), self._number
+            return b"".join(line(first + n, now, *given) for n, given in enumerate([*new, *lines]))
+
         with self._lock:
             if self._failure is not None:
                 raise NotDurableError(f"the log cannot be brought to the disk: {self._failure}")
-            first = self._number
-            block = b"".join(line(first + n, now, *given) for n, given in enumerate(lines))
             try:
                 self._put(block)
             except OSError as error:
                 self.problem = str(error)
                 raise
-            self._number += len(lines)
+            self._number += written
+            if definitions and self._segment is not None:
+                self._segment.defined.update(definitions)
             self._unsynced, self.problem = True, None
         self._wanted.set()
 
@@ -157,8 +176,12 @@ class WriteAheadLog:
 
     # Writing: with the lock held ----------------------------------------------------------------
 
-    def _put(self, block: bytes) -> None:
-        """Write a block to the segment, or to a new one where that is full or fails."""
+    def _put(self, block: Callable[[_Segment | None], bytes]) -> None:
+        """Write a block to the segment, or to a new one where that is full or fails.
+
+        Args:
+            block: Returns what to write to a segment; to a new one where it is given None.
+        """
         segment = self._segment
         if segment is None:
             self._begin(block)
@@ -172,17 +195,17 @@ class WriteAheadLog:
             else:
                 return
         try:
-            segment.append(block)
+            segment.append(block(segment))
         except OSError:
             self._begin(block)
             return
         if segment.is_deleted():
             self._save(segment)
 
-    def _begin(self, block: bytes) -> None:
+    def _begin(self, block: Callable[[_Segment | None], bytes]) -> None:
         """Go on with a new segment that begins with a block."""
         header = header_line(self._name, self._number, time.time_ns())
-        new = _Segment.create(self._folder, (header, block))
+        new = _Segment.create(self._folder, (header, block(None)))
         if self._segment is not None:
             self._segment.let_go()
             self._retired.append(self._segment)
@@ -196,6 +219,7 @@ class WriteAheadLog:
         copy = _Segment.create(self._folder, segment.content(), sync=True)
         logger.error("%s was deleted, moved or not synced; %s is its copy", segment.path, copy.path)
         if segment is self._segment:
+            copy.defined.update(segment.defined)
             self._segment = copy
         else:
             copy.close()
@@ -311,12 +335,14 @@ class _Segment:
         file: Descriptor to append by, with the lock.
         size: Bytes of it that are whole lines.
         identity: Device and inode, by which it is known again.
+        defined: Digests of the definitions that it holds.
     """
 
     path: Path
     file: int
     size: int
     identity: tuple[int, int]
+    defined: set[str] = field(default_factory=set)
     _torn: bool = False
 
     @classmethod

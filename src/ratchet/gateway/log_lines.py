@@ -26,7 +26,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT = 2
+FORMAT = 3
+"""Since 3 turns are kept as they were sent, with what they refer to: an earlier version would set
+such lines aside, and leaves segments of a later format to it."""
 SUFFIX, SUFFIX_0_1 = ".wal2", ".wal"
 _TAIL_BYTES = 65_536
 
@@ -40,6 +42,8 @@ class LogKind(Enum):
     """Feedback whose sender gave no time: it gets that of its arrival, the first time it comes."""
     REFUSED = b"r"
     """A request that a backend refused for what was in it: no answer of any version."""
+    DEFINITION = b"d"
+    """Tools, a form of answers or documents, which stand before what refers to them."""
 
 
 _BEGIN = b"h"

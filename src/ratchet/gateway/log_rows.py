@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import from_json
 
+from ratchet.errors import InvalidInputError
 from ratchet.gateway.log_lines import Entry, LogKind
-from ratchet.records import SetAside, derive_id
+from ratchet.records import Definition, SetAside, derive_id
+from ratchet.records.events import DefinitionKind
 from ratchet.store import EventStore
 from ratchet.store.naming import named_in, names_of
+from ratchet.store.rows import microseconds
 
 SOURCE = "gateway"
 _RAW_CHARACTERS = 2_000
@@ -42,6 +45,27 @@ def rows_of(entries: Sequence[Entry], store: EventStore) -> list[object]:
         moment = arrival(entries[number])
         rows[number] = row | {"created_at": first.setdefault(row["id"], moment)}
     return rows
+
+
+def definition_of(entry: Entry, store: EventStore) -> Definition | None:
+    """Return what a line defines; None of documents that were found for a forgotten user.
+
+    Raises:
+        InvalidInputError: It is no definition.
+    """
+    row = _object(entry.body)
+    if row is None or row.get("kind") not in get_args(DefinitionKind):
+        raise InvalidInputError("a definition must be an object with id, kind and body")
+    try:
+        found = Definition.of(row["kind"], row["body"])
+    except (KeyError, ValueError) as error:
+        raise InvalidInputError("a definition must have a body that the store can hold") from error
+    user, about = (row.get(name) for name in ("user_id", "interaction_id"))
+    if isinstance(user, str) and isinstance(about, str):
+        known = store.forgotten({user}, {about})
+        if known.covers(user, about, microseconds(arrival(entry))):
+            return None
+    return found
 
 
 def set_aside_refused(entry: Entry, now: datetime) -> SetAside:

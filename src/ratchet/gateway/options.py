@@ -55,6 +55,7 @@ class GatewayOptions(BaseModel):
         tls_key: File of its key.
         passed_fields: Fields of requests that Ratchet does not know and the backend gets; None is
             all.
+        blobs: Folder in which bytes of pictures, sound and files are kept; None keeps none.
         token_days: So long a token gives feedback on its answer.
         origins: Web origins that may call, besides the gateway's own pages.
         open: Whether callers without a key are served though the address is not loopback.
@@ -96,6 +97,7 @@ class GatewayOptions(BaseModel):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     passed_fields: tuple[str, ...] | None = None
+    blobs: Path | None = None
     token_days: float = Field(default=TOKEN_DAYS, gt=0.0, allow_inf_nan=False)
     origins: tuple[str, ...] = ()
     open: bool = False

@@ -21,7 +21,7 @@ from ratchet.gateway.request_metadata import trace_headers
 from ratchet.gateway.routing import ALIASES, Router
 from ratchet.gateway.schemas import ModelEntry, check_fields
 
-PASSED_ON = ("completions", "embeddings", "responses")
+PASSED_ON = ("completions", "embeddings")
 _OWN_MODELS = "embeddings"
 """Where any name is the backend's own, since no version of ours makes embeddings."""
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
+from pydantic_core import from_json
+
 from ratchet.gateway.access import Caller
-from ratchet.gateway.conversation import identifier, storable, turns
+from ratchet.gateway.conversation import identifier
 from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.replies import json_bytes
 from ratchet.gateway.routing import RoutingPlan
+from ratchet.gateway.turns import Answer, BlobFolder, TurnReader
+from ratchet.records import digest
+from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, reported_usage, sampling_of
 from ratchet.store.permissions import RETAIN
 
 logger = logging.getLogger(__name__)
@@ -22,8 +29,8 @@ logger = logging.getLogger(__name__)
 DISCONNECTED = "disconnected"
 """Finish reason of an answer whose client left."""
 RETRY_SECONDS = "5"
-_FORWARDED = ("max_completion_tokens", "temperature", "top_p", "seed")
 _LONGEST_REASON = 2_000
+_LARGEST_KNOWN = 32_768
 
 
 @dataclass(slots=True)
@@ -35,6 +42,8 @@ class Chat:
         asked: The version that was asked last.
         segment: Where the client says that it comes from; None where it does not.
         forwarded: Headers that the backend gets.
+        continues: The interaction before it in the conversation, where that is known.
+        documents: What the application had found for the answer.
     """
 
     id: str
@@ -50,6 +59,8 @@ class Chat:
     segment: str | None = None
     forwarded: Mapping[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    continues: str | None = None
+    documents: Any = None
 
     @property
     def version(self) -> str:
@@ -59,14 +70,12 @@ class Chat:
     def describe(self, reason: object, usage: object) -> None:
         """Note how the answer ended, what it cost and how it was asked for."""
         if reason:
-            self.metadata["finish_reason"] = str(reason)[:100]
-        if isinstance(usage, Mapping):
-            for name in ("prompt_tokens", "completion_tokens"):
-                if isinstance(usage.get(name), int):
-                    self.metadata[name] = str(usage[name])
-        for name in _FORWARDED:
-            if self.body.get(name) is not None:
-                self.metadata[name] = str(self.body[name])
+            self.metadata[FINISH_REASON] = str(reason)[:100]
+        self.metadata |= reported_usage(usage) | sampling_of(self.body)
+
+    def first_told(self) -> None:
+        """Note how long the user waited for the first word of a stream."""
+        self.metadata[FIRST_TOKEN_SECONDS] = f"{time.monotonic() - self.started:.6f}"
 
 
 class NotRecordedError(OSError):
@@ -102,8 +111,12 @@ class Records:
         """Why nothing is recorded now; None where it is."""
         return self.refusal() or self.log.problem
 
-    def append(self, lines: list[tuple[LogKind, bytes]]) -> None:
-        """Write lines to the log.
+    def append(
+        self,
+        lines: list[tuple[LogKind, bytes]],
+        definitions: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Write lines to the log, after what they refer to.
 
         Raises:
             OSError: They cannot be, or may not be acknowledged.
@@ -111,7 +124,7 @@ class Records:
         refusal = self.refusal()
         if refusal is not None:
             raise NotRecordedError(refusal)
-        self.log.append_all(lines)
+        self.log.append_all(lines, definitions)
 
     async def durable(self) -> None:
         """Wait until everything is on the disk, where that is asked for.
@@ -129,37 +142,57 @@ class Recorder:
 
     Attributes:
         records: Where interactions are recorded.
+        blobs: Where bytes that clients send are kept; None where they are not.
     """
 
     records: Records
+    blobs: BlobFolder | None = None
 
     def interaction(
-        self, chat: Chat, text: str, version: str, error: str | None = None, attempt: int = 0
+        self, chat: Chat, answer: Answer, version: str, error: str | None = None, attempt: int = 0
     ) -> bool:
         """Record an answer, or an attempt at one; return whether it is recorded.
 
         Args:
             chat: The request.
-            text: The answer, or what there was of it.
+            answer: What was answered, or what there was of it.
             version: The version that gave it, or failed to.
             error: Why it is no whole answer.
             attempt: Number of an attempt after which another version was asked; 0 is the answer.
         """
-        spoken, notes = turns(chat.body["messages"])
-        row = {
-            "id": f"{chat.id}-failed-{attempt}" if attempt else chat.id,
+        # bytes lie apart from the interaction, and would outlive one that is erased at its time
+        reader = TurnReader(None if RETAIN in chat.metadata else self.blobs)
+        spoken, key = reader.turns(chat.body["messages"]), chat.id
+        if attempt:
+            key = f"{chat.id}-failed-{attempt}"
+        row: dict[str, Any] = {
+            "id": key,
             "session_id": chat.session_id,
             "user_id": chat.user_id,
             "created_at": chat.at.isoformat(),
             "model_version": identifier(version),
             "messages": spoken,
-            "response": text,
+            "response": answer.text,
             "latency_seconds": time.monotonic() - chat.started,
-            "error": None if error is None else storable(error[:_LONGEST_REASON], notes),
+            "error": None if error is None else reader.text(error[:_LONGEST_REASON]),
             "segment": chat.segment or chat.caller.application,
-            "metadata": chat.metadata | notes,
         }
-        return self._append(LogKind.INTERACTION, row)
+        if answer.tool_calls:
+            row["tool_calls"] = answer.tool_calls
+        if answer.refusal is not None:
+            row["refusal"] = answer.refusal
+        if chat.continues is not None:
+            row["continues"] = chat.continues
+        lines, definitions = [], dict[str, bytes]()
+        for kind, body in _defined(chat.body):
+            row[kind], definition = _definition(kind, json_bytes(reader.value(body)))
+            definitions[row[kind]] = definition
+        if chat.documents:
+            row["documents"], line = self._documents(reader.value(chat.documents), key, chat)
+            lines.append((LogKind.DEFINITION, line))
+        row["metadata"] = chat.metadata | reader.notes
+        lines.append((LogKind.INTERACTION, json_bytes(row)))
+        return self._append(lines, definitions)
 
     def refused(self, chat: Chat, version: str, reason: str) -> bool:
         """Record a request that a backend refused for what was in it.
@@ -167,17 +200,18 @@ class Recorder:
         What may be kept for a time only is recorded without its words: the row is no interaction,
         which would be erased when the time is over.
         """
-        spoken, notes = turns(() if RETAIN in chat.metadata else chat.body["messages"])
+        reader = TurnReader(self.blobs)
+        spoken = reader.turns(() if RETAIN in chat.metadata else chat.body["messages"])
         row = {
             "id": chat.id,
             "user_id": chat.user_id,
             "session_id": chat.session_id,
             "model_version": identifier(version),
             "created_at": chat.at.isoformat(),
-            "reason": storable(reason[:_LONGEST_REASON], notes),
+            "reason": reader.text(reason[:_LONGEST_REASON]),
             "messages": spoken,
         }
-        return self._append(LogKind.REFUSED, row)
+        return self._append([(LogKind.REFUSED, json_bytes(row))], {})
 
     async def durable(self) -> None:
         """Wait until the record is on the disk, where that is asked for.
@@ -190,11 +224,54 @@ class Recorder:
         except OSError as error:
             raise not_recorded("the answer", error) from error
 
-    def _append(self, kind: LogKind, row: Mapping[str, Any]) -> bool:
+    @staticmethod
+    def _documents(documents: Any, interaction: str, chat: Chat) -> tuple[str, bytes]:
+        """Return the digest of documents and their line.
+
+        It names whose they are, so that it is blanked where the user is forgotten: so each
+        interaction has its own.
+        """
+        documents = from_json(json_bytes(documents))
+        key = digest(documents)
+        row = {
+            "id": key, "kind": "documents", "body": documents, "user_id": chat.user_id,
+            "interaction_id": interaction,
+        }  # fmt: skip
+        return key, json_bytes(row)
+
+    def _append(self, lines: list[tuple[LogKind, bytes]], definitions: Mapping[str, bytes]) -> bool:
         try:
-            self.records.append([(kind, json_bytes(row))])
+            self.records.append(lines, definitions)
         except OSError as problem:
             # The user is answered all the same; without a token, since there is nothing to rate.
             logger.error("answers are sent and not recorded: %s", problem)
             return False
         return True
+
+
+def _defined(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a request says that many requests say alike."""
+    tools = body.get("tools")
+    if not tools and isinstance(body.get("functions"), list):  # their older name
+        tools = [{"type": "function", "function": function} for function in body["functions"]]
+    for kind, said in (("tools", tools), ("response_format", body.get("response_format"))):
+        if said:
+            yield kind, said
+
+
+def _definition(kind: str, content: bytes) -> tuple[str, bytes]:
+    """Return the digest of a definition and its line."""
+    make = _known_definition if len(content) <= _LARGEST_KNOWN else _new_definition
+    return make(kind, content)
+
+
+@lru_cache(maxsize=256)
+def _known_definition(kind: str, content: bytes) -> tuple[str, bytes]:
+    """Return the same without making it anew: the same tools come again and again."""
+    return _new_definition(kind, content)
+
+
+def _new_definition(kind: str, content: bytes) -> tuple[str, bytes]:
+    body = from_json(content)
+    key = digest(body)
+    return key, json_bytes({"id": key, "kind": kind, "body": body})

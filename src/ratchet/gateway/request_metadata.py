@@ -24,6 +24,7 @@ from starlette.datastructures import Headers
 
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.replies import json_bytes
+from ratchet.records.asking import FIRST_TOKEN_SECONDS, SAMPLING, Usage
 from ratchet.store.endings import KEYS
 from ratchet.store.permissions import CONSENT, RETAIN, agrees, end_of_keeping
 
@@ -34,11 +35,12 @@ RETAIN_DAYS, SEGMENT, TAGS = "retain_days", "segment", "tags"
 PROMPT_VERSION, TRACE, SPAN, REQUEST = "prompt_version", "trace_id", "span_id", "request_id"
 NOTE, APPLICATION = "metadata_note", "application"
 OF_CLIENT = "client."
+DOCUMENTS = "documents"
 RESERVED = frozenset(
     {
-        *KEYS, NOTE, APPLICATION, "requested_model", "experiment", "arm", "backend", "stream",
-        "failed_over_from", "prompt_tokens", "completion_tokens", "max_completion_tokens",
-        "temperature", "top_p", "seed", "tools", "altered", "shortened",
+        *KEYS, *SAMPLING, *Usage.model_fields, FIRST_TOKEN_SECONDS, NOTE, APPLICATION,
+        "requested_model", "experiment", "arm", "backend", "stream", "failed_over_from", "tools",
+        "altered", "shortened",
     }
 )  # fmt: skip
 """Names of what the gateway itself says in an interaction's metadata."""
@@ -123,6 +125,21 @@ def read_remarks(body: Mapping[str, Any], headers: Headers, at: datetime) -> Rem
     return Remarks(metadata, segment, forwarded)
 
 
+def without_documents(body: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return a request as the backend gets it, and the documents that its application found.
+
+    These are the field `documents`, which is the backend's as well where it has one (vLLM's does),
+    or `metadata.documents`, which is the gateway's alone and goes no further.
+    """
+    metadata = body.get("metadata")
+    if not isinstance(metadata, Mapping) or not isinstance(
+        told := metadata.get(DOCUMENTS), list | Mapping
+    ):
+        return body, body.get(DOCUMENTS)
+    rest = {name: value for name, value in metadata.items() if name != DOCUMENTS}
+    return body | {"metadata": rest}, told
+
+
 def trace_headers(headers: Headers) -> Mapping[str, str]:
     """Return the headers by which a trace goes on at the backend."""
     sent = [pair for pair in headers.raw if pair[0] in (b"traceparent", b"tracestate")]
@@ -158,6 +175,8 @@ def _from_body(given: Any, notes: list[str]) -> tuple[Sent, dict[str, str]]:
     for key, value in given.items():
         name = _UNDERSTOOD.get(key.replace("_", "").replace("-", "").casefold())
         if value is None or (key in _CONSUMED and isinstance(value, str)):
+            continue
+        if key == DOCUMENTS and isinstance(value, list | Mapping):
             continue
         text = _text(value, listed=name == TAGS)
         if name is not None:

@@ -7,6 +7,7 @@ gateway share one SQLite file; what is a day old is forgotten.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import sqlite3
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400.0
 _PRUNED_EVERY = 10_000
+_TOGETHER_SECONDS = 0.05
+_TABLES = ("said", "answered")
 
 
 class Conversations:
@@ -30,6 +33,7 @@ class Conversations:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._added = clock, 0
+        self._answers: dict[bytes, tuple[bytes, str, str, float]] = {}
         try:
             with FileLock(path.with_suffix(".lock")):  # all processes open it at the same time
                 self._file = self._opened_or_new(path)
@@ -63,6 +67,11 @@ class Conversations:
                 "CREATE TABLE IF NOT EXISTS said "
                 "(key BLOB PRIMARY KEY, user TEXT, session TEXT, at REAL) WITHOUT ROWID"
             )
+            # a table of its own: a gateway of an earlier version writes to the other one
+            file.execute(
+                "CREATE TABLE IF NOT EXISTS answered "
+                "(key BLOB PRIMARY KEY, user TEXT, interaction TEXT, at REAL) WITHOUT ROWID"
+            )
             self._prune(file)
         except sqlite3.Error:
             file.close()
@@ -77,7 +86,8 @@ class Conversations:
                 (said, user, session, self._clock()),
             )
             self._added += 1
-            if self._added % _PRUNED_EVERY == 0:
+            if self._added >= _PRUNED_EVERY:
+                self._added = 0
                 self._prune(self._file)
         except sqlite3.Error as error:
             logger.warning("the next turn of a conversation may begin a new session: %s", error)
@@ -94,12 +104,58 @@ class Conversations:
             return None
         return None if row is None else (str(row[0]), str(row[1]))
 
+    def remember_answer(self, said: bytes, user: str, interaction: str) -> None:
+        """Keep in which interaction a conversation got so far; other processes know it soon."""
+        self._answers[said] = (said, user, interaction, self._clock())
+        if len(self._answers) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write_answers)
+        except RuntimeError:  # nobody would write them later
+            self._write_answers()
+
+    def _write_answers(self) -> None:
+        """Write what was answered lately in one transaction, which takes as long as one row does.
+
+        It is the file's as soon as the user may have read the answer.
+        """
+        answers, self._answers = list(self._answers.values()), {}
+        try:
+            self._file.execute("BEGIN")
+            try:
+                self._file.executemany(
+                    "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)", answers
+                )
+            finally:
+                self._file.execute("COMMIT")
+            self._added += len(answers)
+            if self._added >= _PRUNED_EVERY:
+                self._added = 0
+                self._prune(self._file)
+        except sqlite3.Error as error:
+            logger.warning("what the next turn continues may stay unknown: %s", error)
+
+    def find_answer(self, said: bytes) -> str | None:
+        """Return the interaction in which a conversation got so far; None where it is not known."""
+        try:
+            if (held := self._answers.get(said)) is not None:
+                return held[2]
+            found = self._file.execute("SELECT interaction FROM answered WHERE key = ?", (said,))
+            row = found.fetchone()
+        except sqlite3.Error as error:
+            logger.warning("what a turn continues stays unknown: %s", error)
+            return None
+        return None if row is None else str(row[0])
+
     def close(self) -> None:
         """Close the file."""
+        if self._answers:
+            self._write_answers()
         self._file.close()
 
     def _prune(self, file: sqlite3.Connection) -> None:
-        file.execute("DELETE FROM said WHERE at < ?", (self._clock() - KEPT_SECONDS,))
+        for table in _TABLES:
+            file.execute(f"DELETE FROM {table} WHERE at < ?", (self._clock() - KEPT_SECONDS,))
 
 
 def forget_user(path: Path, user: str) -> None:
@@ -108,8 +164,9 @@ def forget_user(path: Path, user: str) -> None:
         return
     with closing(sqlite3.connect(path, timeout=10.0, isolation_level=None)) as file:
         file.execute("PRAGMA secure_delete=ON")
-        with suppress(sqlite3.OperationalError):  # made a moment ago, it has no table yet
-            file.execute("DELETE FROM said WHERE user = ?", (user,))
+        for table in _TABLES:
+            with suppress(sqlite3.OperationalError):  # made a moment ago, it has no table yet
+                file.execute(f"DELETE FROM {table} WHERE user = ?", (user,))
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
@@ -132,6 +189,46 @@ def digest_of(messages: Sequence[Mapping[str, Any]], caller: str) -> bytes | Non
     if not said:
         return None
     return hashlib.sha256(to_json([caller, said])).digest()
+
+
+def answer_of(messages: Sequence[Mapping[str, Any]], whose: str) -> bytes | None:
+    """Return what tells the last answer of a conversation from every other one; None without one.
+
+    Like `digest_of`, but with the calls of tools: an agent's turns may hold nothing else.
+
+    Args:
+        messages: The turns.
+        whose: The caller and the user.
+    """
+    last = next(
+        (n for n in range(len(messages) - 1, -1, -1) if messages[n].get("role") == "assistant"),
+        None,
+    )
+    if last is None:
+        return None
+    said = [
+        (str(message["role"]), _words(message), *_calls(message))
+        for message in messages[: last + 1]
+        if message.get("role") in ("user", "assistant")
+    ]
+    return hashlib.sha256(to_json([whose, said])).digest()
+
+
+def _calls(message: Mapping[str, Any]) -> list[Any]:
+    """Return ids, tools and arguments of the calls in a turn, which clients send back as sent."""
+    calls = message.get("tool_calls")
+    if not calls or not isinstance(calls, list):
+        return []
+    called = [
+        (call.get("id"), call.get("function") or call.get("custom"))
+        for call in calls
+        if isinstance(call, Mapping)
+    ]
+    return [
+        (key, inner.get("name"), inner.get("arguments", inner.get("input")))
+        for key, inner in called
+        if isinstance(inner, Mapping)
+    ]
 
 
 def opening_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,7 +24,8 @@ from ratchet.files.rows import SetAsideRow, read_rows
 from ratchet.files.text import SPREADSHEET_MARK, harmless_cell, printable, restored_cell
 from ratchet.judges.label_sets import TIE
 from ratchet.judges.prompts import Item, second_first
-from ratchet.records import digest
+from ratchet.records import digest, transcript
+from ratchet.records.tool_calls import spoken_answer
 
 FIRST, SECOND = "1", "2"
 WORTH = {FIRST: 1.0, SECOND: 0.0, TIE: 0.5}
@@ -81,9 +82,9 @@ def sheet_text(
         seen = pair if shown is None else shown[pair.id]
         both = (seen.answer, seen.other or "")
         a, b = both[::-1] if second_first(pair) else both
-        asked = "\n".join(f"{said.role}: {said.content}" for said in seen.conversation)
         winner = TIE if pair.answer == (pair.other or "") else ""
-        cells = map(harmless_cell, (pair.id, asked, a, b))
+        said = (transcript(seen.conversation), spoken_answer(a), spoken_answer(b))
+        cells = map(harmless_cell, (pair.id, *said))
         writer.writerow([*cells, winner, pair_name(pair)])
     return text.getvalue()
 
@@ -171,7 +172,7 @@ def _refuse_shifted(pair: Item, cells: Mapping[str, Any], by_id: Mapping[str, It
             f"of {printable(pair.id, 40)!r}; sort whole rows, not one column"
         )
     a, b = (_squeezed(restored_cell(str(cells.get(name) or ""))) for name in ANSWERS)
-    shown = [_squeezed(text or "") for text in (pair.answer, pair.other)]
+    shown = [_squeezed(spoken_answer(text or "")) for text in (pair.answer, pair.other)]
     if shown[0] != shown[1] and [b, a] == (shown[::-1] if second_first(pair) else shown):
         raise InvalidInputError(
             "answer_a and answer_b must stand as they were written, got them exchanged; put them "

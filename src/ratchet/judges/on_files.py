@@ -33,13 +33,15 @@ from ratchet.judges.prompts import Item, second_first
 from ratchet.judges.rubrics import JudgeSpec, RubricDimension
 from ratchet.judges.validation import Validation, validate_judge
 from ratchet.judges.validation_report import figure_line, validation_json
-from ratchet.records import Figure, HumanLabel, Message, derive_id
+from ratchet.records import Figure, HumanLabel, Message, derive_id, offered, spoken
 from ratchet.store import EventStore
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 PROBED = 50
 ITEM_NEEDS = (("answer",), ("prompt", "messages"))
-ITEM_FIELDS = ("item_id", "other", "reference", "human", "family_first", "family_second")
+ITEM_FIELDS = (
+    "item_id", "other", "reference", "human", "family_first", "family_second", "tools",
+)  # fmt: skip
 WINNERS = {"first": "1", "second": "2"}
 LABEL_NEEDS = ("item_id", "dimension", "label", "reviewer")
 
@@ -319,7 +321,9 @@ def read_items(path: Path) -> tuple[list[LabelledItem], list[SetAsideRow]]:
     with read_rows(path, needs=ITEM_NEEDS, names=ITEM_FIELDS) as rows:
         for row in rows:
             try:
-                item = _item(row.given(as_json=["messages"]), row.position.removeprefix("line "))
+                item = _item(
+                    row.given(as_json=["messages", "tools"]), row.position.removeprefix("line ")
+                )
                 if item.item.id in by_id:
                     name = printable(item.item.id, 60)
                     raise InvalidInputError(f"item {name!r} is there twice; keep one of the two")
@@ -428,9 +432,7 @@ def _label(content: dict[str, Any], now: datetime) -> HumanLabel:
 
 def _item(content: dict[str, Any], fallback_id: str) -> LabelledItem:
     needed_fields(content, ITEM_NEEDS)
-    answer = content["answer"]
-    if not isinstance(answer, str):
-        raise ValueError(f"answer must be text, got {type(answer).__name__}; write it as text")
+    answer = _answer(content["answer"])
     if "messages" in content:
         conversation = MESSAGES.validate_python(content["messages"])
     else:
@@ -447,9 +449,22 @@ def _item(content: dict[str, Any], fallback_id: str) -> LabelledItem:
         answer=_storable("answer", answer),
         other=_optional(content, "other"),
         reference=_optional(content, "reference"),
+        tools=offered(content.get("tools")),
     )
     both = (str(families[0]), str(families[1])) if None not in families else None
     return LabelledItem(item, tuple(labels) if any(labels[:1]) else (), both)
+
+
+def _answer(given: Any) -> str:
+    """Return an answer as people are shown it, from its text or from the turn that it is."""
+    if isinstance(given, Mapping):
+        return spoken(Message.model_validate({"role": "assistant", **given}))
+    if not isinstance(given, str):
+        raise ValueError(
+            f"answer must be text, got {type(given).__name__}; write it as text, or as the "
+            "assistant's turn"
+        )
+    return given
 
 
 def _optional(content: dict[str, Any], name: str) -> str | None:

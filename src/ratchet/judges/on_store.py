@@ -32,6 +32,8 @@ from ratchet.records import (
     Usability,
     derive_id,
     digest,
+    offered,
+    spoken,
 )
 from ratchet.stats.judges.drift import JudgeDrift, judge_drift
 from ratchet.store import EventStore, Window
@@ -59,9 +61,18 @@ class Validated:
     judged: Judged | None
 
 
-def item_of(interaction: Interaction) -> Item:
-    """Return an interaction as a judge sees it."""
-    return Item(interaction.id, interaction.messages, interaction.response)
+def items_of(store: EventStore, interactions: Sequence[Interaction]) -> list[Item]:
+    """Return interactions as a judge sees them, with the tools that could be called."""
+    known = store.definitions({one.tools for one in interactions if one.tools is not None})
+    return [
+        Item(
+            one.id,
+            one.messages,
+            spoken(one.answer),
+            tools=offered(known[one.tools].body) if one.tools in known else "",
+        )
+        for one in interactions
+    ]
 
 
 def run_judge(
@@ -144,7 +155,7 @@ def validate(
             return Validated(latest, None, None)
     if not known or judge.spec.mode not in ON_INTERACTIONS:
         return Validated(keep_validation(store, judge, content, None, now()), None, None)
-    judged = run_judge(store, judge, [item_of(i) for i in known.values()], ask=ask, now=now)
+    judged = run_judge(store, judge, items_of(store, list(known.values())), ask=ask, now=now)
     rows = labelled_rows(labels, judged.judgements)
     validation = validate_judge(
         rows, rng=rng, bar=bar, categories=None if judge.spec.mode == "guard" else judge.spec.menu
@@ -222,7 +233,7 @@ def watch_drift(
     labels = {label.item_id: label.label for label in _validation_labels(store, judge)}
     known = store.stored_interactions(sorted(labels))
     keys = sorted(known, key=lambda key: digest(["anchor", key]))[:anchors]
-    items = [item_of(known[key]) for key in keys]
+    items = items_of(store, [known[key] for key in keys])
     before = run_judge(store, judge, items, ask=ask, now=now)
     after = run_judge(store, judge, items, ask=ask, now=now, occasion=occasion)
     worth = [

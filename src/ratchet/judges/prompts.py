@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ratchet.judges.rubrics import GradedExample, JudgeSpec, read_as
 from ratchet.judges.shield import defuse, shield
-from ratchet.records import MAX_TEXT_CHARACTERS, Message, digest
+from ratchet.records import MAX_TEXT_CHARACTERS, Message, Role, digest, spoken_turns
+from ratchet.records.tool_calls import spoken_answer
 
 PROMPT_VERSION = "1"
 """Raised when replies are read, or material is shielded, in another way; words count by themselves
@@ -47,9 +48,11 @@ class Item:
     Attributes:
         id: The interaction, or the pair; it is no part of what the judge sees.
         conversation: The turns up to the answer.
-        answer: The answer, of a pair the first one.
-        other: The second answer of a pair.
+        answer: The answer as people are shown it (`records.spoken`); of a pair the first one, as
+            its model wrote it, with calls in blocks (`records.tool_calls`).
+        other: The second answer of a pair, likewise.
         reference: What is right, for a judge with a reference.
+        tools: What the assistant could call, one tool a line; empty where that is not known.
     """
 
     id: str
@@ -57,6 +60,7 @@ class Item:
     answer: str
     other: str | None = None
     reference: str | None = None
+    tools: str = ""
 
 
 def second_first(pair: Item) -> bool:
@@ -92,12 +96,7 @@ def build_prompt(
             either way.
     """
     if spec.mode == "guard":  # a guard model has its own template for the conversation as it is
-        said = [(turn.role, turn.text) for turn in item.conversation]
-        said.append(("assistant", item.answer))
-        return tuple(
-            Message(role=role, content=defuse(clean_text(text))[:MAX_TEXT_CHARACTERS])
-            for role, text in said
-        ), 0
+        return _for_guard(item), 0
     messages = [Message(role="system", content=SYSTEM)]
     for example in spec.examples:
         shown = Item("", example.conversation, example.answer, example.other, example.reference)
@@ -175,22 +174,53 @@ def read_guard(reply: str, menu: Sequence[str]) -> Reading:
 def _question(
     spec: JudgeSpec, item: Item, *, swapped: bool, shielded: bool = True
 ) -> tuple[str, int]:
-    talk, talk_cuts = _transcript(item.conversation)
+    talk, cuts = _transcript(item.conversation)
     answers = {"answer": item.answer}
     if spec.mode == "pairwise":
-        pair = (item.answer, item.other or "")
+        pair = (spoken_answer(item.answer), spoken_answer(item.other or ""))
         answers = dict(zip(("answer A", "answer B"), pair[::-1] if swapped else pair, strict=True))
     shown = {name: _defused(text, shielded=shielded) for name, text in answers.items()}
-    parts = [("conversation", talk), *((name, text) for name, (text, _) in shown.items())]
+    offered, offered_cuts = _defused(item.tools)
+    parts = [("tools", offered)] if item.tools else []
+    parts += [("conversation", talk), *((name, text) for name, (text, _) in shown.items())]
     if spec.mode == "reference":
-        parts.append(("reference", _fitting(defuse(item.reference or ""))))
+        parts.append(("reference", _fitting(defuse(spoken_answer(item.reference or "")))))
     key = digest(parts)[:32]  # whoever writes an answer cannot write its digest into it
     blocks = [f"<{name} {key}>\n{text}\n</{name} {key}>" for name, text in parts]
     options = "\n".join(f"- {option}: {means}" for option, means in menu_with_meanings(spec))
     ask = (EXPLAINED if spec.explain else BARE).format(options=_list(spec.menu))
     head = f"{ABOUT[spec.mode]}\nQuestion: {spec.dimension.question}\nOptions:\n{options}"
-    cuts = talk_cuts + sum(cut for _, cut in shown.values())
+    cuts += offered_cuts + sum(cut for _, cut in shown.values())
     return "\n\n".join([head, *blocks, ask]), cuts
+
+
+_GUARD_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "user",
+}
+"""Guard models know no tools: what one gives back comes to the model from outside, as users do."""
+
+
+def _for_guard(item: Item) -> tuple[Message, ...]:
+    """Return a conversation with its answer as turns that a guard model's template takes.
+
+    The results of several calls are one turn: templates want users and assistants to alternate.
+    """
+    turns: list[tuple[Role, str]] = []
+    before = ""
+    for role, said in (*spoken_turns(item.conversation), ("assistant", item.answer)):
+        if role == "tool" and before == "tool":
+            turns[-1] = "user", f"{turns[-1][1]}\n{said}"
+        else:
+            turns.append((_GUARD_ROLES[role], said))
+        before = role
+    return tuple(
+        Message(role=role, content=defuse(clean_text(text))[:MAX_TEXT_CHARACTERS])
+        for role, text in turns
+    )
 
 
 def _transcript(conversation: Sequence[Message]) -> tuple[str, int]:
@@ -200,9 +230,9 @@ def _transcript(conversation: Sequence[Message]) -> tuple[str, int]:
     them reads as a turn of somebody else.
     """
     turns, cuts = [], 0
-    for turn in conversation:
-        text, cut = _defused(turn.text)
-        turns.append(f"{turn.role}: " + text.replace("\n", "\n  "))
+    for role, said in spoken_turns(conversation):
+        text, cut = _defused(said)
+        turns.append(f"{role}: " + text.replace("\n", "\n  "))
         cuts += cut
     return _fitting("\n".join(turns)), cuts
 

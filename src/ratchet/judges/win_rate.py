@@ -26,7 +26,7 @@ from ratchet.evaluation.scored import Scored, mean_scored
 from ratchet.judges.effects import figure, undefined
 from ratchet.judges.judge import Judgement
 from ratchet.judges.prompts import Item
-from ratchet.records import WIN_RATE, Example, Figure, Usability
+from ratchet.records import WIN_RATE, Example, Figure, Usability, offered
 from ratchet.stats.judges.length import length_controlled_win_rate
 from ratchet.stats.judges.win_rate import CorrectedWinRate, corrected_win_rate
 
@@ -79,7 +79,13 @@ def pairs_of(
         challenger: Its answers.
     """
     return [
-        Item(one.id, tuple(one.messages), challenger[one.id], champion[one.id])
+        Item(
+            one.id,
+            tuple(one.messages),
+            challenger[one.id],
+            champion[one.id],
+            tools=offered(list(one.tools or ())),
+        )
         for one in examples
         if one.id in champion and one.id in challenger
     ]

@@ -169,7 +169,7 @@ def request_body(endpoint: Endpoint, question: Question) -> bytes:
     """Return the JSON that is posted."""
     body: dict[str, Any] = {
         "model": endpoint.model,
-        "messages": [{"role": m.role, "content": m.content} for m in question.conversation],
+        "messages": [message.canonical() for message in question.conversation],
         "max_tokens": endpoint.max_tokens,
     }
     for name in ("temperature", "top_p"):

@@ -10,9 +10,15 @@ from ratchet.models.asking import ask_endpoint
 from ratchet.models.base import Completion, Conversation, Sampling
 from ratchet.models.endpoint import Endpoint, Question, Reply, checked_key
 from ratchet.models.limits import Limits
-from ratchet.records import digest
+from ratchet.records import blobs_in, digest
 
 logger = logging.getLogger(__name__)
+
+
+_WITHOUT_BYTES = (
+    "a conversation that is sent to a model must hold its pictures, sound and files, got one whose "
+    "record refers to them and does not hold them; leave it out, or give their address"
+)
 
 
 class OpenAICompatibleModel:
@@ -84,10 +90,10 @@ class OpenAICompatibleModel:
             for place, turns in enumerate(conversations)
         ]
         replies: dict[str, Reply] = {}
-        errors: dict[str, str] = {}
+        errors = {one.key: _WITHOUT_BYTES for one in questions if blobs_in(one.conversation)}
         try:
             asked = ask_endpoint(
-                questions,
+                [question for question in questions if question.key not in errors],
                 endpoint,
                 self._limits,
                 api_key=self._api_key,

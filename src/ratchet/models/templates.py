@@ -15,12 +15,14 @@ that tells turns apart by words alone (`USER:`) has no mark that could be made h
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ratchet.errors import ContextLengthError, InvalidInputError
 from ratchet.files.text import printable
+from ratchet.records import ToolCall
 
 _LOOK_ALIKES = str.maketrans("<>[]", "‹›❲❳")
 _MARK = re.compile(r"<{1,2}[^<>\s]{1,64}>{1,2}|\[[^\[\]\s]{1,64}\]")
@@ -61,6 +63,7 @@ class ChatTemplate:
         turns = self._marks_of_turns() - others
         # A model's own answers may hold added tokens that are not special, such as <think>, and a
         # system prompt may explain them; of a user they are text.
+        self._knows_developers = "developer" in str(getattr(tokenizer, "chat_template", ""))
         self._in_every_text = _any_of(special | turns)
         self._in_user_texts = _any_of(special | turns | others)
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -85,10 +88,41 @@ class ChatTemplate:
         return text
 
     def turns(self, conversation: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return turns (`role`, `content`) without control tokens in their contents."""
-        return [
-            {**turn, "content": self.plain(turn["content"], turn["role"])} for turn in conversation
-        ]
+        """Return turns of OpenAI's chat format as templates take them, without control tokens.
+
+        Parts of text become one text, arguments of calls an object, which templates write as JSON
+        themselves; a template that names no role `developer` gets `system`.
+
+        Raises:
+            InvalidInputError: A turn holds a picture, sound or a file.
+        """
+        return [self._turn(turn) for turn in conversation]
+
+    def _turn(self, turn: Mapping[str, Any]) -> dict[str, Any]:
+        role = turn["role"]
+        if role == "developer" and not self._knows_developers:
+            role = "system"
+        said = _text(turn.get("content")) or turn.get("refusal") or ""
+        found: dict[str, Any] = {"role": role, "content": self.plain(said, role)}
+        if turn.get("tool_calls"):
+            found["tool_calls"] = [self._call(call) for call in turn["tool_calls"]]
+        named = {name: turn[name] for name in ("name", "tool_call_id") if turn.get(name)}
+        return found | {name: self.plain(value) for name, value in named.items()}
+
+    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        read = ToolCall.model_validate(call)
+        given = read.arguments
+        arguments = self._inside(read.function.arguments if given is None else given)
+        function = {"name": self.plain(read.name), "arguments": arguments}
+        return {"id": self.plain(read.id or ""), "type": "function", "function": function}
+
+    def _inside(self, value: Any) -> Any:
+        """Return arguments without control tokens, which JSON may have held as escapes."""
+        if isinstance(value, str):
+            return self.plain(value)
+        if isinstance(value, dict):
+            return {self.plain(name): self._inside(inner) for name, inner in value.items()}
+        return [self._inside(inner) for inner in value] if isinstance(value, list) else value
 
     def render(
         self, conversation: Sequence[Mapping[str, Any]], *, asks_for_answer: bool = True
@@ -102,7 +136,18 @@ class ChatTemplate:
         Raises:
             InvalidInputError: The template refuses the conversation, or there is none.
         """
-        return self._render(self.turns(conversation), asks_for_answer=asks_for_answer)
+        turns = self.turns(conversation)
+        text = self._render(turns, asks_for_answer=asks_for_answer)
+        left_out = next(
+            (said for said in _calls_and_results(turns) if not _is_in(text, said)), None
+        )
+        if left_out is not None:
+            raise InvalidInputError(
+                "the model's chat template must have a form for calls of tools and their results, "
+                f"got one that leaves out {printable(left_out, _SHOWN_CHARACTERS)!r}; send "
+                "conversations without calls, or take a model whose template knows them"
+            )
+        return text
 
     def encode(
         self, conversation: Sequence[Mapping[str, Any]], *, context: int | None
@@ -154,6 +199,38 @@ class ChatTemplate:
             except InvalidInputError:
                 continue
         return set()
+
+
+def _text(content: Any) -> str:
+    """Return the words of a turn.
+
+    Raises:
+        InvalidInputError: It holds something else as well.
+    """
+    if not isinstance(content, list | tuple):
+        return content or ""
+    other = next((part["type"] for part in content if "text" not in part), None)
+    if other is not None:
+        raise InvalidInputError(
+            f"a local model reads text alone, got a part of the type {printable(str(other))!r}; "
+            "send turns of text, or ask a server whose model reads it"
+        )
+    return "\n".join(part["text"] for part in content)
+
+
+def _calls_and_results(turns: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what a rendered conversation holds at least: names of tools, and what they gave."""
+    for turn in turns:
+        for call in turn.get("tool_calls") or ():
+            yield call["function"]["name"]
+        if turn["role"] == "tool":
+            yield turn["content"].strip()
+
+
+def _is_in(text: str, said: str) -> bool:
+    """Tell whether a text holds what was said, as it is or as JSON."""
+    forms = (said, json.dumps(said, ensure_ascii=False)[1:-1], json.dumps(said)[1:-1])
+    return any(form in text for form in forms)
 
 
 def context_of(model: Any) -> int | None:

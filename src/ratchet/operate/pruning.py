@@ -197,6 +197,15 @@ class Pruning:
         kept = self.config.history_days
         if self.history is not None and kept is not None:
             yield self._days_of_history(self.history, kept)
+        yield self._rows(
+            "definitions of tools, answers and documents",
+            "no interaction refers to them",
+            self._unreferred,
+        )
+
+    def _unreferred(self) -> Found:
+        besides = set() if self.history is None else self.history.references()
+        return stored.unreferred_definitions(self.store, besides, now=self.now)
 
     def _in_history(self) -> Position | None:
         """Return up to where history has everything; None where it is not to be relied on."""

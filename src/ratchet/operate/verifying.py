@@ -31,11 +31,11 @@ from ratchet.store.checking import (
 )
 from ratchet.store.copying import sqlite_path
 from ratchet.store.history import History
-from ratchet.store.history.layout import HistoryFile
+from ratchet.store.history.layout import LATER, HistoryFile
 from ratchet.store.rows import microseconds
 from ratchet.tracking import Tracker
 
-_JSON = ("messages", "metadata")
+_JSON = ("messages", "metadata", "tool_calls")
 _LINES = 1 << 62
 _TRACKER_SECONDS = 20.0
 _TIMES = ("created_at", "received_at", "updated_at")
@@ -159,7 +159,8 @@ def _history_file(history: History, file: HistoryFile) -> tuple[int, list[str]]:
 def _as_stored(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row of history as the store has it: times as numbers, JSON read."""
     times = {n: microseconds(row[n]) for n in _TIMES if row.get(n) is not None}
-    return {**row, **times, **{name: json.loads(row[name]) for name in _JSON if name in row}}
+    parsed = {name: json.loads(row[name]) for name in _JSON if row.get(name) is not None}
+    return {**dict.fromkeys(LATER), **row, **times, **parsed}  # an old file lacks columns
 
 
 def _adapters(home: Path, store: EventStore) -> Verified:

@@ -5,18 +5,21 @@ What each kind of feedback means is declared in `ratchet.records.signals`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from ratchet.records.base import (
+    Digest,
     Identifier,
     Record,
     Text,
     UtcTime,
+    digest,
     no_surrogates,
 )
-from ratchet.records.conversations import Message, last_said
+from ratchet.records.conversations import Message, ToolCall, last_said
 
 ORIGIN, SIMULATED = "ratchet.origin", "simulated"
 """Key and value of the metadata of a simulated user's interaction, which exports carry along."""
@@ -27,10 +30,17 @@ class Interaction(Record):
 
     Attributes:
         messages: The conversation up to the answer, system prompt first.
-        response: The answer; empty when `error` says why there is none.
+        response: The words of the answer; empty when `error` says why there is none, and where the
+            model only calls tools or refuses.
+        tool_calls: What the model calls in its answer.
+        refusal: Why it refuses.
         model_version: The version that answered, e.g. `support-router/3`.
         latency_seconds: Wall time the user waited.
         segment: Where the traffic came from (application, language, tenant).
+        tools: Digest of the tools that the model could call; the store holds them once.
+        response_format: Digest of the form that the answer was to have, likewise.
+        documents: Digest of the documents that the application had found for it, likewise.
+        continues: The interaction before it in the same conversation, where that is known.
     """
 
     id: Identifier
@@ -44,11 +54,59 @@ class Interaction(Record):
     error: Text | None = None
     segment: Identifier = "all"
     metadata: dict[Text, Text] = Field(default_factory=dict)
+    tool_calls: tuple[ToolCall, ...] = Field(default=(), exclude_if=lambda calls: not calls)
+    refusal: Text | None = Field(default=None, exclude_if=lambda value: value is None)
+    tools: Digest | None = Field(default=None, exclude_if=lambda value: value is None)
+    response_format: Digest | None = Field(default=None, exclude_if=lambda value: value is None)
+    documents: Digest | None = Field(default=None, exclude_if=lambda value: value is None)
+    continues: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def prompt(self) -> str:
         """The words of the user's last turn."""
         return last_said(self.messages)
+
+    @property
+    def answer(self) -> Message:
+        """The answer as a turn, as the next request of the conversation holds it."""
+        wordless = not self.response and (self.tool_calls or self.refusal)
+        return Message(
+            role="assistant",
+            content=None if wordless else self.response,
+            tool_calls=self.tool_calls,
+            refusal=self.refusal,
+        )
+
+    def answered(self, messages: tuple[Message, ...], answer: Message) -> Self:
+        """Return the interaction with another conversation and answer, as after a redaction."""
+        said = {"response": answer.text, "tool_calls": answer.tool_calls, "refusal": answer.refusal}
+        return self.model_copy(update={"messages": messages, **said})
+
+
+DefinitionKind = Literal["tools", "response_format", "documents"]
+
+
+def _can_be_stored(body: JsonValue) -> JsonValue:
+    json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    return body
+
+
+class Definition(Record):
+    """What many interactions refer to by its digest: tools, a response format, documents.
+
+    Attributes:
+        id: Digest of `body`.
+        body: As the client sent it.
+    """
+
+    id: Digest
+    kind: DefinitionKind
+    body: Annotated[JsonValue, AfterValidator(_can_be_stored)]
+
+    @classmethod
+    def of(cls, kind: DefinitionKind, body: JsonValue) -> Self:
+        """Return the definition whose id is the digest of its body."""
+        return cls(id=digest(body), kind=kind, body=body)
 
 
 class Feedback(Record):

@@ -15,7 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.records.conversations import CalledFunction, Message, ToolCall
+from pydantic import ValidationError
+
+from ratchet.records.conversations import (
+    CalledFunction,
+    Message,
+    ToolCall,
+    spoken_call,
+    spoken_words,
+)
 
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
@@ -49,6 +57,17 @@ def read_calls(text: str) -> Called:
     return Called(_BLOCK.sub("", text).strip(), calls, len(found) - len(calls))
 
 
+def spoken_answer(text: str) -> str:
+    """Return an answer of text as people and judges are shown it (`ratchet.records.spoken`).
+
+    Where a block holds no call, what the model wrote is shown as it is.
+    """
+    found = read_calls(text)
+    if not found.calls or found.unparsable:
+        return spoken_words(text)
+    return "\n".join([spoken_words(found.words), *map(spoken_call, found.calls)]).lstrip("\n")
+
+
 def calls_as_text(calls: Sequence[ToolCall]) -> str:
     """Return calls as an answer that does nothing else."""
     return written(Message(role="assistant", tool_calls=tuple(calls)))
@@ -74,7 +93,10 @@ def _call(body: str) -> ToolCall | None:
     if not isinstance(arguments, Mapping):
         return None
     text = json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(function=CalledFunction(name=found["name"], arguments=text))
+    try:
+        return ToolCall(function=CalledFunction(name=found["name"], arguments=text))
+    except ValidationError:  # what no record can hold, such as half of a surrogate pair
+        return None
 
 
 def _refuse(name: str) -> Any:

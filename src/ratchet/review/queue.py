@@ -36,6 +36,7 @@ from ratchet.records import (
     SampledDay,
     derive_id,
     digest,
+    spoken,
 )
 from ratchet.safety.rules import REPORT, Flag
 from ratchet.safety.source_validation import (
@@ -422,7 +423,7 @@ def count_unflagged(
                 source=source,
             )
             for interaction in interactions
-            if interaction.id not in taken and interaction.response
+            if interaction.id not in taken and spoken(interaction.answer)
         ]
         return store.add_feedback(events).new
 

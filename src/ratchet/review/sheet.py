@@ -22,7 +22,14 @@ from pydantic import ValidationError
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import SetAsideRow, read_rows
 from ratchet.files.text import SPREADSHEET_MARK, harmless_cell, printable, restored_cell
-from ratchet.records import Interaction, ReviewDecision, ReviewItem, derive_id
+from ratchet.records import (
+    Interaction,
+    ReviewDecision,
+    ReviewItem,
+    derive_id,
+    spoken,
+    transcript,
+)
 from ratchet.review.queue import decide
 from ratchet.store import EventStore
 
@@ -58,8 +65,8 @@ def review_sheet(
     shown = [item for item in items if item.interaction_id in interactions]
     for item in shown:
         about = interactions[item.interaction_id]
-        asked = "\n".join(f"{said.role}: {said.content}" for said in about.messages)
-        cells = (item.id, item.dimension, item.why, asked, about.response)
+        said = (transcript(about.messages), spoken(about.answer))
+        cells = (item.id, item.dimension, item.why, *said)
         writer.writerow([*map(harmless_cell, cells), "", ""])
     return text.getvalue(), len(items) - len(shown)
 

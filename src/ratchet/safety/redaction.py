@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,6 +107,19 @@ class Redacted:
     counts: dict[str, int]
     changed: int
     sample: tuple[str, ...]
+
+    @classmethod
+    def together(cls, passes: Sequence[Self], sample: int) -> Self:
+        """Return what several passes found, with at most so many passages as a sample."""
+        counts = Counter[str]()
+        for one in passes:
+            counts.update(one.counts)
+        return cls(
+            texts=tuple(text for one in passes for text in one.texts),
+            counts=dict(sorted(counts.items())),
+            changed=sum(one.changed for one in passes),
+            sample=tuple(text for one in passes for text in one.sample)[:sample],
+        )
 
 
 class Redactor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from ratchet.store.bulk import insert_new
+from ratchet.store.definitions import note_documents
 from ratchet.store.event_rows import FeedbackRow, InteractionRow
 from ratchet.store.feedback import name_versions
 from ratchet.store.forgotten import without_forgotten
@@ -39,6 +40,7 @@ def add_interactions(
 ) -> Added:
     """Store the interactions whose ids are new."""
     kept, dropped = without_forgotten(connection, FORGOTTEN_NAMES, rows)
+    note_documents(connection, kept)
     return _with(dropped, _count(kept, _insert(connection, INTERACTIONS, kept, received_at)))
 
 

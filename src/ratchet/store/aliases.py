@@ -47,6 +47,20 @@ class Stored(NamedTuple):
     session_id: str
 
 
+class Said(NamedTuple):
+    """A conversation and the answer to it, by which two records are known to be the same.
+
+    Attributes:
+        messages: As stored, parsed from JSON.
+        tool_calls: Likewise; None where there are none.
+    """
+
+    messages: Any
+    response: str
+    tool_calls: Any = None
+    refusal: str | None = None
+
+
 class Aliases(Transactions):
     """Other ids, and interactions by their time."""
 
@@ -101,14 +115,14 @@ class Aliases(Transactions):
                     found |= {row[0]: Stored(*row) for row in rows}
         return list(found.values())
 
-    def said_in(self, ids: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    def said_in(self, ids: Sequence[str]) -> dict[str, Said]:
         """Return the conversation and the answer of those of the interactions that are stored."""
-        texts: dict[str, tuple[Any, str]] = {}
-        columns = (INTERACTIONS.c.id, INTERACTIONS.c.messages, INTERACTIONS.c.response)
+        texts: dict[str, Said] = {}
+        columns = [INTERACTIONS.c[name] for name in ("id", *Said._fields)]
         with self.reading() as connection:
             for chunk in chunks(ids):
                 query = sa.select(*columns).where(with_ids(connection, INTERACTIONS, chunk))
-                texts |= {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+                texts |= {row[0]: Said(*row[1:]) for row in connection.execute(query)}
         return texts
 
     def feedback_about(self, ids: Iterable[str]) -> list[FeedbackRow]:

@@ -24,6 +24,10 @@ _INTERACTIONS = (
     "id", "session_id", "user_id", "created_at", "model_version", "segment", "prompt", "response",
     "latency_seconds", "error",
 )  # fmt: skip
+_BESIDES = (
+    "digest", "messages", "metadata", "tool_calls", "refusal", "tools", "response_format",
+    "documents", "continues",
+)  # fmt: skip
 _FEEDBACK = ("id", "interaction_id", "kind", "created_at", "number", "text")
 _TIMES = ("created_at", "received_at")
 
@@ -71,7 +75,8 @@ def interactions_query(
     Args:
         within: The window.
         names: Columns; those of `EventStore.interactions` where None. Beside these there are
-            position, received_at, digest, messages and metadata (both as JSON text).
+            position, received_at, digest, messages, metadata and tool_calls (as JSON text),
+            refusal, tools, response_format, documents and continues.
 
     Raises:
         InvalidInputError: There is no such column.
@@ -79,7 +84,7 @@ def interactions_query(
     import pyarrow as pa
 
     types = dict.fromkeys(_INTERACTIONS, pa.string())
-    types |= dict.fromkeys(("digest", "messages", "metadata"), pa.string())
+    types |= dict.fromkeys(_BESIDES, pa.string())
     types |= dict.fromkeys(_TIMES, pa.timestamp("us", "UTC"))
     types |= {"latency_seconds": pa.float64(), "position": pa.int64()}
     schema = _schema(types, _INTERACTIONS if names is None else names)

@@ -19,14 +19,19 @@ from pydantic import ValidationError
 from ratchet import records
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import counted
-from ratchet.records import Interaction, Record
+from ratchet.records import Record, digest
 from ratchet.records.signals import BY_NAME
 from ratchet.store.batches import read_lists
 from ratchet.store.connections import unpooled
 from ratchet.store.copying import connected, known_migrations, sqlite_path
 from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.erasure import FORGOTTEN
-from ratchet.store.event_rows import feedback_record, feedback_row, interaction_row
+from ratchet.store.event_rows import (
+    feedback_record,
+    feedback_row,
+    interaction_record,
+    interaction_row,
+)
 from ratchet.store.events import EventStore
 from ratchet.store.facts import read_histories
 from ratchet.store.months import PARTITIONED, ids_of
@@ -34,6 +39,7 @@ from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import (
     APPLIED,
     COUNTS,
+    DEFINITIONS,
     FACTS,
     FEEDBACK_EVENTS,
     INTERACTIONS,
@@ -77,6 +83,7 @@ def check_store(store: EventStore, kinds: Iterable[type[Record]] = ()) -> StoreC
         _check_schema(connection, found)
         _check_rows(connection, INTERACTIONS, row_of_interaction, found)
         _check_rows(connection, FEEDBACK_EVENTS, row_of_feedback, found)
+        _check_definitions(connection, found)
         _check_counts(connection, found)
         _check_ids(connection, found)
         _check_journal(connection, found, _kinds(kinds))
@@ -85,9 +92,7 @@ def check_store(store: EventStore, kinds: Iterable[type[Record]] = ()) -> StoreC
 
 def row_of_interaction(row: Mapping[Any, Any]) -> str:
     """Return the digest that a stored interaction should have."""
-    values = {name: row[name] for name in Interaction.model_fields}
-    record = Interaction.model_validate(values | {"created_at": moment_of(row["created_at"])})
-    return interaction_row(record).digest
+    return interaction_row(interaction_record(row)).digest
 
 
 def row_of_feedback(row: Mapping[Any, Any]) -> str:
@@ -188,6 +193,16 @@ def _check_rows(
             elif (why := why_wrong(values, digest_of)) is not None:
                 wrong.append(f"{values['id']} ({why})")
     found.problems += together(f"of {table.name} are not what was sent", wrong)
+
+
+def _check_definitions(connection: sa.Connection, found: StoreCheck) -> None:
+    wrong: list[str] = []
+    for rows in read_lists(connection, sa.select(DEFINITIONS), ROWS):
+        for row in rows:
+            found.counts["definitions"] += 1
+            if digest(row.body) != row.id:
+                wrong.append(f"{row.kind} {row.id} (another digest)")
+    found.problems += together("of definitions are not what was sent", wrong)
 
 
 def why_wrong(row: Mapping[Any, Any], digest_of: Callable[[Mapping[Any, Any]], str]) -> str | None:

@@ -27,6 +27,8 @@ import sqlalchemy as sa
 from ratchet.records import SAMPLED, Erasure, user_digest
 from ratchet.records.signals import TEXT_KINDS
 from ratchet.store.connections import BUSY_SECONDS
+from ratchet.store.definitions import erase_documents
+from ratchet.store.event_rows import interaction_record
 from ratchet.store.events import EventStore
 from ratchet.store.forgotten import forget_interactions
 from ratchet.store.rows import chunks
@@ -43,7 +45,7 @@ from ratchet.store.tables import (
     SET_ASIDE,
     VERDICTS,
 )
-from ratchet.store.user_texts import ERASED, UserTexts
+from ratchet.store.user_texts import ERASED, UserTexts, said_by_user
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,12 @@ ERASED_INTERACTION = {
     "messages": [{"role": "user", "content": ERASED}],
     "response": ERASED,
     "metadata": {"training_consent": "no"},
+    "tool_calls": None,
+    "refusal": None,
+    "tools": None,
+    "response_format": None,
+    "documents": None,
+    "continues": None,
 }
 """What stands in a forgotten user's interaction; an error, where there is one, is erased too."""
 _WITHOUT_TEXTS = (
@@ -243,17 +251,16 @@ def _erasing(store: EventStore) -> Iterator[sa.Connection]:
 
 
 def _texts(store: EventStore, ids: Collection[str], *, shortest_answer: int = 0) -> set[str]:
-    """Return what the user said, the answers and corrections."""
+    """Return what the user said, answers, calls with their results, and corrections."""
     texts: set[str] = set()
     with store.reading() as connection:
         for chunk in chunks(ids):
-            columns = (INTERACTIONS.c.messages, INTERACTIONS.c.response, INTERACTIONS.c.error)
-            rows = connection.execute(sa.select(*columns).where(INTERACTIONS.c.id.in_(chunk)))
-            for messages, response, error in rows:
+            query = sa.select(INTERACTIONS).where(INTERACTIONS.c.id.in_(chunk))
+            for row in connection.execute(query).mappings():
+                found = interaction_record(row)
+                error = found.error
                 texts.update([error] if error and len(error) >= SHORTEST_OWN_ANSWER else [])
-                answers = [m["content"] for m in messages if m["role"] == "assistant"]
-                texts.update(m["content"] for m in messages if m["role"] == "user")
-                texts.update(t for t in (*answers, response) if len(t) >= shortest_answer)
+                texts |= said_by_user(found.messages, found.answer, shortest_answer=shortest_answer)
             feedback = sa.select(FEEDBACK_EVENTS.c.text).where(
                 FEEDBACK_EVENTS.c.interaction_id.in_(chunk),
                 FEEDBACK_EVENTS.c.kind.in_(TEXT_KINDS),
@@ -301,6 +308,7 @@ def _erase_interactions(store: EventStore, user_id: str | None, ids: Sequence[st
         error = sa.case((INTERACTIONS.c.error.is_(None), None), else_=ERASED)
         with _erasing(store) as connection:
             changed += connection.execute(about.values(text=_text_erased())).rowcount
+            erase_documents(connection, part)
             connection.execute(mine.values(error=error, **ERASED_INTERACTION))
     return changed
 

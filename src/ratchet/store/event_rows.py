@@ -12,6 +12,7 @@ from ratchet.records.signals import BY_NAME
 from ratchet.store.rows import microseconds, moment_of
 
 DIGEST_CHARACTERS = 16
+_FIELDS = tuple(Interaction.model_fields)
 
 
 class InteractionRow(NamedTuple):
@@ -20,7 +21,7 @@ class InteractionRow(NamedTuple):
     Attributes:
         digest: The first 16 hex digits of the SHA-256 of the record in canonical form.
         prompt: The last thing the user said.
-        messages: JSON, as is `metadata`.
+        messages: JSON, as are `metadata` and `tool_calls`.
     """
 
     id: str
@@ -36,6 +37,12 @@ class InteractionRow(NamedTuple):
     latency_seconds: float | None
     error: str | None
     metadata: str
+    tool_calls: str | None = None
+    refusal: str | None = None
+    tools: str | None = None
+    response_format: str | None = None
+    documents: str | None = None
+    continues: str | None = None
 
 
 class FeedbackRow(NamedTuple):
@@ -75,7 +82,20 @@ def interaction_row(interaction: Interaction) -> InteractionRow:
         latency_seconds=interaction.latency_seconds,
         error=interaction.error,
         metadata=json.dumps(body["metadata"]),
+        tool_calls=json.dumps(body["tool_calls"]) if interaction.tool_calls else None,
+        refusal=interaction.refusal,
+        tools=interaction.tools,
+        response_format=interaction.response_format,
+        documents=interaction.documents,
+        continues=interaction.continues,
     )
+
+
+def interaction_record(row: Mapping[Any, Any]) -> Interaction:
+    """Return the interaction of a stored row, by the names of its columns."""
+    values = {name: value for name in _FIELDS if (value := row[name]) is not None}
+    values["created_at"] = moment_of(values["created_at"])
+    return Interaction.model_validate(values)
 
 
 def feedback_row(feedback: Feedback) -> FeedbackRow:

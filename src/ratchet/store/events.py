@@ -26,6 +26,7 @@ from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.store.adding import Added, add_feedback, add_interactions
 from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
+from ratchet.store.definitions import Definitions
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.facts import claim, owner_of
 from ratchet.store.forgotten import (
@@ -57,7 +58,7 @@ __all__ = ["Added", "EventStore", "Window"]
 _SIMULATING = "ratchet_simulating"  # marks the connection of an open `simulating`
 
 
-class EventStore(Readings, Journal, Recorded, Aliases):
+class EventStore(Readings, Journal, Recorded, Aliases, Definitions):
     """See the module's text. Safe to use from several threads and processes."""
 
     @classmethod

@@ -31,7 +31,7 @@ from ratchet.store.erasure import (
 from ratchet.store.events import EventStore
 from ratchet.store.forget import rows_of_set, sets_with
 from ratchet.store.history import History
-from ratchet.store.user_texts import Elsewhere, nowhere
+from ratchet.store.user_texts import Elsewhere, nowhere, said_by_user
 from ratchet.store.vectors import text_key
 
 _BATCH = 2_000
@@ -144,10 +144,10 @@ def _in_sets(folders: Iterable[Path]) -> set[str]:
 
 
 def _texts_of(history: History, ids: list[str]) -> UserData:
-    found = history.fetch_interactions(ids).values()
-    said = {m.text for item in found for m in item.messages if m.role == "user"}
-    answers = {item.response for item in found if len(item.response) >= SHORTEST_OWN_ANSWER}
-    return UserData(tuple(ids), frozenset(said | answers))
+    texts: set[str] = set()
+    for item in history.fetch_interactions(ids).values():
+        texts |= said_by_user(item.messages, item.answer, shortest_answer=SHORTEST_OWN_ANSWER)
+    return UserData(tuple(ids), frozenset(texts))
 
 
 def _copies(store: EventStore, folders: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ratchet.store.batches import (
 )
 from ratchet.store.counts import count_interactions, read_counts
 from ratchet.store.endings import read_endings
+from ratchet.store.event_rows import interaction_record
 from ratchet.store.feedback import read_feedback
 from ratchet.store.months import with_ids
 from ratchet.store.origins import Origins, read_origins
@@ -73,7 +74,7 @@ class Readings(Transactions):
             for chunk in chunks(ids):
                 query = sa.select(INTERACTIONS).where(with_ids(connection, INTERACTIONS, chunk))
                 for row in connection.execute(query).mappings():
-                    interactions[row["id"]] = _interaction(row)
+                    interactions[row["id"]] = interaction_record(row)
         return interactions
 
     def stored_feedback(self, ids: Sequence[str]) -> dict[str, Feedback]:
@@ -120,7 +121,8 @@ class Readings(Transactions):
         Args:
             window: The interactions.
             columns: Some of the columns, of which there are also position (by arrival),
-                received_at, digest, messages and metadata (both as JSON text).
+                received_at, digest, messages, metadata and tool_calls (as JSON text), refusal,
+                tools, response_format, documents and continues.
             size: Rows of a batch.
 
         Raises:
@@ -136,7 +138,7 @@ class Readings(Transactions):
         query = query.order_by(INTERACTIONS.c.created_at, INTERACTIONS.c.position)
         with self.reading() as connection:
             for rows in read_lists(connection, query, size):
-                yield [_interaction(row._mapping) for row in rows]
+                yield [interaction_record(row._mapping) for row in rows]
 
     def latest_answers(self, window: Window, *, most: int) -> list[tuple[dict[str, str], int]]:
         """Return metadata and characters of a window's answers, the newest first.
@@ -324,8 +326,3 @@ def of_version(column: sa.ColumnElement[str], window: Window) -> sa.ColumnElemen
     if window.also:
         return column.in_([window.model_version, *window.also])
     return column == window.model_version
-
-
-def _interaction(row: sa.RowMapping) -> Interaction:
-    values = {name: row[name] for name in Interaction.model_fields}
-    return Interaction.model_validate(values | {"created_at": moment_of(row["created_at"])})

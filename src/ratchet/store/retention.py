@@ -24,6 +24,7 @@ from ratchet.store.events import EventStore
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.tables import (
     APPLIED,
+    DEFINITIONS,
     FEEDBACK_EVENTS,
     INTERACTIONS,
     JOURNAL,
@@ -178,6 +179,24 @@ def _newest_states(store: EventStore) -> set[int]:
     )
     with store.reading() as connection:
         return set(connection.execute(query).scalars())
+
+
+def unreferred_definitions(store: EventStore, besides: Collection[str], *, now: datetime) -> Found:
+    """Return definitions that no interaction refers to.
+
+    Args:
+        store: The store.
+        besides: Digests that history refers to.
+        now: The time.
+    """
+    positions = store.unreferred(besides, now)
+    rows: list[tuple[int, int]] = []
+    with store.reading() as connection:
+        for chunk in chunks(positions):
+            columns = (DEFINITIONS.c.position, DEFINITIONS.c.added_at)
+            query = sa.select(*columns).where(DEFINITIONS.c.position.in_(chunk))
+            rows += [(row[0], row[1]) for row in connection.execute(query)]
+    return _found(DEFINITIONS, rows)
 
 
 def size_of(store: EventStore, found: Found) -> Size:

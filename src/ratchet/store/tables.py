@@ -41,6 +41,12 @@ INTERACTIONS = _table(
     sa.Column("latency_seconds", sa.Double),
     sa.Column("error", sa.Text),
     sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("tool_calls", sa.JSON(none_as_null=True)),
+    sa.Column("refusal", sa.Text),
+    sa.Column("tools", sa.String(64)),
+    sa.Column("response_format", sa.String(64)),
+    sa.Column("documents", sa.String(64)),
+    sa.Column("continues", sa.String(200)),
 )
 FEEDBACK_EVENTS = _table(
     "feedback",
@@ -170,6 +176,22 @@ ALIASES = _table(
     sa.Column("added_at", sa.BigInteger, nullable=False),
 )
 """Ids under which stored interactions came in again: see `ratchet.store.aliases`."""
+DEFINITIONS = _table(
+    "definitions",
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("added_at", sa.BigInteger, nullable=False),
+)
+"""Tools, forms of answers and documents that interactions refer to by digest."""
+DOCUMENT_USES = sa.Table(
+    "document_uses",
+    METADATA,
+    sa.Column("interaction_id", sa.String(200), primary_key=True),
+    sa.Column("documents", sa.String(64), nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+"""Which interactions were answered with which documents, so that these go with the last one."""
 FORGOTTEN_NAMES = make_table(METADATA)
 """Digests of users and interactions that were erased: see `ratchet.store.forgotten`."""
 APPLIED = sa.Table(
@@ -314,6 +336,28 @@ def _index_sessions(connection: sa.Connection) -> None:
     make_index(connection, "ix_interactions_session", "interactions (session_id, created_at)")
 
 
+def _keep_conversations(connection: sa.Connection) -> None:
+    """Keep calls of tools, refusals, and what answers were given with. No row is rewritten."""
+    for table in (DEFINITIONS, DOCUMENT_USES):
+        table.create(connection, checkfirst=True)
+    present = {column["name"] for column in sa.inspect(connection).get_columns("interactions")}
+    kinds = {
+        "tool_calls": "JSON",
+        "refusal": "TEXT",
+        "tools": "VARCHAR(64)",
+        "response_format": "VARCHAR(64)",
+        "documents": "VARCHAR(64)",
+        "continues": "VARCHAR(200)",
+    }
+    added = [f"ADD COLUMN {name} {kind}" for name, kind in kinds.items() if name not in present]
+    if not added:
+        return
+    # PostgreSQL locks the table once for all of them; SQLite takes one at a time
+    steps = added if connection.dialect.name == "sqlite" else [", ".join(added)]
+    for step in steps:
+        connection.execute(sa.text(f"ALTER TABLE interactions {step}"))
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -334,6 +378,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0017_keep_aliases": _keep_aliases,
     "0018_tell_simulated": _tell_simulated,
     "0019_keep_forgotten": _keep_forgotten,
+    "0020_keep_conversations": _keep_conversations,
     "0021_index_sessions": _index_sessions,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

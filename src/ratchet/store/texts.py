@@ -13,9 +13,14 @@ from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
 
 def answered_ids(store: EventStore, window: Window) -> Iterator[str]:
-    """Yield the ids of a window's interactions that have an answer and no error."""
-    query = sa.select(INTERACTIONS.c.id).where(
-        store.within(window), INTERACTIONS.c.error.is_(None), INTERACTIONS.c.response != ""
+    """Yield the ids of a window's interactions that have an answer and no error.
+
+    An answer without words may call tools or refuse.
+    """
+    columns = INTERACTIONS.c
+    says = (columns.response != "", columns.tool_calls.is_not(None), columns.refusal.is_not(None))
+    query = sa.select(columns.id).where(
+        store.within(window), columns.error.is_(None), sa.or_(*says)
     )
     with store.reading() as connection:
         for rows in read_lists(connection, query, ROWS):

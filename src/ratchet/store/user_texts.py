@@ -11,9 +11,12 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from ratchet.records import APPLICATION_ROLES, Message, called_in, spoken
+from ratchet.records import texts as texts_of
 
 ERASED = "[erased]"
 _SHORTEST = 12
@@ -115,6 +118,30 @@ class UserTexts:
             return [start for start in self.by_start if start in text]
         parts = (text[at : at + _SHORTEST] for at in range(len(text) - _SHORTEST + 1))
         return self.by_start.keys() & parts
+
+
+def said_by_user(
+    messages: Sequence[Message], answer: Message, *, shortest_answer: int = 0
+) -> set[str]:
+    """Return what may identify a user in a conversation: words, arguments, results, names of files.
+
+    Each turn is in it as it was written and as people and judges were shown it. What the
+    application wrote is nobody's.
+
+    Args:
+        messages: The turns up to the answer.
+        answer: The answer.
+        shortest_answer: Shorter texts of the model and of tools are left out: anybody is answered
+            so.
+    """
+    texts: set[str] = set()
+    turns = [turn for turn in (*messages, answer) if turn.role not in APPLICATION_ROLES]
+    called = called_in(turns)
+    for turn in turns:
+        found = {*texts_of(turn), turn.text, spoken(turn, called)}
+        shortest = 0 if turn.role == "user" else shortest_answer
+        texts.update(text for text in found if len(text) >= shortest)
+    return texts - {""}
 
 
 class Elsewhere(Protocol):

@@ -170,3 +170,17 @@ def test_what_fits_is_looked_at_whole() -> None:
     found = analyzed(everything, most=900)
     assert (len(found.outcomes), found.left_out, found.part) == (900, 0, None)
     assert found.clusters == analyzed(everything).clusters
+
+
+def test_examples_show_answers_as_people_are_shown_them() -> None:
+    asked: list[str] = []
+
+    def shown(ids: Any) -> dict[str, str]:
+        asked.extend(ids)
+        return {key: f"calls find(id={key!r})" for key in ids[:1]}
+
+    found = analyzed(traffic({"card": 0.6}), shown=shown)
+    examples = [example for cluster in found.clusters for example in cluster.beside]
+    assert [example.interaction_id for example in examples] == asked
+    assert examples[0].answer == f"calls find(id={asked[0]!r})"
+    assert "calls" not in examples[1].answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from ratchet.records import ExampleSet, Interaction, Message, user_digest
 from ratchet.store import EventStore
 from ratchet.store.cycles import held_out_users, recorded_so_far
 from ratchet.store.history import History
+from tests.calls import looked_up, turn, with_picture
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 USERS, EACH = 400, 3
@@ -180,3 +182,22 @@ def test_simulated_users_are_never_asked_for(store):
         store.add_interactions(interaction(number) for number in range(USERS))
     with pytest.raises(WaitingError, match="got 0 of 0 users"):
         drawn(store)
+
+
+def test_calls_are_kept_and_redacted_and_pictures_are_not_asked_about_again(store):
+    talk = looked_up("question {}, I am ana@example.com", '{"at": "ana@example.com"}', at="a@b.c")
+
+    def asked(number: int) -> tuple[Message, ...]:
+        words = f"question {number}, I am ana{number}@example.com"
+        if number % 3 == 0:
+            return (with_picture(words),)
+        return (*talk[:1], turn("user", words), *talk[2:4], turn("user", f"and {words}"))
+
+    store.add_interactions(interaction(n, messages=asked(n)) for n in range(USERS * EACH))
+    frozen = drawn(store)
+    assert len(frozen.examples) >= RULES.minimum
+    for example in frozen.examples:
+        assert [one.role for one in example.messages][2:4] == ["assistant", "tool"]
+        assert example.messages[0].text == "Mail help@example.com if in doubt."
+        assert example.messages[2].tool_calls[0].arguments == {"at": "a at b.c"}
+        assert "@" not in json.dumps([one.canonical() for one in example.messages[1:]])

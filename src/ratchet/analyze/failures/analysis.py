@@ -9,7 +9,7 @@ store.append(found.known)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -39,6 +39,7 @@ _OTHERS = 4
 MOST = 100_000
 """Interactions that are looked at: with 384 dimensions they take some 0.8 GB (docs/failures.md)."""
 ReadTexts = Callable[[Outcomes], Outcomes]
+ShowAnswers = Callable[[Sequence[str]], Mapping[str, str]]
 GiveTitles = Callable[[Sequence[Untitled]], Sequence[str | None]]
 
 
@@ -127,6 +128,7 @@ def analyze_failures(
     flagged: Collection[str] = (),
     titles: GiveTitles | None = None,
     texts: ReadTexts = lambda outcomes: outcomes,
+    shown: ShowAnswers = lambda _ids: {},
     most: int = MOST,
     rng: np.random.Generator,
     now: datetime,
@@ -148,6 +150,8 @@ def analyze_failures(
         titles: Gives titles; what it cannot do (ModelError) is logged, and keywords stand.
         texts: Reads the texts of outcomes, of those alone that are looked at; by default they are
             there.
+        shown: Returns the answers of interactions as people are shown them, of examples; the words
+            alone where it has none.
         most: So many interactions are looked at, at most.
         rng: Source of randomness.
         now: When this run is.
@@ -174,7 +178,7 @@ def analyze_failures(
         flagged=flagged,
     )
     return FailureAnalysis(
-        clusters=clusters,
+        clusters=_with_answers(clusters, shown),
         earlier=_earlier(identified),
         result=result,
         outcomes=told,
@@ -186,6 +190,26 @@ def analyze_failures(
         known=identified.clusters,
         first_run=previous is None,
         left_out=int(np.count_nonzero(failed.told)) - len(told),
+    )
+
+
+def _with_answers(
+    clusters: Sequence[FailureCluster], shown: ShowAnswers
+) -> tuple[FailureCluster, ...]:
+    """Return clusters whose examples show calls and refusals too, which are no words."""
+    told = shown([example.interaction_id for cluster in clusters for example in cluster.beside])
+    return tuple(
+        cluster.model_copy(
+            update={
+                "beside": tuple(
+                    example.model_copy(
+                        update={"answer": told.get(example.interaction_id, example.answer)}
+                    )
+                    for example in cluster.beside
+                )
+            }
+        )
+        for cluster in clusters
     )
 
 

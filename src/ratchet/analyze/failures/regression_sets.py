@@ -26,6 +26,7 @@ from ratchet.records import (
     TrainingRequest,
     derive_id,
     digest,
+    reads_as_text,
     user_digest,
 )
 from ratchet.review.queue import queue_flags, unreviewed_safety
@@ -255,6 +256,7 @@ def _freeze(
         )
         for item in held_out
         if item.interaction_id in interactions
+        and reads_as_text(interactions[item.interaction_id].messages)
     )
     if len(examples) < FEWEST:
         return None

@@ -37,10 +37,11 @@ from ratchet.records import (
     Example,
     ExampleSet,
     Interaction,
-    Message,
     derive_id,
     digest,
+    reads_as_text,
     user_digest,
+    with_conversations_changed,
 )
 from ratchet.store import EventStore
 from ratchet.store.history import History
@@ -101,6 +102,7 @@ def freeze_traffic(
         )
         for item in held
         if item.interaction_id in interactions
+        and reads_as_text(interactions[item.interaction_id].messages)
     )
     if not examples:
         return None
@@ -239,8 +241,9 @@ def _draw(
 
 
 def _is_whole(interaction: Interaction) -> bool:
-    """Tell whether a user asked something and got an answer."""
-    return interaction.messages[-1].role == "user" and bool(interaction.response.strip())
+    """Tell whether a user asked something in words and got an answer in words."""
+    answered = interaction.messages[-1].role == "user" and bool(interaction.response.strip())
+    return answered and reads_as_text(interaction.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,18 +328,14 @@ def _distinct(interactions: Sequence[Interaction]) -> Iterator[Interaction]:
 
 def _examples(interactions: Sequence[Interaction], redact: Redact) -> tuple[Example, ...]:
     """Return the conversations as examples, without personal data but for system prompts."""
-    written = [m.text for one in interactions for m in one.messages if m.role != "system"]
-    clean = iter(redact(written))
+    clean = with_conversations_changed([one.messages for one in interactions], redact)
     return tuple(
         Example(
             id=derive_id(SAMPLED, one.id),
-            messages=tuple(
-                said if said.role == "system" else Message(role=said.role, content=next(clean))
-                for said in one.messages
-            ),
+            messages=said,
             user_id=user_digest(one.user_id),
         )
-        for one in interactions
+        for one, said in zip(interactions, clean, strict=True)
     )
 
 

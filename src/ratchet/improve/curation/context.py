@@ -25,6 +25,8 @@ class Context:
             that were found unsafe are left out as well.
         refused: Ids of interactions that must not be trained on: no consent, or kept too long.
         endings: Finish reasons by interaction, at least those of answers that are not whole.
+        shapes: Shapes of the conversations (`ratchet.improve.curation.shapes`) by interaction, of
+            those that are not words alone.
         judged: Answers that a judge compared, in both orders.
         demonstrations: Answers of experts.
         requests: Examples wanted for failure clusters.
@@ -43,6 +45,7 @@ class Context:
     withheld: Collection[str] = ()
     refused: Collection[str] = ()
     endings: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, int] = field(default_factory=dict)
     judged: tuple[JudgedPair, ...] = ()
     demonstrations: tuple[Demonstration, ...] = ()
     requests: tuple[ClusterRequest, ...] = ()

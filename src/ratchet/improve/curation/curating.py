@@ -29,11 +29,19 @@ from ratchet.improve.curation.config import (
     read_judged,
 )
 from ratchet.improve.curation.context import Context
-from ratchet.improve.curation.dataset import Prepared, build, choose_any, prepare, without_leaks
+from ratchet.improve.curation.dataset import (
+    Prepared,
+    build,
+    choose_any,
+    of_words,
+    prepare,
+    without_leaks,
+)
 from ratchet.improve.curation.derived import Derived
 from ratchet.improve.curation.difference import Difference, compare
 from ratchet.improve.curation.funnel import (
     UNSEEN_BEFORE,
+    WITHOUT_CALLS,
     require_both_labels,
     require_enough,
 )
@@ -210,7 +218,9 @@ def curate(
     interactions = _interactions(store, derived, selection)
     built = build(selection, interactions, config, asked.cycle.seed if asked.cycle else 0)
     rows = without_leaks(built, protected, config)
-    selection = _without(selection, {row.interaction_id for row in rows})
+    selection = _without(selection, {row.interaction_id for row in rows}, UNSEEN_BEFORE)
+    rows = of_words(rows)
+    selection = _without(selection, {row.interaction_id for row in rows}, WITHOUT_CALLS)
     return Curated(
         asked=asked,
         derived=derived,
@@ -309,8 +319,8 @@ def _interactions(
     return {**stored, **(derived.history.fetch_interactions(gone) if gone else {})}
 
 
-def _without(selection: Selection, kept: Collection[str]) -> Selection:
-    """Count what an earlier turn of its conversation took out as a step of its own."""
+def _without(selection: Selection, kept: Collection[str], step: str) -> Selection:
+    """Count what the whole conversation took out as a step of its own."""
     rows = tuple(row for row in selection.rows if row.interaction_id in kept)
     if len(rows) == len(selection.rows):
         return selection
@@ -318,11 +328,11 @@ def _without(selection: Selection, kept: Collection[str]) -> Selection:
     return replace(
         selection,
         rows=rows,
-        funnel=(*selection.funnel, (UNSEEN_BEFORE, len(rows))),
+        funnel=(*selection.funnel, (step, len(rows))),
         liked=(*selection.liked, sum(bool(row.desirable) for row in rows))
         if selection.liked
         else (),
-        dropped=(*selection.dropped, (UNSEEN_BEFORE, np.array(gone, dtype=np.int64))),
+        dropped=(*selection.dropped, (step, np.array(gone, dtype=np.int64))),
     )
 
 

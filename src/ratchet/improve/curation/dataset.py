@@ -45,10 +45,19 @@ from ratchet.improve.curation.selection import (
     select,
     select_answers,
 )
+from ratchet.improve.curation.shapes import as_words
 from ratchet.improve.curation.split import split_rows
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
-from ratchet.records import Interaction, Message, TrainingSet, derive_id, digest
+from ratchet.records import (
+    Interaction,
+    Message,
+    TrainingSet,
+    derive_id,
+    digest,
+    with_conversations_changed,
+)
+from ratchet.records.conversations import AS_TEXT
 from ratchet.safety.redaction import Redacted, redactor
 
 if TYPE_CHECKING:
@@ -169,7 +178,17 @@ def _conversation(
             f"every selected row needs its interaction, got none for {row.interaction_id!r}; pass "
             "what the store holds for the selection's ids"
         )
-    return source.messages
+    return as_words(source.messages)
+
+
+def of_words(rows: Sequence[Row]) -> list[Row]:
+    """Leave out rows in which a call of a tool stands as text, such as in a correction."""
+    return [row for row in rows if not _calls_as_text(row)]
+
+
+def _calls_as_text(row: Row) -> bool:
+    answers = (getattr(row, name) for name in _ANSWERS[type(row)])
+    return any(AS_TEXT in text for text in (*answers, *(turn.text for turn in row.messages)))
 
 
 def without_leaks(
@@ -244,9 +263,11 @@ def prepare(
 
     Raises:
         LeakError: A prompt that the gate tests on, or what is close to one, is among the rows.
-        InvalidInputError: There are no rows, or they are of several kinds.
+        InvalidInputError: There are no rows, they are of several kinds, or a call of a tool stands
+            in one as text.
     """
     kind = kind_of(rows)
+    _refuse_calls(rows)
     _refuse_leaks(rows, protected, config)
     clean, redacted = redact_rows(rows, config)
     _refuse_leaks(clean, protected, config)
@@ -309,6 +330,15 @@ def write_prepared(prepared: Prepared, *, home: Path, cycle_id: str, now: dateti
     )
 
 
+def _refuse_calls(rows: Sequence[Row]) -> None:
+    found = next((row for row in rows if _calls_as_text(row)), None)
+    if found is not None:
+        raise InvalidInputError(
+            f"a training row must hold no call of a tool as text, got {AS_TEXT!r} in that of "
+            f"{found.interaction_id!r}; leave it out with `of_words`"
+        )
+
+
 def _refuse_leaks(rows: Sequence[Row], protected: Collection[str], config: CurationConfig) -> None:
     leaking = _leaking(rows, protected, config)
     if leaking:
@@ -321,17 +351,23 @@ def _refuse_leaks(rows: Sequence[Row], protected: Collection[str], config: Curat
 
 def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row], Redacted]:
     """Take personal data out of everything that users and models wrote; system prompts stay."""
-    spans = [_written(row) for row in rows]
-    redacted = redactor(config.redaction).redact([text for span in spans for text in span])
-    texts = iter(redacted.texts)
-    return [
-        _rewritten(row, [next(texts) for _ in span]) for row, span in zip(rows, spans, strict=True)
-    ], redacted
+    found = redactor(config.redaction)
+    passes: list[Redacted] = []
 
+    def redact(texts: Sequence[str]) -> Sequence[str]:
+        passes.append(found.redact(texts))
+        return passes[-1].texts
 
-def _written(row: Row) -> list[str]:
-    said = [message.text for message in row.messages if message.role != "system"]
-    return [*said, *(getattr(row, name) for name in _ANSWERS[type(row)])]
+    conversations = with_conversations_changed([row.messages for row in rows], redact)
+    names = [_ANSWERS[type(row)] for row in rows]
+    spans = [[getattr(row, name) for name in of] for row, of in zip(rows, names, strict=True)]
+    texts = iter(redact([text for span in spans for text in span]))
+    clean = []
+    for row, said, of in zip(rows, conversations, names, strict=True):
+        answers: dict[str, Any] = {name: next(texts) for name in of}
+        changed = replace(row, messages=said, **answers)
+        clean.append(row if changed == row else changed)
+    return clean, Redacted.together(passes, config.redaction.sample)
 
 
 _ANSWERS: dict[type, tuple[str, ...]] = {
@@ -339,19 +375,6 @@ _ANSWERS: dict[type, tuple[str, ...]] = {
     LabelledRow: ("answer",),
     PreferenceRow: ("chosen", "rejected"),
 }
-
-
-def _rewritten(row: Row, texts: list[str]) -> Row:
-    if texts == _written(row):
-        return row
-    names = _ANSWERS[type(row)]
-    answers: dict[str, Any] = dict(zip(names, texts[-len(names) :], strict=True))
-    said = iter(texts[: -len(names)])
-    messages = tuple(
-        message if message.role == "system" else Message(role=message.role, content=next(said))
-        for message in row.messages
-    )
-    return replace(row, messages=messages, **answers)
 
 
 def _write(

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ratchet.improve.curation import shapes
 from ratchet.improve.curation.consent import ALWAYS, UNSAID, permission_of
 from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.traits import VERSION, correction_traits, hashes, interaction_traits
@@ -55,13 +56,14 @@ _RULES = [
     _USED,
     sorted(JUDGED_KINDS),
     APPLICATION,
+    shapes.VERSION,
 ]
 # which characters are letters, and what they are in lower case, is Python's version of Unicode
 _NAME = f"{DERIVED}{digest([*_RULES, unidata_version])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
 _INTERACTION_COLUMNS = (
     "position", "id", "session_id", "user_id", "created_at", "segment", "prompt", "response",
-    "error", "metadata",
+    "error", "metadata", "messages", "tool_calls",
 )  # fmt: skip
 _FEEDBACK_COLUMNS = (
     "position", "id", "interaction_id", "created_at", "updated_at", "kind", "number", "text",
@@ -76,6 +78,7 @@ TOLD = pa.schema(
         "prompt_length": pa.int32(), "answer_length": pa.int32(),
         "prompt_state": pa.int8(), "answer_state": pa.int8(),
         "ending": pa.string(), "consent": pa.int8(), "retain": pa.int64(),
+        "shape": pa.int8(),
     }
 )  # fmt: skip
 SAID = pa.schema(
@@ -176,7 +179,9 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
     )
     metadata, segments = batch["metadata"].to_pylist(), batch["segment"].to_pylist()
     allowed = [_allowed(text) for text in metadata]
-    endings, consents, retained = zip(*allowed, strict=True) if allowed else ((), (), ())
+    endings, consents, retained, noted = zip(*allowed, strict=True) if allowed else ((),) * 4
+    # files of before calls of tools were kept have no such column
+    calls = batch["tool_calls"] if "tool_calls" in batch.schema.names else None
     return {
         **interaction_traits(prompts, answers, sessions),
         "position": batch["position"],
@@ -192,6 +197,7 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
         "ending": list(endings),
         "consent": list(consents),
         "retain": list(retained),
+        "shape": shapes.shapes_of(batch["messages"], batch["response"], calls, noted),
     }
 
 
@@ -200,14 +206,17 @@ def _named(metadata: str) -> str | None:
     return json.loads(metadata).get(APPLICATION) if f'"{APPLICATION}"' in metadata else None
 
 
-def _allowed(metadata: str) -> tuple[str | None, int, int]:
-    """Return the finish reason of an answer that is not whole, the consent and the time to keep."""
+def _allowed(metadata: str) -> tuple[str | None, int, int, bool]:
+    """Return the finish reason of an answer that is not whole, the consent and the time to keep.
+
+    The last of the four says whether calls of tools became text.
+    """
     if metadata == "{}":
-        return None, UNSAID, int(ALWAYS)
+        return None, UNSAID, int(ALWAYS), False
     given = json.loads(metadata)
     named = next((given[key] for key in KEYS if key in given), "").strip()
     ending = named if named and named.casefold() not in WHOLE else None
-    return ending, *permission_of(given)
+    return ending, *permission_of(given), shapes.is_noted(given)
 
 
 def _said(batch: pa.RecordBatch) -> dict[str, Any]:

@@ -57,6 +57,7 @@ ORDINARY = "of ordinary length"
 CAPPED = "capped per user and source"
 BALANCED = "balanced and capped"
 UNSEEN_BEFORE = "no earlier turn in an evaluation set"
+WITHOUT_CALLS = "without calls of tools"
 
 SWITCHES: dict[str, str] = {
     IN_TIME: "curation.since and curation.until (--since, --until)",
@@ -75,6 +76,7 @@ SWITCHES: dict[str, str] = {
     CAPPED: "curation.poisoning.user_rows, .user_share and .source_share",
     BALANCED: "curation.maximum_examples",
     UNSEEN_BEFORE: "curation.decontamination; or an evaluation set of other prompts",
+    WITHOUT_CALLS: "corrections and demonstrations that do not hold the text [tool calls]",
 }
 """What changes how many a step leaves."""
 

@@ -33,6 +33,7 @@ from ratchet.improve.curation.funnel import (
 )
 from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
 from ratchet.improve.curation.rows import RowKind
+from ratchet.improve.curation.shapes import WHY_NOT, WORDS
 from ratchet.improve.curation.shingles import compact
 from ratchet.improve.curation.traffic import Traffic, read_at
 from ratchet.improve.curation.traits import BLANK, UNSOUND, HashArray, distinct
@@ -230,6 +231,11 @@ def _set_aside(
         for reason, broken in checks.items():
             reasons[broken] = len(names)
             names.append(reason)
+    shape = traffic.shape[pool.position]
+    shape = np.where(shape == WORDS, traffic.shape[pool.other_position], shape)
+    for number, reason in WHY_NOT.items():
+        reasons[shape == number] = len(names)
+        names.append(reason)
     counts = np.bincount(reasons, minlength=len(names))
     found = [(names[number], int(counts[number])) for number in np.flatnonzero(counts) if number]
     return _most_frequent_first(found), reasons == 0

@@ -29,6 +29,7 @@ from ratchet.improve.curation.endings import FAILED, cut_short
 from ratchet.improve.curation.evidence import Evidence, evidence_weights
 from ratchet.improve.curation.propensity import length_cuts, strata_of
 from ratchet.improve.curation.rows import RowKind
+from ratchet.improve.curation.shapes import WORDS
 from ratchet.improve.curation.traffic import (
     BATCH,
     ROWS,
@@ -196,7 +197,7 @@ def _query(kind: RowKind) -> str:
             f"i.{name}"
             for name in ("position", "key", "moment", '"user"', "segment", "application", "failed")
         ),
-        *(f"i.{name}" for name in (*_TRAITS, "ending", "consent", "retain")),
+        *(f"i.{name}" for name in (*_TRAITS, "ending", "consent", "retain", "shape")),
         *(f"s.{name}" for name in (*_NUMBERS.values(), *_SEEN, *_CORRECTION)),
         *(f"m.{name}" for name in ("withheld", "preferred", "judged", "reviewed", "cluster")),
         "f.first",
@@ -364,6 +365,7 @@ class _Rows:
                 self.consent,
                 self.now,
             ),
+            "shape": _array(batch, "shape", np.int8, WORDS),
             "reviewed": _array(batch, "reviewed", np.float32, np.nan),
             "cluster": _array(batch, "cluster", np.int32, 0),
             "stratum": strata_of(segment, lengths, self.counts.cuts),

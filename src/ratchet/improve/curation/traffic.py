@@ -25,6 +25,7 @@ from ratchet.improve.curation.endings import cut_answers
 from ratchet.improve.curation.evidence import Evidence, evidence_weights
 from ratchet.improve.curation.propensity import length_cuts, strata_of
 from ratchet.improve.curation.rows import RowKind
+from ratchet.improve.curation.shapes import WORDS, shape_of
 from ratchet.improve.curation.traits import (
     FINE,
     HashArray,
@@ -34,6 +35,7 @@ from ratchet.improve.curation.traits import (
 )
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality, given
+from ratchet.records import Message
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -84,6 +86,7 @@ class Traffic:
         evidence: What it rests on, in explicit ratings.
         ending: Number of the reason why the answer is not whole, 0 where it is.
         endings: Those reasons.
+        shape: Whether the conversation is words alone (`ratchet.improve.curation.shapes`).
         refused: Whether it must not be trained on: no consent, or kept too long.
         withheld: Whether it is flagged as unsafe and not reviewed.
         reviewed: What reviewers hold the answer to be: 1 good, 0 bad, nan not reviewed.
@@ -132,6 +135,7 @@ class Traffic:
     correction_state: NDArray[np.int8]
     ending: NDArray[np.int32]
     endings: tuple[str, ...]
+    shape: NDArray[np.int8]
     refused: BoolArray
     withheld: BoolArray
     reviewed: NDArray[np.float32]
@@ -153,8 +157,8 @@ ROWS = (
     "place", "moment", "first", "segment", "failed", "unsafe", "regenerated", "corrected", "value",
     "explicit", "evidence", "prompt", "exact", "answer", "same", "both", "turn", "correction",
     "prompt_length", "answer_length", "correction_length", "prompt_state", "answer_state",
-    "correction_state", "ending", "refused", "withheld", "reviewed", "cluster", "preferred",
-    "stratum",
+    "correction_state", "ending", "shape", "refused", "withheld", "reviewed", "cluster",
+    "preferred", "stratum",
 )  # fmt: skip
 """Columns of a row besides `user`, which is a hash until all rows are there."""
 
@@ -212,9 +216,14 @@ def demonstration_rows(items: Sequence[Demonstration], segments: Numbers, last: 
         "value": nan,
         "explicit": nan,
         "evidence": np.zeros(size),
+        "shape": np.array([_shape(item) for item in items], dtype=np.int8),
         "reviewed": nan.astype(np.float32),
         **{name: np.zeros(size, dtype=np.int32) for name in ("ending", "cluster", "stratum")},
     }
+
+
+def _shape(item: Demonstration) -> int:
+    return shape_of(item.messages, Message(role="assistant", content=item.target))
 
 
 def clusters_of(context: Context) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -319,6 +328,7 @@ def _interactions(
         "value": quality.value,
         "explicit": quality.explicit,
         "evidence": evidence_weights(quality, context.weights),
+        "shape": np.fromiter((context.shapes.get(key, WORDS) for key in ids), np.int8, size),
         "refused": among(ids, context.refused),
         "withheld": among(ids, context.withheld),
         "reviewed": _values(ids, context.reviewed).astype(np.float32),

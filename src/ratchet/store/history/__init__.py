@@ -18,10 +18,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ratchet.records import Interaction
-from ratchet.store.aliases import Stored
+from ratchet.store.aliases import Said, Stored
+from ratchet.store.definitions import REFERENCES
 from ratchet.store.erasure import UserData
 from ratchet.store.events import EventStore
 from ratchet.store.history.erasing import (
@@ -32,7 +33,14 @@ from ratchet.store.history.erasing import (
     erase_interactions,
     user_data,
 )
-from ratchet.store.history.layout import COLUMNS, TABLES, Cursor, HistoryFile, HistoryTable
+from ratchet.store.history.layout import (
+    COLUMNS,
+    LATER,
+    TABLES,
+    Cursor,
+    HistoryFile,
+    HistoryTable,
+)
 from ratchet.store.history.layout import readable as readable_files
 from ratchet.store.history.place import Place
 from ratchet.store.history.writing import (
@@ -57,6 +65,7 @@ __all__ = [
     "HistoryFile",
 ]
 
+_JSON = ("messages", "metadata", "tool_calls")
 _WAIT = timedelta(minutes=10)
 
 
@@ -212,13 +221,32 @@ class History:
         connection.execute("SET parquet_metadata_cache = true")
         # what is read once is kept, as a file that counts changes only where a user is forgotten
         connection.execute("SET validate_external_file_cache = 'NO_VALIDATION'")
-        files = self.readable()
+        cursor = self.cursor()
+        files = readable_files(self._place.listed(), cursor)
         if not self._place.is_local:
             connection.register_filesystem(self._place.as_listed())
         for table in TABLES:
-            urls = [self._place.url(item) for item in files if item.table == table]
-            connection.execute(_view(table, urls))
+            connection.execute(self._view(table, files, cursor))
         return connection
+
+    def _view(
+        self, table: HistoryTable, files: Sequence[HistoryFile], cursor: Cursor | None
+    ) -> str:
+        urls: dict[bool, list[str]] = {True: [], False: []}
+        for item in files:
+            if item.table == table and cursor is not None:
+                urls[cursor.is_narrow(item)].append(self._place.url(item))
+        parts = [_rows(table, found, is_narrow=narrow) for narrow, found in urls.items() if found]
+        return f"CREATE VIEW {table} AS {' UNION ALL '.join(parts or [_no_rows(table)])}"
+
+    def references(self) -> set[str]:
+        """Return the digests of all definitions that interactions in history refer to."""
+        found: set[str] = set()
+        with self.connect() as connection:
+            for name in REFERENCES:
+                query = f"SELECT DISTINCT {name} FROM interactions WHERE {name} IS NOT NULL"
+                found.update(row[0] for row in connection.execute(query).fetchall())
+        return found
 
     def erase(self, user_id: str, interaction_ids: Collection[str]) -> ErasedHistory:
         """Erase a user's rows, as `ratchet.store.erasure` does in the store, file by file.
@@ -309,12 +337,18 @@ class History:
             given = [sorted(days), sorted(seconds), sorted(ids)]
             return [Stored(*row) for row in connection.execute(query, given).fetchall()]
 
-    def said_in(self, ids: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    def said_in(self, ids: Sequence[str]) -> dict[str, Said]:
         """Return the conversation and the answer of those of the interactions that are here."""
-        query = "SELECT id, messages, response FROM interactions WHERE id IN (SELECT unnest(?))"
+        query = (
+            "SELECT id, messages, response, tool_calls, refusal FROM interactions "
+            "WHERE id IN (SELECT unnest(?))"
+        )
         with self.connect() as connection:
             rows = connection.execute(query, [list(ids)]).fetchall()
-        return {key: (json.loads(messages), response) for key, messages, response in rows}
+        return {
+            key: Said(json.loads(messages), response, calls and json.loads(calls), refusal)
+            for key, messages, response, calls, refusal in rows
+        }
 
     def fetch_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
         """Return those of the interactions with these ids that history has, by id."""
@@ -324,18 +358,25 @@ class History:
         with self.connect() as connection:
             for batch in connection.sql(query, params=[list(ids)]).to_arrow_reader(1_000):
                 for row in batch.to_pylist():
-                    parsed = {name: json.loads(row[name]) for name in ("messages", "metadata")}
-                    found[row["id"]] = Interaction.model_validate(row | parsed)
+                    said = {name: value for name, value in row.items() if value is not None}
+                    parsed = {name: json.loads(said[name]) for name in _JSON if name in said}
+                    found[row["id"]] = Interaction.model_validate(said | parsed)
         return found
 
 
-def _view(table: HistoryTable, urls: Sequence[str]) -> str:
-    columns = COLUMNS[table]
-    if not urls:
-        empty = [f"NULL::{kind} AS {name}" for name, kind in columns.items()]
-        return f"CREATE VIEW {table} AS SELECT {', '.join(empty)}, NULL::DATE AS day WHERE false"
+def _no_rows(table: HistoryTable) -> str:
+    empty = [f"NULL::{kind} AS {name}" for name, kind in COLUMNS[table].items()]
+    return f"SELECT {', '.join(empty)}, NULL::DATE AS day WHERE false"
+
+
+def _rows(table: HistoryTable, urls: Sequence[str], *, is_narrow: bool) -> str:
+    """Return the query for the rows of files; narrow ones may lack columns, which are null then."""
+    columns = [
+        f"NULL::{kind} AS {name}" if is_narrow and name in LATER else name
+        for name, kind in COLUMNS[table].items()
+    ]
     listed = ", ".join("'" + url.replace("'", "''") + "'" for url in urls)
     return (
-        f"CREATE VIEW {table} AS SELECT {', '.join(columns)}, day FROM read_parquet([{listed}], "
+        f"SELECT {', '.join(columns)}, day FROM read_parquet([{listed}], "
         "hive_partitioning = true, hive_types = {'day': DATE})"
     )

@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from ratchet.records import Interaction
 from ratchet.records.signals import TEXT_KINDS
 from ratchet.store.erasure import ERASED_INTERACTION, FORGOTTEN, UserData
 from ratchet.store.history.layout import HistoryFile, HistoryTable
 from ratchet.store.history.place import Place
 from ratchet.store.history.writing import parquet, read_parquet
-from ratchet.store.user_texts import ERASED
+from ratchet.store.user_texts import ERASED, said_by_user
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_JSON = ("messages", "metadata", "tool_calls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +111,14 @@ def user_data(place: Place, user_id: str) -> UserData:
     files, found = place.listed(), []
     for item in (item for item in files if item.table == "interactions"):
         if _ids_of(place, item, user_id):
-            rows = read_parquet(place, item, ["position", "id", "user_id", "messages", "response"])
+            rows = read_parquet(place, item)
             found += rows.filter(pc.equal(rows["user_id"], user_id)).to_pylist()
     found.sort(key=lambda row: row["position"])
     # a file and the larger one that replaced it may both be there
     ids = tuple(dict.fromkeys(row["id"] for row in found))
     for row in found:
-        messages = json.loads(row["messages"])
-        texts.update(said["content"] for said in messages if said["role"] != "system")
-        texts.add(row["response"])
+        interaction = _interaction(row)
+        texts |= said_by_user(interaction.messages, interaction.answer)
     values = pa.array(ids, pa.string())
     for item in (item for item in files if item.table == "feedback" and ids):
         if pc.any(
@@ -125,6 +128,12 @@ def user_data(place: Place, user_id: str) -> UserData:
             about = pc.is_in(rows["interaction_id"], value_set=values)
             texts.update(rows.filter(pc.and_(about, _holds_text(rows)))["text"].to_pylist())
     return UserData(ids, frozenset(texts))
+
+
+def _interaction(row: Mapping[str, Any]) -> Interaction:
+    said = {name: row[name] for name in Interaction.model_fields if row.get(name) is not None}
+    parsed = {name: json.loads(said[name]) for name in _JSON if name in said}
+    return Interaction.model_validate(said | parsed)
 
 
 def drop_before(place: Place, day: date) -> Dropped:
@@ -168,7 +177,7 @@ def _erased(rows: pa.Table, where: Any) -> pa.Table:
     import pyarrow.compute as pc
 
     for name, value in ERASED_INTERACTION.items():
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if value is None or isinstance(value, str) else json.dumps(value)
         rows = _replaced(rows, name, where, text)
     failed = pc.and_(where, pc.is_valid(rows["error"]))
     return _replaced(rows, "error", failed, ERASED)
@@ -201,9 +210,12 @@ def _holds_text(rows: pa.Table) -> Any:
     return pc.is_in(rows["kind"], value_set=pa.array(sorted(TEXT_KINDS), pa.string()))
 
 
-def _replaced(rows: pa.Table, name: str, where: Any, value: str) -> pa.Table:
+def _replaced(rows: pa.Table, name: str, where: Any, value: str | None) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     place = rows.schema.get_field_index(name)
     field = rows.schema.field(place)
-    return rows.set_column(place, field, pc.if_else(where, value, rows[name]))
+    return rows.set_column(
+        place, field, pc.if_else(where, pa.scalar(value, field.type), rows[name])
+    )

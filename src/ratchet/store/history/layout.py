@@ -4,7 +4,8 @@
     interactions/day=2026-03-02/000000000001-000000065536.parquet
     feedback/day=2026-03-02/000000000001-000000012034.parquet
 
-All files of a table are of one version of its columns, which the cursor names.
+Files of interactions that were written before calls of tools were kept lack the columns `LATER`;
+the cursor says up to which position.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ COLUMNS: dict[HistoryTable, dict[str, str]] = {
         "latency_seconds": "DOUBLE",
         "error": "VARCHAR",
         "metadata": "VARCHAR",
+        "tool_calls": "VARCHAR",
+        "refusal": "VARCHAR",
+        "tools": "VARCHAR",
+        "response_format": "VARCHAR",
+        "documents": "VARCHAR",
+        "continues": "VARCHAR",
     },
     "feedback": {
         "position": "BIGINT",
@@ -66,7 +73,9 @@ COLUMNS: dict[HistoryTable, dict[str, str]] = {
         "version_of": "VARCHAR",
     },
 }
-"""Columns with their types in DuckDB; `messages` and `metadata` are JSON."""
+"""Columns with their types in DuckDB; `messages`, `metadata` and `tool_calls` are JSON."""
+LATER = frozenset({"tool_calls", "refusal", "tools", "response_format", "documents", "continues"})
+"""Columns of interactions that files of the first releases lack: nothing was there to be said."""
 _PATH = re.compile(
     r"(?P<table>interactions|feedback)/day=(?P<day>\d{4}-\d\d-\d\d)/"
     r"(?P<first>\d{12})-(?P<last>\d{12})\.parquet"
@@ -82,6 +91,8 @@ class Cursor(Record):
         interactions: Position of the last interaction written.
         feedback: Position of the last feedback event written.
         written_at: When.
+        narrow: Position of the last interaction in a file that lacks the columns `LATER`; None in a
+            history that no version wrote to which knows them.
     """
 
     version: int = SCHEMA_VERSION
@@ -89,6 +100,11 @@ class Cursor(Record):
     interactions: int = Field(default=0, ge=0)
     feedback: int = Field(default=0, ge=0)
     written_at: UtcTime
+    narrow: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+
+    def is_narrow(self, item: HistoryFile) -> bool:
+        """Tell whether a file may lack the columns `LATER`, which no row of it fills then."""
+        return item.table == "interactions" and (self.narrow is None or item.last <= self.narrow)
 
     def of(self, table: HistoryTable) -> int:
         """Return up to which position a table is written."""

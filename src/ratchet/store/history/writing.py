@@ -23,6 +23,7 @@ from ratchet.store.events import EventStore
 from ratchet.store.facts import note_history, read_histories
 from ratchet.store.history.layout import (
     DAY_OF,
+    LATER,
     STORED,
     TABLES,
     Cursor,
@@ -101,14 +102,15 @@ def _cursor(place: Place, store: EventStore) -> Cursor:
     """
     cursor = place.cursor()
     if cursor is not None:
-        return cursor
+        wide = cursor.narrow is not None
+        return cursor if wide else cursor.model_copy(update={"narrow": cursor.interactions})
     if files := place.listed():
         raise ConflictError(
             f"a history must have its cursor.json, got {counted(len(files), 'file')} without "
             "one; restore it, "
             "or set RATCHET_HISTORY to a new folder"
         )
-    cursor = Cursor(store=identity_of(store), written_at=place.clock())
+    cursor = Cursor(store=identity_of(store), written_at=place.clock(), narrow=0)
     if last_position(store).both != (0, 0):
         place.put_cursor(cursor)
     return cursor
@@ -308,11 +310,25 @@ def _by_day(table: HistoryTable, rows: pa.Table) -> Iterator[tuple[HistoryFile, 
 
 
 def read_parquet(place: Place, item: HistoryFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return a file's rows, or these columns of it."""
+    """Return a file's rows with all columns of its table, or these columns of it."""
     import pyarrow.parquet as pq
 
     with place.files.open(f"{place.root}/{item.path}", "rb") as file:
-        return pq.ParquetFile(file).read(columns=columns)
+        rows = pq.ParquetFile(file).read(columns=columns)
+    return rows if item.table == "feedback" else _widened(rows, columns)
+
+
+def _widened(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return interactions with those of the columns `LATER` that an old file lacks."""
+    import pyarrow as pa
+
+    schema = schema_of("interactions")
+    names = schema.names if columns is None else columns
+    for name in names:
+        if name in LATER and name not in rows.column_names:
+            field = schema.field(name)
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(names)
 
 
 def parquet(rows: pa.Table) -> bytes:
