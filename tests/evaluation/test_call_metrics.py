@@ -26,7 +26,7 @@ from ratchet.evaluation.call_metrics import (
 from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.paired import question_digest
 from ratchet.records import Example, Message, ToolCall
-from ratchet.records.tool_calls import calls_as_text, read_calls, written
+from ratchet.records.tool_calls import read_calls, written
 
 
 def call(name: str, **arguments: object) -> str:
@@ -141,6 +141,10 @@ def test_nothing_fits_a_schema_that_cannot_be_used_and_nothing_is_fetched(
     assert not is_valid({}, schema)
 
 
+def calling(*calls: ToolCall) -> str:
+    return written(Message(role="assistant", tool_calls=calls))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
@@ -165,12 +169,12 @@ def test_what_is_written_is_read_back(words: str, arguments: list[dict[str, obje
     called = read_calls(text)
     assert [one.arguments for one in called.calls] == arguments
     assert called.words == words.strip()
-    assert exact_calls([text], [calls_as_text(calls[::-1]) or "none"]).values[0] == 1
+    assert exact_calls([text], [calling(*calls[::-1]) or "none"]).values[0] == 1
 
 
 def test_arguments_that_are_no_json_stay_unparsable() -> None:
     broken = ToolCall.model_validate({"function": {"name": "find", "arguments": '{"a": '}})
-    called = read_calls(calls_as_text([broken]))
+    called = read_calls(calling(broken))
     assert (called.calls, called.unparsable) == ((), 1)
 
 

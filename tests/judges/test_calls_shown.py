@@ -17,8 +17,8 @@ from ratchet.judges.on_store import items_of, sample_of
 from ratchet.judges.prompts import Item, build_prompt
 from ratchet.judges.rubrics import HARMLESSNESS, HELPFULNESS, JudgeSpec
 from ratchet.judges.win_rate import pairs_of
-from ratchet.records import Definition, Example, Interaction, ToolCall
-from ratchet.records.tool_calls import calls_as_text
+from ratchet.records import Definition, Example, Interaction, Message, ToolCall
+from ratchet.records.tool_calls import written
 from ratchet.store import EventStore, Window
 from tests.calls import call, looked_up, turn, with_picture
 
@@ -122,7 +122,8 @@ def test_stored_answers_are_judged_with_their_calls_and_refusals(store: EventSto
 
 
 def test_two_answers_with_calls_in_blocks_are_compared_in_the_stated_form() -> None:
-    called = calls_as_text([ToolCall.model_validate(call("find_customer", name="Ana"))])
+    calls = (ToolCall.model_validate(call("find_customer", name="Ana")),)
+    called = written(Message(role="assistant", tool_calls=calls))
     example = Example(
         id="e", messages=(turn("user", "Who?"),),
         tools=({"type": "function", "function": {"name": "find_customer"}},),

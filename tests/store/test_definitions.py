@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -25,6 +26,7 @@ from ratchet.store.history.layout import LATER
 from ratchet.store.migrating import migrate
 from ratchet.store.retention import delete_rows, unreferred_definitions
 from ratchet.store.tables import DEFINITIONS, INTERACTIONS
+from tests.conftest import STORE_CLOCK
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 TOOLS = Definition.of("tools", [{"type": "function", "function": {"name": "weather"}}])
@@ -102,7 +104,7 @@ def test_the_migration_runs_while_others_write(empty_url: str) -> None:
     engine = sa.create_engine(empty_url)
     if engine.dialect.name == "sqlite":
         configure_sqlite(engine)
-    *before, last = MIGRATIONS
+    before = takewhile(lambda name: name != "0020_keep_conversations", MIGRATIONS)
     migrate(engine, {name: MIGRATIONS[name] for name in before}, lambda: NOW)
     with engine.begin() as connection:  # as the version before left it
         connection.exec_driver_sql("DROP TABLE definitions")
@@ -141,7 +143,6 @@ def test_the_migration_runs_while_others_write(empty_url: str) -> None:
     assert {one.messages[0].content for one in found.values()} == {"[tool calls] [{}]"}
     store.add_interactions([calling("new")])
     assert store.stored_interactions(["new"])["new"] == calling("new")
-    assert last == "0020_keep_conversations"
     store.close()
 
 
@@ -208,10 +209,9 @@ def test_a_definition_goes_when_neither_store_nor_history_refers_to_it(
         history.advance(store)
     with store.atomic() as connection:
         connection.execute(sa.delete(INTERACTIONS).where(INTERACTIONS.c.id == "a"))
-    later = datetime.now(UTC) + timedelta(days=2)
     besides = history.references()
-    soon = unreferred_definitions(store, besides, now=datetime.now(UTC))
+    soon = unreferred_definitions(store, besides, now=STORE_CLOCK)
     assert soon.positions == []  # a gateway may have sent it before what refers to it
-    delete_rows(store, unreferred_definitions(store, besides, now=later))
+    delete_rows(store, unreferred_definitions(store, besides, now=STORE_CLOCK + timedelta(days=2)))
     left = set(store.definitions([TOOLS.id, FORM.id, FOUND.id]))
     assert left == ({TOOLS.id, FORM.id} if in_history else set())

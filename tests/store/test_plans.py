@@ -128,6 +128,7 @@ READ: dict[str, Reading] = {
     "any_stored": lambda s: s.any_stored([1, 2, 3_001]),
     "writers": lambda s: s.writers(INTERACTIONS),
     "forgotten": lambda s: s.forgotten(["u-1"], ["i-1"]),
+    "definitions": lambda s: s.definitions(["0" * 64, "1" * 64]),
     "verdicts": lambda s: s.verdicts(["v-1", "v-2"]),
     "verdicts_of": lambda s: (s.verdicts_of("j/1", latest=5), s.verdicts_of("j/2")),
     "last_position": arrivals.last_position,
@@ -217,6 +218,9 @@ READ |= {
     "spare_boards": lambda s: retention.spare_boards(s, now=_EARLY, late=LAG),
     "size_of": lambda s: retention.size_of(s, retention.old_passes(s, before=_EARLY)),
     "labelled": retention.labelled,
+    "unreferred_definitions": lambda s: retention.unreferred_definitions(
+        s, set(), now=NOW + timedelta(days=31)
+    ),
     "size_of_expired": lambda s: retention.size_of_expired(s, _EXPIRED),
     "delete_expired": lambda s: retention.delete_expired(s, _EXPIRED, rest=lambda _: None),
     "delete_rows": lambda s: retention.delete_rows(
@@ -243,6 +247,7 @@ WRITES = {
     "add_vectors",
     "add_verdicts",
     "add_aliases",
+    "add_definitions",
     "keep_forgotten",
 }
 """What reads nothing but the rows with the ids that are written."""

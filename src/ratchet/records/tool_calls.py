@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,6 @@ def spoken_answer(text: str) -> str:
     if not found.calls or found.unparsable:
         return spoken_words(text)
     return "\n".join([spoken_words(found.words), *map(spoken_call, found.calls)]).lstrip("\n")
-
-
-def calls_as_text(calls: Sequence[ToolCall]) -> str:
-    """Return calls as an answer that does nothing else."""
-    return written(Message(role="assistant", tool_calls=tuple(calls)))
 
 
 def _block(call: ToolCall) -> str:

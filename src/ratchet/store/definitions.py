@@ -7,8 +7,7 @@ hold anything, so they go with the interaction that is erased; the other kinds a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,12 +15,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ratchet.records import Definition
 from ratchet.store.event_rows import InteractionRow
 from ratchet.store.rows import chunks, microseconds
-from ratchet.store.tables import DEFINITIONS, DOCUMENT_USES, INTERACTIONS
+from ratchet.store.tables import DEFINITIONS, DOCUMENT_USES
 from ratchet.store.transactions import Transactions, insert_if_new
 
 REFERENCES = ("tools", "response_format", "documents")
 """Columns of an interaction that hold the digest of a definition."""
-_GRACE = timedelta(days=1)
 
 
 class Definitions(Transactions):
@@ -52,28 +50,6 @@ class Definitions(Transactions):
 
         if rows:
             self._add_to(DEFINITIONS, insert)
-
-    def unreferred(self, besides: Collection[str], now: datetime) -> list[int]:
-        """Return where definitions stand that no interaction refers to.
-
-        All interactions are read for it, not their texts.
-
-        Args:
-            besides: Digests that something else refers to.
-            now: The time; what was sent on the last day stays.
-        """
-        columns = (DEFINITIONS.c.position, DEFINITIONS.c.id)
-        old = DEFINITIONS.c.added_at < microseconds(now - _GRACE)
-        with self.reading() as connection:
-            rows = connection.execute(sa.select(*columns).where(old)).all()
-            if not rows:
-                return []
-            used = set(besides)
-            for name in REFERENCES:
-                column = INTERACTIONS.c[name]
-                query = sa.select(column).where(column.is_not(None)).distinct()
-                used.update(connection.execute(query).scalars())
-        return [position for position, key in rows if key not in used]
 
 
 def note_documents(connection: sa.Connection, rows: Iterable[InteractionRow]) -> None:

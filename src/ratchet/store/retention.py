@@ -25,6 +25,7 @@ from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.tables import (
     APPLIED,
     DEFINITIONS,
+    DOCUMENT_USES,
     FEEDBACK_EVENTS,
     INTERACTIONS,
     JOURNAL,
@@ -187,15 +188,23 @@ def unreferred_definitions(store: EventStore, besides: Collection[str], *, now: 
     Args:
         store: The store.
         besides: Digests that history refers to.
-        now: The time.
+        now: The time; what was sent on the last day stays.
     """
-    positions = store.unreferred(besides, now)
-    rows: list[tuple[int, int]] = []
+    kept, added = DEFINITIONS.c, microseconds(now - _DAY)
+    query = sa.select(kept.position, kept.added_at, kept.id).where(
+        kept.added_at < added,
+        *(
+            # with a limit, so that PostgreSQL looks for one row and reads no whole index
+            sa.select(column).where(column == kept.id).limit(1).scalar_subquery().is_(None)
+            for column in (
+                INTERACTIONS.c.tools,
+                INTERACTIONS.c.response_format,
+                DOCUMENT_USES.c.documents,
+            )
+        ),
+    )
     with store.reading() as connection:
-        for chunk in chunks(positions):
-            columns = (DEFINITIONS.c.position, DEFINITIONS.c.added_at)
-            query = sa.select(*columns).where(DEFINITIONS.c.position.in_(chunk))
-            rows += [(row[0], row[1]) for row in connection.execute(query)]
+        rows = [row[:2] for row in connection.execute(query) if row[2] not in besides]
     return _found(DEFINITIONS, rows)
 
 

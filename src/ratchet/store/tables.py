@@ -336,6 +336,13 @@ def _index_sessions(connection: sa.Connection) -> None:
     make_index(connection, "ix_interactions_session", "interactions (session_id, created_at)")
 
 
+def _index_definitions(connection: sa.Connection) -> None:
+    """Find whether an interaction refers to a definition; those that refer to none cost nothing."""
+    for name in ("tools", "response_format"):
+        columns = f"interactions ({name}) WHERE {name} IS NOT NULL"
+        make_index(connection, f"ix_interactions_{name}", columns)
+
+
 def _keep_conversations(connection: sa.Connection) -> None:
     """Keep calls of tools, refusals, and what answers were given with. No row is rewritten."""
     for table in (DEFINITIONS, DOCUMENT_USES):
@@ -380,5 +387,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0019_keep_forgotten": _keep_forgotten,
     "0020_keep_conversations": _keep_conversations,
     "0021_index_sessions": _index_sessions,
+    "0022_index_definitions": _index_definitions,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""
