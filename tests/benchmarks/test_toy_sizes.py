@@ -108,6 +108,10 @@ TOYS = {
         "--rows 500 --seconds 1",
         {r"^\| (store lost|MLflow lost|the home's disk lost|both backends dead) \| \d": 4},
     ),
+    "gateway_paired": Toy(
+        ". --rounds 2 --seconds 0.5",
+        {r"^(whole answers|streams) .*: median ratio \d+\.\d{3}, quartiles": 4},
+    ),
     "derived_detection": Toy(
         "--boards 2 --days 1 --conversations 40",
         {
