@@ -49,7 +49,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Texts of tables by column; those of the journal and of verdicts are JSON besides."""
 UNTOUCHED: Mapping[str, tuple[str, ...]] = {
-    "interactions": ("digest", "messages", "metadata"),  # JSON is changed by its leaves
+    # JSON is changed by its leaves, and what an interaction refers to is planted with it
+    "interactions": ("digest", "messages", "metadata", "tool_calls", "refusal", "tools",
+                     "response_format", "documents", "continues"),
+    "definitions": ("id", "kind", "body"),
+    "document_uses": ("interaction_id", "documents"),
     "feedback": ("digest", "kind", "version_of"),
     "review_items": ("start", "dimension"),
     "review_decisions": ("label",),
@@ -62,7 +66,7 @@ UNTOUCHED: Mapping[str, tuple[str, ...]] = {
     "counts": ("name", "key", "part"),
     "store_facts": ("name", "value"),
     "schema_migrations": ("name",),
-}
+}  # fmt: skip
 """Texts that are words of Ratchet, digests or numbers, or are changed with the record's JSON."""
 
 
@@ -147,6 +151,39 @@ def plant_conversations(connection: sqlite3.Connection, changed: Counter[str]) -
         )
         changed["interactions.messages"] += len(said)
         changed["interactions.metadata"] += len(noted)
+        if position % 2:
+            plant_calls(connection, position, said, changed)
+
+
+def plant_calls(
+    connection: sqlite3.Connection,
+    position: int,
+    said: list[dict[str, Any]],
+    changed: Counter[str],
+) -> None:
+    """Have an interaction call a tool, refuse, and hold a call and its result before."""
+    name, key = planted(f"find {position}"), planted(f"call {position}")
+    arguments = json.dumps({planted("city"): planted("Oslo")})
+    call = {"id": key, "type": "function", "function": {"name": name, "arguments": arguments}}
+    result = {"type": "text", "text": planted("12 degrees")}
+    before = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": key, "name": name, "content": [result]},
+    ]
+    described = {"name": name, "description": planted("finds"), "parameters": {}}
+    tools = records.Definition.of("tools", [{"type": "function", "function": described}])
+    connection.execute(
+        "INSERT OR IGNORE INTO definitions (id, kind, body, added_at) VALUES (?, ?, ?, 0)",
+        (tools.id, tools.kind, json.dumps(tools.body)),
+    )
+    connection.execute(
+        "UPDATE interactions SET messages = ?, tool_calls = ?, refusal = ?, tools = ? "
+        "WHERE position = ?",
+        (json.dumps([*before, *said]), json.dumps([call]), planted("no"), tools.id, position),
+    )
+    changed["interactions.tool_calls"] += 1
+    changed["interactions.refusal"] += 1
+    changed["definitions.body"] += 1
 
 
 def kinds() -> dict[str, type[Record]]:
