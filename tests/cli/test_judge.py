@@ -313,7 +313,10 @@ def test_labels_that_nobody_defined_are_refused_and_unknown_items_are_named(
     (tmp_path / "labels.jsonl").write_text(lines(row, *({**row, **change} for change in odd)))
     said = judge("label", "labels.jsonl").stdout.splitlines()
     assert said[0] == "1 label stored, 0 were there before"
-    assert "set aside, line 2: dimension must be one of dissatisfied, factual_accuracy, harmlessness, " in said[1]
+    assert (
+        "set aside, line 2: dimension must be one of dissatisfied, factual_accuracy, harmlessness, "
+        in said[1]
+    )
     assert "got 'helpfullness'" in said[1]
     for line, value in zip(said[2:5], ("good", "6", "Four"), strict=True):
         assert f"option of helpfulness: 1, 2, 3, 4, 5, got '{value}'" in line

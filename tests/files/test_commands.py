@@ -339,8 +339,8 @@ def test_every_reason_of_a_file_is_shown_with_its_line_and_the_way_out(
     done = ratchet("ingest", path)
     assert "3 interactions and 0 pieces of feedback stored" in done.stdout
     assert f"{len(bad) + 2} rows set aside" in done.stdout
-    *shown, last = done.stdout.splitlines()[2:]
-    assert last == "`ratchet set-aside` lists every row that was set aside"
+    shown = [line for line in done.stdout.splitlines() if " × " in line]
+    assert "`ratchet set-aside` lists every row that was set aside" in done.stdout.splitlines()
     assert len(shown) == len(bad) + 1  # one of them twice
     assert shown[0].strip().startswith("2 × line 1: id: ")
     for number in range(2, len(bad) + 2):
@@ -356,7 +356,7 @@ def test_every_reason_is_shown_however_many_there_are(
     path = tmp_path / "bad.jsonl"
     path.write_text(lines(bad) + lines(QUESTIONS))
     shown = ratchet("ingest", path).stdout.splitlines()
-    assert len(shown) == 2 + 30 + 1
+    assert len([line for line in shown if " × " in line]) == 30
 
 
 def test_what_is_odd_in_a_log_of_dialogues_is_told_with_the_line_of_the_file(

@@ -16,6 +16,7 @@ from ratchet.deploy.gate.answering import By
 from ratchet.deploy.gate.policy import GatePolicy, Guardrail, policy_for_file
 from ratchet.deploy.served import adoptions, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
+from ratchet.files.text import counted
 from ratchet.gateway.hosts import is_loopback
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
@@ -119,7 +120,7 @@ def warns(store: EventStore, wanted: NextCycle) -> list[str]:
     return [
         f"its gate may end as inconclusive: {wanted.sample.user_share:.0%} of users ask its "
         f"questions, and a guardrail with a margin of {strictest:g} needs {asked} of them, so "
-        f"{needed} users in all, got {users}; wait for more, bring a log in with `ratchet ingest`, "
+        f"{counted(needed, 'user')} in all, got {users:,}; wait for more, bring a log in with `ratchet ingest`, "
         "or set collect.sample.user_share or deploy.policy"
     ]
 
@@ -191,8 +192,8 @@ def _examples(store: EventStore, wanted: NextCycle) -> Iterator[str]:
         had = _real_answers(store)
         if had < wanted.sample.fewest_answers:
             yield (
-                f"{_EXAMPLES}: drawn from traffic they need {wanted.sample.fewest_answers:,} "
-                f"answers at least, got {had:,}; wait for more, bring a log in with `ratchet "
+                f"{_EXAMPLES}: drawn from traffic they need "
+                f"{counted(wanted.sample.fewest_answers, 'answer')} at least, got {had:,}; wait for more, bring a log in with `ratchet "
                 f"ingest`, name a file in {_BY_FILE}, or set collect.sample"
             )
 

@@ -90,8 +90,8 @@ def signal_chart(
     for times, made in panels.values():
         if len(times) != made.values.size:
             raise InvalidInputError(
-                f"times must hold one moment a point, got {len(times)} for {made.values.size} "
-                "points; pass the start of each point"
+                f"times must hold one moment a point, got {len(times)} for "
+                f"{counted(made.values.size, 'point')}; pass the start of each point"
             )
     height = 4.4 if len(panels) == 1 else 1.9 + 1.9 * len(panels)
     figure, axes = new_panels(10.0, height, len(panels), sharex=True)
