@@ -120,8 +120,8 @@ def warns(store: EventStore, wanted: NextCycle) -> list[str]:
     return [
         f"its gate may end as inconclusive: {wanted.sample.user_share:.0%} of users ask its "
         f"questions, and a guardrail with a margin of {strictest:g} needs {asked} of them, so "
-        f"{counted(needed, 'user')} in all, got {users:,}; wait for more, bring a log in with `ratchet ingest`, "
-        "or set collect.sample.user_share or deploy.policy"
+        f"{counted(needed, 'user')} in all, got {users:,}; wait for more, bring a log in with "
+        "`ratchet ingest`, or set collect.sample.user_share or deploy.policy"
     ]
 
 
@@ -193,8 +193,9 @@ def _examples(store: EventStore, wanted: NextCycle) -> Iterator[str]:
         if had < wanted.sample.fewest_answers:
             yield (
                 f"{_EXAMPLES}: drawn from traffic they need "
-                f"{counted(wanted.sample.fewest_answers, 'answer')} at least, got {had:,}; wait for more, bring a log in with `ratchet "
-                f"ingest`, name a file in {_BY_FILE}, or set collect.sample"
+                f"{counted(wanted.sample.fewest_answers, 'answer')} at least, got {had:,}; wait "
+                f"for more, bring a log in with `ratchet ingest`, name a file in {_BY_FILE}, or "
+                "set collect.sample"
             )
 
 
