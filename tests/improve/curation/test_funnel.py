@@ -108,6 +108,13 @@ def long_answers() -> Events:
     return [*short, *made], thumbs(made)
 
 
+def calls_as_text() -> Events:
+    made = answers()
+    return made, [
+        one.model_copy(update={"value": f"[tool calls] {one.value}"}) for one in corrections(made)
+    ]
+
+
 def reviewed_as_bad(store: EventStore) -> None:
     for number in range(SIZE):
         label = {"item_id": f"i{number}", "dimension": "helpful", "label": "bad", "labeler": "ann"}
@@ -147,6 +154,7 @@ CASES = {
         "capped per user and source", 10, lambda: liked(user_id="one"),
     ),
     "a small set": Case("balanced and capped", 10, liked, config={"maximum_examples": 10}),
+    "calls as text": Case("without calls of tools", 0, calls_as_text),
     "an earlier turn": Case(
         "no earlier turn in an evaluation set", 0,
         lambda: liked(messages=lambda n: (
