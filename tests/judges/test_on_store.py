@@ -149,11 +149,11 @@ def test_the_latest_validation_of_each_version_decides(open_store):
     }  # fmt: skip
     assert require_usable(store, "b").id == "5"
     for version, state in {
-        "a": "not usable",
-        "c": "not enough labels",
-        "x": "never validated",
+        "a": "whose latest validation says not usable",
+        "c": "whose latest validation says not enough labels",
+        "x": "which was never validated",
     }.items():
-        with pytest.raises(JudgeNotUsableError, match=f"'{version}', which is {state}") as refused:
+        with pytest.raises(JudgeNotUsableError, match=f"'{version}', {state}") as refused:
             require_usable(store, version)
         assert "label more items or take another judge" in str(refused.value)
 
