@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.cli import app, main
+from ratchet.cli import app
 from ratchet.records import Figure, HumanLabel, JudgeValidation
 from ratchet.store import EventStore
+from tests.cli.in_process import run_main
 from tests.servers.judge_endpoint import Answer, JudgeEndpoint
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def judge(tmp_path, home, monkeypatch, capsys):
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["ratchet", "judge", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            main()
+            run_main()
         said = capsys.readouterr()
         logging.getLogger("ratchet").handlers.clear()  # they write to what was captured
         assert ended.value.code == code, said.err

@@ -86,6 +86,8 @@ def _made(package: Path, folder: Path) -> PostgreSQL:
         # PostgreSQL refuses to run as root, and nobody else may read a package under /root.
         nobody = pwd.getpwnam("nobody")
         place |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        (folder / package.name).mkdir(exist_ok=True)
+        (folder / package.name).chmod(0o755)
         for name in (f"{package.name}/pginstall18", f"{package.name}.libs"):
             if (package.parent / name).exists():
                 shutil.copytree(package.parent / name, folder / name)

@@ -81,7 +81,6 @@ def test_a_signal_is_found_by_its_name_or_the_start_of_it(written, name):
     [
         ("regenrate", "regenerate_rate"),
         ("laten", "latency_seconds_p50 or latency_seconds_p99"),
-        ("cop", "copy_rate"),
         ("co", "correction_rate or copy_rate or completion_rate or conversation_turns"),
         ("qualty", "quality"),
     ],
