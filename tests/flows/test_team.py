@@ -16,7 +16,15 @@ import pytest
 
 from ratchet.deploy.routing import running_rollout
 from ratchet.models.serving import AdapterModel
-from ratchet.records import Candidate, Decision, ExampleSet, JudgeValidation, Release, RolloutLook
+from ratchet.records import (
+    Analysis,
+    Candidate,
+    Decision,
+    ExampleSet,
+    JudgeValidation,
+    Release,
+    RolloutLook,
+)
 from tests.flows.desk_model import write_desk_model
 from tests.flows.team import (
     BASE,
@@ -268,6 +276,9 @@ def test_in_the_end_nobody_saw_an_error_nobody_who_refused_is_in_a_file_and_fail
     theirs = {word for row in stored if row.user_id in REFUSING for word in orders(row.prompt)}
     others = {word for row in stored if row.user_id not in REFUSING for word in orders(row.prompt)}
     assert len(theirs) >= 2 * len(REFUSING)
+    # consent is about training: an analysis shows what went wrong, whoever said it
+    theirs -= orders(" ".join(one.model_dump_json() for one in team.store.records(Analysis)))
+    assert len(theirs) >= len(REFUSING)
     said = {path: team.text_of(path) for path in team.files_beside_the_store()}
     assert not {path: found for path in said if (found := theirs & orders(said[path]))}
     assert set().union(*map(orders, said.values())) & others, "texts are found where they are"
