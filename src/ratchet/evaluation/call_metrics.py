@@ -19,8 +19,8 @@ from pydantic_core import from_json, to_json
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from ratchet.evaluation.json_metrics import MISSING, f1_of_sums, fields_of, parse_json
-from ratchet.evaluation.scored import Answer, Scored, mean_scored, summed_scored
+from ratchet.evaluation.json_metrics import MISSING, Fields, f1_scored, fields_of, parse_json
+from ratchet.evaluation.scored import Answer, Scored, mean_scored
 from ratchet.records import ToolCall
 from ratchet.records.tool_calls import read_calls
 
@@ -48,17 +48,15 @@ def argument_f1(answers: Sequence[Answer], targets: Sequence[str | None]) -> Sco
     An argument is its tool, its path and its value, compared as `field_f1` does. The whole is micro
     F1. An answer without calls where none is due scores 1.
     """
-    statistics = np.full((len(answers), 3), np.nan)
-    for place, (answer, target) in enumerate(zip(answers, targets, strict=True)):
-        if answer is None or target is None:
-            continue
-        found, expected = (_fields(read_calls(text).calls) for text in (answer, target))
-        shared = sum((found & expected).values())
-        statistics[place] = shared, sum(found.values()), sum(expected.values())
-    values = np.full(len(answers), np.nan)
-    seen = ~np.isnan(statistics[:, 0])
-    values[seen] = f1_of_sums(statistics[seen])
-    return summed_scored("argument_f1", values, statistics, f1_of_sums)
+    return f1_scored(
+        "argument_f1",
+        [
+            None
+            if answer is None or target is None
+            else (_fields(read_calls(answer).calls), _fields(read_calls(target).calls))
+            for answer, target in zip(answers, targets, strict=True)
+        ],
+    )
 
 
 def needless_calls(answers: Sequence[Answer], targets: Sequence[str | None]) -> Scored:
@@ -183,8 +181,8 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _fields(calls: Sequence[ToolCall]) -> Counter[tuple[tuple[str, ...], str]]:
-    fields: Counter[tuple[tuple[str, ...], str]] = Counter()
+def _fields(calls: Sequence[ToolCall]) -> Fields:
+    fields: Fields = Counter()
     for call in calls:
         if call.arguments:
             fields += fields_of(call.arguments, (call.name,))

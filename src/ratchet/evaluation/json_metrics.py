@@ -19,6 +19,8 @@ from ratchet.evaluation.scored import (
 from ratchet.stats.arrays import FloatArray
 
 MISSING = object()
+Fields = Counter[tuple[tuple[str, ...], str]]
+"""Leaves of a JSON value with their paths, counted."""
 
 
 def parse_json(text: str) -> Any:
@@ -69,20 +71,34 @@ def field_f1(answers: Sequence[Answer], targets: Sequence[str | Mapping[str, Any
         InvalidInputError: Lengths differ.
     """
     checked_lengths(answers, targets)
-    statistics = np.full((len(answers), 3), np.nan)
-    for place, (answer, target) in enumerate(zip(answers, targets, strict=True)):
+    pairs: list[tuple[Fields, Fields] | None] = []
+    for answer, target in zip(answers, targets, strict=True):
         wanted = parse_json(target) if isinstance(target, str) else target
         if answer is None or wanted is MISSING:
+            pairs.append(None)
             continue
         said = parse_json(answer)
-        found = Counter() if said is MISSING else fields_of(said)
-        expected = fields_of(wanted)
-        shared = sum((found & expected).values())
-        statistics[place] = shared, sum(found.values()), sum(expected.values())
-    values = np.full(len(answers), np.nan)
+        pairs.append((Counter() if said is MISSING else fields_of(said), fields_of(wanted)))
+    return f1_scored("field_f1", pairs)
+
+
+def f1_scored(name: str, pairs: Sequence[tuple[Fields, Fields] | None]) -> Scored:
+    """Score what was found against what was expected by F1; the whole is over all of them.
+
+    Args:
+        name: Of the metric.
+        pairs: Found and expected fields of each example; None for no score.
+    """
+    statistics = np.full((len(pairs), 3), np.nan)
+    for place, pair in enumerate(pairs):
+        if pair is not None:
+            found, expected = pair
+            shared = sum((found & expected).values())
+            statistics[place] = shared, sum(found.values()), sum(expected.values())
+    values = np.full(len(pairs), np.nan)
     seen = ~np.isnan(statistics[:, 0])
     values[seen] = f1_of_sums(statistics[seen])
-    return summed_scored("field_f1", values, statistics, f1_of_sums)
+    return summed_scored(name, values, statistics, f1_of_sums)
 
 
 def f1_of_sums(sums: FloatArray) -> FloatArray:
@@ -93,7 +109,7 @@ def f1_of_sums(sums: FloatArray) -> FloatArray:
     return scores
 
 
-def fields_of(value: Any, path: tuple[str, ...] = ()) -> Counter[tuple[tuple[str, ...], str]]:
+def fields_of(value: Any, path: tuple[str, ...] = ()) -> Fields:
     """Return the leaves of a JSON value with their paths, counted; an empty container is a leaf.
 
     Texts are compared without case and outer white space, and 1 is 1.0.
