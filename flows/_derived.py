@@ -1,4 +1,4 @@
-"""The part of a pass that derives signals from the traffic itself."""
+"""What `collect` and `analyze` call to derive feedback from recorded requests."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TOLD_FILE = "RATCHET_TOLD_FILE"
-"""The variable that names the file with what a process is told besides its environment."""
+"""The environment variable with the path of the file from which a process reads its secrets."""
 _SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(keys?|tokens?|secrets?|pass(word|wd)?|pwd|credentials?|notify|dsn|sas|auth)(_|$)|"

@@ -47,7 +47,7 @@ _STOP_SECONDS = 15.0
 _OWNER_ALONE = 0o077  # umask of children: what they make in the home is nobody else's
 _PREFECT = ("PREFECT_",)
 _MLFLOW = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG")
-"""Whose secrets stay in the environment of a server, which reads them there: names begin so."""
+"""Prefixes of secrets that stay in the environment of a server, because it reads them there."""
 _IN_MEMORY = Path("/dev/shm")
 _TOLD = "ratchet-told-"
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -435,7 +435,7 @@ class Servers:
 
 
 def _forget_what_was_told(place: Path) -> None:
-    """Delete what processes that were killed told their children."""
+    """Delete files of secrets that killed processes left behind."""
     for folder in place.glob(f"{_TOLD}*-*"):
         pid = folder.name.removeprefix(_TOLD).partition("-")[0]
         with suppress(OSError, ValueError):

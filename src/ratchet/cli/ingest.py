@@ -66,8 +66,7 @@ def ingest(
         say(line)
     derived = derive_signals(store, now=now, off=off)
     if derived.interactions:
-        new = counted(derived.interactions, "new interaction")
-        say(f"{counted(derived.events, 'signal')} derived from {new}")
+        say(derived.in_words)
     if report.set_aside:
         say("`ratchet set-aside` lists every row that was set aside")
     if not report.interactions + report.feedback + report.repeated + report.recognised:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ratchet.records import APPLICATION_ROLES
 from ratchet.store.following import StoredExchange
 
-_INSTRUCTIONS = ("system", "developer")
 _TOOLS = ("tool", "function")
 
 
@@ -75,7 +75,7 @@ class Said:
 
 def turns_of(messages: Iterable[Mapping[str, Any]]) -> list[Turn]:
     """Return the turns of a request that somebody said."""
-    return [_turn(message) for message in messages if message.get("role") not in _INSTRUCTIONS]
+    return [_turn(message) for message in messages if message.get("role") not in APPLICATION_ROLES]
 
 
 def answer_turn(exchange: StoredExchange) -> Turn:

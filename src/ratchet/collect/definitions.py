@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,9 +12,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.rows import parse_json
 from ratchet.files.text import printable
 from ratchet.records import Definition
-from ratchet.records.events import DefinitionKind
-
-KINDS: tuple[DefinitionKind, ...] = get_args(DefinitionKind)
+from ratchet.records.events import DEFINITION_KINDS
 
 
 def take_definitions(fields: Mapping[str, Any], found: dict[str, Definition]) -> Mapping[str, Any]:
@@ -26,7 +24,7 @@ def take_definitions(fields: Mapping[str, Any], found: dict[str, Definition]) ->
         InvalidInputError: What is defined cannot be stored.
     """
     taken: dict[str, str] = {}
-    for kind in KINDS:
+    for kind in DEFINITION_KINDS:
         body = fields.get(kind)
         if isinstance(body, str) and body[:1] in ("[", "{"):
             body = parse_json(body, finite=True)

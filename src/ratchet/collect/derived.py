@@ -23,6 +23,7 @@ from itertools import groupby
 from ratchet.collect.conversation_turns import Said, said_in
 from ratchet.collect.next_turn import read_next_turn, similarity
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import counted
 from ratchet.records import TRAFFIC_KINDS, Feedback, derive_id
 from ratchet.records.events import AskedAgain, Continued, Edited, Left, NextTurn, VisitSeconds
 from ratchet.store import EventStore
@@ -43,7 +44,7 @@ from ratchet.store.tables import INTERACTIONS
 STEP = 1_000
 """Interactions that are taken in at a time."""
 LEAST_ALIKE = 0.5
-"""So much of its words an opening question shares with another one that is an edit of it."""
+"""The least similarity (Dice, of words) of two opening questions for one to edit the other."""
 _MOMENT = timedelta(microseconds=1)
 _GAP = SETTLED // _MOMENT
 _DAY = 86_400_000_000
@@ -67,7 +68,8 @@ class DerivedReport:
     def in_words(self) -> str:
         """The same in a line."""
         more = "" if self.finished else "; the next pass goes on with what is left"
-        return f"{self.events:,} signals derived from {self.interactions:,} new interactions{more}"
+        new = counted(self.interactions, "new interaction")
+        return f"{counted(self.events, 'signal')} derived from {new}{more}"
 
 
 def check_kinds(names: Collection[str]) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from ratchet.collect.definitions import KINDS, take_definitions
+from ratchet.collect.definitions import take_definitions
 from ratchet.collect.plain_events import plain_feedback, plain_interaction, refuse_simulated
 from ratchet.collect.recognising import Recogniser
 from ratchet.collect.rejecting import (
@@ -46,6 +46,7 @@ from ratchet.records import (
     SetAside,
     derive_id,
 )
+from ratchet.records.events import DEFINITION_KINDS
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
 from ratchet.store.naming import names_of
 from ratchet.store.rows import microseconds
@@ -63,7 +64,7 @@ NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
 FORGOTTEN_NOTE = "events of users who were forgotten since, which are not stored again"
 
 _AS_JSON = ("messages", "metadata", "tool_calls")
-_KINDS = frozenset(KINDS)
+_DEFINED = frozenset(DEFINITION_KINDS)
 _REASONS_COUNTED = 1_000
 _OBJECTS_OF_A_CHUNK = 50_000
 _OTHER_REASONS = "other reasons"
@@ -334,7 +335,7 @@ class _Reader:
             if plain is not None:
                 refuse_simulated(plain)
                 return plain
-        if isinstance(value, Mapping) and not _KINDS.isdisjoint(value):
+        if isinstance(value, Mapping) and not _DEFINED.isdisjoint(value):
             value = take_definitions(value, definitions)
         record = _record(value)
         check_time(record, self.now)

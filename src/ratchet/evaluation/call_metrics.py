@@ -34,7 +34,7 @@ def tool_names(answers: Sequence[Answer], targets: Sequence[str | None]) -> Scor
 
 
 def exact_calls(answers: Sequence[Answer], targets: Sequence[str | None]) -> Scored:
-    """Score 1 where an answer makes the calls of its target with the same arguments, else 0.
+    """Score 1 where an answer calls the same tools with the same arguments as its target, else 0.
 
     Arguments are compared as JSON: white space and the order of names do not count, 1 is 1.0, case
     counts. A call that cannot be read makes an answer wrong.

@@ -22,9 +22,9 @@ from ratchet.export.grammar import Request
 from ratchet.export.parts import ROWS, Part, Tally, batches_of, moment_text
 from ratchet.export.redacting import Texts, pseudonym, redact_values, texts_redactor
 from ratchet.records import Interaction, Message, last_said, with_conversations_changed
+from ratchet.records.events import DEFINITION_KINDS
 from ratchet.records.signals import BY_NAME, TEXT_KINDS
 from ratchet.store import EventStore
-from ratchet.store.definitions import REFERENCES
 from ratchet.store.event_rows import feedback_record
 from ratchet.store.history import History
 from ratchet.store.history.every_row import Chosen, every_row
@@ -129,10 +129,10 @@ def _answer_of(row: dict[str, Any]) -> Message:
 
 def _with_definitions(store: EventStore, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows with what they refer to; what is there no longer stays a digest."""
-    wanted = {row[name] for row in rows for name in REFERENCES if row[name] is not None}
+    wanted = {row[name] for row in rows for name in DEFINITION_KINDS if row[name] is not None}
     found = store.definitions(wanted) if wanted else {}
     for row in rows if found else ():
-        for name in REFERENCES:
+        for name in DEFINITION_KINDS:
             if row[name] in found:
                 row[name] = json.dumps(found[row[name]].body, ensure_ascii=False)
     return rows
@@ -148,7 +148,7 @@ def _turn_line(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_body(name: str, value: object) -> bool:
-    return name in REFERENCES and isinstance(value, str) and value[:1] in ("[", "{")
+    return name in DEFINITION_KINDS and isinstance(value, str) and value[:1] in ("[", "{")
 
 
 def _opinions(

@@ -1,4 +1,4 @@
-"""Files that are read whole, the old or the new, at any moment, and after a loss of power.
+"""Write files so that a reader gets the old or the new one whole, even after a loss of power.
 
     write_whole(home / "home.json", content)
 
@@ -23,7 +23,7 @@ _NAME_CHARACTERS = 100
 def write_whole(
     path: Path, content: bytes, *, mode: int | None = OWNER_ALONE, sync: bool = True
 ) -> None:
-    """Write a file that is never seen half written; folders that are missing are made.
+    """Write a file in one step, so that nobody reads half of it; make missing folders.
 
     Args:
         path: The file. One that is there is replaced at once.

@@ -41,7 +41,6 @@ from ratchet.gateway.replies import BackendError, json_bytes
 from ratchet.gateway.request_metadata import (
     APPLICATION,
     OF_CLIENT,
-    PROMPT_VERSION,
     read_remarks,
     without_documents,
 )
@@ -51,6 +50,8 @@ from ratchet.gateway.sessions import Conversations, answer_of, digest_of, openin
 from ratchet.gateway.streams import Told
 from ratchet.gateway.tokens import Tokens
 from ratchet.gateway.turns import NO_ANSWER, Answer, TurnReader
+from ratchet.records import APPLICATION_ROLES
+from ratchet.records.asking import PROMPT_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +102,7 @@ class Answerer:
                     return await self._stream(chat)
                 completion, answered_by = await self._complete(chat)
         except ClientLeftError:
-            seconds = time.monotonic() - chat.started
-            chat.describe(DISCONNECTED, None)
-            reason = f"the client left after {seconds:.1f} s, before it was answered"
-            self.recorder.interaction(chat, NO_ANSWER, chat.asked or chat.version, reason)
+            self.left(chat)
             raise
         return await self._send(chat, completion, answered_by)
 
@@ -261,12 +259,7 @@ class Answerer:
                 self.give_up_on(chat, len(failures), backend, target, error)
                 continue
             chat.metadata |= {"backend": backend.name, "stream": "yes"}
-            return StreamingResponse(
-                self._events(chat, backend, target, first, chunks),
-                headers=self.headers(chat, target.version, True)
-                | {"cache-control": "no-cache", "x-accel-buffering": "no"},
-                media_type="text/event-stream",
-            )
+            return self.streamed(chat, target, self._events(chat, backend, target, first, chunks))
         raise self.nobody(chat, failures)
 
     async def _events(
@@ -341,6 +334,13 @@ class Answerer:
         chat.metadata["failed_over_from"] = f"{backend.name} {target.version}"[:200]
         self.recorder.interaction(chat, NO_ANSWER, target.version, failure.reason, attempt)
 
+    def left(self, chat: Chat) -> None:
+        """Record that the client left before it was answered."""
+        seconds = time.monotonic() - chat.started
+        chat.describe(DISCONNECTED, None)
+        reason = f"the client left after {seconds:.1f} s, before it was answered"
+        self.recorder.interaction(chat, NO_ANSWER, chat.asked or chat.version, reason)
+
     def note(self, chat: Chat, backend: Backend, target: Target, *, answered: bool) -> None:
         """Count an attempt, and a request that was answered."""
         caller = f"{chat.caller.id} {chat.user_id}"
@@ -406,9 +406,17 @@ class Answerer:
             headers["x-ratchet-version"] = version
         return headers
 
+    def streamed(
+        self, chat: Chat, target: Target, events: AsyncIterator[bytes], status: int = 200
+    ) -> StreamingResponse:
+        """Return an answer that is sent as events, which no proxy may hold back."""
+        headers = self.headers(chat, target.version, True)
+        headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(events, status, headers, "text/event-stream")
+
 
 def _with_prompt(body: Mapping[str, Any], prompt: str) -> list[dict[str, Any]]:
-    rest = [m for m in body["messages"] if m.get("role") not in ("system", "developer")]
+    rest = [m for m in body["messages"] if m.get("role") not in APPLICATION_ROLES]
     return [{"role": "system", "content": prompt}, *rest]
 
 

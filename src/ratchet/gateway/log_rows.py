@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import from_json
 
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.log_lines import Entry, LogKind
 from ratchet.records import Definition, SetAside, derive_id
-from ratchet.records.events import DefinitionKind
+from ratchet.records.events import DEFINITION_KINDS
 from ratchet.store import EventStore
 from ratchet.store.naming import named_in, names_of
 from ratchet.store.rows import microseconds
@@ -54,7 +54,7 @@ def definition_of(entry: Entry, store: EventStore) -> Definition | None:
         InvalidInputError: It is no definition.
     """
     row = _object(entry.body)
-    if row is None or row.get("kind") not in get_args(DefinitionKind):
+    if row is None or row.get("kind") not in DEFINITION_KINDS:
         raise InvalidInputError("a definition must be an object with id, kind and body")
     try:
         found = Definition.of(row["kind"], row["body"])

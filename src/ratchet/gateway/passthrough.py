@@ -19,7 +19,7 @@ from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.replies import BackendError, bounded, json_bytes
 from ratchet.gateway.request_metadata import trace_headers
 from ratchet.gateway.routing import ALIASES, Router
-from ratchet.gateway.schemas import ModelEntry, check_fields
+from ratchet.gateway.schemas import ModelEntry, checked_object
 
 PASSED_ON = ("completions", "embeddings")
 _OWN_MODELS = "embeddings"
@@ -49,15 +49,7 @@ class Passthrough:
             ProblemError: It is no JSON object, or no backend answers it.
             ClientLeftError: The client left; the backend's work is cancelled.
         """
-        body = read_json(await request.body())
-        if not isinstance(body, dict) or not isinstance(body.get("model"), str):
-            raise ProblemError(
-                400,
-                "the body must be an object with a `model`",
-                code="invalid_value",
-                param="model",
-            )
-        check_fields(body, self._passed_fields)
+        body = checked_object(read_json(await request.body()), self._passed_fields)
         path = request.url.path.removeprefix("/v1")
         targets = self._targets(path, body, named_user(body, request.headers) or "")
         with self._watcher.watching(request.receive):

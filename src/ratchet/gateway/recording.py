@@ -250,7 +250,7 @@ class Recorder:
 
 
 def _defined(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a request says that many requests say alike."""
+    """Yield the tools and the response format of a request, which many requests share."""
     tools = body.get("tools")
     if not tools and isinstance(body.get("functions"), list):  # their older name
         tools = [{"type": "function", "function": function} for function in body["functions"]]

@@ -24,7 +24,7 @@ from starlette.datastructures import Headers
 
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.replies import json_bytes
-from ratchet.records.asking import FIRST_TOKEN_SECONDS, SAMPLING, Usage
+from ratchet.records.asking import FIRST_TOKEN_SECONDS, PROMPT_VERSION, SAMPLING, Usage
 from ratchet.store.endings import KEYS
 from ratchet.store.permissions import CONSENT, RETAIN, agrees, end_of_keeping
 
@@ -32,7 +32,7 @@ MOST_PAIRS = 64
 LONGEST_VALUE = 2_000
 """OpenAI allows 16 pairs of up to 512 characters."""
 RETAIN_DAYS, SEGMENT, TAGS = "retain_days", "segment", "tags"
-PROMPT_VERSION, TRACE, SPAN, REQUEST = "prompt_version", "trace_id", "span_id", "request_id"
+TRACE, SPAN, REQUEST = "trace_id", "span_id", "request_id"
 NOTE, APPLICATION = "metadata_note", "application"
 OF_CLIENT = "client."
 DOCUMENTS = "documents"

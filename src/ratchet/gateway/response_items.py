@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.gateway.replies import BackendError, read_object
+from ratchet.records import APPLICATION_ROLES
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 """Events of a stream that hold the whole response."""
@@ -14,7 +15,6 @@ UNFINISHED = frozenset({"queued", "in_progress"})
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _REASONS = {"max_output_tokens": "length"}
-_INSTRUCTING = ("system", "developer")
 _SAME = (
     "model", "user", "safety_identifier", "metadata", "store", "documents", "temperature", "top_p",
     "tool_choice", "parallel_tool_calls", "stream",
@@ -63,7 +63,7 @@ def with_instructions(body: dict[str, Any], prompt: str) -> dict[str, Any]:
         given = [
             item
             for item in given
-            if not (isinstance(item, Mapping) and item.get("role") in _INSTRUCTING)
+            if not (isinstance(item, Mapping) and item.get("role") in APPLICATION_ROLES)
         ]
     return body | {"instructions": prompt, "input": given}
 

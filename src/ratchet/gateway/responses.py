@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,7 +17,6 @@ from typing import Any
 import aiohttp
 from fastapi import Request, Response
 from pydantic_core import from_json
-from starlette.responses import StreamingResponse
 
 from ratchet.gateway.access import Caller
 from ratchet.gateway.backends import Target
@@ -39,8 +37,7 @@ from ratchet.gateway.response_items import (
     reason_of,
     with_instructions,
 )
-from ratchet.gateway.schemas import check_fields
-from ratchet.gateway.turns import NO_ANSWER
+from ratchet.gateway.schemas import checked_object
 
 _EVENTS_IN_A_ROW = 32
 
@@ -64,11 +61,7 @@ class Responses:
             ProblemError: It is no JSON object with a model, or no backend answers it.
             ClientLeftError: The client left; the backend's work is cancelled, and that is recorded.
         """
-        body = read_json(await request.body())
-        if not isinstance(body, dict) or not isinstance(body.get("model"), str):
-            said = "the body must be an object with a `model`"
-            raise ProblemError(400, said, code="invalid_value", param="model")
-        check_fields(body, self.answerer.passed_fields)
+        body = checked_object(read_json(await request.body()), self.answerer.passed_fields)
         if not self.servers:
             raise ProblemError(
                 404,
@@ -87,11 +80,7 @@ class Responses:
             with self.answerer.watcher.watching(request.receive):
                 return await self._ask(chat, sent)
         except ClientLeftError:
-            chat.describe(DISCONNECTED, None)
-            seconds = time.monotonic() - chat.started
-            reason = f"the client left after {seconds:.1f} s, before it was answered"
-            version = chat.asked or chat.version
-            self.answerer.recorder.interaction(chat, NO_ANSWER, version, reason)
+            self.answerer.left(chat)
             raise
 
     async def _ask(self, chat: Chat, body: Mapping[str, Any]) -> Response:
@@ -111,13 +100,8 @@ class Responses:
                 self.answerer.give_up_on(chat, len(failures), server, target, failure)
                 continue
             chat.metadata |= {"backend": server.name, "stream": "yes"}
-            return StreamingResponse(
-                self._events(chat, server, target, reply),
-                reply.status,
-                headers=self.answerer.headers(chat, target.version, True)
-                | {"cache-control": "no-cache", "x-accel-buffering": "no"},
-                media_type="text/event-stream",
-            )
+            events = self._events(chat, server, target, reply)
+            return self.answerer.streamed(chat, target, events, reply.status)
         raise self.answerer.nobody(chat, failures)
 
     def _targets(self, chat: Chat) -> list[Target]:
@@ -193,7 +177,7 @@ class Responses:
         error: str | None,
         key: str | None = None,
     ) -> bool:
-        """Record an answer, and what the next request calls it; one that is to come is not yet."""
+        """Record an answer that is finished, and remember its id for the next request."""
         if response.get("status") in UNFINISHED:
             return False
         message = message_of(output)
@@ -207,7 +191,7 @@ class Responses:
 
 
 def _key(response: str, caller: Caller) -> bytes:
-    """Return by what a response is known again; only its caller goes on with it."""
+    """Return the key under which a response is remembered; only its caller can continue it."""
     return hashlib.sha256(json_bytes(["response", caller.id, response])).digest()
 
 

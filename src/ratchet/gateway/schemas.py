@@ -286,6 +286,23 @@ def check_fields(body: Mapping[str, Any], passed: Collection[str] | None) -> Non
         )
 
 
+def checked_object(body: Any, passed: Collection[str] | None) -> dict[str, Any]:
+    """Return the body of a request that is no chat, if it names a model.
+
+    Args:
+        body: The request.
+        passed: See `check_fields`.
+
+    Raises:
+        ProblemError: 400, it is no object with a model, or has a field that is not passed on.
+    """
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        said = "the body must be an object with a `model`"
+        raise ProblemError(400, said, code="invalid_value", param="model")
+    check_fields(body, passed)
+    return body
+
+
 def invalid(error: ValidationError) -> ProblemError:
     """Return pydantic's first finding as a problem."""
     first = error.errors(include_url=False)[0]

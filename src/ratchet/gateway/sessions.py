@@ -20,6 +20,8 @@ from typing import Any
 from filelock import FileLock
 from pydantic_core import to_json
 
+from ratchet.gateway.turns import words_of
+
 logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400.0
@@ -79,16 +81,13 @@ class Conversations:
         return file
 
     def remember(self, said: bytes, user: str, session: str) -> None:
-        """Keep whose conversation it is that got so far."""
+        """Keep whose conversation it is, up to its last answer."""
         try:
             self._file.execute(
                 "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?)",
                 (said, user, session, self._clock()),
             )
-            self._added += 1
-            if self._added >= _PRUNED_EVERY:
-                self._added = 0
-                self._prune(self._file)
+            self._count(1)
         except sqlite3.Error as error:
             logger.warning("the next turn of a conversation may begin a new session: %s", error)
 
@@ -105,7 +104,7 @@ class Conversations:
         return None if row is None else (str(row[0]), str(row[1]))
 
     def remember_answer(self, said: bytes, user: str, interaction: str) -> None:
-        """Keep in which interaction a conversation got so far; other processes know it soon."""
+        """Keep which interaction gave a conversation's last answer; other processes see it soon."""
         self._answers[said] = (said, user, interaction, self._clock())
         if len(self._answers) > 1:
             return
@@ -128,15 +127,12 @@ class Conversations:
                 )
             finally:
                 self._file.execute("COMMIT")
-            self._added += len(answers)
-            if self._added >= _PRUNED_EVERY:
-                self._added = 0
-                self._prune(self._file)
+            self._count(len(answers))
         except sqlite3.Error as error:
             logger.warning("what the next turn continues may stay unknown: %s", error)
 
     def find_answer(self, said: bytes) -> str | None:
-        """Return the interaction in which a conversation got so far; None where it is not known."""
+        """Return the interaction that gave a conversation's last answer; None where unknown."""
         try:
             if (held := self._answers.get(said)) is not None:
                 return held[2]
@@ -152,6 +148,13 @@ class Conversations:
         if self._answers:
             self._write_answers()
         self._file.close()
+
+    def _count(self, added: int) -> None:
+        """Count rows, and forget old ones every so many."""
+        self._added += added
+        if self._added >= _PRUNED_EVERY:
+            self._added = 0
+            self._prune(self._file)
 
     def _prune(self, file: sqlite3.Connection) -> None:
         for table in _TABLES:
@@ -215,7 +218,7 @@ def answer_of(messages: Sequence[Mapping[str, Any]], whose: str) -> bytes | None
 
 
 def _calls(message: Mapping[str, Any]) -> list[Any]:
-    """Return ids, tools and arguments of the calls in a turn, which clients send back as sent."""
+    """Return ids, tools and arguments of a turn's calls, which clients send back unchanged."""
     calls = message.get("tool_calls")
     if not calls or not isinstance(calls, list):
         return []
@@ -242,10 +245,4 @@ def opening_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _words(message: Mapping[str, Any]) -> str:
     """Return the text of a turn without the space around it, which clients trim."""
-    content = message.get("content")
-    if not isinstance(content, str):
-        parts = content or ()
-        content = "\n".join(
-            str(part["text"]) for part in parts if isinstance(part.get("text"), str)
-        )
-    return content.strip()
+    return words_of(message.get("content")).strip()

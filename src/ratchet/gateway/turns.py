@@ -12,7 +12,6 @@ import base64
 import binascii
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import ValidationError
 
+from ratchet.files.whole import write_whole
 from ratchet.gateway.replies import json_bytes
 from ratchet.records import MAX_TEXT_CHARACTERS, Blob, Message, ToolCall
 
@@ -68,11 +68,7 @@ class BlobFolder:
             if place.exists():
                 return
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside = place.with_name(f".{blob.digest}.{os.getpid()}")
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(file, "wb") as opened:
-                opened.write(content)
-            beside.replace(place)
+            write_whole(place, content, sync=False)
         except OSError as error:
             logger.warning("bytes that a client sent are not kept: %s", error)
 

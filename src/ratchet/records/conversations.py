@@ -86,7 +86,7 @@ class Blob:
 
 
 class _Sent(Record):
-    """Something that keeps fields which Ratchet does not know, and drops nulls."""
+    """A part of a request that keeps fields which Ratchet does not know, and drops nulls."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
@@ -136,7 +136,7 @@ class Part(_Sent):
 
 
 class CalledFunction(_Sent):
-    """Which tool is called, and how.
+    """The name and the arguments of a called tool.
 
     Attributes:
         arguments: JSON as the model wrote it, which need not be valid.
@@ -182,7 +182,7 @@ class ToolCall(_Sent):
 
     @property
     def arguments(self) -> dict[str, Any] | None:
-        """The arguments by name; None where they are no JSON object."""
+        """The arguments by name; None where they are not a JSON object."""
         try:
             found = json.loads(self.function.arguments or "{}")
         except (ValueError, RecursionError):
@@ -268,7 +268,7 @@ def called_in(messages: Sequence[Message]) -> dict[str, str]:
 
 
 def spoken(message: Message, called: Mapping[str, str] = _NO_CALLS) -> str:
-    """Return a turn as people and judges are shown it; see the module's text.
+    """Return the text that people and judges are shown for a turn; see the module's text.
 
     Args:
         message: The turn.
@@ -290,12 +290,12 @@ def spoken(message: Message, called: Mapping[str, str] = _NO_CALLS) -> str:
 
 
 def spoken_call(call: ToolCall) -> str:
-    """Return a call as people and judges are shown it."""
+    """Return the text that people and judges are shown for a call."""
     return f"calls {_line(call.name)}({_shown_arguments(call)})"
 
 
 def spoken_turns(messages: Sequence[Message]) -> list[tuple[Role, str]]:
-    """Return the role of each turn, and the turn as people and judges are shown it."""
+    """Return each turn as its role and the text that people and judges are shown."""
     called = called_in(messages)
     return [(turn.role, spoken(turn, called)) for turn in messages]
 
@@ -445,7 +445,7 @@ def with_all_texts(
 
 
 APPLICATION_ROLES = frozenset({"system", "developer"})
-"""Who speaks in turns that the application wrote: they hold no user's words."""
+"""Roles of turns that the application wrote, which hold no words of a user."""
 
 
 def with_conversations_changed(
@@ -461,7 +461,7 @@ def with_conversations_changed(
 
 
 def _into(found: list[str]) -> Change:
-    """Return what leaves texts as they are and keeps them in a list."""
+    """Return a function that returns each text unchanged and appends it to a list."""
 
     def take(text: str) -> str:
         found.append(text)
@@ -515,7 +515,7 @@ def _strings(value: object, structure: frozenset[str] = _STRUCTURE) -> Iterator[
 
 
 def _changed(value: Any, change: Change, whole: Change) -> Any:
-    """Return a turn, or a part of one, with its strings changed.
+    """Return a copy of a turn, or of a part of one, in which every string is changed.
 
     Args:
         value: As JSON-able values.

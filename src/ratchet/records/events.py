@@ -6,7 +6,7 @@ What each kind of feedback means is declared in `ratchet.records.signals`.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, JsonValue
 
@@ -84,6 +84,8 @@ class Interaction(Record):
 
 
 DefinitionKind = Literal["tools", "response_format", "documents"]
+DEFINITION_KINDS: tuple[DefinitionKind, ...] = get_args(DefinitionKind)
+"""What an interaction refers to by digest; its fields have the same names."""
 
 
 def _can_be_stored(body: JsonValue) -> JsonValue:
@@ -193,7 +195,7 @@ class SessionEnd(Feedback):
 
 
 class AskedAgain(Feedback):
-    """The user sent the same turns once more, seen in the traffic: another answer was wanted."""
+    """The user sent the same turns again, to get another answer; seen in the traffic."""
 
     kind: Literal["asked_again"] = "asked_again"
     value: Annotated[bool, Field(strict=True)] = True

@@ -58,7 +58,7 @@ def read_calls(text: str) -> Called:
 
 
 def spoken_answer(text: str) -> str:
-    """Return an answer of text as people and judges are shown it (`ratchet.records.spoken`).
+    """Return the text that people and judges are shown for an answer (`ratchet.records.spoken`).
 
     Where a block holds no call, what the model wrote is shown as it is.
     """

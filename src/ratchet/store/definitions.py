@@ -18,9 +18,6 @@ from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import DEFINITIONS, DOCUMENT_USES
 from ratchet.store.transactions import Transactions, insert_if_new
 
-REFERENCES = ("tools", "response_format", "documents")
-"""Columns of an interaction that hold the digest of a definition."""
-
 
 class Definitions(Transactions):
     """Definitions by digest."""
@@ -83,7 +80,7 @@ def erase_documents(connection: sa.Connection, ids: Sequence[str]) -> None:
 
 
 def _insert(connection: sa.Connection) -> postgresql.Insert | sqlite.Insert:
-    """An insert by which one that is there is known to have been sent again."""
+    """Return an insert that, for a definition that is there, only renews the time it was sent."""
     insert: postgresql.Insert | sqlite.Insert = (
         sqlite.insert(DEFINITIONS)
         if connection.dialect.name == "sqlite"

@@ -231,7 +231,7 @@ def note_kinds(
 
 
 def _changed(connection: sa.Connection, kinds: Collection[str], off: Collection[str]) -> list[str]:
-    """Return the kinds that are derived and are to be no more, or the other way round."""
+    """Return the kinds to switch off that are on, and those to switch on that are off."""
     known = read_numbers(connection, COUNTS, (DERIVED, STOPPED))
     runs = {kind for kind in known[DERIVED] if known[STOPPED].get(kind, _NEVER) == _NEVER}
     return sorted(kind for kind in kinds if (kind in runs) == (kind in off))

@@ -381,13 +381,12 @@ def read_reporting(connection: sa.Connection, now: datetime) -> Reporting:
     query = sa.select(JOURNAL.c.body).where(JOURNAL.c.kind == SignalDeclaration.__name__)
     bodies = connection.execute(query.order_by(JOURNAL.c.position)).scalars()
     declarations = tuple(SignalDeclaration.model_validate(body) for body in bodies)
-    kept_times = read_numbers(connection, COUNTS, (*TIMES, *TRAFFIC_TIMES))
-    kept, alone = kept_times, []
+    kept, alone = read_numbers(connection, COUNTS, (*TIMES, *TRAFFIC_TIMES)), []
     for part, asked in kept[ASKED].items():
         kind, name = part.split(" ", 1)
         first, until, told = (kept[field].get(part) for field in (FIRST, UNTIL, TOLD))
         alone.append(Alone(kind, name, asked if first is None else first, asked, until, told))
-    following = Following(*(kept_times[name] for name in TRAFFIC_TIMES))
+    following = Following(*(kept[name] for name in TRAFFIC_TIMES))
     return Reporting(now, declarations, tuple(alone), following=following)
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.records import Interaction
+from ratchet.records.events import DEFINITION_KINDS
 from ratchet.store.aliases import Said, Stored
-from ratchet.store.definitions import REFERENCES
 from ratchet.store.erasure import UserData
 from ratchet.store.events import EventStore
 from ratchet.store.history.erasing import (
@@ -243,7 +243,7 @@ class History:
         """Return the digests of all definitions that interactions in history refer to."""
         found: set[str] = set()
         with self.connect() as connection:
-            for name in REFERENCES:
+            for name in DEFINITION_KINDS:
                 query = f"SELECT DISTINCT {name} FROM interactions WHERE {name} IS NOT NULL"
                 found.update(row[0] for row in connection.execute(query).fetchall())
         return found
