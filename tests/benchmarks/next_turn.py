@@ -4,8 +4,8 @@
     python -m tests.benchmarks.next_turn --page docs/derived.md
 
 Reads `uss` (user turns that several people rated from 1 to 5) and `convai2` (thumbs on a bot's
-Reads `uss` (user turns that several people rated from 1 to 5) and `convai2` (thumbs on a bot's
-most of its raters do. Half of the dialogues train the classifiers, the other half is what all
+messages, with what the person wrote next). A turn counts as dissatisfied where most of its raters
+say so. Half of the dialogues train the classifiers, the other half is what all
 methods and people are measured on. Intervals: 95 %, bootstrap over dialogues.
 """
 
@@ -110,7 +110,9 @@ def vectors(texts: Sequence[str], encoder: str) -> FloatArray:
     """Return vectors of length one: of a sentence encoder, or counts of words and word pairs."""
     known = load_encoder(encoder)
     if known is not None:
-        return np.asarray(known.encode(texts), dtype=np.float64)
+        every = sorted(set(texts))
+        found = dict(zip(every, known.encode(every), strict=True))
+        return np.array([found[text] for text in texts], dtype=np.float64)
     from sklearn.feature_extraction.text import HashingVectorizer
 
     counted = HashingVectorizer(n_features=1_024, ngram_range=(1, 2)).transform(texts)
