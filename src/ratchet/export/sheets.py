@@ -23,6 +23,7 @@ from ratchet.records import (
     ReviewItem,
     with_all_texts,
 )
+from ratchet.review.corrections import ids_about
 from ratchet.review.queue import open_items
 from ratchet.review.sheet import review_sheet
 from ratchet.store import EventStore
@@ -125,7 +126,8 @@ def _item_sheet(
     if len(items) > gone:
         tally.rows["items"] += len(items) - gone
         tally.notes.append(
-            "fill in the column label (violation or fine), then `ratchet review --sheet FILE`"
+            "fill in the column label (violation or fine; of a correction confirmed or rejected), "
+            "then `ratchet review --sheet FILE`"
         )
     return text
 
@@ -133,7 +135,7 @@ def _item_sheet(
 def _interactions(
     store: EventStore, history: History, items: tuple[ReviewItem, ...]
 ) -> dict[str, Interaction]:
-    ids = list(dict.fromkeys(item.interaction_id for item in items))
+    ids = ids_about(items)
     known = store.stored_interactions(ids)
     gone = [key for key in ids if key not in known]
     return known | (history.fetch_interactions(gone) if gone and history.cursor() else {})

@@ -174,6 +174,7 @@ class ReviewItem(Record):
         priority: Safety comes first.
         raised_by: The rule, judge or user that asked for it.
         why: What was seen, in words.
+        other_id: Of a correction in words the interaction whose answer the user accepted then.
     """
 
     id: Identifier
@@ -183,6 +184,7 @@ class ReviewItem(Record):
     priority: Literal["safety", "normal"]
     raised_by: Identifier
     why: Text
+    other_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ReviewDecision(Record):

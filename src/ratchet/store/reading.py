@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+EVER = datetime.min.replace(tzinfo=UTC)
+"""Start of a window of everything up to its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Interactions with `start <= created_at < end`, of one model version where it is given.
