@@ -8,6 +8,9 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.analyze.failures.analysis import load_encoder
+from ratchet.analyze.next_turns import any_labels, read_by_embeddings
+from ratchet.collect.derived import check_kinds
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
 from ratchet.flows._runtime import logger, now, publish_text, workspace
@@ -45,12 +48,26 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
-def validate_readings(options: JudgeOptions) -> tuple[JudgeValidation, ...]:
+def validate_readings(cycle: Cycle, options: JudgeOptions) -> tuple[JudgeValidation, ...]:
     """Hold what is read of users' next turns against people's labels; say where it counts."""
     rng = np.random.default_rng(options.seed)
+    read_embedded(cycle)
     records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=options.bar)
     logger.info("%s", in_words(records))
     return records
+
+
+def read_embedded(cycle: Cycle) -> None:
+    """Have a classifier on sentence embeddings read next turns where people labelled enough."""
+    work = workspace()
+    if "next_turn" in check_kinds(work.settings.not_derived) or not any_labels(work.store):
+        return
+    encoder = load_encoder(work.settings.embedding)
+    if encoder is None:
+        logger.info("next turns are not read by embeddings: there is no sentence encoder")
+        return
+    for report in read_by_embeddings(work.store, encoder, cycle_window(cycle), now=now()):
+        logger.info("%s", report.in_words)
 
 
 @task(name="assess-judge", cache_policy=NO_CACHE)

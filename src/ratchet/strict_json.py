@@ -1,6 +1,6 @@
 """What JSON does not know, said once: numbers that are none.
 
-    json.loads(text, parse_constant=no_number)
+json.loads(text, parse_constant=no_number)
 """
 
 from __future__ import annotations

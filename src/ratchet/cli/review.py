@@ -143,7 +143,7 @@ def _pairs_waiting(store: EventStore) -> list[str]:
 def _bring_back(path: Path, reviewer: str, *, as_json: bool) -> None:
     """Store what a person wrote on a sheet of pairs, or on one of the queue."""
     from ratchet.judges.label_sheet import COLUMNS, NEEDED
-    from ratchet.judges.pair_labels import keep_labels
+    from ratchet.judges.pair_labels import compared_in_words, keep_labels
     from ratchet.review.sheet import keep_decisions
 
     store, now = required_store("a filled-in sheet"), datetime.now(UTC)
@@ -152,7 +152,7 @@ def _bring_back(path: Path, reviewer: str, *, as_json: bool) -> None:
     if set(NEEDED) <= set(named):
         kept = keep_labels(store, path, reviewer=reviewer, now=now)
         more = {"compared": kept.compared, "wanted": kept.sheet.wanted}
-        told = f"compared: {kept.compared:,} of {counted(kept.sheet.wanted, 'pair')}" + (
+        told = f"compared: {compared_in_words(kept.compared, kept.sheet.wanted)}" + (
             "; the gate can decide" if kept.compared >= kept.sheet.wanted else ""
         )
         _report(_counts(kept), kept.set_aside, more, told, as_json=as_json)

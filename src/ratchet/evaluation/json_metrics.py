@@ -17,6 +17,7 @@ from ratchet.evaluation.scored import (
     summed_scored,
 )
 from ratchet.stats.arrays import FloatArray
+from ratchet.strict_json import no_number
 
 MISSING = object()
 Fields = Counter[tuple[tuple[str, ...], str]]

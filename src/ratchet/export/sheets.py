@@ -11,9 +11,14 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.export.grammar import Request
 from ratchet.export.parts import Tally
 from ratchet.export.redacting import Texts, texts_redactor
-from ratchet.files.text import counted, printable
+from ratchet.files.text import printable
 from ratchet.judges.label_sheet import sheet_text
-from ratchet.judges.pair_labels import pairs_on, said_about, waiting_sheets
+from ratchet.judges.pair_labels import (
+    compared_in_words,
+    pairs_on,
+    said_about,
+    waiting_sheets,
+)
 from ratchet.judges.prompts import Item
 from ratchet.records import (
     Cycle,
@@ -99,7 +104,7 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
     tally.rows["pairs"] += len(pairs)
     compared = said_about(store, record, pairs).compared
     tally.notes.append(
-        f"compared: {compared:,} of {counted(record.wanted, 'pair')}; fill in the column "
+        f"compared: {compared_in_words(compared, record.wanted)}; fill in the column "
         "winner (a, b or "
         "tie), then `ratchet review --sheet FILE`"
     )

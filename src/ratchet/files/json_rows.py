@@ -6,10 +6,11 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
+from ratchet.strict_json import no_number
 
 LARGEST_DOCUMENT = 500_000_000
 """Characters of an array, which is read whole; an object a line may be as many as there are."""

@@ -94,6 +94,7 @@ class LabelSheet(Record):
         example_set_id: Holds the examples, with their conversations.
         pairs: A random part of all pairs.
         wanted: So many that differ people must compare before the gate decides.
+        extends: The sheet whose pairs it begins with, where those were too few.
     """
 
     id: Identifier
@@ -102,6 +103,7 @@ class LabelSheet(Record):
     example_set_id: Identifier
     pairs: tuple[ComparedPair, ...]
     wanted: int = Field(ge=0)
+    extends: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class PairLabel(Record):

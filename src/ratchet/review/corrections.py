@@ -31,6 +31,7 @@ from ratchet.records import (
 )
 from ratchet.records.events import REACTIONS
 from ratchet.records.tool_calls import written
+from ratchet.safety.source_validation import SAFETY, VIOLATION
 from ratchet.store import EventStore
 from ratchet.store.corrected import (
     CorrectedPair,
@@ -56,7 +57,6 @@ A_DAY = 50
 """New candidates of a day at most, so that people can keep up."""
 A_USER = 5
 """Of these, of one user."""
-_SAFETY, _VIOLATION = "safety", "violation"
 _BAD_TURNS = {REACTIONS.index(name) + 1.0 for name in ("complained", "corrected", "rephrased")}
 _GOOD_STARS, _BAD_STARS = 4.0, 2.0
 
@@ -316,11 +316,11 @@ def _confirmed_answer(store: EventStore, item: ReviewItem, now: datetime) -> str
 
 
 def _is_unsafe(store: EventStore, interaction_id: str) -> bool:
-    if waiting_about(store, [interaction_id], _SAFETY):
+    if waiting_about(store, [interaction_id], SAFETY):
         return True
-    given = decisions_about(store, [interaction_id], _SAFETY).get(interaction_id)
+    given = decisions_about(store, [interaction_id], SAFETY).get(interaction_id)
     if given:
-        return given[-1].label == _VIOLATION
+        return given[-1].label == VIOLATION
     rows = [row for row in store.feedback_about([interaction_id]) if row.kind == "safety_violation"]
     rows.sort(key=lambda row: (row.updated_at or row.created_at, row.id))
     return bool(rows) and rows[-1].number == 1.0
