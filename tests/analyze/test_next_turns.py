@@ -1,4 +1,4 @@
-"""A classifier on embeddings reads next turns where labels teach it, and counts where they show it."""
+"""A classifier on embeddings reads next turns where labels teach it, and counts if they agree."""
 
 from __future__ import annotations
 

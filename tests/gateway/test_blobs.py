@@ -22,7 +22,7 @@ from ratchet.operate.forgetting import Everywhere
 from ratchet.operate.pruning import Pruning
 from ratchet.operate.retention import RetentionConfig
 from ratchet.records import Blob, Interaction, SetAside
-from ratchet.settings import Settings
+from ratchet.settings import load_settings
 from ratchet.store import EventStore
 from ratchet.store.history import History
 
@@ -34,7 +34,9 @@ class Home:
     """A home whose gateway keeps bytes."""
 
     def __init__(self, folder: Path, store: EventStore) -> None:
-        self.settings = Settings(home=folder / "home")
+        named = {"RATCHET_HOME": "home", "RATCHET_STORE_URL": f"sqlite:///{folder / 'store.db'}"}
+        self.settings = load_settings(named, folder)
+        self.settings.make_home()
         self.gateway, self.store = self.settings.home / "gateway", store
         self.bytes = BlobFolder(folder / "bytes")
         note_folder(self.gateway, self.bytes.path)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ratchet.analyze.failures.embedding import embed
 from ratchet.files.text import counted
+from ratchet.judges.next_turn import DISSATISFIED, RULES
 from ratchet.models import Encoder
 from ratchet.records import HumanLabel, derive_id, digest
 from ratchet.records.events import REACTIONS, NextTurn
@@ -35,9 +36,7 @@ from ratchet.store.next_turns import NextTurnRow, next_turns, read_answers_in
 
 logger = logging.getLogger(__name__)
 
-RULES: Final = "next-turn-rules"
 NAME: Final = "next-turn-embeddings"
-DIMENSION: Final = "dissatisfied"
 FEWEST, FEWEST_YES = 60, 10
 """The fewest labelled answers to learn from, and of them dissatisfied ones, and others."""
 MOST = 20_000
@@ -105,21 +104,18 @@ def read_by_embeddings(
 
 def any_labels(store: EventStore) -> bool:
     """Tell whether people labelled any answer, so that there is something to learn from."""
-    return any(label.dimension == DIMENSION for label in store.records(HumanLabel))
+    return any(label.dimension == DISSATISFIED.name for label in store.records(HumanLabel))
 
 
 def _labels(store: EventStore, now: datetime) -> dict[str, bool]:
     """Return what most people say of each labelled answer; a split one is left out."""
     said: dict[str, dict[str, str]] = {}
     for label in store.records(HumanLabel):
-        if label.dimension == DIMENSION and label.created_at <= now:
+        if label.dimension == DISSATISFIED.name and label.created_at <= now:
             said.setdefault(label.item_id, {})[label.reviewer] = label.label
     votes = {key: Counter(given.values()) for key, given in said.items()}
-    return {
-        key: count["yes"] > count["no"]
-        for key, count in votes.items()
-        if count["yes"] != count["no"]
-    }
+    margins = {key: count["yes"] - count["no"] for key, count in votes.items()}
+    return {key: margin > 0 for key, margin in margins.items() if margin}
 
 
 def _language(
@@ -177,14 +173,12 @@ def _teaches(row: NextTurnRow) -> bool:
 
 def features(store: EventStore, encoder: Encoder, rows: Sequence[NextTurnRow]) -> FloatArray:
     """Return what the classifier sees of each answer, shape (n, 2 d + 8)."""
-    texts = [
-        [getattr(row, name) or " " for row in rows] for name in ("words", "answer", "question")
-    ]
     words, answers, questions = (
-        np.asarray(embed(each, encoder, cache=store), dtype=np.float64).reshape(
-            len(rows), encoder.dimensions
-        )
-        for each in texts
+        np.asarray(
+            embed([getattr(row, name) or " " for row in rows], encoder, cache=store),
+            dtype=np.float64,
+        ).reshape(len(rows), encoder.dimensions)
+        for name in ("words", "answer", "question")
     )
     read = np.zeros((len(rows), len(REACTIONS) + 1))
     read[np.arange(len(rows)), [row.place for row in rows]] = 1.0

@@ -226,9 +226,9 @@ def test_no_traffic_is_no_good_news(store, now, begun):
 
 
 def test_a_first_look_says_that_answers_are_too_young_and_not_that_none_came(store, now, begun):
-    traffic(store, now, hours=0.1)
-    minutes = begun.plan.lag_seconds / 60
-    look = look_at(store, begun, now + timedelta(minutes=7))
+    traffic(store, now, hours=0.05)
+    minutes = begun.plan.lag_seconds / 60  # five; what came within three is too young after four
+    look = look_at(store, begun, now + timedelta(minutes=4))
     assert (look.decision, look.interactions) == ("wait", 0)
     silent = [reason for reason in look.reasons if reason.startswith("no answer of the")]
     assert len(silent) == 2
