@@ -95,7 +95,6 @@ class Everywhere:
             elsewhere=self._erase,
         )
         self.blank_lines()
-        self._erase_bytes(history)
         self._overwrite_what_was_deleted()
         return erased
 
