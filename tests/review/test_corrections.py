@@ -18,7 +18,12 @@ from ratchet.improve.curation.curating import Asked, CurateOptions, Known, curat
 from ratchet.improve.curation.rows import RowKind
 from ratchet.records import FEEDBACK, Interaction, ReviewItem
 from ratchet.review import corrections
-from ratchet.review.corrections import interactions_about, queue_corrections, shown
+from ratchet.review.corrections import (
+    counts_in_words,
+    interactions_about,
+    queue_corrections,
+    shown,
+)
 from ratchet.review.queue import decide, open_items, queue_flags
 from ratchet.review.sheet import keep_decisions, review_sheet
 from ratchet.safety.rules import Flag
@@ -275,6 +280,9 @@ def test_the_command_lists_both_answers_and_takes_the_decision(tmp_path: Path) -
     decided = review("--decide", item.id[:8], "--label", "confirmed", "--by", "ben")
     assert "is decided as confirmed by ben" in decided
     assert review() == "nothing waits for review\n"
+    assert counts_in_words(store) == (
+        "corrections in words: 0 wait for a person, 1 confirmed, 0 rejected"
+    )
     store.close()
 
 

@@ -44,7 +44,12 @@ from ratchet.store.corrected import (
 from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.event_rows import FeedbackRow
 from ratchet.store.permissions import CONSENT, RETAIN, Permission, agrees, end_of_keeping
-from ratchet.store.review_items import decisions_about, waiting_about
+from ratchet.store.review_items import (
+    decided_items,
+    decisions_about,
+    sources_waiting,
+    waiting_about,
+)
 from ratchet.store.rows import microseconds
 
 logger = logging.getLogger(__name__)
@@ -223,6 +228,18 @@ def _queue(
 def interactions_about(store: EventStore, items: Iterable[ReviewItem]) -> dict[str, Interaction]:
     """Return the stored interactions that items are about, both of a correction, by id."""
     return store.stored_interactions(ids_about(items))
+
+
+def counts_in_words(store: EventStore) -> str:
+    """Say how many corrections in words wait, were confirmed and were rejected."""
+    waiting = sum(one.waiting for one in sources_waiting(store) if one.raised_by == RAISED_BY)
+    confirmed, rejected = (
+        decided_items(store, CORRECTION, label) for label in (CONFIRMED, REJECTED)
+    )
+    return (
+        f"corrections in words: {waiting:,} wait for a person, {confirmed:,} confirmed, "
+        f"{rejected:,} rejected"
+    )
 
 
 def ids_about(items: Iterable[ReviewItem]) -> list[str]:
