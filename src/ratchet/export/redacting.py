@@ -41,9 +41,14 @@ def redact_values(
         keep: What stands in a mapping under one of these names stays, where it is no mapping.
     """
     texts: list[str] = []
+
+    def take(text: str) -> str:
+        texts.append(text)
+        return text
+
     for row in rows:
         for name in names:
-            _changed(row.get(name), lambda text: texts.append(text) or text, keep)
+            _changed(row.get(name), take, keep)
     clean = iter(redact(texts))
     for row in rows:
         for name in names:
