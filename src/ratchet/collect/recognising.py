@@ -37,7 +37,7 @@ from ratchet.errors import ConflictError, SettingsError
 from ratchet.records import derive_id
 from ratchet.store import EventStore
 from ratchet.store.aliases import MICROSECOND, MILLISECOND, SECOND, Alias, Said, Stored
-from ratchet.store.event_rows import FeedbackRow, InteractionRow, is_same
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, has_content_of
 from ratchet.store.history import History, HistoryFile
 
 _MINUTE, _DAY = 60 * SECOND, 86_400 * SECOND
@@ -127,7 +127,7 @@ class Recogniser:
         for place, row in enumerate(rows if aliases else ()):
             if (alias := aliases.get(row.id)) is None:
                 continue
-            if is_same(row, alias.digest):
+            if has_content_of(row, alias.digest):
                 found.same[place] = alias.interaction_id
             else:
                 found.conflicting.add(place)
@@ -190,7 +190,7 @@ class Recogniser:
         for place in waiting:
             stored = by_id.get(rows[place].id)
             if stored is not None:
-                same = is_same(rows[place], stored.digest)
+                same = has_content_of(rows[place], stored.digest)
                 known = found.repeated if same else found.conflicting
                 known.add(place)
         self._compare(rows, _Near(there), found, own, in_history=True)

@@ -91,7 +91,7 @@ def interaction_row(interaction: Interaction) -> InteractionRow:
     )
 
 
-def is_same(row: InteractionRow | FeedbackRow, stored: str) -> bool:
+def has_content_of(row: InteractionRow | FeedbackRow, stored: str) -> bool:
     """Tell whether a row has the content of a stored one, by the stored one's digest.
 
     What an answer continues may be known to one log and not to another, or to a later version of
