@@ -191,7 +191,7 @@ class Recorder:
         if chat.documents:
             row["documents"], line = self._documents(reader.value(chat.documents), key, chat)
             lines.append((LogKind.DEFINITION, line))
-        row["metadata"] = chat.metadata | answer.beside | reader.notes
+        row["metadata"] = {**chat.metadata, **answer.beside, **reader.notes}
         lines.append((LogKind.INTERACTION, json_bytes(row)))
         return self._append(lines, definitions)
 
