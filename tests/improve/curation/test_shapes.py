@@ -89,7 +89,9 @@ def talk_of(number: int) -> tuple[Message, ...]:
 
 
 @pytest.mark.parametrize("kind", ["sft", "kto", "dpo"])
-def test_rows_with_old_calls_and_pictures_are_left_out_and_counted(tmp_path: Path, kind: Any) -> None:
+def test_rows_with_old_calls_and_pictures_are_left_out_and_counted(
+    tmp_path: Path, kind: Any
+) -> None:
     turns = answers(40, messages=talk_of)
     given = [*thumbs(turns[::2]), *corrections(turns[1::2])]
     if kind == "dpo":
@@ -106,9 +108,7 @@ def test_rows_with_old_calls_and_pictures_are_left_out_and_counted(tmp_path: Pat
 
 
 def test_what_is_left_out_takes_no_place_of_what_is_trained_on(tmp_path: Path) -> None:
-    turns = answers(
-        40, messages=lambda n: (with_picture("look"), said(prompt(n)))[n >= 20 :]
-    )
+    turns = answers(40, messages=lambda n: (with_picture("look"), said(prompt(n)))[n >= 20 :])
     store = store_of(tmp_path, turns, thumbs(turns))
     made = curated(store, tmp_path, "sft", REST.model_copy(update={"maximum_examples": 20}))
     store.close()
