@@ -124,7 +124,7 @@ def given_as_text(value: object) -> object:
         raise ValueError(
             f"an answer that calls tools must be a turn of the assistant, got one of {answer.role}"
         )
-    return written(answer).replace("\x00", "\ufffd")  # the store holds no NUL
+    return written(answer)
 
 
 def spoken_answer(text: str) -> str:
