@@ -227,11 +227,17 @@ def short_enough(
     """
     if not rows:
         return []
-    longest, template = np.zeros(len(rows), dtype=np.int64), ChatTemplate(tokenizer)
+    longest = np.zeros(len(rows), dtype=np.int64)
+    template = ChatTemplate(tokenizer)
     for name in _ANSWERS:
         if name not in rows[0]:
             continue
-        texts = [_whole(example, name, template) for example in rows]
+        texts = [
+            _whole(example, name, template)
+            if _uses_tools(example)
+            else tokenizer.apply_chat_template(example["prompt"] + example[name], tokenize=False)
+            for example in rows
+        ]
         tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
         longest = np.maximum(longest, [len(ids) for ids in tokens])
     fitting = [example for example, length in zip(rows, longest, strict=True) if length <= most]
