@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.improve.curation.rows import answer_of_trainer, of_trainer
-from ratchet.improve.training.examples import Example, last_asked
+from ratchet.improve.training.examples import Example, last_asked, tools_of
 from ratchet.models import HuggingFaceModel
 
 _FILE = "samples.json"
@@ -67,7 +67,8 @@ def answers(trainer: Any, chosen: Sequence[Example]) -> list[str]:
     trained.eval()
     model = HuggingFaceModel(trained, tokenizer, "", _SAMPLED_AT_ONCE, one_line=False)
     conversations = [[of_trainer(turn) for turn in example["prompt"]] for example in chosen]
-    completions = model.generate(conversations, max_new_tokens=_TOKENS)
+    offered = [tools_of(example) for example in chosen]
+    completions = model.generate(conversations, max_new_tokens=_TOKENS, tools=offered)
     trained.train(was_training)
     return [completion.text for completion in completions]
 
