@@ -23,27 +23,33 @@ def given_as_text(value: object) -> object:
     """Return the text of an answer that somebody gave as a turn of OpenAI's chat format.
 
     A turn is an object, or JSON of one in a text, that calls tools; anything else is returned as it
-    came.
+    came, also a text that would be no turn.
 
     Raises:
-        ValueError: It calls tools and is no turn of an assistant.
+        ValueError: An object calls tools and is no turn of an assistant.
     """
-    turn = value
-    if isinstance(value, str) and value.lstrip().startswith("{") and '"tool_calls"' in value:
-        try:
-            turn = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        if not isinstance(turn, Mapping) or turn.get("role") != "assistant":
-            return value
-    if not isinstance(turn, Mapping) or not turn.get("tool_calls"):
+    if isinstance(value, str):
+        return _text_of(value)
+    if not isinstance(value, Mapping) or not value.get("tool_calls"):
         return value
-    answer = Message.model_validate({"role": "assistant", **turn})
+    answer = Message.model_validate({"role": "assistant", **value})
     if answer.role != "assistant":
         raise ValueError(
             f"an answer that calls tools must be a turn of the assistant, got one of {answer.role}"
         )
     return written(answer)
+
+
+def _text_of(text: str) -> str:
+    if not text.lstrip().startswith("{") or '"tool_calls"' not in text:
+        return text
+    try:
+        turn = json.loads(text)
+        known = isinstance(turn, Mapping) and turn.get("role") == "assistant"
+        found = given_as_text(turn) if known else text
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, str) else text
 
 
 _TURN_WITH_CALLS = {
