@@ -2,6 +2,7 @@
 
     written(answer)     # its words, then each call as JSON between `<tool_call>` and `</tool_call>`
     read_calls(text)    # the words, the calls, and how many blocks hold no call
+    as_turn(text)       # the turn that an answer of text is
     CallReader().take(piece)    # the same while the text is written
 
 Where answers are kept and compared as text (targets of examples, answers of the gate), this is how
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,14 @@ from ratchet.records.conversations import (
     CalledFunction,
     Message,
     ToolCall,
+    called_in,
+    spoken,
     spoken_call,
     spoken_words,
 )
 
-_BEGIN = "<tool_call>"
+MARK = "<tool_call>"
+"""How a call begins in an answer of text."""
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _CLOSED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
@@ -58,6 +62,43 @@ def read_calls(text: str) -> Called:
     found = [_call(match[1]) for match in _BLOCK.finditer(text)]
     calls = tuple(call for call in found if call is not None)
     return Called(_BLOCK.sub("", text).strip(), calls, len(found) - len(calls))
+
+
+def as_turn(text: str) -> Message:
+    """Return an answer of text as a turn, its calls apart from its words.
+
+    Where its calls cannot be told from its words, the turn holds the text as it is.
+    """
+    plain = Message(role="assistant", content=text)
+    if MARK not in text:
+        return plain
+    found = read_calls(text)
+    if not found.calls or found.unparsable:
+        return plain
+    turn = Message(role="assistant", content=found.words or None, tool_calls=found.calls)
+    return turn if read_calls(written(turn)) == found else plain
+
+
+def has_calls(turns: Sequence[Message]) -> bool:
+    """Tell whether turns call tools or hold the result of a call."""
+    return any(turn.role == "tool" or turn.tool_calls for turn in turns)
+
+
+def asked(prompt: str, messages: Sequence[Message]) -> str:
+    """Return what an answer answers: the user's last words, with calls and results after them.
+
+    The answers to one message before and after a tool was called are answers to different things.
+
+    Args:
+        prompt: The words of the user's last turn.
+        messages: The turns before the answer.
+    """
+    last = next((n for n in range(len(messages), 0, -1) if messages[n - 1].role == "user"), 0)
+    since = messages[last:]
+    if not has_calls(since):
+        return prompt
+    called = called_in(messages)
+    return "\n".join([prompt, *(spoken(turn, called) for turn in since)])
 
 
 def spoken_answer(text: str) -> str:
@@ -95,7 +136,7 @@ class CallReader:
         while (block := _CLOSED.search(self._kept)) is not None:
             self._kept, before = self._kept[block.end() :], self._kept[: block.start()]
             told += self._block(before, block[0], block[1])
-        begins = self._kept.find(_BEGIN)
+        begins = self._kept.find(MARK)
         if begins < 0:
             begins = len(self._kept) - _overlap(self._kept)
         certain = self._kept[:begins].rstrip()
@@ -129,7 +170,7 @@ class CallReader:
 
 def _overlap(text: str) -> int:
     """Return how many characters at the end may begin a call."""
-    return next((size for size in range(len(_BEGIN) - 1, 0, -1) if text.endswith(_BEGIN[:size])), 0)
+    return next((size for size in range(len(MARK) - 1, 0, -1) if text.endswith(MARK[:size])), 0)
 
 
 def _block(call: ToolCall) -> str:
