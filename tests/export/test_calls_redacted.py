@@ -58,7 +58,9 @@ def test_an_answers_calls_and_the_documents_it_was_given_with_are_redacted_too(
     store: EventStore, tmp_path: Path
 ) -> None:
     found = Definition.of("documents", [{"title": "Staff", "text": f"Ana: {MAIL}"}])
-    tools = Definition.of("tools", [{"type": "function", "function": {"name": "mail"}}])
+    says = {"name": "mail", "description": f"As {MAIL} would"}
+    takes = {"properties": {"name": {"type": "string", "description": f"Such as {MAIL}"}}}
+    tools = Definition.of("tools", [{"type": "function", "function": says | {"parameters": takes}}])
     store.add_definitions([found, tools])
     calls = [ToolCall.model_validate(call("mail", "c2", to=MAIL))]
     about = turn(1, response="", tool_calls=calls, documents=found.id, tools=tools.id)
@@ -69,7 +71,10 @@ def test_an_answers_calls_and_the_documents_it_was_given_with_are_redacted_too(
     assert MAIL not in json.dumps(row)
     assert json.loads(row["tool_calls"][0]["function"]["arguments"]) == {"to": "<EMAIL_ADDRESS>"}
     assert row["documents"] == [{"title": "Staff", "text": "Ana: <EMAIL_ADDRESS>"}]
-    assert row["tools"] == tools.body
+    (tool,) = [one["function"] for one in row["tools"]]
+    assert (tool["name"], tool["description"]) == ("mail", "As <EMAIL_ADDRESS> would")
+    named = tool["parameters"]["properties"]["name"]
+    assert named == {"type": "string", "description": "Such as <EMAIL_ADDRESS>"}
 
 
 def test_exported_interactions_are_whole_where_nothing_is_redacted(

@@ -28,6 +28,7 @@ from ratchet.records.conversations import (
     spoken_call,
     spoken_words,
 )
+from ratchet.strict_json import no_number
 
 MARK = "<tool_call>"
 """How a call begins in an answer of text."""
@@ -185,7 +186,7 @@ def _block(call: ToolCall) -> str:
 
 def _call(body: str) -> ToolCall | None:
     try:
-        found: Any = json.loads(body, parse_constant=_refuse)
+        found: Any = json.loads(body, parse_constant=no_number)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
@@ -198,7 +199,3 @@ def _call(body: str) -> ToolCall | None:
         return ToolCall(function=CalledFunction(name=found["name"], arguments=text))
     except ValidationError:  # what no record can hold, such as half of a surrogate pair
         return None
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
