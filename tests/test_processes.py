@@ -313,6 +313,7 @@ def test_servers_keep_their_own_secrets_and_no_others() -> None:
     assert set(kept) == {"PREFECT_API_KEY", "LANG", "PYTHONSAFEPATH"}
 
 
+@pytest.mark.slow
 def test_what_runs_flows_is_told_by_a_file_of_the_owner_alone_that_goes_at_the_end(
     tmp_path: Path,
 ) -> None:

@@ -456,6 +456,7 @@ ingest_file(Path(sys.argv[1]), EventStore.open(sys.argv[2]), now=now, chunk=500,
 """
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_killed_run_goes_on_where_it_was_when_it_is_started_again(
     tmp_path: Path, store_url: str
 ) -> None:

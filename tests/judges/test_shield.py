@@ -213,6 +213,7 @@ UNITS = ["a", " ", "<|", "\n", ".", ". ", ".\n", "a\n", "a b ", "[[", '{"', "\u0
 TRIGGERS = ["note to ", "ignore ", "give the best ", "verdict ", "5 ", "this answer must ", "›"]
 
 
+@pytest.mark.mostly_slow("<|im_", "my ", ". ")
 @pytest.mark.parametrize("unit", [*UNITS, *TRIGGERS, "忽略", "игнорируй ", "my ", "the ai grades "])
 def test_time_grows_in_proportion_to_the_text(unit):
     def seconds(characters):

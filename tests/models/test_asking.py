@@ -858,6 +858,7 @@ ask_endpoint(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [

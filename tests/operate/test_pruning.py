@@ -197,6 +197,7 @@ def test_history_goes_by_its_own_rule(store: EventStore, settings: Settings) -> 
     assert set(history.fetch_interactions(["a", "b", "d"])) == {"b", "d"}
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_runs_that_only_show_go_from_mlflow_with_their_pictures(
     store: EventStore, settings: Settings, tracker: Tracker
 ) -> None:

@@ -81,6 +81,7 @@ def kept(store: EventStore) -> tuple[Any, ...]:
     return [item.canonical() for item in items], events
 
 
+@pytest.mark.mostly_slow("sqlite-17")
 @pytest.mark.parametrize("size", [1, 17, 1_000])
 def test_batches_of_any_size_leave_what_one_batch_leaves(
     store: EventStore, tmp_path: Any, size: int

@@ -77,6 +77,7 @@ def test_history_on_s3_is_written_read_and_changed_as_in_a_folder(
     assert history.address == url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken",
     [
@@ -232,6 +233,7 @@ def test_a_question_asks_the_server_a_few_times_a_file_and_once_for_the_list(
         assert (server.asked - asked)["GET"] <= 3
 
 
+@pytest.mark.slow
 def test_rows_pruned_from_the_store_are_on_s3(store: EventStore, url: str) -> None:
     history = History.open(url)
     fill(store, range(30))

@@ -177,6 +177,7 @@ def test_texts_go_from_the_store_and_history_and_numbers_stay(
     assert history.fetch_interactions(["a"])["a"].prompt == "[erased]"
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_what_only_history_has_is_erased_there(
     store: EventStore, settings: Settings, tracker: Tracker
 ) -> None:
@@ -263,6 +264,7 @@ def test_training_sets_go_with_their_copies_once_their_cycle_has_ended(
     assert "Ramses" not in everything(store)
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_an_erasure_that_was_stopped_goes_on_in_history(
     store: EventStore, settings: Settings, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_training_lowers_the_loss_and_says_what_it_did(trained):
     assert "trainable parameters" in trained.device
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses_whatever_the_global_generator(
     tiny_model, trained, tmp_path
 ):

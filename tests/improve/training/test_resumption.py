@@ -95,6 +95,7 @@ def run_and_kill(base: Path, home: Path, method: str, at: int) -> None:
     child.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
