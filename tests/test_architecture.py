@@ -510,6 +510,7 @@ def test_starting_is_quick_because_nothing_heavy_is_imported(module: str) -> Non
     assert _printed(code) == ""
 
 
+@pytest.mark.mostly_slow("analyze")
 @pytest.mark.parametrize("flow", ["analyze", "rollout"])
 def test_a_pass_imports_nothing_heavy(flow: str) -> None:
     heavy = [*sorted(SLOW - {"scipy", "pyarrow"}), "scipy.stats", "ratchet.views.plots"]

@@ -121,6 +121,7 @@ def test_a_dry_run_says_what_becomes_of_the_champion_before(home, server):
     assert serving_champion(home.store).version == LLAMA
 
 
+@pytest.mark.slow
 def test_a_first_adoption_names_the_assistant_and_remembers_the_backend(home, server):
     said = home.adopted("--backend", server.url, "--by", "ada")
     assert f"champion   {LLAMA}\n" in said

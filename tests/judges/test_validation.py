@@ -487,6 +487,7 @@ def test_the_order_of_rows_changes_nothing(items, random):
     assert values(one) == pytest.approx(values(other), nan_ok=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(labelled_items(), st.permutations(["x", "y", "z"]))
 def test_other_names_for_the_labels_change_nothing_but_the_names(items, letters):

@@ -103,6 +103,7 @@ def test_batches_of_any_size_leave_what_one_batch_leaves(
     whole.close()
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_screening_that_is_stopped_half_way_goes_on_and_ends_as_one_that_was_not(
     store: EventStore, tmp_path: Any
 ) -> None:

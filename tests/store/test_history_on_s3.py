@@ -53,6 +53,7 @@ def open_later(url: str, **options: timedelta) -> History:
     return History.open(url, clock=lambda: datetime.now(UTC) + LATER, **options)
 
 
+@pytest.mark.slow
 def test_history_on_s3_is_written_read_and_changed_as_in_a_folder(
     store: EventStore, url: str, server: S3Server, tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ def test_without_rows_or_without_a_success_there_is_nothing_to_compare():
     assert "all rows failed" in everything.reason
 
 
+@pytest.mark.slow
 def test_one_text_a_million_times_is_quick():
     texts = ["my parcel is late"] * 1_000_000
     failed = half_failed(len(texts))

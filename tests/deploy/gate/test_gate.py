@@ -78,6 +78,7 @@ def test_the_direction_turns_the_verdict():
     assert low < turned.primary.difference < high < 0.0
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 2**32 - 1), st.sampled_from([-0.4, -0.1, 0.0, 0.1, 0.4]),
     st.sampled_from([0.0, 0.2]), st.booleans(), st.integers(20, 90),

@@ -183,6 +183,7 @@ def test_an_adapter_with_a_pickle_beside_it_is_no_start(tiny_model, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_went_on_with_for_weeks_is_forgotten(tiny_model, tmp_path):
     old, recent = (tmp_path / "adapters" / f"training-{name}" for name in ("old", "recent"))
     for folder in (old, recent):

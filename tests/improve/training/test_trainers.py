@@ -140,6 +140,7 @@ def test_kto_and_dpo_tell_right_answers_to_real_messages_from_wrong_ones(
         assert of_step(result, "eval_rewards/accuracies")[-1] > 0.9
 
 
+@pytest.mark.slow
 def test_a_patient_run_stops_and_keeps_its_best_adapter(tiny_model, tmp_path, caplog):
     rows, noise = made_up("sft", 16), rows_of("sft", [(f"{n}?", n % 2) for n in range(12)])
     settings = {"epochs": 50.0, "patience": 2, "evaluations": 1}
@@ -280,6 +281,7 @@ def test_gradient_checkpointing_changes_no_loss(plain, tiny_model, tmp_path):
     assert spared.losses == pytest.approx(plain().losses, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_packed_examples_do_not_see_each_other(tiny_model, tmp_path):
     """One step over all rows: the loss is the mean over answer tokens, packed or not."""
     one = {"epochs": 1.0, "batch_size": 16}
