@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import tracemalloc
 from contextlib import suppress
@@ -52,7 +53,8 @@ NOW = datetime(2026, 4, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, made_store):
+    shutil.copyfile(made_store, tmp_path / "store.db")
     opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")
     yield opened
     opened.close()
