@@ -135,6 +135,7 @@ def test_an_evaluation_that_was_interrupted_goes_on(run, examples, tmp_path):
         assert asked == {"old": EXAMPLES, "new": EXAMPLES}
 
 
+@pytest.mark.slow
 def test_what_was_decided_on_can_be_kept_and_gated_again(run, examples, tmp_path):
     kept = tmp_path / "scores.csv"
     with server({"old": 60, "new": 100}) as (url, _):

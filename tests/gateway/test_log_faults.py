@@ -213,7 +213,6 @@ for kill in range(int(sys.argv[2])):
 """
 
 
-@pytest.mark.slow
 def test_processes_killed_while_they_start_and_rotate_lose_nothing(tmp_path, store):
     """40 kills within milliseconds of the log's start, while the drain runs all the time."""
     folder, stop = tmp_path / "wal", threading.Event()

@@ -222,7 +222,6 @@ def test_a_judge_that_likes_a_confident_tone_is_found_out(desk):
     assert "authority" in found.as_json("j")["moved_by"]
 
 
-@pytest.mark.slow
 def test_fifty_items_are_probed_at_most(desk):
     desk.judge(lines(*(item(n, human=None) for n in range(60))), probes=True)
     assert sum(desk.server.hits.values()) == 60 + 3 * 50

@@ -438,7 +438,6 @@ def test_files_that_hold_nothing_of_a_user_are_not_written_anew(
 # Small files --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_many_small_advances_make_few_files(store: EventStore, history: History) -> None:
     for n in range(40):
         fill(store, range(n, n + 1))

@@ -82,6 +82,7 @@ def test_a_writer_that_is_killed_anywhere_is_made_up_for(
     assert set(Path(history.address).rglob("*.parquet*")) == counted
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_left_is_erased_with_its_user(
     store: EventStore, history: History, tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ def write_many(store: EventStore, writer: int) -> int:
     return new
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_writers_that_open_an_empty_database_at_once_lose_nothing(
     open_store: Callable[[], EventStore],
 ) -> None:

@@ -192,7 +192,6 @@ def test_a_shift_of_traffic_between_segments_is_not_a_change():
     assert alarms(make) <= BOUND
 
 
-@pytest.mark.slow
 def test_a_daily_cycle_and_a_weekend_are_not_a_change():
     def make(rng):
         times = seconds(14 * DAY)

@@ -341,6 +341,7 @@ WRONG_TIMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.mostly_slow("router/2-True", "1970-router/2-False")
 @pytest.mark.parametrize(("which", "version", "first"), WRONG_TIMES)
 def test_a_few_rows_with_wrong_times_switch_no_alarm_off(stores, which, version, first):
     late, _ = stores

@@ -121,6 +121,7 @@ def test_training_goes_on_from_an_adapter(home, trained, tiny_model):
     assert further.adapter_digest != trained.adapter_digest
 
 
+@pytest.mark.slow
 def test_a_row_too_long_for_its_answer_is_left_out_and_does_no_harm(tiny_model, tmp_path, caplog):
     config = QUICK.model_copy(update={"maximum_tokens": 128, "batch_size": 1, "epochs": 1.0})
     long = row(8, text="word " * 300)

@@ -140,7 +140,6 @@ def test_kto_and_dpo_tell_right_answers_to_real_messages_from_wrong_ones(
         assert of_step(result, "eval_rewards/accuracies")[-1] > 0.9
 
 
-@pytest.mark.slow
 def test_a_patient_run_stops_and_keeps_its_best_adapter(tiny_model, tmp_path, caplog):
     rows, noise = made_up("sft", 16), rows_of("sft", [(f"{n}?", n % 2) for n in range(12)])
     settings = {"epochs": 50.0, "patience": 2, "evaluations": 1}
@@ -231,7 +230,6 @@ def _runs_out_of_memory(monkeypatch, *, above):
     monkeypatch.setattr(torch.nn.Embedding, "forward", scarce)
 
 
-@pytest.mark.slow
 def test_with_a_base_in_4_bits_the_adapter_that_it_starts_from_is_trained(tiny_model, tmp_path):
     """The base is not in 4 bits here, which takes a GPU: what is built around it is the same."""
     first = learn(tiny_model, tmp_path)
