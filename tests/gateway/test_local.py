@@ -81,6 +81,7 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     assert "cannot be loaded" in failed.error
 
 
+@pytest.mark.mostly_slow("fields0-", "fields1-", "fields4-", "fields9-", "fields15-")
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -124,6 +125,7 @@ def test_the_local_model_refuses_content_other_than_text(local, kind):
     assert (reply.status_code, kind in reply.json()["error"]["message"]) == (400, True)
 
 
+@pytest.mark.mostly_slow("fields1", "fields6")
 @pytest.mark.parametrize(
     "fields",
     [

@@ -194,6 +194,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.mostly_slow("refused", "too long", "no pairs", "flagged", "silence")
 @pytest.mark.parametrize("name", CASES)
 def test_the_step_that_empties_a_set_is_named_with_its_count_and_its_switch(name, tmp_path):
     case = CASES[name]
