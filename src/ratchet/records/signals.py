@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Union
 from pydantic import Field, TypeAdapter
 
 from ratchet.records import events
+from ratchet.records.answer_signals import ANSWER_SIGNALS
 from ratchet.records.signal import (
     Group,
     Limits,
@@ -381,6 +382,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             ),
         ),
     ),
+    *ANSWER_SIGNALS,
     Signal(
         name="no_feedback",
         source="derived",
