@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ratchet.evaluation.answer_facts import measure_answers
+from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.answers import AnswerFacts, answer_metrics, session_metrics, sessions_of
 from ratchet.outcomes.join import ObjectArray
 from ratchet.records import Metric
@@ -24,13 +25,16 @@ from ratchet.store import EventStore, Window
 
 _ALL_FEEDBACK = timedelta(days=36_525)
 _NAMES = ("id", "session_id", "user_id")
-_TOLD = ("task_completed", "left")
+_TOLD = ("task_completed", "left", "session_score")
 _USER = "user"
 
 
 def read_answer_facts(store: EventStore, window: Window) -> AnswerFacts:
     """Read what answers carry themselves, with what was told of their tasks; no texts."""
-    table = store.signals(window, lag=_ALL_FEEDBACK, measure=measure_answers, names=_NAMES)
+    table = store.signals(
+        window, lag=_ALL_FEEDBACK, judges=usable_versions(store), measure=measure_answers,
+        names=_NAMES,
+    )  # fmt: skip
     numbers: dict[str, Any] = {
         name: table[name].cast(pa.float64()).to_numpy() for name in (*MEASURED, *_TOLD)
     }

@@ -12,6 +12,7 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.base import Completion, Conversation
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
+from ratchet.records.asking import Usage
 
 
 class HuggingFaceModel:
@@ -87,13 +88,26 @@ class HuggingFaceModel:
             drawn = _sampling(temperature, None if seed is None else seed + start)
             with drawn as options:
                 prompts, errors = self._encoded(batch)
-                texts = iter(self._generate_batch(prompts, max_new_tokens, options))
+                made = self._generate_batch(prompts, max_new_tokens, options)
             seconds = time.monotonic() - started
-            completions += [
-                Completion(next(texts), seconds) if error is None else Completion("", 0.0, error)
-                for error in errors
-            ]
+            answered = iter(zip(made, self._used(prompts, made), strict=True))
+            for error in errors:
+                if error is not None:
+                    completions.append(Completion("", 0.0, error))
+                    continue
+                text, usage = next(answered)
+                completions.append(Completion(text, seconds, usage=usage))
         return completions
+
+    def _used(self, prompts: Sequence[list[int]], texts: Sequence[str]) -> list[Usage]:
+        """Count the tokens of requests, and of answers as they are read."""
+        if not texts:
+            return []
+        answers = self._tokenizer(list(texts), add_special_tokens=False).input_ids
+        return [
+            Usage(prompt_tokens=len(asked), completion_tokens=len(answered))
+            for asked, answered in zip(prompts, answers, strict=True)
+        ]
 
     def _encoded(self, batch: Sequence[Conversation]) -> tuple[list[list[int]], list[str | None]]:
         """Return the tokens of conversations that can be answered, and for each why not, if so."""

@@ -11,6 +11,7 @@ from ratchet.models.base import Completion, Conversation, Sampling
 from ratchet.models.endpoint import Endpoint, Question, Reply, checked_key
 from ratchet.models.limits import Limits
 from ratchet.records import blobs_in, digest
+from ratchet.records.asking import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class OpenAICompatibleModel:
             logger.warning("%s", error)
             left = str(error)
         return [
-            Completion(replies[key].text, replies[key].latency_seconds)
+            Completion(replies[key].text, replies[key].latency_seconds, usage=_usage(replies[key]))
             if key in replies
             else Completion("", 0.0, errors.get(key, left))
             for key in (question.key for question in questions)
@@ -117,3 +118,8 @@ class OpenAICompatibleModel:
         said = [message.canonical() for message in turns]
         asked = [self.digest, self._salt, decoding, seed, said]
         return Question(digest(asked), tuple(turns), seed=seed)
+
+
+def _usage(reply: Reply) -> Usage:
+    """Return the tokens that a server reported; cost follows from prices."""
+    return Usage(prompt_tokens=reply.input_tokens, completion_tokens=reply.output_tokens)

@@ -37,7 +37,8 @@ class AnswerFacts:
         session_ids: Strings; with the user's they name a session.
         user_ids: Strings.
         model_versions: Strings.
-        values: By signal (`records.answer_signals`, `task_completed`, `left`), nan where not known.
+        values: By signal (`records.answer_signals`, `task_completed`, `left`, `session_score`),
+            nan where not known.
     """
 
     interaction_ids: ObjectArray
@@ -93,7 +94,7 @@ def sessions_of(facts: AnswerFacts, names: Collection[str]) -> tuple[list[Sessio
 
 
 def answer_metrics(facts: AnswerFacts, names: Collection[str]) -> tuple[Metric, ...]:
-    """Sum up what answers called, took and cost.
+    """Sum up what answers called, took and cost, and what a judge holds their sessions to be.
 
     What nothing in the window is about has no metric: no answer with tools, no form that was asked
     for, no usage.
@@ -118,6 +119,8 @@ def answer_metrics(facts: AnswerFacts, names: Collection[str]) -> tuple[Metric, 
             f"{' or '.join(sorted(names))} is configured; name it in the file of RATCHET_PRICES"
         )
         found.append(undefined_metric("cost", "cost", reason))
+    if "session_score" in seen:
+        found.append(mean_metric("session_score", values["session_score"], "score"))
     return tuple(found)
 
 

@@ -227,6 +227,15 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         charts=(ValueChart(metric="judge_score", words="judge score", unit="score"),),
     ),
     Signal(
+        name="session_score",
+        source="assessed",
+        record=events.SessionScore,
+        many="judges' scores of sessions",
+        bad=0.5,
+        judged=True,
+        charts=(ValueChart(metric="session_score", words="judge score of sessions", unit="score"),),
+    ),
+    Signal(
         name="asked_again",
         source="traffic",
         record=events.AskedAgain,
