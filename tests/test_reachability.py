@@ -1,10 +1,10 @@
 """Everything has an entrance: what nothing of the product reaches does not exist.
 
-Entrances are the command, the deployments, the programs and the Python examples of README and
-docs, the notebooks and the benchmarks, and the names that others import
-(tests/golden/public_names.json). From there the analysis follows names: a definition that is reached reaches every definition that it names; an
-imported module runs its own statements; a module whose name stands in a text (`python -m`) runs
-as a program. A class is reached as a whole. Tests are no entrance.
+Entrances are the command, the deployments, the programs and the Python examples of README and docs,
+the notebooks and the benchmarks, and the names that others import (tests/golden/public_names.json).
+From there the analysis follows names: a definition that is reached reaches every definition that it
+names; an imported module runs its own statements; a module whose name stands in a text (`python
+-m`) runs as a program. A class is reached as a whole. Tests are no entrance.
 """
 
 from __future__ import annotations
