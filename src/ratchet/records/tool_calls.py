@@ -71,7 +71,8 @@ def spoken_answer(text: str) -> str:
 def _block(call: ToolCall) -> str:
     arguments = call.arguments
     if arguments is None:  # kept as it was written, so that it is unparsable here too
-        body = f'{{"name": {json.dumps(call.name)}, "arguments": {call.function.arguments}}}'
+        name = json.dumps(call.name, ensure_ascii=False)
+        body = f'{{"name": {name}, "arguments": {call.function.arguments}}}'
     else:
         body = json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{body}\n</tool_call>"
