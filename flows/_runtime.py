@@ -103,7 +103,7 @@ def base_folder() -> Path:
     """
     settings = workspace().settings
     check_stated(settings, workspace().store)
-    return prepare_base_model(settings.base_model, settings.cache)
+    return prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
 
 
 @lru_cache(maxsize=1)

@@ -260,6 +260,7 @@ GIVEN = {
     "tracking_uri": "https://grace:open-sesame@mlflow.example",
     "prefect_api_url": "https://prefect.example/api",
     "base_model": "/models/tiny",
+    "chat_template": "hermes",
     "model_name": "router",
     "judges": "/etc/judges.yaml",
     "safety": "/etc/safety.yaml",

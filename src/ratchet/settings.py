@@ -12,6 +12,8 @@ Environment:
     RATCHET_HISTORY: Folder or address of object storage that history is written to (`history` in
         the home folder).
     RATCHET_BASE_MODEL: `smollm2` or the path of a model in Hugging Face format.
+    RATCHET_CHAT_TEMPLATE: `hermes` or the path of a Jinja file, in the place of the base model's
+        own chat template.
     RATCHET_MODEL_NAME: Name in the model registry (`support-router`).
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
     PREFECT_API_URL: A Prefect server to use instead of the home folder's.
@@ -61,7 +63,11 @@ from ratchet.files.whole import write_whole
 _COMPLETE = "RATCHET_SETTINGS"
 _HOME_FILE = "home.json"
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(.+)")
-_KEYWORDS = {"base_model": ("smollm2",), "embedding": ("minilm", "words")}
+_KEYWORDS = {
+    "base_model": ("smollm2",),
+    "chat_template": ("hermes",),
+    "embedding": ("minilm", "words"),
+}
 
 
 class Settings(BaseModel):
@@ -75,6 +81,8 @@ class Settings(BaseModel):
         tracking_uri: MLflow tracking URI.
         prefect_api_url: An external Prefect API, or None for the home's own server.
         base_model: `smollm2` or a local path in Hugging Face format.
+        chat_template: `hermes` or a Jinja file; empty for the base model's own, which for
+            `smollm2` is `hermes`.
         model_name: Name in the model registry.
         judges: YAML file with judges; none are asked without it.
         safety: YAML file with safety rules; the default rules without it.
@@ -98,6 +106,7 @@ class Settings(BaseModel):
     tracking_uri: str
     prefect_api_url: str | None = None
     base_model: str = "smollm2"
+    chat_template: str = ""
     model_name: str = "support-router"
     judges: Path | None = None
     safety: Path | None = None

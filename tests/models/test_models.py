@@ -29,7 +29,7 @@ from ratchet.models import (
     prepare_base_model,
     require_safetensors,
 )
-from ratchet.records import Message
+from ratchet.records import Message, digest
 
 SYSTEM = Message(role="system", content="Answer with the queue.")
 
@@ -469,11 +469,21 @@ def cache(tmp_path):
 def test_smollm2_is_converted_once_to_safetensors_and_answers(cache):
     folder = prepare_base_model("smollm2", cache)
     left = {path.name for path in cache.iterdir()}
-    assert left == {folder.name, "converting.lock"}  # nothing half made beside it
+    made = {"smollm2-135m-instruct", "converting.lock", "templated"}
+    assert left == made  # nothing half made beside it
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, "making.lock"}
+    assert folder.name == "smollm2-135m-instruct"
     suffixes = {path.suffix for path in folder.iterdir()}
     assert suffixes == {".safetensors", ".json", ".txt", ".jinja"}
     with (folder / "model.safetensors").open("rb") as weights:
         sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+    converted = cache / "smollm2-135m-instruct"
+    assert model_digest(folder) == model_digest(converted) == digest([sha256])
+    read = [AutoTokenizer.from_pretrained(str(one)) for one in (folder, converted)]
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]
+    ours, own = (one.apply_chat_template(talk, tokenize=False) for one in read)
+    assert ours == own
+    assert "<tools>" in read[0].chat_template
     assert (folder / "ratchet-digest.txt").read_text() == sha256
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert prepare_base_model("smollm2", cache) == folder

@@ -10,6 +10,7 @@ from typing import Any
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.base import Completion, Conversation
+from ratchet.models.given_template import check_template
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
 from ratchet.records.asking import Usage
@@ -50,12 +51,14 @@ class HuggingFaceModel:
             one_line: Whether an answer ends at the first line break.
 
         Raises:
-            ModelError: A folder is not there or holds no safetensors.
+            ModelError: A folder is not there or holds no safetensors, or the adapter was trained
+                with another chat template.
         """
         require_safetensors(base, "model*.safetensors")
         model, tokenizer = load_pretrained(base)
         if adapter is not None:
             require_safetensors(adapter, "adapter_model.safetensors")
+            check_template(tokenizer, adapter)
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.models.base import Conversation
+from ratchet.models.given_template import check_template
 from ratchet.models.local import load_pretrained, padded
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import require_safetensors
@@ -151,11 +152,12 @@ class AdapterModel:
         """Load an adapter beside the others, once; waits for the batch in the making.
 
         Raises:
-            ModelError: The folder holds no safetensors.
+            ModelError: The folder holds no safetensors, or was trained with another chat template.
         """
         if name in self._adapters:
             return
         require_safetensors(folder, "adapter_model.safetensors")
+        check_template(self._tokenizer, folder)
         from peft import PeftModel
 
         with self._lock:

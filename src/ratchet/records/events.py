@@ -20,6 +20,7 @@ from ratchet.records.base import (
     no_surrogates,
 )
 from ratchet.records.conversations import Message, ToolCall, last_said
+from ratchet.records.tool_calls import GivenAnswer
 
 ORIGIN, SIMULATED = "ratchet.origin", "simulated"
 """Key and value of the metadata of a simulated user's interaction, which exports carry along."""
@@ -160,10 +161,14 @@ class Comment(Feedback):
 
 
 class Correction(Feedback):
-    """What the answer should have been, explicit."""
+    """What the answer should have been, explicit.
+
+    One that calls tools may come as a turn of OpenAI's chat format; it is kept as text, in the form
+    of `ratchet.records.tool_calls`.
+    """
 
     kind: Literal["correction"] = "correction"
-    value: Annotated[Text, Field(min_length=1)]
+    value: GivenAnswer
 
 
 class Copy(Feedback):

@@ -2,6 +2,7 @@
 
     written(answer)     # its words, then each call as JSON between `<tool_call>` and `</tool_call>`
     read_calls(text)    # the words, the calls, and how many blocks hold no call
+    as_turn(text)       # the turn that an answer of text is
 
 Where answers are kept and compared as text (targets of examples, answers of the gate), this is how
 calls stand in them, whichever server gave them.
@@ -13,10 +14,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
 
+from ratchet.records.base import MAX_TEXT_CHARACTERS, Text
 from ratchet.records.conversations import (
     CalledFunction,
     Message,
@@ -25,6 +27,8 @@ from ratchet.records.conversations import (
     spoken_words,
 )
 
+MARK = "<tool_call>"
+"""How a call begins in an answer of text."""
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 
@@ -57,6 +61,48 @@ def read_calls(text: str) -> Called:
     return Called(_BLOCK.sub("", text).strip(), calls, len(found) - len(calls))
 
 
+def as_turn(text: str) -> Message:
+    """Return an answer of text as a turn, its calls apart from its words.
+
+    Where its calls cannot be told from its words, the turn holds the text as it is.
+    """
+    plain = Message(role="assistant", content=text)
+    if MARK not in text:
+        return plain
+    found = read_calls(text)
+    if not found.calls or found.unparsable:
+        return plain
+    turn = Message(role="assistant", content=found.words or None, tool_calls=found.calls)
+    return turn if read_calls(written(turn)) == found else plain
+
+
+def given_as_text(value: object) -> object:
+    """Return the text of an answer that somebody gave as a turn of OpenAI's chat format.
+
+    A turn is an object, or JSON of one in a text, that calls tools; anything else is returned as it
+    came.
+
+    Raises:
+        ValueError: It calls tools and is no turn of an assistant.
+    """
+    turn = value
+    if isinstance(value, str) and value.lstrip().startswith("{") and '"tool_calls"' in value:
+        try:
+            turn = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        if not isinstance(turn, Mapping) or turn.get("role") != "assistant":
+            return value
+    if not isinstance(turn, Mapping) or not turn.get("tool_calls"):
+        return value
+    answer = Message.model_validate({"role": "assistant", **turn})
+    if answer.role != "assistant":
+        raise ValueError(
+            f"an answer that calls tools must be a turn of the assistant, got one of {answer.role}"
+        )
+    return written(answer).replace("\x00", "\ufffd")  # the store holds no NUL
+
+
 def spoken_answer(text: str) -> str:
     """Return the text that people and judges are shown for an answer (`ratchet.records.spoken`).
 
@@ -68,10 +114,58 @@ def spoken_answer(text: str) -> str:
     return "\n".join([spoken_words(found.words), *map(spoken_call, found.calls)]).lstrip("\n")
 
 
+_TURN_WITH_CALLS = {
+    "type": "object",
+    "description": "An answer that calls tools, as a turn of OpenAI's chat format.",
+    "required": ["role", "tool_calls"],
+    "properties": {
+        "role": {"const": "assistant"},
+        "content": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "tool_calls": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["type", "function"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "type": {"const": "function"},
+                    "function": {
+                        "type": "object",
+                        "required": ["name", "arguments"],
+                        "properties": {
+                            "name": {"type": "string", "maxLength": 200},
+                            "arguments": {"type": "string", "maxLength": 10_000},
+                        },
+                        "additionalProperties": False,
+                    },
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
+_GIVEN = {
+    "anyOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS},
+        _TURN_WITH_CALLS,
+    ]
+}
+GivenAnswer = Annotated[
+    Text,
+    Field(min_length=1),
+    BeforeValidator(given_as_text, json_schema_input_type=Any),
+    WithJsonSchema(_GIVEN, mode="validation"),
+]
+"""An answer that a person gave, as text; one that calls tools may come as a turn."""
+
+
 def _block(call: ToolCall) -> str:
     arguments = call.arguments
     if arguments is None:  # kept as it was written, so that it is unparsable here too
-        body = f'{{"name": {json.dumps(call.name)}, "arguments": {call.function.arguments}}}'
+        name = json.dumps(call.name, ensure_ascii=False)
+        body = f'{{"name": {name}, "arguments": {call.function.arguments}}}'
     else:
         body = json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{body}\n</tool_call>"
