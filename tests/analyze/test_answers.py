@@ -9,6 +9,8 @@ from ratchet.analyze.answers import read_answer_facts, read_answer_metrics
 from ratchet.records import Definition, TaskCompleted
 from ratchet.records.events import Left
 from ratchet.records.prices import Price, Prices
+from ratchet.simulation.tool_assistant import AssistantRates, recorded_sessions
+from ratchet.simulation.tool_users import UserRates
 from ratchet.store import Window
 from tests.calls import call
 from tests.collect.conversations import START, asked
@@ -146,3 +148,44 @@ def test_turns_and_completion_agree_with_a_truth_of_many_sessions(store):
     assert value(found, "task_completion") == pytest.approx(done / 300)
     assert value(found, "turns_to_done") == pytest.approx(np.mean(needed))
     assert found["turns_to_done"].observations == len(needed)
+
+
+def test_two_versions_of_known_skill_are_told_apart_as_the_simulation_says(store):
+    world = recorded_sessions(
+        seed=1,
+        sessions=80,
+        start=START,
+        assistants={
+            "assistant/1": AssistantRates(right=0.95),
+            "assistant/2": AssistantRates(right=0.5, no_tool=0.5),
+        },
+        rates=UserRates(completion=1.0, second_goal=0.0),
+    )
+    store.add_definitions(world.definitions)
+    with store.simulating():
+        store.add_interactions(world.interactions)
+        store.add_feedback(world.feedback)
+    version_of = {one.session_id: one.model_version for one in world.interactions}
+    facts = read_answer_facts(store, WINDOW)
+    for version in ("assistant/1", "assistant/2"):
+        found = {m.name: m for m in read_answer_metrics(store, facts, (version,))}
+        sessions = [one for one in world.sessions if version_of[one.session] == version]
+        reached = [one for one in sessions if one.reached]
+        assert len(sessions) > len(reached) > 5
+        assert value(found, "task_completion") == pytest.approx(len(reached) / len(sessions))
+        turns = [one.goals[0].turns for one in reached]
+        assert value(found, "turns_to_done") == pytest.approx(np.mean(turns))
+        made = {one.session: 0 for one in sessions}
+        answers = [one for one in world.answers if one.session in made]
+        for one in answers:
+            made[one.session] += len(one.made)
+        assert value(found, "calls_per_session") == pytest.approx(np.mean(list(made.values())))
+        assert value(found, "tool_calls") == pytest.approx(sum(made.values()) / len(answers))
+        used = [
+            int(one.metadata["completion_tokens"])
+            for one in world.interactions
+            if one.model_version == version
+        ]
+        assert value(found, "tokens_out") == pytest.approx(np.mean(used))
+    assert metrics(store, "assistant/1")["call_validity"].value == 1.0
+    assert metrics(store, "assistant/2")["call_validity"].value < 0.9
