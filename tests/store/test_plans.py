@@ -253,6 +253,7 @@ WRITES = {
 }
 """What reads nothing but the rows with the ids that are written."""
 NO_QUERY = {
+    "prices",
     "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
     "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
 }  # fmt: skip

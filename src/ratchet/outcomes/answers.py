@@ -27,6 +27,13 @@ _MEANS: tuple[tuple[str, Unit], ...] = (
     ("tool_calls", "calls"), ("tokens_in", "tokens"), ("tokens_out", "tokens"),
 )  # fmt: skip
 
+ANSWER_METRICS: tuple[str, ...] = (
+    "tool_calls", "calls_per_session", "call_validity", "unparsable_call_rate", "format_validity",
+    "tokens_in", "tokens_out", "cost", "task_completion", "turns_to_done", "conversation_turns",
+    "session_score",
+)  # fmt: skip
+"""Names of the metrics made here, as they are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
