@@ -267,6 +267,7 @@ GIVEN = {
     "embedding": "words",
     "titles": "/etc/titles.yaml",
     "retention": "/etc/retention.yaml",
+    "prices": "/etc/prices.yaml",
     "not_derived": ["left", "visit_seconds"],
     "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
     "backend": ["http://127.0.0.1:8001", "http://127.0.0.1:8002"],

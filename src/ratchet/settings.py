@@ -23,6 +23,7 @@ Environment:
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_RETENTION: YAML file that says how long things are kept; the defaults without it.
+    RATCHET_PRICES: YAML file that says what a million tokens of a model cost.
     RATCHET_NOT_DERIVED: Signals that are not derived from the traffic, separated by spaces, or
         `all`.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
@@ -88,6 +89,7 @@ class Settings(BaseModel):
         embedding: `minilm`, `words` or the folder of a sentence-transformers model.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
         retention: YAML file that says how long things are kept; the defaults without it.
+        prices: YAML file that says what tokens cost; without it an answer cost what is stated.
         not_derived: Signals that are not derived from the traffic; `all` for every one.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
@@ -111,6 +113,7 @@ class Settings(BaseModel):
     embedding: str = "minilm"
     titles: Path | None = None
     retention: Path | None = None
+    prices: Path | None = None
     not_derived: tuple[str, ...] = ()
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()

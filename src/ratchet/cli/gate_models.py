@@ -129,10 +129,13 @@ def answer_file(
     """
     from ratchet.deploy.gate.head_to_head import answer_recorded, run_tests, runs_tests
     from ratchet.store import EventStore
+    from ratchet.store.prices import load_prices
 
     model = load_named(name, settings, decoding)
     settings.make_home()
-    store = EventStore.open(f"sqlite:///{settings.home / 'gate-answers.db'}")
+    store = EventStore.open(
+        f"sqlite:///{settings.home / 'gate-answers.db'}", prices=load_prices(settings.prices)
+    )
     answers = answer_recorded(
         examples,
         lambda: model,

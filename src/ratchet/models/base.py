@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 from ratchet.records import Message, digest
+from ratchet.records.asking import Usage
 
 Conversation: TypeAlias = Sequence[Message]
 Tools: TypeAlias = Sequence[Mapping[str, Any]]
@@ -41,11 +42,13 @@ class Completion:
     Attributes:
         latency_seconds: Wall time of its request, or of the batch that a local model made it in.
         error: Why there is no text; None where there is one.
+        usage: Tokens of request and answer, and cost, as far as they are known.
     """
 
     text: str
     latency_seconds: float
     error: str | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ratchet.models.base import Completion, Conversation, Formats, Offered
 from ratchet.models.given_template import check_template
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
+from ratchet.records.asking import Usage
 
 
 class HuggingFaceModel:
@@ -96,20 +97,36 @@ class HuggingFaceModel:
             drawn = _sampling(temperature, None if seed is None else seed + start)
             with drawn as options:
                 prompts, errors = self._encoded(batch, batch_tools)
-                texts = iter(self._generate_batch(prompts, max_new_tokens, options))
+                made = iter(self._generate_batch(prompts, max_new_tokens, options))
             seconds = time.monotonic() - started
-            completions += [
-                Completion(self._said(next(texts), whole=bool(may_call)), seconds)
-                if error is None
-                else Completion("", 0.0, error)
+            said = [
+                self._said(next(made), whole=bool(may_call))
                 for may_call, error in zip(batch_tools, errors, strict=True)
+                if error is None
             ]
+            answered = iter(zip(said, self._used(prompts, said), strict=True))
+            for error in errors:
+                if error is not None:
+                    completions.append(Completion("", 0.0, error))
+                    continue
+                text, usage = next(answered)
+                completions.append(Completion(text, seconds, usage=usage))
         return completions
 
     def _said(self, text: str, *, whole: bool) -> str:
         if whole or not self._one_line:
             return text.strip()
         return text.strip().split("\n", 1)[0].strip()
+
+    def _used(self, prompts: Sequence[list[int]], texts: Sequence[str]) -> list[Usage]:
+        """Count the tokens of requests, and of answers as they are read."""
+        if not texts:
+            return []
+        answers = self._tokenizer(list(texts), add_special_tokens=False).input_ids
+        return [
+            Usage(prompt_tokens=len(asked), completion_tokens=len(answered))
+            for asked, answered in zip(prompts, answers, strict=True)
+        ]
 
     def _encoded(
         self, batch: Sequence[Conversation], offered: Offered

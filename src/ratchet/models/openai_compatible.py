@@ -12,6 +12,7 @@ from ratchet.models.base import Completion, Conversation, Formats, Offered, Samp
 from ratchet.models.endpoint import Endpoint, Question, Reply, checked_key
 from ratchet.models.limits import Limits
 from ratchet.records import blobs_in, digest
+from ratchet.records.asking import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class OpenAICompatibleModel:
             logger.warning("%s", error)
             left = str(error)
         return [
-            Completion(replies[key].text, replies[key].latency_seconds)
+            Completion(replies[key].text, replies[key].latency_seconds, usage=_usage(replies[key]))
             if key in replies
             else Completion("", 0.0, errors.get(key, left))
             for key in (question.key for question in questions)
@@ -140,3 +141,8 @@ class OpenAICompatibleModel:
             tools=given,
             response_format=None if form is None else dict(form),
         )
+
+
+def _usage(reply: Reply) -> Usage:
+    """Return the tokens that a server reported; cost follows from prices."""
+    return Usage(prompt_tokens=reply.input_tokens, completion_tokens=reply.output_tokens)

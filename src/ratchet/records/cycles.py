@@ -139,7 +139,9 @@ class Metric(Record):
     upper: float | None = None
     level: Share = 0.95
     observations: int = Field(ge=0)
-    unit: Literal["share", "seconds", "characters", "score", "turns"] = "share"
+    unit: Literal[
+        "share", "seconds", "characters", "score", "turns", "tokens", "calls", "cost"
+    ] = "share"  # fmt: skip
     reason: str | None = None
 
 

@@ -279,6 +279,18 @@ class JudgeScore(Feedback):
     judge_version: Identifier
 
 
+class SessionScore(Feedback):
+    """What a judge of whole sessions holds the session up to this answer to be worth, in [0, 1].
+
+    Attributes:
+        judge_version: The version of the judge, so that its validation can be found.
+    """
+
+    kind: Literal["session_score"] = "session_score"
+    value: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+    judge_version: Identifier
+
+
 class SetAside(Record):
     """A row that broke a rule: kept with the reason, so that nothing is lost.
 
