@@ -16,9 +16,10 @@ from typing import Any
 from ratchet.errors import ContextLengthError, InvalidInputError, ModelError
 from ratchet.gateway.backends import Target
 from ratchet.gateway.replies import BackendError, Detail
-from ratchet.gateway.turns import TurnReader, words_of
+from ratchet.gateway.turns import TurnReader
 from ratchet.models.serving import AdapterModel, Ending, Generation
 from ratchet.records import Message, ToolCall
+from ratchet.records.conversations import words_of
 from ratchet.records.tool_calls import CallReader
 
 _CANNOT = (
