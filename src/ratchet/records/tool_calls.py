@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -23,6 +23,8 @@ from ratchet.records.conversations import (
     CalledFunction,
     Message,
     ToolCall,
+    called_in,
+    spoken,
     spoken_call,
     spoken_words,
 )
@@ -76,6 +78,28 @@ def as_turn(text: str) -> Message:
     return turn if read_calls(written(turn)) == found else plain
 
 
+def has_calls(turns: Sequence[Message]) -> bool:
+    """Tell whether turns call tools or hold the result of a call."""
+    return any(turn.role == "tool" or turn.tool_calls for turn in turns)
+
+
+def asked(prompt: str, messages: Sequence[Message]) -> str:
+    """Return what an answer answers: the user's last words, with calls and results after them.
+
+    The answers to one message before and after a tool was called are answers to different things.
+
+    Args:
+        prompt: The words of the user's last turn.
+        messages: The turns before the answer.
+    """
+    last = next((n for n in range(len(messages), 0, -1) if messages[n - 1].role == "user"), 0)
+    since = messages[last:]
+    if not has_calls(since):
+        return prompt
+    called = called_in(messages)
+    return "\n".join([prompt, *(spoken(turn, called) for turn in since)])
+
+
 def given_as_text(value: object) -> object:
     """Return the text of an answer that somebody gave as a turn of OpenAI's chat format.
 
@@ -100,7 +124,7 @@ def given_as_text(value: object) -> object:
         raise ValueError(
             f"an answer that calls tools must be a turn of the assistant, got one of {answer.role}"
         )
-    return written(answer).replace("\x00", "\ufffd")  # the store holds no NUL
+    return written(answer)
 
 
 def spoken_answer(text: str) -> str:
