@@ -3,6 +3,7 @@
     written(answer)     # its words, then each call as JSON between `<tool_call>` and `</tool_call>`
     read_calls(text)    # the words, the calls, and how many blocks hold no call
     as_turn(text)       # the turn that an answer of text is
+    CallReader().take(piece)    # the same while the text is written
 
 Where answers are kept and compared as text (targets of examples, answers of the gate), this is how
 calls stand in them, whichever server gave them.
@@ -32,6 +33,7 @@ from ratchet.records.conversations import (
 MARK = "<tool_call>"
 """How a call begins in an answer of text."""
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_CLOSED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,67 @@ GivenAnswer = Annotated[
     WithJsonSchema(_GIVEN, mode="validation"),
 ]
 """An answer that a person gave, as text; one that calls tools may come as a turn."""
+
+
+class CallReader:
+    """Reads calls out of an answer that comes in pieces.
+
+    Words are told as soon as they cannot begin a call; a block that holds none is words. White
+    space around calls is dropped, words on both sides of one are told as lines.
+
+        reader = CallReader()
+        for piece in pieces:
+            told += reader.take(piece)
+        told += reader.end()
+    """
+
+    def __init__(self) -> None:
+        self._kept = ""  # what may yet be white space before a call, or the beginning of one
+        self._gap = ""  # what stands before the next words
+        self._told_words = False
+
+    def take(self, piece: str) -> list[str | ToolCall]:
+        """Return the words and calls that are certain now."""
+        self._kept += piece
+        told: list[str | ToolCall] = []
+        while (block := _CLOSED.search(self._kept)) is not None:
+            self._kept, before = self._kept[block.end() :], self._kept[: block.start()]
+            told += self._block(before, block[0], block[1])
+        begins = self._kept.find(MARK)
+        if begins < 0:
+            begins = len(self._kept) - _overlap(self._kept)
+        certain = self._kept[:begins].rstrip()
+        self._kept = self._kept[len(certain) :]
+        return told + self._words(certain)
+
+    def end(self) -> list[str | ToolCall]:
+        """Return what is left: the answer is over."""
+        kept, self._kept = self._kept, ""
+        block = _BLOCK.search(kept)
+        if block is None:
+            return self._words(kept.rstrip())
+        return self._block(kept[: block.start()], block[0].rstrip(), block[1])
+
+    def _block(self, before: str, block: str, body: str) -> list[str | ToolCall]:
+        call = _call(body)
+        if call is None:
+            return self._words(before + block)
+        told: list[str | ToolCall] = [*self._words(before.rstrip()), call]
+        self._gap = "\n" if self._told_words else ""
+        return told
+
+    def _words(self, text: str) -> list[str | ToolCall]:
+        if self._gap or not self._told_words:
+            text = text.lstrip()
+        if not text:
+            return []
+        text, self._gap, self._told_words = self._gap + text, "", True
+        return [text]
+
+
+def _overlap(text: str) -> int:
+    """Return how many characters at the end may begin a call."""
+    return next((size for size in range(len(MARK) - 1, 0, -1) if text.endswith(MARK[:size])), 0)
 
 
 def _block(call: ToolCall) -> str:
