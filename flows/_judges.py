@@ -22,11 +22,11 @@ from ratchet.judges.next_turn import (
     validate_next_turns,
 )
 from ratchet.judges.on_store import (
-    count_scores,
+    count_for,
     in_halves,
-    items_of,
+    items_for,
     run_judge,
-    sample_of,
+    sample_for,
     validate,
     watch_drift,
 )
@@ -43,12 +43,12 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
     if path is None:
         return ()
     flags: list[Flag] = []
-    records, counting = [], False
+    records, counting = [], set[str]()
     for spec in load_judges(path):
         if reads_next_turns(spec):
             continue  # asked and validated with the other readers of next turns
-        record, counts, flagged = assess(spec, cycle, options, may_count=not counting)
-        counting = counting or counts
+        record, counts, flagged = assess(spec, cycle, options, may_count=spec.unit not in counting)
+        counting |= {spec.unit} if counts else set()
         records.append(record)
         flags.extend(flagged)
     publish_text("judges", judges_markdown(records), "Judges and whether they may count")
@@ -96,8 +96,8 @@ def assess(
 ) -> tuple[JudgeValidation, bool, tuple[Flag, ...]]:
     """Validate one judge, ask it about the window; its scores count if it is usable.
 
-    The scores of one judge count, the first usable one of the file: an interaction has one
-    judge score. Those of the others are kept and shown.
+    The scores of one judge of answers and of one of sessions count, the first usable ones of the
+    file: an interaction has one score of each. Those of the others are kept and shown.
     """
     store = workspace().store
     model, digest = model_of(spec, workspace().settings.cache)
@@ -106,15 +106,15 @@ def assess(
         store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
     )
     window = cycle_window(cycle, cycle.champion)
-    sample = sample_of(store, window, most=options.sample)
+    sample = sample_for(spec, store, window, most=options.sample)
     judgements: tuple[Judgement, ...] = ()
     if spec.mode in ("pointwise", "guard"):
-        items = items_of(store, sample)
+        items = items_for(spec, store, sample)
         judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
     scores = spec.dimension.violation_below is None  # safety judges raise flags instead
     counts = may_count and scores and validated.record.decision == "usable" and bool(judgements)
     if counts:
-        new = count_scores(store, judge.version, judgements, now())
+        new = count_for(spec, store, judge.version, judgements, now())
         logger.info("%s: %d new scores count", judge.version, new)
     drift = _drift(judge, ask, options, cycle, judgements)
     publish_judge(cycle, judge, validated, drift, options.bar)

@@ -302,7 +302,9 @@ async def _running(
 def _backends(options: GatewayOptions) -> list[Backend]:
     found: list[Backend] = []
     if options.backend is None:
-        base = prepare_base_model(options.settings.base_model, options.settings.cache)
+        base = prepare_base_model(
+            options.settings.base_model, options.settings.cache, options.settings.chat_template
+        )
         found.append(LocalBackend(AdapterModel.load(base), max_tokens=options.max_tokens))
     else:
         for number, url in enumerate((options.backend, *options.replicas), start=1):

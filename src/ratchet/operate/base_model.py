@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ratchet.deploy.served import adoptions
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.models.given_template import given_text
 from ratchet.models.weights import SMOLLM2, require_safetensors, smollm2_file
 from ratchet.settings import Settings
 from ratchet.store import EVER, EventStore
@@ -70,9 +71,12 @@ def check_weights(settings: Settings, store: EventStore) -> None:
 
     Raises:
         InvalidInputError: As `check_stated`.
-        ModelError: The folder or package is not there, or has no safetensors weights.
+        ModelError: The folder, package or given template is not there, or the folder has no
+            safetensors weights.
     """
     check_stated(settings, store)
+    if settings.chat_template:
+        given_text(settings.chat_template)
     if settings.base_model == SMOLLM2:
         smollm2_file()
         return

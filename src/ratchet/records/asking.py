@@ -50,7 +50,10 @@ class Usage(Record):
     def of(cls, metadata: Mapping[str, str]) -> Self:
         """Return what an interaction's metadata say; what is no number is not known."""
         return cls(
-            **{name: _number(metadata.get(name), name == "cost") for name in cls.model_fields}
+            **{
+                name: said_number(metadata.get(name), is_amount=name == "cost")
+                for name in cls.model_fields
+            }
         )
 
 
@@ -103,7 +106,8 @@ def _amount(value: object) -> float | None:
     return float(value) if 0 <= value < float("inf") else None
 
 
-def _number(text: str | None, is_amount: bool) -> int | float | None:
+def said_number(text: str | None, *, is_amount: bool) -> int | float | None:
+    """Return a number that metadata say: a count, or an amount; None where it is neither."""
     try:
         value = json.loads(text or "")
     except ValueError:

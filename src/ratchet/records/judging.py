@@ -10,6 +10,7 @@ from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
 from ratchet.records.conversations import Message
 
 JudgeMode = Literal["pointwise", "pairwise", "reference", "guard"]
+JudgeUnit = Literal["answer", "session"]
 Usability = Literal["usable", "not usable", "not enough labels"]
 
 

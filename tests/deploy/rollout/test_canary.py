@@ -263,6 +263,7 @@ def test_without_a_verdict_in_time_the_champion_has_everybody_back(store, now):
     assert [variant.version for variant in current_routing(store).variants] == [OLD]
 
 
+@pytest.mark.slow
 def test_a_release_that_must_improve_is_not_promoted_for_being_no_worse(store, now):
     released(store, now)
     plan = PLAN.model_copy(update={"stages": PLAN.stages[1:], "must_improve": True})
