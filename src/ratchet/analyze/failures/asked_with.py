@@ -57,8 +57,9 @@ class AskedWith:
     def tools(self, interaction: Interaction) -> tuple[dict[str, Any], ...] | None:
         """Return the tools of a request; None where it had none, or they are not stored."""
         body = self.bodies.get(interaction.tools or "")
-        tools = tuple(tool for tool in body if isinstance(tool, dict)) if _is_list(body) else ()
-        return tools or None
+        if not isinstance(body, list):
+            return None
+        return tuple(tool for tool in body if isinstance(tool, dict)) or None
 
     def prompt(self, key: str, prompt: str) -> str:
         """Return what an interaction's answer answers: with results after the user's words."""
@@ -72,10 +73,6 @@ class AskedWith:
 
 
 NOTHING = AskedWith({}, {})
-
-
-def _is_list(body: Any) -> bool:
-    return isinstance(body, list)
 
 
 def _bodies(store: EventStore, interactions: Iterable[Interaction]) -> dict[str, JsonValue]:
