@@ -148,7 +148,7 @@ def analyze_cycle(
     """
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, judges))
-    validate_readings(judges)
+    validate_readings(cycle, judges)
     everything = load(cycle)
     outcomes = everything.of_versions(cycle.names)
     unknown = unknown_reasons(workspace().store, now=now())

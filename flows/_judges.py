@@ -8,11 +8,19 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.analyze.failures.analysis import load_encoder
+from ratchet.analyze.next_turns import any_labels, read_by_embeddings
+from ratchet.collect.derived import check_kinds
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
-from ratchet.judges.next_turn import in_words, validate_next_turns
+from ratchet.judges.next_turn import (
+    in_words,
+    read_by_judge,
+    reads_next_turns,
+    validate_next_turns,
+)
 from ratchet.judges.on_store import (
     count_for,
     in_halves,
@@ -37,6 +45,8 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
     flags: list[Flag] = []
     records, counting = [], set[str]()
     for spec in load_judges(path):
+        if reads_next_turns(spec):
+            continue  # asked and validated with the other readers of next turns
         record, counts, flagged = assess(spec, cycle, options, may_count=spec.unit not in counting)
         counting |= {spec.unit} if counts else set()
         records.append(record)
@@ -45,12 +55,39 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
-def validate_readings(options: JudgeOptions) -> tuple[JudgeValidation, ...]:
+def validate_readings(cycle: Cycle, options: JudgeOptions) -> tuple[JudgeValidation, ...]:
     """Hold what is read of users' next turns against people's labels; say where it counts."""
     rng = np.random.default_rng(options.seed)
+    read_embedded(cycle)
+    read_judged(cycle, options)
     records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=options.bar)
     logger.info("%s", in_words(records))
     return records
+
+
+def read_embedded(cycle: Cycle) -> None:
+    """Have a classifier on sentence embeddings read next turns where people labelled enough."""
+    work = workspace()
+    if "next_turn" in check_kinds(work.settings.not_derived) or not any_labels(work.store):
+        return
+    encoder = load_encoder(work.settings.embedding)
+    if encoder is None:
+        logger.info("next turns are not read by embeddings: there is no sentence encoder")
+        return
+    for report in read_by_embeddings(work.store, encoder, cycle_window(cycle), now=now()):
+        logger.info("%s", report.in_words)
+
+
+def read_judged(cycle: Cycle, options: JudgeOptions) -> None:
+    """Have the judges of the settings on the dimension `dissatisfied` read next turns."""
+    work = workspace()
+    for spec in load_judges(work.settings.judges) if work.settings.judges else ():
+        if reads_next_turns(spec):
+            model, digest = model_of(spec, work.settings.cache)
+            judge = Judge(spec, model_digest=digest)
+            window, ask = cycle_window(cycle), asker(spec, model)
+            new = read_by_judge(work.store, judge, window, most=options.sample, ask=ask, now=now)
+            logger.info("%s read what users wrote after %d answers", judge.version, new)
 
 
 @task(name="assess-judge", cache_policy=NO_CACHE)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.benchmarks.statements import by_room, statements
-from tests.test_architecture import ROOT, module_name, read_sources
+from tests.test_architecture import ROOT, module_name, parsed, read_sources
 
 WAITS = (
     "ratchet.stats.charts.e_detector",
@@ -42,7 +42,7 @@ class Module:
     """A module's top level: what it defines, what it imports, and what it does when imported."""
 
     def __init__(self, source: str) -> None:
-        self.tree = ast.parse(source)
+        self.tree = parsed(source)
         self.defined: dict[str, list[ast.AST]] = defaultdict(list)
         self.functions_and_classes: list[Function | ast.ClassDef] = []
         self.imports: list[ast.stmt] = []

@@ -186,6 +186,7 @@ def test_a_version_without_an_adapter_needs_no_folder(shelf, store, tracker):
     assert not shelf.folder.exists()
 
 
+@pytest.mark.slow
 def test_without_mlflow_it_is_said_within_seconds(trained, shelf, store):
     away = Tracker("http://127.0.0.1:9", artifacts=shelf.home, model_name="support-router")
     with pytest.raises(TrackingError, match="does not answer within"):

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ratchet.errors import ModelError
 from ratchet.models import (
@@ -30,6 +29,7 @@ from ratchet.models import (
     require_safetensors,
 )
 from ratchet.records import Message, digest
+from tests.models.weights_by_hand import chain, rewritten
 
 SYSTEM = Message(role="system", content="Answer with the queue.")
 
@@ -298,38 +298,6 @@ def test_a_server_is_named_by_its_address_and_model_and_not_by_its_key():
 
 
 # Hugging Face -------------------------------------------------------------------------------------
-
-
-def rewritten(source, folder, change):
-    """Save a copy of a model whose weights are changed in place."""
-    model = AutoModelForCausalLM.from_pretrained(str(source))
-    tokenizer = AutoTokenizer.from_pretrained(str(source))
-    with torch.no_grad():
-        change(model, tokenizer)
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder
-
-
-def chain(*words):
-    """Make a model say these words: each token gives the next, whatever came before.
-
-    Attention and feed-forward add nothing, so the last hidden state is the token's own embedding;
-    the head's row of a token is the embedding of the token it follows.
-    """
-
-    def change(model, tokenizer):
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
-        head.zero_()
-        tokens = [tokenizer(word)["input_ids"] for word in ("\n", *words)]
-        assert all(len(token) == 1 for token in tokens)
-        for (before,), (after,) in pairwise(tokens):
-            head[after] = embedding[before]
-
-    return change
 
 
 def scale(model, _tokenizer):

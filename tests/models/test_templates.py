@@ -375,5 +375,5 @@ def test_a_template_without_a_form_for_tools_is_refused_with_the_way_out(tokeniz
 
 
 def test_a_tool_that_is_no_function_is_refused(hermes):
-    with pytest.raises(InvalidInputError, match=r"functions alone, got a tool of the type 'web"):
+    with pytest.raises(InvalidInputError, match=r"functions alone, got one of the type 'web"):
         hermes.render([turn("hi")], tools=[{"type": "web_search"}])

@@ -452,6 +452,7 @@ def _whole(node: dict[str, Any], *, limited: bool) -> Iterator[str]:
         yield from _whole(part, limited=kind == "Limit" or (limited and kind != "Sort"))
 
 
+@pytest.mark.mostly_slow("sqlite")
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_no_query_reads_a_large_table_whole(
     database: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jsonschema import Draft202012Validator
@@ -23,7 +23,7 @@ from ratchet.evaluation.json_metrics import MISSING, Fields, f1_scored, fields_o
 from ratchet.evaluation.matching import normalise_answer
 from ratchet.evaluation.scored import Answer, Scored, mean_scored
 from ratchet.records import ToolCall
-from ratchet.records.tool_calls import as_turn, read_calls
+from ratchet.records.tool_calls import MARK, as_turn, read_calls
 
 Definitions = Sequence[Mapping[str, Any]]
 """Tools as OpenAI's API names them: `{"type": "function", "function": {"name", "parameters"}}`."""
@@ -124,6 +124,28 @@ def format_validity(
 def schemas_of(tools: Definitions) -> dict[str, Mapping[str, Any]]:
     """Return the JSON Schema of each tool's arguments, by the tool's name."""
     return dict(map(_named, tools))
+
+
+CallFault = Literal["unreadable", "unknown tool", "unfitting arguments"]
+
+
+def call_fault(text: str, tools: Definitions) -> CallFault | None:
+    """Return what is wrong with the calls of a text that is to be a right answer; None if nothing.
+
+    Args:
+        text: The answer.
+        tools: What its request let the model call.
+    """
+    if MARK not in text:
+        return None
+    turn = as_turn(text)
+    if not turn.tool_calls:
+        return "unreadable"
+    schemas = schemas_of(tools)
+    if any(call.name not in schemas for call in turn.tool_calls):
+        return "unknown tool"
+    fits = (is_valid(call.arguments, schemas[call.name]) for call in turn.tool_calls)
+    return None if all(fits) else "unfitting arguments"
 
 
 def comparable(answer: str) -> str:

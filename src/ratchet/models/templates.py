@@ -170,7 +170,8 @@ class ChatTemplate:
             if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
                 kind = printable(str(tool.get("type")), _SHOWN_CHARACTERS)
                 raise InvalidInputError(
-                    f"a local model is given functions alone, got a tool of the type {kind!r}; "
+                    "a local model takes tools that are functions alone, got one of the type "
+                    f"{kind!r}; "
                     "define it as {'type': 'function', 'function': {'name': ...}}"
                 )
             found.append(self._inside({"type": "function", "function": _jsonable(function)}))

@@ -6,7 +6,7 @@ name: to train an adapter of another model than the one that answers would be a 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from ratchet.deploy.served import adoptions
@@ -14,10 +14,9 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.given_template import given_text
 from ratchet.models.weights import SMOLLM2, require_safetensors, smollm2_file
 from ratchet.settings import Settings
-from ratchet.store import EventStore
+from ratchet.store import EVER, EventStore
 from ratchet.store.arrivals import versions_in_use
 
-_EVER = datetime.min.replace(tzinfo=UTC)
 _NAMED = 5
 
 
@@ -31,7 +30,7 @@ def why_not_champion(settings: Settings, store: EventStore, now: datetime) -> st
     if settings.backend:
         return f"got none in front of {' '.join(settings.backend)}; {way}"
     own = (f"{settings.model_name}/", Path(settings.base_model).name)
-    others = [name for name in versions_in_use(store, _EVER, now) if not name.startswith(own)]
+    others = [name for name in versions_in_use(store, EVER, now) if not name.startswith(own)]
     if others and not settings.states_base_model:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         return (

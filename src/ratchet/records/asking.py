@@ -15,6 +15,9 @@ from pydantic import Field, JsonValue
 from ratchet.records.base import Record
 
 FINISH_REASON, PROMPT_VERSION = "finish_reason", "prompt_version"
+REASONING, AUDIO, AUDIO_ID = "answer_reasoning", "answer_audio", "answer_audio_id"
+"""What a model thought before it answered, and the sound of the answer, by reference. They are kept
+with the answer, and are neither trained on nor shown to judges: they are no part of its turn."""
 FIRST_TOKEN_SECONDS = "first_token_seconds"
 """From the request to the first word, call or refusal of a stream."""
 SAMPLING = (

@@ -21,6 +21,7 @@ from ratchet.records.clusters import EarlierCluster, FailureCluster
 from ratchet.records.conversations import Message, last_said
 
 LABEL_TOKENS = 12  # the longest label, in tokens
+CALL_TOKENS = 256  # room for some calls with their arguments
 CODE_TOKENS = 512  # room for a function with its explanation
 SAMPLED = "sampled"
 """How the names of sets of open questions that were drawn from traffic begin."""

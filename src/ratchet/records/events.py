@@ -20,7 +20,7 @@ from ratchet.records.base import (
     no_surrogates,
 )
 from ratchet.records.conversations import Message, ToolCall, last_said
-from ratchet.records.tool_calls import GivenAnswer
+from ratchet.records.given_answers import GivenAnswer
 
 ORIGIN, SIMULATED = "ratchet.origin", "simulated"
 """Key and value of the metadata of a simulated user's interaction, which exports carry along."""

@@ -3,6 +3,7 @@
     written(answer)     # its words, then each call as JSON between `<tool_call>` and `</tool_call>`
     read_calls(text)    # the words, the calls, and how many blocks hold no call
     as_turn(text)       # the turn that an answer of text is
+    CallReader().take(piece)    # the same while the text is written
 
 Where answers are kept and compared as text (targets of examples, answers of the gate), this is how
 calls stand in them, whichever server gave them.
@@ -12,24 +13,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic import ValidationError
 
-from ratchet.records.base import MAX_TEXT_CHARACTERS, Text
 from ratchet.records.conversations import (
     CalledFunction,
     Message,
     ToolCall,
+    called_in,
+    spoken,
     spoken_call,
     spoken_words,
 )
+from ratchet.strict_json import no_number
 
 MARK = "<tool_call>"
 """How a call begins in an answer of text."""
 _BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_CLOSED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +80,26 @@ def as_turn(text: str) -> Message:
     return turn if read_calls(written(turn)) == found else plain
 
 
-def given_as_text(value: object) -> object:
-    """Return the text of an answer that somebody gave as a turn of OpenAI's chat format.
+def has_calls(turns: Sequence[Message]) -> bool:
+    """Tell whether turns call tools or hold the result of a call."""
+    return any(turn.role == "tool" or turn.tool_calls for turn in turns)
 
-    A turn is an object, or JSON of one in a text, that calls tools; anything else is returned as it
-    came.
 
-    Raises:
-        ValueError: It calls tools and is no turn of an assistant.
+def asked(prompt: str, messages: Sequence[Message]) -> str:
+    """Return what an answer answers: the user's last words, with calls and results after them.
+
+    The answers to one message before and after a tool was called are answers to different things.
+
+    Args:
+        prompt: The words of the user's last turn.
+        messages: The turns before the answer.
     """
-    turn = value
-    if isinstance(value, str) and value.lstrip().startswith("{") and '"tool_calls"' in value:
-        try:
-            turn = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        if not isinstance(turn, Mapping) or turn.get("role") != "assistant":
-            return value
-    if not isinstance(turn, Mapping) or not turn.get("tool_calls"):
-        return value
-    answer = Message.model_validate({"role": "assistant", **turn})
-    if answer.role != "assistant":
-        raise ValueError(
-            f"an answer that calls tools must be a turn of the assistant, got one of {answer.role}"
-        )
-    return written(answer).replace("\x00", "\ufffd")  # the store holds no NUL
+    last = next((n for n in range(len(messages), 0, -1) if messages[n - 1].role == "user"), 0)
+    since = messages[last:]
+    if not has_calls(since):
+        return prompt
+    called = called_in(messages)
+    return "\n".join([prompt, *(spoken(turn, called) for turn in since)])
 
 
 def spoken_answer(text: str) -> str:
@@ -114,51 +113,65 @@ def spoken_answer(text: str) -> str:
     return "\n".join([spoken_words(found.words), *map(spoken_call, found.calls)]).lstrip("\n")
 
 
-_TURN_WITH_CALLS = {
-    "type": "object",
-    "description": "An answer that calls tools, as a turn of OpenAI's chat format.",
-    "required": ["role", "tool_calls"],
-    "properties": {
-        "role": {"const": "assistant"},
-        "content": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-        "tool_calls": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["type", "function"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "type": {"const": "function"},
-                    "function": {
-                        "type": "object",
-                        "required": ["name", "arguments"],
-                        "properties": {
-                            "name": {"type": "string", "maxLength": 200},
-                            "arguments": {"type": "string", "maxLength": 10_000},
-                        },
-                        "additionalProperties": False,
-                    },
-                },
-                "additionalProperties": False,
-            },
-        },
-    },
-    "additionalProperties": False,
-}
-_GIVEN = {
-    "anyOf": [
-        {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS},
-        _TURN_WITH_CALLS,
-    ]
-}
-GivenAnswer = Annotated[
-    Text,
-    Field(min_length=1),
-    BeforeValidator(given_as_text, json_schema_input_type=Any),
-    WithJsonSchema(_GIVEN, mode="validation"),
-]
-"""An answer that a person gave, as text; one that calls tools may come as a turn."""
+class CallReader:
+    """Reads calls out of an answer that comes in pieces.
+
+    Words are told as soon as they cannot begin a call; a block that holds none is words. White
+    space around calls is dropped, words on both sides of one are told as lines.
+
+        reader = CallReader()
+        for piece in pieces:
+            told += reader.take(piece)
+        told += reader.end()
+    """
+
+    def __init__(self) -> None:
+        self._kept = ""  # what may yet be white space before a call, or the beginning of one
+        self._gap = ""  # what stands before the next words
+        self._told_words = False
+
+    def take(self, piece: str) -> list[str | ToolCall]:
+        """Return the words and calls that are certain now."""
+        self._kept += piece
+        told: list[str | ToolCall] = []
+        while (block := _CLOSED.search(self._kept)) is not None:
+            self._kept, before = self._kept[block.end() :], self._kept[: block.start()]
+            told += self._block(before, block[0], block[1])
+        begins = self._kept.find(MARK)
+        if begins < 0:
+            begins = len(self._kept) - _overlap(self._kept)
+        certain = self._kept[:begins].rstrip()
+        self._kept = self._kept[len(certain) :]
+        return told + self._words(certain)
+
+    def end(self) -> list[str | ToolCall]:
+        """Return what is left: the answer is over."""
+        kept, self._kept = self._kept, ""
+        block = _BLOCK.search(kept)
+        if block is None:
+            return self._words(kept.rstrip())
+        return self._block(kept[: block.start()], block[0].rstrip(), block[1])
+
+    def _block(self, before: str, block: str, body: str) -> list[str | ToolCall]:
+        call = _call(body)
+        if call is None:
+            return self._words(before + block)
+        told: list[str | ToolCall] = [*self._words(before.rstrip()), call]
+        self._gap = "\n" if self._told_words else ""
+        return told
+
+    def _words(self, text: str) -> list[str | ToolCall]:
+        if self._gap or not self._told_words:
+            text = text.lstrip()
+        if not text:
+            return []
+        text, self._gap, self._told_words = self._gap + text, "", True
+        return [text]
+
+
+def _overlap(text: str) -> int:
+    """Return how many characters at the end may begin a call."""
+    return next((size for size in range(len(MARK) - 1, 0, -1) if text.endswith(MARK[:size])), 0)
 
 
 def _block(call: ToolCall) -> str:
@@ -173,7 +186,7 @@ def _block(call: ToolCall) -> str:
 
 def _call(body: str) -> ToolCall | None:
     try:
-        found: Any = json.loads(body, parse_constant=_refuse)
+        found: Any = json.loads(body, parse_constant=no_number)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
@@ -186,7 +199,3 @@ def _call(body: str) -> ToolCall | None:
         return ToolCall(function=CalledFunction(name=found["name"], arguments=text))
     except ValidationError:  # what no record can hold, such as half of a surrogate pair
         return None
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

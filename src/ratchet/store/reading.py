@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -40,6 +40,10 @@ from ratchet.store.transactions import Transactions, pairs
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+EVER = datetime.min.replace(tzinfo=UTC)
+"""Start of a window of everything up to its end."""
 
 
 @dataclass(frozen=True, slots=True)

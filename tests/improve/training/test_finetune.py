@@ -57,6 +57,7 @@ def test_training_lowers_the_loss_and_says_what_it_did(trained):
     assert "trainable parameters" in trained.device
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses_whatever_the_global_generator(
     tiny_model, trained, tmp_path
 ):
@@ -141,6 +142,7 @@ def test_training_goes_on_from_an_adapter(home, trained, tiny_model):
     assert further.adapter_digest != trained.adapter_digest
 
 
+@pytest.mark.slow
 def test_a_row_too_long_for_its_answer_is_left_out_and_does_no_harm(tiny_model, tmp_path, caplog):
     config = QUICK.model_copy(update={"maximum_tokens": 128, "batch_size": 1, "epochs": 1.0})
     long = row(8, text="word " * 300)

@@ -371,9 +371,15 @@ def _lacking(
     if hours < stage.hours:
         lacking.append(f"{max(hours, 0.0):.1f} of {stage.hours:g} hours in this stage")
     for arm, latest in zip(tally.arms, tally.latest, strict=True):
-        if latest is None or until - latest > timedelta(hours=plan.fresh_hours):
+        silent = until - (latest or starts[0])
+        if silent > timedelta(hours=plan.fresh_hours):
             lacking.append(
                 f"no answer of the {arm} for {plan.fresh_hours:g} hours, so nothing is shown of it"
+            )
+        elif latest is None:
+            lacking.append(
+                f"no answer of the {arm} yet that is {plan.lag_seconds / 60:g} minutes old, from "
+                "when on it counts, so nothing is shown of it"
             )
     if not ratio.ready:
         met = sum(ratio.users.values())

@@ -1,6 +1,6 @@
 """Calls of tools in what is trained on: what was asked, what was answered, what is never learnt.
 
-    asked(prompt, messages)        # what an answer answers: with the results that came after it
+    asked_of(prompts, messages)    # what answers answer: with the results that came after it
     fault(text, tools)             # why an answer's calls must not be learnt, "" where they may
 
 A call that cannot be read, names a tool that its request did not have, or has arguments that its
@@ -16,12 +16,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import pyarrow as pa
 from pydantic import JsonValue, TypeAdapter
 
-from ratchet.evaluation.call_metrics import is_valid, schemas_of
+from ratchet.evaluation.call_metrics import CallFault, call_fault
 from ratchet.improve.curation.rows import Tools
-from ratchet.improve.curation.shapes import has_calls, holds_calls, read_messages
-from ratchet.records import Message, ToolCall, digest, spoken
-from ratchet.records.conversations import called_in
-from ratchet.records.tool_calls import MARK, as_turn, written
+from ratchet.improve.curation.shapes import holds_calls, read_messages
+from ratchet.records import Message, ToolCall, digest
+from ratchet.records.tool_calls import MARK, as_turn, asked, written
 
 LookUp = Callable[[Collection[str]], Mapping[str, JsonValue]]
 """Returns the definitions with some digests that are stored."""
@@ -31,20 +30,12 @@ UNREADABLE = "a call of a tool in it cannot be read"
 UNKNOWN = "it calls a tool that its request did not have"
 UNFITTING = "it calls a tool with arguments that the tool does not take"
 FAULTS = (GONE, UNREADABLE, UNKNOWN, UNFITTING)
+WHY: Mapping[CallFault, str] = {
+    "unreadable": UNREADABLE,
+    "unknown tool": UNKNOWN,
+    "unfitting arguments": UNFITTING,
+}
 _CALLS = TypeAdapter(tuple[ToolCall, ...])
-
-
-def asked(prompt: str, messages: Sequence[Message]) -> str:
-    """Return what an answer answers: the user's last turn, with calls and results after it.
-
-    The answers to one message before and after a tool was called are answers to different things.
-    """
-    last = next((n for n in range(len(messages), 0, -1) if messages[n - 1].role == "user"), 0)
-    since = messages[last:]
-    if not has_calls(since):
-        return prompt
-    called = called_in(messages)
-    return "\n".join([prompt, *(spoken(turn, called) for turn in since)])
 
 
 def asked_of(prompts: Sequence[str], messages: pa.Array) -> list[str]:
@@ -78,16 +69,8 @@ def settled(text: str) -> str:
 
 def fault(text: str, tools: Tools | None) -> str:
     """Return why an answer's calls must not be learnt, "" where they may, or it calls none."""
-    if MARK not in text:
-        return ""
-    turn = as_turn(text)
-    if not turn.tool_calls:
-        return UNREADABLE
-    schemas = schemas_of(tools or ())
-    if any(call.name not in schemas for call in turn.tool_calls):
-        return UNKNOWN
-    fits = (is_valid(call.arguments, schemas[call.name]) for call in turn.tool_calls)
-    return "" if all(fits) else UNFITTING
+    found = call_fault(text, tools or ())
+    return WHY[found] if found else ""
 
 
 def tools_of(body: JsonValue) -> Tools | None:

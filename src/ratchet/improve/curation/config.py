@@ -25,7 +25,7 @@ from ratchet.improve.curation.duplicates import DuplicateConfig
 from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.propensity import PropensityConfig
 from ratchet.records import Identifier, Message, Record, Share, TrainingRequest, last_said
-from ratchet.records.tool_calls import given_as_text
+from ratchet.records.given_answers import given_as_text
 from ratchet.safety.redaction import RedactionConfig
 
 UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -48,7 +48,7 @@ from ratchet.improve.curation.selection import (
     select,
     select_answers,
 )
-from ratchet.improve.curation.shapes import as_turns, as_words, has_calls
+from ratchet.improve.curation.shapes import as_turns, as_words
 from ratchet.improve.curation.split import split_rows
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
@@ -61,7 +61,7 @@ from ratchet.records import (
     with_conversations_changed,
 )
 from ratchet.records.conversations import AS_TEXT
-from ratchet.records.tool_calls import MARK, as_turn, written
+from ratchet.records.tool_calls import MARK, as_turn, has_calls, written
 from ratchet.safety.redaction import Redacted, redactor
 
 if TYPE_CHECKING:

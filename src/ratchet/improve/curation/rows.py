@@ -25,6 +25,7 @@ from ratchet.records.tool_calls import as_turn, written
 TOOLS = "tools"
 """The column of what a model could call, as JSON."""
 Tools = tuple[dict[str, Any], ...]
+Arguments = Literal["objects", "text"]
 RowKind = Literal["sft", "kto", "dpo"]
 Source = Literal[
     "correction", "rated", "judge", "demonstration", "thumbs", "regenerate", "judge pair"
@@ -135,20 +136,24 @@ def question(row: Row) -> str:
     return last_said(row.messages)
 
 
-def for_trainer(rows: Sequence[Row], *, as_messages: bool = False) -> list[dict[str, Any]]:
+def for_trainer(
+    rows: Sequence[Row], *, as_messages: bool = False, arguments: Arguments = "objects"
+) -> list[dict[str, Any]]:
     """Return rows with the columns that TRL's trainer of their kind takes, and no others.
 
-    Where a row has tools, all have the column `tools`: JSON, or None. Arguments of calls are
-    objects, as chat templates take them.
+    Where a row has tools, all have the column `tools`: JSON, or None.
 
     Args:
         rows: Of one kind.
         as_messages: SFT rows as whole conversations (`messages`), for a chat template that marks
             what the assistant says, instead of `prompt` and `completion`.
+        arguments: Whether arguments of calls are objects, as chat templates take them, or text, as
+            they were sent.
     """
+    change = _as_object if arguments == "objects" else _as_text
     with_tools = any(row.tools for row in rows)
     columns = [
-        {name: _for_template(stored[name]) for name in _COLUMNS[type(row)]}
+        {name: _for_template(stored[name], change) for name in _COLUMNS[type(row)]}
         | ({TOOLS: stored.get(TOOLS)} if with_tools else {})
         for row in rows
         for stored in [row.canonical()]
@@ -211,14 +216,14 @@ def _text(messages: Any) -> str:
     return written(Message.model_validate(messages[0]))
 
 
-def _for_template(value: Any) -> Any:
+def _for_template(value: Any, change: Callable[[Any], Any]) -> Any:
     """Return a column of a stored row as chat templates take it."""
     if not isinstance(value, list):
         return value
     return [
         turn
         | {"content": turn.get("content") or ""}
-        | ({"tool_calls": _calls(turn["tool_calls"], _as_object)} if "tool_calls" in turn else {})
+        | ({"tool_calls": _calls(turn["tool_calls"], change)} if "tool_calls" in turn else {})
         for turn in value
     ]
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from ratchet.records import Message, ToolCall, reads_as_text
 from ratchet.records.conversations import AS_TEXT, CalledFunction
-from ratchet.records.tool_calls import MARK
+from ratchet.records.tool_calls import MARK, has_calls
 
 VERSION = 2
 """Raise it where a conversation gets another shape."""
@@ -55,11 +55,6 @@ def shape_of(
         return CALLS_AS_TEXT
     called = has_calls(turns) or MARK in answer.text
     return CALLS if called else WORDS
-
-
-def has_calls(turns: Sequence[Message]) -> bool:
-    """Tell whether turns call tools or hold the result of a call."""
-    return any(turn.role == "tool" or turn.tool_calls for turn in turns)
 
 
 def _calls_otherwise(turn: Message) -> bool:

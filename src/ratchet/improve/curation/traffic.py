@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ratchet.improve.curation.calls import asked, digest_of
+from ratchet.improve.curation.calls import digest_of
 from ratchet.improve.curation.config import Demonstration, JudgedPair
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.endings import cut_answers
@@ -37,6 +37,7 @@ from ratchet.improve.curation.traits import (
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality, given
 from ratchet.records import Message
+from ratchet.records.tool_calls import asked
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]

@@ -60,7 +60,8 @@ def interaction_traits(
     Prompts that come with different tools are different ones.
 
     Args:
-        prompts: What was asked, with results of tools that came after it (`calls.asked`).
+        prompts: What was asked, with results of tools that came after it
+            (`ratchet.records.tool_calls.asked`).
         answers: Whole answers, calls of tools included (`ratchet.records.tool_calls.written`).
         sessions: Their sessions.
         tools: Digests of the tools that could be called; None where none could.
