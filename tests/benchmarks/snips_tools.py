@@ -483,7 +483,12 @@ def main() -> int:
     home = asked.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     run = Run(
-        home, rows=asked.commands, held_out=asked.held_out, epochs=asked.epochs, batch=asked.batch
+        home,
+        rows=asked.commands,
+        held_out=asked.held_out,
+        epochs=asked.epochs,
+        batch=asked.batch,
+        longest_row=asked.longest_row,
     )
     if not asked.only_print:
         write_examples(
