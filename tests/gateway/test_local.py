@@ -87,6 +87,8 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     [
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": ["f"]}, "tools"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
@@ -99,6 +101,7 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
         ({"top_p": 1.1}, "top_p"),
         ({"best_of": 3}, "best_of"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"modalities": 7}, "modalities"),
         ({"temperature": 9}, "temperature"),
         ({"modalities": ["text", "audio"]}, "modalities"),

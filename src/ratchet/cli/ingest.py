@@ -43,10 +43,12 @@ def ingest(
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.ingest import ingest_file
     from ratchet.collect.recognising import Recogniser
+    from ratchet.review.corrections import queue_corrections
 
     off = check_kinds(current_settings().not_derived)
     store, now, progress = created_store(), datetime.now(UTC), Progress()
     derive_signals(store, now=now, off=off, most=0)  # all of this file is new to it
+    queue_corrections(store, now=now, most=0)
     known = Recogniser(store, open_history(store))
     if dialogues:
         report = harvest_dialogues(file, store, now=now, progress=progress, known=known)
@@ -67,6 +69,9 @@ def ingest(
     derived = derive_signals(store, now=now, off=off)
     if derived.interactions:
         say(derived.in_words)
+    candidates = queue_corrections(store, now=now)
+    if candidates.queued or candidates.left_out:
+        say(candidates.in_words)
     if report.set_aside:
         say("`ratchet set-aside` lists every row that was set aside")
     if not report.interactions + report.feedback + report.repeated + report.recognised:

@@ -14,12 +14,13 @@ from typing import Any
 from pydantic_core import from_json
 
 from ratchet.gateway.access import Caller
+from ratchet.gateway.blobs import BlobFolder
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.replies import json_bytes
 from ratchet.gateway.routing import RoutingPlan
-from ratchet.gateway.turns import Answer, BlobFolder, TurnReader
+from ratchet.gateway.turns import Answer, TurnReader
 from ratchet.records import digest
 from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, reported_usage, sampling_of
 from ratchet.store.permissions import RETAIN
@@ -190,7 +191,7 @@ class Recorder:
         if chat.documents:
             row["documents"], line = self._documents(reader.value(chat.documents), key, chat)
             lines.append((LogKind.DEFINITION, line))
-        row["metadata"] = chat.metadata | reader.notes
+        row["metadata"] = {**chat.metadata, **answer.beside, **reader.notes}
         lines.append((LogKind.INTERACTION, json_bytes(row)))
         return self._append(lines, definitions)
 

@@ -7,7 +7,8 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.finetune import FinetuneResult, finetune
-from ratchet.models import HuggingFaceModel, adapter_digest
+from ratchet.models import HuggingFaceModel, adapter_digest, prepare_base_model
+from ratchet.models.serving import AdapterModel
 from ratchet.records import Message
 
 QUICK = FinetuneConfig(
@@ -112,6 +113,26 @@ def test_the_adapter_loads_and_answers(home, trained, tiny_model):
     assert model.digest != HuggingFaceModel.load(tiny_model).digest
     completions = model.generate([row.messages for row in ROWS], max_new_tokens=4)
     assert [completion.error for completion in completions] == [None] * 8
+
+
+def test_an_adapter_carries_its_chat_template_and_is_refused_over_another(
+    home, trained, tiny_model, tmp_path
+):
+    """By whatever reads both: answers, the model that serves, and training that goes on."""
+    folder = home / trained.folder
+    own = (tiny_model / "chat_template.jinja").read_text("utf-8")
+    assert (folder / "chat_template.jinja").read_text("utf-8") == own
+    base = prepare_base_model(str(tiny_model), tmp_path, "hermes")
+    with pytest.raises(ModelError, match="chat template that it was trained with"):
+        HuggingFaceModel.load(base, folder)
+    with pytest.raises(ModelError, match="chat template that it was trained with"):
+        train(base, home, key="e" * 64, start_from=folder)
+    serving = AdapterModel.load(base)
+    try:
+        with pytest.raises(ModelError, match="chat template that it was trained with"):
+            serving.add_adapter("router/1", folder)
+    finally:
+        serving.close()
 
 
 def test_training_goes_on_from_an_adapter(home, trained, tiny_model):

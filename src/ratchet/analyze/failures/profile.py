@@ -10,6 +10,7 @@ from datetime import datetime
 
 import numpy as np
 
+from ratchet.analyze.failures.asked_with import NOTHING, AskedWith
 from ratchet.analyze.failures.clusters import Cluster, FailureClusters
 from ratchet.analyze.failures.failed import why_failed
 from ratchet.analyze.failures.hierarchy import IntArray, Vectors, blocks
@@ -127,10 +128,12 @@ def right_is_known(outcomes: Outcomes, explicit: FloatArray) -> BoolArray:
     return known
 
 
-def right_answer(outcomes: Outcomes, row: int) -> str:
-    """Return what is right where that is known: the correction, else the answer itself."""
+def right_answer(outcomes: Outcomes, row: int, asked: AskedWith = NOTHING) -> str:
+    """Return what is right where that is known: the correction, else the whole answer itself."""
     correction = outcomes.corrections[row]
-    return str(outcomes.responses[row] if correction is None else correction)
+    if correction is not None:
+        return str(correction)
+    return asked.answer(str(outcomes.interaction_ids[row]), str(outcomes.responses[row]))
 
 
 def _beside(
