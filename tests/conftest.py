@@ -41,7 +41,7 @@ gc.disable()
 # call it in their own process would make them thousands of times.
 typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
 settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
-settings.register_profile("fast", settings.get_profile("ratchet"), max_examples=50)
+settings.register_profile("fast", settings.get_profile("ratchet"), max_examples=25)
 settings.load_profile("fast" if "PYTEST_XDIST_WORKER" in os.environ else "ratchet")
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MODEL_NAME = "support-router"
