@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -107,6 +107,22 @@ class Recogniser:
             for place, event in enumerate(events)
             if event.interaction_id in aliases
         }
+
+    def name(self, names: Mapping[str, str]) -> None:
+        """Keep other names of stored answers; what was said about a name is about the answer.
+
+        Args:
+            names: Of each name the id of the answer. A name that is known keeps its answer.
+        """
+        there = self._store.aliases(names) if self._any else {}
+        self._point([Alias(name, key, "") for name, key in names.items() if name not in there])
+
+    def not_stored(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids under which no answer is stored, nor known again."""
+        asked = list(ids)
+        there = self._store.answered_at(asked).keys()
+        left = [key for key in asked if key not in there]
+        return set(left) - (self._store.aliases(left).keys() if self._any else set())
 
     def without_stored(self, events: Sequence[FeedbackRow]) -> list[FeedbackRow]:
         """Return those that say what no stored feedback on the same answer says."""
@@ -209,6 +225,10 @@ class Recogniser:
             for place, stored in found.same.items()
             if place not in known
         ]
+        self._point(new)
+
+    def _point(self, new: Sequence[Alias]) -> None:
+        """Keep other ids, and take what was said about them so far as about the stored answers."""
         if not new:
             return
         self._store.add_aliases(new)

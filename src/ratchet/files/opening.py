@@ -21,7 +21,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable, printable_path, unreadable
 
 SAMPLE = 4_096
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _MARKS = (  # UTF-32 first: its mark begins as that of UTF-16 does
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -40,7 +40,6 @@ _FOREIGN = (
     (b"ARROW1", "an Arrow file; write it as Parquet"),
     (b"BZh", "packed with bzip2; unpack it or pack it with gzip"),
     (b"\xfd7zXZ", "packed with xz; unpack it or pack it with gzip"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it or pack it with gzip"),
 )
 _ORDINARY_CONTROLS = b"\t\n\r\f\v\x1b"
 _CONTROLS = bytes(set(range(32)) - set(_ORDINARY_CONTROLS)) + b"\x7f"
@@ -119,15 +118,25 @@ def _unpacked(file: IO[bytes]) -> tuple[IO[bytes], bytes]:
     """Return the content from its start, and its first bytes; `file` may be a pipe."""
     sample = file.read(SAMPLE)
     whole = _rejoined(sample, file)
-    if not sample.startswith(GZIP):
+    if not sample.startswith((GZIP, ZSTD)):
         return whole, sample
-    unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=whole))
+    unpacked = (
+        cast("IO[bytes]", gzip.GzipFile(fileobj=whole))
+        if sample.startswith(GZIP)
+        else _of_zstd(whole)
+    )
     first = unpacked.read(SAMPLE)
     return _rejoined(first, unpacked), first
 
 
+def _of_zstd(packed: IO[bytes]) -> IO[bytes]:
+    import pyarrow as pa
+
+    return cast("IO[bytes]", pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd"))
+
+
 def _rejoined(start: bytes, rest: IO[bytes]) -> IO[bytes]:
-    if rest.seekable() and not isinstance(rest, gzip.GzipFile):
+    if rest.seekable() and isinstance(rest, io.BufferedReader):
         rest.seek(0)
         return rest
     return io.BufferedReader(_Rejoined(start, rest), 1 << 16)
@@ -185,6 +194,6 @@ def _is_utf_8(sample: bytes) -> bool:
 def _not_rows(path: Path, what: str) -> InvalidInputError:
     way_out = "" if ";" in what else "; name another file"
     return InvalidInputError(
-        "a file must hold rows as CSV, JSON Lines, JSON or Parquet, packed with gzip or not, got "
-        f"{printable_path(path)!r}, which is {what}{way_out}"
+        "a file must hold rows as CSV, JSON Lines, JSON or Parquet, packed with gzip or zstd or "
+        f"not, got {printable_path(path)!r}, which is {what}{way_out}"
     )

@@ -24,6 +24,7 @@ is one for the process, and loses what follows a quote that is never closed (see
 from __future__ import annotations
 
 import difflib
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.csv_rows import DELIMITERS, CsvText
 from ratchet.files.json_rows import json_lines
 from ratchet.files.json_rows import parse_json as parse_json
-from ratchet.files.opening import OpenFile, open_file, readable
+from ratchet.files.opening import SAMPLE, OpenFile, open_file, readable
 from ratchet.files.text import printable, printable_path
 
 LONGEST_ROW = 16_000_000
@@ -201,9 +202,28 @@ def read_rows(
             yield table
 
 
+def rows_of_lines(
+    path: Path, content: bytes, *, after: int, longest: int = LONGEST_ROW
+) -> Iterator[Row]:
+    """Yield the rows of a part of a file of JSON Lines.
+
+    Args:
+        path: The file.
+        content: Whole lines of it, in UTF-8.
+        after: How many lines come before them.
+        longest: See `read_rows`.
+    """
+    file = OpenFile(path, io.BytesIO(content), "utf-8", content[:SAMPLE])
+    for row in _json(file, longest, finite=True):
+        place = row.place + after
+        yield row._replace(number=row.number + after, place=place, position=f"line {place}")
+
+
 def kind_of(file: OpenFile) -> Kind:
     """Return what a text is, by its name, else by its first character."""
-    suffixes = [suffix.lower() for suffix in file.path.suffixes if suffix.lower() != ".gz"]
+    suffixes = [
+        suffix.lower() for suffix in file.path.suffixes if suffix.lower() not in (".gz", ".zst")
+    ]
     named = _SUFFIXES.get(suffixes[-1]) if suffixes else None
     first = file.sample.translate(None, b"\x00\xff\xfe\xef\xbb\xbf").lstrip()[:1]
     return named or ("json" if first in (b"{", b"[") else "csv")
