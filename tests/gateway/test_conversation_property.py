@@ -22,7 +22,7 @@ from ratchet.gateway.log import WriteAheadLog
 from ratchet.gateway.recording import Chat, Recorder, Records
 from ratchet.gateway.routing import RoutingPlan
 from ratchet.gateway.streams import Told
-from ratchet.gateway.turns import TurnReader
+from ratchet.collect.turns import TurnReader
 from ratchet.records import Interaction, Variant
 from ratchet.store import EventStore
 

@@ -58,12 +58,14 @@ class Given:
         source: Where the rows come from.
         scores: What scores mean, by name: a kind of feedback; see `ratchet.doors.scores`.
         columns: Which column holds what; see `ratchet.doors.table`.
+        kept: What a translator keeps of a row for later ones of the same import.
     """
 
     at: datetime
     source: str = ""
     scores: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

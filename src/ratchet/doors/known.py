@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from ratchet.doors import langfuse, ratchet_events
+from ratchet.doors import langfuse, litellm, open_webui, openai_pairs, ratchet_events
 from ratchet.doors.door import Door
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 
-DOORS: tuple[Door, ...] = (ratchet_events.DOOR, langfuse.DOOR)
+DOORS: tuple[Door, ...] = (
+    ratchet_events.DOOR,
+    langfuse.DOOR,
+    open_webui.DOOR,
+    openai_pairs.DOOR,
+    litellm.DOOR,
+)
 """In the order in which they are listed."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ratchet.collect.batches import Passed, Translated
 from ratchet.collect.ingest import rows_of_events
 from ratchet.collect.rejecting import RAW_CHARACTERS, whose
+from ratchet.collect.turns import TurnReader
 from ratchet.doors.door import OTHER, PLACE, Door, Given, Refused
 from ratchet.doors.known import door_named
 from ratchet.doors.sources import SourceFile, opened
@@ -89,9 +90,20 @@ def events_of(
 
 def _translated(row: Row, raw: str, fields: dict[str, Any]) -> tuple[str, Translated]:
     other, place = fields.pop(OTHER, None), fields.pop(PLACE, "")
+    if "messages" in fields:
+        _make_storable(fields)
     position = f"{row.position}, {place}" if place else row.position
     made = Row(row.number, row.place, position, row.lines, fields, raw, None, "json")
     return position, Translated(made, other)
+
+
+def _make_storable(fields: dict[str, Any]) -> None:
+    """Write turns as the gateway records them: no bytes, nothing that the store cannot hold."""
+    reader = TurnReader()
+    fields["messages"] = reader.turns(fields["messages"])
+    fields["response"] = reader.text(fields.get("response") or "")
+    if reader.notes:
+        fields["metadata"] = {**fields.get("metadata", {}), **reader.notes}
 
 
 def _set_aside(row: Row, why: Refused, source: str, now: datetime) -> tuple[str, SetAside]:

@@ -20,6 +20,7 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from ratchet.collect.turns import BlobFolder
 from ratchet.gateway.access import Caller, RateLimits, WrongKeys, identify
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
@@ -56,7 +57,6 @@ from ratchet.gateway.schemas import (
 from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
 from ratchet.gateway.tokens import Tokens
-from ratchet.gateway.turns import BlobFolder
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
 

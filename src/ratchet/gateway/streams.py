@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratchet.gateway.turns import words_of
+from ratchet.collect.turns import words_of
 
 _INNER = {"function": "arguments", "custom": "input"}
 """What of a call comes in fragments, by the kind of tool."""

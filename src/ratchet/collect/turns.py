@@ -15,17 +15,21 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from ratchet.files.whole import write_whole
-from ratchet.gateway.replies import json_bytes
 from ratchet.records import MAX_TEXT_CHARACTERS, Blob, Message, ToolCall
 
 logger = logging.getLogger(__name__)
+
+json_bytes = partial(to_json, inf_nan_mode="null")
+"""JSON of a value; a number too large for a float, such as 1e999, becomes null."""
 
 _LONGEST_NAME = 200
 _DATA_URL = re.compile(r"data:(?P<type>[^,;]*)(?P<more>[^,]*),", re.IGNORECASE)
