@@ -3,8 +3,8 @@
     python -m tests.benchmarks.imports [--rows 1000000] [--scores 0.3]
 
 Observations of about 900 bytes in the documented schema of its blob export, as JSON Lines or
-Parquet, and scores on traces, into an empty SQLite store by `ratchet import`'s code, with the signals
-that are derived afterwards. Memory is the largest of this process and of the one that reads. At a
+Parquet, and scores on traces, into an empty SQLite store by `ratchet import`'s code; then the
+signals that are derived. Memory is the largest of this process and of the one that reads. At a
 million rows it fails above 120 seconds or 1 GB.
 """
 

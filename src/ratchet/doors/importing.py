@@ -19,7 +19,8 @@ from ratchet.doors.known import DOORS, door_named
 from ratchet.doors.mapping import ImportMap
 from ratchet.doors.recognition import first_rows, recognise
 from ratchet.doors.rows import rows_of_source
-from ratchet.doors.sources import SourceFile, files_of, opened
+from ratchet.doors.sources import SourceFile, files_of, name_of
+from ratchet.doors.table import check_columns
 from ratchet.records import SetAside, digest
 from ratchet.store import EventStore
 from ratchet.store.cursors import keep_cursors, read_cursors
@@ -55,12 +56,12 @@ class Import:
     @property
     def name(self) -> str:
         """The source as set-aside rows name it."""
-        return Path(self.source.rstrip("/")).name or self.source
+        return self.given.source
 
     @property
     def is_large(self) -> bool:
         """Whether a second process to read it pays."""
-        sizes = (Path(file.address) for file in self.files if not file.is_remote)
+        sizes = (Path(file.address) for file in self.files if "://" not in file.address)
         return sum(path.stat().st_size for path in sizes if path.is_file()) > LARGE
 
     def rows(self) -> Callable[[], Iterator[tuple[str, object]]]:
@@ -93,9 +94,10 @@ def prepare(
     if not door and mapping.columns is not None:
         door = door_named("table")
     columns = {} if mapping.columns is None else mapping.columns.model_dump(exclude_none=True)
-    name = Path(source.rstrip("/")).name or source
-    given = Given(at=now, source=name, scores=mapping.scores, columns=columns)
-    found = door or _recognised(files, source)
+    given = Given(at=now, source=name_of(source), scores=mapping.scores, columns=columns)
+    found = door or _recognised(files, name_of(source))
+    if found.name == "table":
+        check_columns(columns, first_rows(files[0]))
     return Import(source, files, found, not door, given, since, now)
 
 
@@ -189,14 +191,10 @@ def preview(what: Import) -> Preview:
 
 def _recognised(files: Sequence[SourceFile], source: str) -> Door:
     for file in files:
-        with opened(file) as path:
-            rows = first_rows(path)
-        if rows:
+        if rows := first_rows(file):
             return recognise(rows, DOORS, file.name or source)
     return recognise((), DOORS, source)
 
 
 def _name_of(file: SourceFile, door: Door) -> str:
-    with opened(file) as path:
-        first = first_rows(path)[:1]
-    return digest([door.name, repr(first)])
+    return digest([door.name, repr(first_rows(file)[:1])])

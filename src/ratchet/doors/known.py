@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ratchet.doors import langfuse, litellm, open_webui, openai_pairs, ratchet_events
+from ratchet.doors import (
+    anthropic,
+    chatgpt,
+    langfuse,
+    litellm,
+    open_webui,
+    openai_pairs,
+    ratchet_events,
+    sharegpt,
+    table,
+)
 from ratchet.doors.door import Door
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
@@ -13,6 +23,10 @@ DOORS: tuple[Door, ...] = (
     open_webui.DOOR,
     openai_pairs.DOOR,
     litellm.DOOR,
+    sharegpt.DOOR,
+    chatgpt.DOOR,
+    anthropic.DOOR,
+    table.DOOR,
 )
 """In the order in which they are listed."""
 

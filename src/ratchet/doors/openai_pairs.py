@@ -147,8 +147,8 @@ def _asked(chat: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _answer(response: Mapping[str, Any], is_items: bool) -> tuple[Mapping[str, Any], str | None]:
     if is_items:
         return message_of(response.get("output") or ()), reason_of(response)
-    choices = response.get("choices") or ({},)
-    choice = choices[0] if isinstance(choices[0], Mapping) else {}
+    choices = response.get("choices") or [{}]
+    choice: Mapping[str, Any] = choices[0] if isinstance(choices[0], Mapping) else {}
     message = choice.get("message")
     if not isinstance(message, Mapping):
         message = {"content": choice.get("text")}

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from ratchet.doors.door import Door
+from ratchet.doors.sources import SourceFile, opened
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import read_rows
 from ratchet.files.text import printable
+from ratchet.store.foreign_tables import rows_of_table
 
 SAMPLED = 20
 """So many first rows of a file are looked at."""
 
 
-def first_rows(path: Path) -> list[Mapping[str, Any]]:
-    """Return the first rows of a file that can be read.
+def first_rows(file: SourceFile) -> list[Mapping[str, Any]]:
+    """Return the first rows of a file, or a table, that can be read.
 
     Raises:
-        InvalidInputError: The file cannot be read.
+        InvalidInputError: It cannot be read.
     """
-    with read_rows(path, may_be_empty=True) as rows:
+    if file.is_table:
+        return list(islice(rows_of_table(file.address), SAMPLED))
+    with opened(file) as path, read_rows(path, may_be_empty=True) as rows:
         return [row.fields for row in islice(rows, SAMPLED) if row.problem is None]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from ratchet.collect.batches import Passed, Translated
@@ -20,6 +19,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row, read_rows
 from ratchet.files.text import printable
 from ratchet.records import SetAside, derive_id
+from ratchet.store.foreign_tables import rows_of_table
 
 TOO_OLD = "older than --since"
 
@@ -42,19 +42,23 @@ def rows_of_source(
     through = door_named(door)
     for file in files:
         told = replace(given, at=file.at or now)
-        with opened(file) as path:
-            rows = rows_of_path(path, through)
-            placed = (_placed(row, file.name) for row in rows) if file.name else rows
-            yield from events_of(placed, through, told, since, now)
+        rows = _rows_of(file, through)
+        placed = (_placed(row, file.name) for row in rows) if file.name else rows
+        yield from events_of(placed, through, told, since, now)
 
 
-def rows_of_path(path: Path, door: Door) -> Iterator[Row]:
-    """Yield the rows of a file as they are."""
-    if door.translate is None:
-        yield from (row for _, row in rows_of_events(path))
+def _rows_of(file: SourceFile, door: Door) -> Iterator[Row]:
+    """Yield the rows of a file, or a table, as they are."""
+    if file.is_table:
+        for number, fields in enumerate(rows_of_table(file.address), start=1):
+            yield Row(number, number, f"row {number}", 1, fields, None, None, "parquet")
         return
-    with read_rows(path, finite=True, may_be_empty=True) as rows:
-        yield from rows
+    with opened(file) as path:
+        if door.translate is None:
+            yield from (row for _, row in rows_of_events(path))
+            return
+        with read_rows(path, finite=True, may_be_empty=True) as rows:
+            yield from rows
 
 
 def events_of(

@@ -1,4 +1,4 @@
-"""What SOURCE names: a file, a folder, a pattern, or the same on object storage."""
+"""What SOURCE names: a file, a folder or a pattern, here or on object storage, or a table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
+from ratchet.store.foreign_tables import is_database
 from ratchet.store.history.place import file_system
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
@@ -38,9 +39,14 @@ class SourceFile:
     at: datetime | None = None
 
     @property
+    def is_table(self) -> bool:
+        """Whether it is a table of a database."""
+        return is_database(self.address)
+
+    @property
     def is_remote(self) -> bool:
         """Whether it has to be fetched."""
-        return _REMOTE in self.address
+        return _REMOTE in self.address and not self.is_table
 
     def dated(self, at: datetime | None) -> SourceFile:
         """Return the file with a time for what has none."""
@@ -53,6 +59,8 @@ def files_of(source: str) -> list[SourceFile]:
     Raises:
         InvalidInputError: It names none.
     """
+    if is_database(source):
+        return [SourceFile(source, "", "")]
     found = _remote(source) if _REMOTE in source else _local(source)
     if not found:
         raise InvalidInputError(
@@ -60,6 +68,13 @@ def files_of(source: str) -> list[SourceFile]:
             f"not), got none in {printable(source)!r}; name a file, a folder or a pattern"
         )
     return found
+
+
+def name_of(source: str) -> str:
+    """Return what people are told of a source: the last part of it, and never a password."""
+    return (
+        source.partition("#")[2] if is_database(source) else Path(source.rstrip("/")).name or source
+    )
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Open a file of rows: what it is, packed or not, in which encoding; one error where it is none.
 
-What a file is shows in its first bytes, not in its name: gzip, Parquet, UTF-16 and UTF-32 (by the
-byte order mark; UTF-16 without one where every other byte is NUL), else UTF-8. A picture, an
-archive, a spreadsheet or other binary content is refused at once.
+What a file is shows in its first bytes, not in its name: gzip, zstd, Parquet, Arrow, UTF-16 and
+UTF-32 (by the byte order mark; UTF-16 without one where every other byte is NUL), else UTF-8. A
+picture, an archive, a spreadsheet or other binary content is refused at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from ratchet.files.text import printable, printable_path, unreadable
 
 SAMPLE = 4_096
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+ARROW = (b"ARROW1\x00\x00", b"\xff\xff\xff\xff")
+"""How a file of Arrow begins, and a stream, as data sets of Hugging Face are."""
 _MARKS = (  # UTF-32 first: its mark begins as that of UTF-16 does
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -37,7 +39,6 @@ _FOREIGN = (
     (b"GIF8", "a picture"),
     (b"%PDF", "a PDF document"),
     (b"SQLite format 3\x00", "an SQLite database; export its table as CSV"),
-    (b"ARROW1", "an Arrow file; write it as Parquet"),
     (b"BZh", "packed with bzip2; unpack it or pack it with gzip"),
     (b"\xfd7zXZ", "packed with xz; unpack it or pack it with gzip"),
 )
@@ -52,7 +53,7 @@ class OpenFile:
     Attributes:
         path: The file.
         content: Its bytes, unpacked, from the start.
-        encoding: Of a text; None for Parquet.
+        encoding: Of a text; None for Parquet and Arrow.
         sample: The first bytes, at most 4,096; none where the file is empty.
     """
 
@@ -82,7 +83,7 @@ def open_file(path: Path) -> Iterator[OpenFile]:
     with ExitStack() as stack:
         with readable(path):
             content, sample = _unpacked(stack.enter_context(path.open("rb")))
-        if sample.startswith(PARQUET):
+        if sample.startswith((PARQUET, *ARROW)):
             yield OpenFile(path, content, None, sample)
             return
         _refuse_foreign(path, sample)
@@ -194,6 +195,6 @@ def _is_utf_8(sample: bytes) -> bool:
 def _not_rows(path: Path, what: str) -> InvalidInputError:
     way_out = "" if ";" in what else "; name another file"
     return InvalidInputError(
-        "a file must hold rows as CSV, JSON Lines, JSON or Parquet, packed with gzip or zstd or "
-        f"not, got {printable_path(path)!r}, which is {what}{way_out}"
+        "a file must hold rows as CSV, JSON Lines, JSON, Parquet or Arrow, packed with gzip or "
+        f"zstd or not, got {printable_path(path)!r}, which is {what}{way_out}"
     )
