@@ -136,16 +136,15 @@ def _interaction(
 
 
 def _metadata(trace: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
-    found = texts_of(row.get("metadata"))
-    found |= texts_of({name: trace.get(name) for name in _LABELS})
+    about = {name: trace.get(name) for name in _LABELS}
     used = parsed(_of(row, "usage_details", "usageDetails"))
+    if isinstance(used, list):  # a map of Parquet
+        used = dict(used)
     if isinstance(used, Mapping):
-        found |= texts_of({ours: used.get(theirs) for theirs, ours in _USAGE.items()})
-    cost, first = (
-        _of(row, "total_cost", "totalCost"),
-        _of(row, "time_to_first_token", "timeToFirstToken"),
-    )
-    return found | texts_of({"cost": cost, FIRST_TOKEN_SECONDS: first})
+        about |= {ours: used[theirs] for theirs, ours in _USAGE.items() if theirs in used}
+    about["cost"] = _of(row, "total_cost", "totalCost")
+    about[FIRST_TOKEN_SECONDS] = _of(row, "time_to_first_token", "timeToFirstToken")
+    return {**texts_of(row.get("metadata")), **texts_of(about)}
 
 
 def _score(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
