@@ -20,6 +20,7 @@ from ratchet.doors.mapping import read_map
 from ratchet.doors.recognition import recognise
 from ratchet.errors import InvalidInputError
 from ratchet.store import EventStore
+from ratchet.store.tables import SET_ASIDE
 from tests.doors.bringing import NOW, answers, bring, new_store, said, write
 
 LINE = json.dumps({"id": "x", "conversations": [{"from": "human", "value": "hi"},
@@ -80,6 +81,15 @@ def test_a_file_that_zstd_packed_is_read(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.zst").write_bytes(cut)
     with pytest.raises(InvalidInputError, match=r"cut\.jsonl\.zst"):
         bring(tmp_path / "cut.jsonl.zst", store, as_format="sharegpt")
+
+
+def test_rows_that_are_set_aside_name_their_user_as_the_tool_does(tmp_path: Path) -> None:
+    trace = {"id": "t", "timestamp": "2026-11-20T10:00:00Z", "userId": "ana", "sessionId": "s",
+             "input": None, "output": "So."}  # fmt: skip
+    store = new_store(tmp_path)
+    assert bring(write(tmp_path / "x.jsonl", trace), store).set_aside == 1
+    with store.reading() as connection:
+        assert connection.execute(SET_ASIDE.select()).mappings().one()["user_id"] == "ana"
 
 
 # Formats ------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from ratchet.records import SetAside, derive_id
 from ratchet.store.foreign_tables import rows_of_table
 
 TOO_OLD = "older than --since"
+USER_KEYS = ("user_id", "userId", "end_user", "user")
+"""Under which names tools say who asked."""
 
 
 def rows_of_source(
@@ -120,9 +122,19 @@ def _set_aside(row: Row, why: Refused, source: str, now: datetime) -> tuple[str,
         position=position,
         reason=why.reason,
         raw=received,
-        **whose(row),
+        **_whose(row),
     )
     return position, rejected
+
+
+def _whose(row: Row) -> dict[str, str | None]:
+    """Return whom a row names, so that forgetting a user finds it."""
+    names = whose(row)
+    if names.get("user_id") is None:
+        found = next((row.fields[key] for key in USER_KEYS if row.fields.get(key)), None)
+        if isinstance(found, str | int):
+            return {**names, "user_id": str(found)[:200]}
+    return names
 
 
 def _placed(row: Row, name: str) -> Row:
