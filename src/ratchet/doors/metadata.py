@@ -43,4 +43,5 @@ def _mapping(value: object) -> Mapping[object, object]:
 
 
 def _json(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    is_nested = isinstance(value, bool | dict | list)
+    return json.dumps(value, default=str) if is_nested else str(value)

@@ -72,7 +72,7 @@ def events_of(
             is_old = since is not None and row.problem is None and _is_before(row.fields, since)
             yield row.position, Passed(TOO_OLD) if is_old else row
             continue
-        raw = row.raw if row.raw is not None else repr(row.fields)[: RAW_CHARACTERS + 1]
+        raw, size = _text_of(row)
         try:
             fields = row.given(as_json=door.as_json)
             for made in door.translate(fields, given):
@@ -83,7 +83,7 @@ def events_of(
                 elif since is not None and _is_before(made, since):
                     yield row.position, Passed(TOO_OLD)
                 else:
-                    yield _translated(row, raw, dict(made))
+                    yield _translated(row, raw, size, dict(made))
         except InvalidInputError as error:
             yield _set_aside(row, Refused(str(error)), given.source, now)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -94,13 +94,21 @@ def events_of(
             yield _set_aside(row, Refused(reason), given.source, now)
 
 
-def _translated(row: Row, raw: str, fields: dict[str, Any]) -> tuple[str, Translated]:
+def _text_of(row: Row) -> tuple[str, int]:
+    """Return the beginning of a row's text, and how long it is about."""
+    if row.raw is not None:
+        return row.raw[: RAW_CHARACTERS + 1], len(row.raw)
+    texts = (value for value in row.fields.values() if isinstance(value, str))
+    return repr(row.fields)[: RAW_CHARACTERS + 1], sum(map(len, texts))
+
+
+def _translated(row: Row, raw: str, size: int, fields: dict[str, Any]) -> tuple[str, Translated]:
     other, place = fields.pop(OTHER, None), fields.pop(PLACE, "")
     if "messages" in fields:
         _make_storable(fields)
     position = f"{row.position}, {place}" if place else row.position
     made = Row(row.number, row.place, position, row.lines, fields, raw, None, "json")
-    return position, Translated(made, other)
+    return position, Translated(made, size, other)
 
 
 def _make_storable(fields: dict[str, Any]) -> None:
