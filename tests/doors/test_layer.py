@@ -149,6 +149,12 @@ def test_rows_without_a_time_keep_that_of_their_first_import(tmp_path: Path) -> 
     assert {item.created_at for item in answers(store)} == {NOW - timedelta(days=3)}
 
 
+def test_rows_that_say_the_same_without_a_time_are_answers_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", chat("1"), chat("2"))
+    now = NOW.replace(second=7, microsecond=123_456)
+    assert bring(path, new_store(tmp_path), now=now).interactions == 2
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 ROWS = [

@@ -144,7 +144,10 @@ class Recogniser:
                 found.conflicting.add(place)
 
     def _in_store(self, rows: Sequence[InteractionRow], found: Recognised, own: set[int]) -> None:
-        times = [row.created_at for row in rows]
+        # a log without times has one for all its rows, which are never the same answer
+        times = [row.created_at for row in rows if self._may_be_same(row)]
+        if not times:
+            return
         first, last = min(times) // SECOND * SECOND, max(times)
         ends = self._store.ends_between(first, last + SECOND)
         if ends is None:
@@ -155,6 +158,10 @@ class Recogniser:
         near = _Near(self._store.stored_at(_spans(times)))
         own.update(place for place, row in enumerate(rows) if row.id in near.ids)
         self._compare(rows, near, found, own, in_history=False)
+
+    def _may_be_same(self, row: InteractionRow) -> bool:
+        """Tell whether a row's time is written so precisely that it may be known again by it."""
+        return min(_unit(row.created_at), self._finest) <= SECOND
 
     def _compare(
         self,
@@ -171,6 +178,7 @@ class Recogniser:
             for place, row in enumerate(rows)
             if place not in own
             and not found.knows(place)
+            and self._may_be_same(row)
             and (others := near.like(row, self._finest))
         }
         if not maybe:
@@ -322,7 +330,7 @@ def _among_each_other(
     """Find rows that are the same as an earlier row of theirs."""
     first: dict[tuple[int, str], list[int]] = {}
     for place, row in enumerate(rows):
-        if place in found.conflicting:
+        if place in found.conflicting or min(_unit(row.created_at), finest) > SECOND:
             continue
         others = first.setdefault((row.created_at // SECOND, row.response), [])
         if place not in own and not found.knows(place):
