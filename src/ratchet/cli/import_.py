@@ -141,12 +141,17 @@ def _tell_counts(report: IngestReport) -> None:
 
 
 def _derive(now: datetime, most: int | None = None) -> None:
+    """Derive what came in says, and tell it; `most` 0 notes where to begin."""
     from ratchet.collect.derived import check_kinds, derive_signals
+    from ratchet.review.corrections import queue_corrections
 
-    off = check_kinds(current_settings().not_derived)
-    derived = derive_signals(created_store(), now=now, off=off, most=most)
+    store, off = created_store(), check_kinds(current_settings().not_derived)
+    derived = derive_signals(store, now=now, off=off, most=most)
     if derived.interactions:
         say(derived.in_words)
+    candidates = queue_corrections(store, now=now, most=most)
+    if candidates.queued or candidates.left_out:
+        say(candidates.in_words)
 
 
 def _preview(what: Import) -> None:

@@ -14,6 +14,11 @@ far as the coarser one is written, and the same person asked:
 | seconds | the same named session |
 | minutes or a day | nobody: both are kept |
 
+With whole seconds and other session ids both are kept: one log names a chat by its thread, the
+other by its request, and nothing in the rows tells these from two chats of one user that got the
+same answer within a second, as batch jobs and retries of one account do. Leaving one out would lose
+an answer that was given, which cannot be taken back; keeping both counts it twice in rates.
+
 How precisely times are written is seen of each time, and where both are equal of most rows that
 came together: a log with milliseconds has a few whole seconds. Two named users are never the same
 person. A name such as `anonymous`, `unknown` or `-` names nobody. What is kept though it may be the
@@ -32,7 +37,7 @@ from ratchet.errors import ConflictError, SettingsError
 from ratchet.records import derive_id
 from ratchet.store import EventStore
 from ratchet.store.aliases import MICROSECOND, MILLISECOND, SECOND, Alias, Said, Stored
-from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, has_content_of
 from ratchet.store.history import History, HistoryFile
 
 _MINUTE, _DAY = 60 * SECOND, 86_400 * SECOND
@@ -138,7 +143,7 @@ class Recogniser:
         for place, row in enumerate(rows if aliases else ()):
             if (alias := aliases.get(row.id)) is None:
                 continue
-            if alias.digest == row.digest:
+            if has_content_of(row, alias.digest):
                 found.same[place] = alias.interaction_id
             else:
                 found.conflicting.add(place)
@@ -209,7 +214,8 @@ class Recogniser:
         for place in waiting:
             stored = by_id.get(rows[place].id)
             if stored is not None:
-                known = found.repeated if stored.digest == rows[place].digest else found.conflicting
+                same = has_content_of(rows[place], stored.digest)
+                known = found.repeated if same else found.conflicting
                 known.add(place)
         self._compare(rows, _Near(there), found, own, in_history=True)
 
