@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"files", "store", "safety"},
     "collect": _BASE | {"files", "store", "processes"},
+    "doors": _BASE | {"files", "store", "collect"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
     "improve": _BASE

@@ -174,6 +174,10 @@ TOYS = {
         },
         needs=("data", "isolation"),
     ),
+    "imports": Toy(
+        "--rows 400",
+        {r"^\| (jsonl|parquet) \| 400 \| 120 \| .* MB \|$": 2},
+    ),
     "judge_throughput": Toy(
         "--questions 128",
         {r"^\| 128 \| \d+\.\d\d \| 0\.40 \|": 1, r"^\| SIG(KILL|TERM) \| \d+ \|": 2},

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ratchet.cli import app
-from ratchet.cli.ingest import Progress
+from ratchet.cli.progress import Progress
 from ratchet.errors import InvalidInputError
 from tests.collect.test_ingest import interaction, thumbs
 

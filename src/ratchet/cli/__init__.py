@@ -26,6 +26,7 @@ from ratchet.cli.failures import failures
 from ratchet.cli.forget import forget
 from ratchet.cli.gate import gate
 from ratchet.cli.history import history
+from ratchet.cli.import_ import import_source
 from ratchet.cli.ingest import ingest
 from ratchet.cli.prune import prune
 from ratchet.cli.restore import restore
@@ -62,6 +63,9 @@ app.command(
     epilog="Example: ratchet adopt --backend http://127.0.0.1:8001 --dry-run",
 )(adopt)
 
+app.command(
+    "import", rich_help_panel=COLLECT, epilog="Example: ratchet import export.jsonl --dry-run"
+)(import_source)
 app.command(rich_help_panel=COLLECT, epilog="Example: ratchet ingest events.jsonl")(ingest)
 app.command(
     "set-aside", rich_help_panel=COLLECT, epilog="Example: ratchet set-aside --source events.jsonl"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ratchet.cli.ingest import Progress
+from ratchet.cli.progress import Progress
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, current_settings, open_history, open_tracker, required_store
 from ratchet.files.text import printable

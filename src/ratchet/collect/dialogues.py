@@ -25,9 +25,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ratchet.collect.ingest import MAX_LINE_BYTES, EventSink, ingest_placed
+from ratchet.collect.ingest import MAX_LINE_BYTES, ingest_placed
 from ratchet.collect.recognising import Recogniser
 from ratchet.collect.report import IngestReport
+from ratchet.collect.sink import EventSink
 from ratchet.collect.values import moment as moment_of
 from ratchet.collect.values import thumb
 from ratchet.errors import InvalidInputError

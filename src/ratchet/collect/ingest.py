@@ -7,31 +7,42 @@ may be written is in `ratchet.collect.values`, which times are believed in `ratc
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ratchet.collect.batches import (
+    CHUNK,
+    Batch,
+    PackedBatch,
+    Passed,
+    PlacedEvent,
+    Translated,
+    batches_of,
+    packed,
+    seldom_looked_for_garbage,
+    unpacked,
+)
 from ratchet.collect.definitions import take_definitions
 from ratchet.collect.plain_events import plain_feedback, plain_interaction, refuse_simulated
 from ratchet.collect.recognising import Recogniser
 from ratchet.collect.rejecting import (
     RAW_CHARACTERS,
     explain,
-    length_of,
     raw_text,
     value_in_words,
     whose,
 )
 from ratchet.collect.report import IngestReport, rule_of
 from ratchet.collect.second_process import in_second_process
+from ratchet.collect.sink import EventSink
 from ratchet.collect.times import CLOCK_ERROR, EARLIEST, FUTURE, TimeNotes, arrived, check_time
 from ratchet.collect.values import plain_values
 from ratchet.errors import InvalidInputError
@@ -54,9 +65,6 @@ from ratchet.store.rows import microseconds
 if TYPE_CHECKING:
     from ratchet.store import Added
 
-CHUNK = 5_000
-CHUNK_CHARACTERS = 20_000_000
-"""Rows are stored together up to this number, or where their texts are as long as this."""
 MAX_LINE_BYTES = 4_000_000
 NEEDS = (("kind", "messages"),)
 NAMES = (*Interaction.model_fields, "interaction_id", "kind", "value")
@@ -66,36 +74,7 @@ FORGOTTEN_NOTE = "events of users who were forgotten since, which are not stored
 _AS_JSON = ("messages", "metadata", "tool_calls")
 _DEFINED = frozenset(DEFINITION_KINDS)
 _REASONS_COUNTED = 1_000
-_OBJECTS_OF_A_CHUNK = 50_000
 _OTHER_REASONS = "other reasons"
-
-
-class EventSink(Protocol):
-    """What `ingest` needs of the store."""
-
-    def add_interaction_rows(self, rows: Sequence[InteractionRow], /) -> Added:
-        """Store interactions; one that is there already changes nothing."""
-        ...
-
-    def add_feedback_rows(self, rows: Sequence[FeedbackRow], /) -> Added:
-        """Store feedback; one that is there already changes nothing."""
-        ...
-
-    def add_definitions(self, definitions: Sequence[Definition], /) -> None:
-        """Store what interactions refer to by digest."""
-        ...
-
-    def set_aside(self, rows: Sequence[SetAside], /) -> None:
-        """Keep bad rows with their reasons."""
-        ...
-
-    def answered_at(self, ids: Sequence[str], /) -> Mapping[str, datetime]:
-        """Return the times of those interactions that are stored, by id."""
-        ...
-
-    def stored_feedback(self, ids: Sequence[str], /) -> Mapping[str, Feedback]:
-        """Return those feedback events that are stored, by id."""
-        ...
 
 
 def ingest(
@@ -147,10 +126,42 @@ def ingest_placed(
     """
     if chunk < 1:
         raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
-    reader = _Reader(source, now)
-    batches = map(reader.read, _batches(rows, chunk))
-    times = TimeNotes(store.answered_at)
-    return _ingest(batches, store, _Progress(reader, times, progress, known))
+    batches = map(_Reader(source, now).read, batches_of(rows, chunk))
+    return _stored(batches, store, source, now, progress, known)
+
+
+def ingest_opened(
+    open_rows: Callable[[], Iterator[tuple[str, object]]],
+    store: EventSink,
+    *,
+    source: str,
+    now: datetime,
+    chunk: int = CHUNK,
+    progress: Callable[[int], None] = lambda _: None,
+    second_process: bool = False,
+    known: Recogniser | None = None,
+) -> IngestReport:
+    """Store rows that a function reads, which another process may do.
+
+    Args:
+        open_rows: Yields each row with its position; for another process it has to be one that
+            pickle can send.
+        store: See `ingest_file`, as for the others.
+        source: Where the rows come from.
+        now: See there.
+        chunk: See there.
+        progress: See there.
+        second_process: See there.
+        known: See there.
+    """
+    what = (open_rows, _Reader(source, now), chunk)
+    batches = (
+        map(unpacked, in_second_process(_packed_batches, *what))
+        if second_process
+        else _read_batches(*what)
+    )
+    with seldom_looked_for_garbage():
+        return _stored(batches, store, source, now, progress, known)
 
 
 def ingest_file(
@@ -190,38 +201,64 @@ def ingest_file(
             f"chunk and max_line_bytes must be at least 1, got {chunk} and {max_line_bytes}; "
             f"leave them at {CHUNK:,} and {MAX_LINE_BYTES:,}"
         )
-    reader = _Reader(source or path.name, now)
-    what = (path, reader, chunk, max_line_bytes)
-    batches = (
-        map(_unpacked, in_second_process(_packed_batches, *what))
-        if second_process
-        else _read_batches(*what)
+    return ingest_opened(
+        partial(rows_of_events, path, max_line_bytes),
+        store,
+        source=source or path.name,
+        now=now,
+        chunk=chunk,
+        progress=progress,
+        second_process=second_process,
+        known=known,
     )
-    with _seldom_looked_for_garbage():
-        times = TimeNotes(store.answered_at)
-        return _ingest(batches, store, _Progress(reader, times, progress, known))
 
 
-class _Event(NamedTuple):
-    """An event that can be stored; feedback of the future is still a record."""
+def rows_of_events(path: Path, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a file of events, each with its position.
 
-    position: str
-    event: Any
-    row: Any
+    Raises:
+        InvalidInputError: The file cannot be read.
+    """
+    opened = read_rows(
+        path, needs=NEEDS, names=NAMES, longest=longest, finite=True, may_be_empty=True
+    )
+    with opened as rows:
+        for row in rows:
+            yield row.position, row
 
 
-_Packed = tuple[int, list[SetAside], list[Any], list[Any], dict[str, Definition]]
+def batches_to_store(
+    open_rows: Callable[[], Iterator[tuple[str, object]]], *, source: str, now: datetime
+) -> Iterator[Batch]:
+    """Yield what `ingest_opened` would store, and store nothing."""
+    return _read_batches(open_rows, _Reader(source, now), CHUNK)
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Rows that are stored together: the events, and what is set aside."""
+def _read_batches(
+    open_rows: Callable[[], Iterator[tuple[str, object]]], reader: _Reader, chunk: int
+) -> Iterator[Batch]:
+    """Yield the rows as events."""
+    yield from map(reader.read, batches_of(open_rows(), chunk))
 
-    read: int
-    interactions: list[_Event] = field(default_factory=list)
-    feedback: list[_Event] = field(default_factory=list)
-    rejected: list[SetAside] = field(default_factory=list)
-    definitions: dict[str, Definition] = field(default_factory=dict)
+
+def _packed_batches(
+    open_rows: Callable[[], Iterator[tuple[str, object]]], reader: _Reader, chunk: int
+) -> Iterator[PackedBatch]:
+    """Yield the same as plain tuples."""
+    with seldom_looked_for_garbage():
+        yield from map(packed, _read_batches(open_rows, reader, chunk))
+
+
+def _stored(
+    batches: Iterable[Batch],
+    store: EventSink,
+    source: str,
+    now: datetime,
+    progress: Callable[[int], None],
+    known: Recogniser | None,
+) -> IngestReport:
+    reader, times = _Reader(source, now), TimeNotes(store.answered_at)
+    return _ingest(batches, store, _Progress(reader, times, progress, known))
 
 
 @dataclass(slots=True)
@@ -242,6 +279,7 @@ class _Progress:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, SetAside] = field(default_factory=dict)
     pending: list[SetAside] = field(default_factory=list)
+    passed: Counter[str] = field(default_factory=Counter)
 
     def keep(self, rejected: SetAside) -> None:
         self.pending.append(rejected)
@@ -263,6 +301,7 @@ class _Progress:
             examples=tuple(self.examples[rule] for rule, _ in reasons if rule in self.examples),
             noted=self._noted(),
             recognised=self.recognised,
+            passed=tuple(self.passed.most_common()),
         )
 
     def _noted(self) -> tuple[tuple[str, int], ...]:
@@ -284,22 +323,30 @@ class _Reader:
         self.earliest, self.latest = microseconds(EARLIEST), microseconds(self.now)
         self.latest_answer = microseconds(self.now + CLOCK_ERROR)
 
-    def read(self, rows: Sequence[tuple[str, object]]) -> _Batch:
+    def read(self, rows: Sequence[tuple[str, object]]) -> Batch:
         """Return what becomes of rows that come with their positions."""
-        batch = _Batch(len(rows))
+        batch = Batch(len(rows))
         for position, row in rows:
             if isinstance(row, str | bytes) and not row.strip():
                 continue
             if isinstance(row, SetAside):
                 batch.rejected.append(row)
                 continue
+            if isinstance(row, Passed):
+                batch.passed[row.reason] += 1
+                continue
+            other = row.other if isinstance(row, Translated) else None
+            row = row.row if isinstance(row, Translated) else row
             try:
                 event = self._event(row, batch.definitions)
             except InvalidInputError as error:
                 batch.rejected.append(self.reject(position, row, str(error)))
                 continue
             to = batch.interactions if isinstance(event, InteractionRow) else batch.feedback
-            to.append(_Event(position, event, row))
+            to.append(PlacedEvent(position, event, row))
+            if other is not None:
+                key = event.id if isinstance(event, InteractionRow) else event.interaction_id
+                batch.others[key] = other
         return batch
 
     def reject(
@@ -355,84 +402,7 @@ class _Reader:
         return plain_interaction(fields, earliest=self.earliest, latest=self.latest_answer)
 
 
-def _batches(rows: Iterable[tuple[str, object]], chunk: int) -> Iterator[list[tuple[str, object]]]:
-    """Yield rows that are stored together; few where their texts are long."""
-    iterator, share = iter(rows), max(1, chunk // 20)
-    batch: list[tuple[str, object]] = []
-    characters = 0
-    while part := list(islice(iterator, min(share, chunk - len(batch)))):
-        batch += part
-        characters += length_of(part)
-        if len(batch) == chunk or characters > CHUNK_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _read_batches(path: Path, reader: _Reader, chunk: int, longest: int) -> Iterator[_Batch]:
-    """Yield the rows of a file as events."""
-    opened = read_rows(
-        path, needs=NEEDS, names=NAMES, longest=longest, finite=True, may_be_empty=True
-    )
-    with opened as rows:
-        placed = ((row.position, row) for row in rows)
-        yield from map(reader.read, _batches(placed, chunk))
-
-
-def _packed_batches(path: Path, reader: _Reader, chunk: int, longest: int) -> Iterator[_Packed]:
-    """Yield the same as plain tuples, which are sent much faster."""
-    with _seldom_looked_for_garbage():
-        for batch in _read_batches(path, reader, chunk, longest):
-            events = _packed(batch.interactions), _packed(batch.feedback)
-            yield batch.read, batch.rejected, *events, batch.definitions
-
-
-def _packed(events: Sequence[_Event]) -> list[tuple[str, Any, Any, str | None]]:
-    return [
-        (
-            event.position,
-            tuple(event.event) if isinstance(event.event, tuple) else event.event,
-            None if event.row.raw is not None else event.row.fields,
-            event.row.raw and event.row.raw[: RAW_CHARACTERS + 1],
-        )
-        for event in events
-    ]
-
-
-def _unpacked(packed: _Packed) -> _Batch:
-    read, rejected, interactions, feedback, definitions = packed
-    return _Batch(
-        read,
-        [_event(InteractionRow._make, *values) for values in interactions],
-        [_event(FeedbackRow._make, *values) for values in feedback],
-        rejected,
-        definitions,
-    )
-
-
-def _event(
-    make: Callable[[tuple[Any, ...]], Any], position: str, event: Any, fields: Any, raw: str | None
-) -> _Event:
-    row = Row(0, 0, position, 1, fields or {}, raw, None, "json")
-    return _Event(position, make(event) if type(event) is tuple else event, row)
-
-
-@contextmanager
-def _seldom_looked_for_garbage() -> Iterator[None]:
-    """Let Python look for garbage once a chunk: among rows there is none to be found.
-
-    By default it looks after every 700 objects, which took a third of the time of reading.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(_OBJECTS_OF_A_CHUNK, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) -> IngestReport:
+def _ingest(batches: Iterable[Batch], store: EventSink, progress: _Progress) -> IngestReport:
     for batch in batches:
         for rejected in batch.rejected:
             progress.keep(rejected)
@@ -446,6 +416,9 @@ def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) ->
             if not added.conflicts:
                 answered |= {event.event.id: event.event.created_at for event in questions}
         feedback = _arrived(batch.feedback, store, progress)
+        if batch.others and progress.known is not None:
+            _name_answers(batch, answered, progress.known)
+            feedback = _by_other_names(feedback, batch.others, progress.known)
         renamed = progress.known.about_stored([e.event for e in feedback]) if progress.known else {}
         mine = [event for place, event in enumerate(feedback) if place not in renamed]
         _add_feedback(mine, store, progress, answered)
@@ -455,13 +428,38 @@ def _ingest(batches: Iterable[_Batch], store: EventSink, progress: _Progress) ->
         if progress.pending:
             store.set_aside(tuple(progress.pending))
             progress.pending.clear()
+        progress.passed += batch.passed
         progress.read += batch.read
         progress.tell(progress.read)
     return progress.report()
 
 
+def _name_answers(batch: Batch, answered: Mapping[str, int], known: Recogniser) -> None:
+    """Keep the other names of answers that are stored; of several answers the last has a name."""
+    events = sorted((event.event for event in batch.interactions), key=attrgetter("created_at"))
+    names = {batch.others[row.id]: row.id for row in events if row.id in batch.others}
+    known.name({name: key for name, key in names.items() if key in answered})
+
+
+def _by_other_names(
+    events: Sequence[PlacedEvent], others: Mapping[str, str], known: Recogniser
+) -> Sequence[PlacedEvent]:
+    """Let feedback on answers that are not stored be about their other names."""
+    unknown = known.not_stored({event.event.interaction_id for event in events} & others.keys())
+    if not unknown:
+        return events
+    return [
+        event._replace(
+            event=event.event._replace(interaction_id=others[event.event.interaction_id])
+        )
+        if event.event.interaction_id in unknown
+        else event
+        for event in events
+    ]
+
+
 def _add_feedback(
-    feedback: Sequence[_Event],
+    feedback: Sequence[PlacedEvent],
     store: EventSink,
     progress: _Progress,
     answered: Mapping[str, int],
@@ -473,7 +471,7 @@ def _add_feedback(
     progress.times.take([event.event for event in feedback], answered)
 
 
-def _new(events: Sequence[_Event], progress: _Progress) -> Sequence[_Event]:
+def _new(events: Sequence[PlacedEvent], progress: _Progress) -> Sequence[PlacedEvent]:
     """Return the interactions that are not known under other ids, and count the others."""
     if progress.known is None:
         return events
@@ -485,7 +483,7 @@ def _new(events: Sequence[_Event], progress: _Progress) -> Sequence[_Event]:
     return [event for place, event in enumerate(events) if not found.knows(place)]
 
 
-def _unsaid(events: Sequence[_Event], progress: _Progress) -> list[_Event]:
+def _unsaid(events: Sequence[PlacedEvent], progress: _Progress) -> list[PlacedEvent]:
     """Return feedback on other ids that stored feedback does not say, and count the rest."""
     assert progress.known is not None
     left = progress.known.without_stored([event.event for event in events])
@@ -494,7 +492,9 @@ def _unsaid(events: Sequence[_Event], progress: _Progress) -> list[_Event]:
     return [event for event in events if id(event.event) in new]
 
 
-def _arrived(events: Sequence[_Event], store: EventSink, progress: _Progress) -> Sequence[_Event]:
+def _arrived(
+    events: Sequence[PlacedEvent], store: EventSink, progress: _Progress
+) -> Sequence[PlacedEvent]:
     """Give feedback of the future the time at which it arrived first."""
     ahead = [event.event.id for event in events if isinstance(event.event, Feedback)]
     if not ahead:
@@ -509,12 +509,12 @@ def _arrived(events: Sequence[_Event], store: EventSink, progress: _Progress) ->
     return placed
 
 
-def _without_repeated_ids(events: Sequence[_Event]) -> Sequence[Sequence[_Event]]:
+def _without_repeated_ids(events: Sequence[PlacedEvent]) -> Sequence[Sequence[PlacedEvent]]:
     """Split events so that no list holds an id twice: then a conflict names exactly one row."""
     if len({event.event.id for event in events}) == len(events):
         return [events] if events else []
     seen: Counter[str] = Counter()
-    parts: list[list[_Event]] = []
+    parts: list[list[PlacedEvent]] = []
     for event in events:
         key = event.event.id
         if seen[key] == len(parts):
@@ -524,7 +524,7 @@ def _without_repeated_ids(events: Sequence[_Event]) -> Sequence[Sequence[_Event]
     return parts
 
 
-def _account(added: Added, events: Sequence[_Event], progress: _Progress) -> None:
+def _account(added: Added, events: Sequence[PlacedEvent], progress: _Progress) -> None:
     progress.repeated += added.repeated
     progress.forgotten += added.forgotten
     by_id = {event.event.id: event for event in events} if added.conflicts else {}
@@ -532,7 +532,7 @@ def _account(added: Added, events: Sequence[_Event], progress: _Progress) -> Non
         progress.keep(_conflict(by_id[key], progress))
 
 
-def _conflict(event: _Event, progress: _Progress) -> SetAside:
+def _conflict(event: PlacedEvent, progress: _Progress) -> SetAside:
     reason = (
         "id: must not be sent again with different content, "
         f"got {printable(event.event.id)!r}; send the new content under a new id"

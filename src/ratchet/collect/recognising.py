@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -113,6 +113,22 @@ class Recogniser:
             if event.interaction_id in aliases
         }
 
+    def name(self, names: Mapping[str, str]) -> None:
+        """Keep other names of stored answers; what was said about a name is about the answer.
+
+        Args:
+            names: Of each name the id of the answer. A name that is known keeps its answer.
+        """
+        there = self._store.aliases(names) if self._any else {}
+        self._point([Alias(name, key, "") for name, key in names.items() if name not in there])
+
+    def not_stored(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids under which no answer is stored, nor known again."""
+        asked = list(ids)
+        there = self._store.answered_at(asked).keys()
+        left = [key for key in asked if key not in there]
+        return set(left) - (self._store.aliases(left).keys() if self._any else set())
+
     def without_stored(self, events: Sequence[FeedbackRow]) -> list[FeedbackRow]:
         """Return those that say what no stored feedback on the same answer says."""
         there = self._store.feedback_about({event.interaction_id for event in events})
@@ -133,7 +149,10 @@ class Recogniser:
                 found.conflicting.add(place)
 
     def _in_store(self, rows: Sequence[InteractionRow], found: Recognised, own: set[int]) -> None:
-        times = [row.created_at for row in rows]
+        # a log without times has one for all its rows, which are never the same answer
+        times = [row.created_at for row in rows if self._may_be_same(row)]
+        if not times:
+            return
         first, last = min(times) // SECOND * SECOND, max(times)
         ends = self._store.ends_between(first, last + SECOND)
         if ends is None:
@@ -144,6 +163,10 @@ class Recogniser:
         near = _Near(self._store.stored_at(_spans(times)))
         own.update(place for place, row in enumerate(rows) if row.id in near.ids)
         self._compare(rows, near, found, own, in_history=False)
+
+    def _may_be_same(self, row: InteractionRow) -> bool:
+        """Tell whether a row's time is written so precisely that it may be known again by it."""
+        return min(_unit(row.created_at), self._finest) <= SECOND
 
     def _compare(
         self,
@@ -160,6 +183,7 @@ class Recogniser:
             for place, row in enumerate(rows)
             if place not in own
             and not found.knows(place)
+            and self._may_be_same(row)
             and (others := near.like(row, self._finest))
         }
         if not maybe:
@@ -215,6 +239,10 @@ class Recogniser:
             for place, stored in found.same.items()
             if place not in known
         ]
+        self._point(new)
+
+    def _point(self, new: Sequence[Alias]) -> None:
+        """Keep other ids, and take what was said about them so far as about the stored answers."""
         if not new:
             return
         self._store.add_aliases(new)
@@ -308,7 +336,7 @@ def _among_each_other(
     """Find rows that are the same as an earlier row of theirs."""
     first: dict[tuple[int, str], list[int]] = {}
     for place, row in enumerate(rows):
-        if place in found.conflicting:
+        if place in found.conflicting or min(_unit(row.created_at), finest) > SECOND:
             continue
         others = first.setdefault((row.created_at // SECOND, row.response), [])
         if place not in own and not found.knows(place):

@@ -10,7 +10,9 @@ from ratchet.records import SetAside
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of the rows; the five counts add up to all rows that are not blank.
+    """What became of the rows.
+
+    The five counts, and those of `passed`, add up to all events of rows that are not blank.
 
     Attributes:
         interactions: Interactions stored.
@@ -23,6 +25,7 @@ class IngestReport:
             is counted as "other reasons".
         examples: Of each of these rules the first row that broke it.
         noted: What is odd about stored feedback, with its count; see `ratchet.collect.times`.
+        passed: Why rows of a foreign format are nothing to store, with their counts.
     """
 
     interactions: int
@@ -33,6 +36,7 @@ class IngestReport:
     examples: tuple[SetAside, ...] = field(default=(), compare=False)
     noted: tuple[tuple[str, int], ...] = ()
     recognised: int = 0
+    passed: tuple[tuple[str, int], ...] = ()
 
     def lines(self) -> list[str]:
         """Return a line for each reason: how often, the first row of it, what is wrong with it.
@@ -48,6 +52,7 @@ class IngestReport:
             lines.append(f"{count:>8,} × {row.position}: {row.reason}")
         if left:
             lines.append(f"and {counted(left, 'more row')} set aside for other reasons")
+        lines += [f"{count:>8,} × passed over: {reason}" for reason, count in self.passed]
         return lines + [f"{count:>8,} × noted: {note}" for note, count in self.noted]
 
 

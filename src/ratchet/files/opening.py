@@ -1,8 +1,8 @@
 """Open a file of rows: what it is, packed or not, in which encoding; one error where it is none.
 
-What a file is shows in its first bytes, not in its name: gzip, Parquet, UTF-16 and UTF-32 (by the
-byte order mark; UTF-16 without one where every other byte is NUL), else UTF-8. A picture, an
-archive, a spreadsheet or other binary content is refused at once.
+What a file is shows in its first bytes, not in its name: gzip, zstd, Parquet, Arrow, UTF-16 and
+UTF-32 (by the byte order mark; UTF-16 without one where every other byte is NUL), else UTF-8. A
+picture, an archive, a spreadsheet or other binary content is refused at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable, printable_path, unreadable
 
 SAMPLE = 4_096
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+ARROW = (b"ARROW1\x00\x00", b"\xff\xff\xff\xff")
+"""How a file of Arrow begins, and a stream, as data sets of Hugging Face are."""
 _MARKS = (  # UTF-32 first: its mark begins as that of UTF-16 does
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -37,10 +39,8 @@ _FOREIGN = (
     (b"GIF8", "a picture"),
     (b"%PDF", "a PDF document"),
     (b"SQLite format 3\x00", "an SQLite database; export its table as CSV"),
-    (b"ARROW1", "an Arrow file; write it as Parquet"),
     (b"BZh", "packed with bzip2; unpack it or pack it with gzip"),
     (b"\xfd7zXZ", "packed with xz; unpack it or pack it with gzip"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it or pack it with gzip"),
 )
 _ORDINARY_CONTROLS = b"\t\n\r\f\v\x1b"
 _CONTROLS = bytes(set(range(32)) - set(_ORDINARY_CONTROLS)) + b"\x7f"
@@ -53,7 +53,7 @@ class OpenFile:
     Attributes:
         path: The file.
         content: Its bytes, unpacked, from the start.
-        encoding: Of a text; None for Parquet.
+        encoding: Of a text; None for Parquet and Arrow.
         sample: The first bytes, at most 4,096; none where the file is empty.
     """
 
@@ -83,7 +83,7 @@ def open_file(path: Path) -> Iterator[OpenFile]:
     with ExitStack() as stack:
         with readable(path):
             content, sample = _unpacked(stack.enter_context(path.open("rb")))
-        if sample.startswith(PARQUET):
+        if sample.startswith((PARQUET, *ARROW)):
             yield OpenFile(path, content, None, sample)
             return
         _refuse_foreign(path, sample)
@@ -119,15 +119,25 @@ def _unpacked(file: IO[bytes]) -> tuple[IO[bytes], bytes]:
     """Return the content from its start, and its first bytes; `file` may be a pipe."""
     sample = file.read(SAMPLE)
     whole = _rejoined(sample, file)
-    if not sample.startswith(GZIP):
+    if not sample.startswith((GZIP, ZSTD)):
         return whole, sample
-    unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=whole))
+    unpacked = (
+        cast("IO[bytes]", gzip.GzipFile(fileobj=whole))
+        if sample.startswith(GZIP)
+        else _of_zstd(whole)
+    )
     first = unpacked.read(SAMPLE)
     return _rejoined(first, unpacked), first
 
 
+def _of_zstd(packed: IO[bytes]) -> IO[bytes]:
+    import pyarrow as pa
+
+    return cast("IO[bytes]", pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd"))
+
+
 def _rejoined(start: bytes, rest: IO[bytes]) -> IO[bytes]:
-    if rest.seekable() and not isinstance(rest, gzip.GzipFile):
+    if rest.seekable() and isinstance(rest, io.BufferedReader):
         rest.seek(0)
         return rest
     return io.BufferedReader(_Rejoined(start, rest), 1 << 16)
@@ -185,6 +195,6 @@ def _is_utf_8(sample: bytes) -> bool:
 def _not_rows(path: Path, what: str) -> InvalidInputError:
     way_out = "" if ";" in what else "; name another file"
     return InvalidInputError(
-        "a file must hold rows as CSV, JSON Lines, JSON or Parquet, packed with gzip or not, got "
-        f"{printable_path(path)!r}, which is {what}{way_out}"
+        "a file must hold rows as CSV, JSON Lines, JSON, Parquet or Arrow, packed with gzip or "
+        f"zstd or not, got {printable_path(path)!r}, which is {what}{way_out}"
     )

@@ -24,6 +24,7 @@ is one for the process, and loses what follows a quote that is never closed (see
 from __future__ import annotations
 
 import difflib
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.csv_rows import DELIMITERS, CsvText
 from ratchet.files.json_rows import json_lines
 from ratchet.files.json_rows import parse_json as parse_json
-from ratchet.files.opening import OpenFile, open_file, readable
+from ratchet.files.opening import ARROW, PARQUET, SAMPLE, OpenFile, open_file, readable
 from ratchet.files.text import printable, printable_path
 
 LONGEST_ROW = 16_000_000
@@ -201,9 +202,28 @@ def read_rows(
             yield table
 
 
+def rows_of_lines(
+    path: Path, content: bytes, *, after: int, longest: int = LONGEST_ROW
+) -> Iterator[Row]:
+    """Yield the rows of a part of a file of JSON Lines.
+
+    Args:
+        path: The file.
+        content: Whole lines of it, in UTF-8.
+        after: How many lines come before them.
+        longest: See `read_rows`.
+    """
+    file = OpenFile(path, io.BytesIO(content), "utf-8", content[:SAMPLE])
+    for row in _json(file, longest, finite=True):
+        place = row.place + after
+        yield row._replace(number=row.number + after, place=place, position=f"line {place}")
+
+
 def kind_of(file: OpenFile) -> Kind:
     """Return what a text is, by its name, else by its first character."""
-    suffixes = [suffix.lower() for suffix in file.path.suffixes if suffix.lower() != ".gz"]
+    suffixes = [
+        suffix.lower() for suffix in file.path.suffixes if suffix.lower() not in (".gz", ".zst")
+    ]
     named = _SUFFIXES.get(suffixes[-1]) if suffixes else None
     first = file.sample.translate(None, b"\x00\xff\xfe\xef\xbb\xbf").lstrip()[:1]
     return named or ("json" if first in (b"{", b"[") else "csv")
@@ -346,20 +366,17 @@ def _json(file: OpenFile, longest: int, finite: bool) -> Iterator[Row]:
 
 def _parquet(file: OpenFile, needs: Needs, known: Mapping[str, str]) -> Rows:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    seekable = file.content.seekable()
-    source = file.content if seekable else pa.BufferReader(file.content.read())
     try:
-        table = pq.ParquetFile(source)
+        schema, batches = _batches(file)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.path, error) from error
-    names = column_names(file.path, table.schema_arrow.names, needs, known)
+    names = column_names(file.path, schema, needs, known)
 
     def rows() -> Iterator[Row]:
         number = 0
         try:
-            for batch in table.iter_batches(batch_size=BATCH):
+            for batch in batches:
                 columns = [column.to_pylist() for column in batch.columns]
                 for values in zip(*columns, strict=True):
                     number += 1
@@ -369,6 +386,23 @@ def _parquet(file: OpenFile, needs: Needs, known: Mapping[str, str]) -> Rows:
             raise _damaged(file.path, error) from error
 
     return Rows(file.path, "parquet", names, rows())
+
+
+def _batches(file: OpenFile) -> tuple[Sequence[str], Iterator[Any]]:
+    """Return the names of the columns of a file of Parquet or Arrow, and its rows in batches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    seekable = file.content.seekable()
+    source = file.content if seekable else pa.BufferReader(file.content.read())
+    if file.sample.startswith(PARQUET):
+        table = pq.ParquetFile(source)
+        return table.schema_arrow.names, table.iter_batches(batch_size=BATCH)
+    if file.sample.startswith(ARROW[0]):
+        whole = pa.ipc.open_file(source)
+        return whole.schema.names, map(whole.get_batch, range(whole.num_record_batches))
+    stream = pa.ipc.open_stream(source)
+    return stream.schema.names, iter(stream)
 
 
 def _unsound(raw: str, *, in_cells: bool = False) -> str | None:
@@ -401,7 +435,7 @@ def _empty(path: Path, needs: Needs) -> InvalidInputError:
 
 def _damaged(path: Path, error: Exception) -> InvalidInputError:
     return InvalidInputError(
-        f"a Parquet file must be whole, got {printable_path(path)!r} "
+        f"a file of Parquet or Arrow must be whole, got {printable_path(path)!r} "
         f"({printable(str(error))}); write it again"
     )
 

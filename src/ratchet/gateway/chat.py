@@ -22,6 +22,7 @@ from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 
+from ratchet.collect.turns import NO_ANSWER, Answer, TurnReader, json_bytes
 from ratchet.gateway.access import ANYBODY, Caller
 from ratchet.gateway.addresses import without_addresses
 from ratchet.gateway.backends import Backend, Target
@@ -37,7 +38,7 @@ from ratchet.gateway.last_resort import LAST_RESORT, why
 from ratchet.gateway.leaving import ClientLeftError, ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat, Recorder
-from ratchet.gateway.replies import BackendError, json_bytes
+from ratchet.gateway.replies import BackendError
 from ratchet.gateway.request_metadata import (
     APPLICATION,
     OF_CLIENT,
@@ -49,7 +50,6 @@ from ratchet.gateway.schemas import check_chat, check_fields
 from ratchet.gateway.sessions import Conversations, answer_of, digest_of, opening_of
 from ratchet.gateway.streams import Told
 from ratchet.gateway.tokens import Tokens
-from ratchet.gateway.turns import NO_ANSWER, Answer, TurnReader
 from ratchet.records import APPLICATION_ROLES
 from ratchet.records.asking import PROMPT_VERSION
 from ratchet.store.permissions import RETAIN

@@ -14,13 +14,13 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from ratchet.collect.turns import json_bytes
 from ratchet.gateway.addresses import without_addresses
 from ratchet.gateway.backends import Target
 from ratchet.gateway.replies import (
     BackendError,
     bounded,
     is_users_fault,
-    json_bytes,
     read_chunk,
     read_completion,
     read_detail,

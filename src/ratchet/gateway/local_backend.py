@@ -13,10 +13,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ratchet.collect.turns import TurnReader
 from ratchet.errors import ContextLengthError, InvalidInputError, ModelError
 from ratchet.gateway.backends import Target
 from ratchet.gateway.replies import BackendError, Detail
-from ratchet.gateway.turns import TurnReader
 from ratchet.models.serving import AdapterModel, Ending, Generation
 from ratchet.records import Message, ToolCall
 from ratchet.records.conversations import words_of

@@ -10,13 +10,14 @@ import aiohttp
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
+from ratchet.collect.turns import json_bytes
 from ratchet.gateway.backends import Backend, Target
 from ratchet.gateway.chat import nobody_answers, not_found, plan_of, refusal
 from ratchet.gateway.conversation import named_user
 from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
 from ratchet.gateway.leaving import ClientWatcher
 from ratchet.gateway.problems import JSON, ProblemError, read_json
-from ratchet.gateway.replies import BackendError, bounded, json_bytes
+from ratchet.gateway.replies import BackendError, bounded
 from ratchet.gateway.request_metadata import trace_headers
 from ratchet.gateway.routing import ALIASES, Router
 from ratchet.gateway.schemas import ModelEntry, checked_object

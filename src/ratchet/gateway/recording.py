@@ -13,14 +13,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from ratchet.collect.turns import Answer, TurnReader, json_bytes
 from ratchet.gateway.access import Caller
 from ratchet.gateway.blobs import BlobFolder
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import ProblemError
-from ratchet.gateway.replies import json_bytes
 from ratchet.gateway.routing import RoutingPlan
-from ratchet.gateway.turns import Answer, TurnReader
 from ratchet.records import digest
 from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, reported_usage, sampling_of
 from ratchet.store.permissions import RETAIN

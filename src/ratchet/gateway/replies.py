@@ -10,20 +10,17 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
+from ratchet.collect.turns import json_bytes
 from ratchet.gateway.addresses import without_addresses
 
 LONGEST_EVENT = 4_000_000
 """Bytes of one server-sent event; a longer one is an error."""
 _BROKEN = ("error", "abort")  # finish reasons of an answer that a server gave up
 _SHOWN = 200
-
-json_bytes = partial(to_json, inf_nan_mode="null")
-"""JSON of a value; a number too large for a float, such as 1e999, becomes null."""
 
 
 class BackendError(Exception):
@@ -152,6 +149,18 @@ def read_completion(content: bytes) -> dict[str, Any]:
         _check_choice(choice, "message")
         if not isinstance(choice.get("message"), dict):
             raise _malformed(choice)
+    return found
+
+
+def read_response(content: bytes) -> dict[str, Any]:
+    """Return a response, read strictly enough to be recorded.
+
+    Raises:
+        BackendError: It is none.
+    """
+    found = read_object(content)
+    if not isinstance(found.get("output"), list):
+        raise BackendError("the answer must be a response with a list of output")
     return found
 
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from ratchet.collect.turns import json_bytes
 from ratchet.gateway.conversation import identifier
-from ratchet.gateway.replies import json_bytes
 from ratchet.records.asking import FIRST_TOKEN_SECONDS, PROMPT_VERSION, SAMPLING, Usage
 from ratchet.store.endings import KEYS
 from ratchet.store.permissions import CONSENT, RETAIN, agrees, end_of_keeping

@@ -18,6 +18,16 @@ import aiohttp
 from fastapi import Request, Response
 from pydantic_core import from_json
 
+from ratchet.collect.response_items import (
+    UNFINISHED,
+    ToldItems,
+    as_chat,
+    error_of,
+    message_of,
+    reason_of,
+    with_instructions,
+)
+from ratchet.collect.turns import json_bytes
 from ratchet.gateway.access import Caller
 from ratchet.gateway.backends import Target
 from ratchet.gateway.chat import Answerer
@@ -25,18 +35,8 @@ from ratchet.gateway.http_backend import NETWORK_ERRORS, HttpBackend
 from ratchet.gateway.leaving import ClientLeftError
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 from ratchet.gateway.recording import DISCONNECTED, Chat
-from ratchet.gateway.replies import BackendError, bounded, json_bytes, server_sent_events
+from ratchet.gateway.replies import BackendError, bounded, read_response, server_sent_events
 from ratchet.gateway.request_metadata import without_documents
-from ratchet.gateway.response_items import (
-    UNFINISHED,
-    ToldItems,
-    as_chat,
-    error_of,
-    message_of,
-    read_response,
-    reason_of,
-    with_instructions,
-)
 from ratchet.gateway.schemas import checked_object
 
 _EVENTS_IN_A_ROW = 32

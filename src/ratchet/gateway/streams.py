@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratchet.gateway.turns import decoded, reasoning_of
+from ratchet.collect.turns import decoded, reasoning_of
 from ratchet.records.conversations import words_of
 
 _INNER = {"function": "arguments", "custom": "input"}

@@ -14,16 +14,19 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
-from ratchet.gateway.blobs import BlobFolder
-from ratchet.gateway.replies import json_bytes
 from ratchet.records import MAX_TEXT_CHARACTERS, Blob, Message, ToolCall
 from ratchet.records.asking import AUDIO, AUDIO_ID, REASONING
 from ratchet.records.conversations import words_of
+
+json_bytes = partial(to_json, inf_nan_mode="null")
+"""JSON of a value; a number too large for a float, such as 1e999, becomes null."""
 
 _LONGEST_NAME = 200
 _DATA_URL = re.compile(r"data:(?P<type>[^,;]*)(?P<more>[^,]*),", re.IGNORECASE)
@@ -55,6 +58,14 @@ class Answer:
 NO_ANSWER = Answer()
 
 
+class BlobKeeper(Protocol):
+    """What keeps bytes that clients sent."""
+
+    def keep(self, blob: Blob, content: bytes) -> None:
+        """Keep the bytes that a reference stands for."""
+        ...
+
+
 @dataclass(slots=True)
 class TurnReader:
     """Reads turns of one request.
@@ -64,7 +75,7 @@ class TurnReader:
         notes: What was altered.
     """
 
-    blobs: BlobFolder | None = None
+    blobs: BlobKeeper | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def turns(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

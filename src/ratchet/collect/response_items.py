@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratchet.gateway.replies import BackendError, read_object
 from ratchet.records import APPLICATION_ROLES
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -103,18 +102,6 @@ def error_of(response: Mapping[str, Any]) -> str | None:
         return None
     said = error.get("message") if isinstance(error, Mapping) else error
     return f"the backend answers with an error: {said or response.get('status')}"
-
-
-def read_response(content: bytes) -> dict[str, Any]:
-    """Return a response, read strictly enough to be recorded.
-
-    Raises:
-        BackendError: It is none.
-    """
-    found = read_object(content)
-    if not isinstance(found.get("output"), list):
-        raise BackendError("the answer must be a response with a list of output")
-    return found
 
 
 @dataclass(slots=True)

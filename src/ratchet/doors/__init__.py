@@ -1,0 +1,10 @@
+"""Doors: what other tools write, read as interactions and feedback.
+
+    report = import_source("export.jsonl", store, given, now=now)
+
+A door is one module: the keys of a foreign format as constants, and a function that makes events of
+a row. All else is shared: opening (`sources`), knowing the format (`recognition`), positions and
+reasons (`rows`), storing (`importing`, by `ratchet.collect.ingest`), following (`following`), and
+what other tools have in common: how turns are written (`turns`) and what a score means (`scores`).
+`known` lists the doors; `ratchet.doors.door` says how one is written.
+"""
