@@ -165,11 +165,13 @@ def test_what_a_model_calls_and_says_after_the_result_are_answers_to_different_t
     tmp_path: Path,
 ) -> None:
     def talk(number: int) -> tuple[Message, ...]:
-        asked = (said(prompt(number // 2)),)
+        # so long that a call and a short result change little of it
+        words = " ".join(prompt(number // 2 * 20 + part) for part in range(20))
         if number % 2 == 0:
-            return asked
+            return (said(words),)
         calling = turn("assistant", tool_calls=[call("light", room=f"room {number}", level=1)])
-        return (*asked, calling, turn("tool", f"done {number}", tool_call_id="c1", name="light"))
+        result = turn("tool", f"done {number}", tool_call_id="c1", name="light")
+        return (said(words), calling, result)
 
     turns = answers(
         40, messages=talk, tools=LIGHT.id, session_id=lambda n: f"s{n // 2}",
@@ -183,6 +185,18 @@ def test_what_a_model_calls_and_says_after_the_result_are_answers_to_different_t
     assert [one.role for one in after.messages] == ["user", "assistant", "tool"]
     assert after.messages[1].tool_calls == light(5)
     assert after.messages[2].tool_call_id == "c1"
+
+
+def test_the_right_call_and_the_wrong_one_to_one_message_are_no_near_duplicates(
+    tmp_path: Path,
+) -> None:
+    turns = answers(
+        40, messages=lambda n: (said(prompt(n // 2)),), response="", tools=LIGHT.id,
+        tool_calls=lambda n: light(n // 2, level=1 + n % 2),
+    )  # fmt: skip
+    made = home(tmp_path, turns, [*thumbs(turns[::2]), *thumbs(turns[1::2], "down")], "kto")
+    rows = made.required().rows
+    assert [row.desirable for row in rows] == [True, False] * 20
 
 
 def test_what_the_gate_asks_is_left_out_at_every_step_of_an_agent(tmp_path: Path) -> None:
