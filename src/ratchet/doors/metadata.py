@@ -23,7 +23,7 @@ def texts_of(value: object) -> dict[str, str]:
         if given is None or given == "" or given == [] or given == {}:
             continue
         kind = type(given)
-        text = given if kind is str else repr(given) if kind in _PLAIN else _json(given)
+        text = str(given) if kind is str else repr(given) if kind in _PLAIN else _json(given)
         found[str(name)] = text[:_LONGEST]
         if len(found) == _MOST:
             break
