@@ -76,11 +76,13 @@ def reported_usage(usage: object) -> dict[str, str]:
 
 def sampling_of(body: Mapping[str, Any]) -> dict[str, str]:
     """Return the parameters of a request as metadata."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)[:_LONGEST]
-        for name in SAMPLING
-        if (value := body.get(name)) is not None
-    }
+    return {name: _said(value) for name in SAMPLING if (value := body.get(name)) is not None}
+
+
+def _said(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value)[:_LONGEST]
 
 
 def asked_with(metadata: Mapping[str, str]) -> dict[str, JsonValue]:
