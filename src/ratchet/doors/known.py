@@ -9,6 +9,7 @@ from ratchet.doors import (
     litellm,
     open_webui,
     openai_pairs,
+    otlp,
     ratchet_events,
     sharegpt,
     table,
@@ -26,6 +27,7 @@ DOORS: tuple[Door, ...] = (
     sharegpt.DOOR,
     chatgpt.DOOR,
     anthropic.DOOR,
+    otlp.DOOR,
     table.DOOR,
 )
 """In the order in which they are listed."""

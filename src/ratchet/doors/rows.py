@@ -98,7 +98,8 @@ def _translated(row: Row, raw: str, fields: dict[str, Any]) -> tuple[str, Transl
         _make_storable(fields)
     position = f"{row.position}, {place}" if place else row.position
     made = Row(row.number, row.place, position, row.lines, fields, raw, None, "json")
-    return position, Translated(made, other)
+    names = (other,) if isinstance(other, str) else tuple(other or ())
+    return position, Translated(made, names)
 
 
 def _make_storable(fields: dict[str, Any]) -> None:
