@@ -26,9 +26,8 @@ from ratchet.store.forget import forget as forget_user
 from tests.gateway.test_feedback import lock
 
 QUESTION = json.dumps([{"role": "user", "parts": [{"type": "text", "content": "hi"}]}])
-ANSWER = json.dumps(
-    [{"role": "assistant", "parts": [{"type": "text", "content": "hello"}], "finish_reason": "stop"}]
-)
+TOLD = {"role": "assistant", "parts": [{"type": "text", "content": "hello"}]}
+ANSWER = json.dumps([TOLD | {"finish_reason": "stop"}])
 CHAT = {
     "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o",
     "gen_ai.response.model": "gpt-4o-2026", "gen_ai.conversation.id": "s-1", "user.id": "ana",

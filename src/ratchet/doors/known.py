@@ -7,6 +7,7 @@ from ratchet.doors import (
     chatgpt,
     langfuse,
     litellm,
+    mlflow_traces,
     open_webui,
     openai_pairs,
     otlp,
@@ -28,6 +29,7 @@ DOORS: tuple[Door, ...] = (
     chatgpt.DOOR,
     anthropic.DOOR,
     otlp.DOOR,
+    mlflow_traces.DOOR,
     table.DOOR,
 )
 """In the order in which they are listed."""

@@ -201,8 +201,8 @@ def _of_events(events: Events) -> Said:
             message = {"role": _ROLE_OF_EVENT[name], **held}
             if message["role"] == "tool" and message.get("id"):
                 message["tool_call_id"] = str(message["id"])
-            if not isinstance(message.get("content"), str | list | None):
-                message["content"] = attributes["content"]
+            if "content" in attributes:
+                message["content"] = _words_or_parts(attributes["content"])
             asked.append(turn(message))
     return Said(asked, found, None if reason is None else str(reason))
 
@@ -232,6 +232,8 @@ def _flat_message(value: Any) -> dict[str, Any]:
             one.get("message_content", one) for one in made["contents"] if isinstance(one, Mapping)
         ]
         made["content"] = [_flat_part(part) for part in parts]
+    elif "content" in made:
+        made["content"] = _words_or_parts(made["content"])
     calls = made.get("tool_calls")
     if isinstance(calls, list):
         made["tool_calls"] = [
@@ -241,6 +243,15 @@ def _flat_message(value: Any) -> dict[str, Any]:
             for one in calls
         ]
     return made
+
+
+def _words_or_parts(value: Any) -> Any:
+    """Return content: a text stays as it is, also one that is JSON, unless it spells parts."""
+    found = parsed(value)
+    is_parts = isinstance(found, list) and all(
+        isinstance(one, Mapping) and "type" in one for one in found
+    )
+    return found if is_parts and found else value
 
 
 def _flat_part(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from pydantic import Field, JsonValue
 from ratchet.records.base import Record
 
 FINISH_REASON, PROMPT_VERSION = "finish_reason", "prompt_version"
+MLFLOW_TRACE = "mlflow_trace_id"
+"""The MLflow trace that an interaction came from, to which verdicts and labels are written."""
+WRITTEN_BY = "written_by"
+"""In the metadata of such a verdict: that Ratchet wrote it, so that no import takes it for news."""
 FIRST_TOKEN_SECONDS = "first_token_seconds"
 """From the request to the first word, call or refusal of a stream."""
 SAMPLING = (
