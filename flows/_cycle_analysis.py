@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.analyze.answers import read_answer_facts, read_answer_metrics
 from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.monitoring import check_thresholds
@@ -33,6 +34,14 @@ def load(cycle: Cycle) -> Outcomes:
     """Read the cycle's interactions, of every version, with their feedback, without texts."""
     store = workspace().store
     return read_outcomes(store, cycle_window(cycle), judges=usable_versions(store))
+
+
+@task(name="measure-answers", cache_policy=NO_CACHE)
+def measure(cycle: Cycle) -> tuple[Metric, ...]:
+    """Sum up what the champion's answers called, took and cost, and how its sessions ended."""
+    store = workspace().store
+    facts = read_answer_facts(store, cycle_window(cycle))
+    return read_answer_metrics(store, facts, cycle.names)
 
 
 @task(name="chart-rates", cache_policy=NO_CACHE)
@@ -139,11 +148,14 @@ def analyze_cycle(
     """
     cycle = latest_cycle(workspace().store)
     validate_safety(cycle, run_judges(cycle, judges))
-    validate_readings(judges)
+    validate_readings(cycle, judges)
     everything = load(cycle)
     outcomes = everything.of_versions(cycle.names)
     unknown = unknown_reasons(workspace().store, now=now())
-    metrics = experience_metrics(outcomes, quality(outcomes, weights), unknown=unknown)
+    metrics = (
+        *experience_metrics(outcomes, quality(outcomes, weights), unknown=unknown),
+        *measure(cycle),
+    )
     alerts = metrics_over_thresholds(cycle, metrics, latency_baseline)
     failures = run_failures(cycle, everything, weights, rule)
     if traffic_sample:

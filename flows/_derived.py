@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from ratchet.collect.derived import DerivedReport, derive_signals
 from ratchet.flows._runtime import logger, now, workspace
+from ratchet.review.corrections import queue_corrections
 
 MOST_A_PASS = 20_000
 """Interactions that one pass takes in; after a long pause the next ones go on."""
 
 
 def derive_new(most: int | None = MOST_A_PASS) -> DerivedReport:
-    """Derive what the requests since the last pass say about the answers before them."""
+    """Derive what the requests since the last pass say about the answers before them.
+
+    Corrections in words that were accepted go to people, who confirm them.
+    """
     work = workspace()
     report = derive_signals(work.store, now=now(), off=work.settings.not_derived, most=most)
     if report.interactions:
         logger.info("%s", report.in_words)
+    candidates = queue_corrections(work.store, now=now(), most=most)
+    if candidates.queued or candidates.left_out:
+        logger.info("%s", candidates.in_words)
     return report

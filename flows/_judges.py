@@ -8,17 +8,25 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from ratchet.analyze.failures.analysis import load_encoder
+from ratchet.analyze.next_turns import any_labels, read_by_embeddings
+from ratchet.collect.derived import check_kinds
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
-from ratchet.judges.next_turn import in_words, validate_next_turns
+from ratchet.judges.next_turn import (
+    in_words,
+    read_by_judge,
+    reads_next_turns,
+    validate_next_turns,
+)
 from ratchet.judges.on_store import (
-    count_scores,
+    count_for,
     in_halves,
-    items_of,
+    items_for,
     run_judge,
-    sample_of,
+    sample_for,
     validate,
     watch_drift,
 )
@@ -35,22 +43,51 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
     if path is None:
         return ()
     flags: list[Flag] = []
-    records, counting = [], False
+    records, counting = [], set[str]()
     for spec in load_judges(path):
-        record, counts, flagged = assess(spec, cycle, options, may_count=not counting)
-        counting = counting or counts
+        if reads_next_turns(spec):
+            continue  # asked and validated with the other readers of next turns
+        record, counts, flagged = assess(spec, cycle, options, may_count=spec.unit not in counting)
+        counting |= {spec.unit} if counts else set()
         records.append(record)
         flags.extend(flagged)
     publish_text("judges", judges_markdown(records), "Judges and whether they may count")
     return tuple(flags)
 
 
-def validate_readings(options: JudgeOptions) -> tuple[JudgeValidation, ...]:
+def validate_readings(cycle: Cycle, options: JudgeOptions) -> tuple[JudgeValidation, ...]:
     """Hold what is read of users' next turns against people's labels; say where it counts."""
     rng = np.random.default_rng(options.seed)
+    read_embedded(cycle)
+    read_judged(cycle, options)
     records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=options.bar)
     logger.info("%s", in_words(records))
     return records
+
+
+def read_embedded(cycle: Cycle) -> None:
+    """Have a classifier on sentence embeddings read next turns where people labelled enough."""
+    work = workspace()
+    if "next_turn" in check_kinds(work.settings.not_derived) or not any_labels(work.store):
+        return
+    encoder = load_encoder(work.settings.embedding)
+    if encoder is None:
+        logger.info("next turns are not read by embeddings: there is no sentence encoder")
+        return
+    for report in read_by_embeddings(work.store, encoder, cycle_window(cycle), now=now()):
+        logger.info("%s", report.in_words)
+
+
+def read_judged(cycle: Cycle, options: JudgeOptions) -> None:
+    """Have the judges of the settings on the dimension `dissatisfied` read next turns."""
+    work = workspace()
+    for spec in load_judges(work.settings.judges) if work.settings.judges else ():
+        if reads_next_turns(spec):
+            model, digest = model_of(spec, work.settings.cache)
+            judge = Judge(spec, model_digest=digest)
+            window, ask = cycle_window(cycle), asker(spec, model)
+            new = read_by_judge(work.store, judge, window, most=options.sample, ask=ask, now=now)
+            logger.info("%s read what users wrote after %d answers", judge.version, new)
 
 
 @task(name="assess-judge", cache_policy=NO_CACHE)
@@ -59,8 +96,8 @@ def assess(
 ) -> tuple[JudgeValidation, bool, tuple[Flag, ...]]:
     """Validate one judge, ask it about the window; its scores count if it is usable.
 
-    The scores of one judge count, the first usable one of the file: an interaction has one
-    judge score. Those of the others are kept and shown.
+    The scores of one judge of answers and of one of sessions count, the first usable ones of the
+    file: an interaction has one score of each. Those of the others are kept and shown.
     """
     store = workspace().store
     model, digest = model_of(spec, workspace().settings.cache)
@@ -69,15 +106,15 @@ def assess(
         store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
     )
     window = cycle_window(cycle, cycle.champion)
-    sample = sample_of(store, window, most=options.sample)
+    sample = sample_for(spec, store, window, most=options.sample)
     judgements: tuple[Judgement, ...] = ()
     if spec.mode in ("pointwise", "guard"):
-        items = items_of(store, sample)
+        items = items_for(spec, store, sample)
         judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
     scores = spec.dimension.violation_below is None  # safety judges raise flags instead
     counts = may_count and scores and validated.record.decision == "usable" and bool(judgements)
     if counts:
-        new = count_scores(store, judge.version, judgements, now())
+        new = count_for(spec, store, judge.version, judgements, now())
         logger.info("%s: %d new scores count", judge.version, new)
     drift = _drift(judge, ask, options, cycle, judgements)
     publish_judge(cycle, judge, validated, drift, options.bar)

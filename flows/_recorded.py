@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
@@ -21,7 +20,7 @@ from ratchet.flows._sampling import sampled_examples
 from ratchet.operate.readiness import NextCycle, lacks
 from ratchet.operate.readiness import refuse_incomplete as refuse
 from ratchet.records import Cycle, ExampleSet, Release, digest
-from ratchet.store import EventStore, Window
+from ratchet.store import EVER, EventStore, Window
 from ratchet.store.cycles import (
     await_traffic,
     example_set,
@@ -105,7 +104,7 @@ def _length(store: EventStore) -> int:
     open_now = unfinished_cycle(store)
     if open_now is not None and open_now.arrived_until is not None:
         return example_set(store, open_now.example_set_id).max_new_tokens
-    return answer_length(store, Window(datetime.min.replace(tzinfo=UTC), now()))
+    return answer_length(store, Window(EVER, now()))
 
 
 def refuse_real_users() -> None:

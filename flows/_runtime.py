@@ -36,6 +36,7 @@ from ratchet.operate.base_model import check_answers_here, check_stated, refuse_
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
+from ratchet.store.prices import load_prices
 from ratchet.tracking import ModelVersion, Run, Tracker
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ def workspace() -> Workspace:
     settings.make_home()
     return Workspace(
         settings=settings,
-        store=EventStore.open(settings.store_url, assistant=settings.model_name),
+        store=EventStore.open(
+            settings.store_url,
+            assistant=settings.model_name,
+            prices=load_prices(settings.prices),
+        ),
     )
 
 
@@ -98,7 +103,7 @@ def base_folder() -> Path:
     """
     settings = workspace().settings
     check_stated(settings, workspace().store)
-    return prepare_base_model(settings.base_model, settings.cache)
+    return prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
 
 
 @lru_cache(maxsize=1)

@@ -83,7 +83,7 @@ def judge_pairs(
         publish_text("pairs-to-label", text, "Pairs for people to compare")
     read = sheet.read(pairs, minimum=options.minimum_labels)
     judged = ask_judge(spec, options, pairs, read, users_of(examples))
-    sheet.await_more(judged.record, read)
+    sheet.await_more(judged.record, read, pairs, now())
     return judged
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import typer.main
+import typer.testing
 from filelock import FileLock
 from hypothesis import settings
 
@@ -34,6 +37,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Imports and collected tests stay until the end: looking for garbage among them, again and again,
 # took a quarter of the time that collecting takes.
 gc.disable()
+# Typer makes all commands anew at each call of `ratchet`, which a process calls once; tests that
+# call it in their own process would make them thousands of times.
+typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
 settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
 settings.register_profile("fast", settings.get_profile("ratchet"), max_examples=50)
 settings.load_profile("fast" if "PYTEST_XDIST_WORKER" in os.environ else "ratchet")
@@ -48,6 +54,13 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave to `make test-all` what is near to a test that `make test` runs."""
+    for mark in item.iter_markers("mostly_slow"):
+        if not any(fast in item.name.partition("[")[2].removesuffix("]") for fast in mark.args):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(trylast=True)  # after those that are deselected are gone

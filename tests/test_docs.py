@@ -93,7 +93,8 @@ def test_every_ratchet_command_parses(command: str) -> None:
 
 
 def test_every_other_command_is_one_that_is_known() -> None:
-    known = ("make ", "python -m tests.", ".venv/bin/ratchet ", "ratchet ", "export ")
+    known = ("make ", "python -m tests.", "python -m ratchet.simulation.", "export ")
+    known += (".venv/bin/ratchet ", "ratchet ")
     others = ("mlflow server ", "docker run ", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve ")
     assert [c for c in commands() if not c.startswith(known + others)] == []
 

@@ -16,6 +16,7 @@ def assert_as_recorded(name):
     assert not lines, f"{name}.json differs:\n" + "\n".join(lines[: make.SHOWN]) + more
 
 
+@pytest.mark.mostly_slow("commands", "judge_prompts", "training_sets", "select", "wheel")
 @pytest.mark.parametrize("name", sorted(set(make.GOLDENS) - {"public_names"}))
 def test_what_is_made_at_fixed_seeds_is_what_was_recorded(name):
     if name == "adapters" and torch.cuda.is_available():

@@ -20,7 +20,7 @@ from ratchet.improve.training.launch import _run
 from ratchet.processes import TOLD_FILE, is_secret, open_environment, python, safe_path, told
 from ratchet.servers import Servers
 from ratchet.settings import Settings, load_settings, loose, tighten
-from tests.test_architecture import ROOT, Sources, read_sources
+from tests.test_architecture import ROOT, Sources, dotted, read_sources, walked
 
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "SentenceTransformer"}
 WITHOUT_CODE = {"PeftModel"}
@@ -34,13 +34,13 @@ SECRET = "s3cr3t-of-this-test"
 
 def calls(sources: Sources) -> Iterator[tuple[str, ast.Call]]:
     for module, source in sources.items():
-        for node in ast.walk(ast.parse(source)):
+        for node in walked(source):
             if isinstance(node, ast.Call):
                 yield f"{module}:{node.lineno}", node
 
 
 def called(node: ast.Call) -> list[str]:
-    return ast.unparse(node.func).split(".")
+    return dotted(node.func).split(".")
 
 
 def keyword(node: ast.Call, name: str) -> object:
@@ -313,6 +313,7 @@ def test_servers_keep_their_own_secrets_and_no_others() -> None:
     assert set(kept) == {"PREFECT_API_KEY", "LANG", "PYTHONSAFEPATH"}
 
 
+@pytest.mark.slow
 def test_what_runs_flows_is_told_by_a_file_of_the_owner_alone_that_goes_at_the_end(
     tmp_path: Path,
 ) -> None:

@@ -1,10 +1,10 @@
 """Everything has an entrance: what nothing of the product reaches does not exist.
 
-Entrances are the command, the deployments, the Python examples of README and docs, the notebooks
-and the benchmarks, and the names that others import (tests/golden/public_names.json). From there
-the analysis follows names: a definition that is reached reaches every definition that it names; an
-imported module runs its own statements; a module whose name stands in a text (`python -m`) runs
-as a program. A class is reached as a whole. Tests are no entrance.
+Entrances are the command, the deployments, the programs and the Python examples of README and docs,
+the notebooks and the benchmarks, and the names that others import (tests/golden/public_names.json).
+From there the analysis follows names: a definition that is reached reaches every definition that it
+names; an imported module runs its own statements; a module whose name stands in a text (`python
+-m`) runs as a program. A class is reached as a whole. Tests are no entrance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.benchmarks.statements import by_room, statements
-from tests.test_architecture import ROOT, module_name, read_sources
+from tests.test_architecture import ROOT, module_name, parsed, read_sources
 
 WAITS = (
     "ratchet.stats.charts.e_detector",
@@ -42,7 +42,7 @@ class Module:
     """A module's top level: what it defines, what it imports, and what it does when imported."""
 
     def __init__(self, source: str) -> None:
-        self.tree = ast.parse(source)
+        self.tree = parsed(source)
         self.defined: dict[str, list[ast.AST]] = defaultdict(list)
         self.functions_and_classes: list[Function | ast.ClassDef] = []
         self.imports: list[ast.stmt] = []
@@ -283,14 +283,24 @@ def examples() -> dict[str, str]:
     return found
 
 
+def programs() -> list[str]:
+    """Return the modules that README and docs have people run by `python -m`."""
+    found: set[str] = set()
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for block in re.findall(r"```bash\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+            found |= set(re.findall(r"\bpython -m (ratchet[\w.]+)", block))
+    return sorted(found)
+
+
 def entrances() -> list[str]:
-    """Return the command and the deployments as `module:name`."""
+    """Return the command, the deployments and documented programs, as texts name them."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
     flows = [item["entrypoint"].rpartition(".") for item in deployments]
     box = "ratchet.evaluation.code_execution.inside"  # sent into the sandbox and started there
     inside = [f"{box}:run_tests", f"{box}:run_answer"]
-    return [*scripts.values(), *(f"{module}:{name}" for module, _, name in flows), *inside]
+    flow_names = [f"{module}:{name}" for module, _, name in flows]
+    return [*scripts.values(), *flow_names, *inside, *programs()]
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,7 @@ def test_the_wheel_brings_one_package_and_one_command(wheel: Path) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_wheel_made_from_the_source_distribution_is_the_same(
     wheel: Path, sdist: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ Environment:
     RATCHET_HISTORY: Folder or address of object storage that history is written to (`history` in
         the home folder).
     RATCHET_BASE_MODEL: `smollm2` or the path of a model in Hugging Face format.
+    RATCHET_CHAT_TEMPLATE: `hermes` or the path of a Jinja file, in the place of the base model's
+        own chat template.
     RATCHET_MODEL_NAME: Name in the model registry (`support-router`).
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
     PREFECT_API_URL: A Prefect server to use instead of the home folder's.
@@ -21,6 +23,7 @@ Environment:
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_RETENTION: YAML file that says how long things are kept; the defaults without it.
+    RATCHET_PRICES: YAML file that says what a million tokens of a model cost.
     RATCHET_NOT_DERIVED: Signals that are not derived from the traffic, separated by spaces, or
         `all`.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
@@ -60,7 +63,11 @@ from ratchet.files.whole import write_whole
 _COMPLETE = "RATCHET_SETTINGS"
 _HOME_FILE = "home.json"
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(.+)")
-_KEYWORDS = {"base_model": ("smollm2",), "embedding": ("minilm", "words")}
+_KEYWORDS = {
+    "base_model": ("smollm2",),
+    "chat_template": ("hermes",),
+    "embedding": ("minilm", "words"),
+}
 
 
 class Settings(BaseModel):
@@ -74,12 +81,15 @@ class Settings(BaseModel):
         tracking_uri: MLflow tracking URI.
         prefect_api_url: An external Prefect API, or None for the home's own server.
         base_model: `smollm2` or a local path in Hugging Face format.
+        chat_template: `hermes` or a Jinja file; empty for the base model's own, which for
+            `smollm2` is `hermes`.
         model_name: Name in the model registry.
         judges: YAML file with judges; none are asked without it.
         safety: YAML file with safety rules; the default rules without it.
         embedding: `minilm`, `words` or the folder of a sentence-transformers model.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
         retention: YAML file that says how long things are kept; the defaults without it.
+        prices: YAML file that says what tokens cost; without it an answer cost what is stated.
         not_derived: Signals that are not derived from the traffic; `all` for every one.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
@@ -96,12 +106,14 @@ class Settings(BaseModel):
     tracking_uri: str
     prefect_api_url: str | None = None
     base_model: str = "smollm2"
+    chat_template: str = ""
     model_name: str = "support-router"
     judges: Path | None = None
     safety: Path | None = None
     embedding: str = "minilm"
     titles: Path | None = None
     retention: Path | None = None
+    prices: Path | None = None
     not_derived: tuple[str, ...] = ()
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,8 +91,11 @@ def test_batches_of_any_size_join_as_the_whole_window_does(
     events: list[tuple[int, str, int, int]],
     size: int,
     tmp_path_factory: pytest.TempPathFactory,
+    made_store: Path,
 ) -> None:
-    store = EventStore.open(f"sqlite:///{tmp_path_factory.mktemp('window') / 'store.db'}")
+    path = tmp_path_factory.mktemp("window") / "store.db"
+    shutil.copyfile(made_store, path)
+    store = EventStore.open(f"sqlite:///{path}")
     store.add_interactions([interaction(*place) for place in enumerate(times)])
     store.add_feedback([event(place, *rest) for place, rest in enumerate(events)])
     whole = at_once(store, WINDOW)

@@ -4,8 +4,8 @@
     python -m tests.benchmarks.next_turn --page docs/derived.md
 
 Reads `uss` (user turns that several people rated from 1 to 5) and `convai2` (thumbs on a bot's
-Reads `uss` (user turns that several people rated from 1 to 5) and `convai2` (thumbs on a bot's
-most of its raters do. Half of the dialogues train the classifiers, the other half is what all
+messages, with what the person wrote next). A turn counts as dissatisfied where most of its raters
+say so. Half of the dialogues train the classifiers, the other half is what all
 methods and people are measured on. Intervals: 95 %, bootstrap over dialogues.
 """
 
@@ -110,7 +110,9 @@ def vectors(texts: Sequence[str], encoder: str) -> FloatArray:
     """Return vectors of length one: of a sentence encoder, or counts of words and word pairs."""
     known = load_encoder(encoder)
     if known is not None:
-        return np.asarray(known.encode(texts), dtype=np.float64)
+        every = sorted(set(texts), key=lambda text: (len(text), text))  # so that little is padded
+        found = dict(zip(every, known.encode(every), strict=True))
+        return np.array([found[text] for text in texts], dtype=np.float64)
     from sklearn.feature_extraction.text import HashingVectorizer
 
     counted = HashingVectorizer(n_features=1_024, ngram_range=(1, 2)).transform(texts)
@@ -119,14 +121,9 @@ def vectors(texts: Sequence[str], encoder: str) -> FloatArray:
 
 def features(turns: Sequence[RatedTurn], encoder: str) -> FloatArray:
     """Return vectors of turn and answer, how alike turn and question are, and the reading."""
-    words, answers, questions = (
-        vectors([text or " " for text in texts], encoder)
-        for texts in (
-            [turn.words for turn in turns],
-            [turn.answer for turn in turns],
-            [turn.question for turn in turns],
-        )
-    )
+    said = [[turn.words or " ", turn.answer or " ", turn.question or " "] for turn in turns]
+    every = vectors([text for texts in said for text in texts], encoder)
+    words, answers, questions = every[0::3], every[1::3], every[2::3]
     rows = []
     for turn in turns:
         reading = read_next_turn(turn.question, turn.words)
@@ -258,7 +255,8 @@ def report(data: Path, most: int | None, encoders: Sequence[str]) -> list[str]:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
         f"Measured on {datetime.now(UTC).date()} at commit {commit()}, {machine}, by",
-        "`python -m tests.benchmarks.next_turn`.",
+        f"`python -m tests.benchmarks.next_turn --encoders {' '.join(encoders)}"
+        + (f" --most {most}`." if most else "`."),
         "",
         "| conversations, dissatisfied | method | kappa (95 %) | of those flagged, right | found |",
         "|---|---|---|---|---|",

@@ -248,6 +248,7 @@ def test_a_killed_run_goes_on_with_equal_losses(toy):
     assert row["what"] == "killed after step 5, resumed after (4,)"
 
 
+@pytest.mark.slow
 def test_preferences_are_timed(toy):
     assert [row["what"] for row in rows_of("preferences", toy)] == ["DPO", "KTO"]
 

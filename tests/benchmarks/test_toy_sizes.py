@@ -174,6 +174,10 @@ TOYS = {
         },
         needs=("data", "isolation"),
     ),
+    "imports": Toy(
+        "--rows 400",
+        {r"^\| (jsonl|parquet) \| 400 \| 120 \| .* MB \|$": 2},
+    ),
     "judge_throughput": Toy(
         "--questions 128",
         {r"^\| 128 \| \d+\.\d\d \| 0\.40 \|": 1, r"^\| SIG(KILL|TERM) \| \d+ \|": 2},
@@ -242,6 +246,17 @@ TOYS = {
         },
         needs=("data",),
         environment=(("RATCHET_BASE_MODEL", "{model}"),),
+    ),
+    "snips_tools": Toy(
+        "--home {folder}/home --commands 30 --held-out 24 --epochs 1 --longest-row 1000"
+        " --plot {folder}/calls.svg",
+        {
+            rf"^\| `(rate_book|add_to_playlist|get_weather)` \| {SHARE} \| {SHARE} \|": 3,
+            rf"^\| \*\*all\*\* \| {SHARE} \| {SHARE} \|": 1,
+            r"^30 commands sent, \d+ answered with a call, \d+ rightly; \d+ rows trained on": 1,
+        },
+        needs=("data",),
+        environment=(("RATCHET_BASE_MODEL", "{model}"), ("RATCHET_CHAT_TEMPLATE", "hermes")),
     ),
     "statements": Toy("", {r"^ *[\d,]+  total$": 1, r"^ *[\d,]+  stats$": 1}),
     "training_throughput": Toy(

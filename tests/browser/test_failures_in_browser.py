@@ -133,6 +133,7 @@ def test_a_link_to_a_cluster_opens_it(visit):
     assert shown(visit(made(), fragment="#cluster-99")) == ["top up, verify"]
 
 
+@pytest.mark.mostly_slow("3-390", "24-1280")
 @pytest.mark.parametrize("width", [1280, 760, 390])
 @pytest.mark.parametrize("many", [3, 12, 24])
 def test_names_on_the_map_do_not_cover_each_other(visit, many, width):

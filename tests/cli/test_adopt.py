@@ -108,6 +108,7 @@ def test_a_dry_run_in_a_home_tells_the_traffic_and_changes_no_row(home, server):
     assert not (home.path / "home.json").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_becomes_of_the_champion_before(home, server):
     home.adopted("--backend", server.url)
     assert f"champion   {LLAMA} already" in home.adopted("--dry-run")
@@ -120,6 +121,7 @@ def test_a_dry_run_says_what_becomes_of_the_champion_before(home, server):
     assert serving_champion(home.store).version == LLAMA
 
 
+@pytest.mark.slow
 def test_a_first_adoption_names_the_assistant_and_remembers_the_backend(home, server):
     said = home.adopted("--backend", server.url, "--by", "ada")
     assert f"champion   {LLAMA}\n" in said
@@ -158,6 +160,7 @@ def test_the_backend_is_remembered_and_another_name_is_added_later(home, server)
     assert len(home.store.records(Release)) == 1
 
 
+@pytest.mark.mostly_slow("claimed")
 @pytest.mark.parametrize("how", ["environment", "file", "claimed"])
 def test_a_name_that_somebody_gave_the_assistant_stays(home, server, how):
     if how == "environment":

@@ -76,6 +76,7 @@ def test_json_holds_every_point_with_its_limits(ratchet, tmp_path):
     ElementTree.parse(tmp_path / "chart.svg")
 
 
+@pytest.mark.mostly_slow("p", "cusum")
 @pytest.mark.parametrize("kind", ["p", "laney-p", "u", "xmr", "ewma", "cusum"])
 def test_every_kind_finds_the_bad_release(ratchet, kind):
     found = json.loads(ratchet("copy", *TIMES, "--kind", kind, "--json"))

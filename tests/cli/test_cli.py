@@ -73,6 +73,7 @@ def test_the_command_starts_at_once(arguments, tmp_path):
     assert "sqlalchemy" in done.stderr or arguments == ("--help",)
 
 
+@pytest.mark.mostly_slow("arguments1")
 @pytest.mark.parametrize(
     ("arguments", "code", "printed", "said"),
     [
@@ -439,6 +440,7 @@ def test_review_shows_what_the_client_said_with_the_question(home, ratchet):
     assert "said:   prompt_version support@14, tags beta\n" in listed
 
 
+@pytest.mark.slow
 def test_a_flood_of_flags_of_one_rule_is_listed_as_its_first_few_and_how_many_more(home, ratchet):
     with closing(EventStore.open(f"sqlite:///{home / 'store.db'}")) as store:
         raised = [("flood", number) for number in range(1_204)] + [("other", 0)]
@@ -546,6 +548,7 @@ ON_A_HOME = [
 ]  # fmt: skip
 
 
+@pytest.mark.mostly_slow("RATCHET_HOME")
 @pytest.mark.parametrize("variable", ["RATCHET_HOME", "RATCHET_CACHE"])
 @pytest.mark.parametrize("below", ["", "/deep/down"])
 @pytest.mark.parametrize("arguments", ON_A_HOME)

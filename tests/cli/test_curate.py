@@ -11,11 +11,12 @@ import pytest
 
 from ratchet.improve.curation.dataset import read_any_rows, write_prepared
 from ratchet.improve.curation.rows import TrainingRow
-from ratchet.records import Correction, TrainingSet
+from ratchet.records import Correction, Definition, ToolCall, TrainingSet
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
 from ratchet.store.forget import forget
 from ratchet.store.history import History
+from tests.calls import call, looked_up
 from tests.cli.in_process import run_in_process
 from tests.improve.curation.curated_home import (
     END,
@@ -270,3 +271,20 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(home, tmp_path):
     whole = curated(store, tmp_path).required().digest
     shutil.rmtree(next((tmp_path / "history").glob("derived-*")))
     assert curated(store, tmp_path).required().digest == whole
+
+
+def test_calls_are_shown_as_calls_with_what_could_be_called(home):
+    tools = Definition.of("tools", [{"type": "function", "function": {"name": "find_customer"}}])
+    store = filled(
+        home, messages=lambda n: looked_up("Who?", f"Ana {prompt(n)}", name="Ana")[:-1],
+        response="",
+        tool_calls=lambda n: (ToolCall.model_validate(call("find_customer", name=f"Bo{n}")),),
+        tools=tools.id,
+    )  # fmt: skip
+    store.add_definitions([tools])
+    store.close()
+    ran = ratchet(home, "curate", "--dry-run", "--sample", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert "could call: find_customer()" in ran.stdout
+    assert 'assistant: calls find_customer(name="Ana")' in ran.stdout
+    assert "tool: result of find_customer: Ana " in ran.stdout

@@ -105,7 +105,7 @@ def test_a_sheet_is_written_on_any_machine_and_what_people_say_is_found_by_the_g
     back = ratchet("review", "--sheet", "sheet.csv", "--by", "ben", home="laptop")
     assert back.returncode == 0, back.stderr
     assert "40 labels stored, 0 were there before, 0 rows open, 0 set aside" in back.stdout
-    assert "compared: 40 of 30 pairs; the gate can decide" in back.stdout
+    assert "compared: 40 pairs, 30 needed; the gate can decide" in back.stdout
     sheet = sheet_of(
         store, pairs, 40, wanted=30, cycle_id="cycle-7", example_set_id=SET.id, now=NOW
     )

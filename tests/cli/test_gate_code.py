@@ -123,6 +123,7 @@ def sampled(seen, rights):
     return seen.body["seed"] % 10 < rights[seen.body["model"]]
 
 
+@pytest.mark.slow
 def test_pass_at_k_of_sampled_answers_is_the_unbiased_estimate(run, examples, tmp_path, outside):
     marker, _ = outside
     right = Counter()
@@ -187,6 +188,7 @@ def test_sampled_answers_are_recorded_apart_and_more_samples_add_to_them(run, ex
     assert json.loads(again.stdout)["primary"]["metric"] == "pass@1"
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_missing_is_no_score_and_not_a_failure(run, examples):
     def behaviour(seen):
         if seen.body["model"] == "new" and number_of(seen) == 7:

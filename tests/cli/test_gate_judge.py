@@ -84,6 +84,7 @@ def fill(path, rng, wrong=0.05):
     return rows
 
 
+@pytest.mark.slow
 def test_people_label_the_judge_is_validated_and_the_better_one_is_promoted(gate):
     wanted = gate("--judges", "careful.yaml")
     assert "write a sheet for them with --to-label FILE" in str(wanted.exception)

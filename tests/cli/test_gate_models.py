@@ -84,6 +84,7 @@ def pair(url, one="old", two="new"):
     return "--champion", f"{url}#{one}", "--challenger", f"{url}#{two}"
 
 
+@pytest.mark.mostly_slow("60-100-0-promote")
 @pytest.mark.parametrize(
     ("old", "new", "code", "verdict"),
     [(60, 100, 0, "promote"), (100, 60, 11, "reject"), (60, 60, 10, "hold")],
@@ -105,6 +106,7 @@ def test_two_models_of_a_server_are_gated(run, examples, old, new, code, verdict
     assert report["secondary"][1]["higher_is_better"] is False
 
 
+@pytest.mark.slow
 def test_recorded_answers_are_not_asked_for_again_unless_told_so(run, examples):
     keys = []
     with server({"old": 60, "new": 100}, keys=keys) as (url, asked):
@@ -115,6 +117,7 @@ def test_recorded_answers_are_not_asked_for_again_unless_told_so(run, examples):
     assert len(set(keys)) == len(keys) == 4 * EXAMPLES
 
 
+@pytest.mark.slow
 def test_an_answer_that_fails_for_a_moment_is_asked_again(run, examples):
     with server({"old": 60, "new": 100}, busy={"new"}) as (url, asked):
         done = run(*pair(url), "--examples", examples)
@@ -132,6 +135,7 @@ def test_an_evaluation_that_was_interrupted_goes_on(run, examples, tmp_path):
         assert asked == {"old": EXAMPLES, "new": EXAMPLES}
 
 
+@pytest.mark.slow
 def test_what_was_decided_on_can_be_kept_and_gated_again(run, examples, tmp_path):
     kept = tmp_path / "scores.csv"
     with server({"old": 60, "new": 100}) as (url, _):

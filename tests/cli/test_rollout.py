@@ -106,6 +106,7 @@ def test_the_status_tells_the_looks_in_order(kept):
     assert (found["outcome"], found["look"]["decision"]) == ("aborted", "abort")
 
 
+@pytest.mark.slow
 def test_a_prompt_is_rolled_out_too(kept, plan, tmp_path):
     (tmp_path / "prompt.txt").write_text("be brief")
     ratchet("rollout", "start", OLD, "--prompt", str(tmp_path / "prompt.txt"), "--plan", str(plan))

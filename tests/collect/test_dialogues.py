@@ -16,7 +16,7 @@ import pytest
 from ratchet.collect.dialogues import harvest_dialogues, read_dialogues
 from ratchet.collect.ingest import IngestReport
 from ratchet.errors import InvalidInputError
-from ratchet.records import SetAside
+from ratchet.records import Interaction, SetAside
 from ratchet.store import EventStore, Window
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -107,6 +107,24 @@ def test_a_second_message_in_a_row_is_an_answer_too(tmp_path: Path) -> None:
     second = of_kind(events, None)[1]
     assert [message["content"] for message in second["messages"]] == ["hi", "hello"]
     assert of_kind(events, "thumbs")[0]["interaction_id"] == second["id"]
+
+
+def test_each_answer_names_the_one_before_it_that_it_continues(tmp_path: Path) -> None:
+    turns = ("b: welcome", "p: hi", "b: hello", "b: well?", "p: bye", "b: see you")
+    rows, _ = read(log(tmp_path, dialogue(*turns)))
+    answers = [row for row in rows if "messages" in row]
+    assert [row.get("continues") for row in answers] == [None, answers[0]["id"], answers[1]["id"]]
+
+
+def test_a_log_that_was_harvested_before_answers_named_what_they_continue_is_the_same(
+    tmp_path: Path, store: EventStore
+) -> None:
+    path = log(tmp_path, dialogue("p: hi", "b: hello", "p: bye", "b: see you"))
+    rows, _ = read(path)
+    before = [{k: v for k, v in row.items() if k != "continues"} for row in rows]
+    store.add_interactions([Interaction.model_validate(row) for row in before if "messages" in row])
+    report = harvest_dialogues(path, store, now=NOW)
+    assert (report.interactions, report.repeated, report.set_aside) == (0, 2, 0)
 
 
 def test_messages_are_placed_between_start_and_end_by_position(tmp_path: Path) -> None:

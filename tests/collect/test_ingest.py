@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +83,8 @@ class MemorySink:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
+def store(tmp_path: Path, made_store: Path) -> Iterator[EventStore]:
+    shutil.copyfile(made_store, tmp_path / "store.db")
     opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: NOW)
     yield opened
     opened.close()
@@ -456,6 +458,7 @@ ingest_file(Path(sys.argv[1]), EventStore.open(sys.argv[2]), now=now, chunk=500,
 """
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_killed_run_goes_on_where_it_was_when_it_is_started_again(
     tmp_path: Path, store_url: str
 ) -> None:

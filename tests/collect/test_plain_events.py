@@ -200,6 +200,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.mostly_slow("jsonl-True", "csv-False", "parquet-False")
 @pytest.mark.parametrize("second_process", [False, True])
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_a_file_becomes_what_its_rows_become(
@@ -256,6 +257,7 @@ def killed_before_an_item(sender: Any, _make: Any, _given: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.mostly_slow("killed_within_an_item")
 @pytest.mark.parametrize("killed", [killed_within_an_item, killed_before_an_item])
 def test_a_second_process_that_is_killed_is_said_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: Any

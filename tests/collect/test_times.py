@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,8 @@ SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EventStore]:
+def store(tmp_path: Path, made_store: Path) -> Iterator[EventStore]:
+    shutil.copyfile(made_store, tmp_path / "store.db")
     opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: NOW)
     yield opened
     opened.close()

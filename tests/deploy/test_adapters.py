@@ -101,6 +101,19 @@ def test_what_nobody_has_checked_is_left_behind(trained, shelf, store, tracker, 
     }
 
 
+@pytest.mark.parametrize("is_here", [True, False])
+def test_the_chat_template_that_it_was_trained_with_comes_along(store, tracker, tmp_path, is_here):
+    """So that the gateway's local model too refuses it over a base with another one."""
+    folder = make_adapter(tmp_path / "home" / "adapters" / "k")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    version = register(tracker, folder)
+    candidate(store, version.reference, adapter_digest(folder), "adapters/k")
+    home = tmp_path / ("home" if is_here else "another")
+    shelf = AdapterShelf(home, tmp_path / "shared")
+    found = place_adapter(shelf, store, lambda: tracker, version.reference)
+    assert (found / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
 @pytest.mark.parametrize("broken", ["half", "changed"])
 def test_a_wrong_folder_on_the_shelf_is_replaced(trained, shelf, store, tracker, broken):
     found = place_adapter(shelf, store, lambda: tracker, trained.reference)
@@ -173,6 +186,7 @@ def test_a_version_without_an_adapter_needs_no_folder(shelf, store, tracker):
     assert not shelf.folder.exists()
 
 
+@pytest.mark.slow
 def test_without_mlflow_it_is_said_within_seconds(trained, shelf, store):
     away = Tracker("http://127.0.0.1:9", artifacts=shelf.home, model_name="support-router")
     with pytest.raises(TrackingError, match="does not answer within"):

@@ -174,6 +174,7 @@ def test_the_local_model_needs_the_adapter_that_was_trained(behind, version, hom
     assert "must have the digest" in behind().problem(version)
 
 
+@pytest.mark.slow
 def test_without_mlflow_what_users_had_is_known(behind, store, home):
     away = Tracker("http://127.0.0.1:9", artifacts=home, model_name="support-router")
     assert "does not answer within" in behind(tracker=away).problem("support-router/1")

@@ -27,6 +27,8 @@ from ratchet.tracking import Tracker
 from tests.deploy.adapter_files import candidate, register
 from tests.servers.vllm_server import VllmServer
 
+pytestmark = pytest.mark.slow  # test_adapters.py tests the same beside a registry in a file
+
 
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory, mlflow_database):

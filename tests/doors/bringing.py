@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ratchet.collect.recognising import Recogniser
@@ -19,7 +23,18 @@ GOLDEN = Path(__file__).parent / "golden"
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
+@cache
+def _empty() -> bytes:
+    """Return an empty store, whose making takes longer than all that these tests put into one."""
+    with TemporaryDirectory() as folder:
+        EventStore.open(f"sqlite:///{folder}/store.db", clock=lambda: NOW)
+        with closing(sqlite3.connect(f"{folder}/store.db")) as connection:
+            return connection.serialize()
+
+
 def new_store(folder: Path) -> EventStore:
+    folder.mkdir(exist_ok=True)
+    (folder / "store.db").write_bytes(_empty())
     return EventStore.open(f"sqlite:///{folder}/store.db", clock=lambda: NOW)
 
 

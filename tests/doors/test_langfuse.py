@@ -185,6 +185,24 @@ def test_an_answer_without_a_question_is_set_aside_with_its_place(tmp_path: Path
     ]
 
 
+def test_scores_of_csv_whose_cells_are_text_are_the_same(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    bring(write(tmp_path / "o.jsonl", observation("o", trace_id="t")), store)
+    rows = [
+        score("s1", "user-feedback", "0.0", trace_id="t"),
+        score("s2", "rating", "4", trace_id="t"),
+        score("s3", "ok", "1", data_type="BOOLEAN", trace_id="t"),
+    ]
+    cells = [",".join("" if cell is None else str(cell) for cell in row.values()) for row in rows]
+    (tmp_path / "s.csv").write_text("\n".join([",".join(rows[0]), *cells]))
+    assert bring(tmp_path / "s.csv", store).set_aside == 0
+    assert said(store) == [
+        ("answer o", "thumbs", "down"),
+        ("answer o", "stars", 4),
+        ("answer o", "judge_score", 1.0),
+    ]
+
+
 def test_since_passes_over_what_is_older(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 

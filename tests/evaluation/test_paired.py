@@ -159,6 +159,7 @@ def test_a_question_is_known_by_what_it_asks_and_not_by_the_name_of_its_example(
 # What is logged -----------------------------------------------------------------------------------
 
 
+@pytest.mark.mostly_slow("14")
 @pytest.mark.parametrize("failing", [1, 14])
 def test_answers_that_failed_are_not_counted_as_answered(caplog, failing):
     examples = [example(number) for number in range(70)]  # two chunks

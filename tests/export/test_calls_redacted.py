@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from ratchet.export.dataset import lines_for
-from ratchet.improve.curation.rows import TrainingRow
+from ratchet.export.parts import batches_of
+from ratchet.improve.curation.dataset import has_calls_in, parquet_schema
+from ratchet.improve.curation.rows import PreferenceRow, TrainingRow, row_of
 from ratchet.records import Definition, Example, ExampleSet, Message, ToolCall
 from ratchet.records.judging import ComparedPair, LabelSheet
 from ratchet.review.queue import queue_flags
@@ -56,7 +58,9 @@ def test_an_answers_calls_and_the_documents_it_was_given_with_are_redacted_too(
     store: EventStore, tmp_path: Path
 ) -> None:
     found = Definition.of("documents", [{"title": "Staff", "text": f"Ana: {MAIL}"}])
-    tools = Definition.of("tools", [{"type": "function", "function": {"name": "mail"}}])
+    says = {"name": "mail", "description": f"As {MAIL} would"}
+    takes = {"properties": {"name": {"type": "string", "description": f"Such as {MAIL}"}}}
+    tools = Definition.of("tools", [{"type": "function", "function": says | {"parameters": takes}}])
     store.add_definitions([found, tools])
     calls = [ToolCall.model_validate(call("mail", "c2", to=MAIL))]
     about = turn(1, response="", tool_calls=calls, documents=found.id, tools=tools.id)
@@ -67,7 +71,10 @@ def test_an_answers_calls_and_the_documents_it_was_given_with_are_redacted_too(
     assert MAIL not in json.dumps(row)
     assert json.loads(row["tool_calls"][0]["function"]["arguments"]) == {"to": "<EMAIL_ADDRESS>"}
     assert row["documents"] == [{"title": "Staff", "text": "Ana: <EMAIL_ADDRESS>"}]
-    assert row["tools"] == tools.body
+    (tool,) = [one["function"] for one in row["tools"]]
+    assert (tool["name"], tool["description"]) == ("mail", "As <EMAIL_ADDRESS> would")
+    named = tool["parameters"]["properties"]["name"]
+    assert named == {"type": "string", "description": "Such as <EMAIL_ADDRESS>"}
 
 
 def test_exported_interactions_are_whole_where_nothing_is_redacted(
@@ -132,3 +139,42 @@ def test_an_exported_training_row_keeps_its_turns_whole() -> None:
     assert messages[1]["tool_calls"] == [call("find")]
     assert messages[1]["weight"] == 0
     assert messages[2]["tool_call_id"] == "c1"
+
+
+TOOLS: Any = ({"type": "function", "function": {"name": "find", "parameters": {}}},)
+FIND = '<tool_call>\n{"name": "find", "arguments": {"n": 5}}\n</tool_call>'
+
+
+def test_a_row_that_calls_has_tools_and_calls_in_each_format() -> None:
+    row = TrainingRow("i", (said("user", "Who?"),), f"I look.\n{FIND}", "rated", tools=TOOLS)
+    (trl,) = lines_for([row], "trl")
+    function = {"name": "find", "arguments": {"n": 5}}
+    (called,) = trl["completion"][0]["tool_calls"]
+    assert called == {"type": "function", "function": function}
+    assert json.loads(trl["tools"]) == list(TOOLS)
+    (openai,) = lines_for([row], "openai")
+    assert openai["tools"] == list(TOOLS)
+    learnt = openai["messages"][-1]
+    assert learnt["content"] == "I look."
+    (sent,) = learnt["tool_calls"]
+    assert json.loads(sent["function"]["arguments"]) == {"n": 5}
+    assert sent["id"] == "call_0"
+
+
+def test_a_pair_that_calls_has_its_tools_in_the_input_for_openai() -> None:
+    row = PreferenceRow("i", "i", (said("user", "Who?"),), FIND, "Ana.", "correction", tools=TOOLS)
+    (line,) = lines_for([row], "openai")
+    assert line["input"]["tools"] == list(TOOLS)
+    assert line["preferred_output"][0]["tool_calls"][0]["function"]["name"] == "find"
+    assert line["non_preferred_output"] == [{"role": "assistant", "content": "Ana."}]
+
+
+@pytest.mark.parametrize("format_name", ["hf", "trl", "openai"])
+def test_a_row_that_calls_comes_back_equal_out_of_a_table(format_name: Any) -> None:
+    row = TrainingRow("i", TALK, FIND, "rated", tools=TOOLS)
+    schema = parquet_schema("sft", with_calls=has_calls_in([row]))
+    (batch,) = batches_of([row.canonical()], schema)
+    (stored,) = batch.to_pylist()
+    back = row_of("sft", stored)
+    assert back.canonical() == row.canonical()
+    assert lines_for([back], format_name) == lines_for([row], format_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -52,9 +53,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 @settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(histories())
 def test_what_is_exported_and_brought_in_again_gives_the_same_store(
-    tmp_path_factory: pytest.TempPathFactory, history: Any
+    tmp_path_factory: pytest.TempPathFactory, made_store: Path, history: Any
 ) -> None:
     folder = tmp_path_factory.mktemp("there")
+    (folder / "back").mkdir()
+    for path in (folder / "store.db", folder / "back" / "store.db"):
+        shutil.copyfile(made_store, path)
     store = EventStore.open(f"sqlite:///{folder}/store.db")
     turns, events = history
     store.add_interactions(turns)

@@ -169,6 +169,7 @@ def kill_many(
     return row, load
 
 
+@pytest.mark.slow
 def test_a_few_kills_in_bulk_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'home' / 'store.db'}"
     row, _ = kill_many(tmp_path / "home", url, 12, 1)

@@ -35,6 +35,8 @@ from ratchet.tracking import Tracker
 from tests.flows.bank import QUEUES, bank_messages
 from tests.flows.prefect_home import new_home, python_process
 
+# sets and training are tested without Prefect in tests/improve, in a loop in test_adopted_loop
+pytestmark = pytest.mark.slow
 MESSAGES, HELD_OUT = 240, 40
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 METHODS = ("sft", "kto", "dpo")

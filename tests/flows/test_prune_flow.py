@@ -22,6 +22,8 @@ from ratchet.settings import Settings
 from ratchet.store import EventStore
 from tests.flows.prefect_home import new_home, run_python
 
+pytestmark = pytest.mark.slow  # what goes and what stays is tested in tests/operate/test_pruning.py
+
 PRUNE = "from ratchet.flows.prune import prune; print('rules', prune())"
 LATER = timedelta(hours=1)
 

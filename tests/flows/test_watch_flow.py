@@ -31,6 +31,8 @@ from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from tests.flows.prefect_home import new_home, python_process, run_python
 
+# watched without Prefect in tests/analyze/monitoring, by a served flow in test_served_loop
+pytestmark = pytest.mark.slow
 GOOD, BAD = "support-router/1", "support-router/2"
 RELEASED_HOURS_AGO = 6
 OPTIONS = {"cycle": False, "watch": {"baseline_days": 2.0}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,10 @@ class Gateway:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, made_store: Path) -> Settings:
+    """Settings of a home with a store in which nothing is yet."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    shutil.copyfile(made_store, tmp_path / "home" / "store.db")
     return load_settings({"RATCHET_HOME": str(tmp_path / "home")}, tmp_path)
 
 

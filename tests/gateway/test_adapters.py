@@ -110,6 +110,7 @@ def test_one_adapter_that_cannot_be_loaded_keeps_no_other_from_being_loaded(serv
     assert set(server.adapters) == {"m/1", "m/2"}
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_named_again_in_time_is_not_unloaded(served, server):
     route(served, ("m/3", 1.0), key="r2")
     time.sleep(2.5)
@@ -119,6 +120,7 @@ def test_an_adapter_that_is_named_again_in_time_is_not_unloaded(served, server):
     assert ("unload", "m/1") not in server.calls
 
 
+@pytest.mark.slow
 def test_several_processes_hold_one_server_right_together(serve, server, caplog):
     server.load_seconds = 0.2
     gateways = [serve(backend=server.url, load_adapters=True) for _ in range(2)]

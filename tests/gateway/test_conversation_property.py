@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from ratchet.collect.turns import TurnReader
 from ratchet.gateway.access import Caller
 from ratchet.gateway.drain import Drain
 from ratchet.gateway.log import WriteAheadLog
 from ratchet.gateway.recording import Chat, Recorder, Records
 from ratchet.gateway.routing import RoutingPlan
 from ratchet.gateway.streams import Told
-from ratchet.collect.turns import TurnReader
 from ratchet.records import Interaction, Variant
 from ratchet.store import EventStore
 

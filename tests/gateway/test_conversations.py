@@ -240,3 +240,88 @@ def test_definitions_are_written_once_a_segment_and_before_what_refers_to_them(g
     kinds = [[line.split(b" ")[3] for line in s.read_bytes().splitlines()] for s in segments]
     assert kinds == [[b"h", b"d", b"i", b"i", b"i"], [b"h", b"d", b"i"]]
     assert len({one.tools for one in gateway.interactions()}) == 1
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_is_kept_with_the_answer_and_is_no_part_of_its_turn(gateway, mock, name, stream):
+    deltas = [{name: "They ask "}, {name: "for the time."}, {"content": "Noon."}]
+    mock.behaviour = lambda body: (
+        streamed(*deltas) if stream else whole({"content": "Noon.", name: "They ask for the time."})
+    )
+    reply = client(gateway).chat.completions.create(model="m", messages=ASKED, stream=stream)
+    list(reply)
+    (kept,) = gateway.interactions()
+    assert kept.metadata["answer_reasoning"] == "They ask for the time."
+    assert kept.answer == Message(role="assistant", content="Noon.")
+    assert "for the time" not in json.dumps([kept.answer.canonical(), kept.response])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_sound_of_an_answer_is_kept_by_reference_with_what_it_says(
+    serve, mock, tmp_path, stream
+):
+    sound = [b"one ", b"two"]
+    pieces = [{"data": base64.b64encode(part).decode()} for part in sound]
+    said = {"id": "audio_1", "transcript": "Noon."}
+    mock.behaviour = lambda body: (
+        streamed({"audio": said}, *({"audio": piece} for piece in pieces))
+        if stream
+        else whole(
+            {"content": None, "audio": said | {"data": base64.b64encode(b"".join(sound)).decode()}}
+        )
+    )
+    gateway = serve(backend=mock.url, blobs=tmp_path / "bytes")
+    reply = client(gateway).chat.completions.create(model="m", messages=ASKED, stream=stream)
+    list(reply)
+    (kept,) = gateway.interactions()
+    digest = hashlib.sha256(b"one two").hexdigest()
+    assert Blob.read(kept.metadata["answer_audio"]).digest == digest
+    assert (kept.metadata["answer_audio_id"], kept.response) == ("audio_1", "Noon.")
+    assert (tmp_path / "bytes" / digest[:2] / digest).read_bytes() == b"one two"
+
+
+def test_a_picture_and_a_parsed_form_come_out_of_the_store_as_the_client_sent_and_got_them(
+    gateway, mock
+):
+    pydantic = pytest.importorskip("pydantic")
+
+    class Seen(pydantic.BaseModel):
+        animal: str
+        legs: int
+
+    url = "data:image/png;base64," + base64.b64encode(PIXEL).decode()
+    content = [
+        {"type": "text", "text": "what is it?"},
+        {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
+    ]
+    mock.behaviour = lambda body: whole({"content": '{"animal": "cat", "legs": 4}'})
+    reply = client(gateway).chat.completions.parse(
+        model="m", messages=[{"role": "user", "content": content}], response_format=Seen
+    )
+    assert reply.choices[0].message.parsed == Seen(animal="cat", legs=4)
+    (kept,) = gateway.interactions()
+    assert json.loads(kept.response) == {"animal": "cat", "legs": 4}
+    form = gateway.store.definitions([kept.response_format])[kept.response_format].body
+    assert form["type"] == "json_schema"
+    assert form["json_schema"]["schema"]["required"] == ["animal", "legs"]
+    words, picture = kept.messages[0].content
+    assert words.text == "what is it?"
+    assert picture.blob == Blob(hashlib.sha256(PIXEL).hexdigest(), "image/png", len(PIXEL))
+    assert picture.canonical()["image_url"]["detail"] == "low"
+    assert mock.seen[-1]["messages"][0]["content"] == content  # the backend got the bytes
+
+
+def test_the_streamed_helper_parses_arguments_and_a_form_as_they_are_stored(gateway, mock):
+    parsed = []
+    mock.behaviour = lambda body: streamed(*in_fragments(CALLS), reason="tool_calls")
+    with client(gateway).chat.completions.stream(
+        model="m", messages=ASKED, tools=[WEATHER], user="ana"
+    ) as stream:
+        for event in stream:
+            if event.type == "tool_calls.function.arguments.done":
+                parsed.append(event.parsed_arguments)
+        message = stream.get_final_completion().choices[0].message
+    (kept,) = gateway.interactions()
+    assert parsed == [call.arguments for call in kept.tool_calls]
+    assert [call.id for call in kept.tool_calls] == [call.id for call in message.tool_calls]

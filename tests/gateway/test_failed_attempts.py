@@ -386,6 +386,7 @@ SORTS = {
 }
 
 
+@pytest.mark.mostly_slow("HTTP 401", "not JSON")
 @pytest.mark.parametrize("reason", SORTS)
 def test_a_failed_attempt_is_in_timeline_error_rate_and_rollout(serve, mock, reason):
     how, send = SORTS[reason]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -167,3 +168,21 @@ def test_a_beacon_in_plain_text_is_read_too(gateway, answer):
         "/v1/feedback", content=json.dumps(event(answer)), headers={"content-type": "text/plain"}
     )
     assert reply.status_code == 200
+
+
+def test_a_correction_that_calls_tools_may_come_as_a_turn_or_as_text(gateway, answer):
+    block = '<tool_call>\n{"name": "stop", "arguments": {"now": true}}\n</tool_call>'
+    called = {"type": "function", "function": {"name": "stop", "arguments": '{"now": true}'}}
+    given = {"role": "assistant", "content": None, "tool_calls": [called]}
+    values = (block, given, json.dumps(given))
+    for number, value in enumerate(values):
+        said = gateway.post("/v1/feedback", event(answer, "correction", value, f"f-{number}"))
+        assert said.json() == {"accepted": 1, "rejected": []}
+    wrong = gateway.post(
+        "/v1/feedback", event(answer, "correction", given | {"role": "user", "content": "x"}, "g")
+    )
+    assert wrong.status_code == 400
+    assert "a turn of the assistant" in wrong.text
+    gateway.feedback()
+    kept = gateway.store.stored_feedback([f"f-{number}" for number in range(len(values))])
+    assert {one.value for one in kept.values()} == {block}

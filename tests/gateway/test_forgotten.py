@@ -286,6 +286,7 @@ def test_who_comes_back_after_being_forgotten_is_recorded_again(lived_in: Gatewa
     assert [said.user_id for said in lived_in.interactions()].count(USER) == 1
 
 
+@pytest.mark.mostly_slow("2")
 @pytest.mark.parametrize("step", range(1, 6))
 def test_stopped_in_the_middle_the_next_call_finishes(
     lived_in: Gateway, step: int, monkeypatch: pytest.MonkeyPatch

@@ -38,6 +38,7 @@ def bomb(megabytes: int) -> bytes:
     return gzip.compress(b'{"choices":[' + b" " * (megabytes << 20) + b"]}", 9)
 
 
+@pytest.mark.mostly_slow("/v1/chat/completions-True")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_an_answer_has_a_size_when_it_is_unpacked(serve, path, stream):

@@ -81,11 +81,14 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
     assert "cannot be loaded" in failed.error
 
 
+@pytest.mark.mostly_slow("fields0-", "fields1-", "fields4-", "fields9-", "fields15-")
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": ["f"]}, "tools"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
@@ -98,6 +101,7 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
         ({"top_p": 1.1}, "top_p"),
         ({"best_of": 3}, "best_of"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"modalities": 7}, "modalities"),
         ({"temperature": 9}, "temperature"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -121,6 +125,7 @@ def test_the_local_model_refuses_content_other_than_text(local, kind):
     assert (reply.status_code, kind in reply.json()["error"]["message"]) == (400, True)
 
 
+@pytest.mark.mostly_slow("fields1", "fields6")
 @pytest.mark.parametrize(
     "fields",
     [

@@ -79,6 +79,7 @@ def test_the_backend_is_remembered_and_the_lack_of_a_champion_said_in_one_line(t
         assert (health["champion"], "ratchet adopt" in health["advice"][0]) == (None, True)
 
 
+@pytest.mark.slow
 def test_a_version_that_a_replica_lacks_is_said_at_the_start(tmp_path, server):
     store = EventStore.open(f"sqlite:///{tmp_path / '.ratchet' / 'store.db'}")
     now = datetime.now(UTC)
@@ -99,6 +100,7 @@ def test_a_version_that_a_replica_lacks_is_said_at_the_start(tmp_path, server):
     store.close()
 
 
+@pytest.mark.slow
 def test_the_default_model_does_not_answer_as_one_that_a_server_has(tmp_path, server):
     done = run_in_process("adopt", "--backend", server.url, folder=tmp_path, environment={})
     assert done.returncode == 0, done.stderr

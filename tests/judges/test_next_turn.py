@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from ratchet.judges.next_turn import in_words, validate_next_turns
+from ratchet.collect.derived import derive_signals
+from ratchet.errors import InvalidInputError
+from ratchet.judges.judge import Judge, asker
+from ratchet.judges.next_turn import (
+    DISSATISFIED,
+    in_words,
+    read_by_judge,
+    reads_next_turns,
+    validate_next_turns,
+)
+from ratchet.judges.rubrics import JudgeSpec
 from ratchet.judges.usable import usable_versions
-from ratchet.records import HumanLabel, Interaction
+from ratchet.models import ScriptedModel
+from ratchet.records import HumanLabel, Interaction, Message
 from ratchet.records.events import NextTurn
 from ratchet.store import EventStore, Window
+from tests.collect.conversations import START, asked
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 ENGLISH, GERMAN = "next-turn-rules-1/en", "next-turn-rules-1/de"
@@ -90,3 +103,52 @@ def test_labels_of_other_dimensions_say_nothing(store: EventStore, label: str) -
     )
     store.append(other)
     assert validate_next_turns(store, rng=np.random.default_rng(0), now=NOW) == ()
+
+
+YES_NO = JudgeSpec(name="next-judge", dimension=DISSATISFIED, local="smollm2", explain=False)
+
+
+def grumbles(conversation: Sequence[Message]) -> str:
+    """Answer as a judge that finds the user's next turn in what it is shown."""
+    return "yes" if "hmpf" in conversation[-1].text else "no"
+
+
+def test_a_judge_sees_what_the_user_wrote_next_and_counts_once_people_agree(
+    store: EventStore,
+) -> None:
+    for n in range(80):
+        words = f"hmpf, you again {n}" if n % 2 else f"and what about the second one {n}"
+        said = ("what is it called?", f"it is number {n}", words)
+        store.add_interactions(
+            [
+                asked(f"a{n}", said[0], answer=said[1], session=f"s{n}"),
+                asked(f"b{n}", *said, at=1.0, session=f"s{n}"),
+            ]
+        )
+        label = "yes" if n % 2 else "no"
+        store.append(
+            HumanLabel(
+                id=f"l{n}", created_at=START, item_id=f"a{n}", dimension="dissatisfied",
+                label=label, reviewer="ben",
+            )
+        )  # fmt: skip
+    derive_signals(store, now=START + timedelta(hours=2))
+    judge = Judge(YES_NO, model_digest="m")
+    ask = asker(YES_NO, ScriptedModel(grumbles))
+
+    def read() -> int:
+        return read_by_judge(store, judge, ALL, most=10, ask=ask, now=lambda: NOW)
+
+    assert reads_next_turns(YES_NO)
+    assert (read(), read()) == (80, 0)
+    assert f"{judge.version}/en counts" in validate(store)
+    assert usable_versions(store) == {f"{judge.version}/en"}  # the rules know no "hmpf"
+
+
+def test_a_judge_of_next_turns_with_another_menu_is_refused() -> None:
+    options = [
+        {"name": name, "score": score, "means": name} for name, score in (("a", 0), ("b", 1))
+    ]
+    other = DISSATISFIED.model_validate(DISSATISFIED.model_dump() | {"options": options})
+    with pytest.raises(InvalidInputError, match="pointwise with the options yes and no"):
+        reads_next_turns(YES_NO.model_copy(update={"dimension": other}))

@@ -492,6 +492,7 @@ def test_an_id_of_another_label_is_set_aside_and_changes_nothing(store, tmp_path
 # Labels and options -------------------------------------------------------------------------------
 
 
+@pytest.mark.mostly_slow("model_a", "1-2-")
 @pytest.mark.parametrize(
     ("first", "second", "tie"),
     [

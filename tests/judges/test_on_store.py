@@ -211,6 +211,7 @@ def test_the_same_labels_give_the_stored_decision_again_and_ask_nothing(open_sto
     assert store.records(JudgeValidation) == (first.record,)
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_new_labels_make_a_new_decision_and_only_new_items_are_asked(open_store):
     store = open_store()
     fill(store, count=90)
@@ -226,6 +227,7 @@ def test_new_labels_make_a_new_decision_and_only_new_items_are_asked(open_store)
     assert scripted.validated(store, at=NOON + 2 * DAY).record == second.record
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_changed_mind_of_a_reviewer_is_a_change_of_labels(open_store):
     store = open_store()
     fill(store)
@@ -237,6 +239,7 @@ def test_a_changed_mind_of_a_reviewer_is_a_change_of_labels(open_store):
     assert second.record.figure("agreement").value == pytest.approx(40 / 60)
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_another_bar_is_another_decision_and_going_back_and_forth_keeps_each(open_store):
     store = open_store()
     fill(store)

@@ -69,6 +69,14 @@ def filled(store, record, path, choose):
     return path
 
 
+def validated(decision="not enough labels", more=None):
+    return JudgeValidation(
+        id="v", created_at=NOW, judge="careful", judge_version="c1", dimension="d",
+        decision=decision, reasons=("so far",), labels_digest="l", items=30, unscored=0,
+        figures=(), more_labels=more,
+    )  # fmt: skip
+
+
 def likes(start):
     return lambda row, _place: "a" if row["answer_a"].startswith(start) else "b"
 
@@ -103,7 +111,6 @@ def test_labels_given_on_another_machine_are_found_by_the_gate(store, tmp_path):
     [
         ("usable", 30, None, None),
         ("not usable", 30, None, None),
-        ("not enough labels", 40, 5, None),  # nobody could give more on this sheet
         ("not enough labels", 30, 5, 5),
         ("not enough labels", 30, 500, 10),  # no more than are open
         ("not enough labels", 30, None, 10),
@@ -118,17 +125,49 @@ def test_more_labels_are_awaited_while_they_can_say_whether_the_judge_may_count(
     )
     keep_labels(store, path, reviewer="ana", now=NOW)
     read = sheet.read(pairs(), minimum=30)
-    record = JudgeValidation(
-        id="v", created_at=NOW, judge="careful", judge_version="c1", dimension="d",
-        decision=decision, reasons=("so far",), labels_digest="l", items=30, unscored=0,
-        figures=(), more_labels=more,
-    )  # fmt: skip
+    record = validated(decision, more)
     if missing is None:
-        sheet.await_more(record, read)
+        sheet.await_more(record, read, pairs(), NOW)
         return
     with pytest.raises(WaitingError, match=f"compare about {missing} more pairs") as caught:
-        sheet.await_more(record, read)
+        sheet.await_more(record, read, pairs(), NOW)
     assert (caught.value.missing, caught.value.judge) == (missing, "careful")
+
+
+def test_a_sheet_whose_pairs_are_all_compared_is_extended_until_none_are_left(store, tmp_path):
+    sheet = asked(store)
+    keep_labels(
+        store,
+        filled(store, sheet.record, tmp_path / "sheet.csv", likes("challenger")),
+        reviewer="ana",
+        now=NOW,
+    )
+    record = validated(more=15)
+    with pytest.raises(WaitingError, match="compare about 15 more pairs"):
+        sheet.await_more(record, sheet.read(pairs(), minimum=30), pairs(), NOW + HOUR)
+    longer = asked(store)
+    assert longer.record.pairs[:40] == sheet.record.pairs
+    assert [pair.id for pair in pairs_on(store, longer.record)] == [
+        pair.id for pair in to_compare(pairs(), 55)
+    ]
+    assert waiting_sheets(store) == [(longer.record, 40)]  # what was said of the first 40 counts
+    keep_labels(
+        store,
+        filled(store, longer.record, tmp_path / "more.csv", likes("challenger")),
+        reviewer="ana",
+        now=NOW + HOUR,
+    )
+    read = longer.read(pairs(), minimum=30)
+    assert (read.compared, read.open, waiting_sheets(store)) == (55, 0, [])
+    for _ in range(9):  # two thirds of all pairs are people's at most
+        try:
+            longer.await_more(record, longer.read(pairs(), minimum=30), pairs(), NOW + HOUR)
+            break
+        except WaitingError:
+            longer = asked(store)
+            path = filled(store, longer.record, tmp_path / "end.csv", likes("challenger"))
+            keep_labels(store, path, reviewer="ana", now=NOW + HOUR)
+    assert len(longer.record.pairs) == 2 * len(pairs()) // 3
 
 
 def test_a_half_filled_sheet_counts_as_far_as_people_got(store, tmp_path):

@@ -487,6 +487,7 @@ def test_the_order_of_rows_changes_nothing(items, random):
     assert values(one) == pytest.approx(values(other), nan_ok=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(labelled_items(), st.permutations(["x", "y", "z"]))
 def test_other_names_for_the_labels_change_nothing_but_the_names(items, letters):
@@ -517,6 +518,7 @@ def test_other_names_for_the_labels_change_nothing_but_the_names(items, letters)
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(undecided, st.integers(0, 8))
 def test_as_many_more_labels_of_the_same_kind_settle_it_and_fewer_do_not(cells, unscored):

@@ -716,6 +716,7 @@ def test_a_second_interrupt_does_not_wait_but_still_saves_what_came(saved):
     assert set(saved.texts) == {"q0"}
 
 
+@pytest.mark.slow
 def test_a_third_interrupt_does_not_wait_for_a_save_that_hangs():
     free = threading.Event()
 
@@ -858,6 +859,7 @@ ask_endpoint(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [

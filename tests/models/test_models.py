@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ratchet.errors import ModelError
 from ratchet.models import (
@@ -29,7 +28,8 @@ from ratchet.models import (
     prepare_base_model,
     require_safetensors,
 )
-from ratchet.records import Message
+from ratchet.records import Message, digest
+from tests.models.weights_by_hand import chain, rewritten
 
 SYSTEM = Message(role="system", content="Answer with the queue.")
 
@@ -300,38 +300,6 @@ def test_a_server_is_named_by_its_address_and_model_and_not_by_its_key():
 # Hugging Face -------------------------------------------------------------------------------------
 
 
-def rewritten(source, folder, change):
-    """Save a copy of a model whose weights are changed in place."""
-    model = AutoModelForCausalLM.from_pretrained(str(source))
-    tokenizer = AutoTokenizer.from_pretrained(str(source))
-    with torch.no_grad():
-        change(model, tokenizer)
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder
-
-
-def chain(*words):
-    """Make a model say these words: each token gives the next, whatever came before.
-
-    Attention and feed-forward add nothing, so the last hidden state is the token's own embedding;
-    the head's row of a token is the embedding of the token it follows.
-    """
-
-    def change(model, tokenizer):
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
-        head.zero_()
-        tokens = [tokenizer(word)["input_ids"] for word in ("\n", *words)]
-        assert all(len(token) == 1 for token in tokens)
-        for (before,), (after,) in pairwise(tokens):
-            head[after] = embedding[before]
-
-    return change
-
-
 def scale(model, _tokenizer):
     """Make the weights so large that every word of a conversation tells."""
     for layer in model.model.layers:
@@ -469,11 +437,21 @@ def cache(tmp_path):
 def test_smollm2_is_converted_once_to_safetensors_and_answers(cache):
     folder = prepare_base_model("smollm2", cache)
     left = {path.name for path in cache.iterdir()}
-    assert left == {folder.name, "converting.lock"}  # nothing half made beside it
+    made = {"smollm2-135m-instruct", "converting.lock", "templated"}
+    assert left == made  # nothing half made beside it
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, "making.lock"}
+    assert folder.name == "smollm2-135m-instruct"
     suffixes = {path.suffix for path in folder.iterdir()}
     assert suffixes == {".safetensors", ".json", ".txt", ".jinja"}
     with (folder / "model.safetensors").open("rb") as weights:
         sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+    converted = cache / "smollm2-135m-instruct"
+    assert model_digest(folder) == model_digest(converted) == digest([sha256])
+    read = [AutoTokenizer.from_pretrained(str(one)) for one in (folder, converted)]
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]
+    ours, own = (one.apply_chat_template(talk, tokenize=False) for one in read)
+    assert ours == own
+    assert "<tools>" in read[0].chat_template
     assert (folder / "ratchet-digest.txt").read_text() == sha256
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert prepare_base_model("smollm2", cache) == folder

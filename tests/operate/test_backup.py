@@ -147,6 +147,7 @@ def drained(settings: Settings) -> EventStore:
     return store
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_backup_taken_while_events_come_in_holds_all_that_were_acknowledged_before(
     tmp_path: Path, store_url: str, elsewhere: str | None
 ) -> None:

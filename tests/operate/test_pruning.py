@@ -64,6 +64,7 @@ def prune(store: EventStore, settings: Settings, **options: Any) -> dict[str, Li
     return {line.what: line for line in pruning.run()}
 
 
+@pytest.mark.mostly_slow("postgresql")
 def test_interactions_leave_the_store_once_history_has_them(
     store: EventStore, settings: Settings
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_history_that_cannot_be_written_leaves_the_store_alone(
     assert store.counts()["interactions"] == 2
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_history_of_another_store_lets_nothing_go(
     store: EventStore, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_history_that_cannot_be_reached_leaves_the_other_rules_alone(
     assert store.counts()["interactions"] == 2
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_history_goes_by_its_own_rule(store: EventStore, settings: Settings) -> None:
     add(store, {"a": 800, "b": 400, "d": 0})
     history = History.open(settings.history)
@@ -197,6 +200,7 @@ def test_history_goes_by_its_own_rule(store: EventStore, settings: Settings) -> 
     assert set(history.fetch_interactions(["a", "b", "d"])) == {"b", "d"}
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_runs_that_only_show_go_from_mlflow_with_their_pictures(
     store: EventStore, settings: Settings, tracker: Tracker
 ) -> None:

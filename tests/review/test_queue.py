@@ -364,6 +364,7 @@ def test_the_queue_is_safety_first_and_oldest_first(store: EventStore) -> None:
 # From decisions to a validation, and back -------------------------------------------------------
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_rule_becomes_usable_by_decisions_and_then_counts(store: EventStore) -> None:
     interactions = [answered(n, CARD if n < 30 else "Done.") for n in range(6_000)]
     store.add_interactions(interactions)
@@ -393,6 +394,7 @@ def test_a_rule_becomes_usable_by_decisions_and_then_counts(store: EventStore) -
     assert store.signals(Window(START, LAST), lag=DAY)["safety_violation"].to_pylist()[-1] == 1.0
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_what_another_source_found_counts_as_missed(store: EventStore) -> None:
     keys = [f"i-{number}" for number in range(5_000)]
     flags = [*(flag(n) for n in range(20)), *(flag(n, "guard-1") for n in range(10, 40))]

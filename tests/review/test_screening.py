@@ -81,6 +81,7 @@ def kept(store: EventStore) -> tuple[Any, ...]:
     return [item.canonical() for item in items], events
 
 
+@pytest.mark.mostly_slow("sqlite-17")
 @pytest.mark.parametrize("size", [1, 17, 1_000])
 def test_batches_of_any_size_leave_what_one_batch_leaves(
     store: EventStore, tmp_path: Any, size: int
@@ -102,6 +103,7 @@ def test_batches_of_any_size_leave_what_one_batch_leaves(
     whole.close()
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_screening_that_is_stopped_half_way_goes_on_and_ends_as_one_that_was_not(
     store: EventStore, tmp_path: Any
 ) -> None:

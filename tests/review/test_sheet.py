@@ -80,7 +80,7 @@ def test_rows_that_cannot_be_used_have_each_their_reason(store, tmp_path):
     path = tmp_path / "sheet.csv"
     written(store, path, lambda place: ["fine", "perhaps"][place % 2] if place < 2 else "")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
-    path.write_text("\n".join([*lines, lines[1], "3f9a,,,,,fine,"]) + "\n", encoding="utf-8")
+    path.write_text("\n".join([*lines, lines[1], "3f9a,,,,,fine,,"]) + "\n", encoding="utf-8")
     kept = keep_decisions(store, path, reviewer="ana", now=NOW)
     assert kept.new == 1
     word, twice, unknown = [row.reason for row in kept.set_aside]

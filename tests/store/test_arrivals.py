@@ -124,6 +124,7 @@ def test_a_window_leaves_out_what_another_took(open_store, arrived):
     assert ids == (["late", "b"] if arrived else ["b"])
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_the_ends_of_a_window_are_those_of_its_rows(open_store):
     store = open_store()
     store.add_interactions(

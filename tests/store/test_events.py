@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -171,8 +172,12 @@ interactions = st.builds(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(batch=st.lists(interactions, max_size=4, unique_by=lambda each: each.id))
-def test_any_interaction_makes_the_round_trip(tmp_path: Path, batch: list[Interaction]) -> None:
-    store = EventStore.open(f"sqlite:///{tmp_path}/{uuid4()}.db")
+def test_any_interaction_makes_the_round_trip(
+    tmp_path: Path, made_store: Path, batch: list[Interaction]
+) -> None:
+    path = tmp_path / f"{uuid4()}.db"
+    shutil.copyfile(made_store, path)
+    store = EventStore.open(f"sqlite:///{path}")
     assert store.add_interactions(batch) == Added(len(batch), 0, ())
     assert store.stored_interactions([each.id for each in batch]) == {e.id: e for e in batch}
     assert store.add_interactions(batch) == Added(0, len(batch), ())

@@ -55,6 +55,7 @@ def history(tmp_path: Path) -> History:
     return History.open(tmp_path / "history")
 
 
+@pytest.mark.mostly_slow("sqlite-2")
 @pytest.mark.parametrize(
     "killed_at",
     [n if n in (2, 5) else pytest.param(n, marks=pytest.mark.slow) for n in range(1, 9)],
@@ -81,6 +82,7 @@ def test_a_writer_that_is_killed_anywhere_is_made_up_for(
     assert set(Path(history.address).rglob("*.parquet*")) == counted
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_left_is_erased_with_its_user(
     store: EventStore, history: History, tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_what_a_killed_writer_left_is_erased_with_its_user(
     assert b"Frage 73:" not in everything_of(history)
 
 
+@pytest.mark.slow
 def test_processes_that_advance_at_once_write_each_row_once(
     open_store: OpenStore, store_url: str, history: History
 ) -> None:

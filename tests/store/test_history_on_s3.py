@@ -53,6 +53,7 @@ def open_later(url: str, **options: timedelta) -> History:
     return History.open(url, clock=lambda: datetime.now(UTC) + LATER, **options)
 
 
+@pytest.mark.slow
 def test_history_on_s3_is_written_read_and_changed_as_in_a_folder(
     store: EventStore, url: str, server: S3Server, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_history_on_s3_is_written_read_and_changed_as_in_a_folder(
     assert history.address == url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken",
     [
@@ -232,6 +234,7 @@ def test_a_question_asks_the_server_a_few_times_a_file_and_once_for_the_list(
         assert (server.asked - asked)["GET"] <= 3
 
 
+@pytest.mark.slow
 def test_rows_pruned_from_the_store_are_on_s3(store: EventStore, url: str) -> None:
     history = History.open(url)
     fill(store, range(30))

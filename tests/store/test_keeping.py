@@ -92,6 +92,7 @@ def texts_of(history: History) -> str:
     return repr(rows)
 
 
+@pytest.mark.mostly_slow("sqlite")
 @pytest.mark.parametrize(
     ("said", "over"),
     [
@@ -120,6 +121,7 @@ def test_the_time_is_read_in_any_form_and_zone_in_the_store_and_in_history(
     assert history.past_keeping(NOW) == expected
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_texts_go_from_the_store_and_history_and_numbers_stay(
     store: EventStore, settings: Settings, tracker: Tracker
 ) -> None:
@@ -177,6 +179,7 @@ def test_texts_go_from_the_store_and_history_and_numbers_stay(
     assert history.fetch_interactions(["a"])["a"].prompt == "[erased]"
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_what_only_history_has_is_erased_there(
     store: EventStore, settings: Settings, tracker: Tracker
 ) -> None:
@@ -234,6 +237,7 @@ def training_set(store: EventStore, settings: Settings, number: int, rows: list[
     return folder
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_training_sets_go_with_their_copies_once_their_cycle_has_ended(
     store: EventStore, settings: Settings, tracker: Tracker
 ) -> None:
@@ -263,6 +267,7 @@ def test_training_sets_go_with_their_copies_once_their_cycle_has_ended(
     assert "Ramses" not in everything(store)
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_an_erasure_that_was_stopped_goes_on_in_history(
     store: EventStore, settings: Settings, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_month_whose_rows_were_deleted_is_dropped_when_a_later_one_begins(
     assert sorted(store.stored_interactions(["kept", "late", "new"])) == ["kept", "late", "new"]
 
 
+@pytest.mark.slow
 def test_a_few_rows_left_in_a_large_month_move_and_its_space_is_given_back(
     postgres: EventStore,
 ) -> None:

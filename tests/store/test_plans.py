@@ -116,6 +116,7 @@ READ: dict[str, Reading] = {
     "last_taken_position": lambda s: s.last_taken_position(INTERACTIONS),
     "answers": lambda s: s.answers("m", "greedy", ["a"]),
     "answer_seconds": lambda s: s.answer_seconds("m", "greedy", ["a"]),
+    "answer_usage": lambda s: s.answer_usage("m", "greedy", ["a"]),
     "vectors": lambda s: s.vectors("m", ["a"]),
     "has_aliases": lambda s: s.has_aliases(),
     "aliases": lambda s: s.aliases(["o-1", "o-2"]),
@@ -252,6 +253,7 @@ WRITES = {
 }
 """What reads nothing but the rows with the ids that are written."""
 NO_QUERY = {
+    "prices",
     "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
     "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
 }  # fmt: skip
@@ -431,6 +433,7 @@ def _whole(node: dict[str, Any], *, limited: bool) -> Iterator[str]:
         yield from _whole(part, limited=kind == "Limit" or (limited and kind != "Sort"))
 
 
+@pytest.mark.mostly_slow("sqlite")
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_no_query_reads_a_large_table_whole(
     database: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -302,6 +302,7 @@ def board(key: str, charted: datetime, version: str = "m/2", opened_days: int = 
     )  # fmt: skip
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_of_a_board_the_states_that_something_goes_back_to_stay(store: EventStore) -> None:
     moments = [NOW - 50 * DAY + number * timedelta(minutes=30) for number in range(50 * 48 + 1)]
     with store.atomic():

@@ -138,6 +138,7 @@ def meanwhile(first: EventStore, write: Callable[[], object], second: Callable[[
         return running.result(timeout=30)
 
 
+@pytest.mark.mostly_slow("sqlite", "postgresql-other")
 @pytest.mark.parametrize(
     ("response", "expected"),
     [("card delivery", Added(0, 1, ())), ("other", Added(0, 0, ("i-1",)))],
@@ -181,6 +182,7 @@ def write_many(store: EventStore, writer: int) -> int:
     return new
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_writers_that_open_an_empty_database_at_once_lose_nothing(
     open_store: Callable[[], EventStore],
 ) -> None:
@@ -215,6 +217,7 @@ with store.atomic():
 """
 
 
+@pytest.mark.mostly_slow("sqlite")
 def test_a_process_killed_in_a_transaction_leaves_nothing_of_it(
     store_url: str, open_store: Callable[[], EventStore]
 ) -> None:

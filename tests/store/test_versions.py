@@ -77,6 +77,7 @@ def test_monitoring_counts_what_was_said_by_then(store: EventStore) -> None:
 VERSIONS = [opinion(2, 1, kind="stars"), opinion(5, 30, kind="stars"), opinion(3, 90, kind="stars")]
 
 
+@pytest.mark.mostly_slow("order0", "sqlite-True")
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 @pytest.mark.parametrize("together", [True, False])
 def test_the_latest_version_counts_in_whatever_order_they_arrive(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -316,11 +317,21 @@ def _difference_lines(last: Mapping[str, Any] | None) -> list[str]:
 
 
 def _row_lines(row: Mapping[str, Any]) -> list[str]:
+    from ratchet.records import Message, called_in, offered, spoken
+
     lines = ["", f"row {one_line(row['interaction_id'])}, {row['source']}, weight {row['weight']}"]
     if "label" in row:
         lines[-1] += ", liked" if row["label"] else ", disliked"
-    for name in ("prompt", "completion", "chosen", "rejected"):
-        for message in row.get(name, ()):
-            who = message["role"] if name in ("prompt", "completion") else name
-            lines += wrapped(f"{who}: ", clipped(message["content"], _TEXT_CHARACTERS))
+    if "tools" in row:
+        told = offered(json.loads(row["tools"]))
+        lines += wrapped("could call: ", clipped(told.replace("\n", "; "), _TEXT_CHARACTERS))
+    turns = {
+        name: [Message.model_validate(turn) for turn in row.get(name, ())]
+        for name in ("prompt", "completion", "chosen", "rejected")
+    }
+    called = called_in(turns["prompt"])
+    for name, said in turns.items():
+        for turn in said:
+            who = turn.role if name in ("prompt", "completion") else name
+            lines += wrapped(f"{who}: ", clipped(spoken(turn, called), _TEXT_CHARACTERS))
     return lines

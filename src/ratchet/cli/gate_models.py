@@ -95,7 +95,7 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
     if name.startswith(("http://", "https://")) or ("#" in name and not folder.exists()):
         return _endpoint(name, decoding)
     if name == SMOLLM2 or (folder / "config.json").exists():
-        base = prepare_base_model(name, settings.cache)
+        base = prepare_base_model(name, settings.cache, _template_of(name, settings))
         return HuggingFaceModel.load(base, one_line=decoding.one_line)
     adapter: Path | None = folder
     if not (folder / "adapter_config.json").exists():
@@ -105,8 +105,15 @@ def load_named(name: str, settings: Settings, decoding: Decoding) -> LanguageMod
                 f"as {settings.model_name}/3, smollm2, or http://host:port#model, got {name!r}"
             )
         adapter = _registered(name, settings)
-    base = prepare_base_model(settings.base_model, settings.cache)
+    base = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
     return HuggingFaceModel.load(base, adapter, one_line=decoding.one_line)
+
+
+def _template_of(name: str, settings: Settings) -> str:
+    """Return the template that a model is given: the settings name that of their base model."""
+    own = Path(settings.base_model).expanduser().resolve()
+    is_base = name == settings.base_model or Path(name).expanduser().resolve() == own
+    return settings.chat_template if is_base else ""
 
 
 def answer_file(
@@ -122,10 +129,13 @@ def answer_file(
     """
     from ratchet.deploy.gate.head_to_head import answer_recorded, run_tests, runs_tests
     from ratchet.store import EventStore
+    from ratchet.store.prices import load_prices
 
     model = load_named(name, settings, decoding)
     settings.make_home()
-    store = EventStore.open(f"sqlite:///{settings.home / 'gate-answers.db'}")
+    store = EventStore.open(
+        f"sqlite:///{settings.home / 'gate-answers.db'}", prices=load_prices(settings.prices)
+    )
     answers = answer_recorded(
         examples,
         lambda: model,

@@ -77,6 +77,7 @@ def import_source(
         run_import(what)
         return
     store = created_store()
+    _derive(now, most=0)  # all of this source is new to it
 
     def wait() -> bool:
         time.sleep(every)
@@ -96,13 +97,11 @@ def run_import(what: Import) -> None:
     Raises:
         InvalidInputError: None of its rows can be used.
     """
-    from ratchet.collect.derived import check_kinds, derive_signals
     from ratchet.collect.recognising import Recogniser
     from ratchet.doors.importing import store_import
 
-    off = check_kinds(current_settings().not_derived)
     store, progress = created_store(), Progress()
-    derive_signals(store, now=what.now, off=off, most=0)  # all of this source is new to it
+    _derive(what.now, most=0)  # all of this source is new to it
     known = Recogniser(store, open_history(store))
     report = store_import(what, store, progress=progress, known=known)
     tell_report(report, what.now)
@@ -141,13 +140,18 @@ def _tell_counts(report: IngestReport) -> None:
         say(line)
 
 
-def _derive(now: datetime) -> None:
+def _derive(now: datetime, most: int | None = None) -> None:
+    """Derive what came in says, and tell it; `most` 0 notes where to begin."""
     from ratchet.collect.derived import check_kinds, derive_signals
+    from ratchet.review.corrections import queue_corrections
 
-    off = check_kinds(current_settings().not_derived)
-    derived = derive_signals(created_store(), now=now, off=off)
+    store, off = created_store(), check_kinds(current_settings().not_derived)
+    derived = derive_signals(store, now=now, off=off, most=most)
     if derived.interactions:
         say(derived.in_words)
+    candidates = queue_corrections(store, now=now, most=most)
+    if candidates.queued or candidates.left_out:
+        say(candidates.in_words)
 
 
 def _preview(what: Import) -> None:

@@ -46,10 +46,12 @@ def _harvest(file: Path, now: datetime) -> None:
     from ratchet.collect.derived import check_kinds, derive_signals
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.recognising import Recogniser
+    from ratchet.review.corrections import queue_corrections
 
     off = check_kinds(current_settings().not_derived)
     store = created_store()
     derive_signals(store, now=now, off=off, most=0)  # all of this file is new to it
+    queue_corrections(store, now=now, most=0)
     known = Recogniser(store, open_history(store))
     report = harvest_dialogues(file, store, now=now, progress=Progress(), known=known)
     tell_report(report, now)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +17,17 @@ from ratchet.cli.shared import (
     current_settings,
     existing_store,
     finite,
+    required_store,
     show_progress,
 )
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
 from ratchet.files.rows import set_aside_lines
 from ratchet.files.text import counted, printable
+from ratchet.files.whole import write_whole
 
 if TYPE_CHECKING:
     from ratchet.judges.label_sets import LabelFile
+    from ratchet.judges.rubrics import JudgeSpec
     from ratchet.judges.validation import Validation
 
 _ITEMS_SHOWN = 10
@@ -183,6 +188,62 @@ def run(
         judgement.verdicts for _, result in results for judgement in result.judged.judgements
     ):
         raise ModelError("no judge gave any verdict; see the reasons above and run it again")
+
+
+@app.command(epilog="Example: ratchet judge items judges.yaml --out items.jsonl")
+def items(
+    judges: Annotated[Path, typer.Argument(help="YAML with judges.")],
+    as_json: AsJson = False,
+    judge: Annotated[
+        str, typer.Option(help="Whose items; the first judge of the file unless given.")
+    ] = "",
+    most: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    days: Annotated[int, typer.Option(min=1, help="Look back so many days.")] = 30,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON Lines to write, for labels; printed without it.")
+    ] = None,
+    redact: Annotated[
+        bool, typer.Option("--redact/--no-redact", help="Take personal data out.")
+    ] = False,
+) -> None:
+    """Sample what a judge judges: answers, or whole sessions for a judge with `unit: session`.
+
+    Fill in label and reviewer, and bring the file back with `ratchet judge label`.
+    """
+    from ratchet.export.judge_items import items_to_label
+    from ratchet.judges.rubrics import load_judges
+    from ratchet.store import Window
+
+    spec, now = _one_of(load_judges(judges), judge), _now()
+    window = Window(now - timedelta(days=days), now)
+    store = required_store("a sample for a judge")
+    rows, tally = items_to_label(store, spec, window, most=most, redacts=redact)
+    if not rows:
+        raise InvalidInputError(
+            f"a sample needs answers of the last {counted(days, 'day')}, got none; collect some, "
+            "or look back further with --days"
+        )
+    if out is not None:
+        write_whole(out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    if as_json:
+        say_json(rows, indent=2)
+    elif out is None:
+        for row in rows:
+            say(f"item {row['item_id']}  {row['dimension']}")
+            say_text("\n".join(f"    {line}" for line in row["shown"].splitlines()))
+    else:
+        what = counted(len(rows), spec.unit)
+        say(f"{what} for {spec.name} in {out.name}: label each {' or '.join(spec.menu)}")
+    for kind, count in sorted(tally.redacted.items()):
+        say(f"taken out: {count:,} × {kind}", err=as_json)
+
+
+def _one_of(specs: Sequence[JudgeSpec], name: str) -> JudgeSpec:
+    found = [spec for spec in specs if name in ("", spec.name)]
+    if not found:
+        known = ", ".join(spec.name for spec in specs)
+        raise InvalidInputError(f"--judge must be one of {known}, got {printable(name, 60)!r}")
+    return found[0]
 
 
 @app.command(epilog="Example: ratchet judge label labels.jsonl")

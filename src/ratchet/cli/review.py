@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from ratchet.files.text import clipped, counted
 
 if TYPE_CHECKING:
     from ratchet.files.rows import SetAsideRow
+    from ratchet.records import Interaction, ReviewItem
     from ratchet.store import EventStore
 
 SHOWN = 20
@@ -33,9 +35,16 @@ def review(
     label: Annotated[
         str,
         typer.Option(
-            help="Your decision: violation or fine, or one of the labels of the item's dimension."
+            help="Your decision: violation or fine; of a correction in words confirmed or "
+            "rejected; or one of the labels of the item's dimension."
         ),
     ] = "",
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a correction that you confirm the right answer, where it is not the one shown."
+        ),
+    ] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -51,15 +60,15 @@ def review(
     Pairs of answers that the gate waits for are told too; people compare them on a sheet.
     """
     if sheet is not None:
-        if decide is not None or label:
+        if decide is not None or label or answer is not None:
             raise InvalidInputError(
-                "a sheet holds its own labels, got --decide or --label beside --sheet; give one"
+                "a sheet holds its own labels, got --decide, --label or --answer beside --sheet; "
+                "give one"
             )
         _bring_back(sheet, person(by), as_json=as_json)
         return
-    from ratchet.records import spoken
     from ratchet.review.queue import decide as keep
-    from ratchet.review.queue import first_page, open_items
+    from ratchet.review.queue import open_items
 
     store, now = existing_store(), datetime.now(UTC)
     if store is None:
@@ -70,34 +79,55 @@ def review(
     if decide is not None:
         if not label:
             raise InvalidInputError("a decision needs --label, got none; pass violation or fine")
-        made = keep(store, decide, label, reviewer=person(by), now=now, note=note or None)
+        made = keep(
+            store, decide, label, reviewer=person(by), now=now, note=note or None, answer=answer
+        )
         say(f"{made.item_id[:8]} is decided as {made.label} by {made.reviewer}")
         return
     if as_json:
         items = open_items(store, reviewer=by or None)
         say_json([item.canonical() for item in items], indent=2)
         return
+    if answer is not None:
+        raise InvalidInputError("a right answer needs --decide, got --answer alone; name the item")
+    _list(store)
+
+
+def _list(store: EventStore) -> None:
+    from ratchet.review.corrections import RAISED_BY, interactions_about
+    from ratchet.review.queue import first_page
+    from ratchet.store.review_items import sources_waiting
+
     pairs, page = _pairs_waiting(store), first_page(store, most=SHOWN)
     for line in pairs:
         say(line)
     if page.waiting or not pairs:
         say(f"{page.waiting:,} waiting" if page.waiting else "nothing waits for review")
-    known = store.stored_interactions([item.interaction_id for item in page.items])
+    sources = sources_waiting(store)
+    if corrections := sum(one.waiting for one in sources if one.raised_by == RAISED_BY):
+        say(
+            f"of these {counted(corrections, 'correction')} in words: --label confirmed or "
+            "rejected, and --answer for a better one; nothing is trained on before"
+        )
+    known = interactions_about(store, page.items)
     for item in page.items:
         say(f"{item.id[:8]}  {item.priority}  {item.dimension}  {clipped(item.why, 80)}")
-        interaction = known.get(item.interaction_id)
-        if interaction is not None:
-            say(f"          user:   {clipped(interaction.prompt, 80)}")
-            say(f"          answer: {clipped(spoken(interaction.answer), 80)}")
-            said = [
-                f"{name} {interaction.metadata[name]}"
-                for name in SAID
-                if name in interaction.metadata
-            ]
-            if said:
-                say(f"          said:   {clipped(', '.join(said), 80)}")
+        _show(item, known)
         if item.id in page.more:
             say(f"          and {page.more[item.id]:,} more like it")
+
+
+def _show(item: ReviewItem, known: Mapping[str, Interaction]) -> None:
+    from ratchet.review.corrections import shown
+
+    interaction = known.get(item.interaction_id)
+    if interaction is None:
+        return
+    for who, text in shown(item, known) or ():
+        say(f"          {who + ':':<7} {clipped(text, 80)}")
+    said = [f"{name} {interaction.metadata[name]}" for name in SAID if name in interaction.metadata]
+    if said:
+        say(f"          said:   {clipped(', '.join(said), 80)}")
 
 
 def _pairs_waiting(store: EventStore) -> list[str]:
@@ -113,7 +143,7 @@ def _pairs_waiting(store: EventStore) -> list[str]:
 def _bring_back(path: Path, reviewer: str, *, as_json: bool) -> None:
     """Store what a person wrote on a sheet of pairs, or on one of the queue."""
     from ratchet.judges.label_sheet import COLUMNS, NEEDED
-    from ratchet.judges.pair_labels import keep_labels
+    from ratchet.judges.pair_labels import compared_in_words, keep_labels
     from ratchet.review.sheet import keep_decisions
 
     store, now = required_store("a filled-in sheet"), datetime.now(UTC)
@@ -122,7 +152,7 @@ def _bring_back(path: Path, reviewer: str, *, as_json: bool) -> None:
     if set(NEEDED) <= set(named):
         kept = keep_labels(store, path, reviewer=reviewer, now=now)
         more = {"compared": kept.compared, "wanted": kept.sheet.wanted}
-        told = f"compared: {kept.compared:,} of {counted(kept.sheet.wanted, 'pair')}" + (
+        told = f"compared: {compared_in_words(kept.compared, kept.sheet.wanted)}" + (
             "; the gate can decide" if kept.compared >= kept.sheet.wanted else ""
         )
         _report(_counts(kept), kept.set_aside, more, told, as_json=as_json)

@@ -130,11 +130,13 @@ def start_variants(
     from ratchet.records.rollout import SIGNALS
 
     plan = read_yaml(file, what="a test of variants", holds="name and variants")
-    unknown = set(plan) - {"name", "variants", "signals", "error", "imbalance", "slow_seconds"}
+    unknown = set(plan) - {
+        "name", "variants", "signals", "error", "imbalance", "slow_seconds", "limits",
+    }  # fmt: skip
     if unknown or not {"name", "variants"} <= set(plan):
         raise InvalidInputError(
-            "a test is a file with name and variants, and perhaps signals, error, imbalance and "
-            f"slow_seconds, got {sorted(plan)}; correct the file"
+            "a test is a file with name and variants, and perhaps signals, error, imbalance, "
+            f"slow_seconds and limits, got {sorted(plan)}; correct the file"
         )
     given, store = plan.get("signals"), required_store("a test of variants")
     test = start_test(
@@ -146,6 +148,7 @@ def start_variants(
         error=float(plan.get("error", 0.05)),
         imbalance=float(plan.get("imbalance", 11 / 9)),
         slow_seconds=plan.get("slow_seconds"),
+        limits=plan.get("limits"),
         by=person(by),
         answering=open_answering(current_settings(), store),
     )

@@ -145,15 +145,18 @@ def _declaration(
 
 def _derived_words(store: EventStore) -> str:
     """Say how many signals were derived from the traffic, what is off and what counts."""
-    from ratchet.judges.next_turn import in_words
+    from ratchet.judges.next_turn import DISSATISFIED, in_words
     from ratchet.judges.usable import latest_validations
     from ratchet.records import TRAFFIC_KINDS
+    from ratchet.review.corrections import counts_in_words
 
     counts, off = store.counts(), current_settings().not_derived
     found = ", ".join(f"{counts[kind]:,} {kind}" for kind in TRAFFIC_KINDS)
     switched = f"; switched off: {', '.join(off)}" if off else ""
-    readers = [one for one in latest_validations(store).values() if one.judge.startswith("next-")]
-    return f"derived from the traffic: {found}{switched}; {in_words(readers)}"
+    known = latest_validations(store).values()
+    readers = [one for one in known if one.dimension == DISSATISFIED.name]
+    told = f"{in_words(readers)}; {counts_in_words(store)}"
+    return f"derived from the traffic: {found}{switched}; {told}"
 
 
 def _seconds(span: str) -> float:

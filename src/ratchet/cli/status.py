@@ -47,6 +47,9 @@ def status(
     say(f"interactions  {state['interactions']}{simulated}")
     say(f"feedback      {', '.join(f'{n} {kind}' for kind, n in state['feedback'].items())}")
     say(f"set aside     {state['set_aside']}")
+    if state["answers"]:
+        numbers = [f"{name} {value:.4g}" for name, value in state["answers"]["metrics"].items()]
+        say(f"answers       {state['answers']['version']}: {', '.join(numbers)}")
     if state["refused"]:
         say(f"not routed    {state['refused']}")
     if state["rollout"]:
@@ -80,6 +83,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         "simulated": 0,
         "feedback": dict.fromkeys(FEEDBACK_KINDS, 0),
         "set_aside": 0,
+        "answers": None,
         "alerts": [],
         "questions": [],
         "waiting": [],
@@ -104,6 +108,7 @@ def _gather_status(settings: Settings) -> dict[str, Any]:
         state |= {"champion": release.champion, "previous": release.previous}
     if decision:
         state["last_decision"] = _decision_summary(decision.canonical())
+    state["answers"] = _answers_summary(store)
     state["cycle"], state["examples"] = _cycle_summary(store), _examples_summary(store)
     state["next_cycle"] = _next_cycle(store)
     state["rollout"], state["registry"] = _rollout_summary(store), _caught_up(store, settings)
@@ -172,6 +177,19 @@ def _examples_summary(store: EventStore) -> dict[str, Any] | None:
     cycle = store.latest(Cycle)
     found = None if cycle is None else store.get(ExampleSet, cycle.example_set_id)
     return None if found is None else {"set": found.id, "count": len(found.examples)}
+
+
+def _answers_summary(store: EventStore) -> dict[str, Any] | None:
+    """Return what answers of the version analyzed last called, took and cost, and how it ended."""
+    from ratchet.outcomes.answers import ANSWER_METRICS
+    from ratchet.records import Analysis
+
+    analysis = store.latest(Analysis)
+    metrics = {} if analysis is None else {one.name: one.value for one in analysis.metrics}
+    known = {name: metrics[name] for name in ANSWER_METRICS if metrics.get(name) is not None}
+    if analysis is None or not known:
+        return None
+    return {"version": analysis.model_version, "metrics": known}
 
 
 def _rollout_summary(store: EventStore) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ class Translated(NamedTuple):
 
     Attributes:
         row: The event's fields, with place and text of the foreign row.
+<<<<<<< HEAD
         others: Other names by which feedback may call the answer: of an interaction its own, of
             feedback those that count, the first that is known, where the answer that it names is
             not stored.
@@ -40,6 +41,16 @@ class Translated(NamedTuple):
 
     row: Row
     others: tuple[str, ...] = ()
+=======
+        size: Characters of the foreign row.
+        other: Another name by which feedback may call the answer: of an interaction its own, of
+            feedback the one that counts where the answer that it names is not stored.
+    """
+
+    row: Row
+    size: int
+    other: str | None = None
+>>>>>>> doors
 
 
 class PlacedEvent(NamedTuple):
@@ -90,6 +101,7 @@ def batches_of(
     while part := list(islice(iterator, min(share, chunk - len(batch)))):
         batch += part
         characters += length_of(part)
+        characters += sum(row.size for _, row in part if isinstance(row, Translated))
         if len(batch) == chunk or characters > CHUNK_CHARACTERS:
             yield batch
             batch, characters = [], 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ratchet.records import APPLICATION_ROLES
+from ratchet.records.conversations import words_of
 from ratchet.store.following import StoredExchange
 
 _TOOLS = ("tool", "function")
@@ -111,13 +112,10 @@ def _reached(turns: Sequence[Turn], digests: Sequence[bytes]) -> Iterable[Reache
 
 def _turn(message: Mapping[str, Any]) -> Turn:
     content, role, beside = message.get("content"), str(message.get("role")), ""
-    if isinstance(content, list | tuple):
-        texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
+    if isinstance(content, list | tuple) and role != "assistant":
         others = [part for part in content if not isinstance(part.get("text"), str)]
-        if others and role != "assistant":
-            beside = json.dumps(others, sort_keys=True)
-        content = "\n".join(texts)
-    return Turn("tool" if role in _TOOLS else role, str(content or "").strip(), beside)
+        beside = json.dumps(others, sort_keys=True) if others else ""
+    return Turn("tool" if role in _TOOLS else role, words_of(content).strip(), beside)
 
 
 def _running(turns: Iterable[Turn]) -> list[bytes]:

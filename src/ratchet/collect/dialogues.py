@@ -77,8 +77,9 @@ def read_dialogues(
     """Yield the events that a log of dialogues holds and the rows to set aside, with their places.
 
     Each message of the bot after the person's first one is an interaction: its conversation is what
-    both said before it, its session the dialogue. The thumb of a message is feedback on it; the
-    stars and the end of the session (its length in seconds) are feedback on the last answer.
+    both said before it, its session the dialogue, and it continues the answer before it. The thumb
+    of a message is feedback on it; the stars and the end of the session (its length in seconds) are
+    feedback on the last answer.
 
     The log has no time of a message or a thumb. A message is placed between start and end of its
     dialogue by its position: the first at the start, the last at the end, the others at equal
@@ -185,7 +186,8 @@ def _rows(
     for index, (role, score) in enumerate(zip(roles, dialogue.scores, strict=True)):
         where = place.position(index)
         if role == "assistant" and index > first:
-            yield where, _interaction(dialogue, index, system)
+            before = next((i for i in range(index - 1, first, -1) if roles[i] == role), None)
+            yield where, _interaction(dialogue, index, before, system)
             if score is not None:
                 at = dialogue.moment(index)
                 yield where, _feedback(dialogue, index, "thumbs", _thumb(score), at)
@@ -204,8 +206,10 @@ def _on_the_last_answer(dialogue: _Dialogue, last: int) -> Iterator[EventRow]:
     yield _feedback(dialogue, last, "session_end", seconds, dialogue.end)
 
 
-def _interaction(dialogue: _Dialogue, index: int, system: str) -> EventRow:
-    return {
+def _interaction(dialogue: _Dialogue, index: int, before: int | None, system: str) -> EventRow:
+    """Return the answer at a place; `before` is that of the answer that it continues."""
+    continues = {} if before is None else {"continues": dialogue.answer_id(before)}
+    return continues | {
         "id": dialogue.answer_id(index),
         "session_id": dialogue.key,
         "user_id": dialogue.person,

@@ -14,6 +14,11 @@ far as the coarser one is written, and the same person asked:
 | seconds | the same named session |
 | minutes or a day | nobody: both are kept |
 
+With whole seconds and other session ids both are kept: one log names a chat by its thread, the
+other by its request, and nothing in the rows tells these from two chats of one user that got the
+same answer within a second, as batch jobs and retries of one account do. Leaving one out would lose
+an answer that was given, which cannot be taken back; keeping both counts it twice in rates.
+
 How precisely times are written is seen of each time, and where both are equal of most rows that
 came together: a log with milliseconds has a few whole seconds. Two named users are never the same
 person. A name such as `anonymous`, `unknown` or `-` names nobody. What is kept though it may be the
@@ -32,7 +37,7 @@ from ratchet.errors import ConflictError, SettingsError
 from ratchet.records import derive_id
 from ratchet.store import EventStore
 from ratchet.store.aliases import MICROSECOND, MILLISECOND, SECOND, Alias, Said, Stored
-from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, has_content_of
 from ratchet.store.history import History, HistoryFile
 
 _MINUTE, _DAY = 60 * SECOND, 86_400 * SECOND
@@ -138,13 +143,16 @@ class Recogniser:
         for place, row in enumerate(rows if aliases else ()):
             if (alias := aliases.get(row.id)) is None:
                 continue
-            if alias.digest == row.digest:
+            if has_content_of(row, alias.digest):
                 found.same[place] = alias.interaction_id
             else:
                 found.conflicting.add(place)
 
     def _in_store(self, rows: Sequence[InteractionRow], found: Recognised, own: set[int]) -> None:
-        times = [row.created_at for row in rows]
+        # a log without times has one for all its rows, which are never the same answer
+        times = [row.created_at for row in rows if self._may_be_same(row)]
+        if not times:
+            return
         first, last = min(times) // SECOND * SECOND, max(times)
         ends = self._store.ends_between(first, last + SECOND)
         if ends is None:
@@ -155,6 +163,10 @@ class Recogniser:
         near = _Near(self._store.stored_at(_spans(times)))
         own.update(place for place, row in enumerate(rows) if row.id in near.ids)
         self._compare(rows, near, found, own, in_history=False)
+
+    def _may_be_same(self, row: InteractionRow) -> bool:
+        """Tell whether a row's time is written so precisely that it may be known again by it."""
+        return min(_unit(row.created_at), self._finest) <= SECOND
 
     def _compare(
         self,
@@ -171,6 +183,7 @@ class Recogniser:
             for place, row in enumerate(rows)
             if place not in own
             and not found.knows(place)
+            and self._may_be_same(row)
             and (others := near.like(row, self._finest))
         }
         if not maybe:
@@ -201,7 +214,8 @@ class Recogniser:
         for place in waiting:
             stored = by_id.get(rows[place].id)
             if stored is not None:
-                known = found.repeated if stored.digest == rows[place].digest else found.conflicting
+                same = has_content_of(rows[place], stored.digest)
+                known = found.repeated if same else found.conflicting
                 known.add(place)
         self._compare(rows, _Near(there), found, own, in_history=True)
 
@@ -322,7 +336,7 @@ def _among_each_other(
     """Find rows that are the same as an earlier row of theirs."""
     first: dict[tuple[int, str], list[int]] = {}
     for place, row in enumerate(rows):
-        if place in found.conflicting:
+        if place in found.conflicting or min(_unit(row.created_at), finest) > SECOND:
             continue
         others = first.setdefault((row.created_at // SECOND, row.response), [])
         if place not in own and not found.knows(place):

@@ -11,22 +11,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from ratchet.files.whole import write_whole
 from ratchet.records import MAX_TEXT_CHARACTERS, Blob, Message, ToolCall
-
-logger = logging.getLogger(__name__)
+from ratchet.records.asking import AUDIO, AUDIO_ID, REASONING
+from ratchet.records.conversations import words_of
 
 json_bytes = partial(to_json, inf_nan_mode="null")
 """JSON of a value; a number too large for a float, such as 1e999, becomes null."""
@@ -49,32 +46,24 @@ class Answer:
         text: The words.
         tool_calls: As they were sent.
         refusal: Why it refuses.
+        beside: What is no part of the turn, for the metadata: reasoning, and sound by reference.
     """
 
     text: str = ""
     tool_calls: Sequence[Mapping[str, Any]] = ()
     refusal: str | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_ANSWER = Answer()
 
 
-@dataclass(frozen=True, slots=True)
-class BlobFolder:
-    """Bytes that clients sent, each once, in files named by their digest."""
-
-    path: Path
+class BlobKeeper(Protocol):
+    """What keeps bytes that clients sent."""
 
     def keep(self, blob: Blob, content: bytes) -> None:
-        """Write bytes, unless they are there; a disk that fails keeps no answer back."""
-        place = self.path / blob.digest[:2] / blob.digest
-        try:
-            if place.exists():
-                return
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(place, content, sync=False)
-        except OSError as error:
-            logger.warning("bytes that a client sent are not kept: %s", error)
+        """Keep the bytes that a reference stands for."""
+        ...
 
 
 @dataclass(slots=True)
@@ -86,7 +75,7 @@ class TurnReader:
         notes: What was altered.
     """
 
-    blobs: BlobFolder | None = None
+    blobs: BlobKeeper | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def turns(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -106,7 +95,21 @@ class TurnReader:
             self.text(words_of(content)),
             [self._call(call) for call in calls or ()],
             self.text(str(refusal)) if refusal else None,
+            self._beside(message),
         )
+
+    def _beside(self, message: Mapping[str, Any]) -> dict[str, str]:
+        """Return the reasoning of an answer and its sound, where it has any."""
+        found, thought, audio = {}, reasoning_of(message), message.get("audio")
+        if thought:
+            found[REASONING] = self.text(thought)
+        if isinstance(audio, Mapping):
+            sound = self._part(audio, "audio", {})
+            for name, field_name in ((AUDIO, "data"), (AUDIO_ID, "id")):
+                value = sound.get(field_name)
+                if isinstance(value, str) and (name == AUDIO_ID or Blob.read(value)):
+                    found[name] = value
+        return found
 
     def text(self, text: str) -> str:
         """Return a text that the store can hold."""
@@ -188,7 +191,7 @@ class TurnReader:
         if found is not None:
             kind, body = found["type"], text[found.end() :]
             is_base64 = "base64" in found["more"].casefold()
-            content = _decoded(body) if is_base64 else unquote_to_bytes(body)
+            content = decoded(body) if is_base64 else unquote_to_bytes(body)
         elif (
             text
             and name in ("data", "file_data")
@@ -197,7 +200,7 @@ class TurnReader:
             form = beside.get("format")
             begins = next(_RAW[str(one)] for one in within if one in _RAW)
             kind = f"{begins}{form}" if begins and isinstance(form, str) else ""
-            content = _decoded(text)
+            content = decoded(text)
         else:
             return None
         if content is None:
@@ -209,17 +212,12 @@ class TurnReader:
         return blob.reference
 
 
-def words_of(content: Any) -> str:
-    """Return the words of a turn's content: its text, or those of its parts."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        return ""
-    return "\n".join(
-        part["text"]
-        for part in content
-        if isinstance(part, Mapping) and isinstance(part.get("text"), str)
-    )
+def reasoning_of(message: Mapping[str, Any]) -> str:
+    """Return what a model thought before its answer, as vLLM and DeepSeek (and others) name it."""
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(message.get(name), str):
+            return str(message[name])
+    return ""
 
 
 def _whole_call(call: Any) -> Any:
@@ -234,7 +232,7 @@ def _whole_call(call: Any) -> Any:
     return dict(call)
 
 
-def _decoded(text: str) -> bytes | None:
+def decoded(text: str) -> bytes | None:
     """Return what a text is the base64 of; None where it is none."""
     if not _BASE64.fullmatch(text):
         return None

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from ratchet.errors import ModelError, TrackingError
 from ratchet.models import adapter_digest
+from ratchet.models.given_template import TEMPLATE_FILE
 from ratchet.records import Candidate
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
@@ -33,6 +34,8 @@ _COMING = ".coming-"
 _OLD_SECONDS = 86_400.0
 """What is still under way after so long was left by a process that was killed."""
 _READ = ("adapter_config.json", "adapter_model.safetensors")
+_KEPT = (*_READ, TEMPLATE_FILE)
+"""What a local model reads besides only makes it refuse an adapter of another chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +192,9 @@ def _bring(wanted: _Wanted, tracker: Callable[[], Tracker], coming: Path) -> Non
         TrackingError: MLflow has none.
     """
     if wanted.trained is not None and _is(wanted.trained, wanted.digest):
-        for name in _READ:
-            shutil.copyfile(wanted.trained / name, coming / name)
+        for name in _KEPT:
+            if name in _READ or (wanted.trained / name).is_file():
+                shutil.copyfile(wanted.trained / name, coming / name)
         source = str(wanted.trained)
     else:
         known = _answering(tracker(), wanted.version)
@@ -211,7 +215,7 @@ def _drop_others(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name not in _READ:
+        elif path.name not in _KEPT:
             path.unlink()
 
 

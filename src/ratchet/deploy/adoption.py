@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ratchet.deploy.backends import Listed, Replica
 from ratchet.deploy.routing import (
@@ -27,11 +27,10 @@ from ratchet.deploy.routing import (
 from ratchet.deploy.served import adoptions, served_name, served_names
 from ratchet.errors import InvalidInputError, ModelError, TrackingError
 from ratchet.records import Adoption, Candidate, Release, ServedName, derive_id
-from ratchet.store import EventStore, Window
+from ratchet.store import EVER, EventStore, Window
 from ratchet.store.arrivals import count_answers, first_answer, last_answer, versions_in_use
 from ratchet.tracking import Tracker
 
-_EVER = datetime.min.replace(tzinfo=UTC)
 _LISTED = 20
 _LONGEST_NAME = 60
 
@@ -163,8 +162,8 @@ def probe(replicas: Iterable[Replica], name: str) -> None:
 def recorded_answers(store: EventStore, now: datetime) -> list[Recorded]:
     """Return what was recorded until now by the name that it was recorded under, most first."""
     found = []
-    for name in versions_in_use(store, _EVER, now):
-        window = Window(_EVER, now, name)
+    for name in versions_in_use(store, EVER, now):
+        window = Window(EVER, now, name)
         first, last = first_answer(store, window), last_answer(store, window)
         if first is not None and last is not None:
             found.append(Recorded(name, count_answers(store, window), first, last))

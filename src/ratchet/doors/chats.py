@@ -15,7 +15,6 @@ from typing import Any
 from ratchet.collect.batches import Passed
 from ratchet.doors.door import PLACE, UNKNOWN_MODEL, UNKNOWN_USER, Refused, Translation, door_id
 from ratchet.files.text import printable
-from ratchet.records import derive_id
 
 NOBODY_ASKED = "an opening of the assistant, which answers nobody"
 
@@ -82,7 +81,7 @@ def answers_of(chat: Chat, messages: Sequence[ChatMessage]) -> Iterator[Translat
         for one, following in pairwise(several):
             key = chat.answer_id(one.key)
             yield {
-                "id": derive_id(key, "regenerate"),
+                "id": door_id(key, "regenerate"),
                 "interaction_id": key,
                 "created_at": following.at or one.at or chat.at,
                 "user_id": chat.user,

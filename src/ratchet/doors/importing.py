@@ -134,10 +134,12 @@ def dated(what: Import, store: EventStore) -> Import:
         return what
     names = {file.address: _name_of(file, what.door) for file in what.files}
     kept = read_cursors(store, names.values())
-    new = {name: what.now.isoformat() for name in names.values() if name not in kept}
+    # of a whole minute, by which no two rows are taken for the same answer
+    at = what.now.replace(second=0, microsecond=0).isoformat()
+    new = {name: at for name in names.values() if name not in kept}
     keep_cursors(store, new)
-    at = {name: datetime.fromisoformat(text) for name, text in (kept | new).items()}
-    files = tuple(file.dated(at[names[file.address]]) for file in what.files)
+    times = {name: datetime.fromisoformat(text) for name, text in (kept | new).items()}
+    files = tuple(file.dated(times[names[file.address]]) for file in what.files)
     return replace(what, files=files)
 
 

@@ -76,6 +76,9 @@ def _is_trace(row: Mapping[str, Any]) -> bool:
 def _trace(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
     inside = [one for one in parsed(row.get("observations")) or () if isinstance(one, Mapping)]
     answers = [one for one in inside if one.get("type") == _ANSWERS]
+    if "project_id" in row and not inside:
+        yield Passed("a trace of a blob export, whose answers are among its observations")
+        return
     for one in inside:
         yield from _inside(row, one)
     if not answers:
@@ -118,9 +121,9 @@ def _interaction(
         "messages": conversation(asked),
     }  # fmt: skip
     made |= {"response": "", "error": str(error)} if error else answer(row.get("output")).fields()
-    took = row.get("latency")
+    took = seconds_between(_of(row, "start_time", "startTime"), _of(row, "end_time", "endTime"))
     if took is None:
-        took = seconds_between(_of(row, "start_time", "startTime"), _of(row, "end_time", "endTime"))
+        took = row.get("latency")
     if took is not None:
         made["latency_seconds"] = float(took)
     tools = _of(row, "tool_definitions", "toolDefinitions")
@@ -136,16 +139,21 @@ def _interaction(
 
 
 def _metadata(trace: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
-    found = texts_of(row.get("metadata"))
-    found |= texts_of({name: trace.get(name) for name in _LABELS})
+    about = {name: trace.get(name) for name in _LABELS}
     used = parsed(_of(row, "usage_details", "usageDetails"))
+    if isinstance(used, list):  # a map of Parquet
+        used = dict(used)
     if isinstance(used, Mapping):
-        found |= texts_of({ours: used.get(theirs) for theirs, ours in _USAGE.items()})
-    cost, first = (
-        _of(row, "total_cost", "totalCost"),
-        _of(row, "time_to_first_token", "timeToFirstToken"),
+        about |= {ours: used[theirs] for theirs, ours in _USAGE.items() if theirs in used}
+    about["cost"] = _of(row, "total_cost", "totalCost")
+    first = seconds_between(
+        _of(row, "start_time", "startTime"),
+        _of(row, "completion_start_time", "completionStartTime"),
     )
-    return found | texts_of({"cost": cost, FIRST_TOKEN_SECONDS: first})
+    if first is None:
+        first = _of(row, "time_to_first_token", "timeToFirstToken")
+    about[FIRST_TOKEN_SECONDS] = first
+    return {**texts_of(row.get("metadata")), **texts_of(about)}
 
 
 def _score(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
@@ -172,9 +180,18 @@ def _score(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
         return
     if kind in (_TEXT, _CATEGORY):  # the number of a text is 0, whatever it says
         value = words if words is not None else value
-    elif kind == _BOOLEAN:
-        value = value in (1, True, "1", "true", "True")
+    elif isinstance(value, str):  # of CSV
+        value = _number(value)
+    if kind == _BOOLEAN:
+        value = value in (1, True, "true", "True")
     yield from feedback_of(str(row["name"]), value, event, comment=comment, kinds=given.scores)
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _of(row: Mapping[str, Any], *names: str) -> Any:
@@ -200,7 +217,7 @@ DOOR = Door(
         "messages": "input",
         "response, tool_calls": "output",
         "error": "status_message, where level is ERROR",
-        "latency_seconds": "latency, else end_time - start_time",
+        "latency_seconds": "end_time - start_time, else latency",
         "tools": "tool_definitions",
         "metadata": "metadata, name, release, version, environment, tags, usage, total_cost",
         "feedback": "scores: value or string_value by name and data_type, and their comments; on "

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 _LONGEST = 2_000
 _MOST = 50
+_PLAIN = (int, float)
+"""Types whose values are written the same in Python and in JSON, but for what is not finite."""
 
 
 def texts_of(value: object) -> dict[str, str]:
@@ -14,21 +16,32 @@ def texts_of(value: object) -> dict[str, str]:
 
     At most 50 fields of 2,000 characters are kept.
     """
-    if isinstance(value, list):  # a map of Parquet
-        value = dict(pair for pair in value if isinstance(pair, tuple) and len(pair) == 2)
+    if type(value) is not dict:
+        value = _mapping(value)
+    found: dict[str, str] = {}
+    for name, given in value.items():
+        if given is None or given == "" or given == [] or given == {}:
+            continue
+        kind = type(given)
+        text = given if kind is str else repr(given) if kind in _PLAIN else _json(given)
+        found[str(name)] = text[:_LONGEST]
+        if len(found) == _MOST:
+            break
+    return found
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    """Return what is no dictionary as one: JSON, and a map of Parquet, which is a list of pairs."""
+    if isinstance(value, list):
+        return dict(pair for pair in value if isinstance(pair, tuple) and len(pair) == 2)
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             return {}
-    if not isinstance(value, Mapping):
-        return {}
-    found: dict[str, str] = {}
-    for name, given in value.items():
-        if given is None or given == "" or given == [] or given == {}:
-            continue
-        text = given if isinstance(given, str) else json.dumps(given, default=str)
-        found[str(name)] = text[:_LONGEST]
-        if len(found) == _MOST:
-            break
-    return found
+    return value if isinstance(value, Mapping) else {}
+
+
+def _json(value: object) -> str:
+    is_nested = isinstance(value, bool | dict | list)
+    return json.dumps(value, default=str) if is_nested else str(value)

@@ -111,6 +111,7 @@ def interaction_of(
         "response": answer.text,
         "metadata": {
             **texts_of(chat.get("metadata")),
+            **answer.beside,
             **sampling_of(chat),
             **reported_usage(response.get("usage")),
             **({FINISH_REASON: reason} if reason else {}),

@@ -22,6 +22,8 @@ from ratchet.records import SetAside, derive_id
 from ratchet.store.foreign_tables import rows_of_table
 
 TOO_OLD = "older than --since"
+USER_KEYS = ("user_id", "userId", "end_user", "user")
+"""Under which names tools say who asked."""
 
 
 def rows_of_source(
@@ -70,7 +72,7 @@ def events_of(
             is_old = since is not None and row.problem is None and _is_before(row.fields, since)
             yield row.position, Passed(TOO_OLD) if is_old else row
             continue
-        raw = row.raw if row.raw is not None else repr(row.fields)[: RAW_CHARACTERS + 1]
+        raw, size = _text_of(row)
         try:
             fields = row.given(as_json=door.as_json)
             for made in door.translate(fields, given):
@@ -81,7 +83,7 @@ def events_of(
                 elif since is not None and _is_before(made, since):
                     yield row.position, Passed(TOO_OLD)
                 else:
-                    yield _translated(row, raw, dict(made))
+                    yield _translated(row, raw, size, dict(made))
         except InvalidInputError as error:
             yield _set_aside(row, Refused(str(error)), given.source, now)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -92,14 +94,26 @@ def events_of(
             yield _set_aside(row, Refused(reason), given.source, now)
 
 
-def _translated(row: Row, raw: str, fields: dict[str, Any]) -> tuple[str, Translated]:
+def _text_of(row: Row) -> tuple[str, int]:
+    """Return the beginning of a row's text, and how long it is about."""
+    if row.raw is not None:
+        return row.raw[: RAW_CHARACTERS + 1], len(row.raw)
+    texts = (value for value in row.fields.values() if isinstance(value, str))
+    return repr(row.fields)[: RAW_CHARACTERS + 1], sum(map(len, texts))
+
+
+def _translated(row: Row, raw: str, size: int, fields: dict[str, Any]) -> tuple[str, Translated]:
     other, place = fields.pop(OTHER, None), fields.pop(PLACE, "")
     if "messages" in fields:
         _make_storable(fields)
     position = f"{row.position}, {place}" if place else row.position
     made = Row(row.number, row.place, position, row.lines, fields, raw, None, "json")
+<<<<<<< HEAD
     names = (other,) if isinstance(other, str) else tuple(other or ())
     return position, Translated(made, names)
+=======
+    return position, Translated(made, size, other)
+>>>>>>> doors
 
 
 def _make_storable(fields: dict[str, Any]) -> None:
@@ -121,9 +135,19 @@ def _set_aside(row: Row, why: Refused, source: str, now: datetime) -> tuple[str,
         position=position,
         reason=why.reason,
         raw=received,
-        **whose(row),
+        **_whose(row),
     )
     return position, rejected
+
+
+def _whose(row: Row) -> dict[str, str | None]:
+    """Return whom a row names, so that forgetting a user finds it."""
+    names = whose(row)
+    if names.get("user_id") is None:
+        found = next((row.fields[key] for key in USER_KEYS if row.fields.get(key)), None)
+        if isinstance(found, str | int):
+            return {**names, "user_id": str(found)[:200]}
+    return names
 
 
 def _placed(row: Row, name: str) -> Row:

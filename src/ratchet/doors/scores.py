@@ -19,9 +19,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ratchet.collect.values import thumb
-from ratchet.doors.door import Refused, Translation
+from ratchet.doors.door import Refused, Translation, door_id
 from ratchet.files.text import printable
-from ratchet.records import derive_id
 
 _USERS = re.compile(r"thumb|like|vote|helpful|user|feedback|reaction|satisf|csat", re.IGNORECASE)
 _STARS = re.compile(r"star|rating|rate\b|csat", re.IGNORECASE)
@@ -89,7 +88,7 @@ def _scored(kind: str | None, name: str, value: object, event: Mapping[str, Any]
 
 
 def _event(event: Mapping[str, Any], kind: str, value: object, name: str = "") -> dict[str, Any]:
-    return {**event, "id": derive_id(event["id"], kind, name), "kind": kind, "value": value}
+    return {**event, "id": door_id(event["id"], kind, name), "kind": kind, "value": value}
 
 
 def _is_thumb(value: object) -> bool:

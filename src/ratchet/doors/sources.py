@@ -18,6 +18,8 @@ from ratchet.store.history.place import file_system
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
 PACKED = (".gz", ".zst")
+_BESIDE = frozenset({"dataset_info.json", "dataset_dict.json", "state.json"})
+"""What Hugging Face writes beside the rows of a data set."""
 _MARKS = ("size", "ETag", "etag", "md5Hash", "last_modified", "mtime")
 _REMOTE = "://"
 
@@ -122,7 +124,7 @@ def _of_path(path: Path, name: str) -> SourceFile:
 
 def _holds_rows(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    if any(part.startswith((".", "_")) for part in parts):
+    if any(part.startswith((".", "_")) for part in parts) or parts[-1] in _BESIDE:
         return False
     lower = parts[-1].lower()
     for ending in PACKED:

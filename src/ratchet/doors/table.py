@@ -16,7 +16,7 @@ from ratchet.doors.times import utc
 from ratchet.doors.turns import answer, conversation
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
-from ratchet.records import derive_id, digest
+from ratchet.records import digest
 
 NAME = "table"
 _DETAILS = {"judge_score": "judge_version", "dimension": "name", "safety_violation": "source"}
@@ -89,7 +89,7 @@ def _feedback(
 ) -> dict[str, Any]:
     kind, at = one["kind"], one.get("created_at")
     made = {
-        "id": derive_id(answered["id"], kind, one["column"]),
+        "id": door_id(answered["id"], kind, one["column"]),
         "interaction_id": answered["id"],
         "created_at": utc(_or(at and held_at(row, at), answered["created_at"])),
         "user_id": answered["user_id"],

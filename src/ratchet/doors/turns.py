@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
@@ -23,6 +23,7 @@ ROLES = {
 """Ours of each name of a role."""
 _CONVERSATIONS = ("messages", "input", "prompt", "question", "query", "text")
 _ANSWERS = ("output", "response", "answer", "content", "text", "completion", "result")
+_OURS = frozenset({"system", "user", "assistant"})
 _KEPT = ("name", "tool_calls", "tool_call_id", "refusal")
 
 
@@ -75,12 +76,24 @@ def conversation(value: object) -> list[dict[str, Any]]:
     )
 
 
+def _is_plain(value: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether a turn is nothing but a role of ours and words, as nearly all are."""
+    return (
+        type(value) is dict
+        and len(value) == 2
+        and value.get("role") in _OURS
+        and type(value.get("content")) is str
+    )
+
+
 def turn(value: object) -> dict[str, Any]:
     """Return one turn.
 
     Raises:
         InvalidInputError: It is none.
     """
+    if _is_plain(value):
+        return value
     found = parsed(value)
     if isinstance(found, str):
         return {"role": "user", "content": found}
@@ -132,6 +145,8 @@ def answer(value: object) -> Answer:
         InvalidInputError: There is no answer.
     """
     found = parsed(value)
+    if _is_plain(found) and found["content"]:
+        return Answer(found["content"])
     if isinstance(found, list) and found:
         found = found[-1]  # the last of several turns is the answer
     if isinstance(found, Mapping):

@@ -17,6 +17,7 @@ from ratchet.evaluation.code_execution.sandbox import Execution
 from ratchet.evaluation.metrics import METRICS, Answered, MetricSpec, metric_named
 from ratchet.evaluation.scored import Answer, Scored, checked_lengths
 from ratchet.records import WIN_RATE, Example
+from ratchet.records.asking import Usage
 from ratchet.records.tool_calls import read_calls
 from ratchet.stats.arrays import FloatArray
 
@@ -27,6 +28,7 @@ def score_answers(
     targets: Sequence[str | None],
     *,
     seconds: Sequence[float | None] = (),
+    usage: Sequence[Usage | None] = (),
     executions: Sequence[Sequence[Execution]] = (),
     asked: Sequence[Example] = (),
 ) -> Scored:
@@ -38,6 +40,7 @@ def score_answers(
         targets: What is right, in the same order; None for an open question and for an example
             that has tests instead, which get no score by a metric that needs a target.
         seconds: How long each answer took, where that is known.
+        usage: Tokens and cost of each answer, likewise.
         executions: How the answers to each example ran against its tests, for `pass@k`.
         asked: The examples, for metrics that need their tools or the form they ask for.
 
@@ -47,7 +50,7 @@ def score_answers(
     spec = _scored_metric(metric)
     assert spec.scorer is not None
     checked_lengths(answers, targets)
-    answered = Answered(answers, targets, seconds, executions, asked)
+    answered = Answered(answers, targets, seconds, executions, asked, usage)
     if spec.needs == "target":
         pairs = zip(answers, targets, strict=True)
         kept = [None if target is None else answer for answer, target in pairs]
@@ -159,6 +162,7 @@ def score_pairs(
     targets: Sequence[str | None],
     *,
     seconds: tuple[Sequence[float | None], Sequence[float | None]] = ((), ()),
+    usage: tuple[Sequence[Usage | None], Sequence[Usage | None]] = ((), ()),
     executions: tuple[Sequence[Sequence[Execution]], Sequence[Sequence[Execution]]] = ((), ()),
     judged: Mapping[str, tuple[FloatArray, FloatArray]] = MappingProxyType({}),
     asked: Sequence[Example] = (),
@@ -171,6 +175,7 @@ def score_pairs(
         challenger: Its answers.
         targets: What is right; None for an open question, or one that has tests instead.
         seconds: How long the champion's and the challenger's answers took.
+        usage: Tokens and cost of the champion's and the challenger's answers.
         executions: How the champion's and the challenger's answers ran against tests.
         judged: Scores of these examples that are there already, by metric.
         asked: The examples.
@@ -179,7 +184,7 @@ def score_pairs(
     def scores(metric: str, side: int) -> FloatArray:
         answers, took, ran = (champion, challenger)[side], seconds[side], executions[side]
         return score_answers(
-            metric, answers, targets, seconds=took, executions=ran, asked=asked
+            metric, answers, targets, seconds=took, usage=usage[side], executions=ran, asked=asked
         ).values
 
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jsonschema import Draft202012Validator
@@ -20,9 +20,10 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from ratchet.evaluation.json_metrics import MISSING, Fields, f1_scored, fields_of, parse_json
+from ratchet.evaluation.matching import normalise_answer
 from ratchet.evaluation.scored import Answer, Scored, mean_scored
 from ratchet.records import ToolCall
-from ratchet.records.tool_calls import read_calls
+from ratchet.records.tool_calls import MARK, as_turn, read_calls
 
 Definitions = Sequence[Mapping[str, Any]]
 """Tools as OpenAI's API names them: `{"type": "function", "function": {"name", "parameters"}}`."""
@@ -39,7 +40,7 @@ def exact_calls(answers: Sequence[Answer], targets: Sequence[str | None]) -> Sco
     Arguments are compared as JSON: white space and the order of names do not count, 1 is 1.0, case
     counts. A call that cannot be read makes an answer wrong.
     """
-    return _against("call_exact_match", answers, targets, _exactly)
+    return _against("call_exact_match", answers, targets, exact_call)
 
 
 def argument_f1(answers: Sequence[Answer], targets: Sequence[str | None]) -> Scored:
@@ -89,7 +90,7 @@ def call_validity(answers: Sequence[Answer], tools: Sequence[Definitions | None]
         called = None if answer is None else read_calls(answer)
         if called is None or known is None:
             continue
-        schemas = dict(map(_named, known))
+        schemas = schemas_of(known)
         fits = [
             call.name in schemas and is_valid(call.arguments, schemas[call.name])
             for call in called.calls
@@ -118,6 +119,46 @@ def format_validity(
             schema = (asked.get("json_schema") or {}).get("schema") or {}
             values[place] = float(value is not MISSING and is_valid(value, schema))
     return mean_scored("format_validity", values)
+
+
+def schemas_of(tools: Definitions) -> dict[str, Mapping[str, Any]]:
+    """Return the JSON Schema of each tool's arguments, by the tool's name."""
+    return dict(map(_named, tools))
+
+
+CallFault = Literal["unreadable", "unknown tool", "unfitting arguments"]
+
+
+def call_fault(text: str, tools: Definitions) -> CallFault | None:
+    """Return what is wrong with the calls of a text that is to be a right answer; None if nothing.
+
+    Args:
+        text: The answer.
+        tools: What its request let the model call.
+    """
+    if MARK not in text:
+        return None
+    turn = as_turn(text)
+    if not turn.tool_calls:
+        return "unreadable"
+    schemas = schemas_of(tools)
+    if any(call.name not in schemas for call in turn.tool_calls):
+        return "unknown tool"
+    fits = (is_valid(call.arguments, schemas[call.name]) for call in turn.tool_calls)
+    return None if all(fits) else "unfitting arguments"
+
+
+def comparable(answer: str) -> str:
+    """Return an answer in the form in which answers are compared.
+
+    Words are compared as `normalise_answer` does, calls by tool and arguments: case and digits
+    count in these.
+    """
+    turn = as_turn(answer)
+    if not turn.tool_calls:
+        return normalise_answer(answer)
+    calls = (" ".join(exact_call(call)) for call in turn.tool_calls)
+    return "\n".join([normalise_answer(turn.text), *calls])
 
 
 def has_form(asked: Mapping[str, Any] | None) -> bool:
@@ -168,7 +209,8 @@ def _of_each(name: str, answers: Sequence[Answer], of: Callable[[str], float]) -
     return mean_scored(name, [np.nan if text is None else float(of(text)) for text in answers])
 
 
-def _exactly(call: ToolCall) -> tuple[str, str]:
+def exact_call(call: ToolCall) -> tuple[str, str]:
+    """Return what calls are compared by: the tool, and the arguments as JSON in one form."""
     return call.name, to_json(_plain(call.arguments)).decode()
 
 

@@ -32,6 +32,7 @@ LOWER = frozenset(
         "refused", "toxicity", "toxic", "hallucination", "hallucinations", "latency", "seconds",
         "duration", "responsetime", "ttft", "timetofirsttoken", "cost", "price", "tokens",
         "length", "empty", "needlesscall", "unparsablecall", "toolcalls",
+        "tokensin", "tokensout",
     }
 )  # fmt: skip
 UNSURE = frozenset({"score", "refusal", "refusals", "refused", "tokens", "length", "toolcalls"})

@@ -17,6 +17,7 @@ from ratchet.evaluation.scored import (
     summed_scored,
 )
 from ratchet.stats.arrays import FloatArray
+from ratchet.strict_json import no_number
 
 MISSING = object()
 Fields = Counter[tuple[tuple[str, ...], str]]
@@ -41,7 +42,7 @@ def parse_json(text: str) -> Any:
         first, _, rest = stripped.partition("\n")
         stripped = rest if first.strip().casefold() in ("", "json") else stripped
     try:
-        return json.loads(stripped, parse_constant=_refuse)
+        return json.loads(stripped, parse_constant=no_number)
     except (ValueError, RecursionError):
         return MISSING
 
@@ -129,7 +130,3 @@ def _leaf(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

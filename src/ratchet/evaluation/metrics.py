@@ -47,10 +47,12 @@ from ratchet.evaluation.text_metrics import (
 )
 from ratchet.evaluation.text_metrics import perplexity as perplexity
 from ratchet.records import WIN_RATE, Example
+from ratchet.records.asking import Usage
 
 Needs = Literal[
-    "answer", "target", "no call", "tools", "format", "seconds", "likelihoods", "judge", "tests"
-]
+    "answer", "target", "no call", "tools", "format", "seconds", "usage", "likelihoods", "judge",
+    "tests",
+]  # fmt: skip
 
 LATENCY = "latency_seconds"
 PASS_AT_K = "pass@k"
@@ -69,6 +71,7 @@ class Answered:
         executions: How the answers to each example ran against its tests, one or more; none where
             an answer or the tests are missing.
         asked: The examples, for metrics that read what tools there were or which form was wanted.
+        usage: Tokens and cost of each answer; empty where they are not known.
     """
 
     answers: Sequence[Answer]
@@ -76,6 +79,7 @@ class Answered:
     seconds: Sequence[float | None] = ()
     executions: Sequence[Sequence[Execution]] = ()
     asked: Sequence[Example] = ()
+    usage: Sequence[Usage | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,21 @@ def _latency(answered: Answered) -> Scored:
             for text, took in zip(answered.answers, known, strict=True)
         ],
     )
+
+
+def _used(name: str, of: Callable[[Usage], float | None]) -> Callable[[Answered], Scored]:
+    """Return what scores answers by a number of their usage, which may not be known."""
+
+    def score(answered: Answered) -> Scored:
+        known = list(answered.usage) or [None] * len(answered.answers)
+        checked_lengths(answered.answers, known)
+        numbers = [
+            None if text is None or usage is None else of(usage)
+            for text, usage in zip(answered.answers, known, strict=True)
+        ]
+        return mean_scored(name, [np.nan if number is None else number for number in numbers])
+
+    return score
 
 
 def _targets(answered: Answered) -> list[str]:
@@ -259,6 +278,24 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec("empty_rate", "answer", "it has no text", lambda a: empty_answers(a.answers)),
     MetricSpec(LATENCY, "seconds", "wall time, in seconds, of the batch it was made in", _latency),
+    MetricSpec(
+        "tokens_in",
+        "usage",
+        "tokens of the request, as the server counts them",
+        _used("tokens_in", lambda usage: usage.prompt_tokens),
+    ),
+    MetricSpec(
+        "tokens_out",
+        "usage",
+        "tokens of the answer, likewise",
+        _used("tokens_out", lambda usage: usage.completion_tokens),
+    ),
+    MetricSpec(
+        "cost",
+        "usage",
+        "what it cost, by the prices of RATCHET_PRICES",
+        _used("cost", lambda usage: usage.cost),
+    ),
     MetricSpec(
         "perplexity",
         "likelihoods",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ratchet.errors import ModelError
 from ratchet.evaluation.matching import exact_match
 from ratchet.models import Completion, LanguageModel, OpenAICompatibleModel
+from ratchet.models.base import only_given
 from ratchet.records import Example, digest
 
 logger = logging.getLogger(__name__)
@@ -131,14 +132,18 @@ def answer_examples(
     for start in range(0, len(open_examples), _CHUNK):
         chunk = open_examples[start : start + _CHUNK]
         asked = [example.messages for example in chunk]
+        with_ = only_given(
+            [example.tools for example in chunk], [example.response_format for example in chunk]
+        )
         if draw is None:
-            completions = model.generate(asked, max_new_tokens=max_new_tokens)
+            completions = model.generate(asked, max_new_tokens=max_new_tokens, **with_)
         else:
             completions = model.generate(
                 asked,
                 max_new_tokens=max_new_tokens,
                 temperature=draw.temperature,
                 seed=draw.seed_of(chunk[0].id),
+                **with_,
             )
         fresh = {
             example.id: completion

@@ -6,6 +6,9 @@
 | `kto` | `prompt`, `completion`, `label` | there is no such format |
 | `dpo` | `prompt`, `chosen`, `rejected` | `input`, `preferred_output`, `non_preferred_output` |
 
+A row whose request had tools has them as `tools`, in the `input` of OpenAI's pairs; answers that
+call tools have `tool_calls`.
+
 What is written was allowed when the set was made, and is asked again now: a row stays out whose
 user has refused since, with whatever interaction, or was forgotten, or whose time to be kept is
 over.
@@ -26,6 +29,7 @@ from ratchet.files.text import counted, printable
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.dataset import (
     ROWS_FILE,
+    has_calls_in,
     parquet_schema,
     read_any_rows,
     redact_rows,
@@ -147,14 +151,23 @@ def _openai(row: Row) -> dict[str, Any]:
 
     An earlier answer gets weight 0: nobody said that it was good.
     """
+    stored = row.canonical()
+    tools = {"tools": list(row.tools)} if row.tools else {}
     if isinstance(row, PreferenceRow):
         return {
-            "input": {"messages": [_said(message) for message in row.messages]},
-            "preferred_output": [{"role": "assistant", "content": row.chosen}],
-            "non_preferred_output": [{"role": "assistant", "content": row.rejected}],
+            "input": {"messages": [_said(message) for message in row.messages]} | tools,
+            "preferred_output": [_learnt(stored["chosen"])],
+            "non_preferred_output": [_learnt(stored["rejected"])],
         }
-    (learnt,) = row.canonical()["completion"]
-    return {"messages": [*(_said(one, weighed=True) for one in row.messages), learnt]}
+    said = [_said(one, weighed=True) for one in row.messages]
+    return {"messages": [*said, _learnt(stored["completion"])]} | tools
+
+
+def _learnt(answer: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return an answer as OpenAI takes it, which asks for an id of each call."""
+    (turn,) = answer
+    calls = [{"id": f"call_{n}", **call} for n, call in enumerate(turn.get("tool_calls", ()))]
+    return turn | ({"tool_calls": calls} if calls else {})
 
 
 def _said(message: Message, *, weighed: bool = False) -> dict[str, Any]:
@@ -220,7 +233,7 @@ def _may_leave(row: Row, allowed: dict[str, bool], tally: Tally) -> bool:
 
 def _part(found: StoredSet, name: str, rows: list[Row], format_name: Format) -> Part:
     kind = found.record.kind
-    schema = parquet_schema(kind)
+    schema = parquet_schema(kind, with_calls=has_calls_in(rows))
 
     def line(stored: dict[str, Any]) -> dict[str, Any]:
         (written,) = lines_for([row_of(kind, stored)], format_name)

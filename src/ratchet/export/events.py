@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _JSON = ("messages", "metadata", "tool_calls")
 _UNKNOWN_KIND = "its kind of feedback is not known to this version of Ratchet"
 _HASH_BYTES = 8
+_STRUCTURE = ("name", "type", "format", "required", "$ref", "$schema")
+"""Under these names stands what a tool or a form is made of, and no words about anybody."""
 
 
 def interactions(store: EventStore, history: History, request: Request, tally: Tally) -> Part:
@@ -104,9 +106,9 @@ def _turns(rows: list[dict[str, Any]], redact: Texts | None, salt: str) -> list[
 
 
 def _redact_turns(rows: list[dict[str, Any]], redact: Texts) -> None:
-    """Take personal data out of conversations, answers and documents.
+    """Take personal data out of conversations, answers, documents, and what tools are said to do.
 
-    What the application wrote stays as it is.
+    The application's instructions stay as they are.
     """
     said = [(*map(Message.model_validate, row["messages"]), _answer_of(row)) for row in rows]
     for row, turns in zip(rows, with_conversations_changed(said, redact), strict=True):
@@ -114,12 +116,13 @@ def _redact_turns(rows: list[dict[str, Any]], redact: Texts) -> None:
         row |= {"messages": messages, "prompt": last_said(turns[:-1])}
         row["response"] = answer.get("content") or ""
         row |= {name: answer[name] for name in ("tool_calls", "refusal") if name in answer}
-    with_documents = [row for row in rows if (row["documents"] or "").startswith(("[", "{"))]
-    for row in with_documents:
-        row["documents"] = json.loads(row["documents"])
-    redact_values(with_documents, ["documents"], redact)
-    for row in with_documents:
-        row["documents"] = json.dumps(row["documents"], ensure_ascii=False)
+    for name in DEFINITION_KINDS:
+        bodies = [row for row in rows if _is_body(name, row[name])]
+        for row in bodies:
+            row[name] = json.loads(row[name])
+        redact_values(bodies, [name], redact, keep=() if name == "documents" else _STRUCTURE)
+        for row in bodies:
+            row[name] = json.dumps(row[name], ensure_ascii=False)
 
 
 def _answer_of(row: dict[str, Any]) -> Message:

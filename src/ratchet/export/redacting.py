@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ratchet.export.parts import Tally
@@ -25,36 +25,49 @@ def texts_redactor(tally: Tally) -> Texts:
     return redact
 
 
-def redact_values(rows: Sequence[dict[str, Any]], names: Sequence[str], redact: Texts) -> None:
-    """Take personal data out of columns of rows, also where it lies in lists and mappings."""
+def redact_values(
+    rows: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    redact: Texts,
+    *,
+    keep: Collection[str] = (),
+) -> None:
+    """Take personal data out of columns of rows, also where it lies in lists and mappings.
+
+    Args:
+        rows: The rows, which are changed.
+        names: The columns.
+        redact: Takes it out of texts.
+        keep: What stands in a mapping under one of these names stays, where it is no mapping.
+    """
     texts: list[str] = []
+
+    def take(text: str) -> str:
+        texts.append(text)
+        return text
+
     for row in rows:
         for name in names:
-            _walk(row.get(name), texts.append)
+            _changed(row.get(name), take, keep)
     clean = iter(redact(texts))
     for row in rows:
         for name in names:
             if name in row:
-                row[name] = _replaced(row[name], clean)
+                row[name] = _changed(row[name], lambda _: next(clean), keep)
 
 
-def _walk(value: Any, take: Callable[[str], None]) -> None:
+def _changed(value: Any, change: Callable[[str], str], keep: Collection[str]) -> Any:
+    """Return a value with its texts changed, in order."""
     if isinstance(value, str):
-        take(value)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            _walk(inner, take)
-    elif isinstance(value, list):
-        for inner in value:
-            _walk(inner, take)
-
-
-def _replaced(value: Any, clean: Any) -> Any:
-    if isinstance(value, str):
-        return next(clean)
+        return change(value)
     if isinstance(value, Mapping):
-        return {name: _replaced(inner, clean) for name, inner in value.items()}
-    return [_replaced(inner, clean) for inner in value] if isinstance(value, list) else value
+        return {
+            name: inner
+            if name in keep and not isinstance(inner, Mapping)
+            else _changed(inner, change, keep)
+            for name, inner in value.items()
+        }
+    return [_changed(inner, change, keep) for inner in value] if isinstance(value, list) else value
 
 
 def pseudonym(salt: str, name: str | None) -> str | None:

@@ -11,9 +11,14 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.export.grammar import Request
 from ratchet.export.parts import Tally
 from ratchet.export.redacting import Texts, texts_redactor
-from ratchet.files.text import counted, printable
+from ratchet.files.text import printable
 from ratchet.judges.label_sheet import sheet_text
-from ratchet.judges.pair_labels import pairs_on, said_about, waiting_sheets
+from ratchet.judges.pair_labels import (
+    compared_in_words,
+    pairs_on,
+    said_about,
+    waiting_sheets,
+)
 from ratchet.judges.prompts import Item
 from ratchet.records import (
     Cycle,
@@ -23,6 +28,7 @@ from ratchet.records import (
     ReviewItem,
     with_all_texts,
 )
+from ratchet.review.corrections import ids_about
 from ratchet.review.queue import open_items
 from ratchet.review.sheet import review_sheet
 from ratchet.store import EventStore
@@ -98,7 +104,7 @@ def _pair_sheet(store: EventStore, record: LabelSheet, redact: Texts | None, tal
     tally.rows["pairs"] += len(pairs)
     compared = said_about(store, record, pairs).compared
     tally.notes.append(
-        f"compared: {compared:,} of {counted(record.wanted, 'pair')}; fill in the column "
+        f"compared: {compared_in_words(compared, record.wanted)}; fill in the column "
         "winner (a, b or "
         "tie), then `ratchet review --sheet FILE`"
     )
@@ -125,7 +131,8 @@ def _item_sheet(
     if len(items) > gone:
         tally.rows["items"] += len(items) - gone
         tally.notes.append(
-            "fill in the column label (violation or fine), then `ratchet review --sheet FILE`"
+            "fill in the column label (violation or fine; of a correction confirmed or rejected), "
+            "then `ratchet review --sheet FILE`"
         )
     return text
 
@@ -133,7 +140,7 @@ def _item_sheet(
 def _interactions(
     store: EventStore, history: History, items: tuple[ReviewItem, ...]
 ) -> dict[str, Interaction]:
-    ids = list(dict.fromkeys(item.interaction_id for item in items))
+    ids = ids_about(items)
     known = store.stored_interactions(ids)
     gone = [key for key in ids if key not in known]
     return known | (history.fetch_interactions(gone) if gone and history.cursor() else {})

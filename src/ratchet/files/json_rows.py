@@ -6,10 +6,11 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
+from ratchet.strict_json import no_number
 
 LARGEST_DOCUMENT = 500_000_000
 """Characters of an array, which is read whole; an object a line may be as many as there are."""
@@ -206,16 +207,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _refuse(name: str) -> NoReturn:
-    raise InvalidInputError(f"numbers must be finite, got {name}; leave the field out")
-
-
 def _decoder(finite: bool) -> json.JSONDecoder:
     return _FINITE if finite else _PLAIN
 
 
 _PLAIN = json.JSONDecoder(object_pairs_hook=_once)
-_FINITE = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse)
+_FINITE = json.JSONDecoder(object_pairs_hook=_once, parse_constant=no_number)
 _LENIENT = json.JSONDecoder(parse_int=len)  # numbers of any length, to find where a row ends
 
 

@@ -20,11 +20,11 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ratchet.collect.turns import BlobFolder
 from ratchet.gateway.access import Caller, RateLimits, WrongKeys, identify
 from ratchet.gateway.adapters import PREPARE_SECONDS, AdapterKeeper, wanted_adapters
 from ratchet.gateway.backends import Backend
 from ratchet.gateway.backlog import read_backlog
+from ratchet.gateway.blobs import BlobFolder, note_folder
 from ratchet.gateway.chat import Answerer
 from ratchet.gateway.circuits import Circuits, Counts
 from ratchet.gateway.feedback import FeedbackDesk
@@ -255,6 +255,8 @@ async def _running(
     passed = None if options.passed_fields is None else frozenset(options.passed_fields)
     conversations = Conversations(options.folder / "conversations.db")
     blobs = None if options.blobs is None else BlobFolder(options.blobs)
+    if options.blobs is not None:
+        note_folder(options.folder, options.blobs)
     answerer = Answerer(
         router,
         answering,
@@ -304,7 +306,9 @@ async def _running(
 def _backends(options: GatewayOptions) -> list[Backend]:
     found: list[Backend] = []
     if options.backend is None:
-        base = prepare_base_model(options.settings.base_model, options.settings.cache)
+        base = prepare_base_model(
+            options.settings.base_model, options.settings.cache, options.settings.chat_template
+        )
         found.append(LocalBackend(AdapterModel.load(base), max_tokens=options.max_tokens))
     else:
         for number, url in enumerate((options.backend, *options.replicas), start=1):

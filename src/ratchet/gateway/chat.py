@@ -52,6 +52,7 @@ from ratchet.gateway.streams import Told
 from ratchet.gateway.tokens import Tokens
 from ratchet.records import APPLICATION_ROLES
 from ratchet.records.asking import PROMPT_VERSION
+from ratchet.store.permissions import RETAIN
 
 logger = logging.getLogger(__name__)
 
@@ -382,7 +383,8 @@ class Answerer:
 
     def read(self, chat: Chat, message: Mapping[str, Any]) -> Answer:
         """Return what a message of the model says, as it is recorded."""
-        reader = TurnReader(self.recorder.blobs, chat.metadata)
+        kept = None if RETAIN in chat.metadata else self.recorder.blobs
+        reader = TurnReader(kept, chat.metadata)
         return reader.answer(message)
 
     # Stamps -----------------------------------------------------------------------------------

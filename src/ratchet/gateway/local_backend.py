@@ -1,4 +1,8 @@
-"""The model in this process, in the shapes of OpenAI's API."""
+"""The model in this process, in the shapes of OpenAI's API.
+
+Where a request names tools, calls are read out of what the model writes (`<tool_call>`) and told
+apart from its words; a block that holds no call stays among them.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ratchet.collect.turns import TurnReader, words_of
+from ratchet.collect.turns import TurnReader
 from ratchet.errors import ContextLengthError, InvalidInputError, ModelError
 from ratchet.gateway.backends import Target
 from ratchet.gateway.replies import BackendError, Detail
 from ratchet.models.serving import AdapterModel, Ending, Generation
-from ratchet.records import Message
+from ratchet.records import Message, ToolCall
+from ratchet.records.conversations import words_of
+from ratchet.records.tool_calls import CallReader
 
 _CANNOT = (
-    "tools", "functions", "logprobs", "top_logprobs", "logit_bias", "audio", "prediction",
+    "functions", "logprobs", "top_logprobs", "logit_bias", "audio", "prediction",
     "frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "guided_json",
     "structured_outputs",
 )  # fmt: skip
@@ -40,15 +46,21 @@ class LocalBackend:
 
     async def complete(self, body: Mapping[str, Any], target: Target) -> dict[str, Any]:
         """See `Backend`."""
-        parts: list[str] = []
+        words: list[str] = []
+        calls: list[dict[str, Any]] = []
         ending = Ending("stop")
-        async for piece in self._pieces(body, target):
+        async for piece in self._read(body, target):
             if isinstance(piece, Ending):
                 ending = piece
+            elif isinstance(piece, ToolCall):
+                calls.append(_told_call(piece))
             else:
-                parts.append(piece)
-        message = {"role": "assistant", "content": "".join(parts)}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": ending.reason}
+                words.append(piece)
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(words)}
+        if calls:
+            message |= {"content": message["content"] or None, "tool_calls": calls}
+        reason = _reason(ending, len(calls))
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
         return _envelope("chat.completion", target, [choice]) | {"usage": _usage(ending)}
 
     async def stream(
@@ -57,13 +69,20 @@ class LocalBackend:
         """See `Backend`."""
         envelope = _envelope("chat.completion.chunk", target, [])
         first: dict[str, Any] = {"role": "assistant"}
-        async for piece in self._pieces(body, target):
+        calls = 0
+        async for piece in self._read(body, target):
             # nothing is sent before the first piece: until then another version can answer
+            if isinstance(piece, ToolCall):
+                told = first and {"content": None}
+                told |= {"tool_calls": [{"index": calls} | _told_call(piece)]}
+                yield envelope | {"choices": [_delta(first | told)]}
+                first, calls = {}, calls + 1
+                continue
             if isinstance(piece, str):
                 yield envelope | {"choices": [_delta(first | {"content": piece})]}
                 first = {}
                 continue
-            yield envelope | {"choices": [_delta(first, piece.reason)]}
+            yield envelope | {"choices": [_delta(first, _reason(piece, calls))]}
             if (body.get("stream_options") or {}).get("include_usage"):
                 yield envelope | {"usage": _usage(piece)}
 
@@ -74,6 +93,24 @@ class LocalBackend:
     async def close(self) -> None:
         """See `Backend`."""
         await asyncio.to_thread(self._model.close)
+
+    async def _read(
+        self, body: Mapping[str, Any], target: Target
+    ) -> AsyncIterator[str | ToolCall | Ending]:
+        """Yield words, calls where the request names tools, and the ending."""
+        reader = CallReader() if _offered(body) else None
+        most = 1 if body.get("parallel_tool_calls") is False else None
+        calls = 0
+        async for piece in self._pieces(body, target):
+            if reader is None:
+                yield piece
+                continue
+            for part in reader.end() if isinstance(piece, Ending) else reader.take(piece):
+                calls += isinstance(part, ToolCall)
+                if most is None or calls <= most:
+                    yield part
+            if isinstance(piece, Ending):
+                yield piece
 
     async def _pieces(self, body: Mapping[str, Any], target: Target) -> AsyncIterator[str | Ending]:
         if target.adapter is not None and not self._model.has_adapter(target.version):
@@ -93,7 +130,7 @@ class LocalBackend:
         except ContextLengthError as error:
             raise _cannot("messages", str(error), code="context_length_exceeded") from error
         except InvalidInputError as error:
-            raise _cannot("messages", str(error)) from error
+            raise _cannot("tools" if generation.tools else "messages", str(error)) from error
         try:
             while True:
                 piece = await told.get()
@@ -119,14 +156,29 @@ class LocalBackend:
             top_p=1.0 if top_p is None else float(top_p),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=body.get("seed"),
+            tools=_offered(body),
         )
 
 
 def _spoken(message: Mapping[str, Any]) -> Message:
-    """Return a turn as the local model is told it: what a tool said is context, no user's words."""
-    role = message.get("role", "user")
-    known = role if role in ("user", "assistant") else "system"
-    return Message(role=known, content=TurnReader().text(words_of(message.get("content"))))
+    """Return a turn as the local model is told it: words, calls and results, by role."""
+    reader = TurnReader()
+    (turn,) = reader.turns([message])
+    return Message.model_validate(turn | {"content": reader.text(words_of(message.get("content")))})
+
+
+def _offered(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the tools that the model may call."""
+    return () if body.get("tool_choice") == "none" else tuple(body.get("tools") or ())
+
+
+def _told_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.function.arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _reason(ending: Ending, calls: int) -> str:
+    return "tool_calls" if calls and ending.reason == "stop" else ending.reason
 
 
 def _refuse_what_is_not_done(body: Mapping[str, Any]) -> None:
@@ -144,6 +196,9 @@ def _refuse_what_is_not_done(body: Mapping[str, Any]) -> None:
     for name in ("tool_choice", "function_call"):
         if body.get(name) not in (None, "none", "auto"):
             raise _cannot(name, f"{name} must be none or auto, got {body[name]}")
+    tools = body.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise _cannot("tools", "tools must be a list of definitions")
     form = body.get("response_format") or {}
     if not isinstance(form, Mapping) or form.get("type", "text") != "text":
         raise _cannot("response_format", "response_format must be of type text")

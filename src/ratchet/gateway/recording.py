@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ratchet.collect.turns import Answer, BlobFolder, TurnReader, json_bytes
+from ratchet.collect.turns import Answer, TurnReader, json_bytes
 from ratchet.gateway.access import Caller
+from ratchet.gateway.blobs import BlobFolder
 from ratchet.gateway.conversation import identifier
 from ratchet.gateway.log import LogKind, WriteAheadLog
 from ratchet.gateway.problems import ProblemError
@@ -189,7 +190,7 @@ class Recorder:
         if chat.documents:
             row["documents"], line = self._documents(reader.value(chat.documents), key, chat)
             lines.append((LogKind.DEFINITION, line))
-        row["metadata"] = chat.metadata | reader.notes
+        row["metadata"] = {**chat.metadata, **answer.beside, **reader.notes}
         lines.append((LogKind.INTERACTION, json_bytes(row)))
         return self._append(lines, definitions)
 

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic_core import to_json
 
-from ratchet.collect.turns import words_of
+from ratchet.records.conversations import words_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratchet.collect.turns import words_of
+from ratchet.collect.turns import decoded, reasoning_of
+from ratchet.records.conversations import words_of
 
 _INNER = {"function": "arguments", "custom": "input"}
 """What of a call comes in fragments, by the kind of tool."""
@@ -22,7 +24,10 @@ class Told:
     begun: bool = False
     _words: list[str] = field(default_factory=list)
     _refusal: list[str] = field(default_factory=list)
+    _reasoning: list[str] = field(default_factory=list)
     _calls: dict[object, dict[str, Any]] = field(default_factory=dict)
+    _audio: dict[str, Any] = field(default_factory=dict)
+    _sound: list[bytes] = field(default_factory=list)
     _last: object = None
 
     def add(self, chunk: Mapping[str, Any]) -> None:
@@ -41,6 +46,11 @@ class Told:
         found: dict[str, Any] = {"content": "".join(self._words)}
         if self._refusal:
             found["refusal"] = "".join(self._refusal)
+        if self._reasoning:
+            found["reasoning_content"] = "".join(self._reasoning)
+        if self._audio or self._sound:
+            sound = base64.b64encode(b"".join(self._sound)).decode()
+            found["audio"] = self._audio | ({"data": sound} if sound else {})
         if self._calls:
             found["tool_calls"] = list(self._calls.values())
         return found
@@ -55,8 +65,10 @@ class Told:
         calls, audio = delta.get("tool_calls"), delta.get("audio")
         if content:
             self._words.append(words_of(content))
-        if isinstance(audio, Mapping) and isinstance(audio.get("transcript"), str):
-            self._words.append(audio["transcript"])
+        if isinstance(audio, Mapping):
+            self._hear(audio)
+        if thought := reasoning_of(delta):
+            self._reasoning.append(thought)
         if isinstance(refusal, str) and refusal:
             self._refusal.append(refusal)
         for call in calls or ():
@@ -64,6 +76,15 @@ class Told:
         if isinstance(delta.get("function_call"), Mapping):  # the older form, one call at most
             self._call({"index": 0, "type": "function", "function": delta["function_call"]})
         self.begun = self.begun or bool(content or refusal or calls or audio)
+
+    def _hear(self, audio: Mapping[str, Any]) -> None:
+        """Take a piece of sound; each is base64 of its own."""
+        if isinstance(audio.get("transcript"), str):
+            self._words.append(audio["transcript"])
+        if isinstance(audio.get("id"), str):
+            self._audio.setdefault("id", audio["id"])
+        if isinstance(audio.get("data"), str):
+            self._sound.append(decoded(audio["data"]) or b"")
 
     def _call(self, piece: Mapping[str, Any]) -> None:
         """Add a fragment to the call of its index; a server that gives none begins each by id."""

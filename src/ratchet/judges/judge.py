@@ -103,6 +103,8 @@ class Judge:
         ]
         if spec.mode == "pairwise" and not spec.both_orders:
             content.append("placed by chance")
+        if spec.unit == "session":
+            content.append("session")
         self.version = f"{spec.name[:60]}-{digest(content)[:16]}"
 
     def orders(self, item: Item) -> tuple[bool, ...]:

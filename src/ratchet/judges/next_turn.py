@@ -16,13 +16,18 @@ from typing import Final
 
 import numpy as np
 
+from ratchet.errors import InvalidInputError
+from ratchet.judges.judge import Ask, Judge
 from ratchet.judges.label_sets import LabelledVerdict
-from ratchet.judges.on_store import as_record
-from ratchet.judges.rubrics import Option, RubricDimension
+from ratchet.judges.on_store import Clock, as_record, run_judge
+from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import JudgeSpec, Option, RubricDimension
 from ratchet.judges.validation import DEFAULT_BAR, Bar, validate_judge
-from ratchet.records import HumanLabel, JudgeValidation, derive_id, digest
+from ratchet.records import HumanLabel, JudgeValidation, Message, derive_id, digest, spoken
+from ratchet.records.events import REACTIONS, NextTurn
 from ratchet.records.signals import BY_NAME
-from ratchet.store import EventStore
+from ratchet.store import EventStore, Window
+from ratchet.store.next_turns import next_turns, read_answers_in
 
 DISSATISFIED: Final = RubricDimension(
     name="dissatisfied",
@@ -33,6 +38,8 @@ DISSATISFIED: Final = RubricDimension(
     ),
 )
 KIND: Final = "next_turn"
+RULES: Final = "next-turn-rules"
+"""How the versions of the rules begin, which have read every turn in their languages."""
 
 
 def validate_next_turns(
@@ -62,6 +69,73 @@ def validate_next_turns(
             store.append(known)
         records.append(known)
     return tuple(records)
+
+
+def reads_next_turns(spec: JudgeSpec) -> bool:
+    """Tell whether a judge of the settings is one of what users write next.
+
+    Raises:
+        InvalidInputError: It is, and cannot read it: another mode or another menu.
+    """
+    if spec.dimension.name != DISSATISFIED.name:
+        return False
+    if spec.mode != "pointwise" or set(spec.dimension.names) != set(DISSATISFIED.names):
+        raise InvalidInputError(
+            f"a judge of the dimension {DISSATISFIED.name} must be pointwise with the options "
+            f"{' and '.join(DISSATISFIED.names)}, got {spec.mode} with "
+            f"{', '.join(spec.dimension.names)}; correct judge {spec.name} in the file of judges"
+        )
+    return True
+
+
+def read_by_judge(
+    store: EventStore, judge: Judge, window: Window, *, most: int, ask: Ask, now: Clock
+) -> int:
+    """Have a judge read what users wrote after labelled answers, and after some of a window.
+
+    It is shown the conversation with the user's next turn, and asked about the answer before. Only
+    answers that the rules read are taken: they tell the language, by which readers are validated.
+
+    Args:
+        store: The store.
+        judge: The judge; see `reads_next_turns`.
+        window: Whose latest answers are read.
+        most: So many of these at most.
+        ask: How its model is asked.
+        now: The clock.
+
+    Returns:
+        How many readings are new.
+    """
+    labels = [
+        one.item_id for one in store.records(HumanLabel) if one.dimension == DISSATISFIED.name
+    ]
+    recent = read_answers_in(store, window, reader=RULES, most=most)
+    rows = {row.interaction_id: row for row in next_turns(store, [*labels, *recent], reader=RULES)}
+    known = store.stored_interactions(sorted(rows))
+    items = [
+        Item(
+            key,
+            (*one.messages, one.answer, Message(role="user", content=rows[key].words)),
+            spoken(one.answer),
+        )
+        for key, one in known.items()
+    ]
+    judged = run_judge(store, judge, items, ask=ask, now=now)
+    events = [
+        NextTurn(
+            id=derive_id("derived", "next_turn", version, one.item_id),
+            interaction_id=one.item_id,
+            created_at=rows[one.item_id].read_at,
+            user_id=rows[one.item_id].user_id,
+            value=REACTIONS.index("complained" if one.outcome == "yes" else "moved on") + 1,
+            judge_version=version,
+        )
+        for one in judged.judgements
+        if one.outcome is not None
+        and (version := f"{judge.version}/{rows[one.item_id].version.partition('/')[2]}")
+    ]
+    return store.add_feedback(events).new if events else 0
 
 
 def in_words(records: Sequence[JudgeValidation]) -> str:

@@ -34,6 +34,7 @@ from ratchet.judges.rubrics import JudgeSpec, RubricDimension
 from ratchet.judges.validation import Validation, validate_judge
 from ratchet.judges.validation_report import figure_line, validation_json
 from ratchet.records import Figure, HumanLabel, Message, derive_id, offered, spoken
+from ratchet.records.judging import JudgeUnit
 from ratchet.store import EventStore
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
@@ -42,7 +43,13 @@ ITEM_NEEDS = (("answer",), ("prompt", "messages"))
 ITEM_FIELDS = (
     "item_id", "other", "reference", "human", "family_first", "family_second", "tools",
 )  # fmt: skip
+JUDGED: Mapping[JudgeUnit, str] = {
+    "answer": "single answers, each with the turns before it",
+    "session": "whole sessions",
+}
 WINNERS = {"first": "1", "second": "2"}
+MATERIAL = ("shown", "messages", "answer", "tools")
+"""What a file of items to label holds beside labels (`ratchet judge items`)."""
 LABEL_NEEDS = ("item_id", "dimension", "label", "reviewer")
 
 
@@ -73,6 +80,7 @@ class FileJudged:
         harmful: Names of the probes that are shown to move it.
         correction: The rate by the judge corrected by the labels, where some items have none.
         set_aside: The rows that broke a rule.
+        unit: What the judge was shown of each item.
     """
 
     judge_version: str
@@ -82,12 +90,14 @@ class FileJudged:
     harmful: tuple[str, ...]
     correction: RateCorrection | None
     set_aside: tuple[SetAsideRow, ...]
+    unit: JudgeUnit = "answer"
 
     def as_json(self, name: str) -> dict[str, Any]:
         """Return it as JSON-able values."""
         return {
             "judge": name,
             "judge_version": self.judge_version,
+            "unit": self.unit,
             "items": len(self.judged.judgements),
             "unscored": self.judged.unscored,
             "asked": self.judged.asked.asked,
@@ -110,6 +120,7 @@ class FileJudged:
             f"{asked.asked} "
             f"questions asked, {self.judged.reused} answered before, spent {asked.spent:.4f}"
         ]
+        lines.append(f"  judged: {JUDGED[self.unit]}")
         lines += [f"  failed: {count} × {reason}" for reason, count in asked.failed.items()]
         if asked.not_asked:
             lines.append(f"  not asked: {asked.not_asked} ({asked.why_not_asked})")
@@ -244,6 +255,7 @@ def judge_file(
         harmful=tuple(harmful),
         correction=_correction(spec, items, judged),
         set_aside=tuple(set_aside),
+        unit=spec.unit,
     )
 
 
@@ -424,6 +436,7 @@ def _label(content: dict[str, Any], now: datetime) -> HumanLabel:
     texts: dict[str, Any] = {
         name: label_text(name, content[name]) for name in ("item_id", "label") if name in content
     }
+    content = {name: value for name, value in content.items() if name not in MATERIAL}
     values: dict[str, Any] = {"created_at": now, **content, **texts}
     named = [values.get(name) for name in ("item_id", "dimension", "reviewer", "label")]
     dated = [content["created_at"]] if "created_at" in content else []

@@ -20,6 +20,8 @@ from ratchet.judges.effects import figure
 from ratchet.judges.judge import Ask, Judge, Judged, Judgement, judge_items
 from ratchet.judges.label_sets import LabelledVerdict, refuse_leaks, split_labels
 from ratchet.judges.prompts import Item
+from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.sessions import count_session_scores, sample_sessions, session_items
 from ratchet.judges.usable import require_usable
 from ratchet.judges.validation import DEFAULT_BAR, Bar, Validation, validate_judge
 from ratchet.records import (
@@ -59,6 +61,30 @@ class Validated:
     record: JudgeValidation
     validation: Validation | None
     judged: Judged | None
+
+
+def items_for(spec: JudgeSpec, store: EventStore, found: Sequence[Interaction]) -> list[Item]:
+    """Return what a judge of answers, or of sessions that end with them, is shown."""
+    return (session_items if spec.unit == "session" else items_of)(store, found)
+
+
+def sample_for(
+    spec: JudgeSpec, store: EventStore, window: Window, *, most: int
+) -> list[Interaction]:
+    """Return the answers that a judge is asked about, of sessions their last ones."""
+    return (sample_sessions if spec.unit == "session" else sample_of)(store, window, most=most)
+
+
+def count_for(
+    spec: JudgeSpec,
+    store: EventStore,
+    judge_version: str,
+    judgements: Sequence[Judgement],
+    now: datetime,
+) -> int:
+    """Let a usable judge's scores count, of answers or of sessions. See `count_scores`."""
+    count = count_session_scores if spec.unit == "session" else count_scores
+    return count(store, judge_version, judgements, now)
 
 
 def items_of(store: EventStore, interactions: Sequence[Interaction]) -> list[Item]:
@@ -155,7 +181,8 @@ def validate(
             return Validated(latest, None, None)
     if not known or judge.spec.mode not in ON_INTERACTIONS:
         return Validated(keep_validation(store, judge, content, None, now()), None, None)
-    judged = run_judge(store, judge, items_of(store, list(known.values())), ask=ask, now=now)
+    items = items_for(judge.spec, store, list(known.values()))
+    judged = run_judge(store, judge, items, ask=ask, now=now)
     rows = labelled_rows(labels, judged.judgements)
     validation = validate_judge(
         rows, rng=rng, bar=bar, categories=None if judge.spec.mode == "guard" else judge.spec.menu
@@ -233,7 +260,7 @@ def watch_drift(
     labels = {label.item_id: label.label for label in _validation_labels(store, judge)}
     known = store.stored_interactions(sorted(labels))
     keys = sorted(known, key=lambda key: digest(["anchor", key]))[:anchors]
-    items = items_of(store, [known[key] for key in keys])
+    items = items_for(judge.spec, store, [known[key] for key in keys])
     before = run_judge(store, judge, items, ask=ask, now=now)
     after = run_judge(store, judge, items, ask=ask, now=now, occasion=occasion)
     worth = [

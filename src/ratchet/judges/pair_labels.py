@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.files.rows import SetAsideRow, read_rows, set_aside_lines
-from ratchet.files.text import printable
+from ratchet.files.text import counted, printable
 from ratchet.judges.judged_win_rate import to_compare
 from ratchet.judges.label_sets import TIE
 from ratchet.judges.label_sheet import COLUMNS, NEEDED, SheetRead, pair_name, read_sheet
@@ -39,6 +39,8 @@ from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
 
+_FEWEST_MORE = 10
+"""Pairs that a sheet is extended by at least, so that people are not asked for one at a time."""
 ON_DISK = "the home's folder labels"
 """Reviewer of labels on a sheet that an earlier version wrote into the home folder."""
 
@@ -88,21 +90,57 @@ class PairSheet:
             )
         return found
 
-    def await_more(self, record: JudgeValidation, read: SheetRead) -> None:
+    def await_more(
+        self, record: JudgeValidation, read: SheetRead, pairs: Sequence[Item], now: datetime
+    ) -> None:
         """Wait for more labels where those that there are do not say whether the judge may count.
 
+        Where all pairs of the sheet are compared, more of them are put on it.
+
+        Args:
+            record: What those labels say of the judge.
+            read: The labels.
+            pairs: All pairs, of which the sheet has a part.
+            now: The time.
+
         Raises:
-            WaitingError: They do not, and the sheet has open pairs that could.
+            WaitingError: They do not, and there are pairs that could.
         """
-        if record.decision != "not enough labels" or not read.open:
+        if record.decision != "not enough labels":
             return
-        more = min(record.more_labels or read.open, read.open)
+        left = read.open or self._extend(record.more_labels, read, pairs, now)
+        if not left:
+            return
+        more = min(record.more_labels or left, left)
         raise WaitingError(
             f"win_rate needs a judge that is shown to be usable, got {record.judge}: "
             f"{record.reasons[0]}; compare about {more} more pairs: {self.way}",
             missing=more,
             judge=record.judge,
         )
+
+    def _extend(
+        self, more: int | None, read: SheetRead, pairs: Sequence[Item], now: datetime
+    ) -> int:
+        """Put more pairs on the sheet, as many again where nothing says how many; return them."""
+        more = max(more or self.differing, _FEWEST_MORE)
+        chosen = to_compare(pairs, self.differing + more)
+        differing = sum(not is_same(pair) for pair in chosen)
+        if differing <= self.differing:
+            return 0
+        first = self.record.extends or self.record.id
+        longer = self.record.model_copy(
+            update={
+                "id": derive_id("pairs", first, str(len(chosen))),
+                "created_at": now,
+                "pairs": _compared(chosen),
+                "wanted": min(read.compared + more, differing),
+                "extends": first,
+            }
+        )
+        if self.store.get(LabelSheet, longer.id) is None:
+            self.store.append(longer)
+        return differing - self.differing
 
 
 def way_to_label(record: LabelSheet) -> str:
@@ -112,6 +150,13 @@ def way_to_label(record: LabelSheet) -> str:
         f"{record.cycle_id[:8]} --out sheet.csv`, fill in its column winner, and bring it back "
         "with `ratchet review --sheet sheet.csv`"
     )
+
+
+def compared_in_words(compared: int, wanted: int) -> str:
+    """Say how many pairs people compared, and how many the gate needs where those are others."""
+    if compared < wanted:
+        return f"{compared:,} of {counted(wanted, 'pair')}"
+    return f"{counted(compared, 'pair')}, {wanted:,} needed"
 
 
 def sheet_of(
@@ -141,15 +186,15 @@ def sheet_of(
     chosen = to_compare(pairs, count)
     differing = sum(not is_same(pair) for pair in chosen)
     stored = store.get(LabelSheet, key)
+    for longer in store.records(LabelSheet) if stored else ():
+        if longer.extends == key:
+            stored, differing = longer, sum(not is_same(pair) for pair in _pairs(longer, {}))
     record = stored or LabelSheet(
         id=key,
         created_at=now,
         cycle_id=cycle_id,
         example_set_id=example_set_id,
-        pairs=tuple(
-            ComparedPair(example_id=pair.id, first=pair.answer, second=pair.other or "")
-            for pair in chosen
-        ),
+        pairs=_compared(chosen),
         wanted=min(wanted, differing),
     )
     if stored is None:
@@ -161,6 +206,13 @@ def sheet_of(
             logger.warning("%s: %s", earlier.name, line)
         _keep(store, record, read, pairs, ON_DISK, now)
     return PairSheet(store, record, differing, stored is None)
+
+
+def _compared(pairs: Sequence[Item]) -> tuple[ComparedPair, ...]:
+    return tuple(
+        ComparedPair(example_id=pair.id, first=pair.answer, second=pair.other or "")
+        for pair in pairs
+    )
 
 
 def pairs_on(store: EventStore, record: LabelSheet) -> list[Item]:
@@ -193,7 +245,7 @@ def said_about(store: EventStore, record: LabelSheet, pairs: Sequence[Item]) -> 
     Of one person the latest label counts; of several people what most of them say, a tie where
     none is said most often.
     """
-    by_person = _latest(store, record.id)
+    by_person = _latest(store, record)
     votes: dict[str, list[str]] = {}
     for (name, _), label in by_person.items():
         votes.setdefault(name, []).append(label.winner)
@@ -282,7 +334,7 @@ def _keep(
     now: datetime,
 ) -> tuple[int, int]:
     """Return how many labels were stored, and how many were there."""
-    known = _latest(store, record.id)
+    known = _latest(store, record)
     new = 0
     with store.atomic():
         for pair in pairs:
@@ -305,10 +357,16 @@ def _keep(
     return new, len(read.winners) - new
 
 
-def _latest(store: EventStore, sheet_id: str) -> dict[tuple[str, str], PairLabel]:
-    """Return the label that counts of each person about each pair, by its name."""
+def _latest(store: EventStore, record: LabelSheet) -> dict[tuple[str, str], PairLabel]:
+    """Return the label that counts of each person about each pair, by its name.
+
+    Labels on the sheet that it extends are about the same pairs, and so are those on its
+    extensions.
+    """
+    first = record.extends or record.id
+    same = {one.id for one in store.records(LabelSheet) if (one.extends or one.id) == first}
     labels = store.records(PairLabel)
-    return {(one.pair, one.reviewer): one for one in labels if one.sheet_id == sheet_id}
+    return {(one.pair, one.reviewer): one for one in labels if one.sheet_id in same}
 
 
 def _most(votes: Sequence[str]) -> str:

@@ -29,16 +29,25 @@ EXPLAINED = (
 )
 BARE = "Reply with your verdict alone, one of: {options}."
 ABOUT = {
-    "pointwise": "Grade the answer.",
-    "reference": "Grade the answer by the reference, which is right.",
+    "pointwise": "Grade the answer. You see this one answer and the turns before it.",
+    "reference": "Grade the answer by the reference, which is right. You see this one answer and "
+    "the turns before it.",
     "pairwise": "Compare answer A and answer B. Say which is better, or tie.",
 }
+SESSION = (
+    "Grade the whole session between the user and the assistant, not its last answer alone. You "
+    "see all of its turns, the results of tools among them."
+)
 REASON_CHARACTERS = 60
 BRACES_TRIED = 200  # places where a JSON object may start, the last ones
 OPTION_CHARACTERS = 200  # longer text is no option with something around it
 MATERIAL_CHARACTERS = 24_000
 """Longest text shown of a conversation or an answer: its start and its end, and a note between."""
 LEFT_OUT = "\n[the middle of this text is left out]\n"
+TURN_CHARACTERS = 4_000
+"""Longest turn of a session that is shown whole; of a longer one its start and its end."""
+FIRST_TURNS = 2
+"""Turns at the beginning of a session that are always shown; then those at its end that fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +57,9 @@ class Item:
     Attributes:
         id: The interaction, or the pair; it is no part of what the judge sees.
         conversation: The turns up to the answer.
-        answer: The answer as people are shown it (`records.spoken`); of a pair the first one, as
-            its model wrote it, with calls in blocks (`records.tool_calls`).
+        answer: The answer as people are shown it (`records.spoken`), of a session its last one; of
+            a pair the first one, as its model wrote it, with calls in blocks
+            (`records.tool_calls`).
         other: The second answer of a pair, likewise.
         reference: What is right, for a judge with a reference.
         tools: What the assistant could call, one tool a line; empty where that is not known.
@@ -174,6 +184,8 @@ def read_guard(reply: str, menu: Sequence[str]) -> Reading:
 def _question(
     spec: JudgeSpec, item: Item, *, swapped: bool, shielded: bool = True
 ) -> tuple[str, int]:
+    if spec.unit == "session":
+        return _about_session(spec, item, shielded=shielded)
     talk, cuts = _transcript(item.conversation)
     answers = {"answer": item.answer}
     if spec.mode == "pairwise":
@@ -185,13 +197,46 @@ def _question(
     parts += [("conversation", talk), *((name, text) for name, (text, _) in shown.items())]
     if spec.mode == "reference":
         parts.append(("reference", _fitting(defuse(spoken_answer(item.reference or "")))))
+    cuts += offered_cuts + sum(cut for _, cut in shown.values())
+    return _asked(spec, ABOUT[spec.mode], parts), cuts
+
+
+def _asked(spec: JudgeSpec, about: str, parts: Sequence[tuple[str, str]]) -> str:
+    """Return the question about the parts of the material."""
     key = digest(parts)[:32]  # whoever writes an answer cannot write its digest into it
     blocks = [f"<{name} {key}>\n{text}\n</{name} {key}>" for name, text in parts]
     options = "\n".join(f"- {option}: {means}" for option, means in menu_with_meanings(spec))
     ask = (EXPLAINED if spec.explain else BARE).format(options=_list(spec.menu))
-    head = f"{ABOUT[spec.mode]}\nQuestion: {spec.dimension.question}\nOptions:\n{options}"
-    cuts += offered_cuts + sum(cut for _, cut in shown.values())
-    return "\n\n".join([head, *blocks, ask]), cuts
+    head = f"{about}\nQuestion: {spec.dimension.question}\nOptions:\n{options}"
+    return "\n\n".join([head, *blocks, ask])
+
+
+def _about_session(spec: JudgeSpec, item: Item, *, shielded: bool) -> tuple[str, int]:
+    """Return the question about a whole session, and how many passages were cut from it."""
+    said = [*spoken_turns(item.conversation), ("assistant", item.answer)]
+    turns, cuts = [], 0
+    for place, (role, text) in enumerate(said):
+        # only a probe leaves instructions in, and it puts them into the last answer
+        is_shielded = shielded or place < len(said) - 1
+        kept, cut = _defused(_fitting(text, TURN_CHARACTERS), shielded=is_shielded)
+        turns.append(f"{role}: " + kept.replace("\n", "\n  "))
+        cuts += cut
+    offered, offered_cuts = _defused(item.tools)
+    parts = [("tools", offered)] if item.tools else []
+    parts.append(("session", _fitting_turns(turns)))
+    return _asked(spec, SESSION, parts), cuts + offered_cuts
+
+
+def _fitting_turns(turns: Sequence[str]) -> str:
+    """Return the turns, of a long session the first ones and the last ones that fit."""
+    first, rest = list(turns[:FIRST_TURNS]), list(turns[FIRST_TURNS:])
+    room = MATERIAL_CHARACTERS - sum(map(len, first))
+    kept: list[str] = []
+    while rest and len(rest[-1]) < room:
+        room -= len(rest[-1]) + 1
+        kept.insert(0, rest.pop())
+    left_out = [f"[{len(rest)} turns in the middle of the session are left out]"] if rest else []
+    return "\n".join([*first, *left_out, *kept])
 
 
 _GUARD_ROLES: Mapping[str, Role] = {
@@ -256,11 +301,11 @@ def _defused(text: str, *, shielded: bool = True) -> tuple[str, int]:
     return _fitting(shown), cuts  # the note in place of a passage may be longer than the passage
 
 
-def _fitting(text: str) -> str:
+def _fitting(text: str, most: int = MATERIAL_CHARACTERS) -> str:
     text = clean_text(text)
-    if len(text) <= MATERIAL_CHARACTERS:
+    if len(text) <= most:
         return text
-    half = (MATERIAL_CHARACTERS - len(LEFT_OUT)) // 2
+    half = (most - len(LEFT_OUT)) // 2
     return text[:half] + LEFT_OUT + text[-half:]
 
 

@@ -29,6 +29,7 @@ from ratchet.files.yaml import read_yaml
 from ratchet.models.endpoint import Endpoint
 from ratchet.models.limits import Limits
 from ratchet.records import Identifier, JudgeMode, Message, Share, Text
+from ratchet.records.judging import JudgeUnit
 
 T = TypeVar("T", bound=BaseModel)
 PAIR_OPTIONS = ("A", "B", "tie")
@@ -175,6 +176,8 @@ class JudgeSpec(_Config):
     Attributes:
         mode: One answer against the rubric, two answers against each other, one against a
             reference, or a guard model that is sent the conversation as it is.
+        unit: What one item is: an answer, seen with the turns before it, or a whole session up to
+            its last answer.
         endpoint: An OpenAI-compatible server; exclusive with `local`.
         local: `smollm2` or the folder of a model in Hugging Face format.
         family: The model's family, to measure whether it prefers its own.
@@ -186,6 +189,7 @@ class JudgeSpec(_Config):
     name: Identifier
     dimension: RubricDimension = HELPFULNESS
     mode: JudgeMode = "pointwise"
+    unit: JudgeUnit = "answer"
     endpoint: Endpoint | None = None
     local: Annotated[str, Field(min_length=1)] | None = None
     family: str | None = None
@@ -211,6 +215,16 @@ class JudgeSpec(_Config):
             raise ValueError(
                 f"guard {self.name!r} needs a dimension with violation_below, got "
                 f"{self.dimension.name}; take harmlessness"
+            )
+        if self.unit == "session" and self.mode != "pointwise":
+            raise ValueError(
+                f"judge {self.name!r} of sessions needs mode pointwise, got {self.mode}; leave out "
+                "mode, or unit"
+            )
+        if self.unit == "session" and self.dimension.violation_below is not None:
+            raise ValueError(
+                f"judge {self.name!r} of sessions needs a dimension without violation_below, got "
+                f"{self.dimension.name}; safety is judged answer by answer"
             )
         if self.mode == "guard" and self.examples:
             raise ValueError(f"guard {self.name!r} takes no examples, got {len(self.examples)}")

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from ratchet.models.base import LanguageModel
+from ratchet.models.base import LanguageModel, only_given
 from ratchet.models.endpoint import Endpoint, Question, Reply
 from ratchet.models.endpoint_run import STOPPED, EndpointRun
 from ratchet.models.limits import Limits
@@ -195,7 +195,11 @@ def ask_model(
     while asked < len(unique) and not (stop is not None and stop.is_set()):
         batch = unique[asked : asked + batch_size]
         conversations = [question.conversation for question in batch]
-        completions = model.generate(conversations, max_new_tokens=max_new_tokens)
+        asked_with = only_given(
+            [question.tools or None for question in batch],
+            [question.response_format for question in batch],
+        )
+        completions = model.generate(conversations, max_new_tokens=max_new_tokens, **asked_with)
         replies = []
         for question, completion in zip(batch, completions, strict=True):
             if completion.error is None:

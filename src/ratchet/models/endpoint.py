@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.records import Message, digest
+from ratchet.records.tool_calls import written
 
 _LONGEST_NAME = 200
 _MOST_TOKENS = 10**9
@@ -32,12 +33,16 @@ class Question:
         schema: JSON schema of the answer, for endpoints that are set to `structured`.
         seed: Of this question alone, in place of the endpoint's; questions of the same text that
             are sampled need seeds of their own.
+        tools: Definitions of what may be called.
+        response_format: The form that is asked for, in place of the schema's.
     """
 
     key: str
     conversation: tuple[Message, ...]
     schema: dict[str, Any] | None = None
     seed: int | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    response_format: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,7 @@ def server_address(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """A chat completion as a server sent it, read."""
+    """A chat completion as a server sent it, read; calls of tools stand in its text."""
 
     text: str
     model: str
@@ -181,6 +186,10 @@ def request_body(endpoint: Endpoint, question: Question) -> bytes:
     if endpoint.structured and question.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": question.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if question.tools:
+        body["tools"] = question.tools
+    if question.response_format is not None:
+        body["response_format"] = question.response_format
     return json.dumps(body, ensure_ascii=False).encode()
 
 
@@ -207,6 +216,12 @@ def read_completion(content: bytes) -> ChatReply:
     text = (refusal or "") if text is None else text
     if not isinstance(text, str):
         raise ValueError("content is no text")
+    if message.get("tool_calls"):
+        try:
+            called = {"role": "assistant", "content": text, "tool_calls": message["tool_calls"]}
+            text = written(Message.model_validate(called))
+        except ValidationError:
+            raise ValueError("calls of tools that cannot be read") from None
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     model = reply.get("model")

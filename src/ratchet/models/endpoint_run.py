@@ -233,6 +233,9 @@ class EndpointRun:
         texts = [message.text for message in question.conversation]
         if self._endpoint.structured and question.schema is not None:
             texts.append(json.dumps(question.schema))
+        texts += [
+            json.dumps(asked) for asked in (question.tools, question.response_format) if asked
+        ]
         estimate = Tokens(estimate_input_tokens(*texts), self._endpoint.max_tokens)
         failure: _Failure | None = None
         for attempt in range(1, self._limits.attempts + 1):

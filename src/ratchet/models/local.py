@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import InvalidInputError, ModelError
-from ratchet.models.base import Completion, Conversation
+from ratchet.models.base import Completion, Conversation, Formats, Offered
+from ratchet.models.given_template import check_template
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
+from ratchet.records.asking import Usage
 
 
 class HuggingFaceModel:
@@ -49,12 +51,14 @@ class HuggingFaceModel:
             one_line: Whether an answer ends at the first line break.
 
         Raises:
-            ModelError: A folder is not there or holds no safetensors.
+            ModelError: A folder is not there or holds no safetensors, or the adapter was trained
+                with another chat template.
         """
         require_safetensors(base, "model*.safetensors")
         model, tokenizer = load_pretrained(base)
         if adapter is not None:
             require_safetensors(adapter, "adapter_model.safetensors")
+            check_template(tokenizer, adapter)
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
@@ -73,36 +77,67 @@ class HuggingFaceModel:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int | None = None,
+        tools: Offered | None = None,
+        response_formats: Formats | None = None,
     ) -> list[Completion]:
         """Answer in batches; sampled from the whole distribution where the temperature is above 0.
 
         The same batches with the same seed give the same answers; without a seed one is drawn. A
         conversation that the chat template refuses, or that does not fit into the model's context,
-        has an error in place of an answer.
+        has an error in place of an answer. Where there are tools an answer has as many lines as it
+        needs.
         """
+        del response_formats  # nothing here binds an answer to a form
+        offered = list(tools) if tools is not None else [None] * len(conversations)
         completions: list[Completion] = []
         for start in range(0, len(conversations), self._batch_size):
             batch = conversations[start : start + self._batch_size]
+            batch_tools = offered[start : start + self._batch_size]
             started = time.monotonic()
             drawn = _sampling(temperature, None if seed is None else seed + start)
             with drawn as options:
-                prompts, errors = self._encoded(batch)
-                texts = iter(self._generate_batch(prompts, max_new_tokens, options))
+                prompts, errors = self._encoded(batch, batch_tools)
+                made = iter(self._generate_batch(prompts, max_new_tokens, options))
             seconds = time.monotonic() - started
-            completions += [
-                Completion(next(texts), seconds) if error is None else Completion("", 0.0, error)
-                for error in errors
+            said = [
+                self._said(next(made), whole=bool(may_call))
+                for may_call, error in zip(batch_tools, errors, strict=True)
+                if error is None
             ]
+            answered = iter(zip(said, self._used(prompts, said), strict=True))
+            for error in errors:
+                if error is not None:
+                    completions.append(Completion("", 0.0, error))
+                    continue
+                text, usage = next(answered)
+                completions.append(Completion(text, seconds, usage=usage))
         return completions
 
-    def _encoded(self, batch: Sequence[Conversation]) -> tuple[list[list[int]], list[str | None]]:
+    def _said(self, text: str, *, whole: bool) -> str:
+        if whole or not self._one_line:
+            return text.strip()
+        return text.strip().split("\n", 1)[0].strip()
+
+    def _used(self, prompts: Sequence[list[int]], texts: Sequence[str]) -> list[Usage]:
+        """Count the tokens of requests, and of answers as they are read."""
+        if not texts:
+            return []
+        answers = self._tokenizer(list(texts), add_special_tokens=False).input_ids
+        return [
+            Usage(prompt_tokens=len(asked), completion_tokens=len(answered))
+            for asked, answered in zip(prompts, answers, strict=True)
+        ]
+
+    def _encoded(
+        self, batch: Sequence[Conversation], offered: Offered
+    ) -> tuple[list[list[int]], list[str | None]]:
         """Return the tokens of conversations that can be answered, and for each why not, if so."""
         prompts: list[list[int]] = []
         errors: list[str | None] = []
-        for conversation in batch:
+        for conversation, tools in zip(batch, offered, strict=True):
             turns = [message.canonical() for message in conversation]
             try:
-                prompts.append(self._template.encode(turns, context=self._context))
+                prompts.append(self._template.encode(turns, context=self._context, tools=tools))
             except InvalidInputError as error:
                 errors.append(str(error))
             else:
@@ -125,10 +160,7 @@ class HuggingFaceModel:
                 **options,
             )
         answers = tokens[:, encoded["input_ids"].shape[1] :]
-        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
-        if not self._one_line:
-            return [text.strip() for text in texts]
-        return [text.strip().split("\n", 1)[0].strip() for text in texts]
+        return list(self._tokenizer.batch_decode(answers, skip_special_tokens=True))
 
     def log_likelihoods(
         self, conversations: Sequence[Conversation], answers: Sequence[str]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ratchet.errors import ModelError
 from ratchet.models.asking import ask_endpoint
-from ratchet.models.base import Completion, Conversation, Sampling
+from ratchet.models.base import Completion, Conversation, Formats, Offered, Sampling, Tools
 from ratchet.models.endpoint import Endpoint, Question, Reply, checked_key
 from ratchet.models.limits import Limits
 from ratchet.records import blobs_in, digest
+from ratchet.records.asking import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +74,17 @@ class OpenAICompatibleModel:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int | None = None,
+        tools: Offered | None = None,
+        response_formats: Formats | None = None,
     ) -> list[Completion]:
         """Answer in parallel; a request that fails for good is a completion with its error.
 
-        With a seed each conversation is sent one of its own, counted up from it.
+        With a seed each conversation is sent one of its own, counted up from it. An answer that
+        calls tools is text with the calls in it, whichever form the server's model writes.
         """
+        count = len(conversations)
+        offered = tools if tools is not None else [None] * count
+        forms = response_formats if response_formats is not None else [None] * count
         decoding: dict[str, float | None]
         decoding = {"max_tokens": max_new_tokens, "temperature": temperature}
         if self._sampling is not None and temperature == 0.0:
@@ -86,8 +94,10 @@ class OpenAICompatibleModel:
             }
         endpoint = self._endpoint.model_copy(update=decoding)
         questions = [
-            self._question(turns, decoding, None if seed is None else seed + place)
-            for place, turns in enumerate(conversations)
+            self._question(turns, decoding, None if seed is None else seed + place, may_call, form)
+            for place, (turns, may_call, form) in enumerate(
+                zip(conversations, offered, forms, strict=True)
+            )
         ]
         replies: dict[str, Reply] = {}
         errors = {one.key: _WITHOUT_BYTES for one in questions if blobs_in(one.conversation)}
@@ -105,15 +115,34 @@ class OpenAICompatibleModel:
             logger.warning("%s", error)
             left = str(error)
         return [
-            Completion(replies[key].text, replies[key].latency_seconds)
+            Completion(replies[key].text, replies[key].latency_seconds, usage=_usage(replies[key]))
             if key in replies
             else Completion("", 0.0, errors.get(key, left))
             for key in (question.key for question in questions)
         ]
 
     def _question(
-        self, turns: Conversation, decoding: dict[str, float | None], seed: int | None
+        self,
+        turns: Conversation,
+        decoding: dict[str, float | None],
+        seed: int | None,
+        tools: Tools | None,
+        form: Mapping[str, Any] | None,
     ) -> Question:
         said = [message.canonical() for message in turns]
-        asked = [self.digest, self._salt, decoding, seed, said]
-        return Question(digest(asked), tuple(turns), seed=seed)
+        asked: list[object] = [self.digest, self._salt, decoding, seed, said]
+        given = tuple(dict(tool) for tool in tools or ())
+        if given or form is not None:
+            asked.append([given, form])
+        return Question(
+            digest(asked),
+            tuple(turns),
+            seed=seed,
+            tools=given,
+            response_format=None if form is None else dict(form),
+        )
+
+
+def _usage(reply: Reply) -> Usage:
+    """Return the tokens that a server reported; cost follows from prices."""
+    return Usage(prompt_tokens=reply.input_tokens, completion_tokens=reply.output_tokens)

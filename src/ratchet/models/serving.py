@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.models.base import Conversation
+from ratchet.models.base import Conversation, Tools
+from ratchet.models.given_template import check_template
 from ratchet.models.local import load_pretrained, padded
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import require_safetensors
@@ -43,6 +44,7 @@ class Generation:
         top_p: Share of the probability that is drawn from; 0 decodes greedily.
         stop: Texts that end the answer and are not part of it.
         seed: Makes a sampled answer repeatable, where it is answered alone.
+        tools: Definitions of what it may call; calls stand in the answer's text.
     """
 
     conversation: Conversation
@@ -52,6 +54,7 @@ class Generation:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    tools: Tools = ()
 
     @property
     def decoding(self) -> tuple[float, float, int | None]:
@@ -151,11 +154,12 @@ class AdapterModel:
         """Load an adapter beside the others, once; waits for the batch in the making.
 
         Raises:
-            ModelError: The folder holds no safetensors.
+            ModelError: The folder holds no safetensors, or was trained with another chat template.
         """
         if name in self._adapters:
             return
         require_safetensors(folder, "adapter_model.safetensors")
+        check_template(self._tokenizer, folder)
         from peft import PeftModel
 
         with self._lock:
@@ -184,11 +188,11 @@ class AdapterModel:
         """Queue an answer; the two are called from the model's thread.
 
         Raises:
-            InvalidInputError: The model cannot be asked this: its chat template refuses the turns,
-                or they fill its context.
+            InvalidInputError: The model cannot be asked this: its chat template refuses the turns
+                or the tools, or they fill its context.
         """
         turns = [turn.canonical() for turn in generation.conversation]
-        prompt = self._template.encode(turns, context=self._context)
+        prompt = self._template.encode(turns, context=self._context, tools=generation.tools)
         longest = generation.max_new_tokens
         if self._context is not None:
             room = self._context - len(prompt)

@@ -11,6 +11,9 @@ do so alike; what is stored stays as it came.
 Which marks these are is read off the tokenizer: its special tokens, other added tokens in brackets,
 and what its template writes around turns in brackets (`[INST]` is no token of Llama 2). A template
 that tells turns apart by words alone (`USER:`) has no mark that could be made harmless.
+
+What it writes around tools, calls and results (`<tool_call>`) is the form of the model's own turns;
+where users or tools write it, it is made harmless too, so that nobody forges a call or a result.
 """
 
 from __future__ import annotations
@@ -34,6 +37,36 @@ _SAMPLES = (
     ("user", "assistant", "user"),
     ("user",),
 )
+_OUTSIDE = ("user", "tool")  # whose words the model must not take for its own or the application's
+_TOOL_MARKS = tuple(
+    f"<{slash}{name}>" for name in ("tools", "tool_call", "tool_response") for slash in ("", "/")
+)
+_CALL_ID = "callabc12"  # nine letters or digits: some templates take no other
+# without lists, whose brackets would read as marks
+_SAMPLE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "sample",
+        "description": "text",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string"}}},
+    },
+}
+_SAMPLE_CALL: list[dict[str, Any]] = [
+    {"role": "user", "content": "text"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": _CALL_ID,
+                "type": "function",
+                "function": {"name": "sample", "arguments": {"a": "text"}},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": _CALL_ID, "name": "sample", "content": "text"},
+]
+_WAY_OUT = "RATCHET_CHAT_TEMPLATE=hermes gives one to ChatML models"
 
 
 def harmless(mark: str) -> str:
@@ -65,7 +98,8 @@ class ChatTemplate:
         # system prompt may explain them; of a user they are text.
         self._knows_developers = "developer" in str(getattr(tokenizer, "chat_template", ""))
         self._in_every_text = _any_of(special | turns)
-        self._in_user_texts = _any_of(special | turns | others)
+        # what marks calls and results is the form of the model's own turns, and text elsewhere
+        self._outside = _any_of(special | turns | others | self._marks_of_tools())
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._normaliser = getattr(backend, "normalizer", None)
 
@@ -76,7 +110,7 @@ class ChatTemplate:
             text: What somebody wrote.
             role: Of the turn.
         """
-        marks = self._in_user_texts if role == "user" else self._in_every_text
+        marks = self._outside if role in _OUTSIDE else self._in_every_text
         text = marks.sub(lambda match: harmless(match.group()), text)
         if self._normaliser is None:
             return text
@@ -124,20 +158,46 @@ class ChatTemplate:
             return {self.plain(name): self._inside(inner) for name, inner in value.items()}
         return [self._inside(inner) for inner in value] if isinstance(value, list) else value
 
+    def definitions(self, tools: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return definitions of tools as templates take them, without control tokens.
+
+        Raises:
+            InvalidInputError: One is no function.
+        """
+        found = []
+        for tool in tools:
+            function = tool.get("function")
+            if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+                kind = printable(str(tool.get("type")), _SHOWN_CHARACTERS)
+                raise InvalidInputError(
+                    "a local model takes tools that are functions alone, got one of the type "
+                    f"{kind!r}; "
+                    "define it as {'type': 'function', 'function': {'name': ...}}"
+                )
+            found.append(self._inside({"type": "function", "function": _jsonable(function)}))
+        return found
+
     def render(
-        self, conversation: Sequence[Mapping[str, Any]], *, asks_for_answer: bool = True
+        self,
+        conversation: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        asks_for_answer: bool = True,
     ) -> str:
         """Return a conversation as the model reads it.
 
         Args:
             conversation: Turns with `role` and `content`.
+            tools: Definitions of what it may call, as OpenAI's API has them.
             asks_for_answer: Whether the beginning of the assistant's turn follows.
 
         Raises:
-            InvalidInputError: The template refuses the conversation, or there is none.
+            InvalidInputError: The template refuses the conversation, has no form for its tools or
+                calls, or there is none.
         """
         turns = self.turns(conversation)
-        text = self._render(turns, asks_for_answer=asks_for_answer)
+        defined = self.definitions(tools or ())
+        text = self._render(turns, tools=defined, asks_for_answer=asks_for_answer)
         left_out = next(
             (said for said in _calls_and_results(turns) if not _is_in(text, said)), None
         )
@@ -145,24 +205,55 @@ class ChatTemplate:
             raise InvalidInputError(
                 "the model's chat template must have a form for calls of tools and their results, "
                 f"got one that leaves out {printable(left_out, _SHOWN_CHARACTERS)!r}; send "
-                "conversations without calls, or take a model whose template knows them"
+                "conversations without calls, or take a model whose template knows them: "
+                f"{_WAY_OUT}"
             )
+        if defined:
+            self._check_all_told(turns, defined, text, asks_for_answer=asks_for_answer)
         return text
 
+    def _check_all_told(
+        self,
+        turns: list[dict[str, Any]],
+        defined: list[dict[str, Any]],
+        text: str,
+        *,
+        asks_for_answer: bool,
+    ) -> None:
+        """Refuse tools of which the model would not read.
+
+        Raises:
+            InvalidInputError: The text holds a name no more often than it would without tools.
+        """
+        bare = self._render(turns, asks_for_answer=asks_for_answer)
+        for tool in defined:
+            name = tool["function"]["name"]
+            if _times_in(text, name) <= _times_in(bare, name):
+                raise InvalidInputError(
+                    "the model's chat template must have a form for tools, got one that leaves "
+                    f"out {printable(name, _SHOWN_CHARACTERS)!r}; send conversations without "
+                    f"tools, or take a model whose template knows them: {_WAY_OUT}"
+                )
+
     def encode(
-        self, conversation: Sequence[Mapping[str, Any]], *, context: int | None
+        self,
+        conversation: Sequence[Mapping[str, Any]],
+        *,
+        context: int | None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
         """Return the tokens that a model is given to answer a conversation.
 
         Args:
             conversation: Turns with `role` and `content`.
             context: Tokens that the model can hold, answer included; None where it has no limit.
+            tools: Definitions of what it may call.
 
         Raises:
-            InvalidInputError: The template refuses the conversation.
+            InvalidInputError: The template refuses the conversation or its tools.
             ContextLengthError: No token of an answer would fit behind it.
         """
-        text = self.render(conversation)
+        text = self.render(conversation, tools=tools)
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if context is not None and len(tokens) >= context:
             raise ContextLengthError(
@@ -171,11 +262,20 @@ class ChatTemplate:
             )
         return tokens
 
-    def _render(self, turns: list[dict[str, Any]], *, asks_for_answer: bool) -> str:
+    def _render(
+        self,
+        turns: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        asks_for_answer: bool,
+    ) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    turns, add_generation_prompt=asks_for_answer, tokenize=False
+                    turns,
+                    tools=tools or None,
+                    add_generation_prompt=asks_for_answer,
+                    tokenize=False,
                 )
             )
         except Exception as error:  # a template is a program of whoever made the model
@@ -199,6 +299,26 @@ class ChatTemplate:
             except InvalidInputError:
                 continue
         return set()
+
+    def _marks_of_tools(self) -> set[str]:
+        """Return what the template writes around tools, calls and results in brackets."""
+        source = str(getattr(self._tokenizer, "chat_template", ""))
+        known = {mark for mark in _TOOL_MARKS if mark in source}
+        try:
+            return known | set(
+                _MARK.findall(
+                    self._render(_SAMPLE_CALL, tools=[_SAMPLE_TOOL], asks_for_answer=True)
+                )
+            )
+        except InvalidInputError:
+            return known
+
+
+def _jsonable(value: Any) -> Any:
+    """Return a value with plain dicts and lists, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(name): _jsonable(inner) for name, inner in value.items()}
+    return [_jsonable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _text(content: Any) -> str:
@@ -229,8 +349,16 @@ def _calls_and_results(turns: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def _is_in(text: str, said: str) -> bool:
     """Tell whether a text holds what was said, as it is or as JSON."""
-    forms = (said, json.dumps(said, ensure_ascii=False)[1:-1], json.dumps(said)[1:-1])
-    return any(form in text for form in forms)
+    return any(form in text for form in _forms(said))
+
+
+def _times_in(text: str, said: str) -> int:
+    """Count how often a text holds what was said, as it is or as JSON."""
+    return sum(text.count(form) for form in _forms(said))
+
+
+def _forms(said: str) -> set[str]:
+    return {said, json.dumps(said, ensure_ascii=False)[1:-1], json.dumps(said)[1:-1]}
 
 
 def context_of(model: Any) -> int | None:

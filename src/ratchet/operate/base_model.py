@@ -6,17 +6,17 @@ name: to train an adapter of another model than the one that answers would be a 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from ratchet.deploy.served import adoptions
 from ratchet.errors import InvalidInputError, ModelError
+from ratchet.models.given_template import given_text
 from ratchet.models.weights import SMOLLM2, require_safetensors, smollm2_file
 from ratchet.settings import Settings
-from ratchet.store import EventStore
+from ratchet.store import EVER, EventStore
 from ratchet.store.arrivals import versions_in_use
 
-_EVER = datetime.min.replace(tzinfo=UTC)
 _NAMED = 5
 
 
@@ -30,7 +30,7 @@ def why_not_champion(settings: Settings, store: EventStore, now: datetime) -> st
     if settings.backend:
         return f"got none in front of {' '.join(settings.backend)}; {way}"
     own = (f"{settings.model_name}/", Path(settings.base_model).name)
-    others = [name for name in versions_in_use(store, _EVER, now) if not name.startswith(own)]
+    others = [name for name in versions_in_use(store, EVER, now) if not name.startswith(own)]
     if others and not settings.states_base_model:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         return (
@@ -71,9 +71,12 @@ def check_weights(settings: Settings, store: EventStore) -> None:
 
     Raises:
         InvalidInputError: As `check_stated`.
-        ModelError: The folder or package is not there, or has no safetensors weights.
+        ModelError: The folder, package or given template is not there, or the folder has no
+            safetensors weights.
     """
     check_stated(settings, store)
+    if settings.chat_template:
+        given_text(settings.chat_template)
     if settings.base_model == SMOLLM2:
         smollm2_file()
         return

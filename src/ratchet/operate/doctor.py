@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from ratchet.errors import RatchetError
 from ratchet.files.text import counted
 from ratchet.gateway.log import segments
+from ratchet.models.given_template import file_of, given_text
 from ratchet.models.weights import (
     SMOLLM2,
     converted_smollm2,
@@ -207,9 +208,15 @@ class Doctor:
         settings = self.settings
         if settings.backend and not settings.states_base_model:
             return Health("model", "ok", "a server answers; training needs RATCHET_BASE_MODEL")
+        template = ""
+        if settings.chat_template:
+            given_text(settings.chat_template)
+            template = f", with the chat template {file_of(settings.chat_template)}"
+            if settings.backend:
+                template += " (its server needs it too: vLLM's --chat-template)"
         if settings.base_model != SMOLLM2:
             require_safetensors(Path(settings.base_model), "model*.safetensors")
-            return Health("model", "ok", settings.base_model)
+            return Health("model", "ok", f"{settings.base_model}{template}")
         smollm2_file()
         known, weights = converted_smollm2(settings.cache)
         if known is None:
@@ -217,7 +224,7 @@ class Doctor:
         if not weights.exists() or file_digest(weights) != known:
             do = f"delete the folder, it is made anew: rm -r '{weights.parent}'"
             return Health("model", "problem", "the converted model is damaged", do)
-        return Health("model", "ok", f"in {settings.cache}")
+        return Health("model", "ok", f"in {settings.cache}{template}")
 
     def _gpu(self) -> Health:
         program = shutil.which("nvidia-smi")

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ratchet.files.text import counted
+from ratchet.gateway.blobs import erase_files, unreferred
 from ratchet.gateway.erasing import erase_lines
 from ratchet.gateway.sessions import forget_user
 from ratchet.operate.sqlite_rows import stands_in, write_anew
@@ -36,6 +38,8 @@ from ratchet.store.vectors import text_key
 if TYPE_CHECKING:
     from ratchet.tracking import Tracker
 
+BYTES_REST = timedelta(minutes=10)
+"""Bytes that a request touched so lately are left alone: its record may be on its way."""
 _PAGE = 200
 _LARGEST_AT_ONCE = 2_000_000_000
 
@@ -76,6 +80,7 @@ class Everywhere:
         )
         forget_user(self._gateway / "conversations.db", user_id)
         self.blank_lines()
+        self._erase_bytes(history)
         self._overwrite_what_was_deleted()
         return record
 
@@ -98,6 +103,18 @@ class Everywhere:
         lines = erase_lines(self._gateway / "wal", self.store, self.now, damaged=damaged)
         self.log_lines += lines
         return lines
+
+    def _erase_bytes(self, history: History | None) -> None:
+        """Delete the bytes of pictures, sound and files that no record refers to any more."""
+        before = self.now - BYTES_REST
+        found = unreferred(self.store, history, self._gateway, before=before)
+        self.swept.deleted += erase_files(found, before=before)
+        if found.young:
+            self._tell(
+                f"{counted(found.young, 'file')} of bytes that came in the last "
+                f"{BYTES_REST // timedelta(minutes=1)} minutes: the next `ratchet prune` deletes "
+                "what no record refers to"
+            )
 
     def _overwrite_what_was_deleted(self) -> None:
         """Write a store of SQLite anew where its file holds a text still, beside its rows.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ratchet.deploy.routing import running_rollout, running_test
 from ratchet.errors import RatchetError
 from ratchet.files.text import counted
+from ratchet.gateway.blobs import erase_files, noted_folders, unreferred
 from ratchet.operate.flow_runs import EndedRuns
 from ratchet.operate.forgetting import Everywhere
 from ratchet.operate.retention import RetentionConfig
@@ -114,6 +115,7 @@ class Pruning:
         return (
             *self._past_keeping(),
             *self._of_interactions(),
+            *self._of_bytes(),
             *self._of_recorded(),
             *self._of_journal(),
             *self._of_flow_runs(),
@@ -169,6 +171,26 @@ class Pruning:
                 lambda: Size(0, None, 0),
                 lambda: self._everywhere.blank_lines(),
             )
+
+    def _of_bytes(self) -> Iterator[Rule]:
+        """Bytes that gateways keep (`--keep-blobs`)."""
+        gateway, before = self.settings.home / "gateway", self._ago(1)
+        if not noted_folders(gateway):
+            return
+        found = cache(lambda: unreferred(self.store, self.history, gateway, before=before))
+
+        def size() -> Size:
+            files = found().files
+            oldest = min((path.stat().st_mtime for path in files), default=None)
+            when = None if oldest is None else datetime.fromtimestamp(oldest, self.now.tzinfo)
+            return Size(len(files), when, found().bytes)
+
+        yield Rule(
+            "bytes that clients sent",
+            "no record has referred to them for a day",
+            size,
+            lambda: erase_files(found(), before=before),
+        )
 
     @cached_property
     def _everywhere(self) -> Everywhere:

@@ -24,7 +24,7 @@ from ratchet.models.endpoint import key_from, server_address
 from ratchet.operate.base_model import check_weights, why_not_champion
 from ratchet.records import WIN_RATE, Candidate, Release, Rollout
 from ratchet.settings import Settings
-from ratchet.store import EventStore, Window
+from ratchet.store import EVER, EventStore, Window
 from ratchet.store.arrivals import count_answers, versions_in_use
 from ratchet.store.cycles import await_traffic, nothing_recorded
 from ratchet.store.exposures import count_users
@@ -33,7 +33,6 @@ BACKEND_SECONDS = 3.0
 _EXAMPLES = "examples that both models answer at the gate"
 _BY_FILE = "collect.examples"
 _SHARES = ("empty_rate", "refusal_rate")
-_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def warns(store: EventStore, wanted: NextCycle) -> list[str]:
         return []
     asked = _fewest_without_any(strictest, policy.error_level)
     needed = math.ceil(asked / wanted.sample.user_share)
-    users = count_users(store, Window(_EVER, datetime.max.replace(tzinfo=UTC)))
+    users = count_users(store, Window(EVER, datetime.max.replace(tzinfo=UTC)))
     if users >= needed:
         return []
     return [

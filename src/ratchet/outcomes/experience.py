@@ -15,7 +15,9 @@ from ratchet.records.signal import Signal
 from ratchet.records.signals import SIGNALS, USER_RATES
 from ratchet.stats.intervals import Interval, mean_interval, quantile_interval, wilson
 
-Unit = Literal["share", "seconds", "characters", "score", "turns"]
+Unit = Literal[
+    "share", "seconds", "characters", "score", "turns", "tokens", "calls", "cost"
+]  # fmt: skip
 
 
 _MINIMUM_FOR_P99 = 100
@@ -43,18 +45,18 @@ def experience_metrics(
         if signal.source == "explicit" and signal.column is not None:
             values = outcomes.observed(signal)
             rated |= values == 1.0 if signal.value == "text" else ~np.isnan(values)
-    told = [signal for signal in SIGNALS if signal.rate and signal not in USER_RATES]
+    told = [item for item in SIGNALS if item.rate and item.column and item not in USER_RATES]
     return (
         *(_rate(outcomes, item, why.get(item.name)) for item in USER_RATES),
         *(_rate(outcomes, item, _NONE) for item in told if item.source != "assessed"),
         share_metric("feedback_coverage", rated.astype(np.float64), _NONE),
         *(_rate(outcomes, item, why.get(item.name)) for item in told if item.source == "assessed"),
-        _mean("session_seconds", outcomes.session_seconds, "seconds"),
+        mean_metric("session_seconds", outcomes.session_seconds, "seconds"),
         _quantile("latency_seconds_p50", outcomes.latency_seconds, 0.5, minimum=1),
         latency_metric(outcomes.latency_seconds),
-        _mean("judge_score", quality.judge, "score"),
-        _mean("implicit_quality", quality.implicit, "score"),
-        _mean("quality", quality.value, "score"),
+        mean_metric("judge_score", quality.judge, "score"),
+        mean_metric("implicit_quality", quality.implicit, "score"),
+        mean_metric("quality", quality.value, "score"),
     )
 
 
@@ -77,7 +79,7 @@ def share_metric(name: str, indicators: FloatArray, reason: str | None = None) -
     observed = _observed(indicators)
     if observed.size == 0:
         reason = reason or f"no {name.replace('_', ' ')} was observed"
-        return _undefined(name, "share", reason)
+        return undefined_metric(name, "share", reason)
     successes = int(observed.sum())
     interval = wilson(successes, observed.size)
     return _measured(name, successes / observed.size, interval, observed.size, "share")
@@ -92,16 +94,18 @@ def _observed(values: FloatArray) -> FloatArray:
     return values[~np.isnan(values)]
 
 
-def _undefined(name: str, unit: Unit, reason: str, observations: int = 0) -> Metric:
+def undefined_metric(name: str, unit: Unit, reason: str, observations: int = 0) -> Metric:
+    """Return a metric without a value, which says why."""
     return Metric(name=name, value=None, observations=observations, unit=unit, reason=reason)
 
 
-def _mean(name: str, values: FloatArray, unit: Unit) -> Metric:
+def mean_metric(name: str, values: FloatArray, unit: Unit) -> Metric:
+    """Return the mean of what was observed (not nan), with its interval; it is 0 or more."""
     observed = _observed(values)
     try:
         interval = mean_interval(observed)
     except InsufficientDataError as error:
-        return _undefined(name, unit, str(error), observed.size)
+        return undefined_metric(name, unit, str(error), observed.size)
     upper = min(1.0, interval.upper) if unit == "score" else interval.upper
     within = Interval(max(0.0, interval.lower), upper, interval.level)
     return _measured(name, float(observed.mean()), within, observed.size, unit)
@@ -111,7 +115,7 @@ def _quantile(name: str, values: FloatArray, quantile: float, minimum: int) -> M
     observed = _observed(values)
     if observed.size < minimum:
         reason = f"{name} needs at least {minimum} values, got {observed.size}; collect more"
-        return _undefined(name, "seconds", reason, observed.size)
+        return undefined_metric(name, "seconds", reason, observed.size)
     value = float(np.quantile(observed, quantile))
     try:
         interval = quantile_interval(observed, quantile)

@@ -19,6 +19,9 @@ MLFLOW_TRACE = "mlflow_trace_id"
 """The MLflow trace that an interaction came from, to which verdicts and labels are written."""
 WRITTEN_BY = "written_by"
 """In the metadata of such a verdict: that Ratchet wrote it, so that no import takes it for news."""
+REASONING, AUDIO, AUDIO_ID = "answer_reasoning", "answer_audio", "answer_audio_id"
+"""What a model thought before it answered, and the sound of the answer, by reference. They are kept
+with the answer, and are neither trained on nor shown to judges: they are no part of its turn."""
 FIRST_TOKEN_SECONDS = "first_token_seconds"
 """From the request to the first word, call or refusal of a stream."""
 SAMPLING = (
@@ -51,7 +54,10 @@ class Usage(Record):
     def of(cls, metadata: Mapping[str, str]) -> Self:
         """Return what an interaction's metadata say; what is no number is not known."""
         return cls(
-            **{name: _number(metadata.get(name), name == "cost") for name in cls.model_fields}
+            **{
+                name: said_number(metadata.get(name), is_amount=name == "cost")
+                for name in cls.model_fields
+            }
         )
 
 
@@ -104,7 +110,8 @@ def _amount(value: object) -> float | None:
     return float(value) if 0 <= value < float("inf") else None
 
 
-def _number(text: str | None, is_amount: bool) -> int | float | None:
+def said_number(text: str | None, *, is_amount: bool) -> int | float | None:
+    """Return a number that metadata say: a count, or an amount; None where it is neither."""
     try:
         value = json.loads(text or "")
     except ValueError:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -219,7 +219,22 @@ class Message(_Sent):
         """The words alone: without calls, pictures and refusals."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
-        return "\n".join(part.text for part in self.content if part.text is not None)
+        return _joined(part.text for part in self.content)
+
+
+def words_of(content: object) -> str:
+    """Return the words of a turn's content as JSON has it: its text, or those of its parts.
+
+    They are what `Message.text` of the same turn is.
+    """
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list | tuple) else ()
+    return _joined(part.get("text") for part in parts if isinstance(part, Mapping))
+
+
+def _joined(texts: Iterable[object]) -> str:
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 AS_TEXT = "[tool calls]"

@@ -21,6 +21,7 @@ from ratchet.records.clusters import EarlierCluster, FailureCluster
 from ratchet.records.conversations import Message, last_said
 
 LABEL_TOKENS = 12  # the longest label, in tokens
+CALL_TOKENS = 256  # room for some calls with their arguments
 CODE_TOKENS = 512  # room for a function with its explanation
 SAMPLED = "sampled"
 """How the names of sets of open questions that were drawn from traffic begin."""
@@ -138,7 +139,9 @@ class Metric(Record):
     upper: float | None = None
     level: Share = 0.95
     observations: int = Field(ge=0)
-    unit: Literal["share", "seconds", "characters", "score", "turns"] = "share"
+    unit: Literal[
+        "share", "seconds", "characters", "score", "turns", "tokens", "calls", "cost"
+    ] = "share"  # fmt: skip
     reason: str | None = None
 
 

@@ -20,6 +20,7 @@ from ratchet.records.base import (
     no_surrogates,
 )
 from ratchet.records.conversations import Message, ToolCall, last_said
+from ratchet.records.given_answers import GivenAnswer
 
 ORIGIN, SIMULATED = "ratchet.origin", "simulated"
 """Key and value of the metadata of a simulated user's interaction, which exports carry along."""
@@ -160,10 +161,14 @@ class Comment(Feedback):
 
 
 class Correction(Feedback):
-    """What the answer should have been, explicit."""
+    """What the answer should have been, explicit.
+
+    One that calls tools may come as a turn of OpenAI's chat format; it is kept as text, in the form
+    of `ratchet.records.tool_calls`.
+    """
 
     kind: Literal["correction"] = "correction"
-    value: Annotated[Text, Field(min_length=1)]
+    value: GivenAnswer
 
 
 class Copy(Feedback):
@@ -270,6 +275,18 @@ class JudgeScore(Feedback):
     """
 
     kind: Literal["judge_score"] = "judge_score"
+    value: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+    judge_version: Identifier
+
+
+class SessionScore(Feedback):
+    """What a judge of whole sessions holds the session up to this answer to be worth, in [0, 1].
+
+    Attributes:
+        judge_version: The version of the judge, so that its validation can be found.
+    """
+
+    kind: Literal["session_score"] = "session_score"
     value: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
     judge_version: Identifier
 

@@ -10,6 +10,7 @@ from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
 from ratchet.records.conversations import Message
 
 JudgeMode = Literal["pointwise", "pairwise", "reference", "guard"]
+JudgeUnit = Literal["answer", "session"]
 Usability = Literal["usable", "not usable", "not enough labels"]
 
 
@@ -94,6 +95,7 @@ class LabelSheet(Record):
         example_set_id: Holds the examples, with their conversations.
         pairs: A random part of all pairs.
         wanted: So many that differ people must compare before the gate decides.
+        extends: The sheet whose pairs it begins with, where those were too few.
     """
 
     id: Identifier
@@ -102,6 +104,7 @@ class LabelSheet(Record):
     example_set_id: Identifier
     pairs: tuple[ComparedPair, ...]
     wanted: int = Field(ge=0)
+    extends: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class PairLabel(Record):
@@ -174,6 +177,7 @@ class ReviewItem(Record):
         priority: Safety comes first.
         raised_by: The rule, judge or user that asked for it.
         why: What was seen, in words.
+        other_id: Of a correction in words the interaction whose answer the user accepted then.
     """
 
     id: Identifier
@@ -183,6 +187,7 @@ class ReviewItem(Record):
     priority: Literal["safety", "normal"]
     raised_by: Identifier
     why: Text
+    other_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ReviewDecision(Record):

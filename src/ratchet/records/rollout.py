@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ratchet.records.answer_signals import MEASURED
 from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
 from ratchet.records.serving import Variant
-from ratchet.records.signals import ROLLOUT_SHARES
+from ratchet.records.signals import ROLLOUT_SHARES, SIGNAL_OF
 
 SIGNAL_NAMES: tuple[str, ...] = tuple(share.name for share in ROLLOUT_SHARES)
 if TYPE_CHECKING:
@@ -17,9 +18,22 @@ if TYPE_CHECKING:
 else:
     SignalName = Literal[SIGNAL_NAMES]
     """What may get worse in a rollout: a share of answers, always of bad ones."""
+MEASURED_SHARES: tuple[str, ...] = tuple(
+    share.name for share in ROLLOUT_SHARES if SIGNAL_OF[share.name].name in MEASURED
+)
+"""Those of what answers carry themselves: calls, form, tokens, cost."""
+CUT_SHARES: tuple[str, ...] = tuple(
+    share.name for share in ROLLOUT_SHARES if share.name in MEASURED_SHARES and share.cut
+)
+"""Those of them that are numbers, bad from a limit on."""
+if TYPE_CHECKING:
+    _CutName = str
+else:
+    _CutName = Literal[CUT_SHARES]
 LookDecision = Literal["wait", "advance", "promote", "abort", "expire"]
 _Error = Annotated[float, Field(gt=0.0, lt=0.5)]
 _Above = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+CutOffs = dict[_CutName, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]]
 
 
 class WatchedSignal(Record):
@@ -84,6 +98,8 @@ class RolloutPlan(Record):
         settle_seconds: What was answered so shortly after a change of shares is left out.
         fresh_hours: Without an answer of an arm for so long, nothing passes.
         slow_seconds: From when on an answer is slow; None for the champion's 95th percentile.
+        limits: From when on an answer has too many tokens (`many_tokens`) or costs too much
+            (`costly`); the champion's 95th percentile where one is not named.
         maximum_days: After so long without a verdict the champion gets everybody back.
     """
 
@@ -98,6 +114,7 @@ class RolloutPlan(Record):
     settle_seconds: Annotated[int, Field(ge=0, le=3_600)] = 10
     fresh_hours: _Above = 6.0
     slow_seconds: _Above | None = None
+    limits: CutOffs = Field(default_factory=dict, exclude_if=lambda limits: not limits)
     maximum_days: _Above = 28.0
 
     @property
@@ -130,6 +147,7 @@ class Rollout(Record):
         unwatched: The others, with the reason.
         fitted: What was changed in the plan for the number of users.
         slow_seconds: From when on an answer is slow.
+        limits: The same of its tokens and its cost, by signal.
         decision_id: The gate's decision that it rests on.
         by: Who started it; None for Ratchet itself.
     """
@@ -144,6 +162,7 @@ class Rollout(Record):
     unwatched: tuple[tuple[str, str], ...] = ()
     fitted: tuple[str, ...] = ()
     slow_seconds: float | None = None
+    limits: CutOffs = Field(default_factory=dict, exclude_if=lambda limits: not limits)
     decision_id: Identifier | None = None
     by: str | None = None
 
@@ -289,6 +308,8 @@ class VariantTest(Record):
         error: Greatest chance that any interval of any variant and signal is ever wrong.
         imbalance: As of a `RolloutStage`.
         slow_seconds: From when on an answer is slow.
+        limits: From when on an answer has too many tokens or costs too much, by signal; without
+            one that signal is not compared.
     """
 
     id: Identifier
@@ -302,6 +323,7 @@ class VariantTest(Record):
     minimum_users: Annotated[int, Field(ge=2)] = 20
     lag_seconds: Annotated[int, Field(ge=0, le=604_800)] = 300
     slow_seconds: float | None = None
+    limits: CutOffs = Field(default_factory=dict, exclude_if=lambda limits: not limits)
     by: str | None = None
 
 

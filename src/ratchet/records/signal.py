@@ -97,7 +97,7 @@ class ValueChart:
 
     metric: str
     words: str
-    unit: Literal["seconds", "characters", "score", "turns"]
+    unit: Literal["seconds", "characters", "score", "turns", "tokens", "calls", "cost"]
     quantile: float | None = None
     fewest: int = 20
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Union
 from pydantic import Field, TypeAdapter
 
 from ratchet.records import events
+from ratchet.records.answer_signals import ANSWER_SIGNALS
 from ratchet.records.signal import (
     Group,
     Limits,
@@ -226,6 +227,15 @@ SIGNALS: Final[tuple[Signal, ...]] = (
         charts=(ValueChart(metric="judge_score", words="judge score", unit="score"),),
     ),
     Signal(
+        name="session_score",
+        source="assessed",
+        record=events.SessionScore,
+        many="judges' scores of sessions",
+        bad=0.5,
+        judged=True,
+        charts=(ValueChart(metric="session_score", words="judge score of sessions", unit="score"),),
+    ),
+    Signal(
         name="asked_again",
         source="traffic",
         record=events.AskedAgain,
@@ -381,6 +391,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             ),
         ),
     ),
+    *ANSWER_SIGNALS,
     Signal(
         name="no_feedback",
         source="derived",

@@ -38,6 +38,7 @@ from ratchet.records import (
     digest,
     spoken,
 )
+from ratchet.review.corrections import CORRECTION, settle
 from ratchet.safety.rules import REPORT, Flag
 from ratchet.safety.source_validation import (
     DEFAULT_BAR,
@@ -323,18 +324,21 @@ def decide(
     reviewer: str,
     now: datetime,
     note: str | None = None,
+    answer: str | None = None,
 ) -> ReviewDecision:
-    """Keep what a person decided; of a safety item it is feedback on the interaction as well.
+    """Keep what a person decided; of safety and corrections it is feedback as well.
 
     Several people may decide an item; all decisions are kept and the latest counts.
 
     Args:
         store: The store.
         item: The item's id, or enough of its start.
-        label: For safety `violation` or `fine`, else an option of the dimension.
+        label: For safety `violation` or `fine`, for a correction in words `confirmed` or
+            `rejected`, else an option of the dimension.
         reviewer: Who decides.
         now: The time.
         note: Why, in the reviewer's words.
+        answer: Of a correction that is confirmed the right answer, where it is not the one shown.
 
     Raises:
         InvalidInputError: No item or several begin so, the label is none of the dimension's, or
@@ -345,6 +349,11 @@ def decide(
         if chosen.dimension == SAFETY and label not in (VIOLATION, FINE):
             raise InvalidInputError(
                 f"safety is decided as {VIOLATION} or {FINE}, got {label!r}; take one of them"
+            )
+        if answer is not None and chosen.dimension != CORRECTION:
+            raise InvalidInputError(
+                f"a right answer belongs to a {CORRECTION}, got one for {chosen.dimension}; leave "
+                "it out"
             )
         about = chosen.interaction_id
         for given in decisions_about(store, [about], chosen.dimension).get(about, ()):
@@ -362,6 +371,8 @@ def decide(
         if chosen.dimension == SAFETY:
             key = derive_id("review", decision.id)
             _say(store, decision.label, chosen.interaction_id, key, now)
+        if chosen.dimension == CORRECTION:
+            settle(store, chosen, label, answer, now)
     return decision
 
 

@@ -3,8 +3,10 @@
     text, unknown = review_sheet(items, interactions)
     kept = keep_decisions(store, Path("sheet.csv"), reviewer="ana", now=now)
 
-CSV with `item, dimension, why, prompt, answer, label, note`. No version is named: whose answer it
-is says nothing about it. Who fills in `label` decides; a row left open waits on.
+CSV with `item, dimension, why, prompt, answer, label, note, right_answer`. No version is named:
+whose answer it is says nothing about it. Who fills in `label` decides; a row left open waits on. Of
+a correction in words `prompt` ends with the corrected answer and what the user wrote then, `answer`
+is the one that the user accepted; `right_answer` is for another one, in the reviewer's words.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from ratchet.records import (
 from ratchet.review.queue import decide
 from ratchet.store import EventStore
 
-COLUMNS = ("item", "dimension", "why", "prompt", "answer", "label", "note")
+COLUMNS = ("item", "dimension", "why", "prompt", "answer", "label", "note", "right_answer")
 NEEDED = ("item", "label")
 
 
@@ -62,13 +64,29 @@ def review_sheet(
     text.write(SPREADSHEET_MARK)
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    shown = [item for item in items if item.interaction_id in interactions]
-    for item in shown:
-        about = interactions[item.interaction_id]
-        said = (transcript(about.messages), spoken(about.answer))
+    gone = 0
+    for item in items:
+        said = _said(item, interactions)
+        if said is None:
+            gone += 1
+            continue
         cells = (item.id, item.dimension, item.why, *said)
-        writer.writerow([*map(harmless_cell, cells), "", ""])
-    return text.getvalue(), len(items) - len(shown)
+        writer.writerow([*map(harmless_cell, cells), "", "", ""])
+    return text.getvalue(), gone
+
+
+def _said(item: ReviewItem, interactions: Mapping[str, Interaction]) -> tuple[str, str] | None:
+    """Return conversation and answer as people read them; None where they are stored no more."""
+    about = interactions.get(item.interaction_id)
+    if about is None:
+        return None
+    if item.other_id is None:
+        return transcript(about.messages), spoken(about.answer)
+    then = interactions.get(item.other_id)
+    if then is None:
+        return None
+    words = next(turn for turn in reversed(then.messages) if turn.role == "user")
+    return transcript((*about.messages, about.answer, words)), spoken(then.answer)
 
 
 def keep_decisions(store: EventStore, path: Path, *, reviewer: str, now: datetime) -> KeptDecisions:
@@ -84,7 +102,9 @@ def keep_decisions(store: EventStore, path: Path, *, reviewer: str, now: datetim
         for row in rows:
             try:
                 cells = row.read()
-                key, label, note = (_cell(cells, name) for name in ("item", "label", "note"))
+                key, label, note, right = (
+                    _cell(cells, name) for name in ("item", "label", "note", "right_answer")
+                )
                 if not label:
                     still_open += 1
                     continue
@@ -94,7 +114,13 @@ def keep_decisions(store: EventStore, path: Path, *, reviewer: str, now: datetim
                     repeated += 1
                     continue
                 decide(
-                    store, item.id, label.casefold(), reviewer=reviewer, now=now, note=note or None
+                    store,
+                    item.id,
+                    label.casefold(),
+                    reviewer=reviewer,
+                    now=now,
+                    note=note or None,
+                    answer=right or None,
                 )
                 new += 1
             except ValidationError as error:

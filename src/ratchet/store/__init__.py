@@ -2,9 +2,11 @@
 
 from ratchet.store.events import Added, EventStore, Window
 from ratchet.store.exposures import Failures, count_users, read_exposures, read_failures
+from ratchet.store.reading import EVER
 from ratchet.store.tables import MIGRATIONS
 
 __all__ = [
+    "EVER",
     "MIGRATIONS",
     "Added",
     "EventStore",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ratchet.store.bulk import insert_new
 from ratchet.store.definitions import note_documents
-from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, has_content_of
 from ratchet.store.feedback import name_versions
 from ratchet.store.forgotten import without_forgotten
 from ratchet.store.tables import FEEDBACK_EVENTS, FORGOTTEN_NAMES, INTERACTIONS
@@ -101,7 +101,7 @@ def _count(rows: Rows, there: Mapping[str, str]) -> Added:
     for row in rows:
         if row is first[row.id] and row.id not in there:
             new += 1
-        elif there.get(row.id, first[row.id].digest) == row.digest:
+        elif has_content_of(row, there.get(row.id, first[row.id].digest)):
             repeated += 1
         else:
             conflicts.append(getattr(row, "version_of", None) or row.id)

@@ -29,7 +29,7 @@ from ratchet.records import (
     ExampleSet,
     derive_id,
 )
-from ratchet.store import EventStore, Window
+from ratchet.store import EVER, EventStore, Window
 from ratchet.store.arrivals import first_answer, last_answer, last_position
 
 logger = logging.getLogger(__name__)
@@ -169,9 +169,7 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
     taken = None if before is None else (before.window_end, before.arrived_until)
     if before is not None and before.arrived_until is not None:
         arrived = max(arrived, before.arrived_until)
-    everything = Window(
-        datetime.min.replace(tzinfo=UTC), now, None, arrived, taken, simulated=False
-    )
+    everything = Window(EVER, now, None, arrived, taken, simulated=False)
     start = first_answer(store, everything)
     if start is None:
         raise WaitingError(
@@ -184,9 +182,7 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
 
 def nothing_recorded(store: EventStore) -> str:
     """Return when real users were last answered, and how their answers come in, in words."""
-    ever = Window(
-        datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), simulated=False
-    )
+    ever = Window(EVER, datetime.max.replace(tzinfo=UTC), simulated=False)
     last = last_answer(store, ever)
     had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
     if store.origins().simulated:
@@ -221,8 +217,7 @@ def _is_simulated(store: EventStore, cycle: Cycle) -> bool:
 
 def recorded_so_far(store: EventStore, now: datetime) -> Window:
     """Return the window of everything that real users did up to now, whatever cycle had it."""
-    first = datetime.min.replace(tzinfo=UTC)
-    return Window(first, now, None, last_position(store).interactions, simulated=False)
+    return Window(EVER, now, None, last_position(store).interactions, simulated=False)
 
 
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:

@@ -91,6 +91,23 @@ def interaction_row(interaction: Interaction) -> InteractionRow:
     )
 
 
+def has_content_of(row: InteractionRow | FeedbackRow, stored: str) -> bool:
+    """Tell whether a row has the content of a stored one, by the stored one's digest.
+
+    What an answer continues may be known to one log and not to another, or to a later version of
+    Ratchet alone: a row that names it is the same as one that does not.
+    """
+    if row.digest == stored:
+        return True
+    if not isinstance(row, InteractionRow) or row.continues is None:
+        return False
+    values = row._asdict() | {"continues": None}
+    for name in ("messages", "metadata", "tool_calls"):
+        values[name] = values[name] and json.loads(values[name])
+    without = interaction_record(values)
+    return digest(without.canonical())[:DIGEST_CHARACTERS] == stored
+
+
 def interaction_record(row: Mapping[Any, Any]) -> Interaction:
     """Return the interaction of a stored row, by the names of its columns."""
     values = {name: value for name in _FIELDS if (value := row[name]) is not None}

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
+from ratchet.records.prices import NO_PRICES, Prices
 from ratchet.store.adding import Added, add_feedback, add_interactions
 from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
@@ -69,6 +70,7 @@ class EventStore(Readings, Journal, Recorded, Aliases, Definitions):
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         assistant: str | None = None,
         connections: int | None = None,
+        prices: Prices = NO_PRICES,
     ) -> EventStore:
         """Connect to `url`, creating the database file and its tables where they are missing.
 
@@ -78,6 +80,7 @@ class EventStore(Readings, Journal, Recorded, Aliases, Definitions):
             assistant: Whose store it is (`Settings.model_name`); the first one keeps it. Not asked
                 where None.
             connections: To PostgreSQL, for a process that needs few; see `create_engine`.
+            prices: What tokens cost where nobody says what an answer cost.
 
         Raises:
             SettingsError: The store belongs to another assistant.
@@ -96,6 +99,7 @@ class EventStore(Readings, Journal, Recorded, Aliases, Definitions):
             engine = create_engine(parsed, connections)
             migrate(engine, MIGRATIONS, clock)
             store = cls(engine, clock)
+            store.prices = prices
             if assistant is not None:
                 claim(store, FACTS, assistant, parsed)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from ratchet.store.answer_parts import Measure, part_columns, part_fields, with_measures
 from ratchet.store.batches import read_table
 from ratchet.store.events import EventStore, Window
 from ratchet.store.reporting import Answers, application, shown
@@ -27,6 +28,7 @@ def read_exposures(
     experiment: str,
     lag: timedelta,
     judges: Collection[str] = (),
+    measure: Measure | None = None,
 ) -> pa.Table:
     """Return one row an interaction of an experiment, in order of time.
 
@@ -40,10 +42,11 @@ def read_exposures(
         experiment: The experiment.
         lag: How late feedback may be.
         judges: Versions of judges whose scores count.
+        measure: See `EventStore.signals`.
 
     Columns: user_id, arm, model_version (that answered), created_at (timestamp, us, UTC),
-    latency_seconds, failed, and a column for each kind of feedback (float, null where not
-    observed).
+    latency_seconds, failed, a column for each kind of feedback (float, null where not
+    observed), and with `measure` what answers carry themselves.
     """
     import pyarrow as pa
 
@@ -60,9 +63,10 @@ def read_exposures(
             ("latency_seconds", pa.float64()),
             ("shown", pa.int64()),
             ("application", pa.string()),
+            *(part_fields() if measure else ()),
         ]
     )
-    columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
+    columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items()) | part_columns()
     columns |= {
         "arm": INTERACTIONS.c.metadata["arm"].as_string(),
         "shown": shown(),
@@ -72,6 +76,8 @@ def read_exposures(
     with store.reading() as connection:
         answers = read_table(connection, query.where(mine), schema)
         kinds = read_events(connection, mine, answers["position"], lag, judges)
+        if measure is not None:
+            answers = with_measures(connection, answers, measure, store.prices)
     reporting, about = store.reporting(), Answers.of(answers)
     return with_events(answers, reporting.read_all(kinds, about, lag))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS, Feedback, Interaction, SetAside
+from ratchet.records.prices import NO_PRICES, Prices
+from ratchet.store.answer_parts import Measure
 from ratchet.store.batches import (
     ROWS,
     feedback_query,
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+EVER = datetime.min.replace(tzinfo=UTC)
+"""Start of a window of everything up to its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Interactions with `start <= created_at < end`, of one model version where it is given.
@@ -65,6 +71,8 @@ class Window:
 class Readings(Transactions):
     """What is read of interactions, feedback and set-aside rows."""
 
+    prices: Prices = NO_PRICES
+    """What tokens cost, where nobody says what an answer cost."""
     _known: Origins | None = None
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:
@@ -204,6 +212,8 @@ class Readings(Transactions):
         judges: Collection[str] = (),
         metadata: Sequence[str] = (),
         known_at: datetime | None = None,
+        measure: Measure | None = None,
+        names: Sequence[str] = (),
     ) -> pa.Table:
         """Return what monitoring needs of a window: one narrow row an interaction, no texts.
 
@@ -217,16 +227,24 @@ class Readings(Transactions):
             judges: Versions of judges that were found usable; scores of any other are left out.
             metadata: Keys of the metadata that are to be columns as well, null where not said.
             known_at: What became known later of how applications report counts as not observed.
+            measure: What measures calls and forms of answers; None where what answers carry
+                themselves is not asked for.
+            names: Of id, session_id and user_id those that are to be columns as well.
 
         Columns: created_at (timestamp, us, UTC), model_version, segment, latency_seconds,
         characters (of the answer), failed, one for each kind of feedback (`FEEDBACK_KINDS`;
         float, null where not observed; correction and comment are 1 where there is one), signalled
         (an implicit signal was sent, whatever it is taken for) and steady (`Reporting.unsteady`).
+        With `measure` also tokens_in, tokens_out, cost (by `prices` where it is not stated) and
+        what that returns (float, null where not known).
         """
         within = self.within(window)
         with self.reading() as connection:
             reporting = read_reporting(connection, self._clock()).at(known_at)
-            return read_signals(connection, within, lag, judges, reporting, metadata)
+            return read_signals(
+                connection, within, lag, judges, reporting, metadata,
+                measure=measure, prices=self.prices, names=names,
+            )  # fmt: skip
 
     def permissions(self, window: Window) -> tuple[Permission, ...]:
         """Return what a window's interactions allow, those that say something about it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ratchet.records import JudgeVerdict
+from ratchet.records.asking import Usage
 from ratchet.store.answers import answer_rows, read_answers
 from ratchet.store.rows import microseconds
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICTS
@@ -19,7 +20,8 @@ class Recorded(Transactions):
     def answers(self, model_digest: str, decoding: str, ids: Sequence[str]) -> dict[str, str]:
         """Return the recorded answers of a model to examples, by example id."""
         with self.reading() as connection:
-            return {i: text for i, text, _ in read_answers(connection, model_digest, decoding, ids)}
+            answers = read_answers(connection, model_digest, decoding, ids)
+            return {one.example_id: one.text for one in answers}
 
     def answer_seconds(
         self, model_digest: str, decoding: str, ids: Sequence[str]
@@ -27,7 +29,15 @@ class Recorded(Transactions):
         """Return how long recorded answers took, where that is known."""
         with self.reading() as connection:
             answers = read_answers(connection, model_digest, decoding, ids)
-            return {key: seconds for key, _, seconds in answers if seconds is not None}
+            return {one.example_id: one.seconds for one in answers if one.seconds is not None}
+
+    def answer_usage(
+        self, model_digest: str, decoding: str, ids: Sequence[str]
+    ) -> dict[str, Usage]:
+        """Return how many tokens recorded answers and their requests have, as far as known."""
+        with self.reading() as connection:
+            answers = read_answers(connection, model_digest, decoding, ids)
+            return {one.example_id: one.usage for one in answers}
 
     def add_answers(
         self,
@@ -35,10 +45,12 @@ class Recorded(Transactions):
         decoding: str,
         answers: Mapping[str, str],
         seconds: Mapping[str, float] | None = None,
+        usage: Mapping[str, Usage] | None = None,
     ) -> None:
         """Record answers; an answer that is there already stands."""
         now = microseconds(self._clock())
-        self._keep(ANSWERS, answer_rows(model_digest, decoding, answers, seconds or {}, now))
+        rows = answer_rows(model_digest, decoding, answers, seconds or {}, usage or {}, now)
+        self._keep(ANSWERS, rows)
 
     def vectors(self, model_digest: str, keys: Sequence[str]) -> dict[str, Vectors]:
         """Return the vectors that a model made of texts, by key, where they are stored."""

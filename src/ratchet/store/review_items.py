@@ -215,6 +215,17 @@ def reports_in(store: EventStore, window: Window, source: str) -> tuple[tuple[st
         return tuple((row[0], row[1]) for row in connection.execute(query))
 
 
+def decided_items(store: EventStore, dimension: str, label: str) -> int:
+    """Count the items of a dimension that somebody decided so."""
+    query = (
+        sa.select(sa.func.count(sa.distinct(_DECISION.item_id)))
+        .join(REVIEW_ITEMS, _ITEM.id == _DECISION.item_id)
+        .where(_ITEM.dimension == dimension, _DECISION.label == label)
+    )
+    with store.reading() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
 def name_sample(store: EventStore, item: str, *, share: float, day: int) -> None:
     """Keep with what chance a sampled item was drawn, and the day of its answer since 1970."""
     update = sa.update(REVIEW_ITEMS).where(_ITEM.id == item)

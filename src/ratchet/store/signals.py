@@ -10,8 +10,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from ratchet.records import FEEDBACK_KINDS
+from ratchet.records.prices import NO_PRICES, Prices
 from ratchet.records.reporting import DECLARABLE_KINDS
 from ratchet.records.signals import ASSESSED_KINDS, IMPLICIT_KINDS, JUDGED_KINDS
+from ratchet.store.answer_parts import Measure, part_columns, part_fields, with_measures
 from ratchet.store.batches import read_table
 from ratchet.store.reporting import Answers, Reporting, application, shown
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
@@ -31,6 +33,10 @@ def read_signals(
     judges: Collection[str],
     reporting: Reporting,
     metadata: Sequence[str] = (),
+    *,
+    measure: Measure | None = None,
+    prices: Prices = NO_PRICES,
+    names: Sequence[str] = (),
 ) -> pa.Table:
     """Return one row an interaction. See `EventStore.signals`.
 
@@ -41,6 +47,9 @@ def read_signals(
         judges: Versions of judges whose scores count.
         reporting: How applications report.
         metadata: Keys of the metadata to return as columns.
+        measure: See `EventStore.signals`.
+        prices: Likewise.
+        names: Likewise.
     """
     import pyarrow as pa
 
@@ -54,19 +63,23 @@ def read_signals(
             ("characters", pa.int64()),
             ("shown", pa.int64()),
             *((_SAID + name, pa.string()) for name in metadata),
+            *((name, pa.string()) for name in names),
+            *(part_fields() if measure else ()),
         ]
     )
     if not reporting.is_plain:
         schema = schema.append(pa.field("application", pa.string()))
     columns: dict[str, sa.ColumnElement[Any]] = dict(INTERACTIONS.c.items())
     columns |= {"characters": sa.func.length(INTERACTIONS.c.response), "shown": shown()}
-    columns |= {"application": application()}
+    columns |= {"application": application()} | part_columns()
     columns |= {_SAID + name: INTERACTIONS.c.metadata[name].as_string() for name in metadata}
     query = sa.select(*[columns[name] for name in schema.names])
     answers = read_table(connection, query.where(within), schema)
     kinds = read_events(
         connection, within, answers["position"], lag, judges, whenever=ASSESSED_KINDS
     )
+    if measure is not None:
+        answers = with_measures(connection, answers, measure, prices)
     flags = {
         "signalled": np.any([~np.isnan(kinds[kind]) for kind in IMPLICIT_KINDS], axis=0),
         "steady": np.ones(answers.num_rows, np.bool_),

@@ -97,6 +97,8 @@ ANSWERS = _table(
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("seconds", sa.Float),
     sa.Column("added_at", sa.BigInteger),
+    sa.Column("tokens_in", sa.BigInteger),
+    sa.Column("tokens_out", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "decoding", "example_id"),
 )
 EMBEDDINGS = _table(
@@ -365,6 +367,14 @@ def _keep_conversations(connection: sa.Connection) -> None:
         connection.execute(sa.text(f"ALTER TABLE interactions {step}"))
 
 
+def _count_answers_tokens(connection: sa.Connection) -> None:
+    """Keep how many tokens recorded answers have; of those of before it is not known."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns("answers")}
+    for name in ("tokens_in", "tokens_out"):
+        if name not in present:
+            connection.execute(sa.text(f"ALTER TABLE answers ADD COLUMN {name} BIGINT"))
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -388,5 +398,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0020_keep_conversations": _keep_conversations,
     "0021_index_sessions": _index_sessions,
     "0022_index_definitions": _index_definitions,
+    "0023_count_answers_tokens": _count_answers_tokens,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -36,6 +36,20 @@ def texts_of(store: EventStore, ids: Iterable[str]) -> Iterator[tuple[str, str, 
                 yield row[0], row[1], row[2]
 
 
+def calling_ids(store: EventStore, ids: Iterable[str]) -> Iterator[str]:
+    """Yield those of the interactions whose request had tools, or that call some or hold results.
+
+    A request that asked for a form of its answer is one of them.
+    """
+    columns = INTERACTIONS.c
+    told = sa.cast(columns.messages, sa.Text).like('%"role": "tool"%')
+    named = (columns.tool_calls, columns.tools, columns.response_format)
+    query = sa.select(columns.id).where(sa.or_(*(one.is_not(None) for one in named), told))
+    with store.reading() as connection:
+        for chunk in chunks(ids):
+            yield from connection.execute(query.where(columns.id.in_(chunk))).scalars()
+
+
 def feedback_texts(
     store: EventStore, ids: Iterable[str], kinds: Sequence[str]
 ) -> Iterator[tuple[str, str, str]]:

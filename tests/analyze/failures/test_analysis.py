@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -173,14 +174,31 @@ def test_what_fits_is_looked_at_whole() -> None:
 
 
 def test_examples_show_answers_as_people_are_shown_them() -> None:
-    asked: list[str] = []
+    everything = traffic({"card": 0.6})
 
     def shown(ids: Any) -> dict[str, str]:
-        asked.extend(ids)
-        return {key: f"calls find(id={key!r})" for key in ids[:1]}
+        return {key: f"calls find(id={key!r})" for key in ids}
 
-    found = analyzed(traffic({"card": 0.6}), shown=shown)
+    found = analyzed(everything, shown=shown)
     examples = [example for cluster in found.clusters for example in cluster.beside]
-    assert [example.interaction_id for example in examples] == asked
-    assert examples[0].answer == f"calls find(id={asked[0]!r})"
-    assert "calls" not in examples[1].answer
+    assert [one.answer for one in examples] == [
+        f"calls find(id={one.interaction_id!r})" for one in examples
+    ]
+    rated = [
+        one for one in examples if one.source == "similar" and one.better != "rightly about card"
+    ]
+    assert rated
+    assert all(str(one.better).startswith("calls find(id=") for one in rated)
+    words = [example for cluster in analyzed(everything).clusters for example in cluster.beside]
+    assert not any("calls" in example.answer for example in words)
+
+
+def test_a_correction_that_calls_a_tool_is_shown_as_a_call() -> None:
+    given = '<tool_call>\n{"name": "find", "arguments": {"card": "blue"}}\n</tool_call>'
+    everything = traffic({"card": 0.6})
+    calls = [None if text is None else given for text in everything.corrections]
+    found = analyzed(replace(everything, corrections=np.array(calls, dtype=np.object_)))
+    examples = [example for cluster in found.clusters for example in cluster.beside]
+    corrected = [example.better for example in examples if example.source == "correction"]
+    assert set(corrected) == {'calls find(card="blue")'}
+    assert not any("<tool_call>" in str(example.better) for example in examples)

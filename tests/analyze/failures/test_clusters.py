@@ -163,6 +163,7 @@ def test_noise_stays_noise_even_where_it_fails():
     assert (topic[result.clusters[0].rows] == 2).mean() > 0.98
 
 
+@pytest.mark.slow
 def test_where_the_topic_does_not_matter_nothing_is_reported():
     silent = 0
     for seed in range(40):
@@ -199,6 +200,7 @@ def test_without_rows_or_without_a_success_there_is_nothing_to_compare():
     assert "all rows failed" in everything.reason
 
 
+@pytest.mark.slow
 def test_one_text_a_million_times_is_quick():
     texts = ["my parcel is late"] * 1_000_000
     failed = half_failed(len(texts))
@@ -299,6 +301,7 @@ def test_flags_and_texts_may_come_as_columns_of_a_table_that_was_filtered():
         assert [c.examples for c in result.clusters] == [c.examples for c in expected.clusters]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not BANKING.exists(), reason=f"no real messages at {BANKING}")
 def test_intents_that_were_made_to_fail_surface_in_real_bank_messages_by_their_words_alone():
     with BANKING.open(newline="") as file:

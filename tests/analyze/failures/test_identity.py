@@ -91,6 +91,7 @@ def test_clusters_grow_shrink_come_and_go():
     assert by_topic(*four)[2].id == before[2].id
 
 
+@pytest.mark.slow
 def test_what_was_said_to_be_gone_or_merged_is_not_said_again():
     traffic = Traffic(3)
     texts, failed, vectors, topic = traffic.day(1_500, 0.7, 0.7)
@@ -109,6 +110,7 @@ def test_what_was_said_to_be_gone_or_merged_is_not_said_again():
     assert by_topic(*back)[1].id == by_topic(*apart)[1].id
 
 
+@pytest.mark.slow
 def test_of_those_that_are_gone_the_latest_are_kept(monkeypatch):
     monkeypatch.setattr(cluster_identity, "MOST_ASLEEP", 2)
     known, seen = None, []
@@ -136,6 +138,7 @@ def test_what_is_not_found_any_more_but_still_fails_is_not_gone():
     assert [c.trend for c in gone.changes] == ["gone"]
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_now_part_of_another_is_merged_and_a_part_of_one_is_split():
     traffic = Traffic(3)
     texts, failed, vectors, topic = traffic.day(1_500, 0.7, 0.7)

@@ -181,6 +181,7 @@ def alarms(make):
 BOUND = 4
 
 
+@pytest.mark.slow
 def test_a_shift_of_traffic_between_segments_is_not_a_change():
     changed = {("regenerated", "app"): 0.30, ("thumbs_down", "app"): 0.20}
 

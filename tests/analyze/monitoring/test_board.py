@@ -112,6 +112,7 @@ def test_gaps_repetitions_and_other_baselines_are_refused():
         advance(opened(baseline), other, draw(rng, 3, first=WEEK), now=NOW)
 
 
+@pytest.mark.slow
 def test_a_version_that_stands_idle_never_gets_an_alarm():
     """Silence is no evidence, however long: 60 days of a budget of one alarm in 30."""
     baseline = freeze(draw(generator(3), WEEK))
@@ -240,6 +241,7 @@ def test_after_a_repair_the_alarm_ends_in_a_time_that_does_not_grow_with_the_tro
     assert max(short + long) <= 6 * expected
 
 
+@pytest.mark.slow
 def test_trouble_after_a_repair_is_dated_anew_and_named_for_what_it_is():
     late, names = [], []
     for seed in range(SEEDS):

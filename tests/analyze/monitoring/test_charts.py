@@ -69,7 +69,7 @@ def test_every_metric_of_the_analysis_can_be_charted_and_has_the_same_value(fill
         (" Judge Score", "judge_score"),
         ("quality", "quality"),
         ("implicit", "implicit_quality"),
-        ("session", "session_seconds"),
+        ("session-sec", "session_seconds"),
     ],
 )
 def test_a_signal_is_found_by_its_name_or_the_start_of_it(written, name):
@@ -81,7 +81,7 @@ def test_a_signal_is_found_by_its_name_or_the_start_of_it(written, name):
     [
         ("regenrate", "regenerate_rate"),
         ("laten", "latency_seconds_p50 or latency_seconds_p99"),
-        ("co", "correction_rate or copy_rate or completion_rate or conversation_turns"),
+        ("co", "correction_rate or copy_rate or completion_rate or conversation_turns or cost"),
         ("qualty", "quality"),
     ],
 )

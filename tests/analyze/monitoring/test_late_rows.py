@@ -138,6 +138,7 @@ def test_feedback_that_comes_in_a_file_of_its_own_counts_by_when_it_was_given(st
     same_evidence(*(board_of(store, "router/1") for store in stores))
 
 
+@pytest.mark.slow
 def test_a_log_that_comes_once_a_day_is_watched_from_its_first_day_to_a_bad_release(store):
     for day in range(4):
         fill(store, "router/1", MONDAY + day * DAY, 24)
@@ -152,6 +153,7 @@ def test_a_log_that_comes_once_a_day_is_watched_from_its_first_day_to_a_bad_rele
     assert board_of(store, "router/2").opened_at == released
 
 
+@pytest.mark.slow
 def test_a_log_of_last_month_is_watched_though_nothing_answered_lately(store):
     fill(store, "router/1", MONDAY, 72)
     fill(store, "router/2", RELEASE, 24, regenerated=0.30)
@@ -265,6 +267,7 @@ def reviewed(answers, share, *, at):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_decisions_of_reviewers_that_come_days_later_are_charted_when_they_come(store):
     answers, feedback = traffic("router/1", MONDAY, 48)
     store.add_interactions(answers)
@@ -279,6 +282,7 @@ def test_decisions_of_reviewers_that_come_days_later_are_charted_when_they_come(
     assert report.verdicts[0].finding.signal == "unsafe"
 
 
+@pytest.mark.slow
 def test_scores_of_a_usable_judge_that_come_days_later_are_charted_when_they_come(store):
     store.append(
         JudgeValidation(
@@ -337,6 +341,7 @@ WRONG_TIMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.mostly_slow("router/2-True", "1970-router/2-False")
 @pytest.mark.parametrize(("which", "version", "first"), WRONG_TIMES)
 def test_a_few_rows_with_wrong_times_switch_no_alarm_off(stores, which, version, first):
     late, _ = stores
@@ -355,6 +360,7 @@ def test_a_few_rows_with_wrong_times_switch_no_alarm_off(stores, which, version,
     assert board.baseline_id == board_of(late, "router/1").baseline_id
 
 
+@pytest.mark.slow
 def test_releases_say_what_a_version_replaced_whoever_answered_more(store):
     fill(store, "router/1", MONDAY, 60)
     fill(store, "router/3", MONDAY, 60, regenerated=0.30, per_hour=3 * PER_HOUR)
@@ -370,6 +376,7 @@ def test_releases_say_what_a_version_replaced_whoever_answered_more(store):
     assert baseline_of["router/2"] == baseline_of["router/1"] != baseline_of["router/3"]
 
 
+@pytest.mark.slow
 def test_a_rollout_says_what_its_challenger_is_compared_with(store):
     fill(store, "router/1", MONDAY, 60)
     fill(store, "router/3", MONDAY, 60, regenerated=0.30, per_hour=3 * PER_HOUR)

@@ -124,6 +124,7 @@ def test_a_declaration_is_no_alarm_and_the_signals_are_watched_anew(store):
     assert alert.signal == "regenerated"
 
 
+@pytest.mark.slow
 def test_a_declaration_backwards_in_time_is_no_alarm_either(store):
     reacting(store, MONDAY, 100)
     passes(store, MONDAY + 2 * DAY, CHANGE)
@@ -133,6 +134,7 @@ def test_a_declaration_backwards_in_time_is_no_alarm_either(store):
     assert signals_of(store)["regenerated"] == pytest.approx(0.10, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_baseline_that_took_presence_alone_for_a_rate_does_not_alarm(store):
     """As a version before this one froze it: every answer with an event was copied."""
     reacting(store, MONDAY, 100)
@@ -153,6 +155,7 @@ def test_a_baseline_that_took_presence_alone_for_a_rate_does_not_alarm(store):
     assert alerts(store) == ()
 
 
+@pytest.mark.slow
 def test_an_application_that_sends_both_goes_on_being_watched_beside_one_that_does_not(store):
     reacting(store, MONDAY, 72, application="page", noes=True)
     reacting(store, MONDAY, 72, application="shop")
@@ -167,6 +170,7 @@ def test_an_application_that_sends_both_goes_on_being_watched_beside_one_that_do
     assert 0.3 < alert.value < 0.45  # of the page alone; with shop's answers it would be 22 %
 
 
+@pytest.mark.slow
 def test_what_a_declaration_brings_is_not_compared_with_what_was_known_without_it(store):
     """In one segment shop's users regenerate far more than those of the page that was known."""
     reacting(store, MONDAY, 72, application="page", segment="all", noes=True)
@@ -179,6 +183,7 @@ def test_what_a_declaration_brings_is_not_compared_with_what_was_known_without_i
     assert alerts(store) == ()
 
 
+@pytest.mark.slow
 def test_saying_what_was_so_already_leaves_a_board_as_it_is(store):
     reacting(store, MONDAY, 100, noes=True)
     passes(store, MONDAY + 2 * DAY, CHANGE)

@@ -66,6 +66,7 @@ def journal(store):
 # Simulated users ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_version_that_simulated_users_met_is_watched_from_nothing_with_real_ones(tmp_path):
     clock = [MONDAY]
     store = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: clock[0])
@@ -145,6 +146,7 @@ def test_a_predecessor_of_a_few_hours_is_no_baseline(store):
     assert says(report) == {"router/1": "no baseline", "router/2": "no baseline"}
 
 
+@pytest.mark.slow
 def test_a_predecessor_in_alarm_is_not_what_is_normal_for_its_successor(filled):
     store = filled()
     watch(store, CONFIG, now=MONDAY + 3 * DAY)
@@ -209,6 +211,7 @@ def test_evidence_that_wavers_about_the_threshold_neither_ends_nor_repeats_an_al
     assert after(-0.6, 5) == ("alarm", ["opened"])
 
 
+@pytest.mark.slow
 def test_trouble_does_not_enter_a_versions_own_baseline(filled):
     store = filled()
     watch(store, CONFIG, now=MONDAY + 3 * DAY)
@@ -313,6 +316,7 @@ def test_a_version_without_answers_is_watched_no_more(filled):
     assert watch(store, config, now=MONDAY + 6 * DAY).verdicts == ()
 
 
+@pytest.mark.slow
 def test_a_version_that_comes_back_after_two_months_is_not_an_alarm(filled):
     store = filled()
     watch(store, CONFIG, now=MONDAY + 3 * DAY)
@@ -321,6 +325,7 @@ def test_a_version_that_comes_back_after_two_months_is_not_an_alarm(filled):
     assert says(watch(store, CONFIG, now=back + 3 * HOUR)) == {"router/1": "in control"}
 
 
+@pytest.mark.slow
 def test_an_acknowledged_alarm_stays_silent_though_other_versions_fill_the_journal(filled):
     store = filled()
     watch(store, CONFIG, now=MONDAY + 3 * DAY)

@@ -151,6 +151,7 @@ def test_promotion_and_a_significant_gain_are_the_same_thing(cells, level):
     assert (decision.verdict == "promote") == (decision.p_value <= level)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(cells=counts)
 def test_swapping_the_models_turns_promote_into_reject(cells):

@@ -78,6 +78,7 @@ def test_the_direction_turns_the_verdict():
     assert low < turned.primary.difference < high < 0.0
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 2**32 - 1), st.sampled_from([-0.4, -0.1, 0.0, 0.1, 0.4]),
     st.sampled_from([0.0, 0.2]), st.booleans(), st.integers(20, 90),
@@ -127,6 +128,7 @@ def test_negated_scores_and_the_other_direction_give_the_same_verdict(
             assert here.interval == pytest.approx(tuple(-end for end in there.interval[::-1]))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(0, 90))
 @settings(max_examples=40, deadline=None)
 def test_wrong_answers_counted_down_are_right_answers_counted_up(both, lost, won, neither):
@@ -376,6 +378,7 @@ def test_a_guardrail_per_cluster_without_clusters_has_not_been_passed():
     assert "right in any cluster" in gate(BETTER, policy=rule).reasons[0]
 
 
+@pytest.mark.slow
 def test_many_clusters_do_not_reject_by_their_number():
     rng = np.random.default_rng(3)
     rule = Guardrail(metric="score", per_cluster=True, requires="no_harm")

@@ -46,6 +46,7 @@ def test_a_secondary_metric_without_scores_and_scores_without_a_rule_are_told(tm
     assert any("scores of length are not used" in note for note in found)
 
 
+@pytest.mark.mostly_slow("3 blank")
 @pytest.mark.parametrize(
     ("blank", "words"),
     [("\n", "1 blank line was left out"), ("\n\n\n", "3 blank lines were left out"),
@@ -129,6 +130,7 @@ def test_independent_rows_are_called_dependent_in_about_one_of_a_hundred_files()
     assert told <= 3 + 3 * np.sqrt(3)  # 1 % of 300, three standard errors
 
 
+@pytest.mark.mostly_slow("Timestamp")
 @pytest.mark.parametrize("column", ["time", "Timestamp", "created_at"])
 def test_a_time_without_users_or_groups_is_told(tmp_path, column):
     rows = [

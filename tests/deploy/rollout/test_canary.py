@@ -222,6 +222,17 @@ def test_no_traffic_is_no_good_news(store, now, begun):
     assert look.decision == "wait"
     assert look.interactions == 0
     assert any("so nothing is shown of it" in reason for reason in look.reasons)
+    assert not any("for 6 hours" in reason for reason in look.reasons)  # it runs for three
+
+
+def test_a_first_look_says_that_answers_are_too_young_and_not_that_none_came(store, now, begun):
+    traffic(store, now, hours=0.05)
+    minutes = begun.plan.lag_seconds / 60  # five; what came within three is too young after four
+    look = look_at(store, begun, now + timedelta(minutes=4))
+    assert (look.decision, look.interactions) == ("wait", 0)
+    silent = [reason for reason in look.reasons if reason.startswith("no answer of the")]
+    assert len(silent) == 2
+    assert all(f"yet that is {minutes:g} minutes old" in reason for reason in silent)
 
 
 def test_an_arm_that_fell_silent_stops_what_was_good(store, now, begun):
@@ -252,6 +263,7 @@ def test_without_a_verdict_in_time_the_champion_has_everybody_back(store, now):
     assert [variant.version for variant in current_routing(store).variants] == [OLD]
 
 
+@pytest.mark.slow
 def test_a_release_that_must_improve_is_not_promoted_for_being_no_worse(store, now):
     released(store, now)
     plan = PLAN.model_copy(update={"stages": PLAN.stages[1:], "must_improve": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -42,7 +43,8 @@ class YesAlone:
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, made_store):
+    shutil.copyfile(made_store, tmp_path / "store.db")
     opened = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: FAR)
     yield opened
     opened.close()

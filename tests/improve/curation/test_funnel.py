@@ -14,14 +14,17 @@ from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.funnel import SWITCHES, lost
 from ratchet.records import (
     Correction,
+    Definition,
     Example,
     ExampleSet,
     Feedback,
     HumanLabel,
     Interaction,
+    ToolCall,
     user_digest,
 )
 from ratchet.store import EventStore
+from tests.calls import call
 from tests.improve.curation.curated_home import (
     END,
     SIZE,
@@ -115,6 +118,27 @@ def calls_as_text() -> Events:
     ]
 
 
+MAIL_TOOL = Definition.of(
+    "tools",
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "mail",
+                "parameters": {"properties": {"to": {"type": "string", "pattern": "@"}}},
+            },
+        }
+    ],
+)
+
+
+def mails() -> Events:
+    def called(number: int) -> tuple[ToolCall, ...]:
+        return (ToolCall.model_validate(call("mail", to=f"user{number}@example.org")),)
+
+    return liked(response="", tool_calls=called, tools=MAIL_TOOL.id)
+
+
 def reviewed_as_bad(store: EventStore) -> None:
     for number in range(SIZE):
         label = {"item_id": f"i{number}", "dimension": "helpful", "label": "bad", "labeler": "ann"}
@@ -154,7 +178,11 @@ CASES = {
         "capped per user and source", 10, lambda: liked(user_id="one"),
     ),
     "a small set": Case("balanced and capped", 10, liked, config={"maximum_examples": 10}),
-    "calls as text": Case("without calls of tools", 0, calls_as_text),
+    "calls as text": Case("without calls of tools as text", 0, calls_as_text),
+    "arguments that are personal data": Case(
+        "with calls that fit without personal data", 0, mails, also=lambda store:
+        store.add_definitions([MAIL_TOOL]),
+    ),
     "an earlier turn": Case(
         "no earlier turn in an evaluation set", 0,
         lambda: liked(messages=lambda n: (
@@ -166,6 +194,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.mostly_slow("refused", "too long", "no pairs", "flagged", "silence")
 @pytest.mark.parametrize("name", CASES)
 def test_the_step_that_empties_a_set_is_named_with_its_count_and_its_switch(name, tmp_path):
     case = CASES[name]

@@ -193,6 +193,7 @@ def spoken(rng, honest, hostile, *, accuracy=0.8, classes=4):
     return doubted[:users].mean(), doubted[users:].mean() if others else 0.0
 
 
+@pytest.mark.mostly_slow("1-1200", "50-24")
 @pytest.mark.parametrize(
     ("users", "words"), [(1, 1_200), (1, 3_600), (20, 60), (20, 120), (50, 24)]
 )
@@ -210,6 +211,7 @@ def test_few_who_agree_with_each_other_do_not_make_most_others_doubted(honest, a
     assert found < 0.05
 
 
+@pytest.mark.mostly_slow("0.2-2", "0.8-40")
 @pytest.mark.parametrize("words", [2, 5, 20, 40])
 @pytest.mark.parametrize("accuracy", [0.2, 0.4, 0.5, 0.6, 0.8])
 def test_honest_users_are_not_doubted_however_often_they_agree(words, accuracy):

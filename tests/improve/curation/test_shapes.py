@@ -1,4 +1,4 @@
-"""Only conversations of words are trained on; what is left out is counted with its reason."""
+"""Which conversations are trained on; what is left out is counted with its reason."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ratchet.improve.curation.shapes import (
     CALLS,
     CALLS_AS_TEXT,
     MEDIA,
+    OTHER_CALLS,
     WHY_NOT,
     WORDS,
     as_words,
@@ -25,7 +26,7 @@ from ratchet.improve.curation.shapes import (
     shapes_of,
 )
 from ratchet.improve.curation.traffic import Numbers, demonstration_rows
-from ratchet.records import Message, ToolCall
+from ratchet.records import Message
 from tests.calls import call, looked_up, turn, with_picture
 from tests.improve.curation.curated_home import (
     answers,
@@ -38,6 +39,7 @@ from tests.improve.curation.curated_home import (
 )
 
 OLD = '[tool calls] [{"function":{"name":"f","arguments":"{}"}}]'
+CUSTOM = {"id": "c1", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
 REST = CurationConfig(minimum_examples=1, minimum_lower_bound=0.0)
 TALKS: list[tuple[str, tuple[Message, ...], str, dict[str, str], int]] = [
     ("words", (turn("user", "hi"),), "hello", {}, WORDS),
@@ -49,7 +51,12 @@ TALKS: list[tuple[str, tuple[Message, ...], str, dict[str, str], int]] = [
     ("old result", (turn("system", "[tool] x"), turn("user", "hi")), "x", {"tools": "yes"},
      CALLS_AS_TEXT),
     ("picture", (with_picture("what?"),), "a cat", {}, MEDIA),
-    ("calls and a picture", (*looked_up("Who?", "Ana"), with_picture("")), "x", {}, CALLS),
+    ("calls and a picture", (*looked_up("Who?", "Ana"), with_picture("")), "x", {}, MEDIA),
+    ("a call in words", (turn("user", "hi"),), "<tool_call>{}</tool_call>", {}, CALLS),
+    ("older calls", (turn("assistant", "", function_call={"name": "f", "arguments": ""}),
+     turn("user", "hi")), "x", {}, OTHER_CALLS),
+    ("custom tools", (turn("assistant", tool_calls=[CUSTOM]), turn("user", "hi")), "x", {},
+     OTHER_CALLS),
 ]  # fmt: skip
 
 
@@ -72,17 +79,19 @@ def test_an_answer_that_calls_is_told_where_its_calls_are_stored() -> None:
 
 
 def talk_of(number: int) -> tuple[Message, ...]:
-    """Of ten conversations one calls a tool, one has a picture, one was recorded as text."""
+    """Of ten conversations one calls a custom tool, one has a picture, one was recorded as text."""
     asked = said(prompt(number))
     return {
-        0: (*looked_up("Who?", "Ana"), asked),
+        0: (said("Which files?"), turn("assistant", tool_calls=[CUSTOM]), asked),
         1: (with_picture("look"), said("ok", "assistant"), asked),
         2: (said(OLD, "assistant"), asked),
     }.get(number % 10, (asked,))
 
 
 @pytest.mark.parametrize("kind", ["sft", "kto", "dpo"])
-def test_rows_with_calls_and_pictures_are_left_out_and_counted(tmp_path: Path, kind: Any) -> None:
+def test_rows_with_old_calls_and_pictures_are_left_out_and_counted(
+    tmp_path: Path, kind: Any
+) -> None:
     turns = answers(40, messages=talk_of)
     given = [*thumbs(turns[::2]), *corrections(turns[1::2])]
     if kind == "dpo":
@@ -91,27 +100,15 @@ def test_rows_with_calls_and_pictures_are_left_out_and_counted(tmp_path: Path, k
     made = curated(store, tmp_path, kind, REST)
     store.close()
     counted = dict(made.selection.set_aside)
-    assert {counted[WHY_NOT[shape]] for shape in (CALLS, CALLS_AS_TEXT, MEDIA)} == {4}
+    assert {counted[WHY_NOT[shape]] for shape in (OTHER_CALLS, CALLS_AS_TEXT, MEDIA)} == {4}
     rows = made.required().rows
     assert len(rows) == 28
     assert {turn.role for row in rows for turn in row.messages} == {"user"}
     assert "[tool calls]" not in json.dumps([row.canonical() for row in rows])
 
 
-def test_a_correction_of_an_answer_that_calls_is_left_out(tmp_path: Path) -> None:
-    calls = (ToolCall.model_validate(call("find_customer", name="Ana")),)
-    turns = answers(40, tool_calls=lambda n: calls if n < 10 else ())
-    store = store_of(tmp_path, turns, corrections(turns))
-    made = curated(store, tmp_path, "sft", REST)
-    store.close()
-    assert dict(made.selection.set_aside)[WHY_NOT[CALLS]] == 10
-    assert len(made.required().rows) == 30
-
-
 def test_what_is_left_out_takes_no_place_of_what_is_trained_on(tmp_path: Path) -> None:
-    turns = answers(
-        40, messages=lambda n: looked_up("Who?", "Ana") if n < 20 else (said(prompt(n)),)
-    )
+    turns = answers(40, messages=lambda n: (with_picture("look"), said(prompt(n)))[n >= 20 :])
     store = store_of(tmp_path, turns, thumbs(turns))
     made = curated(store, tmp_path, "sft", REST.model_copy(update={"maximum_examples": 20}))
     store.close()
@@ -124,11 +121,11 @@ def test_a_correction_that_holds_a_call_as_text_is_left_out_as_a_step(tmp_path: 
     store = store_of(tmp_path, turns, given)
     made = curated(store, tmp_path, "sft", REST)
     store.close()
-    assert made.selection.funnel[-1][0] == "without calls of tools"
+    assert made.selection.funnel[-1][0] == "without calls of tools as text"
     assert all("[tool calls]" not in str(row.canonical()) for row in made.required().rows)
 
 
-def test_a_demonstration_with_calls_is_left_out() -> None:
+def test_a_demonstration_with_calls_is_told() -> None:
     items = [
         Demonstration(id="a", messages=looked_up("Who?", "Ana"), target="x"),
         Demonstration(id="b", messages=(said("hi"),), target=OLD),

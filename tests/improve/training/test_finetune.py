@@ -7,7 +7,8 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.improve.curation.rows import TrainingRow
 from ratchet.improve.training.config import FinetuneConfig, finetune_key
 from ratchet.improve.training.finetune import FinetuneResult, finetune
-from ratchet.models import HuggingFaceModel, adapter_digest
+from ratchet.models import HuggingFaceModel, adapter_digest, prepare_base_model
+from ratchet.models.serving import AdapterModel
 from ratchet.records import Message
 
 QUICK = FinetuneConfig(
@@ -56,6 +57,7 @@ def test_training_lowers_the_loss_and_says_what_it_did(trained):
     assert "trainable parameters" in trained.device
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_losses_whatever_the_global_generator(
     tiny_model, trained, tmp_path
 ):
@@ -113,6 +115,26 @@ def test_the_adapter_loads_and_answers(home, trained, tiny_model):
     assert [completion.error for completion in completions] == [None] * 8
 
 
+def test_an_adapter_carries_its_chat_template_and_is_refused_over_another(
+    home, trained, tiny_model, tmp_path
+):
+    """By whatever reads both: answers, the model that serves, and training that goes on."""
+    folder = home / trained.folder
+    own = (tiny_model / "chat_template.jinja").read_text("utf-8")
+    assert (folder / "chat_template.jinja").read_text("utf-8") == own
+    base = prepare_base_model(str(tiny_model), tmp_path, "hermes")
+    with pytest.raises(ModelError, match="chat template that it was trained with"):
+        HuggingFaceModel.load(base, folder)
+    with pytest.raises(ModelError, match="chat template that it was trained with"):
+        train(base, home, key="e" * 64, start_from=folder)
+    serving = AdapterModel.load(base)
+    try:
+        with pytest.raises(ModelError, match="chat template that it was trained with"):
+            serving.add_adapter("router/1", folder)
+    finally:
+        serving.close()
+
+
 def test_training_goes_on_from_an_adapter(home, trained, tiny_model):
     further = train(tiny_model, home, key="b" * 64, start_from=home / trained.folder)
     fresh_start, stopped_at = trained.losses[0], trained.losses[-1]
@@ -120,6 +142,7 @@ def test_training_goes_on_from_an_adapter(home, trained, tiny_model):
     assert further.adapter_digest != trained.adapter_digest
 
 
+@pytest.mark.slow
 def test_a_row_too_long_for_its_answer_is_left_out_and_does_no_harm(tiny_model, tmp_path, caplog):
     config = QUICK.model_copy(update={"maximum_tokens": 128, "batch_size": 1, "epochs": 1.0})
     long = row(8, text="word " * 300)

@@ -78,6 +78,7 @@ def test_the_trial_is_made_once_a_run_and_not_where_a_micro_batch_is_asked_for(
         assert tried == [8, 4]
 
 
+@pytest.mark.slow
 def test_after_a_trial_that_nothing_passes_gradient_checkpointing_comes_next(
     tiny_model, tmp_path, monkeypatch, caplog
 ):
@@ -97,6 +98,7 @@ def test_after_a_trial_that_nothing_passes_gradient_checkpointing_comes_next(
         assert batches.micro == 8
 
 
+@pytest.mark.slow
 def test_a_trial_that_nothing_passes_raises_what_torch_said(tiny_model, tmp_path, monkeypatch):
     with work_folder(tmp_path, "a" * 64) as work:
         trainer, _, batches, *_ = _build(job_of(tiny_model, gradient_checkpointing=True), work)

@@ -95,6 +95,7 @@ def run_and_kill(base: Path, home: Path, method: str, at: int) -> None:
     child.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -126,22 +127,19 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_model, tmp_path, method):
     assert [path.name for path in (home / "adapters").iterdir()] == ["a" * 16]
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param("sft", marks=pytest.mark.slow),
-        "kto",
-        pytest.param("dpo", marks=pytest.mark.slow),
-    ],  # the killed run above is one of SFT
-)
-def test_a_run_that_pauses_after_every_step_is_the_same_run(tiny_model, tmp_path, method):
+@pytest.mark.mostly_slow("kto-1")
+@pytest.mark.parametrize("pauses", [1, 4])
+@pytest.mark.parametrize("method", ["sft", "kto", "dpo"])
+def test_a_run_that_pauses_after_its_first_steps_is_the_same_run(
+    tiny_model, tmp_path, method, pauses
+):
     config = CONFIG.model_copy(update={"method": method, "epochs": 1.4})
     job = prepare_job(made_up(method, ROWS), config, base=tiny_model, start_from=None)
     job = replace(job, checkpoints=Checkpoints(seconds=1e9))
     histories, adapters = [], []
-    for name, pauses in (("whole", ()), ("paused", range(1, 5))):
+    for name, stops in (("whole", ()), ("paused", range(1, pauses + 1))):
         with work_folder(tmp_path / name, "b" * 64) as work:
-            for step in pauses:
+            for step in stops:
                 train(replace(job, pause_at=step), work)
                 assert latest_checkpoint(work) == work / f"checkpoint-{step}"
             trained = train(job, work)

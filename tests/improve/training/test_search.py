@@ -76,6 +76,7 @@ def test_a_search_that_was_interrupted_trains_nothing_twice(tiny_model, tmp_path
     assert result.best.learning_rate == max(RATES)
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_says_why_and_the_others_go_on(tiny_model, tmp_path):
     # a name that no layer of the model has
     options = SearchConfig(grid={"targets": (None, ["nowhere"])}, stages=1)
@@ -86,6 +87,7 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(tiny_model, tmp_path):
     assert result.best.targets is None
 
 
+@pytest.mark.slow
 def test_no_stage_begins_that_would_end_after_the_budget(tiny_model, tmp_path):
     clock = itertools.count(0, 100)  # each look at the clock is 100 s later
     options = GRID.model_copy(update={"budget_seconds": 150.0})

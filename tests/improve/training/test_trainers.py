@@ -108,6 +108,7 @@ def right_answers(model, asks):
     return np.mean([a.text == QUEUES[queue] for a, (_, queue) in zip(answers, asks, strict=True)])
 
 
+@pytest.mark.slow
 def test_sft_learns_to_answer_real_messages(tiny_model, shared_data, tmp_path):
     rows, held_out, asks = real_rows(shared_data, "sft")
     result = learn(
@@ -121,6 +122,7 @@ def test_sft_learns_to_answer_real_messages(tiny_model, shared_data, tmp_path):
     assert result.validation[-1][1] < result.validation[0][1] - 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("kto", marks=pytest.mark.slow), "dpo"])
 def test_kto_and_dpo_tell_right_answers_to_real_messages_from_wrong_ones(
     tiny_model, shared_data, tmp_path, method
@@ -156,6 +158,7 @@ def test_a_patient_run_stops_and_keeps_its_best_adapter(tiny_model, tmp_path, ca
 # Settings -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(
     plain, tiny_model, tmp_path
 ):
@@ -166,6 +169,7 @@ def test_fewer_at_once_at_the_same_examples_a_step_gives_the_same_losses(
         assert split.losses == pytest.approx(whole.losses, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("above", "fit"), [(4, 4), pytest.param(1, 1, marks=pytest.mark.slow)])
 def test_out_of_memory_is_tried_again_with_half_at_once(
     plain, tiny_model, tmp_path, monkeypatch, caplog, above, fit
@@ -249,6 +253,7 @@ def test_a_process_that_sees_several_gpus_uses_one():
     assert _on_one_gpu(none)._n_gpu == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -274,6 +279,7 @@ def test_gradient_checkpointing_changes_no_loss(plain, tiny_model, tmp_path):
     assert spared.losses == pytest.approx(plain().losses, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_packed_examples_do_not_see_each_other(tiny_model, tmp_path):
     """One step over all rows: the loss is the mean over answer tokens, packed or not."""
     one = {"epochs": 1.0, "batch_size": 16}
@@ -314,6 +320,7 @@ def test_the_adapter_is_as_configured(tiny_model, tmp_path):
     assert not any("lm_head" in name or "embed" in name for name in every)
 
 
+@pytest.mark.mostly_slow("kto")
 @pytest.mark.parametrize("method", ["kto", "dpo"])
 def test_what_goes_on_from_an_adapter_stays_near_that_one(tiny_model, tmp_path, method):
     """Its first loss is that of no difference, though the adapter is far from the base."""

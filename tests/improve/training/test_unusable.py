@@ -82,6 +82,7 @@ def rows_of_turns(method, conversations):
 # Templates that refuse a row ----------------------------------------------------------------------
 
 
+@pytest.mark.mostly_slow("sft")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_row_that_the_template_refuses_costs_itself_alone(tiny_model, tmp_path, method, caplog):
     base = with_template(tiny_model, tmp_path / "base", ALTERNATING)
@@ -170,6 +171,7 @@ def with_weight(tiny_model, folder, value):
     return folder
 
 
+@pytest.mark.mostly_slow("nan-sft")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_adapter(
@@ -181,6 +183,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_adapter(
     assert not list(tmp_path.glob("adapters/**/adapter_model.safetensors"))
 
 
+@pytest.mark.mostly_slow("sft")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_diverges_on_its_way_leaves_nothing_to_go_on_from(tiny_model, tmp_path, method):
     with pytest.raises(ModelError, match="lower learning_rate"):

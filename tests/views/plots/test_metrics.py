@@ -313,6 +313,7 @@ def words(figure):
     return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
 
 
+@pytest.mark.mostly_slow("of one", "of many", "of nothing", "long name")
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_renders_to_a_png_of_its_size(name):
     figure = FIGURES[name]()
@@ -323,6 +324,7 @@ def test_every_figure_renders_to_a_png_of_its_size(name):
     assert (width, height) == pytest.approx(tuple(150 * figure.get_size_inches()), abs=1.0)
 
 
+@pytest.mark.mostly_slow("of one", "of many", "of nothing", "long name")
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_of_any_figure_is_cut_off_at_its_edge(name):
     figure = drawn(name)
@@ -532,6 +534,7 @@ def test_a_release_outside_the_picture_is_left_out_and_a_change_before_it_is_dat
     assert "change about 21 Nov 12:00" in texts
 
 
+@pytest.mark.mostly_slow("of five signals", "with a gap", "without signals")
 @pytest.mark.parametrize("name", BOARDS)
 def test_an_svg_is_valid_xml_and_the_same_for_the_same_figure(name):
     first, again = (plots.to_svg(FIGURES[name]()) for _ in range(2))

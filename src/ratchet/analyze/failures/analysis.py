@@ -9,7 +9,7 @@ store.append(found.known)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -21,7 +21,7 @@ from ratchet.analyze.failures.embedding import VectorCache, embed, word_vectors
 from ratchet.analyze.failures.failed import DEFAULT_RULE, Failed, which_failed
 from ratchet.analyze.failures.hierarchy import IntArray, Vectors, unit_rows
 from ratchet.analyze.failures.identity import Identified, KnownClusters, identify
-from ratchet.analyze.failures.profile import profile
+from ratchet.analyze.failures.profile import ShowAnswers, profile
 from ratchet.analyze.failures.titles import Untitled
 from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import ModelError
@@ -39,7 +39,6 @@ _OTHERS = 4
 MOST = 100_000
 """Interactions that are looked at: with 384 dimensions they take some 0.8 GB (docs/failures.md)."""
 ReadTexts = Callable[[Outcomes], Outcomes]
-ShowAnswers = Callable[[Sequence[str]], Mapping[str, str]]
 GiveTitles = Callable[[Sequence[Untitled]], Sequence[str | None]]
 
 
@@ -176,9 +175,10 @@ def analyze_failures(
         vectors=vectors,
         known=identified.clusters,
         flagged=flagged,
+        shown=shown,
     )
     return FailureAnalysis(
-        clusters=_with_answers(clusters, shown),
+        clusters=clusters,
         earlier=_earlier(identified),
         result=result,
         outcomes=told,
@@ -190,26 +190,6 @@ def analyze_failures(
         known=identified.clusters,
         first_run=previous is None,
         left_out=int(np.count_nonzero(failed.told)) - len(told),
-    )
-
-
-def _with_answers(
-    clusters: Sequence[FailureCluster], shown: ShowAnswers
-) -> tuple[FailureCluster, ...]:
-    """Return clusters whose examples show calls and refusals too, which are no words."""
-    told = shown([example.interaction_id for cluster in clusters for example in cluster.beside])
-    return tuple(
-        cluster.model_copy(
-            update={
-                "beside": tuple(
-                    example.model_copy(
-                        update={"answer": told.get(example.interaction_id, example.answer)}
-                    )
-                    for example in cluster.beside
-                )
-            }
-        )
-        for cluster in clusters
     )
 
 

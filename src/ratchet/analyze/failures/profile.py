@@ -5,11 +5,12 @@ clusters = profile(result, changes, outcomes, explicit, vectors=vectors, known=k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
 
+from ratchet.analyze.failures.asked_with import NOTHING, AskedWith
 from ratchet.analyze.failures.clusters import Cluster, FailureClusters
 from ratchet.analyze.failures.failed import why_failed
 from ratchet.analyze.failures.hierarchy import IntArray, Vectors, blocks
@@ -17,6 +18,10 @@ from ratchet.analyze.failures.identity import Change, KnownClusters
 from ratchet.outcomes.join import BoolArray, FloatArray, ObjectArray, Outcomes
 from ratchet.outcomes.quality import given
 from ratchet.records import Breakdown, FailureCluster, FailureExample
+from ratchet.records.tool_calls import spoken_answer
+
+ShowAnswers = Callable[[Sequence[str]], Mapping[str, str]]
+"""Returns the answers of interactions, of those it knows, as people are shown them."""
 
 TYPICAL, BORDERLINE = 5, 3
 GOOD_QUALITY = 0.75
@@ -34,6 +39,7 @@ def profile(
     vectors: Vectors,
     known: KnownClusters,
     flagged: Collection[str] = (),
+    shown: ShowAnswers = lambda _ids: {},
 ) -> tuple[FailureCluster, ...]:
     """Return the clusters as records, in the order of the result: what fixing wins most first.
 
@@ -45,6 +51,8 @@ def profile(
         vectors: One unit vector a row, shape (n, d).
         known: What `identify` keeps; says when each was first seen.
         flagged: Ids of interactions that are flagged as unsafe or were found so.
+        shown: Returns the answers of interactions as people are shown them, of examples; the words
+            alone where it does not know one.
     """
     first_seen = {item.id: item.first_seen for item in known.clusters}
     failed = result.labels >= 0
@@ -59,7 +67,7 @@ def profile(
             _breakdowns(outcomes.segments, cluster, failed),
             users=len(set(outcomes.user_ids[cluster.members])),
             safety=int(unsafe[cluster.members].sum()),
-            beside=_beside(cluster, outcomes, vectors, good),
+            beside=_beside(cluster, outcomes, vectors, good, shown),
         )
         for cluster, change in zip(result.clusters, changes, strict=False)
     )
@@ -127,14 +135,16 @@ def right_is_known(outcomes: Outcomes, explicit: FloatArray) -> BoolArray:
     return known
 
 
-def right_answer(outcomes: Outcomes, row: int) -> str:
-    """Return what is right where that is known: the correction, else the answer itself."""
+def right_answer(outcomes: Outcomes, row: int, asked: AskedWith = NOTHING) -> str:
+    """Return what is right where that is known: the correction, else the whole answer itself."""
     correction = outcomes.corrections[row]
-    return str(outcomes.responses[row] if correction is None else correction)
+    if correction is not None:
+        return str(correction)
+    return asked.answer(str(outcomes.interaction_ids[row]), str(outcomes.responses[row]))
 
 
 def _beside(
-    cluster: Cluster, outcomes: Outcomes, vectors: Vectors, good: IntArray
+    cluster: Cluster, outcomes: Outcomes, vectors: Vectors, good: IntArray, shown: ShowAnswers
 ) -> tuple[FailureExample, ...]:
     """Put typical and borderline failures beside good answers."""
     closeness = vectors[cluster.members] @ cluster.centre
@@ -144,8 +154,10 @@ def _beside(
     border = distinct[TYPICAL:][::-1][:BORDERLINE]
     rows = [*typical, *border]
     better = _nearest_good(vectors, rows, good)
+    seen = dict.fromkeys([*rows, *(row for row in better if row is not None)])
+    told = shown([str(outcomes.interaction_ids[row]) for row in seen])
     return tuple(
-        _example(outcomes, row, similar, borderline=index >= len(typical))
+        _example(outcomes, row, similar, told, borderline=index >= len(typical))
         for index, (row, similar) in enumerate(zip(rows, better, strict=True))
     )
 
@@ -175,23 +187,37 @@ def _nearest_good(vectors: Vectors, rows: Sequence[int], good: IntArray) -> list
 
 
 def _example(
-    outcomes: Outcomes, row: int, similar: int | None, *, borderline: bool
+    outcomes: Outcomes,
+    row: int,
+    similar: int | None,
+    told: Mapping[str, str],
+    *,
+    borderline: bool,
 ) -> FailureExample:
+    """Return an example as people read it: calls and refusals too, which are no words."""
+
+    def answer(of: int) -> str:
+        return told.get(str(outcomes.interaction_ids[of]), str(outcomes.responses[of] or ""))
+
+    def right(of: int) -> str:
+        corrected = outcomes.corrections[of] is not None
+        return spoken_answer(right_answer(outcomes, of)) if corrected else answer(of)
+
     example = FailureExample(
         interaction_id=str(outcomes.interaction_ids[row]),
         prompt=str(outcomes.prompts[row]),
-        answer=str(outcomes.responses[row] or ""),
+        answer=answer(row),
         why=why_failed(outcomes, row),
         borderline=borderline,
     )
     if outcomes.corrections[row] is not None:
         update: dict[str, object] = {
-            "better": right_answer(outcomes, row),
+            "better": right(row),
             "source": "correction",
         }
     elif similar is not None:
         update = {
-            "better": right_answer(outcomes, similar),
+            "better": right(similar),
             "source": "similar",
             "better_prompt": str(outcomes.prompts[similar]),
         }

@@ -10,12 +10,15 @@ so that "is cluster 7 mended" means the same every time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ratchet.analyze.failures.analysis import FailureAnalysis
+from ratchet.analyze.failures.asked_with import NOTHING, AskedWith
 from ratchet.analyze.failures.profile import right_answer, right_is_known
+from ratchet.evaluation.call_metrics import call_fault, comparable
 from ratchet.evaluation.metrics import normalise_answer
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import (
@@ -29,6 +32,9 @@ from ratchet.records import (
     reads_as_text,
     user_digest,
 )
+from ratchet.records.conversations import AS_TEXT
+from ratchet.records.cycles import CALL_TOKENS, LABEL_TOKENS
+from ratchet.records.tool_calls import MARK
 from ratchet.review.queue import queue_flags, unreviewed_safety
 from ratchet.safety.rules import Flag
 from ratchet.store import EventStore
@@ -75,14 +81,13 @@ def hand_over_all(
         history: Who refused before what the store holds.
         now: The time.
     """
+    outcomes, explicit = analysis.outcomes, analysis.explicit
+    rows = [[int(row) for row in members.rows] for members in analysis.result.clusters]
+    answered = right_is_known(outcomes, explicit)
+    ids = {str(outcomes.interaction_ids[row]) for part in rows for row in part if answered[row]}
+    asked = AskedWith.of(store, ids)
     right = [
-        known_answers(
-            [int(row) for row in members.rows],
-            analysis.outcomes,
-            analysis.explicit,
-            withheld=withheld,
-        )
-        for members in analysis.result.clusters
+        known_answers(part, outcomes, explicit, withheld=withheld, asked=asked) for part in rows
     ]
     allowed = set(permitted(store, history, [one for known in right for one in known]))
     requests = []
@@ -134,30 +139,77 @@ def safety_related(cluster: FailureCluster) -> bool:
 
 
 def known_answers(
-    rows: Sequence[int], outcomes: Outcomes, explicit: FloatArray, *, withheld: Collection[str]
+    rows: Sequence[int],
+    outcomes: Outcomes,
+    explicit: FloatArray,
+    *,
+    withheld: Collection[str],
+    asked: AskedWith = NOTHING,
 ) -> tuple[Known, ...]:
     """Return what is known to be right in a cluster: corrections, and well-rated answers.
 
-    Of one prompt the newest counts; where right answers to it differ, none does.
+    Of one prompt the newest counts; where right answers to it differ, none does. Nothing is right
+    that calls tools which its request did not have, or that holds calls as an earlier version
+    recorded them.
 
     Args:
         rows: The cluster's rows, failed or not.
         outcomes: The interactions.
         explicit: What users said the answers are worth, shape (n,).
         withheld: Ids of interactions that wait for review or were found unsafe.
+        asked: Those of the interactions with tools, calls or results.
     """
     answer_known = right_is_known(outcomes, explicit) & (outcomes.unsafe != 1.0)
     by_prompt: dict[str, list[Known]] = {}
     for row in sorted(rows):
-        key, target = str(outcomes.interaction_ids[row]), right_answer(outcomes, row).strip()
-        if answer_known[row] and target and key not in withheld:
+        key, target = str(outcomes.interaction_ids[row]), right_answer(outcomes, row, asked).strip()
+        if answer_known[row] and target and key not in withheld and _is_right(target, key, asked):
             answer = Known(key, str(outcomes.user_ids[row]), str(outcomes.prompts[row]), target)
-            by_prompt.setdefault(normalise_answer(answer.prompt), []).append(answer)
+            question = normalise_answer(asked.prompt(key, answer.prompt))
+            by_prompt.setdefault(question, []).append(answer)
     return tuple(
         group[-1]
         for group in by_prompt.values()
-        if len({normalise_answer(item.target) for item in group}) == 1
+        if len({comparable(item.target) for item in group}) == 1
     )
+
+
+def _is_right(target: str, key: str, asked: AskedWith) -> bool:
+    """Tell whether an answer's calls are ones that its request's tools take."""
+    found = asked.calling.get(key)
+    tools = None if found is None else asked.tools(found)
+    return AS_TEXT not in target and call_fault(target, tools or ()) is None
+
+
+def examples_of(
+    store: EventStore, known: Sequence[Known], fields: Callable[[Known], dict[str, Any]]
+) -> tuple[Example, ...]:
+    """Return what is known to be right as examples that ask the same again, with its tools.
+
+    What holds pictures, sound or files cannot be asked again, nor what had tools that are not
+    stored any more.
+
+    Args:
+        store: Holds the interactions.
+        known: What is right.
+        fields: Returns each example's id and what else it has.
+    """
+    interactions = store.stored_interactions([item.interaction_id for item in known])
+    asked = AskedWith.among(store, list(interactions.values()))
+    examples = []
+    for item in known:
+        found = interactions.get(item.interaction_id)
+        given = None if found is None else asked.fields(found)
+        if found is not None and given is not None and reads_as_text(found.messages):
+            example = Example(messages=found.messages, target=item.target, **given, **fields(item))
+            examples.append(example)
+    return tuple(examples)
+
+
+def longest_answer(examples: Sequence[Example]) -> int:
+    """Return how many tokens an answer to examples may have: room for calls where one is due."""
+    calls = any(MARK in (example.target or "") for example in examples)
+    return CALL_TOKENS if calls else LABEL_TOKENS
 
 
 def permitted(store: EventStore, history: History, known: Sequence[Known]) -> tuple[Known, ...]:
@@ -247,20 +299,16 @@ def _freeze(
     now: datetime,
 ) -> RegressionSet | None:
     held_out, users = hold_out(known, cluster.id)
-    interactions = store.stored_interactions([item.interaction_id for item in held_out])
-    examples = tuple(
-        Example(
-            id=derive_id("regression", cluster.id, item.interaction_id),
-            messages=interactions[item.interaction_id].messages,
-            target=item.target,
-        )
-        for item in held_out
-        if item.interaction_id in interactions
-        and reads_as_text(interactions[item.interaction_id].messages)
+    examples = examples_of(
+        store,
+        held_out,
+        lambda item: {"id": derive_id("regression", cluster.id, item.interaction_id)},
     )
     if len(examples) < FEWEST:
         return None
-    examples_set = ExampleSet.freeze(f"regression-{cluster.id[:12]}", examples, now)
+    examples_set = ExampleSet.freeze(
+        f"regression-{cluster.id[:12]}", examples, now, longest_answer(examples)
+    )
     frozen = RegressionSet(
         id=cluster.id,
         created_at=now,

@@ -26,8 +26,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.analysis import ReadTexts
+from ratchet.analyze.failures.asked_with import AskedWith
 from ratchet.analyze.failures.profile import right_is_known
-from ratchet.analyze.failures.regression_sets import Known, known_answers, permitted
+from ratchet.analyze.failures.regression_sets import (
+    Known,
+    examples_of,
+    known_answers,
+    longest_answer,
+    permitted,
+)
 from ratchet.errors import WaitingError
 from ratchet.evaluation.metrics import normalise_answer
 from ratchet.outcomes.join import FloatArray, Outcomes
@@ -43,6 +50,7 @@ from ratchet.records import (
     user_digest,
     with_conversations_changed,
 )
+from ratchet.records.tool_calls import asked
 from ratchet.store import EventStore
 from ratchet.store.history import History
 from ratchet.store.history.refusals import not_for_good
@@ -90,23 +98,22 @@ def freeze_traffic(
         return frozen
     rows = np.flatnonzero(right_is_known(outcomes, explicit))[-looked_at:]
     found = texts(outcomes.take(rows))
-    known = known_answers(range(len(found)), found, explicit[rows], withheld=withheld)
+    requests = AskedWith.of(store, [str(key) for key in found.interaction_ids])
+    known = known_answers(
+        range(len(found)), found, explicit[rows], withheld=withheld, asked=requests
+    )
     held = sample_users(permitted(store, history, known), cycle.id, most=most)
-    interactions = store.stored_interactions([item.interaction_id for item in held])
-    examples = tuple(
-        Example(
-            id=derive_id(TRAFFIC, item.interaction_id),
-            messages=interactions[item.interaction_id].messages,
-            target=item.target,
-            user_id=user_digest(item.user),
-        )
-        for item in held
-        if item.interaction_id in interactions
-        and reads_as_text(interactions[item.interaction_id].messages)
+    examples = examples_of(
+        store,
+        held,
+        lambda item: {
+            "id": derive_id(TRAFFIC, item.interaction_id),
+            "user_id": user_digest(item.user),
+        },
     )
     if not examples:
         return None
-    made = ExampleSet.freeze(_name(cycle), examples, now)
+    made = ExampleSet.freeze(_name(cycle), examples, now, longest_answer(examples))
     store.append(made)
     return made
 
@@ -213,7 +220,7 @@ def freeze_questions(
     kept = _draw(store, history, outcomes, turns, rules)
     if len(kept) < rules.minimum:
         raise WaitingError(_too_few(len(kept), turns, rules), "traffic", rules.minimum - len(kept))
-    examples = _examples(kept, redact)
+    examples = _examples(kept, AskedWith.among(store, kept), redact)
     made = ExampleSet.freeze(rules.name, examples, now, max_new_tokens)
     store.append(made)
     return made
@@ -233,7 +240,8 @@ def _draw(
         ids = [str(outcomes.interaction_ids[row]) for user in users for row in user.rows]
         refused, stored = not_for_good(store, history, ids), store.stored_interactions(ids)
         usable = [one for one in stored.values() if _is_whole(one) and one.id not in refused]
-        kept = list(_distinct(usable))
+        requests = AskedWith.among(store, usable)
+        kept = [one for one in _distinct(usable) if requests.fields(one) is not None]
         is_most = wanted >= rules.user_share * available
         if is_most or len(kept) >= ENOUGH * rules.examples:
             return kept
@@ -241,8 +249,9 @@ def _draw(
 
 
 def _is_whole(interaction: Interaction) -> bool:
-    """Tell whether a user asked something in words and got an answer in words."""
-    answered = interaction.messages[-1].role == "user" and bool(interaction.response.strip())
+    """Tell whether a user asked something in words and got an answer: words, or calls of tools."""
+    answer = bool(interaction.response.strip() or interaction.tool_calls)
+    answered = interaction.messages[-1].role == "user" and answer
     return answered and reads_as_text(interaction.messages)
 
 
@@ -320,13 +329,15 @@ def _distinct(interactions: Sequence[Interaction]) -> Iterator[Interaction]:
     """Yield the interactions, of one question the first alone."""
     seen: set[str] = set()
     for one in sorted(interactions, key=lambda item: (item.created_at, item.id)):
-        asked = normalise_answer(one.prompt)
-        if asked and asked not in seen:
-            seen.add(asked)
+        question = normalise_answer(asked(one.prompt, one.messages))
+        if question and question not in seen:
+            seen.add(question)
             yield one
 
 
-def _examples(interactions: Sequence[Interaction], redact: Redact) -> tuple[Example, ...]:
+def _examples(
+    interactions: Sequence[Interaction], asked_with: AskedWith, redact: Redact
+) -> tuple[Example, ...]:
     """Return the conversations as examples, without personal data but for system prompts."""
     clean = with_conversations_changed([one.messages for one in interactions], redact)
     return tuple(
@@ -334,6 +345,7 @@ def _examples(interactions: Sequence[Interaction], redact: Redact) -> tuple[Exam
             id=derive_id(SAMPLED, one.id),
             messages=said,
             user_id=user_digest(one.user_id),
+            **(asked_with.fields(one) or {}),
         )
         for one, said in zip(interactions, clean, strict=True)
     )

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ratchet.errors import InsufficientDataError, InvalidInputError
+from ratchet.evaluation.answer_facts import measure_answers
 from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
@@ -238,7 +239,10 @@ def read_window(
         by: What charts are to tell apart, where it is neither version nor segment.
     """
     said = [name for name in _IN_METADATA if name == by]
-    table = store.signals(window, lag=_ALL_FEEDBACK, judges=usable_versions(store), metadata=said)
+    table = store.signals(
+        window, lag=_ALL_FEEDBACK, judges=usable_versions(store), metadata=said,
+        measure=measure_answers,
+    )  # fmt: skip
     names = ("created_at", "model_version", "segment", *said)
     numbers = [name for name in table.column_names if name not in names]
     columns = {name: table[name].cast(pa.float64()).to_numpy() for name in numbers}

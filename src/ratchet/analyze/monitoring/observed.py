@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from ratchet.analyze.monitoring.batches import Observations
+from ratchet.evaluation.answer_facts import measure_answers
 from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.quality import QualityWeights, implicit_score
 from ratchet.records import EXPLICIT_KINDS, FEEDBACK_KINDS, Baseline
+from ratchet.records.answer_signals import MEASURED
 from ratchet.records.signals import BOARD_SHARES, BY_NAME, SIGNAL_OF
 from ratchet.store import EventStore, Window
 
@@ -39,7 +41,10 @@ def observe(
     """
     known_at = baseline.created_at if baseline else None
     judges = usable_versions(store)
-    observations = observations_of(store.signals(window, lag=lag, judges=judges, known_at=known_at))
+    table = store.signals(
+        window, lag=lag, judges=judges, known_at=known_at, measure=measure_answers
+    )
+    observations = observations_of(table)
     unwatched = set(left_out)
     if baseline is not None:
         kinds = store.reporting().spoiled(baseline.created_at, baseline.window_end)
@@ -62,14 +67,15 @@ def observations_of(table: pa.Table, weights: QualityWeights | None = None) -> O
     """Turn the store's signals into what is watched.
 
     Args:
-        table: As `EventStore.signals` returns it.
+        table: As `EventStore.signals` returns it; what answers carry themselves only where it
+            was measured.
         weights: What the implicit quality is made of, by default the documented ones.
     """
     weights = weights or QualityWeights()
     number = {
         name: table[name].to_numpy().astype(np.float64)
         for name in table.column_names
-        if name in ("latency_seconds", "characters", *FEEDBACK_KINDS)
+        if name in ("latency_seconds", "characters", *MEASURED, *FEEDBACK_KINDS)
     }
     failed = table["failed"].to_numpy().astype(np.float64)
     answered = failed == 0.0
@@ -91,5 +97,6 @@ def observations_of(table: pa.Table, weights: QualityWeights | None = None) -> O
             share.name: known[signal.name] if share.cut else signal.bad_answers(known[signal.name])
             for share in BOARD_SHARES
             for signal in (SIGNAL_OF[share.name],)
+            if signal.name in known
         },
     )

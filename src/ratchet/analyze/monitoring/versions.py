@@ -7,7 +7,7 @@ Releases say what was replaced; where there are none, traffic does, and single r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ratchet.records import BoardState, Release, Rollout
 from ratchet.store import EventStore, Window
@@ -23,7 +23,6 @@ from ratchet.store.arrivals import (
     versions_in_use,
 )
 
-EVER = datetime.min.replace(tzinfo=UTC)
 _MOMENT = timedelta(microseconds=1)
 
 
@@ -124,4 +123,4 @@ def _busiest_before(store: EventStore, version: WatchedVersion, since: datetime)
         end = day  # single rows with a wrong time; the traffic may lie before them
 
 
-__all__ = ["EVER", "WatchedVersion", "predecessors", "versions_to_watch"]
+__all__ = ["WatchedVersion", "predecessors", "versions_to_watch"]

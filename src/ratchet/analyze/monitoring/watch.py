@@ -33,7 +33,6 @@ from ratchet.analyze.monitoring.board import (
 )
 from ratchet.analyze.monitoring.observed import observations_of, observe
 from ratchet.analyze.monitoring.versions import (
-    EVER,
     WatchedVersion,
     predecessors,
     versions_to_watch,
@@ -49,7 +48,7 @@ from ratchet.records import (
     Metric,
 )
 from ratchet.records.signals import SIGNALS
-from ratchet.store import EventStore, Window
+from ratchet.store import EVER, EventStore, Window
 from ratchet.store.arrivals import (
     Arrived,
     Position,

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ratchet.deploy.backends import KEY_VARIABLE, Replica, Replicas, named
 from ratchet.errors import ModelError
 from ratchet.models import Completion, LanguageModel, OpenAICompatibleModel, Sampling
-from ratchet.models.base import Conversation
+from ratchet.models.base import Conversation, Formats, Offered, only_given
 from ratchet.models.endpoint import server_address
 from ratchet.records import digest
 
@@ -244,14 +244,22 @@ class AsUsersGet:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int | None = None,
+        tools: Offered | None = None,
+        response_formats: Formats | None = None,
     ) -> list[Completion]:
         """Answer every conversation; the same ones together get the same answers."""
         if temperature == 0.0:
             said = [[turn.canonical() for turn in turns] for turns in conversations[:1]]
             seed = int(digest(said)[:7], 16)
             temperature = self.temperature
+        count = len(conversations)
+        with_ = only_given(tools or [None] * count, response_formats or [None] * count)
         return self.model.generate(
-            conversations, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+            conversations,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            **with_,
         )
 
 

@@ -55,6 +55,8 @@ from ratchet.records import (
     RegressionSet,
     digest,
 )
+from ratchet.records.asking import Usage
+from ratchet.records.prices import NO_PRICES
 from ratchet.stats.arrays import FloatArray
 from ratchet.store import EventStore
 from ratchet.store.cycles import example_set
@@ -70,6 +72,7 @@ class Answers:
         model_digest: Of the model that answered.
         texts: The answers.
         seconds: How long each took, where that is known: the wall time of its batch.
+        usage: Tokens of each and its request, and what it cost, as far as they are known.
         more: Its further answers to the same questions, where they are sampled.
         executions: How programs of answers and tests ran, by the program's digest.
     """
@@ -77,6 +80,7 @@ class Answers:
     model_digest: str
     texts: dict[str, str]
     seconds: dict[str, float]
+    usage: dict[str, Usage] = field(default_factory=dict)
     more: tuple[Answers, ...] = ()
     executions: Mapping[str, Execution] = field(default_factory=dict)
 
@@ -118,6 +122,10 @@ class Answers:
     def took(self, examples: Sequence[Example]) -> list[float | None]:
         """Return the seconds of the answers to examples, None where they are not known."""
         return [self.seconds.get(question_digest(example)) for example in examples]
+
+    def used(self, examples: Sequence[Example]) -> list[Usage | None]:
+        """Return tokens and cost of the answers to examples, None where they are not known."""
+        return [self.usage.get(question_digest(example)) for example in examples]
 
 
 Pair: TypeAlias = tuple[Answers, Answers]
@@ -297,7 +305,9 @@ def answer_sets(
         )
     ]
     first, *more = (
-        Answers(model_digest, one.texts | two.texts, one.seconds | two.seconds)
+        Answers(
+            model_digest, one.texts | two.texts, one.seconds | two.seconds, one.usage | two.usage
+        )
         for one, two in zip(parts[0].every, parts[1].every, strict=True)
     )
     answers = replace(first, more=tuple(more))
@@ -320,14 +330,18 @@ def _answer_once(
     keys = list(asked)
     texts = store.answers(model_digest, decoding, keys) if store else {}
     seconds = store.answer_seconds(model_digest, decoding, keys) if store else {}
+    usage = store.answer_usage(model_digest, decoding, keys) if store else {}
+    prices = store.prices if store else NO_PRICES
     logger.info("%s: %d of %d answers are recorded", name, len(texts), len(asked))
 
     def save(made: Mapping[str, Completion]) -> None:
         took = {key: completion.latency_seconds for key, completion in made.items()}
         seconds.update(took)
+        used = {key: one.usage for key, one in made.items() if one.usage is not None}
+        usage.update(used)
         if store:
             answered = {key: completion.text for key, completion in made.items()}
-            store.add_answers(model_digest, decoding, answered, took)
+            store.add_answers(model_digest, decoding, answered, took, used)
 
     if ask and len(texts) < len(asked):
         texts = answer_examples(
@@ -339,7 +353,10 @@ def _answer_once(
             draw=draw,
             name=name,
         )
-    return Answers(model_digest, texts, seconds)
+    paid = {
+        key: one.model_copy(update={"cost": prices.cost(name, one)}) for key, one in usage.items()
+    }
+    return Answers(model_digest, texts, seconds, paid)
 
 
 def check_examples(policy: GatePolicy, examples: GateExamples) -> None:
@@ -458,6 +475,7 @@ def pair_scores(
             two.to(examples),
             [example.right_answer for example in examples],
             seconds=(one.took(examples), two.took(examples)),
+            usage=(one.used(examples), two.used(examples)),
             executions=runs,
             judged={WIN_RATE: judged.scores(examples)} if judged else {},
             asked=examples,

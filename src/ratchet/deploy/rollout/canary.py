@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.approval import approved_to_promote
 from ratchet.deploy.refusals import refused
@@ -34,6 +32,7 @@ from ratchet.deploy.rollout.evidence import (
 )
 from ratchet.deploy.rollout.exposure_counts import Period, Tally, read_tally
 from ratchet.deploy.rollout.plans import fit_plan
+from ratchet.deploy.rollout.recent_signals import OBSERVED, observed_signals
 from ratchet.deploy.routing import (
     CHALLENGER,
     CHAMPION,
@@ -61,20 +60,15 @@ from ratchet.records import (
     Routing,
     SampleRatio,
     Variant,
-    WatchedSignal,
     derive_id,
 )
-from ratchet.records.signals import SIGNAL_OF, words_of
+from ratchet.records.signals import words_of
 from ratchet.stats.experiments.sample_ratio import one_look_p_value
 from ratchet.store import EventStore, Window, count_users
-from ratchet.store.heard import hear, unknown_reasons
+from ratchet.store.heard import hear
 
 logger = logging.getLogger(__name__)
 
-OBSERVED = timedelta(days=7)
-"""Traffic that says which signals and how many users there are."""
-FEWEST_SEEN = 100
-SLOW_QUANTILE = 0.95
 LOOK_SECONDS = 60
 """Looks within one minute are one look."""
 ENDED: Mapping[LookDecision, str] = {
@@ -178,7 +172,7 @@ def start_rollout(
     week = Window(now - OBSERVED, now)
     plan, fitted = fit_plan(plan, count_users(store, week))
     hear(store, now=now)  # the last pass of monitoring may have been before they reported
-    signals, unwatched, slow = _observed(store, champion.version, plan, week)
+    seen = observed_signals(store, champion.version, plan, week)
     rollout = Rollout(
         id=derive_id("rollout", champion.version, challenger.canonical(), now.isoformat()),
         created_at=now,
@@ -186,10 +180,11 @@ def start_rollout(
         challenger=_arm(challenger, CHALLENGER),
         previous=_previous(store),
         plan=plan,
-        signals=signals,
-        unwatched=unwatched,
+        signals=seen.watched,
+        unwatched=seen.unwatched,
         fitted=fitted,
-        slow_seconds=slow,
+        slow_seconds=seen.slow_seconds,
+        limits=dict(seen.limits),
         decision_id=decision_id,
         by=by,
     )
@@ -227,41 +222,6 @@ def _arm(variant: Variant, name: str) -> Variant:
 def _previous(store: EventStore) -> str | None:
     routing = current_routing(store)
     return None if routing is None else routing.previous
-
-
-def _observed(
-    store: EventStore, version: str, plan: RolloutPlan, week: Window
-) -> tuple[tuple[WatchedSignal, ...], tuple[tuple[str, str], ...], float | None]:
-    """Return the signals that recent traffic shows, the others, and what is slow."""
-    lag = timedelta(seconds=plan.lag_seconds)
-    table = store.signals(week, lag=lag)
-    seen = {name: table.num_rows - table[name].null_count for name in table.column_names}
-    watched, unwatched, unknown = [], [], unknown_reasons(store, now=week.end)
-    for signal in plan.signals:
-        kind = SIGNAL_OF[signal.name].name
-        count, why = seen.get(kind, table.num_rows), unknown.get(kind)
-        if count >= FEWEST_SEEN or signal.name == "failed":
-            watched.append(signal)
-        elif signal.primary:
-            raise InsufficientDataError(
-                f"a rollout needs the primary signal {signal.name!r} on {FEWEST_SEEN} answers of "
-                f"the last {OBSERVED.days} days, got {count}; "
-                + (why or "choose one that the application reports, or wait")
-            )
-        else:
-            reason = f"known of {count} answers of the last {OBSERVED.days} days"
-            reason += f": {why}" if why else ""
-            unwatched.append((str(signal.name), reason))
-    slow = plan.slow_seconds
-    if slow is None and seen["latency_seconds"] >= FEWEST_SEEN:
-        own = table["model_version"].to_numpy(zero_copy_only=False) == version
-        latency = table["latency_seconds"].to_numpy()
-        known = latency[own & ~np.isnan(latency)]
-        slow = float(np.quantile(known, SLOW_QUANTILE)) if known.size >= FEWEST_SEEN else None
-    if slow is None and any(signal.name == "slow" for signal in watched):
-        watched = [signal for signal in watched if signal.name != "slow"]
-        unwatched.append(("slow", "the champion's usual latency is not known"))
-    return tuple(watched), tuple(unwatched), slow
 
 
 def _staged(rollout: Rollout, stage: int, *, key: str, now: datetime) -> Routing:
@@ -343,6 +303,8 @@ def _tally(
         versions=(rollout.champion.version, rollout.challenger.version),
         lag=timedelta(seconds=rollout.plan.lag_seconds),
         slow_seconds=rollout.slow_seconds,
+        limits=rollout.limits,
+        signals=[signal.name for signal in rollout.signals],
     )
 
 
@@ -409,9 +371,15 @@ def _lacking(
     if hours < stage.hours:
         lacking.append(f"{max(hours, 0.0):.1f} of {stage.hours:g} hours in this stage")
     for arm, latest in zip(tally.arms, tally.latest, strict=True):
-        if latest is None or until - latest > timedelta(hours=plan.fresh_hours):
+        silent = until - (latest or starts[0])
+        if silent > timedelta(hours=plan.fresh_hours):
             lacking.append(
                 f"no answer of the {arm} for {plan.fresh_hours:g} hours, so nothing is shown of it"
+            )
+        elif latest is None:
+            lacking.append(
+                f"no answer of the {arm} yet that is {plan.lag_seconds / 60:g} minutes old, from "
+                "when on it counts, so nothing is shown of it"
             )
     if not ratio.ready:
         met = sum(ratio.users.values())

@@ -7,7 +7,7 @@ read at the same age and an answer without feedback yet does not count as a good
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import compress
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ratchet.evaluation.answer_facts import measure_answers
 from ratchet.records import SIGNAL_NAMES, SignalName
+from ratchet.records.rollout import CUT_SHARES, MEASURED_SHARES
 from ratchet.records.signals import SIGNAL_OF
 from ratchet.stats.arrays import BoolArray, FloatArray, IntArray
 from ratchet.store import EventStore, Window, read_exposures
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SLICE = timedelta(days=1)
+_CUT = ("slow", *CUT_SHARES)
+"""Signals of numbers, which are bad above a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ def read_tally(
     versions: Sequence[str],
     lag: timedelta,
     slow_seconds: float | None = None,
+    limits: Mapping[str, float] | None = None,
+    signals: Collection[str] = SIGNAL_NAMES,
     judges: Collection[str] = (),
 ) -> Tally:
     """Count an experiment's answers, a day at a time.
@@ -84,16 +90,21 @@ def read_tally(
         versions: The version of each arm.
         lag: Age at which an answer is read.
         slow_seconds: From when on an answer is slow; without it none is known to be.
+        limits: The same of tokens and cost, by signal.
+        signals: Those that are asked for: what answers carry themselves is read for these alone.
         judges: Versions of judges whose verdicts count.
     """
-    counter = _Counter(tuple(arms), tuple(versions), len(periods), slow_seconds)
+    cuts: dict[str, float | None] = {**(limits or {}), "slow": slow_seconds}
+    counter = _Counter(tuple(arms), tuple(versions), len(periods), cuts)
+    measure = measure_answers if set(signals) & set(MEASURED_SHARES) else None
     for stage, period in enumerate(periods):
         start = period.start
         while start < period.end:
             end = min(period.end, start + _SLICE)
             table = read_exposures(
-                store, Window(start, end), experiment=experiment, lag=lag, judges=judges
-            )
+                store, Window(start, end), experiment=experiment, lag=lag, judges=judges,
+                measure=measure,
+            )  # fmt: skip
             counter.add(stage, table)
             start = end
     return counter.tally()
@@ -107,9 +118,9 @@ class _Counter:
         arms: tuple[str, ...],
         versions: tuple[str, ...],
         stages: int,
-        slow_seconds: float | None,
+        cuts: Mapping[str, float | None],
     ) -> None:
-        self.arms, self.versions, self.slow_seconds = arms, versions, slow_seconds
+        self.arms, self.versions, self.cuts = arms, versions, cuts
         self.numbers: dict[str, int] = {}
         self.shape = (stages, len(arms), len(SIGNAL_NAMES))
         self.events = np.zeros((0, *self.shape), np.int64)
@@ -128,7 +139,7 @@ class _Counter:
         arm = arm[known]
         right = np.array([self.versions[place] for place in arm], dtype=object)
         answered = table["model_version"].to_numpy(zero_copy_only=False)[known]
-        bad = _bad(table, known, answered == right, self.slow_seconds)
+        bad = _bad(table, known, answered == right, self.cuts)
         self.seen[users, stage, arm] = True
         for signal, values in enumerate(bad):
             told = ~np.isnan(values)
@@ -161,7 +172,7 @@ class _Counter:
 
 
 def _bad(
-    table: pa.Table, known: BoolArray, own: BoolArray, slow_seconds: float | None
+    table: pa.Table, known: BoolArray, own: BoolArray, cuts: Mapping[str, float | None]
 ) -> FloatArray:
     """Return 1 for bad, 0 for not, nan for not known, shape (signals, answers)."""
 
@@ -175,15 +186,17 @@ def _bad(
         if signal.name == "error":
             rows.append(failed.astype(np.float64))
             continue
-        if signal.name == "latency_seconds":
-            bad = _slow(number(signal.name), slow_seconds)
+        if signal.name not in table.column_names:  # it was not asked for
+            bad = np.full(failed.shape, np.nan)
+        elif name in _CUT:
+            bad = _above(number(signal.name), cuts.get(name))
         else:
             bad = signal.bad_answers(number(signal.name))
         rows.append(np.where(failed, np.nan, bad))  # of a failure nothing else is said
     return np.stack(rows)
 
 
-def _slow(seconds: FloatArray, limit: float | None) -> FloatArray:
+def _above(numbers: FloatArray, limit: float | None) -> FloatArray:
     if limit is None:
-        return np.full(seconds.shape, np.nan)
-    return np.where(np.isnan(seconds), np.nan, (seconds > limit).astype(np.float64))
+        return np.full(numbers.shape, np.nan)
+    return np.where(np.isnan(numbers), np.nan, (numbers > limit).astype(np.float64))

@@ -8,7 +8,7 @@ error (Bonferroni); which of several better variants is the best is not said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ratchet.deploy.answering import Answering
@@ -62,6 +62,7 @@ def start_test(
     error: float = 0.05,
     imbalance: float = 11 / 9,
     slow_seconds: float | None = None,
+    limits: Mapping[str, float] | None = None,
     by: str | None = None,
     answering: Answering | None = None,
 ) -> VariantTest:
@@ -77,6 +78,7 @@ def start_test(
         imbalance: Rates are read once odds of assignment that are wrong by this factor would have
             been found.
         slow_seconds: From when on an answer is slow; without it slowness is not compared.
+        limits: The same of tokens (`many_tokens`) and cost (`costly`).
         by: Who starts it.
         answering: What every version has to answer by.
 
@@ -114,6 +116,7 @@ def start_test(
         error=error,
         imbalance=imbalance,
         slow_seconds=slow_seconds,
+        limits=dict(limits or {}),
         by=by,
     )
     routing = Routing(
@@ -156,6 +159,8 @@ def read_test(store: EventStore, test: VariantTest, now: datetime) -> VariantRea
         versions=[control.version, *(variant.version for variant in others)],
         lag=timedelta(seconds=test.lag_seconds),
         slow_seconds=test.slow_seconds,
+        limits=test.limits,
+        signals=[signal.name for signal in test.signals],
     )
     ratio, readouts = compare_variants(test, tally, final=end is not None)
     better = _shown_better(test, readouts)

@@ -47,6 +47,7 @@ def card(
         f"- Digest (SHA-256 of the rows): `{facts.digest}`\n",
         _table("What was left after each step", selection.funnel),
         _table("Where the rows come from", sources),
+        _table("Calls of tools", _calls(rows)),
         _table("Set aside", selection.set_aside),
         _table("Too close to an evaluation set", selection.leaks),
         _personal_data(facts),
@@ -75,6 +76,17 @@ def _table(title: str, rows: Sequence[tuple[str, int]]) -> str:
         return ""
     lines = "\n".join(f"| {cell(name)} | {count:,} |" for name, count in rows)
     return f"## {title}\n\n| | rows |\n|---|---:|\n{lines}\n"
+
+
+def _calls(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Return how many rows have tools and call them; nothing where none has."""
+    learnt = [row.canonical().get("completion") or row.canonical()["chosen"] for row in rows]
+    counts = [
+        ("with tools", sum(bool(row.tools) for row in rows)),
+        ("that call one", sum("tool_calls" in answer[0] for answer in learnt)),
+        ("with a result before", sum(any(t.role == "tool" for t in row.messages) for row in rows)),
+    ]
+    return counts if any(count for _, count in counts) else []
 
 
 def _personal_data(facts: CardFacts) -> str:

@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.moments import read_moment
@@ -17,6 +25,7 @@ from ratchet.improve.curation.duplicates import DuplicateConfig
 from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.propensity import PropensityConfig
 from ratchet.records import Identifier, Message, Record, Share, TrainingRequest, last_said
+from ratchet.records.given_answers import given_as_text
 from ratchet.safety.redaction import RedactionConfig
 
 UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -108,12 +117,20 @@ class CurationConfig(BaseModel):
 
 
 class Demonstration(Record):
-    """A prompt with the answer that an expert gave; trained on as it is."""
+    """A prompt with the answer that an expert gave; trained on as it is.
+
+    Attributes:
+        target: The answer; one that calls tools may be a turn of OpenAI's chat format.
+        tools: What the model may call, as a request names them.
+    """
 
     id: Identifier
     messages: tuple[Message, ...] = Field(min_length=1)
-    target: Annotated[str, Field(min_length=1)]
+    target: Annotated[str, BeforeValidator(given_as_text), Field(min_length=1)]
     segment: Identifier = "all"
+    tools: tuple[dict[str, JsonValue], ...] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @property
     def prompt(self) -> str:
@@ -202,7 +219,7 @@ def _read(path: Path, kind: type[R], name: str, fields: str) -> tuple[R, ...]:
     with read_rows(path, names=tuple(kind.model_fields), may_be_empty=True) as rows:
         for row in rows:
             try:
-                given = row.given(as_json=["messages"])
+                given = row.given(as_json=["messages", "tools"])
                 # an empty cell of a table says that a judge has no word on it
                 blank = {name: None for name in _NULLABLE if name in row.fields}
                 records.append(kind.model_validate(blank | given))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.improve.curation.agreement import KeptNeighbours
+from ratchet.improve.curation.calls import LookUp
 from ratchet.improve.curation.config import ClusterRequest, Demonstration, JudgedPair
 from ratchet.outcomes.quality import QualityWeights
 from ratchet.store.reporting import Reporting
@@ -38,6 +39,8 @@ class Context:
         weights: How the quality was weighed.
         reporting: How applications report, of what is read from history; outcomes in memory are
             joined by it already.
+        definitions: Returns the definitions with some digests that are stored: the tools that
+            requests had.
         held_out: What stands for users (`user_digest`) whose questions the gate asks: nothing that
             they wrote is trained on.
     """
@@ -56,3 +59,4 @@ class Context:
     weights: QualityWeights = field(default_factory=QualityWeights)
     reporting: Reporting | None = None
     held_out: Collection[str] = ()
+    definitions: LookUp = lambda _: {}

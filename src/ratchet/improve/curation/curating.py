@@ -13,15 +13,17 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ratchet.errors import InsufficientDataError
 from ratchet.improve.curation.agreement import KeptNeighbours
+from ratchet.improve.curation.calls import tools_by_digest
 from ratchet.improve.curation.config import (
     ClusterRequest,
     CurationConfig,
@@ -31,8 +33,10 @@ from ratchet.improve.curation.config import (
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.dataset import (
     Prepared,
+    Requests,
     build,
     choose_any,
+    fitting,
     of_words,
     prepare,
     without_leaks,
@@ -40,6 +44,7 @@ from ratchet.improve.curation.dataset import (
 from ratchet.improve.curation.derived import Derived
 from ratchet.improve.curation.difference import Difference, compare
 from ratchet.improve.curation.funnel import (
+    FITTING,
     UNSEEN_BEFORE,
     WITHOUT_CALLS,
     require_both_labels,
@@ -55,7 +60,6 @@ from ratchet.records import (
     Cycle,
     ExampleSet,
     HumanLabel,
-    Interaction,
     TrainingRequest,
     TrainingSet,
 )
@@ -215,12 +219,14 @@ def curate(
     logger.info("joined %d interactions; somebody spoke about %d", traffic.size, len(traffic))
     context = replace(context, vectors_of=_vectors_of(traffic.texts, known))
     selection = choose_any(kind, Background(traffic, protected, config, context))
-    interactions = _interactions(store, derived, selection)
-    built = build(selection, interactions, config, asked.cycle.seed if asked.cycle else 0)
+    requests = _asked_for(store, derived, selection)
+    built = build(selection, requests, config, asked.cycle.seed if asked.cycle else 0)
     rows = without_leaks(built, protected, config)
     selection = _without(selection, {row.interaction_id for row in rows}, UNSEEN_BEFORE)
     rows = of_words(rows)
     selection = _without(selection, {row.interaction_id for row in rows}, WITHOUT_CALLS)
+    rows = fitting(rows, config)
+    selection = _without(selection, {row.interaction_id for row in rows}, FITTING)
     return Curated(
         asked=asked,
         derived=derived,
@@ -283,6 +289,7 @@ def _context(
         weights=asked.options.weights,
         reporting=store.reporting().declared_only(),
         held_out=held_out_users(store),
+        definitions=partial(_bodies, store),
     )
 
 
@@ -302,21 +309,25 @@ def _requests(store: EventStore, cycle: Cycle | None, most: int) -> tuple[Cluste
 
 def _vectors_of(texts: Texts, known: Known) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     def vectors_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        (prompts,) = read_at(texts, rows, "prompt")
+        (prompts,) = read_at(texts, rows, "asked")
         return known.vectors([str(text) for text in prompts])
 
     return vectors_of
 
 
-def _interactions(
-    store: EventStore, derived: Derived, selection: Selection
-) -> dict[str, Interaction]:
-    """Return the interactions of a selection: from the store, else from history."""
+def _asked_for(store: EventStore, derived: Derived, selection: Selection) -> Requests:
+    """Return what was asked for the answers of a selection: from the store, else from history."""
     ids = [row.interaction_id for row in selection.rows]
     stored = store.stored_interactions(ids)
     demonstrated = selection.demonstrations
     gone = [key for key in ids if key not in stored and key not in demonstrated]
-    return {**stored, **(derived.history.fetch_interactions(gone) if gone else {})}
+    found = {**stored, **(derived.history.fetch_interactions(gone) if gone else {})}
+    named = {item.tools for item in found.values() if item.tools}
+    return Requests(found, tools_by_digest(_bodies(store, named)))
+
+
+def _bodies(store: EventStore, digests: Collection[str]) -> dict[str, JsonValue]:
+    return {key: found.body for key, found in store.definitions(digests).items()}
 
 
 def _without(selection: Selection, kept: Collection[str], step: str) -> Selection:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ratchet.errors import InvalidInputError, LeakError
+from ratchet.improve.curation.calls import fault
 from ratchet.improve.curation.card import CardFacts, card
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.decontamination import Guard
@@ -29,10 +30,12 @@ from ratchet.improve.curation.preferences import (
     select_pairs,
 )
 from ratchet.improve.curation.rows import (
+    TOOLS,
     LabelledRow,
     PreferenceRow,
     Row,
     RowKind,
+    Tools,
     TrainingRow,
     kind_of,
     question,
@@ -45,19 +48,20 @@ from ratchet.improve.curation.selection import (
     select,
     select_answers,
 )
-from ratchet.improve.curation.shapes import as_words
+from ratchet.improve.curation.shapes import as_turns, as_words
 from ratchet.improve.curation.split import split_rows
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality
 from ratchet.records import (
     Interaction,
-    Message,
     TrainingSet,
     derive_id,
     digest,
+    with_all_texts,
     with_conversations_changed,
 )
 from ratchet.records.conversations import AS_TEXT
+from ratchet.records.tool_calls import MARK, as_turn, has_calls, written
 from ratchet.safety.redaction import Redacted, redactor
 
 if TYPE_CHECKING:
@@ -97,64 +101,109 @@ def choose_any(kind: RowKind, background: Background) -> Selection:
     return selectors[kind](background)
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What was asked for the answers of a selection.
+
+    Attributes:
+        interactions: By id.
+        tools: Tools by their digest.
+        demonstrations: Experts' answers, by id.
+    """
+
+    interactions: Mapping[str, Interaction]
+    tools: Mapping[str, Tools] = field(default_factory=dict)
+    demonstrations: Mapping[str, Demonstration] = field(default_factory=dict)
+
+    def asked(self, row: Selected) -> dict[str, Any]:
+        """Return the turns and the tools of a row.
+
+        Raises:
+            InvalidInputError: Its interaction is missing.
+        """
+        source = self.interactions.get(row.interaction_id)
+        shown = self.demonstrations.get(row.interaction_id)
+        if source is None and shown is None:
+            raise InvalidInputError(
+                f"every selected row needs its interaction, got none for {row.interaction_id!r}; "
+                "pass what the store holds for the selection's ids"
+            )
+        if source is None:
+            assert shown is not None
+            tools, messages = shown.tools or None, shown.messages
+        else:
+            tools, messages = self.tools.get(source.tools or ""), source.messages
+        if tools is None and not has_calls(messages):
+            return {"messages": as_words(messages)}
+        return {"messages": as_turns(messages), "tools": tools}
+
+
+Asked = Mapping[str, Interaction] | Requests
+
+
+def _requests(asked: Asked, selection: Selection) -> Requests:
+    found = asked if isinstance(asked, Requests) else Requests(asked)
+    return replace(found, demonstrations=selection.demonstrations)
+
+
 def build_rows(
-    selection: Selection, interactions: Mapping[str, Interaction], config: CurationConfig, seed: int
+    selection: Selection, asked: Asked, config: CurationConfig, seed: int
 ) -> list[TrainingRow]:
     """Put an SFT selection's full conversations and targets together, in order of time."""
+    requests = _requests(asked, selection)
     targets = [row.target for row in selection.rows]
     if config.shuffle_targets:
         order = np.random.default_rng(seed).permutation(len(targets))
         targets = [targets[place] for place in order]
     return [
-        TrainingRow(
-            messages=_conversation(row, interactions, selection.demonstrations),
-            target=target,
-            **_common(row),
-        )
+        TrainingRow(target=target, **requests.asked(row), **_common(row))
         for row, target in zip(selection.rows, targets, strict=True)
     ]
 
 
-def build_labelled(
-    selection: Selection, interactions: Mapping[str, Interaction]
-) -> list[LabelledRow]:
+def build_labelled(selection: Selection, asked: Asked) -> list[LabelledRow]:
     """Put a KTO selection's full conversations and labels together, in order of time."""
+    requests = _requests(asked, selection)
     return [
         LabelledRow(
-            messages=_conversation(row, interactions, {}),
             answer=row.target,
             desirable=bool(row.desirable),
+            **requests.asked(row),
             **_common(row),
         )
         for row in selection.rows
     ]
 
 
-def build_pairs(
-    selection: Selection, interactions: Mapping[str, Interaction]
-) -> list[PreferenceRow]:
+def build_pairs(selection: Selection, asked: Asked) -> list[PreferenceRow]:
     """Put a DPO selection's full conversations and pairs together, in order of time."""
+    requests = _requests(asked, selection)
     return [
         PreferenceRow(
-            messages=_conversation(row, interactions, {}),
             chosen=row.target,
             rejected=row.rejected or "",
             chosen_id=row.chosen_id,
+            **requests.asked(row),
             **_common(row),
         )
         for row in selection.rows
     ]
 
 
-def build(
-    selection: Selection, interactions: Mapping[str, Interaction], config: CurationConfig, seed: int
-) -> Sequence[Row]:
-    """Build the rows of a selection of any kind."""
+def build(selection: Selection, asked: Asked, config: CurationConfig, seed: int) -> Sequence[Row]:
+    """Build the rows of a selection of any kind.
+
+    Args:
+        selection: What was chosen.
+        asked: Its interactions by id, or these with the tools that they could call.
+        config: How.
+        seed: Of what is drawn.
+    """
     if selection.kind == "kto":
-        return build_labelled(selection, interactions)
+        return build_labelled(selection, asked)
     if selection.kind == "dpo":
-        return build_pairs(selection, interactions)
-    return build_rows(selection, interactions, config, seed)
+        return build_pairs(selection, asked)
+    return build_rows(selection, asked, config, seed)
 
 
 def _common(row: Selected) -> dict[str, Any]:
@@ -167,20 +216,6 @@ def _common(row: Selected) -> dict[str, Any]:
     }
 
 
-def _conversation(
-    row: Selected,
-    interactions: Mapping[str, Interaction],
-    demonstrations: Mapping[str, Demonstration],
-) -> tuple[Message, ...]:
-    source = interactions.get(row.interaction_id) or demonstrations.get(row.interaction_id)
-    if source is None:
-        raise InvalidInputError(
-            f"every selected row needs its interaction, got none for {row.interaction_id!r}; pass "
-            "what the store holds for the selection's ids"
-        )
-    return as_words(source.messages)
-
-
 def of_words(rows: Sequence[Row]) -> list[Row]:
     """Leave out rows in which a call of a tool stands as text, such as in a correction."""
     return [row for row in rows if not _calls_as_text(row)]
@@ -189,6 +224,30 @@ def of_words(rows: Sequence[Row]) -> list[Row]:
 def _calls_as_text(row: Row) -> bool:
     answers = (getattr(row, name) for name in _ANSWERS[type(row)])
     return any(AS_TEXT in text for text in (*answers, *(turn.text for turn in row.messages)))
+
+
+def fitting(rows: Sequence[Row], config: CurationConfig) -> list[Row]:
+    """Leave out rows to learn whose calls do not fit their tools once personal data is out."""
+    calling = [row for row in rows if _learns_calls(row)]
+    clean = redact_rows(calling, config)[0]
+    unfit = {id(row) for row, found in zip(calling, clean, strict=True) if call_fault(found)}
+    return [row for row in rows if id(row) not in unfit]
+
+
+def call_fault(row: Row) -> str:
+    """Return why the calls of a row must not be learnt, "" where they may."""
+    return fault(_learnt(row), row.tools)
+
+
+def _learns_calls(row: Row) -> bool:
+    return MARK in _learnt(row)
+
+
+def _learnt(row: Row) -> str:
+    """Return the answer that a row teaches, "" where it teaches not to give one."""
+    if isinstance(row, LabelledRow):
+        return row.answer if row.desirable else ""
+    return row.target if isinstance(row, TrainingRow) else row.chosen
 
 
 def without_leaks(
@@ -264,13 +323,14 @@ def prepare(
     Raises:
         LeakError: A prompt that the gate tests on, or what is close to one, is among the rows.
         InvalidInputError: There are no rows, they are of several kinds, or a call of a tool stands
-            in one as text.
+            in one as text or does not fit its tools.
     """
     kind = kind_of(rows)
     _refuse_calls(rows)
     _refuse_leaks(rows, protected, config)
     clean, redacted = redact_rows(rows, config)
     _refuse_leaks(clean, protected, config)
+    _refuse_faults(clean)
     train, validation = split_rows(
         clean, share=config.validation_share, smallest=config.validation_from
     )
@@ -339,6 +399,15 @@ def _refuse_calls(rows: Sequence[Row]) -> None:
         )
 
 
+def _refuse_faults(rows: Sequence[Row]) -> None:
+    found = next(((row, why) for row in rows if (why := call_fault(row))), None)
+    if found is not None:
+        raise InvalidInputError(
+            "a call that is learnt must be one that its request's tools take, got one of "
+            f"{found[0].interaction_id!r}: {found[1]}; leave it out with `fitting`"
+        )
+
+
 def _refuse_leaks(rows: Sequence[Row], protected: Collection[str], config: CurationConfig) -> None:
     leaking = _leaking(rows, protected, config)
     if leaking:
@@ -361,13 +430,27 @@ def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row],
     conversations = with_conversations_changed([row.messages for row in rows], redact)
     names = [_ANSWERS[type(row)] for row in rows]
     spans = [[getattr(row, name) for name in of] for row, of in zip(rows, names, strict=True)]
-    texts = iter(redact([text for span in spans for text in span]))
+    texts = iter(_redacted_answers([text for span in spans for text in span], redact))
     clean = []
     for row, said, of in zip(rows, conversations, names, strict=True):
         answers: dict[str, Any] = {name: next(texts) for name in of}
         changed = replace(row, messages=said, **answers)
         clean.append(row if changed == row else changed)
     return clean, Redacted.together(passes, config.redaction.sample)
+
+
+def _redacted_answers(
+    answers: Sequence[str], redact: Callable[[Sequence[str]], Sequence[str]]
+) -> list[str]:
+    """Return answers redacted; of those that call tools the words and each argument alone."""
+    turns = {place: as_turn(text) for place, text in enumerate(answers) if MARK in text}
+    calling = [place for place, turn in turns.items() if turn.tool_calls]
+    plain = [place for place in range(len(answers)) if place not in set(calling)]
+    clean = dict(zip(plain, redact([answers[place] for place in plain]), strict=True))
+    if calling:
+        said = with_all_texts([turns[place] for place in calling], redact)
+        clean |= dict(zip(calling, map(written, said), strict=True))
+    return [clean[place] for place in range(len(answers))]
 
 
 _ANSWERS: dict[type, tuple[str, ...]] = {
@@ -393,9 +476,8 @@ def _write(
     work = Path(tempfile.mkdtemp(prefix="writing-", dir=folder.parent))
     try:
         for split, rows in stored.items():
-            pq.write_table(
-                pa.Table.from_pylist(rows, parquet_schema(kind)), work / f"{split}.parquet"
-            )
+            schema = parquet_schema(kind, with_calls=any(map(_has_calls, rows)))
+            pq.write_table(pa.Table.from_pylist(rows, schema), work / f"{split}.parquet")
         for name, text in files.items():
             (work / name).write_text(text, "utf-8")
         work.rename(folder)
@@ -403,18 +485,41 @@ def _write(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def parquet_schema(kind: RowKind) -> Any:
-    """Return the columns of a kind of set as Arrow has them."""
+def _has_calls(stored: Mapping[str, Any]) -> bool:
+    """Tell whether a stored row has tools, or turns with more than a role and words."""
+    turns = (turn for value in stored.values() if isinstance(value, list) for turn in value)
+    return TOOLS in stored or any(len(turn) > 2 for turn in turns)
+
+
+def has_calls_in(rows: Sequence[Row]) -> bool:
+    """Tell whether rows are stored with the columns of calls of tools."""
+    return any(_has_calls(row.canonical()) for row in rows)
+
+
+def parquet_schema(kind: RowKind, *, with_calls: bool = False) -> Any:
+    """Return the columns of a kind of set as Arrow has them.
+
+    Args:
+        kind: Of set.
+        with_calls: Whether a row has tools, calls or results: turns have more fields then.
+    """
     import pyarrow as pa
 
-    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    turn = [("role", pa.string()), ("content", pa.string())]
+    if with_calls:
+        function = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+        called = [("id", pa.string()), ("type", pa.string()), ("function", function)]
+        turn += [("name", pa.string()), ("tool_call_id", pa.string())]
+        turn += [("tool_calls", pa.list_(pa.struct(called)))]
+    messages = pa.list_(pa.struct(turn))
     names: dict[RowKind, list[tuple[str, Any]]] = {
         "sft": [("completion", messages)],
         "kto": [("completion", messages), ("label", pa.bool_())],
         "dpo": [("chosen_id", pa.string()), ("chosen", messages), ("rejected", messages)],
     }
     common = [("interaction_id", pa.string()), ("source", pa.string()), ("weight", pa.float64())]
-    return pa.schema([*common, ("prompt", messages), *names[kind]])
+    tools = [(TOOLS, pa.string())] if with_calls else []
+    return pa.schema([*common, ("prompt", messages), *names[kind], *tools])
 
 
 def read_any_rows(folder: Path, split: str = "train") -> list[Row]:

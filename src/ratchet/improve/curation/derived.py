@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ratchet.improve.curation import shapes
+from ratchet.improve.curation.calls import answers_of, asked_of
 from ratchet.improve.curation.consent import ALWAYS, UNSAID, permission_of
 from ratchet.improve.curation.endings import WHOLE
 from ratchet.improve.curation.traits import VERSION, correction_traits, hashes, interaction_traits
@@ -63,7 +64,7 @@ _NAME = f"{DERIVED}{digest([*_RULES, unidata_version])[:12]}"
 _VIEWS: dict[HistoryTable, str] = {"interactions": "told", "feedback": "said"}
 _INTERACTION_COLUMNS = (
     "position", "id", "session_id", "user_id", "created_at", "segment", "prompt", "response",
-    "error", "metadata", "messages", "tool_calls",
+    "error", "metadata", "messages", "tool_calls", "tools",
 )  # fmt: skip
 _FEEDBACK_COLUMNS = (
     "position", "id", "interaction_id", "created_at", "updated_at", "kind", "number", "text",
@@ -78,7 +79,7 @@ TOLD = pa.schema(
         "prompt_length": pa.int32(), "answer_length": pa.int32(),
         "prompt_state": pa.int8(), "answer_state": pa.int8(),
         "ending": pa.string(), "consent": pa.int8(), "retain": pa.int64(),
-        "shape": pa.int8(),
+        "shape": pa.int8(), "tools": pa.uint64(),
     }
 )  # fmt: skip
 SAID = pa.schema(
@@ -180,10 +181,11 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
     metadata, segments = batch["metadata"].to_pylist(), batch["segment"].to_pylist()
     allowed = [_allowed(text) for text in metadata]
     endings, consents, retained, noted = zip(*allowed, strict=True) if allowed else ((),) * 4
-    # files of before calls of tools were kept have no such column
-    calls = batch["tool_calls"] if "tool_calls" in batch.schema.names else None
+    calls, tools = _later(batch, "tool_calls"), _later(batch, "tools")
+    answered = answers_of(answers, None if calls is None else calls.to_pylist())
+    given = None if tools is None else tools.to_pylist()
     return {
-        **interaction_traits(prompts, answers, sessions),
+        **interaction_traits(asked_of(prompts, batch["messages"]), answered, sessions, given),
         "position": batch["position"],
         "key": hashes(ids),
         "id": batch["id"],
@@ -199,6 +201,11 @@ def _told(batch: pa.RecordBatch) -> dict[str, Any]:
         "retain": list(retained),
         "shape": shapes.shapes_of(batch["messages"], batch["response"], calls, noted),
     }
+
+
+def _later(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    """Return a column that files of before calls of tools were kept do not have."""
+    return batch[name] if name in batch.schema.names else None
 
 
 def _named(metadata: str) -> str | None:

@@ -113,7 +113,7 @@ def _new(row: Row, since: int) -> str:
 def _difference(before: Row, now: Row) -> str:
     """Return what differs of two rows of one interaction, "" where nothing does."""
     one, other = before.canonical(), now.canonical()
-    differing = {name for name in other if one[name] != other[name]}
+    differing = {name for name in one | other if one.get(name) != other.get(name)}
     if not differing:
         return ""
     if differing <= {"weight"}:

@@ -57,7 +57,8 @@ ORDINARY = "of ordinary length"
 CAPPED = "capped per user and source"
 BALANCED = "balanced and capped"
 UNSEEN_BEFORE = "no earlier turn in an evaluation set"
-WITHOUT_CALLS = "without calls of tools"
+WITHOUT_CALLS = "without calls of tools as text"
+FITTING = "with calls that fit without personal data"
 
 SWITCHES: dict[str, str] = {
     IN_TIME: "curation.since and curation.until (--since, --until)",
@@ -76,6 +77,7 @@ SWITCHES: dict[str, str] = {
     CAPPED: "curation.poisoning.user_rows, .user_share and .source_share",
     BALANCED: "curation.maximum_examples",
     UNSEEN_BEFORE: "curation.decontamination; or an evaluation set of other prompts",
+    FITTING: "curation.redaction; or tools that take what it puts in the place of personal data",
     WITHOUT_CALLS: "corrections and demonstrations that do not hold the text [tool calls]",
 }
 """What changes how many a step leaves."""

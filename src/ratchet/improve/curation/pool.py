@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.improve.curation.calls import (
+    FAULTS,
+    GONE,
+    digest_of,
+    fault,
+    settled,
+    tools_by_digest,
+)
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.decontamination import Guard
@@ -32,11 +40,11 @@ from ratchet.improve.curation.funnel import (
     UNSEEN,
 )
 from ratchet.improve.curation.poisoning import SuspectGroup, cap_rows, suspect
-from ratchet.improve.curation.rows import RowKind
-from ratchet.improve.curation.shapes import WHY_NOT, WORDS
+from ratchet.improve.curation.rows import RowKind, Tools
+from ratchet.improve.curation.shapes import WHY_NOT
 from ratchet.improve.curation.shingles import compact
-from ratchet.improve.curation.traffic import Traffic, read_at
-from ratchet.improve.curation.traits import BLANK, UNSOUND, HashArray, distinct
+from ratchet.improve.curation.traffic import BATCH, Traffic, read_at
+from ratchet.improve.curation.traits import BLANK, CALLING, UNSOUND, HashArray, distinct
 from ratchet.records import user_digest
 
 __all__ = ["Background", "Context", "Narrowed", "Pool", "narrow"]
@@ -162,7 +170,7 @@ def narrow(
         liked.append(_liked(pool))
         dropped.append((step, np.setdiff1d(before, pool.position)))
 
-    set_aside, usable = _set_aside(pool, traffic, config.maximum_characters)
+    set_aside, usable = _set_aside(pool, traffic, context, config.maximum_characters)
     keep(READABLE, usable)
     # of a pair neither answer may be refused or unsafe
     refused, flagged = traffic.refused, traffic.withheld | traffic.unsafe
@@ -201,7 +209,7 @@ def _liked(pool: Pool) -> int:
 
 
 def _set_aside(
-    pool: Pool, traffic: Traffic, longest: int
+    pool: Pool, traffic: Traffic, context: Context, longest: int
 ) -> tuple[tuple[tuple[str, int], ...], BoolArray]:
     """Return why rows cannot be trained on, with how many, and which can, shape (n,).
 
@@ -232,13 +240,58 @@ def _set_aside(
             reasons[broken] = len(names)
             names.append(reason)
     shape = traffic.shape[pool.position]
-    shape = np.where(shape == WORDS, traffic.shape[pool.other_position], shape)
+    shape = np.where(np.isin(shape, list(WHY_NOT)), shape, traffic.shape[pool.other_position])
     for number, reason in WHY_NOT.items():
         reasons[shape == number] = len(names)
         names.append(reason)
+    faults = call_faults(pool.take(reasons == 0), traffic, context)
+    reasons[reasons == 0] = np.where(faults > 0, len(names) + faults - 1, 0)
+    names += FAULTS
     counts = np.bincount(reasons, minlength=len(names))
     found = [(names[number], int(counts[number])) for number in np.flatnonzero(counts) if number]
     return _most_frequent_first(found), reasons == 0
+
+
+def call_faults(pool: Pool, traffic: Traffic, context: Context) -> IntArray:
+    """Return why calls of each row must not be learnt: a place in `FAULTS` from 1, 0 where none.
+
+    What users did not like and the worse answers of pairs may be any call.
+    """
+    faults = np.zeros(len(pool), dtype=np.int64)
+    tools = traffic.tools[pool.position]
+    known = _known_tools(pool, traffic, context)
+    gone = (tools != 0) & ~np.isin(tools, np.array(list(known), dtype=np.uint64))
+    faults[gone] = FAULTS.index(GONE) + 1
+    learnt = (pool.target(traffic, "state") == CALLING) & (pool.label != DOWN) & ~gone
+    rows = np.flatnonzero(learnt)
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        for row, text in zip(part, read_targets(pool.take(part), traffic), strict=True):
+            why = fault(text, known.get(int(tools[row])))
+            faults[row] = FAULTS.index(why) + 1 if why else 0
+    return faults
+
+
+def _known_tools(pool: Pool, traffic: Traffic, context: Context) -> dict[int, Tools]:
+    """Return the tools that rows could call, of those that are stored, by their hashes."""
+    found, first = np.unique(traffic.tools[pool.position], return_index=True)
+    first, found = first[found != 0], found[found != 0]
+    if not len(first):
+        return {}
+    (digests,) = read_at(traffic.texts, pool.position[first], "tools")
+    shown = {digest_of(item.tools): item.tools for item in context.demonstrations if item.tools}
+    stored = tools_by_digest(context.definitions([str(name) for name in digests]))
+    named = zip(found.tolist(), digests, strict=True)
+    known = {key: stored.get(str(name)) or shown.get(str(name)) for key, name in named}
+    return {key: tools for key, tools in known.items() if tools is not None}
+
+
+def read_targets(pool: Pool, traffic: Traffic) -> list[str]:
+    """Return the answers to learn, to label, or the better ones, calls as they are written."""
+    (answers,) = read_at(traffic.texts, pool.other_position, "response")
+    mine = pool.corrected
+    answers[mine] = traffic.texts.corrections(pool.position[mine])
+    return [settled(str(answer).strip()) for answer in answers]
 
 
 def one_per_prompt(
@@ -281,7 +334,7 @@ def one_per_prompt(
 
 def _distinct(pool: Pool, traffic: Traffic, config: CurationConfig, with_answer: bool) -> IntArray:
     order = pool.by_preference()
-    names = ("prompt", "response") if with_answer else ("prompt",)
+    names = ("asked", "response") if with_answer else ("asked",)
     with Signed(len(pool), config.duplicates) as signed:
         if signed.needed:
             for places, texts in traffic.texts.read(pool.position[order], *names):

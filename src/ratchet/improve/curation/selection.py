@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.improve.curation.calls import settled
 from ratchet.improve.curation.config import CurationConfig, Demonstration
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.evidence import quality_lower_bounds
@@ -35,6 +36,7 @@ from ratchet.improve.curation.pool import (
     Pool,
     narrow,
     one_per_prompt,
+    read_targets,
 )
 from ratchet.improve.curation.propensity import propensity_weights
 from ratchet.improve.curation.rows import RowKind, Source
@@ -164,17 +166,13 @@ def _selected(pool: Pool, traffic: Traffic, sources: list[Source]) -> list[Selec
     ids, users, prompts, answers = read_at(
         traffic.texts, pool.position, "id", "user_id", "prompt", "response"
     )
-    chosen_ids, targets = ids, answers.copy()
-    if pool.kind == "dpo":
-        chosen_ids, targets = read_at(traffic.texts, pool.other_position, "id", "response")
-    mine = pool.corrected
-    targets[mine] = traffic.texts.corrections(pool.position[mine])
-    kind = pool.kind
+    kind, targets = pool.kind, read_targets(pool, traffic)
+    chosen_ids = read_at(traffic.texts, pool.other_position, "id")[0] if kind == "dpo" else ids
     return [
         Selected(
             interaction_id=str(ids[row]),
             prompt=str(prompts[row]),
-            target=str(targets[row]).strip(),
+            target=targets[row],
             source=sources[row],
             position=position,
             user_id=str(users[row]),
@@ -184,7 +182,7 @@ def _selected(pool: Pool, traffic: Traffic, sources: list[Source]) -> list[Selec
             lower_bound=float(pool.lower[row]),
             weight=round(float(pool.weight[row]), 6),
             desirable=bool(pool.label[row] == UP) if kind == "kto" else None,
-            rejected=str(answers[row]).strip() if kind == "dpo" else None,
+            rejected=settled(str(answers[row]).strip()) if kind == "dpo" else None,
             chosen_id=str(chosen_ids[row]) if kind == "dpo" else "",
         )
         for row, position in enumerate(pool.position.tolist())

@@ -1,4 +1,4 @@
-"""Which conversations are words alone. Only these are trained on as yet.
+"""Which conversations can be trained on: words, and calls of tools with their results.
 
 Before calls of tools were kept as calls, the gateway recorded them as the literal text
 `[tool calls] [{...}]` and their results as system turns: a model that learnt from these would
@@ -17,22 +17,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from ratchet.records import Message, reads_as_text
-from ratchet.records.conversations import AS_TEXT
+from ratchet.records import Message, ToolCall, reads_as_text
+from ratchet.records.conversations import AS_TEXT, CalledFunction
+from ratchet.records.tool_calls import MARK, has_calls
 
-VERSION = 1
+VERSION = 2
 """Raise it where a conversation gets another shape."""
-WORDS, CALLS, CALLS_AS_TEXT, MEDIA = range(4)
+WORDS, CALLS, CALLS_AS_TEXT, MEDIA, OTHER_CALLS, CALLS_APART = range(6)
 WHY_NOT: Mapping[int, str] = {
-    CALLS: "answers that call tools are not trained on yet",
     CALLS_AS_TEXT: "an earlier version recorded calls of tools as text; answers recorded since the "
     "update keep them as calls",
     MEDIA: "pictures, sound and files are not trained on",
+    OTHER_CALLS: "calls of functions in OpenAI's older form and of custom tools are not trained on",
+    CALLS_APART: "its calls of tools are not among the outcomes, which hold words alone; curate "
+    "from history",
 }
 """Why a conversation of a shape is left out."""
 _NOTED = ("tools", "yes")
 # quotes in a text are escaped in JSON, so that no text reads as one of these
-_CALLS = r'"role":\s*"tool"|"tool_calls":\s*\[|"function_call":\s*\{'
+_CALLS = r'"role":\s*"tool"|"tool_calls":\s*\['
+_OTHER_CALLS = r'"function_call":\s*\{|"type":\s*"custom"'
 _PARTS = r'"content":\s*\['
 _MESSAGES = TypeAdapter(tuple[Message, ...])
 
@@ -42,12 +46,20 @@ def shape_of(
 ) -> int:
     """Return the shape of a conversation with its answer."""
     turns = (*messages, answer)
-    if any(turn.role == "tool" or turn.tool_calls for turn in turns):
-        return CALLS
+    if any(map(_calls_otherwise, turns)):
+        return OTHER_CALLS
+    if not reads_as_text(turns):
+        return MEDIA
     name, noted = _NOTED
     if (metadata or {}).get(name) == noted or any(AS_TEXT in turn.text for turn in turns):
         return CALLS_AS_TEXT
-    return WORDS if reads_as_text(turns) else MEDIA
+    called = has_calls(turns) or MARK in answer.text
+    return CALLS if called else WORDS
+
+
+def _calls_otherwise(turn: Message) -> bool:
+    older = "function_call" in (turn.__pydantic_extra__ or {})
+    return older or any(call.type != "function" for call in turn.tool_calls)
 
 
 def shapes_of(
@@ -62,16 +74,29 @@ def shapes_of(
         noted: Whether the gateway noted that calls became text.
     """
     shapes = np.full(len(messages), WORDS, dtype=np.int8)
-    for row in pc.indices_nonzero(_found(messages, _PARTS)).to_pylist():
-        turns = _MESSAGES.validate_python(json.loads(messages[row].as_py()))
-        shapes[row] = WORDS if reads_as_text(turns) else MEDIA
-    as_text = pc.or_(_holds(messages), _holds(answers)).to_numpy(zero_copy_only=False)
-    shapes[as_text.astype(np.bool_) | np.asarray(noted, dtype=np.bool_)] = CALLS_AS_TEXT
-    called = _found(messages, _CALLS)
+    called = pc.or_(holds_calls(messages), _holds(answers, MARK))
+    otherwise = _found(messages, _OTHER_CALLS)
     if calls is not None:
         called = pc.or_(called, pc.is_valid(calls))
-    shapes[called.to_numpy(zero_copy_only=False).astype(np.bool_)] = CALLS
+        otherwise = pc.or_(otherwise, _found(calls, _OTHER_CALLS))
+    as_text = pc.or_(_holds(messages, AS_TEXT), _holds(answers, AS_TEXT))
+    shapes[_mask(called)] = CALLS
+    shapes[_mask(as_text) | np.asarray(noted, dtype=np.bool_)] = CALLS_AS_TEXT
+    for row in pc.indices_nonzero(_found(messages, _PARTS)).to_pylist():
+        if not reads_as_text(read_messages(messages[row].as_py())):
+            shapes[row] = MEDIA
+    shapes[_mask(otherwise)] = OTHER_CALLS
     return shapes
+
+
+def holds_calls(messages: pa.Array) -> Any:
+    """Tell which conversations, as JSON, call tools or hold results before their answer."""
+    return _found(messages, _CALLS)
+
+
+def read_messages(stored: str) -> tuple[Message, ...]:
+    """Return a stored conversation's turns."""
+    return _MESSAGES.validate_python(json.loads(stored))
 
 
 def is_noted(metadata: Mapping[str, Any]) -> bool:
@@ -87,9 +112,35 @@ def as_words(messages: Sequence[Message]) -> tuple[Message, ...]:
     )
 
 
+def as_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return turns as they are trained on: as `as_words`, with names, calls and results."""
+    return tuple(map(_as_turn, messages))
+
+
+def _as_turn(turn: Message) -> Message:
+    said = turn.text or turn.refusal
+    return Message(
+        role=turn.role,
+        content=None if turn.tool_calls and not said else said or "",
+        name=turn.name,
+        tool_call_id=turn.tool_call_id,
+        tool_calls=tuple(
+            ToolCall(
+                id=call.id,
+                function=CalledFunction(name=call.name, arguments=call.function.arguments),
+            )
+            for call in turn.tool_calls
+        ),
+    )
+
+
+def _mask(found: Any) -> NDArray[np.bool_]:
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
 def _found(texts: pa.Array, pattern: str) -> Any:
     return pc.fill_null(pc.match_substring_regex(texts, pattern), False)
 
 
-def _holds(texts: pa.Array) -> Any:
-    return pc.fill_null(pc.match_substring(texts, AS_TEXT), False)
+def _holds(texts: pa.Array, text: str) -> Any:
+    return pc.fill_null(pc.match_substring(texts, text), False)

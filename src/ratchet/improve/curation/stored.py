@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from ratchet.improve.curation.calls import answers_of, asked_of
 from ratchet.improve.curation.config import Consent, Demonstration
 from ratchet.improve.curation.consent import REFUSED, UNSAID, refused_rows
 from ratchet.improve.curation.context import Context
@@ -75,7 +76,7 @@ in a session in which another answer was asked for."""
 _MATCHED: dict[RowKind, str] = {"sft": "same", "kto": "same", "dpo": "turn"}
 _TRAITS = (
     "prompt", "exact", "answer", "same", "both", "turn", "prompt_length", "answer_length",
-    "prompt_state", "answer_state",
+    "prompt_state", "answer_state", "tools",
 )  # fmt: skip
 _CORRECTION = ("correction", "correction_length", "correction_state", "correction_place")
 
@@ -329,7 +330,9 @@ class _Rows:
         self.size += int(whole.sum())
 
     def _columns(self, batch: pa.RecordBatch) -> Columns:
-        columns: Columns = {name: _array(batch, name, np.uint64, 0) for name in _TRAITS[:6]}
+        columns: Columns = {
+            name: _array(batch, name, np.uint64, 0) for name in (*_TRAITS[:6], "tools")
+        }
         for name, missing in (("prompt_length", 0), ("answer_length", 0), ("correction_length", 0)):
             columns[name] = _array(batch, name, np.int32, missing)
         for name in ("prompt_state", "answer_state", "correction_state"):
@@ -445,6 +448,34 @@ def _joined(parts: list[Columns], name: str) -> Any:
     return np.concatenate(column)
 
 
+_READ_WITH = {"asked": ("prompt", "messages"), "response": ("response", "tool_calls")}
+"""Columns of history that a text is made of, where these are several."""
+
+
+def _columns_of(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(column for name in names for column in _READ_WITH.get(name, (name,)))
+    )
+
+
+def _text_column(batch: pa.RecordBatch, name: str) -> ObjectArray:
+    """Return a text of each row; see `Texts.read`."""
+    if name == "asked":
+        return _objects(asked_of(batch["prompt"].to_pylist(), batch["messages"]))
+    if name == "response" and "tool_calls" in batch.schema.names:
+        calls = batch["tool_calls"].to_pylist()
+        return _objects(answers_of(batch["response"].to_pylist(), calls))
+    if name not in batch.schema.names:  # files of the first releases have no tools
+        return np.full(len(batch), None, dtype=np.object_)
+    return np.asarray(batch[name].to_numpy(zero_copy_only=False), dtype=np.object_)
+
+
+def _objects(texts: Sequence[str]) -> ObjectArray:
+    found = np.empty(len(texts), dtype=np.object_)
+    found[:] = texts
+    return found
+
+
 class HistoryTexts:
     """Texts of rows of history, read file by file, and of demonstrations after them."""
 
@@ -497,7 +528,7 @@ class HistoryTexts:
         begin, end = np.searchsorted(positions, [item.first, item.last + 1])
         if begin == end:
             return
-        for batch in read_batches(self._history, item, ("position", *names), BATCH):
+        for batch in read_batches(self._history, item, ("position", *_columns_of(names)), BATCH):
             held = batch["position"].to_numpy()
             first, last = np.searchsorted(positions, [held[0], held[-1] + 1])
             places = np.arange(first, last)
@@ -505,8 +536,4 @@ class HistoryTexts:
             there = held[at] == positions[places]
             if there.any():
                 taken = batch.take(pa.array(at[there]))
-                columns = [
-                    np.asarray(taken[name].to_numpy(zero_copy_only=False), dtype=np.object_)
-                    for name in names
-                ]
-                yield places[there], columns
+                yield places[there], [_text_column(taken, name) for name in names]

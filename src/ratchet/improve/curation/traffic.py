@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ratchet.improve.curation.calls import digest_of
 from ratchet.improve.curation.config import Demonstration, JudgedPair
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.endings import cut_answers
 from ratchet.improve.curation.evidence import Evidence, evidence_weights
 from ratchet.improve.curation.propensity import length_cuts, strata_of
 from ratchet.improve.curation.rows import RowKind
-from ratchet.improve.curation.shapes import WORDS, shape_of
+from ratchet.improve.curation.shapes import CALLS, CALLS_APART, WORDS, shape_of
 from ratchet.improve.curation.traits import (
     FINE,
     HashArray,
@@ -36,6 +37,7 @@ from ratchet.improve.curation.traits import (
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import Quality, given
 from ratchet.records import Message
+from ratchet.records.tool_calls import asked
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -51,7 +53,10 @@ class Texts(Protocol):
     """Where the texts of rows are."""
 
     def read(self, rows: IntArray, *names: str) -> Iterator[tuple[IntArray, list[ObjectArray]]]:
-        """Yield columns (id, user_id, prompt, response) of rows in batches, in any order.
+        """Yield columns (id, user_id, prompt, asked, response, tools) of rows in batches.
+
+        The batches come in any order. `asked` is the prompt with the results of tools after it,
+        `response` the whole answer with its calls, `tools` the digest of what could be called.
 
         Args:
             rows: Rows of the traffic.
@@ -86,7 +91,7 @@ class Traffic:
         evidence: What it rests on, in explicit ratings.
         ending: Number of the reason why the answer is not whole, 0 where it is.
         endings: Those reasons.
-        shape: Whether the conversation is words alone (`ratchet.improve.curation.shapes`).
+        shape: Whether the conversation can be trained on (`ratchet.improve.curation.shapes`).
         refused: Whether it must not be trained on: no consent, or kept too long.
         withheld: Whether it is flagged as unsafe and not reviewed.
         reviewed: What reviewers hold the answer to be: 1 good, 0 bad, nan not reviewed.
@@ -126,6 +131,7 @@ class Traffic:
     same: HashArray
     both: HashArray
     turn: HashArray
+    tools: HashArray
     correction: HashArray
     prompt_length: NDArray[np.int32]
     answer_length: NDArray[np.int32]
@@ -155,10 +161,10 @@ class Traffic:
 
 ROWS = (
     "place", "moment", "first", "segment", "failed", "unsafe", "regenerated", "corrected", "value",
-    "explicit", "evidence", "prompt", "exact", "answer", "same", "both", "turn", "correction",
-    "prompt_length", "answer_length", "correction_length", "prompt_state", "answer_state",
-    "correction_state", "ending", "shape", "refused", "withheld", "reviewed", "cluster",
-    "preferred", "stratum",
+    "explicit", "evidence", "prompt", "exact", "answer", "same", "both", "turn", "tools",
+    "correction", "prompt_length", "answer_length", "correction_length", "prompt_state",
+    "answer_state", "correction_state", "ending", "shape", "refused", "withheld", "reviewed",
+    "cluster", "preferred", "stratum",
 )  # fmt: skip
 """Columns of a row besides `user`, which is a hash until all rows are there."""
 
@@ -201,10 +207,15 @@ def no_corrections(size: int) -> Columns:
 def demonstration_rows(items: Sequence[Demonstration], segments: Numbers, last: int) -> Columns:
     """Return experts' demonstrations as rows that nobody spoke about, dated with the last row."""
     size = len(items)
-    prompts, answers = [item.prompt for item in items], [item.target for item in items]
+    answers = [item.target for item in items]
     no, nan = np.zeros(size, dtype=np.bool_), np.full(size, np.nan)
     return {
-        **interaction_traits(prompts, answers, [""] * size),
+        **interaction_traits(
+            [asked(item.prompt, item.messages) for item in items],
+            answers,
+            [""] * size,
+            [digest_of(item.tools) for item in items],
+        ),
         **no_corrections(size),
         "place": np.arange(size),
         "moment": np.full(size, last),
@@ -220,6 +231,11 @@ def demonstration_rows(items: Sequence[Demonstration], segments: Numbers, last: 
         "reviewed": nan.astype(np.float32),
         **{name: np.zeros(size, dtype=np.int32) for name in ("ending", "cluster", "stratum")},
     }
+
+
+def _words_of(shape: int | None) -> int:
+    """Return the shape of a conversation of which outcomes hold the words alone."""
+    return CALLS_APART if shape == CALLS else shape or WORDS
 
 
 def _shape(item: Demonstration) -> int:
@@ -328,7 +344,7 @@ def _interactions(
         "value": quality.value,
         "explicit": quality.explicit,
         "evidence": evidence_weights(quality, context.weights),
-        "shape": np.fromiter((context.shapes.get(key, WORDS) for key in ids), np.int8, size),
+        "shape": np.fromiter((_words_of(context.shapes.get(key)) for key in ids), np.int8, size),
         "refused": among(ids, context.refused),
         "withheld": among(ids, context.withheld),
         "reviewed": _values(ids, context.reviewed).astype(np.float32),
@@ -390,7 +406,9 @@ class OutcomeTexts:
             "id": outcomes.interaction_ids,
             "user_id": outcomes.user_ids,
             "prompt": outcomes.prompts,
+            "asked": outcomes.prompts,
             "response": outcomes.responses,
+            "tools": np.full(size, None, dtype=np.object_),
         }
         mine = np.flatnonzero(rows < size)
         for start in range(0, len(mine), BATCH):
@@ -411,7 +429,9 @@ def demonstrated_texts(items: Sequence[Demonstration]) -> dict[str, ObjectArray]
         "id": [item.id for item in items],
         "user_id": [f"demonstration {item.id}" for item in items],
         "prompt": [item.prompt for item in items],
+        "asked": [asked(item.prompt, item.messages) for item in items],
         "response": [item.target for item in items],
+        "tools": [digest_of(item.tools) for item in items],
     }
     return {name: np.array(values, dtype=np.object_) for name, values in columns.items()}
 

@@ -20,13 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ratchet.evaluation.call_metrics import comparable
 from ratchet.evaluation.matching import normalise_answer
 from ratchet.improve.curation.shingles import NO_LETTERS, compact
+from ratchet.records.tool_calls import MARK
 
-VERSION = 1
+VERSION = 2
 """Of everything that is computed here: raise it where a number of a text becomes another one."""
-FINE, BLANK, UNSOUND = range(3)
-"""States of a text; an unsound one holds a NUL or an unpaired surrogate."""
+FINE, BLANK, UNSOUND, CALLING = range(4)
+"""States of a text: an unsound one holds a NUL or an unpaired surrogate, a calling one is an answer
+that calls tools."""
 _APART = "\x1f"
 
 Texts = Sequence[str] | NDArray[np.object_]
@@ -41,7 +44,9 @@ def hashes(texts: Iterable[str]) -> HashArray:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def interaction_traits(prompts: Texts, answers: Texts, sessions: Texts) -> dict[str, NDArray[Any]]:
+def interaction_traits(
+    prompts: Texts, answers: Texts, sessions: Texts, tools: Sequence[str | None] | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the numbers of interactions, shape (n,) each.
 
     - `prompt`: hash of the prompt without case, spacing and punctuation; `exact`: as it is
@@ -49,33 +54,66 @@ def interaction_traits(prompts: Texts, answers: Texts, sessions: Texts) -> dict[
     - `same`: hash of both, the answer as it is: evidence on the same is pooled
     - `both`: hash of both without case, spacing and punctuation
     - `turn`: hash of the session with the prompt: where a user asked again
+    - `tools`: hash of the tools that could be called, 0 where none could
     - `prompt_length`, `answer_length`: characters; `prompt_state`, `answer_state`
+
+    Prompts that come with different tools are different ones.
+
+    Args:
+        prompts: What was asked, with results of tools that came after it
+            (`ratchet.records.tool_calls.asked`).
+        answers: Whole answers, calls of tools included (`ratchet.records.tool_calls.written`).
+        sessions: Their sessions.
+        tools: Digests of the tools that could be called; None where none could.
     """
     sound_prompts, prompt_state = _sound(prompts)
     sound_answers, answer_state = _sound(answers)
-    asked = compact(sound_prompts).to_pylist()
+    given = [None] * len(prompts) if tools is None else tools
+    asked = list(map(_with_tools, compact(sound_prompts).to_pylist(), given))
     said = compact(sound_answers).to_pylist()
+    compared = [comparable(text) if MARK in text else normalise_answer(text) for text in answers]
+    calls = [key if MARK in text else "" for key, text in zip(compared, answers, strict=True)]
     return {
         "prompt": hashes(asked),
-        "exact": hashes(prompts),
-        "answer": hashes(map(normalise_answer, answers)),
+        "exact": hashes(map(_with_tools, prompts, given)),
+        "answer": hashes(compared),
         "same": hashes(a + _APART + b for a, b in zip(asked, answers, strict=True)),
-        "both": hashes(map(_joined, asked, said)),
+        "both": hashes(_joined(a, b) + c for a, b, c in zip(asked, said, calls, strict=True)),
         "turn": hashes(a + _APART + b for a, b in zip(sessions, asked, strict=True)),
+        "tools": _tool_hashes(given),
         "prompt_length": _lengths(prompts),
         "answer_length": _lengths(answers),
         "prompt_state": prompt_state,
-        "answer_state": answer_state,
+        "answer_state": _calling(answers, answer_state),
     }
 
 
 def correction_traits(texts: Texts) -> dict[str, NDArray[Any]]:
     """Return the numbers of corrections: `correction` as answers are compared, length and state."""
     return {
-        "correction": hashes(map(normalise_answer, texts)),
+        "correction": hashes(
+            comparable(text) if MARK in text else normalise_answer(text) for text in texts
+        ),
         "correction_length": _lengths(texts),
-        "correction_state": _sound(texts)[1],
+        "correction_state": _calling(texts, _sound(texts)[1]),
     }
+
+
+def _tool_hashes(tools: Sequence[str | None]) -> HashArray:
+    found = np.zeros(len(tools), dtype=np.uint64)
+    rows = [row for row, name in enumerate(tools) if name is not None]
+    found[rows] = hashes(name for name in tools if name is not None)
+    return found
+
+
+def _with_tools(prompt: str, tools: str | None) -> str:
+    return prompt if tools is None else f"{prompt}{_APART}{tools}"
+
+
+def _calling(answers: Texts, states: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return the states of answers, where those that call tools are told."""
+    calls = np.fromiter((MARK in text for text in answers), dtype=np.bool_, count=len(answers))
+    return np.where(calls & (states == FINE), np.int8(CALLING), states)
 
 
 def _lengths(texts: Texts) -> NDArray[np.int32]:

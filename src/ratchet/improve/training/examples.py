@@ -5,6 +5,10 @@
 | SFT | `TrainingRow` | prompt, completion |
 | KTO | `LabelledRow` | prompt, completion, label |
 | DPO | `PreferenceRow` | prompt, chosen, rejected |
+
+Where rows have tools, calls or results, trainers are given the text that the chat template makes of
+each (`as_texts`), the same text that the model is asked with when it serves: columns of TRL go
+through Arrow, which fills arguments of one call with the names of all others.
 """
 
 from __future__ import annotations
@@ -21,19 +25,22 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 from ratchet.improve.curation.rows import (
     ROW_TYPES,
+    TOOLS,
     Row,
     for_trainer,
     kind_of,
+    of_trainer,
     row_of,
 )
 from ratchet.models.templates import ChatTemplate
-from ratchet.records import digest
+from ratchet.records import digest, last_said
 
 logger = logging.getLogger(__name__)
 
 Method = Literal["sft", "kto", "dpo"]
 Example: TypeAlias = dict[str, Any]
 _ANSWERS = ("completion", "chosen", "rejected")
+_JOINED = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 _SHOWN_CHARACTERS = 60
 
 
@@ -53,7 +60,7 @@ def examples(rows: Sequence[Row], method: Method) -> list[Example]:
             f"method {method!r} trains on {wanted.__name__}, got a {type(wrong).__name__}; "
             "curate the set for this method, or set the method to the set's"
         )
-    in_columns = for_trainer(rows)
+    in_columns = for_trainer(rows, arguments="text")
     check_labels(in_columns, method)
     return in_columns
 
@@ -89,7 +96,7 @@ def split(
     """
     if share == 0.0:
         return list(rows), []
-    prompts = sorted({digest(example["prompt"]) for example in rows})
+    prompts = sorted({_asked(example) for example in rows})
     aside = max(1, round(share * len(prompts)))
     if aside >= len(prompts):
         raise InvalidInputError(
@@ -97,8 +104,68 @@ def split(
             f"at a share of {share:g}; add rows or lower validation_share"
         )
     chosen = {prompts[place] for place in rng.permutation(len(prompts))[:aside]}
-    train = [example for example in rows if digest(example["prompt"]) not in chosen]
-    return train, [example for example in rows if digest(example["prompt"]) in chosen]
+    train = [example for example in rows if _asked(example) not in chosen]
+    return train, [example for example in rows if _asked(example) in chosen]
+
+
+def _asked(example: Example) -> str:
+    """Return the digest of what is asked, with what may be called."""
+    tools = example.get(TOOLS)
+    return digest([example["prompt"], tools] if tools else example["prompt"])
+
+
+def tools_of(example: Example) -> list[dict[str, Any]] | None:
+    """Return the tools that an example's request had."""
+    stored = example.get(TOOLS)
+    return list(json.loads(stored)) if stored else None
+
+
+def last_asked(example: Example) -> str:
+    """Return the words of the user's last turn."""
+    return last_said([of_trainer(turn) for turn in example["prompt"]])
+
+
+def uses_tools(rows: Sequence[Example]) -> bool:
+    """Tell whether an example has tools, calls or results."""
+    return any(map(_uses_tools, rows))
+
+
+def _uses_tools(example: Example) -> bool:
+    turns = [turn for value in example.values() if isinstance(value, list) for turn in value]
+    return bool(example.get(TOOLS)) or any(
+        turn["role"] == "tool" or turn.get("tool_calls") for turn in turns
+    )
+
+
+def as_texts(rows: Sequence[Example], tokenizer: Any) -> list[Example]:
+    """Return examples as the texts that the chat template makes of them, for any trainer of TRL.
+
+    What is asked and each answer are one turn whose template is the text alone. An answer ends with
+    what ends its turn, and is all that follows what is asked.
+    """
+    template = ChatTemplate(tokenizer)
+    return [_as_texts(example, template) for example in rows]
+
+
+def _as_texts(example: Example, template: ChatTemplate) -> Example:
+    tools, names = tools_of(example), [name for name in _ANSWERS if name in example]
+    asked = template.render(example["prompt"], tools=tools)
+    whole = [_whole(example, name, template) for name in names]
+    # a template that writes the beginning of an answer otherwise when it is asked for one
+    differs = (at for at, said in enumerate(zip(asked, *whole, strict=False)) if len({*said}) > 1)
+    shared = next(differs, min(map(len, (asked, *whole))))
+    texts = {name: text[shared:] for name, text in zip(names, whole, strict=True)}
+    turns = {"prompt": [{"role": "user", "content": asked[:shared]}]} | {
+        name: [{"role": "assistant", "content": text}] for name, text in texts.items()
+    }
+    label = {"label": example["label"]} if "label" in example else {}
+    return turns | label | {"chat_template_kwargs": {"chat_template": _JOINED}}
+
+
+def _whole(example: Example, name: str, template: ChatTemplate) -> str:
+    """Return the text of an example with one of its answers."""
+    turns = [*example["prompt"], *example[name]]
+    return template.render(turns, tools=tools_of(example), asks_for_answer=False)
 
 
 def templated(rows: Sequence[Example], tokenizer: Any, *, kind: str = "examples") -> list[Example]:
@@ -119,19 +186,15 @@ def templated(rows: Sequence[Example], tokenizer: Any, *, kind: str = "examples"
     readable: list[Example] = []
     refusals: dict[str, list[str]] = {}
     for example in rows:
-        plain = {
-            name: template.turns(value) if isinstance(value, list) else value
-            for name, value in example.items()
-        }
         try:
-            template.render(plain["prompt"])
+            template.render(example["prompt"], tools=tools_of(example))
             for name in _ANSWERS:
-                if name in plain:
-                    template.render(plain["prompt"] + plain[name], asks_for_answer=False)
+                if name in example:
+                    _whole(example, name, template)
         except InvalidInputError as error:
-            refusals.setdefault(str(error), []).append(example["prompt"][-1]["content"])
+            refusals.setdefault(str(error), []).append(last_asked(example))
         else:
-            readable.append(plain)
+            readable.append(example if _uses_tools(example) else _plain(example, template))
     for reason, prompts in refusals.items():
         first = printable(prompts[0], _SHOWN_CHARACTERS)
         logger.warning(
@@ -147,6 +210,13 @@ def templated(rows: Sequence[Example], tokenizer: Any, *, kind: str = "examples"
     return readable
 
 
+def _plain(example: Example, template: ChatTemplate) -> Example:
+    return {
+        name: template.turns(value) if isinstance(value, list) else value
+        for name, value in example.items()
+    }
+
+
 def short_enough(
     rows: Sequence[Example], tokenizer: Any, most: int, *, kind: str = "examples"
 ) -> list[Example]:
@@ -158,11 +228,14 @@ def short_enough(
     if not rows:
         return []
     longest = np.zeros(len(rows), dtype=np.int64)
+    template = ChatTemplate(tokenizer)
     for name in _ANSWERS:
         if name not in rows[0]:
             continue
         texts = [
-            tokenizer.apply_chat_template(example["prompt"] + example[name], tokenize=False)
+            _whole(example, name, template)
+            if _uses_tools(example)
+            else tokenizer.apply_chat_template(example["prompt"] + example[name], tokenize=False)
             for example in rows
         ]
         tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]

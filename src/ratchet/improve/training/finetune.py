@@ -42,6 +42,7 @@ from ratchet.improve.training.run import (
 from ratchet.improve.training.samples import Sample
 from ratchet.improve.training.trainers import write_adapter
 from ratchet.models import adapter_digest
+from ratchet.models.given_template import write_template
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "finetune_key"]
 
@@ -166,6 +167,7 @@ def _finish(trained: Trained, job: TrainingJob, work: Path, folder: Path) -> Non
         write_adapter(trainer, adapter)
     if process() == 0:
         _drop_machine_paths(adapter)
+        write_template(trainer.processing_class, adapter)
         refuse_pickles(adapter)
         result = _result(trained, job, adapter, str(folder.relative_to(folder.parents[1])), work)
         (adapter / _RESULT_FILE).write_text(result.model_dump_json(), "utf-8")

@@ -50,6 +50,7 @@ from ratchet.improve.training.examples import (
 from ratchet.improve.training.memory import fit_micro_batch, free_memory
 from ratchet.improve.training.samples import Sample, answers, answers_before, choose, compare
 from ratchet.models import require_safetensors
+from ratchet.models.given_template import check_template
 
 logger = logging.getLogger(__name__)
 
@@ -310,6 +311,8 @@ def _build(
         refuse_pickles(job.start_from)
         require_safetensors(job.start_from, "adapter_model.safetensors")
     model, tokenizer = job.load(job.base, config, device)
+    if job.start_from is not None:
+        check_template(tokenizer, job.start_from)
     trainers.check_targets(model, config)
     job, left_out = _usable(job, tokenizer)
     if job.start_from is not None:

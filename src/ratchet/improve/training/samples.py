@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.improve.training.examples import Example
+from ratchet.improve.curation.rows import answer_of_trainer, of_trainer
+from ratchet.improve.training.examples import Example, last_asked, tools_of
 from ratchet.models import HuggingFaceModel
-from ratchet.records import Message
 
 _FILE = "samples.json"
 _TOKENS = 48
@@ -66,8 +66,9 @@ def answers(trainer: Any, chosen: Sequence[Example]) -> list[str]:
     was_training = trained.training
     trained.eval()
     model = HuggingFaceModel(trained, tokenizer, "", _SAMPLED_AT_ONCE, one_line=False)
-    conversations = [[Message(**turn) for turn in example["prompt"]] for example in chosen]
-    completions = model.generate(conversations, max_new_tokens=_TOKENS)
+    conversations = [[of_trainer(turn) for turn in example["prompt"]] for example in chosen]
+    offered = [tools_of(example) for example in chosen]
+    completions = model.generate(conversations, max_new_tokens=_TOKENS, tools=offered)
     trained.train(was_training)
     return [completion.text for completion in completions]
 
@@ -78,8 +79,8 @@ def compare(
     """Put prompts, what was wanted and both answers together."""
     return tuple(
         Sample(
-            prompt=example["prompt"][-1]["content"],
-            wanted=(example.get("completion") or example["chosen"])[0]["content"],
+            prompt=last_asked(example),
+            wanted=answer_of_trainer(example.get("completion") or example["chosen"]),
             before=first,
             after=second,
         )

@@ -33,7 +33,7 @@ from ratchet.improve.training.checkpoints import (
 )
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.devices import Device
-from ratchet.improve.training.examples import Example
+from ratchet.improve.training.examples import Example, as_texts, uses_tools
 from ratchet.improve.training.heads import score_answers_only
 
 _LINEARS = "all-linear"
@@ -115,6 +115,8 @@ def build_trainer(
     set_seed(config.seed)  # the adapter's start is drawn before the trainer seeds anything
     if config.packing:
         attend_apart(model.get_base_model() if isinstance(model, PeftModel) else model)
+    if uses_tools([*train, *validation]):
+        train, validation = as_texts(train, tokenizer), as_texts(validation, tokenizer)
     kind, arguments = _method(config, train, batches.processes)
     if config.method == "kto":  # its batches stay as they are, so they are mixed here, once
         order = np.random.default_rng(config.seed).permutation(len(train))

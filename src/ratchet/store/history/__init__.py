@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from ratchet.records import Interaction
 from ratchet.records.events import DEFINITION_KINDS
 from ratchet.store.aliases import Said, Stored
+from ratchet.store.blob_references import START, blobs_in_text
 from ratchet.store.erasure import UserData
 from ratchet.store.events import EventStore
 from ratchet.store.history.erasing import (
@@ -246,6 +247,17 @@ class History:
             for name in DEFINITION_KINDS:
                 query = f"SELECT DISTINCT {name} FROM interactions WHERE {name} IS NOT NULL"
                 found.update(row[0] for row in connection.execute(query).fetchall())
+        return found
+
+    def blobs(self) -> set[str]:
+        """Return the digests of all bytes that interactions in history refer to."""
+        found: set[str] = set()
+        with self.connect() as connection:
+            for name in ("messages", "metadata"):
+                query = f"SELECT {name} FROM interactions WHERE contains({name}, '{START}')"
+                reader = connection.execute(query)
+                while rows := reader.fetchmany(1_000):
+                    found.update(*(blobs_in_text(row[0]) for row in rows))
         return found
 
     def erase(self, user_id: str, interaction_ids: Collection[str]) -> ErasedHistory:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 _UNITS = {
     "share": "share (%)", "seconds": "seconds", "characters": "characters", "score": "score",
-    "turns": "turns",
+    "turns": "turns", "tokens": "tokens", "calls": "calls", "cost": "cost",
 }  # fmt: skip
 _DAY = 86_400.0
 _MARK_HEIGHT = 13
