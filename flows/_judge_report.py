@@ -15,7 +15,6 @@ from ratchet.tracking import Run
 from ratchet.views import plots
 
 
-
 def publish_judge(
     cycle: Cycle, judge: Judge, validated: Validated, drift: Sequence[Figure], bar: Bar
 ) -> None:

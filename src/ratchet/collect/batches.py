@@ -33,24 +33,15 @@ class Translated(NamedTuple):
 
     Attributes:
         row: The event's fields, with place and text of the foreign row.
-<<<<<<< HEAD
-        others: Other names by which feedback may call the answer: of an interaction its own, of
-            feedback those that count, the first that is known, where the answer that it names is
-            not stored.
-    """
-
-    row: Row
-    others: tuple[str, ...] = ()
-=======
         size: Characters of the foreign row.
-        other: Another name by which feedback may call the answer: of an interaction its own, of
-            feedback the one that counts where the answer that it names is not stored.
+        others: Other names by which feedback may call the answer: of an interaction its own, of
+            feedback those that count, the first that is known, else the last, where the answer that
+            it names is not stored.
     """
 
     row: Row
     size: int
-    other: str | None = None
->>>>>>> doors
+    others: tuple[str, ...] = ()
 
 
 class PlacedEvent(NamedTuple):

@@ -196,11 +196,17 @@ def _translate(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
     """Yield what a request, or an item of one under `ITEM`, becomes."""
     items = (row[ITEM],) if ITEM in row else items_of(row)
     for item in items:
+        place = f"record of span {item.span}" if item.is_record else f"span {item.span}"
         try:
             yield from events_of_item(item, given)
         except InvalidInputError as error:
-            kind = "record of span" if item.is_record else "span"
-            yield Refused(str(error), f"{kind} {item.span}")
+            yield Refused(str(error), place)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            reason = (
+                "a span must be written as the conventions have it, got "
+                f"{type(error).__name__}: {printable(str(error), 80)}; check the instrumentation"
+            )
+            yield Refused(reason, place)
 
 
 DOOR = Door(

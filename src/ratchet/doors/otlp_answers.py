@@ -190,14 +190,10 @@ def _evaluation(
     value = given_of.get("gen_ai.evaluation.score.value")
     if value is None:
         value = given_of.get("gen_ai.evaluation.score.label")
-    response_id = _first(given_of, _RESPONSE_ID) or _first(item.attributes, _RESPONSE_ID)
-    about = [response_name(str(response_id))] if response_id else []
-    if item.span:
-        about.append(span_name(item, item.span))
-    if item.parent:
-        about.append(span_name(item, item.parent))
-    if item.trace:
-        about.append(door_id(NAME, "of trace", item.trace))
+    about = [response_name(str(key))] if (key := _first(given_of, _RESPONSE_ID)) else []
+    if not about:  # else it says itself which answer it is about
+        about += [span_name(item, one) for one in (item.span, item.parent) if one]
+        about += [door_id(NAME, "of trace", item.trace)] if item.trace else []
     if not about:
         raise InvalidInputError(
             "an evaluation must be of a span or name a gen_ai.response.id, got one of neither; "

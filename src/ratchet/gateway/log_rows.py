@@ -85,7 +85,7 @@ def translated_of(entry: Entry) -> object:
     others = tuple(name for name in names if isinstance(name, str))
     where = f"{entry.segment} at {entry.start}"
     raw = entry.body[: _RAW_CHARACTERS + 1].decode("utf-8", "replace")
-    return Translated(Row(0, 0, where, 1, fields, raw, None, "json"), others)
+    return Translated(Row(0, 0, where, 1, fields, raw, None, "json"), len(entry.body), others)
 
 
 def set_aside_of(entry: Entry, now: datetime) -> SetAside:
