@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ratchet.doors import (
     anthropic,
+    arena,
     chatgpt,
     langfuse,
+    langsmith,
+    librechat,
     litellm,
     mlflow_traces,
     open_webui,
@@ -30,6 +33,9 @@ DOORS: tuple[Door, ...] = (
     anthropic.DOOR,
     otlp.DOOR,
     mlflow_traces.DOOR,
+    langsmith.DOOR,
+    librechat.DOOR,
+    arena.DOOR,
     table.DOOR,
 )
 """In the order in which they are listed."""
