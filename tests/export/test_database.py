@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -56,7 +55,7 @@ def test_every_table_is_there_and_nobody_may_write(database: Path) -> None:
     with duckdb.connect(str(database), read_only=True) as connection:
         tables = {name for (name,) in connection.execute("SHOW TABLES").fetchall()}
     assert tables == {"interactions", "feedback", "decisions", "labels"}
-    assert os.stat(database).st_mode & 0o222 == 0
+    assert database.stat().st_mode & 0o222 == 0
 
 
 def test_a_newer_file_takes_the_place_of_the_one_before(database: Path, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_openai_takes_answers_to_learn_and_learns_the_last_one_alone(
 def test_axolotl_learns_the_answer_alone_and_takes_pairs_but_no_rated_answers(
     store: EventStore, tmp_path: Path
 ) -> None:
-    """The keys are those of axolotl's `chat_template` and of its `chat_template.default` for DPO."""
+    """The keys are those of axolotl's `chat_template`, and of `chat_template.default` for DPO."""
     path = tmp_path / "x.jsonl"
     keep(store, tmp_path, rows_of("sft"))
     written(store, tmp_path, "dataset", str(path), "axolotl")
