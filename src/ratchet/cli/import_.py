@@ -72,8 +72,9 @@ def import_source(
             raise InvalidInputError(
                 f"{printable(source)} takes neither --dry-run nor --as, got one; leave it out"
             )
-        looks = forever(every) if follow else iter([None])
-        import_experiment(source, told_by, begin, looks)
+        looks = forever(every) if follow else iter((None,))
+        _derive(now, most=0)  # all of this source is new to it
+        import_experiment(source, told_by, begin, looks, tell_report)
         return
     what = prepare(source, now=now, as_format=as_format, mapping=told_by, since=begin)
     told = "recognised" if what.is_recognised else "as given"

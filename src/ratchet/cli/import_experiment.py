@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from ratchet.cli.saying import say
 from ratchet.cli.shared import created_store, current_settings, open_history
 
 if TYPE_CHECKING:
+    from ratchet.collect.report import IngestReport
     from ratchet.doors.mapping import ImportMap
 
 _PREFIX = "mlflow:"
@@ -29,7 +30,11 @@ def forever(seconds: float) -> Iterator[None]:
 
 
 def import_experiment(
-    source: str, mapping: ImportMap | None, since: datetime | None, looks: Iterator[None]
+    source: str,
+    mapping: ImportMap | None,
+    since: datetime | None,
+    looks: Iterator[None],
+    tell: Callable[[IngestReport, datetime], None],
 ) -> None:
     """Store the traces of an experiment, and go on where the last call ended.
 
@@ -40,12 +45,12 @@ def import_experiment(
         mapping: What scores mean.
         since: From when on, whatever was read before.
         looks: Once for each look.
+        tell: Says what became of a page.
 
     Raises:
         InvalidInputError: There is no such experiment.
         TrackingError: The server does not answer.
     """
-    from ratchet.cli.import_ import tell_report
     from ratchet.collect.recognising import Recogniser
     from ratchet.doors.door import Given
     from ratchet.doors.known import door_named
@@ -66,7 +71,7 @@ def import_experiment(
                 pages, door, f"{uri} {name}", given, store, known=known, now=now
             ):
                 empty = False
-                tell_report(report, now)
+                tell(report, now)
             if empty:
                 say(f"no trace in {name}" + (f" since {begin:%Y-%m-%d %H:%M} UTC" if begin else ""))
     except KeyboardInterrupt:

@@ -26,9 +26,8 @@ from ratchet.doors.door import (
     door_id,
 )
 from ratchet.doors.metadata import texts_of
-from ratchet.doors.otlp_answers import moment
 from ratchet.doors.scores import feedback_of
-from ratchet.doors.times import utc
+from ratchet.doors.times import moment, utc
 from ratchet.doors.turns import Answer, answer, conversation
 from ratchet.errors import InvalidInputError
 from ratchet.records.asking import MLFLOW_TRACE, WRITTEN_BY

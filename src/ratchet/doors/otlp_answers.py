@@ -8,7 +8,6 @@ attributes are written down here: the conventions' package calls its own depreca
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ratchet.collect.batches import Passed
@@ -24,6 +23,7 @@ from ratchet.doors.door import (
 from ratchet.doors.metadata import texts_of
 from ratchet.doors.otlp_messages import Said, said_on, tools_of
 from ratchet.doors.scores import feedback_of
+from ratchet.doors.times import moment
 from ratchet.doors.turns import parsed
 from ratchet.errors import InvalidInputError
 from ratchet.records import derive_id
@@ -67,7 +67,6 @@ _LABELS = {
     "gen_ai.agent.name": "agent", "tag.tags": "tags", "prompt.version": "prompt_version",
 }  # fmt: skip
 _LONGEST_NAME = 200
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_ANSWER = "a span that is no answer of a model: a step of the application"
 NO_CONTENT = (
     "a model's span without what was said, which instrumentations send where they are told to "
@@ -209,16 +208,6 @@ def _evaluation(
     }
     comment = given_of.get("gen_ai.evaluation.explanation")
     yield from feedback_of(name, value, event, comment=comment, kinds=given.scores)
-
-
-def moment(nanoseconds: int) -> datetime | None:
-    """Return a time of OTLP, or None where there is none."""
-    try:
-        return _EPOCH + timedelta(microseconds=nanoseconds // 1_000) if nanoseconds else None
-    except OverflowError as error:
-        raise InvalidInputError(
-            f"a time must be in nanoseconds since 1970, got {nanoseconds}; correct the sender's"
-        ) from error
 
 
 def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> Any:
