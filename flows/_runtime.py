@@ -33,10 +33,10 @@ from ratchet.files.text import cell
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
 from ratchet.operate.answering import answering_of
 from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
+from ratchet.operate.opening import open_store
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
-from ratchet.store.prices import load_prices
 from ratchet.tracking import ModelVersion, Run, Tracker
 
 if TYPE_CHECKING:
@@ -74,11 +74,7 @@ def workspace() -> Workspace:
     settings.make_home()
     return Workspace(
         settings=settings,
-        store=EventStore.open(
-            settings.store_url,
-            assistant=settings.model_name,
-            prices=load_prices(settings.prices),
-        ),
+        store=open_store(settings),
     )
 
 

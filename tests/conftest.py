@@ -41,10 +41,12 @@ gc.disable()
 # call it in their own process would make them thousands of times.
 typer.main.get_command = typer.testing._get_command = cache(typer.main.get_command)
 settings.register_profile("ratchet", deadline=None)  # a loaded machine is no failure
-settings.register_profile("fast", settings.get_profile("ratchet"), max_examples=50)
+settings.register_profile("fast", settings.get_profile("ratchet"), max_examples=25)
 settings.load_profile("fast" if "PYTEST_XDIST_WORKER" in os.environ else "ratchet")
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 MODEL_NAME = "support-router"
+FAST: dict[str, bool] = {}
+"""Tests marked `mostly_slow`, and whether a parameter of theirs is fast."""
 STORE_CLOCK = datetime(2026, 1, 5, 8, tzinfo=UTC)  # what every store of `open_store` reads
 
 # The format of SmolLM2's own template, without its default system prompt.
@@ -58,8 +60,11 @@ CHAT_TEMPLATE = (
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Leave to `make test-all` what is near to a test that `make test` runs."""
+    test, _, parameters = item.nodeid.partition("[")
     for mark in item.iter_markers("mostly_slow"):
-        if not any(fast in item.name.partition("[")[2].removesuffix("]") for fast in mark.args):
+        is_fast = any(fast in parameters.removesuffix("]") for fast in mark.args)
+        FAST[test] = FAST.get(test, False) or is_fast
+        if not is_fast:
             item.add_marker(pytest.mark.slow)
 
 
@@ -81,8 +86,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
 
 
-def pytest_collection_finish() -> None:
-    """From here on look for garbage among what the tests make."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a misspelt parameter; from here on look for garbage among what the tests make."""
+    one_test = any("::" in argument for argument in session.config.args)
+    if not one_test and (none := [test for test, is_fast in FAST.items() if not is_fast]):
+        raise pytest.UsageError(f"mostly_slow names no parameter of {', '.join(none)}")
     gc.freeze()
     gc.enable()
 

@@ -193,6 +193,7 @@ class Run:
     epochs: float
     batch: int
     longest_row: int
+    rate: float | None = None
     users: int = 40
 
     @property
@@ -231,6 +232,7 @@ class Run:
                 "finetune": {
                     "epochs": self.epochs,
                     "batch_size": self.batch,
+                    "learning_rate": self.rate,
                     "maximum_tokens": self.longest_row,
                 },
             },
@@ -475,6 +477,7 @@ def main() -> int:
     parser.add_argument("--held-out", type=int, default=150, help="That the gate decides on.")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--batch", type=int, default=4, help="Rows a step.")
+    parser.add_argument("--rate", type=float, help="Of learning; fine-tuning's own if not given.")
     parser.add_argument("--longest-row", type=int, default=512, help="Tokens of a row.")
     parser.add_argument("--at-once", type=int, default=16, help="Users who ask at a time.")
     parser.add_argument("--print", action="store_true", dest="only_print")
@@ -489,6 +492,7 @@ def main() -> int:
         epochs=asked.epochs,
         batch=asked.batch,
         longest_row=asked.longest_row,
+        rate=asked.rate,
     )
     if not asked.only_print:
         write_examples(

@@ -23,12 +23,13 @@ def run_main() -> None:
     os.umask(mask)
     ours = logging.getLogger("ratchet")
     handlers, level = list(ours.handlers), ours.level
+    ours.handlers.clear()  # one of a command before, called otherwise, writes to a closed stream
     try:
         main()
     finally:
         os.umask(mask)
         logging.setLogRecordFactory(factory)
-        ours.handlers[:] = handlers  # a command's own one writes to what was captured
+        ours.handlers[:] = handlers
         ours.setLevel(level)
 
 

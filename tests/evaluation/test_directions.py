@@ -15,6 +15,7 @@ def test_every_metric_of_the_catalogue_has_a_direction_by_its_name():
     # as their scorers and the gate's policies had them before there was a catalogue
     lower = {"length", "refusal_rate", "empty_rate", "latency_seconds", "perplexity"}
     lower |= {"tool_calls", "needless_call_rate", "unparsable_call_rate"}
+    lower |= {"tokens_in", "tokens_out", "cost"}
     assert {m.name for m in METRICS if direction_of(m.name) is False} == lower
     assert all(direction_of(m.name) for m in METRICS if m.name not in lower)
 

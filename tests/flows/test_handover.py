@@ -16,6 +16,8 @@ import pytest
 from ratchet.records import Candidate, Cycle, CycleEnd, Decision, TrainingSet
 from tests.flows.prefect_home import PrefectHome, new_home, python_process
 
+# who holds a home while a training was handed over is tested in tests/store/test_cycles.py
+pytestmark = pytest.mark.slow
 PARTS = """
 from datetime import timedelta
 from pathlib import Path

@@ -16,6 +16,8 @@ from ratchet.store import EventStore
 from ratchet.store.cycles import end_cycle, open_cycle
 from tests.flows.prefect_home import ROOT, PrefectHome, new_home, python_process
 
+# test_adopted_loop.py runs a loop that lacks what it needs, test_served_loop.py a schedule
+pytestmark = pytest.mark.slow
 SCHEDULED = {
     item["name"]: item
     for item in yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]

@@ -36,8 +36,8 @@ def test_a_correction_that_calls_is_kept_in_one_form(given: Any) -> None:
     "words",
     [
         "billing", '{"tool_calls": [1]}', '{"role": "user", "tool_calls": []}', '{"tool_calls"',
-        json.dumps({"role": "assistant", "tool_calls": []}),
-        json.dumps(TURN | {"tool_calls": [1]}), "<tool_call>{no json</tool_call>",
+        json.dumps({"role": "assistant", "tool_calls": []}), json.dumps(TURN | {"tool_calls": [1]}),
+        "<tool_call>{no json</tool_call>",
     ],
 )  # fmt: skip
 def test_any_other_text_stays_as_it_was_written(words: str) -> None:

@@ -44,6 +44,7 @@ from ratchet.store import (
     heard,
     retention,
     review_items,
+    sessions,
     texts,
 )
 from ratchet.store.aliases import MICROSECOND, SECOND
@@ -59,7 +60,18 @@ OF_VERSION = Window(NOW, NOW + timedelta(hours=1), "router/1")
 OF_NAMES = replace(OF_VERSION, also=("gpt-4o", "router"))
 SINCE = Window(NOW, NOW + timedelta(hours=1), None, 2_900, (NOW + timedelta(minutes=5), 2_800))
 LAG = timedelta(hours=1)
-MODULES = (arrivals, exposures, cycles, following, forget, heard, texts, review_items, retention)
+MODULES = (
+    arrivals,
+    exposures,
+    cycles,
+    following,
+    forget,
+    heard,
+    texts,
+    review_items,
+    retention,
+    sessions,
+)
 LARGE = (
     "interaction_ids", "interactions", "feedback", "journal", "verdicts", "review_items",
     "review_decisions",
@@ -197,6 +209,9 @@ READ |= {
     "questions": lambda s: heard.questions(s, now=NOW),
     "unknown_reasons": lambda s: heard.unknown_reasons(s, now=NOW),
     "answered_ids": lambda s: list(texts.answered_ids(s, HOUR)),
+    "last_answers": lambda s: sessions.last_answers(s, HOUR),
+    "up_to": lambda s: sessions.up_to(s, _last(s)),
+    "sessions_up_to": lambda s: list(sessions.sessions_up_to(s, [_last(s)])),
     "texts_of": lambda s: list(texts.texts_of(s, _KEYS)),
     "feedback_texts": lambda s: list(texts.feedback_texts(s, _KEYS, ["comment"])),
     "raised_about": lambda s: list(review_items.raised_about(s, _KEYS, "safety")),
@@ -257,6 +272,10 @@ NO_QUERY = {
     "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
     "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
 }  # fmt: skip
+
+
+def _last(store: EventStore) -> Interaction:
+    return store.stored_interactions(["i-2"])["i-2"]
 
 
 def _example() -> Example:

@@ -113,11 +113,13 @@ def person(by: str) -> str:
 
 def existing_store() -> EventStore | None:
     """Open the home's store; None where its file does not exist, and none is created."""
+    from ratchet.operate.opening import open_store
+
     settings = current_settings()
     database = settings.store_url.partition(":///")[2]
     if settings.store_url.startswith("sqlite") and not Path(database).exists():
         return None
-    return opened_store(settings)
+    return open_store(settings)
 
 
 def required_store(what: str) -> EventStore:
@@ -141,18 +143,11 @@ def required_store(what: str) -> EventStore:
 
 def created_store() -> EventStore:
     """Open the home's store; home and store are created where they are missing."""
+    from ratchet.operate.opening import open_store
+
     settings = current_settings()
     settings.make_home()
-    return opened_store(settings)
-
-
-def opened_store(settings: Settings) -> EventStore:
-    """Open the store that settings name, with the prices that they name."""
-    from ratchet.store import EventStore
-    from ratchet.store.prices import load_prices
-
-    prices = load_prices(settings.prices)
-    return EventStore.open(settings.store_url, assistant=settings.model_name, prices=prices)
+    return open_store(settings)
 
 
 def open_history(of: EventStore | None = None) -> History:

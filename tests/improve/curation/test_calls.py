@@ -34,7 +34,7 @@ from ratchet.improve.curation.rows import (
 from ratchet.improve.curation.selection import Selected, Selection
 from ratchet.improve.curation.traffic import Numbers, demonstration_rows
 from ratchet.improve.curation.traits import interaction_traits
-from ratchet.records import Definition, Interaction, Message, ToolCall
+from ratchet.records import Definition, Interaction, Message, Regenerate, ToolCall
 from ratchet.records.tool_calls import read_calls, written
 from ratchet.store import EventStore
 from tests.calls import call, turn
@@ -187,8 +187,6 @@ def test_what_a_model_calls_and_says_after_the_result_are_answers_to_different_t
 def test_a_regeneration_is_a_pair_only_where_both_could_call_the_same_tools(
     tmp_path: Path,
 ) -> None:
-    from ratchet.records import Regenerate
-
     turns = answers(
         40, messages=lambda n: (said(prompt(n // 2)),), session_id=lambda n: f"s{n // 2}",
         user_id=lambda n: f"u{n // 2}", response="", tool_calls=light,

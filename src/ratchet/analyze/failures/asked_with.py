@@ -57,8 +57,9 @@ class AskedWith:
     def tools(self, interaction: Interaction) -> tuple[dict[str, Any], ...] | None:
         """Return the tools of a request; None where it had none, or they are not stored."""
         body = self.bodies.get(interaction.tools or "")
-        named = body if isinstance(body, list) else []
-        return tuple(tool for tool in named if isinstance(tool, dict)) or None
+        if not isinstance(body, list):
+            return None
+        return tuple(tool for tool in body if isinstance(tool, dict)) or None
 
     def prompt(self, key: str, prompt: str) -> str:
         """Return what an interaction's answer answers: with results after the user's words."""
