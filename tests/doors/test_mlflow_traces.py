@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from ratchet.tracking.traces import trace_pages
 from tests.doors.bringing import NOW, answers, bring, new_store, said, write
+from tests.servers.mlflow_server import running_mlflow
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Where is my order?"}]}
 TOLD = {"choices": [{"message": {"role": "assistant", "content": "On its way."}}]}
@@ -123,63 +124,66 @@ def pull(store: EventStore, uri: str, page: int = 2) -> list[IngestReport]:
     door = door_named("mlflow")
     pages = trace_pages(uri, "support", reached(store, door, uri), page=page)
     given = Given(at=NOW, source="mlflow:support")
-    return list(
-        store_pages(pages, door, uri, given, store, known=Recogniser(store), now=NOW)
-    )  # fmt: skip
+    return list(store_pages(pages, door, uri, given, store, known=Recogniser(store), now=NOW))
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Make an experiment with five traces in a store of MLflow; return its URI."""
+def said_later(uri: str, trace_id: str, rated: str) -> None:
+    """Rate an answer as a person does, and another one as Ratchet writes its verdicts back."""
+    import mlflow
+    from mlflow.entities import AssessmentSource
+
+    person = AssessmentSource(source_type="HUMAN", source_id="ana")
+    mlflow.set_tracking_uri(uri)
+    mlflow.log_feedback(trace_id=trace_id, name="user_feedback", value=False, source=person)
+    tracker = Tracker(uri, artifacts=Path("unused"), model_name="m")
+    assert tracker.assess(rated, "tone", 1.0, by="judge/1", human=False)
+
+
+def check_pages(uri: str, folder: Path) -> None:
+    """Make five traces, read them page by page, and again once something was said about them."""
     import mlflow
 
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("support")
     for number in range(5):
         with mlflow.start_span("chat", span_type="CHAT_MODEL") as one:
             one.set_inputs(CHAT | {"messages": [{"role": "user", "content": f"q{number}"}]})
-            one.set_outputs(
-                {"choices": [{"message": {"role": "assistant", "content": f"a{number}"}}]}
-            )
+            told = {"role": "assistant", "content": f"a{number}"}
+            one.set_outputs({"choices": [{"message": told}]})
     mlflow.flush_trace_async_logging()
-    yield uri
-    mlflow.set_tracking_uri(before)
+    try:
+        store = new_store(folder)
+        assert reached(store, door_named("mlflow"), uri) is None
+        assert [report.interactions for report in pull(store, uri)] == [2, 2, 1]
+        kept = {one.response: one for one in answers(store)}
+        assert {one.prompt for one in kept.values()} == {f"q{n}" for n in range(5)}
+        begin = reached(store, door_named("mlflow"), uri)
+        assert begin is not None
+        last = max(one.created_at for one in kept.values())
+        assert abs(begin + LOOKED_BACK - last) < timedelta(minutes=1)
+        traced = {key: one.metadata["mlflow_trace_id"] for key, one in kept.items()}
+        said_later(uri, traced["a3"], traced["a4"])
+        assert sum(report.interactions for report in pull(store, uri)) == 0
+        assert said(store) == [("a3", "thumbs", "down")]
+        assert sum(report.feedback for report in pull(store, uri)) == 0
+        with pytest.raises(InvalidInputError, match="an experiment must be there, got 'other'"):
+            list(trace_pages(uri, "other", None))
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
-def test_a_store_of_mlflow_is_read_page_by_page_and_what_is_said_later_is_found(
-    experiment: str, tmp_path: Path
+def test_an_experiment_is_read_page_by_page_and_what_is_said_later_is_found(
+    mlflow_database: Path, tmp_path: Path
 ) -> None:
-    import mlflow
-    from mlflow.entities import AssessmentSource
-
-    store = new_store(tmp_path)
-    assert [report.interactions for report in pull(store, experiment)] == [2, 2, 1]
-    assert sorted(kept.prompt for kept in answers(store)) == [f"q{n}" for n in range(5)]
-    traced = {kept.response: kept.metadata["mlflow_trace_id"] for kept in answers(store)}
-    person = AssessmentSource(source_type="HUMAN", source_id="ana")
-    mlflow.set_tracking_uri(experiment)
-    mlflow.log_feedback(trace_id=traced["a3"], name="user_feedback", value=False, source=person)
-    Tracker(experiment, artifacts=tmp_path / "artifacts", model_name="m").assess(
-        traced["a4"], "tone", 1.0, by="judge/1", human=False
-    )
-    again = pull(store, experiment)
-    assert sum(report.interactions for report in again) == 0
-    assert said(store) == [("a3", "thumbs", "down")]
-    assert sum(report.feedback for report in pull(store, experiment)) == 0
+    shutil.copyfile(mlflow_database, tmp_path / "mlflow.db")
+    check_pages(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "store")
 
 
-def test_the_next_look_begins_a_week_before_the_last_trace(experiment: str, tmp_path: Path) -> None:
-    store, door = new_store(tmp_path), door_named("mlflow")
-    assert reached(store, door, experiment) is None
-    pull(store, experiment)
-    last = max(kept.created_at for kept in answers(store))
-    begin = reached(store, door, experiment)
-    assert begin is not None
-    assert abs(begin + LOOKED_BACK - last) < timedelta(minutes=1)
-
-
-def test_an_experiment_that_is_not_there_is_an_error(experiment: str) -> None:
-    with pytest.raises(InvalidInputError, match="an experiment must be there, got 'other'"):
-        list(trace_pages(experiment, "other", None))
+@pytest.mark.slow
+def test_a_server_of_mlflow_is_read_as_its_database_is(
+    mlflow_database: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "server").mkdir()
+    with running_mlflow(tmp_path / "server", mlflow_database) as (address, _):
+        check_pages(address, tmp_path / "store")
