@@ -299,6 +299,10 @@ def test_numbers_may_be_texts_or_numbers() -> None:
     assert isinstance(item, Item)
 
 
+def test_a_name_of_a_thousand_dots_is_no_attribute_of_a_message() -> None:
+    assert nested({"p.0.a": "a", "p.0." + "b." * 5_000 + "c": "x"}, "p") == [{"a": "a"}]
+
+
 def test_flat_names_with_a_gap_keep_their_order() -> None:
     flat = {"p.10.a": "c", "p.0.a": "a", "p.2.a": "b", "q.0.a": "x", "p.2": "a value beside"}
     assert nested(flat, "p") == [{"a": "a"}, {"a": "b"}, {"a": "c"}]

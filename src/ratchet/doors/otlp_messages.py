@@ -34,6 +34,8 @@ _LLM_INPUT, _LLM_OUTPUT = "llm.input_messages", "llm.output_messages"
 _TOOLS, _LLM_TOOLS, _FUNCTIONS = "gen_ai.tool.definitions", "llm.tools", "llm.request.functions"
 _SILENT = frozenset({"reasoning", "thinking"})
 _MOST_PLACES = 10_000
+_DEEPEST = 16
+"""No convention nests attributes deeper; a name of a thousand dots is no attribute of one."""
 
 
 class Said(NamedTuple):
@@ -272,6 +274,8 @@ def nested(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
     tree: dict[str, Any] = {}
     for name, value in _below(attributes, prefix):
         at, names = tree, name.split(".")
+        if len(names) > _DEEPEST:
+            continue
         for step in names[:-1]:
             inner = at.setdefault(step, {})
             if not isinstance(inner, dict):  # a value and a branch under one name: the branch wins
