@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +13,27 @@ _MEMORY = "512MB"
 
 
 def write_tables(
-    path: Path, tables: Mapping[str, tuple[pa.Schema, Iterator[pa.RecordBatch]]]
+    path: Path, tables: Mapping[str, tuple[pa.Schema, Iterable[pa.RecordBatch]]]
 ) -> None:
     """Write a new file.
 
+    Batches are handed over one by one: a stream of them would be read by DuckDB's own threads, and
+    with it the store.
+
     Args:
         path: Where nothing is yet.
-        tables: Columns and rows, by name. Rows are read once, one batch at a time.
+        tables: Columns and rows, by name.
     """
     import duckdb
     import pyarrow as pa
 
     with duckdb.connect(str(path)) as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
-        connection.execute("SET TimeZone = 'UTC'")
         for name, (schema, batches) in tables.items():
-            rows = pa.RecordBatchReader.from_batches(schema, batches)
-            connection.register("given", rows)
+            connection.register("given", schema.empty_table())
             connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM given')
             connection.unregister("given")
+            for batch in batches:
+                connection.register("given", pa.Table.from_batches([batch], schema))
+                connection.execute(f'INSERT INTO "{name}" SELECT * FROM given')
+                connection.unregister("given")
