@@ -115,13 +115,15 @@ class Telemetry:
         self.counts["feedback"] += kept - len(found.answers)
         self.counts["rejected"] += len(reasons)
         self.counts += Counter({f"passed: {why}": count for why, count in found.passed.items()})
-        return receipt(form, signal, len(reasons), _message(reasons, found.passed))
+        rejected = min(len(reasons), found.sent)  # a span may hold several pieces of feedback
+        return receipt(form, signal, rejected, _message(reasons, found.passed))
 
 
 @dataclass(slots=True)
 class _Found:
-    """What a request holds."""
+    """What a request holds: `sent` is how many spans or records these are."""
 
+    sent: int
     answers: list[dict[str, Any]] = field(default_factory=list)
     feedback: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[SetAside] = field(default_factory=list)
@@ -161,7 +163,7 @@ def _read(content: bytes, form: str, signal: Signal, caller: Caller) -> _Found:
         ProblemError: 400, it cannot be read.
     """
     items, now = read_items(content, form, signal), datetime.now(UTC)
-    found, given = _Found(), Given(at=now, source=SOURCE)
+    found, given = _Found(len(items)), Given(at=now, source=SOURCE)
     own = {
         response_name(key): key
         for item in items
