@@ -15,6 +15,10 @@ from pydantic import Field, JsonValue
 from ratchet.records.base import Record
 
 FINISH_REASON, PROMPT_VERSION = "finish_reason", "prompt_version"
+MLFLOW_TRACE = "mlflow_trace_id"
+"""The MLflow trace that an interaction came from, to which verdicts and labels are written."""
+WRITTEN_BY = "written_by"
+"""In the metadata of such a verdict: that Ratchet wrote it, so that no import takes it for news."""
 REASONING, AUDIO, AUDIO_ID = "answer_reasoning", "answer_audio", "answer_audio_id"
 """What a model thought before it answered, and the sound of the answer, by reference. They are kept
 with the answer, and are neither trained on nor shown to judges: they are no part of its turn."""
