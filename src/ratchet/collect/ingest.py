@@ -342,11 +342,13 @@ class _Reader:
             except InvalidInputError as error:
                 batch.rejected.append(self.reject(position, row, str(error)))
                 continue
-            to = batch.interactions if isinstance(event, InteractionRow) else batch.feedback
-            to.append(PlacedEvent(position, event, row))
-            if others and isinstance(event, InteractionRow):
-                batch.others[event.id] = others
-            elif others:
+            if isinstance(event, InteractionRow):
+                batch.interactions.append(PlacedEvent(position, event, row))
+                if others:
+                    batch.others[event.id] = others
+                continue
+            batch.feedback.append(PlacedEvent(position, event, row))
+            if others:
                 batch.others.setdefault(event.interaction_id, others)
         return batch
 

@@ -149,7 +149,9 @@ class _Found:
         for event in batch.feedback:
             about = event.event.interaction_id
             names = (about, *batch.others.get(about, ()))
-            gave = next((found for name in names if (found := (own | recorded).get(name))), None)
+            gave = next(
+                (found for name in names if (found := own.get(name) or recorded.get(name))), None
+            )
             fields = _fields(event, names[1:] if gave is None else ())
             self.feedback.append(fields | ({"interaction_id": gave} if gave else {}))
         self.rejected += batch.rejected
