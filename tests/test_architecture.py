@@ -34,12 +34,13 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"errors", "strict_json"},
     "files": {"errors", "strict_json"},
     "settings": {"errors", "files"},
+    "deployments": {"errors", "files"},
     "processes": set(),
     "stats": {"errors"},
     "store": _BASE | {"files"},
     "models": _BASE | {"files"},
     "tracking": _BASE | {"processes", "files"},
-    "servers": {"errors", "files", "settings", "processes"},
+    "servers": {"errors", "files", "settings", "processes", "deployments"},
     "notify": _BASE | {"files"},
     "simulation": _BASE | {"models"},
     "outcomes": _BASE | {"stats"},
@@ -58,7 +59,17 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": _BASE | {"files", "settings", "processes", "store", "models", "collect", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
-    | {"files", "settings", "servers", "store", "tracking", "models", "judges", "analyze"}
+    | {
+        "files",
+        "settings",
+        "deployments",
+        "servers",
+        "store",
+        "tracking",
+        "models",
+        "judges",
+        "analyze",
+    }
     | {"improve", "deploy", "gateway"},  # it looks after what these keep
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
