@@ -9,7 +9,6 @@ from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from ratchet.flows._curation import curated
-from ratchet.flows._news import await_news
 from ratchet.flows._runtime import base_folder, cycle_run, now, publish_figure, run_id, workspace
 from ratchet.flows._training import (
     TrainingOptions,
@@ -23,6 +22,7 @@ from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
+from ratchet.improve.training.news import await_news
 from ratchet.improve.training.search import SearchResult
 from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, TrainingSet, derive_id
@@ -146,7 +146,7 @@ def _improve(options: ImproveOptions, handed_over: str | None) -> str:
         search = choose_config(training_set, options.finetune, asked, cycle.champion)
         options = options.model_copy(update={"finetune": search.best})
     key = training_keys(training_set, cycle.champion)(options.finetune)
-    await_news(cycle, training_set, key)
+    await_news(work.store, cycle, training_set, key)
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key

@@ -247,7 +247,7 @@ class Doctor:
                     silent.append(replica.url)
         if silent:
             do = "start it, or correct its address (ratchet init, RATCHET_BACKEND)"
-            return Health("backend", "problem", f"{', '.join(silent)} does not answer", do)
+            return Health("backend", "warning", f"{', '.join(silent)} does not answer", do)
         return Health("backend", "ok", f"{', '.join(self.settings.backend)} answers")
 
     def _deployments(self) -> Health:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from ratchet.errors import WaitingError
-from ratchet.flows._runtime import workspace
 from ratchet.records import Candidate, Cycle, TrainingSet
+from ratchet.store import EventStore
 
 
-def await_news(cycle: Cycle, training_set: TrainingSet, key: str) -> None:
+def await_news(store: EventStore, cycle: Cycle, training_set: TrainingSet, key: str) -> None:
     """Wait where the last candidate learnt from the same rows, and nothing else has changed.
 
+    A candidate of the same cycle is no reason to wait: a run that was interrupted goes on.
+
     Args:
+        store: Holds what was trained before.
         cycle: The cycle that would train.
         training_set: What it would train on.
-        key: Of its training, from `training_keys`.
+        key: Of its training (`finetune_key`).
 
     Raises:
         WaitingError: It did.
     """
-    store = workspace().store
     last = store.latest(Candidate)
     if last is None or last.cycle_id == cycle.id:
         return
