@@ -1,4 +1,4 @@
-"""What `ratchet collect`, `analyze` and `train` run: a night with nothing new says so and ends 0."""
+"""What the stage commands run: a night with nothing new says so and ends with 0."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Nights:
             )  # fmt: skip
             if corrected:
                 about = {"interaction_id": key, "created_at": at + timedelta(seconds=30)}
-                events.append(Correction(id=f"c{number}", value=message.queue, **about))
+                events.append(Correction(id=f"c{number}", value=message.label, **about))
         ingest(events, self.home.store, source="gateway", now=now)
 
     def examples(self) -> str:
         path = self.folder / "examples.jsonl"
         rows = [
-            {"id": n, "target": item.queue,
+            {"id": n, "target": item.label,
              "messages": [m.canonical() for m in conversation(QUEUES, item.text)]}
             for n, item in enumerate(self.messages[300:340])
         ]  # fmt: skip
