@@ -56,7 +56,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
-    "gateway": _BASE | {"files", "settings", "processes", "store", "models", "collect", "deploy"},
+    "gateway": _BASE
+    | {"files", "settings", "processes", "store", "models", "collect", "doors", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
     | {
@@ -91,6 +92,8 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
     "aiohttp": {"gateway"},
+    "google": {"gateway"},
+    "opentelemetry": {"gateway"},
     "filelock": {"store", "models", "improve", "gateway", "operate"},
     "typer": {"cli"},
     "matplotlib": {"views"},
