@@ -117,8 +117,8 @@ def _wait(decision: Decision) -> Word:
         )
         if may_decide(word.by, approvers):
             break
-        shown = f"{cell(word.by)} may not decide; {', '.join(map(cell, approvers))} may"
-        shown += f"\n\n{decision_markdown(decision)}"
+        may = ", ".join(map(cell, approvers))
+        shown = f"{cell(word.by)} may not decide; {may} may\n\n{decision_markdown(decision)}"
         asked = f"{decision.id}-{number}"
     return word
 

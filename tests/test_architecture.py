@@ -406,7 +406,7 @@ SINKS = {
 }  # fmt: skip
 PRINTING = {"ratchet.cli.saying"}
 """What commands print goes through this module, which escapes it."""
-WRITING = {"ratchet.flows.loop", "ratchet.improve.training.worker"}
+WRITING = {"ratchet.flows.loop", "ratchet.flows._command", "ratchet.improve.training.worker"}
 """Processes that others start; each line that they write names what escapes it."""
 
 
