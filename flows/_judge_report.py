@@ -10,11 +10,9 @@ from ratchet.judges.on_store import Validated
 from ratchet.judges.validation import Bar
 from ratchet.judges.validation_report import SAYS, validations_text
 from ratchet.records import Cycle, Figure, HumanLabel, Interaction, JudgeValidation
+from ratchet.records.asking import MLFLOW_TRACE as TRACE
 from ratchet.tracking import Run
 from ratchet.views import plots
-
-TRACE = "mlflow_trace_id"
-"""Key of an interaction's metadata that names the MLflow trace it came from."""
 
 
 def publish_judge(

@@ -55,7 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
-    "gateway": _BASE | {"files", "settings", "processes", "store", "models", "collect", "deploy"},
+    "gateway": _BASE
+    | {"files", "settings", "processes", "store", "models", "collect", "doors", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
     | {"files", "settings", "servers", "store", "tracking", "models", "judges", "analyze"}
@@ -80,6 +81,8 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
     "aiohttp": {"gateway"},
+    "google": {"gateway"},
+    "opentelemetry": {"gateway"},
     "filelock": {"store", "models", "improve", "gateway", "operate"},
     "typer": {"cli"},
     "matplotlib": {"views"},

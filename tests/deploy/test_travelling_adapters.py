@@ -5,14 +5,8 @@ The trainer's home and the home that routes share the address of MLflow and the 
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 from peft import LoraConfig, get_peft_model
@@ -25,6 +19,7 @@ from ratchet.models import HuggingFaceModel, adapter_digest
 from ratchet.records import Message
 from ratchet.tracking import Tracker
 from tests.deploy.adapter_files import candidate, register
+from tests.servers.mlflow_server import running_mlflow
 from tests.servers.vllm_server import VllmServer
 
 pytestmark = pytest.mark.slow  # test_adapters.py tests the same beside a registry in a file
@@ -33,43 +28,8 @@ pytestmark = pytest.mark.slow  # test_adapters.py tests the same beside a regist
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory, mlflow_database):
     """A server that takes artifacts itself; yields its address and where it keeps them."""
-    folder = tmp_path_factory.mktemp("mlflow-server")
-    database = folder / "mlflow.db"
-    shutil.copyfile(mlflow_database, database)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{database}", "--serve-artifacts",
-        "--artifacts-destination", str(folder / "kept"),
-    ]  # fmt: skip
-    environment = os.environ | {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        until = time.monotonic() + 120
-        while not _is_up(address):
-            assert server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < until, (folder / "log").read_text()
-            time.sleep(0.2)
-        yield address, folder / "kept"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(20)
-
-
-def _is_up(address):
-    try:
-        return httpx.get(f"{address}/health", timeout=2.0).status_code == 200
-    except httpx.HTTPError:
-        return False
+    with running_mlflow(tmp_path_factory.mktemp("mlflow-server"), mlflow_database) as found:
+        yield found
 
 
 @pytest.fixture

@@ -179,6 +179,35 @@ def test_openai_takes_answers_to_learn_and_learns_the_last_one_alone(
     assert "OpenAI takes 10 examples or more, these are 4" in few.notes
 
 
+def test_axolotl_learns_the_answer_alone_and_takes_pairs_but_no_rated_answers(
+    store: EventStore, tmp_path: Path
+) -> None:
+    """The keys are those of axolotl's `chat_template`, and of `chat_template.default` for DPO."""
+    path = tmp_path / "x.jsonl"
+    keep(store, tmp_path, rows_of("sft"))
+    written(store, tmp_path, "dataset", str(path), "axolotl")
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert len(rows) == 12
+    for row in rows:
+        assert row.keys() == {"messages"}
+        roles = [message["role"] for message in row["messages"]]
+        assert roles == ["system", "user", "assistant", "user", "assistant"]
+        assert [message["train"] for message in row["messages"]] == [False] * 4 + [True]
+        asked = row["messages"][3]["content"].removeprefix("question ")
+        assert row["messages"][4]["content"] == f"answer {asked}"
+    keep(store, tmp_path, rows_of("dpo"))
+    written(store, tmp_path, "dataset", str(path), "axolotl")
+    for line in path.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        assert row.keys() == {"messages", "chosen", "rejected"}
+        assert row["messages"][-1]["role"] == "user"
+        assert {row[name]["role"] for name in ("chosen", "rejected")} == {"assistant"}
+        assert row["chosen"]["content"] != row["rejected"]["content"]
+    keep(store, tmp_path, rows_of("kto"))
+    with pytest.raises(InvalidInputError, match="axolotl takes answers to learn"):
+        written(store, tmp_path, "dataset", str(tmp_path / "y.jsonl"), "axolotl")
+
+
 def test_openai_takes_pairs_and_no_rated_answers(store: EventStore, tmp_path: Path) -> None:
     keep(store, tmp_path, rows_of("dpo"))
     written(store, tmp_path, "dataset", str(tmp_path / "x.jsonl"), "openai")

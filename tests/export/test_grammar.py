@@ -57,6 +57,9 @@ def test_an_option_goes_with_the_kinds_that_it_chooses_of_and_is_refused_elsewhe
         ("dataset", "openai", "a.jsonl", "openai"),
         ("label-sheet", None, "s.csv", "csv"),
         ("label-sheet", None, "s", "csv"),
+        ("dataset", "axolotl", "a.jsonl", "axolotl"),
+        ("database", None, "a.duckdb", "duckdb"),
+        ("database", None, "a", "duckdb"),
     ],
 )
 def test_the_ending_says_the_format_where_none_is_named(kind, name, out, expected):

@@ -24,16 +24,16 @@ FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 Kind = Annotated[
     str,
     typer.Argument(
-        help="interactions, feedback, decisions, labels, dataset (a training set) or "
-        "label-sheet (what waits for people)."
+        help="interactions, feedback, decisions, labels, dataset (a training set), "
+        "label-sheet (what waits for people) or database (the first four, for SQL)."
     ),
 ]
 Format = Annotated[
     str | None,
     typer.Option(
         "--format",
-        help="jsonl, parquet or hf (a Hugging Face folder); a dataset also trl or openai; a "
-        "label-sheet csv. Default: by the ending of --out.",
+        help="jsonl, parquet or hf (a Hugging Face folder); a dataset also trl, openai or "
+        "axolotl; a label-sheet csv, a database duckdb. Default: by the ending of --out.",
     ),
 ]
 

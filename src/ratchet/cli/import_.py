@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.cli.import_experiment import forever, import_experiment, is_experiment
 from ratchet.cli.progress import Progress
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import created_store, current_settings, open_history
@@ -26,7 +27,10 @@ _SHOWN_CHARACTERS = 200
 def import_source(
     source: Annotated[
         str,
-        typer.Argument(help="File, folder, pattern, or an address such as s3://bucket/folder."),
+        typer.Argument(
+            help="File, folder, pattern, an address such as s3://bucket/folder, or "
+            "mlflow:EXPERIMENT of the MLflow server."
+        ),
     ],
     as_format: Annotated[
         str | None,
@@ -61,13 +65,18 @@ def import_source(
     from ratchet.doors.mapping import read_map
 
     now = datetime.now(UTC)
-    what = prepare(
-        source,
-        now=now,
-        as_format=as_format,
-        mapping=read_map(mapping) if mapping else None,
-        since=read_moment(since, now) if since else None,
-    )
+    begin = read_moment(since, now) if since else None
+    told_by = read_map(mapping) if mapping else None
+    if is_experiment(source):
+        if dry_run or as_format:
+            raise InvalidInputError(
+                f"{printable(source)} takes neither --dry-run nor --as, got one; leave it out"
+            )
+        looks = forever(every) if follow else iter((None,))
+        _derive(now, most=0)  # all of this source is new to it
+        import_experiment(source, told_by, begin, looks, tell_report)
+        return
+    what = prepare(source, now=now, as_format=as_format, mapping=told_by, since=begin)
     told = "recognised" if what.is_recognised else "as given"
     say(f"{what.door.name}: {what.door.holds} ({told}), {counted(len(what.files), 'file')}")
     if dry_run:

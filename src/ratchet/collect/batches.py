@@ -34,13 +34,14 @@ class Translated(NamedTuple):
     Attributes:
         row: The event's fields, with place and text of the foreign row.
         size: Characters of the foreign row.
-        other: Another name by which feedback may call the answer: of an interaction its own, of
-            feedback the one that counts where the answer that it names is not stored.
+        others: Other names by which feedback may call the answer: of an interaction its own, of
+            feedback those that count, the first that is known, else the last, where the answer that
+            it names is not stored.
     """
 
     row: Row
     size: int
-    other: str | None = None
+    others: tuple[str, ...] = ()
 
 
 class PlacedEvent(NamedTuple):
@@ -52,7 +53,13 @@ class PlacedEvent(NamedTuple):
 
 
 PackedBatch = tuple[
-    int, list[SetAside], list[Any], list[Any], dict[str, Definition], dict[str, str], dict[str, int]
+    int,
+    list[SetAside],
+    list[Any],
+    list[Any],
+    dict[str, Definition],
+    dict[str, tuple[str, ...]],
+    dict[str, int],
 ]
 
 
@@ -71,7 +78,7 @@ class Batch:
     feedback: list[PlacedEvent] = field(default_factory=list)
     rejected: list[SetAside] = field(default_factory=list)
     definitions: dict[str, Definition] = field(default_factory=dict)
-    others: dict[str, str] = field(default_factory=dict)
+    others: dict[str, tuple[str, ...]] = field(default_factory=dict)
     passed: Counter[str] = field(default_factory=Counter)
 
 

@@ -335,18 +335,21 @@ class _Reader:
             if isinstance(row, Passed):
                 batch.passed[row.reason] += 1
                 continue
-            other = row.other if isinstance(row, Translated) else None
+            others = row.others if isinstance(row, Translated) else ()
             row = row.row if isinstance(row, Translated) else row
             try:
                 event = self._event(row, batch.definitions)
             except InvalidInputError as error:
                 batch.rejected.append(self.reject(position, row, str(error)))
                 continue
-            to = batch.interactions if isinstance(event, InteractionRow) else batch.feedback
-            to.append(PlacedEvent(position, event, row))
-            if other is not None:
-                key = event.id if isinstance(event, InteractionRow) else event.interaction_id
-                batch.others[key] = other
+            if isinstance(event, InteractionRow):
+                batch.interactions.append(PlacedEvent(position, event, row))
+                if others:
+                    batch.others[event.id] = others
+                continue
+            batch.feedback.append(PlacedEvent(position, event, row))
+            if others:
+                batch.others.setdefault(event.interaction_id, others)
         return batch
 
     def reject(
@@ -437,22 +440,25 @@ def _ingest(batches: Iterable[Batch], store: EventSink, progress: _Progress) -> 
 def _name_answers(batch: Batch, answered: Mapping[str, int], known: Recogniser) -> None:
     """Keep the other names of answers that are stored; of several answers the last has a name."""
     events = sorted((event.event for event in batch.interactions), key=attrgetter("created_at"))
-    names = {batch.others[row.id]: row.id for row in events if row.id in batch.others}
+    names = {name: row.id for row in events for name in batch.others.get(row.id, ())}
     known.name({name: key for name, key in names.items() if key in answered})
 
 
 def _by_other_names(
-    events: Sequence[PlacedEvent], others: Mapping[str, str], known: Recogniser
+    events: Sequence[PlacedEvent], others: Mapping[str, tuple[str, ...]], known: Recogniser
 ) -> Sequence[PlacedEvent]:
     """Let feedback on answers that are not stored be about their other names."""
     unknown = known.not_stored({event.event.interaction_id for event in events} & others.keys())
     if not unknown:
         return events
+    lost = known.not_stored({name for key in unknown for name in others[key]})
+    best = {
+        key: next((name for name in others[key] if name not in lost), others[key][-1])
+        for key in unknown
+    }
     return [
-        event._replace(
-            event=event.event._replace(interaction_id=others[event.event.interaction_id])
-        )
-        if event.event.interaction_id in unknown
+        event._replace(event=event.event._replace(interaction_id=best[event.event.interaction_id]))
+        if event.event.interaction_id in best
         else event
         for event in events
     ]

@@ -11,8 +11,8 @@
 | `Refused(reason, place)` | set aside with the row, as an answer without a question |
 
 and raises `InvalidInputError` where the whole row cannot be used; what it yielded before stands.
-Beside the fields of an event a mapping may hold `OTHER`, another name of the answer (of a trace,
-where feedback names traces), and `PLACE`, where in the row it stands ("message m2").
+Beside the fields of an event a mapping may hold `OTHER`, another name of the answer or several (of
+a trace, where feedback names traces), and `PLACE`, where in the row it stands ("message m2").
 
 Ids come from `door_id`, so that a second import adds nothing and feedback finds its answer.
 Feedback carries `updated_at` where the tool has a time of its change: then a later one replaces it.

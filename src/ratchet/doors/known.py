@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from ratchet.doors import (
     anthropic,
+    arena,
     chatgpt,
     langfuse,
+    langsmith,
+    librechat,
     litellm,
+    mlflow_traces,
     open_webui,
     openai_pairs,
+    otlp,
     ratchet_events,
     sharegpt,
     table,
@@ -26,6 +31,11 @@ DOORS: tuple[Door, ...] = (
     sharegpt.DOOR,
     chatgpt.DOOR,
     anthropic.DOOR,
+    otlp.DOOR,
+    mlflow_traces.DOOR,
+    langsmith.DOOR,
+    librechat.DOOR,
+    arena.DOOR,
     table.DOOR,
 )
 """In the order in which they are listed."""

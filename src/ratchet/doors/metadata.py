@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 _LONGEST = 2_000
 _MOST = 50
@@ -16,14 +17,13 @@ def texts_of(value: object) -> dict[str, str]:
 
     At most 50 fields of 2,000 characters are kept.
     """
-    if type(value) is not dict:
-        value = _mapping(value)
+    held: Mapping[Any, Any] = value if type(value) is dict else _mapping(value)
     found: dict[str, str] = {}
-    for name, given in value.items():
+    for name, given in held.items():
         if given is None or given == "" or given == [] or given == {}:
             continue
         kind = type(given)
-        text = given if kind is str else repr(given) if kind in _PLAIN else _json(given)
+        text: str = given if kind is str else repr(given) if kind in _PLAIN else _json(given)
         found[str(name)] = text[:_LONGEST]
         if len(found) == _MOST:
             break

@@ -108,7 +108,8 @@ def _translated(row: Row, raw: str, size: int, fields: dict[str, Any]) -> tuple[
         _make_storable(fields)
     position = f"{row.position}, {place}" if place else row.position
     made = Row(row.number, row.place, position, row.lines, fields, raw, None, "json")
-    return position, Translated(made, size, other)
+    names = (other,) if isinstance(other, str) else tuple(other or ())
+    return position, Translated(made, size, names)
 
 
 def _make_storable(fields: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ratchet.collect.values import moment
+from ratchet.collect.values import moment as moment_of
+from ratchet.errors import InvalidInputError
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORTEST = len("2026-01-05T07:00")
 
 
@@ -19,7 +21,7 @@ def utc(value: object) -> Any:
         >>> utc("2026-01-05 07:00:00.125"), utc("2026-01-05T07:00:00Z")
         ('2026-01-05 07:00:00.125Z', '2026-01-05T07:00:00Z')
     """
-    found = moment(value)
+    found = moment_of(value)
     if isinstance(found, datetime):
         return found if found.tzinfo else found.replace(tzinfo=UTC)
     if not isinstance(found, str) or len(found) < _SHORTEST or found[4:5] != "-":
@@ -38,6 +40,20 @@ def instant(value: object) -> datetime | None:
         return datetime.fromisoformat(str(found)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def moment(nanoseconds: int) -> datetime | None:
+    """Return the time that a span names, in nanoseconds since 1970; None where it names none.
+
+    Raises:
+        InvalidInputError: It is too far away to be a time.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=nanoseconds // 1_000) if nanoseconds else None
+    except OverflowError as error:
+        raise InvalidInputError(
+            f"a time must be in nanoseconds since 1970, got {nanoseconds}; correct the sender's"
+        ) from error
 
 
 def seconds_between(start: object, end: object) -> float | None:

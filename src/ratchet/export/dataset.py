@@ -1,10 +1,10 @@
-"""A training set for other tools: TRL, OpenAI's fine-tuning, Parquet, a Hugging Face folder.
+"""A training set for other tools: TRL, OpenAI, axolotl, Parquet, a Hugging Face folder.
 
-| kind of set | TRL | OpenAI |
-|---|---|---|
-| `sft` | `prompt`, `completion` | `messages` |
-| `kto` | `prompt`, `completion`, `label` | there is no such format |
-| `dpo` | `prompt`, `chosen`, `rejected` | `input`, `preferred_output`, `non_preferred_output` |
+| kind of set | TRL | OpenAI | axolotl |
+|---|---|---|---|
+| `sft` | `prompt`, `completion` | `messages` | `messages` with `train` |
+| `kto` | `prompt`, `completion`, `label` | there is no such format | the same |
+| `dpo` | `prompt`, `chosen`, `rejected` | `input`, two outputs | `messages`, `chosen`, `rejected` |
 
 A row whose request had tools has them as `tools`, in the `input` of OpenAI's pairs; answers that
 call tools have `tool_calls`.
@@ -16,7 +16,7 @@ over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ from ratchet.store.permissions import CONSENT, RETAIN, Permission
 SPLITS = ("train", "validation")
 REFUSED = "its user refused training, was forgotten, or its time to be kept is over"
 UNKNOWN = "its interaction is stored no more, so that nobody can tell whether its user agrees"
+_WITHOUT_KTO: Mapping[Format, str] = {"openai": "OpenAI", "axolotl": "axolotl"}
 FEWEST_FOR_OPENAI = 10
 """OpenAI refuses a file of fewer examples."""
 
@@ -110,10 +111,11 @@ def parts_of(
     Raises:
         InvalidInputError: The format has no such rows, or none may leave.
     """
-    if request.format == "openai" and found.record.kind == "kto":
+    if request.format in _WITHOUT_KTO and found.record.kind == "kto":
         raise InvalidInputError(
-            "OpenAI takes answers to learn (sft) and pairs (dpo), got a set of answers that users "
-            "liked or not (kto); pass --format trl, or another --set"
+            f"{_WITHOUT_KTO[request.format]} takes answers to learn (sft) and pairs (dpo) of "
+            "conversations, got a set of answers that users liked or not (kto); pass --format trl, "
+            "or another --set"
         )
     names = SPLITS if request.format == "hf" else (request.split or "train",)
     allowed = _allowed(store, history, [row for name in names for row in found.rows[name]], now)
@@ -143,7 +145,24 @@ def lines_for(rows: Sequence[Row], format_name: Format) -> list[dict[str, Any]]:
         return for_trainer(rows)
     if format_name == "openai":
         return [_openai(row) for row in rows]
+    if format_name == "axolotl":
+        return [_axolotl(row) for row in rows]
     return [row.canonical() for row in rows]
+
+
+def _axolotl(row: Row) -> dict[str, Any]:
+    """Return a row as axolotl's `chat_template` takes it: `train` says which turns are learnt.
+
+    An earlier answer is not learnt: nobody said that it was good.
+    """
+    stored = row.canonical()
+    tools = {"tools": list(row.tools)} if row.tools else {}
+    said = [message.canonical() for message in row.messages]
+    if isinstance(row, PreferenceRow):
+        pair = {name: stored[name][0] for name in ("chosen", "rejected")}
+        return {"messages": said} | pair | tools
+    told = [*({**message, "train": False} for message in said)]
+    return {"messages": [*told, {**stored["completion"][0], "train": True}]} | tools
 
 
 def _openai(row: Row) -> dict[str, Any]:

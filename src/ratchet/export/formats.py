@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import yaml
 
 from ratchet.export.parts import Part, Tally
 from ratchet.files.text import cell
+from ratchet.store.duckdb_file import write_tables
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Progress = Callable[[int], None]
 SHARD_ROWS = 500_000
 """Rows of a file of a Hugging Face folder."""
+_READ_ONLY = 0o444
 
 
 def write_lines(
@@ -38,6 +43,19 @@ def write_parquet(part: Part, file: IO[bytes], tally: Tally, progress: Progress)
             writer.write_batch(batch)
             tally.rows[part.name] += batch.num_rows
             progress(tally.rows.total())
+
+
+def write_database(parts: Sequence[Part], path: Path, tally: Tally, progress: Progress) -> None:
+    """Write parts as tables of a DuckDB file that nobody may write to."""
+
+    def counted(part: Part) -> Iterator[pa.RecordBatch]:
+        for batch in part.batches:
+            yield batch
+            tally.rows[part.name] += batch.num_rows
+            progress(tally.rows.total())
+
+    write_tables(path, {part.name: (part.schema, counted(part)) for part in parts})
+    path.chmod(_READ_ONLY)
 
 
 def write_hub_folder(parts: Sequence[Part], folder: Path, tally: Tally, progress: Progress) -> None:

@@ -10,11 +10,15 @@ from typing import Literal, get_args
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 
-Kind = Literal["interactions", "feedback", "decisions", "labels", "dataset", "label-sheet"]
-Format = Literal["jsonl", "parquet", "hf", "trl", "openai", "csv"]
+Kind = Literal[
+    "interactions", "feedback", "decisions", "labels", "dataset", "label-sheet", "database"
+]
+Format = Literal["jsonl", "parquet", "hf", "trl", "openai", "axolotl", "csv", "duckdb"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMATS: tuple[Format, ...] = get_args(Format)
-_ENDINGS: Mapping[str, Format] = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
+_ENDINGS: Mapping[str, Format] = {
+    ".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv", ".duckdb": "duckdb",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,12 @@ GRAMMAR: Mapping[Kind, Spec] = {
     "decisions": Spec(_TABLE, frozenset({"since", "until", "model_version"})),
     "labels": Spec(_TABLE, frozenset({"since", "until", "redact"})),
     "dataset": Spec(
-        ("trl", "openai", *_TABLE), frozenset({"training_set", "split", "redact"}), redacts=True
+        ("trl", "openai", "axolotl", *_TABLE),
+        frozenset({"training_set", "split", "redact"}),
+        redacts=True,
     ),
     "label-sheet": Spec(("csv",), frozenset({"sheet", "cycle", "decision", "most", "redact"})),
+    "database": Spec(("duckdb",), frozenset({"since", "until", "redact"})),
 }
 
 
@@ -147,6 +154,10 @@ def check(request: Request) -> None:
         raise InvalidInputError(
             "a Hugging Face folder has every split and is no stream, got --out - or --split; name "
             "a new folder, or take --format parquet"
+        )
+    if request.format == "duckdb" and request.out == "-":
+        raise InvalidInputError(
+            "a database is a file, got --out -; name one, such as ratchet.duckdb"
         )
     if request.cycle is not None and request.decision is not None:
         raise InvalidInputError("a sheet is of one cycle, got --cycle and --decision; give one")

@@ -12,12 +12,18 @@ from pathlib import Path
 from ratchet.errors import InvalidInputError
 from ratchet.export.dataset import Fetch, find_set, parts_of
 from ratchet.export.events import feedback, interactions
-from ratchet.export.formats import Progress, write_hub_folder, write_lines, write_parquet
+from ratchet.export.formats import (
+    Progress,
+    write_database,
+    write_hub_folder,
+    write_lines,
+    write_parquet,
+)
 from ratchet.export.grammar import Request, check
 from ratchet.export.parts import Part, Tally
 from ratchet.export.records import decisions, labels
 from ratchet.export.sheets import sheet_for
-from ratchet.export.targets import STANDARD_OUTPUT, open_file, open_folder
+from ratchet.export.targets import STANDARD_OUTPUT, open_file, open_folder, open_path
 from ratchet.files.text import shown_text
 from ratchet.store import EventStore
 from ratchet.store.history import History
@@ -63,6 +69,10 @@ def export(request: Request, sources: Sources, *, now: datetime, progress: Progr
         with open_folder(request.out) as folder:
             write_hub_folder(parts, folder, tally, progress)
         return tally
+    if request.format == "duckdb":
+        with open_path(request.out) as path:
+            write_database(parts, path, tally, progress)
+        return tally
     as_ascii = request.out == STANDARD_OUTPUT
     in_lines = partial(write_lines, as_ascii=as_ascii)
     write = write_parquet if request.format == "parquet" else in_lines
@@ -85,6 +95,13 @@ def _parts(request: Request, sources: Sources, tally: Tally, now: datetime) -> S
             return [decisions(store, request)]
         case "labels":
             return [labels(store, request, tally)]
+        case "database":
+            return [
+                interactions(store, history, request, tally),
+                feedback(store, history, request, tally),
+                decisions(store, request),
+                labels(store, request, tally),
+            ]
         case "dataset":
             found = find_set(store, sources.home, request.training_set, sources.fetch)
             return parts_of(found, store, history, request, tally, now=now)

@@ -58,6 +58,17 @@ def open_file(out: str, *, keep: bool = False) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def open_path(out: str) -> Iterator[Path]:
+    """Yield where to write a file that others write, which appears when the block ends.
+
+    Raises:
+        InvalidInputError: It is a folder, or its folder is missing.
+    """
+    with _whole(out, keep=False) as path:
+        yield path
+
+
+@contextmanager
 def open_folder(out: str) -> Iterator[Path]:
     """Open a new folder for writing, which appears when the block ends without an error.
 

@@ -56,6 +56,7 @@ from ratchet.gateway.schemas import (
 )
 from ratchet.gateway.sessions import Conversations
 from ratchet.gateway.shield import Shield
+from ratchet.gateway.telemetry import Telemetry
 from ratchet.gateway.tokens import Tokens
 from ratchet.models import prepare_base_model
 from ratchet.models.serving import AdapterModel
@@ -89,6 +90,7 @@ class Gateway:
     router: Router
     answerer: Answerer
     desk: FeedbackDesk
+    telemetry: Telemetry
     responses: Responses
     passthrough: Passthrough
     limits: RateLimits
@@ -152,6 +154,7 @@ class Gateway:
             store_away=away,
             backlog=backlog,
             saved_segments=self.records.log.saved,
+            telemetry=dict(self.telemetry.counts),
             advice=self._advice(lacking),
         )
         return found, 200 if works else 503
@@ -273,6 +276,7 @@ async def _running(
         answerer=answerer,
         responses=Responses(answerer, servers),
         desk=FeedbackDesk(rights, records, limits),
+        telemetry=Telemetry(rights, records, limits, options.most_bytes),
         passthrough=Passthrough(router, answering, passed_fields=passed),
         limits=limits,
         wrong_keys=WrongKeys(),
@@ -410,6 +414,18 @@ def _add_api(app: FastAPI) -> None:
         """Take one event, or up to 10,000 as `events`; sending them again changes nothing."""
         gateway = _gateway(request)
         return await gateway.desk.take(request, gateway.caller(request))
+
+    @app.post("/v1/traces", include_in_schema=False)
+    async def traces(request: Request) -> Response:
+        """Take spans of OpenTelemetry, as its own description has it."""
+        gateway = _gateway(request)
+        return await gateway.telemetry.take(request, gateway.caller(request), "traces")
+
+    @app.post("/v1/logs", include_in_schema=False)
+    async def logs(request: Request) -> Response:
+        """Take log records of OpenTelemetry: evaluations, and answers that are told in them."""
+        gateway = _gateway(request)
+        return await gateway.telemetry.take(request, gateway.caller(request), "logs")
 
     @app.get("/v1/models", responses=documented(401, 403, 429))
     async def models(request: Request) -> ModelList:

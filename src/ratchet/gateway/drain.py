@@ -23,7 +23,9 @@ from threading import Event
 
 from filelock import FileLock, Timeout
 
-from ratchet.collect.ingest import ingest
+from ratchet.collect.ingest import ingest, ingest_placed
+from ratchet.collect.recognising import Recogniser
+from ratchet.collect.report import IngestReport
 from ratchet.collect.times import UNKNOWN
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.backlog import Backlog, measure
@@ -45,7 +47,9 @@ from ratchet.gateway.log_rows import (
     arrival,
     definition_of,
     rows_of,
+    set_aside_of,
     set_aside_refused,
+    translated_of,
     unusable,
 )
 from ratchet.records import AlertEvent, SetAside
@@ -60,7 +64,9 @@ MOST_LINES = 5_000
 """What is stored in one transaction, which others wait for: a fraction of a second."""
 YOUNG_SECONDS = 1.0
 KEPT_SUFFIX = ".kept"
-_NO_EVENTS = (None, LogKind.REFUSED, LogKind.DEFINITION)
+_NO_EVENTS = (
+    None, LogKind.REFUSED, LogKind.DEFINITION, LogKind.TRANSLATED, LogKind.SET_ASIDE
+)  # fmt: skip
 _LONGEST_PAUSE = 30.0
 _TELL_SECONDS = 1.0
 _DRAFT_SECONDS = 3_600.0
@@ -308,15 +314,15 @@ class Drain:
         apart = [unusable(e, str(e.problem), now) for e in entries if e.kind is None]
         apart += self._define(store, entries, now)
         apart += [set_aside_refused(e, now) for e in entries if e.kind is LogKind.REFUSED]
+        apart += [set_aside_of(e, now) for e in entries if e.kind is LogKind.SET_ASIDE]
         rows = rows_of(events, store)
         positions = [f"{entry.segment} at {entry.start}" for entry in events]
         store.set_aside(apart)
-        report = ingest(rows, store, source=SOURCE, now=now, positions=positions)
-        for reason, count in report.reasons:
-            logger.warning("%d logged events were set aside: %s", count, reason)
-        for note, count in report.noted:
-            if note != UNKNOWN:  # callers with a key may send feedback before its answer
-                logger.info("%d × noted: %s", count, note)
+        _tell(ingest(rows, store, source=SOURCE, now=now, positions=positions))
+        foreign = [e for e in entries if e.kind is LogKind.TRANSLATED]
+        if foreign:  # the same answers may have come here or by an import under other ids
+            placed = [(f"{e.segment} at {e.start}", translated_of(e)) for e in foreign]
+            _tell(ingest_placed(placed, store, source=SOURCE, now=now, known=Recogniser(store)))
 
     def _define(self, store: EventStore, entries: Sequence[Entry], now: datetime) -> list[SetAside]:
         """Store what lines define, and return those that define nothing."""
@@ -374,3 +380,11 @@ def _took(lock: FileLock) -> bool:
 def _age(path: Path) -> float:
     """Return the seconds since a file was written to; one of the future is young."""
     return time.time() - path.stat().st_mtime
+
+
+def _tell(report: IngestReport) -> None:
+    for reason, count in report.reasons:
+        logger.warning("%d logged events were set aside: %s", count, reason)
+    for note, count in report.noted:
+        if note != UNKNOWN:  # callers with a key may send feedback before its answer
+            logger.info("%d × noted: %s", count, note)

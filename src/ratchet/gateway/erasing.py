@@ -37,6 +37,7 @@ class _Line(NamedTuple):
     user: str | None
     interaction: str | None
     at: int
+    is_answer: bool = False
 
 
 def erase_lines(
@@ -87,9 +88,7 @@ def _erase_in(
             for line in mine:
                 _blank(file, line.entry)
             learnt |= {
-                line.interaction
-                for line in mine
-                if line.interaction and line.entry.kind in _ANSWERS
+                line.interaction for line in mine if line.interaction and line.is_answer
             } - known.interactions
             erased += len(mine)
         if erased:
@@ -126,8 +125,9 @@ def _line(entry: Entry, damaged: Callable[[str], bool]) -> _Line | None:
         return None
     if not isinstance(row, dict):
         return None
-    about = row.get("interaction_id") or (row.get("id") if entry.kind in _ANSWERS else None)
-    return _Line(entry, _text(row.get("user_id")), _text(about), _said_at(entry, row))
+    is_answer = entry.kind in _ANSWERS or (entry.kind is LogKind.TRANSLATED and "messages" in row)
+    about = row.get("interaction_id") or (row.get("id") if is_answer else None)
+    return _Line(entry, _text(row.get("user_id")), _text(about), _said_at(entry, row), is_answer)
 
 
 def _is_covered(line: _Line, known: Forgotten) -> bool:

@@ -44,6 +44,10 @@ class LogKind(Enum):
     """A request that a backend refused for what was in it: no answer of any version."""
     DEFINITION = b"d"
     """Tools, a form of answers or documents, which stand before what refers to them."""
+    TRANSLATED = b"o"
+    """An interaction or feedback that came in another form, with other names of the answer."""
+    SET_ASIDE = b"s"
+    """A row that was set aside when it came."""
 
 
 _BEGIN = b"h"

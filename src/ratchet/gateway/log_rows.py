@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
+from ratchet.collect.batches import Translated
 from ratchet.errors import InvalidInputError
+from ratchet.files.rows import Row
 from ratchet.gateway.log_lines import Entry, LogKind
 from ratchet.records import Definition, SetAside, derive_id
 from ratchet.records.events import DEFINITION_KINDS
@@ -18,6 +21,8 @@ from ratchet.store.naming import named_in, names_of
 from ratchet.store.rows import microseconds
 
 SOURCE = "gateway"
+OTHER_NAMES = "other_names"
+"""Under what a translated event holds by which names feedback may call the answer."""
 _RAW_CHARACTERS = 2_000
 _LAST_NS = 4_000_000_000 * 10**9
 """The year 2096: what is later was no time."""
@@ -66,6 +71,29 @@ def definition_of(entry: Entry, store: EventStore) -> Definition | None:
         if known.covers(user, about, microseconds(arrival(entry))):
             return None
     return found
+
+
+def translated_of(entry: Entry) -> object:
+    """Return an event that came in another form as `ingest_placed` takes it."""
+    try:
+        fields = from_json(entry.body)
+    except ValueError:
+        return entry.body
+    if not isinstance(fields, dict):
+        return entry.body
+    names = fields.pop(OTHER_NAMES, [])
+    others = tuple(name for name in names if isinstance(name, str))
+    where = f"{entry.segment} at {entry.start}"
+    raw = entry.body[: _RAW_CHARACTERS + 1].decode("utf-8", "replace")
+    return Translated(Row(0, 0, where, 1, fields, raw, None, "json"), len(entry.body), others)
+
+
+def set_aside_of(entry: Entry, now: datetime) -> SetAside:
+    """Return a row that was set aside when it came."""
+    try:
+        return SetAside.model_validate_json(entry.body)
+    except ValidationError:
+        return unusable(entry, "a row that was set aside must be written as one", now)
 
 
 def set_aside_refused(entry: Entry, now: datetime) -> SetAside:

@@ -183,6 +183,8 @@ class Health(BaseModel):
         backlog: What is recorded in the log and not in the store yet.
         saved_segments: How often this process wrote a segment of its log anew, since it was deleted
             underneath or a sync of it failed.
+        telemetry: What OpenTelemetry's exporters sent to this process: answers, feedback, what was
+            let go of and what was rejected.
         advice: What somebody should see to.
     """
 
@@ -197,6 +199,7 @@ class Health(BaseModel):
     store_away: str | None = None
     backlog: Backlog | None = None
     saved_segments: int = 0
+    telemetry: dict[str, int] = {}
     advice: list[str] = []
 
 

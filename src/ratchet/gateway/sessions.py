@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from filelock import FileLock
 from pydantic_core import to_json
@@ -30,12 +30,16 @@ _TOGETHER_SECONDS = 0.05
 _TABLES = ("said", "answered")
 
 
+_Row: TypeAlias = tuple[bytes, str, str, float]
+"""What was said, the user, the session or the interaction, and when."""
+
+
 class Conversations:
-    """Users and sessions by what was said."""
+    """Users, sessions and answers by what was said."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._added = clock, 0
-        self._answers: dict[bytes, tuple[bytes, str, str, float]] = {}
+        self._unwritten: dict[str, dict[bytes, _Row]] = {table: {} for table in _TABLES}
         try:
             with FileLock(path.with_suffix(".lock")):  # all processes open it at the same time
                 self._file = self._opened_or_new(path)
@@ -81,72 +85,65 @@ class Conversations:
         return file
 
     def remember(self, said: bytes, user: str, session: str) -> None:
-        """Keep whose conversation it is, up to its last answer."""
-        try:
-            self._file.execute(
-                "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?)",
-                (said, user, session, self._clock()),
-            )
-            self._count(1)
-        except sqlite3.Error as error:
-            logger.warning("the next turn of a conversation may begin a new session: %s", error)
+        """Keep whose conversation it is, up to its last answer, and what was not written yet.
+
+        Other processes know it when this returns: the next turn may be theirs.
+        """
+        self._unwritten["said"][said] = (said, user, session, self._clock())
+        self._write()
 
     def find(self, said: bytes) -> tuple[str, str] | None:
         """Return user and session of a conversation; None where it is not known."""
-        try:
-            found = self._file.execute("SELECT user, session FROM said WHERE key = ?", (said,))
-            row = found.fetchone()
-        except sqlite3.Error as error:
-            logger.warning(
-                "a turn begins a new session, the earlier ones cannot be read: %s", error
-            )
-            return None
-        return None if row is None else (str(row[0]), str(row[1]))
+        return self._find("said", "session", said)
 
     def remember_answer(self, said: bytes, user: str, interaction: str) -> None:
         """Keep which interaction gave a conversation's last answer; other processes see it soon."""
-        self._answers[said] = (said, user, interaction, self._clock())
-        if len(self._answers) > 1:
+        answers = self._unwritten["answered"]
+        answers[said] = (said, user, interaction, self._clock())
+        if len(answers) > 1:
             return
         try:
-            asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write_answers)
+            asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write)
         except RuntimeError:  # nobody would write them later
-            self._write_answers()
-
-    def _write_answers(self) -> None:
-        """Write what was answered lately in one transaction, which takes as long as one row does.
-
-        It is the file's as soon as the user may have read the answer.
-        """
-        answers, self._answers = list(self._answers.values()), {}
-        try:
-            self._file.execute("BEGIN")
-            try:
-                self._file.executemany(
-                    "INSERT OR REPLACE INTO answered VALUES (?, ?, ?, ?)", answers
-                )
-            finally:
-                self._file.execute("COMMIT")
-            self._count(len(answers))
-        except sqlite3.Error as error:
-            logger.warning("what the next turn continues may stay unknown: %s", error)
+            self._write()
 
     def find_answer(self, said: bytes) -> str | None:
         """Return the interaction that gave a conversation's last answer; None where unknown."""
+        found = self._find("answered", "interaction", said)
+        return None if found is None else found[1]
+
+    def _write(self) -> None:
+        """Write what was kept lately in one transaction, which takes as long as one row does."""
+        if not any(self._unwritten.values()):
+            return
+        kept, self._unwritten = self._unwritten, {table: {} for table in _TABLES}
         try:
-            if (held := self._answers.get(said)) is not None:
-                return held[2]
-            found = self._file.execute("SELECT interaction FROM answered WHERE key = ?", (said,))
+            self._file.execute("BEGIN")
+            try:
+                for table, rows in kept.items():
+                    self._file.executemany(
+                        f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)", rows.values()
+                    )
+            finally:
+                self._file.execute("COMMIT")
+            self._count(sum(map(len, kept.values())))
+        except sqlite3.Error as error:
+            logger.warning("the next turn of a conversation may begin a new session: %s", error)
+
+    def _find(self, table: str, column: str, said: bytes) -> tuple[str, str] | None:
+        if (held := self._unwritten[table].get(said)) is not None:
+            return held[1], held[2]
+        try:
+            found = self._file.execute(f"SELECT user, {column} FROM {table} WHERE key = ?", (said,))
             row = found.fetchone()
         except sqlite3.Error as error:
-            logger.warning("what a turn continues stays unknown: %s", error)
+            logger.warning("what was said before a turn cannot be read: %s", error)
             return None
-        return None if row is None else str(row[0])
+        return None if row is None else (str(row[0]), str(row[1]))
 
     def close(self) -> None:
         """Close the file."""
-        if self._answers:
-            self._write_answers()
+        self._write()
         self._file.close()
 
     def _count(self, added: int) -> None:

@@ -15,6 +15,10 @@ from pydantic import Field, JsonValue
 from ratchet.records.base import Record
 
 FINISH_REASON, PROMPT_VERSION = "finish_reason", "prompt_version"
+MLFLOW_TRACE = "mlflow_trace_id"
+"""The MLflow trace that an interaction came from, to which verdicts and labels are written."""
+WRITTEN_BY = "written_by"
+"""In the metadata of such a verdict: that Ratchet wrote it, so that no import takes it for news."""
 REASONING, AUDIO, AUDIO_ID = "answer_reasoning", "answer_audio", "answer_audio_id"
 """What a model thought before it answered, and the sound of the answer, by reference. They are kept
 with the answer, and are neither trained on nor shown to judges: they are no part of its turn."""
@@ -76,11 +80,13 @@ def reported_usage(usage: object) -> dict[str, str]:
 
 def sampling_of(body: Mapping[str, Any]) -> dict[str, str]:
     """Return the parameters of a request as metadata."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)[:_LONGEST]
-        for name in SAMPLING
-        if (value := body.get(name)) is not None
-    }
+    return {name: _said(value) for name in SAMPLING if (value := body.get(name)) is not None}
+
+
+def _said(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value)[:_LONGEST]
 
 
 def asked_with(metadata: Mapping[str, str]) -> dict[str, JsonValue]:

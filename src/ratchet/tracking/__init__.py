@@ -25,6 +25,7 @@ from ratchet.errors import TrackingError
 from ratchet.files.text import shown_line
 from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
+from ratchet.records.asking import WRITTEN_BY
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
 from ratchet.tracking.run import Run as Run
 
@@ -275,7 +276,7 @@ class Tracker:
             "value": value,
             "source": AssessmentSource(source_type=kind, source_id=by),
             "rationale": why,
-            "metadata": dict(metadata or {}),
+            "metadata": {**(metadata or {}), WRITTEN_BY: "ratchet"},
         }
         mlflow.set_tracking_uri(self._client.tracking_uri)  # another tracker may have set its own
         try:
