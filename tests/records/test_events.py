@@ -33,7 +33,6 @@ from ratchet.records import (
     Regenerate,
     SafetyViolation,
     SessionEnd,
-    SessionScore,
     Stars,
     TaskCompleted,
     Thumbs,
@@ -46,6 +45,7 @@ from ratchet.records.events import (
     Edited,
     Left,
     NextTurn,
+    SessionScore,
     VisitSeconds,
 )
 

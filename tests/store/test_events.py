@@ -339,7 +339,7 @@ def test_feedback_may_come_before_its_interaction(store: EventStore) -> None:
 
 def test_counts_name_every_kind_also_where_there_is_none(store: EventStore) -> None:
     kinds = "thumbs stars dimension comment correction copy regenerate task_completed session_end"
-    kinds += " safety_violation judge_score"
+    kinds += " safety_violation judge_score session_score"
     kinds += " asked_again edited continued left visit_seconds next_turn"
     zero = dict.fromkeys(["interactions", "set_aside", *kinds.split()], 0)
     assert store.counts() == zero

@@ -213,6 +213,9 @@ READ |= {
     "ids_up_to": lambda s: sessions.ids_up_to(s, _last(s)),
     "up_to": lambda s: sessions.up_to(s, _last(s)),
     "texts_of": lambda s: list(texts.texts_of(s, _KEYS)),
+    "calling_ids": lambda s: list(texts.calling_ids(s, _KEYS)),
+    "count_feedback": lambda s: arrivals.count_feedback(s, HOUR),
+    "decided_items": lambda s: review_items.decided_items(s, "correction", "confirmed"),
     "feedback_texts": lambda s: list(texts.feedback_texts(s, _KEYS, ["comment"])),
     "raised_about": lambda s: list(review_items.raised_about(s, _KEYS, "safety")),
     "waiting_about": lambda s: (

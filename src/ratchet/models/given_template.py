@@ -1,6 +1,6 @@
 """A chat template given to a base model: a folder of its own, so that all who read it agree.
 
-    folder = with_template(base, template, cache)
+    folder = with_template(base, template, cache, counts=True)
 
 The folder holds links to the model's files and its own `chat_template.jinja`. Training, gate,
 gateway and whatever serves the model read that folder, and an adapter carries the text that it was

@@ -1,9 +1,9 @@
 """Answers that followed a correction in words, found by the feedback on them.
 
-    place = begin_corrected(store)
-    for pair in corrected_pairs(store, after=place, until=end):
-        ...
-    keep_corrected(store, before=place, after=end)
+    before = begin_corrected(store)
+    after, answers = feedback_step(store, before)
+    pairs = list(corrected_pairs(store, answers))
+    keep_corrected(store, before=before, after=after)
 
 Cost: it follows the feedback that arrived, and of each answer that it is about the answers of the
 same session, by index.

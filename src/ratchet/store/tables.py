@@ -177,6 +177,7 @@ REVIEW_DECISIONS = _table(
     sa.Column("label", sa.String(200), nullable=False),
     sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
     sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
+    sa.Index("ix_review_decisions_label", "label", "item_id"),
 )
 ALIASES = _table(
     "interaction_aliases",
@@ -388,6 +389,11 @@ def _name_quotes(connection: sa.Connection) -> None:
     VERDICT_QUOTES.create(connection, checkfirst=True)
 
 
+def _index_labels(connection: sa.Connection) -> None:
+    """Count what people decided without reading all of their decisions."""
+    make_index(connection, "ix_review_decisions_label", "review_decisions (label, item_id)")
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -413,5 +419,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0022_index_definitions": _index_definitions,
     "0023_count_answers_tokens": _count_answers_tokens,
     "0024_name_quotes": _name_quotes,
+    "0025_index_labels": _index_labels,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""
