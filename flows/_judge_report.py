@@ -89,7 +89,7 @@ def write_assessments(
                 metadata={"decision": record.decision},
             )
     for label in workspace().store.records(HumanLabel) if traces else ():
-        if label.item_id in traces and label.dimension == name:
+        if label.item_id in traces and (label.dimension, label.unit) == (name, judge.spec.unit):
             tracker.assess(
                 traces[label.item_id], name, label.label, by=label.reviewer, human=True,
                 why=label.note,

@@ -22,12 +22,8 @@ from ratchet.judges.next_turn import (
     validate_next_turns,
 )
 from ratchet.judges.on_store import (
-    count_for,
+    assess_judge,
     in_halves,
-    items_for,
-    run_judge,
-    sample_for,
-    validate,
     watch_drift,
 )
 from ratchet.judges.rubrics import JudgeSpec, load_judges
@@ -58,8 +54,9 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
 def validate_readings(cycle: Cycle, options: JudgeOptions) -> tuple[JudgeValidation, ...]:
     """Hold what is read of users' next turns against people's labels; say where it counts."""
     rng = np.random.default_rng(options.seed)
-    read_embedded(cycle)
-    read_judged(cycle, options)
+    if "next_turn" not in check_kinds(workspace().settings.not_derived):
+        read_embedded(cycle)
+        read_judged(cycle, options)
     records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=options.bar)
     logger.info("%s", in_words(records))
     return records
@@ -68,7 +65,7 @@ def validate_readings(cycle: Cycle, options: JudgeOptions) -> tuple[JudgeValidat
 def read_embedded(cycle: Cycle) -> None:
     """Have a classifier on sentence embeddings read next turns where people labelled enough."""
     work = workspace()
-    if "next_turn" in check_kinds(work.settings.not_derived) or not any_labels(work.store):
+    if not any_labels(work.store):
         return
     encoder = load_encoder(work.settings.embedding)
     if encoder is None:
@@ -102,24 +99,25 @@ def assess(
     store = workspace().store
     model, digest = model_of(spec, workspace().settings.cache)
     judge, ask = Judge(spec, model_digest=digest), asker(spec, model)
-    validated = validate(
-        store, judge, ask=ask, now=now, rng=np.random.default_rng(options.seed), bar=options.bar
+    found = assess_judge(
+        store,
+        judge,
+        cycle_window(cycle, cycle.champion),
+        most=options.sample,
+        may_count=may_count,
+        ask=ask,
+        now=now,
+        rng=np.random.default_rng(options.seed),
+        bar=options.bar,
     )
-    window = cycle_window(cycle, cycle.champion)
-    sample = sample_for(spec, store, window, most=options.sample)
-    judgements: tuple[Judgement, ...] = ()
-    if spec.mode in ("pointwise", "guard"):
-        items = items_for(spec, store, sample)
-        judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
-    scores = spec.dimension.violation_below is None  # safety judges raise flags instead
-    counts = may_count and scores and validated.record.decision == "usable" and bool(judgements)
-    if counts:
-        new = count_for(spec, store, judge.version, judgements, now())
-        logger.info("%s: %d new scores count", judge.version, new)
-    drift = _drift(judge, ask, options, cycle, judgements)
-    publish_judge(cycle, judge, validated, drift, options.bar)
-    write_assessments(judge, sample, judgements, validated.record)
-    return validated.record, counts, () if scores else judge_flags(judge, judgements)
+    if found.counts:
+        logger.info("%s: %d new scores count", judge.version, found.new)
+    drift = _drift(judge, ask, options, cycle, found.judgements)
+    publish_judge(cycle, judge, found.validated, drift, options.bar)
+    write_assessments(judge, found.sample, found.judgements, found.validated.record)
+    is_safety = spec.dimension.violation_below is not None
+    flags = judge_flags(judge, found.judgements) if is_safety else ()
+    return found.validated.record, found.counts, flags
 
 
 def _drift(

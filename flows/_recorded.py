@@ -13,10 +13,11 @@ from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.served import other_names
-from ratchet.errors import InvalidInputError
+from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._runtime import now, register_base, workspace
 from ratchet.flows._sampling import sampled_examples
+from ratchet.operate.base_model import why_not_champion
 from ratchet.operate.readiness import NextCycle, lacks
 from ratchet.operate.readiness import refuse_incomplete as refuse
 from ratchet.records import Cycle, ExampleSet, Release, digest
@@ -51,8 +52,21 @@ def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | N
 def recorded_cycle(
     path: Path | None, rules: SampleRules, max_new_tokens: int | None, seed: int
 ) -> str:
-    """Open a cycle of recorded traffic with its examples, or go on with the open one: its id."""
+    """Open a cycle of recorded traffic with its examples, or go on with the open one: its id.
+
+    Raises:
+        WaitingError: There is no champion, or too little traffic.
+    """
+    _await_champion()
     return open_recorded(gate_examples(path, rules, max_new_tokens), seed).id
+
+
+def _await_champion() -> None:
+    """Wait where something else answers users and nobody said what the champion is."""
+    work = workspace()
+    why = why_not_champion(work.settings, work.store, now())
+    if why and work.store.latest(Release) is None and work.tracker.champion() is None:
+        raise WaitingError(f"a cycle needs a champion, {why}", "setup")
 
 
 def in_use() -> ModelVersion:

@@ -7,6 +7,7 @@ when and why, and acts.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Literal
 
 from prefect import flow, task
@@ -29,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.deploy.approval import (
     expire,
     find_decision,
+    may_decide,
     say,
     seconds_to_decide,
     standing,
@@ -37,6 +39,7 @@ from ratchet.deploy.approval import (
 )
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import cell
 from ratchet.flows._canary import start
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.records import Approval, Decision
@@ -97,13 +100,27 @@ def approve(options: ApproveOptions = DEFAULTS) -> str:
     decision = _decision(options)
     expire(store, decision, now())
     if waits_for_person(store, decision):
-        word = suspend_flow_run(
-            wait_for_input=Word.with_initial_data(description=decision_markdown(decision)),
-            timeout=seconds_to_decide(decision, now()),
-            key=decision.id,
-        )
+        word = _wait(decision)
         keep(decision, word.verdict == "approve", word.reason, word.by)
     return settle(decision)
+
+
+def _wait(decision: Decision) -> Word:
+    """Wait for the form, again where somebody filled it in who may not decide."""
+    approvers, asked = workspace().settings.approvers, decision.id
+    shown = decision_markdown(decision)
+    for number in count(1):
+        word = suspend_flow_run(
+            wait_for_input=Word.with_initial_data(description=shown),
+            timeout=seconds_to_decide(decision, now()),
+            key=asked,
+        )
+        if may_decide(word.by, approvers):
+            break
+        may = ", ".join(map(cell, approvers))
+        shown = f"{cell(word.by)} may not decide; {may} may\n\n{decision_markdown(decision)}"
+        asked = f"{decision.id}-{number}"
+    return word
 
 
 @task(name="keep-word", cache_policy=NO_CACHE)
@@ -111,7 +128,16 @@ def keep(decision: Decision, approved: bool, reason: str, by: str) -> None:
     """Store what the form says; a word that was given before stands."""
     store = workspace().store
     if waits_for_person(store, decision):
-        say(store, decision, approved=approved, by=by, reason=reason, via="prefect", now=now())
+        say(
+            store,
+            decision,
+            approved=approved,
+            by=by,
+            reason=reason,
+            via="prefect",
+            now=now(),
+            approvers=workspace().settings.approvers,
+        )
 
 
 @task(name="act-on-word", cache_policy=NO_CACHE)

@@ -15,10 +15,12 @@ from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.collect.ingest import ingest
 from ratchet.collect.messages import check_labels, read_messages, read_queues, targets
 from ratchet.collect.sampling import held_out_count, hold_out, without
+from ratchet.doors.configured import Source
 from ratchet.files.rows import set_aside_lines
 from ratchet.flows._derived import derive_new
 from ratchet.flows._recorded import in_use, recorded_cycle, refuse_real_users, refuse_simulation
 from ratchet.flows._runtime import load_model, logger, now, workspace
+from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
@@ -59,6 +61,7 @@ class CollectOptions(BaseModel):
             which they never are in a store that holds real ones.
         examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
             CSV as for `ratchet gate --examples`. Left out, `sample` says how they are drawn.
+        sources: What is imported first, from where the last time ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,10 +81,12 @@ class CollectOptions(BaseModel):
     source: Literal["simulated", "recorded"] | None = None
     examples: Path | None = None
     sample: SampleRules = SampleRules()
+    sources: tuple[Source, ...] = ()
 
 
 DEFAULTS = CollectOptions()
-_OF_ANY_CYCLE = {"source", "examples", "sample", "max_new_tokens", "seed"}
+_NOT_SIMULATED = {"source", "examples", "sample", "sources"}
+_OF_ANY_CYCLE = {*_NOT_SIMULATED, "max_new_tokens", "seed"}
 SIMULATION = set(CollectOptions.model_fields).difference(_OF_ANY_CYCLE)
 """Options about simulated users alone."""
 
@@ -108,19 +113,13 @@ def begin(
     """Freeze the evaluation set and open the cycle, or go on with the open one."""
     work = workspace()
     champion = in_use()
-    examples = freeze_examples(
-        work.store,
-        "held-out",
-        build_examples(held_out, labels, options.instruction),
-        now(),
-        options.max_new_tokens,
-    )
+    asked = build_examples(held_out, labels, options.instruction)
+    examples = freeze_examples(work.store, "held-out", asked, now(), options.max_new_tokens)
+    given = options.model_dump(mode="json", exclude=_NOT_SIMULATED)
     return open_cycle(
         work.store,
         champion=champion.reference,
-        options_digest=digest(
-            [options.model_dump(mode="json", exclude={"source", "examples", "sample"}), examples.id]
-        ),
+        options_digest=digest([given, examples.id]),
         seed=options.seed,
         example_set_id=examples.id,
         now=now(),
@@ -174,6 +173,7 @@ def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
 def _collect(options: CollectOptions) -> str:
     if options.source != "simulated":
         refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
+        bring_in(options.sources)
         derive_new(most=None)
         longest, seed = options.max_new_tokens, options.seed
         return recorded_cycle(options.examples, options.sample, longest, seed)

@@ -20,7 +20,7 @@ from ratchet.deploy.gate.head_to_head import (
     compare_clusters,
     score_answers,
 )
-from ratchet.deploy.gate.policy import GatePolicy, policy_for_loop
+from ratchet.deploy.gate.policy import ApprovalRule, GatePolicy, policy_for_loop
 from ratchet.deploy.promotion import apply_decision
 from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
@@ -53,6 +53,7 @@ class DeployOptions(BaseModel):
     Attributes:
         policy: The gate's rules, the YAML file that holds them, or `open-ended`. Left out, the
             loop's own, and `open-ended` where no example has a target or tests.
+        approval: When a person must approve a promotion; left out, as the policy says.
         sets: Files of further examples by the name that guardrails use, such as `safety`. The
             cycle's held-out traffic, where analyze froze some, is `traffic`.
         rollout: How a challenger that passes is rolled out to users, by stages; without it the
@@ -65,6 +66,7 @@ class DeployOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: GatePolicy | Path | None = None
+    approval: ApprovalRule | None = None
     sets: dict[str, Path] = {}
     rollout: RolloutPlan | None = None
     answers: AnswerOptions = AnswerOptions()
@@ -152,7 +154,7 @@ def _deploy(options: DeployOptions) -> str:
     store = workspace().store
     cycle = latest_cycle(store)
     golden = example_set(store, cycle.example_set_id).examples
-    policy = policy_for_loop(options.policy, golden)
+    policy = policy_for_loop(options.policy, golden, options.approval)
     judge = checked_judge(policy, options.win_rate)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:

@@ -22,6 +22,7 @@ from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
+from ratchet.improve.training.news import await_news
 from ratchet.improve.training.search import SearchResult
 from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, TrainingSet, derive_id
@@ -145,6 +146,7 @@ def _improve(options: ImproveOptions, handed_over: str | None) -> str:
         search = choose_config(training_set, options.finetune, asked, cycle.champion)
         options = options.model_copy(update={"finetune": search.best})
     key = training_keys(training_set, cycle.champion)(options.finetune)
+    await_news(work.store, cycle, training_set, key)
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key

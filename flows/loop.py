@@ -20,6 +20,7 @@ from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
 from ratchet.flows._recorded import refuse_incomplete, refuse_simulation
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
+from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.collect import SIMULATION, CollectOptions, collect
@@ -138,12 +139,14 @@ def _cycle(options: LoopOptions, wait: CycleWait | None) -> CycleReport:
 
 def _prepare(options: LoopOptions) -> tuple[str, str]:
     """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
+    given = options.collect
     if options.collect.source != "simulated":
         refuse_simulation(options.collect.model_dump(include=SIMULATION, exclude_defaults=True))
-        given, gated = options.collect, options.deploy
+        bring_in(given.sources)  # what they bring may be what the cycle lacks
+        given, gated = given.model_copy(update={"sources": ()}), options.deploy
         judge, by = gated.win_rate.judge, gated.answers.by
         refuse_incomplete(NextCycle(given.examples, given.sample, gated.policy, judge, by))
-    result_of(collect(options.collect, return_state=True))
+    result_of(collect(given, return_state=True))
     analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
     return analysis_id, _improve_or_end(options)
 

@@ -54,6 +54,7 @@ UNTOUCHED: Mapping[str, tuple[str, ...]] = {
                      "response_format", "documents", "continues"),
     "definitions": ("id", "kind", "body"),
     "document_uses": ("interaction_id", "documents"),
+    "verdict_quotes": ("interaction_id", "verdict_id"),
     "feedback": ("digest", "kind", "version_of"),
     "review_items": ("start", "dimension"),
     "review_decisions": ("label",),

@@ -34,12 +34,13 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"errors", "strict_json"},
     "files": {"errors", "strict_json"},
     "settings": {"errors", "files"},
+    "deployments": {"errors", "files"},
     "processes": set(),
     "stats": {"errors"},
     "store": _BASE | {"files"},
     "models": _BASE | {"files"},
     "tracking": _BASE | {"processes", "files"},
-    "servers": {"errors", "files", "settings", "processes"},
+    "servers": {"errors", "files", "settings", "processes", "deployments"},
     "notify": _BASE | {"files"},
     "simulation": _BASE | {"models"},
     "outcomes": _BASE | {"stats"},
@@ -59,7 +60,17 @@ ALLOWED: dict[str, set[str]] = {
     | {"files", "settings", "processes", "store", "models", "collect", "doors", "deploy"},
     "views": _BASE | {"files", "stats", "store"},
     "operate": _BASE
-    | {"files", "settings", "servers", "store", "tracking", "models", "judges", "analyze"}
+    | {
+        "files",
+        "settings",
+        "deployments",
+        "servers",
+        "store",
+        "tracking",
+        "models",
+        "judges",
+        "analyze",
+    }
     | {"improve", "deploy", "gateway"},  # it looks after what these keep
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
@@ -395,7 +406,7 @@ SINKS = {
 }  # fmt: skip
 PRINTING = {"ratchet.cli.saying"}
 """What commands print goes through this module, which escapes it."""
-WRITING = {"ratchet.flows.loop", "ratchet.improve.training.worker"}
+WRITING = {"ratchet.flows.loop", "ratchet.flows._command", "ratchet.improve.training.worker"}
 """Processes that others start; each line that they write names what escapes it."""
 
 

@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
+from ratchet.deployments import Deployments, read_deployments
 from ratchet.errors import BusyError, RatchetError, SettingsError
 from ratchet.files.whole import write_whole
 from ratchet.processes import (
@@ -69,6 +71,17 @@ def flows_folder() -> Path:
         "the flows must lie beside the package `ratchet` (`ratchet.flows`), got none; "
         "install from the project's folder: pip install -e ."
     )
+
+
+def _shipped_file() -> Path:
+    folder = flows_folder()
+    file = folder / "prefect.yaml"
+    return file if file.exists() else folder / "flows" / "prefect.yaml"
+
+
+def shipped_deployments() -> dict[str, Any]:
+    """Return the content of the `prefect.yaml` that is shipped."""
+    return dict(yaml.safe_load(_shipped_file().read_text("utf-8")))
 
 
 def working_folder(settings: Settings) -> Path:
@@ -331,9 +344,7 @@ class Servers:
         Raises:
             RatchetError: Prefect refuses them.
         """
-        folder = flows_folder()
-        file = folder / "prefect.yaml"
-        file = file if file.exists() else folder / "flows" / "prefect.yaml"
+        file = self._prefect_file()
         for pool in WORK_POOLS:
             self._prefect(["work-pool", "create", pool, "--type", "process", "--overwrite"])
             self._start_runs_at_once(pool)
@@ -341,6 +352,24 @@ class Servers:
         switched_on = [item["name"] for item in self._automations() if item["enabled"]]
         self._prefect(deploy)
         self._switch_on(switched_on)
+
+    def _prefect_file(self) -> Path:
+        """Return the file of deployments: what is shipped, with what the home says differently."""
+        ours = read_deployments(self.settings.deployments)
+        if ours == Deployments():
+            return _shipped_file()
+        if ours.trains_elsewhere and ours.training_pool:
+            self._make_pool(ours.training_pool)
+        content = ours.over(shipped_deployments())
+        file = working_folder(self.settings) / "prefect.yaml"
+        write_whole(file, yaml.safe_dump(content, sort_keys=False).encode())
+        return file
+
+    def _make_pool(self, name: str) -> None:
+        """Make a pool of processes where there is none of that name; another kind stays."""
+        address = f"{self.prefect_api}/work_pools/{name}"
+        if httpx.get(address, timeout=30.0).status_code == 404:
+            self._prefect(["work-pool", "create", name, "--type", "process"])
 
     def _start_runs_at_once(self, pool: str) -> None:
         """Have the worker start a flow run's process with the command that runs it.

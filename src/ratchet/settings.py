@@ -26,6 +26,9 @@ Environment:
     RATCHET_PRICES: YAML file that says what a million tokens of a model cost.
     RATCHET_NOT_DERIVED: Signals that are not derived from the traffic, separated by spaces, or
         `all`.
+    RATCHET_DEPLOYMENTS: YAML file that says what this home's deployments do differently from those
+        that are shipped: options, schedules, where training runs.
+    RATCHET_APPROVERS: Who may approve a promotion, separated by spaces; anybody without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
     RATCHET_BACKEND: URLs of the replicas of the server that answers users, separated by spaces;
         none where the gateway's own local model does. Its key is RATCHET_BACKEND_KEY.
@@ -91,6 +94,8 @@ class Settings(BaseModel):
         retention: YAML file that says how long things are kept; the defaults without it.
         prices: YAML file that says what tokens cost; without it an answer cost what is stated.
         not_derived: Signals that are not derived from the traffic; `all` for every one.
+        deployments: YAML file about this home's deployments; those that are shipped without it.
+        approvers: Names of those who may approve a promotion; empty for anybody.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
         adapter_root: Folder that adapters are put into for the backend; None for the home's own.
@@ -115,6 +120,8 @@ class Settings(BaseModel):
     retention: Path | None = None
     prices: Path | None = None
     not_derived: tuple[str, ...] = ()
+    deployments: Path | None = None
+    approvers: tuple[str, ...] = ()
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()
     adapter_root: Path | None = None
@@ -240,7 +247,7 @@ def loose(home: Path) -> Iterator[Path]:
 
 
 _OTHERS = 0o077
-_LISTS = ("not_derived", "notify", "backend")
+_LISTS = ("not_derived", "approvers", "notify", "backend")
 _REMEMBERED = ("model_name", "backend", "adapter_root", "backend_adapter_root")
 _FOREIGN = {"tracking_uri": "MLFLOW_TRACKING_URI", "prefect_api_url": "PREFECT_API_URL"}
 VARIABLES = {name: _FOREIGN.get(name, f"RATCHET_{name.upper()}") for name in Settings.model_fields}

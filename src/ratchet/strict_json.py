@@ -1,13 +1,17 @@
-"""What JSON does not know, said once: numbers that are none.
+"""What is taken of JSON that others wrote, said once: numbers that are some, and no depths.
 
 json.loads(text, parse_constant=no_number)
+is_shallow(value)
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ratchet.errors import InvalidInputError
+
+DEEPEST = 64
+"""So many levels of lists and objects are taken. What walks through values calls itself at each."""
 
 
 def no_number(name: str) -> NoReturn:
@@ -17,3 +21,24 @@ def no_number(name: str) -> NoReturn:
         InvalidInputError: Always; it is a `ValueError`, as of any other text that is no JSON.
     """
     raise InvalidInputError(f"numbers must be finite, got {name}; leave the field out")
+
+
+def is_shallow(value: Any) -> bool:
+    """Tell whether a value of JSON has at most `DEEPEST` levels.
+
+    Example:
+        >>> deep = [[]]
+        >>> for _ in range(DEEPEST - 1):
+        ...     deep = [deep]
+        >>> is_shallow(deep[0]), is_shallow(deep)
+        (True, False)
+    """
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return True
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return False

@@ -12,6 +12,8 @@ from ratchet.records.prices import Price, Prices
 from ratchet.simulation.tool_assistant import AssistantRates, recorded_sessions
 from ratchet.simulation.tool_users import UserRates
 from ratchet.store import Window
+from ratchet.store.erasure import erase_interactions
+from ratchet.store.vectors import text_key
 from tests.calls import call
 from tests.collect.conversations import START, asked
 
@@ -83,6 +85,13 @@ def test_a_session_that_several_versions_answered_says_nothing_of_either(talked)
     assert "turns_to_done" not in found
     assert "task_completion" not in found, "it has no session of its own"
     assert value(metrics(talked, "m/1", "m/2"), "task_completion") == pytest.approx(3 / 4)
+
+
+def test_what_was_erased_is_no_session(talked):
+    erase_interactions(talked, ["c1", "d1"], now=START, text_key=text_key)
+    found = metrics(talked, "m/1")
+    assert (value(found, "task_completion"), found["task_completion"].observations) == (1.0, 2)
+    assert value(found, "calls_per_session") == pytest.approx((2 + 1 + 3) / 3)
 
 
 def test_where_conversations_are_followed_one_that_may_go_on_counts_for_neither_side(talked):

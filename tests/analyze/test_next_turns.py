@@ -32,6 +32,10 @@ GOOD = (
 )
 
 
+ONE = "talk-2"
+"""A conversation of the half that teaches."""
+
+
 class WordEncoder:
     """Counts of hashed words as vectors of length one."""
 
@@ -110,6 +114,28 @@ def test_with_few_labels_it_is_off_and_says_how_many_it_takes(store: EventStore)
     assert report.version is None
     assert report.in_words.startswith("next turns in en are not read by embeddings: it takes 60")
     assert readings(store) == {}
+
+
+def test_labels_of_one_conversation_are_too_few(store: EventStore) -> None:
+    for n in range(80):
+        turns, bad = ("what is it called?", f"it is number {n}"), n % 3 == 0
+        words = (BAD if bad else GOOD)[n // 3 % 3] + f" {n}"
+        store.add_interactions(
+            [
+                asked(f"a{n}", turns[0], answer=turns[1], session=ONE, at=n * 0.5),
+                asked(f"b{n}", *turns, words, session=ONE, at=n * 0.5 + 0.1),
+            ]
+        )
+        store.append(
+            HumanLabel(
+                id=f"l{n}", created_at=START, item_id=f"a{n}", dimension="dissatisfied",
+                label="yes" if bad else "no", reviewer="ben",
+            )
+        )  # fmt: skip
+    derive_signals(store, now=NOW)
+    (report,) = read_by_embeddings(store, WordEncoder(), ALL, now=NOW)
+    assert (report.version, report.learnt_from) == (None, 80)
+    assert "27 that are dissatisfied of 1 conversation and 53 others of 1" in report.in_words
 
 
 def test_kappa_is_that_of_scikit_learn() -> None:

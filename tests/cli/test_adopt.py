@@ -96,6 +96,14 @@ def test_a_dry_run_says_what_would_be_and_makes_nothing(home, server):
     assert server.answers == [(200, LLAMA)]  # the probe
 
 
+def test_the_chat_template_that_the_server_needs_is_named(home, server):
+    home.environment["RATCHET_CHAT_TEMPLATE"] = "hermes"
+    said = home.adopted("--backend", server.url, "--dry-run")
+    (line,) = [line for line in said.splitlines() if line.startswith("template ")]
+    assert "hermes.jinja" in line
+    assert "--chat-template" in line
+
+
 def test_a_dry_run_in_a_home_tells_the_traffic_and_changes_no_row(home, server):
     home.record(LLAMA, 3)
     home.record("gpt-4o", 12)

@@ -23,6 +23,7 @@ from ratchet.records import (
     Decision,
     Interaction,
     Message,
+    Metric,
     Release,
     ReviewItem,
     SetAside,
@@ -183,6 +184,26 @@ def test_status_shows_what_is_in_the_store(home, monkeypatch):
         "warning: too many thumbs down read them",
     ):
         assert fact in text
+    store.close()
+
+
+def test_status_says_what_answers_took_and_cost_as_far_as_it_is_known(home, monkeypatch):
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    store = fill(home)
+    assert "answers  " not in CliRunner().invoke(app, ["status"]).output
+    metrics = (
+        Metric(name="cost", value=None, observations=0, unit="cost", reason="no price"),
+        Metric(name="quality", value=0.5, observations=9, unit="score"),
+        Metric(name="task_completion", value=0.75, observations=4, unit="share"),
+        Metric(name="tokens_out", value=1234.5, observations=9, unit="tokens"),
+    )
+    told = store.latest(Analysis).model_copy(update={"id": "m", "metrics": metrics})
+    store.append(told)
+    known = {"tokens_out": 1234.5, "task_completion": 0.75}
+    found = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)
+    assert found["answers"] == {"version": "support-router/1", "metrics": known}
+    text = CliRunner().invoke(app, ["status"]).output
+    assert "answers       support-router/1: tokens_out 1234, task_completion 0.75\n" in text
     store.close()
 
 

@@ -168,6 +168,10 @@ def write_files(folder: Path) -> None:
                "reviewer": planted("ann")} for n in range(4)]  # fmt: skip
     write_lines(folder / "people.jsonl", people)
     (folder / "judges.yaml").write_text("judges: []\n", "utf-8")
+    for name, unit in (("answers", "answer"), ("sessions", "session")):
+        judge = {"name": "judge", "dimension": "helpfulness", "unit": unit,
+                 "endpoint": {"url": "http://127.0.0.1:9", "model": "m"}}  # fmt: skip
+        (folder / f"{name}.yaml").write_text(json.dumps({"judges": [judge]}), "utf-8")
     test = {"name": planted("test"), "variants": [{"name": planted("a"), "version": planted("v"),
             "share": 1.0}]}  # fmt: skip
     (folder / "variants.yaml").write_text(json.dumps(test), "utf-8")
@@ -210,7 +214,13 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "forget": [(planted("user-1"),), (FOREIGN,)],
     "gate": [("--scores", "scores.jsonl"), ("--scores", "scores.jsonl", "--json")],
     "history": [(), ("--json",), ("--show-only",)],
+    "import": [("bad.jsonl", "--as", "ratchet", "--dry-run"), ("bad.jsonl", "--as", "ratchet")],
     "ingest": [("bad.jsonl",)],
+    "judge items": [
+        (file, *options)
+        for file in ("answers.yaml", "sessions.yaml")
+        for options in (("--days", "9000"), ("--days", "9000", "--json"))
+    ],
     "judge label": [("people.jsonl",)],
     "judge list": [(), ("--json",)],
     "judge validate": [("labels.jsonl",), ("labels.jsonl", "--json")],
@@ -235,6 +245,10 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "variants end": [("--winner", FOREIGN)],
     "restore": [(FOREIGN.replace("/", "_"),)],
     "rollback": "moves an alias in MLflow: `tests/deploy/test_promotion.py`; says two versions",
+    "init": [("--yes", "--dry-run"), ("--answers", FOREIGN.replace("/", "_"))],
+    "collect": [("--dry-run",)],
+    "analyze": [("--dry-run",)],
+    "train": "loads the models of redaction, and shows counts alone: `tests/cli/test_stages.py`",
     "curate": "loads the models of redaction: `tests/cli/test_curate.py` tries hostile texts",
     "judge run": "asks a model server: `tests/cli/test_judge.py` tries hostile replies",
     "adopt": "asks a model server: `tests/deploy/test_adoption.py` tries hostile names",

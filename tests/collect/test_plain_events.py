@@ -35,10 +35,12 @@ VALUES = {
     "copy": True, "regenerate": False, "task_completed": True, "session_end": 12.5,
     "safety_violation": True, "judge_score": 0.25, "asked_again": True, "edited": False,
     "continued": True, "left": 3, "visit_seconds": 61.5, "next_turn": 2,
+    "session_score": 0.75,
 }  # fmt: skip
 DETAILS = {
     "dimension": {"name": "accuracy"},
     "judge_score": {"judge_version": "judge/1"},
+    "session_score": {"judge_version": "judge/1"},
     "next_turn": {"judge_version": "next-turn-rules-1/en"},
 }
 

@@ -11,6 +11,7 @@ from ratchet.deploy.approval import (
     waiting_decisions,
     waits_for_person,
 )
+from ratchet.deploy.gate.policy import policy_for_loop
 from ratchet.errors import ConflictError, InvalidInputError
 from ratchet.records import Approval
 from tests.deploy.gate.gated import AT, POLICY, decided_on, scores
@@ -91,3 +92,22 @@ def test_a_decision_is_found_by_a_start_of_its_id_that_no_other_has(waiting):
     for start in ("", "no such"):
         with pytest.raises(InvalidInputError, match="got "):
             find_decision((waiting, other), start)
+
+
+def test_only_an_approver_decides_where_there_are_some(store, waiting):
+    def said_by(name):
+        return say(
+            store, waiting, approved=True, by=name, reason="read it", via="command",
+            now=AT + HOUR, approvers=("Ann Lee", "bob"),
+        )  # fmt: skip
+
+    with pytest.raises(InvalidInputError, match="decided by Ann Lee, bob, got 'eve'"):
+        said_by("eve")
+    assert waits_for_person(store, waiting)
+    assert said_by(" ann lee ").by == "ann lee"
+
+
+def test_a_loop_may_ask_for_a_person_whatever_its_policy_says():
+    assert policy_for_loop(POLICY, None).approval == "never"
+    assert policy_for_loop(POLICY, None, "borderline").approval == "borderline"
+    assert policy_for_loop(ASKS, None).approval == "always"

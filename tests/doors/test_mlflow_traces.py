@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from ratchet.tracking.traces import trace_pages
-from tests.doors.bringing import NOW, answers, bring, new_store, said, write
+from tests.doors.bringing import answers, bring, new_store, said, write
 from tests.servers.mlflow_server import running_mlflow
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Where is my order?"}]}
@@ -123,8 +123,9 @@ def test_a_failed_span_is_an_error(tmp_path: Path) -> None:
 def pull(store: EventStore, uri: str, page: int = 2) -> list[IngestReport]:
     door = door_named("mlflow")
     pages = trace_pages(uri, "support", reached(store, door, uri), page=page)
-    given = Given(at=NOW, source="mlflow:support")
-    return list(store_pages(pages, door, uri, given, store, known=Recogniser(store), now=NOW))
+    now = datetime.now(UTC)  # traces are of the time at which they are made
+    given = Given(at=now, source="mlflow:support")
+    return list(store_pages(pages, door, uri, given, store, known=Recogniser(store), now=now))
 
 
 def said_later(uri: str, trace_id: str, rated: str) -> None:

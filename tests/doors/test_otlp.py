@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ratchet.doors.otlp import Item, items_of
 from ratchet.doors.otlp_messages import nested, said_on, tools_of
+from ratchet.doors.otlp_spans import Item, items_of
 from ratchet.records import Interaction
 from tests.doors.bringing import answers, bring, new_store, said, write
 

@@ -9,10 +9,11 @@ from ratchet.evaluation.answer_scores import (
     score_pairs,
 )
 from ratchet.records import Example, Message
+from ratchet.records.asking import Usage
 
 LOWER = {
     "length", "refusal_rate", "empty_rate", "latency_seconds",
-    "tool_calls", "needless_call_rate", "unparsable_call_rate",
+    "tool_calls", "needless_call_rate", "unparsable_call_rate", "tokens_in", "tokens_out", "cost",
 }  # fmt: skip
 ASKED = Example(
     id="a",
@@ -25,7 +26,10 @@ ASKED = Example(
 @pytest.mark.parametrize("metric", known_metrics())
 def test_every_metric_scores_each_example_and_none_where_there_is_no_answer(metric):
     answers, targets = ['{"a": 1}', None, "I cannot help with that."], ['{"a": 1}'] * 3
-    scored = score_answers(metric, answers, targets, seconds=[0.1, None, 0.3], asked=[ASKED] * 3)
+    used = [Usage(prompt_tokens=9, completion_tokens=count, cost=0.5) for count in (1, 2, 3)]
+    scored = score_answers(
+        metric, answers, targets, seconds=[0.1, None, 0.3], usage=used, asked=[ASKED] * 3
+    )
     assert scored.name == metric
     assert scored.higher_is_better == (metric not in LOWER)
     assert scored.values.shape == (3,)

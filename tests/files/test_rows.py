@@ -139,7 +139,7 @@ def test_parquet_is_read_with_the_numbers_of_its_rows(tmp_path: Path, packed: bo
 
 def test_a_parquet_file_that_is_cut_off_is_one_clear_error(tmp_path: Path) -> None:
     said = refusal(tmp_path, b"PAR1" + b"\x00" * 100, "rows.parquet")
-    assert said.startswith("a Parquet file must be whole, got ")
+    assert said.startswith("a file of Parquet or Arrow must be whole, got ")
     packed = gzip.compress(b"PAR1" + NOISE)[:-50]
     assert "a compressed file must be whole" in refusal(tmp_path, packed, "rows.parquet.gz")
 

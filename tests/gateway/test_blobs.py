@@ -24,7 +24,9 @@ from ratchet.operate.retention import RetentionConfig
 from ratchet.records import Blob, Interaction, SetAside
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
+from ratchet.store.arrivals import last_position
 from ratchet.store.history import History
+from ratchet.store.retention import Expired, delete_expired
 
 NOW = datetime(2026, 12, 1, 9, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -121,6 +123,32 @@ def test_bytes_of_an_answer_that_only_history_has_stay(home: Home, tmp_path: Pat
     history = History.open(tmp_path / "history", of=home.store)
     history.advance(home.store)
     assert history.blobs() == {blob.digest}
+    newer = home.keep(b"newer")
+    home.answered("two", newer)
+    history.advance(home.store)
+    expired = Expired(NOW, last_position(home.store), frozenset())
+    assert delete_expired(home.store, expired, rest=lambda _: None)[0] == 1
+    assert home.store.stored_interactions(["one"]) == {}
+    assert home.prune(history, preview=True) == (0, 0)
+    assert home.prune(history) == (0, 0)
+    assert home.prune(None) == (1, 1)  # without history nothing refers to it
+    assert not home.path(blob).exists()
+
+
+def test_what_a_forgotten_user_sent_goes_though_only_history_has_the_answer(
+    home: Home, tmp_path: Path
+) -> None:
+    blob = home.keep(b"ana's")
+    home.answered("one", blob)
+    home.answered("two", home.keep(b"ben's"), user="ben")
+    history = History.open(tmp_path / "history", of=home.store)
+    history.advance(home.store)
+    expired = Expired(NOW, last_position(home.store), frozenset())
+    delete_expired(home.store, expired, rest=lambda _: None)
+    home.forget("ben", history)
+    assert home.path(blob).exists()
+    home.forget("ana", history)
+    assert not home.path(blob).exists()
 
 
 def test_a_request_that_sends_the_same_bytes_meanwhile_keeps_them(
@@ -159,6 +187,15 @@ def test_a_call_that_was_killed_leaves_a_file_like_any_other(home: Home) -> None
     home.answered("one", blob)
     assert home.prune() == (0, 0)
     assert home.path(blob).read_bytes() == b"killed"
+
+
+def test_bytes_that_came_again_after_a_call_was_killed_keep_their_time(home: Home) -> None:
+    blob = home.keep(b"killed")
+    home.path(blob).rename(home.path(blob).with_name(blob.digest + ".gone"))
+    home.keep(b"killed", age=timedelta(seconds=1))  # its record is on its way
+    assert home.prune() == (0, 0)
+    assert home.path(blob).read_bytes() == b"killed"
+    assert [path.name for path in home.path(blob).parent.iterdir()] == [blob.digest]
 
 
 def test_bytes_that_came_just_now_are_named_and_go_with_the_next_pruning(home: Home) -> None:

@@ -105,6 +105,7 @@ def test_an_adapter_that_is_gone_fails_over_to_the_version_before(local):
         ({"modalities": 7}, "modalities"),
         ({"temperature": 9}, "temperature"),
         ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"tools": 5}, "tools"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

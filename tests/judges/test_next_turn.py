@@ -13,6 +13,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judge, asker
 from ratchet.judges.next_turn import (
     DISSATISFIED,
+    RULES,
     in_words,
     read_by_judge,
     reads_next_turns,
@@ -24,6 +25,9 @@ from ratchet.models import ScriptedModel
 from ratchet.records import HumanLabel, Interaction, Message
 from ratchet.records.events import NextTurn
 from ratchet.store import EventStore, Window
+from ratchet.store.erasure import erase_interactions
+from ratchet.store.next_turns import next_turns
+from ratchet.store.vectors import text_key
 from tests.collect.conversations import START, asked
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -150,5 +154,24 @@ def test_a_judge_of_next_turns_with_another_menu_is_refused() -> None:
         {"name": name, "score": score, "means": name} for name, score in (("a", 0), ("b", 1))
     ]
     other = DISSATISFIED.model_validate(DISSATISFIED.model_dump() | {"options": options})
-    with pytest.raises(InvalidInputError, match="pointwise with the options yes and no"):
+    with pytest.raises(InvalidInputError, match="with the options yes and no"):
         reads_next_turns(YES_NO.model_copy(update={"dimension": other}))
+
+
+def test_a_judge_of_sessions_cannot_read_next_turns() -> None:
+    of_sessions = YES_NO.model_copy(update={"unit": "session"})
+    with pytest.raises(InvalidInputError, match=r"pointwise, of answers, .* of sessions, with"):
+        reads_next_turns(of_sessions)
+
+
+def test_what_was_erased_was_followed_by_nothing(store: EventStore) -> None:
+    store.add_interactions(
+        [
+            asked("a", "hi", answer="hello", session="s"),
+            asked("b", "hi", "hello", "no, I meant Ana", session="s", at=1.0),
+        ]
+    )
+    derive_signals(store, now=NOW)
+    assert [row.next_id for row in next_turns(store, ["a"], reader=RULES)] == ["b"]
+    erase_interactions(store, ["a", "b"], now=NOW, text_key=text_key)
+    assert next_turns(store, ["a"], reader=RULES) == []

@@ -11,13 +11,23 @@ from pydantic import ValidationError
 from ratchet.analyze.answers import read_answer_facts, read_answer_metrics
 from ratchet.errors import JudgeNotUsableError
 from ratchet.judges.judge import Judge, asker
-from ratchet.judges.on_store import count_for, items_for, run_judge, sample_for, validate
+from ratchet.judges.on_store import (
+    assess_judge,
+    count_for,
+    items_for,
+    run_judge,
+    sample_for,
+    validate,
+)
 from ratchet.judges.prompts import MATERIAL_CHARACTERS, Item, build_prompt
 from ratchet.judges.rubrics import JudgeSpec, Option, RubricDimension
 from ratchet.judges.sessions import session_items, turns_of
 from ratchet.models.endpoint import Endpoint
-from ratchet.records import Definition, HumanLabel, transcript
+from ratchet.records import Definition, HumanLabel, JudgeValidation, transcript
 from ratchet.store import Window
+from ratchet.store.erasure import erase_interactions
+from ratchet.store.retention import labelled
+from ratchet.store.vectors import text_key
 from tests.calls import call, turn
 from tests.cli.in_process import run_in_process
 from tests.collect.conversations import START, asked
@@ -74,6 +84,20 @@ def shown(item, judge=None, **more):
             ["hi", "hello", "hi, I mean Ana"],
             id="a question that was edited",
         ),
+        pytest.param(
+            [
+                asked("a", "hi", "hello", "so?", answer="yes"),
+                asked("b", "so?", "yes", "and?", answer="no"),
+                asked("c", "and?", "no", "bye", answer="bye"),
+            ],
+            ["hi", "hello", "so?", "yes", "and?", "no", "bye"],
+            id="a client that sends the latest turns",
+        ),
+        pytest.param(
+            [asked("a", "hi", answer="hello"), asked("b", "hi", "hello", "hi", answer="hello")],
+            ["hi", "hello", "hi"],
+            id="the same said twice",
+        ),
         pytest.param([asked("a", "hi", answer="hello")], ["hi"], id="one answer"),
     ],
 )
@@ -115,6 +139,13 @@ def test_another_users_session_of_the_same_name_is_another_one(store):
     last = store.stored_interactions(["b"])["b"]
     (item,) = session_items(store, [last])
     assert [one.text for one in item.conversation if one.role == "user"] == ["yours"]
+
+
+def test_what_was_erased_is_no_session(store):
+    store.add_interactions([asked("a", "hi", session="a"), asked("b", "hi", session="b", at=1)])
+    erase_interactions(store, ["a", "b"], now=START, text_key=text_key)
+    assert sample_for(spec(), store, WINDOW, most=10) == []
+    assert sample_for(spec(unit="answer"), store, WINDOW, most=10) == []
 
 
 def test_a_sample_holds_the_last_answer_of_each_session(store):
@@ -177,7 +208,7 @@ def test_a_judge_of_sessions_sees_neither_pairs_nor_references():
 # Validated by people, then counted ----------------------------------------------------------------
 
 
-def fill(store, sessions=80):
+def fill(store, sessions=80, unit="session"):
     """Store sessions of two answers; every second one ends well, and people say so."""
     answers = []
     for number in range(sessions):
@@ -191,7 +222,7 @@ def fill(store, sessions=80):
         store.append(
             HumanLabel(
                 id=f"l{number}", created_at=START, item_id=last.id, dimension="reached",
-                label="yes" if number % 2 else "no", reviewer="ana",
+                label="yes" if number % 2 else "no", reviewer="ana", unit=unit,
             )
         )  # fmt: skip
     store.add_interactions(answers)
@@ -250,6 +281,59 @@ def test_a_judge_that_guesses_is_not_usable_and_its_scores_cannot_count(store, n
     assert "session_score" not in {m.name for m in read_answer_metrics(store, facts, ("m/1",))}
 
 
+def test_labels_of_answers_do_not_validate_a_judge_of_sessions(store, now):
+    fill(store, 60, unit="answer")
+    with JudgeEndpoint(judging(0.0)) as server:
+        _, _, record = validated(store, server.url, now)
+        assert server.seen == []
+    assert record.decision == "not enough labels"
+
+
+def assessed(store, url, now, may_count=True):
+    judge_spec = spec(local=None, endpoint=Endpoint(url=url, model="big"))
+    return assess_judge(
+        store, Judge(judge_spec, model_digest="m"), WINDOW, most=30, may_count=may_count,
+        ask=asker(judge_spec, None, environ={}), now=lambda: now, rng=np.random.default_rng(0),
+    )  # fmt: skip
+
+
+def test_a_usable_judge_of_sessions_counts_in_a_cycle_unless_another_one_does(store, now):
+    fill(store, 100)
+    with JudgeEndpoint(judging(0.0)) as server:
+        other = assessed(store, server.url, now, may_count=False)
+        assert (other.counts, other.new) == (False, 0)
+        found = assessed(store, server.url, now)
+        assert (found.counts, found.new, len(found.judgements)) == (True, 30, 30)
+        assert found.validated.record.decision == "usable"
+        again = assessed(store, server.url, now)
+        assert (again.counts, again.new) == (True, 0)
+    told = store.feedback_about([one.id for one in found.sample])
+    assert {(row.kind, row.interaction_id) for row in told} == {
+        ("session_score", one.id) for one in found.sample
+    }
+    assert store.records(JudgeValidation) == (found.validated.record,)
+
+
+@pytest.mark.parametrize("erased", ["s7.0", "s7.1"])
+def test_whatever_is_erased_of_a_session_takes_its_verdict_along(store, now, erased):
+    fill(store, 9)
+    with JudgeEndpoint(judging(0.0)) as server:
+        assessed(store, server.url, now)
+    version = store.records(JudgeValidation)[0].judge_version
+    about = {one.item_id: one for one in store.verdicts_of(version)}
+    assert about["s7.1"].shows == ("s7.0",)
+    erase_interactions(store, [erased], now=now, text_key=text_key)
+    left = store.verdicts_of(version)
+    assert {one.item_id for one in left} == set(about) - {"s7.1"}
+    assert "parcel 7?" not in str(left)
+
+
+def test_of_a_labelled_session_no_answer_goes_by_its_age(store):
+    fill(store, 2)
+    store.add_interactions([asked("x", "hi", session="other")])
+    assert labelled(store) == {"s0.0", "s0.1", "s1.0", "s1.1"}
+
+
 # People label what the judge is shown -------------------------------------------------------------
 
 JUDGES = """
@@ -303,7 +387,9 @@ def test_sessions_are_printed_filled_in_and_brought_back(home, store, run):
     brought = run("judge", "label", "items.jsonl", "--judges", "judges.yaml")
     assert "1 label stored" in brought.stdout
     (label,) = store.records(HumanLabel)
-    assert (label.item_id, label.label) == ("a2", "yes")
+    assert (label.item_id, label.label, label.unit) == ("a2", "yes", "session")
+    repeated = run("judge", "label", "items.jsonl", "--judges", "judges.yaml")
+    assert "0 labels stored" in repeated.stdout
 
 
 def test_a_file_of_sessions_is_judged_as_sessions(home, run):

@@ -96,7 +96,13 @@ def test_a_folder_follows_the_model_and_is_mended(tiny_model, cache, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(None, "No such file"), (b"\xff\xfe", "codec can't decode"), (b" \n", "nothing stands")],
+    [
+        (None, "No such file"),
+        (b"\xff\xfe", "codec can't decode"),
+        (b" \n", "nothing stands"),
+        (b"{% for m in messages %}\n{{ m.content }", "unexpected '}', in line 2"),
+        (b"{{ messages | no_filter }}", "No filter named 'no_filter'"),
+    ],
 )
 def test_a_template_that_cannot_be_read_is_refused(tiny_model, cache, tmp_path, content, why):
     path = tmp_path / "given.jinja"
@@ -105,6 +111,18 @@ def test_a_template_that_cannot_be_read_is_refused(tiny_model, cache, tmp_path, 
     with pytest.raises(ModelError, match=rf"{why}.*RATCHET_CHAT_TEMPLATE"):
         prepare_base_model(str(tiny_model), cache, str(path))
     assert not cache.exists()
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_a_template(tmp_path):
+    path = tmp_path / "given.jinja"
+    path.write_bytes(b"\xef\xbb\xbf" + OTHER.encode())
+    assert given_text(str(path)) == OTHER
+
+
+def test_a_template_with_other_line_breaks_is_known_again(tmp_path):
+    ours = SimpleNamespace(chat_template=OTHER.replace("\n", "\r\n") + "\r\n")
+    write_template(ours, tmp_path)
+    check_template(ours, tmp_path)
 
 
 def test_a_default_system_turn_may_hold_quotes():

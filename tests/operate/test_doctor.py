@@ -50,7 +50,7 @@ def test_a_sound_home_has_no_problem_and_everything_was_looked_at(settings: Sett
     assert [item for item in found.values() if item.state == "problem"] == []
     assert set(found) == {
         "home", "permissions", "disk", "clock", "store", "log", "history", "Prefect", "MLflow",
-        "model", "GPU",
+        "model", "backend", "deployments", "judges", "GPU",
     }  # fmt: skip
 
 
@@ -117,6 +117,23 @@ def test_a_server_that_was_named_and_does_not_answer_is_a_problem(settings: Sett
     assert look(settings)["Prefect"].state == "warning"
     named = settings.model_copy(update={"prefect_api_url": "http://127.0.0.1:9/api"})
     assert look(named)["Prefect"].state == "problem"
+
+
+def test_files_that_settings_name_are_read(settings: Settings, tmp_path: Path) -> None:
+    assert look(settings)["deployments"].state == look(settings)["judges"].state == "ok"
+    path = tmp_path / "own.yaml"
+    named = settings.model_copy(update={"deployments": path, "judges": path})
+    for text in ("schedules: {looop: false}\n", "nothing: 1\n"):
+        path.write_text(text, "utf-8")
+        assert look(named)["deployments"].state == "problem"
+        assert look(named)["judges"].state == "problem"
+    assert "looop" not in look(named)["deployments"].found
+
+
+def test_a_backend_that_does_not_answer_is_a_warning(settings: Settings) -> None:
+    found = look(settings)["backend"]
+    assert (found.state, "127.0.0.1:9" in found.found) == ("warning", True)
+    assert look(settings.model_copy(update={"backend": ()}))["backend"].state == "ok"
 
 
 def test_a_damaged_converted_model_is_a_problem(settings: Settings, tmp_path: Path) -> None:

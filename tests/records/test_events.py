@@ -33,6 +33,7 @@ from ratchet.records import (
     Regenerate,
     SafetyViolation,
     SessionEnd,
+    SessionScore,
     Stars,
     TaskCompleted,
     Thumbs,
@@ -255,7 +256,7 @@ def test_the_kind_chooses_the_record_and_json_gives_it_back(
 def test_every_kind_of_feedback_is_explicit_implicit_assessed_or_seen_in_traffic() -> None:
     given = (Thumbs, Stars, Dimension, Comment, Correction, Copy, Regenerate, TaskCompleted)
     seen = (AskedAgain, Edited, Continued, Left, VisitSeconds, NextTurn)
-    classes = (*given, SessionEnd, SafetyViolation, JudgeScore, *seen)
+    classes = (*given, SessionEnd, SafetyViolation, JudgeScore, SessionScore, *seen)
     assert tuple(each.model_fields["kind"].default for each in classes) == FEEDBACK_KINDS
     assert (*EXPLICIT_KINDS, *IMPLICIT_KINDS, *ASSESSED_KINDS, *TRAFFIC_KINDS) == FEEDBACK_KINDS
     assert len(set(FEEDBACK_KINDS)) == len(FEEDBACK_KINDS)

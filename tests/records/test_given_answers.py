@@ -77,6 +77,21 @@ def test_a_turn_of_a_text_is_written_as_a_text_of_the_same_turn(text: str) -> No
     assert bool(once.tool_calls) == (text.strip().startswith(("<tool_call>\n", "Yes.")))
 
 
+DEEP = '{"name": "f", "arguments": {"a": ' + "[" * 300 + "]" * 300 + "}}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>\x00", "<tool_call>\ud800", "<tool_call>" + "a" * 100_001,
+        f"a\x00b {STOP}", "a" * 100_001 + STOP, f"<tool_call>{DEEP}</tool_call>",
+    ],
+)  # fmt: skip
+def test_a_text_whose_calls_no_record_can_hold_is_a_turn_of_that_text(text: str) -> None:
+    found = as_turn(text)
+    assert (found.role, found.content, found.tool_calls) == ("assistant", text, ())
+
+
 def test_what_was_asked_is_told_with_the_results_after_it() -> None:
     talk = looked_up("Who?", "Ana", name="A")
     assert asked("And now?", talk) == "And now?"

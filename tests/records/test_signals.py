@@ -118,14 +118,17 @@ def test_what_is_no_cut_of_a_number_says_which_side_is_bad() -> None:
 
 def test_boards_and_rollouts_keep_the_order_in_which_their_numbers_are_stored() -> None:
     # the order of version 0.1, whose boards are in people's stores; what came later (edited,
-    # dissatisfied) is in baselines that were frozen since
+    # dissatisfied, what answers carry) is in baselines and rollouts that began since
     assert [share.name for share in BOARD_SHARES] == [
         "thumbs_down", "regenerated", "not_copied", "not_completed", "low_quality",
-        "low_judge_score", "edited", "dissatisfied", "unsafe", "failed", "slower_than_median",
-        "slower_than_p99", "longer_than_usual", "shorter_than_usual", "no_feedback", "no_signals",
+        "low_judge_score", "edited", "dissatisfied", "unfit_calls", "unparsable_calls",
+        "wrong_format", "unsafe", "failed", "slower_than_median", "slower_than_p99",
+        "longer_than_usual", "shorter_than_usual", "many_tokens", "costly", "no_feedback",
+        "no_signals",
     ]  # fmt: skip
     assert [share.name for share in ROLLOUT_SHARES] == [
-        "thumbs_down", "regenerated", "not_copied", "not_completed", "unsafe", "failed", "slow",
+        "thumbs_down", "regenerated", "not_copied", "not_completed", "unfit_calls",
+        "unparsable_calls", "wrong_format", "unsafe", "failed", "slow", "many_tokens", "costly",
     ]  # fmt: skip
     assert list(QualityWeights.model_fields) == [
         "explicit", "judge", "implicit", "copied", "not_regenerated", "task_completed", "engaged",

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from ratchet.records import CycleEnd, JudgeVerdict
 from ratchet.store import MIGRATIONS, EventStore
+from ratchet.store.retention import delete_rows, old_rows
+from ratchet.store.tables import VERDICT_QUOTES, VERDICTS
 
 NOW = datetime(2026, 1, 5, 8, 0, 0, 1, tzinfo=UTC)
 
@@ -163,3 +165,22 @@ def test_a_store_of_the_version_before_gains_verdicts_and_keeps_the_rest(store_u
     engine.dispose()
     assert ("judge_version", "position") in indexed
     assert sorted(applied) == list(MIGRATIONS)
+
+
+def test_a_verdict_names_what_it_quotes_and_its_names_go_with_it(store: EventStore) -> None:
+    quoting = [verdict(f"v-{n}", item_id=f"i-{n}", shows=(f"i-{n - 1}", "i-0")) for n in (1, 2)]
+    store.add_verdicts([*quoting, verdict("v-3", item_id="i-3")])
+    store.add_verdicts(quoting)
+    assert store.verdicts(["v-2"]) == {"v-2": quoting[1]}
+    assert quotes(store) == {("i-0", "v-1"), ("i-1", "v-2"), ("i-0", "v-2")}
+    old = old_rows(store, VERDICTS, before=NOW + timedelta(days=1))
+    assert delete_rows(store, old, rest=lambda _: None) == 2  # the newest row stays
+    assert quotes(store) == set()
+    assert set(store.verdicts(["v-1", "v-2", "v-3"])) == {"v-3"}
+
+
+def quotes(store: EventStore) -> set[tuple[str, str]]:
+    columns = VERDICT_QUOTES.c
+    with store.reading() as connection:
+        rows = connection.execute(sa.select(columns.interaction_id, columns.verdict_id))
+        return {tuple(row) for row in rows}

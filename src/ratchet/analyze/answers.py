@@ -22,6 +22,7 @@ from ratchet.outcomes.join import ObjectArray
 from ratchet.records import Metric
 from ratchet.records.answer_signals import MEASURED
 from ratchet.store import EventStore, Window
+from ratchet.store.erasure import FORGOTTEN
 
 _ALL_FEEDBACK = timedelta(days=36_525)
 _NAMES = ("id", "session_id", "user_id")
@@ -38,10 +39,12 @@ def read_answer_facts(store: EventStore, window: Window) -> AnswerFacts:
     numbers: dict[str, Any] = {
         name: table[name].cast(pa.float64()).to_numpy() for name in (*MEASURED, *_TOLD)
     }
+    users = _objects(table["user_id"])
+    users[users == FORGOTTEN] = None
     return AnswerFacts(
         interaction_ids=_objects(table["id"]),
         session_ids=_objects(table["session_id"]),
-        user_ids=_objects(table["user_id"]),
+        user_ids=users,
         model_versions=_objects(table["model_version"]),
         values=numbers,
     )
@@ -75,4 +78,4 @@ def _turns(store: EventStore, ids: list[str]) -> dict[str, int]:
 
 
 def _objects(column: pa.ChunkedArray) -> ObjectArray:
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.object_)
+    return np.array(column.to_numpy(zero_copy_only=False), dtype=np.object_)

@@ -128,13 +128,9 @@ def _language(
 ) -> EmbeddedReader:
     taught = [row for row in labelled if _teaches(row)]
     truth = np.array([people[row.interaction_id] for row in taught], dtype=np.bool_)
-    yes, no = int(truth.sum()), int((~truth).sum())
-    if len(taught) < FEWEST or min(yes, no) < FEWEST_YES:
-        why = (
-            f"it takes {FEWEST} labelled answers in half of the conversations, {FEWEST_YES} of "
-            f"them dissatisfied and as many not, got {len(taught)} with {yes} and {no}; label more "
-            "with `ratchet judge label`"
-        )
+    talks = np.array([f"{row.user_id} {row.session_id}" for row in taught])
+    why = _too_few(truth, talks)
+    if why:
         return EmbeddedReader(language, learnt_from=len(taught), why_not=why)
     names = [[row.interaction_id, people[row.interaction_id]] for row in taught]
     version = f"{NAME}-{digest([encoder.digest, names])[:8]}/{language}"
@@ -148,7 +144,7 @@ def _language(
     verdicts = classify(
         features(store, encoder, taught),
         truth,
-        np.array([row.session_id for row in taught]),
+        talks,
         features(store, encoder, rows),
     )
     events = [
@@ -164,6 +160,35 @@ def _language(
     ]
     store.add_feedback(events)
     return EmbeddedReader(language, version, len(taught), len(events))
+
+
+def _too_few(truth: BoolArray, talks: NDArray[Any]) -> str:
+    """Return why labels cannot teach; "" where they can."""
+    yes, no = int(truth.sum()), int((~truth).sum())
+    if len(truth) < FEWEST or min(yes, no) < FEWEST_YES:
+        return (
+            f"it takes {FEWEST} labelled answers in half of the conversations, {FEWEST_YES} of "
+            f"them dissatisfied and as many not, got {len(truth)} with {yes} and {no}; label more "
+            "with `ratchet judge label`"
+        )
+    if not all(len(np.unique(truth[seen])) == 2 for seen, _ in _folds(talks)):
+        return (
+            f"both kinds of labelled answers must be of several conversations, got {yes} that are "
+            f"dissatisfied of {counted(len(np.unique(talks[truth])), 'conversation')} and {no} "
+            f"others of {counted(len(np.unique(talks[~truth])), 'conversation')}; label more "
+            "conversations with `ratchet judge label`"
+        )
+    return ""
+
+
+def _folds(conversations: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return rows to learn from and the others, several times; no conversation is in both."""
+    from sklearn.model_selection import GroupKFold
+
+    parts = min(_FOLDS, len(np.unique(conversations)))
+    if parts < 2:
+        return [(np.zeros(0, dtype=np.int64), np.arange(len(conversations)))]
+    return list(GroupKFold(parts).split(conversations, groups=conversations))
 
 
 def _teaches(row: NextTurnRow) -> bool:
@@ -202,7 +227,7 @@ def classify(
         unseen: Rows to tell, shape (m, d).
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -211,9 +236,8 @@ def classify(
 
     if not len(unseen):
         return np.zeros(0, dtype=np.bool_)
-    folds = min(_FOLDS, len(np.unique(conversations)))
     scores = cross_val_predict(
-        model(), seen, truth, groups=conversations, cv=GroupKFold(folds), method="predict_proba"
+        model(), seen, truth, cv=_folds(conversations), method="predict_proba"
     )[:, 1]
     cut = max(_cuts(scores), key=lambda at: kappa(truth, scores >= at))
     found: BoolArray = model().fit(seen, truth).predict_proba(unseen)[:, 1] >= cut

@@ -28,6 +28,7 @@ from ratchet.cli.gate import gate
 from ratchet.cli.history import history
 from ratchet.cli.import_ import import_source
 from ratchet.cli.ingest import ingest
+from ratchet.cli.init import init
 from ratchet.cli.prune import prune
 from ratchet.cli.restore import restore
 from ratchet.cli.review import review
@@ -35,6 +36,7 @@ from ratchet.cli.rollback import rollback
 from ratchet.cli.saying import say, say_text
 from ratchet.cli.serve import keys, serve
 from ratchet.cli.set_aside import set_aside
+from ratchet.cli.stages import analyze, collect, train
 from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
@@ -57,6 +59,7 @@ DEPLOY, SERVE, LOOK_AFTER = "Deploy", "Serve", "Look after"
 app.command(rich_help_panel=START, epilog="Example: ratchet demo --messages-limit 640 --seed 1")(
     demo
 )
+app.command(rich_help_panel=START, epilog="Example: ratchet init --dry-run")(init)
 app.command(rich_help_panel=START, epilog="Example: ratchet up --prefect-port 4201")(up)
 app.command(
     rich_help_panel=START,
@@ -71,7 +74,10 @@ app.command(
     "set-aside", rich_help_panel=COLLECT, epilog="Example: ratchet set-aside --source events.jsonl"
 )(set_aside)
 
+app.command(rich_help_panel=COLLECT, epilog="Example: ratchet collect --dry-run")(collect)
 app.add_typer(signals.app, name="signals", rich_help_panel=COLLECT)
+
+app.command(rich_help_panel=ANALYZE, epilog="Example: ratchet analyze --watch-only")(analyze)
 
 app.command(
     rich_help_panel=ANALYZE, epilog="Example: ratchet failures rated.csv --embedding words"
@@ -88,6 +94,8 @@ app.command(
 app.command(
     rich_help_panel=IMPROVE, epilog="Example: ratchet curate --dry-run --since 90d --method kto"
 )(curate)
+
+app.command(rich_help_panel=IMPROVE, epilog="Example: ratchet train --dry-run --method kto")(train)
 
 app.command(
     rich_help_panel=DEPLOY,

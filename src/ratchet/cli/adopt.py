@@ -98,6 +98,7 @@ def _adopt(
     model = choose(served, asked)
     probe(replicas, model.name)
     say(f"backend    {', '.join(urls)}: {model.name} answers")
+    _show_template(settings)
     store, now = EventStore.opened(settings.store_url), datetime.now(UTC)
     named = _named(settings, store, model)
     names = [*served.other_names(model), *also]
@@ -180,6 +181,17 @@ def _refuse_foreign_model(tracker: Tracker, store: EventStore | None) -> None:
 
 
 # What is shown ------------------------------------------------------------------------------------
+
+
+def _show_template(settings: Settings) -> None:
+    """Tell which chat template the server needs: no server says which one it has."""
+    from ratchet.models.given_template import file_of
+
+    if settings.chat_template:
+        say(
+            f"template   training reads {file_of(settings.chat_template)}: the server must be "
+            "started with it too (vLLM: --chat-template), which cannot be seen from here"
+        )
 
 
 def _show_plan(

@@ -63,7 +63,14 @@ def approve(
     decided = find_decision(store.records(Decision), decision)
     who = by or os.environ.get("USER", "")
     approval = answer_with(
-        store, decided, approved=approved, by=who, reason=reason, via="command", now=now
+        store,
+        decided,
+        approved=approved,
+        by=who,
+        reason=reason,
+        via="command",
+        now=now,
+        approvers=settings.approvers,
     )
     tracker, answering = open_tracker(settings), open_answering(settings, store)
     release = apply_decision(store, tracker, decided, now, answering=answering)

@@ -84,7 +84,7 @@ def curate(
     kind, chosen = _read_options(options, method, since, until)
     store, settings = required_store("curation"), current_settings()
     show_progress()
-    found = _curated(store, settings, kind, chosen)
+    found = curated_now(store, settings, kind, chosen)
     before = latest_set(store, kind)
     shown = _shown(found, before, settings, sample, seed)
     if out is not None and found.refusal is None:
@@ -142,9 +142,10 @@ def _method(named: object) -> Method:
         ) from error
 
 
-def _curated(
+def curated_now(
     store: EventStore, settings: Settings, kind: RowKind, options: CurateOptions
 ) -> Curated:
+    """Curate a set out of all that is stored, and write none."""
     from ratchet.analyze.failures.embedding import steady_vectors
     from ratchet.improve.curation.agreement import KeptNeighbours
     from ratchet.improve.curation.curating import Asked, Known

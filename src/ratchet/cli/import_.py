@@ -12,7 +12,7 @@ import typer
 from ratchet.cli.import_experiment import forever, import_experiment, is_experiment
 from ratchet.cli.progress import Progress
 from ratchet.cli.saying import say, say_json
-from ratchet.cli.shared import created_store, current_settings, open_history
+from ratchet.cli.shared import created_store, current_settings, finite, open_history
 from ratchet.errors import InvalidInputError
 from ratchet.files.moments import read_moment
 from ratchet.files.text import counted, printable
@@ -50,7 +50,8 @@ def import_source(
         bool, typer.Option("--follow", help="Go on with what is added, until Ctrl-C.")
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, help="With --follow, seconds between two looks.")
+        float,
+        typer.Option(min=0.1, help="With --follow, seconds between two looks.", callback=finite),
     ] = 5.0,
 ) -> None:
     """Store the interactions and the feedback that another tool's export holds.

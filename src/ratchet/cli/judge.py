@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from ratchet.cli.shared import (
 )
 from ratchet.errors import InvalidInputError, ModelError, RatchetError
 from ratchet.files.rows import set_aside_lines
-from ratchet.files.text import counted, printable
+from ratchet.files.text import counted, printable, wrapped
 from ratchet.files.whole import write_whole
 
 if TYPE_CHECKING:
@@ -230,7 +231,9 @@ def items(
     elif out is None:
         for row in rows:
             say(f"item {row['item_id']}  {row['dimension']}")
-            say_text("\n".join(f"    {line}" for line in row["shown"].splitlines()))
+            # a line of a turn's text is indented, so that it is none of the next turn
+            for turn in re.split(r"\n(?=\S)", row["shown"]):
+                say("\n".join(wrapped(turn)))
     else:
         what = counted(len(rows), spec.unit)
         say(f"{what} for {spec.name} in {out.name}: label each {' or '.join(spec.menu)}")

@@ -76,7 +76,7 @@ def demo(
         named = str(policy) if is_shipped(policy) else str(policy.resolve())
         options["deploy"] = {"policy": named}
     servers = Servers(settings=settings, say=print)
-    _interrupt_on_signals()
+    interrupt_on_signals()
     code = 130
     try:
         say("starting Prefect ...")
@@ -110,11 +110,13 @@ def up(
     ] = True,
 ) -> None:
     """Start Prefect, MLflow and workers for the deployments; stop them all on Ctrl-C."""
+    from ratchet.deployments import read_deployments
     from ratchet.servers import WORK_POOLS, Servers
 
     settings = current_settings()
+    training = training and not read_deployments(settings.deployments).trains_elsewhere
     servers = Servers(settings=settings, say=print)
-    _interrupt_on_signals()
+    interrupt_on_signals()
     code = 0
     try:
         say("starting Prefect and MLflow ...")
@@ -138,7 +140,7 @@ def up(
     _exit(code)
 
 
-def _interrupt_on_signals() -> None:
+def interrupt_on_signals() -> None:
     """Stop in order on SIGTERM as on Ctrl-C, also where a shell started us in the background."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -75,12 +75,22 @@ def message_of(output: Sequence[Any]) -> dict[str, Any]:
             continue
         if item.get("type") in _CALLS:
             found["tool_calls"].append(_call(item))
+        if thought := _thought(item):
+            found["reasoning_content"] = found.get("reasoning_content", "") + thought
         for part in item.get("content") or () if item.get("type") == "message" else ():
             if isinstance(part, Mapping) and isinstance(part.get("text"), str):
                 found["content"] += part["text"]
             elif isinstance(part, Mapping) and isinstance(part.get("refusal"), str):
                 found["refusal"] = found.get("refusal", "") + part["refusal"]
     return found
+
+
+def _thought(item: Mapping[str, Any]) -> str:
+    """Return what a model thought, as far as its server says it: the thoughts or their summary."""
+    parts = (item.get("content") or item.get("summary")) if item.get("type") == "reasoning" else ()
+    parts = parts if isinstance(parts, list) else ()
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def reason_of(response: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ again changes nothing, and the opposite is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -68,6 +68,14 @@ def find_decision(decisions: Sequence[Decision], start: str) -> Decision:
     return matching[0]
 
 
+def may_decide(by: str, approvers: Collection[str]) -> bool:
+    """Tell whether somebody may approve or reject: one of the approvers, anybody without any.
+
+    A name is what the person says it is: nothing here proves it.
+    """
+    return not approvers or by.strip().casefold() in {name.casefold() for name in approvers}
+
+
 def say(
     store: EventStore,
     decision: Decision,
@@ -77,11 +85,13 @@ def say(
     reason: str,
     via: Literal["prefect", "command"],
     now: datetime,
+    approvers: Collection[str] = (),
 ) -> Approval:
     """Store that a person approves or rejects a decision, once; what expired stays rejected.
 
     Raises:
-        InvalidInputError: The decision does not wait for a person, or a name or reason is missing.
+        InvalidInputError: The decision does not wait for a person, a name or reason is missing, or
+            the name is none of the approvers, where there are some.
         ConflictError: The opposite is stored already.
     """
     if not _asked(decision):
@@ -92,6 +102,11 @@ def say(
     if not by.strip() or not reason.strip():
         raise InvalidInputError(
             f"an approval must say who and why, got {by!r} and {reason!r}; give both"
+        )
+    if not may_decide(by, approvers):
+        raise InvalidInputError(
+            f"a promotion is decided by {', '.join(sorted(approvers))}, got {by!r}; ask one of "
+            "them, or correct RATCHET_APPROVERS (`approvers` in ratchet.toml)"
         )
     stored = expire(store, decision, now) or store.get(Approval, decision.id)
     if stored is not None:

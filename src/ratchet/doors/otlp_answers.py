@@ -8,7 +8,7 @@ attributes are written down here: the conventions' package calls its own depreca
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ratchet.collect.batches import Passed
 from ratchet.doors.door import (
@@ -22,15 +22,13 @@ from ratchet.doors.door import (
 )
 from ratchet.doors.metadata import texts_of
 from ratchet.doors.otlp_messages import Said, said_on, tools_of
+from ratchet.doors.otlp_spans import Item
 from ratchet.doors.scores import feedback_of
 from ratchet.doors.times import moment
 from ratchet.doors.turns import parsed
 from ratchet.errors import InvalidInputError
 from ratchet.records import derive_id
 from ratchet.records.asking import FINISH_REASON, FIRST_TOKEN_SECONDS, sampling_of
-
-if TYPE_CHECKING:
-    from ratchet.doors.otlp import Item
 
 NAME = "otlp"
 _OPERATION, _KIND, _TYPE = "gen_ai.operation.name", "openinference.span.kind", "llm.request.type"

@@ -40,7 +40,8 @@ def items_to_label(
 
     Returns:
         Rows with item_id, dimension, what is judged (as people read it in `shown`, and as
-        `ratchet judge run` takes it), and an empty label and reviewer; and what was taken out.
+        `ratchet judge run` takes it), `unit` of a session, and an empty label and reviewer; and
+        what was taken out.
     """
     tally = Tally()
     answers = sample_for(spec, store, window, most=most)
@@ -56,6 +57,7 @@ def items_to_label(
             "messages": [turn.canonical() for turn in talk[:-1]],
             "answer": talk[-1].canonical(),
             **({"tools": tools[answer.tools]} if answer.tools in tools else {}),
+            **({"unit": spec.unit} if spec.unit != "answer" else {}),
             "label": "",
             "reviewer": "",
         }

@@ -1,7 +1,8 @@
 """Bytes of pictures, sound and files, each once, in files named by their digest.
 
     BlobFolder(path).keep(blob, content)            # by the gateway, with each record
-    gone = erase_unreferred(store, history, gateway, before=now - GRACE)
+    found = unreferred(store, history, gateway, before=now - a_while)
+    gone = erase_files(found, before=now - a_while)
 
 A file stays as long as a record refers to it: in the store, in history or in the gateway's log.
 Whoever records an answer touches the file first and writes the record then. So a file is taken away
@@ -78,11 +79,13 @@ class Unreferred:
     Attributes:
         files: Those that nobody has touched for a while.
         bytes: What they take.
+        oldest: When the first of them was touched, in seconds since 1970.
         young: How many others there are, which somebody touched since.
     """
 
     files: tuple[Path, ...] = ()
     bytes: int = 0
+    oldest: float | None = None
     young: int = 0
 
 
@@ -97,7 +100,10 @@ def unreferred(
         gateway: The home's folder of the gateway.
         before: Files that were touched since then are left alone.
     """
-    there = {path: path.stat() for path in _files(gateway)}
+    there: dict[Path, os.stat_result] = {}
+    for path in _files(gateway):
+        with suppress(FileNotFoundError):  # another call erases it
+            there[path] = path.stat()
     if not there:
         return Unreferred()
     # the log first: what is drained and deleted meanwhile is in the store by then
@@ -107,7 +113,8 @@ def unreferred(
     loose = {path: stat for path, stat in there.items() if path.name not in used}
     old = [path for path, stat in loose.items() if stat.st_mtime < before.timestamp()]
     size = sum(loose[path].st_size for path in old)
-    return Unreferred(tuple(sorted(old)), size, len(loose) - len(old))
+    oldest = min((loose[path].st_mtime for path in old), default=None)
+    return Unreferred(tuple(sorted(old)), size, oldest, len(loose) - len(old))
 
 
 def erase_files(found: Unreferred, *, before: datetime) -> int:
@@ -134,7 +141,11 @@ def _files(gateway: Path) -> Iterator[Path]:
             if _NAME.fullmatch(path.name):
                 yield path
             elif path.name.endswith(_ASIDE):  # by a call that was killed: a file like any other
-                yield path.replace(path.with_name(path.name.removesuffix(_ASIDE)))
+                whole = path.with_name(path.name.removesuffix(_ASIDE))
+                if whole.exists():  # a request wrote the same bytes since, and its time counts
+                    path.unlink(missing_ok=True)
+                    continue
+                yield path.replace(whole)
 
 
 def _in_log(folder: Path) -> set[str]:

@@ -98,6 +98,7 @@ class LocalBackend:
         self, body: Mapping[str, Any], target: Target
     ) -> AsyncIterator[str | ToolCall | Ending]:
         """Yield words, calls where the request names tools, and the ending."""
+        _refuse_what_is_not_done(body)
         reader = CallReader() if _offered(body) else None
         most = 1 if body.get("parallel_tool_calls") is False else None
         calls = 0
@@ -143,7 +144,6 @@ class LocalBackend:
             job.cancelled = True
 
     def _generation(self, body: Mapping[str, Any], target: Target) -> Generation:
-        _refuse_what_is_not_done(body)
         stop = body.get("stop") or ()
         most = body.get("max_completion_tokens")
         most = body.get("max_tokens") if most is None else most

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from pydantic_core import to_json
 
-from ratchet.doors.otlp import Item, error_of, items_of, with_whose
+from ratchet.doors.otlp_spans import Item, error_of, items_of, with_whose
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 KEPT_SECONDS = 86_400.0
 _PRUNED_EVERY = 10_000
-_TOGETHER_SECONDS = 0.02
+_TOGETHER_SECONDS = 0.05
 _TABLES = ("said", "answered")
 
 
@@ -35,7 +35,7 @@ _Row: TypeAlias = tuple[bytes, str, str, float]
 
 
 class Conversations:
-    """Users and sessions by what was said; other processes see what is kept a moment later."""
+    """Users, sessions and answers by what was said."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock, self._added = clock, 0
@@ -85,37 +85,37 @@ class Conversations:
         return file
 
     def remember(self, said: bytes, user: str, session: str) -> None:
-        """Keep whose conversation it is, up to its last answer."""
-        self._keep("said", (said, user, session, self._clock()))
+        """Keep whose conversation it is, up to its last answer, and what was not written yet.
+
+        Other processes know it when this returns: the next turn may be theirs.
+        """
+        self._unwritten["said"][said] = (said, user, session, self._clock())
+        self._write()
 
     def find(self, said: bytes) -> tuple[str, str] | None:
         """Return user and session of a conversation; None where it is not known."""
         return self._find("said", "session", said)
 
     def remember_answer(self, said: bytes, user: str, interaction: str) -> None:
-        """Keep which interaction gave a conversation's last answer."""
-        self._keep("answered", (said, user, interaction, self._clock()))
-
-    def find_answer(self, said: bytes) -> str | None:
-        """Return the interaction that gave a conversation's last answer; None where unknown."""
-        found = self._find("answered", "interaction", said)
-        return None if found is None else found[1]
-
-    def _keep(self, table: str, row: _Row) -> None:
-        first = not any(self._unwritten.values())
-        self._unwritten[table][row[0]] = row
-        if not first:
+        """Keep which interaction gave a conversation's last answer; other processes see it soon."""
+        answers = self._unwritten["answered"]
+        answers[said] = (said, user, interaction, self._clock())
+        if len(answers) > 1:
             return
         try:
             asyncio.get_running_loop().call_later(_TOGETHER_SECONDS, self._write)
         except RuntimeError:  # nobody would write them later
             self._write()
 
-    def _write(self) -> None:
-        """Write what was kept lately in one transaction, which takes as long as one row does.
+    def find_answer(self, said: bytes) -> str | None:
+        """Return the interaction that gave a conversation's last answer; None where unknown."""
+        found = self._find("answered", "interaction", said)
+        return None if found is None else found[1]
 
-        It is the file's as soon as the user may have read the answer.
-        """
+    def _write(self) -> None:
+        """Write what was kept lately in one transaction, which takes as long as one row does."""
+        if not any(self._unwritten.values()):
+            return
         kept, self._unwritten = self._unwritten, {table: {} for table in _TABLES}
         try:
             self._file.execute("BEGIN")
@@ -143,8 +143,7 @@ class Conversations:
 
     def close(self) -> None:
         """Close the file."""
-        if any(self._unwritten.values()):
-            self._write()
+        self._write()
         self._file.close()
 
     def _count(self, added: int) -> None:

@@ -25,8 +25,9 @@ from pydantic_core import to_json
 from ratchet.collect.batches import Batch, PlacedEvent
 from ratchet.collect.ingest import batches_to_store
 from ratchet.doors.door import Given
-from ratchet.doors.otlp import DOOR, ITEM, Item
+from ratchet.doors.otlp import DOOR, ITEM
 from ratchet.doors.otlp_answers import NO_CONTENT, response_name
+from ratchet.doors.otlp_spans import Item
 from ratchet.doors.rows import events_of
 from ratchet.files.rows import Row
 from ratchet.gateway.access import ANYBODY, Caller, RateLimits

@@ -145,9 +145,9 @@ class Judge:
         return Question(digest(shown), prompt, schema), cuts
 
     def verdict(
-        self, question: Question, cuts: int, reply: Reply, now: datetime, item_id: str | None = None
+        self, question: Question, cuts: int, reply: Reply, now: datetime, item: Item | None = None
     ) -> JudgeVerdict:
-        """Read a reply as a verdict."""
+        """Read a reply as a verdict, which names what it is about."""
         if reply.refused:  # "No, I cannot say" is no verdict "no"
             reading = Reading(None, "refused: the model, or a filter, did not answer")
         elif self.spec.mode == "guard":
@@ -176,7 +176,8 @@ class Judge:
             cost=reply.cost,
             latency_seconds=reply.latency_seconds,
             attempts=reply.attempts,
-            item_id=item_id,
+            item_id=None if item is None else item.id,
+            shows=() if item is None else item.shows,
         )
 
     def _check(self, item: Item) -> None:
@@ -234,9 +235,9 @@ def judge_items(
     asked_for, known, before = _latest_questions(len(slots), put, recorded, again=again)
     questions = {question.key: (question, cuts) for question, cuts in asked_for}
     reused = sum(key in known for key in questions)
-    about: dict[str, str] = {}
+    about: dict[str, Item] = {}
     for (question, _), (item, _) in zip(asked_for, slots, strict=True):
-        about.setdefault(question.key, item.id)
+        about.setdefault(question.key, item)
 
     def keep(replies: Sequence[Reply]) -> None:
         fresh = [

@@ -79,10 +79,11 @@ def reads_next_turns(spec: JudgeSpec) -> bool:
     """
     if spec.dimension.name != DISSATISFIED.name:
         return False
-    if spec.mode != "pointwise" or set(spec.dimension.names) != set(DISSATISFIED.names):
+    of_answers = spec.mode == "pointwise" and spec.unit == "answer"
+    if not of_answers or set(spec.dimension.names) != set(DISSATISFIED.names):
         raise InvalidInputError(
-            f"a judge of the dimension {DISSATISFIED.name} must be pointwise with the options "
-            f"{' and '.join(DISSATISFIED.names)}, got {spec.mode} with "
+            f"a judge of the dimension {DISSATISFIED.name} must be pointwise, of answers, with the "
+            f"options {' and '.join(DISSATISFIED.names)}, got {spec.mode}, of {spec.unit}s, with "
             f"{', '.join(spec.dimension.names)}; correct judge {spec.name} in the file of judges"
         )
     return True
@@ -118,6 +119,7 @@ def read_by_judge(
             key,
             (*one.messages, one.answer, Message(role="user", content=rows[key].words)),
             spoken(one.answer),
+            shows=(rows[key].next_id,),
         )
         for key, one in known.items()
     ]

@@ -440,6 +440,7 @@ def _label(content: dict[str, Any], now: datetime) -> HumanLabel:
     values: dict[str, Any] = {"created_at": now, **content, **texts}
     named = [values.get(name) for name in ("item_id", "dimension", "reviewer", "label")]
     dated = [content["created_at"]] if "created_at" in content else []
+    dated += ["session"] if content.get("unit") == "session" else []
     return HumanLabel.model_validate({"id": derive_id("label", *named, *dated), **values})
 
 
@@ -503,8 +504,8 @@ def _winner(outcome: str | None, *, swapped: bool) -> str | None:
     return "1" if (outcome == "A") != swapped else "2"
 
 
-def _says(label: HumanLabel) -> tuple[str, str, str, str]:
-    return label.item_id, label.dimension, label.label, label.reviewer
+def _says(label: HumanLabel) -> tuple[str, str, str, str, str]:
+    return label.item_id, label.dimension, label.label, label.reviewer, label.unit
 
 
 def _first(error: ValueError) -> str:

@@ -63,6 +63,64 @@ class Validated:
     judged: Judged | None
 
 
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """What became of a judge in a cycle.
+
+    Attributes:
+        validated: Whether it may count, and why.
+        sample: The answers that it was asked about, of sessions their last ones.
+        judgements: What it says of them; none of a judge of pairs.
+        counts: Whether its scores are feedback.
+        new: How many of these are new.
+    """
+
+    validated: Validated
+    sample: Sequence[Interaction]
+    judgements: Sequence[Judgement]
+    counts: bool
+    new: int
+
+
+def assess_judge(
+    store: EventStore,
+    judge: Judge,
+    window: Window,
+    *,
+    most: int,
+    may_count: bool,
+    ask: Ask,
+    now: Clock,
+    rng: np.random.Generator,
+    bar: Bar = DEFAULT_BAR,
+) -> Assessed:
+    """Validate a judge and ask it about a window; let its scores count if it is usable.
+
+    Args:
+        store: The store.
+        judge: The judge, of answers or of sessions.
+        window: Whose answers or sessions it is asked about.
+        most: So many of these at most.
+        may_count: Whether its scores may count; an interaction has one score of each unit.
+        ask: How its model is asked.
+        now: The clock.
+        rng: For the validation.
+        bar: What it has to reach.
+    """
+    spec = judge.spec
+    validated = validate(store, judge, ask=ask, now=now, rng=rng, bar=bar)
+    sample = sample_for(spec, store, window, most=most)
+    judgements: Sequence[Judgement] = ()
+    if spec.mode in ON_INTERACTIONS:
+        items = items_for(spec, store, sample)
+        judgements = run_judge(store, judge, items, ask=ask, now=now).judgements
+    scores = spec.dimension.violation_below is None  # safety judges raise flags instead
+    is_usable = validated.record.decision == "usable"
+    counts = may_count and scores and is_usable and bool(judgements)
+    new = count_for(spec, store, judge.version, judgements, now()) if counts else 0
+    return Assessed(validated, sample, judgements, counts, new)
+
+
 def items_for(spec: JudgeSpec, store: EventStore, found: Sequence[Interaction]) -> list[Item]:
     """Return what a judge of answers, or of sessions that end with them, is shown."""
     return (session_items if spec.unit == "session" else items_of)(store, found)
@@ -289,9 +347,12 @@ def scores_of(judgements: Sequence[Judgement]) -> list[float]:
 
 
 def _validation_labels(store: EventStore, judge: Judge) -> tuple[HumanLabel, ...]:
-    """Return people's labels on the judge's dimension, less those kept for few-shot examples."""
-    name = judge.spec.dimension.name
-    labels = tuple(label for label in store.records(HumanLabel) if label.dimension == name)
+    """Return people's labels on the judge's dimension, less those kept for few-shot examples.
+
+    Those of sessions are for judges of sessions, those of answers for the others.
+    """
+    what = (judge.spec.dimension.name, judge.spec.unit)
+    labels = tuple(one for one in store.records(HumanLabel) if (one.dimension, one.unit) == what)
     return split_labels(labels)[1] if judge.spec.examples else labels
 
 

@@ -63,6 +63,7 @@ class Item:
         other: The second answer of a pair, likewise.
         reference: What is right, for a judge with a reference.
         tools: What the assistant could call, one tool a line; empty where that is not known.
+        shows: Other interactions that it quotes, by id; no part of what the judge sees.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Item:
     other: str | None = None
     reference: str | None = None
     tools: str = ""
+    shows: tuple[str, ...] = ()
 
 
 def second_first(pair: Item) -> bool:

@@ -3,7 +3,8 @@
     items = session_items(store, sample_sessions(store, window, most=200))
 
 A session is named by its last answer: labels, verdicts and scores are about that interaction, so
-that a session that goes on later is another item, and what is forgotten takes its verdicts along.
+that a session that goes on later is another item. A verdict names every interaction that it shows:
+whichever is erased takes it along.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ratchet.records import (
 )
 from ratchet.records.events import SessionScore
 from ratchet.store import EventStore, Window
-from ratchet.store.sessions import last_answers, sessions_up_to
+from ratchet.store.sessions import last_answers, up_to
 
 
 def sample_sessions(store: EventStore, window: Window, *, most: int) -> list[Interaction]:
@@ -41,27 +42,16 @@ def sample_sessions(store: EventStore, window: Window, *, most: int) -> list[Int
 
 def session_items(store: EventStore, answers: Sequence[Interaction]) -> list[Item]:
     """Return the sessions that end with these answers, with the tools that could be called."""
-    found = list(sessions_up_to(store, answers))
-    named = {one.tools for _, session in found for one in session if one.tools is not None}
-    known = store.definitions(named)
-    return [
-        Item(
-            last.id,
-            turns_of(session or [last]),
-            spoken(last.answer),
-            tools=_tools(session, {key: offered(one.body) for key, one in known.items()}),
-        )
-        for last, session in found
-    ]
+    return [_item(store, last) for last in answers]
 
 
 def turns_of(session: Sequence[Interaction]) -> tuple[Message, ...]:
     """Return what a user read and wrote in a session, without its last answer.
 
-    A request holds the turns before it, as a chat sends them, or some of them, or its own alone:
-    each adds the turns that the one before did not show. So an answer that was asked for again
-    stands beside the second one, as the user saw them. Instructions of the application stand once,
-    at the beginning.
+    A request holds the turns before it, as a chat sends them, or the latest of them, or its own
+    alone: each adds the turns that the one before did not show. So an answer that was asked for
+    again stands beside the second one, as the user saw them. Instructions of the application stand
+    once, at the beginning.
     """
     turns: list[Message] = [turn for turn in session[0].messages if turn.role in APPLICATION_ROLES]
     before: list[tuple[str, str]] = []
@@ -69,13 +59,24 @@ def turns_of(session: Sequence[Interaction]) -> tuple[Message, ...]:
         talk = [turn for turn in one.messages if turn.role not in APPLICATION_ROLES]
         answered = [*talk, one.answer]
         shown = _shown(answered)
-        same = 0
-        while same < min(len(before), len(talk)) and before[same] == shown[same]:
-            same += 1
         last = place == len(session) - 1
-        turns += answered[same : -1 if last else None]
+        turns += answered[_known(before, shown[:-1]) : -1 if last else None]
         before = shown
     return tuple(turns)
+
+
+def _known(before: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> int:
+    """Return how many turns at the beginning of a request the one before it showed.
+
+    They are its first ones, or, of a client that shortens the history, those up to its end.
+    """
+    same = 0
+    while same < min(len(before), len(now)) and before[same] == now[same]:
+        same += 1
+    for at in range(max(1, len(before) - len(now)), 0 if same else len(before)):
+        if before[at] == now[0] and before[at:] == now[: len(before) - at]:
+            return len(before) - at
+    return same
 
 
 def count_session_scores(
@@ -99,6 +100,18 @@ def count_session_scores(
         if judgement.score is not None
     ]
     return store.add_feedback(scores).new
+
+
+def _item(store: EventStore, last: Interaction) -> Item:
+    session = up_to(store, last) or [last]
+    known = store.definitions({one.tools for one in session if one.tools is not None})
+    return Item(
+        last.id,
+        turns_of(session),
+        spoken(last.answer),
+        tools=_tools(session, {key: offered(one.body) for key, one in known.items()}),
+        shows=tuple(one.id for one in session if one.id != last.id),
+    )
 
 
 def _shown(turns: Sequence[Message]) -> list[tuple[str, str]]:

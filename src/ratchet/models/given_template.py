@@ -52,13 +52,13 @@ def given_text(chat_template: str, default_system: str = "") -> str:
     """Return the template that a setting names: `hermes`, or a file.
 
     Raises:
-        ModelError: The file cannot be read, or nothing is in it.
+        ModelError: The file cannot be read, is no Jinja, or nothing is in it.
     """
     if chat_template == HERMES:
         return shipped(default_system)
     path = Path(chat_template).expanduser()
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a mark of its encoding
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise ModelError(
@@ -70,7 +70,27 @@ def given_text(chat_template: str, default_system: str = "") -> str:
             f"a chat template must render turns, got {str(path)!r}, in which nothing stands; "
             "correct RATCHET_CHAT_TEMPLATE"
         )
+    _refuse_no_jinja(text, path)
     return text
+
+
+def _refuse_no_jinja(text: str, path: Path) -> None:
+    """Refuse what is no Jinja now, and not with the first question.
+
+    Raises:
+        ModelError: With the line.
+    """
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    try:
+        _compile_jinja_template(text)
+    except Exception as error:  # what transformers and Jinja raise, which differs by version
+        line = getattr(error, "lineno", None)
+        where = "" if line is None else f", in line {line}"
+        raise ModelError(
+            f"a chat template must be Jinja, got {str(path)!r}: {error}{where}; correct the file "
+            "or RATCHET_CHAT_TEMPLATE"
+        ) from error
 
 
 def with_template(base: Path, text: str, cache: Path, *, counts: bool) -> Path:
@@ -146,7 +166,7 @@ def write_template(tokenizer: Any, adapter: Path) -> None:
     """Write the template that an adapter was trained with into its folder."""
     text = getattr(tokenizer, "chat_template", None)
     if isinstance(text, str):
-        (adapter / TEMPLATE_FILE).write_text(text, "utf-8")
+        (adapter / TEMPLATE_FILE).write_bytes(text.encode())  # with its line breaks as they are
 
 
 def check_template(tokenizer: Any, adapter: Path) -> None:
@@ -160,7 +180,7 @@ def check_template(tokenizer: Any, adapter: Path) -> None:
     carried = adapter / TEMPLATE_FILE
     if not carried.is_file():
         return
-    text = carried.read_text("utf-8")
+    text = carried.read_bytes().decode()
     found = getattr(tokenizer, "chat_template", None)
     if text != found:
         has = f"one of digest {_sha256(found)[:12]}" if isinstance(found, str) else "another one"

@@ -20,9 +20,12 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from ratchet.deploy.backends import Replicas
+from ratchet.deployments import read_deployments
 from ratchet.errors import RatchetError
 from ratchet.files.text import counted
 from ratchet.gateway.log import segments
+from ratchet.judges.rubrics import load_judges
 from ratchet.models.given_template import file_of, given_text
 from ratchet.models.weights import (
     SMOLLM2,
@@ -31,8 +34,9 @@ from ratchet.models.weights import (
     require_safetensors,
     smollm2_file,
 )
+from ratchet.operate.readiness import BACKEND_SECONDS
 from ratchet.operate.report import size_in_words
-from ratchet.servers import answering_prefect
+from ratchet.servers import answering_prefect, shipped_deployments
 from ratchet.settings import Settings, loose
 from ratchet.store.checking import read_schema
 from ratchet.store.history import History
@@ -73,11 +77,13 @@ class Doctor:
         settings: Of the home.
         now: The time.
         tracker: Opens MLflow.
+        backend_key: What the server that answers users asks for.
     """
 
     settings: Settings
     now: datetime
     tracker: Callable[[], Tracker]
+    backend_key: str | None = None
 
     def look(self) -> Iterator[Health]:
         """Yield everything, in the order in which to mend it."""
@@ -92,6 +98,9 @@ class Doctor:
             "Prefect": self._prefect,
             "MLflow": self._mlflow,
             "model": self._model,
+            "backend": self._backend,
+            "deployments": self._deployments,
+            "judges": self._judges,
             "GPU": self._gpu,
         }
         for name, check in checks.items():
@@ -225,6 +234,32 @@ class Doctor:
             do = f"delete the folder, it is made anew: rm -r '{weights.parent}'"
             return Health("model", "problem", "the converted model is damaged", do)
         return Health("model", "ok", f"in {settings.cache}{template}")
+
+    def _backend(self) -> Health:
+        if not self.settings.backend:
+            return Health("backend", "ok", "none: the local model answers, or nobody")
+        silent = []
+        with Replicas.of(self.settings.backend, key=self.backend_key) as replicas:
+            for replica in replicas:
+                try:
+                    replica.listed(BACKEND_SECONDS)
+                except RatchetError:
+                    silent.append(replica.url)
+        if silent:
+            do = "start it, or correct its address (ratchet init, RATCHET_BACKEND)"
+            return Health("backend", "warning", f"{', '.join(silent)} does not answer", do)
+        return Health("backend", "ok", f"{', '.join(self.settings.backend)} answers")
+
+    def _deployments(self) -> Health:
+        path = self.settings.deployments
+        read_deployments(path).over(shipped_deployments())
+        return Health("deployments", "ok", "those that are shipped" if path is None else str(path))
+
+    def _judges(self) -> Health:
+        path = self.settings.judges
+        if path is None:
+            return Health("judges", "ok", "none")
+        return Health("judges", "ok", f"{counted(len(load_judges(path)), 'judge')} in {path}")
 
     def _gpu(self) -> Health:
         program = shutil.which("nvidia-smi")

@@ -180,10 +180,9 @@ class Pruning:
         found = cache(lambda: unreferred(self.store, self.history, gateway, before=before))
 
         def size() -> Size:
-            files = found().files
-            oldest = min((path.stat().st_mtime for path in files), default=None)
+            oldest = found().oldest
             when = None if oldest is None else datetime.fromtimestamp(oldest, self.now.tzinfo)
-            return Size(len(files), when, found().bytes)
+            return Size(len(found().files), when, found().bytes)
 
         yield Rule(
             "bytes that clients sent",

@@ -42,7 +42,7 @@ class AnswerFacts:
     Attributes:
         interaction_ids: Strings.
         session_ids: Strings; with the user's they name a session.
-        user_ids: Strings.
+        user_ids: Strings; None of answers that were erased, whose sessions are not known any more.
         model_versions: Strings.
         values: By signal (`records.answer_signals`, `task_completed`, `left`, `session_score`),
             nan where not known.
@@ -77,11 +77,13 @@ class Session:
 def sessions_of(facts: AnswerFacts, names: Collection[str]) -> tuple[list[Session], int]:
     """Return the sessions that versions of these names answered alone, and how many they shared.
 
-    A session that several versions answered says nothing of either of them.
+    A session that several versions answered says nothing of either of them; nor does what was
+    erased.
     """
     places: dict[tuple[str, str], list[int]] = {}
     for row, key in enumerate(zip(facts.user_ids, facts.session_ids, strict=True)):
-        places.setdefault(key, []).append(row)
+        if key[0] is not None:
+            places.setdefault(key, []).append(row)
     mine = facts.of_versions(names)
     left = facts.values["left"]
     is_followed = bool((left > 0).any())

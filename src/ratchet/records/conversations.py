@@ -47,6 +47,7 @@ from ratchet.records.base import (
     Text,
     no_surrogates,
 )
+from ratchet.strict_json import is_shallow
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 ToolName = Annotated[str, Field(max_length=200), AfterValidator(no_surrogates)]
@@ -182,12 +183,12 @@ class ToolCall(_Sent):
 
     @property
     def arguments(self) -> dict[str, Any] | None:
-        """The arguments by name; None where they are not a JSON object."""
+        """The arguments by name; None where they are no JSON object, or a very deep one."""
         try:
             found = json.loads(self.function.arguments or "{}")
         except (ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and is_shallow(found) else None
 
 
 class Message(_Sent):

@@ -31,6 +31,8 @@ class JudgeVerdict(Record):
         cost: In the currency of the configured prices; 0 where none are configured.
         item_id: What was judged first in these words: an interaction, an example or a pair; None in
             older records.
+        shows: Other interactions that the prompt quotes: the earlier ones of a session, or the one
+            with the user's next turn. Whatever of them is erased takes the verdict along.
     """
 
     id: Identifier
@@ -52,6 +54,7 @@ class JudgeVerdict(Record):
     latency_seconds: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     attempts: int = Field(default=1, ge=1)
     item_id: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    shows: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
 
 
 class HumanLabel(Record):
@@ -61,6 +64,7 @@ class HumanLabel(Record):
         item_id: The interaction, or the pair.
         label: An option of the dimension's menu.
         reviewer: Who; several may label one item.
+        unit: What they hold so: the answer, or the whole session up to it.
     """
 
     id: Identifier
@@ -70,6 +74,7 @@ class HumanLabel(Record):
     label: Identifier
     reviewer: Identifier
     note: Text | None = None
+    unit: JudgeUnit = Field(default="answer", exclude_if=lambda value: value == "answer")
 
 
 class ComparedPair(Record):

@@ -28,7 +28,7 @@ from ratchet.records.conversations import (
     spoken_call,
     spoken_words,
 )
-from ratchet.strict_json import no_number
+from ratchet.strict_json import is_shallow, no_number
 
 MARK = "<tool_call>"
 """How a call begins in an answer of text."""
@@ -68,15 +68,19 @@ def read_calls(text: str) -> Called:
 def as_turn(text: str) -> Message:
     """Return an answer of text as a turn, its calls apart from its words.
 
-    Where its calls cannot be told from its words, the turn holds the text as it is.
+    Where its calls cannot be told from its words, the turn holds the text as it is; so it does with
+    a text that no record can hold, such as one with a NUL character.
     """
-    plain = Message(role="assistant", content=text)
+    plain = Message.model_construct(role="assistant", content=text)
     if MARK not in text:
         return plain
     found = read_calls(text)
     if not found.calls or found.unparsable:
         return plain
-    turn = Message(role="assistant", content=found.words or None, tool_calls=found.calls)
+    try:
+        turn = Message(role="assistant", content=found.words or None, tool_calls=found.calls)
+    except ValidationError:
+        return plain
     return turn if read_calls(written(turn)) == found else plain
 
 
@@ -192,7 +196,7 @@ def _call(body: str) -> ToolCall | None:
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
         return None
     arguments = found.get("arguments", {})
-    if not isinstance(arguments, Mapping):
+    if not isinstance(arguments, Mapping) or not is_shallow(arguments):
         return None
     text = json.dumps(arguments, ensure_ascii=False)
     try:

@@ -165,6 +165,18 @@ def count_answers(store: EventStore, window: Window) -> int:
         return int(connection.execute(query).scalar_one())
 
 
+def count_feedback(store: EventStore, window: Window) -> int:
+    """Count the pieces of feedback on the answers of a window."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(FEEDBACK_EVENTS)
+        .join(INTERACTIONS, INTERACTIONS.c.id == FEEDBACK_EVENTS.c.interaction_id)
+        .where(store.within(window))
+    )
+    with store.reading() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
 def _extreme(
     store: EventStore, window: Window, pick: Callable[[list[int]], int]
 ) -> datetime | None:

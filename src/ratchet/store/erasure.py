@@ -43,9 +43,11 @@ from ratchet.store.tables import (
     REVIEW_DECISIONS,
     REVIEW_ITEMS,
     SET_ASIDE,
+    VERDICT_QUOTES,
     VERDICTS,
 )
 from ratchet.store.user_texts import ERASED, UserTexts, said_by_user
+from ratchet.store.verdicts import delete_verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -318,12 +320,18 @@ def _text_erased() -> sa.Case[Any]:
 
 
 def _delete_verdicts(store: EventStore, items: Iterable[str], texts: UserTexts) -> int:
-    """Delete verdicts about the items, and older ones that were shown one of the texts."""
-    position = VERDICTS.c.position
-    found = _positions(store, VERDICTS, VERDICTS.c.item_id, items)
+    """Delete verdicts that are about the items, quote them, or, of older ones, hold a text."""
+    position, quotes, about = VERDICTS.c.position, VERDICT_QUOTES.c, list(items)
+    quoting = _ids_of(store, quotes.verdict_id, quotes.interaction_id, about)
+    found = _positions(store, VERDICTS, VERDICTS.c.item_id, about)
+    found += _positions(store, VERDICTS, VERDICTS.c.id, dict.fromkeys(quoting))
     unnamed = sa.select(position, VERDICTS.c.body).where(VERDICTS.c.item_id.is_(None))
     found += [at for at, body in _pages(store, unnamed, position) if texts.are_in(body)]
-    return _delete(store, VERDICTS, found)
+    deleted = 0
+    for chunk in chunks(dict.fromkeys(found)):
+        with _erasing(store) as connection:
+            deleted += delete_verdicts(connection, chunk)
+    return deleted
 
 
 def _delete_set_aside(

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from ratchet.records import Feedback
 from ratchet.store.counts import put_numbers, read_numbers
+from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.events import EventStore
 from ratchet.store.reporting import (
     DERIVED,
@@ -117,7 +118,7 @@ def arrivals(store: EventStore, *, after: int, until: int, most: int) -> list[Ar
     query = (
         sa.select(row.position, row.session_id, row.created_at)
         .where(row.position > after, row.position <= until)
-        .where(*store.origins().chosen(row.position, simulated=False))
+        .where(*store.origins().chosen(row.position, simulated=False), row.user_id != FORGOTTEN)
         .order_by(row.position)
         .limit(most)
     )
@@ -140,7 +141,8 @@ def rows_of_sessions(
         since: From when on the turns are read.
     """
     row = INTERACTIONS.c
-    inside = row.created_at.between(first, last)
+    # what was erased lies in one session, whoever's it was
+    inside = sa.and_(row.created_at.between(first, last), row.user_id != FORGOTTEN)
     counted = sa.select(row.session_id, sa.func.count()).where(inside).group_by(row.session_id)
     words = sa.case((row.created_at >= since, sa.cast(row.messages, sa.Text)), else_=None)
     query = sa.select(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,7 +40,7 @@ def rows_of_table(address: str) -> Iterator[dict[str, Any]]:
         )
     schema, _, table = name.rpartition(".")
     try:
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(_checked(url))
         try:
             found = sa.Table(table, sa.MetaData(), schema=schema or None, autoload_with=engine)
             with engine.connect() as connection:
@@ -57,3 +58,24 @@ def rows_of_table(address: str) -> Iterator[dict[str, Any]]:
         raise InvalidInputError(
             f"a database must be readable, got {cause!r}; check the URL, its user and its driver"
         ) from error
+
+
+def _checked(url: str) -> sa.URL:
+    """Return a database's URL.
+
+    Raises:
+        InvalidInputError: It is none, or the file that it names is not there: SQLite would make it.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except ValueError as error:  # of a port that is no number; it may hold a password
+        raise InvalidInputError(
+            "a database's URL must be scheme://user:password@host:port/name, got another form; "
+            "correct it"
+        ) from error
+    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    if file and not file.startswith((":", "file:")) and not Path(file).exists():
+        raise InvalidInputError(
+            f"a database must be there, got no file {Path(file).name!r}; correct the path"
+        )
+    return parsed

@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ratchet.records import last_said
+from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.event_rows import interaction_record
 from ratchet.store.events import EventStore, Window
 from ratchet.store.rows import chunks
@@ -21,6 +22,7 @@ class NextTurnRow:
 
     Attributes:
         interaction_id: The answer's.
+        next_id: The interaction that holds what the user wrote then.
         session_id: Its conversation's.
         user_id: Its user.
         read_at: When the user wrote.
@@ -32,6 +34,7 @@ class NextTurnRow:
     """
 
     interaction_id: str
+    next_id: str
     session_id: str
     user_id: str
     read_at: datetime
@@ -65,7 +68,11 @@ def next_turns(store: EventStore, ids: Iterable[str], *, reader: str) -> list[Ne
                 ),
             )
         )
-        .where(event.kind == "next_turn", event.text.startswith(reader))
+        .where(
+            event.kind == "next_turn",
+            event.text.startswith(reader),
+            first.c.user_id != FORGOTTEN,  # what was erased lies in one session, of one user
+        )
     )
     found: dict[str, NextTurnRow] = {}
     with store.reading() as connection:
@@ -74,8 +81,8 @@ def next_turns(store: EventStore, ids: Iterable[str], *, reader: str) -> list[Ne
                 key, question, answer, version, number, *rest = row
                 then = interaction_record(dict(zip(second.c.keys(), rest, strict=True)))
                 found[key] = NextTurnRow(
-                    key, then.session_id, then.user_id, then.created_at, version, int(number),
-                    question, answer, last_said(then.messages),
+                    key, then.id, then.session_id, then.user_id, then.created_at, version,
+                    int(number), question, answer, last_said(then.messages),
                 )  # fmt: skip
     return [found[key] for key in sorted(found)]
 

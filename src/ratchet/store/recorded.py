@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import sqlalchemy as sa
+
 from ratchet.records import JudgeVerdict
 from ratchet.records.asking import Usage
 from ratchet.store.answers import answer_rows, read_answers
-from ratchet.store.rows import microseconds
-from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICTS
-from ratchet.store.transactions import Transactions
+from ratchet.store.rows import chunks, microseconds
+from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICT_QUOTES, VERDICTS
+from ratchet.store.transactions import Transactions, insert_if_new
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
-from ratchet.store.verdicts import read_verdicts, read_version, verdict_rows
+from ratchet.store.verdicts import quote_rows, read_verdicts, read_version, verdict_rows
 
 
 class Recorded(Transactions):
@@ -68,7 +70,14 @@ class Recorded(Transactions):
 
     def add_verdicts(self, verdicts: Sequence[JudgeVerdict]) -> None:
         """Keep verdicts; one that is there already stands."""
-        self._keep(VERDICTS, verdict_rows(verdicts))
+        tables = ((VERDICTS, verdict_rows(verdicts)), (VERDICT_QUOTES, quote_rows(verdicts)))
+
+        def insert(connection: sa.Connection) -> None:
+            for table, rows in tables:
+                for chunk in chunks(rows):
+                    connection.execute(insert_if_new(connection, table), chunk)
+
+        self._add_to(VERDICTS, insert)
 
     def verdicts_of(
         self, judge_version: str, *, latest: int | None = None

@@ -22,6 +22,7 @@ from ratchet.records import BoardState, Delivery, HumanLabel, RolloutLook, Safet
 from ratchet.store.arrivals import Position, last_position
 from ratchet.store.events import EventStore
 from ratchet.store.rows import chunks, microseconds, moment_of
+from ratchet.store.sessions import ids_up_to
 from ratchet.store.tables import (
     APPLIED,
     DEFINITIONS,
@@ -30,7 +31,9 @@ from ratchet.store.tables import (
     INTERACTIONS,
     JOURNAL,
     REVIEW_ITEMS,
+    VERDICTS,
 )
+from ratchet.store.verdicts import delete_verdicts
 
 ADDED = "0015_date_recorded"
 """The migration since which answers and vectors say when they were added."""
@@ -224,6 +227,8 @@ def delete_rows(
     position = found.table.c.position
 
     def delete(connection: sa.Connection, part: list[int]) -> int:
+        if found.table is VERDICTS:
+            return delete_verdicts(connection, part)
         return connection.execute(sa.delete(found.table).where(position.in_(part))).rowcount
 
     return _in_turns(store, found.positions, delete, rest)
@@ -233,8 +238,16 @@ def delete_rows(
 
 
 def labelled(store: EventStore) -> frozenset[str]:
-    """Return the ids that people labelled: judges are held against these again."""
-    return frozenset(label.item_id for label in store.records(HumanLabel))
+    """Return the ids that people labelled: judges are held against these again.
+
+    Of a session that is labelled, its earlier answers belong to what a judge is shown.
+    """
+    labels = store.records(HumanLabel)
+    ends = store.stored_interactions(
+        sorted({one.item_id for one in labels if one.unit == "session"})
+    )
+    earlier = (key for last in ends.values() for key in ids_up_to(store, last))
+    return frozenset((*(label.item_id for label in labels), *earlier))
 
 
 def size_of_expired(store: EventStore, expired: Expired) -> tuple[Size, Size]:

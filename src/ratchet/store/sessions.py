@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import sqlalchemy as sa
 
 from ratchet.records import Interaction
 from ratchet.store.batches import ROWS, read_lists
+from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.events import EventStore, Window
 from ratchet.store.following import MOST_OF_A_SESSION
 from ratchet.store.rows import microseconds
@@ -18,10 +17,11 @@ def last_answers(store: EventStore, window: Window) -> list[str]:
     """Return the id of the last answer of each session of a window.
 
     An answer counts that has no error; a session that goes on after the window ends with it here.
+    What was erased belongs to no session any more.
     """
     row = INTERACTIONS.c
     query = sa.select(row.id, row.user_id, row.session_id).where(
-        store.within(window), row.error.is_(None)
+        store.within(window), row.error.is_(None), row.user_id != FORGOTTEN
     )
     last: dict[tuple[str, str], str] = {}
     with store.reading() as connection:
@@ -35,6 +35,13 @@ def up_to(store: EventStore, last: Interaction) -> list[Interaction]:
 
     Of a session with more than `MOST_OF_A_SESSION` the last ones.
     """
+    ids = ids_up_to(store, last)
+    known = store.stored_interactions(ids)
+    return [known[key] for key in ids if key in known]
+
+
+def ids_up_to(store: EventStore, last: Interaction) -> list[str]:
+    """Return the ids of the same interactions."""
     row = INTERACTIONS.c
     mine = sa.and_(
         row.session_id == last.session_id,
@@ -47,13 +54,4 @@ def up_to(store: EventStore, last: Interaction) -> list[Interaction]:
         ids = list(connection.execute(query.limit(MOST_OF_A_SESSION)).scalars())
     if last.id in ids:  # what came at the same moment and sorts after it is no part
         ids = ids[ids.index(last.id) :]
-    known = store.stored_interactions(ids)
-    return [known[key] for key in reversed(ids) if key in known]
-
-
-def sessions_up_to(
-    store: EventStore, answers: Sequence[Interaction]
-) -> Iterator[tuple[Interaction, list[Interaction]]]:
-    """Yield each answer with the interactions of its session up to it."""
-    for answer in answers:
-        yield answer, up_to(store, answer)
+    return ids[::-1]

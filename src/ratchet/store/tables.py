@@ -118,6 +118,14 @@ VERDICTS = _table(
     sa.Column("body", sa.JSON, nullable=False),
     sa.Column("item_id", sa.String(NAME_CHARACTERS)),
 )
+VERDICT_QUOTES = sa.Table(
+    "verdict_quotes",
+    METADATA,
+    sa.Column("interaction_id", sa.String(200), primary_key=True),
+    sa.Column("verdict_id", sa.String(200), primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+"""Which verdicts quote which interactions, besides the one that each is about."""
 COUNTS = sa.Table(
     "counts",
     METADATA,
@@ -375,6 +383,11 @@ def _count_answers_tokens(connection: sa.Connection) -> None:
             connection.execute(sa.text(f"ALTER TABLE answers ADD COLUMN {name} BIGINT"))
 
 
+def _name_quotes(connection: sa.Connection) -> None:
+    """Keep which interactions a verdict quotes; those of before quote the one that they name."""
+    VERDICT_QUOTES.create(connection, checkfirst=True)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -399,5 +412,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0021_index_sessions": _index_sessions,
     "0022_index_definitions": _index_definitions,
     "0023_count_answers_tokens": _count_answers_tokens,
+    "0024_name_quotes": _name_quotes,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

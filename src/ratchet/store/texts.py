@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import sqlalchemy as sa
 
 from ratchet.store.batches import ROWS, read_lists
+from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.events import EventStore, Window
 from ratchet.store.rows import chunks
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
@@ -15,12 +16,15 @@ from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 def answered_ids(store: EventStore, window: Window) -> Iterator[str]:
     """Yield the ids of a window's interactions that have an answer and no error.
 
-    An answer without words may call tools or refuse.
+    An answer without words may call tools or refuse. What was erased is no answer.
     """
     columns = INTERACTIONS.c
     says = (columns.response != "", columns.tool_calls.is_not(None), columns.refusal.is_not(None))
     query = sa.select(columns.id).where(
-        store.within(window), columns.error.is_(None), sa.or_(*says)
+        store.within(window),
+        columns.error.is_(None),
+        columns.user_id != FORGOTTEN,
+        sa.or_(*says),
     )
     with store.reading() as connection:
         for rows in read_lists(connection, query, ROWS):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ratchet.records import JudgeVerdict
 from ratchet.store.naming import NAME_CHARACTERS
 from ratchet.store.rows import chunks, microseconds
-from ratchet.store.tables import VERDICTS
+from ratchet.store.tables import VERDICT_QUOTES, VERDICTS
 
 
 def read_verdicts(connection: sa.Connection, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
@@ -37,6 +37,23 @@ def verdict_rows(verdicts: Sequence[JudgeVerdict]) -> list[dict[str, Any]]:
         }
         for verdict in verdicts
     ]
+
+
+def quote_rows(verdicts: Sequence[JudgeVerdict]) -> list[dict[str, Any]]:
+    """Return the rows that name what verdicts quote."""
+    return [
+        {"interaction_id": key, "verdict_id": verdict.id}
+        for verdict in verdicts
+        for key in dict.fromkeys(verdict.shows)
+    ]
+
+
+def delete_verdicts(connection: sa.Connection, positions: Sequence[int]) -> int:
+    """Delete verdicts, with what names their quotes; return how many went."""
+    mine = VERDICTS.c.position.in_(positions)
+    named = VERDICT_QUOTES.c.verdict_id.in_(sa.select(VERDICTS.c.id).where(mine))
+    connection.execute(sa.delete(VERDICT_QUOTES).where(named))
+    return connection.execute(sa.delete(VERDICTS).where(mine)).rowcount
 
 
 def read_version(

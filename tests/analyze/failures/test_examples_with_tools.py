@@ -19,7 +19,7 @@ from ratchet.analyze.failures.regression_sets import (
 )
 from ratchet.analyze.failures.traffic_sample import _distinct, _examples, _is_whole
 from ratchet.outcomes.join import Outcomes, join_feedback
-from ratchet.records import Correction, Definition, Interaction, Thumbs, ToolCall
+from ratchet.records import Correction, Definition, Example, Interaction, Thumbs, ToolCall
 from ratchet.store import EventStore, Window
 from tests.calls import call, looked_up, turn, with_picture
 
@@ -128,3 +128,37 @@ def test_the_same_message_before_and_after_a_result_is_two_questions() -> None:
     after = asked("then", messages=told[:3], response="Ana.", tool_calls=())
     first = asked("right")
     assert len(list(_distinct([first, after]))) == 2
+
+
+def test_a_question_with_other_tools_is_another_one(tmp_path: Path) -> None:
+    other = Definition.of("tools", [{"type": "function", "function": {"name": "find_customer"}}])
+    said = (turn("user", "Who is Ana?"),)
+    wide = {"messages": said, "tools": other.id, "tool_calls": calls("find_customer", name="Eve")}
+    same = [asked("a", messages=said), asked("b", **wide), asked("c", messages=said)]
+    store = EventStore.open(f"sqlite:///{tmp_path}/store.db")
+    store.add_definitions([TOOLS, other])
+    store.add_interactions(same)
+    about: Any = {"created_at": NOW, "value": "up"}
+    store.add_feedback([Thumbs(id=f"t-{one.id}", interaction_id=one.id, **about) for one in same])
+    assert set(known(store)) == {"b", "c"}
+    store.close()
+    assert [one.id for one in _distinct(same)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "tokens"),
+    [
+        (["balance_not_updated_after_cheque_or_cash_deposit"], 12),  # the longest of BANKING77
+        (["cards", "Your card was blocked. Call us, and we send you another one."], 256),
+        (["\u4f60" * 40], 256),
+        (["a long story " * 100], 512),
+        ([FIND, "cards"], 256),
+        ([], 12),
+    ],
+)
+def test_an_answer_has_room_for_what_is_right(targets: list[str], tokens: int) -> None:
+    examples = [
+        Example(id=f"e{n}", messages=(turn("user", "?"),), target=target)
+        for n, target in enumerate(targets)
+    ]
+    assert longest_answer(examples) == tokens

@@ -25,6 +25,7 @@ from ratchet.deploy.routing import (
 )
 from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
 from ratchet.records import (
+    SIGNAL_NAMES,
     AlertEvent,
     Release,
     Rollout,
@@ -291,7 +292,7 @@ def test_the_same_look_twice_is_the_same_stored_decision(store, now, begun):
 def test_the_same_counts_give_the_same_decision(now, begun, store):
     import numpy as np
 
-    empty = np.zeros((0, 1, 2, 7), int)
+    empty = np.zeros((0, 1, 2, len(SIGNAL_NAMES)), int)
     tally = Tally(("champion", "challenger"), empty, empty, empty[..., 0] > 0, 0, (None, None))
     once, again = (judge(begun, tally, starts=[now], until=now + HOUR) for _ in range(2))
     assert once == again

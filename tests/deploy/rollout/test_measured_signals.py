@@ -9,6 +9,7 @@ import pytest
 from ratchet.deploy.rollout.canary import start_rollout, take_look
 from ratchet.deploy.rollout.exposure_counts import Period, read_tally
 from ratchet.deploy.routing import current_routing
+from ratchet.errors import InsufficientDataError
 from ratchet.records import Definition, Interaction, Message, RolloutPlan
 from ratchet.records.prices import Price, Prices
 from tests.calls import call
@@ -108,6 +109,30 @@ def test_without_a_price_cost_is_not_watched_and_said_so(store, now):
     rollout = start_rollout(store, NEW_VARIANT, plan, now=now)
     assert [name for name, _ in rollout.unwatched] == ["costly"]
     assert "costly" not in rollout.limits
+
+
+def test_a_primary_signal_whose_usual_number_is_not_known_needs_a_limit(store, now):
+    store.add_definitions([TOOLS])
+    released(store, now)
+    store.add_interactions(
+        [
+            Interaction.model_validate(
+                {
+                    "id": f"o{number}", "session_id": "s", "user_id": f"u{number}",
+                    "created_at": now - HOUR, "model_version": "other/1", "latency_seconds": 0.5,
+                    "messages": [Message(role="user", content="?")], "response": "yes",
+                    "metadata": {"prompt_tokens": "9", "completion_tokens": "9"},
+                }
+            )
+            for number in range(200)
+        ]
+    )  # fmt: skip
+    signals = [{"name": "many_tokens", "margin": 0.05, "primary": True}]
+    plan = RolloutPlan.model_validate(PLAN.canonical() | {"signals": signals})
+    with pytest.raises(InsufficientDataError, match=r"usual number of tokens .* name a limit"):
+        start_rollout(store, NEW_VARIANT, plan, now=now)
+    limited = plan.model_copy(update={"limits": {"many_tokens": 50.0}})
+    assert start_rollout(store, NEW_VARIANT, limited, now=now).limits == {"many_tokens": 50.0}
 
 
 def test_a_plan_may_name_its_own_limit(store, now):

@@ -33,10 +33,11 @@ from ratchet.improve.curation.rows import (
 )
 from ratchet.improve.curation.selection import Selected, Selection
 from ratchet.improve.curation.traffic import Numbers, demonstration_rows
-from ratchet.improve.curation.traits import interaction_traits
-from ratchet.records import Definition, Interaction, Message, Regenerate, ToolCall
+from ratchet.improve.curation.traits import correction_traits, interaction_traits
+from ratchet.records import Definition, Example, Interaction, Message, Regenerate, ToolCall
 from ratchet.records.tool_calls import read_calls, written
 from ratchet.store import EventStore
+from ratchet.store.cycles import freeze_examples
 from tests.calls import call, turn
 from tests.improve.curation.curated_home import (
     START,
@@ -164,11 +165,13 @@ def test_what_a_model_calls_and_says_after_the_result_are_answers_to_different_t
     tmp_path: Path,
 ) -> None:
     def talk(number: int) -> tuple[Message, ...]:
-        asked = (said(prompt(number // 2)),)
+        # so long that a call and a short result change little of it
+        words = " ".join(prompt(number // 2 * 20 + part) for part in range(20))
         if number % 2 == 0:
-            return asked
+            return (said(words),)
         calling = turn("assistant", tool_calls=[call("light", room=f"room {number}", level=1)])
-        return (*asked, calling, turn("tool", f"done {number}", tool_call_id="c1", name="light"))
+        result = turn("tool", f"done {number}", tool_call_id="c1", name="light")
+        return (said(words), calling, result)
 
     turns = answers(
         40, messages=talk, tools=LIGHT.id, session_id=lambda n: f"s{n // 2}",
@@ -182,6 +185,45 @@ def test_what_a_model_calls_and_says_after_the_result_are_answers_to_different_t
     assert [one.role for one in after.messages] == ["user", "assistant", "tool"]
     assert after.messages[1].tool_calls == light(5)
     assert after.messages[2].tool_call_id == "c1"
+
+
+def test_the_right_call_and_the_wrong_one_to_one_message_are_no_near_duplicates(
+    tmp_path: Path,
+) -> None:
+    turns = answers(
+        40, messages=lambda n: (said(prompt(n // 2)),), response="", tools=LIGHT.id,
+        tool_calls=lambda n: light(n // 2, level=1 + n % 2),
+    )  # fmt: skip
+    made = home(tmp_path, turns, [*thumbs(turns[::2]), *thumbs(turns[1::2], "down")], "kto")
+    rows = made.required().rows
+    assert [row.desirable for row in rows] == [True, False] * 20
+
+
+def test_what_the_gate_asks_is_left_out_at_every_step_of_an_agent(tmp_path: Path) -> None:
+    """Leaks are looked for in users' words: what a tool gave is none."""
+
+    def talk(number: int) -> tuple[Message, ...]:
+        asked = (said(prompt(number // 2)),)
+        if number % 2 == 0:
+            return asked
+        calling = turn("assistant", tool_calls=[call("light", room=f"room {number}", level=1)])
+        given = prompt(3) if number == 11 else f"done {number}"
+        return (*asked, calling, turn("tool", given, tool_call_id="c1", name="light"))
+
+    turns = answers(
+        40, messages=talk, tools=LIGHT.id, session_id=lambda n: f"s{n // 2}",
+        response=lambda n: f"answer {n}" if n % 2 else "",
+        tool_calls=lambda n: () if n % 2 else light(n),
+    )  # fmt: skip
+    store = store_of(tmp_path, turns, thumbs(turns))
+    store.add_definitions([LIGHT])
+    question = Example(id="e", messages=(said(prompt(3).upper()),), target=block("stop"))
+    freeze_examples(store, "held-out", [question], START)
+    made = curated(store, tmp_path, "sft", REST)
+    store.close()
+    assert dict(made.selection.leaks) == {"the same": 2}
+    kept = {row.interaction_id for row in made.required().rows}
+    assert kept == {f"i{number}" for number in range(40)} - {"i6", "i7"}
 
 
 def test_a_regeneration_is_a_pair_only_where_both_could_call_the_same_tools(
@@ -218,6 +260,15 @@ def test_answers_that_call_are_compared_by_tool_and_arguments() -> None:
             assert one == same
         assert one not in others
     assert found["answer"][2] == found["answer"][4]  # 1.0 is 1
+
+
+def test_an_answer_that_no_record_can_hold_stops_nothing() -> None:
+    """Whoever corrects an answer writes what they like."""
+    deep = '{"name": "light", "arguments": {"room": ' + "[" * 300 + "]" * 300 + "}}"
+    texts = [f"<tool_call>{deep}</tool_call>", "<tool_call>\x00", "<tool_call>" + "a" * 100_001]
+    assert len(set(interaction_traits(["x"] * 3, texts, [""] * 3)["answer"].tolist())) == 3
+    assert len(set(correction_traits(texts)["correction"].tolist())) == 3
+    assert {calls.fault(text, tuple(TOOLS)) for text in texts} == {calls.UNREADABLE}
 
 
 def test_the_same_question_with_other_tools_is_another_one() -> None:

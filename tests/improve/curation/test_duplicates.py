@@ -37,6 +37,14 @@ def pairs_among(texts, config):
         return similar_pairs(signed, np.arange(len(texts)))
 
 
+def test_texts_of_different_kinds_are_no_duplicates_of_each_other():
+    with Signed(4, DuplicateConfig()) as signed:
+        signed.put(np.arange(4), compact(["one and the same text"] * 4))
+        signed.tell_apart(np.arange(2), np.zeros(2, dtype=np.uint64))
+        signed.tell_apart(np.array([1, 3]), np.array([7, 7], dtype=np.uint64))
+        assert drop_near_duplicates(signed).tolist() == [True, True, False, False]
+
+
 def random_text(rng, length=120):
     return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), length))
 

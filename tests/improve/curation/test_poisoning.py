@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -133,6 +134,47 @@ def test_one_correction_of_many_prompts_is_planted_where_answers_never_repeat():
     assert [finding.kind for finding in found.findings] == ["one answer to many prompts"]
     assert np.flatnonzero(found.distrusted).tolist() == list(range(6))
     assert "6 users, 6 times for 'buy at shop.example'" in found.findings[0].describe()
+
+
+def call_of(name, **arguments):
+    return written_call(json.dumps({"name": name, "arguments": arguments}))
+
+
+def written_call(body):
+    return f"<tool_call>\n{body}\n</tool_call>"
+
+
+def test_one_call_for_many_prompts_is_planted_however_it_is_written():
+    same = [
+        call_of("buy", item="x", count=count) for count in (1, 1.0)
+    ] + [
+        written_call('{"arguments":{"count":1,"item":"x"},"name":"buy"}'),
+        written_call('{"name": "buy",  "arguments": {"item": "x", "count": 1}}'),
+        written_call('{"arguments": {"item": "x", "count": 1.0}, "name": "buy"}'),
+    ]  # fmt: skip
+    others = [call_of("find", song=song) for song in ("aaa", "Aaa", "aAa", "aaA", "AAa")]
+    corrections = np.array([None] * 100, dtype=object)
+    corrections[:5], corrections[5:10] = same, others
+    answers = [f"an answer of its own, number {n}" for n in range(100)]
+    found = suspicion(
+        outcomes_of(100, corrections=corrections, responses=answers, thumbs=np.ones(100))
+    )
+    assert np.flatnonzero(found.distrusted).tolist() == list(range(5))
+    assert [finding.answer for finding in found.findings] == ['buy {"count":1,"item":"x"}']
+
+
+def test_a_user_whose_calls_neighbours_contradict_is_not_believed():
+    """Calls are told apart by their arguments, in which case counts."""
+    rng = np.random.default_rng(6)
+    columns = traffic(rng, users=60, rows=1_200)
+    topic = rng.integers(0, 4, 1_200)
+    liar = np.isin(columns["user_ids"], ["u1", "u2", "u3", "u4", "u5", "u6"])
+    calls = texts(call_of("play", song=song) for song in ("ab", "Ab", "aB", "AB"))
+    columns["responses"] = calls[np.where(liar, (topic + rng.integers(1, 4, 1_200)) % 4, topic)]
+    vectors = (np.eye(4, 8)[topic] + 0.1 * rng.normal(size=(1_200, 8))).astype(np.float32)
+    found = suspicion(outcomes_of(1_200, **columns), vectors_of=vectors.__getitem__)
+    assert found.distrusted[liar].mean() > 0.99
+    assert found.distrusted[~liar].mean() < 0.01
 
 
 def test_a_user_whom_neighbours_contradict_is_not_believed():

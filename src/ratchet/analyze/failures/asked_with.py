@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from pydantic import JsonValue
 
+from ratchet.evaluation.metrics import normalise_answer
 from ratchet.records import Interaction
 from ratchet.records.tool_calls import asked, written
 from ratchet.store import EventStore
 from ratchet.store.texts import calling_ids
+
+Question: TypeAlias = tuple[str, str | None]
+"""What is asked, in the form in which texts are compared, and the digest of its tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,15 @@ class AskedWith:
             return None
         return tuple(tool for tool in body if isinstance(tool, dict)) or None
 
-    def prompt(self, key: str, prompt: str) -> str:
-        """Return what an interaction's answer answers: with results after the user's words."""
+    def question(self, key: str, prompt: str) -> Question:
+        """Return what an interaction's answer answers, by which equal questions are known.
+
+        Args:
+            key: Id of the interaction.
+            prompt: The words of the user's last turn.
+        """
         found = self.calling.get(key)
-        return prompt if found is None else asked(prompt, found.messages)
+        return (normalise_answer(prompt), None) if found is None else question_of(found)
 
     def answer(self, key: str, response: str) -> str:
         """Return an interaction's whole answer, its calls as text."""
@@ -73,6 +82,12 @@ class AskedWith:
 
 
 NOTHING = AskedWith({}, {})
+
+
+def question_of(interaction: Interaction) -> Question:
+    """Return what an answer answers: the user's words with results after them, and the tools."""
+    said = asked(interaction.prompt, interaction.messages)
+    return normalise_answer(said), interaction.tools
 
 
 def _bodies(store: EventStore, interactions: Iterable[Interaction]) -> dict[str, JsonValue]:

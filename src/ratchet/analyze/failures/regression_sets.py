@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from ratchet.analyze.failures.analysis import FailureAnalysis
-from ratchet.analyze.failures.asked_with import NOTHING, AskedWith
+from ratchet.analyze.failures.asked_with import NOTHING, AskedWith, Question
 from ratchet.analyze.failures.profile import right_answer, right_is_known
 from ratchet.evaluation.call_metrics import call_fault, comparable
 from ratchet.evaluation.metrics import normalise_answer
@@ -33,7 +33,7 @@ from ratchet.records import (
     user_digest,
 )
 from ratchet.records.conversations import AS_TEXT
-from ratchet.records.cycles import CALL_TOKENS, LABEL_TOKENS
+from ratchet.records.cycles import CALL_TOKENS, CODE_TOKENS, LABEL_TOKENS
 from ratchet.records.tool_calls import MARK
 from ratchet.review.queue import queue_flags, unreviewed_safety
 from ratchet.safety.rules import Flag
@@ -49,6 +49,7 @@ WANTED = 64
 SAFETY_SHARE = 0.1
 FOR_REVIEW = 3
 EARLIER_REQUESTS = 500
+_BYTES_A_TOKEN = 4  # of words; labels have no more
 CLUSTER_SOURCE = "failure-cluster"
 
 
@@ -148,9 +149,9 @@ def known_answers(
 ) -> tuple[Known, ...]:
     """Return what is known to be right in a cluster: corrections, and well-rated answers.
 
-    Of one prompt the newest counts; where right answers to it differ, none does. Nothing is right
-    that calls tools which its request did not have, or that holds calls as an earlier version
-    recorded them.
+    Of one prompt the newest counts; where right answers to it differ, none does. With other tools
+    it is another one. Nothing is right that calls tools which its request did not have, or that
+    holds calls as an earlier version recorded them.
 
     Args:
         rows: The cluster's rows, failed or not.
@@ -160,13 +161,12 @@ def known_answers(
         asked: Those of the interactions with tools, calls or results.
     """
     answer_known = right_is_known(outcomes, explicit) & (outcomes.unsafe != 1.0)
-    by_prompt: dict[str, list[Known]] = {}
+    by_prompt: dict[Question, list[Known]] = {}
     for row in sorted(rows):
         key, target = str(outcomes.interaction_ids[row]), right_answer(outcomes, row, asked).strip()
         if answer_known[row] and target and key not in withheld and _is_right(target, key, asked):
             answer = Known(key, str(outcomes.user_ids[row]), str(outcomes.prompts[row]), target)
-            question = normalise_answer(asked.prompt(key, answer.prompt))
-            by_prompt.setdefault(question, []).append(answer)
+            by_prompt.setdefault(asked.question(key, answer.prompt), []).append(answer)
     return tuple(
         group[-1]
         for group in by_prompt.values()
@@ -207,9 +207,16 @@ def examples_of(
 
 
 def longest_answer(examples: Sequence[Example]) -> int:
-    """Return how many tokens an answer to examples may have: room for calls where one is due."""
-    calls = any(MARK in (example.target or "") for example in examples)
-    return CALL_TOKENS if calls else LABEL_TOKENS
+    """Return how many tokens an answer to examples may have, by what is right.
+
+    What is right is a label, or a call or a few sentences, or longer: each with room to spare.
+    """
+    targets = [example.target or "" for example in examples]
+    longest = max((len(target.encode("utf-8", "replace")) for target in targets), default=0)
+    if longest > CALL_TOKENS * _BYTES_A_TOKEN // 2:
+        return CODE_TOKENS
+    calls = any(MARK in target for target in targets)
+    return CALL_TOKENS if calls or longest > LABEL_TOKENS * _BYTES_A_TOKEN else LABEL_TOKENS
 
 
 def permitted(store: EventStore, history: History, known: Sequence[Known]) -> tuple[Known, ...]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failures.analysis import ReadTexts
-from ratchet.analyze.failures.asked_with import AskedWith
+from ratchet.analyze.failures.asked_with import AskedWith, Question, question_of
 from ratchet.analyze.failures.profile import right_is_known
 from ratchet.analyze.failures.regression_sets import (
     Known,
@@ -36,7 +36,6 @@ from ratchet.analyze.failures.regression_sets import (
     permitted,
 )
 from ratchet.errors import WaitingError
-from ratchet.evaluation.metrics import normalise_answer
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.records import (
     SAMPLED,
@@ -50,7 +49,6 @@ from ratchet.records import (
     user_digest,
     with_conversations_changed,
 )
-from ratchet.records.tool_calls import asked
 from ratchet.store import EventStore
 from ratchet.store.history import History
 from ratchet.store.history.refusals import not_for_good
@@ -327,10 +325,10 @@ def _turns_by_user(
 
 def _distinct(interactions: Sequence[Interaction]) -> Iterator[Interaction]:
     """Yield the interactions, of one question the first alone."""
-    seen: set[str] = set()
+    seen: set[Question] = set()
     for one in sorted(interactions, key=lambda item: (item.created_at, item.id)):
-        question = normalise_answer(asked(one.prompt, one.messages))
-        if question and question not in seen:
+        question = question_of(one)
+        if question[0] and question not in seen:
             seen.add(question)
             yield one
 

@@ -373,7 +373,9 @@ def without_clusters(policy: GatePolicy) -> GatePolicy:
 
 
 def policy_for_loop(
-    asked: GatePolicy | Path | None, examples: Sequence[Example] | None
+    asked: GatePolicy | Path | None,
+    examples: Sequence[Example] | None,
+    approval: ApprovalRule | None = None,
 ) -> GatePolicy:
     """Return the policy of a loop: the one that is asked for, else by what its examples have.
 
@@ -381,6 +383,7 @@ def policy_for_loop(
         asked: A policy, or the file or the name of one.
         examples: What both models answer; None where they are drawn from traffic, as open
             questions.
+        approval: When a person must approve, in the place of what the policy says.
 
     Raises:
         PolicyError: The file cannot be used.
@@ -388,7 +391,8 @@ def policy_for_loop(
     if asked is None:
         is_open = examples is None or all(one.target is None for one in examples)
         asked = OPEN_ENDED if is_open else loop_policy()
-    return asked if isinstance(asked, GatePolicy) else load_policy(asked)
+    policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
+    return policy if approval is None else policy.model_copy(update={"approval": approval})
 
 
 def policy_for_file(asked: GatePolicy | Path | None, examples: Path | None) -> GatePolicy:

@@ -76,6 +76,12 @@ def observed_signals(
         is_seen = count >= FEWEST_SEEN or name == "failed"
         if is_seen and (name not in _USUAL or limits[name] is not None):
             watched.append(signal)
+        elif signal.primary and is_seen:
+            raise InsufficientDataError(
+                f"a rollout needs the champion's usual {_USUAL[name]} for the primary signal "
+                f"{name!r}, got it from fewer than {FEWEST_SEEN} answers of {version} in the last "
+                f"{OBSERVED.days} days; name a limit in the plan, or wait"
+            )
         elif signal.primary:
             raise InsufficientDataError(
                 f"a rollout needs the primary signal {name!r} on {FEWEST_SEEN} answers of "

@@ -61,6 +61,7 @@ class Signed:
         self.config = config
         self._slots = np.zeros(size, dtype=np.int64)
         self._signed = 0
+        self._kinds: UintArray | None = None  # all are of one kind, as words are
         # closed by __exit__
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
 
@@ -85,6 +86,23 @@ class Signed:
             self._file.write(np.ascontiguousarray(part).tobytes())
         self._slots[places] = np.arange(self._signed, self._signed + size)
         self._signed += size
+
+    def tell_apart(self, places: IntArray, kinds: UintArray) -> None:
+        """Say of what kind texts are: those of different kinds are no duplicates of each other.
+
+        Args:
+            places: Of the texts.
+            kinds: A number a text, 0 where nobody says.
+        """
+        if self._kinds is None and kinds.any():
+            self._kinds = np.zeros(self.size, dtype=np.uint64)
+        if self._kinds is not None:
+            self._kinds[places] = kinds
+
+    def keys(self, number: int, rows: IntArray) -> UintArray:
+        """Return a number for each of some rows: equal where the band and the kind are."""
+        key = _band_key(self.band(number, rows), number)
+        return key if self._kinds is None else key ^ self._kinds[rows]
 
     def band(self, number: int, rows: IntArray) -> Signatures:
         """Return a band's part of the signatures of some rows, shape (r, rows of the band)."""
@@ -162,7 +180,7 @@ def similar_pairs(signed: Signed, left: IntArray) -> tuple[IntArray, IntArray]:
     bands, size = signed.config.bands, len(left)
     pairs = np.empty(0, dtype=np.int64)
     for band in range(bands if size else 0):
-        key = _band_key(signed.band(band, left), band)
+        key = signed.keys(band, left)
         _, firsts, members = np.unique(key, return_index=True, return_inverse=True)
         leader = firsts[members]
         others = np.flatnonzero(leader != np.arange(size))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeVar
 
-from ratchet.errors import InsufficientDataError, WaitingError
+from ratchet.errors import WaitingError
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.rows import RowKind
 
@@ -131,7 +131,7 @@ def require_both_labels(selection: C) -> C:
     """Return a selection that its method can train on: KTO needs liked and disliked answers.
 
     Raises:
-        InsufficientDataError: All labels are the same; the error names what left the others out.
+        WaitingError: All labels are the same; the error names what left the others out.
     """
     size = selection.funnel[-1][1]
     if selection.kind != "kto" or not size or 0 < selection.liked[-1] < size:
@@ -144,10 +144,11 @@ def require_both_labels(selection: C) -> C:
     ]
     names = ("liked", "disliked") if only else ("disliked", "liked")
     told = ", ".join(f"{step}: {count}" for step, count in missing)
-    raise InsufficientDataError(
+    raise WaitingError(
         f"KTO needs liked and disliked answers, got {size} {names[0]} and no "
         f"{names[1]} ones ({names[1]} at each step: {told}); {_in_words(missing)}collect more "
-        "feedback, change what is named here, or train by SFT, which needs good answers alone"
+        "feedback, change what is named here, or train by SFT, which needs good answers alone",
+        "feedback",
     )
 
 

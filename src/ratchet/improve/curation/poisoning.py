@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.evaluation.metrics import normalise_answer
+from ratchet.evaluation.call_metrics import comparable
 from ratchet.improve.curation.agreement import KeptNeighbours, Places, agreement, nearest_of_others
 from ratchet.improve.curation.poisoning_config import PoisoningConfig
 from ratchet.improve.curation.traffic import Traffic
@@ -154,7 +154,7 @@ def _with_answers(findings: Sequence[SuspectGroup], traffic: Traffic) -> tuple[S
     corrected = traffic.corrected[rows]
     answers[corrected] = traffic.texts.corrections(rows[corrected])
     return tuple(
-        replace(finding, answer=normalise_answer(str(answer)))
+        replace(finding, answer=comparable(str(answer)).strip())
         for finding, answer in zip(findings, answers, strict=True)
     )
 

@@ -56,6 +56,8 @@ ObjectArray = NDArray[np.object_]
 
 DEMONSTRATED, REQUESTED, CORRECTED, PREFERRED, RATED = range(5)
 UNLABELLED, UP, DOWN = range(3)
+_RESULT = "\nresult of "  # how a result stands in what was asked (`ratchet.records.spoken`)
+_MIXED = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,13 +336,37 @@ def one_per_prompt(
 
 def _distinct(pool: Pool, traffic: Traffic, config: CurationConfig, with_answer: bool) -> IntArray:
     order = pool.by_preference()
-    names = ("asked", "response") if with_answer else ("asked",)
+    rows = pool.position[order]
+    names = ("prompt", "asked", "response") if with_answer else ("prompt", "asked")
     with Signed(len(pool), config.duplicates) as signed:
         if signed.needed:
-            for places, texts in traffic.texts.read(pool.position[order], *names):
-                whole = texts[0] + "\n" + texts[1] if with_answer else texts[0]
-                signed.put(places, compact(whole))
+            for places, (prompts, asked, *answers) in traffic.texts.read(rows, *names):
+                signed.put(places, compact(asked + "\n" + answers[0] if with_answer else asked))
+                kinds = _kinds(rows[places], traffic, prompts, asked, with_answer=with_answer)
+                signed.tell_apart(places, kinds)
         return np.sort(order[drop_near_duplicates(signed)])
+
+
+def _kinds(
+    rows: IntArray,
+    traffic: Traffic,
+    prompts: ObjectArray,
+    asked: ObjectArray,
+    *,
+    with_answer: bool,
+) -> HashArray:
+    """Return by what rows differ that are much alike as texts, 0 of words alone, shape (n,).
+
+    These are their tools, how many results came since the user's words, and with answers the calls.
+    """
+    results = np.zeros(len(rows), dtype=np.uint64)
+    for place in np.flatnonzero(prompts != asked):
+        results[place] = asked[place][len(prompts[place]) :].count(_RESULT)
+    kinds: HashArray = traffic.tools[rows] ^ (results * _MIXED)
+    if with_answer:
+        calling = traffic.answer_state[rows] == CALLING
+        kinds = kinds ^ np.where(calling, traffic.answer[rows], np.uint64(0))
+    return kinds
 
 
 def _not_held_out(pool: Pool, traffic: Traffic, held_out: Collection[str]) -> BoolArray:

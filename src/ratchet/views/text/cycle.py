@@ -72,8 +72,8 @@ def render_text(report: CycleReport) -> str:
     sections = (
         _header(report),
         _collected(report),
-        _analyzed(report.analysis),
-        _improved(report),
+        analyzed_lines(report.analysis),
+        improved_lines(report.training_set, report.candidate),
         _decided(report),
         _next_steps(report),
     )
@@ -280,7 +280,8 @@ def _collected(report: CycleReport) -> list[str]:
     return lines
 
 
-def _analyzed(analysis: Analysis) -> list[str]:
+def analyzed_lines(analysis: Analysis) -> list[str]:
+    """Say what an analysis found, a line each, for a terminal."""
     metrics = {metric.name: metric for metric in analysis.metrics}
     lines = [f"ANALYZE  {clipped(analysis.model_version, 50)} as its users saw it"]
     for name in EXPERIENCE:
@@ -322,8 +323,8 @@ def _alert_lines(alert: Alert) -> list[str]:
     ]
 
 
-def _improved(report: CycleReport) -> list[str]:
-    training, candidate = report.training_set, report.candidate
+def improved_lines(training: TrainingSet, candidate: Candidate) -> list[str]:
+    """Say what was trained on and how it went, a line each, for a terminal."""
     losses, funnel = candidate.losses, training.funnel
     lines = [
         f"IMPROVE  {counted(training.size, 'training example')} from what users showed to be good"

@@ -1,0 +1,100 @@
+"""One stage of the loop in this process, told in words: `ratchet collect`, `analyze`, `train`.
+
+python -m ratchet.flows._command collect OPTIONS      # JSON
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from pydantic import ValidationError
+
+from ratchet.analyze.alert_steps import open_alerts
+from ratchet.errors import InvalidInputError, RatchetError, WaitingError
+from ratchet.files.text import printable, shown_text
+from ratchet.flows._runtime import workspace
+from ratchet.flows._waiting import result_of
+from ratchet.flows.analyze import AnalyzeOptions, analyze
+from ratchet.flows.collect import CollectOptions, collect
+from ratchet.flows.improve import ImproveOptions, improve
+from ratchet.records import AlertEvent, Analysis, Candidate, Cycle, ExampleSet, TrainingSet
+from ratchet.store.arrivals import count_answers
+from ratchet.store.cycles import cycle_window
+from ratchet.views.text.stages import analyzed_text, collected_text, trained_text, watched_text
+
+
+def _collect(given: str) -> str:
+    options = CollectOptions.model_validate_json(given)
+    key = str(result_of(collect(options, return_state=True)))
+    store = workspace().store
+    cycle = store.get(Cycle, key)
+    assert cycle is not None  # the flow has just stored it, or goes on with it
+    examples = store.get(ExampleSet, cycle.example_set_id)
+    asked = len(examples.examples) if examples else 0
+    return collected_text(cycle, count_answers(store, cycle_window(cycle)), asked)
+
+
+def _analyze(given: str) -> str:
+    options = AnalyzeOptions.model_validate_json(given)
+    key = str(result_of(analyze(options, return_state=True)))
+    store = workspace().store
+    analysis = store.get(Analysis, key) if key else None
+    if analysis is None:
+        return watched_text(open_alerts(store.records(AlertEvent, latest=1_000)))
+    return analyzed_text(analysis)
+
+
+def _train(given: str) -> str:
+    options = ImproveOptions.model_validate_json(given)
+    key = str(result_of(improve(options, return_state=True)))
+    store = workspace().store
+    candidate = store.get(Candidate, key)
+    assert candidate is not None  # the flow has just stored it
+    training_set = store.get(TrainingSet, candidate.training_set_id)
+    cycle = store.get(Cycle, candidate.cycle_id)
+    assert training_set is not None
+    assert cycle is not None
+    return trained_text(training_set, candidate, cycle.champion)
+
+
+STAGES: dict[str, Callable[[str], str]] = {
+    "collect": _collect,
+    "analyze": _analyze,
+    "train": _train,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run a stage and print what it did; nothing new to do is no failure."""
+    stage, given = arguments
+    try:
+        sys.stdout.write(f"\n{shown_text(_said(partial(STAGES[stage], given)))}\n")
+    except WaitingError as error:
+        sys.stdout.write(f"\nnothing to do yet: {shown_text(str(error))}\n")
+    except RatchetError as error:
+        sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
+        return 2
+    return 0
+
+
+def _said(run: Callable[[], str]) -> str:
+    """Run a stage; a wrong option is told as other input is.
+
+    Raises:
+        InvalidInputError: An option is wrong.
+    """
+    try:
+        return run()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidInputError(
+            f"options, {printable(where)}: {first['msg']}, got "
+            f"{printable(repr(first['input']), 200)}; correct it"
+        ) from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

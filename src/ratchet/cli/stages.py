@@ -1,0 +1,205 @@
+"""`ratchet collect`, `analyze` and `train`: one stage of the loop, as its deployment runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ratchet.cli.curate import Method, curated_now
+from ratchet.cli.saying import say
+from ratchet.cli.shared import current_settings, existing_store, show_progress
+from ratchet.cli.start import QUIET_STATES, interrupt_on_signals
+from ratchet.deployments import Stage, read_deployments
+from ratchet.files.text import counted
+
+if TYPE_CHECKING:
+    from ratchet.doors.configured import Source
+    from ratchet.settings import Settings
+
+_Options = Annotated[
+    Path | None,
+    typer.Option(
+        "--options",
+        help="YAML or JSON with the options of the flow, over those of RATCHET_DEPLOYMENTS.",
+    ),
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")
+]
+_NO_STORE = "nothing is stored yet: `ratchet serve` answers users, `ratchet import` brings a log in"
+
+
+def collect(
+    dry_run: _DryRun = False,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="What both models answer at the gate; default: drawn from traffic."),
+    ] = None,
+    options: _Options = None,
+) -> None:
+    """Bring in what the sources have that is new, and open a cycle of what no cycle had.
+
+    Exit codes: 0 also where there is nothing new yet, 2 for bad input.
+    """
+    given = _given("collect", options)
+    if examples is not None:
+        given["examples"] = str(examples.resolve())
+    if dry_run:
+        _would_collect(given)
+        return
+    _run("collect", given)
+
+
+def analyze(
+    dry_run: _DryRun = False,
+    watch_only: Annotated[
+        bool, typer.Option("--watch-only", help="Only every version's board, no cycle.")
+    ] = False,
+    options: _Options = None,
+) -> None:
+    """Bring every version's board up to date, and analyze the latest cycle.
+
+    Exit codes: 0 also where there is nothing new yet, 2 for bad input.
+    """
+    given = _given("analyze", options)
+    if watch_only:
+        given["cycle"] = False
+    if dry_run:
+        _would_analyze()
+        return
+    _run("analyze", given)
+
+
+def train(
+    dry_run: _DryRun = False,
+    method: Annotated[
+        Method | None, typer.Option(help="How; default: that of the options, or sft.")
+    ] = None,
+    options: _Options = None,
+) -> None:
+    """Curate a training set of the latest cycle and train a candidate on it.
+
+    A dry run brings history up to date, as `ratchet curate` does, and changes nothing else.
+
+    Exit codes: 0 also where there is nothing new to learn, 2 for bad input.
+    """
+    given = _given("improve", options)
+    if method is not None:
+        given["finetune"] = {**given.get("finetune", {}), "method": method.value}
+    if dry_run:
+        _would_train(given)
+        return
+    _run("train", given)
+
+
+def _given(stage: Stage, path: Path | None) -> dict[str, Any]:
+    """Return the options of the home's deployment, and over them those of a file."""
+    from ratchet.files.yaml import read_yaml
+
+    given = dict(read_deployments(current_settings().deployments).options_of(stage))
+    if path is not None:
+        given |= read_yaml(path, what="options", holds=f"options of the flow {stage}")
+    return given
+
+
+def _run(stage: str, given: dict[str, Any]) -> NoReturn:
+    """Run a stage's flow in a process over the home, with its Prefect or one of its own."""
+    from ratchet.servers import Servers
+
+    servers = Servers(settings=current_settings(), say=say)
+    interrupt_on_signals()
+    code = 130
+    try:
+        servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
+        code = servers.run(["ratchet.flows._command", stage, json.dumps(given, default=str)])
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on from here")
+    finally:
+        servers.stop()
+    raise SystemExit(code)
+
+
+def _would_collect(given: dict[str, Any]) -> None:
+    from ratchet.flows.collect import CollectOptions
+    from ratchet.operate.readiness import NextCycle
+    from ratchet.operate.stage_plans import collect_plan
+
+    settings, now = current_settings(), datetime.now(UTC)
+    options = CollectOptions.model_validate(given)
+    for source in options.sources:
+        _would_import(source, now)
+    store = existing_store()
+    if store is None:
+        say(_NO_STORE)
+    else:
+        wanted = NextCycle(options.examples, options.sample, *_of_gate(settings))
+        for line in collect_plan(settings, store, wanted, environ=os.environ, now=now):
+            say(line)
+    say("nothing was changed; next: ratchet collect")
+
+
+def _of_gate(settings: Settings) -> tuple[Any, ...]:
+    """Return what the home's gate asks of a cycle: policy, judge, and who answers."""
+    from ratchet.flows.deploy import DeployOptions
+
+    given = read_deployments(settings.deployments).options_of("deploy")
+    options = DeployOptions.model_validate(given)
+    return options.policy, options.win_rate.judge, options.answers.by
+
+
+def _would_import(source: Source, now: datetime) -> None:
+    from ratchet.doors.importing import preview
+
+    what = source.prepared(now)
+    shown = preview(what)
+    say(
+        f"{source.source} ({what.door.name}): {counted(shown.interactions, 'interaction')} and "
+        f"{counted(shown.feedback, 'piece')} of feedback in all, "
+        f"{counted(sum(shown.reasons.values()), 'row')} set aside; what is stored already adds "
+        "nothing"
+    )
+
+
+def _would_analyze() -> None:
+    from ratchet.operate.stage_plans import analyze_plan
+
+    store = existing_store()
+    for line in [_NO_STORE] if store is None else analyze_plan(store, datetime.now(UTC)):
+        say(line)
+    judges = current_settings().judges
+    say(f"judges: {'none' if judges is None else judges.name}")
+    say("nothing was changed; next: ratchet analyze")
+
+
+def _would_train(given: dict[str, Any]) -> None:
+    from ratchet.flows.improve import ImproveOptions
+    from ratchet.improve.curation.curating import CurateOptions
+    from ratchet.operate.stage_plans import train_plan
+
+    options = ImproveOptions.model_validate(given)
+    store, settings, config = existing_store(), current_settings(), options.finetune
+    if store is None:
+        say(_NO_STORE)
+        return
+    show_progress()
+    asked = CurateOptions(
+        weights=options.weights, curation=options.curation, sources=options.sources
+    )
+    found = curated_now(store, settings, config.method, asked)
+    if found.refusal is not None:
+        say(f"nothing to train on yet: {found.refusal}")
+    else:
+        ready = found.required()
+        rows = len(ready.train)
+        plan = train_plan(
+            store, ready.digest, rows, config.method, config.epochs, config.batch_size
+        )
+        for line in plan:
+            say(line)
+        say(f"validation: {counted(len(ready.validation), 'row')}; base: {settings.base_model}")
+    say("no model was trained; next: ratchet train (its rows: ratchet curate --dry-run)")

@@ -1,0 +1,145 @@
+"""`ratchet collect`, `analyze` and `train`: what a dry run says, and that it changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ratchet.errors import WaitingError
+from ratchet.improve.training.news import await_news
+from ratchet.operate.stage_plans import analyze_plan, train_plan
+from ratchet.records import Candidate, Cycle, Interaction, Message, Thumbs, TrainingSet
+from ratchet.store import EventStore
+from ratchet.store.cycles import open_cycle
+from tests.cli.in_process import run_in_process
+
+NOW = datetime.now(UTC)
+
+
+def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = {"RATCHET_HOME": str(folder / "home"), "RATCHET_CACHE": str(folder / "cache")}
+    return run_in_process(*words, folder=folder, environment=environment)
+
+
+def answer(number: int) -> Interaction:
+    return Interaction(
+        id=f"i{number}", session_id=f"s{number}", user_id=f"u{number}", response="cards",
+        created_at=NOW - timedelta(hours=2), model_version="support-router/1",
+        messages=(Message(role="user", content="Where is my card?"),),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, made_store: Path) -> Path:
+    """A home with three answers, of which one was liked."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    shutil.copyfile(made_store, tmp_path / "home" / "store.db")
+    with closing(EventStore.open(f"sqlite:///{tmp_path / 'home' / 'store.db'}")) as store:
+        store.add_interactions([answer(number) for number in range(3)])
+        store.add_feedback([Thumbs(id="t", interaction_id="i0", created_at=NOW, value="up")])
+    return tmp_path
+
+
+@pytest.mark.parametrize("stage", ["collect", "analyze", "train"])
+def test_in_a_new_home_a_dry_run_says_how_answers_come_in_and_makes_nothing(
+    tmp_path: Path, stage: str
+) -> None:
+    done = run(tmp_path, stage, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is stored yet: `ratchet serve`" in done.stdout
+    assert not (tmp_path / "home").exists()
+
+
+def test_collect_counts_what_no_cycle_had_and_what_it_waits_for(home: Path) -> None:
+    done = run(home, "collect", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "cycle 1 would be about what no cycle had: 3 answers and 1 piece of feedback" in (
+        done.stdout
+    )
+    assert "they need 500 answers at least, got 3" in done.stdout
+    with closing(EventStore.open(f"sqlite:///{home / 'home' / 'store.db'}")) as store:
+        assert store.records(Cycle) == ()
+
+
+def test_collect_shows_what_its_sources_hold_and_stores_nothing(home: Path) -> None:
+    from tests.doors.bringing import GOLDEN
+
+    (home / "o.yaml").write_text(f"sources: [{{source: {GOLDEN / 'langfuse'}}}]\n", "utf-8")
+    done = run(home, "collect", "--dry-run", "--options", "o.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "(langfuse): " in done.stdout
+    with closing(EventStore.open(f"sqlite:///{home / 'home' / 'store.db'}")) as store:
+        assert store.counts()["interactions"] == 3
+
+
+def test_a_wrong_option_is_refused(home: Path) -> None:
+    (home / "o.yaml").write_text("sourcez: []\n", "utf-8")
+    done = run(home, "collect", "--dry-run", "--options", "o.yaml")
+    assert (done.returncode, "sourcez" in done.stderr) == (2, True)
+
+
+def test_analyze_names_each_versions_board_and_the_cycle(store: EventStore) -> None:
+    store.add_interactions([answer(1)])
+    board, cycle = analyze_plan(store, NOW)
+    assert "support-router/1: none yet" in board
+    assert "no cycle yet" in cycle
+    opened(store)
+    assert "cycle 1: 1 answer and 0 pieces of feedback" in analyze_plan(store, NOW)[-1]
+
+
+def opened(store: EventStore) -> Cycle:
+    return open_cycle(
+        store, champion="support-router/1", options_digest="o", seed=0, example_set_id="e",
+        now=NOW, recorded=True,
+    )  # fmt: skip
+
+
+def trained(store: EventStore, *, cycle_id: str, version: str = "2") -> TrainingSet:
+    """Store a candidate of three steps of two seconds each; return what it learnt from."""
+    rows = TrainingSet(
+        id=f"set-{cycle_id}", cycle_id=cycle_id, created_at=NOW, digest="d" * 64, path="datasets/d",
+        size=40, funnel=(("answers", 40),),
+    )  # fmt: skip
+    store.append(rows)
+    store.append(
+        Candidate(
+            id=f"candidate-{cycle_id}", cycle_id=cycle_id, created_at=NOW, version=version,
+            model_name="support-router", adapter_digest="a", path=f"adapters/{'k' * 16}",
+            training_set_id=rows.id, run_id="r", losses=(3.0, 2.0, 1.0), training_seconds=6.0,
+        )
+    )  # fmt: skip
+    return rows
+
+
+def test_the_steps_of_a_training_and_its_time_are_worked_out(store: EventStore) -> None:
+    steps, unknown = train_plan(store, "e" * 64, 41, "sft", 2.0, 8)
+    assert "41 rows × 2 epochs / 8 a step = 12 steps" in steps  # ceil(41 / 8) = 6, twice
+    assert "not known" in unknown
+    trained(store, cycle_id="before")
+    _, time = train_plan(store, "e" * 64, 41, "sft", 2.0, 8)
+    assert "12 steps × 2.0 s" in time  # 6 s for 3 steps
+    assert "0.4 minutes" in time
+    assert "not known" in train_plan(store, "e" * 64, 41, "kto", 2.0, 8)[1]
+    (nothing,) = train_plan(store, "d" * 64, 40, "sft", 2.0, 8)
+    assert "nothing new to learn: support-router/2 was trained on the same 40 rows" in nothing
+
+
+def test_the_same_rows_are_not_learnt_twice(store: EventStore) -> None:
+    store.add_interactions([answer(1)])
+    cycle = opened(store)
+    rows = trained(store, cycle_id="before")
+    with pytest.raises(WaitingError, match="nothing new to learn") as told:
+        await_news(store, cycle, rows, "k" * 64)
+    assert told.value.what == "feedback"
+    promoted = cycle.model_copy(update={"champion": "support-router/2"})
+    with pytest.raises(WaitingError, match="nothing new to learn"):
+        await_news(store, promoted, rows, "n" * 64)
+    await_news(store, cycle, rows, "n" * 64)  # another configuration, from the same champion
+    more = rows.model_copy(update={"digest": "f" * 64})
+    await_news(store, cycle, more, "k" * 64)
+    await_news(store, cycle.model_copy(update={"id": "before"}), rows, "k" * 64)  # it goes on
