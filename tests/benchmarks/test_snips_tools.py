@@ -50,9 +50,9 @@ def row(intent: str, text: str, **slots: str) -> dict[str, Any]:
             Call("add_to_playlist", {"item": "Emma", "playlist": "Focus"}),
         ),
         (
-            row("GetWeather", "Is it hot in Graz, Austria today", condition_temperature="hot",
-                city="Graz", country="Austria", timeRange="today"),
-            Call("get_weather", {"place": "Graz, Austria", "time": "today"}),
+            row("SearchCreativeWork", "find the TV show The Trial", object_type="TV show",
+                object_name="The Trial"),
+            Call("find_work", {"title": "The Trial", "kind": "TV show"}),
         ),
     ],
 )  # fmt: skip
@@ -71,9 +71,11 @@ def test_values_stand_as_in_the_command_and_numbers_are_numbers(given, wanted) -
             rating_unit="thumbs"),
         row("AddToPlaylist", "add a song by Emma to Focus", music_item="song", artist="Emma",
             playlist="Focus"),
-        row("GetWeather", "weather in Graz and then Oslo", city="Graz", state="Oslo"),
-        row("GetWeather", "weather near me", spatial_relation="near", current_location="me"),
-        row("GetWeather", "weather in graz", city="Graz"),
+        row("AddToPlaylist", "add this track to Focus", music_item="track", playlist="Focus"),
+        row("AddToPlaylist", "add Emma to the rhythm", artist="Emma", playlist="rhythm"),
+        row("AddToPlaylist", "add Emma to the rhythm", artist="Emma", playlist="the rhythm"),
+        row("SearchCreativeWork", "find The Trial", object_name="The Trial"),
+        row("SearchCreativeWork", "find the book Trial", object_name="trial", object_type="book"),
     ],
 )  # fmt: skip
 def test_a_row_that_makes_no_one_call_is_left_out(given) -> None:
@@ -83,14 +85,15 @@ def test_a_row_that_makes_no_one_call_is_left_out(given) -> None:
 def test_commands_are_as_many_of_each_tool_and_each_text_comes_once(tmp_path) -> None:
     rows = [row("AddToPlaylist", f"add Emma to F{n}", artist="Emma", playlist=f"F{n}")
             for n in (1, 2, 3, 1)]  # fmt: skip
-    rows += [row("GetWeather", f"weather in P{n}", city=f"P{n}") for n in range(9)]
+    rows += [row("SearchCreativeWork", f"find the book W{n}", object_name=f"W{n}",
+                 object_type="book") for n in range(9)]  # fmt: skip
     rows += [row("RateBook", f"rate B{n} 3", object_name=f"B{n}", rating_value="3")
              for n in range(5)]  # fmt: skip
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     found = commands(path, 20, seed=0)
     assert sorted(one.call.name for one in found) == sorted(
-        ["add_to_playlist", "get_weather", "rate_book"] * 3
+        ["add_to_playlist", "find_work", "rate_book"] * 3
     )
     assert len({one.text for one in found}) == 9
     assert found == commands(path, 20, seed=0)
@@ -100,7 +103,7 @@ def test_the_report_counts_exact_calls_by_tool(tmp_path) -> None:
     held_out = [
         Command("rate Dune 4", Call("rate_book", {"book": "Dune", "rating": 4})),
         Command("rate Emma 2", Call("rate_book", {"book": "Emma", "rating": 2})),
-        Command("weather in Graz", Call("get_weather", {"place": "Graz"})),
+        Command("find the book Solaris", Call("find_work", {"title": "Solaris", "kind": "book"})),
     ]
     write_examples(held_out, tmp_path / "examples.jsonl")
     examples = read_examples(tmp_path / "examples.jsonl")

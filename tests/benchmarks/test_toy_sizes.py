@@ -251,7 +251,7 @@ TOYS = {
         "--home {folder}/home --commands 30 --held-out 24 --epochs 1 --longest-row 1000"
         " --plot {folder}/calls.svg",
         {
-            rf"^\| `(rate_book|add_to_playlist|get_weather)` \| {SHARE} \| {SHARE} \|": 3,
+            rf"^\| `(rate_book|add_to_playlist|find_work)` \| {SHARE} \| {SHARE} \|": 3,
             rf"^\| \*\*all\*\* \| {SHARE} \| {SHARE} \|": 1,
             r"^30 commands sent, \d+ answered with a call, \d+ rightly; \d+ rows trained on": 1,
         },
