@@ -157,8 +157,8 @@ def test_a_record_that_is_written_again_is_known(old: OldHome) -> None:
 
 def test_events_and_verdicts_read_back_as_they_were_written(old: OldHome) -> None:
     store, said = old.store, old.manifest
-    derived = dict.fromkeys(TRAFFIC_KINDS, 0)  # nothing is derived yet
-    assert store.counts() == derived | said["counts"]
+    later = dict.fromkeys((*TRAFFIC_KINDS, "session_score"), 0)  # kinds of later versions
+    assert store.counts() == later | said["counts"]
     assert all(said["counts"][kind] for kind in SENT_KINDS)
     given = store.stored_interactions(store.interactions(EVER)["id"].to_pylist())
     assert digest([given[key].canonical() for key in sorted(given)]) == said["interactions"]
@@ -217,7 +217,7 @@ def test_the_log_of_the_gateway_drains_and_nothing_is_set_aside(old: OldHome) ->
     assert segments(folder) == []
     said, after = old.manifest["gateway"], old.store.counts()
     arrived = {name: after[name] - before[name] for name in before}
-    none = dict.fromkeys(("set_aside", *TRAFFIC_KINDS), 0)
+    none = dict.fromkeys(("set_aside", "session_score", *TRAFFIC_KINDS), 0)
     assert arrived == none | {"interactions": said["interactions"], **said["feedback"]}
     events = old.store.stored_feedback([f"g-{kind}" for kind in SENT_KINDS])
     assert {event.kind for event in events.values()} == set(SENT_KINDS)
