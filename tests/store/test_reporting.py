@@ -72,7 +72,8 @@ def test_the_catalogue_says_of_every_kind_what_absence_means() -> None:
         "copy": "declared", "regenerate": "declared", "task_completed": "declared",
         "session_end": "unknown", "safety_violation": "declared", "judge_score": "unknown",
         "asked_again": "traffic", "edited": "traffic", "continued": "traffic",
-        "left": "unknown", "visit_seconds": "unknown", "next_turn": "unknown", "session_score": "unknown",
+        "left": "unknown", "visit_seconds": "unknown", "next_turn": "unknown",
+        "session_score": "unknown",
     }  # fmt: skip
     assert DECLARABLE_KINDS == ("copy", "regenerate", "task_completed", "safety_violation")
 

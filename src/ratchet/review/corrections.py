@@ -5,9 +5,9 @@
 
 Where a user corrected an answer in words and accepted the next one, the second answer may be what
 the first should have been. It may as well begin with an apology, or answer something else: so it is
-a candidate, and a person says (`ratchet review --decide 3f2a --label confirmed`). What is confirmed becomes a `correction` of the first answer, as if
-the user had written it, and reaches training sets as such: by SFT as a demonstration, by DPO as a
-pair. What is not confirmed is no row of any set.
+a candidate, and a person says (`ratchet review --decide 3f2a --label confirmed`). What is confirmed
+becomes a `correction` of the first answer, as if the user had written it, and reaches training sets
+as such: by SFT as a demonstration, by DPO as a pair. What is not confirmed is no row of any set.
 """
 
 from __future__ import annotations
