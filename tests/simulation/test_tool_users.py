@@ -206,8 +206,8 @@ def test_the_program_writes_the_truth_and_says_what_came_of_it(
     words = f"tool_users --url {gateway.url} --model any --sessions 3 --seed 4 --truth {truth}"
     monkeypatch.setattr(sys, "argv", words.split())
     assert tool_users.main() == 0
-    assert "3 sessions" in (said := caplog.messages[-1])
-    assert "0 of 3 goals reached\n" in said
+    assert any(said.startswith("3 sessions") for said in caplog.messages)
+    assert "0 of 3 goals reached" in caplog.messages
     rows = [json.loads(line) for line in truth.read_text("utf-8").splitlines()]
     assert sum(row["of"] == "session" for row in rows) == 3
     assert {row["interaction"] for row in rows if row["of"] == "answer"} == {

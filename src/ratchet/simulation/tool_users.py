@@ -503,7 +503,8 @@ def main() -> int:
             return 1
     if asked.truth:
         asked.truth.write_text("\n".join(truth_lines(sessions, truths)) + "\n", "utf-8")
-    logger.info("%s", in_words(sessions, truths))
+    for line in in_words(sessions, truths).splitlines():
+        logger.info("%s", line)
     return 0
 
 
