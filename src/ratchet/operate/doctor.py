@@ -248,7 +248,7 @@ class Doctor:
         if silent:
             do = "start it, or correct its address (ratchet init, RATCHET_BACKEND)"
             return Health("backend", "warning", f"{', '.join(silent)} does not answer", do)
-        return Health("backend", "ok", f"{', '.join(self.settings.backend)} answers")
+        return Health("backend", "ok", f"the backend answers: {', '.join(self.settings.backend)}")
 
     def _deployments(self) -> Health:
         path = self.settings.deployments
