@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ratchet.analyze.alert_steps import open_alerts
 from ratchet.errors import InvalidInputError, RatchetError, WaitingError
-from ratchet.files.text import printable, shown_text
+from ratchet.files.text import finding, shown_text
 from ratchet.flows._runtime import workspace
 from ratchet.flows._waiting import result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
@@ -69,10 +69,20 @@ STAGES: dict[str, Callable[[str], str]] = {
 def main(arguments: list[str]) -> int:
     """Run a stage and print what it did; nothing new to do is no failure."""
     stage, given = arguments
+    return told(partial(_said, partial(STAGES[stage], given)), waits="nothing to do yet")
+
+
+def told(run: Callable[[], str], *, waits: str) -> int:
+    """Print what a run says, or why it waits or fails; return the exit code.
+
+    Args:
+        run: Gives the words.
+        waits: How the line of one that waits begins.
+    """
     try:
-        sys.stdout.write(f"\n{shown_text(_said(partial(STAGES[stage], given)))}\n")
+        sys.stdout.write(f"\n{shown_text(run())}\n")
     except WaitingError as error:
-        sys.stdout.write(f"\nnothing to do yet: {shown_text(str(error))}\n")
+        sys.stdout.write(f"\n{waits}: {shown_text(str(error))}\n")
     except RatchetError as error:
         sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
         return 2
@@ -88,12 +98,7 @@ def _said(run: Callable[[], str]) -> str:
     try:
         return run()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidInputError(
-            f"options, {printable(where)}: {first['msg']}, got "
-            f"{printable(repr(first['input']), 200)}; correct it"
-        ) from error
+        raise InvalidInputError(f"options, {finding(error, 200)}; correct it") from error
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def bring_in(sources: Sequence[Source]) -> None:
 
 @task(name="import-sources", cache_policy=NO_CACHE)
 def import_sources(sources: Sequence[Source]) -> None:
-    """Do it, and tell what came of it."""
+    """Import from each source what is new since its cursor; log and publish the counts."""
     work = workspace()
     history = History.open(work.settings.history, of=work.store)
     lines = []

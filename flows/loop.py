@@ -14,8 +14,8 @@ from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.errors import InsufficientDataError, RatchetError, WaitingError
-from ratchet.files.text import shown_text
+from ratchet.errors import InsufficientDataError, WaitingError
+from ratchet.flows._command import told
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
 from ratchet.flows._recorded import refuse_incomplete, refuse_simulation
@@ -175,16 +175,12 @@ def _improve_or_end(options: LoopOptions) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run one cycle in this process and print its report."""
-    try:
+
+    def report() -> str:
         options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
-        state = loop(options, return_state=True)
-        sys.stdout.write(f"\n{shown_text(str(result_of(state)))}\n")
-    except WaitingError as error:
-        sys.stdout.write(f"\nwaiting: {shown_text(str(error))}\n")
-    except RatchetError as error:
-        sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
-        return 2
-    return 0
+        return str(result_of(loop(options, return_state=True)))
+
+    return told(report, waits="waiting")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable
+from ratchet.files.text import finding, printable
 from ratchet.files.yaml import read_yaml
 
 TRAINING_POOL = "ratchet-training"
@@ -97,9 +97,6 @@ def read_deployments(path: Path | None) -> Deployments:
     try:
         return Deployments.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
         raise InvalidInputError(
-            f"{printable(path.name)}, {printable(where)}: {first['msg']}, got "
-            f"{printable(repr(first['input']), 200)}; correct it"
+            f"{printable(path.name)}, {finding(error, 200)}; correct it"
         ) from error

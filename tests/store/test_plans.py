@@ -190,6 +190,7 @@ READ: dict[str, Reading] = {
 }
 READ |= {
     "begin": following.begin,
+    "begin_near_end": lambda s: following.begin_near_end(s, INTERACTIONS, "new", ["part"]),
     "arrivals": lambda s: following.arrivals(s, after=2_900, until=2_990, most=50),
     "rows_of_sessions": lambda s: list(
         following.rows_of_sessions(

@@ -74,7 +74,7 @@ def import_source(
                 f"{printable(source)} takes neither --dry-run nor --as, got one; leave it out"
             )
         looks = forever(every) if follow else iter((None,))
-        _derive(now, most=0)  # all of this source is new to it
+        derive(now, most=0)  # all of this source is new to it
         import_experiment(source, told_by, begin, looks, tell_report)
         return
     what = prepare(source, now=now, as_format=as_format, mapping=told_by, since=begin)
@@ -87,7 +87,7 @@ def import_source(
         run_import(what)
         return
     store = created_store()
-    _derive(now, most=0)  # all of this source is new to it
+    derive(now, most=0)  # all of this source is new to it
 
     def wait() -> bool:
         time.sleep(every)
@@ -98,7 +98,7 @@ def import_source(
             _tell_counts(report)
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
-    _derive(datetime.now(UTC))
+    derive(datetime.now(UTC))
 
 
 def run_import(what: Import) -> None:
@@ -111,7 +111,7 @@ def run_import(what: Import) -> None:
     from ratchet.doors.importing import store_import
 
     store, progress = created_store(), Progress()
-    _derive(what.now, most=0)  # all of this source is new to it
+    derive(what.now, most=0)  # all of this source is new to it
     known = Recogniser(store, open_history(store))
     report = store_import(what, store, progress=progress, known=known)
     tell_report(report, what.now)
@@ -127,7 +127,7 @@ def run_import(what: Import) -> None:
 def tell_report(report: IngestReport, now: datetime) -> None:
     """Print what became of the rows, and derive what they say."""
     _tell_counts(report)
-    _derive(now)
+    derive(now)
     if report.set_aside:
         say("`ratchet set-aside` lists every row that was set aside")
 
@@ -150,12 +150,13 @@ def _tell_counts(report: IngestReport) -> None:
         say(line)
 
 
-def _derive(now: datetime, most: int | None = None) -> None:
+def derive(now: datetime, most: int | None = None) -> None:
     """Derive what came in says, and tell it; `most` 0 notes where to begin."""
     from ratchet.collect.derived import check_kinds, derive_signals
     from ratchet.review.corrections import queue_corrections
 
-    store, off = created_store(), check_kinds(current_settings().not_derived)
+    off = check_kinds(current_settings().not_derived)
+    store = created_store()
     derived = derive_signals(store, now=now, off=off, most=most)
     if derived.interactions:
         say(derived.in_words)

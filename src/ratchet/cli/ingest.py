@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.import_ import is_any_usable, run_import, tell_report
+from ratchet.cli.import_ import derive, is_any_usable, run_import, tell_report
 from ratchet.cli.progress import Progress
-from ratchet.cli.shared import created_store, current_settings, open_history
+from ratchet.cli.shared import created_store, open_history
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import counted, printable
 
@@ -43,15 +43,11 @@ def ingest(
 
 
 def _harvest(file: Path, now: datetime) -> None:
-    from ratchet.collect.derived import check_kinds, derive_signals
     from ratchet.collect.dialogues import harvest_dialogues
     from ratchet.collect.recognising import Recogniser
-    from ratchet.review.corrections import queue_corrections
 
-    off = check_kinds(current_settings().not_derived)
+    derive(now, most=0)  # all of this file is new to it
     store = created_store()
-    derive_signals(store, now=now, off=off, most=0)  # all of this file is new to it
-    queue_corrections(store, now=now, most=0)
     known = Recogniser(store, open_history(store))
     report = harvest_dialogues(file, store, now=now, progress=Progress(), known=known)
     tell_report(report, now)

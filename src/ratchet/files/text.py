@@ -3,7 +3,7 @@
 | medium | function |
 |---|---|
 | terminal, log line | `shown_line`, `shown_lines` of several; `clipped`, `wrapped` to a width |
-| message of an error | `printable`, `printable_path` |
+| message of an error | `printable`, `printable_path`; `finding`, what pydantic found |
 | Markdown of MLflow, Prefect and files | `cell`, `fenced` |
 | cell of a CSV file | `harmless_cell`, read back by `restored_cell` |
 
@@ -16,6 +16,8 @@ import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from ratchet.errors import InvalidInputError
 
@@ -116,6 +118,19 @@ def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
     """
     shown = "".join(map(_shown, text[: limit + 1]))
     return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 3] + "..."
+
+
+def finding(error: ValidationError, limit: int = _RECEIVED_CHARACTERS, *, whole: str = "") -> str:
+    """Return the first thing that pydantic found: the field, the rule, the value received.
+
+    Args:
+        error: What it raised.
+        limit: Characters of the value.
+        whole: What the field is called where it is the whole value.
+    """
+    first = error.errors(include_url=False)[0]
+    where = printable(".".join(map(str, first["loc"])) or whole)
+    return f"{where}: {first['msg']}, got {printable(repr(first['input']), limit)}"
 
 
 def printable_path(path: Path, limit: int = _RECEIVED_CHARACTERS) -> str:

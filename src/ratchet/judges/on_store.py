@@ -8,7 +8,7 @@ enters the quality of an interaction, the monitoring board or a gate.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
@@ -21,7 +21,7 @@ from ratchet.judges.judge import Ask, Judge, Judged, Judgement, judge_items
 from ratchet.judges.label_sets import LabelledVerdict, refuse_leaks, split_labels
 from ratchet.judges.prompts import Item
 from ratchet.judges.rubrics import JudgeSpec
-from ratchet.judges.sessions import count_session_scores, sample_sessions, session_items
+from ratchet.judges.sessions import session_items
 from ratchet.judges.usable import require_usable
 from ratchet.judges.validation import DEFAULT_BAR, Bar, Validation, validate_judge
 from ratchet.records import (
@@ -37,8 +37,11 @@ from ratchet.records import (
     offered,
     spoken,
 )
+from ratchet.records.events import SessionScore
+from ratchet.records.judging import JudgeUnit
 from ratchet.stats.judges.drift import JudgeDrift, judge_drift
 from ratchet.store import EventStore, Window
+from ratchet.store.sessions import last_answers
 from ratchet.store.texts import answered_ids
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,11 @@ logger = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 ANCHORS = 50
 ON_INTERACTIONS: tuple[JudgeMode, ...] = ("pointwise", "guard")
+_SCORES: Mapping[JudgeUnit, tuple[type[JudgeScore | SessionScore], str]] = {
+    "answer": (JudgeScore, "judge-score"),
+    "session": (SessionScore, "session-score"),
+}
+"""The feedback that a score of an answer or of a session is, and how its ids begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,9 @@ def sample_for(
     spec: JudgeSpec, store: EventStore, window: Window, *, most: int
 ) -> list[Interaction]:
     """Return the answers that a judge is asked about, of sessions their last ones."""
-    return (sample_sessions if spec.unit == "session" else sample_of)(store, window, most=most)
+    if spec.unit == "session":
+        return _drawn(store, last_answers(store, window), "session-sample", most)
+    return sample_of(store, window, most=most)
 
 
 def count_for(
@@ -141,8 +151,7 @@ def count_for(
     now: datetime,
 ) -> int:
     """Let a usable judge's scores count, of answers or of sessions. See `count_scores`."""
-    count = count_session_scores if spec.unit == "session" else count_scores
-    return count(store, judge_version, judgements, now)
+    return count_scores(store, judge_version, judgements, now, unit=spec.unit)
 
 
 def items_of(store: EventStore, interactions: Sequence[Interaction]) -> list[Item]:
@@ -249,7 +258,12 @@ def validate(
 
 
 def count_scores(
-    store: EventStore, judge_version: str, judgements: Sequence[Judgement], now: datetime
+    store: EventStore,
+    judge_version: str,
+    judgements: Sequence[Judgement],
+    now: datetime,
+    *,
+    unit: JudgeUnit = "answer",
 ) -> int:
     """Make a usable judge's scores feedback on their interactions; return how many are new.
 
@@ -257,9 +271,10 @@ def count_scores(
         JudgeNotUsableError: The judge may not count; nothing is stored.
     """
     require_usable(store, judge_version)
+    record, name = _SCORES[unit]
     scores = [
-        JudgeScore(
-            id=derive_id("judge-score", judge_version, judgement.item_id),
+        record(
+            id=derive_id(name, judge_version, judgement.item_id),
             interaction_id=judgement.item_id,
             created_at=judgement.verdicts[0].created_at if judgement.verdicts else now,
             value=judgement.score,
@@ -273,9 +288,12 @@ def count_scores(
 
 def sample_of(store: EventStore, window: Window, *, most: int) -> list[Interaction]:
     """Return at most so many of a window's answers, always the same ones of the same window."""
-    keys = nsmallest(
-        most, answered_ids(store, window), key=lambda key: digest(["judge-sample", key])
-    )
+    return _drawn(store, answered_ids(store, window), "judge-sample", most)
+
+
+def _drawn(store: EventStore, ids: Iterable[str], purpose: str, most: int) -> list[Interaction]:
+    """Return the interactions of at most so many ids, the same ones of the same ids."""
+    keys = nsmallest(most, ids, key=lambda key: digest([purpose, key]))
     found = store.stored_interactions(keys)
     return [found[key] for key in keys]
 

@@ -1,6 +1,6 @@
 """Whole sessions as a judge of sessions sees them: all turns in order, ending with an answer.
 
-    items = session_items(store, sample_sessions(store, window, most=200))
+    items = session_items(store, answers)     # the last answers of sessions
 
 A session is named by its last answer: labels, verdicts and scores are about that interaction, so
 that a session that goes on later is another item. A verdict names every interaction that it shows:
@@ -10,34 +10,18 @@ whichever is erased takes it along.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from heapq import nsmallest
 
-from ratchet.judges.judge import Judgement
 from ratchet.judges.prompts import Item
-from ratchet.judges.usable import require_usable
 from ratchet.records import (
     APPLICATION_ROLES,
     Interaction,
     Message,
     called_in,
-    derive_id,
-    digest,
     offered,
     spoken,
 )
-from ratchet.records.events import SessionScore
-from ratchet.store import EventStore, Window
-from ratchet.store.sessions import last_answers, up_to
-
-
-def sample_sessions(store: EventStore, window: Window, *, most: int) -> list[Interaction]:
-    """Return the last answers of at most so many sessions, always the same ones of a window."""
-    keys = nsmallest(
-        most, last_answers(store, window), key=lambda key: digest(["session-sample", key])
-    )
-    found = store.stored_interactions(keys)
-    return [found[key] for key in keys]
+from ratchet.store import EventStore
+from ratchet.store.sessions import up_to
 
 
 def session_items(store: EventStore, answers: Sequence[Interaction]) -> list[Item]:
@@ -77,29 +61,6 @@ def _known(before: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) ->
         if before[at] == now[0] and before[at:] == now[: len(before) - at]:
             return len(before) - at
     return same
-
-
-def count_session_scores(
-    store: EventStore, judge_version: str, judgements: Sequence[Judgement], now: datetime
-) -> int:
-    """Make a usable judge's scores of sessions feedback on their last answers; return the new ones.
-
-    Raises:
-        JudgeNotUsableError: The judge may not count; nothing is stored.
-    """
-    require_usable(store, judge_version)
-    scores = [
-        SessionScore(
-            id=derive_id("session-score", judge_version, judgement.item_id),
-            interaction_id=judgement.item_id,
-            created_at=judgement.verdicts[0].created_at if judgement.verdicts else now,
-            value=judgement.score,
-            judge_version=judge_version,
-        )
-        for judgement in judgements
-        if judgement.score is not None
-    ]
-    return store.add_feedback(scores).new
 
 
 def _item(store: EventStore, last: Interaction) -> Item:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable
+from ratchet.files.text import finding, printable
 from ratchet.files.yaml import read_yaml
 
 FEWEST_DAYS = 40
@@ -64,9 +64,7 @@ def load_retention(path: Path | None) -> RetentionConfig:
     try:
         return RetentionConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(map(str, first["loc"]))
         raise InvalidInputError(
-            f"{printable(path.name)}: {printable(name)}: {first['msg']}, got "
-            f"{printable(repr(first['input']))}; it may hold {names}, each a number of days or null"
+            f"{printable(path.name)}: {finding(error)}; it may hold {names}, each a number of days "
+            "or null"
         ) from error

@@ -19,11 +19,10 @@ import sqlalchemy as sa
 from ratchet.records.events import REACTIONS
 from ratchet.store.counts import put_numbers, read_numbers
 from ratchet.store.events import EventStore
+from ratchet.store.following import begin_near_end
 from ratchet.store.rows import chunks
 from ratchet.store.tables import COUNTS, FEEDBACK_EVENTS, INTERACTIONS, REVIEW_ITEMS
 
-FIRST_ROWS = 200_000
-"""Feedback that the first pass over a store goes back by."""
 SPEAKING = ("thumbs", "stars", "next_turn", "continued")
 """Kinds that may tell that an answer was accepted."""
 _CORRECTED = float(REACTIONS.index("corrected") + 1)
@@ -48,17 +47,7 @@ class CorrectedPair:
 
 def begin_corrected(store: EventStore) -> int:
     """Return up to which position feedback was looked at; a new store begins near its end."""
-    end = store.settled_position(FEEDBACK_EVENTS)
-    with store.reading() as connection:
-        place = _place(connection)
-    if place is not None:
-        return place
-    with store.atomic() as connection:
-        place = _place(connection)
-        if place is None:
-            place = max(0, end - FIRST_ROWS)
-            put_numbers(connection, COUNTS, _NAME, {_PLACE: place})
-    return place
+    return begin_near_end(store, FEEDBACK_EVENTS, _NAME, (_PLACE,))[_PLACE]
 
 
 def keep_corrected(store: EventStore, *, before: int, after: int) -> bool:

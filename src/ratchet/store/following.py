@@ -35,7 +35,7 @@ from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import COUNTS, INTERACTIONS
 
 FIRST_ROWS = 200_000
-"""Interactions that the first pass over a store goes back by."""
+"""Rows of a table that the first pass over a store goes back by."""
 MOST_OF_A_SESSION = 500
 """A session with more interactions in a span is no conversation: nothing is derived from it."""
 _READ = "traffic read"
@@ -93,18 +93,25 @@ def begin(store: EventStore) -> Place:
 
     From then on everything that arrives is taken in, however much it is.
     """
-    end = store.settled_position(INTERACTIONS)
+    kept = begin_near_end(store, INTERACTIONS, _READ, (_ARRIVED, _SETTLED))
+    return Place(kept[_ARRIVED], kept[_SETTLED])
+
+
+def begin_near_end(
+    store: EventStore, table: sa.Table, name: str, parts: Sequence[str]
+) -> dict[str, int]:
+    """Return the positions kept under a name; where there are none, all are near a table's end."""
+    end = store.settled_position(table)
     with store.reading() as connection:
-        place = _place(connection)
-    if place is not None:
-        return place
+        kept = read_numbers(connection, COUNTS, (name,))[name]
+    if kept:
+        return kept
     with store.atomic() as connection:
-        place = _place(connection)
-        if place is None:
-            first = max(0, end - FIRST_ROWS)
-            place = Place(first, first)
-            put_numbers(connection, COUNTS, _READ, {_ARRIVED: first, _SETTLED: first})
-    return place
+        kept = read_numbers(connection, COUNTS, (name,))[name]
+        if not kept:  # else another process was faster
+            kept = dict.fromkeys(parts, max(0, end - FIRST_ROWS))
+            put_numbers(connection, COUNTS, name, kept)
+    return kept
 
 
 def _place(connection: sa.Connection) -> Place | None:

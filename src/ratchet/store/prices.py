@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ratchet.errors import InvalidInputError
-from ratchet.files.text import printable
+from ratchet.files.text import finding
 from ratchet.files.yaml import read_yaml
 from ratchet.records.prices import NO_PRICES, Prices
 
@@ -31,10 +31,7 @@ def load_prices(path: Path | None) -> Prices:
     try:
         return Prices.model_validate(content)
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        where = ".".join(map(str, found["loc"])) or "the file"
         raise InvalidInputError(
-            f"{path.name}: {printable(where, 80)}: {found['msg']}, got "
-            f"{printable(repr(found['input']), 60)}; write `models:` and a line such as "
-            "`support-router: {input: 0.15, output: 0.60}` for each"
+            f"{path.name}: {finding(error, 60, whole='the file')}; write `models:` and a line such "
+            "as `support-router: {input: 0.15, output: 0.60}` for each"
         ) from error
