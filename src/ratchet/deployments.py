@@ -80,7 +80,7 @@ class Deployments(BaseModel):
         return changed
 
     def written(self) -> str:
-        """Return the file's text, which `read_deployments` reads."""
+        """Return the deployments as YAML, in the form that `read_deployments` reads."""
         content = self.model_dump(mode="json", exclude_defaults=True)
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else "{}\n"
 

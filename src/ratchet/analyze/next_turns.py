@@ -215,7 +215,7 @@ def features(store: EventStore, encoder: Encoder, rows: Sequence[NextTurnRow]) -
 def classify(
     seen: FloatArray, truth: BoolArray, conversations: NDArray[Any], unseen: FloatArray
 ) -> BoolArray:
-    """Learn from some rows and return the verdicts on others.
+    """Fit the classifier on labelled rows and return its predictions for the others.
 
     A logistic regression on standardised features. The cut-off is the one of the best kappa on
     predictions by models that did not see the conversation, so that it suits rare dissatisfaction.

@@ -66,7 +66,7 @@ class DerivedReport:
 
     @property
     def in_words(self) -> str:
-        """The same in a line."""
+        """One line that says what the pass did."""
         more = "" if self.finished else "; the next pass goes on with what is left"
         new = counted(self.interactions, "new interaction")
         return f"{counted(self.events, 'signal')} derived from {new}{more}"

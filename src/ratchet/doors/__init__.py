@@ -1,6 +1,7 @@
-"""Doors: what other tools write, read as interactions and feedback.
+"""Doors: readers of other tools' exports, which make interactions and feedback of them.
 
-    report = import_source("export.jsonl", store, given, now=now)
+    what = prepare("export.jsonl", now=now)
+    report = store_import(what, store)
 
 A door is one module: the keys of a foreign format as constants, and a function that makes events of
 a row. All else is shared: opening (`sources`), knowing the format (`recognition`), positions and

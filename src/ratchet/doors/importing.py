@@ -28,7 +28,7 @@ from ratchet.store.cursors import keep_cursors, read_cursors
 LARGE = 20_000_000
 """Bytes of a source from which on a second process to read it pays."""
 SHOWN = 3
-"""So many first events of each kind a dry run shows."""
+"""Number of first events of each kind that a dry run shows."""
 
 
 @dataclass(frozen=True, slots=True)

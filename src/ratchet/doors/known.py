@@ -38,7 +38,7 @@ DOORS: tuple[Door, ...] = (
     arena.DOOR,
     table.DOOR,
 )
-"""In the order in which they are listed."""
+"""Every door, in the order in which they are listed."""
 
 
 def door_named(name: str) -> Door:

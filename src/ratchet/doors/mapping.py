@@ -1,4 +1,4 @@
-"""The file of `--map`: what scores mean, and which column of a table holds what.
+"""The mapping file (`--map`): the kind of feedback of each score, the column of each field.
 
 scores:
 correctness: dimension

@@ -14,7 +14,7 @@ from ratchet.files.text import printable
 from ratchet.store.foreign_tables import rows_of_table
 
 SAMPLED = 20
-"""So many first rows of a file are looked at."""
+"""Number of first rows of a file by which its format is told."""
 
 
 def first_rows(file: SourceFile) -> list[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ ROLES = {
     "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
 }  # fmt: skip
-"""Ours of each name of a role."""
+"""Names of roles in other tools, and the role in OpenAI's format that each is."""
 _CONVERSATIONS = ("messages", "input", "prompt", "question", "query", "text")
 _ANSWERS = ("output", "response", "answer", "content", "text", "completion", "result")
 _OURS = frozenset({"system", "user", "assistant"})
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     refusal: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields that it has."""
+        """Return the fields of an interaction that this answer sets."""
         found: dict[str, Any] = {"response": self.response}
         if self.tool_calls:
             found["tool_calls"] = list(self.tool_calls)

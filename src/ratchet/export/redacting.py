@@ -57,7 +57,7 @@ def redact_values(
 
 
 def _changed(value: Any, change: Callable[[str], str], keep: Collection[str]) -> Any:
-    """Return a value with its texts changed, in order."""
+    """Return a copy of a JSON value with a function applied to each text, in order."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

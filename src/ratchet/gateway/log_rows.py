@@ -22,7 +22,7 @@ from ratchet.store.rows import microseconds
 
 SOURCE = "gateway"
 OTHER_NAMES = "other_names"
-"""Under what a translated event holds by which names feedback may call the answer."""
+"""Key in a translated event: other names by which feedback may refer to the answer."""
 _RAW_CHARACTERS = 2_000
 _LAST_NS = 4_000_000_000 * 10**9
 """The year 2096: what is later was no time."""

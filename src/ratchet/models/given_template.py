@@ -1,4 +1,4 @@
-"""A chat template given to a base model: a folder of its own, so that all who read it agree.
+"""Give a base model another chat template, in a folder that every reader of the model uses.
 
     folder = with_template(base, template, cache, counts=True)
 

@@ -88,7 +88,7 @@ class Answers(BaseModel):
 
 
 def present_answers(folder: Path) -> dict[str, Any]:
-    """Return the answers that the files in a folder say; the defaults where they say nothing.
+    """Return the answers to the five questions that a folder's files imply, defaults for the rest.
 
     Raises:
         RatchetError: A file is there and cannot be used.

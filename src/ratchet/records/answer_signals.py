@@ -98,4 +98,4 @@ ANSWER_SIGNALS: Final[tuple[Signal, ...]] = (
     ),
 )
 MEASURED: Final = tuple(signal.name for signal in ANSWER_SIGNALS)
-"""Their names, which are the columns in which their values are read."""
+"""Names of these signals, and of the columns that hold their values."""

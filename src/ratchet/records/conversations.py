@@ -531,7 +531,7 @@ def _strings(value: object, structure: frozenset[str] = _STRUCTURE) -> Iterator[
 
 
 def _changed(value: Any, change: Change, whole: Change) -> Any:
-    """Return a copy of a turn, or of a part of one, in which every string is changed.
+    """Return a copy of a turn, or of a part of one, with a function applied to every string.
 
     Args:
         value: As JSON-able values.

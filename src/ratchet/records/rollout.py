@@ -21,11 +21,11 @@ else:
 MEASURED_SHARES: tuple[str, ...] = tuple(
     share.name for share in ROLLOUT_SHARES if SIGNAL_OF[share.name].name in MEASURED
 )
-"""Those of what answers carry themselves: calls, form, tokens, cost."""
+"""Signals that an answer carries itself: calls, form, tokens, cost."""
 CUT_SHARES: tuple[str, ...] = tuple(
     share.name for share in ROLLOUT_SHARES if share.name in MEASURED_SHARES and share.cut
 )
-"""Those of them that are numbers, bad from a limit on."""
+"""Those of `MEASURED_SHARES` that are numbers, which are bad above a limit."""
 if TYPE_CHECKING:
     _CutName = str
 else:

@@ -149,7 +149,7 @@ class CallReader:
         return told + self._words(certain)
 
     def end(self) -> list[str | ToolCall]:
-        """Return what is left: the answer is over."""
+        """Return the words and calls still held back, when the answer has ended."""
         kept, self._kept = self._kept, ""
         block = _BLOCK.search(kept)
         if block is None:

@@ -60,7 +60,7 @@ RAISED_BY: Final = "correction in words"
 A_DAY = 50
 """New candidates of a day at most, so that people can keep up."""
 A_USER = 5
-"""Of these, of one user."""
+"""New candidates of a day at most from one user."""
 _BAD_TURNS = {REACTIONS.index(name) + 1.0 for name in ("complained", "corrected", "rephrased")}
 _GOOD_STARS, _BAD_STARS = 4.0, 2.0
 
@@ -79,7 +79,7 @@ class QueuedCorrections:
 
     @property
     def in_words(self) -> str:
-        """The same in a line."""
+        """One line that says what the pass did."""
         more = f"; {self.left_out} left out, beyond {A_DAY} a day or {A_USER} of one user"
         return (
             f"{counted(self.queued, 'correction')} in words for a person to confirm "
@@ -268,7 +268,7 @@ def shown(item: ReviewItem, known: Mapping[str, Interaction]) -> list[tuple[str,
 def settle(
     store: EventStore, item: ReviewItem, label: str, answer: str | None, now: datetime
 ) -> None:
-    """Keep what a person's word on a correction means: confirmed, it is one.
+    """Act on a decision about a candidate: a confirmed one is stored as a `correction`.
 
     Args:
         store: The store, in the transaction of the decision.

@@ -258,7 +258,7 @@ class Session:
         return any(answer.made for answer in self.answers[since:])
 
     def _exchange(self, goal: Goal, words: str, told: Collection[str]) -> Reply:
-        """Say something, have the tools that are called run, and return the last answer."""
+        """Send a user's turn, run the tools that the model calls, and return its last answer."""
         self._asked += 1
         self._corrected = False
         self._turns.append({"role": "user", "content": words})
@@ -316,7 +316,7 @@ def as_text(calls: Sequence[Call]) -> str:
 
 
 def calling(calls: Sequence[Call], number: int | None = None) -> Message:
-    """Return an answer that makes calls, with ids where it is the given number of its session."""
+    """Return an answer that makes calls; `number`, its place in the session, gives them ids."""
     made = []
     for place, call in enumerate(calls):
         text = json.dumps(dict(call.arguments), ensure_ascii=False)

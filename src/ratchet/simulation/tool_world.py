@@ -63,7 +63,7 @@ class Call:
 
     @property
     def key(self) -> str:
-        """What equal calls have in common: 4 and 4.0 are the same number."""
+        """Return a key that equal calls share: 4 and 4.0 are the same number."""
         whole = {
             name: float(value) if type(value) is int else value
             for name, value in self.arguments.items()

@@ -320,7 +320,7 @@ def _text_erased() -> sa.Case[Any]:
 
 
 def _delete_verdicts(store: EventStore, items: Iterable[str], texts: UserTexts) -> int:
-    """Delete verdicts that are about the items, quote them, or, of older ones, hold a text."""
+    """Delete verdicts about the items, or that quote them; old ones also by the texts in them."""
     position, quotes, about = VERDICTS.c.position, VERDICT_QUOTES.c, list(items)
     quoting = _ids_of(store, quotes.verdict_id, quotes.interaction_id, about)
     found = _positions(store, VERDICTS, VERDICTS.c.item_id, about)

@@ -72,7 +72,7 @@ class Readings(Transactions):
     """What is read of interactions, feedback and set-aside rows."""
 
     prices: Prices = NO_PRICES
-    """What tokens cost, where nobody says what an answer cost."""
+    """Prices of tokens, for answers whose cost nobody stated."""
     _known: Origins | None = None
 
     def stored_interactions(self, ids: Sequence[str]) -> dict[str, Interaction]:

@@ -29,7 +29,7 @@ OBSERVED = timedelta(days=7)
 FEWEST_SEEN = 100
 SLOW_QUANTILE = 0.95
 _USUAL = {"slow": "latency", "many_tokens": "number of tokens", "costly": "cost"}
-"""Signals of numbers, with what of the champion has to be known."""
+"""Signals that compare a number with what is usual of the champion, and that number's name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,9 +355,10 @@ def _kinds(
     *,
     with_answer: bool,
 ) -> HashArray:
-    """Return by what rows differ that are much alike as texts, 0 of words alone, shape (n,).
+    """Return a hash of what tells rows with similar texts apart, 0 for words alone, shape (n,).
 
-    These are their tools, how many results came since the user's words, and with answers the calls.
+    It is made of their tools, the number of results since the user's words, and with answers of the
+    calls.
     """
     results = np.zeros(len(rows), dtype=np.uint64)
     for place in np.flatnonzero(prompts != asked):

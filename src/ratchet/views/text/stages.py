@@ -10,7 +10,7 @@ from ratchet.views.text.cycle import alerts_text, analyzed_lines, improved_lines
 
 
 def collected_text(cycle: Cycle, answers: int, examples: int) -> str:
-    """Say what a cycle is about."""
+    """Describe a cycle that was opened: its traffic and its examples."""
     return shown_lines(
         [
             f"COLLECT  cycle {cycle.number} of {clipped(cycle.champion, 50)} is open",
