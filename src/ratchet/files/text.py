@@ -16,10 +16,12 @@ import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from ratchet.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError  # the sandbox takes this module where pydantic is not
 
 WIDTH = 88
 INDENT = " " * 9
