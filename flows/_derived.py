@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ratchet.collect.derived import DerivedReport, derive_signals
 from ratchet.flows._runtime import logger, now, workspace
-from ratchet.review.corrections import queue_corrections
+from ratchet.flows._safety import review_policy
+from ratchet.review.corrections import CORRECTION, queue_corrections
 
 MOST_A_PASS = 20_000
 """Interactions that one pass takes in; after a long pause the next ones go on."""
@@ -19,7 +20,10 @@ def derive_new(most: int | None = MOST_A_PASS) -> DerivedReport:
     report = derive_signals(work.store, now=now(), off=work.settings.not_derived, most=most)
     if report.interactions:
         logger.info("%s", report.in_words)
-    candidates = queue_corrections(work.store, now=now(), most=most)
+    people, unanimous = review_policy().people_for(CORRECTION)
+    candidates = queue_corrections(
+        work.store, now=now(), most=most, people=people, unanimous=unanimous
+    )
     if candidates.queued or candidates.left_out:
         logger.info("%s", candidates.in_words)
     return report

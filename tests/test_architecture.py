@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _BASE | {"files", "stats", "models", "outcomes"},
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
-    "review": _BASE | {"files", "store", "safety"},
+    "review": _BASE | {"files", "stats", "store", "judges", "safety"},
     "collect": _BASE | {"files", "store", "processes"},
     "doors": _BASE | {"files", "store", "collect"},
     "analyze": _BASE
