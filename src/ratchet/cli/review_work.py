@@ -70,16 +70,17 @@ def next_item(
     """Show the next item whole, and hold it for you; `label` decides it, `skip` passes it on."""
     from ratchet.review.working import next_work
 
-    store = existing_store()
-    work = store and next_work(
-        store,
-        policy(),
-        reviewer=person(by),
-        now=datetime.now(UTC),
-        queue=queue or None,
-        dimension=dimension or None,
-        adjudicates=adjudicate,
-    )
+    store, work = existing_store(), None
+    if store is not None:
+        work = next_work(
+            store,
+            policy(),
+            reviewer=person(by),
+            now=datetime.now(UTC),
+            queue=queue or None,
+            dimension=dimension or None,
+            adjudicates=adjudicate,
+        )
     if work is None:
         say("null" if as_json else "nothing waits for you")
         return
