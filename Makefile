@@ -83,6 +83,10 @@ sbom: $(BIN)/.ready .venv/sbom/.ready ## Write the bill of materials and the lic
 		--pyproject pyproject.toml --of JSON -o dist/sbom.all.json $(BIN)/python 2>/dev/null
 	@$(BIN)/python -m tests.sbom dist/sbom.all.json dist && rm dist/sbom.all.json
 
+.PHONY: vendor
+vendor: $(BIN)/.ready ## Fetch the files of other projects that the pages serve (needs npm)
+	@$(BIN)/python -m tests.vendor
+
 # In an environment of its own, so that the tool is not part of what it describes.
 .venv/sbom/.ready: constraints.txt | $(BIN)/pip
 	@$(BIN)/python -m venv .venv/sbom

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.records import Cycle, JudgeValidation, SafetyPass, derive_id
 from ratchet.review.choosing import choose_items
-from ratchet.review.policy import ReviewPolicy, load_policy
+from ratchet.review.policy import ReviewPolicy, policy_at
 from ratchet.review.queue import first_page, window_to_screen
 from ratchet.review.screening import Screened, screen, validate_sources
 from ratchet.safety.rules import Flag, SafetyConfig, load_safety
@@ -29,8 +29,7 @@ def safety_config() -> SafetyConfig:
 
 def review_policy() -> ReviewPolicy:
     """Return the review policy of the settings, or the default one."""
-    path = workspace().settings.review
-    return ReviewPolicy() if path is None else load_policy(path)
+    return policy_at(workspace().settings.review)
 
 
 def screen_new() -> int:

@@ -162,6 +162,21 @@ def mlflow_page(settings: Settings, experiment_id: str, run_id: str) -> str | No
     return f"{address.rstrip('/')}/{page}" if address else None
 
 
+def pages_file(settings: Settings) -> Path:
+    """Return where the pages for people write their address while they are served."""
+    return settings.home / "pages.json"
+
+
+def running_pages(settings: Settings) -> dict[str, Any]:
+    """Return `address`, `pid` and `first_admin` of the pages that are served; empty where none."""
+    try:
+        said = json.loads(pages_file(settings).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    pid = said.get("pid") if isinstance(said, dict) else None
+    return said if isinstance(pid, int) and pid > 0 and _lives(pid) else {}
+
+
 def free_port(wanted: int, *, given: Collection[int] = ()) -> int:
     """Return `wanted`, or the next port that nobody listens on and that was not `given` away.
 
@@ -231,6 +246,28 @@ class Servers:
         self._start_prefect(self._port("Prefect", port))
         self._wait("prefect", f"{self.prefect_api}/health")
         self._announce()
+
+    def start_pages(self, *, port: int, environ: Mapping[str, str]) -> dict[str, Any]:
+        """Start the pages for people and return what they say, see `running_pages`.
+
+        Raises:
+            RatchetError: They do not come up.
+        """
+        if not self._environment:
+            private_folder(self._logs)
+            self._environment = child_environment(self.settings, environ)
+        wanted = self._port("the pages", port)
+        arguments = ["ratchet.processes", "ratchet.web", "--port", str(wanted)]
+        self._spawn("pages", arguments, self._told_by_file())
+        child = dict(self._children)["pages"]
+        deadline = time.monotonic() + _STARTUP_SECONDS
+        while (said := running_pages(self.settings)).get("pid") != child.pid:
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise RatchetError(
+                    f"the pages did not start; the end of logs/pages.log:\n{self._tail('pages')}"
+                )
+            time.sleep(0.1)
+        return said
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run a Python module over this home on the terminal and return its exit code."""

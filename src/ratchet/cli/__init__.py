@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import judge, review, rollout, signals
+from ratchet.cli import accounts, judge, review, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
@@ -113,6 +113,7 @@ app.command(rich_help_panel=SERVE, epilog="Example: ratchet serve --backend http
     serve
 )
 app.add_typer(keys, name="keys", rich_help_panel=SERVE)
+app.add_typer(accounts.app, name="accounts", rich_help_panel=SERVE)
 
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet status --json")(status)
 app.command(

@@ -54,10 +54,9 @@ Adjudicate = Annotated[
 
 def policy() -> ReviewPolicy:
     """Return the review policy of the settings, or the default one."""
-    from ratchet.review.policy import ReviewPolicy, load_policy
+    from ratchet.review.policy import policy_at
 
-    path = current_settings().review
-    return ReviewPolicy() if path is None else load_policy(path)
+    return policy_at(current_settings().review)
 
 
 def next_item(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,6 +83,7 @@ def serve(
     body_seconds: options.BodySeconds = 60.0,
     most_answer_bytes: options.MostAnswerBytes = 64_000_000,
     token_days: options.TokenDays = 30.0,
+    pages: options.Pages = None,
 ) -> None:
     """Answer like OpenAI's API, record, and take feedback. Ctrl-C stops it."""
     from ratchet.gateway.options import GatewayOptions
@@ -124,7 +126,21 @@ def serve(
         sync=sync,
         version=__version__,
     )
-    raise SystemExit(_run(told))
+    raise SystemExit(_run(told) if pages is None else _run_with_pages(told, pages))
+
+
+def _run_with_pages(told: GatewayOptions, port: int) -> int:
+    """Serve the pages for people beside the gateway, on a port of their own."""
+    from ratchet.cli.start import pages_lines
+    from ratchet.servers import Servers
+
+    servers = Servers(settings=told.settings, say=say)
+    try:
+        for line in pages_lines(servers.start_pages(port=port, environ=os.environ)):
+            say(line)
+        return _run(told)
+    finally:
+        servers.stop()
 
 
 def _run(told: GatewayOptions) -> int:

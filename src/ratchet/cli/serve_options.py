@@ -68,6 +68,10 @@ MostAnswerBytes = Annotated[
 TokenDays = Annotated[
     float, typer.Option(min=0.001, help="Days in which a token gives feedback.", callback=finite)
 ]
+Pages = Annotated[
+    int | None,
+    typer.Option(min=1, max=65_535, help="Serve the pages for people too, on this port."),
+]
 
 
 def absolute(path: Path | None) -> Path | None:

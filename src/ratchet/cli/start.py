@@ -104,12 +104,16 @@ def up(
     mlflow_port: Annotated[
         int, typer.Option(min=1, max=65_535, help="Wanted port of the MLflow UI.")
     ] = 5000,
+    pages_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Wanted port of the pages for people.")
+    ] = 8100,
+    pages: Annotated[bool, typer.Option(help="Serve the pages for people.")] = True,
     training: Annotated[
         bool,
         typer.Option(help="Train here; else a worker of ratchet-training elsewhere does."),
     ] = True,
 ) -> None:
-    """Start Prefect, MLflow and workers for the deployments; stop them all on Ctrl-C."""
+    """Start Prefect, MLflow, the pages and workers for the deployments, until Ctrl-C."""
     from ratchet.deployments import read_deployments
     from ratchet.servers import WORK_POOLS, Servers
 
@@ -126,8 +130,11 @@ def up(
         )
         say(f"Prefect  {servers.prefect_api.removesuffix('/api')}")
         say(f"MLflow   {servers.mlflow}")
+        if pages:
+            for line in pages_lines(servers.start_pages(port=pages_port, environ=os.environ)):
+                say(line)
         served = " and ".join(pools)
-        say(f"Workers serve the pools {served}. Ctrl-C stops all three.")
+        say(f"Workers serve the pools {served}. Ctrl-C stops all of them.")
         ended = servers.watch()
         say(f"ratchet: {ended} ended by itself, see logs/{ended}.log in the home", err=True)
         code = 1
@@ -138,6 +145,14 @@ def up(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         servers.stop()
     _exit(code)
+
+
+def pages_lines(said: dict[str, Any]) -> list[str]:
+    """Return lines about the pages for people: where they are, and who makes the first account."""
+    lines = [f"Pages    {said['address']}"]
+    if said["first_admin"]:
+        lines.append(f"         nobody has an account; the first admin: {said['first_admin']}")
+    return lines
 
 
 def interrupt_on_signals() -> None:

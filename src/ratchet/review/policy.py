@@ -214,6 +214,11 @@ class ReviewPolicy(_Config):
 DEFAULT_POLICY: Final = ReviewPolicy()
 
 
+def policy_at(path: Path | None) -> ReviewPolicy:
+    """Return the policy of a file, or the default one where there is none. See `load_policy`."""
+    return DEFAULT_POLICY if path is None else load_policy(path)
+
+
 def load_policy(path: Path) -> ReviewPolicy:
     """Read `review.yaml` and the guidelines that it names.
 

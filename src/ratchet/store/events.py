@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from ratchet.errors import InvalidInputError
 from ratchet.records import Feedback, Interaction, SetAside
 from ratchet.records.prices import NO_PRICES, Prices
+from ratchet.store.accounts import Accounts
 from ratchet.store.adding import Added, add_feedback, add_interactions
 from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
@@ -59,7 +60,7 @@ __all__ = ["Added", "EventStore", "Window"]
 _SIMULATING = "ratchet_simulating"  # marks the connection of an open `simulating`
 
 
-class EventStore(Readings, Journal, Recorded, Aliases, Definitions):
+class EventStore(Readings, Journal, Recorded, Aliases, Definitions, Accounts):
     """See the module's text. Safe to use from several threads and processes."""
 
     @classmethod

@@ -190,6 +190,26 @@ ALIASES = _table(
     sa.Column("added_at", sa.BigInteger, nullable=False),
 )
 """Ids under which stored interactions came in again: see `ratchet.store.aliases`."""
+ACCOUNTS = _table(
+    "accounts",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("role", sa.String(20), nullable=False),
+    sa.Column("password_hash", sa.Text),
+    sa.Column("subject", sa.String(500), unique=True),
+    sa.Column("disabled", sa.Integer, nullable=False),
+)
+ACCOUNT_TOKENS = sa.Table(
+    "account_tokens",
+    METADATA,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("purpose", sa.String(20), nullable=False),
+    sa.Column("account_id", sa.String(200), nullable=False, index=True),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+"""Sessions of browsers and one-time links: see `ratchet.store.accounts`."""
 DEFINITIONS = _table(
     "definitions",
     sa.Column("id", sa.String(64), nullable=False, unique=True),
@@ -434,6 +454,12 @@ def _share_reviews(connection: sa.Connection) -> None:
         connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
 
 
+def _keep_accounts(connection: sa.Connection) -> None:
+    """Keep who may use the pages for people."""
+    for table in (ACCOUNTS, ACCOUNT_TOKENS):
+        table.create(connection, checkfirst=True)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -460,6 +486,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0023_count_answers_tokens": _count_answers_tokens,
     "0024_name_quotes": _name_quotes,
     "0025_index_labels": _index_labels,
+    "0028_keep_accounts": _keep_accounts,
     "0030_share_reviews": _share_reviews,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

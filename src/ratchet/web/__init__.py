@@ -1,0 +1,1 @@
+"""Pages for people: who may do what, the dashboard, and what people decide."""

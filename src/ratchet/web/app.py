@@ -1,0 +1,177 @@
+"""The application of the pages: what its routes share, and what answers when something goes wrong.
+
+app = create_pages(settings, store, PagesOptions())
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from argon2 import PasswordHasher
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from ratchet import __version__
+from ratchet.errors import ConflictError, RatchetError
+from ratchet.gateway.access import RateLimits
+from ratchet.gateway.problems import ProblemError
+from ratchet.gateway.shield import Shield
+from ratchet.settings import Settings
+from ratchet.store import EventStore
+from ratchet.web.accounts import HASHER
+from ratchet.web.keeping_accounts import add_accounts
+from ratchet.web.openid import add_openid
+from ratchet.web.options import PagesOptions
+from ratchet.web.people import Doorkeeper, RefusedError, SignInNeededError
+from ratchet.web.rendering import Place, page
+from ratchet.web.review import add_review
+from ratchet.web.signing_in import add_signing_in
+from ratchet.web.visitors import Visitors
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 2_000_000
+_TRIES_A_SECOND, _MOST_TRIES = 0.1, 10.0
+_NAMED_A_SECOND, _MOST_NAMED = 1 / 30, 50.0
+
+
+@dataclass(slots=True)
+class Pages:
+    """What the routes share.
+
+    Attributes:
+        settings: Of the home.
+        store: Of the home.
+        options: How the pages are served.
+        clock: Tells the time.
+        doorkeeper: Finds out who sends a request.
+        hasher: Hashes passwords.
+        places: What the navigation leads to; each module of pages adds its own.
+        tries: Attempts to sign in, by address.
+        named_tries: The same by the name that was typed.
+    """
+
+    settings: Settings
+    store: EventStore
+    options: PagesOptions
+    clock: Callable[[], datetime]
+    doorkeeper: Doorkeeper
+    hasher: PasswordHasher = HASHER
+    places: tuple[Place, ...] = ()
+    tries: RateLimits = field(default_factory=lambda: RateLimits(_TRIES_A_SECOND, most=_MOST_TRIES))
+    named_tries: RateLimits = field(
+        default_factory=lambda: RateLimits(_NAMED_A_SECOND, most=_MOST_NAMED)
+    )
+
+
+def create_pages(
+    settings: Settings,
+    store: EventStore,
+    options: PagesOptions,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    hasher: PasswordHasher = HASHER,
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        settings: Of the home.
+        store: Of the home; the application does not close it.
+        options: How the pages are served.
+        clock: Tells the time.
+        hasher: Hashes passwords.
+    """
+    app = FastAPI(title="Ratchet", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.pages = Pages(settings, store, options, clock, Doorkeeper(store, options), hasher)
+    for add in (add_signing_in, add_openid, add_accounts, add_review):
+        app.state.pages.places += add(app)
+    _add_shared(app)
+    for error, answer in _ANSWERS:
+        app.add_exception_handler(error, answer)
+    app.add_middleware(
+        Shield,
+        most_bytes=MOST_BYTES,
+        origins=[options.address] if options.address else [],
+        loopback_only=lambda: options.is_loopback and options.address is None,
+    )
+    app.add_middleware(Visitors, encrypted=options.is_encrypted)
+    return app
+
+
+def _add_shared(app: FastAPI) -> None:
+    @app.get("/health")
+    def health() -> Response:
+        return PlainTextResponse(f"ratchet pages {__version__}")
+
+    app.mount("/static", StaticFiles(packages=[("ratchet.web", "static")]))
+
+
+# What answers an error ----------------------------------------------------------------------------
+
+
+def _sign_in(request: Request, _error: Exception) -> Response:
+    path = request.url.path
+    query = f"?{request.url.query}" if request.url.query else ""
+    back = quote(path + query, safe="") if request.method == "GET" and path != "/" else ""
+    target = f"/log-in?next={back}" if back else "/log-in"
+    if "hx-request" in request.headers:
+        return Response(status_code=204, headers={"hx-redirect": "/log-in"})
+    return RedirectResponse(target, 303)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return explain(request, 403, "Not for you", str(error))
+
+
+def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return explain(request, error.status, "Too much at once", error.message, error.headers)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    status = 409 if isinstance(error, ConflictError) else 422
+    return explain(request, status, "This was not done", str(error))
+
+
+def _unknown(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    said = "There is no such page." if status == 404 else "This page does not take that."
+    return explain(request, status, "Nothing here", said)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    logger.error("a page failed: %s %s", request.method, request.url.path, exc_info=error)
+    said = "The page failed. The log of the pages says why."
+    return explain(request, 500, "This failed", said)
+
+
+def explain(
+    request: Request,
+    status: int,
+    title: str,
+    message: str,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return a page that says why something was not done; for htmx the message alone."""
+    template = "message.html" if "hx-request" in request.headers else "explained.html"
+    return page(
+        request, None, template, status=status, headers=headers, title=title, message=message
+    )
+
+
+_ANSWERS = (
+    (SignInNeededError, _sign_in),
+    (RefusedError, _refused),
+    (ProblemError, _problem),
+    (RatchetError, _invalid),
+    (RequestValidationError, _unknown),
+    (HTTPException, _unknown),
+    (Exception, _failed),
+)

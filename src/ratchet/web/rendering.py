@@ -1,0 +1,137 @@
+"""Pages from templates. All data is hostile: it is escaped, and control characters are shown.
+
+    return page(request, person, "alerts.html", alerts=found)
+
+A page runs no script and no style of its own, so its policy allows the files of `static/` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ratchet.records.accounts import PageRole
+from ratchet.views.pages.rendering import visible
+from ratchet.web.people import Person, form_token
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A page that the navigation leads to.
+
+    Attributes:
+        path: Its path.
+        title: Its name.
+        key: The key that, after `g`, leads there.
+        role: The least role that sees it.
+    """
+
+    path: str
+    title: str
+    key: str
+    role: PageRole = "viewer"
+
+
+def page(
+    request: Request,
+    person: Person | None,
+    template: str,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    **data: Any,
+) -> HTMLResponse:
+    """Return a page.
+
+    Args:
+        request: That it answers.
+        person: Who sees it; None for whoever has not signed in.
+        template: Name of a file in `templates/`.
+        status: Of the answer.
+        headers: Further headers.
+        data: What the template shows.
+    """
+    places: tuple[Place, ...] = request.app.state.pages.places
+    shown = tuple(place for place in places if person is not None and person.may(place.role))
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            person=person,
+            places=shown,
+            here=request.url.path,
+            token=form_token(request.state.secret),
+            assistant=request.app.state.pages.settings.model_name,
+            **data,
+        )
+    )
+    return HTMLResponse(text, status, dict(headers or {}))
+
+
+@cache
+def environment() -> Environment:
+    """Return what reads the templates."""
+    made = Environment(
+        loader=PackageLoader("ratchet.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalized,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["static"] = static
+    made.filters["moment"] = moment
+    made.filters["ago"] = ago
+    made.filters["share"] = share
+    made.filters["figure"] = figure
+    return made
+
+
+@cache
+def static(name: str) -> str:
+    """Return the path of a file of `static/`, another one once its content changes."""
+    content = (files("ratchet.web") / "static" / name).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def moment(at: datetime) -> str:
+    """Return a time in UTC, to the minute."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """Return how long ago a time is, in its largest unit."""
+    seconds = max(0.0, (now - at).total_seconds())
+    for unit, length in (("day", 86_400.0), ("hour", 3_600.0), ("minute", 60.0)):
+        count = int(seconds // length)
+        if count:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
+
+
+def share(value: float | None) -> str:
+    """Return a share in percent."""
+    return "unknown" if value is None else f"{100.0 * value:.3g} %"
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """Return a number of a unit as people read it."""
+    if value is None:
+        return "unknown"
+    if unit == "share":
+        return share(value)
+    return f"{value:.4g}{' s' if unit == 'seconds' else f' {unit}' if unit else ''}"
+
+
+def _finalized(value: object) -> object:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
