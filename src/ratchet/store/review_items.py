@@ -161,11 +161,11 @@ def outcomes_about(
                 if state in (OPEN, DISPUTED):
                     waits.add(key)
     return {
-        key: counting(said, people.get(key, 1)) for key, said in given.items() if key not in waits
+        key: _counting(said, people.get(key, 1)) for key, said in given.items() if key not in waits
     }
 
 
-def counting(said: Sequence[Given], wanted: int) -> Given:
+def _counting(said: Sequence[Given], wanted: int) -> Given:
     """Return the decision that counts of those about one item, which so many people decide."""
     last = [one for one in said if one.adjudicates] or ([said[-1]] if wanted == 1 else [])
     if last:
@@ -326,7 +326,7 @@ class _Only:
         if self.dimension is not None:
             found.append(_ITEM.dimension == self.dimension)
         if self.reviewer is not None:
-            found += not_of(self.reviewer, count)
+            found += _not_of(self.reviewer, count)
         return found
 
 
@@ -384,7 +384,7 @@ def _after(order: Sequence[sa.Column[int]], last: _Place) -> sa.ColumnElement[bo
     return sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in last[:3]))
 
 
-def not_of(reviewer: str, count: int) -> list[sa.ColumnElement[bool]]:
+def _not_of(reviewer: str, count: int) -> list[sa.ColumnElement[bool]]:
     """Say that a reviewer neither decided nor passed on an item that so many people decided."""
     passed = sa.select(REVIEW_SEATS.c.item_id).where(
         REVIEW_SEATS.c.item_id == _ITEM.id,
