@@ -1,4 +1,4 @@
-"""Several people decide an item: blind, held for one at a time, settled by most or by another one."""
+"""Several people decide an item: blind, held for one at a time, settled by most of them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def test_people_who_disagree_need_another_one_whose_word_counts(store: EventStor
     assert human_labels(store, "helpfulness") == ()  # not decided yet
     assert next_work(store, TWO, reviewer="ana", now=NOW, adjudicates=True) is None  # a side
     work = next_work(store, TWO, reviewer="cy", now=NOW, adjudicates=True)
-    assert work is not None and work.shown is not None
+    assert work is not None
+    assert work.shown is not None
     assert work.shown.given == ("2", "4")
     decide(store, key, "4", reviewer="cy", now=LATER, adjudicates=True)
     agreed = agreed_labels(human_labels(store, "helpfulness"))["i-0"]
@@ -185,7 +186,8 @@ def test_agreement_is_that_of_the_library_to_the_last_digit(store: EventStore) -
     assert report.fleiss == fleiss_kappa(counts)
     same = sum(a == b for a, b in zip(ana, bob, strict=True))
     assert (report.ceiling.value, report.ceiling.interval) == (same / 12, wilson(same, 12))
-    assert report.alpha.interval is not None and set(report.by_label) == set(menu)
+    assert report.alpha.interval is not None
+    assert set(report.by_label) == set(menu)
 
 
 def test_what_a_reviewer_is_shown_names_no_model_judge_or_other_reviewer(store: EventStore) -> None:
@@ -202,7 +204,8 @@ def test_what_a_reviewer_is_shown_names_no_model_judge_or_other_reviewer(store: 
     )
     decide(store, key, "2", reviewer="ana-secret", now=NOW, note="my secret note")
     work = next_work(store, TWO, reviewer="bob", now=NOW)
-    assert work is not None and work.shown is not None
+    assert work is not None
+    assert work.shown is not None
     assert work.shown.turns == (("user", "Question 0"),)
     assert work.shown.answers == (("answer", "Answer 0."),)
     assert work.shown.users == ("thumbs down",)

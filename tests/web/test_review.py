@@ -74,7 +74,9 @@ def test_a_page_names_no_model_no_judge_and_no_other_reviewer(site: Site) -> Non
     assert ada.post("/review/decide", item="item-0", label="2", note="my note").status_code == 303
     text = bob.get("/review").text
     assert 'data-item="item-0"' in text
-    assert not any(word in text for word in ("hidden-model", "hidden-judge", "ada-first", "my note"))
+    assert not any(
+        word in text for word in ("hidden-model", "hidden-judge", "ada-first", "my note")
+    )
 
 
 def test_who_is_no_reviewer_sees_and_decides_nothing(site: Site) -> None:
@@ -134,7 +136,8 @@ def test_the_page_of_agreement_shows_the_numbers_of_the_library(site: Site) -> N
             browser.post("/review/decide", item=f"item-{number}", label=label)
     report = agreement_on(site.store, "helpfulness", categories=list("12345"), ordered=True)
     text = browser.get("/review/agreement?dimension=helpfulness").text
-    assert report.pairs[0].kappa.value is not None and report.alpha.value is not None
+    assert report.pairs[0].kappa.value is not None
+    assert report.alpha.value is not None
     assert f"{report.pairs[0].kappa.value:.3f}" in text
     assert f'<dd id="alpha">{report.alpha.value:.3f}' in text
 

@@ -393,12 +393,16 @@ def _not_of(reviewer: str, count: int) -> list[sa.ColumnElement[bool]]:
     )
     found = [~passed.correlate(REVIEW_ITEMS).exists()]
     if count:
+        # one question within the other, so that each item is asked about by its id, not a
+        # reviewer's decisions one by one
         same = REVIEW_ITEMS.alias("same")
-        mine = sa.select(_DECISION.id).where(
-            _DECISION.item_id == same.c.id,
-            _DECISION.reviewer == reviewer,
+        decided = sa.select(_DECISION.id).where(
+            _DECISION.item_id == same.c.id, _DECISION.reviewer == reviewer
+        )
+        mine = sa.select(same.c.id).where(
             same.c.interaction_id == _ITEM.interaction_id,
             same.c.dimension == _ITEM.dimension,
+            decided.correlate(same).exists(),
         )
         found.append(~mine.correlate(REVIEW_ITEMS).exists())
     return found
