@@ -129,7 +129,7 @@ def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
         assert not any(word in text for word in ("ada", "hidden-model", "hidden-judge"))
         label_by_mouse(bob, by_bob[20:])
         bob.goto(f"{address}/review/agreement?dimension=helpfulness")
-        kappa = cohen_kappa(by_ada, by_bob, categories=MENU).value
+        kappa = cohen_kappa(list(by_ada), list(by_bob), categories=MENU).value
         assert kappa is not None
         assert f"{kappa:.3f}" in bob.locator("td.kappa").inner_text()
     said = ratings_on(site.store, "helpfulness")

@@ -28,6 +28,7 @@ from ratchet.records import (
     ReviewItem,
     ToolCall,
 )
+from ratchet.records.conversations import CalledFunction
 from ratchet.review.choosing import choose_items
 from ratchet.review.deciding import decide
 from ratchet.review.exchange import exported, import_known, import_labels, write_rows
@@ -172,7 +173,7 @@ def ask(store: EventStore, *numbers: int) -> None:
 def test_exported_items_hold_whole_conversations_and_no_version(
     store: EventStore, tmp_path: Path
 ) -> None:
-    call = ToolCall(id="c", name="find", arguments='{"card": 7}')
+    call = ToolCall(id="c", function=CalledFunction(name="find", arguments='{"card": 7}'))
     turns = (
         Message(role="user", content="Where is it?"),
         Message(role="assistant", content=None, tool_calls=(call,)),
@@ -185,7 +186,7 @@ def test_exported_items_hold_whole_conversations_and_no_version(
     path = tmp_path / "items.jsonl"
     write_rows(path, rows)
     (row,) = map(json.loads, path.read_text("utf-8").splitlines())
-    assert row["messages"][1]["tool_calls"][0]["name"] == "find"
+    assert row["messages"][1]["tool_calls"][0]["function"]["name"] == "find"
     assert row["messages"][-1]["content"] == "Answer 1."
     assert (row["labels"], row["label"]) == (list("12345"), "")
     assert "hidden/1" not in path.read_text("utf-8")
@@ -251,7 +252,7 @@ def test_known_labels_are_brought_in_and_check_reviewers(store: EventStore, tmp_
 def test_a_policy_names_every_rule_that_its_file_breaks(tmp_path: Path) -> None:
     path = tmp_path / "review.yaml"
     path.write_text(
-        "people: 0\ndimensions:\n  - {name: tone, question: How?, labels: [warm]}\n"
+        "people: 0\ndimensions:\n  - {name: tone, question: How so, labels: [warm]}\n"
         "  - {name: harmlessness, labels: [yes_it_is, no_it_is_not]}\n",
         "utf-8",
     )

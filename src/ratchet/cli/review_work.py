@@ -310,13 +310,16 @@ def show_progress(by: By = "", as_json: AsJson = False) -> None:
         say(f"{counted(own.checked, 'item')} had a known label, which you gave to {share}")
 
 
-def fill() -> None:
+def fill(as_json: AsJson = False) -> None:
     """Choose items by the rules of the review policy now, as each pass of `analyze` does."""
     from ratchet.review.choosing import choose_items
 
     store = required_store("choosing items")
     chosen = choose_items(store, policy(), sampled_from=(), now=datetime.now(UTC))
-    say(chosen.in_words)
+    if as_json:
+        say_json({"new": dict(chosen.new), "left_out": chosen.left_out}, indent=2)
+    else:
+        say(chosen.in_words)
 
 
 def export_items(
