@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -31,11 +32,13 @@ from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from ratchet.web.accounts import HASHER
 from ratchet.web.alerts import add_alerts
+from ratchet.web.charts import add_charts
 from ratchet.web.dashboard import add_dashboard
 from ratchet.web.keeping_accounts import add_accounts
 from ratchet.web.openid import add_openid
 from ratchet.web.options import PagesOptions
 from ratchet.web.people import Doorkeeper, RefusedError, SignInNeededError
+from ratchet.web.refreshing import Refreshed
 from ratchet.web.releases import add_releases
 from ratchet.web.rendering import Place, page
 from ratchet.web.signing_in import add_signing_in
@@ -61,6 +64,7 @@ class Pages:
         doorkeeper: Finds out who sends a request.
         hasher: Hashes passwords.
         places: What the navigation leads to; each module of pages adds its own.
+        refreshed: Figures that are made in the background.
         tries: Attempts to sign in, by address.
         named_tries: The same by the name that was typed.
     """
@@ -76,8 +80,12 @@ class Pages:
     named_tries: RateLimits = field(
         default_factory=lambda: RateLimits(_NAMED_A_SECOND, most=_MOST_NAMED)
     )
+    refreshed: Refreshed = field(init=False)
     _tracker: Tracker | None = None
     _standing: tuple[object, Standing] | None = None
+
+    def __post_init__(self) -> None:
+        self.refreshed = Refreshed(self.clock)
 
     def tracker(self) -> Tracker:
         """Return the home's MLflow, which takes seconds to open the first time."""
@@ -119,8 +127,17 @@ def create_pages(
         clock: Tells the time.
         hasher: Hashes passwords.
     """
-    app = FastAPI(title="Ratchet", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.pages = Pages(settings, store, options, clock, Doorkeeper(store, options), hasher)
+    pages = Pages(settings, store, options, clock, Doorkeeper(store, options), hasher)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        pages.refreshed.close()
+
+    app = FastAPI(
+        title="Ratchet", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
+    app.state.pages = pages
     for add in _PAGES:
         app.state.pages.places += add(app)
     _add_shared(app)
@@ -137,7 +154,7 @@ def create_pages(
 
 
 _PAGES = (
-    add_dashboard, add_alerts, add_releases, add_signing_in, add_openid, add_accounts,
+    add_dashboard, add_alerts, add_charts, add_releases, add_signing_in, add_openid, add_accounts,
 )  # fmt: skip
 """In the order of the navigation."""
 

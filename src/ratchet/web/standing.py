@@ -244,25 +244,25 @@ def underway(store: EventStore) -> Underway:
     if cycle is None:
         return Underway(None, None, "no cycle yet", None, None, None, rollout, look, test)
     end = store.get(CycleEnd, cycle.id)
-    found = {
-        kind: next((one for one in store.records(kind, latest=5) if one.cycle_id == cycle.id), None)
-        for kind in (TrainingSet, Candidate, Decision)
-    }
-    training_set, candidate, decision = found.values()
+    key = cycle.id
+    sets, candidates, decisions = (
+        [one for one in store.records(TrainingSet, latest=5) if one.cycle_id == key],
+        [one for one in store.records(Candidate, latest=5) if one.cycle_id == key],
+        [one for one in store.records(Decision, latest=5) if one.cycle_id == key],
+    )
+    training_set = sets[-1] if sets else None
+    candidate = candidates[-1] if candidates else None
+    decision = decisions[-1] if decisions else None
     wait = latest_wait(store)
+    step = "in training" if training_set is not None else "collects and analyzes"
     if end is not None:
-        step = end.outcome
+        step = str(end.outcome)
     elif wait is not None:
         step = f"waits for {wait.what}: {wait.message}"
     elif decision is not None:
         step = f"decided: {decision.verdict}"
     elif candidate is not None:
         step = "in the gate"
-    else:
-        step = "in training" if training_set is not None else "collects and analyzes"
-    assert training_set is None or isinstance(training_set, TrainingSet)
-    assert candidate is None or isinstance(candidate, Candidate)
-    assert decision is None or isinstance(decision, Decision)
     return Underway(
         cycle, None if end is None else end.outcome, step, training_set, candidate, decision,
         rollout, look, test,
