@@ -22,6 +22,13 @@ def drawn(browser, path, tries=200):
     raise AssertionError(f"{path} was not drawn")
 
 
+def settled(refreshed, make):
+    """Return a figure once it is made."""
+    while (found := refreshed.get("x", make)).being_made:
+        time.sleep(0.01)
+    return found
+
+
 @pytest.fixture
 def charted(site):
     charted_store.fill(site.store)
@@ -74,21 +81,17 @@ def test_a_chart_that_there_is_not_is_refused_with_the_rule(site, path):
 def test_a_figure_is_made_anew_after_five_minutes_and_the_old_one_is_shown_meanwhile(clock):
     refreshed, made = Refreshed(clock), iter("abc")
     assert refreshed.get("x", lambda: next(made)).value is None
-    refreshed._worker.submit(lambda: None).result()
-    assert refreshed.get("x", lambda: next(made)).value == "a"
+    assert settled(refreshed, lambda: next(made)).value == "a"
     clock.pass_(minutes=5)
     found = refreshed.get("x", lambda: next(made))
     assert (found.value, found.being_made) == ("a", True)
-    refreshed._worker.submit(lambda: None).result()
-    assert refreshed.get("x", lambda: next(made)).value == "b"
+    assert settled(refreshed, lambda: next(made)).value == "b"
     refreshed.close()
 
 
 def test_a_figure_that_fails_says_so_and_hides_the_cause(clock):
     refreshed = Refreshed(clock)
-    refreshed.get("x", lambda: 1 / 0)
-    refreshed._worker.submit(lambda: None).result()
-    found = refreshed.get("x", lambda: 1)
+    found = settled(refreshed, lambda: 1 / 0)
     assert found.problem is not None
     assert "division" not in found.problem
     refreshed.close()
