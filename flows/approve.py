@@ -12,15 +12,6 @@ from typing import Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
@@ -152,24 +143,6 @@ def settle(decision: Decision) -> str:
     state = standing(work.store, decision)
     logger.warning("%s: %s", decision.challenger, state)
     return state
-
-
-def resume(decision_id: str) -> int:
-    """Let the runs that wait for a decision go on with its word; return how many did."""
-    approval = workspace().store.get(Approval, decision_id)
-    if approval is None:
-        return 0
-    word = {"verdict": "approve" if approval.approved else "reject", "reason": approval.reason}
-    suspended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=suspended),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["approve"])),
-        )
-        ids = [run.id for run in runs if run.parameters["options"]["decision"] == decision_id]
-        for key in ids:
-            client.resume_flow_run(key, run_input=word | {"by": approval.by})
-    return len(ids)
 
 
 def _decision(options: ApproveOptions) -> Decision:

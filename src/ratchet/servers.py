@@ -142,7 +142,7 @@ def make_database(path: Path) -> None:
 
 def running_prefect(settings: Settings) -> str | None:
     """Return the Prefect API that `ratchet up` serves for this home, if it answers."""
-    address = str(_read_servers(settings).get("prefect_api", ""))
+    address = str(served_addresses(settings).get("prefect_api", ""))
     return address if address and _answers(f"{address}/health") else None
 
 
@@ -157,7 +157,7 @@ def answering_prefect(settings: Settings) -> str | None:
 def mlflow_page(settings: Settings, experiment_id: str, run_id: str) -> str | None:
     """Return the page of a run in the MLflow UI, where one is served for this home."""
     uri = settings.tracking_uri
-    address = uri if uri.startswith("http") else str(_read_servers(settings).get("mlflow", ""))
+    address = uri if uri.startswith("http") else str(served_addresses(settings).get("mlflow", ""))
     page = f"#/experiments/{experiment_id}/runs/{run_id}"
     return f"{address.rstrip('/')}/{page}" if address else None
 
@@ -312,7 +312,7 @@ class Servers:
         if self._told is not None:
             shutil.rmtree(self._told.parent, ignore_errors=True)
             self._told = None
-        if _read_servers(self.settings).get("pid") == os.getpid():
+        if served_addresses(self.settings).get("pid") == os.getpid():
             self.settings.servers_file.unlink(missing_ok=True)
 
     def _begin(self, environ: Mapping[str, str]) -> None:
@@ -519,7 +519,8 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _read_servers(settings: Settings) -> dict[str, Any]:
+def served_addresses(settings: Settings) -> dict[str, Any]:
+    """Return `prefect_api`, `mlflow` and `pid` of `ratchet up` for this home; empty if none."""
     try:
         addresses = json.loads(settings.servers_file.read_text("utf-8"))
     except (OSError, ValueError):

@@ -41,6 +41,7 @@ from ratchet.records import (
     VariantReadout,
     VariantTest,
 )
+from ratchet.records.accounts import Account
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from ratchet.views.pages.failures import Searched, failures_page
@@ -131,6 +132,9 @@ def add_newer(store: EventStore) -> None:
             message=planted("label them"), judge=planted("judge"),
         )
     )  # fmt: skip
+    store.add_account(
+        Account(id="account", created_at=datetime.now(UTC), name=planted("ada"), role="admin")
+    )
     event = store.records(AlertEvent)[-1]
     again = {"id": planted("now"), "alert_id": planted("open alert"), "change": "opened"}
     store.append(event.model_copy(update={**again, "created_at": datetime.now(UTC)}))
@@ -238,12 +242,18 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "timeline": [("--hours", "87600"), ("--hours", "87600", "--json")],
     "variants read": [(), ("--json",)],
     "verify": [("--no-registry",), ("--no-registry", "--json")],
+    "accounts list": [(), ("--json",)],
     # what changes something comes last
     "review label": [(FOREIGN, FOREIGN, "--by", "ada")],
     "review skip": [(FOREIGN, FOREIGN, "--by", "ada")],
     "review undo": [("--by", FOREIGN)],
     "review fill": [(), ("--json",)],
     "review import": [("bad.jsonl",), ("bad.jsonl", "--known")],
+    "accounts add": [(FOREIGN,), (FOREIGN, "--role", FOREIGN)],
+    "accounts invite": [(FOREIGN,)],
+    "accounts role": [(FOREIGN, "viewer"), (FOREIGN, FOREIGN)],
+    "accounts disable": [(FOREIGN, "--note", FOREIGN)],
+    "accounts enable": [(FOREIGN,)],
     "keys create": [(FOREIGN,)],
     "keys revoke": [(FOREIGN,)],
     "keys rotate-secret": [()],
@@ -266,7 +276,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "serve": "starts a gateway, whose log is tried in `tests/gateway/test_names.py`",
 }
 """What each command is run with; a text says why it is not run here and where it is tried."""
-SHOWS = {"alerts", "export", "keys list", "review", "rollout status", "set-aside",
+SHOWS = {"accounts list", "alerts", "export", "keys list", "review", "rollout status", "set-aside",
          "status", "timeline", "variants read", "failures", "gate"}  # fmt: skip
 """Commands of which at least one run shows what was planted, so that the check is about it."""
 

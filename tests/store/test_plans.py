@@ -33,6 +33,7 @@ from ratchet.records import (
     ReviewItem,
     SetAside,
 )
+from ratchet.records.accounts import Account
 from ratchet.store import (
     EventStore,
     Window,
@@ -50,6 +51,7 @@ from ratchet.store import (
     sessions,
     texts,
 )
+from ratchet.store.accounts import AccountToken
 from ratchet.store.aliases import MICROSECOND, SECOND
 from ratchet.store.arrivals import Position
 from ratchet.store.following import Place
@@ -147,6 +149,18 @@ READ: dict[str, Reading] = {
     "any_stored": lambda s: s.any_stored([1, 2, 3_001]),
     "writers": lambda s: s.writers(INTERACTIONS),
     "forgotten": lambda s: s.forgotten(["u-1"], ["i-1"]),
+    "accounts": lambda s: s.accounts(),
+    "has_accounts": lambda s: s.has_accounts(),
+    "account": lambda s: s.account("a"),
+    "account_of_subject": lambda s: s.account_of_subject("https://id.example 1"),
+    "change_account": lambda s: s.change_account("a", disabled=True),
+    "token": lambda s: s.token("0" * 64, "session", now=NOW),
+    "take_token": lambda s: s.take_token("0" * 64, "session", now=NOW),
+    "end_tokens": lambda s: s.end_tokens("a", "session"),
+    "add_token": lambda s: s.add_token(AccountToken("0" * 64, "session", "a", NOW + LAG), now=NOW),
+    "add_account": lambda s: s.add_account(
+        Account(id="a", created_at=NOW, name="a", role="viewer")
+    ),
     "definitions": lambda s: s.definitions(["0" * 64, "1" * 64]),
     "verdicts": lambda s: s.verdicts(["v-1", "v-2"]),
     "verdicts_of": lambda s: (s.verdicts_of("j/1", latest=5), s.verdicts_of("j/2")),

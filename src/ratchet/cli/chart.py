@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,8 +21,6 @@ Kind = Literal["p", "laney-p", "u", "xmr", "ewma", "cusum"]
 By = Literal["version", "segment", "application", "prompt-version", "hour", "day"]
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 DAYS = 30
-MOST_LINES = 8
-SIGNS = {"share": " %", "seconds": " s"}
 
 
 def chart(
@@ -72,6 +69,7 @@ def chart(
     as_json: AsJson = False,
 ) -> None:
     """Draw a control chart of a signal; print what it signals, and since when."""
+    from ratchet.analyze.monitoring.chart_lines import report_lines
     from ratchet.analyze.monitoring.charts import chart_signal, find_signal, read_window
     from ratchet.store import Window
 
@@ -93,7 +91,7 @@ def chart(
         times = {"since": start.isoformat(), "until": end.isoformat()}
         say_json(_as_json(report, run_length) | times | {"file": str(path)}, indent=2)
         return
-    for line in _lines(report, run_length):
+    for line in report_lines(report, run_length):
         say(line)
     say(f"picture  {path}")
 
@@ -124,98 +122,6 @@ def _draw(report: ChartReport, path: Path) -> None:
         path.write_bytes(plots.to_png(figure))
     else:
         path.write_text(plots.to_svg(figure), "utf-8")
-
-
-def _lines(report: ChartReport, run_length: float) -> list[str]:
-    signal = report.signal
-    lines = [f"{signal.name}: {signal.says}, {report.kinds}"]
-    for item in report.charts:
-        lines += ["", item.value] if report.by else []
-        lines += _chart_lines(item, signal.unit, run_length)
-    for name, reason in report.not_charted.items():
-        lines.append(f"no chart of {name}: {reason}")
-    lines += [f"release  {moment:%F %H:%M}  {name}" for moment, name in report.releases]
-    return lines
-
-
-def _chart_lines(item: SignalChart, unit: str, run_length: float) -> list[str]:
-    made = item.design
-    first, points = made.baseline_points, len(item.starts)
-    rest = f", {item.left_out} with too few observations left out" if item.left_out else ""
-    shown = (
-        f"points   {points} from {_at(item, 0)} to {_at(item, points - 1)}, "
-        f"{counted(int(item.sizes.sum()), 'observation')}{rest}"
-    )
-    limits_from = (
-        f"the first {counted(first, 'point')}"
-        if first < points
-        else "all points, the charted ones too"
-    )
-    lines = [
-        f"center   {_value(made.baseline.center, unit)}",
-        f"limits   {_limits(item, unit)}, from {limits_from}",
-        f"         a false alarm about every {run_length:g} points",
-        shown,
-    ]
-    if not made.alarms:
-        lines.append("signals  none: no point is outside the limits")
-    lines += [f"signals  {line}" for line in _alarm_lines(item, made.alarms)]
-    if made.patterns:
-        lines += [f"run rule {line}" for line in _run_rule_lines(item)]
-        lines.append(
-            "         limits and run rules together raise a false alarm about every "
-            f"{made.patterns_run_length:.0f} points"
-        )
-    return lines
-
-
-def _limits(item: SignalChart, unit: str) -> str:
-    from ratchet.stats.charts.chart_results import CusumChart
-
-    made = item.design
-    if isinstance(made.chart, CusumChart):
-        return f"sums of {made.limit:.3g} sigma (sigma {_value(made.baseline.sigma or 0.0, unit)})"
-    lower, upper = float(made.chart.lower[-1]), float(made.chart.upper[-1])
-    return f"{_value(lower, unit)} to {_value(upper, unit)} at the last point"
-
-
-def _alarm_lines(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
-    """Write a line for alarms of one reason, one side and one beginning."""
-    lines = []
-    ordered = sorted(alarms, key=lambda a: (a.since, a.above, a.reason, a.index))
-    for (since, above, reason), group in groupby(ordered, lambda a: (a.since, a.above, a.reason)):
-        places = [alarm.index for alarm in group]
-        side = "above" if above else "below"
-        times = _at(item, places[0])
-        if len(places) > 1:
-            times = f"{counted(len(places), 'point')} from {times} to {_at(item, places[-1])}"
-        lines.append(f"{side}, {reason}: {times}; since {_at(item, since)}")
-    more = len(lines) - MOST_LINES
-    return [*lines[:MOST_LINES], f"and {more} more; --json lists all"] if more > 0 else lines
-
-
-def _run_rule_lines(item: SignalChart) -> list[str]:
-    """Write a line for each run rule and side, with its latest pattern."""
-    lines = []
-    ordered = sorted(item.design.patterns, key=lambda a: (a.reason, a.above, a.index))
-    for (reason, above), group in groupby(ordered, lambda a: (a.reason, a.above)):
-        patterns = list(group)
-        side, last = "above" if above else "below", patterns[-1]
-        count = f"{len(patterns)} point{'s' if len(patterns) > 1 else ''}"
-        lines.append(
-            f"{side}, {reason}: {count}, the last {_at(item, last.index)}, "
-            f"since {_at(item, last.since)}"
-        )
-    return lines
-
-
-def _at(item: SignalChart, index: int) -> str:
-    return f"{item.starts[index].astype(datetime):%F %H:%M}"
-
-
-def _value(value: float, unit: str) -> str:
-    shown = 100.0 * value if unit == "share" else value
-    return f"{shown:.4g}{SIGNS.get(unit, '')}"
 
 
 def _as_json(report: ChartReport, run_length: float) -> dict[str, Any]:

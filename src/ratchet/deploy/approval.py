@@ -83,7 +83,7 @@ def say(
     approved: bool,
     by: str,
     reason: str,
-    via: Literal["prefect", "command"],
+    via: Literal["prefect", "command", "page"],
     now: datetime,
     approvers: Collection[str] = (),
 ) -> Approval:
@@ -136,7 +136,7 @@ def _store(
     approved: bool,
     by: str,
     reason: str,
-    via: Literal["prefect", "command", "expiry"],
+    via: Literal["prefect", "command", "page", "expiry"],
     now: datetime,
 ) -> Approval:
     approval = Approval(

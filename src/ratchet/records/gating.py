@@ -129,7 +129,7 @@ class Approval(Record):
     approved: bool
     by: Identifier
     reason: Text
-    via: Literal["prefect", "command", "expiry"] = Field(default="command")
+    via: Literal["prefect", "command", "page", "expiry"] = Field(default="command")
 
 
 class Release(Record):

@@ -6,7 +6,9 @@ app = create_pages(settings, store, PagesOptions())
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -19,20 +21,29 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from ratchet import __version__
+from ratchet.deploy.answering import Answering
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.gateway.access import RateLimits
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.shield import Shield
+from ratchet.operate.answering import answering_of
 from ratchet.settings import Settings
 from ratchet.store import EventStore
+from ratchet.tracking import Tracker
 from ratchet.web.accounts import HASHER
+from ratchet.web.alerts import add_alerts
+from ratchet.web.charts import add_charts
+from ratchet.web.dashboard import add_dashboard
 from ratchet.web.keeping_accounts import add_accounts
 from ratchet.web.openid import add_openid
 from ratchet.web.options import PagesOptions
 from ratchet.web.people import Doorkeeper, RefusedError, SignInNeededError
+from ratchet.web.refreshing import Refreshed
+from ratchet.web.releases import add_releases
 from ratchet.web.rendering import Place, page
 from ratchet.web.review import add_review
 from ratchet.web.signing_in import add_signing_in
+from ratchet.web.standing import TOLD_BY, Standing, standing
 from ratchet.web.visitors import Visitors
 
 logger = logging.getLogger(__name__)
@@ -54,6 +65,7 @@ class Pages:
         doorkeeper: Finds out who sends a request.
         hasher: Hashes passwords.
         places: What the navigation leads to; each module of pages adds its own.
+        refreshed: Figures that are made in the background.
         tries: Attempts to sign in, by address.
         named_tries: The same by the name that was typed.
     """
@@ -69,6 +81,34 @@ class Pages:
     named_tries: RateLimits = field(
         default_factory=lambda: RateLimits(_NAMED_A_SECOND, most=_MOST_NAMED)
     )
+    refreshed: Refreshed = field(init=False)
+    _tracker: Tracker | None = None
+    _standing: tuple[object, Standing] | None = None
+
+    def __post_init__(self) -> None:
+        self.refreshed = Refreshed(self.clock)
+
+    def tracker(self) -> Tracker:
+        """Return the home's MLflow, which takes seconds to open the first time."""
+        if self._tracker is None:
+            settings = self.settings
+            self._tracker = Tracker(
+                settings.tracking_uri,
+                artifacts=settings.artifacts,
+                model_name=settings.model_name,
+            )
+        return self._tracker
+
+    def answering(self) -> Answering:
+        """Return by what versions have to answer before users are sent to them."""
+        return answering_of(self.settings, self.store, self.tracker, os.environ)
+
+    def standing(self) -> Standing:
+        """Return the state of the home, gathered anew only where a record was written since."""
+        key = self.store.last_positions(TOLD_BY)
+        if self._standing is None or self._standing[0] != key:
+            self._standing = (key, standing(self.store, self.clock()))
+        return self._standing[1]
 
 
 def create_pages(
@@ -88,9 +128,18 @@ def create_pages(
         clock: Tells the time.
         hasher: Hashes passwords.
     """
-    app = FastAPI(title="Ratchet", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.pages = Pages(settings, store, options, clock, Doorkeeper(store, options), hasher)
-    for add in (add_signing_in, add_openid, add_accounts, add_review):
+    pages = Pages(settings, store, options, clock, Doorkeeper(store, options), hasher)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        pages.refreshed.close()
+
+    app = FastAPI(
+        title="Ratchet", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
+    app.state.pages = pages
+    for add in _PAGES:
         app.state.pages.places += add(app)
     _add_shared(app)
     for error, answer in _ANSWERS:
@@ -103,6 +152,12 @@ def create_pages(
     )
     app.add_middleware(Visitors, encrypted=options.is_encrypted)
     return app
+
+
+_PAGES = (
+    add_dashboard, add_alerts, add_charts, add_review, add_releases, add_signing_in, add_openid, add_accounts,
+)  # fmt: skip
+"""In the order of the navigation."""
 
 
 def _add_shared(app: FastAPI) -> None:
@@ -143,6 +198,8 @@ def _invalid(request: Request, error: Exception) -> Response:
 def _unknown(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     said = "There is no such page." if status == 404 else "This page does not take that."
+    if isinstance(error, HTTPException) and error.detail.startswith("There is no "):
+        said = error.detail
     return explain(request, status, "Nothing here", said)
 
 

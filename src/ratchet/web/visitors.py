@@ -64,7 +64,7 @@ class Visitors:
 
     def _dress(self, headers: MutableHeaders, is_page: bool) -> None:
         for name, value in HEADERS.items():
-            headers[name] = value
+            headers.setdefault(name, value)
         if is_page:
             headers["cache-control"] = "no-store"
         if self._encrypted:

@@ -15,8 +15,13 @@
   const use = (element) => {
     if (element.matches("textarea, select, input:not([type=radio], [type=checkbox])")) {
       element.focus();
-    } else {
-      element.click();
+      return;
+    }
+    element.focus();
+    element.click();
+    const details = element.matches("summary") && element.parentElement;
+    if (details && details.open) {
+      details.querySelector("input:not([type=hidden]), textarea, select, button")?.focus();
     }
   };
 

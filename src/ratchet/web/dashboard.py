@@ -1,0 +1,158 @@
+"""The first screen: how the model does, what is alarming, what fails, what goes on, what waits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+
+from ratchet.errors import InvalidInputError
+from ratchet.operate.approving import start_cycle
+from ratchet.records import (
+    Analysis,
+    Candidate,
+    Cycle,
+    Decision,
+    FailureCluster,
+    Release,
+    Rollout,
+    TrainingSet,
+)
+from ratchet.servers import answering_prefect
+from ratchet.store.forget import version_of
+from ratchet.views.words import RELEASES, TRENDS, words_of
+from ratchet.web.links import mlflow_run, mlflow_version, prefect_runs
+from ratchet.web.people import Act, Person, acts, needs
+from ratchet.web.rendering import Place, environment, page
+
+_LATEST = 200
+"""Records of a kind among which those about one version are looked for."""
+
+
+def add_dashboard(app: FastAPI) -> tuple[Place, ...]:
+    """Add the first screen, and the pages of a version, a training set and a failure cluster."""
+    environment().filters["words_of"] = words_of
+
+    @app.get("/")
+    def show(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
+        shared = request.app.state.pages
+        return page(
+            request,
+            person,
+            "dashboard.html",
+            state=shared.standing(),
+            now=shared.clock(),
+            mlflow_run=lambda run: mlflow_run(shared.settings, run),
+            prefect=prefect_runs(shared.settings),
+        )
+
+    @app.get("/versions/{version:path}")
+    def version(
+        request: Request, version: str, person: Annotated[Person, needs("viewer")]
+    ) -> Response:
+        return _version_page(request, person, version)
+
+    @app.get("/training-sets/{key}")
+    def training_set(
+        request: Request, key: str, person: Annotated[Person, needs("viewer")]
+    ) -> Response:
+        shared = request.app.state.pages
+        found = shared.store.get(TrainingSet, key)
+        if found is None:
+            raise missing("training set", key)
+        candidates = shared.store.records(Candidate, latest=_LATEST)
+        made = [version_of(one) for one in candidates if one.training_set_id == key]
+        return page(request, person, "training_set.html", found=found, versions=made)
+
+    @app.get("/clusters/{key}")
+    def cluster(request: Request, key: str, person: Annotated[Person, needs("viewer")]) -> Response:
+        found, analysis = _cluster(request, key)
+        return page(
+            request, person, "cluster.html", cluster=found, analysis=analysis, trends=TRENDS
+        )
+
+    @app.get("/cycle/start")
+    def ask_for_cycle(request: Request, person: Annotated[Person, needs("engineer")]) -> Response:
+        shared = request.app.state.pages
+        return page(
+            request,
+            person,
+            "confirm.html",
+            title="Start a cycle",
+            says="A run of the loop is started in Prefect. It opens a cycle, or goes on with the "
+            f"one that is open: {shared.standing().underway.step}.",
+            action="/cycle/start",
+            button="Start",
+            back="/",
+        )
+
+    @app.post("/cycle/start")
+    def begin_cycle(request: Request, act: Annotated[Act, acts("engineer")]) -> Response:
+        settings, reason = request.app.state.pages.settings, act.reason()
+        api = answering_prefect(settings)
+        if api is None:
+            act.note("start cycle", reason=reason, outcome="failed")
+            raise InvalidInputError(
+                "a cycle is started in Prefect, got no server that answers; run `ratchet up`"
+            )
+        run = start_cycle(api)
+        act.note("start cycle", run, reason=reason)
+        return RedirectResponse("/", 303)
+
+    return (Place("/", "Overview", "o"),)
+
+
+def missing(what: str, key: str) -> HTTPException:
+    """Return the refusal of a page about something that is not stored."""
+    return HTTPException(404, f"There is no {what} {key[:80]!r} here, or it was erased.")
+
+
+def _cluster(request: Request, key: str) -> tuple[FailureCluster, Analysis]:
+    analysis = request.app.state.pages.standing().week.now
+    found = None
+    if analysis is not None:
+        found = next((one for one in analysis.clusters if one.id == key), None)
+    if analysis is None or found is None:
+        raise missing("failure cluster of the latest analysis", key)
+    return found, analysis
+
+
+def _version_page(request: Request, person: Person, version: str) -> Response:
+    shared = request.app.state.pages
+    store = shared.store
+    candidates = store.records(Candidate, latest=_LATEST)
+    candidate = next((one for one in candidates if version_of(one) == version), None)
+    decisions = [
+        one
+        for one in store.records(Decision, latest=_LATEST)
+        if version in (one.challenger, one.champion)
+    ]
+    releases = [
+        one
+        for one in store.records(Release, latest=_LATEST)
+        if version in (one.champion, one.previous)
+    ]
+    rollouts = [
+        one
+        for one in store.records(Rollout, latest=_LATEST)
+        if version in (one.challenger.version, one.champion.version)
+    ]
+    if candidate is None and not (decisions or releases or rollouts):
+        raise missing("version", version)
+    return page(
+        request,
+        person,
+        "version.html",
+        version=version,
+        candidate=candidate,
+        cycle=None if candidate is None else store.get(Cycle, candidate.cycle_id),
+        decisions=decisions[::-1],
+        releases=releases[::-1],
+        rollouts=rollouts[::-1],
+        said=RELEASES,
+        run=None if candidate is None else mlflow_run(shared.settings, candidate.run_id),
+        registry=mlflow_version(shared.settings, version),
+        is_champion=shared.standing().champion == version,
+    )

@@ -1,0 +1,34 @@
+"""Addresses of what MLflow and Prefect show of the same thing, where their pages are served."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from ratchet.servers import served_addresses
+from ratchet.settings import Settings
+
+
+def mlflow_run(settings: Settings, run_id: str) -> str | None:
+    """Return the page of an MLflow run; None where no page is served."""
+    address = _mlflow(settings)
+    return f"{address}/#/runs/{quote(run_id, safe='')}" if address and run_id else None
+
+
+def mlflow_version(settings: Settings, version: str) -> str | None:
+    """Return the page of a model version in the registry, e.g. of `support-router/3`."""
+    address, (name, _, number) = _mlflow(settings), version.rpartition("/")
+    if not address or not name or not number.isdigit():
+        return None
+    return f"{address}/#/models/{quote(name, safe='')}/versions/{number}"
+
+
+def prefect_runs(settings: Settings) -> str | None:
+    """Return the page of flow runs in Prefect; None where none is served."""
+    address = settings.prefect_api_url or str(served_addresses(settings).get("prefect_api", ""))
+    return f"{address.rstrip('/').removesuffix('/api')}/runs" if address else None
+
+
+def _mlflow(settings: Settings) -> str | None:
+    uri = settings.tracking_uri
+    address = uri if uri.startswith("http") else str(served_addresses(settings).get("mlflow", ""))
+    return address.rstrip("/") or None
