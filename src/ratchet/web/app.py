@@ -155,7 +155,8 @@ def create_pages(
 
 
 _PAGES = (
-    add_dashboard, add_alerts, add_charts, add_review, add_releases, add_signing_in, add_openid, add_accounts,
+    add_dashboard, add_alerts, add_charts, add_review, add_releases, add_signing_in, add_openid,
+    add_accounts,
 )  # fmt: skip
 """In the order of the navigation."""
 
