@@ -73,8 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"improve", "deploy", "gateway"},  # it looks after what these keep
     "web": _BASE
-    | {"files", "settings", "servers", "stats", "store", "tracking", "outcomes", "judges"}
-    | {"review", "analyze", "improve", "deploy", "gateway", "views", "operate"},
+    | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
+    | {"analyze", "improve", "deploy", "gateway", "views", "operate"},
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)

@@ -20,7 +20,6 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from ratchet import __version__
 from ratchet.deploy.answering import Answering
 from ratchet.errors import ConflictError, RatchetError
 from ratchet.gateway.access import RateLimits
@@ -164,7 +163,7 @@ _PAGES = (
 def _add_shared(app: FastAPI) -> None:
     @app.get("/health")
     def health() -> Response:
-        return PlainTextResponse(f"ratchet pages {__version__}")
+        return PlainTextResponse("ratchet pages")
 
     app.mount("/static", StaticFiles(packages=[("ratchet.web", "static")]))
 
