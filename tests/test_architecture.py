@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"improve", "deploy", "gateway"},  # it looks after what these keep
     "web": _BASE
     | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
-    | {"analyze", "improve", "deploy", "gateway", "views", "operate"},
+    | {"review", "analyze", "improve", "deploy", "gateway", "views", "operate"},
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)

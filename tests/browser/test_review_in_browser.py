@@ -136,8 +136,20 @@ def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
     assert len(said) == 2 * ITEMS
     (pair,) = agreement_on(site.store, "helpfulness", categories=MENU).pairs
     assert pair.kappa == cohen_kappa(list(by_ada), list(by_bob), categories=MENU)
-    # of 40 the 95th percentile is the third slowest; a busy machine may be slow once more
-    assert sorted(took)[-4] <= SLOWEST_MS, sorted(took)[-6:]
+    assert len(took) == ITEMS
+
+
+@pytest.mark.slow  # it holds a machine that does nothing else to it
+def test_the_next_item_is_shown_within_300_ms_of_a_key(
+    site: Site, window: Callable[..., Any]
+) -> None:
+    queued(site, 62)
+    site.account("ada", "reviewer")
+    with serving(site) as address:
+        page = window()
+        log_in(page, address, "ada")
+        took = sorted(label_by_key(page, "12345" * 12))
+    assert took[56] <= SLOWEST_MS, took[-6:]  # the 95th percentile of 60
 
 
 def test_an_item_is_noted_passed_on_and_taken_back_by_the_keyboard_alone(
