@@ -15,8 +15,10 @@ from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.served import other_names
 from ratchet.errors import InvalidInputError, WaitingError
 from ratchet.evaluation.example_files import read_examples
+from ratchet.flows._golden import golden_examples, refresh_golden
 from ratchet.flows._runtime import now, register_base, workspace
 from ratchet.flows._sampling import sampled_examples
+from ratchet.golden.rules import GoldenRules
 from ratchet.operate.base_model import why_not_champion
 from ratchet.operate.readiness import NextCycle, lacks
 from ratchet.operate.readiness import refuse_incomplete as refuse
@@ -33,16 +35,25 @@ from ratchet.store.origins import refuse_among_real
 from ratchet.tracking import ModelVersion
 
 
-def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | None) -> ExampleSet:
-    """Return what both models answer at the gate: a file's examples, else drawn from traffic.
+def gate_examples(
+    path: Path | None, golden: GoldenRules | None, rules: SampleRules, max_new_tokens: int | None
+) -> ExampleSet:
+    """Return what both models answer at the gate: a file's examples, else what grew from traffic.
 
-    Answers may be as long as those that users get, where no length is given.
+    That is the golden set, whose right answers people gave, and where there is no version of it a
+    sample of open questions. Answers may be as long as those that users get, where no length is
+    given.
 
     Raises:
         InvalidInputError: The file breaks a rule.
         WaitingError: There is no file, and too little traffic.
     """
     store = workspace().store
+    if path is None:
+        refresh_golden(golden)
+        grown = golden_examples(golden)
+        if grown is not None:
+            return grown
     longest = max_new_tokens or _length(store)
     if path is None:
         return sampled_examples(rules, longest)
@@ -50,7 +61,11 @@ def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | N
 
 
 def recorded_cycle(
-    path: Path | None, rules: SampleRules, max_new_tokens: int | None, seed: int
+    path: Path | None,
+    golden: GoldenRules | None,
+    rules: SampleRules,
+    max_new_tokens: int | None,
+    seed: int,
 ) -> str:
     """Open a cycle of recorded traffic with its examples, or go on with the open one: its id.
 
@@ -58,7 +73,7 @@ def recorded_cycle(
         WaitingError: There is no champion, or too little traffic.
     """
     _await_champion()
-    return open_recorded(gate_examples(path, rules, max_new_tokens), seed).id
+    return open_recorded(gate_examples(path, golden, rules, max_new_tokens), seed).id
 
 
 def _await_champion() -> None:

@@ -137,7 +137,8 @@ def _would_collect(given: dict[str, Any]) -> None:
     if store is None:
         say(_NO_STORE)
     else:
-        wanted = NextCycle(options.examples, options.sample, *_of_gate(settings))
+        gate = _of_gate(settings)
+        wanted = NextCycle(options.examples, options.sample, *gate, options.golden)
         for line in collect_plan(settings, store, wanted, environ=os.environ, now=now):
             say(line)
     say("nothing was changed; next: ratchet collect")
