@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, WaitingError
 from ratchet.flows._command import told
+from ratchet.flows._elsewhere import follow_champion
 from ratchet.flows._golden import refresh_golden
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
@@ -146,6 +147,7 @@ def _prepare(options: LoopOptions) -> tuple[str, str]:
         bring_in(given.sources)  # what they bring may be what the cycle lacks
         given, gated = given.model_copy(update={"sources": ()}), options.deploy
         judge, by, golden = gated.win_rate.judge, gated.answers.by, given.golden
+        follow_champion()
         if given.examples is None:
             refresh_golden(golden)
         wanted = NextCycle(given.examples, given.sample, gated.policy, judge, by, golden)

@@ -14,7 +14,7 @@ from ratchet.analyze.failures.traffic_sample import SampleRules, questions_set
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
 from ratchet.deploy.gate.answering import By
 from ratchet.deploy.gate.policy import GatePolicy, Guardrail, policy_for_file, policy_for_loop
-from ratchet.deploy.served import adoptions, served_name, unlisted
+from ratchet.deploy.served import adoptions, is_served_elsewhere, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
 from ratchet.files.text import counted
 from ratchet.gateway.hosts import is_loopback
@@ -260,7 +260,7 @@ def _backend(
     wanted: NextCycle,
 ) -> Iterator[str]:
     if not settings.backend:
-        if champion in adoptions(store):
+        if champion in adoptions(store) and not is_served_elsewhere(store, champion):
             yield (
                 f"the address of the server that answers as {champion}: got none; set "
                 "RATCHET_BACKEND, or run `ratchet adopt --backend URL`"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ratchet.deploy.answering import Answering
+from ratchet.deploy.elsewhere import refuse_elsewhere
 from ratchet.deploy.rollout.canary import LOOK_SECONDS
 from ratchet.deploy.rollout.evidence import (
     Errors,
@@ -89,6 +90,7 @@ def start_test(
         ConflictError: Something else is in front of users already.
     """
     champion = serving_champion(store)
+    refuse_elsewhere(store, "a test of variants")
     refuse_another(store)
     if champion is None:
         raise InsufficientDataError("a test needs a champion as its control, got none")
