@@ -54,7 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
     "improve": _BASE
     | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
-    "golden": _BASE | {"files", "store", "evaluation", "judges", "safety", "review"}
+    "golden": _BASE
+    | {"files", "store", "evaluation", "judges", "safety", "review"}
     | {"doors", "analyze", "improve"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},

@@ -264,7 +264,7 @@ def test_one_user_gives_few_examples_and_a_near_duplicate_none(store, tmp_path):
     store.add_interactions(
         asked(
             number,
-            messages=(Message(role="user", content=f"{prompt(900)} please, number {number % 2}"),),
+            messages=(Message(role="user", content=f"{prompt(900)} please, number {number}"),),
             response="Billing",
         )
         for number in range(30, 60)
@@ -276,7 +276,7 @@ def test_one_user_gives_few_examples_and_a_near_duplicate_none(store, tmp_path):
     assert len(of_one) in (0, 3)  # by the side of the split that the user is on
     others = [one for one in drawn.right if one.interaction.user_id != "one"]
     assert len(others) == 1
-    assert drawn.set_aside["a near duplicate"] >= 1
+    assert drawn.set_aside["a near duplicate"] >= 5  # of about half of thirty users
 
 
 def test_a_person_who_asks_is_told_what_is_missing(store, tmp_path):
