@@ -18,7 +18,14 @@ import pytest
 from ratchet.deploy.routing import running_rollout
 from ratchet.models import SMOLLM2, prepare_base_model
 from ratchet.models.serving import AdapterModel
-from ratchet.records import Candidate, Decision, JudgeValidation, Release, RolloutLook
+from ratchet.records import (
+    Candidate,
+    Decision,
+    JudgeValidation,
+    Release,
+    RolloutLook,
+    TrainingSet,
+)
 from ratchet.settings import load_settings
 from tests.flows.team import (
     BASE,
@@ -34,18 +41,18 @@ from tests.flows.team import (
 from tests.servers.judge_endpoint import JudgeEndpoint
 from tests.servers.model_server import ModelServer
 
-USERS, LAG, AT_ONCE, LONGEST = 260, 20, 16, 12
+USERS, EACH, LAG, AT_ONCE, LONGEST = 160, 2, 20, 16, 12
 JUDGE_RIGHT = 0.85
 UNHELPFUL = "Please ask our desk, they will help you on."
 LOOP = {
     "collect": {
         "max_new_tokens": LONGEST,
-        "sample": {"examples": 110, "minimum": 100, "per_user": 1, "user_share": 0.45},
+        "sample": {"examples": 104, "minimum": 100, "per_user": EACH, "user_share": 0.45},
     },
     "analyze": {"judges": {}},
     "improve": {
-        "finetune": {"epochs": 3.0, "batch_size": 8},
-        "curation": {"maximum_examples": 128},
+        "finetune": {"epochs": 1.0, "batch_size": 8, "validation_share": 0.0},
+        "curation": {"maximum_examples": 104},
     },
     "deploy": {
         "answers": {"temperature": 0.0},
@@ -101,13 +108,13 @@ def ask_all(team: Team, first: int) -> list[Reply]:
 
 def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     begin, rows = datetime.now(UTC) - timedelta(hours=20), []
-    for number in range(USERS):
+    for number in range(EACH * USERS):
         at, text, key = begin + timedelta(minutes=number), question(number), f"log-{number}"
         helped = share_of(text) < 0.35
         about = {"interaction_id": key, "created_at": (at + timedelta(minutes=1)).isoformat()}
         rows += [
             {
-                "id": key, "session_id": key, "user_id": f"user-{number}",
+                "id": key, "session_id": key, "user_id": f"user-{number % USERS}",
                 "created_at": at.isoformat(), "model_version": BASE, "latency_seconds": 0.4,
                 "messages": [{"role": "user", "content": text}],
                 "response": good_answer(text) if helped else UNHELPFUL,
@@ -122,7 +129,7 @@ def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     team.ratchet("import", path, "--as", "ratchet")
     team.ratchet("adopt", "--backend", team.servers[0].url)
-    assert len(team.interactions()) == USERS
+    assert len(team.interactions()) == EACH * USERS
     release = team.store.latest(Release)
     assert release is not None
     assert release.champion == BASE
@@ -134,6 +141,7 @@ def test_the_loop_trains_on_corrections_and_waits_for_people(team: Team) -> None
     candidate = team.store.latest(Candidate)
     assert candidate is not None
     assert candidate.losses[-1] < candidate.losses[0] / 2
+    assert dict(team.store.records(TrainingSet)[-1].funnel)["not of users held out"] > 0
 
 
 def test_the_judges_known_error_is_measured_and_the_gate_promotes_by_its_win_rate(
@@ -176,7 +184,7 @@ def test_users_get_the_challenger_by_stages_to_the_end(team: Team) -> None:
             break
     looks = [one.decision for one in team.store.records(RolloutLook) if one.decision != "wait"]
     assert looks == ["advance", "promote"], (looks, shares)
-    assert 0.2 <= shares[0] <= 0.4  # the first stage's 30 %, within four standard errors
+    assert 0.15 <= shares[0] <= 0.45  # the first stage's 30 %, within four standard errors
     release, decision = team.store.latest(Release), team.store.latest(Decision)
     assert release is not None
     assert decision is not None

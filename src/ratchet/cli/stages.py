@@ -138,7 +138,7 @@ def _would_collect(given: dict[str, Any]) -> None:
         say(_NO_STORE)
     else:
         gate = _of_gate(settings)
-        wanted = NextCycle(options.examples, options.sample, *gate, options.golden)
+        wanted = NextCycle(options.examples, options.sample, *gate, golden=options.golden)
         for line in collect_plan(settings, store, wanted, environ=os.environ, now=now):
             say(line)
     say("nothing was changed; next: ratchet collect")

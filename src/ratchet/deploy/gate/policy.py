@@ -393,8 +393,8 @@ def policy_for_loop(
     """
     if asked is None:
         is_open = examples is None or all(one.target is None for one in examples)
-        metric = metric or (WIN_RATE if is_open else "exact_match")
-        asked = OPEN_ENDED if metric == WIN_RATE else loop_policy(metric)
+        by = metric or (WIN_RATE if is_open else "exact_match")
+        asked = OPEN_ENDED if by == WIN_RATE else loop_policy(by)
     policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
     return policy if approval is None else policy.model_copy(update={"approval": approval})
 
