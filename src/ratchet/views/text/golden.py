@@ -36,8 +36,8 @@ def version_text(version: GoldenVersion, examples: Sequence[Example], rows: int)
     if erased:
         lines.append(f"{INDENT}{counted(erased, 'example')} erased with their users since")
     for example in examples[:rows]:
-        lines.append(f"{INDENT}{clipped(example.prompt, _SHOWN)}")
-        lines.append(f"{INDENT}  -> {clipped(example.target or '(tests)', _SHOWN)}")
+        lines.append(f"{INDENT}asked  {clipped(example.prompt, _SHOWN)}")
+        lines.append(f"{INDENT}right  {clipped(example.target or '(none written)', _SHOWN)}")
     return shown_lines(lines)
 
 
