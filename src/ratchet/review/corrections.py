@@ -363,7 +363,7 @@ def _confirmed_answer(store: EventStore, item: ReviewItem, now: datetime) -> str
 
 
 def unsafe_among(store: EventStore, ids: Sequence[str]) -> set[str]:
-    """Return the answers that are flagged and not decided by as many as it takes, or that were found unsafe."""
+    """Return the answers that are flagged and wait for people, or that were found unsafe."""
     waiting = waiting_about(store, ids, SAFETY)
     given = outcomes_about(store, ids, SAFETY)
     latest: dict[str, FeedbackRow] = {}
