@@ -135,10 +135,8 @@ def test_every_page_is_accessible_and_fits_its_window(site, address, opened, sho
         found += violations(page)
         wide = page.evaluate("document.documentElement.scrollWidth")
         found += [f"{path} is {wide} wide"] if wide > width else []
-        shot(
-            page,
-            f"pages-{path.strip('/').partition('?')[0].replace('/', '-') or 'overview'}-{width}-{scheme}",
-        )
+        name = path.partition("?")[0].strip("/").replace("/", "-") or "overview"
+        shot(page, f"pages-{name}-{width}-{scheme}")
     assert found == []
 
 
