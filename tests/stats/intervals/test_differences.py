@@ -12,7 +12,7 @@ def test_from_wilsons_intervals_it_is_newcombes(first, second):
     found = mover_difference(
         first[0] / first[1], wilson(*first), second[0] / second[1], wilson(*second)
     )
-    expected = newcombe_independent(*first, *second)
+    expected = newcombe_independent(*second, *first)  # its difference is second minus first
     assert (found.lower, found.upper) == pytest.approx((expected.lower, expected.upper))
 
 
