@@ -24,7 +24,8 @@ Axe = pytest.importorskip(
 PATHS = (
     "/", "/alerts", "/alerts/al-1", "/decisions", "/decisions/d-2", "/rollouts", "/rollouts/ro-1",
     "/rollback", "/cycle/start", "/versions/support-router/2", "/training-sets/t-1",
-    "/clusters/c-parcel", "/charts", "/charts/thumbs_down_rate?by=version", "/audit", "/accounts", "/you",
+    "/clusters/c-parcel", "/charts", "/charts/thumbs_down_rate?by=version", "/audit", "/accounts",
+    "/you",
 )  # fmt: skip
 
 
