@@ -72,7 +72,8 @@ def test_a_chart_that_cannot_be_drawn_says_why(site):
 
 
 @pytest.mark.parametrize(
-    "path", ["/charts/nothing", "/charts/stars?by=user", "/charts/stars?kind=pie"]
+    "path",
+    ["/charts/nothing", "/charts/thumbs_down_rate?by=user", "/charts/thumbs_down_rate?kind=pie"],
 )
 def test_a_chart_that_there_is_not_is_refused_with_the_rule(site, path):
     assert site.browser().get(path).status_code == 422
