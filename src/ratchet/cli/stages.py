@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ratchet.cli.curate import Method, curated_now
+from ratchet.cli.import_server import access
 from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, existing_store, show_progress
 from ratchet.cli.start import QUIET_STATES, interrupt_on_signals
@@ -153,13 +154,13 @@ def _of_gate(settings: Settings) -> tuple[Any, ...]:
 
 
 def _would_import(source: Source, now: datetime) -> None:
-    from ratchet.doors.importing import preview
+    from ratchet.doors.servers import is_server
 
-    what = source.prepared(now)
-    shown = preview(what)
+    door, shown = source.previewed(access(), now)
+    told = "on its first pages" if is_server(source.source) else "in all"
     say(
-        f"{source.source} ({what.door.name}): {counted(shown.interactions, 'interaction')} and "
-        f"{counted(shown.feedback, 'piece')} of feedback in all, "
+        f"{source.source} ({door}): {counted(shown.interactions, 'interaction')} and "
+        f"{counted(shown.feedback, 'piece')} of feedback {told}, "
         f"{counted(sum(shown.reasons.values()), 'row')} set aside; what is stored already adds "
         "nothing"
     )
