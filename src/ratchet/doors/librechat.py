@@ -14,9 +14,10 @@ from typing import Any
 
 from ratchet.collect.batches import Passed
 from ratchet.doors.chats import Chat, ChatMessage, answers_of
-from ratchet.doors.door import Door, Given, Translation
+from ratchet.doors.door import Door, Given, Refused, Translation
 from ratchet.doors.scores import feedback_of
 from ratchet.doors.times import utc
+from ratchet.files.text import printable
 from ratchet.records import derive_id
 
 NAME = "librechat"
@@ -136,7 +137,14 @@ def _said(
     }
     tag = feedback.get("tag")
     tag = tag.get("key") if isinstance(tag, Mapping) else tag
-    rating = _THUMBS.get(str(feedback.get("rating")))
+    told = feedback.get("rating")
+    rating = _THUMBS.get(str(told))
+    if told and rating is None:
+        yield Refused(
+            f"a rating must be {' or '.join(_THUMBS)}, got {printable(repr(told), 40)}; check the "
+            "export",
+            f"message {printable(message.key, 40)}",
+        )
     kinds = given.scores
     yield from feedback_of("thumbs", rating, event, comment=feedback.get("text"), kinds=kinds)
     if isinstance(tag, str) and tag:

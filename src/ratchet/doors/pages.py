@@ -149,8 +149,9 @@ def look(
         kept = read_cursors(store, [key]).get(key)
         for page in listing.pages(kept, since, now):
             placed = events_of(_rows_of(page, listing), server.door, given, None, now)
-            yield ingest_placed(placed, store, source=given.source, now=now, known=known)
+            report = ingest_placed(placed, store, source=given.source, now=now, known=known)
             keep_cursors(store, {key: page.after})
+            yield report
 
 
 def preview_server(

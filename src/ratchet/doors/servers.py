@@ -62,8 +62,7 @@ def server_of(source: str, access: Access, *, as_format: str | None = None) -> S
         )
     if door.name == "mlflow":
         name, uri = source.removeprefix(MLFLOW), access.tracking_uri
-        traces = Listing(f"{uri} {name}", partial(_traces, uri, name), _trace_place)
-        return Server(source, door, (traces,), f"the experiment {printable(name)!r}")
+        return Server(source, door, (traces(uri, name),), f"the experiment {printable(name)!r}")
     api = LangfuseApi(address_of(source, access.environ), keys_of(access.environ))
     project = api.project(project_of(source))
     return Server(source, door, api.listings(project.id), f"the project {project.name!r}")
@@ -74,8 +73,14 @@ def given_of(server: Server, mapping: ImportMap | None, now: datetime) -> Given:
     return Given(at=now, source=server.source, scores=mapping.scores if mapping else {})
 
 
+def traces(uri: str, experiment: str, page: int = PAGE) -> Listing:
+    """Return the traces of an experiment of MLflow."""
+    pages = partial(_traces, uri, experiment, page)
+    return Listing(f"{uri} {experiment}", pages, _trace_place)
+
+
 def _traces(
-    uri: str, name: str, kept: str | None, since: datetime | None, _now: datetime, page: int = PAGE
+    uri: str, name: str, page: int, kept: str | None, since: datetime | None, _now: datetime
 ) -> Iterator[Page]:
     """Yield the traces of an experiment in the order of their times."""
     before = Reached.of(kept)
