@@ -29,6 +29,16 @@ _SHOWN_CHARACTERS = 200
 _SECONDS_AT_FILES, _SECONDS_AT_SERVERS = 5.0, 60.0
 
 
+_Every = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="With --follow, seconds between two looks; default: 5, at a server 60.",
+        callback=finite,
+    ),
+]
+
+
 def import_source(
     source: Annotated[
         str,
@@ -54,14 +64,7 @@ def import_source(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on with what is added, until Ctrl-C.")
     ] = False,
-    every: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            help="With --follow, seconds between two looks; default: 5, at a server 60.",
-            callback=finite,
-        ),
-    ] = None,
+    every: _Every = None,
 ) -> None:
     """Store the interactions and the feedback that another tool's export holds.
 

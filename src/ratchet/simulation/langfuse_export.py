@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -192,7 +193,7 @@ def main() -> None:
     given = parser.parse_args()
     now = datetime.now(UTC)
     observations, scores = write_export(given.folder, given.answers, now, given.seed)
-    print(f"{observations:,} observations and {scores:,} scores in {given.folder}")  # noqa: T201
+    sys.stdout.write(f"{observations:,} observations and {scores:,} scores in {given.folder}\n")
 
 
 if __name__ == "__main__":
