@@ -231,7 +231,7 @@ class LangfuseApi:
                 if one.cursor is None or "cursor" not in str(error).lower():
                     raise InvalidInputError(
                         f"{self.address} must know what it is asked for, got {error}; it has to be "
-                        "Langfuse 4.59 or later"
+                        "Langfuse 4 or later"
                     ) from error
                 one = replace(one, cursor=None)  # of a version before: the pass begins again
                 continue
