@@ -49,8 +49,9 @@ def chart(cycle: Cycle, version: str, weights: QualityWeights) -> tuple[ChartRep
     """Chart every signal over the cycle; one with too little data is left out and said so."""
     window = cycle_window(cycle, version)
     charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
-    for reason in reasons.values():
-        logger.info("no chart: %s", reason)
+    if reasons:
+        names = ", ".join(reasons)
+        logger.info("no chart of this cycle's %s; `ratchet chart SIGNAL` says why", names)
     return charts
 
 
