@@ -18,7 +18,7 @@ from ratchet.gateway.problems import JSON, ProblemError, read_json
 
 PROTOBUF = "application/x-protobuf"
 Signal = Literal["traces", "logs"]
-_REQUESTS = {
+_REQUESTS: dict[Signal, Any] = {
     "traces": traces.ExportTraceServiceRequest, "logs": logs.ExportLogsServiceRequest,
 }  # fmt: skip
 _ANY_WINDOW = 47

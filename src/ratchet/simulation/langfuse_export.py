@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from ratchet.simulation.garden_words import SYSTEM, TOPICS, Topic
+
+logger = logging.getLogger("ratchet.simulation")
 
 PROJECT, MODEL = "garden-shop", "gpt-4o-mini"
 DAYS = 20
@@ -108,7 +110,7 @@ def _observations(
         "trace_name": "chat", "user_id": user, "session_id": session,
     }  # fmt: skip
     ended = at + timedelta(seconds=took)
-    generation = {
+    generation: dict[str, Any] = {
         "id": _hex(rng, 8), "type": "GENERATION", "name": "answer", "parent_observation_id": None,
         "start_time": _written(at), "end_time": _written(ended),
         "completion_start_time": _written(at + timedelta(seconds=took / 4)),
@@ -120,7 +122,7 @@ def _observations(
     }  # fmt: skip
     if rng.random() >= 0.2:
         return [generation | about]
-    step = {
+    step: dict[str, Any] = {
         "id": _hex(rng, 8), "type": "RETRIEVER", "name": "look up", "parent_observation_id": None,
         "start_time": _written(at - timedelta(seconds=0.2)), "end_time": _written(at),
         "input": json.dumps({"query": answer.asked}), "output": json.dumps({"documents": 3}),
@@ -186,6 +188,7 @@ def write_export(folder: Path, number: int, until: datetime, seed: int) -> tuple
 
 def main() -> None:
     """Write an export and say what it holds."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--answers", type=int, default=2_000)
@@ -193,7 +196,7 @@ def main() -> None:
     given = parser.parse_args()
     now = datetime.now(UTC)
     observations, scores = write_export(given.folder, given.answers, now, given.seed)
-    sys.stdout.write(f"{observations:,} observations and {scores:,} scores in {given.folder}\n")
+    logger.info("%d observations and %d scores in %s", observations, scores, given.folder)
 
 
 if __name__ == "__main__":
