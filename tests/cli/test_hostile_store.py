@@ -246,6 +246,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "review next": [("--by", "ada"), ("--by", "ada", "--json"), ("--queue", FOREIGN)],
     "review progress": [(), ("--json",), ("--by", FOREIGN)],
     "review export": [("items.jsonl",), ("items.csv", "--state", "open")],
+    "rollout look": [("--dry-run",)],
     "rollout status": [(), ("--json",)],
     "set-aside": [(), ("--json",), ("--source", FOREIGN), ("--latest", "0")],
     "signals list": [("--days", "4000"), ("--days", "4000", "--json")],
