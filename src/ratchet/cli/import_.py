@@ -167,11 +167,10 @@ def _tell_counts(report: IngestReport) -> None:
 def derive(now: datetime, most: int | None = None) -> None:
     """Derive what came in says, and tell it; `most` 0 notes where to begin."""
     from ratchet.collect.taking_in import take_in
-
-    off = current_settings().not_derived
     from ratchet.review.corrections import CORRECTION
     from ratchet.review.policy import policy_at
 
+    off = current_settings().not_derived
     people, unanimous = policy_at(current_settings().review).people_for(CORRECTION)
     taken = take_in(
         created_store(), now=now, off=off, most=most, people=people, unanimous=unanimous
