@@ -22,6 +22,7 @@ from ratchet.flows._recorded import in_use, recorded_cycle, refuse_real_users, r
 from ratchet.flows._runtime import load_model, logger, now, workspace
 from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting
+from ratchet.golden.rules import GoldenRules
 from ratchet.records import LABEL_TOKENS, Cycle, LabelledMessage, digest
 from ratchet.simulation.messages import support_messages
 from ratchet.simulation.routing import (
@@ -46,8 +47,7 @@ class CollectOptions(BaseModel):
             without it, made-up support messages.
         evaluation: A file of the same kind to evaluate on, instead of holding messages out.
         instruction: What the model is told to do with a message; None has it name the queue.
-        max_new_tokens: The longest answer; left out, that of a label, and of recorded traffic as
-            long as those that users get.
+        max_new_tokens: The longest answer; left out, that of a label, or of real users' answers.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in during a cycle.
         held_out: Messages kept for evaluation, at most a quarter of all.
@@ -56,11 +56,10 @@ class CollectOptions(BaseModel):
         reactions: How they react.
         seed: Of everything that is drawn.
         chunk: Messages answered and stored at a time.
-        source: Whether the cycle is about what real users did that no cycle had yet (`ratchet
-            serve`, `ratchet ingest`), which it is where this is left out, or users are simulated,
-            which they never are in a store that holds real ones.
-        examples: What both models answer at the gate where the traffic is recorded: JSON Lines or
-            CSV as for `ratchet gate --examples`. Left out, `sample` says how they are drawn.
+        source: `recorded`, what real users did that no cycle had yet, also where this is left out;
+            or `simulated`, which users never are in a store that holds real ones.
+        examples: What both models answer at the gate: a file as for `ratchet gate --examples`.
+        golden: Without a file, how the set grows that the gate asks; `sample` before it has any.
         sources: What is imported first, from where the last time ended.
     """
 
@@ -80,12 +79,13 @@ class CollectOptions(BaseModel):
     chunk: Count = 128
     source: Literal["simulated", "recorded"] | None = None
     examples: Path | None = None
+    golden: GoldenRules | None = GoldenRules()
     sample: SampleRules = SampleRules()
     sources: tuple[Source, ...] = ()
 
 
 DEFAULTS = CollectOptions()
-_NOT_SIMULATED = {"source", "examples", "sample", "sources"}
+_NOT_SIMULATED = {"source", "examples", "golden", "sample", "sources"}
 _OF_ANY_CYCLE = {*_NOT_SIMULATED, "max_new_tokens", "seed"}
 SIMULATION = set(CollectOptions.model_fields).difference(_OF_ANY_CYCLE)
 """Options about simulated users alone."""
@@ -175,8 +175,8 @@ def _collect(options: CollectOptions) -> str:
         refuse_simulation(options.model_dump(include=SIMULATION, exclude_defaults=True))
         bring_in(options.sources)
         derive_new(most=None)
-        longest, seed = options.max_new_tokens, options.seed
-        return recorded_cycle(options.examples, options.sample, longest, seed)
+        longest, seed, golden = options.max_new_tokens, options.seed, options.golden
+        return recorded_cycle(options.examples, golden, options.sample, longest, seed)
     refuse_real_users()
     options = options.model_copy(update={"max_new_tokens": options.max_new_tokens or LABEL_TOKENS})
     messages = read(options, options.messages)

@@ -48,12 +48,15 @@ ALLOWED: dict[str, set[str]] = {
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"files", "store", "safety"},
-    "collect": _BASE | {"files", "store", "processes"},
-    "doors": _BASE | {"files", "store", "collect"},
+    "collect": _BASE | {"files", "store", "processes", "review"},
+    "doors": _BASE | {"files", "settings", "store", "tracking", "collect"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
     "improve": _BASE
     | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
+    "golden": _BASE
+    | {"files", "store", "evaluation", "judges", "safety", "review"}
+    | {"doors", "analyze", "improve"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
     "gateway": _BASE
@@ -71,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "judges",
         "analyze",
     }
-    | {"improve", "deploy", "gateway"},  # it looks after what these keep
+    | {"improve", "golden", "deploy", "gateway"},  # it looks after what these keep
     "web": _BASE
     | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
     | {"analyze", "improve", "deploy", "gateway", "views", "operate"},

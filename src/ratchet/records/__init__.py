@@ -90,6 +90,7 @@ from ratchet.records.gating import (
     Verdict,
     direction_words,
 )
+from ratchet.records.golden import GOLDEN, GoldenMetric, GoldenVersion
 from ratchet.records.judging import (
     ComparedPair,
     Figure,
@@ -161,6 +162,7 @@ __all__ = [
     "EXPLICIT_KINDS",
     "FEEDBACK",
     "FEEDBACK_KINDS",
+    "GOLDEN",
     "IMPLICIT_KINDS",
     "LABEL_TOKENS",
     "MAX_TEXT_CHARACTERS",
@@ -206,6 +208,8 @@ __all__ = [
     "Feedback",
     "Figure",
     "Finding",
+    "GoldenMetric",
+    "GoldenVersion",
     "HumanLabel",
     "Identifier",
     "Interaction",

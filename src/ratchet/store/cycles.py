@@ -20,6 +20,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from ratchet.errors import BusyError, ConflictError, InsufficientDataError, WaitingError
 from ratchet.records import (
     CODE_TOKENS,
+    GOLDEN,
     LABEL_TOKENS,
     SAMPLED,
     Cycle,
@@ -30,7 +31,13 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store import EVER, EventStore, Window
-from ratchet.store.arrivals import first_answer, last_answer, last_position
+from ratchet.store.arrivals import (
+    count_answers,
+    first_answer,
+    last_answer,
+    last_position,
+    versions_in_use,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -236,6 +243,20 @@ def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
     )
 
 
+def measured_versions(store: EventStore, cycle: Cycle) -> tuple[str, ...]:
+    """Return whose answers a cycle's analysis is about, by their names.
+
+    They are the champion's; where it gave none in the cycle, those of the version that gave most,
+    as somebody else's model does whose log was brought in.
+    """
+    if count_answers(store, cycle_window(cycle, cycle.champion)):
+        return cycle.names
+    used = versions_in_use(store, cycle.window_start, cycle.window_end)
+    counts = {name: count_answers(store, cycle_window(cycle, name)) for name in used}
+    most = max(sorted(counts), key=lambda name: counts[name], default=cycle.champion)
+    return (most,) if counts.get(most) else cycle.names
+
+
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:
     """Return the version that a cycle decided to promote: it may be the champion already."""
     decision = store.latest(Decision)
@@ -294,11 +315,15 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
 
 
 def held_out_users(store: EventStore) -> frozenset[str]:
-    """Return what stands for the users (`user_digest`) whose questions were drawn for a gate."""
+    """Return what stands for the users (`user_digest`) whose questions the gate asks.
+
+    Those of every sample and of every version of the golden set, so that old ones stay untrained
+    on.
+    """
     return frozenset(
         example.user_id
         for item in store.records(ExampleSet)
-        if item.name.startswith(f"{SAMPLED}-")
+        if item.name.startswith((f"{SAMPLED}-", f"{GOLDEN}-"))
         for example in item.examples
         if example.user_id is not None
     )
