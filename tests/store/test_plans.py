@@ -110,7 +110,6 @@ READ: dict[str, Reading] = {
     "endings": lambda s: s.endings(HOUR),
     "iter_endings": lambda s: list(s.iter_endings(OF_VERSION, besides=["stop"])),
     "counts": lambda s: s.counts(),
-    "last_interaction_at": lambda s: s.last_interaction_at(),
     "simulated_answers": lambda s: s.simulated_answers(),
     "get": lambda s: s.get(CycleEnd, "c-1"),
     "present": lambda s: s.present(CycleEnd, ["c-1", "c-2"]),

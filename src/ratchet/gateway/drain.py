@@ -46,6 +46,7 @@ from ratchet.gateway.log_rows import (
     SOURCE,
     arrival,
     definition_of,
+    of_simulated_user,
     rows_of,
     set_aside_of,
     set_aside_refused,
@@ -315,14 +316,30 @@ class Drain:
         apart += self._define(store, entries, now)
         apart += [set_aside_refused(e, now) for e in entries if e.kind is LogKind.REFUSED]
         apart += [set_aside_of(e, now) for e in entries if e.kind is LogKind.SET_ASIDE]
-        rows = rows_of(events, store)
-        positions = [f"{entry.segment} at {entry.start}" for entry in events]
         store.set_aside(apart)
-        _tell(ingest(rows, store, source=SOURCE, now=now, positions=positions))
+        simulated = [entry for entry in events if of_simulated_user(entry)]
+        if simulated and store.origins().real_since is None:
+            with store.simulating():
+                self._take(store, simulated, now, simulated=True)
+            events = [entry for entry in events if not of_simulated_user(entry)]
+        self._take(store, events, now)
         foreign = [e for e in entries if e.kind is LogKind.TRANSLATED]
         if foreign:  # the same answers may have come here or by an import under other ids
             placed = [(f"{e.segment} at {e.start}", translated_of(e)) for e in foreign]
             _tell(ingest_placed(placed, store, source=SOURCE, now=now, known=Recogniser(store)))
+
+    def _take(
+        self,
+        store: EventStore,
+        events: Sequence[Entry],
+        now: datetime,
+        *,
+        simulated: bool = False,
+    ) -> None:
+        """Store interactions and feedback; simulated users' are set aside unless it is said."""
+        positions = [f"{entry.segment} at {entry.start}" for entry in events]
+        rows = rows_of(events, store)
+        _tell(ingest(rows, store, source=SOURCE, now=now, positions=positions, simulated=simulated))
 
     def _define(self, store: EventStore, entries: Sequence[Entry], now: datetime) -> list[SetAside]:
         """Store what lines define, and return those that define nothing."""

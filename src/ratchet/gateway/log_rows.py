@@ -15,7 +15,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row
 from ratchet.gateway.log_lines import Entry, LogKind
 from ratchet.records import Definition, SetAside, derive_id
-from ratchet.records.events import DEFINITION_KINDS
+from ratchet.records.events import DEFINITION_KINDS, ORIGIN, SIMULATED
 from ratchet.store import EventStore
 from ratchet.store.naming import named_in, names_of
 from ratchet.store.rows import microseconds
@@ -50,6 +50,14 @@ def rows_of(entries: Sequence[Entry], store: EventStore) -> list[object]:
         moment = arrival(entries[number])
         rows[number] = row | {"created_at": first.setdefault(row["id"], moment)}
     return rows
+
+
+def of_simulated_user(entry: Entry) -> bool:
+    """Tell whether a line is an interaction whose application says that its user is simulated."""
+    if entry.kind is not LogKind.INTERACTION or ORIGIN.encode() not in entry.body:
+        return False
+    metadata = (_object(entry.body) or {}).get("metadata")
+    return isinstance(metadata, dict) and metadata.get(ORIGIN) == SIMULATED
 
 
 def definition_of(entry: Entry, store: EventStore) -> Definition | None:
