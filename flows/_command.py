@@ -25,7 +25,6 @@ from ratchet.store.arrivals import count_answers
 from ratchet.store.cycles import cycle_window
 from ratchet.views.text.stages import analyzed_text, collected_text, trained_text, watched_text
 
-
 Options = TypeVar("Options", bound=BaseModel)
 
 

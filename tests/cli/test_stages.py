@@ -101,7 +101,7 @@ def test_analyze_names_each_versions_board_and_the_cycle(store: EventStore) -> N
 def opened(store: EventStore) -> Cycle:
     return open_cycle(
         store, champion="support-router/1", options_digest="o", seed=0, example_set_id="e",
-        now=NOW, recorded=True,
+        now=NOW,
     )  # fmt: skip
 
 

@@ -169,7 +169,6 @@ READ: dict[str, Reading] = {
         seed=0,
         example_set_id="e",
         now=NOW + timedelta(days=31),
-        recorded=True,
     ),
     "latest_cycle": cycles.latest_cycle,
     "open_for": lambda s: cycles.open_for(s, None),
