@@ -31,7 +31,7 @@ from ratchet.store import EventStore
 from ratchet.store.cycles import freeze_examples
 from ratchet.tracking import Tracker
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ratchet.demo")  # also where it is run as a program
 
 
 def prepare(settings: Settings, options: DemoOptions, path: Path) -> None:

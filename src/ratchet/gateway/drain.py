@@ -46,10 +46,10 @@ from ratchet.gateway.log_rows import (
     SOURCE,
     arrival,
     definition_of,
-    of_simulated_user,
     rows_of,
     set_aside_of,
     set_aside_refused,
+    simulated_answer,
     translated_of,
     unusable,
 )
@@ -317,16 +317,29 @@ class Drain:
         apart += [set_aside_refused(e, now) for e in entries if e.kind is LogKind.REFUSED]
         apart += [set_aside_of(e, now) for e in entries if e.kind is LogKind.SET_ASIDE]
         store.set_aside(apart)
-        simulated = [entry for entry in events if of_simulated_user(entry)]
-        if simulated and store.origins().real_since is None:
-            with store.simulating():
-                self._take(store, simulated, now, simulated=True)
-            events = [entry for entry in events if not of_simulated_user(entry)]
-        self._take(store, events, now)
+        self._take(store, self._without_simulated(store, events, now), now)
         foreign = [e for e in entries if e.kind is LogKind.TRANSLATED]
         if foreign:  # the same answers may have come here or by an import under other ids
             placed = [(f"{e.segment} at {e.start}", translated_of(e)) for e in foreign]
             _tell(ingest_placed(placed, store, source=SOURCE, now=now, known=Recogniser(store)))
+
+    def _without_simulated(
+        self, store: EventStore, events: Sequence[Entry], now: datetime
+    ) -> list[Entry]:
+        """Store simulated users' answers while no real user came, and return what else there is.
+
+        Afterwards they are among it, to be set aside; but those that are stored already, which a
+        drain that starts over meets again.
+        """
+        simulated = {entry: key for entry in events if (key := simulated_answer(entry))}
+        if not simulated:
+            return list(events)
+        if store.origins().real_since is None:
+            with store.simulating():
+                self._take(store, list(simulated), now, simulated=True)
+            return [entry for entry in events if entry not in simulated]
+        stored = store.answered_at(list(simulated.values()))
+        return [entry for entry in events if simulated.get(entry) not in stored]
 
     def _take(
         self,

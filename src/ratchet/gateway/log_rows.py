@@ -52,12 +52,14 @@ def rows_of(entries: Sequence[Entry], store: EventStore) -> list[object]:
     return rows
 
 
-def of_simulated_user(entry: Entry) -> bool:
-    """Tell whether a line is an interaction whose application says that its user is simulated."""
+def simulated_answer(entry: Entry) -> str | None:
+    """Return the id of an answer whose application says that its user is simulated."""
     if entry.kind is not LogKind.INTERACTION or ORIGIN.encode() not in entry.body:
-        return False
-    metadata = (_object(entry.body) or {}).get("metadata")
-    return isinstance(metadata, dict) and metadata.get(ORIGIN) == SIMULATED
+        return None
+    row = _object(entry.body) or {}
+    metadata = row.get("metadata")
+    is_simulated = isinstance(metadata, dict) and metadata.get(ORIGIN) == SIMULATED
+    return str(row["id"]) if is_simulated else None
 
 
 def definition_of(entry: Entry, store: EventStore) -> Definition | None:
