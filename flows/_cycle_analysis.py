@@ -50,8 +50,9 @@ def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
     """Chart every signal over the cycle; one with too little data is left out and said so."""
     window = cycle_window(cycle, cycle.champion)
     charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
-    for reason in reasons.values():
-        logger.info("no chart: %s", reason)
+    if reasons:
+        shown = next(iter(reasons.values()))
+        logger.info("no chart of %d signals; of the first: %s", len(reasons), shown)
     return charts
 
 

@@ -85,7 +85,6 @@ def ingest(
     now: datetime,
     chunk: int = CHUNK,
     positions: Sequence[str] | None = None,
-    simulated: bool = False,
 ) -> IngestReport:
     """Store what is good in a stream of rows and set the rest aside.
 
@@ -101,16 +100,13 @@ def ingest(
         now: Time of arrival.
         chunk: Rows that are stored together.
         positions: Where each row is in its source, one a row; by default its number.
-        simulated: Whether rows of simulated users are taken, within `EventStore.simulating`; else
-            they are set aside.
 
     Raises:
         InvalidInputError: `chunk` is below 1.
     """
     numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     placed = numbered if positions is None else zip(positions, rows, strict=True)
-    reader = _Reader(source, now, takes_simulated=simulated)
-    return _ingest_placed(placed, store, reader, chunk=chunk)
+    return ingest_placed(placed, store, source=source, now=now, chunk=chunk)
 
 
 def ingest_placed(
@@ -128,23 +124,10 @@ def ingest_placed(
     Raises:
         InvalidInputError: `chunk` is below 1.
     """
-    reader = _Reader(source, now)
-    return _ingest_placed(rows, store, reader, chunk=chunk, progress=progress, known=known)
-
-
-def _ingest_placed(
-    rows: Iterable[tuple[str, object]],
-    store: EventSink,
-    reader: _Reader,
-    *,
-    chunk: int,
-    progress: Callable[[int], None] = lambda _: None,
-    known: Recogniser | None = None,
-) -> IngestReport:
     if chunk < 1:
         raise InvalidInputError(f"chunk must be at least 1, got {chunk}; leave it at {CHUNK:,}")
-    batches = map(reader.read, batches_of(rows, chunk))
-    return _stored(batches, store, reader.source, reader.now, progress, known)
+    batches = map(_Reader(source, now).read, batches_of(rows, chunk))
+    return _stored(batches, store, source, now, progress, known)
 
 
 def ingest_opened(
@@ -328,17 +311,10 @@ class _Progress:
 
 @dataclass(slots=True)
 class _Reader:
-    """Turns rows into events; what cannot be used is set aside with its reason.
-
-    Attributes:
-        source: Where they come from.
-        now: Time of arrival.
-        takes_simulated: Whether rows of simulated users are taken.
-    """
+    """Turns rows into events; what cannot be used is set aside with its reason."""
 
     source: str
     now: datetime
-    takes_simulated: bool = False
     earliest: int = field(init=False)
     latest: int = field(init=False)
     latest_answer: int = field(init=False)
@@ -407,23 +383,19 @@ class _Reader:
         if value is not row and isinstance(value, dict):  # as JSON or a table gave it
             plain = self._plain(value)
             if plain is not None:
-                self._check_origin(plain)
+                refuse_simulated(plain)
                 return plain
         if isinstance(value, Mapping) and not _DEFINED.isdisjoint(value):
             value = take_definitions(value, definitions)
         record = _record(value)
         check_time(record, self.now)
         if isinstance(record, Interaction) and record is not row:
-            self._check_origin(interaction_row(record))
+            refuse_simulated(interaction_row(record))
         if isinstance(record, Interaction):
             return interaction_row(record)
         updated = record.updated_at or record.created_at
         is_ahead = max(record.created_at, updated) > self.now
         return record if is_ahead else feedback_row(record)
-
-    def _check_origin(self, row: InteractionRow | FeedbackRow) -> None:
-        if not self.takes_simulated:
-            refuse_simulated(row)
 
     def _plain(self, fields: dict[str, Any]) -> InteractionRow | FeedbackRow | None:
         if None in fields.values():

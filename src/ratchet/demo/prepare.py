@@ -21,7 +21,6 @@ from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.matching import exact_match
 from ratchet.files.logs import harmless_logs
 from ratchet.files.rows import set_aside_lines
-from ratchet.files.text import shown_text
 from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
 from ratchet.operate.base_model import register_base
 from ratchet.operate.opening import open_store
@@ -103,7 +102,7 @@ def main(arguments: list[str]) -> int:
             Path(path),
         )
     except RatchetError as error:
-        sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
+        logger.error("ratchet: %s", error)
         return 2
     return 0
 

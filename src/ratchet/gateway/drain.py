@@ -317,7 +317,10 @@ class Drain:
         apart += [set_aside_refused(e, now) for e in entries if e.kind is LogKind.REFUSED]
         apart += [set_aside_of(e, now) for e in entries if e.kind is LogKind.SET_ASIDE]
         store.set_aside(apart)
-        self._take(store, self._without_simulated(store, events, now), now)
+        events = self._without_simulated(store, events, now)
+        rows = rows_of(events, store)
+        positions = [f"{entry.segment} at {entry.start}" for entry in events]
+        _tell(ingest(rows, store, source=SOURCE, now=now, positions=positions))
         foreign = [e for e in entries if e.kind is LogKind.TRANSLATED]
         if foreign:  # the same answers may have come here or by an import under other ids
             placed = [(f"{e.segment} at {e.start}", translated_of(e)) for e in foreign]
@@ -331,28 +334,15 @@ class Drain:
         Afterwards they are among it, to be set aside; but those that are stored already, which a
         drain that starts over meets again.
         """
-        simulated = {entry: key for entry in events if (key := simulated_answer(entry))}
+        simulated = {entry: found for entry in events if (found := simulated_answer(entry))}
         if not simulated:
             return list(events)
         if store.origins().real_since is None:
             with store.simulating():
-                self._take(store, list(simulated), now, simulated=True)
+                _tell(ingest(simulated.values(), store, source=SOURCE, now=now))
             return [entry for entry in events if entry not in simulated]
-        stored = store.answered_at(list(simulated.values()))
-        return [entry for entry in events if simulated.get(entry) not in stored]
-
-    def _take(
-        self,
-        store: EventStore,
-        events: Sequence[Entry],
-        now: datetime,
-        *,
-        simulated: bool = False,
-    ) -> None:
-        """Store interactions and feedback; simulated users' are set aside unless it is said."""
-        positions = [f"{entry.segment} at {entry.start}" for entry in events]
-        rows = rows_of(events, store)
-        _tell(ingest(rows, store, source=SOURCE, now=now, positions=positions, simulated=simulated))
+        stored = store.answered_at([found.id for found in simulated.values()])
+        return [e for e in events if e not in simulated or simulated[e].id not in stored]
 
     def _define(self, store: EventStore, entries: Sequence[Entry], now: datetime) -> list[SetAside]:
         """Store what lines define, and return those that define nothing."""

@@ -14,7 +14,7 @@ from ratchet.collect.batches import Translated
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row
 from ratchet.gateway.log_lines import Entry, LogKind
-from ratchet.records import Definition, SetAside, derive_id
+from ratchet.records import Definition, Interaction, SetAside, derive_id
 from ratchet.records.events import DEFINITION_KINDS, ORIGIN, SIMULATED
 from ratchet.store import EventStore
 from ratchet.store.naming import named_in, names_of
@@ -52,14 +52,18 @@ def rows_of(entries: Sequence[Entry], store: EventStore) -> list[object]:
     return rows
 
 
-def simulated_answer(entry: Entry) -> str | None:
-    """Return the id of an answer whose application says that its user is simulated."""
+def simulated_answer(entry: Entry) -> Interaction | None:
+    """Return an answer whose application says that its user is simulated; None of any other line.
+
+    One that breaks a rule is none: `ingest` sets it aside.
+    """
     if entry.kind is not LogKind.INTERACTION or ORIGIN.encode() not in entry.body:
         return None
-    row = _object(entry.body) or {}
-    metadata = row.get("metadata")
-    is_simulated = isinstance(metadata, dict) and metadata.get(ORIGIN) == SIMULATED
-    return str(row["id"]) if is_simulated else None
+    try:
+        found = Interaction.model_validate_json(entry.body)
+    except ValidationError:
+        return None
+    return found if found.metadata.get(ORIGIN) == SIMULATED else None
 
 
 def definition_of(entry: Entry, store: EventStore) -> Definition | None:
