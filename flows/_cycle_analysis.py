@@ -51,8 +51,8 @@ def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
     window = cycle_window(cycle, cycle.champion)
     charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
     if reasons:
-        shown = next(iter(reasons.values()))
-        logger.info("no chart of %d signals; of the first: %s", len(reasons), shown)
+        names = ", ".join(reasons)
+        logger.info("no chart of this cycle's %s; `ratchet chart SIGNAL` says why", names)
     return charts
 
 

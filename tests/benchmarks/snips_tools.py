@@ -412,7 +412,7 @@ def plot(before: Point, after: Point, path: Path) -> None:
     axes.set_xticks(range(len(shown)), [tool or "all" for tool in shown])
     axes.set_ylabel(f"exact calls, {len(after.examples)} held-out commands")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(loc="upper left", frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
 
 

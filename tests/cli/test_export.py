@@ -224,6 +224,18 @@ def test_labels_of_answers_are_exported_with_their_notes_redacted_where_asked(
     assert ratchet("export", "labels", "--until", "2026-11-30").stdout == ""
 
 
+def test_an_exported_label_says_whether_it_is_of_an_answer_or_of_a_session(
+    store: EventStore, ratchet: Ratchet
+) -> None:
+    for unit in ("answer", "session"):
+        store.append(
+            HumanLabel(id=unit, created_at=NOW, item_id="i0001", dimension="task_done",
+                       label="yes", reviewer="eva", unit=unit)
+        )  # fmt: skip
+    rows = map(json.loads, ratchet("export", "labels").stdout.splitlines())
+    assert {row["id"]: row["unit"] for row in rows} == {"answer": "answer", "session": "session"}
+
+
 def test_rows_on_standard_output_come_with_the_summary_beside_them(
     store: EventStore, tmp_path: Path, ratchet: Ratchet
 ) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +31,6 @@ from ratchet.store.history.every_row import Chosen, every_row
 from ratchet.store.history.writing import identity_of
 from ratchet.store.permissions import CONSENT, RETAIN
 from ratchet.store.rows import microseconds
-
-if TYPE_CHECKING:
-    pass
 
 _JSON = ("messages", "metadata", "tool_calls")
 _UNKNOWN_KIND = "its kind of feedback is not known to this version of Ratchet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ratchet.export.grammar import Request
 from ratchet.export.parts import Part, Tally, batches_of, json_line
@@ -20,9 +20,6 @@ from ratchet.records import (
     ReviewItem,
 )
 from ratchet.store import EventStore
-
-if TYPE_CHECKING:
-    pass
 
 _DECISION_JSON = (
     "reasons", "measured", "clusters", "evidence", "policy", "rollout", "example_set_ids",
@@ -61,7 +58,10 @@ def decisions(store: EventStore, request: Request) -> Part:
 
 
 def labels(store: EventStore, request: Request, tally: Tally) -> Part:
-    """Return every label that a person gave as a part: of answers, of review, of pairs."""
+    """Return every label that a person gave as a part: of answers, of review, of pairs.
+
+    A label of a whole session (`unit`) names the session's last answer.
+    """
     import pyarrow as pa
 
     text = pa.string()
@@ -71,8 +71,8 @@ def labels(store: EventStore, request: Request, tally: Tally) -> Part:
             ("created_at", pa.timestamp("us", "UTC")),
             *(
                 (name, text)
-                for name in ("source", "interaction_id", "example_id", "dimension", "label",
-                             "reviewer", "note", "review_item", "sheet_id", "pair")
+                for name in ("source", "unit", "interaction_id", "example_id", "dimension",
+                             "label", "reviewer", "note", "review_item", "sheet_id", "pair")
             ),
         ]
     )  # fmt: skip
@@ -132,8 +132,8 @@ def _said(
 ) -> dict[str, Any]:
     if isinstance(record, HumanLabel):
         return {
-            "source": "label", "interaction_id": record.item_id, "dimension": record.dimension,
-            "label": record.label, "note": record.note,
+            "source": "label", "unit": record.unit, "interaction_id": record.item_id,
+            "dimension": record.dimension, "label": record.label, "note": record.note,
         }  # fmt: skip
     if isinstance(record, PairLabel):
         return {

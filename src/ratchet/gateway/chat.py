@@ -390,18 +390,23 @@ class Answerer:
     # Stamps -----------------------------------------------------------------------------------
 
     def _stamp(self, chat: Chat, version: str, recorded: bool) -> dict[str, Any]:
-        token = self.tokens.issue(chat.id, chat.user_id) if recorded else ""
+        token = self._token(chat) if recorded else ""
         return {
             "id": chat.id,
             "model": version,
             "ratchet": {"token": token, "version": version},
         }
 
+    def _token(self, chat: Chat) -> str:
+        """Return the token of an answer, which is the same in its headers and its body."""
+        chat.token = chat.token or self.tokens.issue(chat.id, chat.user_id)
+        return chat.token
+
     def headers(self, chat: Chat, version: str, recorded: bool) -> dict[str, str]:
         """Return the headers by which an answer is known, and feedback on it given."""
         headers = {"x-ratchet-interaction": chat.id, "x-ratchet-recorded": "yes"}
         if recorded:
-            headers["x-ratchet-token"] = self.tokens.issue(chat.id, chat.user_id)
+            headers["x-ratchet-token"] = self._token(chat)
         else:
             headers["x-ratchet-recorded"] = "no"
         if version.isascii() and version.isprintable():

@@ -14,9 +14,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 _LONGEST_NAME = 253
+_LONGEST_HOST = _LONGEST_NAME + len(".[]:65535")
+_KNOWN = 1_024
+"""Hosts and addresses that are remembered: the same ones come with every request."""
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[0-9]{0,5}")
@@ -61,6 +65,13 @@ def parse_host(text: str) -> Host:
     Raises:
         ValueError: It names no host.
     """
+    if len(text) > _LONGEST_HOST:
+        raise ValueError(f"a host must have at most {_LONGEST_NAME} characters")
+    return _parsed(text)
+
+
+@lru_cache(_KNOWN)
+def _parsed(text: str) -> Host:
     if text.startswith("["):
         inner, closed, port = text[1:].partition("]")
         if not closed or (port and not port.startswith(":")) or "%" in inner:
@@ -97,6 +108,11 @@ def is_loopback(name: str) -> bool:
         host = parse_host(f"[{name}]" if name.count(":") > 1 else name).name
     except ValueError:
         return False
+    return _is_loopback(host)
+
+
+@lru_cache(_KNOWN)
+def _is_loopback(host: str) -> bool:
     address = _address(host)
     if address is not None:
         return _unmapped(address).is_loopback
@@ -105,9 +121,14 @@ def is_loopback(name: str) -> bool:
 
 def caller_address(text: str) -> str:
     """Return what an address is counted by: of IPv6 the site, which has 2**64 to choose from."""
+    return _counted_by(text[:_LONGEST_NAME])
+
+
+@lru_cache(_KNOWN)
+def _counted_by(text: str) -> str:
     address = _address(text)
     if address is None:
-        return text[:_LONGEST_NAME]
+        return text
     address = _unmapped(address)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _IPV6_SITE), strict=False))

@@ -44,6 +44,7 @@ class Chat:
         forwarded: Headers that the backend gets.
         continues: The interaction before it in the conversation, where that is known.
         documents: What the application had found for the answer.
+        token: By which feedback on the answer is given; empty until it is needed.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Chat:
     metadata: dict[str, str] = field(default_factory=dict)
     continues: str | None = None
     documents: Any = None
+    token: str = ""
 
     @property
     def version(self) -> str:
