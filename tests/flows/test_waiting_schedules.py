@@ -140,7 +140,7 @@ def test_the_nightly_loop_leaves_simulated_users_alone(ran: Ran) -> None:
         "collect": ("COMPLETED", "WaitingForTraffic"),
     }
     assert "drawn from traffic they need 500 answers at least, got 0" in ran.simulated["loop"][2]
-    assert "name a file in collect.examples" in ran.simulated["collect"][2]
+    assert "got 0 of 0 users" in ran.simulated["collect"][2]
 
 
 def test_where_users_are_served_the_nightly_loop_waits_for_examples(ran: Ran) -> None:

@@ -211,8 +211,8 @@ def _is_simulated(store: EventStore, cycle: Cycle) -> bool:
 
 
 def recorded_so_far(store: EventStore, now: datetime) -> Window:
-    """Return the window of everything that users did up to now, whatever cycle had it."""
-    return Window(EVER, now, None, last_position(store).interactions)
+    """Return the window of everything that real users did up to now, whatever cycle had it."""
+    return Window(EVER, now, None, last_position(store).interactions, simulated=False)
 
 
 def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:

@@ -120,15 +120,12 @@ def _place(connection: sa.Connection) -> Place | None:
 
 
 def arrivals(store: EventStore, *, after: int, until: int, most: int) -> list[ArrivedRow]:
-    """Return the first interactions that arrived between two positions, in order.
-
-    They are those of whom the store is about: real users as soon as there is one.
-    """
+    """Return the first interactions of real users that arrived between two positions, in order."""
     row = INTERACTIONS.c
     query = (
         sa.select(row.position, row.session_id, row.created_at)
         .where(row.position > after, row.position <= until)
-        .where(*store.origins().chosen(row.position, simulated=None), row.user_id != FORGOTTEN)
+        .where(*store.origins().chosen(row.position, simulated=False), row.user_id != FORGOTTEN)
         .order_by(row.position)
         .limit(most)
     )
