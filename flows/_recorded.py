@@ -14,8 +14,11 @@ from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.served import other_names
 from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
-from ratchet.flows._runtime import now, register_base, workspace
+from ratchet.flows._elsewhere import follow_champion, trains_nowhere
+from ratchet.flows._golden import golden_examples, refresh_golden
+from ratchet.flows._runtime import logger, now, register_base, workspace
 from ratchet.flows._sampling import sampled_examples
+from ratchet.golden.rules import GoldenRules
 from ratchet.operate.base_model import why_not_champion
 from ratchet.operate.readiness import NextCycle, lacks
 from ratchet.operate.readiness import refuse_incomplete as refuse
@@ -31,16 +34,25 @@ from ratchet.store.cycles import (
 from ratchet.tracking import ModelVersion
 
 
-def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | None) -> ExampleSet:
-    """Return what both models answer at the gate: a file's examples, else drawn from traffic.
+def gate_examples(
+    path: Path | None, golden: GoldenRules | None, rules: SampleRules, max_new_tokens: int | None
+) -> ExampleSet:
+    """Return what both models answer at the gate: a file's examples, else what grew from traffic.
 
-    Answers may be as long as those that users get, where no length is given.
+    That is the golden set, whose right answers people gave, and where there is no version of it a
+    sample of open questions. Answers may be as long as those that users get, where no length is
+    given.
 
     Raises:
         InvalidInputError: The file breaks a rule.
         WaitingError: There is no file, and too little traffic.
     """
     store = workspace().store
+    if path is None:
+        refresh_golden(golden)
+        grown = golden_examples(golden)
+        if grown is not None:
+            return grown
     longest = max_new_tokens or _length(store)
     if path is None:
         return sampled_examples(rules, longest)
@@ -48,7 +60,11 @@ def gate_examples(path: Path | None, rules: SampleRules, max_new_tokens: int | N
 
 
 def recorded_cycle(
-    path: Path | None, rules: SampleRules, max_new_tokens: int | None, seed: int
+    path: Path | None,
+    golden: GoldenRules | None,
+    rules: SampleRules,
+    max_new_tokens: int | None,
+    seed: int,
 ) -> str:
     """Open a cycle of recorded traffic with its examples, or go on with the open one: its id.
 
@@ -56,7 +72,26 @@ def recorded_cycle(
         WaitingError: There is no champion, or too little traffic.
     """
     _await_champion()
-    return open_recorded(gate_examples(path, rules, max_new_tokens), seed).id
+    follow_champion()
+    return open_recorded(_examples(path, golden, rules, max_new_tokens), seed).id
+
+
+def _examples(
+    path: Path | None, golden: GoldenRules | None, rules: SampleRules, max_new_tokens: int | None
+) -> ExampleSet | None:
+    """Return the gate's examples; None where there are none yet and nobody can train.
+
+    Raises:
+        InvalidInputError: The file breaks a rule.
+        WaitingError: There is too little traffic.
+    """
+    try:
+        return gate_examples(path, golden, rules, max_new_tokens)
+    except WaitingError as error:
+        if not trains_nowhere():
+            raise
+        logger.info("no examples for a gate, which has no weights to train from: %s", error)
+        return None
 
 
 def _await_champion() -> None:
@@ -76,21 +111,25 @@ def in_use() -> ModelVersion:
 
 
 @task(name="open-recorded-cycle", cache_policy=NO_CACHE)
-def open_recorded(examples: ExampleSet, seed: int) -> Cycle:
+def open_recorded(examples: ExampleSet | None, seed: int) -> Cycle:
     """Open a cycle of the traffic that no cycle had, or go on with the open one.
+
+    Args:
+        examples: Of its gate; None where there will be none.
+        seed: Of everything that is drawn.
 
     Raises:
         WaitingError: Nothing was recorded that no cycle had.
     """
     work = workspace()
     await_traffic(work.store, now())
-    champion = in_use()
+    champion, set_id = in_use(), examples.id if examples else ""
     return open_cycle(
         work.store,
         champion=champion.reference,
-        options_digest=digest(["recorded", examples.id, seed]),
+        options_digest=digest(["recorded", set_id, seed]),
         seed=seed,
-        example_set_id=examples.id,
+        example_set_id=set_id,
         now=now(),
         also=other_names(work.store, champion.reference),
     )
@@ -113,6 +152,6 @@ def refuse_incomplete(wanted: NextCycle) -> None:
 def _length(store: EventStore) -> int:
     """Return the longest answer of the open cycle, which goes on, or of the latest traffic."""
     open_now = unfinished_cycle(store)
-    if open_now is not None and open_now.arrived_until is not None:
+    if open_now and open_now.arrived_until is not None and open_now.example_set_id:
         return example_set(store, open_now.example_set_id).max_new_tokens
     return answer_length(store, Window(EVER, now()))

@@ -17,6 +17,7 @@ from ratchet.flows._recorded import recorded_cycle
 from ratchet.flows._runtime import workspace
 from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting
+from ratchet.golden.rules import GoldenRules
 from ratchet.store.cycles import sole_loop
 
 
@@ -26,7 +27,8 @@ class CollectOptions(BaseModel):
     Attributes:
         sources: What is imported first, from where the last time ended.
         examples: What both models answer at the gate: JSON Lines or CSV as for `ratchet gate
-            --examples`. Left out, `sample` says how they are drawn.
+            --examples`.
+        golden: Without a file, how the set grows that the gate asks; `sample` before it has any.
         sample: How examples are drawn from traffic.
         max_new_tokens: The longest answer at the gate; left out, as long as those that users get.
         seed: Of everything that is drawn.
@@ -36,6 +38,7 @@ class CollectOptions(BaseModel):
 
     sources: tuple[Source, ...] = ()
     examples: Path | None = None
+    golden: GoldenRules | None = GoldenRules()
     sample: SampleRules = SampleRules()
     max_new_tokens: Annotated[int, Field(ge=1, le=8_192)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -67,4 +70,5 @@ def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
 def _collect(options: CollectOptions) -> str:
     bring_in(options.sources)
     derive_new(most=None)
-    return recorded_cycle(options.examples, options.sample, options.max_new_tokens, options.seed)
+    longest, seed, golden = options.max_new_tokens, options.seed, options.golden
+    return recorded_cycle(options.examples, golden, options.sample, longest, seed)

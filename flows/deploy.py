@@ -31,6 +31,7 @@ from ratchet.flows._runtime import logger, now, workspace
 from ratchet.flows._waiting import or_waiting
 from ratchet.flows._win_rate import WinRateOptions, await_judges, checked_judge, judge_pairs
 from ratchet.flows.approve import ask
+from ratchet.golden.versions import decision_note, golden_of
 from ratchet.judges.judged_win_rate import JudgedWinRate
 from ratchet.judges.usable import usable_judges
 from ratchet.records import Candidate, Cycle, Decision, RegressionSet, Release, RolloutPlan
@@ -125,7 +126,8 @@ def gate(
         earlier=looks_before(work.store, policy, gated),
         usable_judges=usable_judges(work.store),
     )
-    notes = (*decision.notes, *(judged.notes if judged else ()))
+    named = decision_note(work.store, sets.golden)
+    notes = (*decision.notes, *(judged.notes if judged else ()), *named)
     decision = decision.model_copy(update={"rollout": rollout, "notes": notes})
     work.store.append(decision)
     return decision
@@ -154,7 +156,9 @@ def _deploy(options: DeployOptions) -> str:
     store = workspace().store
     cycle = latest_cycle(store)
     golden = example_set(store, cycle.example_set_id).examples
-    policy = policy_for_loop(options.policy, golden, options.approval)
+    version = golden_of(store, cycle.example_set_id)
+    metric = version.metric if version else None
+    policy = policy_for_loop(options.policy, golden, options.approval, metric)
     judge = checked_judge(policy, options.win_rate)
     candidate = store.latest(Candidate)
     if candidate is None or candidate.cycle_id != cycle.id:

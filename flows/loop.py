@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, WaitingError
 from ratchet.flows._command import options_of, told
+from ratchet.flows._elsewhere import follow_champion
+from ratchet.flows._golden import refresh_golden
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
 from ratchet.flows._recorded import refuse_incomplete
@@ -148,8 +150,12 @@ def _prepare(options: LoopOptions) -> tuple[str, str]:
     given, gated = options.collect, options.deploy
     bring_in(given.sources)  # what they bring may be what the cycle lacks
     given = given.model_copy(update={"sources": ()})
-    judge, by = gated.win_rate.judge, gated.answers.by
-    refuse_incomplete(NextCycle(given.examples, given.sample, gated.policy, judge, by))
+    judge, by, golden = gated.win_rate.judge, gated.answers.by, given.golden
+    follow_champion()
+    if given.examples is None:
+        refresh_golden(golden)
+    wanted = NextCycle(given.examples, given.sample, gated.policy, judge, by, golden)
+    refuse_incomplete(wanted)
     result_of(collect(given, return_state=True))
     analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
     return analysis_id, _improve_or_end(options)

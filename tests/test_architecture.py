@@ -54,6 +54,9 @@ ALLOWED: dict[str, set[str]] = {
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
     "improve": _BASE
     | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
+    "golden": _BASE
+    | {"files", "store", "evaluation", "judges", "safety", "review"}
+    | {"doors", "analyze", "improve"},
     "deploy": _BASE | {"files", "stats", "store", "tracking", "models", "evaluation", "judges"},
     "export": _BASE | {"files", "store", "judges", "safety", "review", "improve"},
     "gateway": _BASE
@@ -71,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "judges",
         "analyze",
     }
-    | {"improve", "deploy", "gateway"},  # it looks after what these keep
+    | {"improve", "golden", "deploy", "gateway"},  # it looks after what these keep
     "demo": _BASE
     | {"files", "settings", "servers", "store", "tracking", "models", "evaluation", "collect"}
     | {"deploy", "operate", "simulation"},

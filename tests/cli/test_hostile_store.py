@@ -167,6 +167,9 @@ def write_files(folder: Path) -> None:
     people = [{"item_id": planted(f"i{n}"), "dimension": planted("tone"), "label": planted("ok"),
                "reviewer": planted("ann")} for n in range(4)]  # fmt: skip
     write_lines(folder / "people.jsonl", people)
+    asked = [{"id": planted(f"e{n}"), "prompt": planted(text), "target": planted(text)}
+             for n, text in enumerate(names[:60])]  # fmt: skip
+    write_lines(folder / "asked.jsonl", asked)
     (folder / "judges.yaml").write_text("judges: []\n", "utf-8")
     for name, unit in (("answers", "answer"), ("sessions", "session")):
         judge = {"name": "judge", "dimension": "helpfulness", "unit": unit,
@@ -213,6 +216,14 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     ],
     "forget": [(planted("user-1"),), (FOREIGN,)],
     "gate": [("--scores", "scores.jsonl"), ("--scores", "scores.jsonl", "--json")],
+    "golden build": [
+        ("--dry-run",),
+        ("--from", "asked.jsonl", "--dry-run"),
+        ("--from", "asked.jsonl"),
+        ("--from", FOREIGN.replace("/", "_")),
+    ],
+    "golden list": [(), ("--json",)],
+    "golden show": [("--rows", "100"), ("--json",), ("--against", "1", "--out", "golden.jsonl")],
     "history": [(), ("--json",), ("--show-only",)],
     "import": [("bad.jsonl", "--as", "ratchet", "--dry-run"), ("bad.jsonl", "--as", "ratchet")],
     "ingest": [("bad.jsonl",)],
@@ -258,7 +269,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
 }
 """What each command is run with; a text says why it is not run here and where it is tried."""
 SHOWS = {"alerts", "export", "keys list", "review", "rollout status", "set-aside",
-         "status", "timeline", "variants read", "failures", "gate"}  # fmt: skip
+         "status", "timeline", "variants read", "failures", "gate", "golden show"}  # fmt: skip
 """Commands of which at least one run shows what was planted, so that the check is about it."""
 
 

@@ -44,6 +44,7 @@ from ratchet.store import (
     heard,
     retention,
     review_items,
+    right_answers,
     sessions,
     texts,
 )
@@ -69,6 +70,7 @@ MODULES = (
     heard,
     texts,
     review_items,
+    right_answers,
     retention,
     sessions,
 )
@@ -214,6 +216,12 @@ READ |= {
     "texts_of": lambda s: list(texts.texts_of(s, _KEYS)),
     "calling_ids": lambda s: list(texts.calling_ids(s, _KEYS)),
     "count_feedback": lambda s: arrivals.count_feedback(s, HOUR),
+    "came_into_use": lambda s: arrivals.came_into_use(s, NOW, NOW + timedelta(hours=1)),
+    "decided_as": lambda s: list(right_answers.decided_as(s, ["confirmed", "good"])),
+    "corrections_of": lambda s: right_answers.corrections_of(s, _KEYS),
+    "corrected_after": lambda s: right_answers.corrected_after(s, 2_900),
+    "real_answers": lambda s: right_answers.real_answers(s, _KEYS),
+    "users_of": lambda s: right_answers.users_of(s, _KEYS),
     "decided_items": lambda s: review_items.decided_items(s, "correction", "confirmed"),
     "feedback_texts": lambda s: list(texts.feedback_texts(s, _KEYS, ["comment"])),
     "raised_about": lambda s: list(review_items.raised_about(s, _KEYS, "safety")),

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import judge, rollout, signals
+from ratchet.cli import golden, judge, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
@@ -97,6 +97,7 @@ app.command(
 
 app.command(rich_help_panel=IMPROVE, epilog="Example: ratchet train --dry-run --method kto")(train)
 
+app.add_typer(golden.app, name="golden", rich_help_panel=DEPLOY)
 app.command(
     rich_help_panel=DEPLOY,
     epilog="Example: ratchet gate --champion smollm2 --challenger support-router/3 "

@@ -15,6 +15,7 @@ from ratchet.cli.shared import (
     check_address,
     current_settings,
     key_of,
+    one_line_or_none,
     open_tracker,
     person,
     required_store,
@@ -56,6 +57,13 @@ def adopt(
             help="Only record that the server has this version of yours under the name of --model.",
         ),
     ] = None,
+    elsewhere: Annotated[
+        str | None,
+        typer.Option(
+            help="The name, in the logs that you imported, of a model that somebody else serves.",
+            callback=one_line_or_none,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")
     ] = False,
@@ -65,6 +73,14 @@ def adopt(
     from ratchet.deploy.backends import KEY_VARIABLE, Replicas
 
     settings = current_settings()
+    if elsewhere is not None:
+        if backend or model or version:
+            raise InvalidInputError(
+                "--elsewhere stands for a model of no server that Ratchet asks, got --backend, "
+                "--model or --as with it; leave these out"
+            )
+        _adopt_elsewhere(settings, elsewhere, also or [], dry_run=dry_run, by=person(by))
+        return
     urls = tuple(backend or settings.backend)
     if not urls:
         raise InvalidInputError(
@@ -123,6 +139,26 @@ def _adopt(
     _show_lacks(settings, opened, now)
     if current_settings().backend != urls:
         say("RATCHET_BACKEND or ratchet.toml names another backend, which comes first: correct it")
+
+
+def _adopt_elsewhere(
+    settings: Settings, name: str, also: list[str], *, dry_run: bool, by: str
+) -> None:
+    from ratchet.deploy.elsewhere import adopt_elsewhere
+
+    store, now = required_store("a model that somebody else serves"), datetime.now(UTC)
+    if dry_run:
+        _show_recorded(store, [name, *also], now)
+        say(f"champion   {printable(name)} would be, served elsewhere; nothing was written")
+        return
+    done = adopt_elsewhere(store, open_tracker(settings), name, also=also, by=by, now=now)
+    _show_done(done)
+    _show_recorded(store, [name, *also], now)
+    say(
+        "served elsewhere: it is watched, judged, analysed and curated from by its logs; a rollout "
+        "or rollback needs the gateway in front of it (`ratchet adopt --backend URL`)"
+    )
+    say("next: ratchet collect")
 
 
 def _map(

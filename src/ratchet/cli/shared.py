@@ -51,6 +51,19 @@ def one_line_name(option: typer.CallbackParam, value: str) -> str:
     return value
 
 
+def one_line_or_none(option: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse a name as `one_line_name` does, where one is given; an empty one is none.
+
+    Raises:
+        InvalidInputError: It is longer than a line of text, or holds what steers a terminal.
+    """
+    if value is not None and not value.strip():
+        raise InvalidInputError(
+            f"{_shown_name(option)} must be a name, got nothing; leave the option out"
+        )
+    return None if value is None else one_line_name(option, value)
+
+
 def readable_text(option: typer.CallbackParam, value: str) -> str:
     """Refuse a text that is not UTF-8: no store can keep it.
 

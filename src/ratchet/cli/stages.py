@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -137,7 +138,8 @@ def _would_collect(given: dict[str, Any]) -> None:
     if store is None:
         say(_NO_STORE)
     else:
-        wanted = NextCycle(options.examples, options.sample, *_of_gate(settings))
+        asked = NextCycle(options.examples, options.sample, *_of_gate(settings))
+        wanted = replace(asked, golden=options.golden)
         for line in collect_plan(settings, store, wanted, environ=os.environ, now=now):
             say(line)
     say("nothing was changed; next: ratchet collect")

@@ -215,7 +215,7 @@ def adopt(
         )
     reconcile(store, tracker, now)
     version = tracker.register_served(model.name)
-    reference, before = version.reference, _champion(store, tracker)
+    reference, before = version.reference, champion_now(store, tracker)
     replaced = before if before != reference else None
     kept = replaced if replaced and served.named(served_name(store, replaced)) else None
     release = Release(
@@ -227,12 +227,12 @@ def adopt(
         by=by,
     )
     if replaced and was_promoted_over(store, replaced, reference):
-        _note(store, reference, names, model.parent, by, now)
+        note_adoption(store, reference, names, model.parent, by, now)
         return Adopted(reference, replaced, _previous(store), None, switched=False, told=True)
     switched, told = replaced is not None or store.latest(Release) is None, True
     with store.atomic():
         name_version(store, reference, model.name, now)
-        _note(store, reference, names, model.parent, by, now)
+        note_adoption(store, reference, names, model.parent, by, now)
         if switched:
             move = switch(store, release, by="adoption")
     if switched:
@@ -296,16 +296,20 @@ def name_version(store: EventStore, version: str, name: str, now: datetime) -> b
     )
 
 
-def _note(
+def note_adoption(
     store: EventStore,
     version: str,
     names: tuple[str, ...],
     parent: str | None,
     by: str | None,
     now: datetime,
+    *,
+    elsewhere: bool = False,
 ) -> None:
+    """Record how a version was adopted; nothing where the latest record says the same."""
     known = adoptions(store).get(version)
-    if known is not None and set(names) <= set(known.also) and known.parent == parent:
+    same = known is not None and (known.parent, known.elsewhere) == (parent, elsewhere)
+    if known is not None and same and set(names) <= set(known.also):
         return
     store.append(
         Adoption(
@@ -315,11 +319,12 @@ def _note(
             also=names,
             parent=parent,
             by=by,
+            elsewhere=elsewhere,
         )
     )
 
 
-def _champion(store: EventStore, tracker: Tracker) -> str | None:
+def champion_now(store: EventStore, tracker: Tracker) -> str | None:
     """Return who answers users until now: as the store says, else as the registry does."""
     serving = serving_champion(store)
     if serving is not None:

@@ -35,6 +35,12 @@ def other_names(store: EventStore, version: str) -> tuple[str, ...]:
     return () if adoption is None else adoption.also
 
 
+def is_served_elsewhere(store: EventStore, version: str) -> bool:
+    """Tell whether somebody else serves a version: Ratchet sees its answers and sends it nobody."""
+    adoption = adoptions(store).get(version)
+    return adoption is not None and adoption.elsewhere
+
+
 def unlisted(replicas: Iterable[Replica], names: Mapping[str, str], *, seconds: float) -> list[str]:
     """Say what replicas lack; nothing where each lists every version.
 

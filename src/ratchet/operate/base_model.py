@@ -37,6 +37,7 @@ def why_not_champion(settings: Settings, store: EventStore, now: datetime) -> st
     own and nobody said which base model it has.
     """
     way = "make what answers your users the champion: `ratchet adopt --backend URL`"
+    or_elsewhere = "`ratchet adopt --elsewhere NAME` where somebody else serves it"
     if settings.backend:
         return f"got none in front of {' '.join(settings.backend)}; {way}"
     own = (f"{settings.model_name}/", Path(settings.base_model).name)
@@ -44,8 +45,8 @@ def why_not_champion(settings: Settings, store: EventStore, now: datetime) -> st
     if others and not settings.states_base_model:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         return (
-            f"got none in a home with answers of {', '.join(others[:_NAMED])}{more}; {way}, or set "
-            "RATCHET_BASE_MODEL to begin with that model"
+            f"got none in a home with answers of {', '.join(others[:_NAMED])}{more}; {way}, "
+            f"{or_elsewhere}, or set RATCHET_BASE_MODEL to begin with that model"
         )
     return None
 
@@ -85,9 +86,14 @@ def check_stated(settings: Settings, store: EventStore) -> None:
     adopted = adoptions(store)
     if adopted and not settings.states_base_model:
         name = list(adopted.values())[-1]
+        without = (
+            "; where nobody has them nothing is trained, and `ratchet collect`, `analyze` and "
+            "`curate` do the rest"
+        )
         raise InvalidInputError(
             f"the weights of {name.parent or name.version} must be named, got no "
             "RATCHET_BASE_MODEL; set it to their folder (safetensors)"
+            + (without if name.elsewhere else "")
         )
 
 

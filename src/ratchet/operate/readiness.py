@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 from ratchet.analyze.failures.traffic_sample import SampleRules, questions_set
 from ratchet.deploy.backends import KEY_VARIABLE, Replicas
 from ratchet.deploy.gate.answering import By
-from ratchet.deploy.gate.policy import GatePolicy, Guardrail, policy_for_file
-from ratchet.deploy.served import adoptions, served_name, unlisted
+from ratchet.deploy.gate.policy import GatePolicy, Guardrail, policy_for_file, policy_for_loop
+from ratchet.deploy.served import adoptions, is_served_elsewhere, served_name, unlisted
 from ratchet.errors import RatchetError, WaitingError
 from ratchet.files.text import counted
 from ratchet.gateway.hosts import is_loopback
+from ratchet.golden.rules import GoldenRules
+from ratchet.golden.versions import golden_version, golden_versions
 from ratchet.judges.judged_win_rate import pair_judge
 from ratchet.judges.rubrics import load_judges
 from ratchet.models.endpoint import key_from, server_address
@@ -46,6 +48,8 @@ class NextCycle:
         policy: The gate's rules, or the file that holds them; left out, those of such examples.
         judge: Name of the judge of pairs, where the settings' file has several.
         by: Who answers at the gate, as in `AnswerOptions`.
+        golden: How the golden set grows, which is asked where there is a version of it and no file
+            is given; None where it is not.
     """
 
     examples: Path | None = None
@@ -53,6 +57,11 @@ class NextCycle:
     policy: GatePolicy | Path | None = None
     judge: str | None = None
     by: By | None = None
+    golden: GoldenRules | None = field(default_factory=GoldenRules)
+
+    def asks_golden(self, store: EventStore) -> bool:
+        """Tell whether the gate asks a version of the golden set."""
+        return self.examples is None and self.golden is not None and bool(golden_versions(store))
 
 
 def lacks(
@@ -82,7 +91,7 @@ def lacks(
         *_champion(settings, store, champion, now),
         *_traffic(store, champion, now),
         *_examples(store, wanted),
-        *_policy(settings, wanted),
+        *_policy(settings, store, wanted),
         *_backend(settings, store, champion, environ, wanted),
     ]
     try:
@@ -99,6 +108,8 @@ def warns(store: EventStore, wanted: NextCycle) -> list[str]:
     many of them on; with fewer the best of challengers ends as inconclusive.
     """
     if wanted.examples is not None or questions_set(store, wanted.sample) is not None:
+        return []
+    if wanted.asks_golden(store):
         return []
     if _real_answers(store) < wanted.sample.fewest_answers:
         return []  # `lacks` says that more are needed
@@ -187,6 +198,11 @@ def _examples(store: EventStore, wanted: NextCycle) -> Iterator[str]:
     if wanted.examples is not None:
         if not wanted.examples.is_file():
             yield f"{_EXAMPLES}: there is no file {wanted.examples.name!r}; correct {_BY_FILE}"
+    elif wanted.asks_golden(store):
+        try:
+            golden_version(store, wanted.golden.version if wanted.golden else None)
+        except RatchetError as error:
+            yield f"{_EXAMPLES}: {error}"
     elif questions_set(store, wanted.sample) is None:
         had = _real_answers(store)
         if had < wanted.sample.fewest_answers:
@@ -202,9 +218,9 @@ def _real_answers(store: EventStore) -> int:
     return store.counts()["interactions"] - store.simulated_answers()
 
 
-def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
+def _policy(settings: Settings, store: EventStore, wanted: NextCycle) -> Iterator[str]:
     try:
-        policy = policy_for_file(wanted.policy, wanted.examples)
+        policy = _policy_of(store, wanted)
     except RatchetError as error:
         yield f"a policy: {error}"
         return
@@ -223,6 +239,19 @@ def _policy(settings: Settings, wanted: NextCycle) -> Iterator[str]:
         yield f"a judge of pairs: {error}"
 
 
+def _policy_of(store: EventStore, wanted: NextCycle) -> GatePolicy:
+    """Return the gate's policy.
+
+    Raises:
+        RatchetError: It, or what says which one it is, cannot be used.
+    """
+    if not wanted.asks_golden(store):
+        return policy_for_file(wanted.policy, wanted.examples)
+    assert wanted.golden is not None
+    version = golden_version(store, wanted.golden.version)
+    return policy_for_loop(wanted.policy, None, metric=version.metric)
+
+
 def _backend(
     settings: Settings,
     store: EventStore,
@@ -231,7 +260,7 @@ def _backend(
     wanted: NextCycle,
 ) -> Iterator[str]:
     if not settings.backend:
-        if champion in adoptions(store):
+        if champion in adoptions(store) and not is_served_elsewhere(store, champion):
             yield (
                 f"the address of the server that answers as {champion}: got none; set "
                 "RATCHET_BACKEND, or run `ratchet adopt --backend URL`"

@@ -91,6 +91,7 @@ from ratchet.records.gating import (
     Verdict,
     direction_words,
 )
+from ratchet.records.golden import GOLDEN, GoldenMetric, GoldenVersion
 from ratchet.records.judging import (
     ComparedPair,
     Figure,
@@ -162,6 +163,7 @@ __all__ = [
     "EXPLICIT_KINDS",
     "FEEDBACK",
     "FEEDBACK_KINDS",
+    "GOLDEN",
     "IMPLICIT_KINDS",
     "LABEL_TOKENS",
     "MAX_TEXT_CHARACTERS",
@@ -207,6 +209,8 @@ __all__ = [
     "Feedback",
     "Figure",
     "Finding",
+    "GoldenMetric",
+    "GoldenVersion",
     "HumanLabel",
     "Identifier",
     "Interaction",

@@ -163,7 +163,9 @@ class Release(Record):
 
     id: Identifier
     created_at: UtcTime
-    action: Literal["start", "adopt", "promote", "rollback", "moved outside Ratchet"]
+    action: Literal[
+        "start", "adopt", "promote", "rollback", "moved outside Ratchet", "released elsewhere"
+    ]
     champion: str
     previous: str | None
     decision_id: str | None = None

@@ -131,7 +131,7 @@ class ServedName(Record):
 
 
 class Adoption(Record):
-    """That a model which a server has was made the champion under its own name.
+    """That a model which answers users already was made the champion under its own name.
 
     Applications ask for it by its names, so such a name in a request means "the model", whichever
     version that is now.
@@ -141,6 +141,7 @@ class Adoption(Record):
         also: Other names of the same model, under which answers were recorded.
         parent: The base model, where the server says that it is an adapter.
         by: Who adopted it.
+        elsewhere: Whether somebody else serves it: Ratchet sees its answers and sends it nobody.
     """
 
     id: Identifier
@@ -149,6 +150,7 @@ class Adoption(Record):
     also: tuple[Identifier, ...] = ()
     parent: Identifier | None = None
     by: str | None = None
+    elsewhere: bool = Field(default=False, exclude_if=lambda value: not value)
 
     @property
     def names(self) -> tuple[str, ...]:

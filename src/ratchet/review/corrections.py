@@ -323,7 +323,7 @@ def _confirmed_answer(store: EventStore, item: ReviewItem, now: datetime) -> str
             "an answer that is confirmed must be one that may be trained on, got one whose user "
             f"does not allow it; decide {REJECTED} or {way_out}"
         )
-    if _is_unsafe(store, second.id):
+    if unsafe_among(store, [second.id]):
         raise InvalidInputError(
             "an answer that is confirmed must be safe, got one that is flagged or was found "
             f"unsafe; decide its safety first, or {way_out}"
@@ -331,12 +331,14 @@ def _confirmed_answer(store: EventStore, item: ReviewItem, now: datetime) -> str
     return _target(second)
 
 
-def _is_unsafe(store: EventStore, interaction_id: str) -> bool:
-    if waiting_about(store, [interaction_id], SAFETY):
-        return True
-    given = decisions_about(store, [interaction_id], SAFETY).get(interaction_id)
-    if given:
-        return given[-1].label == VIOLATION
-    rows = [row for row in store.feedback_about([interaction_id]) if row.kind == "safety_violation"]
-    rows.sort(key=lambda row: (row.updated_at or row.created_at, row.id))
-    return bool(rows) and rows[-1].number == 1.0
+def unsafe_among(store: EventStore, ids: Sequence[str]) -> set[str]:
+    """Return the answers that are flagged and nobody decided about, or that were found unsafe."""
+    waiting = waiting_about(store, ids, SAFETY)
+    given = decisions_about(store, ids, SAFETY)
+    latest: dict[str, FeedbackRow] = {}
+    rows = [row for row in store.feedback_about(ids) if row.kind == "safety_violation"]
+    for row in sorted(rows, key=lambda row: (row.updated_at or row.created_at, row.id)):
+        latest[row.interaction_id] = row
+    decided = {key: said[-1].label == VIOLATION for key, said in given.items()}
+    found = {key: row.number == 1.0 for key, row in latest.items()} | decided
+    return waiting | {key for key, unsafe in found.items() if unsafe}

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ratchet.records.signals import ASSESSED_KINDS
 from ratchet.store.events import EventStore, Window
-from ratchet.store.reading import of_version
+from ratchet.store.reading import EVER, of_version
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import FEEDBACK_EVENTS, GIVEN_AT, INTERACTIONS
 
@@ -156,6 +156,23 @@ def in_use_from(store: EventStore, window: Window) -> datetime | None:
                 rows.close()
                 return moment_of(recent[0])
     return None
+
+
+def came_into_use(store: EventStore, start: datetime, end: datetime) -> list[tuple[datetime, str]]:
+    """Return the versions that came into use between two times while others were, with when.
+
+    The first version ever is no change of one.
+    """
+    found = []
+    for name in versions_in_use(store, start, end):
+        since = in_use_from(store, Window(EVER, end, name))
+        if since is not None and since >= start:
+            found.append((since, name))
+    return [
+        (since, name)
+        for since, name in sorted(found)
+        if any(other != name for other in versions_in_use(store, EVER, since))
+    ]
 
 
 def count_answers(store: EventStore, window: Window) -> int:

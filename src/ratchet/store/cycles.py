@@ -20,6 +20,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from ratchet.errors import BusyError, ConflictError, InsufficientDataError, WaitingError
 from ratchet.records import (
     CODE_TOKENS,
+    GOLDEN,
     LABEL_TOKENS,
     SAMPLED,
     Cycle,
@@ -289,11 +290,15 @@ def example_set(store: EventStore, key: str) -> ExampleSet:
 
 
 def held_out_users(store: EventStore) -> frozenset[str]:
-    """Return what stands for the users (`user_digest`) whose questions were drawn for a gate."""
+    """Return what stands for the users (`user_digest`) whose questions the gate asks.
+
+    Those of every sample and of every version of the golden set, so that old ones stay untrained
+    on.
+    """
     return frozenset(
         example.user_id
         for item in store.records(ExampleSet)
-        if item.name.startswith(f"{SAMPLED}-")
+        if item.name.startswith((f"{SAMPLED}-", f"{GOLDEN}-"))
         for example in item.examples
         if example.user_id is not None
     )

@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ratchet.records import SAMPLED, Erasure, user_digest
+from ratchet.records import GOLDEN, SAMPLED, Erasure, user_digest
 from ratchet.records.signals import TEXT_KINDS
 from ratchet.store.connections import BUSY_SECONDS
 from ratchet.store.definitions import erase_documents
@@ -70,9 +70,10 @@ ERASED_INTERACTION = {
 _WITHOUT_TEXTS = (
     "ExampleSet", "ReviewItem", "ReviewDecision", "Erasure", "BoardState", "Baseline", "SafetyPass",
     "SampledDay", "RoutingFollowed", "CycleEnd", "ApiKey", "ApiKeyRevocation", "Delivery",
+    "GoldenVersion",
 )  # fmt: skip
 """Records that quote no users, or that are found by whose they are; all others are searched."""
-_OF_TRAFFIC = ("regression-", "traffic-", f"{SAMPLED}-")
+_OF_TRAFFIC = ("regression-", "traffic-", f"{SAMPLED}-", f"{GOLDEN}-")
 """How sets of examples are called that are made of what users said."""
 _BLANK = {"messages": [{"role": "user", "content": ERASED}], "target": ERASED}
 _BETWEEN = re.compile(r"""["',;|]|\\t""")

@@ -39,6 +39,7 @@ RELEASES: Mapping[str, str] = {
     "promote": "is promoted to champion",
     "rollback": "is the champion again",
     "moved outside Ratchet": "was made the champion by hand",
+    "released elsewhere": "was released by whoever serves the champion",
 }
 """What a release does with its champion, after the champion's name."""
 TRENDS: Mapping[Trend, str] = {

@@ -27,7 +27,7 @@ from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
-from ratchet.records import Release
+from ratchet.records import Release, Rollout, VariantTest
 from ratchet.records.signal import Signal
 from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, words_of
 from ratchet.stats.charts.designed_charts import (
@@ -41,6 +41,7 @@ from ratchet.stats.charts.designed_charts import (
     suiting_count_kind,
 )
 from ratchet.store import EventStore, Window
+from ratchet.store.arrivals import came_into_use
 from ratchet.store.heard import unknown_reasons
 
 Columns = Mapping[str, FloatArray]
@@ -418,14 +419,23 @@ def _suiting_span(times: TimeArray) -> Span:
 
 
 def _releases(store: EventStore, window: Window) -> tuple[tuple[datetime, str], ...]:
-    return tuple(
+    """Return changes of the champion, and versions that came into use without a release here.
+
+    Whoever serves a model elsewhere releases it without a word: its answers bear another name.
+    """
+    releases = [
         (
             item.created_at,
             f"back to {item.champion}" if item.action == "rollback" else item.champion,
         )
         for item in store.records(Release, since=window.start)
         if item.created_at < window.end
-    )
+    ]
+    known = {item.champion for item in store.records(Release)}
+    known |= {item.challenger.version for item in store.records(Rollout)}
+    known |= {one.version for item in store.records(VariantTest) for one in item.variants}
+    by_traffic = came_into_use(store, window.start, window.end)
+    return tuple(sorted([*releases, *(one for one in by_traffic if one[1] not in known)]))
 
 
 def _as_outcomes(table: pa.Table, columns: Columns) -> Outcomes:

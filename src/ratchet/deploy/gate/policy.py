@@ -41,7 +41,7 @@ from ratchet.evaluation.example_files import read_examples
 from ratchet.evaluation.metrics import LARGEST_K, pass_k
 from ratchet.evaluation.paired import Draw
 from ratchet.files.yaml import read_yaml
-from ratchet.records import WIN_RATE, Example
+from ratchet.records import WIN_RATE, Example, GoldenMetric
 
 ApprovalRule = Literal["never", "borderline", "always"]
 Requires = Literal["shown", "no_harm"]
@@ -340,19 +340,20 @@ def default_policy(metrics: Sequence[str], *, has_clusters: bool) -> GatePolicy:
     )
 
 
-def loop_policy() -> GatePolicy:
+def loop_policy(metric: str = "exact_match") -> GatePolicy:
     """Return the policy of the loop where none is stated.
 
     Right answers must be shown to be more, at 2.5 % (a two-sided test at 5 %), on at least 100
     examples that all have a score; the challenger must beat the constant answer, and must not be
     shown to be worse on any failure cluster's regression set.
+
+    Args:
+        metric: Which says whether an answer is right.
     """
     return GatePolicy(
-        primary=Primary(metric="exact_match", hold_margin=0.05),
+        primary=Primary(metric=metric, hold_margin=0.05),
         guardrails=(
-            Guardrail(
-                metric="exact_match", per_cluster=True, requires="no_harm", minimum_examples=6
-            ),
+            Guardrail(metric=metric, per_cluster=True, requires="no_harm", minimum_examples=6),
         ),
         error_level=0.025,
         minimum_examples=100,
@@ -376,6 +377,7 @@ def policy_for_loop(
     asked: GatePolicy | Path | None,
     examples: Sequence[Example] | None,
     approval: ApprovalRule | None = None,
+    metric: GoldenMetric | None = None,
 ) -> GatePolicy:
     """Return the policy of a loop: the one that is asked for, else by what its examples have.
 
@@ -384,13 +386,15 @@ def policy_for_loop(
         examples: What both models answer; None where they are drawn from traffic, as open
             questions.
         approval: When a person must approve, in the place of what the policy says.
+        metric: Of a version of the golden set, which knows what suits its right answers.
 
     Raises:
         PolicyError: The file cannot be used.
     """
     if asked is None:
         is_open = examples is None or all(one.target is None for one in examples)
-        asked = OPEN_ENDED if is_open else loop_policy()
+        by = metric or (WIN_RATE if is_open else "exact_match")
+        asked = OPEN_ENDED if by == WIN_RATE else loop_policy(by)
     policy = asked if isinstance(asked, GatePolicy) else load_policy(asked)
     return policy if approval is None else policy.model_copy(update={"approval": approval})
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.approval import approved_to_promote
+from ratchet.deploy.elsewhere import refuse_elsewhere
 from ratchet.deploy.refusals import refused
 from ratchet.deploy.rollout.abort_alert import abort_alert
 from ratchet.deploy.rollout.evidence import (
@@ -165,6 +166,7 @@ def start_rollout(
         raise InsufficientDataError(
             "a rollout needs a champion to compare with, got none; run `ratchet demo` or a cycle"
         )
+    refuse_elsewhere(store, "a rollout")
     _refuse(store, champion, challenger)
     refuse_another(store)
     if answering is not None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from ratchet.deploy.answering import Answering
+from ratchet.deploy.elsewhere import refuse_elsewhere
 from ratchet.deploy.promotion import rollback
 from ratchet.deploy.rollout.canary import stop_rollout
 from ratchet.deploy.rollout.variants import end_test
@@ -60,6 +61,7 @@ def roll_back(
 
     Raises:
         TrackingError: The champion is to be replaced and there is no previous version.
+        InvalidInputError: Somebody else serves the champion.
     """
     champion = serving_champion(store)
     old = None if champion is None else champion.version
@@ -72,6 +74,7 @@ def roll_back(
         if version in ("", *tried):
             end_test(store, by=by, now=now, note=note)
             return RolledBack("test ended", version or ", ".join(tried), old)
+    refuse_elsewhere(store, "a rollback")
     release = rollback(store, tracker, now, only=version, by=by, note=note, answering=answering)
     if release is None:
         return RolledBack("nothing", None, old)

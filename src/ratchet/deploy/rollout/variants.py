@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ratchet.deploy.answering import Answering
+from ratchet.deploy.elsewhere import refuse_elsewhere
 from ratchet.deploy.rollout.canary import LOOK_SECONDS
 from ratchet.deploy.rollout.evidence import (
     Errors,
@@ -52,6 +53,12 @@ _SETTLE = timedelta(seconds=10)
 """Gateways follow a routing within this time; what was answered before is left out."""
 
 
+def _refuse_beside(store: EventStore) -> None:
+    """Refuse a test beside another, or of a champion that somebody else serves."""
+    refuse_elsewhere(store, "a test of variants")
+    refuse_another(store)
+
+
 def start_test(
     store: EventStore,
     name: str,
@@ -89,7 +96,7 @@ def start_test(
         ConflictError: Something else is in front of users already.
     """
     champion = serving_champion(store)
-    refuse_another(store)
+    _refuse_beside(store)
     if champion is None:
         raise InsufficientDataError("a test needs a champion as its control, got none")
     rest = 1.0 - sum(variant.share for variant in variants)

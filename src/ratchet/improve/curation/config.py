@@ -32,6 +32,8 @@ UnitOpen = Annotated[float, Field(gt=0.0, lt=1.0)]
 Balance = Literal["equal", "traffic"]
 Consent = Literal["unless refused", "only if given"]
 ERRORS_SHOWN = 10
+GOOD_LABELS = ("good", "right", "correct", "helpful", "yes")
+"""Labels of reviewers that call an answer good."""
 
 
 def _moment(text: str) -> str:

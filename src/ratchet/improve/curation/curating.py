@@ -25,6 +25,7 @@ from ratchet.errors import InsufficientDataError
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.calls import tools_by_digest
 from ratchet.improve.curation.config import (
+    GOOD_LABELS,
     ClusterRequest,
     CurationConfig,
     read_demonstrations,
@@ -89,7 +90,7 @@ class Sources(BaseModel):
     demonstrations: Path | None = None
     preferences: Path | None = None
     per_cluster: Annotated[int, Field(ge=0)] = 16
-    good_labels: tuple[str, ...] = ("good", "right", "correct", "helpful", "yes")
+    good_labels: tuple[str, ...] = GOOD_LABELS
 
     @model_validator(mode="before")
     @classmethod

@@ -435,7 +435,7 @@ def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row],
     conversations = with_conversations_changed([row.messages for row in rows], redact)
     names = [_ANSWERS[type(row)] for row in rows]
     spans = [[getattr(row, name) for name in of] for row, of in zip(rows, names, strict=True)]
-    texts = iter(_redacted_answers([text for span in spans for text in span], redact))
+    texts = iter(redacted_answers([text for span in spans for text in span], redact))
     clean = []
     for row, said, of in zip(rows, conversations, names, strict=True):
         answers: dict[str, Any] = {name: next(texts) for name in of}
@@ -444,10 +444,15 @@ def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row],
     return clean, Redacted.together(passes, config.redaction.sample)
 
 
-def _redacted_answers(
+def redacted_answers(
     answers: Sequence[str], redact: Callable[[Sequence[str]], Sequence[str]]
 ) -> list[str]:
-    """Return answers redacted; of those that call tools the words and each argument alone."""
+    """Return answers redacted; of those that call tools the words and each argument alone.
+
+    Args:
+        answers: As a model wrote them, calls in blocks.
+        redact: Takes personal data out of texts.
+    """
     turns = {place: as_turn(text) for place, text in enumerate(answers) if MARK in text}
     calling = [place for place, turn in turns.items() if turn.tool_calls]
     plain = [place for place in range(len(answers)) if place not in set(calling)]

@@ -31,6 +31,7 @@ from ratchet.records import (
 )
 from ratchet.records.signals import BY_NAME
 from ratchet.store import EventStore, Failures, Window, read_failures
+from ratchet.store.arrivals import came_into_use
 from ratchet.views.words import LOOKS, RELEASES, words_of
 
 FOLLOWED_WITHIN = timedelta(minutes=1)
@@ -71,6 +72,7 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
     switches = _switches(store)
     moments = [
         *_releases(store, since),
+        *_unannounced(store, since, until),
         *_rollouts(store, since),
         *_tests(store),
         *_refusals(store, since),
@@ -114,6 +116,15 @@ def _releases(store: EventStore, since: datetime) -> Iterator[Moment]:
         instead = f", {release.previous} is kept for rollback" if release.previous else ""
         text = f"{release.champion} {RELEASES[release.action]}{who}{instead}"
         yield Moment(release.created_at, "rollback" if back else "release", text, why)
+
+
+def _unannounced(store: EventStore, since: datetime, until: datetime) -> Iterator[Moment]:
+    """Yield versions that came into use without a release: whoever serves them tells nobody."""
+    known = {release.champion for release in store.records(Release)}
+    known |= {version for one in _switches(store) for version in one.versions}
+    for moment, name in came_into_use(store, since, until):
+        if name not in known:
+            yield Moment(moment, "release", f"{one_line(name)} came into use, by its answers")
 
 
 def _rollouts(store: EventStore, since: datetime) -> Iterator[Moment]:
