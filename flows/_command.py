@@ -1,4 +1,4 @@
-"""One stage of the loop in this process, told in words: `ratchet collect`, `analyze`, `train`.
+"""One stage of the loop in this process, told in words: `ratchet collect`, `train` and so on.
 
 python -m ratchet.flows._command collect OPTIONS      # JSON
 """
@@ -19,11 +19,30 @@ from ratchet.flows._runtime import workspace
 from ratchet.flows._waiting import result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
 from ratchet.flows.collect import CollectOptions, collect
+from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions, improve
-from ratchet.records import AlertEvent, Analysis, Candidate, Cycle, ExampleSet, TrainingSet
+from ratchet.flows.rollout import RolloutOptions, rollout
+from ratchet.records import (
+    AlertEvent,
+    Analysis,
+    Candidate,
+    Cycle,
+    Decision,
+    ExampleSet,
+    Release,
+    TrainingSet,
+    derive_id,
+)
 from ratchet.store.arrivals import count_answers
 from ratchet.store.cycles import cycle_window
-from ratchet.views.text.stages import analyzed_text, collected_text, trained_text, watched_text
+from ratchet.views.text.stages import (
+    analyzed_text,
+    collected_text,
+    gated_text,
+    looked_text,
+    trained_text,
+    watched_text,
+)
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -74,10 +93,26 @@ def _train(given: str) -> str:
     return trained_text(training_set, candidate, cycle.champion)
 
 
+def _gate(given: str) -> str:
+    options = options_of(DeployOptions, given)
+    key = str(result_of(deploy(options, return_state=True)))
+    store = workspace().store
+    decision = store.get(Decision, key)
+    assert decision is not None  # the flow has just stored it, or knew it
+    return gated_text(decision, store.get(Release, derive_id("release", key)))
+
+
+def _look(given: str) -> str:
+    options = options_of(RolloutOptions, given)
+    return looked_text(str(rollout(options)))
+
+
 STAGES: dict[str, Callable[[str], str]] = {
     "collect": _collect,
     "analyze": _analyze,
     "train": _train,
+    "gate": _gate,
+    "rollout": _look,
 }
 
 

@@ -23,7 +23,7 @@ from ratchet.outcomes.experience import experience_metrics
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import Alert, Analysis, Cycle, Metric, derive_id, digest
-from ratchet.store.cycles import cycle_window, latest_cycle
+from ratchet.store.cycles import cycle_window, latest_cycle, measured_versions
 from ratchet.store.heard import unknown_reasons
 from ratchet.tracking import Run
 from ratchet.views import plots
@@ -38,17 +38,17 @@ def load(cycle: Cycle) -> Outcomes:
 
 
 @task(name="measure-answers", cache_policy=NO_CACHE)
-def measure(cycle: Cycle) -> tuple[Metric, ...]:
-    """Sum up what the champion's answers called, took and cost, and how its sessions ended."""
+def measure(cycle: Cycle, names: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Sum up what a version's answers called, took and cost, and how its sessions ended."""
     store = workspace().store
     facts = read_answer_facts(store, cycle_window(cycle))
-    return read_answer_metrics(store, facts, cycle.names)
+    return read_answer_metrics(store, facts, names)
 
 
 @task(name="chart-rates", cache_policy=NO_CACHE)
-def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
+def chart(cycle: Cycle, version: str, weights: QualityWeights) -> tuple[ChartReport, ...]:
     """Chart every signal over the cycle; one with too little data is left out and said so."""
-    window = cycle_window(cycle, cycle.champion)
+    window = cycle_window(cycle, version)
     charts, reasons = chart_every_signal(read_window(workspace().store, window, weights))
     if reasons:
         names = ", ".join(reasons)
@@ -57,7 +57,7 @@ def chart(cycle: Cycle, weights: QualityWeights) -> tuple[ChartReport, ...]:
 
 
 def metrics_over_thresholds(
-    cycle: Cycle, metrics: tuple[Metric, ...], latency_baseline: float | None
+    cycle: Cycle, version: str, metrics: tuple[Metric, ...], latency_baseline: float | None
 ) -> tuple[Alert, ...]:
     """Return the metrics of the whole cycle that are over a fixed threshold, for its analysis.
 
@@ -66,7 +66,7 @@ def metrics_over_thresholds(
     """
     return check_thresholds(
         metrics,
-        model_version=cycle.champion,
+        model_version=version,
         cycle_id=cycle.id,
         now=now(),
         latency_baseline=latency_baseline,
@@ -77,6 +77,7 @@ def metrics_over_thresholds(
 @task(name="record-analysis", cache_policy=NO_CACHE)
 def record(
     cycle: Cycle,
+    version: str,
     metrics: tuple[Metric, ...],
     alerts: tuple[Alert, ...],
     failures: FailureAnalysis,
@@ -94,7 +95,7 @@ def record(
         id=key,
         cycle_id=cycle.id,
         created_at=now(),
-        model_version=cycle.champion,
+        model_version=version,
         metrics=metrics,
         alerts=alerts,
         clusters=failures.clusters,
@@ -113,15 +114,16 @@ def publish(cycle: Cycle, analysis: Analysis, charts: tuple[ChartReport, ...]) -
     """Put numbers and plots into MLflow and Prefect."""
     measured = [metric for metric in analysis.metrics if metric.value is not None]
     with cycle_run(cycle, "analyze") as run:
-        run.params({"model_version": cycle.champion, "cycle": cycle.number})
+        run.params({"model_version": analysis.model_version, "cycle": cycle.number})
         run.metrics({metric.name: float(metric.value or 0.0) for metric in measured})
         run.text(analysis_markdown(analysis), "analysis.md")
-        publish_figure(run, "metrics", plots.metric_forest(measured), "Metrics with intervals")
+        if measured:
+            publish_figure(run, "metrics", plots.metric_forest(measured), "Metrics with intervals")
         _publish_charts(run, charts)
         if analysis.clusters:
             bars = plots.failure_bars(analysis.clusters)
             publish_figure(run, "failures", bars, "Failures by what they are about")
-    publish_text("analysis", analysis_markdown(analysis), f"Analysis of {cycle.champion}")
+    publish_text("analysis", analysis_markdown(analysis), f"Analysis of {analysis.model_version}")
 
 
 def _publish_charts(run: Run, charts: tuple[ChartReport, ...]) -> None:
@@ -153,17 +155,18 @@ def analyze_cycle(
     validate_safety(cycle, run_judges(cycle, judges))
     validate_readings(cycle, judges)
     everything = load(cycle)
-    outcomes = everything.of_versions(cycle.names)
+    names = measured_versions(workspace().store, cycle)
+    outcomes = everything.of_versions(names)
     unknown = unknown_reasons(workspace().store, now=now())
     metrics = (
         *experience_metrics(outcomes, quality(outcomes, weights), unknown=unknown),
-        *measure(cycle),
+        *measure(cycle, names),
     )
-    alerts = metrics_over_thresholds(cycle, metrics, latency_baseline)
+    alerts = metrics_over_thresholds(cycle, names[0], metrics, latency_baseline)
     failures = run_failures(cycle, everything, weights, rule)
     if traffic_sample:
         hold_out_traffic(cycle, outcomes, weights, traffic_sample)
-    analysis = record(cycle, metrics, alerts, failures)
-    publish(cycle, analysis, chart(cycle, weights))
+    analysis = record(cycle, names[0], metrics, alerts, failures)
+    publish(cycle, analysis, chart(cycle, names[0], weights))
     publish_failures(cycle, failures)
     return analysis.id

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ratchet.collect.derived import DerivedReport, derive_signals
+from ratchet.collect.derived import DerivedReport
+from ratchet.collect.taking_in import take_in
 from ratchet.flows._runtime import logger, now, workspace
-from ratchet.review.corrections import queue_corrections
 
 MOST_A_PASS = 20_000
 """Interactions that one pass takes in; after a long pause the next ones go on."""
@@ -16,10 +16,7 @@ def derive_new(most: int | None = MOST_A_PASS) -> DerivedReport:
     Corrections in words that were accepted go to people, who confirm them.
     """
     work = workspace()
-    report = derive_signals(work.store, now=now(), off=work.settings.not_derived, most=most)
-    if report.interactions:
-        logger.info("%s", report.in_words)
-    candidates = queue_corrections(work.store, now=now(), most=most)
-    if candidates.queued or candidates.left_out:
-        logger.info("%s", candidates.in_words)
-    return report
+    taken = take_in(work.store, now=now(), off=work.settings.not_derived, most=most)
+    for line in taken.lines():
+        logger.info("%s", line)
+    return taken.derived

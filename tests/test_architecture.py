@@ -48,8 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"files", "store", "safety"},
-    "collect": _BASE | {"files", "store", "processes"},
-    "doors": _BASE | {"files", "store", "collect"},
+    "collect": _BASE | {"files", "store", "processes", "review"},
+    "doors": _BASE | {"files", "settings", "store", "tracking", "collect"},
     "analyze": _BASE
     | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
     "improve": _BASE

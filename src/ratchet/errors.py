@@ -15,6 +15,7 @@ RatchetError
 ├── NotAnsweringError        users were to be sent to a version that does not answer
 ├── IsolationError           the machine does not isolate untrusted code, so none is run
 ├── JudgeNotUsableError      scores of a judge that validation does not allow were to count
+├── SourceError              a server that rows are imported from does not answer
 ├── TrackingError            MLflow cannot do what is asked (no previous version, no champion)
 └── LeakError                an example that the gate tests on reached a training set
 ```
@@ -103,6 +104,10 @@ class IsolationError(RatchetError):
 
 class JudgeNotUsableError(RatchetError):
     """Scores of a judge that validation does not allow were to count."""
+
+
+class SourceError(RatchetError):
+    """A server that rows are imported from does not answer, or asks to wait for long."""
 
 
 class TrackingError(RatchetError):

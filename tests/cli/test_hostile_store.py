@@ -238,6 +238,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "keys list": [(), ("--json",)],
     "prune": [("--dry-run",), ("--dry-run", "--json")],
     "review": [(), ("--json",), ("--decide", FOREIGN, "--label", "fine", "--by", "ada")],
+    "rollout look": [("--dry-run",)],
     "rollout status": [(), ("--json",)],
     "set-aside": [(), ("--json",), ("--source", FOREIGN), ("--latest", "0")],
     "signals list": [("--days", "4000"), ("--days", "4000", "--json")],

@@ -1,4 +1,4 @@
-"""`ratchet collect`, `analyze` and `train`: what a dry run says, and that it changes nothing."""
+"""The stage commands of the loop: what a dry run says, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from ratchet.errors import WaitingError
 from ratchet.improve.curation.dataset import ROWS_FILE, parquet_schema
 from ratchet.improve.curation.rows import TrainingRow, learnt_digest
 from ratchet.improve.training.news import Planned, await_news
-from ratchet.operate.stage_plans import analyze_plan, train_plan
-from ratchet.records import Candidate, Cycle, Interaction, Message, Thumbs, TrainingSet
+from ratchet.operate.stage_plans import analyze_plan, gate_plan, train_plan
+from ratchet.records import (
+    Candidate,
+    Cycle,
+    Example,
+    Interaction,
+    Message,
+    Thumbs,
+    TrainingSet,
+)
 from ratchet.store import EventStore
-from ratchet.store.cycles import open_cycle
+from ratchet.store.cycles import freeze_examples, open_cycle
 from tests.cli.in_process import run_in_process
 
 NOW = datetime.now(UTC)
@@ -51,11 +59,11 @@ def home(tmp_path: Path, made_store: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("stage", ["collect", "analyze", "train"])
+@pytest.mark.parametrize("stage", ["collect", "analyze", "train", "gate --candidate"])
 def test_in_a_new_home_a_dry_run_says_how_answers_come_in_and_makes_nothing(
     tmp_path: Path, stage: str
 ) -> None:
-    done = run(tmp_path, stage, "--dry-run")
+    done = run(tmp_path, *stage.split(), "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "nothing is stored yet: `ratchet serve`" in done.stdout
     assert not (tmp_path / "home").exists()
@@ -188,3 +196,40 @@ def test_of_a_set_of_before_the_rows_on_disk_tell_what_was_learnt(
         await_news(store, tmp_path, cycle, heavier, key_of)
     other = plan("f", learnt=learnt_digest([replace(row, target="refunds")], []))
     await_news(store, tmp_path, cycle, other, key_of)
+
+
+def test_a_dry_run_of_the_gate_says_what_it_would_compare(store: EventStore) -> None:
+    assert gate_plan(store, None, None) == ["no cycle yet: `ratchet collect` opens one"]
+    store.add_interactions([answer(1)])
+    asked = (Message(role="user", content="Where is my card?"),)
+    examples = [Example(id=f"e{n}", messages=asked, target="cards") for n in range(30)]
+    frozen = freeze_examples(store, "held-out", examples, NOW)
+    cycle = open_cycle(
+        store, champion="support-router/1", options_digest="o", seed=0, example_set_id=frozen.id,
+        now=NOW,
+    )  # fmt: skip
+    assert gate_plan(store, None, None) == [
+        "no candidate of cycle 1 yet: `ratchet train` makes one"
+    ]
+    trained(store, cycle_id=cycle.id)
+    (line,) = gate_plan(store, None, "always")
+    assert line.startswith("support-router/2 against support-router/1 on 30 examples")
+    assert line.endswith("on exact_match first; a person approves: always")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--dry-run",), ("--candidate", "--scores", "s.csv"), ("--options", "o.yaml")],
+)
+def test_what_is_for_the_candidate_alone_is_refused_without_it(
+    home: Path, words: tuple[str, ...]
+) -> None:
+    done = run(home, "gate", *words)
+    assert (done.returncode, "are for --candidate" in done.stderr) == (2, True)
+
+
+def test_a_dry_run_of_a_look_shows_how_the_rollout_stands(home: Path) -> None:
+    done = run(home, "rollout", "look", "--dry-run")
+    assert done.stdout.splitlines() == [
+        "nothing was rolled out yet", "nothing was changed; next: ratchet rollout look"
+    ]  # fmt: skip

@@ -58,6 +58,7 @@ def test_an_export_and_a_dump_of_the_same_chat_are_the_same_answers(tmp_path: Pa
     bring(write(tmp_path / "a.jsonl", FLAT), store)
     bring(write(tmp_path / "b.jsonl", ASKED, WORSE, BETTER), store)
     assert len(answers(store)) == 2
+    assert len(said(store)) == len(EXPECTED)
 
 
 def test_an_answer_that_failed_is_an_error(tmp_path: Path) -> None:
@@ -65,3 +66,22 @@ def test_an_answer_that_failed_is_an_error(tmp_path: Path) -> None:
     failed = message("m2", "m1", "no credits", 1, error=True)
     bring(write(tmp_path / "c.jsonl", FLAT | {"messages": [ASKED, failed]}), store)
     assert [kept.error for kept in answers(store)] == ["no credits"]
+
+
+def test_what_was_said_about_an_answer_that_is_set_aside_is_not_stored_either(
+    tmp_path: Path,
+) -> None:
+    store = new_store(tmp_path)
+    empty, good = message("m2", "m1", "", 1), message("m3", "m1", "Hello!", 2)
+    report = bring(write(tmp_path / "c.jsonl", FLAT | {"messages": [ASKED, empty, good]}), store)
+    assert (report.set_aside, report.noted) == (1, ())
+    assert said(store) == []
+
+
+def test_a_rating_that_is_none_is_set_aside(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    odd = message("m2", "m1", "Hm.", 1, feedback={"rating": "sideways"})
+    report = bring(write(tmp_path / "c.jsonl", FLAT | {"messages": [ASKED, odd]}), store)
+    (example,) = report.examples
+    assert (report.interactions, example.position) == (1, "line 1, message m2")
+    assert "must be thumbsUp or thumbsDown, got 'sideways'" in example.reason

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ratchet.collect.recognising import Recogniser
 from ratchet.collect.report import IngestReport
 from ratchet.doors.door import Given
 from ratchet.doors.known import door_named
-from ratchet.doors.pages import LOOKED_BACK, reached, store_pages
+from ratchet.doors.pages import Reached, Server, look
+from ratchet.doors.servers import LOOKED_BACK, traces
 from ratchet.errors import InvalidInputError
 from ratchet.store import EventStore
+from ratchet.store.tables import FACTS
 from ratchet.tracking import Tracker
 from ratchet.tracking.traces import trace_pages
 from tests.doors.bringing import answers, bring, new_store, said, write
@@ -56,6 +59,7 @@ def assessment(name: str, key: str = "a-1", **more: Any) -> Any:
     } | more  # fmt: skip
 
 
+SOURCE = "mlflow:support"
 FIRST, SECOND = "AAAAAAAAAAE=", "AAAAAAAAAAI="
 """Base64 of span ids 1 and 2."""
 
@@ -121,11 +125,17 @@ def test_a_failed_span_is_an_error(tmp_path: Path) -> None:
 
 
 def pull(store: EventStore, uri: str, page: int = 2) -> list[IngestReport]:
-    door = door_named("mlflow")
-    pages = trace_pages(uri, "support", reached(store, door, uri), page=page)
+    server = Server(SOURCE, door_named("mlflow"), (traces(uri, "support", page),), "support")
     now = datetime.now(UTC)  # traces are of the time at which they are made
-    given = Given(at=now, source="mlflow:support")
-    return list(store_pages(pages, door, uri, given, store, known=Recogniser(store), now=now))
+    given = Given(at=now, source=SOURCE)
+    return list(look(server, given, store, since=None, known=Recogniser(store), now=now))
+
+
+def reached(store: EventStore) -> Reached:
+    """Return up to when the experiment was read."""
+    with store.reading() as connection:
+        kept = connection.execute(sa.select(FACTS.c.value).where(FACTS.c.name.like("import:%")))
+        return Reached.of(kept.scalar_one_or_none())
 
 
 def said_later(uri: str, trace_id: str, rated: str) -> None:
@@ -155,14 +165,15 @@ def check_pages(uri: str, folder: Path) -> None:
     mlflow.flush_trace_async_logging()
     try:
         store = new_store(folder)
-        assert reached(store, door_named("mlflow"), uri) is None
+        assert reached(store) == Reached()
         assert [report.interactions for report in pull(store, uri)] == [2, 2, 1]
         kept = {one.response: one for one in answers(store)}
         assert {one.prompt for one in kept.values()} == {f"q{n}" for n in range(5)}
-        begin = reached(store, door_named("mlflow"), uri)
-        assert begin is not None
+        until = reached(store).until
+        assert until is not None
         last = max(one.created_at for one in kept.values())
-        assert abs(begin + LOOKED_BACK - last) < timedelta(minutes=1)
+        assert abs(until - last) < timedelta(minutes=1)
+        assert reached(store).next_begin(None, LOOKED_BACK) == until - LOOKED_BACK
         traced = {key: one.metadata["mlflow_trace_id"] for key, one in kept.items()}
         said_later(uri, traced["a3"], traced["a4"])
         assert sum(report.interactions for report in pull(store, uri)) == 0

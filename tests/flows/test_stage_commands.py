@@ -104,6 +104,11 @@ def test_each_night_says_what_it_did_or_that_there_is_nothing_to_do(nights: Nigh
     assert "ratchet gate --champion support-router/1 --challenger support-router/2" in " ".join(
         said.split()
     )
+    code, said = nights.stage("gate", end_cycle=False)
+    assert (code, "DEPLOY   " in said) == (0, True), said
+    assert "challenger support-router/2" in said
+    code, said = nights.stage("rollout")
+    assert (code, "nothing is being rolled out" in said) == (0, True), said
     _end(nights)
 
     nights.answered(200, corrected=False)  # all feedback is used already

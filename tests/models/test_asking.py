@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ratchet.errors import ModelError
+from ratchet.files.moments import retry_after_seconds
 from ratchet.models import Completion, ScriptedModel
 from ratchet.models.asking import Asked, Progress, ProgressLog, ask_endpoint, ask_model
 from ratchet.models.endpoint import Endpoint, Question, Reply
@@ -35,7 +36,6 @@ from ratchet.models.limits import (
     Tokens,
     backoff_seconds,
     estimate_input_tokens,
-    retry_after_seconds,
 )
 from ratchet.records import Message
 from ratchet.store import EventStore

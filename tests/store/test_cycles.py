@@ -31,6 +31,7 @@ from ratchet.store.cycles import (
     example_set,
     freeze_examples,
     latest_cycle,
+    measured_versions,
     open_cycle,
     open_for,
     sole_loop,
@@ -457,3 +458,33 @@ def test_what_was_handed_over_is_of_use_while_its_cycle_is_the_open_one(
     another = opened(store, now + HOUR)
     assert open_for(store, another.id) == another
     assert open_for(store, None) == another
+
+
+def test_a_cycle_without_answers_of_its_champion_is_about_those_of_another_version(
+    store: EventStore, now: datetime
+) -> None:
+    def answered(version: str, number: int) -> None:
+        store.add_interactions(
+            [
+                Interaction(
+                    id=f"{version}-{place}", session_id="s", user_id=f"u{place}",
+                    created_at=now - HOUR, model_version=version, response="yes",
+                    messages=(Message(role="user", content="May I?"),),
+                )
+                for place in range(number)
+            ]
+        )  # fmt: skip
+
+    answered("gpt-4o", 30)
+    answered("mistral", 25)
+    cycle = open_cycle(
+        store, champion="router/1", options_digest="o", seed=0, example_set_id="e", now=now,
+    )  # fmt: skip
+    assert measured_versions(store, cycle) == ("gpt-4o",)
+    end_cycle(store, cycle, "finished", now)
+    answered("router/1", 1)
+    later = open_cycle(
+        store, champion="router/1", options_digest="o", seed=0, example_set_id="e",
+        now=now + HOUR,
+    )  # fmt: skip
+    assert measured_versions(store, later) == ("router/1",)

@@ -15,14 +15,19 @@ from ratchet.cli.gate_models import (
     policy_for,
 )
 from ratchet.cli.gate_options import (
+    Candidate,
+    DryRun,
     ExamplesFile,
     HigherIsBetter,
+    Labels,
     LowerIsBetter,
+    Options,
     PolicyFile,
     Samples,
     ScoresFile,
     Seed,
     Temperature,
+    ToLabel,
 )
 from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import AsJson, current_settings, existing_store, show_progress
@@ -82,19 +87,22 @@ def gate(
         Path | None,
         typer.Option(help="YAML with a judge of pairs, for a policy that names win_rate."),
     ] = None,
-    to_label: Annotated[
-        Path | None,
-        typer.Option(help="Write 100 pairs of answers for people to compare blindly."),
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="A sheet of --to-label with its column winner filled in.")
-    ] = None,
+    to_label: ToLabel = None,
+    labels: Labels = None,
+    candidate: Candidate = False,
+    dry_run: DryRun = False,
+    options: Options = None,
 ) -> None:
     """Decide on recorded scores, or on two models' answers: promote, hold, reject, inconclusive.
+
+    With --candidate it is the stage of the loop: it acts on what it decides.
 
     Exit codes: 0 promote, 10 hold (also a promotion that waits for approval), 11 reject, 12
     inconclusive, 2 bad input, which includes a metric without a known direction.
     """
+    if candidate or dry_run or options is not None:
+        _of_loop(candidate, dry_run, options, bool(scores or champion or challenger or examples))
+        return
     asked = _load(policy)
     looks, named = _looks(earlier), frozenset(usable_judge or ())
     decoding = Decoding(max_new_tokens, one_line, api_key_variable, fresh)
@@ -143,6 +151,18 @@ class Stated:
         for line in surprising_directions(directed):
             say(f"note: {line}", err=True)
         return directed
+
+
+def _of_loop(candidate: bool, dry_run: bool, options: Path | None, is_other: bool) -> None:
+    from ratchet.cli.stages import gate_candidate
+
+    if not candidate or is_other:
+        got = "scores or models" if is_other else "neither a candidate nor anything else"
+        raise InvalidInputError(
+            "--dry-run and --options are for --candidate, which takes neither scores nor models, "
+            f"got {got}; without --candidate nothing is changed"
+        )
+    gate_candidate(dry_run=dry_run, options=options)
 
 
 def _load(policy: Path | None) -> GatePolicy | None:

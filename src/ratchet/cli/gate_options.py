@@ -50,3 +50,28 @@ Temperature = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of sampling; default: 0.")]
+Candidate = Annotated[
+    bool,
+    typer.Option(
+        "--candidate",
+        help="Gate the latest candidate as the flow deploy does, and do what is decided.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="With --candidate, say what would be compared; change nothing."),
+]
+Options = Annotated[
+    Path | None,
+    typer.Option(
+        "--options",
+        help="With --candidate, YAML or JSON with options of the flow deploy, over the home's.",
+    ),
+]
+ToLabel = Annotated[
+    Path | None,
+    typer.Option(help="Write 100 pairs of answers for people to compare blindly."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(help="A sheet of --to-label with its column winner filled in.")
+]

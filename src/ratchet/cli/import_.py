@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ratchet.cli.import_experiment import forever, import_experiment, is_experiment
+from ratchet.cli.import_server import access, import_server
 from ratchet.cli.progress import Progress
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import created_store, current_settings, finite, open_history
@@ -19,17 +20,31 @@ from ratchet.files.text import counted, printable
 
 if TYPE_CHECKING:
     from ratchet.collect.report import IngestReport
-    from ratchet.doors.importing import Import
+    from ratchet.doors.door import Door
+    from ratchet.doors.importing import Import, Preview
+    from ratchet.doors.mapping import ImportMap
+    from ratchet.doors.pages import Server
 
 _SHOWN_CHARACTERS = 200
+_SECONDS_AT_FILES, _SECONDS_AT_SERVERS = 5.0, 60.0
+
+
+_Every = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="With --follow, seconds between two looks; default: 5, at a server 60.",
+        callback=finite,
+    ),
+]
 
 
 def import_source(
     source: Annotated[
         str,
         typer.Argument(
-            help="File, folder, pattern, an address such as s3://bucket/folder, or "
-            "mlflow:EXPERIMENT of the MLflow server."
+            help="File, folder, pattern, an address such as s3://bucket/folder, "
+            "mlflow:EXPERIMENT of the MLflow server, or langfuse:ADDRESS of Langfuse's."
         ),
     ],
     as_format: Annotated[
@@ -49,10 +64,7 @@ def import_source(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on with what is added, until Ctrl-C.")
     ] = False,
-    every: Annotated[
-        float,
-        typer.Option(min=0.1, help="With --follow, seconds between two looks.", callback=finite),
-    ] = 5.0,
+    every: _Every = None,
 ) -> None:
     """Store the interactions and the feedback that another tool's export holds.
 
@@ -64,18 +76,20 @@ def import_source(
     from ratchet.doors.following import follow_source
     from ratchet.doors.importing import prepare
     from ratchet.doors.mapping import read_map
+    from ratchet.doors.servers import is_server, server_of
 
     now = datetime.now(UTC)
     begin = read_moment(since, now) if since else None
     told_by = read_map(mapping) if mapping else None
-    if is_experiment(source):
-        if dry_run or as_format:
-            raise InvalidInputError(
-                f"{printable(source)} takes neither --dry-run nor --as, got one; leave it out"
-            )
-        looks = forever(every) if follow else iter((None,))
+    if is_server(source):
+        server = server_of(source, access(), as_format=as_format)
+        say(f"{server.door.name}: {server.says} (a server)")
+        if dry_run:
+            _preview_server(server, told_by, begin, now)
+            return
+        looks = _forever(every or _SECONDS_AT_SERVERS) if follow else iter((None,))
         derive(now, most=0)  # all of this source is new to it
-        import_experiment(source, told_by, begin, looks, tell_report)
+        import_server(server, told_by, begin, looks, tell_report)
         return
     what = prepare(source, now=now, as_format=as_format, mapping=told_by, since=begin)
     told = "recognised" if what.is_recognised else "as given"
@@ -90,7 +104,7 @@ def import_source(
     derive(now, most=0)  # all of this source is new to it
 
     def wait() -> bool:
-        time.sleep(every)
+        time.sleep(every or _SECONDS_AT_FILES)
         return True
 
     try:
@@ -152,26 +166,41 @@ def _tell_counts(report: IngestReport) -> None:
 
 def derive(now: datetime, most: int | None = None) -> None:
     """Derive what came in says, and tell it; `most` 0 notes where to begin."""
-    from ratchet.collect.derived import check_kinds, derive_signals
-    from ratchet.review.corrections import queue_corrections
+    from ratchet.collect.taking_in import take_in
 
-    off = check_kinds(current_settings().not_derived)
-    store = created_store()
-    derived = derive_signals(store, now=now, off=off, most=most)
-    if derived.interactions:
-        say(derived.in_words)
-    candidates = queue_corrections(store, now=now, most=most)
-    if candidates.queued or candidates.left_out:
-        say(candidates.in_words)
+    off = current_settings().not_derived
+    for line in take_in(created_store(), now=now, off=off, most=most).lines():
+        say(line)
+
+
+def _forever(seconds: float) -> Iterator[None]:
+    """Yield again and again, with a pause between."""
+    while True:
+        yield None
+        time.sleep(seconds)
+
+
+def _preview_server(
+    server: Server, mapping: ImportMap | None, since: datetime | None, now: datetime
+) -> None:
+    from ratchet.doors.pages import PREVIEWED, preview_server
+    from ratchet.doors.servers import given_of
+
+    shown = preview_server(server, given_of(server, mapping, now), since=since, now=now)
+    say(f"of the first {PREVIEWED} pages of each list:")
+    _tell_preview(server.door, shown)
 
 
 def _preview(what: Import) -> None:
     from ratchet.doors.importing import preview
 
-    width = max(map(len, what.door.mapping))
-    for ours, theirs in what.door.mapping.items():
+    _tell_preview(what.door, preview(what))
+
+
+def _tell_preview(door: Door, shown: Preview) -> None:
+    width = max(map(len, door.mapping))
+    for ours, theirs in door.mapping.items():
         say(f"    {ours:<{width}}  {theirs}")
-    shown = preview(what)
     for fields in shown.first:
         say_json({name: _short(value) for name, value in fields.items()}, default=str)
     rows = sum(shown.reasons.values())

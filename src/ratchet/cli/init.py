@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from ratchet.cli.doctor import tell_health
+from ratchet.cli.import_server import access
 from ratchet.cli.saying import say, say_text
 from ratchet.cli.shared import check_address, current_settings, key_of, open_tracker
 from ratchet.errors import InvalidInputError, RatchetError
@@ -171,8 +172,13 @@ def _check(given: Answers) -> None:
 def _tell_source(address: str) -> bool:
     """Say whether the logs can be read, and in which format."""
     from ratchet.doors.importing import prepare
+    from ratchet.doors.servers import is_server, server_of
 
     try:
+        if is_server(address):
+            server = server_of(address, access())
+            say(f"{'ok':8} source: {server.says} of {server.door.name}")
+            return True
         what = prepare(address, now=datetime.now(UTC))
     except (RatchetError, OSError) as error:
         say(f"{'problem':8} source: {printable(str(error))}")

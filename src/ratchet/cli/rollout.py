@@ -62,6 +62,22 @@ def status(as_json: AsJson = False, page: _Page = None) -> None:
         page.write_text(text, "utf-8")
 
 
+@app.command(epilog="Example: ratchet rollout look --dry-run")
+def look(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how it stands; look at nothing new.")
+    ] = False,
+) -> None:
+    """Look once at the running rollout and do what that decides, as its schedule does."""
+    from ratchet.cli.stages import look_at_rollout
+
+    if dry_run:
+        status()
+        say("nothing was changed; next: ratchet rollout look")
+        return
+    look_at_rollout()
+
+
 @app.command(epilog="Example: ratchet rollout stop --by ada --note 'slow answers'")
 def stop(by: By = "", note: Note = "") -> None:
     """Send all users to the champion again. It is final: the version is not rolled out again."""

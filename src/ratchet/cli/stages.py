@@ -1,4 +1,7 @@
-"""`ratchet collect`, `analyze` and `train`: one stage of the loop, as its deployment runs it."""
+"""One stage of the loop, as its deployment runs it: `ratchet collect`, `analyze`, `train`.
+
+`ratchet gate --candidate` and `ratchet rollout look` run theirs by what stands here too.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ratchet.cli.curate import Method, curated_now
+from ratchet.cli.import_server import access
 from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, existing_store, show_progress
 from ratchet.cli.start import QUIET_STATES, interrupt_on_signals
@@ -98,6 +102,20 @@ def train(
     _run("train", given)
 
 
+def gate_candidate(*, dry_run: bool, options: Path | None) -> None:
+    """Gate the latest candidate as the flow `deploy` does, or say what that would do."""
+    given = _given("deploy", options)
+    if dry_run:
+        _would_gate(given)
+        return
+    _run("gate", given)
+
+
+def look_at_rollout() -> NoReturn:
+    """Look once at the running rollout, as the flow `rollout` does."""
+    _run("rollout", {})
+
+
 def _given(stage: Stage, path: Path | None) -> dict[str, Any]:
     """Return the options of the home's deployment, and over them those of a file."""
     from ratchet.files.yaml import read_yaml
@@ -155,13 +173,13 @@ def _of_gate(settings: Settings) -> tuple[Any, ...]:
 
 
 def _would_import(source: Source, now: datetime) -> None:
-    from ratchet.doors.importing import preview
+    from ratchet.doors.servers import is_server
 
-    what = source.prepared(now)
-    shown = preview(what)
+    door, shown = source.previewed(access(), now)
+    told = "on its first pages" if is_server(source.source) else "in all"
     say(
-        f"{source.source} ({what.door.name}): {counted(shown.interactions, 'interaction')} and "
-        f"{counted(shown.feedback, 'piece')} of feedback in all, "
+        f"{source.source} ({door}): {counted(shown.interactions, 'interaction')} and "
+        f"{counted(shown.feedback, 'piece')} of feedback {told}, "
         f"{counted(sum(shown.reasons.values()), 'row')} set aside; what is stored already adds "
         "nothing"
     )
@@ -176,6 +194,17 @@ def _would_analyze() -> None:
     judges = current_settings().judges
     say(f"judges: {'none' if judges is None else judges.name}")
     say("nothing was changed; next: ratchet analyze")
+
+
+def _would_gate(given: dict[str, Any]) -> None:
+    from ratchet.flows.deploy import DeployOptions
+    from ratchet.operate.stage_plans import gate_plan
+
+    options, store = DeployOptions.model_validate(given), existing_store()
+    lines = [_NO_STORE] if store is None else gate_plan(store, options.policy, options.approval)
+    for line in lines:
+        say(line)
+    say("nothing was changed; next: ratchet gate --candidate")
 
 
 def _would_train(given: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ratchet.files.text import counted
@@ -54,6 +56,30 @@ class IngestReport:
             lines.append(f"and {counted(left, 'more row')} set aside for other reasons")
         lines += [f"{count:>8,} × passed over: {reason}" for reason, count in self.passed]
         return lines + [f"{count:>8,} × noted: {note}" for note, count in self.noted]
+
+
+def combined(reports: Iterable[IngestReport]) -> IngestReport:
+    """Return one report of several: of each rule the first row that broke it."""
+    found = list(reports)
+    reasons, passed, noted = Counter[str](), Counter[str](), Counter[str]()
+    examples: dict[str, SetAside] = {}
+    for one in found:
+        reasons.update(dict(one.reasons))
+        passed.update(dict(one.passed))
+        noted.update(dict(one.noted))
+        for row in one.examples:
+            examples.setdefault(rule_of(row.reason), row)
+    return IngestReport(
+        interactions=sum(one.interactions for one in found),
+        feedback=sum(one.feedback for one in found),
+        repeated=sum(one.repeated for one in found),
+        set_aside=sum(one.set_aside for one in found),
+        reasons=tuple(reasons.most_common()),
+        examples=tuple(examples.values()),
+        noted=tuple(noted.most_common()),
+        recognised=sum(one.recognised for one in found),
+        passed=tuple(passed.most_common()),
+    )
 
 
 def rule_of(reason: str) -> str:

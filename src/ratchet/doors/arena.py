@@ -23,6 +23,7 @@ _SIDES = ("a", "b")
 _WINNER = "winner"
 _IDS = ("question_id", "id", "evaluation_session_id", "conversation_id")
 _TIMES = ("tstamp", "timestamp", "created_at")
+_JUDGES = ("judge", "judge_hash", "user_id")
 _ABOUT = ("language", "turn", "anony", "category")
 
 
@@ -84,7 +85,7 @@ def _interaction(row: Mapping[str, Any], battle: str, side: str, at: datetime) -
     return {
         "id": door_id(NAME, battle, side),
         "session_id": battle,
-        "user_id": str(row.get("judge") or row.get("user_id") or UNKNOWN_USER),
+        "user_id": str(next((row[name] for name in _JUDGES if row.get(name)), UNKNOWN_USER)),
         "created_at": at,
         "model_version": str(row[f"model_{side}"]),
         "messages": asked,
@@ -113,7 +114,7 @@ DOOR = Door(
     mapping={
         "id": "question_id or id, and the side",
         "session_id": "the battle",
-        "user_id": "judge",
+        "user_id": "judge or judge_hash",
         "created_at": "tstamp or timestamp; that of who won a millisecond later",
         "model_version": "model_a, model_b",
         "messages, response": "conversation_a and conversation_b, or prompt and response_a, _b",

@@ -41,6 +41,19 @@ class ChatMessage:
     is_answer: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def words(self) -> str:
+        """Its words, also where they come in parts."""
+        content = self.turn.get("content")
+        if isinstance(content, list):
+            return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+        return content or ""
+
+    @property
+    def says(self) -> bool:
+        """Whether it has words, calls or an error, without which it is no answer."""
+        return bool(self.words or self.turn.get("tool_calls") or self.more.get("error"))
+
 
 @dataclass(frozen=True, slots=True)
 class Chat:
@@ -79,15 +92,21 @@ def answers_of(chat: Chat, messages: Sequence[ChatMessage]) -> Iterator[Translat
             siblings[message.parent, message.model].append(message)
     for several in siblings.values():
         for one, following in pairwise(several):
-            key = chat.answer_id(one.key)
-            yield {
-                "id": door_id(key, "regenerate"),
-                "interaction_id": key,
-                "created_at": following.at or one.at or chat.at,
-                "user_id": chat.user,
-                "kind": "regenerate",
-                "value": True,
-            }
+            if one.says:
+                yield asked_anew(chat, one, following.at)
+
+
+def asked_anew(chat: Chat, message: ChatMessage, at: Any) -> Mapping[str, Any]:
+    """Return that a user asked for another answer in the place of this one."""
+    key = chat.answer_id(message.key)
+    return {
+        "id": door_id(key, "regenerate"),
+        "interaction_id": key,
+        "created_at": at or message.at or chat.at,
+        "user_id": chat.user,
+        "kind": "regenerate",
+        "value": True,
+    }
 
 
 def in_a_row(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -113,12 +132,8 @@ def _before(message: ChatMessage, by_key: Mapping[str, ChatMessage]) -> list[Cha
 def _interaction(
     chat: Chat, message: ChatMessage, before: Sequence[ChatMessage]
 ) -> Mapping[str, Any] | Refused:
-    place = f"message {printable(message.key, 40)}"
-    turn, error = message.turn, message.more.get("error")
-    words = turn.get("content")
-    if isinstance(words, list):
-        words = "\n".join(part["text"] for part in words if isinstance(part.get("text"), str))
-    if not (words or turn.get("tool_calls") or error):
+    place, turn, words = f"message {printable(message.key, 40)}", message.turn, message.words
+    if not message.says:
         return Refused(
             "an answer must have words, calls or an error, got none; leave it out, or export the "
             "chat once it is answered",
@@ -134,7 +149,7 @@ def _interaction(
         "created_at": message.at or (before[-1].at if before else None) or chat.at,
         "model_version": message.model or chat.model or UNKNOWN_MODEL,
         "messages": said,
-        "response": words or "",
+        "response": words,
         PLACE: place,
         **message.more,
     }

@@ -1,10 +1,11 @@
 """Langfuse: observations, traces and scores, as its API, its blob export and its UI write them.
 
 Keys are `trace_id` in blob exports (JSON, CSV, Parquet) and `traceId` in the API and the UI; both
-are read. An observation of the type GENERATION is an interaction; other observations (spans, tools,
-retrievers) are steps of the application and passed over. A trace that comes without observations is
-an interaction of its own. Scores are feedback (`ratchet.doors.scores`): one on an observation is
-about that answer, one on a trace about the trace's last answer, or that of the trace itself.
+are read. A score of the API of version 5 has a `subject` and one `value` of its type. An
+observation of the type GENERATION is an interaction; other observations (spans, tools, retrievers)
+are steps of the application and passed over. A trace that comes without observations is an
+interaction of its own. Scores are feedback (`ratchet.doors.scores`): one on an observation is about
+that answer, one on a trace about the trace's last answer, or that of the trace itself.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ NAME = "langfuse"
 _IDS = ("trace_id", "traceId")
 _OBSERVATION = (("observation_id", "observationId"), ("start_time", "startTime"))
 _ANSWERS = "GENERATION"
+_SUBJECT = "subject"
 _CORRECTION, _TEXT, _CATEGORY, _BOOLEAN = "CORRECTION", "TEXT", "CATEGORICAL", "BOOLEAN"
 _MODEL = ("provided_model_name", "providedModelName", "model", "internalModelId")
 _USAGE = {
@@ -101,6 +103,9 @@ def _observation(trace: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[T
         yield Passed("an observation that is no generation: a step of the application")
         return
     end = _of(row, "end_time", "endTime")
+    if end is None and _of(row, "output") is None and row.get("level") != "ERROR":
+        yield Passed("a generation that has not ended, which comes again once it has")
+        return
     yield from _interaction(trace, row, row["id"], utc(end or _of(row, "start_time", "startTime")))
 
 
@@ -157,7 +162,7 @@ def _metadata(trace: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str
 
 
 def _score(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
-    trace, observation = _of(row, *_IDS), _of(row, *_OBSERVATION[0])
+    trace, observation = _subject(row)
     if trace is None and observation is None:
         yield Refused(
             "a score must be on an observation or a trace, got one on neither (of a session or a "
@@ -176,7 +181,11 @@ def _score(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
     kind, words = _of(row, "data_type", "dataType"), _of(row, "string_value", "stringValue")
     value, comment = row.get("value"), row.get("comment")
     if kind == _CORRECTION:
-        yield event | {"kind": "correction", "value": words}
+        words = words if words is not None else value
+        if isinstance(words, str) and words:
+            yield event | {"kind": "correction", "value": words}
+        else:
+            yield Passed("a correction that says nothing")
         return
     if kind in (_TEXT, _CATEGORY):  # the number of a text is 0, whatever it says
         value = words if words is not None else value
@@ -185,6 +194,17 @@ def _score(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
     if kind == _BOOLEAN:
         value = value in (1, True, "true", "True")
     yield from feedback_of(str(row["name"]), value, event, comment=comment, kinds=given.scores)
+
+
+def _subject(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the trace and the observation that a score is on."""
+    subject = row.get(_SUBJECT)
+    if not isinstance(subject, Mapping):
+        return _of(row, *_IDS), _of(row, *_OBSERVATION[0])
+    kind, key = subject.get("kind"), _of(subject, "id")
+    if kind == "observation":
+        return _of(subject, *_IDS), key
+    return (key if kind == "trace" else None), None
 
 
 def _number(text: str) -> float | str:

@@ -2,7 +2,8 @@
 
 A run of the type `llm` is an interaction; other runs (chains, tools, retrievers) are steps of the
 application and passed over. Feedback is a table of its own: it is about the run that it names, or
-about the last answer of the trace where that run is no answer.
+about the last answer of the trace where that run is no answer. Rows of feedback need not name the
+trace, so that of steps is kept for those that come after them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def _translate(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
     if _TYPE not in row:
         yield from _feedback(row, given)
     elif row[_TYPE] != _ANSWERS:
+        if (trace := row.get("trace_id")) not in (None, row["id"]):
+            given.kept[str(row["id"])] = str(trace)
         yield Passed("a run that is no answer of a model: a step of the application")
     else:
         yield _interaction(row)
@@ -120,7 +123,7 @@ def _turn(message: Any) -> Any:
 
 
 def _feedback(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
-    run = row["run_id"] or row.get("trace_id")
+    run = row.get("run_id") or row.get("trace_id")
     if run is None:
         yield Passed("feedback on a project, not on a run")
         return
@@ -130,7 +133,7 @@ def _feedback(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
         "interaction_id": door_id(NAME, run),
         "created_at": utc(row["created_at"]),
         "updated_at": utc(changed) if changed else None,
-        OTHER: door_id(NAME, "of trace", row.get("trace_id") or run),
+        OTHER: door_id(NAME, "of trace", row.get("trace_id") or given.kept.get(str(run), run)),
     }
     correction = parsed(row.get("correction"))
     if isinstance(correction, Mapping) and len(correction) == 1:

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from ratchet.collect.batches import Passed
-from ratchet.doors.chats import Chat, ChatMessage, answers_of
-from ratchet.doors.door import Door, Given, Translation
+from ratchet.doors.chats import Chat, ChatMessage, answers_of, asked_anew
+from ratchet.doors.door import Door, Given, Refused, Translation
 from ratchet.doors.scores import feedback_of
 from ratchet.doors.times import utc
+from ratchet.files.text import printable
 from ratchet.records import derive_id
 
 NAME = "librechat"
@@ -40,7 +41,7 @@ def _translate(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
         return
     key, before = str(row[_CHAT]), given.kept.setdefault(str(row[_CHAT]), [])
     message = _message(row, row.get(_PARENT))
-    earlier = [one for one in before if one.parent == message.parent and one.is_answer]
+    earlier = [one for one in before if one.parent == message.parent and one.is_answer and one.says]
     before.append(message)
     if not message.is_answer:
         yield Passed("a message of a user, which stands before its answer")
@@ -49,15 +50,7 @@ def _translate(row: Mapping[str, Any], given: Given) -> Iterator[Translation]:
     silent = [replace(one, is_answer=False) for one in before[:-1]]
     yield from answers_of(chat, [*silent, message])
     if earlier and earlier[-1].model == message.model:
-        about = chat.answer_id(earlier[-1].key)
-        yield {
-            "id": derive_id(about, "regenerate"),
-            "interaction_id": about,
-            "created_at": message.at or given.at,
-            "user_id": chat.user,
-            "kind": "regenerate",
-            "value": True,
-        }
+        yield asked_anew(chat, earlier[-1], message.at or given.at)
     yield from _said(chat, row, message, given)
 
 
@@ -136,7 +129,14 @@ def _said(
     }
     tag = feedback.get("tag")
     tag = tag.get("key") if isinstance(tag, Mapping) else tag
-    rating = _THUMBS.get(str(feedback.get("rating")))
+    told = feedback.get("rating")
+    rating = _THUMBS.get(str(told))
+    if told and rating is None:
+        yield Refused(
+            f"a rating must be {' or '.join(_THUMBS)}, got {printable(repr(told), 40)}; check the "
+            "export",
+            f"message {printable(message.key, 40)}",
+        )
     kinds = given.scores
     yield from feedback_of("thumbs", rating, event, comment=feedback.get("text"), kinds=kinds)
     if isinstance(tag, str) and tag:

@@ -8,6 +8,7 @@ from typing import Any
 
 _LONGEST = 2_000
 _MOST = 50
+_ENCODER = json.JSONEncoder(default=str)
 _PLAIN = (int, float)
 """Types whose values are written the same in Python and in JSON, but for what is not finite."""
 
@@ -43,5 +44,4 @@ def _mapping(value: object) -> Mapping[object, object]:
 
 
 def _json(value: object) -> str:
-    is_nested = isinstance(value, bool | dict | list)
-    return json.dumps(value, default=str) if is_nested else str(value)
+    return _ENCODER.encode(value) if isinstance(value, bool | dict | list) else str(value)

@@ -1,9 +1,14 @@
-"""Spans and log records of OpenTelemetry, read from an export request in OTLP's JSON."""
+"""Spans and log records of OpenTelemetry, read from an export request.
+
+A request has the same fields in JSON and in protobuf (`ratchet.gateway.otlp_requests`): how a field
+is read, how an id and a value are written is all that a `Form` says.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from ratchet.errors import InvalidInputError
@@ -53,6 +58,20 @@ class Item(NamedTuple):
     user: str | None = None
 
 
+class Form(NamedTuple):
+    """How a request is written.
+
+    Attributes:
+        field: Returns a field of a message by its name in the protocol, such as `trace_id`.
+        identity: Returns an id in hex.
+        value: Returns an AnyValue as a plain value.
+    """
+
+    field: Callable[[Any, str], Any]
+    identity: Callable[[Any], str]
+    value: Callable[[Any], Any]
+
+
 def items_of(request: Mapping[str, Any]) -> list[Item]:
     """Return the spans and records of an export request in JSON.
 
@@ -60,14 +79,20 @@ def items_of(request: Mapping[str, Any]) -> list[Item]:
         InvalidInputError: It has not the shape of one.
     """
     try:
-        spans = [_span(one, resource) for one, resource in _each(request, *SPANS)]
-        records = [_record(one, resource) for one, resource in _each(request, *LOGS)]
+        return items_in(request, JSON)
     except (TypeError, AttributeError, ValueError, KeyError) as error:
         raise InvalidInputError(
             "a request must have the shape of OTLP's JSON, got "
             f"{type(error).__name__}: {printable(str(error), 80)}; send what an exporter writes"
         ) from error
-    return with_whose(spans + records)
+
+
+def items_in(request: Any, form: Form) -> list[Item]:
+    """Return the spans and records of an export request."""
+    spans = _each(request, form, "resource_spans", "scope_spans", "spans")
+    records = _each(request, form, "resource_logs", "scope_logs", "log_records")
+    found = [_span(one, resource, form) for one, resource in spans]
+    return with_whose(found + [_record(one, resource, form) for one, resource in records])
 
 
 def with_whose(items: list[Item]) -> list[Item]:
@@ -91,37 +116,38 @@ def _named(item: Item, names: tuple[str, ...]) -> str | None:
 
 
 def _each(
-    request: Mapping[str, Any], outer: str, scope: str, inner: str
-) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    for of_resource in request.get(outer) or ():
-        resource = _attributes((of_resource.get("resource") or {}).get("attributes"))
-        for of_scope in of_resource.get(scope) or ():
-            for one in of_scope.get(inner) or ():
+    request: Any, form: Form, outer: str, scope: str, inner: str
+) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    for of_resource in form.field(request, outer) or ():
+        holder = form.field(of_resource, "resource")
+        resource = attributes_of(form.field(holder, "attributes"), form) if holder else {}
+        for of_scope in form.field(of_resource, scope) or ():
+            for one in form.field(of_scope, inner) or ():
                 yield one, resource
 
 
-def _span(one: Mapping[str, Any], resource: Mapping[str, Any]) -> Item:
-    status = one.get("status") or {}
-    failed = status.get("code") in _FAILED
-    attributes = _attributes(one.get("attributes"))
+def _span(one: Any, resource: Mapping[str, Any], form: Form) -> Item:
+    field, status = form.field, form.field(one, "status")
+    failed = bool(status) and field(status, "code") in _FAILED
+    attributes = attributes_of(field(one, "attributes"), form)
     return Item(
-        trace=_id(one.get("traceId")),
-        span=_id(one.get("spanId")),
-        parent=_id(one.get("parentSpanId")),
-        name=str(one.get("name") or ""),
-        start=int(one.get("startTimeUnixNano") or 0),
-        end=int(one.get("endTimeUnixNano") or 0),
+        trace=form.identity(field(one, "trace_id")),
+        span=form.identity(field(one, "span_id")),
+        parent=form.identity(field(one, "parent_span_id")),
+        name=str(field(one, "name") or ""),
+        start=int(field(one, "start_time_unix_nano") or 0),
+        end=int(field(one, "end_time_unix_nano") or 0),
         attributes=attributes,
         events=tuple(
             (
-                str(event.get("name") or ""),
-                int(event.get("timeUnixNano") or 0),
-                _attributes(event.get("attributes")),
+                str(field(event, "name") or ""),
+                int(field(event, "time_unix_nano") or 0),
+                attributes_of(field(event, "attributes"), form),
             )
-            for event in one.get("events") or ()
+            for event in field(one, "events") or ()
         ),
         resource=resource,
-        error=error_of(status.get("message"), attributes) if failed else None,
+        error=error_of(field(status, "message"), attributes) if failed else None,
     )
 
 
@@ -130,21 +156,42 @@ def error_of(message: object, attributes: Mapping[str, Any]) -> str:
     return str(message or attributes.get("error.type") or "the span failed")
 
 
-def _record(one: Mapping[str, Any], resource: Mapping[str, Any]) -> Item:
-    attributes = _attributes(one.get("attributes"))
-    at = int(one.get("timeUnixNano") or one.get("observedTimeUnixNano") or 0)
+def _record(one: Any, resource: Mapping[str, Any], form: Form) -> Item:
+    field, attributes = form.field, attributes_of(form.field(one, "attributes"), form)
+    at = int(field(one, "time_unix_nano") or field(one, "observed_time_unix_nano") or 0)
+    body = field(one, "body")
     return Item(
-        trace=_id(one.get("traceId")),
-        span=_id(one.get("spanId")),
+        trace=form.identity(field(one, "trace_id")),
+        span=form.identity(field(one, "span_id")),
         parent="",
-        name=str(one.get("eventName") or attributes.get("event.name") or ""),
+        name=str(field(one, "event_name") or attributes.get("event.name") or ""),
         start=at,
         end=at,
         attributes=attributes,
         resource=resource,
-        body=_value(one.get("body") or {}),
+        body=form.value(body) if body else None,
         is_record=True,
     )
+
+
+def attributes_of(given: Iterable[Any] | None, form: Form) -> dict[str, Any]:
+    """Return attributes by name, as plain values."""
+    found = {}
+    for one in given or ():
+        value = form.field(one, "value")
+        found[str(form.field(one, "key"))] = form.value(value) if value else None
+    return found
+
+
+def _field(message: Mapping[str, Any], name: str) -> Any:
+    return message.get(_in_json(name))
+
+
+@cache
+def _in_json(name: str) -> str:
+    """Return the name that a field has in JSON: `trace_id` is `traceId`."""
+    first, *others = name.split("_")
+    return first + "".join(other.title() for other in others)
 
 
 def _id(value: object) -> str:
@@ -160,10 +207,6 @@ def _id(value: object) -> str:
     return value.lower()
 
 
-def _attributes(given: Any) -> dict[str, Any]:
-    return {str(one["key"]): _value(one.get("value") or {}) for one in given or ()}
-
-
 def _value(value: Mapping[str, Any]) -> Any:
     """Return an AnyValue as a plain value."""
     for kind, given in value.items():
@@ -174,6 +217,9 @@ def _value(value: Mapping[str, Any]) -> Any:
         if kind == "arrayValue":
             return [_value(one) for one in given.get("values") or ()]
         if kind == "kvlistValue":
-            return _attributes(given.get("values"))
+            return attributes_of(given.get("values"), JSON)
         return given
     return None
+
+
+JSON = Form(_field, _id, _value)

@@ -21,21 +21,22 @@ def utc(value: object) -> Any:
         >>> utc("2026-01-05 07:00:00.125"), utc("2026-01-05T07:00:00Z")
         ('2026-01-05 07:00:00.125Z', '2026-01-05T07:00:00Z')
     """
-    found = moment_of(value)
-    if isinstance(found, datetime):
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    found = value
+    if not (type(value) is str and value[4:5] == "-"):  # ISO 8601 stays, as nearly all times are
+        found = moment_of(value)
+        if isinstance(found, datetime):
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
     if not isinstance(found, str) or len(found) < _SHORTEST or found[4:5] != "-":
         return found
-    if found[-1] in "Zz" or "+" in found[_SHORTEST:] or "-" in found[_SHORTEST:]:
-        return found
-    return f"{found}Z"
+    zone = found[_SHORTEST:]
+    return found if found[-1] in "Zz" or "+" in zone or "-" in zone else f"{found}Z"
 
 
 def instant(value: object) -> datetime | None:
     """Return the time that a record would hold; None where it is none."""
     found = utc(value)
     if isinstance(found, datetime):
-        return found.astimezone(UTC)
+        return found if found.tzinfo is UTC else found.astimezone(UTC)
     try:
         return datetime.fromisoformat(str(found)).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -58,7 +59,9 @@ def moment(nanoseconds: int) -> datetime | None:
 
 def seconds_between(start: object, end: object) -> float | None:
     """Return how long something took; None where a time is missing or the end comes first."""
-    began, ended = (instant(value) if value else None for value in (start, end))
+    if not (start and end):
+        return None
+    began, ended = instant(start), instant(end)
     if began is None or ended is None or ended < began:
         return None
     return (ended - began).total_seconds()

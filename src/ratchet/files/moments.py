@@ -1,9 +1,10 @@
-"""Times as people type them into options: a day, a time with its zone, or how long ago."""
+"""Times as people type them into options, and as servers say them in headers."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
@@ -58,3 +59,23 @@ def _no_moment(text: str) -> InvalidInputError:
         "a time is a day (2026-11-01, from its beginning in UTC), a time with its zone "
         f"(2026-11-01T10:00Z) or how long ago (90d, 36h), got {printable(text)!r}; correct it"
     )
+
+
+def retry_after_seconds(header: str | None, now: datetime) -> float | None:
+    """Return what a Retry-After header asks for, in seconds; None where it says nothing.
+
+    Args:
+        header: Seconds or an HTTP date.
+        now: The time, for dates.
+    """
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from fastapi import Response
@@ -13,13 +12,15 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from pydantic_core import to_json
 
-from ratchet.doors.otlp_spans import Item, error_of, items_of, with_whose
+from ratchet.doors.otlp_spans import Form, Item, attributes_of, items_in, items_of
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.problems import JSON, ProblemError, read_json
 
 PROTOBUF = "application/x-protobuf"
 Signal = Literal["traces", "logs"]
-_FAILED = 2
+_REQUESTS: dict[Signal, Any] = {
+    "traces": traces.ExportTraceServiceRequest, "logs": logs.ExportLogsServiceRequest,
+}  # fmt: skip
 _ANY_WINDOW = 47
 """Tells zlib to find out by itself whether gzip or deflate packed the bytes."""
 _GRPC = {400: 3, 401: 16, 403: 7, 413: 8, 415: 3, 429: 8, 503: 14}
@@ -90,11 +91,8 @@ def read_items(content: bytes, form: str, signal: Signal) -> list[Item]:
         except InvalidInputError as error:
             raise ProblemError(400, str(error)) from error
     try:
-        return with_whose(
-            _spans(traces.ExportTraceServiceRequest.FromString(content))
-            if signal == "traces"
-            else _records(logs.ExportLogsServiceRequest.FromString(content))
-        )
+        kind = _REQUESTS[signal]
+        return items_in(kind.FromString(content), PROTOBUF_FORM)
     except DecodeError as error:
         raise ProblemError(
             400, f"the body must be a request of OTLP in protobuf, got: {error}"
@@ -135,61 +133,12 @@ def refusal(problem: ProblemError, form: str) -> Response:
     return Response(content, problem.status, problem.headers, form)
 
 
-def _spans(request: traces.ExportTraceServiceRequest) -> list[Item]:
-    found = []
-    for of_resource in request.resource_spans:
-        resource = _attributes(of_resource.resource.attributes)
-        for of_scope in of_resource.scope_spans:
-            for one in of_scope.spans:
-                attributes = _attributes(one.attributes)
-                failed = one.status.code == _FAILED
-                found.append(
-                    Item(
-                        one.trace_id.hex(),
-                        one.span_id.hex(),
-                        one.parent_span_id.hex(),
-                        one.name,
-                        one.start_time_unix_nano,
-                        one.end_time_unix_nano,
-                        attributes,
-                        tuple(
-                            (event.name, event.time_unix_nano, _attributes(event.attributes))
-                            for event in one.events
-                        ),
-                        resource,
-                        error_of(one.status.message, attributes) if failed else None,
-                    )
-                )
-    return found
+def _field(message: Any, name: str) -> Any:
+    return getattr(message, name, None)  # a request of traces has no logs
 
 
-def _records(request: logs.ExportLogsServiceRequest) -> list[Item]:
-    found = []
-    for of_resource in request.resource_logs:
-        resource = _attributes(of_resource.resource.attributes)
-        for of_scope in of_resource.scope_logs:
-            for one in of_scope.log_records:
-                attributes = _attributes(one.attributes)
-                at = one.time_unix_nano or one.observed_time_unix_nano
-                found.append(
-                    Item(
-                        one.trace_id.hex(),
-                        one.span_id.hex(),
-                        "",
-                        one.event_name or str(attributes.get("event.name") or ""),
-                        at,
-                        at,
-                        attributes,
-                        resource=resource,
-                        body=_value(one.body),
-                        is_record=True,
-                    )
-                )
-    return found
-
-
-def _attributes(given: Iterable[Any]) -> Mapping[str, Any]:
-    return {one.key: _value(one.value) for one in given}
+def _identity(value: bytes) -> str:
+    return value.hex()
 
 
 def _value(value: Any) -> Any:
@@ -201,5 +150,8 @@ def _value(value: Any) -> Any:
     if kind == "array_value":
         return [_value(one) for one in found.values]
     if kind == "kvlist_value":
-        return _attributes(found.values)
+        return attributes_of(found.values, PROTOBUF_FORM)
     return found.hex() if kind == "bytes_value" else found
+
+
+PROTOBUF_FORM = Form(_field, _identity, _value)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 import httpx
 
+from ratchet.files.moments import retry_after_seconds
 from ratchet.models.endpoint import (
     ChatReply,
     Endpoint,
@@ -37,7 +38,6 @@ from ratchet.models.limits import (
     Tokens,
     backoff_seconds,
     estimate_input_tokens,
-    retry_after_seconds,
 )
 
 logger = logging.getLogger(__name__)

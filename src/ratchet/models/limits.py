@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -173,23 +171,3 @@ def backoff_seconds(key: str, attempt: int, first: float) -> float:
     jitter = int.from_bytes(seed[:4], "big") / 2**32
     longest = max(first, _LONGEST_BACKOFF_SECONDS)
     return min(first * 2.0 ** min(attempt - 1, 60), longest) * (1.0 - 0.5 * jitter)
-
-
-def retry_after_seconds(header: str | None, now: datetime) -> float | None:
-    """Return what a Retry-After header asks for, in seconds; None where it says nothing.
-
-    Args:
-        header: Seconds or an HTTP date.
-        now: The time, for dates.
-    """
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

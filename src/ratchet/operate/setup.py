@@ -7,6 +7,7 @@ for path, text in files_of(answers, folder).items(): ...
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +21,8 @@ SETTINGS, DEPLOYMENTS = "ratchet.toml", "deployments.yaml"
 _Line = Annotated[str, Field(max_length=2_000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _OURS = ("backend", "base_model", "model_name", "judges", "approvers", "deployments")
 """Settings that the answers say; what else `ratchet.toml` holds stays."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:")
+"""How an address begins: a scheme, or the name of a server such as `mlflow:` and `langfuse:`."""
 _HARVEST_ALONE = {"loop": False, "collect": True}
 
 
@@ -182,7 +185,7 @@ def _source_of(answers: Answers, folder: Path) -> dict[str, str]:
 
 def _absolute(path: str, folder: Path) -> str:
     """Return a path that means the same wherever a flow runs; an address stays."""
-    return path if "://" in path else str(folder / Path(path).expanduser())
+    return path if _ADDRESS.match(path) else str(folder / Path(path).expanduser())
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

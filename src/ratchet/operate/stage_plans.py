@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from ratchet.deploy.gate.policy import ApprovalRule, GatePolicy, policy_for_loop
 from ratchet.errors import WaitingError
 from ratchet.files.text import counted
 from ratchet.improve.training.news import Planned, without_news
 from ratchet.operate.readiness import NextCycle, lacks, warns
-from ratchet.records import BoardState, Candidate, Cycle, TrainingSet
+from ratchet.records import BoardState, Candidate, Cycle, Decision, TrainingSet
 from ratchet.settings import Settings
 from ratchet.store import EVER, EventStore, Window
 from ratchet.store.arrivals import count_answers, count_feedback, last_position, versions_in_use
-from ratchet.store.cycles import await_traffic, cycle_window, unfinished_cycle
+from ratchet.store.cycles import await_traffic, cycle_window, example_set, unfinished_cycle
 
 _MINUTE = 60.0
 
@@ -105,6 +106,39 @@ def train_plan(
         f"{counted(steps, 'step')} × {a_step:.1f} s, as the last candidate took, = "
         f"{steps * a_step / _MINUTE:.1f} minutes, on the same machine"
     )
+    return lines
+
+
+def gate_plan(
+    store: EventStore, asked: GatePolicy | Path | None, approval: ApprovalRule | None
+) -> list[str]:
+    """Say what `gate --candidate` would compare, on what, and by which policy.
+
+    Args:
+        store: The store.
+        asked: The policy, as in the options of the flow.
+        approval: When a person must approve, as there.
+
+    Raises:
+        PolicyError: The policy cannot be used.
+    """
+    cycle, candidate = store.latest(Cycle), store.latest(Candidate)
+    if cycle is None:
+        return ["no cycle yet: `ratchet collect` opens one"]
+    if candidate is None or candidate.cycle_id != cycle.id:
+        return [f"no candidate of cycle {cycle.number} yet: `ratchet train` makes one"]
+    made = f"{candidate.model_name}/{candidate.version}"
+    golden = example_set(store, cycle.example_set_id).examples
+    policy = policy_for_loop(asked, golden, approval)
+    lines = [
+        f"{made} against {cycle.champion} on {counted(len(golden), 'example')}, on "
+        f"{policy.primary.metric} first; a person approves: {policy.approval}"
+    ]
+    before = store.latest(Decision)
+    if before is not None and (before.cycle_id, before.challenger) == (cycle.id, made):
+        lines.append(
+            f"it was decided before: {before.verdict}; the same question is not asked anew"
+        )
     return lines
 
 

@@ -31,7 +31,13 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store import EVER, EventStore, Window
-from ratchet.store.arrivals import first_answer, last_answer, last_position
+from ratchet.store.arrivals import (
+    count_answers,
+    first_answer,
+    last_answer,
+    last_position,
+    versions_in_use,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -230,6 +236,20 @@ def cycle_window(cycle: Cycle, model_version: str | None = None) -> Window:
         simulated=None if cycle.source is None else cycle.source == "simulated",
         also=cycle.also if model_version == cycle.champion else (),
     )
+
+
+def measured_versions(store: EventStore, cycle: Cycle) -> tuple[str, ...]:
+    """Return whose answers a cycle's analysis is about, by their names.
+
+    They are the champion's; where it gave none in the cycle, those of the version that gave most,
+    as somebody else's model does whose log was brought in.
+    """
+    if count_answers(store, cycle_window(cycle, cycle.champion)):
+        return cycle.names
+    used = versions_in_use(store, cycle.window_start, cycle.window_end)
+    counts = {name: count_answers(store, cycle_window(cycle, name)) for name in used}
+    most = max(sorted(counts), key=lambda name: counts[name], default=cycle.champion)
+    return (most,) if counts.get(most) else cycle.names
 
 
 def _promoted_in(store: EventStore, cycle: Cycle) -> str | None:

@@ -80,7 +80,7 @@ def render_text(report: CycleReport) -> str:
         _collected(report),
         analyzed_lines(report.analysis),
         improved_lines(report.training_set, report.candidate),
-        _decided(report),
+        decided_lines(report.decision, report.release, report.references),
         _next_steps(report),
     )
     return shown_lines(line.rstrip() for section in sections for line in [*section, ""])
@@ -348,9 +348,11 @@ def improved_lines(training: TrainingSet, candidate: Candidate) -> list[str]:
     return lines
 
 
-def _decided(report: CycleReport) -> list[str]:
-    decision = report.decision
-    references = [one for one in report.references if one.metric == decision.primary_metric]
+def decided_lines(
+    decision: Decision, release: Release | None, scored: Sequence[ReferenceScore] = ()
+) -> list[str]:
+    """Say what the gate decided and what became of it, a line each, for a terminal."""
+    references = [one for one in scored if one.metric == decision.primary_metric]
     names = (decision.champion, decision.challenger, *(one.name for one in references))
     width = min(30, max(map(len, names)))
     lines = [
@@ -374,16 +376,16 @@ def _decided(report: CycleReport) -> list[str]:
         lines += wrapped(f"reference: {one.says}")
     for note in decision.notes:
         lines += wrapped(f"note: {note}")
-    if decision.approval is not None and report.release is None:
+    if decision.approval is not None and release is None:
         lines += wrapped(
             f"waits for a person ({decision.approval}): ratchet approve {decision.id[:8]}"
         )
     for item in decision.clusters:
         right = f"{item.champion_right} -> {item.challenger_right} of {item.examples} right"
         lines += wrapped(f"cluster {clipped(item.name, 40)}: {right}, {moved(item)}")
-    if report.release is not None:
-        previous = report.release.previous or "none"
-        lines += wrapped(f"champion is now {report.release.champion}, previous {previous}")
+    if release is not None:
+        previous = release.previous or "none"
+        lines += wrapped(f"champion is now {release.champion}, previous {previous}")
     return lines
 
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ratchet.files.text import INDENT, clipped, counted, shown_lines, wrapped
-from ratchet.records import AlertEvent, Analysis, Candidate, Cycle, TrainingSet
-from ratchet.views.text.cycle import alerts_text, analyzed_lines, improved_lines
+from ratchet.records import (
+    AlertEvent,
+    Analysis,
+    Candidate,
+    Cycle,
+    Decision,
+    Release,
+    TrainingSet,
+)
+from ratchet.views.text.cycle import alerts_text, analyzed_lines, decided_lines, improved_lines
 
 
 def collected_text(cycle: Cycle, answers: int, examples: int) -> str:
@@ -51,7 +59,27 @@ def trained_text(training_set: TrainingSet, candidate: Candidate, champion: str)
     return shown_lines(
         [
             *improved_lines(training_set, candidate),
-            *wrapped("", f"NEXT     {gate}: is it better? The nightly loop asks it by itself"),
+            *_next("gate --candidate", "is it better? The nightly loop asks it by itself"),
+            *wrapped("", f"on examples of your own: {gate}"),
+        ]
+    )
+
+
+def gated_text(decision: Decision, release: Release | None) -> str:
+    """Say what the gate decided about a candidate."""
+    return shown_lines(
+        [*decided_lines(decision, release), *_next("status", "what is in use and why")]
+    )
+
+
+def looked_text(decision: str) -> str:
+    """Say what a look at the running rollout decided; empty where nothing is rolled out."""
+    if not decision:
+        return "nothing is being rolled out"
+    return shown_lines(
+        [
+            f"ROLLOUT  {decision}",
+            *_next("rollout status", "how it stands and what happened when"),
         ]
     )
 
