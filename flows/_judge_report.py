@@ -9,8 +9,9 @@ from ratchet.judges.judge import Judge, Judgement
 from ratchet.judges.on_store import Validated
 from ratchet.judges.validation import Bar
 from ratchet.judges.validation_report import SAYS, validations_text
-from ratchet.records import Cycle, Figure, HumanLabel, Interaction, JudgeValidation
+from ratchet.records import Cycle, Figure, Interaction, JudgeValidation
 from ratchet.records.asking import MLFLOW_TRACE as TRACE
+from ratchet.store.review_labels import human_labels
 from ratchet.tracking import Run
 from ratchet.views import plots
 
@@ -88,8 +89,8 @@ def write_assessments(
                 why=judgement.verdicts[0].reply,
                 metadata={"decision": record.decision},
             )
-    for label in workspace().store.records(HumanLabel) if traces else ():
-        if label.item_id in traces and (label.dimension, label.unit) == (name, judge.spec.unit):
+    for label in human_labels(workspace().store, name) if traces else ():
+        if label.item_id in traces and label.unit == judge.spec.unit:
             tracker.assess(
                 traces[label.item_id], name, label.label, by=label.reviewer, human=True,
                 why=label.note,

@@ -7,13 +7,18 @@ from prefect.cache_policies import NO_CACHE
 
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.records import Cycle, JudgeValidation, SafetyPass, derive_id
+from ratchet.review.choosing import choose_items
+from ratchet.review.policy import ReviewPolicy, policy_at
 from ratchet.review.queue import first_page, window_to_screen
 from ratchet.review.screening import Screened, screen, validate_sources
 from ratchet.safety.rules import Flag, SafetyConfig, load_safety
+from ratchet.safety.source_validation import SAFETY
 from ratchet.store.cycles import cycle_window
 from ratchet.views.text.cycle import judges_markdown, review_markdown
 
 SHOWN = 50
+MOST_STEPS = 20
+"""Steps of a thousand verdicts and ratings that one pass looks at; the next one goes on."""
 
 
 def safety_config() -> SafetyConfig:
@@ -22,11 +27,26 @@ def safety_config() -> SafetyConfig:
     return SafetyConfig() if path is None else load_safety(path)
 
 
+def review_policy() -> ReviewPolicy:
+    """Return the review policy of the settings, or the default one."""
+    return policy_at(workspace().settings.review)
+
+
 def screen_new() -> int:
-    """Screen what came in since the last pass; what is flagged goes to people first."""
-    store, until = workspace().store, now()
-    screened = screen(store, safety_config(), window_to_screen(store, until), now=until)
+    """Screen what came in since the last pass; what is flagged goes to people first.
+
+    The rules of the review policy choose further items from what judges and users said since.
+    """
+    store, until, policy = workspace().store, now(), review_policy()
+    people, unanimous = policy.people_for(SAFETY)
+    window = window_to_screen(store, until)
+    screened = screen(store, safety_config(), window, now=until, people=people, unanimous=unanimous)
     _tell(screened)
+    chosen = choose_items(
+        store, policy, sampled_from=screened.looked_at, now=until, most=MOST_STEPS
+    )
+    if any(chosen.new.values()):
+        logger.info("%s", chosen.in_words)
     store.append(
         SafetyPass(
             id=derive_id("safety-pass", until.isoformat()),
@@ -44,7 +64,10 @@ def validate_safety(cycle: Cycle, judged: tuple[Flag, ...]) -> tuple[JudgeValida
     """Queue the cycle's flags, those of judges among them, and hold each source to account."""
     store, config, moment = workspace().store, safety_config(), now()
     window = cycle_window(cycle, cycle.champion)
-    screened = screen(store, config, window, now=moment, judged=judged)
+    people, unanimous = review_policy().people_for(SAFETY)
+    screened = screen(
+        store, config, window, now=moment, judged=judged, people=people, unanimous=unanimous
+    )
     _tell(screened)
     validations = validate_sources(store, config, screened, now=moment)
     page = first_page(store, most=SHOWN)

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _BASE | {"files", "stats", "models", "outcomes"},
     "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
-    "review": _BASE | {"files", "store", "safety"},
+    "review": _BASE | {"files", "stats", "store", "judges", "safety"},
     "collect": _BASE | {"files", "store", "processes", "review"},
     "doors": _BASE | {"files", "settings", "store", "tracking", "collect"},
     "analyze": _BASE
@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"improve", "golden", "deploy", "gateway"},  # it looks after what these keep
     "web": _BASE
     | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
-    | {"analyze", "improve", "deploy", "gateway", "views", "operate"},
+    | {"review", "analyze", "improve", "deploy", "gateway", "views", "operate"},
     "demo": _BASE
     | {"files", "settings", "servers", "store", "tracking", "models", "evaluation", "collect"}
     | {"deploy", "operate", "simulation"},

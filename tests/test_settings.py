@@ -264,6 +264,7 @@ GIVEN = {
     "model_name": "router",
     "judges": "/etc/judges.yaml",
     "safety": "/etc/safety.yaml",
+    "review": "/etc/review.yaml",
     "embedding": "words",
     "titles": "/etc/titles.yaml",
     "retention": "/etc/retention.yaml",

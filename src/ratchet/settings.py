@@ -22,6 +22,8 @@ Environment:
         sentence-transformers model.
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
+    RATCHET_REVIEW: YAML file that says what people are asked, how many decide an item, and by
+        which rules items are chosen; one person and no rules without it.
     RATCHET_RETENTION: YAML file that says how long things are kept; the defaults without it.
     RATCHET_PRICES: YAML file that says what a million tokens of a model cost.
     RATCHET_NOT_DERIVED: Signals that are not derived from the traffic, separated by spaces, or
@@ -92,6 +94,7 @@ class Settings(BaseModel):
         safety: YAML file with safety rules; the default rules without it.
         embedding: `minilm`, `words` or the folder of a sentence-transformers model.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
+        review: YAML file about review: labels, guidelines, people an item, rules that choose.
         retention: YAML file that says how long things are kept; the defaults without it.
         prices: YAML file that says what tokens cost; without it an answer cost what is stated.
         not_derived: Signals that are not derived from the traffic; `all` for every one.
@@ -117,6 +120,7 @@ class Settings(BaseModel):
     model_name: str = "support-router"
     judges: Path | None = None
     safety: Path | None = None
+    review: Path | None = None
     embedding: str = "minilm"
     titles: Path | None = None
     retention: Path | None = None

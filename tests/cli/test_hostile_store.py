@@ -242,6 +242,10 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "keys list": [(), ("--json",)],
     "prune": [("--dry-run",), ("--dry-run", "--json")],
     "review": [(), ("--json",), ("--decide", FOREIGN, "--label", "fine", "--by", "ada")],
+    "review agreement": [("harmlessness",), ("harmlessness", "--json"), (FOREIGN,)],
+    "review next": [("--by", "ada"), ("--by", "ada", "--json"), ("--queue", FOREIGN)],
+    "review progress": [(), ("--json",), ("--by", FOREIGN)],
+    "review export": [("items.jsonl",), ("items.csv", "--state", "open")],
     "rollout look": [("--dry-run",)],
     "rollout status": [(), ("--json",)],
     "set-aside": [(), ("--json",), ("--source", FOREIGN), ("--latest", "0")],
@@ -252,6 +256,11 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "verify": [("--no-registry",), ("--no-registry", "--json")],
     "accounts list": [(), ("--json",)],
     # what changes something comes last
+    "review label": [(FOREIGN, FOREIGN, "--by", "ada")],
+    "review skip": [(FOREIGN, FOREIGN, "--by", "ada")],
+    "review undo": [("--by", FOREIGN)],
+    "review fill": [(), ("--json",)],
+    "review import": [("bad.jsonl",), ("bad.jsonl", "--known")],
     "accounts add": [(FOREIGN,), (FOREIGN, "--role", FOREIGN)],
     "accounts invite": [(FOREIGN,)],
     "accounts role": [(FOREIGN, "viewer"), (FOREIGN, FOREIGN)],
@@ -288,6 +297,8 @@ def commands_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
     if not hasattr(group, "commands"):
         yield " ".join(path)
         return
+    if path and group.invoke_without_command:
+        yield " ".join(path)
     for name, inner in group.commands.items():
         yield from commands_of(inner, (*path, name))
 

@@ -44,7 +44,10 @@ from ratchet.store import (
     forget,
     heard,
     retention,
+    review_candidates,
     review_items,
+    review_labels,
+    review_seats,
     right_answers,
     sessions,
     texts,
@@ -71,7 +74,10 @@ MODULES = (
     forget,
     heard,
     texts,
+    review_candidates,
     review_items,
+    review_labels,
+    review_seats,
     right_answers,
     retention,
     sessions,
@@ -249,7 +255,7 @@ READ |= {
     "find_reviews": lambda s: review_items.find_reviews(s, "abcd"),
     "reports_in": lambda s: review_items.reports_in(s, HOUR, "report"),
     "name_sample": lambda s: review_items.name_sample(s, "r", share=0.5, day=1),
-    "count_sampled": lambda s: review_items.count_sampled(s, 20_000),
+    "count_sampled": lambda s: review_items.count_sampled(s, 20_000, "safety"),
     "old_rows": lambda s: retention.old_rows(s, SET_ASIDE, before=_EARLY),
     "old_recorded": lambda s: retention.old_recorded(s, EMBEDDINGS, before=_EARLY),
     "old_passes": lambda s: retention.old_passes(s, before=_EARLY),
@@ -267,6 +273,41 @@ READ |= {
         s, retention.old_rows(s, SET_ASIDE, before=_EARLY), rest=lambda _: None
     ),
     "old_orphans": lambda s: retention.old_orphans(s, before=_EARLY, until=Position(2_000, 2_000)),
+}
+_STEP = {"verdicts": 50, "ratings": 50}
+READ |= {
+    "outcomes_about": lambda s: review_items.outcomes_about(s, _KEYS, "safety"),
+    "open_places": lambda s: (
+        *review_items.open_places(s, "ann", state=0, queue=None, dimension=None, page=1),
+        *review_items.open_places(s, "ann", state=0, queue="sample", dimension="d", page=1),
+    ),
+    "take_seat": lambda s: (
+        review_seats.take_seat(s, "ann", now=NOW, until=NOW + LAG),
+        review_seats.take_seat(s, "bob", now=NOW, until=NOW + LAG, state=1, queue="sample"),
+        review_seats.take_seat(s, "cy", now=NOW, until=NOW + LAG, state=3, dimension="safety"),
+    ),
+    "leave_seat": lambda s: review_seats.leave_seat(s, "r-1", "ann"),
+    "pass_on": lambda s: review_seats.pass_on(s, "r-1", "ann"),
+    "take_up_again": lambda s: review_seats.take_up_again(s, "r-1", "ann", NOW + LAG),
+    "close_items": lambda s: review_seats.close_items(s, ["r-1", "r-2"]),
+    "states_of": lambda s: review_seats.states_of(s, ["r-1", "r-2"]),
+    "open_ids": lambda s: list(review_seats.open_ids(s, "win_rate")),
+    "progress_of": review_seats.progress_of,
+    "decided_by": lambda s: review_seats.decided_by(s, "ann"),
+    "last_decision": lambda s: review_seats.last_decision(s, "ann"),
+    "human_labels": lambda s: (
+        review_labels.human_labels(s, "helpfulness"),
+        review_labels.human_labels(s),
+    ),
+    "ratings_on": lambda s: review_labels.ratings_on(s, "helpfulness", 100),
+    "begin_step": lambda s: review_candidates.begin_step(s, "r"),
+    "keep_step": lambda s: review_candidates.keep_step(s, "r", before=_STEP, after=_STEP),
+    "next_step": lambda s: review_candidates.next_step(s, _STEP, "helpfulness"),
+    "verdicts_on": lambda s: review_candidates.verdicts_on(s, _KEYS, "helpfulness"),
+    "undecided_pairs": lambda s: review_candidates.undecided_pairs(s, {"i-1": ("a", "b")}),
+    "chosen_since": lambda s: review_candidates.chosen_since(s, "sample", "helpfulness", 0),
+    "in_queue": lambda s: review_candidates.in_queue(s, _KEYS, "helpfulness"),
+    "judges_of": lambda s: review_candidates.judges_of(s, "i-1"),
 }
 WRITES = {
     "open",
@@ -292,7 +333,7 @@ WRITES = {
 }
 """What reads nothing but the rows with the ids that are written."""
 NO_QUERY = {
-    "prices",
+    "prices", "agreed_labels",
     "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
     "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
 }  # fmt: skip

@@ -29,10 +29,11 @@ from ratchet.analyze.failures.embedding import embed
 from ratchet.files.text import counted
 from ratchet.judges.next_turn import DISSATISFIED, RULES
 from ratchet.models import Encoder
-from ratchet.records import HumanLabel, derive_id, digest
+from ratchet.records import derive_id, digest
 from ratchet.records.events import REACTIONS, NextTurn
 from ratchet.store import EventStore, Window
 from ratchet.store.next_turns import NextTurnRow, next_turns, read_answers_in
+from ratchet.store.review_labels import human_labels
 
 logger = logging.getLogger(__name__)
 
@@ -104,15 +105,21 @@ def read_by_embeddings(
 
 def any_labels(store: EventStore) -> bool:
     """Tell whether people labelled any answer, so that there is something to learn from."""
-    return any(label.dimension == DISSATISFIED.name for label in store.records(HumanLabel))
+    return bool(human_labels(store, DISSATISFIED.name))
 
 
 def _labels(store: EventStore, now: datetime) -> dict[str, bool]:
-    """Return what most people say of each labelled answer; a split one is left out."""
+    """Return what most people say of each labelled answer; a split one is left out.
+
+    The word of who decided between people who disagreed counts in their place.
+    """
     said: dict[str, dict[str, str]] = {}
-    for label in store.records(HumanLabel):
-        if label.dimension == DISSATISFIED.name and label.created_at <= now:
-            said.setdefault(label.item_id, {})[label.reviewer] = label.label
+    settled: dict[str, dict[str, str]] = {}
+    for label in human_labels(store, DISSATISFIED.name):
+        if label.created_at <= now:
+            into = settled if label.adjudicates else said
+            into.setdefault(label.item_id, {})[label.reviewer] = label.label
+    said |= settled
     votes = {key: Counter(given.values()) for key, given in said.items()}
     margins = {key: count["yes"] - count["no"] for key, count in votes.items()}
     return {key: margin > 0 for key, margin in margins.items() if margin}

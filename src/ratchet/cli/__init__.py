@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import accounts, golden, judge, rollout, signals
+from ratchet.cli import accounts, golden, judge, review, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
@@ -31,7 +31,6 @@ from ratchet.cli.ingest import ingest
 from ratchet.cli.init import init
 from ratchet.cli.prune import prune
 from ratchet.cli.restore import restore
-from ratchet.cli.review import review
 from ratchet.cli.rollback import rollback
 from ratchet.cli.saying import say, say_text
 from ratchet.cli.serve import keys, serve
@@ -87,9 +86,7 @@ app.command(
     epilog="Example: ratchet chart thumbs_down_rate --by day --out chart.png",
 )(chart)
 app.add_typer(judge.app, name="judge", rich_help_panel=ANALYZE)
-app.command(
-    rich_help_panel=ANALYZE, epilog="Example: ratchet review --decide 3f9a --label fine --by ada"
-)(review)
+app.add_typer(review.app, name="review", rich_help_panel=ANALYZE)
 
 app.command(
     rich_help_panel=IMPROVE, epilog="Example: ratchet curate --dry-run --since 90d --method kto"

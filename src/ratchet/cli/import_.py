@@ -169,7 +169,14 @@ def derive(now: datetime, most: int | None = None) -> None:
     from ratchet.collect.taking_in import take_in
 
     off = current_settings().not_derived
-    for line in take_in(created_store(), now=now, off=off, most=most).lines():
+    from ratchet.review.corrections import CORRECTION
+    from ratchet.review.policy import policy_at
+
+    people, unanimous = policy_at(current_settings().review).people_for(CORRECTION)
+    taken = take_in(
+        created_store(), now=now, off=off, most=most, people=people, unanimous=unanimous
+    )
+    for line in taken.lines():
         say(line)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ratchet.cli import review_work
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import AsJson, By, Note, existing_store, person, required_store
 from ratchet.errors import InvalidInputError
@@ -26,7 +27,27 @@ SAID = ("application", "prompt_version", "tags", "trace_id", "request_id")
 """What is shown of what a client said with a request."""
 
 
+app = typer.Typer(
+    help="What waits for a person: list it, label it, take it out, bring it back.",
+    invoke_without_command=True,
+)
+for name, command, example in (
+    ("next", review_work.next_item, "ratchet review next --by ada"),
+    ("label", review_work.label, "ratchet review label 3f9a fine --by ada"),
+    ("skip", review_work.skip_item, "ratchet review skip 3f9a 'in Finnish' --by ada"),
+    ("undo", review_work.undo_last, "ratchet review undo --by ada"),
+    ("agreement", review_work.agreement, "ratchet review agreement helpfulness"),
+    ("progress", review_work.show_progress, "ratchet review progress --by ada"),
+    ("fill", review_work.fill, "ratchet review fill"),
+    ("export", review_work.export_items, "ratchet review export items.jsonl --queue safety"),
+    ("import", review_work.import_items, "ratchet review import items.jsonl --by ada"),
+):
+    app.command(name, epilog=f"Example: {example}")(command)
+
+
+@app.callback(epilog="Example: ratchet review --decide 3f9a --label fine --by ada")
 def review(
+    context: typer.Context,
     as_json: AsJson = False,
     decide: Annotated[
         str | None,
@@ -59,6 +80,8 @@ def review(
 
     Pairs of answers that the gate waits for are told too; people compare them on a sheet.
     """
+    if context.invoked_subcommand is not None:
+        return
     if sheet is not None:
         if decide is not None or label or answer is not None:
             raise InvalidInputError(
@@ -67,7 +90,7 @@ def review(
             )
         _bring_back(sheet, person(by), as_json=as_json)
         return
-    from ratchet.review.queue import decide as keep
+    from ratchet.review.deciding import decide as keep
     from ratchet.review.queue import open_items
 
     store, now = existing_store(), datetime.now(UTC)
@@ -80,7 +103,14 @@ def review(
         if not label:
             raise InvalidInputError("a decision needs --label, got none; pass violation or fine")
         made = keep(
-            store, decide, label, reviewer=person(by), now=now, note=note or None, answer=answer
+            store,
+            decide,
+            label,
+            reviewer=person(by),
+            now=now,
+            note=note or None,
+            answer=answer,
+            policy=review_work.policy(),
         )
         say(f"{made.item_id[:8]} is decided as {made.label} by {made.reviewer}")
         return

@@ -25,7 +25,13 @@ class TakenIn(NamedTuple):
 
 
 def take_in(
-    store: EventStore, *, now: datetime, off: Collection[str] = (), most: int | None = None
+    store: EventStore,
+    *,
+    now: datetime,
+    off: Collection[str] = (),
+    most: int | None = None,
+    people: int = 1,
+    unanimous: bool = False,
 ) -> TakenIn:
     """Derive what arrived since the last pass says; queue corrections in words for people.
 
@@ -34,9 +40,12 @@ def take_in(
         now: The time.
         off: Signals that are not derived, or `all`.
         most: Interactions that one pass takes in. None for all; 0 notes where to begin.
+        people: How many people decide each correction.
+        unanimous: Whether all of them must agree.
 
     Raises:
         InvalidInputError: `off` names no signal.
     """
     derived = derive_signals(store, now=now, off=off, most=most)
-    return TakenIn(derived, queue_corrections(store, now=now, most=most))
+    queued = queue_corrections(store, now=now, most=most, people=people, unanimous=unanimous)
+    return TakenIn(derived, queued)

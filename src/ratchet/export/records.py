@@ -18,6 +18,7 @@ from ratchet.records import (
     Release,
     ReviewDecision,
     ReviewItem,
+    ReviewUndo,
 )
 from ratchet.store import EventStore
 
@@ -117,9 +118,10 @@ def _decision_rows(store: EventStore, request: Request) -> Iterator[dict[str, An
 
 def _label_rows(store: EventStore, request: Request) -> Iterator[dict[str, Any]]:
     items = {one.id: one for one in store.records(ReviewItem)}
+    undone = {one.decision_id for one in store.records(ReviewUndo)}
     records: list[HumanLabel | ReviewDecision | PairLabel] = []
     records += store.records(HumanLabel)
-    records += store.records(ReviewDecision)
+    records += (one for one in store.records(ReviewDecision) if one.id not in undone)
     records += store.records(PairLabel)
     for record in records:
         if _within(request, record.created_at):

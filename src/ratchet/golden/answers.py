@@ -29,6 +29,7 @@ from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.history import History
 from ratchet.store.history.refusals import not_for_good
 from ratchet.store.review_items import decisions_about
+from ratchet.store.review_labels import human_labels
 from ratchet.store.right_answers import (
     corrected_after,
     corrections_of,
@@ -149,12 +150,13 @@ def _labels(
 ) -> tuple[dict[str, Claim], dict[str, Claim], set[str]]:
     """Return answers that labels approve, those that labels name, and those in dispute."""
     latest: dict[tuple[str, str], dict[str, HumanLabel]] = {}
-    for label in store.records(HumanLabel):
+    for label in human_labels(store):
         if label.unit == "answer" and label.dimension not in _NO_OPINION:
             latest.setdefault((label.item_id, label.dimension), {})[label.reviewer] = label
     approved, labelled, disputed = dict[str, Claim](), dict[str, Claim](), set[str]()
     for (key, dimension), by_reviewer in latest.items():
-        given = list(by_reviewer.values())
+        given = [one for one in by_reviewer.values() if one.adjudicates]
+        given = given or list(by_reviewer.values())  # who decided between others counts alone
         said_at = max(label.created_at for label in given)
         names = {label.label for label in given}
         if dimension == rules.answer_dimension:

@@ -69,6 +69,8 @@ class LabelledVerdict:
         swapped: Of a pair, the winner with the answers in the other order, by identity.
         both_orders: Whether the other order was asked for; then a missing one is unscored.
         others: Labels of further people, None where one gave none.
+        adjudicated: Whether `human` is the word of somebody who decided between people who
+            disagreed, having seen their labels: then it is none of those that people agree by.
         reason: Why there is no verdict.
         lengths: Characters of the two answers of a pair.
         families: Model families of the two answers of a pair.
@@ -86,6 +88,7 @@ class LabelledVerdict:
     lengths: tuple[float, float] | None = None
     families: tuple[str, str] | None = None
     place: Place | None = None
+    adjudicated: bool = False
 
     @property
     def shown(self) -> Place | None:

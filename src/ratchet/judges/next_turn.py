@@ -28,6 +28,7 @@ from ratchet.records.events import REACTIONS, NextTurn
 from ratchet.records.signals import BY_NAME
 from ratchet.store import EventStore, Window
 from ratchet.store.next_turns import next_turns, read_answers_in
+from ratchet.store.review_labels import agreed_labels, human_labels
 
 DISSATISFIED: Final = RubricDimension(
     name="dissatisfied",
@@ -49,7 +50,7 @@ def validate_next_turns(
 
     The same labels and readings give the stored decision again.
     """
-    labels = [item for item in store.records(HumanLabel) if item.dimension == DISSATISFIED.name]
+    labels = human_labels(store, DISSATISFIED.name)
     records = []
     for version, rows in sorted(_labelled(store, labels).items()):
         content = digest([[row.item_id, row.human, row.judge, list(row.others)] for row in rows])
@@ -108,9 +109,7 @@ def read_by_judge(
     Returns:
         How many readings are new.
     """
-    labels = [
-        one.item_id for one in store.records(HumanLabel) if one.dimension == DISSATISFIED.name
-    ]
+    labels = [one.item_id for one in human_labels(store, DISSATISFIED.name)]
     recent = read_answers_in(store, window, reader=RULES, most=most)
     rows = {row.interaction_id: row for row in next_turns(store, [*labels, *recent], reader=RULES)}
     known = store.stored_interactions(sorted(rows))
@@ -155,15 +154,17 @@ def in_words(records: Sequence[JudgeValidation]) -> str:
 
 def _labelled(store: EventStore, labels: Sequence[HumanLabel]) -> dict[str, list[LabelledVerdict]]:
     """Return labelled readings by the version that read them."""
-    people: dict[str, dict[str, str]] = {}
-    for label in sorted(labels, key=lambda item: item.created_at):
-        people.setdefault(label.item_id, {})[label.reviewer] = label.label
+    people = agreed_labels(labels)
     found: dict[str, dict[str, LabelledVerdict]] = {}
     for row in store.feedback_about(people):
         if row.kind == KIND and row.text is not None and row.number is not None:
-            given = list(people[row.interaction_id].values())
+            given = people[row.interaction_id]
             verdict = "yes" if BY_NAME[KIND].is_bad(row.number) else "no"
             found.setdefault(row.text, {})[row.interaction_id] = LabelledVerdict(
-                item_id=row.interaction_id, human=given[0], judge=verdict, others=tuple(given[1:])
+                item_id=row.interaction_id,
+                human=given.label,
+                judge=verdict,
+                others=given.others,
+                adjudicated=given.adjudicated,
             )
     return {version: [rows[key] for key in sorted(rows)] for version, rows in found.items()}

@@ -41,6 +41,7 @@ from ratchet.records.events import SessionScore
 from ratchet.records.judging import JudgeUnit
 from ratchet.stats.judges.drift import JudgeDrift, judge_drift
 from ratchet.store import EventStore, Window
+from ratchet.store.review_labels import agreed_labels, human_labels
 from ratchet.store.sessions import last_answers
 from ratchet.store.texts import answered_ids
 
@@ -198,27 +199,23 @@ def labelled_rows(
 ) -> tuple[LabelledVerdict, ...]:
     """Join people's labels with a judge's verdicts; items without a label are left out.
 
-    The first reviewer's label of an item is the one that the judge is held against, the others make
-    the human ceiling. Of several labels of one reviewer the latest counts.
+    The judge is held against what most people say of an item, or what somebody decided between
+    people who disagreed. All that was said without seeing others makes the human ceiling. See
+    `ratchet.store.review_labels.agreed_labels`.
     """
-    by_item: dict[str, dict[str, str]] = {}
-    for label in sorted(labels, key=lambda given: given.created_at):
-        by_item.setdefault(label.item_id, {})[label.reviewer] = label.label
-    rows = []
-    for judgement in judgements:
-        given = list(by_item.get(judgement.item_id, {}).values())
-        if not given:
-            continue
-        rows.append(
-            LabelledVerdict(
-                item_id=judgement.item_id,
-                human=given[0],
-                judge=judgement.outcome,
-                others=tuple(given[1:]),
-                reason=judgement.reason,
-            )
+    agreed = agreed_labels(labels)
+    return tuple(
+        LabelledVerdict(
+            item_id=judgement.item_id,
+            human=given.label,
+            judge=judgement.outcome,
+            others=given.others,
+            reason=judgement.reason,
+            adjudicated=given.adjudicated,
         )
-    return tuple(rows)
+        for judgement in judgements
+        if (given := agreed.get(judgement.item_id)) is not None
+    )
 
 
 def validate(
@@ -333,7 +330,8 @@ def watch_drift(
         anchors: How many at most.
     """
     dimension = judge.spec.dimension
-    labels = {label.item_id: label.label for label in _validation_labels(store, judge)}
+    agreed = agreed_labels(_validation_labels(store, judge))
+    labels = {key: one.label for key, one in agreed.items()}
     known = store.stored_interactions(sorted(labels))
     keys = sorted(known, key=lambda key: digest(["anchor", key]))[:anchors]
     items = items_for(judge.spec, store, [known[key] for key in keys])
@@ -370,7 +368,8 @@ def _validation_labels(store: EventStore, judge: Judge) -> tuple[HumanLabel, ...
     Those of sessions are for judges of sessions, those of answers for the others.
     """
     what = (judge.spec.dimension.name, judge.spec.unit)
-    labels = tuple(one for one in store.records(HumanLabel) if (one.dimension, one.unit) == what)
+    given = human_labels(store, judge.spec.dimension.name)
+    labels = tuple(one for one in given if (one.dimension, one.unit) == what)
     return split_labels(labels)[1] if judge.spec.examples else labels
 
 

@@ -231,6 +231,11 @@ def pairs_on(store: EventStore, record: LabelSheet) -> list[Item]:
     return _pairs(record, asked)
 
 
+def bare_pairs(record: LabelSheet) -> list[Item]:
+    """Return the pairs of a sheet without their conversations."""
+    return _pairs(record, {})
+
+
 def _pairs(record: LabelSheet, asked: Mapping[str, tuple[Message, ...]]) -> list[Item]:
     """Return the pairs of a sheet; by name, and as what people compare, all they need is here."""
     return [
@@ -245,10 +250,7 @@ def said_about(store: EventStore, record: LabelSheet, pairs: Sequence[Item]) -> 
     Of one person the latest label counts; of several people what most of them say, a tie where
     none is said most often.
     """
-    by_person = _latest(store, record)
-    votes: dict[str, list[str]] = {}
-    for (name, _), label in by_person.items():
-        votes.setdefault(name, []).append(label.winner)
+    votes = votes_on(store, record)
     winners = {pair.id: _most(votes[pair_name(pair)]) for pair in pairs if pair_name(pair) in votes}
     compared = sum(pair.id in winners and not is_same(pair) for pair in pairs)
     return SheetRead(winners, compared, len(record.pairs) - len(winners), ())
@@ -355,6 +357,57 @@ def _keep(
             )
             new += store.append(label)
     return new, len(read.winners) - new
+
+
+def keep_label(
+    store: EventStore,
+    sheet_id: str,
+    pair: str,
+    winner: str,
+    reviewer: str,
+    given: str,
+    now: datetime,
+) -> bool:
+    """Store the winner of one pair of a sheet; False where it is stored already.
+
+    Args:
+        store: The store.
+        sheet_id: The sheet.
+        pair: Names the pair (`pair_name`).
+        winner: "1" the first answer, "2" the second, "tie".
+        reviewer: Who says so.
+        given: Id of the decision that it is from.
+        now: The time.
+    """
+    key = derive_id("pair label", sheet_id, pair, given)
+    if store.get(PairLabel, key) is not None:
+        return False
+    record = store.get(LabelSheet, sheet_id)
+    named = {pair_name(one): one for one in _pairs(record, {})} if record is not None else {}
+    found = named.get(pair)
+    if found is None:
+        raise InvalidInputError(
+            f"a pair must be on a sheet of this store, got {printable(pair, 40)!r}; run "
+            "`ratchet review fill`"
+        )
+    label = {
+        "id": key,
+        "created_at": now,
+        "sheet_id": sheet_id,
+        "example_id": found.id,
+        "pair": pair,
+        "winner": winner,
+        "reviewer": reviewer,
+    }
+    return store.append(PairLabel.model_validate(label))
+
+
+def votes_on(store: EventStore, record: LabelSheet) -> dict[str, list[str]]:
+    """Return what people said of each pair of a sheet, by its name."""
+    votes: dict[str, list[str]] = {}
+    for (name, _), label in _latest(store, record).items():
+        votes.setdefault(name, []).append(label.winner)
+    return votes
 
 
 def _latest(store: EventStore, record: LabelSheet) -> dict[tuple[str, str], PairLabel]:

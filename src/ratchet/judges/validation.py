@@ -419,8 +419,9 @@ def _human_figures(
     """The judge beside the human ceiling, where several people labelled the same items."""
     if not any(other is not None for row in scored for other in row.others):
         return []
-    people = max(len(row.others) for row in scored)
-    humans = [[row.human, *row.others, *[None] * (people - len(row.others))] for row in scored]
+    said = [row.others if row.adjudicated else (row.human, *row.others) for row in scored]
+    people = max(map(len, said))
+    humans = [[*given, *[None] * (people - len(given))] for given in said]
     given = {str(other) for row in scored for other in row.others if other is not None}
     menu = [*names, *sorted(given - set(names))]
     verdicts = [row.verdict for row in scored]

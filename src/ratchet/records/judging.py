@@ -65,6 +65,7 @@ class HumanLabel(Record):
         label: An option of the dimension's menu.
         reviewer: Who; several may label one item.
         unit: What they hold so: the answer, or the whole session up to it.
+        adjudicates: Whether it decides between people who disagreed, having seen their labels.
     """
 
     id: Identifier
@@ -75,6 +76,7 @@ class HumanLabel(Record):
     reviewer: Identifier
     note: Text | None = None
     unit: JudgeUnit = Field(default="answer", exclude_if=lambda value: value == "answer")
+    adjudicates: bool = Field(default=False, exclude_if=lambda value: not value)
 
 
 class ComparedPair(Record):
@@ -182,7 +184,12 @@ class ReviewItem(Record):
         priority: Safety comes first.
         raised_by: The rule, judge or user that asked for it.
         why: What was seen, in words.
-        other_id: Of a correction in words the interaction whose answer the user accepted then.
+        other_id: Of a correction in words the interaction whose answer the user accepted then; of
+            a pair of answers the sheet that it is on.
+        queue: The rule by which it was chosen; None in older records.
+        people: How many people decide it, each without seeing the others.
+        unanimous: Whether all of them must agree; else most of them.
+        known: The right label, where it is an item to check reviewers with.
     """
 
     id: Identifier
@@ -193,6 +200,10 @@ class ReviewItem(Record):
     raised_by: Identifier
     why: Text
     other_id: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
+    queue: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
+    people: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
+    unanimous: bool = Field(default=False, exclude_if=lambda value: not value)
+    known: Identifier | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ReviewDecision(Record):
@@ -202,6 +213,8 @@ class ReviewDecision(Record):
         item_id: The review item.
         label: An option of the dimension; for safety `violation` or `fine`.
         reviewer: Who.
+        answer: Of a confirmed correction the right answer in the reviewer's words.
+        adjudicates: Whether it decides between people who disagreed, having seen their labels.
     """
 
     id: Identifier
@@ -210,6 +223,45 @@ class ReviewDecision(Record):
     label: Identifier
     reviewer: Identifier
     note: Text | None = None
+    answer: Text | None = Field(default=None, exclude_if=lambda value: value is None)
+    adjudicates: bool = Field(default=False, exclude_if=lambda value: not value)
+
+
+class ReviewUndo(Record):
+    """A reviewer took a decision back; it counts no more, and the item waits again."""
+
+    id: Identifier
+    created_at: UtcTime
+    decision_id: Identifier
+    item_id: Identifier
+    reviewer: Identifier
+
+
+class ReviewSkip(Record):
+    """A reviewer passed an item on to others, and why."""
+
+    id: Identifier
+    created_at: UtcTime
+    item_id: Identifier
+    reviewer: Identifier
+    reason: Text = Field(min_length=1)
+
+
+class KnownAnswer(Record):
+    """A reviewer's label of an item whose right label is known; it decides nothing.
+
+    Attributes:
+        item_id: The item, whose `known` is the right label.
+        right: The right label.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    item_id: Identifier
+    dimension: Identifier
+    label: Identifier
+    right: Identifier
+    reviewer: Identifier
 
 
 class SafetyPass(Record):

@@ -45,7 +45,7 @@ from ratchet.store.event_rows import FeedbackRow
 from ratchet.store.permissions import CONSENT, RETAIN, Permission, agrees, end_of_keeping
 from ratchet.store.review_items import (
     decided_items,
-    decisions_about,
+    outcomes_about,
     sources_waiting,
     waiting_about,
 )
@@ -88,7 +88,12 @@ class QueuedCorrections:
 
 
 def queue_corrections(
-    store: EventStore, *, now: datetime, most: int | None = None
+    store: EventStore,
+    *,
+    now: datetime,
+    most: int | None = None,
+    people: int = 1,
+    unanimous: bool = False,
 ) -> QueuedCorrections:
     """Put in the queue what feedback that arrived since the last pass shows to be a candidate.
 
@@ -99,6 +104,8 @@ def queue_corrections(
         store: The store.
         now: The time.
         most: Answers spoken of that one pass looks at; the next one goes on. None for all.
+        people: How many people decide each.
+        unanimous: Whether all of them must agree.
     """
     place, queued, left_out, looked_at = begin_corrected(store), 0, 0, 0
     while most is None or looked_at < most:
@@ -106,7 +113,9 @@ def queue_corrections(
         if reached == place:
             break
         for pair, first, second in _candidates(store, ids, now):
-            new, is_room = _queue(store, pair, first, second, now)
+            new, is_room = _queue(
+                store, _candidate(pair, first, second, now, people, unanimous), first, now
+            )
             queued, left_out = queued + new, left_out + (not is_room)
         if not keep_corrected(store, before=place, after=reached):
             break  # another process was faster and goes on
@@ -193,11 +202,15 @@ def _target(interaction: Interaction) -> str:
     return "" if interaction.refusal else written(interaction.answer).strip()
 
 
-def _queue(
-    store: EventStore, pair: CorrectedPair, first: Interaction, second: Interaction, now: datetime
-) -> tuple[int, bool]:
-    """Return how many items are new, and whether there was room."""
-    item = ReviewItem(
+def _candidate(
+    pair: CorrectedPair,
+    first: Interaction,
+    second: Interaction,
+    now: datetime,
+    people: int,
+    unanimous: bool,
+) -> ReviewItem:
+    return ReviewItem(
         id=derive_id("review", first.id, CORRECTION, second.id),
         created_at=now,
         interaction_id=first.id,
@@ -207,7 +220,16 @@ def _queue(
         why=f"the user corrected the answer in words ({pair.version}) and accepted the next one: "
         "is that what it should have been?",
         other_id=second.id,
+        queue=CORRECTION,
+        people=people,
+        unanimous=unanimous,
     )
+
+
+def _queue(
+    store: EventStore, item: ReviewItem, first: Interaction, now: datetime
+) -> tuple[int, bool]:
+    """Return how many items are new, and whether there was room."""
     day = microseconds(now.replace(hour=0, minute=0, second=0, microsecond=0))
     with store.atomic():
         if store.get(ReviewItem, item.id) is not None:
@@ -265,6 +287,24 @@ def shown(item: ReviewItem, known: Mapping[str, Interaction]) -> list[tuple[str,
     return [*said, ("then", words), ("second", spoken(second.answer))]
 
 
+def check_decision(label: str, answer: str | None) -> None:
+    """Refuse what is no decision about a correction in words.
+
+    Raises:
+        InvalidInputError: The label is none of the two, or a right answer comes with the other one.
+    """
+    if label not in (CONFIRMED, REJECTED):
+        raise InvalidInputError(
+            f"a correction in words is decided as {CONFIRMED} or {REJECTED}, got {label!r}; take "
+            "one of them"
+        )
+    if answer is not None and (label != CONFIRMED or not answer.strip()):
+        raise InvalidInputError(
+            f"a right answer must be some words and come with the label {CONFIRMED}, got "
+            f"{answer[:40]!r} with {label!r}; leave it out or confirm"
+        )
+
+
 def settle(
     store: EventStore, item: ReviewItem, label: str, answer: str | None, now: datetime
 ) -> None:
@@ -280,16 +320,7 @@ def settle(
     Raises:
         InvalidInputError: The label is none of the two, or what would be learnt must not be.
     """
-    if label not in (CONFIRMED, REJECTED):
-        raise InvalidInputError(
-            f"a correction in words is decided as {CONFIRMED} or {REJECTED}, got {label!r}; take "
-            "one of them"
-        )
-    if answer is not None and (label != CONFIRMED or not answer.strip()):
-        raise InvalidInputError(
-            f"a right answer must be some words and come with the label {CONFIRMED}, got "
-            f"{answer[:40]!r} with {label!r}; leave it out or confirm"
-        )
+    check_decision(label, answer)
     key = derive_id("review", CORRECTION, item.interaction_id)
     earlier = store.stored_feedback([key]).get(key)
     if label == REJECTED:
@@ -332,13 +363,13 @@ def _confirmed_answer(store: EventStore, item: ReviewItem, now: datetime) -> str
 
 
 def unsafe_among(store: EventStore, ids: Sequence[str]) -> set[str]:
-    """Return the answers that are flagged and nobody decided about, or that were found unsafe."""
+    """Return the answers that are flagged and wait for people, or that were found unsafe."""
     waiting = waiting_about(store, ids, SAFETY)
-    given = decisions_about(store, ids, SAFETY)
+    given = outcomes_about(store, ids, SAFETY)
     latest: dict[str, FeedbackRow] = {}
     rows = [row for row in store.feedback_about(ids) if row.kind == "safety_violation"]
     for row in sorted(rows, key=lambda row: (row.updated_at or row.created_at, row.id)):
         latest[row.interaction_id] = row
-    decided = {key: said[-1].label == VIOLATION for key, said in given.items()}
+    decided = {key: said.label == VIOLATION for key, said in given.items()}
     found = {key: row.number == 1.0 for key, row in latest.items()} | decided
     return waiting | {key for key, unsafe in found.items() if unsafe}

@@ -29,7 +29,6 @@ from ratchet.errors import InvalidInputError
 from ratchet.records import (
     Interaction,
     JudgeValidation,
-    ReviewDecision,
     ReviewItem,
     SafetyPass,
     SafetyViolation,
@@ -38,11 +37,12 @@ from ratchet.records import (
     digest,
     spoken,
 )
-from ratchet.review.corrections import CORRECTION, settle
+from ratchet.review.deciding import REVIEW as REVIEW
+from ratchet.review.deciding import decide as decide
+from ratchet.review.deciding import say
 from ratchet.safety.rules import REPORT, Flag
 from ratchet.safety.source_validation import (
     DEFAULT_BAR,
-    FINE,
     SAFETY,
     VIOLATION,
     Reviewed,
@@ -56,22 +56,20 @@ from ratchet.store.review_items import (
     Given,
     Raised,
     count_sampled,
-    decisions_about,
-    find_reviews,
     name_sample,
     open_reviews,
+    outcomes_about,
     raised_about,
     reports_in,
     sources_waiting,
     waiting_about,
 )
 from ratchet.store.review_rows import SAMPLE
-from ratchet.store.review_rows import START as SHORTEST_START
 from ratchet.store.rows import chunks
 
 logger = logging.getLogger(__name__)
 
-REVIEW = "review"
+SAFETY_QUEUE = "safety"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 FIRST_PASS = timedelta(days=1)
@@ -99,7 +97,7 @@ class Known:
 
     Attributes:
         raised: Its items about them.
-        decided: The decision about each that counts: the latest.
+        decided: The decision about each that counts, where people decided it.
     """
 
     raised: tuple[Raised, ...]
@@ -113,7 +111,14 @@ def window_to_screen(store: EventStore, now: datetime) -> Window:
     return Window(since, now)
 
 
-def queue_flags(store: EventStore, flags: Iterable[Flag], *, now: datetime) -> Queued:
+def queue_flags(
+    store: EventStore,
+    flags: Iterable[Flag],
+    *,
+    now: datetime,
+    people: int = 1,
+    unanimous: bool = False,
+) -> Queued:
     """Put what is flagged in the queue; flags of usable sources count at once.
 
     An interaction is queued once, whatever flags it and however often. A flag on an interaction
@@ -121,6 +126,13 @@ def queue_flags(store: EventStore, flags: Iterable[Flag], *, now: datetime) -> Q
 
     A flag that counts is dated with the answer: it is about the answer, and monitoring compares all
     interactions at the same age.
+
+    Args:
+        store: The store.
+        flags: What is flagged.
+        now: The time.
+        people: How many people decide each.
+        unanimous: Whether all of them must agree.
     """
     by_interaction: dict[str, list[Flag]] = {}
     for flag in flags:
@@ -139,7 +151,7 @@ def queue_flags(store: EventStore, flags: Iterable[Flag], *, now: datetime) -> Q
                     reports = [flag for flag in raised if flag.source == REPORT]
                     _restate(store, decision, reports, now)
                     continue
-                item = _item(key, raised, now)
+                item = _item(key, raised, now, people, unanimous)
                 if item.id not in queued:
                     store.append(item)
                     items.append(item)
@@ -156,6 +168,9 @@ def queue_sample(
     share: float,
     now: datetime,
     a_day: int | None = None,
+    dimension: str = SAFETY,
+    people: int = 1,
+    unanimous: bool = False,
 ) -> tuple[ReviewItem, ...]:
     """Put a random sample of interactions that nobody flagged in the queue, marked so.
 
@@ -175,6 +190,9 @@ def queue_sample(
         share: Chance of each to be drawn, in [0, 1]; the greatest, where there is a limit.
         now: The time.
         a_day: So many of the answers of a day (in UTC) at most; None for no limit.
+        dimension: What people are asked about them.
+        people: How many people decide each.
+        unanimous: Whether all of them must agree.
 
     Raises:
         InvalidInputError: The share is out of range.
@@ -186,10 +204,10 @@ def queue_sample(
     items = []
     for keys in chunks(candidates):
         with store.atomic():
-            taken = {item.interaction_id for item in raised_about(store, keys, SAFETY)}
+            taken = {item.interaction_id for item in raised_about(store, keys, dimension)}
             fresh = {key: places[key] for key in keys if key not in taken}
-            for key, (chance, day) in _drawn(store, fresh, share, a_day, now).items():
-                item = _sample_item(key, now)
+            for key, (chance, day) in _drawn(store, fresh, share, a_day, now, dimension).items():
+                item = _sample_item(key, dimension, now, people, unanimous)
                 store.append(item)
                 name_sample(store, item.id, share=chance, day=day)
                 items.append(item)
@@ -202,7 +220,12 @@ def _place(interaction_id: str) -> float:
 
 
 def _drawn(
-    store: EventStore, places: Mapping[str, float], share: float, a_day: int | None, now: datetime
+    store: EventStore,
+    places: Mapping[str, float],
+    share: float,
+    a_day: int | None,
+    now: datetime,
+    dimension: str,
 ) -> dict[str, tuple[float, int]]:
     """Return what is drawn, with the chance that each had and the day of its answer."""
     times = store.answered_at(list(places))
@@ -212,7 +235,7 @@ def _drawn(
         assert a_day is not None
         answers = _expected_answers(store, day, now)
         chances[day] = min(share, a_day / (2 * answers))
-        room[day] = a_day - count_sampled(store, day)
+        room[day] = a_day - count_sampled(store, day, dimension)
     drawn = set()
     for key in sorted(places, key=lambda key: places[key]):
         day = days[key]
@@ -243,15 +266,20 @@ def _expected_answers(store: EventStore, day: int, now: datetime) -> int:
     return known.answers
 
 
-def _sample_item(key: str, now: datetime) -> ReviewItem:
+def _sample_item(
+    key: str, dimension: str, now: datetime, people: int, unanimous: bool
+) -> ReviewItem:
     return ReviewItem(
-        id=derive_id("review", key, SAFETY, SAMPLE),
+        id=derive_id("review", key, dimension, SAMPLE),
         created_at=now,
         interaction_id=key,
-        dimension=SAFETY,
+        dimension=dimension,
         priority="normal",
         raised_by=SAMPLE,
         why="drawn at random from what nobody flagged, to find what is missed",
+        queue=SAMPLE,
+        people=people,
+        unanimous=unanimous,
     )
 
 
@@ -259,18 +287,31 @@ def open_items(
     store: EventStore,
     *,
     reviewer: str | None = None,
-    decisions: int = 1,
+    decisions: int | None = None,
     limit: int | None = None,
+    queue: str | None = None,
+    dimension: str | None = None,
 ) -> tuple[ReviewItem, ...]:
     """Return what waits for a decision: safety before normal, oldest first.
 
     Args:
         store: The store.
-        reviewer: Only what this person has not decided.
-        decisions: How many people have to decide; 2 where agreement is to be measured.
+        reviewer: Only what this person has neither decided nor passed on.
+        decisions: What fewer people than this decided, whether it needs more or not; None for
+            what needs more.
         limit: So many at most.
+        queue: Only what this rule chose.
+        dimension: Only what is decided on this dimension.
     """
-    return tuple(open_reviews(store, reviewer=reviewer, decisions=decisions, limit=limit))
+    found = open_reviews(
+        store,
+        reviewer=reviewer,
+        decisions=decisions,
+        limit=limit,
+        queue=queue,
+        dimension=dimension,
+    )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,76 +355,6 @@ def first_page(store: EventStore, *, most: int, alike: int = 5) -> Listed:
         if sources[number].waiting > of_source[number]
     }
     return Listed(tuple(item for *_, item in shown), more, waiting)
-
-
-def decide(
-    store: EventStore,
-    item: str,
-    label: str,
-    *,
-    reviewer: str,
-    now: datetime,
-    note: str | None = None,
-    answer: str | None = None,
-) -> ReviewDecision:
-    """Keep what a person decided; of safety and corrections it is feedback as well.
-
-    Several people may decide an item; all decisions are kept and the latest counts.
-
-    Args:
-        store: The store.
-        item: The item's id, or enough of its start.
-        label: For safety `violation` or `fine`, for a correction in words `confirmed` or
-            `rejected`, else an option of the dimension.
-        reviewer: Who decides.
-        now: The time.
-        note: Why, in the reviewer's words.
-        answer: Of a correction that is confirmed the right answer, where it is not the one shown.
-
-    Raises:
-        InvalidInputError: No item or several begin so, the label is none of the dimension's, or
-            this person has decided about the interaction before.
-    """
-    with store.atomic():
-        chosen = _find(store, item)
-        if chosen.dimension == SAFETY and label not in (VIOLATION, FINE):
-            raise InvalidInputError(
-                f"safety is decided as {VIOLATION} or {FINE}, got {label!r}; take one of them"
-            )
-        if answer is not None and chosen.dimension != CORRECTION:
-            raise InvalidInputError(
-                f"a right answer belongs to a {CORRECTION}, got one for {chosen.dimension}; leave "
-                "it out"
-            )
-        about = chosen.interaction_id
-        for given in decisions_about(store, [about], chosen.dimension).get(about, ()):
-            if given.reviewer == reviewer:
-                raise _decided_before(store, given)
-        decision = ReviewDecision(
-            id=derive_id("decision", chosen.id, reviewer),
-            created_at=now,
-            item_id=chosen.id,
-            label=label,
-            reviewer=reviewer,
-            note=note,
-        )
-        store.append(decision)
-        if chosen.dimension == SAFETY:
-            key = derive_id("review", decision.id)
-            _say(store, decision.label, chosen.interaction_id, key, now)
-        if chosen.dimension == CORRECTION:
-            settle(store, chosen, label, answer, now)
-    return decision
-
-
-def _decided_before(store: EventStore, given: Given) -> InvalidInputError:
-    earlier = store.get(ReviewDecision, given.id)
-    assert earlier is not None
-    return InvalidInputError(
-        f"one reviewer decides an item once, got a second decision by {earlier.reviewer!r}, "
-        f"who said {earlier.label!r} on {earlier.created_at:%Y-%m-%d %H:%M} UTC; "
-        "have another person decide"
-    )
 
 
 def unreviewed_safety(store: EventStore, interaction_ids: Iterable[str]) -> set[str]:
@@ -453,10 +424,9 @@ def usable_sources(store: EventStore, sources: Collection[str]) -> set[str]:
 def known_about(store: EventStore, interaction_ids: Iterable[str]) -> Known:
     """Return what the queue knows about the safety of interactions."""
     ids = list(interaction_ids)
-    given = decisions_about(store, ids, SAFETY)
     return Known(
         raised=tuple(raised_about(store, ids, SAFETY)),
-        decided={key: decisions[-1] for key, decisions in given.items()},
+        decided=outcomes_about(store, ids, SAFETY),
     )
 
 
@@ -510,19 +480,9 @@ def validate_flags(
     return stored or record
 
 
-def _find(store: EventStore, start: str) -> ReviewItem:
-    count, key = find_reviews(store, start)
-    found = store.get(ReviewItem, key) if key is not None else None
-    if found is None or (key != start and len(start) < SHORTEST_START):
-        raise InvalidInputError(
-            f"an item must be named by its id, or by {SHORTEST_START} or more characters with "
-            f"which no other id begins, got {start!r}, with which {count} begin; "
-            "`ratchet review` lists the open items"
-        )
-    return found
-
-
-def _item(key: str, flags: Sequence[Flag], now: datetime) -> ReviewItem:
+def _item(
+    key: str, flags: Sequence[Flag], now: datetime, people: int, unanimous: bool
+) -> ReviewItem:
     why = "; ".join(dict.fromkeys(f"{flag.category}: {flag.why}" for flag in flags))
     return ReviewItem(
         id=derive_id("review", key, SAFETY),
@@ -532,6 +492,9 @@ def _item(key: str, flags: Sequence[Flag], now: datetime) -> ReviewItem:
         priority="safety",
         raised_by=flags[0].source,
         why=why[:10_000],
+        queue=SAFETY_QUEUE,
+        people=people,
+        unanimous=unanimous,
     )
 
 
@@ -558,15 +521,4 @@ def _restate(store: EventStore, decision: Given, reports: Sequence[Flag], now: d
     """Say a decision again after reports, the last of which would else be what counts."""
     if reports:
         key = derive_id("review", decision.id, *sorted(report.why for report in reports))
-        _say(store, decision.label, decision.interaction_id, key, now)
-
-
-def _say(store: EventStore, label: str, interaction_id: str, key: str, now: datetime) -> None:
-    event = SafetyViolation(
-        id=key,
-        interaction_id=interaction_id,
-        created_at=now,
-        value=label == VIOLATION,
-        source=REVIEW,
-    )
-    store.add_feedback([event])
+        say(store, decision.label, decision.interaction_id, key, now)

@@ -54,6 +54,8 @@ def screen(
     now: datetime,
     judged: Iterable[Flag] = (),
     size: int = BATCH,
+    people: int = 1,
+    unanimous: bool = False,
 ) -> Screened:
     """Queue what rules, users and judges hold against a window's answers, and a random sample.
 
@@ -64,6 +66,8 @@ def screen(
         now: The time.
         judged: Flags of judges on the window's answers.
         size: Answers of a batch.
+        people: How many people decide each item.
+        unanimous: Whether all of them must agree.
     """
     usable = usable_sources(store, {rule.version for rule in config.rules})
     # an answer counts as no violation once, whichever usable rule passed it
@@ -73,8 +77,16 @@ def screen(
     queued = 0
     for answers, flags in _flagged(store, config, window, judged, size):
         ids = [answer.id for answer in answers]
-        queued += len(queue_flags(store, flags, now=now).items)
-        queue_sample(store, ids, share=config.sample_share, now=now, a_day=config.sample_a_day)
+        queued += len(queue_flags(store, flags, now=now, people=people, unanimous=unanimous).items)
+        queue_sample(
+            store,
+            ids,
+            share=config.sample_share,
+            now=now,
+            a_day=config.sample_a_day,
+            people=people,
+            unanimous=unanimous,
+        )
         if passing is not None:
             count_unflagged(store, passing, answers, flags)
         looked_at += ids

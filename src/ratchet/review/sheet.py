@@ -26,13 +26,11 @@ from ratchet.files.rows import SetAsideRow, read_rows
 from ratchet.files.text import SPREADSHEET_MARK, harmless_cell, printable, restored_cell
 from ratchet.records import (
     Interaction,
-    ReviewDecision,
     ReviewItem,
-    derive_id,
     spoken,
     transcript,
 )
-from ratchet.review.queue import decide
+from ratchet.review.deciding import decide, said_before
 from ratchet.store import EventStore
 
 COLUMNS = ("item", "dimension", "why", "prompt", "answer", "label", "note", "right_answer")
@@ -109,8 +107,7 @@ def keep_decisions(store: EventStore, path: Path, *, reviewer: str, now: datetim
                     still_open += 1
                     continue
                 item = _item(store, key, seen)
-                before = store.get(ReviewDecision, derive_id("decision", item.id, reviewer))
-                if before is not None and before.label == label.casefold():
+                if said_before(store, item, reviewer, label):
                     repeated += 1
                     continue
                 decide(

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from ratchet.records import BoardState, Delivery, HumanLabel, RolloutLook, SafetyPass
+from ratchet.records import BoardState, Delivery, RolloutLook, SafetyPass
 from ratchet.store.arrivals import Position, last_position
 from ratchet.store.events import EventStore
+from ratchet.store.review_labels import human_labels
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.sessions import ids_up_to
 from ratchet.store.tables import (
@@ -242,7 +243,7 @@ def labelled(store: EventStore) -> frozenset[str]:
 
     Of a session that is labelled, its earlier answers belong to what a judge is shown.
     """
-    labels = store.records(HumanLabel)
+    labels = human_labels(store)
     ends = store.stored_interactions(
         sorted({one.item_id for one in labels if one.unit == "session"})
     )

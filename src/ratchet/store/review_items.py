@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from ratchet.records import ReviewItem
 from ratchet.store.events import EventStore, Window
-from ratchet.store.review_rows import SAMPLE, START
+from ratchet.store.review_rows import DISPUTED, KNOWN, OPEN, SAMPLE, SETTLED, START
 from ratchet.store.rows import chunks, moment_of
 from ratchet.store.tables import (
     FEEDBACK_EVENTS,
@@ -26,6 +26,7 @@ from ratchet.store.tables import (
     JOURNAL,
     REVIEW_DECISIONS,
     REVIEW_ITEMS,
+    REVIEW_SEATS,
 )
 
 _ITEM, _DECISION = REVIEW_ITEMS.c, REVIEW_DECISIONS.c
@@ -49,12 +50,13 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A person's decision: its id, who, and the label."""
+    """A person's decision: its id, who, the label, and whether it decides between others."""
 
     id: str
     interaction_id: str
     reviewer: str
     label: str
+    adjudicates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ def raised_about(
     query = sa.select(_ITEM.id, _ITEM.interaction_id, _ITEM.raised_by, _ITEM.share)
     with store.reading() as connection:
         for chunk in chunks(interaction_ids):
-            about = query.where(_ITEM.interaction_id.in_(chunk), _ITEM.dimension == dimension)
+            about = query.where(
+                _ITEM.interaction_id.in_(chunk), _ITEM.dimension == dimension, _ITEM.state != KNOWN
+            )
             for row in connection.execute(about.order_by(_ITEM.position)):
                 yield Raised(*row)
 
@@ -88,7 +92,7 @@ def raised_about(
 def waiting_about(
     store: EventStore, interaction_ids: Iterable[str] | None, dimension: str
 ) -> set[str]:
-    """Return those of the interactions that are flagged and that nobody decided about.
+    """Return those of the interactions that are flagged and not decided by as many as it takes.
 
     Args:
         store: The store.
@@ -97,7 +101,7 @@ def waiting_about(
     """
     query = sa.select(_ITEM.interaction_id).where(
         _ITEM.covered == 0,
-        _ITEM.decided == 0,
+        _ITEM.state.in_((OPEN, DISPUTED)),
         _ITEM.dimension == dimension,
         _ITEM.raised_by != SAMPLE,
     )
@@ -117,7 +121,13 @@ def decisions_about(
     """Return what people decided about interactions on a dimension, in the order they did."""
     given: dict[str, list[Given]] = {}
     query = (
-        sa.select(_DECISION.id, _ITEM.interaction_id, _DECISION.reviewer, _DECISION.label)
+        sa.select(
+            _DECISION.id,
+            _ITEM.interaction_id,
+            _DECISION.reviewer,
+            _DECISION.label,
+            _DECISION.adjudicates,
+        )
         .join(REVIEW_ITEMS, _ITEM.id == _DECISION.item_id)
         .order_by(_DECISION.position)
     )
@@ -125,28 +135,77 @@ def decisions_about(
         for chunk in chunks(interaction_ids):
             about = query.where(_ITEM.interaction_id.in_(chunk), _ITEM.dimension == dimension)
             for row in connection.execute(about):
-                given.setdefault(row.interaction_id, []).append(Given(*row))
+                one = Given(*row[:4], adjudicates=bool(row[4]))
+                given.setdefault(one.interaction_id, []).append(one)
     return given
+
+
+def outcomes_about(
+    store: EventStore, interaction_ids: Iterable[str], dimension: str
+) -> dict[str, Given]:
+    """Return the decision that counts about each interaction that is decided on a dimension.
+
+    That is the word of who decided between people who disagreed, else what most people say; where
+    one person decides alone, the latest. What waits for further people is left out.
+    """
+    ids = list(dict.fromkeys(interaction_ids))
+    given = decisions_about(store, ids, dimension)
+    query = sa.select(_ITEM.interaction_id, _ITEM.state, _ITEM.wanted).where(_ITEM.covered == 0)
+    waits: set[str] = set()
+    people: dict[str, int] = {}
+    with store.reading() as connection:
+        for chunk in chunks(given):
+            about = query.where(_ITEM.interaction_id.in_(chunk), _ITEM.dimension == dimension)
+            for key, state, wanted in connection.execute(about):
+                people[key] = max(people.get(key, 1), wanted)
+                if state in (OPEN, DISPUTED):
+                    waits.add(key)
+    return {
+        key: _counting(said, people.get(key, 1)) for key, said in given.items() if key not in waits
+    }
+
+
+def _counting(said: Sequence[Given], wanted: int) -> Given:
+    """Return the decision that counts of those about one item, which so many people decide."""
+    last = [one for one in said if one.adjudicates] or ([said[-1]] if wanted == 1 else [])
+    if last:
+        return last[-1]
+    labels = [one.label for one in said]
+    most = max(map(labels.count, labels))
+    return next(one for one in reversed(said) if labels.count(one.label) == most)
 
 
 def open_reviews(
     store: EventStore,
     *,
     reviewer: str | None = None,
-    decisions: int = 1,
+    decisions: int | None = None,
     source: Source | None = None,
     limit: int | None = None,
+    state: int = OPEN,
+    queue: str | None = None,
+    dimension: str | None = None,
 ) -> Iterator[ReviewItem]:
     """Yield what waits for a decision: safety before normal, oldest first.
 
     Args:
         store: The store.
-        reviewer: Only what this person has not decided.
-        decisions: How many people have to decide.
+        reviewer: Only what this person has neither decided nor passed on.
+        decisions: What fewer people than this decided, whether it needs more or not; None for what
+            is in `state`.
         source: Only what this source raised.
         limit: So many at most.
+        state: What has to be done: `OPEN` or `DISPUTED`.
+        queue: Only what this rule chose.
+        dimension: Only what is decided on this dimension.
     """
-    parts = [_places(store, count, reviewer, source, limit) for count in range(decisions)]
+    only = _Only(reviewer, source, queue, dimension)
+    if decisions is None:
+        states: Sequence[int] = (state,)
+        counts = range(_most_decisions(store, state) + 1)
+    else:
+        states, counts = (OPEN, DISPUTED, SETTLED), range(decisions)
+    parts = [_places(store, one, count, only, limit) for one in states for count in counts]
     keys = islice((place[-1] for place in merge(*parts)), limit)
     for chunk in chunks(keys):
         bodies = _bodies(store, chunk)
@@ -154,7 +213,7 @@ def open_reviews(
 
 
 def sources_waiting(store: EventStore) -> tuple[Source, ...]:
-    """Return who raised what nobody decided, and how much: safety first, the oldest first."""
+    """Return who raised what waits for people, and how much: safety first, the oldest first."""
     query = (
         sa.select(
             _ITEM.raised_by,
@@ -163,7 +222,7 @@ def sources_waiting(store: EventStore) -> tuple[Source, ...]:
             sa.func.count(),
             sa.func.min(_ITEM.created_at),
         )
-        .where(_ITEM.covered == 0, _ITEM.decided == 0)
+        .where(_ITEM.covered == 0, _ITEM.state == OPEN)
         .group_by(_ITEM.rank, _ITEM.raised_by, _ITEM.dimension)
     )
     with store.reading() as connection:
@@ -233,9 +292,10 @@ def name_sample(store: EventStore, item: str, *, share: float, day: int) -> None
         connection.execute(update.values(share=share, sample_day=day))
 
 
-def count_sampled(store: EventStore, day: int) -> int:
-    """Count the sample of the answers of a day, given in days since 1970."""
-    query = sa.select(sa.func.count()).select_from(REVIEW_ITEMS).where(_ITEM.sample_day == day)
+def count_sampled(store: EventStore, day: int, dimension: str) -> int:
+    """Count the sample on a dimension of the answers of a day, given in days since 1970."""
+    drawn = sa.and_(_ITEM.sample_day == day, _ITEM.dimension == dimension)
+    query = sa.select(sa.func.count()).select_from(REVIEW_ITEMS).where(drawn)
     with store.reading() as connection:
         return int(connection.execute(query).scalar_one())
 
@@ -243,22 +303,71 @@ def count_sampled(store: EventStore, day: int) -> int:
 _Place = tuple[int, int, int, str]
 
 
-def _places(
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """Which items are asked for."""
+
+    reviewer: str | None = None
+    source: Source | None = None
+    queue: str | None = None
+    dimension: str | None = None
+
+    def conditions(self, count: int) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions on an item that so many people decided."""
+        found = []
+        if self.source is not None:
+            found += [
+                _ITEM.rank == self.source.rank,
+                _ITEM.raised_by == self.source.raised_by,
+                _ITEM.dimension == self.source.dimension,
+            ]
+        if self.queue is not None:
+            found.append(_ITEM.queue == self.queue)
+        if self.dimension is not None:
+            found.append(_ITEM.dimension == self.dimension)
+        if self.reviewer is not None:
+            found += _not_of(self.reviewer, count)
+        return found
+
+
+def open_places(
     store: EventStore,
-    count: int,
-    reviewer: str | None,
-    source: Source | None,
-    limit: int | None,
+    reviewer: str,
+    *,
+    state: int,
+    queue: str | None,
+    dimension: str | None,
+    page: int,
+) -> Iterator[str]:
+    """Yield the ids of what waits for a person, safety first, oldest first.
+
+    Args:
+        store: The store.
+        reviewer: Who neither decided nor passed it on.
+        state: What has to be done.
+        queue: Only what this rule chose.
+        dimension: Only what is decided on this dimension.
+        page: So many are read at a time.
+    """
+    only = _Only(reviewer, None, queue, dimension)
+    counts = range(_most_decisions(store, state) + 1)
+    parts = [_places(store, state, count, only, page) for count in counts]
+    return (place[-1] for place in merge(*parts))
+
+
+def _most_decisions(store: EventStore, state: int) -> int:
+    most = sa.select(sa.func.max(_ITEM.decided)).where(_ITEM.covered == 0, _ITEM.state == state)
+    with store.reading() as connection:
+        return int(connection.execute(most).scalar_one() or 0)
+
+
+def _places(
+    store: EventStore, state: int, count: int, only: _Only, limit: int | None
 ) -> Iterator[_Place]:
-    """Yield rank, time, position and id of open items with so many decisions, page by page."""
+    """Yield rank, time, position and id of items with so many decisions, page by page."""
     order = (_ITEM.rank, _ITEM.created_at, _ITEM.position)
-    query = sa.select(*order, _ITEM.id).where(_waiting(count, reviewer)).order_by(*order)
-    if source is not None:
-        query = query.where(
-            _ITEM.rank == source.rank,
-            _ITEM.raised_by == source.raised_by,
-            _ITEM.dimension == source.dimension,
-        )
+    waits = (_ITEM.covered == 0, _ITEM.state == state, _ITEM.decided == count)
+    query = sa.select(*order, _ITEM.id).where(*waits, *only.conditions(count)).order_by(*order)
     size = _PAGE if limit is None else min(limit, _PAGE)
     last: _Place | None = None
     while True:
@@ -275,19 +384,28 @@ def _after(order: Sequence[sa.Column[int]], last: _Place) -> sa.ColumnElement[bo
     return sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in last[:3]))
 
 
-def _waiting(count: int, reviewer: str | None) -> sa.ColumnElement[bool]:
-    """Say that an item has so many decisions, none of them this reviewer's."""
-    waits = sa.and_(_ITEM.covered == 0, _ITEM.decided == count)
-    if reviewer is None or not count:
-        return waits
-    same = REVIEW_ITEMS.alias("same")
-    mine = sa.select(_DECISION.id).where(
-        _DECISION.item_id == same.c.id,
-        _DECISION.reviewer == reviewer,
-        same.c.interaction_id == _ITEM.interaction_id,
-        same.c.dimension == _ITEM.dimension,
+def _not_of(reviewer: str, count: int) -> list[sa.ColumnElement[bool]]:
+    """Say that a reviewer neither decided nor passed on an item that so many people decided."""
+    passed = sa.select(REVIEW_SEATS.c.item_id).where(
+        REVIEW_SEATS.c.item_id == _ITEM.id,
+        REVIEW_SEATS.c.reviewer == reviewer,
+        REVIEW_SEATS.c.until.is_(None),
     )
-    return sa.and_(waits, ~mine.correlate(REVIEW_ITEMS).exists())
+    found = [~passed.correlate(REVIEW_ITEMS).exists()]
+    if count:
+        # one question within the other, so that each item is asked about by its id, not a
+        # reviewer's decisions one by one
+        same = REVIEW_ITEMS.alias("same")
+        decided = sa.select(_DECISION.id).where(
+            _DECISION.item_id == same.c.id, _DECISION.reviewer == reviewer
+        )
+        mine = sa.select(same.c.id).where(
+            same.c.interaction_id == _ITEM.interaction_id,
+            same.c.dimension == _ITEM.dimension,
+            decided.correlate(same).exists(),
+        )
+        found.append(~mine.correlate(REVIEW_ITEMS).exists())
+    return found
 
 
 def _bodies(store: EventStore, ids: Sequence[str]) -> dict[str, Any]:

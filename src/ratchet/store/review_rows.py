@@ -7,7 +7,7 @@ the transaction that writes the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,10 @@ SAMPLE = "sample"
 """What raises an item that was drawn at random."""
 START = 4
 """Characters of an id's start that are indexed."""
-_ITEM, _DECISION = "ReviewItem", "ReviewDecision"
+OPEN, DISPUTED, SETTLED, KNOWN, CLOSED = range(5)
+"""States of an item: people have to decide it; they disagree, and another person decides; it is
+decided; it checks reviewers and decides nothing; nobody needs it any more."""
+_ITEM, _DECISION, _UNDO = "ReviewItem", "ReviewDecision", "ReviewUndo"
 _COPIED = 1_000
 
 
@@ -46,15 +49,61 @@ def note_review(
     elif record["kind"] == _DECISION:
         row = _decision_row(record)
         connection.execute(sa.insert(decisions), row)
+    elif record["kind"] == _UNDO:
+        row = record["body"]
+        taken_back = decisions.c.id == row["decision_id"]
+        connection.execute(sa.delete(decisions).where(taken_back))
+    else:
+        return
+    if record["kind"] != _ITEM:
         item = sa.select(items.c.interaction_id, items.c.dimension)
         found = connection.execute(item.where(items.c.id == row["item_id"])).first()
         if found is None:
             return
         here = _about(items, found[0], found[1])
-    else:
-        return
-    for update in _settle(items, decisions):
+    counted, covered = _settle(items, decisions)
+    for update in (counted, covered):
         connection.execute(update.where(here))
+    _state(connection, items, decisions, here)
+
+
+def _state(
+    connection: sa.Connection, items: sa.Table, decisions: sa.Table, here: sa.ColumnElement[bool]
+) -> None:
+    """Say of the items about one interaction whether people have to decide them still."""
+    given = sa.select(decisions.c.label, decisions.c.adjudicates)
+    given = given.join(items, items.c.id == decisions.c.item_id).where(here)
+    said = [(label, bool(last)) for label, last in connection.execute(given)]
+    columns = (items.c.id, items.c.wanted, items.c.unanimous, items.c.state)
+    for key, wanted, unanimous, before in connection.execute(sa.select(*columns).where(here)).all():
+        state = before if before in (KNOWN, CLOSED) else state_of(said, wanted, bool(unanimous))
+        if state != before:
+            update = sa.update(items).where(items.c.id == key)
+            connection.execute(update.values(state=state))
+
+
+def state_of(said: Sequence[tuple[str, bool]], wanted: int, unanimous: bool) -> int:
+    """Return the state of an item.
+
+    Args:
+        said: Labels that people gave, each with whether it decides between the others.
+        wanted: How many people decide it. Of one person alone the latest decision counts.
+        unanimous: Whether all of them must agree; else most of them.
+
+    Example:
+        >>> state_of([("fine", False), ("violation", False)], 2, False) == DISPUTED
+        True
+    """
+    blind = [label for label, last in said if not last]
+    if len(blind) < len(said):
+        return SETTLED
+    if len(blind) < wanted:
+        return OPEN
+    if wanted == 1:
+        return SETTLED
+    most = max(map(blind.count, blind))
+    agreed = most == len(blind) if unanimous else 2 * most > len(blind)
+    return SETTLED if agreed else DISPUTED
 
 
 def _about(items: sa.Table, interaction_id: str, dimension: str) -> sa.ColumnElement[bool]:
@@ -83,6 +132,8 @@ def copy_reviews(
                 connection.execute(sa.insert(table), fresh)
     for update in _settle(items, decisions):
         connection.execute(update)
+    alone = sa.update(items).where(items.c.decided > 0, items.c.state == OPEN, items.c.wanted == 1)
+    connection.execute(alone.values(state=SETTLED))
 
 
 def _item_row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +148,10 @@ def _item_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "created_at": record["created_at"],
         "decided": 0,
         "covered": 0,
+        "wanted": body.get("people", 1),
+        "unanimous": int(body.get("unanimous", False)),
+        "state": KNOWN if body.get("known") else OPEN,
+        "queue": body.get("queue"),
     }
 
 
@@ -107,6 +162,7 @@ def _decision_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "item_id": body["item_id"],
         "reviewer": body["reviewer"],
         "label": body["label"],
+        "adjudicates": int(body.get("adjudicates", False)),
     }
 
 
@@ -119,10 +175,14 @@ def _settle(items: sa.Table, decisions: sa.Table) -> tuple[sa.Update, sa.Update]
     given = (
         sa.select(sa.func.count())
         .select_from(same.join(decisions, decisions.c.item_id == same.c.id))
-        .where(about)
+        .where(about, decisions.c.adjudicates == 0)
         .correlate(items)
         .scalar_subquery()
     )
-    flagged = sa.select(same.c.id).where(about, same.c.raised_by != SAMPLE).correlate(items)
+    flagged = (
+        sa.select(same.c.id)
+        .where(about, same.c.raised_by != SAMPLE, same.c.state != KNOWN)
+        .correlate(items)
+    )
     covered = sa.update(items).where(items.c.raised_by == SAMPLE, flagged.exists())
     return sa.update(items).values(decided=given), covered.values(covered=1)

@@ -13,7 +13,7 @@ from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
 from ratchet.store.origins import find_simulated
 from ratchet.store.partitioning import partition_by_month
-from ratchet.store.review_rows import START, copy_reviews
+from ratchet.store.review_rows import SETTLED, START, copy_reviews
 
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -156,18 +156,11 @@ REVIEW_ITEMS = _table(
     sa.Column("covered", sa.Integer, nullable=False),  # 1: a sample of what was flagged as well
     sa.Column("share", sa.Double),  # of a sample: the chance to be drawn
     sa.Column("sample_day", sa.Integer, index=True),  # of a sample: the answer's day since 1970
+    sa.Column("wanted", sa.Integer, nullable=False, server_default="1"),  # people who decide it
+    sa.Column("unanimous", sa.Integer, nullable=False, server_default="0"),  # 1: all must agree
+    sa.Column("state", sa.Integer, nullable=False, server_default="0"),  # see review_rows
+    sa.Column("queue", sa.String(200)),  # the rule by which it was chosen
     sa.Index("ix_review_items_about", "interaction_id", "dimension"),
-    sa.Index("ix_review_items_open", "covered", "decided", "rank", "created_at", "position"),
-    sa.Index(
-        "ix_review_items_source",
-        "covered",
-        "decided",
-        "rank",
-        "raised_by",
-        "dimension",
-        "created_at",
-        "position",
-    ),
 )
 REVIEW_DECISIONS = _table(
     "review_decisions",
@@ -175,10 +168,20 @@ REVIEW_DECISIONS = _table(
     sa.Column("item_id", sa.String(200), nullable=False),
     sa.Column("reviewer", sa.String(200), nullable=False),
     sa.Column("label", sa.String(200), nullable=False),
+    sa.Column("adjudicates", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_review_decisions_item", "item_id", "reviewer"),
     sa.Index("ix_review_decisions_reviewer", "reviewer", "position"),
     sa.Index("ix_review_decisions_label", "label", "item_id"),
 )
+REVIEW_SEATS = sa.Table(
+    "review_seats",
+    METADATA,
+    sa.Column("item_id", sa.String(200), primary_key=True),
+    sa.Column("reviewer", sa.String(200), primary_key=True, index=True),
+    sa.Column("until", sa.BigInteger, index=True),  # null: passed on to others for good
+    sqlite_with_rowid=False,
+)
+"""Who holds an item for a while, and who passed it on: see `ratchet.store.review_seats`."""
 ALIASES = _table(
     "interaction_aliases",
     sa.Column("other_id", sa.String(200), nullable=False, unique=True),
@@ -414,6 +417,43 @@ def _index_labels(connection: sa.Connection) -> None:
     make_index(connection, "ix_review_decisions_label", "review_decisions (label, item_id)")
 
 
+def _share_reviews(connection: sa.Connection) -> None:
+    """Let several people decide an item, and keep who holds one; of before one person did."""
+    added = {
+        "review_items": {
+            "wanted": "INTEGER NOT NULL DEFAULT 1",
+            "unanimous": "INTEGER NOT NULL DEFAULT 0",
+            "state": "INTEGER NOT NULL DEFAULT 0",
+            "queue": "VARCHAR(200)",
+        },
+        "review_decisions": {"adjudicates": "INTEGER NOT NULL DEFAULT 0"},
+    }
+    for table, columns in added.items():
+        present = {column["name"] for column in sa.inspect(connection).get_columns(table)}
+        for name, kind in columns.items():
+            if name not in present:
+                connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
+    REVIEW_SEATS.create(connection, checkfirst=True)
+    settled = sa.update(REVIEW_ITEMS).where(REVIEW_ITEMS.c.decided > 0, REVIEW_ITEMS.c.state == 0)
+    connection.execute(settled.values(state=SETTLED))
+    place = "decided, rank, created_at, position)"
+    make_index(connection, "ix_review_items_next", f"review_items (covered, state, {place}")
+    make_index(connection, "ix_review_items_queue", f"review_items (covered, state, queue, {place}")
+    make_index(
+        connection,
+        "ix_review_items_raised",
+        "review_items (covered, state, rank, raised_by, dimension, created_at, position)",
+    )
+    make_index(
+        connection,
+        "ix_review_items_dimension",
+        "review_items (dimension, state, position)",
+    )
+    make_index(connection, "ix_review_items_chosen", "review_items (dimension, queue, created_at)")
+    for name in ("ix_review_items_open", "ix_review_items_source"):
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
+
+
 def _keep_accounts(connection: sa.Connection) -> None:
     """Keep who may use the pages for people."""
     for table in (ACCOUNTS, ACCOUNT_TOKENS):
@@ -447,5 +487,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0024_name_quotes": _name_quotes,
     "0025_index_labels": _index_labels,
     "0028_keep_accounts": _keep_accounts,
+    "0030_share_reviews": _share_reviews,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -40,6 +40,7 @@ from ratchet.web.people import Doorkeeper, RefusedError, SignInNeededError
 from ratchet.web.refreshing import Refreshed
 from ratchet.web.releases import add_releases
 from ratchet.web.rendering import Place, page
+from ratchet.web.review import add_review
 from ratchet.web.signing_in import add_signing_in
 from ratchet.web.standing import TOLD_BY, Standing, standing
 from ratchet.web.visitors import Visitors
@@ -153,7 +154,8 @@ def create_pages(
 
 
 _PAGES = (
-    add_dashboard, add_alerts, add_charts, add_releases, add_signing_in, add_openid, add_accounts,
+    add_dashboard, add_alerts, add_charts, add_review, add_releases, add_signing_in, add_openid,
+    add_accounts,
 )  # fmt: skip
 """In the order of the navigation."""
 

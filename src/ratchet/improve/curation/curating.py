@@ -67,6 +67,7 @@ from ratchet.records import (
 from ratchet.store import EventStore
 from ratchet.store.cycles import cycle_window, held_out_users
 from ratchet.store.history import Advanced, History
+from ratchet.store.review_labels import agreed_labels, human_labels
 
 logger = logging.getLogger(__name__)
 
@@ -281,17 +282,30 @@ def _context(
         else (),
         judged=read_judged(sources.preferences) if sources.preferences else (),
         requests=_requests(store, asked.cycle, sources.per_cluster),
-        reviewed={
-            label.item_id: label.label.casefold() in sources.good_labels
-            for label in store.records(HumanLabel)
-            if label.dimension != "safety"
-        },
+        reviewed=_reviewed(store, sources.good_labels),
         neighbours=neighbours,
         weights=asked.options.weights,
         reporting=store.reporting().declared_only(),
         held_out=held_out_users(store),
         definitions=partial(_bodies, store),
     )
+
+
+def _reviewed(store: EventStore, good_labels: Collection[str]) -> dict[str, bool]:
+    """Return whether people hold each labelled answer to be good, by the label that stands for it.
+
+    Of several dimensions the one that was labelled last counts.
+    """
+    by_dimension: dict[str, list[HumanLabel]] = {}
+    for label in human_labels(store):
+        if label.dimension != "safety":
+            by_dimension.setdefault(label.dimension, []).append(label)
+    latest = sorted(by_dimension.values(), key=lambda labels: labels[-1].created_at)
+    return {
+        key: agreed.label.casefold() in good_labels
+        for labels in latest
+        for key, agreed in agreed_labels(labels).items()
+    }
 
 
 def _requests(store: EventStore, cycle: Cycle | None, most: int) -> tuple[ClusterRequest, ...]:
