@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ratchet.analyze.alert_steps import open_alerts
 from ratchet.errors import InvalidInputError, RatchetError, WaitingError
@@ -43,9 +44,23 @@ from ratchet.views.text.stages import (
     watched_text,
 )
 
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def options_of(kind: type[Options], given: str) -> Options:
+    """Read options of a flow, in JSON.
+
+    Raises:
+        InvalidInputError: One is wrong.
+    """
+    try:
+        return kind.model_validate_json(given)
+    except ValidationError as error:
+        raise InvalidInputError(f"options, {finding(error, 200)}; correct it") from error
+
 
 def _collect(given: str) -> str:
-    options = CollectOptions.model_validate_json(given)
+    options = options_of(CollectOptions, given)
     key = str(result_of(collect(options, return_state=True)))
     store = workspace().store
     cycle = store.get(Cycle, key)
@@ -56,7 +71,7 @@ def _collect(given: str) -> str:
 
 
 def _analyze(given: str) -> str:
-    options = AnalyzeOptions.model_validate_json(given)
+    options = options_of(AnalyzeOptions, given)
     key = str(result_of(analyze(options, return_state=True)))
     store = workspace().store
     analysis = store.get(Analysis, key) if key else None
@@ -66,7 +81,7 @@ def _analyze(given: str) -> str:
 
 
 def _train(given: str) -> str:
-    options = ImproveOptions.model_validate_json(given)
+    options = options_of(ImproveOptions, given)
     key = str(result_of(improve(options, return_state=True)))
     store = workspace().store
     candidate = store.get(Candidate, key)
@@ -79,7 +94,7 @@ def _train(given: str) -> str:
 
 
 def _gate(given: str) -> str:
-    options = DeployOptions.model_validate_json(given)
+    options = options_of(DeployOptions, given)
     key = str(result_of(deploy(options, return_state=True)))
     store = workspace().store
     decision = store.get(Decision, key)
@@ -88,7 +103,7 @@ def _gate(given: str) -> str:
 
 
 def _look(given: str) -> str:
-    options = RolloutOptions.model_validate_json(given)
+    options = options_of(RolloutOptions, given)
     return looked_text(str(rollout(options)))
 
 
@@ -104,7 +119,7 @@ STAGES: dict[str, Callable[[str], str]] = {
 def main(arguments: list[str]) -> int:
     """Run a stage and print what it did; nothing new to do is no failure."""
     stage, given = arguments
-    return told(partial(_said, partial(STAGES[stage], given)), waits="nothing to do yet")
+    return told(partial(STAGES[stage], given), waits="nothing to do yet")
 
 
 def told(run: Callable[[], str], *, waits: str) -> int:
@@ -122,18 +137,6 @@ def told(run: Callable[[], str], *, waits: str) -> int:
         sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
         return 2
     return 0
-
-
-def _said(run: Callable[[], str]) -> str:
-    """Run a stage; a wrong option is told as other input is.
-
-    Raises:
-        InvalidInputError: An option is wrong.
-    """
-    try:
-        return run()
-    except ValidationError as error:
-        raise InvalidInputError(f"options, {finding(error, 200)}; correct it") from error
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.failures.analysis import FailureAnalysis
 from ratchet.analyze.monitoring import check_thresholds
 from ratchet.analyze.monitoring.charts import ChartReport, chart_every_signal, read_window
+from ratchet.analyze.monitoring.versions import replaced_version
 from ratchet.analyze.window import read_outcomes
 from ratchet.flows._failure_pages import publish_failures
 from ratchet.flows._failures import hold_out_traffic, run_failures
@@ -69,6 +70,7 @@ def metrics_over_thresholds(
         cycle_id=cycle.id,
         now=now(),
         latency_baseline=latency_baseline,
+        is_first=replaced_version(workspace().store, cycle.champion) is None,
     )
 
 

@@ -1,9 +1,8 @@
-"""Cycles of what real users did: nothing is answered or simulated, the store has it already."""
+"""Cycles of what users did: the store has their answers and feedback already."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 from prefect import task
@@ -13,7 +12,7 @@ from ratchet.analyze.failures.traffic_sample import SampleRules
 from ratchet.deploy.gate.decoding import answer_length
 from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.served import other_names
-from ratchet.errors import InvalidInputError, WaitingError
+from ratchet.errors import WaitingError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.flows._elsewhere import follow_champion, trains_nowhere
 from ratchet.flows._golden import golden_examples, refresh_golden
@@ -32,7 +31,6 @@ from ratchet.store.cycles import (
     open_cycle,
     unfinished_cycle,
 )
-from ratchet.store.origins import refuse_among_real
 from ratchet.tracking import ModelVersion
 
 
@@ -133,7 +131,6 @@ def open_recorded(examples: ExampleSet | None, seed: int) -> Cycle:
         seed=seed,
         example_set_id=set_id,
         now=now(),
-        recorded=True,
         also=other_names(work.store, champion.reference),
     )
 
@@ -158,33 +155,3 @@ def _length(store: EventStore) -> int:
     if open_now and open_now.arrived_until is not None and open_now.example_set_id:
         return example_set(store, open_now.example_set_id).max_new_tokens
     return answer_length(store, Window(EVER, now()))
-
-
-def refuse_real_users() -> None:
-    """Refuse to add simulated users to a store that holds real ones.
-
-    Raises:
-        InvalidInputError: It does, or its home stands in front of a server.
-    """
-    if workspace().settings.backend:
-        raise InvalidInputError(
-            "simulated users must not come among real ones, got a home that stands in front of a "
-            "server; set RATCHET_HOME to another folder"
-        )
-    refuse_among_real(workspace().store.origins())
-
-
-def refuse_simulation(given: Collection[str]) -> None:
-    """Refuse options about simulated users where none were asked for.
-
-    Args:
-        given: Names of the options that are not what they are by default.
-
-    Raises:
-        InvalidInputError: There is one.
-    """
-    if given:
-        raise InvalidInputError(
-            f"{', '.join(sorted(given))} of collect are about simulated users, got a cycle of "
-            "recorded traffic; leave them out, or set collect.source to simulated"
-        )

@@ -30,9 +30,10 @@ from prefect.states import Crashed
 from ratchet.deploy.answering import Answering
 from ratchet.files.logs import harmless_logs
 from ratchet.files.text import cell
-from ratchet.models import HuggingFaceModel, model_digest, prepare_base_model
+from ratchet.models import HuggingFaceModel, prepare_base_model
+from ratchet.operate import base_model
 from ratchet.operate.answering import answering_of
-from ratchet.operate.base_model import check_answers_here, check_stated, refuse_as_champion
+from ratchet.operate.base_model import check_answers_here, check_stated
 from ratchet.operate.opening import open_store
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
@@ -113,14 +114,9 @@ def load_model(reference: str, *, one_line: bool = True) -> HuggingFaceModel:
 
 
 def register_base() -> ModelVersion:
-    """Register the base model as the first version, once.
-
-    Raises:
-        InvalidInputError: Something else answers the users of this home.
-    """
+    """Register the base model as the first version, once; see `base_model.register_base`."""
     work = workspace()
-    refuse_as_champion(work.settings, work.store, now())
-    return work.tracker.register_base(work.settings.base_model, model_digest(base_folder()))
+    return base_model.register_base(work.settings, work.store, work.tracker, now())
 
 
 def publish_text(key: str, markdown: str, description: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.flows._runtime import base_folder, cycle_run, logger, publish_figure, workspace
 from ratchet.improve.curation.dataset import read_any_rows
 from ratchet.improve.curation.rows import Row
-from ratchet.improve.training.config import FinetuneConfig, finetune_key
+from ratchet.improve.training.config import FinetuneConfig, Start
 from ratchet.improve.training.devices import Device, choose_device
 from ratchet.improve.training.finetune import FinetuneResult
 from ratchet.improve.training.launch import LaunchConfig, launched
+from ratchet.improve.training.run import is_known
 from ratchet.improve.training.search import SearchConfig, SearchResult, search
 from ratchet.models import adapter_digest, model_digest
 from ratchet.records import Cycle, TrainingSet
@@ -47,15 +48,22 @@ class TrainingOptions(BaseModel):
     samples: int = Field(default=4, ge=0, le=64)
 
 
-def training_keys(training_set: TrainingSet, champion: str) -> Callable[[FinetuneConfig], str]:
-    """Return what names a configuration's adapter: dataset, configuration, base model and start.
-
-    Base model and start are read here, once; they can be gigabytes.
-    """
+def starting_point(champion: str) -> Start:
+    """Return what a training from the champion begins with: files of gigabytes are read for it."""
     start = _start(champion)
-    base_digest = model_digest(base_folder())
-    start_digest = adapter_digest(start) if start else None
-    return lambda config: finetune_key(training_set.digest, config, base_digest, start_digest)
+    return Start(model_digest(base_folder()), adapter_digest(start) if start else None)
+
+
+def training_key(training_set: TrainingSet, config: FinetuneConfig, start: Start) -> str:
+    """Return what names a configuration's adapter: rows, configuration, base model and start.
+
+    A training of before is found by the name that it had, after the digest of the whole set.
+    """
+    home, whole = workspace().settings.home, start.key(training_set.digest, config)
+    if not training_set.learnt:
+        return whole
+    key = start.key(training_set.learnt, config)
+    return whole if is_known(home, whole) and not is_known(home, key) else key
 
 
 def _start(champion: str) -> Path | None:
@@ -101,6 +109,7 @@ def choose_config(
 ) -> SearchResult:
     """Try configurations on the training set; a search that was interrupted goes on."""
     rows, validation = _rows(training_set)
+    start = starting_point(champion)
     with gpu_slots(choose_device(config), 1):
         return search(
             rows,
@@ -109,7 +118,7 @@ def choose_config(
             base=base_folder(),
             start_from=_start(champion),
             home=workspace().settings.home,
-            key=training_keys(training_set, champion),
+            key=lambda tried: training_key(training_set, tried, start),
             validation=validation,
         )
 

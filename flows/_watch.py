@@ -19,6 +19,7 @@ from ratchet.analyze.monitoring.alerts import (
     threshold_events,
 )
 from ratchet.analyze.monitoring.series import board_series, chart_title, recent_counts
+from ratchet.analyze.monitoring.versions import replaced_version
 from ratchet.analyze.monitoring.watch import (
     BoardVerdict,
     WatchConfig,
@@ -70,15 +71,15 @@ def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEven
     store, moment = workspace().store, now()
     metrics, baseline = recent_metrics(store, config, version, now=moment)
     over = check_thresholds(
-        metrics, model_version=version, cycle_id="live", now=moment, latency_baseline=baseline
-    )
-    skipped = not_checked(metrics, latency_baseline=baseline)
+        metrics, model_version=version, cycle_id="live", now=moment, latency_baseline=baseline,
+        is_first=replaced_version(store, version) is None,
+    )  # fmt: skip
     events = threshold_events(
         over,
         store.records(AlertEvent, subject=version, latest=1_000),
         model_version=version,
         now=moment,
-        unchecked=[name for name, _ in skipped],
+        unchecked=[name for name, _ in not_checked(metrics, latency_baseline=baseline)],
     )
     for event in events:
         store.append(event)

@@ -14,15 +14,16 @@ from ratchet.flows._training import (
     TrainingOptions,
     choose_config,
     log_training,
+    starting_point,
     train,
-    training_keys,
+    training_key,
 )
 from ratchet.flows._waiting import or_waiting
 from ratchet.improve.curation.curating import CurateOptions
 from ratchet.improve.curation.dataset import frame, read_any_rows, write_prepared
 from ratchet.improve.training.config import FinetuneConfig
 from ratchet.improve.training.finetune import FinetuneResult
-from ratchet.improve.training.news import await_news
+from ratchet.improve.training.news import Planned, await_news
 from ratchet.improve.training.search import SearchResult
 from ratchet.models import model_digest
 from ratchet.records import Candidate, Cycle, TrainingSet, derive_id
@@ -68,7 +69,7 @@ def register(
         training_set: What was trained on.
         options: With the configuration that was trained.
         result: The adapter.
-        key: From `training_keys`.
+        key: From `training_key`.
         search: What was tried before.
     """
     work = workspace()
@@ -145,8 +146,10 @@ def _improve(options: ImproveOptions, handed_over: str | None) -> str:
         asked = options.training.search
         search = choose_config(training_set, options.finetune, asked, cycle.champion)
         options = options.model_copy(update={"finetune": search.best})
-    key = training_keys(training_set, cycle.champion)(options.finetune)
-    await_news(work.store, cycle, training_set, key)
+    start = starting_point(cycle.champion)
+    key = training_key(training_set, options.finetune, start)
+    key_of = partial(start.key, config=options.finetune)
+    await_news(work.store, work.settings.home, cycle, Planned.of(training_set), key_of)
     missing = not work.settings.home.joinpath("adapters", key[:16]).exists()
     trained = train.with_options(refresh_cache=missing)(
         cycle, training_set, options.finetune, options.training, key

@@ -15,17 +15,17 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, WaitingError
-from ratchet.flows._command import told
+from ratchet.flows._command import options_of, told
 from ratchet.flows._elsewhere import follow_champion
 from ratchet.flows._golden import refresh_golden
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
-from ratchet.flows._recorded import refuse_incomplete, refuse_simulation
+from ratchet.flows._recorded import refuse_incomplete
 from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
 from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
-from ratchet.flows.collect import SIMULATION, CollectOptions, collect
+from ratchet.flows.collect import CollectOptions, collect
 from ratchet.flows.deploy import DeployOptions, deploy
 from ratchet.flows.improve import ImproveOptions
 from ratchet.operate.readiness import NextCycle
@@ -35,6 +35,7 @@ from ratchet.records import (
     CycleWait,
     Decision,
     Record,
+    ReferenceScore,
     Release,
     TrainingSet,
     derive_id,
@@ -98,6 +99,11 @@ def write_report(
         release=work.store.get(Release, derive_id("release", decision_id)),
         started=started,
         ended=now(),
+        references=tuple(
+            one
+            for one in work.store.records(ReferenceScore)
+            if one.example_set_id == cycle.example_set_id
+        ),
     )
     with work.tracker.run(
         EXPERIMENT,
@@ -141,17 +147,15 @@ def _cycle(options: LoopOptions, wait: CycleWait | None) -> CycleReport:
 
 def _prepare(options: LoopOptions) -> tuple[str, str]:
     """Collect, analyze and improve; return the ids of the analysis and of the candidate."""
-    given = options.collect
-    if options.collect.source != "simulated":
-        refuse_simulation(options.collect.model_dump(include=SIMULATION, exclude_defaults=True))
-        bring_in(given.sources)  # what they bring may be what the cycle lacks
-        given, gated = given.model_copy(update={"sources": ()}), options.deploy
-        judge, by, golden = gated.win_rate.judge, gated.answers.by, given.golden
-        follow_champion()
-        if given.examples is None:
-            refresh_golden(golden)
-        wanted = NextCycle(given.examples, given.sample, gated.policy, judge, by, golden)
-        refuse_incomplete(wanted)
+    given, gated = options.collect, options.deploy
+    bring_in(given.sources)  # what they bring may be what the cycle lacks
+    given = given.model_copy(update={"sources": ()})
+    judge, by, golden = gated.win_rate.judge, gated.answers.by, given.golden
+    follow_champion()
+    if given.examples is None:
+        refresh_golden(golden)
+    wanted = NextCycle(given.examples, given.sample, gated.policy, judge, by, golden)
+    refuse_incomplete(wanted)
     result_of(collect(given, return_state=True))
     analysis_id = str(result_of(analyze(options.analyze, return_state=True)))
     return analysis_id, _improve_or_end(options)
@@ -183,7 +187,7 @@ def main(arguments: list[str]) -> int:
     """Run one cycle in this process and print its report."""
 
     def report() -> str:
-        options = LoopOptions.model_validate_json(arguments[0] if arguments else "{}")
+        options = options_of(LoopOptions, arguments[0] if arguments else "{}")
         return str(result_of(loop(options, return_state=True)))
 
     return told(report, waits="waiting")

@@ -78,10 +78,13 @@ ALLOWED: dict[str, set[str]] = {
     "web": _BASE
     | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
     | {"review", "analyze", "improve", "deploy", "gateway", "views", "operate"},
+    "demo": _BASE
+    | {"files", "settings", "servers", "store", "tracking", "models", "evaluation", "collect"}
+    | {"deploy", "operate", "simulation"},
 }
 ROOMS = (*ALLOWED, "flows", "cli")  # in this order no import runs upward
 UNITS = set(ROOMS)
-ALLOWED["flows"] = UNITS - {"cli", "flows"}
+ALLOWED["flows"] = UNITS - {"cli", "flows", "simulation", "demo"}  # production knows real users
 ALLOWED["cli"] = UNITS - {"cli"}
 
 TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")

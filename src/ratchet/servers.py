@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ WORK_POOLS = {"ratchet": 2, "ratchet-training": 1}
 monitoring goes on while the loop waits for its training in the second."""
 _STARTUP_SECONDS = 240.0
 _STOP_SECONDS = 15.0
+_DRAIN_SECONDS = 120.0
 _OWNER_ALONE = 0o077  # umask of children: what they make in the home is nobody else's
 _PREFECT = ("PREFECT_",)
 _MLFLOW = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG")
@@ -288,6 +289,35 @@ class Servers:
             except subprocess.TimeoutExpired:
                 child.kill()
             raise
+
+    @contextmanager
+    def gateway(self, *, port: int, environ: Mapping[str, str]) -> Iterator[str]:
+        """Serve this home's local model as `ratchet serve` does, and yield where it answers.
+
+        Once it has stopped, all that it recorded is in the store.
+
+        Raises:
+            RatchetError: It does not come up.
+        """
+        if not self._environment:
+            self._environment = child_environment(self.settings, environ)
+        private_folder(self._logs)
+        free = self._port("the gateway", port)
+        address, served = f"http://127.0.0.1:{free}", ("serve", "--local", "--rate", "0")
+        arguments = ["ratchet.processes", "ratchet.cli", *served, "--port", str(free)]
+        self._spawn("gateway", arguments, self._told_by_file())
+        started = self._children[-1]
+        try:
+            self._wait("gateway", f"{address}/healthz")
+            yield address
+        finally:
+            started[1].terminate()  # it stops its own processes, and brings its log to the store
+            try:
+                started[1].wait(_DRAIN_SECONDS)
+            finally:
+                _signal_group(started[1], signal.SIGKILL)
+                started[1].wait()
+                self._children.remove(started)
 
     def watch(self) -> str:
         """Wait until a child ends and return its name."""

@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ratchet.demo.plan import DemoOptions
+from ratchet.demo.run import Demo
 from ratchet.evaluation.paired import decoding_name, question_digest
 from ratchet.records import Candidate, Cycle, Decision, ExampleSet, TrainingSet
 from ratchet.servers import Servers
@@ -57,17 +59,20 @@ def write_messages(source: Path, path: Path, most: int | None = None) -> None:
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def options(home: Path, messages: int, examples: int, epochs: float) -> dict[str, Any]:
+def users(home: Path, messages: int) -> DemoOptions:
+    """Return who sends what before each cycle, and what the gate decides on."""
+    return DemoOptions(
+        messages=home / "train.jsonl",
+        evaluation=home / "validation.jsonl",
+        instruction=INSTRUCTION,
+        max_new_tokens=LONGEST,
+        messages_limit=messages,
+    )
+
+
+def options(examples: int, epochs: float) -> dict[str, Any]:
     """Return what the loop is told."""
     return {
-        "collect": {
-            "source": "simulated",
-            "messages": str(home / "train.jsonl"),
-            "evaluation": str(home / "validation.jsonl"),
-            "instruction": INSTRUCTION,
-            "max_new_tokens": LONGEST,
-            "messages_limit": messages,
-        },
         "improve": {
             "curation": {"maximum_examples": examples},
             "finetune": {"epochs": epochs, "multiply": "medium"},
@@ -247,12 +252,13 @@ def main() -> int:
         write_messages(DATA / "valid.jsonl", home / "validation.jsonl", asked.validation)
         environ = environment(home)
         servers = Servers(settings=load_settings(environ, ROOT), say=print)
-        told = json.dumps(options(home, asked.messages, asked.examples, asked.epochs))
+        demo = Demo(servers, users(home, asked.messages))
+        told = options(asked.examples, asked.epochs)
         try:
             servers.start_prefect(port=4460, environ=environ)
             for number in range(1, asked.cycles + 1):
                 started = time.monotonic()
-                if code := servers.run(["ratchet.flows.loop", told]):
+                if code := demo.run(told, environ=environ):
                     return code
                 print(f"cycle {number} took {(time.monotonic() - started) / 60:.1f} minutes")
         finally:

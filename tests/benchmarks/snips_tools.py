@@ -17,12 +17,10 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,10 +38,10 @@ from ratchet.evaluation.call_metrics import (
     unparsable_calls,
 )
 from ratchet.evaluation.paired import decoding_name, question_digest
-from ratchet.models import model_digest, prepare_base_model
+from ratchet.operate.base_model import register_base
 from ratchet.records import Candidate, Cycle, Decision, Example, ExampleSet, TrainingSet
 from ratchet.records.tool_calls import read_calls, written
-from ratchet.servers import Servers, child_environment, free_port
+from ratchet.servers import Servers, free_port
 from ratchet.settings import load_settings
 from ratchet.simulation.tool_users import Application, as_text
 from ratchet.simulation.tool_world import Call
@@ -231,7 +229,6 @@ class Run:
         secondary = ["tool_name_match", "argument_f1", "call_validity", "unparsable_call_rate"]
         return {
             "collect": {
-                "source": "recorded",
                 "examples": str(self.home / "examples.jsonl"),
                 "max_new_tokens": LONGEST,
             },
@@ -258,30 +255,12 @@ class Run:
         found = self.settings
         found.make_home()
 
+        store, tracker, now = self.store, self.tracker, datetime.now(UTC)
+
         def base() -> Any:
-            folder = prepare_base_model(found.base_model, found.cache, found.chat_template)
-            return self.tracker.register_base(found.base_model, model_digest(folder))
+            return register_base(found, store, tracker, now)
 
-        return establish_champion(self.store, self.tracker, base, datetime.now(UTC)).reference
-
-    @contextmanager
-    def gateway(self) -> Iterator[str]:
-        """Serve the champion over HTTP."""
-        port = free_port(8300)
-        log = self.home / "gateway.log"
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "ratchet.cli", "serve", "--port", str(port), "--rate", "0"],
-                cwd=ROOT, env=child_environment(self.settings, self.environment),
-                stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            try:
-                url = f"http://127.0.0.1:{port}"
-                _wait_for(url, child, log)
-                yield url
-            finally:
-                child.terminate()
-                child.wait(120)
+        return establish_champion(store, tracker, base, now).reference
 
     def collect(self, sent: Sequence[Command], at_once: int) -> None:
         """Have users send the commands that were not sent yet."""
@@ -289,8 +268,9 @@ class Run:
         waiting = [(place, one) for place, one in enumerate(sent) if place not in done]
         if not waiting:
             return
+        servers = Servers(settings=self.settings, say=print)
         with (
-            self.gateway() as url,
+            servers.gateway(port=8300, environ=self.environment) as url,
             httpx.Client(timeout=600.0, trust_env=False) as client,
             ThreadPoolExecutor(at_once) as pool,
             (self.home / "sent.jsonl").open("a", encoding="utf-8") as file,
@@ -331,21 +311,6 @@ class Run:
             return servers.run(["ratchet.flows.loop", json.dumps(self.options)])
         finally:
             servers.stop()
-
-
-def _wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        if child.poll() is not None:
-            raise SystemExit(
-                f"the gateway ended with {child.returncode}: {log.read_text()[-3000:]}"
-            )
-        try:
-            if httpx.get(f"{url}/healthz", trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise SystemExit(f"the gateway must be up within five minutes: {log.read_text()[-3000:]}")
 
 
 # What came of it ----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store import EventStore
+from ratchet.store.cycles import end_cycle, open_cycle
 from tests.cli.in_process import run_in_process
 
 AT = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -537,10 +538,16 @@ def test_status_says_what_the_nightly_loop_waits_for_and_counts_simulated_users(
         store.add_interactions(
             [Interaction(**about, created_at=AT, messages=(asked,), response="yes")]
         )
-    store.close()
     said = ratchet("status").stdout
     assert "interactions  1 (1 of simulated users)" in said
-    assert "next cycle    waits for interactions of real users" in said
+    assert "waits for interactions of real users" not in said  # a demonstration that goes on
+    cycle = open_cycle(
+        store, champion="m/1", options_digest="o", seed=0, example_set_id="e",
+        now=AT + timedelta(hours=1),
+    )  # fmt: skip
+    end_cycle(store, cycle, "finished", AT + timedelta(hours=1))
+    store.close()
+    assert "next cycle    waits for interactions of real users" in ratchet("status").stdout
 
 
 def test_a_queue_table_without_messages_is_refused(ratchet, home, tmp_path):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ratchet.errors import WaitingError
-from ratchet.improve.training.news import await_news
+from ratchet.improve.curation.dataset import ROWS_FILE, parquet_schema
+from ratchet.improve.curation.rows import TrainingRow, learnt_digest
+from ratchet.improve.training.news import Planned, await_news
 from ratchet.operate.stage_plans import analyze_plan, gate_plan, train_plan
 from ratchet.records import (
     Candidate,
@@ -27,6 +32,7 @@ from ratchet.store.cycles import freeze_examples, open_cycle
 from tests.cli.in_process import run_in_process
 
 NOW = datetime.now(UTC)
+HOME = Path("no-such-home")
 
 
 def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
@@ -103,54 +109,93 @@ def test_analyze_names_each_versions_board_and_the_cycle(store: EventStore) -> N
 def opened(store: EventStore) -> Cycle:
     return open_cycle(
         store, champion="support-router/1", options_digest="o", seed=0, example_set_id="e",
-        now=NOW, recorded=True,
+        now=NOW,
     )  # fmt: skip
 
 
-def trained(store: EventStore, *, cycle_id: str, version: str = "2") -> TrainingSet:
-    """Store a candidate of three steps of two seconds each; return what it learnt from."""
+def trained(store: EventStore, *, cycle_id: str, learnt: str = "") -> None:
+    """Store a candidate of three steps of two seconds each, and what it learnt from."""
     rows = TrainingSet(
         id=f"set-{cycle_id}", cycle_id=cycle_id, created_at=NOW, digest="d" * 64, path="datasets/d",
-        size=40, funnel=(("answers", 40),),
+        size=40, funnel=(("answers", 40),), learnt=learnt,
     )  # fmt: skip
     store.append(rows)
     store.append(
         Candidate(
-            id=f"candidate-{cycle_id}", cycle_id=cycle_id, created_at=NOW, version=version,
+            id=f"candidate-{cycle_id}", cycle_id=cycle_id, created_at=NOW, version="2",
             model_name="support-router", adapter_digest="a", path=f"adapters/{'k' * 16}",
             training_set_id=rows.id, run_id="r", losses=(3.0, 2.0, 1.0), training_seconds=6.0,
         )
     )  # fmt: skip
-    return rows
 
 
 def test_the_steps_of_a_training_and_its_time_are_worked_out(store: EventStore) -> None:
-    steps, unknown = train_plan(store, "e" * 64, 41, "sft", 2.0, 8)
+    steps, unknown = train_plan(store, HOME, plan("e", 41), "sft", 2.0, 8)
     assert "41 rows × 2 epochs / 8 a step = 12 steps" in steps  # ceil(41 / 8) = 6, twice
     assert "not known" in unknown
     trained(store, cycle_id="before")
-    _, time = train_plan(store, "e" * 64, 41, "sft", 2.0, 8)
+    _, time = train_plan(store, HOME, plan("e", 41), "sft", 2.0, 8)
     assert "12 steps × 2.0 s" in time  # 6 s for 3 steps
     assert "0.4 minutes" in time
-    assert "not known" in train_plan(store, "e" * 64, 41, "kto", 2.0, 8)[1]
-    (nothing,) = train_plan(store, "d" * 64, 40, "sft", 2.0, 8)
+    assert "not known" in train_plan(store, HOME, plan("e", 41), "kto", 2.0, 8)[1]
+    (nothing,) = train_plan(store, HOME, plan("d", 40), "sft", 2.0, 8)
     assert "nothing new to learn: support-router/2 was trained on the same 40 rows" in nothing
+
+
+def plan(rows: str, size: int = 40, *, learnt: str = "") -> Planned:
+    return Planned(size, rows * 64, learnt)
+
+
+def key_of(rows: str) -> str:
+    """The training of the rows that `trained` stores is `kkkk...`, any other another one."""
+    return ("k" if rows in ("d" * 64, "same") else rows) * 64
 
 
 def test_the_same_rows_are_not_learnt_twice(store: EventStore) -> None:
     store.add_interactions([answer(1)])
     cycle = opened(store)
-    rows = trained(store, cycle_id="before")
+    trained(store, cycle_id="before")
     with pytest.raises(WaitingError, match="nothing new to learn") as told:
-        await_news(store, cycle, rows, "k" * 64)
+        await_news(store, HOME, cycle, plan("d"), key_of)
     assert told.value.what == "feedback"
     promoted = cycle.model_copy(update={"champion": "support-router/2"})
     with pytest.raises(WaitingError, match="nothing new to learn"):
-        await_news(store, promoted, rows, "n" * 64)
-    await_news(store, cycle, rows, "n" * 64)  # another configuration, from the same champion
-    more = rows.model_copy(update={"digest": "f" * 64})
-    await_news(store, cycle, more, "k" * 64)
-    await_news(store, cycle.model_copy(update={"id": "before"}), rows, "k" * 64)  # it goes on
+        await_news(store, HOME, promoted, plan("d"), lambda rows: "n" * 64)
+    await_news(store, HOME, cycle, plan("d"), lambda rows: "n" * 64)  # another configuration
+    await_news(store, HOME, cycle, plan("f"), key_of)
+    goes_on = cycle.model_copy(update={"id": "before"})
+    await_news(store, HOME, goes_on, plan("d"), key_of)
+
+
+def test_rows_whose_weights_alone_changed_are_the_same_rows(store: EventStore) -> None:
+    store.add_interactions([answer(1)])
+    cycle = opened(store)
+    trained(store, cycle_id="before", learnt="same")
+    with pytest.raises(WaitingError, match="trained on the same 40 rows"):
+        await_news(store, HOME, cycle, plan("f", learnt="same"), key_of)
+    await_news(store, HOME, cycle, plan("f", learnt="other"), key_of)
+    (nothing,) = train_plan(store, HOME, plan("f", learnt="same"), "sft", 2.0, 8)
+    assert "nothing new to learn" in nothing
+
+
+def test_of_a_set_of_before_the_rows_on_disk_tell_what_was_learnt(
+    store: EventStore, tmp_path: Path
+) -> None:
+    store.add_interactions([answer(1)])
+    cycle = opened(store)
+    trained(store, cycle_id="before")  # named after the digest of its whole set
+    asked = (Message(role="user", content="Where is my parcel?"),)
+    row = TrainingRow("i", asked, "delivery", "correction", weight=1.0)
+    schema = parquet_schema("sft")
+    (tmp_path / "datasets" / "d").mkdir(parents=True)
+    pq.write_table(
+        pa.Table.from_pylist([row.canonical()], schema), tmp_path / "datasets" / "d" / ROWS_FILE
+    )
+    heavier = plan("f", learnt=learnt_digest([replace(row, weight=2.0)], []))
+    with pytest.raises(WaitingError, match="nothing new to learn"):
+        await_news(store, tmp_path, cycle, heavier, key_of)
+    other = plan("f", learnt=learnt_digest([replace(row, target="refunds")], []))
+    await_news(store, tmp_path, cycle, other, key_of)
 
 
 def test_a_dry_run_of_the_gate_says_what_it_would_compare(store: EventStore) -> None:
@@ -161,7 +206,7 @@ def test_a_dry_run_of_the_gate_says_what_it_would_compare(store: EventStore) -> 
     frozen = freeze_examples(store, "held-out", examples, NOW)
     cycle = open_cycle(
         store, champion="support-router/1", options_digest="o", seed=0, example_set_id=frozen.id,
-        now=NOW, recorded=True,
+        now=NOW,
     )  # fmt: skip
     assert gate_plan(store, None, None) == [
         "no candidate of cycle 1 yet: `ratchet train` makes one"

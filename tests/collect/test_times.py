@@ -58,7 +58,7 @@ def test_an_answer_of_the_future_is_set_aside_and_a_clock_a_little_ahead_is_not(
     report = take(store, *rows)
     assert (report.interactions, report.set_aside) == (1, 3)
     assert report.reasons == (("created_at: must not be in the future", 3),)
-    assert store.last_interaction_at() == NOW + CLOCK_ERROR
+    assert store.answered_at(["i-0"]) == {"i-0": NOW + CLOCK_ERROR}
 
 
 def test_feedback_of_the_future_gets_the_time_of_its_first_arrival(store: EventStore) -> None:

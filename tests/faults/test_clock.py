@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.collect.ingest import ingest
 from ratchet.deploy.rollout.canary import start_rollout, stop_rollout
 from ratchet.deploy.routing import current_routing, running_rollout, switch
 from ratchet.gateway.drain import Drain
@@ -126,11 +127,16 @@ def test_a_rollout_and_its_stop_hold_after_the_clock_was_set_back(
     row.database = store._engine.dialect.name
 
 
+def _answer(store: EventStore, key: str, at: datetime) -> None:
+    ingest([body for _, body in lines(int(key), at)[:1]], store, source="gateway", now=at)
+
+
 def test_a_cycle_that_began_in_the_future_is_gone_on_with_and_ended_once(
     open_store: Callable[[], EventStore],
 ) -> None:
     store, now = open_store(), datetime(2026, 6, 1, 12, tzinfo=UTC)
     given = {"champion": OLD, "options_digest": "o", "seed": 0, "example_set_id": "e"}
+    _answer(store, "1", now - timedelta(hours=1))
     first = open_cycle(store, **given, now=now)
     back = now - timedelta(days=2)
     assert open_cycle(store, **given, now=back) == first
@@ -138,6 +144,7 @@ def test_a_cycle_that_began_in_the_future_is_gone_on_with_and_ended_once(
     end_cycle(store, first, "finished", now)
     assert unfinished_cycle(store) is None
     assert len(store.records(CycleEnd)) == 1
+    _answer(store, "2", back - timedelta(hours=1))
     second = open_cycle(store, **given, now=back)
     assert (second.number, unfinished_cycle(store)) == (2, second)
     assert store.latest(Candidate) is None

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,15 @@ from tests.deploy.rollout.served import NEW, NEW_VARIANT, OLD, PLAN, serve
 from tests.faults.crashing import ROOT, Crashes, crashes
 from tests.faults.ledger import Row
 from tests.flows.prefect_home import PrefectHome, new_home
+from tests.simulated_traffic import record_traffic
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MESSAGES = 96
+TRAFFIC = {
+    "messages_limit": MESSAGES, "held_out": 40, "generated_messages": 400,
+    "reactions": {"correction_wrong": 1.0},
+}  # fmt: skip
 OPTIONS = {
-    "collect": {
-        "source": "simulated", "messages_limit": MESSAGES, "held_out": 40,
-        "generated_messages": 400, "chunk": 48, "reactions": {"correction_wrong": 1.0},
-    },
     "improve": {
         "finetune": {"epochs": 6.0, "rank": 4, "batch_size": 8, "learning_rate": 0.02},
         "training": {"samples": 1},
@@ -80,8 +82,8 @@ LASTING = IN_STORE + (
 """The same, and what MLflow keeps, in a database of its own beside either store."""
 
 
-def stage(name: str) -> str:
-    given = json.dumps(OPTIONS if name == "loop" else OPTIONS.get(name, {}))
+def stage(name: str, options: dict[str, Any]) -> str:
+    given = json.dumps(options if name == "loop" else options.get(name, {}))
     return STAGE.format(name=name, options=f"{name.capitalize()}Options", given=given)
 
 
@@ -118,6 +120,11 @@ class World:
     @property
     def store(self) -> EventStore:
         return EventStore.open(self.url)
+
+    def answered(self) -> dict[str, Any]:
+        """Record what users did before the first cycle; return the options of the loop about it."""
+        with closing(self.store) as store:
+            return OPTIONS | {"collect": record_traffic(store, self.home, **TRAFFIC)}
 
     @property
     def tracker(self) -> Tracker:
@@ -162,10 +169,10 @@ def check_cycle(world: World) -> tuple[int, int]:
 
 def test_stages_killed_at_every_commit_do_everything_once(world: World, row: Row) -> None:
     row.database = database_of(world)
-    points = LASTING if row.database == "sqlite" else IN_STORE
+    points, options = LASTING if row.database == "sqlite" else IN_STORE, world.answered()
     for name in ("collect", "analyze", "improve", "deploy"):
         began = time.monotonic()
-        killed = world.run.until_done(stage(name), world.environment, deadly=points)
+        killed = world.run.until_done(stage(name, options), world.environment, deadly=points)
         print(f"{name}: {killed} kills, {time.monotonic() - began:.0f} s", flush=True)
     things, doubled = check_cycle(world)
     row.name = "collect, analyze, improve, deploy"
@@ -176,7 +183,8 @@ def test_stages_killed_at_every_commit_do_everything_once(world: World, row: Row
 
 
 def test_a_loop_killed_at_every_task_does_everything_once(world: World, row: Row) -> None:
-    world.run.until_done(stage("loop"), world.environment, deadly=BOUNDARIES)
+    loop = stage("loop", world.answered())
+    world.run.until_done(loop, world.environment, deadly=BOUNDARIES)
     things, doubled = check_cycle(world)
     row.name, row.faults = "loop", "killed at every task boundary"
     row.database = database_of(world)

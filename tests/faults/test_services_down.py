@@ -20,8 +20,9 @@ from ratchet.servers import Servers
 from tests.deploy.rollout.served import NEW, OLD
 from tests.faults.crashing import crashes
 from tests.faults.ledger import Row
-from tests.faults.test_flow_kills import MESSAGES, OPTIONS, World, released, stage
+from tests.faults.test_flow_kills import MESSAGES, TRAFFIC, World, released, stage
 from tests.flows.prefect_home import PrefectHome, new_home
+from tests.simulated_traffic import record_traffic
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NOBODY = "http://127.0.0.1:9"  # the port of discard, on which nothing listens
@@ -51,23 +52,24 @@ def test_a_flow_whose_prefect_server_dies_goes_on_when_it_is_back(
     home = new_home(tmp_path, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     with home.serving() as environment, crashes(environment, tmp_path / "runs") as run:
         world = _world(home, run, tiny_model)
+        collect = stage("collect", world.answered())
         port = int(home.servers.prefect_api.rpartition(":")[2].partition("/")[0])
 
         def die() -> None:
-            _until(lambda: any("answer-messages: begins" in point for point in run.trace))
+            _until(lambda: any("open-recorded-cycle: begins" in point for point in run.trace))
             _server_process(home).send_signal(signal.SIGKILL)
 
         killer = threading.Thread(target=die)
         killer.start()
         given = world.environment | {"PREFECT_CLIENT_MAX_RETRIES": "1"}
-        ended = run.once(stage("collect"), given, seconds=90.0)
+        ended = run.once(collect, given, seconds=90.0)
         killer.join()
         print(f"without a server the flow ended with {ended}")
         home.servers.stop()
         back = Servers(settings=home.settings, say=print)
         try:
             back.start_prefect(port=port, environ=home.environ)
-            assert run.once(stage("collect"), world.environment) == 0, run.printed[-3000:]
+            assert run.once(collect, world.environment) == 0, run.printed[-3000:]
         finally:
             back.stop()
         counts = world.store.counts()
@@ -83,13 +85,14 @@ def test_without_mlflow_a_rollback_takes_effect_and_a_cycle_fails_and_goes_on(
     home = new_home(tmp_path, served_once, RATCHET_BASE_MODEL=str(tiny_model))
     with home.serving() as environment, crashes(environment, tmp_path / "runs") as run:
         world = _world(home, run, tiny_model)
+        collect = stage("collect", world.answered())
         down = world.environment | {
             "MLFLOW_TRACKING_URI": NOBODY,
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         }
-        assert run.once(stage("collect"), down, seconds=120.0) not in (0, -signal.SIGABRT)
+        assert run.once(collect, down, seconds=120.0) not in (0, -signal.SIGABRT)
         assert world.store.records(Cycle) == ()
-        assert run.once(stage("collect"), world.environment) == 0, run.printed[-3000:]
+        assert run.once(collect, world.environment) == 0, run.printed[-3000:]
         counts = world.store.counts()
         assert counts["interactions"] == counts["copy"] == MESSAGES
         assert len(world.store.records(Cycle)) == 1
@@ -122,13 +125,14 @@ def test_two_workers_of_one_pool_run_each_flow_run_once(
     home = new_home(
         tmp_path, served_once, RATCHET_BASE_MODEL=str(tiny_model), PREFECT_WORKER_QUERY_SECONDS="1"
     )
+    collect = record_traffic(home.store, tmp_path, **TRAFFIC)
     with home.serving():
         home.servers.register_deployments()
         home.servers.start_workers(("ratchet", "ratchet"))
         api = home.servers.prefect_api
         found = httpx.get(f"{api}/deployments/name/collect/collect").json()
         body = {
-            "parameters": {"options": OPTIONS["collect"]},
+            "parameters": {"options": collect},
             "state": {"type": "SCHEDULED"},
         }
         keys = [

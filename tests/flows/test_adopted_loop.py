@@ -40,19 +40,17 @@ def told(
     folder, said = tmp_path_factory.mktemp("adopted"), {}
     examples = folder / "examples.jsonl"
     examples.write_text(json.dumps({"id": "1", "prompt": "x", "target": "y"}) + "\n")
-    recorded = {"source": "recorded"}
     with VllmServer(BASE, aliases=["assistant"]) as server:
         made = new_home(folder, served_once, RATCHET_BACKEND=server.url)
         _fill(made)
-        loop = f"print('ended with', main([json.dumps({ {'collect': recorded} })]))"
+        loop = "print('ended with', main([]))"
         with made.serving() as environment, python_process(environment, IMPORTS) as run:
             said["base"] = run(REFUSED.format("register_base()"))
             said["before"] = run(loop)
             _adopt(made, server)
             said["after"] = run(loop)
             said["weights"] = run(REFUSED.format("base_folder()"))
-            options = recorded | {"examples": str(examples)}
-            run(f"collect(CollectOptions(**{options}))\nanalyze(AnalyzeOptions())")
+            run(f"collect(CollectOptions(examples={str(examples)!r}))\nanalyze(AnalyzeOptions())")
             said["versions"] = run("print(len(workspace().tracker._versions()))")
     return made, said
 

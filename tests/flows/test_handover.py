@@ -15,6 +15,7 @@ import pytest
 
 from ratchet.records import Candidate, Cycle, CycleEnd, Decision, TrainingSet
 from tests.flows.prefect_home import PrefectHome, new_home, python_process
+from tests.simulated_traffic import record_traffic
 
 # who holds a home while a training was handed over is tested in tests/store/test_cycles.py
 pytestmark = pytest.mark.slow
@@ -41,17 +42,18 @@ def state_of(run):
     return client.read_flow_run(run.id).state
 """
 TOY: dict[str, Any] = {
-    "collect": {
-        "source": "simulated",
-        "messages_limit": 96,
-        "held_out": 30,
-        "generated_messages": 400,
-        "chunk": 96,
-        "reactions": {"correction_wrong": 1.0},
-    },
     "improve": {"finetune": {"epochs": 60.0, "rank": 4, "batch_size": 4}},
     "deploy": {"policy": {"primary": {"metric": "exact_match"}, "minimum_examples": 20}},
 }
+
+
+def toy(home: PrefectHome) -> dict[str, Any]:
+    """Record what users did before the first cycle; return the options of a loop about it."""
+    collect = record_traffic(
+        home.store, home.settings.home, messages_limit=96, held_out=30, generated_messages=400,
+        reactions={"correction_wrong": 1.0},
+    )  # fmt: skip
+    return TOY | {"collect": collect}
 
 
 @contextmanager
@@ -203,12 +205,12 @@ def test_a_loop_killed_in_mid_training_goes_on_with_the_training_that_it_handed_
 ) -> None:
     with served(tmp_path, served_once, tiny_model) as (home, _):
         home.servers.start_workers(("ratchet", "ratchet-training"))
-        api = _Api(home)
-        first = api.start(TOY)
+        api, options = _Api(home), toy(home)
+        first = api.start(options)
         _until(lambda: "RUNNING" in api.tasks("finetune"), 240)
         os.kill(int(api.run(first)["infrastructure_pid"]), signal.SIGKILL)
         _until(lambda: api.run(first)["state_type"] == "CRASHED", 60)
-        second = api.start(TOY)
+        second = api.start(options)
         ended = _until(lambda: (run := api.run(second))["state_type"] in ENDED and run, 400)
         (training,) = api.trainings()
         log = (home.settings.home / "logs" / "worker.log").read_text()[-3000:]
@@ -231,14 +233,14 @@ def test_cancelling_the_loop_cancels_its_training_and_a_failed_one_fails_the_loo
 ) -> None:
     with served(tmp_path, served_once, tiny_model) as (home, _):
         home.servers.start_workers(("ratchet", "ratchet-training"))
-        api = _Api(home)
-        loop = api.start(TOY)
+        api, options = _Api(home), toy(home)
+        loop = api.start(options)
         _until(lambda: "RUNNING" in api.tasks("finetune"), 240)
         httpx.post(
             f"{api.url}/flow_runs/{loop}/set_state", json={"state": {"type": "CANCELLING"}}
         ).raise_for_status()
         _until(lambda: api.trainings()[0]["state_type"] == "CANCELLED", 120)
-        broken = TOY | {"improve": {"finetune": {"targets": ["no_such_layer"], "rank": 4}}}
+        broken = options | {"improve": {"finetune": {"targets": ["no_such_layer"], "rank": 4}}}
         failed = api.start(broken)
         ended = _until(lambda: (run := api.run(failed))["state_type"] in ENDED and run, 240)
         assert ended["state_type"] == "FAILED"

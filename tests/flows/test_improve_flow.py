@@ -108,7 +108,7 @@ def _fill(store: EventStore, tracker: Tracker, base: Path, messages: list[tuple[
     champion = tracker.register_base(str(base), model_digest(base))
     cycle = open_cycle(
         store, champion=champion.reference, options_digest="d", seed=0,
-        example_set_id=examples.id, now=NOW, recorded=True,
+        example_set_id=examples.id, now=NOW,
     )  # fmt: skip
     store.append(
         TrainingRequest(

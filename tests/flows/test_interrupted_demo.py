@@ -22,7 +22,8 @@ from ratchet.store import EventStore
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "ratchet.cli", "demo", "--messages-limit", "256"]
-KILL_AT = ("opened cycle", "answered 128 of 256", "training step", "of 300 examples")
+AT_ONCE = 16  # of `DemoOptions`
+KILL_AT = ("answered 128 of 256", "opened cycle", "training step", "of 300 examples")
 
 
 def _environment(home: Path, model: Path) -> dict[str, str]:
@@ -89,7 +90,8 @@ def test_a_demo_killed_at_every_stage_does_everything_once(
 
     store = EventStore.open(f"sqlite:///{home / 'store.db'}")
     counts = store.counts()
-    assert counts["interactions"] == 256
+    # who waited for an answer when the application was killed asks again
+    assert 256 <= counts["interactions"] <= 256 + AT_ONCE
     assert counts["copy"] == counts["regenerate"] == 256
     for kind in (Cycle, CycleEnd, TrainingSet, Candidate, Decision, Analysis):
         assert len(store.records(kind)) == 1, kind
@@ -97,8 +99,8 @@ def test_a_demo_killed_at_every_stage_does_everything_once(
     promotions = [r for r in store.records(Release) if r.action == "promote"]
     assert len(promotions) == (decision.verdict == "promote")
     assert len(list((home / "adapters").iterdir())) == 1
-    # where a cycle is opened no flow may run yet; at the other moments one does
-    _assert_no_flow_run_still_runs(home, len([each for each in moments if each != KILL_AT[0]]))
+    # while users talk no flow runs, and where a cycle is opened none may run yet
+    _assert_no_flow_run_still_runs(home, len([each for each in moments if each in KILL_AT[2:]]))
     assert _running(home) == []
 
     status = subprocess.run(

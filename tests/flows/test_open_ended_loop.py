@@ -46,7 +46,6 @@ from ratchet.flows.deploy import DeployOptions, deploy
 """
 OPTIONS = {
     "collect": {
-        "source": "recorded",
         "max_new_tokens": 8,
         "sample": {"examples": 50, "minimum": 40, "per_user": 1},
     },

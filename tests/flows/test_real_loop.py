@@ -15,6 +15,7 @@ from ratchet.records import Decision, Release
 from ratchet.servers import Servers
 from ratchet.settings import load_settings
 from ratchet.store import EventStore
+from tests.simulated_traffic import record_traffic
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -29,9 +30,19 @@ def _environment(home: Path) -> dict[str, str]:
     return kept | {"RATCHET_HOME": str(home)}
 
 
-def _loop(home: Path, options: dict[str, Any]) -> None:
-    """Run one loop in a process of its own, against a Prefect server of its own."""
-    environment = _environment(home)
+def _loop(home: Path, options: dict[str, Any], *, right: float = 0.0) -> None:
+    """Record what users asked of the champion, and run one loop about it in a process of its own.
+
+    Args:
+        home: The home folder.
+        options: Of the loop.
+        right: Share of the champion's answers that were right.
+    """
+    environment, store = _environment(home), _store(home)
+    latest = store.latest(Release)
+    champion = "support-router/1" if latest is None else latest.champion
+    collect = record_traffic(store, home, champion=champion, right=right, **TRAFFIC)
+    options = {"collect": collect, **options}
     servers = Servers(settings=load_settings(environment, ROOT), say=print)
     try:
         servers.start_prefect(port=4200, environ=environment)
@@ -62,23 +73,22 @@ def test_bank_messages_teach_the_untrained_model_to_route(
     assert decision.verdict == "promote"
 
 
-SMALL: dict[str, Any] = {
-    "collect": {
-        "source": "simulated",
-        "messages_limit": 120,
-        "held_out": 120,
-        "generated_messages": 800,
-        "reactions": {"correction_wrong": 0.9},
-    },
-    "improve": {"curation": {"maximum_examples": 96}},
+TRAFFIC: dict[str, Any] = {
+    "messages_limit": 120,
+    "held_out": 120,
+    "generated_messages": 800,
+    "reactions": {"correction_wrong": 0.9},
 }
+TRAINED = 0.6
+"""What the champion of the first loop gets right, about."""
 
 
 @pytest.fixture(scope="module")
 def promoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose champion is what its first loop trained."""
     home = tmp_path_factory.mktemp("promoted") / "home"
-    _loop(home, SMALL)
+    home.mkdir(mode=0o700)
+    _loop(home, {"improve": {"curation": {"maximum_examples": 96}}})
     assert _store(home).records(Release)[-1].action == "promote"
     return home
 
@@ -88,7 +98,7 @@ def test_the_next_cycle_starts_from_the_champion_and_shuffled_labels_are_rejecte
 ) -> None:
     before, interactions = _store(promoted).records(Release), _interactions(promoted)
     curation = {"maximum_examples": 48, "shuffle_targets": True}
-    _loop(promoted, SMALL | {"improve": {"curation": curation}})
+    _loop(promoted, {"improve": {"curation": curation}}, right=TRAINED)
     decision = _store(promoted).records(Decision)[-1]
     assert decision.champion == before[-1].champion
     assert decision.verdict == "reject", decision
@@ -103,7 +113,7 @@ def _interactions(home: Path) -> int:
 def test_a_candidate_that_learned_nothing_is_the_same_artefact(promoted: Path) -> None:
     before = _store(promoted).records(Release)
     idle = {"curation": {"maximum_examples": 16}, "finetune": {"learning_rate": 1e-30}}
-    _loop(promoted, SMALL | {"improve": idle})
+    _loop(promoted, {"improve": idle}, right=TRAINED)
     decision = _store(promoted).records(Decision)[-1]
     assert decision.champion == before[-1].champion
     assert decision.verdict == "hold"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,21 @@ import numpy as np
 import pytest
 
 from ratchet.servers import free_port
+from ratchet.store import EventStore
+from tests.simulated_traffic import record_traffic
 
 ROOT = Path(__file__).parents[2]
 RATCHET = [sys.executable, "-m", "ratchet.cli"]
 DEPLOYMENTS = {
     "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback", "prune",
 }  # fmt: skip
+TRAFFIC: dict[str, Any] = {
+    "messages_limit": 48,
+    "held_out": 40,
+    "generated_messages": 800,
+    "reactions": {"correction_wrong": 1.0},
+}
 SMALL: dict[str, Any] = {
-    "collect": {
-        "source": "simulated",
-        "messages_limit": 48,
-        "held_out": 40,
-        "generated_messages": 800,
-        "chunk": 32,
-        "reactions": {"correction_wrong": 1.0},
-    },
     "improve": {
         "curation": {"maximum_examples": 40},
         "finetune": {"batch_size": 4, "epochs": 1.5},
@@ -247,10 +248,10 @@ def test_a_second_up_on_the_same_home_is_refused(home: Home) -> None:
 
 def test_parameters_that_do_not_fit_the_schema_are_refused_by_the_api(home: Home) -> None:
     found = httpx.get(f"{home.prefect}/deployments/name/loop/loop").json()
-    body = {"parameters": {"options": {"collect": {"messages_limit": "many"}}}}
+    body = {"parameters": {"options": {"collect": {"max_new_tokens": "many"}}}}
     answer = httpx.post(f"{home.prefect}/deployments/{found['id']}/create_flow_run", json=body)
     assert answer.status_code in (409, 422)
-    assert "messages_limit" in answer.text or "valid" in answer.text
+    assert "max_new_tokens" in answer.text or "valid" in answer.text
 
 
 @pytest.mark.timeout(1500)
@@ -258,7 +259,10 @@ def test_parameters_that_do_not_fit_the_schema_are_refused_by_the_api(home: Home
 def test_a_loop_started_over_the_api_promotes_a_trained_model_that_can_be_rolled_back_once(
     home: Home,
 ) -> None:
-    run = home.wait(home.start("loop", SMALL), 1200)
+    folder = Path(home.environment["RATCHET_HOME"])
+    with closing(EventStore.open(f"sqlite:///{folder / 'store.db'}")) as store:
+        collect = record_traffic(store, folder, **TRAFFIC)
+    run = home.wait(home.start("loop", SMALL | {"collect": collect}), 1200)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     status = home.status()
     decision = status["last_decision"]
@@ -273,7 +277,7 @@ def test_a_loop_started_over_the_api_promotes_a_trained_model_that_can_be_rolled
     assert {tag["ratchet.stage"] for tag in tags} == {"analyze", "improve", "deploy", "loop"}
     assert {"report", "analysis", "decision", "gate", "loss"} <= set(home.artifacts())
     logs = httpx.post(f"{home.prefect}/logs/filter", json={"limit": 200}).json()
-    assert any("answered 48 of 48 messages" in line["message"] for line in logs)
+    assert any("opened cycle 1" in line["message"] for line in logs)
     trained = next(r for r in home.mlflow_runs() if "improve" in r["info"]["run_name"])
     assert {"loss", "training_seconds"} <= {m["key"] for m in trained["data"]["metrics"]}
     assert trained["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "training-set"

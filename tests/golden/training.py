@@ -30,12 +30,13 @@ from ratchet.outcomes.join import Outcomes, join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import digest
 from ratchet.simulation.messages import QUEUES, support_messages
-from ratchet.simulation.routing import build_examples, reactions, record_answers
+from ratchet.simulation.routing import build_examples, record_answers
 from ratchet.simulation.users import ReactionRates, plan_traffic
 from ratchet.store import EventStore, Window
 from tests.conftest import write_tiny_model
 from tests.golden.digests import digest_of
 from tests.improve.training.cases import made_up
+from tests.simulated_traffic import reactions
 
 METHODS: tuple[Method, ...] = ("sft", "kto", "dpo")
 START, END = datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 9, tzinfo=UTC)

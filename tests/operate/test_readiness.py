@@ -283,7 +283,7 @@ def test_a_cycle_of_the_champion_has_what_was_recorded_under_its_other_names(sto
     answered(store, "unrelated", now, 7)
     cycle = open_cycle(
         store, champion=BASE, options_digest="d", seed=0, example_set_id="e", now=now,
-        recorded=True, also=("gpt-4o",),
+        also=("gpt-4o",),
     )  # fmt: skip
     assert store.get(Cycle, cycle.id) == cycle
     assert store.interactions(cycle_window(cycle)).num_rows == 14

@@ -11,11 +11,11 @@ from ratchet.records import LabelledMessage
 from ratchet.simulation.routing import (
     build_examples,
     conversation,
-    reactions,
     record_answers,
     traffic_of_cycle,
 )
 from ratchet.simulation.users import ReactionRates, plan_traffic
+from tests.simulated_traffic import reactions
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 END = START + timedelta(hours=6)

@@ -47,6 +47,8 @@ MICROSECOND = timedelta(microseconds=1)
 def opened(
     store: EventStore, now: datetime, *, champion: str = "router/1", options: str = "options"
 ) -> Cycle:
+    """Open a cycle, of one more answer, or go on with the open one."""
+    visit(store, now - HOUR / 2)
     return open_cycle(
         store,
         champion=champion,
@@ -105,12 +107,12 @@ def outcome(store: EventStore, cycle: Cycle) -> str | None:
 # Opening ----------------------------------------------------------------------------------------
 
 
-def test_the_first_cycle_looks_back_a_day(store: EventStore, now: datetime) -> None:
+def test_a_cycle_keeps_what_must_not_change_under_it(store: EventStore, now: datetime) -> None:
     cycle = opened(store, now)
     assert (cycle.number, cycle.champion, cycle.options_digest) == (1, "router/1", "options")
     assert (cycle.seed, cycle.example_set_id) == (7, "heldout-1")
-    assert (cycle.window_start, cycle.window_end) == (now - 24 * HOUR, now)
-    assert cycle.created_at == now
+    assert (cycle.window_start, cycle.window_end) == (now - HOUR / 2, now)
+    assert (cycle.created_at, cycle.source) == (now, "recorded")
     assert latest_cycle(store) == unfinished_cycle(store) == cycle
 
 
@@ -183,35 +185,6 @@ def test_cycles_are_numbered_from_one_whatever_became_of_them(
     assert store.records(Cycle) == tuple(cycles)
 
 
-# Windows ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pause", [MICROSECOND, 2 * HOUR, 23 * HOUR])
-def test_the_next_window_starts_after_the_traffic_that_is_stored(
-    store: EventStore, now: datetime, pause: timedelta
-) -> None:
-    first = opened(store, now)
-    last = first.window_end - MICROSECOND
-    visit(store, last)
-    end_cycle(store, first, "finished", now)
-    second = opened(store, now + pause)
-    assert second.window_start == last + MICROSECOND == first.window_end
-    assert second.window_start < second.window_end
-
-
-def test_after_a_long_pause_the_window_is_again_a_day(store: EventStore, now: datetime) -> None:
-    visit(store, now - 48 * HOUR)
-    cycle = opened(store, now)
-    assert (cycle.window_start, cycle.window_end) == (now - 24 * HOUR, now)
-
-
-@pytest.mark.parametrize("ahead", [-MICROSECOND, timedelta(0), HOUR])
-def test_a_window_is_never_empty(store: EventStore, now: datetime, ahead: timedelta) -> None:
-    visit(store, now + ahead)
-    cycle = opened(store, now)
-    assert cycle.window_start < cycle.window_end
-
-
 # Recorded traffic -------------------------------------------------------------------------------
 
 
@@ -219,7 +192,6 @@ def recorded(store: EventStore, now: datetime) -> tuple[Cycle, list[str]]:
     """Open a cycle of recorded traffic, end it, and return it with the ids it took."""
     cycle = open_cycle(
         store, champion="router/1", options_digest="o", seed=7, example_set_id="e", now=now,
-        recorded=True,
     )  # fmt: skip
     end_cycle(store, cycle, "finished", now)
     return cycle, store.interactions(cycle_window(cycle))["id"].to_pylist()
@@ -273,15 +245,16 @@ def test_a_stray_row_of_the_future_opens_no_cycle_until_its_time_has_come(
     assert recorded(store, now + ahead + MICROSECOND)[1] == ["future"]
 
 
-def test_recorded_traffic_after_simulated_cycles_has_none_of_theirs(
+def test_real_traffic_after_simulated_cycles_has_none_of_theirs(
     store: EventStore, now: datetime
 ) -> None:
-    first = opened(store, now)
     with store.simulating():
         visit(store, now - HOUR, "simulated")
-    end_cycle(store, first, "finished", now)
+    first, taken = recorded(store, now)
+    assert (first.source, taken) == ("simulated", ["simulated"])
     visit(store, now + MICROSECOND, "real")
-    assert recorded(store, now + HOUR)[1] == ["real"]
+    second, taken = recorded(store, now + HOUR)
+    assert (second.source, taken) == ("recorded", ["real"])
 
 
 # Ending -----------------------------------------------------------------------------------------
@@ -506,13 +479,12 @@ def test_a_cycle_without_answers_of_its_champion_is_about_those_of_another_versi
     answered("mistral", 25)
     cycle = open_cycle(
         store, champion="router/1", options_digest="o", seed=0, example_set_id="e", now=now,
-        recorded=True,
     )  # fmt: skip
     assert measured_versions(store, cycle) == ("gpt-4o",)
     end_cycle(store, cycle, "finished", now)
     answered("router/1", 1)
     later = open_cycle(
         store, champion="router/1", options_digest="o", seed=0, example_set_id="e",
-        now=now + HOUR, recorded=True,
+        now=now + HOUR,
     )  # fmt: skip
     assert measured_versions(store, later) == ("router/1",)

@@ -122,7 +122,7 @@ def test_a_time_is_kept_to_the_microsecond(store: EventStore, moment: datetime) 
     store.add_interactions([interaction(created_at=moment)])
     store.append(CycleEnd(id="c", created_at=moment, outcome="finished"))
     assert store.stored_interactions(["i-1"])["i-1"].created_at == moment
-    assert store.last_interaction_at() == moment
+    assert store.answered_at(["i-1"]) == {"i-1": moment}
     end = store.get(CycleEnd, "c")
     assert end is not None
     assert end.created_at == moment
@@ -141,7 +141,7 @@ def test_an_empty_batch_and_an_empty_store_are_no_special_case(store: EventStore
     store.set_aside([])
     store.add_answers("m", "greedy", {})
     assert store.interactions(ALWAYS).num_rows == store.feedback(ALWAYS).num_rows == 0
-    assert store.last_interaction_at() is None
+    assert store.answered_at([]) == {}
     assert store.stored_interactions([]) == store.answers("m", "greedy", []) == {}
 
 

@@ -23,7 +23,7 @@ from ratchet.store.arrivals import (
     versions_between,
     versions_in_use,
 )
-from ratchet.store.cycles import cycle_window, end_cycle, open_cycle
+from ratchet.store.cycles import await_traffic, cycle_window, end_cycle, open_cycle
 from ratchet.store.tables import APPLIED, FACTS
 from tests.conftest import STORE_CLOCK
 
@@ -52,10 +52,9 @@ def ids(store: EventStore, now: datetime, simulated: bool | None = None) -> list
     return list(map(str, store.interactions(window)["id"].to_pylist()))
 
 
-def cycle_of(store: EventStore, now: datetime, *, recorded: bool, options: str = "o") -> Cycle:
+def cycle_of(store: EventStore, now: datetime, *, options: str = "o") -> Cycle:
     return open_cycle(
         store, champion="router/1", options_digest=options, seed=1, example_set_id="e", now=now,
-        recorded=recorded,
     )  # fmt: skip
 
 
@@ -157,27 +156,60 @@ def test_an_export_of_simulated_users_is_set_aside_and_not_taken_for_real_ones(
 # Cycles -------------------------------------------------------------------------------------------
 
 
-def test_a_recorded_cycle_takes_no_simulated_row_and_a_simulated_one_no_real_row(
+def test_a_cycle_is_of_simulated_users_until_a_real_one_comes_and_then_of_real_ones(
     store: EventStore, now: datetime
 ) -> None:
-    simulated = cycle_of(store, now, recorded=False)
     simulate(store, answer("s-1", now - HOUR))
+    simulated = cycle_of(store, now)
     store.add_interactions([answer("r-old", now - 30 * HOUR), answer("r-1", now - HOUR)])
     end_cycle(store, simulated, "finished", now)
-    recorded = cycle_of(store, now + HOUR, recorded=True)
+    recorded = cycle_of(store, now + HOUR)
+    assert (simulated.source, recorded.source) == ("simulated", "recorded")
     assert store.interactions(cycle_window(simulated))["id"].to_pylist() == ["s-1"]
     # also what is older than the simulated cycle: that had none of it
     assert store.interactions(cycle_window(recorded))["id"].to_pylist() == ["r-old", "r-1"]
 
 
-def test_a_cycle_of_simulated_users_that_goes_on_is_not_abandoned_for_nobody(
+def test_a_cycle_that_goes_on_is_not_abandoned_for_nobody(store: EventStore, now: datetime) -> None:
+    simulate(store, answer("s-1", now - HOUR))
+    simulated = cycle_of(store, now)
+    with pytest.raises(InsufficientDataError, match="that was a simulated user's"):
+        cycle_of(store, now, options="others")
+    assert store.get(CycleEnd, simulated.id) is None
+    assert await_traffic(store, now) is None
+
+
+def test_an_open_cycle_of_simulated_users_keeps_no_real_traffic_waiting(
     store: EventStore, now: datetime
 ) -> None:
-    simulated = cycle_of(store, now, recorded=False)
+    simulate(store, answer("s-1", now - 2 * HOUR))
+    cycle_of(store, now - HOUR)
+    store.add_interactions([answer("r-1", now - HOUR)])
+    window = await_traffic(store, now)
+    assert window is not None
+    assert ids_in(store, window) == ["r-1"]
+
+
+def ids_in(store: EventStore, window: Window) -> list[str]:
+    return list(map(str, store.interactions(window)["id"].to_pylist()))
+
+
+def test_simulated_users_who_come_after_a_cycle_of_before_are_the_next_cycle(
+    store: EventStore, now: datetime
+) -> None:
+    """Before, a cycle was opened first and its users came into the day before it."""
+    before = Cycle(
+        id="cycle-1", number=1, created_at=now, champion="router/1", options_digest="o", seed=1,
+        window_start=now - 24 * HOUR, window_end=now, example_set_id="e", source="simulated",
+    )  # fmt: skip
+    store.append(before)
     simulate(store, answer("s-1", now - HOUR))
-    with pytest.raises(InsufficientDataError, match="those of simulated users do not count"):
-        cycle_of(store, now, recorded=True, options="others")
-    assert store.get(CycleEnd, simulated.id) is None
+    end_cycle(store, before, "finished", now)
+    assert ids_in(store, cycle_window(before)) == ["s-1"]
+    simulate(store, answer("s-2", now + HOUR))
+    following = cycle_of(store, now + 2 * HOUR)
+    assert (following.number, following.source) == (2, "simulated")
+    assert ids_in(store, cycle_window(following)) == ["s-2"]
 
 
 # Stores of before ---------------------------------------------------------------------------------
@@ -205,7 +237,7 @@ def test_in_a_store_of_before_simulated_users_are_known_by_the_cycle_that_their_
         derive_id("cycle-1", number) for number in (0, 1, 600)
     }
     assert len(migrated.origins().simulated) == 2
-    recorded = cycle_of(migrated, now + 2 * HOUR, recorded=True, options="recorded")
+    recorded = cycle_of(migrated, now + 2 * HOUR, options="recorded")
     assert migrated.interactions(cycle_window(recorded))["id"].to_pylist() == ["r-1", "r-2"]
 
 

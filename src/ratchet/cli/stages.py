@@ -210,6 +210,7 @@ def _would_gate(given: dict[str, Any]) -> None:
 def _would_train(given: dict[str, Any]) -> None:
     from ratchet.flows.improve import ImproveOptions
     from ratchet.improve.curation.curating import CurateOptions
+    from ratchet.improve.training.news import Planned
     from ratchet.operate.stage_plans import train_plan
 
     options = ImproveOptions.model_validate(given)
@@ -226,11 +227,10 @@ def _would_train(given: dict[str, Any]) -> None:
         say(f"nothing to train on yet: {found.refusal}")
     else:
         ready = found.required()
-        rows = len(ready.train)
-        plan = train_plan(
-            store, ready.digest, rows, config.method, config.epochs, config.batch_size
-        )
-        for line in plan:
+        planned, home = Planned.of(ready), settings.home
+        for line in train_plan(
+            store, home, planned, config.method, config.epochs, config.batch_size
+        ):
             say(line)
         say(f"validation: {counted(len(ready.validation), 'row')}; base: {settings.base_model}")
     say("no model was trained; next: ratchet train (its rows: ratchet curate --dry-run)")

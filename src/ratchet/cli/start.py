@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ratchet.cli.saying import say
-from ratchet.cli.shared import current_settings, existing_store
+from ratchet.cli.shared import current_settings, existing_store, show_progress
 from ratchet.errors import InvalidInputError
 
 TRAINING = "ratchet-training"
@@ -53,28 +52,30 @@ def demo(
         typer.Option(help="YAML with a policy for the gate; default: the loop's own."),
     ] = None,
 ) -> None:
-    """Run one cycle of the loop with a real model; stopped and started again, it goes on."""
+    """Let simulated users talk to a real model over HTTP, then run one cycle of the loop.
+
+    Stopped and started again, it goes on.
+    """
+    from ratchet.demo.plan import DemoOptions
+    from ratchet.demo.run import Demo, refuse_among_real_users
     from ratchet.servers import Servers
-    from ratchet.store.origins import refuse_among_real
 
     settings = current_settings()
-    collect: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
-    collect["source"] = "simulated"
+    given: dict[str, Any] = {"messages_limit": messages_limit, "seed": seed}
     for name, path in (("messages", messages), ("queues", queues)):
         if path is not None:
-            collect[name] = str(path.resolve())
+            given[name] = path.resolve()
     if instruction is not None:
-        collect |= {"instruction": instruction, "max_new_tokens": max_new_tokens}
+        given |= {"instruction": instruction, "max_new_tokens": max_new_tokens}
     _check_input(messages, queues, instruction, policy)
-    store = existing_store()
-    if store is not None:
-        refuse_among_real(store.origins())
-    options: dict[str, Any] = {"collect": collect}
+    refuse_among_real_users(settings, existing_store())
+    loop: dict[str, Any] = {}
     if policy is not None:
         from ratchet.deploy.gate.policy import is_shipped
 
         named = str(policy) if is_shipped(policy) else str(policy.resolve())
-        options["deploy"] = {"policy": named}
+        loop["deploy"] = {"policy": named}
+    show_progress()
     servers = Servers(settings=settings, say=print)
     interrupt_on_signals()
     code = 130
@@ -82,7 +83,7 @@ def demo(
         say("starting Prefect ...")
         servers.start_prefect(port=4200, environ=QUIET_STATES | os.environ)
         say(f"watch it live: {servers.prefect_api.removesuffix('/api')}")
-        code = servers.run(["ratchet.flows.loop", json.dumps(options)])
+        code = Demo(servers, DemoOptions(**given)).run(loop, environ=os.environ)
     except KeyboardInterrupt:
         say()
         say("stopped; the same command goes on from here")

@@ -49,6 +49,7 @@ from ratchet.gateway.log_rows import (
     rows_of,
     set_aside_of,
     set_aside_refused,
+    simulated_answer,
     translated_of,
     unusable,
 )
@@ -315,14 +316,33 @@ class Drain:
         apart += self._define(store, entries, now)
         apart += [set_aside_refused(e, now) for e in entries if e.kind is LogKind.REFUSED]
         apart += [set_aside_of(e, now) for e in entries if e.kind is LogKind.SET_ASIDE]
+        store.set_aside(apart)
+        events = self._without_simulated(store, events, now)
         rows = rows_of(events, store)
         positions = [f"{entry.segment} at {entry.start}" for entry in events]
-        store.set_aside(apart)
         _tell(ingest(rows, store, source=SOURCE, now=now, positions=positions))
         foreign = [e for e in entries if e.kind is LogKind.TRANSLATED]
         if foreign:  # the same answers may have come here or by an import under other ids
             placed = [(f"{e.segment} at {e.start}", translated_of(e)) for e in foreign]
             _tell(ingest_placed(placed, store, source=SOURCE, now=now, known=Recogniser(store)))
+
+    def _without_simulated(
+        self, store: EventStore, events: Sequence[Entry], now: datetime
+    ) -> list[Entry]:
+        """Store simulated users' answers while no real user came, and return what else there is.
+
+        Afterwards they are among it, to be set aside; but those that are stored already, which a
+        drain that starts over meets again.
+        """
+        simulated = {entry: found for entry in events if (found := simulated_answer(entry))}
+        if not simulated:
+            return list(events)
+        if store.origins().real_since is None:
+            with store.simulating():
+                _tell(ingest(simulated.values(), store, source=SOURCE, now=now))
+            return [entry for entry in events if entry not in simulated]
+        stored = store.answered_at([found.id for found in simulated.values()])
+        return [e for e in events if e not in simulated or simulated[e].id not in stored]
 
     def _define(self, store: EventStore, entries: Sequence[Entry], now: datetime) -> list[SetAside]:
         """Store what lines define, and return those that define nothing."""

@@ -14,8 +14,8 @@ from ratchet.collect.batches import Translated
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row
 from ratchet.gateway.log_lines import Entry, LogKind
-from ratchet.records import Definition, SetAside, derive_id
-from ratchet.records.events import DEFINITION_KINDS
+from ratchet.records import Definition, Interaction, SetAside, derive_id
+from ratchet.records.events import DEFINITION_KINDS, ORIGIN, SIMULATED
 from ratchet.store import EventStore
 from ratchet.store.naming import named_in, names_of
 from ratchet.store.rows import microseconds
@@ -50,6 +50,20 @@ def rows_of(entries: Sequence[Entry], store: EventStore) -> list[object]:
         moment = arrival(entries[number])
         rows[number] = row | {"created_at": first.setdefault(row["id"], moment)}
     return rows
+
+
+def simulated_answer(entry: Entry) -> Interaction | None:
+    """Return an answer whose application says that its user is simulated; None of any other line.
+
+    One that breaks a rule is none: `ingest` sets it aside.
+    """
+    if entry.kind is not LogKind.INTERACTION or ORIGIN.encode() not in entry.body:
+        return None
+    try:
+        found = Interaction.model_validate_json(entry.body)
+    except ValidationError:
+        return None
+    return found if found.metadata.get(ORIGIN) == SIMULATED else None
 
 
 def definition_of(entry: Entry, store: EventStore) -> Definition | None:

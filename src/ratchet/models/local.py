@@ -10,6 +10,7 @@ from typing import Any
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.base import Completion, Conversation, Formats, Offered
+from ratchet.models.choosing import score_answers
 from ratchet.models.given_template import check_template
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
@@ -184,6 +185,41 @@ class HuggingFaceModel:
             scores += self._score_batch(conversations[rows], answers[rows])
         return scores
 
+    def likeliest(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[int]:
+        """Return for each conversation the place of the likeliest of some answers.
+
+        That is what the model would answer if it could say nothing else: of answers of which none
+        begins with another, the one with the greatest probability of being what it writes first.
+
+        Raises:
+            InvalidInputError: The chat template refuses a conversation.
+            ModelError: There are no answers, or one has no tokens.
+        """
+        if not conversations:
+            return []
+        prompts = [
+            self._template.render([message.canonical() for message in turns])
+            for turns in conversations
+        ]
+        asked = self._tokenizer(prompts, add_special_tokens=False).input_ids
+        spoken = self._answer_tokens(answers)
+        if not spoken:
+            raise ModelError("the likeliest answer needs at least 1 to choose from, got none")
+        scores = score_answers(self._model, asked, spoken)
+        return [int(place) for place in scores.argmax(axis=1)]
+
+    def _answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of answers to be scored.
+
+        Raises:
+            ModelError: One has none.
+        """
+        plain = [self._template.plain(answer, "assistant") for answer in answers]
+        tokens = list(self._tokenizer(plain, add_special_tokens=False).input_ids) if plain else []
+        if not all(tokens):
+            raise ModelError("an answer to be scored needs at least 1 token, got an empty answer")
+        return tokens
+
     def _score_batch(
         self, conversations: Sequence[Conversation], answers: Sequence[str]
     ) -> list[tuple[float, int]]:
@@ -193,13 +229,8 @@ class HuggingFaceModel:
             self._template.render([message.canonical() for message in turns])
             for turns in conversations
         ]
-        spoken = [self._template.plain(answer, "assistant") for answer in answers]
-        before, after = (
-            self._tokenizer(texts, add_special_tokens=False).input_ids
-            for texts in (prompts, spoken)
-        )
-        if not all(after):
-            raise ModelError("an answer to be scored needs at least 1 token, got an empty answer")
+        before = self._tokenizer(prompts, add_special_tokens=False).input_ids
+        after = self._answer_tokens(answers)
         # padded on the left, so that all answers end together and only their places are scored
         lengths = [len(one) + len(two) for one, two in zip(before, after, strict=True)]
         longest, kept = max(lengths), max(len(tokens) for tokens in after)

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ratchet.deploy.served import adoptions
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.given_template import given_text
-from ratchet.models.weights import SMOLLM2, require_safetensors, smollm2_file
+from ratchet.models.weights import (
+    SMOLLM2,
+    model_digest,
+    prepare_base_model,
+    require_safetensors,
+    smollm2_file,
+)
 from ratchet.settings import Settings
 from ratchet.store import EVER, EventStore
 from ratchet.store.arrivals import versions_in_use
+
+if TYPE_CHECKING:
+    from ratchet.tracking import ModelVersion, Tracker
 
 _NAMED = 5
 
@@ -50,6 +60,21 @@ def refuse_as_champion(settings: Settings, store: EventStore, now: datetime) -> 
     why = why_not_champion(settings, store, now)
     if why is not None:
         raise InvalidInputError(f"a cycle needs a champion, {why}")
+
+
+def register_base(
+    settings: Settings, store: EventStore, tracker: Tracker, now: datetime
+) -> ModelVersion:
+    """Register the base model as the first version, once.
+
+    Raises:
+        InvalidInputError: Something else answers the users of this home, or nobody said where the
+            weights of what does are.
+    """
+    refuse_as_champion(settings, store, now)
+    check_stated(settings, store)
+    folder = prepare_base_model(settings.base_model, settings.cache, settings.chat_template)
+    return tracker.register_base(settings.base_model, model_digest(folder))
 
 
 def check_stated(settings: Settings, store: EventStore) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ratchet.deploy.gate.policy import ApprovalRule, GatePolicy, policy_for_loop
 from ratchet.errors import WaitingError
 from ratchet.files.text import counted
+from ratchet.improve.training.news import Planned, without_news
 from ratchet.operate.readiness import NextCycle, lacks, warns
 from ratchet.records import BoardState, Candidate, Cycle, Decision, TrainingSet
 from ratchet.settings import Settings
@@ -76,23 +77,23 @@ def analyze_plan(store: EventStore, now: datetime) -> list[str]:
 
 
 def train_plan(
-    store: EventStore, digest: str | None, rows: int, method: str, epochs: float, batch: int
+    store: EventStore, home: Path, planned: Planned, method: str, epochs: float, batch: int
 ) -> list[str]:
     """Say how many steps a training would have, and how long it takes where that is known.
 
     Args:
         store: The store.
-        digest: Of the rows that would be trained on.
-        rows: How many they are.
-        method: What they are for.
+        home: The home folder.
+        planned: What would be trained on.
+        method: What the rows are for.
         epochs: Passes over them.
         batch: Rows a step.
     """
-    last = store.latest(Candidate)
+    told = without_news(store, home, planned)
+    if told is not None:
+        return [told]
+    last, rows = store.latest(Candidate), planned.size
     before = store.get(TrainingSet, last.training_set_id) if last else None
-    if last is not None and before is not None and before.digest == digest:
-        name = f"{last.model_name}/{last.version}"
-        return [f"nothing new to learn: {name} was trained on the same {counted(rows, 'row')}"]
     steps = math.ceil(epochs * math.ceil(rows / batch))
     lines = [
         f"{method}: {counted(rows, 'row')} × {epochs:g} epochs / {batch} a step = "

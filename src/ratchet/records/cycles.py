@@ -201,6 +201,8 @@ class TrainingSet(Record):
         set_aside: Rows that broke a rule, by reason.
         leaks: Rows left out as too close to an evaluation set, by how.
         findings: Feedback that looked coordinated and was left out, in words.
+        learnt: SHA-256 of the part of the rows that a trainer reads; "" in sets of before. The
+            digest also covers weights, which new traffic changes on the same rows.
     """
 
     id: Identifier
@@ -217,6 +219,7 @@ class TrainingSet(Record):
     set_aside: tuple[tuple[str, int], ...] = ()
     leaks: tuple[tuple[str, int], ...] = ()
     findings: tuple[str, ...] = ()
+    learnt: str = Field(default="", exclude_if=lambda value: not value)
 
 
 class Erasure(Record):

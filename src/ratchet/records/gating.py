@@ -115,6 +115,25 @@ class Decision(Record):
         return not (isinstance(primary, dict) and primary.get("higher_is_better") is False)
 
 
+class ReferenceScore(Record):
+    """What a simple way of answering reaches on an evaluation set, beside the models of a gate.
+
+    Attributes:
+        name: The way, in a few words.
+        says: What it is for, in a sentence.
+        metric: What is measured.
+        value: The mean over the set's examples.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    example_set_id: Identifier
+    name: str
+    says: str
+    metric: str
+    value: float
+
+
 class Approval(Record):
     """A person's word on a promotion that waited for one. Written once; `id` is the decision's.
 

@@ -113,6 +113,7 @@ class Limits:
         minimum_sample: Below this many observations nothing is said.
         warning_action: What to do about a warning.
         critical_action: What to do when critical.
+        first_action: The same of a version that replaced none, so that there is none to go back to.
         relative: Whether both limits are multiples of a baseline.
     """
 
@@ -121,6 +122,7 @@ class Limits:
     minimum_sample: int
     warning_action: str
     critical_action: str
+    first_action: str | None = None
     relative: bool = False
     metric: str | None = None
 

@@ -47,6 +47,8 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             warning_action=READ_CLUSTERS,
             critical_action=_ROLL_BACK
             + "otherwise start an improvement cycle on the top cluster today",
+            first_action="start an improvement cycle today, on the top failure cluster where there "
+            "is one",
         ),
         reason=Reason(words="thumbs down", rank=3),
         shares=(
@@ -116,6 +118,8 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             warning_action="compare first and second answers in the top failure clusters",
             critical_action=_ROLL_BACK
             + "otherwise check prompt template and sampling settings for a change",
+            first_action="compare first and second answers, and check prompt template and sampling "
+            "settings",
         ),
         reason=Reason(words="asked for another answer", rank=5),
         shares=(
@@ -194,6 +198,8 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             minimum_sample=1000,
             warning_action="have a person read every flagged answer before the next release",
             critical_action="roll back now and have a person read every flagged answer",
+            first_action="take the model out of service and have a person read every flagged "
+            "answer",
         ),
         reason=Reason(words="found unsafe", rank=1),
         shares=(
@@ -327,6 +333,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
             warning_action="check the load, the length of answers and the batch size of the server",
             critical_action="shed or reroute traffic and restart the server; roll back if it "
             "began with the current release",
+            first_action="shed or reroute traffic and restart the server",
             relative=True,
         ),
         shares=(

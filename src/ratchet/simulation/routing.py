@@ -5,8 +5,7 @@ Without an instruction the model is a support desk's router, as in the demonstra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,14 +13,13 @@ from ratchet.errors import InsufficientDataError
 from ratchet.models import Completion
 from ratchet.records import (
     Example,
-    Feedback,
     Interaction,
     LabelledMessage,
     Message,
     derive_id,
 )
 from ratchet.records.events import ORIGIN, SIMULATED
-from ratchet.simulation.users import ReactionRates, Visit, react, reaction_rng
+from ratchet.simulation.traffic import Visit
 
 
 def conversation(
@@ -98,24 +96,4 @@ def record_answers(
             metadata={ORIGIN: SIMULATED},
         )
         for visit, completion in zip(visits, completions, strict=True)
-    ]
-
-
-def reactions(
-    visits: Sequence[Visit],
-    interactions: Mapping[str, Interaction],
-    *,
-    rates: ReactionRates,
-    labels: Sequence[str],
-    seed: int,
-    until: datetime,
-) -> list[Feedback]:
-    """Return what the users do about the answers; what would come after `until` comes then."""
-    events: list[Feedback] = []
-    for visit in visits:
-        interaction = interactions[visit.interaction_id]
-        rng = reaction_rng(seed, visit.interaction_id)
-        events += react(visit, interaction, rates, labels, rng)
-    return [
-        event.model_copy(update={"created_at": min(event.created_at, until)}) for event in events
     ]

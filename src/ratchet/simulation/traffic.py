@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -40,13 +40,6 @@ class Visit:
     truth: str
     ends_session: bool
     session_turn: int
-
-
-def in_chunks(visits: Sequence[Visit], size: int) -> Iterator[tuple[int, tuple[Visit, ...]]]:
-    """Yield the visits in chunks, each with how many there are up to its end."""
-    for first in range(0, len(visits), size):
-        chunk = tuple(visits[first : first + size])
-        yield first + len(chunk), chunk
 
 
 def plan_traffic(

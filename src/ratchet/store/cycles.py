@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +41,6 @@ from ratchet.store.arrivals import (
 
 logger = logging.getLogger(__name__)
 
-WINDOW = timedelta(hours=24)
 _FIRST_IDS = 500
 _TRAINING = "training.lock"
 
@@ -102,15 +101,13 @@ def open_cycle(
     seed: int,
     example_set_id: str,
     now: datetime,
-    recorded: bool = False,
     also: tuple[str, ...] = (),
 ) -> Cycle:
     """Return the open cycle with these options, or open the next one.
 
     An open cycle with other options, or whose champion was replaced by another than its own
-    challenger, is ended as abandoned: what it collected stays in the store. The new cycle's traffic
-    falls into the last 24 hours, after what is stored; where it is `recorded` already, it is all
-    interactions up to now that no cycle had, those that came late among them.
+    challenger, is ended as abandoned: what it collected stays in the store. The new cycle is about
+    all interactions up to now that no cycle had, those that came late among them.
 
     Args:
         store: Keeps it.
@@ -119,18 +116,17 @@ def open_cycle(
         seed: Of everything that is drawn.
         example_set_id: The evaluation set.
         now: The time.
-        recorded: Whether the traffic is recorded already.
         also: Other names of the champion.
 
     Raises:
-        WaitingError: The traffic is recorded and there is none.
+        WaitingError: No interaction came that no cycle had.
     """
     unfinished = unfinished_cycle(store)
     if unfinished is not None and _goes_on(store, unfinished, options_digest, champion):
         logger.info("going on with cycle %d", unfinished.number)
         return unfinished
     # where no user did anything new, what is unfinished stays as it is
-    window = _recorded_window(store, now) if recorded else _simulated_window(store, now)
+    window = _new_traffic(store, now)
     if unfinished is not None:
         logger.warning(
             "cycle %d was started with other options or another champion and is abandoned",
@@ -151,7 +147,7 @@ def open_cycle(
         arrived_until=window.arrived_until,
         taken_before=window.without,
         also=also,
-        source="recorded" if recorded else "simulated",
+        source="simulated" if window.simulated else "recorded",
     )
     store.append(cycle)
     logger.info("opened cycle %d with champion %s", cycle.number, champion)
@@ -163,20 +159,17 @@ def _goes_on(store: EventStore, cycle: Cycle, options_digest: str, champion: str
     return cycle.options_digest == options_digest and champion in expected
 
 
-def _simulated_window(store: EventStore, now: datetime) -> Window:
-    """Return the last 24 hours, after what is stored."""
-    last = store.last_interaction_at()
-    start = now - WINDOW if last is None else max(now - WINDOW, last + timedelta(microseconds=1))
-    return Window(start, max(now, start + timedelta(seconds=1)))
+def _new_traffic(store: EventStore, now: datetime) -> Window:
+    """Return the window of all interactions up to now that no cycle had.
 
-
-def _recorded_window(store: EventStore, now: datetime) -> Window:
-    """Return the window of all interactions up to now that no cycle had."""
-    before, arrived = _latest_recorded(store), last_position(store).interactions
+    They are those of whom the store is about: real users as soon as there is one.
+    """
+    simulated = store.origins().about_simulated
+    before, arrived = _latest_about(store, simulated), last_position(store).interactions
     taken = None if before is None else (before.window_end, before.arrived_until)
     if before is not None and before.arrived_until is not None:
         arrived = max(arrived, before.arrived_until)
-    everything = Window(EVER, now, None, arrived, taken, simulated=False)
+    everything = Window(EVER, now, None, arrived, taken, simulated=simulated)
     start = first_answer(store, everything)
     if start is None:
         raise WaitingError(
@@ -188,31 +181,33 @@ def _recorded_window(store: EventStore, now: datetime) -> Window:
 
 
 def nothing_recorded(store: EventStore) -> str:
-    """Return when real users were last answered, and how their answers come in, in words."""
-    ever = Window(EVER, datetime.max.replace(tzinfo=UTC), simulated=False)
-    last = last_answer(store, ever)
+    """Return when users were last answered, and how their answers come in, in words."""
+    last = last_answer(store, Window(EVER, datetime.max.replace(tzinfo=UTC)))
     had = "none at all" if last is None else f"the last at {last:%Y-%m-%d %H:%M} UTC"
-    if store.origins().simulated:
-        had += " (those of simulated users do not count)"
+    origins = store.origins()
+    if origins.simulated:
+        mine = "that was a simulated user's" if origins.about_simulated else ""
+        had += f" ({mine or 'those of simulated users do not count'})"
     return f"got {had}; serve users with `ratchet serve`, or bring a log in with `ratchet ingest`"
 
 
 def await_traffic(store: EventStore, now: datetime) -> Window | None:
-    """Return what the next cycle of recorded traffic would be about; None: one is open.
+    """Return what the next cycle would be about; None: one is open.
 
     Raises:
         WaitingError: Nothing was recorded that no cycle had.
     """
     unfinished = unfinished_cycle(store)
-    if unfinished is None or _is_simulated(store, unfinished):
-        return _recorded_window(store, now)
-    return None
+    about_others = unfinished is not None and _is_simulated(store, unfinished) != (
+        store.origins().about_simulated
+    )
+    return _new_traffic(store, now) if unfinished is None or about_others else None
 
 
-def _latest_recorded(store: EventStore) -> Cycle | None:
-    """Return the latest cycle of real users."""
+def _latest_about(store: EventStore, simulated: bool) -> Cycle | None:
+    """Return the latest cycle of simulated users, or of real ones."""
     cycles = reversed(store.records(Cycle))
-    return next((cycle for cycle in cycles if not _is_simulated(store, cycle)), None)
+    return next((cycle for cycle in cycles if _is_simulated(store, cycle) == simulated), None)
 
 
 def _is_simulated(store: EventStore, cycle: Cycle) -> bool:

@@ -61,6 +61,11 @@ class Origins:
         return f"NOT ({among})"
 
     @property
+    def about_simulated(self) -> bool:
+        """Whether the store is about simulated users: they came, and no real one did."""
+        return self.real_since is None and bool(self.simulated)
+
+    @property
     def found_since(self) -> datetime | None:
         """Since when what was found is about those whom the store is about; None: all of it."""
         return self.real_since if self.simulated else None

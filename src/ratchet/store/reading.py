@@ -330,14 +330,6 @@ class Readings(Transactions):
             reasons = read_counts(connection, COUNTS, "set_aside")
         return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
-    def last_interaction_at(self) -> datetime | None:
-        """Return the time of the latest interaction."""
-        with self.reading() as connection:
-            latest = connection.execute(
-                sa.select(sa.func.max(INTERACTIONS.c.created_at))
-            ).scalar_one()
-        return None if latest is None else moment_of(latest)
-
 
 def of_version(column: sa.ColumnElement[str], window: Window) -> sa.ColumnElement[bool]:
     """Return the condition that an answer is of a window's version, by any of its names."""

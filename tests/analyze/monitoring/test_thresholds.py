@@ -89,6 +89,16 @@ def test_a_rate_over_a_threshold_beyond_chance_raises_the_most_severe_alert(
     assert alert.action
 
 
+@pytest.mark.parametrize("signal", ["thumbs_down_rate", "regenerate_rate", "safety_violation_rate"])
+def test_a_version_that_replaced_none_is_not_told_to_roll_back(signal):
+    bad = share(signal, 1_500, 2_000)
+    (of_later,), (of_first,) = checked(bad), checked(bad, is_first=True)
+    assert (of_later.severity, of_first.severity) == ("critical", "critical")
+    assert "roll back" in of_later.action
+    assert "roll back" not in of_first.action
+    assert of_first.action
+
+
 def test_a_rate_over_a_threshold_by_chance_alone_is_no_alert():
     assert checked(share("thumbs_down_rate", 18, 100)) == ()
 

@@ -23,6 +23,7 @@ from ratchet.records import (
     JudgeValidation,
     Measured,
     Metric,
+    ReferenceScore,
     Release,
     TrainingSet,
 )
@@ -178,6 +179,33 @@ def test_every_verdict_renders_as_text_and_as_markdown(verdict):
     assert "ratchet rollback" not in render_text(made)
     assert f"# Cycle 1: {verdict}" in render_markdown(made)
     assert decision_markdown(made.decision).startswith(f"# {verdict.capitalize()}: ")
+
+
+def test_a_reference_stands_beside_both_models_where_it_is_of_the_same_metric():
+    reference = ReferenceScore(
+        id="f", created_at=NOW, example_set_id="e", name="likeliest of 8 names",
+        says="the untrained model where it may say nothing but the queues' names",
+        metric="exact_match", value=0.231,
+    )  # fmt: skip
+    made = report(references=(reference,))
+    lines = render_text(made).splitlines()
+    (line,) = [line for line in lines if "likeliest of 8 names" in line]
+    assert line.split()[:1] == ["reference"]
+    assert "23.1%" in line
+    assert "reference: the untrained model" in render_text(made)
+    other = made.decision.model_copy(update={"primary_metric": "call_exact_match"})
+    assert "likeliest" not in render_text(replace(made, decision=other))
+
+
+@pytest.mark.parametrize(
+    ("source", "advised"),
+    [("recorded", "ratchet collect --dry-run"), ("simulated", "ratchet demo")],
+)
+def test_what_to_do_next_fits_those_whom_the_cycle_was_about(source, advised):
+    made = report()
+    text = render_text(replace(made, cycle=made.cycle.model_copy(update={"source": source})))
+    assert advised in text
+    assert ("ratchet demo" in text) == (source == "simulated")
 
 
 def test_the_text_says_what_a_reader_needs_to_know():

@@ -28,6 +28,7 @@ class Threshold(Record):
         minimum_sample: Below this many observations nothing is said.
         warning_action: What to do about a warning.
         critical_action: What to do when critical.
+        first_action: The same of a version that replaced none.
         relative: Whether both limits are multiples of a baseline.
     """
 
@@ -37,6 +38,7 @@ class Threshold(Record):
     minimum_sample: int = Field(ge=1)
     warning_action: str = Field(min_length=1)
     critical_action: str = Field(min_length=1)
+    first_action: str | None = None
     relative: bool = False
 
     @model_validator(mode="after")
@@ -57,6 +59,7 @@ DEFAULT_THRESHOLDS = tuple(
         minimum_sample=signal.limits.minimum_sample,
         warning_action=signal.limits.warning_action,
         critical_action=signal.limits.critical_action,
+        first_action=signal.limits.first_action,
         relative=signal.limits.relative,
     )
     for signal in SIGNALS
@@ -72,6 +75,7 @@ def check_thresholds(
     now: datetime,
     thresholds: Sequence[Threshold] = DEFAULT_THRESHOLDS,
     latency_baseline: float | None = None,
+    is_first: bool = False,
 ) -> tuple[Alert, ...]:
     """Return an alert for each metric that is over a threshold for more than chance.
 
@@ -91,6 +95,7 @@ def check_thresholds(
         thresholds: The limits.
         latency_baseline: p99 latency in seconds that counts as normal; without it latency is not
             checked.
+        is_first: Whether the version replaced none, so that the advice names none to go back to.
 
     Returns:
         At most one alert a signal, the most severe, in the order of the thresholds.
@@ -102,7 +107,10 @@ def check_thresholds(
         if _why_not_checked(metric, threshold, latency_baseline) is not None or metric is None:
             continue
         scale = latency_baseline if threshold.relative and latency_baseline else 1.0
-        alert = _alert(metric, threshold, scale, model_version, cycle_id, now)
+        given = threshold
+        if is_first and threshold.first_action is not None:
+            given = threshold.model_copy(update={"critical_action": threshold.first_action})
+        alert = _alert(metric, given, scale, model_version, cycle_id, now)
         if alert is not None:
             alerts.append(alert)
     return tuple(alerts)

@@ -81,7 +81,7 @@ def predecessors(
         version: The version.
         since: Answers before this do not count.
     """
-    names = [_replaced(store, version.name), _busiest_before(store, version, since)]
+    names = [replaced_version(store, version.name), _busiest_before(store, version, since)]
     replaced = []
     for name in dict.fromkeys(name for name in names if name is not None):
         start = in_use_from(store, Window(since, version.start, name))
@@ -89,7 +89,7 @@ def predecessors(
     return tuple(replaced)
 
 
-def _replaced(store: EventStore, version: str) -> str | None:
+def replaced_version(store: EventStore, version: str) -> str | None:
     """Return what the latest release or rollout of a version put it in the place of."""
     replaced = [
         (release.created_at, release.previous)

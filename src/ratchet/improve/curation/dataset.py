@@ -38,6 +38,7 @@ from ratchet.improve.curation.rows import (
     Tools,
     TrainingRow,
     kind_of,
+    learnt_digest,
     question,
     row_of,
 )
@@ -280,6 +281,7 @@ class Prepared:
         train: Rows to train on, without personal data.
         validation: Rows of the newest users, none of whom is trained on.
         digest: SHA-256 of both.
+        learnt: SHA-256 of what a trainer reads of both.
         redacted: What was taken out.
         changed: Rows in which something was.
         card: Its card, in Markdown.
@@ -290,6 +292,7 @@ class Prepared:
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
     digest: str
+    learnt: str
     redacted: Redacted
     changed: int
     card: str
@@ -346,6 +349,7 @@ def prepare(
         train=tuple(train),
         validation=tuple(validation),
         digest=content,
+        learnt=learnt_digest(train, validation),
         redacted=redacted,
         changed=changed,
         card=card(train, validation, selection, facts),
@@ -387,6 +391,7 @@ def write_prepared(prepared: Prepared, *, home: Path, cycle_id: str, now: dateti
         set_aside=selection.set_aside,
         leaks=selection.leaks,
         findings=tuple(finding.describe() for finding in selection.findings),
+        learnt=prepared.learnt,
     )
 
 
@@ -547,6 +552,14 @@ def read_any_rows(folder: Path, split: str = "train") -> list[Row]:
     names = set(table.column_names)
     kind: RowKind = "dpo" if "chosen" in names else "kto" if "label" in names else "sft"
     return [row_of(kind, row) for row in table.to_pylist()]
+
+
+def learnt_of(home: Path, stored: TrainingSet) -> str:
+    """Return the digest of what a trainer reads of a set; "" where nobody can tell any more."""
+    folder = home / stored.path
+    if stored.learnt or not (folder / ROWS_FILE).exists():
+        return stored.learnt
+    return learnt_digest(read_any_rows(folder), read_any_rows(folder, "validation"))
 
 
 def trained_interactions(home: Path, sets: Sequence[TrainingSet]) -> frozenset[str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ratchet.errors import InvalidInputError
-from ratchet.records import Message, last_said
+from ratchet.records import Message, digest, last_said
 from ratchet.records.tool_calls import as_turn, written
 
 TOOLS = "tools"
@@ -161,6 +161,11 @@ def for_trainer(
     if as_messages and kind_of(rows) == "sft":
         return [{"messages": row.pop("prompt") + row.pop("completion")} | row for row in columns]
     return columns
+
+
+def learnt_digest(train: Sequence[Row], validation: Sequence[Row]) -> str:
+    """Return the digest of what a trainer reads of rows: the same digest, the same training."""
+    return digest({"train": for_trainer(train), "validation": for_trainer(validation)})
 
 
 def of_trainer(turn: Mapping[str, Any]) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -104,10 +105,35 @@ class FinetuneConfig(BaseModel):
 
 
 def finetune_key(
-    dataset_digest: str, config: FinetuneConfig, base_digest: str, start_digest: str | None
+    rows_digest: str, config: FinetuneConfig, base_digest: str, start_digest: str | None
 ) -> str:
-    """Return the digest of everything that determines an adapter."""
-    return digest([dataset_digest, config.model_dump(mode="json"), base_digest, start_digest])
+    """Return the digest of everything that determines an adapter.
+
+    Args:
+        rows_digest: Of what a trainer reads of the rows (`TrainingSet.learnt`); of a set of before,
+            the set's own digest.
+        config: How it is trained.
+        base_digest: Of the base model.
+        start_digest: Of the adapter that training goes on from; None begins a new one.
+    """
+    return digest([rows_digest, config.model_dump(mode="json"), base_digest, start_digest])
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a training begins with, by digest.
+
+    Attributes:
+        base: Of the base model.
+        adapter: Of the adapter that it goes on from; None begins a new one.
+    """
+
+    base: str
+    adapter: str | None
+
+    def key(self, rows_digest: str, config: FinetuneConfig) -> str:
+        """Return the key of a training that begins here."""
+        return finetune_key(rows_digest, config, self.base, self.adapter)
 
 
 def micro_batch(config: FinetuneConfig, examples: int, processes: int, most: int | None) -> int:

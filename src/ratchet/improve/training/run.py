@@ -159,6 +159,12 @@ def work_folder(home: Path, key: str) -> Iterator[Path]:
                 shutil.rmtree(work, ignore_errors=True)
 
 
+def is_known(home: Path, key: str) -> bool:
+    """Tell whether the training of a key was finished or begun in a home."""
+    adapters = home / "adapters"
+    return any((adapters / f"{way}{key[:16]}").exists() for way in ("", "training-"))
+
+
 def _forget_abandoned(adapters: Path, current: Path) -> None:
     for other in adapters.glob("training-*"):
         idle = time.time() - max(path.stat().st_mtime for path in (other, *other.iterdir()))

@@ -31,6 +31,7 @@ from ratchet.records import (
     FailureCluster,
     JudgeValidation,
     Metric,
+    ReferenceScore,
     Release,
     ReviewItem,
     TrainingSet,
@@ -48,7 +49,11 @@ _MARKS = {"promote": "✓", "hold": "=", "reject": "✗", "inconclusive": "?"}
 
 @dataclass(frozen=True, slots=True)
 class CycleReport:
-    """Everything that one cycle left behind."""
+    """Everything that one cycle left behind.
+
+    Attributes:
+        references: What simple ways of answering reach on the cycle's examples.
+    """
 
     cycle: Cycle
     counts: Mapping[str, int]
@@ -60,6 +65,7 @@ class CycleReport:
     release: Release | None
     started: datetime
     ended: datetime
+    references: tuple[ReferenceScore, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -74,7 +80,7 @@ def render_text(report: CycleReport) -> str:
         _collected(report),
         analyzed_lines(report.analysis),
         improved_lines(report.training_set, report.candidate),
-        decided_lines(report.decision, report.release),
+        decided_lines(report.decision, report.release, report.references),
         _next_steps(report),
     )
     return shown_lines(line.rstrip() for section in sections for line in [*section, ""])
@@ -342,9 +348,13 @@ def improved_lines(training: TrainingSet, candidate: Candidate) -> list[str]:
     return lines
 
 
-def decided_lines(decision: Decision, release: Release | None) -> list[str]:
+def decided_lines(
+    decision: Decision, release: Release | None, scored: Sequence[ReferenceScore] = ()
+) -> list[str]:
     """Say what the gate decided and what became of it, a line each, for a terminal."""
-    width = min(30, max(len(decision.champion), len(decision.challenger)))
+    references = [one for one in scored if one.metric == decision.primary_metric]
+    names = (decision.champion, decision.challenger, *(one.name for one in references))
+    width = min(30, max(map(len, names)))
     lines = [
         f"DEPLOY   {_MARKS[decision.verdict]} {decision.verdict.upper()}: "
         f"{clipped(plain(decision.primary_metric), 30)} on {decision.examples} held-out messages"
@@ -352,6 +362,7 @@ def decided_lines(decision: Decision, release: Release | None) -> list[str]:
     for role, name, value in (
         ("champion", decision.champion, decision.champion_value),
         ("challenger", decision.challenger, decision.challenger_value),
+        *(("reference", one.name, one.value) for one in references),
     ):
         lines.append(
             f"{INDENT}{role:<10} {clipped(name, width):<{width}} {score(value, decision):>6}"
@@ -361,6 +372,8 @@ def decided_lines(decision: Decision, release: Release | None) -> list[str]:
     lines.append(f"{INDENT}difference {difference(decision)}, {better}")
     for reason in decision.reasons:
         lines += wrapped(reason)
+    for one in references:
+        lines += wrapped(f"reference: {one.says}")
     for note in decision.notes:
         lines += wrapped(f"note: {note}")
     if decision.approval is not None and release is None:
@@ -380,7 +393,10 @@ def _next_steps(report: CycleReport) -> list[str]:
     lines = ["NEXT     ratchet status              what is in use and why"]
     if report.release is not None:
         lines.append("         ratchet rollback            go back to the previous version")
-    lines.append("         ratchet demo                one more cycle, from the champion")
+    if report.cycle.source == "recorded":
+        lines.append("         ratchet collect --dry-run   what the next cycle would be about")
+    else:
+        lines.append("         ratchet demo                one more cycle, from the champion")
     return lines
 
 
