@@ -18,27 +18,22 @@ from ratchet.analyze.failures.asked_with import AskedWith
 from ratchet.evaluation.call_metrics import call_fault, comparable
 from ratchet.evaluation.metrics import normalise_answer
 from ratchet.golden.rules import GoldenRules
-from ratchet.judges.next_turn import DISSATISFIED
 from ratchet.records import HumanLabel, Interaction, digest, reads_as_text
 from ratchet.records.conversations import AS_TEXT
 from ratchet.records.tool_calls import written
 from ratchet.review.corrections import CONFIRMED, CORRECTION, unsafe_among
-from ratchet.safety.source_validation import SAFETY
 from ratchet.store import EventStore
 from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.history import History
 from ratchet.store.history.refusals import not_for_good
 from ratchet.store.review_items import decisions_about
-from ratchet.store.review_labels import human_labels
+from ratchet.store.review_labels import NO_OPINION, human_labels
 from ratchet.store.right_answers import (
     corrected_after,
     corrections_of,
     decided_as,
     real_answers,
 )
-
-_NO_OPINION = {SAFETY, CORRECTION, DISSATISFIED.name}
-"""Dimensions whose labels do not say that an answer is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +146,7 @@ def _labels(
     """Return answers that labels approve, those that labels name, and those in dispute."""
     latest: dict[tuple[str, str], dict[str, HumanLabel]] = {}
     for label in human_labels(store):
-        if label.unit == "answer" and label.dimension not in _NO_OPINION:
+        if label.unit == "answer" and label.dimension not in NO_OPINION:
             latest.setdefault((label.item_id, label.dimension), {})[label.reviewer] = label
     approved, labelled, disputed = dict[str, Claim](), dict[str, Claim](), set[str]()
     for (key, dimension), by_reviewer in latest.items():
@@ -199,7 +194,7 @@ def _reviews(
     for said in decided_as(store, {*rules.good_labels, CONFIRMED}):
         if said.dimension == CORRECTION and said.label == CONFIRMED:
             confirmed[said.interaction_id] = said.said_at
-        elif said.dimension not in _NO_OPINION and said.label in rules.good_labels:
+        elif said.dimension not in NO_OPINION and said.label in rules.good_labels:
             approved[said.interaction_id] = Claim(None, "approval", said.said_at)
             dimensions.setdefault(said.dimension, set()).add(said.interaction_id)
     disputed = {

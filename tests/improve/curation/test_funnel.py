@@ -18,7 +18,6 @@ from ratchet.records import (
     Example,
     ExampleSet,
     Feedback,
-    HumanLabel,
     Interaction,
     ToolCall,
     user_digest,
@@ -137,12 +136,6 @@ def mails() -> Events:
         return (ToolCall.model_validate(call("mail", to=f"user{number}@example.org")),)
 
     return liked(response="", tool_calls=called, tools=MAIL_TOOL.id)
-
-
-def reviewed_as_bad(store: EventStore) -> None:
-    for number in range(SIZE):
-        label = {"item_id": f"i{number}", "dimension": "helpful", "label": "bad", "labeler": "ann"}
-        store.append(HumanLabel(id=f"l{number}", created_at=END, **label))
 
 
 CASES = {

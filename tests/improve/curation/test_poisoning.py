@@ -1,13 +1,18 @@
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from ratchet.improve.curation.config import GOOD_LABELS
 from ratchet.improve.curation.context import Context
+from ratchet.improve.curation.curating import _reviewed
 from ratchet.improve.curation.poisoning import PoisoningConfig, cap_rows, suspect
 from ratchet.improve.curation.traffic import traffic_of
 from ratchet.outcomes.quality import QualityWeights, quality
+from ratchet.records import HumanLabel
+from ratchet.store import EventStore
 from tests.improve.curation.outcomes import START, outcomes_of
 
 DAY = np.timedelta64(86_400_000_000, "us")
@@ -311,3 +316,21 @@ def test_the_cap_follows_the_size_of_the_set():
     owners = np.zeros(100, dtype=np.int64)
     assert cap_rows(owners, lambda size: max(3, size // 10)).sum() == 10
     assert cap_rows(owners, lambda size: max(3, size // 10), size=40).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "held"),
+    [
+        ({"dimension": "helpful", "label": "Yes"}, {"i0": True}),
+        ({"dimension": "helpful", "label": "no"}, {"i0": False}),
+        ({"dimension": "dissatisfied", "label": "yes"}, {}),
+        ({"dimension": "safety", "label": "yes"}, {}),
+        ({"dimension": "helpful", "label": "yes", "unit": "session"}, {}),
+    ],
+)
+def test_raters_are_held_against_labels_that_say_whether_an_answer_is_good(tmp_path, said, held):
+    store = EventStore.open(f"sqlite:///{tmp_path}/store.db")
+    label = {"id": "l", "created_at": datetime(2026, 6, 1, tzinfo=UTC), "item_id": "i0"}
+    store.append(HumanLabel(**label | {"reviewer": "ann"} | said))
+    assert _reviewed(store, GOOD_LABELS) == held
+    store.close()

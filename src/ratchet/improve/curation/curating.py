@@ -67,7 +67,7 @@ from ratchet.records import (
 from ratchet.store import EventStore
 from ratchet.store.cycles import cycle_window, held_out_users
 from ratchet.store.history import Advanced, History
-from ratchet.store.review_labels import agreed_labels, human_labels
+from ratchet.store.review_labels import NO_OPINION, agreed_labels, human_labels
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ def _reviewed(store: EventStore, good_labels: Collection[str]) -> dict[str, bool
     """
     by_dimension: dict[str, list[HumanLabel]] = {}
     for label in human_labels(store):
-        if label.dimension != "safety":
+        if label.unit == "answer" and label.dimension not in NO_OPINION:
             by_dimension.setdefault(label.dimension, []).append(label)
     latest = sorted(by_dimension.values(), key=lambda labels: labels[-1].created_at)
     return {
