@@ -14,9 +14,12 @@ import sqlalchemy as sa
 from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.routing import running_rollout, serving_champion
 from ratchet.records import AlertEvent, Approval, Interaction, Release, RolloutStop
-from ratchet.web.standing import changes_between, standing, week_of
+from ratchet.review.choosing import choose_items
+from ratchet.review.policy import ReviewPolicy
+from ratchet.web.standing import changes_between, standing, waiting, week_of
 from tests.conftest import MODEL_NAME
 from tests.deploy.adapter_files import trained
+from tests.review.test_choosing import sheet
 from tests.web.filled import NEW, OLD, alert, analysis, decision, fill, roll_out
 
 
@@ -41,6 +44,15 @@ def test_the_screen_answers_its_questions_from_the_records(site):
     assert f"Approve or reject {NEW}" in text
     assert "7, begun 5 hours ago: decided: promote" in text
     assert "Better" in text
+
+
+def test_pairs_that_wait_are_counted_once_in_the_queue_or_not(site):
+    sheet(site.store)
+    before = waiting(site.store, ())
+    choose_items(site.store, ReviewPolicy(), sampled_from=(), now=site.clock.now)
+    after = waiting(site.store, ())
+    assert before.pairs == after.pairs == (("sheet", 2),)
+    assert before.reviews == after.reviews == ()
 
 
 def test_what_a_record_changes_is_on_the_next_screen(site):

@@ -16,6 +16,7 @@ from ratchet.deploy.routing import last_look, running_rollout, running_test, ser
 from ratchet.evaluation.directions import direction_of
 from ratchet.judges.pair_labels import waiting_sheets
 from ratchet.records import (
+    WIN_RATE,
     AlertEvent,
     AliasMove,
     Analysis,
@@ -142,7 +143,7 @@ class Waiting:
 
     Attributes:
         decisions: Promotions to approve or reject.
-        reviews: Items to review, by who raised them.
+        reviews: Other items to review, by who raised them.
         pairs: Sheets of pairs, with how many more are to be compared.
         alerts: How many open alerts nobody looks after.
     """
@@ -273,4 +274,6 @@ def waiting(store: EventStore, alerts: tuple[AlertEvent, ...]) -> Waiting:
     """Return what waits for a person."""
     sheets = tuple((sheet.id, sheet.wanted - said) for sheet, said in waiting_sheets(store))
     unheard = sum(one.change != "acknowledged" for one in alerts)
-    return Waiting(waiting_decisions(store), sources_waiting(store), sheets, unheard)
+    # pairs are counted by their sheets, whether they were put into the queue yet or not
+    reviews = tuple(one for one in sources_waiting(store) if one.dimension != WIN_RATE)
+    return Waiting(waiting_decisions(store), reviews, sheets, unheard)
