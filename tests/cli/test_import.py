@@ -38,6 +38,14 @@ def test_an_import_says_its_format_and_what_became_of_the_rows() -> None:
     assert [row["position"] for row in listed] == ["line 4"]
 
 
+def test_after_an_import_the_state_names_the_step_to_a_champion_that_others_serve() -> None:
+    assert "none yet" not in ratchet("import", GOLDEN / "litellm.jsonl").output
+    first, *_ = ratchet("status").output.splitlines()
+    assert first.endswith(
+        "run `ratchet adopt --elsewhere NAME` for the model that gave these answers"
+    )
+
+
 def test_a_dry_run_shows_mapping_rows_and_reasons_and_makes_no_home(home: Path) -> None:
     lines = ratchet("import", GOLDEN / "langfuse", "--dry-run").output.splitlines()
     assert any(line.split() == ["user_id", "user_id"] for line in lines)

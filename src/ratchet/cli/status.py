@@ -27,8 +27,7 @@ def status(
         say_json(state, indent=2)
         return
     decision = state["last_decision"]
-    start = "ratchet adopt` for what answers your users" if settings.backend else "ratchet demo`"
-    say(f"champion      {state['champion'] or f'none yet: run `{start}'}")
+    say(f"champion      {state['champion'] or f'none yet: run {_first_step(settings, state)}'}")
     say(f"previous      {state['previous'] or 'none'}")
     if decision:
         say(f"last decision {decision['verdict']} {decision['challenger']} ({decision['at']})")
@@ -62,6 +61,15 @@ def status(
         say(f"alert         {alert['severity']}: {alert['message']} {alert['action']}")
     for question in state["questions"]:
         say(f"asks          {question['says']}")
+
+
+def _first_step(settings: Settings, state: dict[str, Any]) -> str:
+    """Return the command by which a home gets its first champion."""
+    if settings.backend:
+        return "`ratchet adopt` for what answers your users"
+    if state["interactions"] > state["simulated"]:
+        return "`ratchet adopt --elsewhere NAME` for the model that gave these answers"
+    return "`ratchet demo`"
 
 
 def _gather_status(settings: Settings) -> dict[str, Any]:
