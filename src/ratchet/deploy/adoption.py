@@ -179,6 +179,26 @@ def plain_name(served: str) -> str:
 # Adopting -----------------------------------------------------------------------------------------
 
 
+def begin_adopting(
+    store: EventStore, tracker: Tracker, names: Collection[str], name: str, now: datetime
+) -> None:
+    """See that a model may be adopted under these names, and that nothing before is unfinished.
+
+    Raises:
+        ConflictError: A rollout or a test of variants runs.
+        InvalidInputError: A name is one of this home's versions.
+        TrackingError: MLflow does not answer.
+    """
+    refuse_another(store)
+    check_names(names, name, tracker.model_name)
+    if not tracker.answers(within_seconds=REGISTRY_SECONDS):
+        raise TrackingError(
+            "adopting a model needs MLflow, which does not answer; start it, or correct "
+            "MLFLOW_TRACKING_URI"
+        )
+    reconcile(store, tracker, now)
+
+
 def adopt(
     store: EventStore,
     tracker: Tracker,
@@ -205,15 +225,8 @@ def adopt(
         InvalidInputError: A name of `also` is one of this home's versions.
         TrackingError: MLflow does not answer.
     """
-    refuse_another(store)
     names = tuple(dict.fromkeys([*served.other_names(model), *also]))
-    check_names(names, model.name, tracker.model_name)
-    if not tracker.answers(within_seconds=REGISTRY_SECONDS):
-        raise TrackingError(
-            "adopting a model needs MLflow, which does not answer; start it, or correct "
-            "MLFLOW_TRACKING_URI"
-        )
-    reconcile(store, tracker, now)
+    begin_adopting(store, tracker, names, model.name, now)
     version = tracker.register_served(model.name)
     reference, before = version.reference, champion_now(store, tracker)
     replaced = before if before != reference else None

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from ratchet.deploy.adoption import (
     Adopted,
+    begin_adopting,
     champion_now,
     check_names,
     note_adoption,
@@ -23,13 +24,11 @@ from ratchet.deploy.adoption import (
 from ratchet.deploy.routing import (
     REGISTRY_SECONDS,
     follow,
-    reconcile,
-    refuse_another,
     serving_champion,
     switch,
 )
 from ratchet.deploy.served import adoptions, is_served_elsewhere
-from ratchet.errors import InvalidInputError, TrackingError
+from ratchet.errors import InvalidInputError
 from ratchet.records import Release, derive_id
 from ratchet.store import EVER, EventStore, Window
 from ratchet.store.arrivals import (
@@ -73,8 +72,6 @@ def adopt_elsewhere(
             this home.
         TrackingError: MLflow does not answer.
     """
-    refuse_another(store)
-    check_names((name, *also), name, tracker.model_name)
     recorded = [one.name for one in recorded_answers(store, now)]
     if name not in recorded:
         known = ", ".join(recorded[:_NAMED]) or "none at all"
@@ -82,12 +79,7 @@ def adopt_elsewhere(
             f"a model that is served elsewhere is known by its answers, got {name!r} and answers "
             f"of {known}; bring its log in with `ratchet import`, or take one of these names"
         )
-    if not tracker.answers(within_seconds=REGISTRY_SECONDS):
-        raise TrackingError(
-            "adopting a model needs MLflow, which does not answer; start it, or correct "
-            "MLFLOW_TRACKING_URI"
-        )
-    reconcile(store, tracker, now)
+    begin_adopting(store, tracker, (name, *also), name, now)
     before = champion_now(store, tracker)
     reference = tracker.register_served(name).reference
     replaced = before if before != reference else None
