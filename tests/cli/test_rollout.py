@@ -76,6 +76,9 @@ def test_before_anything_was_rolled_out_it_says_so(home):
 
 
 def test_a_rollout_is_started_shown_and_stopped_for_good(kept, registry, plan):
+    would = ratchet("rollout", "start", NEW, "--plan", str(plan), "--dry-run")
+    assert f"nothing was changed; next: ratchet rollout start {NEW}" in would.output
+    assert ratchet("rollout", "status").output == "nothing was rolled out yet\n"
     started = ratchet("rollout", "start", NEW, "--plan", str(plan))
     assert f"{NEW} gets 20% of users" in started.output
     assert "not watched: unsafe" in started.output
@@ -83,6 +86,7 @@ def test_a_rollout_is_started_shown_and_stopped_for_good(kept, registry, plan):
     assert f"{NEW}, 20% of users, no look yet" in ratchet("status").output
     shown = ratchet("rollout", "status").output
     assert f"rollout of {NEW} against {OLD}: running" in shown
+    assert "nothing was changed" in ratchet("rollout", "stop", "--dry-run").output
     stopped = ratchet("rollout", "stop", "--note", "it swears")
     assert f"everybody has {OLD}" in stopped.output
     shown = ratchet("rollout", "status").output

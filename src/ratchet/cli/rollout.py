@@ -79,10 +79,20 @@ def look(
 
 
 @app.command(epilog="Example: ratchet rollout stop --by ada --note 'slow answers'")
-def stop(by: By = "", note: Note = "") -> None:
+def stop(
+    by: By = "",
+    note: Note = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be stopped; stop nothing.")
+    ] = False,
+) -> None:
     """Send all users to the champion again. It is final: the version is not rolled out again."""
     from ratchet.deploy.rollout.canary import stop_rollout
 
+    if dry_run:
+        status()
+        say("nothing was changed; next: ratchet rollout stop")
+        return
     store, now = existing_store(), datetime.now(UTC)
     stopped = stop_rollout(store, by=person(by), now=now, note=note) if store else None
     if stopped is None:
@@ -102,9 +112,12 @@ def start(
         Path | None, typer.Option(help="YAML file with a plan; default: the built-in one.")
     ] = None,
     by: By = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show stages and signals; send nobody anywhere.")
+    ] = False,
 ) -> None:
     """Begin to roll out a version by hand, without the gate's decision."""
-    from ratchet.deploy.rollout.canary import start_rollout
+    from ratchet.deploy.rollout.canary import planned_rollout, start_rollout
     from ratchet.files.yaml import read_yaml
     from ratchet.records import RolloutPlan, Variant
 
@@ -115,7 +128,7 @@ def start(
         if plan is None
         else _valid(RolloutPlan, read_yaml(plan, what="a plan", holds="a rollout's plan"))
     )
-    started: Rollout = start_rollout(
+    started: Rollout = (planned_rollout if dry_run else start_rollout)(
         store,
         Variant(version=version, share=1.0, system_prompt=text),
         rules,
@@ -123,12 +136,19 @@ def start(
         by=person(by),
         answering=open_answering(current_settings(), store),
     )
-    share = started.plan.stages[0].share
-    say(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
+    if dry_run:
+        stages = ", ".join(f"{stage.share:.0%}" for stage in started.plan.stages)
+        say(f"{version} would get {stages} of the users of {started.champion.version}, in turn")
+        say(f"watched: {', '.join(signal.name for signal in started.signals)}")
+    else:
+        share = started.plan.stages[0].share
+        say(f"{version} gets {share:.0%} of users; the deployment `rollout` takes it on from here")
     for note in started.fitted:
         say(f"the plan was changed to suit the number of users: {note}")
     for name, reason in started.unwatched:
         say(f"not watched: {name}, {reason}")
+    if dry_run:
+        say(f"nothing was changed; next: ratchet rollout start {version}")
 
 
 @variants.command("start", epilog="Example: ratchet variants start test.yaml --by ada")
