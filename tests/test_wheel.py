@@ -291,7 +291,7 @@ def _up(installed: Installed) -> Iterator[dict[str, str]]:
             env=installed.environment | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     try:
-        while "Ctrl-C stops all three" not in log.read_text("utf-8"):
+        while "Ctrl-C stops all of them" not in log.read_text("utf-8"):
             assert process.poll() is None, log.read_text("utf-8")
             time.sleep(0.3)
         file = installed.folder / ".ratchet" / "servers.json"

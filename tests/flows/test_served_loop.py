@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -129,7 +130,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        printed = _read_until(process, "Ctrl-C stops all three")
+        printed = _read_until(process, "Ctrl-C stops all of them")
     addresses = json.loads((Path(environment["RATCHET_HOME"]) / "servers.json").read_text())
     made = Home(environment, addresses["prefect_api"], addresses["mlflow"], process, printed)
     try:
@@ -166,9 +167,12 @@ class _TakenPort:
 def _read_until(process: subprocess.Popen[str], text: str) -> str:
     printed = ""
     assert process.stdout is not None
+    late = threading.Timer(300, process.kill)
+    late.start()
     for line in process.stdout:
         printed += line
         if text in line:
+            late.cancel()
             return printed
     raise AssertionError(f"`ratchet up` ended before it printed {text!r}:\n{printed}")
 

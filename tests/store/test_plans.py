@@ -193,6 +193,7 @@ READ: dict[str, Reading] = {
         now=NOW + timedelta(days=31),
     ),
     "latest_cycle": cycles.latest_cycle,
+    "measured_versions": lambda s: cycles.measured_versions(s, cycles.latest_cycle(s)),
     "open_for": lambda s: cycles.open_for(s, None),
     "nothing_recorded": cycles.nothing_recorded,
     "recorded_so_far": lambda s: cycles.recorded_so_far(s, NOW + timedelta(days=31)),

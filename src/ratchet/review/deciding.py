@@ -1,7 +1,7 @@
 """What people do with an item: decide it, take that back, pass it on.
 
     decide(store, "3f2a", "violation", reviewer="ann", now=now)
-    undo(store, reviewer="ann", now=now)
+    undo(store, reviewer="ann", now=now, held_until=later)
     skip(store, "3f2a", reviewer="ann", reason="in Finnish", now=now)
 
 What follows from a decision follows once as many people decided as the item wants: a

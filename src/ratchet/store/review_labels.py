@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from ratchet.records import WIN_RATE, HumanLabel, ReviewDecision, digest
 from ratchet.store.events import EventStore
 from ratchet.store.review_rows import SETTLED
+from ratchet.store.rows import chunks
 from ratchet.store.tables import JOURNAL, REVIEW_DECISIONS, REVIEW_ITEMS
 
 NO_LABELS: Final = frozenset({"harmlessness", "correction", WIN_RATE})
@@ -85,25 +86,26 @@ def _dimensions(store: EventStore) -> Iterator[str]:
 
 
 def _of_queue(store: EventStore, dimension: str) -> Iterator[HumanLabel]:
-    query = (
-        sa.select(_ITEM.interaction_id, JOURNAL.c.body)
-        .select_from(REVIEW_ITEMS)
-        .join(REVIEW_DECISIONS, _DECISION.item_id == _ITEM.id)
-        .join(
-            JOURNAL,
-            sa.and_(JOURNAL.c.kind == ReviewDecision.__name__, JOURNAL.c.id == _DECISION.id),
-        )
-        .where(_ITEM.dimension == dimension, _ITEM.state == SETTLED)
-        .order_by(_DECISION.position)
+    settled = sa.select(_ITEM.id, _ITEM.interaction_id).where(
+        _ITEM.dimension == dimension, _ITEM.state == SETTLED
+    )
+    decided = sa.select(_DECISION.position, _DECISION.item_id, JOURNAL.c.body).join(
+        JOURNAL,
+        sa.and_(JOURNAL.c.kind == ReviewDecision.__name__, JOURNAL.c.id == _DECISION.id),
     )
     with store.reading() as connection:
-        rows = connection.execute(query).all()
-    for about, body in rows:
+        about = {row.id: row.interaction_id for row in connection.execute(settled)}
+        rows = [
+            row
+            for chunk in chunks(about)
+            for row in connection.execute(decided.where(_DECISION.item_id.in_(chunk)))
+        ]
+    for _, item, body in sorted(rows, key=lambda row: row.position):
         said = ReviewDecision.model_validate(body)
         yield HumanLabel(
             id=said.id,
             created_at=said.created_at,
-            item_id=about,
+            item_id=about[item],
             dimension=dimension,
             label=said.label,
             reviewer=said.reviewer,
