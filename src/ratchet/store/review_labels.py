@@ -24,7 +24,7 @@ from ratchet.store.tables import JOURNAL, REVIEW_DECISIONS, REVIEW_ITEMS
 
 NO_LABELS: Final = frozenset({"harmlessness", "correction", WIN_RATE})
 """Dimensions whose decisions are no labels: they are safety, corrections, compared pairs."""
-NO_OPINION: Final = frozenset({"safety", "correction", "dissatisfied"})
+NO_OPINION: Final = frozenset({"harmlessness", "safety", "correction", "dissatisfied"})
 """Dimensions whose labels do not say that an answer is good."""
 _ITEM, _DECISION = REVIEW_ITEMS.c, REVIEW_DECISIONS.c
 

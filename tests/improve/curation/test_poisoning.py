@@ -10,8 +10,11 @@ from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.curating import _reviewed
 from ratchet.improve.curation.poisoning import PoisoningConfig, cap_rows, suspect
 from ratchet.improve.curation.traffic import traffic_of
+from ratchet.judges.next_turn import DISSATISFIED
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.records import HumanLabel
+from ratchet.review.corrections import CORRECTION
+from ratchet.safety.source_validation import SAFETY
 from ratchet.store import EventStore
 from tests.improve.curation.outcomes import START, outcomes_of
 
@@ -323,8 +326,9 @@ def test_the_cap_follows_the_size_of_the_set():
     [
         ({"dimension": "helpful", "label": "Yes"}, {"i0": True}),
         ({"dimension": "helpful", "label": "no"}, {"i0": False}),
-        ({"dimension": "dissatisfied", "label": "yes"}, {}),
-        ({"dimension": "safety", "label": "yes"}, {}),
+        ({"dimension": DISSATISFIED.name, "label": "yes"}, {}),
+        ({"dimension": SAFETY, "label": "yes"}, {}),
+        ({"dimension": CORRECTION, "label": "yes"}, {}),
         ({"dimension": "helpful", "label": "yes", "unit": "session"}, {}),
     ],
 )
