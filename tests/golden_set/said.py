@@ -63,11 +63,11 @@ def correct(store: EventStore, number: int, text: str, at: datetime = SAID) -> N
     store.add_feedback([Correction(id=f"c{number}", value=text, **about)])
 
 
-def confirm(store: EventStore, number: int, at: datetime = SAID) -> None:
-    """Have a person confirm a correction in the queue of reviews."""
+def confirm(store: EventStore, number: int, at: datetime = SAID, people: int = 1) -> None:
+    """Have a person confirm a correction in the queue of reviews, which so many have to decide."""
     item = ReviewItem(
         id=f"r{number}", created_at=at, interaction_id=f"i{number}", dimension=CORRECTION,
-        priority="normal", raised_by=RAISED_BY, why="is it right?",
+        priority="normal", raised_by=RAISED_BY, why="is it right?", people=people,
     )  # fmt: skip
     store.append(item)
     store.append(

@@ -97,6 +97,17 @@ def test_a_users_correction_counts_once_a_person_confirmed_it_or_where_all_do(st
     assert build(store, tmp_path, given, later) is None
 
 
+@pytest.mark.parametrize(("people", "examples"), [(1, True), (2, False)])
+def test_a_correction_is_right_once_as_many_people_confirmed_it_as_it_takes(
+    store, tmp_path, people, examples
+):
+    store.add_interactions(asked(number) for number in range(80))
+    for number in range(80):
+        correct(store, number, LABELS[number % 3])
+        confirm(store, number, people=people)
+    assert (build(store, tmp_path, RULES) is not None) == examples
+
+
 def test_where_people_disagree_nothing_is_right(store, tmp_path):
     same = (Message(role="user", content="Where is my parcel now?"),)
     store.add_interactions(

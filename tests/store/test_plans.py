@@ -238,7 +238,7 @@ READ |= {
     "calling_ids": lambda s: list(texts.calling_ids(s, _KEYS)),
     "count_feedback": lambda s: arrivals.count_feedback(s, HOUR),
     "came_into_use": lambda s: arrivals.came_into_use(s, NOW, NOW + timedelta(hours=1)),
-    "decided_as": lambda s: list(right_answers.decided_as(s, ["confirmed", "good"])),
+    "decided_as": lambda s: right_answers.decided_as(s, "correction", "confirmed"),
     "corrections_of": lambda s: right_answers.corrections_of(s, _KEYS),
     "corrected_after": lambda s: right_answers.corrected_after(s, 2_900),
     "real_answers": lambda s: right_answers.real_answers(s, _KEYS),

@@ -1,6 +1,6 @@
 """Right answers that people gave: confirmed corrections, approved answers, labels.
 
-found = find_right(store, history, GoldenRules(), corrected_after=0)
+    found = find_right(store, history, GoldenRules(), position=0)
 
 An answer that a person approved is right as it is. One that was corrected should have been the
 correction. A label of the dimension that rules name is the right answer itself. Where people
@@ -26,7 +26,7 @@ from ratchet.store import EventStore
 from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.history import History
 from ratchet.store.history.refusals import not_for_good
-from ratchet.store.review_items import decisions_about
+from ratchet.store.review_items import outcomes_about
 from ratchet.store.review_labels import NO_OPINION, human_labels
 from ratchet.store.right_answers import (
     corrected_after,
@@ -118,7 +118,7 @@ def _claims(
 ) -> dict[str, Claim]:
     """Return what is held to be right by answer: a label before a correction, before approval."""
     approved, labelled, disputed = _labels(store, rules)
-    reviewed, confirmed, contested = _reviews(store, rules)
+    confirmed = _confirmed(store)
     corrected = set(confirmed)
     if rules.corrections == "given":
         corrected |= set(corrected_after(store, position))
@@ -128,10 +128,8 @@ def _claims(
         )
         for key, said in corrections_of(store, sorted(corrected)).items()
     }
-    claims = approved | reviewed
-    for key in disputed | contested:
-        claims.pop(key, None)
-    aside["people disagree about the answer"] += len(disputed | contested)
+    claims = {key: one for key, one in approved.items() if key not in disputed}
+    aside["people disagree about the answer"] += len(disputed)
     for key in corrections.keys() & labelled.keys():
         if comparable(corrections[key].target or "") != comparable(labelled[key].target or ""):
             aside["its label and its correction differ"] += 1
@@ -148,7 +146,8 @@ def _labels(
     for label in human_labels(store):
         if label.unit == "answer" and label.dimension not in NO_OPINION:
             latest.setdefault((label.item_id, label.dimension), {})[label.reviewer] = label
-    approved, labelled, disputed = dict[str, Claim](), dict[str, Claim](), set[str]()
+    approved, labelled = dict[str, Claim](), dict[str, Claim]()
+    disputed, bad = set[str](), set[str]()
     for (key, dimension), by_reviewer in latest.items():
         given = [one for one in by_reviewer.values() if one.adjudicates]
         given = given or list(by_reviewer.values())  # who decided between others counts alone
@@ -161,49 +160,21 @@ def _labels(
                 disputed.add(key)
             continue
         good = {name.casefold() in rules.good_labels for name in names}
-        if good == {True}:
-            approved[key] = Claim(None, "approval", said_at)
-        elif len(good) > 1:
+        if len(good) > 1:
             disputed.add(key)
+        if False in good:
+            bad.add(key)
         else:
-            approved.pop(key, None)
-    bad = _called_bad(latest, rules)
+            approved[key] = Claim(None, "approval", said_at)
     return {key: one for key, one in approved.items() if key not in bad}, labelled, disputed
 
 
-def _called_bad(
-    latest: Mapping[tuple[str, str], Mapping[str, HumanLabel]], rules: GoldenRules
-) -> set[str]:
-    """Return the answers that some label calls bad, on any dimension."""
-    return {
-        key
-        for (key, dimension), by_reviewer in latest.items()
-        if dimension != rules.answer_dimension
-        for label in by_reviewer.values()
-        if label.label.casefold() not in rules.good_labels
-    }
-
-
-def _reviews(
-    store: EventStore, rules: GoldenRules
-) -> tuple[dict[str, Claim], dict[str, datetime], set[str]]:
-    """Return answers that reviewers approved, corrections that they confirmed, and disputes."""
-    approved: dict[str, Claim] = {}
-    confirmed: dict[str, datetime] = {}
-    dimensions: dict[str, set[str]] = {}
-    for said in decided_as(store, {*rules.good_labels, CONFIRMED}):
-        if said.dimension == CORRECTION and said.label == CONFIRMED:
-            confirmed[said.interaction_id] = said.said_at
-        elif said.dimension not in NO_OPINION and said.label in rules.good_labels:
-            approved[said.interaction_id] = Claim(None, "approval", said.said_at)
-            dimensions.setdefault(said.dimension, set()).add(said.interaction_id)
-    disputed = {
-        key
-        for dimension, ids in dimensions.items()
-        for key, given in decisions_about(store, sorted(ids), dimension).items()
-        if any(one.label.casefold() not in rules.good_labels for one in given)
-    }
-    return approved, confirmed, disputed
+def _confirmed(store: EventStore) -> dict[str, datetime]:
+    """Return the corrections that enough people confirmed, by answer, and when it was said last."""
+    said = decided_as(store, CORRECTION, CONFIRMED)
+    outcomes = outcomes_about(store, said, CORRECTION)
+    agreed = {key for key, outcome in outcomes.items() if outcome.label == CONFIRMED}
+    return {key: at for key, at in said.items() if key in agreed}
 
 
 # What may be asked again --------------------------------------------------------------------------

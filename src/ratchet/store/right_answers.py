@@ -5,7 +5,7 @@ Each function answers by an index: it costs what it is asked about, however much
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,16 +25,6 @@ from ratchet.store.tables import (
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """A reviewer's decision about an answer, and when it was made."""
-
-    interaction_id: str
-    dimension: str
-    label: str
-    said_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Corrected:
     """What an answer should have been, by the latest correction of it."""
 
@@ -42,23 +32,22 @@ class Corrected:
     said_at: datetime
 
 
-def decided_as(store: EventStore, labels: Collection[str]) -> Iterator[Decided]:
-    """Yield the decisions with one of some labels, in the order in which they were made."""
+def decided_as(store: EventStore, dimension: str, label: str) -> dict[str, datetime]:
+    """Return the answers on which somebody decided so, and when it was said last."""
     item, decision, journal = REVIEW_ITEMS.c, REVIEW_DECISIONS.c, JOURNAL.c
     query = (
-        sa.select(item.interaction_id, item.dimension, decision.label, journal.created_at)
+        sa.select(item.interaction_id, journal.created_at)
         .select_from(REVIEW_DECISIONS)
         .join(REVIEW_ITEMS, item.id == decision.item_id)
         .join(
             JOURNAL,
             sa.and_(journal.kind == ReviewDecision.__name__, journal.id == decision.id),
         )
+        .where(item.dimension == dimension, decision.label == label)
         .order_by(decision.position)
     )
     with store.reading() as connection:
-        for chunk in chunks(labels):
-            for row in connection.execute(query.where(decision.label.in_(chunk))):
-                yield Decided(row[0], row[1], row[2], moment_of(row[3]))
+        return {row[0]: moment_of(row[1]) for row in connection.execute(query)}
 
 
 def corrections_of(store: EventStore, ids: Iterable[str]) -> dict[str, Corrected]:
