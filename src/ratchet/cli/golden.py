@@ -168,14 +168,14 @@ def _show(store: EventStore, version: GoldenVersion, *, rows: int) -> None:
 def _show_draft(store: EventStore, rules: GoldenRules, given: Path | None) -> None:
     from ratchet.evaluation.example_files import read_examples
     from ratchet.golden.building import draw
-    from ratchet.golden.versions import golden_versions
+    from ratchet.golden.versions import latest_version
     from ratchet.views.text.golden import draft_text
 
     if given is not None:
         rows = [("file", one.prompt, one.target or "") for one in read_examples(given)]
         say_text(draft_text(rows, {}))
         return
-    latest = (golden_versions(store) or (None,))[-1]
+    latest = latest_version(store)
     drawn = draw(store, current_settings().home, open_history(store), rules, latest=latest)
     right = [(one.source, one.interaction.prompt, one.target) for one in drawn.right]
     say_text(draft_text(right, drawn.set_aside))

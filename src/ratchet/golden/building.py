@@ -29,7 +29,7 @@ from ratchet.evaluation.example_files import read_examples
 from ratchet.golden.answers import Right, find_right
 from ratchet.golden.kinds import metric_for
 from ratchet.golden.rules import GoldenRules
-from ratchet.golden.versions import content_digest, frozen_examples, golden_versions
+from ratchet.golden.versions import content_digest, frozen_examples, latest_version
 from ratchet.improve.curation.dataset import (
     read_any_rows,
     redacted_answers,
@@ -48,7 +48,7 @@ from ratchet.records import (
     Interaction,
     TrainingSet,
     derive_id,
-    digest,
+    draw_of,
     user_digest,
     with_conversations_changed,
 )
@@ -82,11 +82,13 @@ class Drawn:
     """What a version would add, oldest first, and what could not be used, by reason.
 
     Attributes:
+        before: Examples of the version before.
         said_after: End of the traffic of earlier training sets; what is right was said later.
     """
 
     right: tuple[Right, ...]
     set_aside: Counter[str]
+    before: tuple[Example, ...]
     said_after: datetime | None
 
 
@@ -114,32 +116,31 @@ def refresh(
     Raises:
         WaitingError: A person asks, and there is too little.
     """
-    latest = (golden_versions(store) or (None,))[-1]
+    latest = latest_version(store)
     if latest is not None and not asked and not rules.is_old(latest, now):
         return None
-    before = () if latest is None else frozen_examples(store, latest).examples
-    drawn = draw(store, home, history, rules, latest=latest)
-    new = len(drawn.right)
+    found = draw(store, home, history, rules, latest=latest)
+    new = len(found.right)
     why = rules.why_due(latest, new, now)
     if why is None and asked and new and latest is not None:
         why = "a person asked for it"
     if why is None:
         if asked:
-            raise WaitingError(_too_few(drawn, rules, latest), "labels")
+            raise WaitingError(_too_few(found, rules, latest), "labels")
         return None
-    added = _examples(drawn.right)
+    added = _examples(found.right)
     anew = {example.id for example in added}
-    kept = tuple(example for example in before if example.id not in anew)
+    kept = tuple(example for example in found.before if example.id not in anew)
     kept = kept[max(0, len(kept) + len(added) - rules.examples) :]
     added = added[-rules.examples :]
-    sources = Counter(one.source for one in drawn.right[-rules.examples :])
+    sources = Counter(one.source for one in found.right[-rules.examples :])
     fields = {
         "kept": len(kept),
         "added": len(added),
-        "retired": len(before) - len(kept),
+        "retired": len(found.before) - len(kept),
         "sources": tuple(sorted(sources.items())),
-        "set_aside": _by_number(drawn.set_aside),
-        "said_after": drawn.said_after,
+        "set_aside": _by_number(found.set_aside),
+        "said_after": found.said_after,
     }
     return _store(store, (*kept, *added), now, open_tokens, why, fields)
 
@@ -150,7 +151,7 @@ def from_file(store: EventStore, path: Path, *, now: datetime, open_tokens: int)
     Raises:
         InvalidInputError: The file breaks a rule.
     """
-    latest = (golden_versions(store) or (None,))[-1]
+    latest = latest_version(store)
     examples = read_examples(path)
     if latest is not None and latest.digest == content_digest(examples):
         return latest
@@ -190,14 +191,14 @@ def draw(
     news = _news(found.right, before, latest)
     aside["in the version before"] += len(found.right) - len(news)
     if not news:
-        return Drawn((), aside, None)
+        return Drawn((), aside, before, None)
     trained = _trained(store, home)
     news = _after_training(news, trained, aside)
     news = _of_users_held_out(news, held_out_users(store), trained, rules, aside)
     news = _unlike_training(news, trained, aside)
     news = _unlike_each_other(news, before, aside)
     news = _capped(news, before, rules, aside)
-    return Drawn(tuple(news), aside, trained.until)
+    return Drawn(tuple(news), aside, before, trained.until)
 
 
 def _news(
@@ -234,7 +235,7 @@ def _of_users_held_out(
         user = whose(one.interaction)
         if one.interaction.id in trained.interactions or user in trained.users:
             aside["its user was trained on"] += 1
-        elif user_digest(user) in held_out or _place(user) < rules.user_share:
+        elif user_digest(user) in held_out or draw_of(GOLDEN, user) < rules.user_share:
             kept.append(one)
         else:
             aside["its user is not among those held out"] += 1
@@ -285,11 +286,6 @@ def whose(interaction: Interaction) -> str:
     """Return who asked; where nobody says, the session stands for them."""
     nobody = interaction.user_id == UNKNOWN_USER
     return f"session {interaction.session_id}" if nobody else interaction.user_id
-
-
-def _place(user: str) -> float:
-    """Return a number in [0, 1) that a user always has: which side of the split is theirs."""
-    return int(digest([GOLDEN, user])[:13], 16) / 16**13
 
 
 def _example_id(one: Right) -> str:
@@ -384,12 +380,12 @@ def _by_number(reasons: Counter[str]) -> tuple[tuple[str, int], ...]:
     return tuple((reason, count) for reason, count in reasons.most_common() if count)
 
 
-def _too_few(drawn: Drawn, rules: GoldenRules, latest: GoldenVersion | None) -> str:
+def _too_few(found: Drawn, rules: GoldenRules, latest: GoldenVersion | None) -> str:
     wanted = "1 new example" if latest else f"{rules.minimum} examples"
-    left_out = "; ".join(f"{count} {why}" for why, count in _by_number(drawn.set_aside)[:4])
+    left_out = "; ".join(f"{count} {why}" for why, count in _by_number(found.set_aside)[:4])
     return (
         f"a version of the golden set needs {wanted} with a right answer that people confirmed, "
-        f"approved or named, got {len(drawn.right)} (left out: {left_out or 'nothing'}); decide "
+        f"approved or named, got {len(found.right)} (left out: {left_out or 'nothing'}); decide "
         "more in `ratchet review`, count all corrections by `corrections: given`, or give a file "
         "by `ratchet golden build --from FILE`"
     )

@@ -44,6 +44,11 @@ def golden_versions(store: EventStore) -> tuple[GoldenVersion, ...]:
     return store.records(GoldenVersion, since=store.origins().found_since)
 
 
+def latest_version(store: EventStore) -> GoldenVersion | None:
+    """Return the latest version; None before the first."""
+    return (golden_versions(store) or (None,))[-1]
+
+
 def golden_version(store: EventStore, number: int | None = None) -> GoldenVersion:
     """Return the version with a number, the latest where none is given.
 

@@ -14,6 +14,7 @@ from ratchet.records.base import (
     UtcTime,
     derive_id,
     digest,
+    draw_of,
     no_surrogates,
     user_digest,
 )
@@ -283,6 +284,7 @@ __all__ = [
     "derive_id",
     "digest",
     "direction_words",
+    "draw_of",
     "last_said",
     "no_surrogates",
     "offered",

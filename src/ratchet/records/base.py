@@ -58,6 +58,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def draw_of(*words: str | int) -> float:
+    """Return a number in [0, 1), drawn at random, always the same one for the same words."""
+    return int(digest(list(words))[:13], 16) / 16**13
+
+
 def user_digest(user: str) -> str:
     """Return what stands for a user in a frozen set of examples."""
     return digest(["user", user])[:16]

@@ -34,7 +34,7 @@ from ratchet.records import (
     SafetyViolation,
     SampledDay,
     derive_id,
-    digest,
+    draw_of,
     spoken,
 )
 from ratchet.review.deciding import REVIEW as REVIEW
@@ -199,7 +199,7 @@ def queue_sample(
     """
     if not 0.0 <= share <= 1.0:
         raise InvalidInputError(f"share must be in [0, 1], got {share}; pass 0.02 for 2 %")
-    places = {key: _place(key) for key in interaction_ids}
+    places = {key: draw_of("review-sample", key) for key in interaction_ids}
     candidates = [key for key, place in places.items() if place < share]
     items = []
     for keys in chunks(candidates):
@@ -212,11 +212,6 @@ def queue_sample(
                 name_sample(store, item.id, share=chance, day=day)
                 items.append(item)
     return tuple(items)
-
-
-def _place(interaction_id: str) -> float:
-    """Return a number in [0, 1) that is drawn at random, always the same one of an id."""
-    return int(digest(["review-sample", interaction_id])[:13], 16) / 16**13
 
 
 def _drawn(

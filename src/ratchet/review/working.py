@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from ratchet.records import ReviewItem, digest
+from ratchet.records import ReviewItem, draw_of
 from ratchet.review.agreement import coefficient
 from ratchet.review.deciding import KNOWN as KNOWN_QUEUE
 from ratchet.review.deciding import known_answers
@@ -101,8 +101,7 @@ def _is_turn_of_known(store: EventStore, policy: ReviewPolicy, reviewer: str) ->
     if not policy.known_share:
         return False
     done = decided_by(store, reviewer) + len(known_answers(store, reviewer))
-    drawn = int(digest([KNOWN_QUEUE, reviewer, done])[:8], 16) / 16**8
-    return drawn < policy.known_share
+    return draw_of(KNOWN_QUEUE, reviewer, done) < policy.known_share
 
 
 def progress(store: EventStore) -> tuple[Progress, ...]:

@@ -45,6 +45,7 @@ from ratchet.records import (
     Interaction,
     derive_id,
     digest,
+    draw_of,
     reads_as_text,
     user_digest,
     with_conversations_changed,
@@ -282,7 +283,7 @@ def draw_users(users: Sequence[UserTurns], rules: SampleRules, wanted: int) -> l
     )
     turns = sum(len(one.rows) for one in ordered)
     share = min(rules.user_share, wanted / turns) if turns else 0.0
-    start = int(digest([rules.name, "start"])[:13], 16) / 16**13
+    start = draw_of(rules.name, "start")
     reached = np.floor(np.arange(len(ordered) + 1) * share + start)
     return [ordered[place] for place in np.flatnonzero(np.diff(reached))]
 
