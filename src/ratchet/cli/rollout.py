@@ -117,7 +117,7 @@ def start(
     ] = False,
 ) -> None:
     """Begin to roll out a version by hand, without the gate's decision."""
-    from ratchet.deploy.rollout.canary import planned_rollout, start_rollout
+    from ratchet.deploy.rollout.canary import start_rollout
     from ratchet.files.yaml import read_yaml
     from ratchet.records import RolloutPlan, Variant
 
@@ -128,13 +128,14 @@ def start(
         if plan is None
         else _valid(RolloutPlan, read_yaml(plan, what="a plan", holds="a rollout's plan"))
     )
-    started: Rollout = (planned_rollout if dry_run else start_rollout)(
+    started: Rollout = start_rollout(
         store,
         Variant(version=version, share=1.0, system_prompt=text),
         rules,
         now=datetime.now(UTC),
         by=person(by),
         answering=open_answering(current_settings(), store),
+        dry_run=dry_run,
     )
     if dry_run:
         stages = ", ".join(f"{stage.share:.0%}" for stage in started.plan.stages)

@@ -142,35 +142,9 @@ def start_rollout(
     decision_id: str | None = None,
     by: str | None = None,
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> Rollout:
-    """Begin to roll a challenger out as `planned_rollout` says: its first users get it from now on.
-
-    Raises:
-        RatchetError: As `planned_rollout`.
-    """
-    hear(store, now=now)  # the last pass of monitoring may have been before they reported
-    rollout = planned_rollout(
-        store, challenger, plan, now=now, decision_id=decision_id, by=by, answering=answering
-    )
-    with store.atomic():
-        refuse_another(store)
-        store.append(rollout)
-        store.append(_staged(rollout, 1, key=rollout.id, now=now))
-    logger.info("%s gets %.0f %% of users", challenger.label, 100 * rollout.plan.stages[0].share)
-    return rollout
-
-
-def planned_rollout(
-    store: EventStore,
-    challenger: Variant,
-    plan: RolloutPlan,
-    *,
-    now: datetime,
-    decision_id: str | None = None,
-    by: str | None = None,
-    answering: Answering | None = None,
-) -> Rollout:
-    """Return the rollout of a challenger that would begin now, and store nothing.
+    """Begin to roll a challenger out: its first users get it from now on.
 
     Args:
         store: The store.
@@ -180,6 +154,7 @@ def planned_rollout(
         decision_id: The gate's decision that it rests on.
         by: Who starts it; None for Ratchet itself.
         answering: What the challenger has to answer by.
+        dry_run: Whether the rollout that would begin is returned, and nothing stored.
 
     Raises:
         NotAnsweringError: It does not answer.
@@ -200,8 +175,10 @@ def planned_rollout(
         answering.require(challenger.version)
     week = Window(now - OBSERVED, now)
     plan, fitted = fit_plan(plan, count_users(store, week))
+    if not dry_run:
+        hear(store, now=now)  # the last pass of monitoring may have been before they reported
     seen = observed_signals(store, champion.version, plan, week)
-    return Rollout(
+    rollout = Rollout(
         id=derive_id("rollout", champion.version, challenger.canonical(), now.isoformat()),
         created_at=now,
         champion=_arm(champion, CHAMPION),
@@ -216,6 +193,14 @@ def planned_rollout(
         decision_id=decision_id,
         by=by,
     )
+    if dry_run:
+        return rollout
+    with store.atomic():
+        refuse_another(store)
+        store.append(rollout)
+        store.append(_staged(rollout, 1, key=rollout.id, now=now))
+    logger.info("%s gets %.0f %% of users", challenger.label, 100 * plan.stages[0].share)
+    return rollout
 
 
 def _refuse(store: EventStore, champion: Variant, challenger: Variant) -> None:
