@@ -17,11 +17,10 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from ratchet.records.accounts import PageRole
-from ratchet.views.pages.rendering import visible
+from ratchet.views.pages.rendering import templates_of
 from ratchet.web.people import Person, form_token
 
 
@@ -81,14 +80,7 @@ def page(
 @cache
 def environment() -> Environment:
     """Return what reads the templates."""
-    made = Environment(
-        loader=PackageLoader("ratchet.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = templates_of("ratchet.web")
     made.globals["static"] = static
     made.filters["moment"] = moment
     made.filters["ago"] = ago
@@ -131,7 +123,3 @@ def figure(value: float | None, unit: str = "") -> str:
     if unit == "share":
         return share(value)
     return f"{value:.4g}{' s' if unit == 'seconds' else f' {unit}' if unit else ''}"
-
-
-def _finalized(value: object) -> object:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -88,7 +88,11 @@ def add_review(app: FastAPI) -> tuple[Place, ...]:
 
 
 def _policy(request: Request) -> ReviewPolicy:
-    return policy_at(request.app.state.pages.settings.review)
+    """Return the policy, of which the files are read once for a request."""
+    if not hasattr(request.state, "review_policy"):
+        request.state.review_policy = policy_at(request.app.state.pages.settings.review)
+    policy: ReviewPolicy = request.state.review_policy
+    return policy
 
 
 def _field(act: Act, name: str) -> str:

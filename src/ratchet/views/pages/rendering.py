@@ -69,14 +69,19 @@ def _asset(name: str, missing: str | None = None) -> str:
 
 @cache
 def _environment() -> Environment:
+    return templates_of("ratchet.views.pages", keep_trailing_newline=True)
+
+
+def templates_of(package: str, *, keep_trailing_newline: bool = False) -> Environment:
+    """Return a reader of a package's templates that escapes each value and refuses missing ones."""
     return Environment(
-        loader=PackageLoader("ratchet.views.pages"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
+        keep_trailing_newline=keep_trailing_newline,
     )
 
 
