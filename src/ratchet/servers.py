@@ -164,7 +164,7 @@ def mlflow_page(settings: Settings, experiment_id: str, run_id: str) -> str | No
 
 
 def pages_file(settings: Settings) -> Path:
-    """Return where the pages for people write their address while they are served."""
+    """Return the file that holds the address of the pages for people while they are served."""
     return settings.home / "pages.json"
 
 

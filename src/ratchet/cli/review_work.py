@@ -167,7 +167,9 @@ def label(
 
 def skip_item(
     item: Item,
-    reason: Annotated[str, typer.Argument(help="Why.", callback=readable_text)],
+    reason: Annotated[
+        str, typer.Argument(help="Why you do not decide it.", callback=readable_text)
+    ],
     by: By = "",
 ) -> None:
     """Pass an item on to others, with the reason."""

@@ -47,7 +47,7 @@ def score_answers(
 def _score(
     model: Any, begun: Any, shared: int, prompts: Sequence[Tokens], answers: Sequence[Tokens]
 ) -> NDArray[np.float64]:
-    """Score all answers to a batch of prompts of which the shared beginning is read already."""
+    """Score all answers to a batch of prompts; the cache `begun` holds how all of them begin."""
     import torch
 
     rows, among, longest = len(prompts), len(answers), max(map(len, answers))

@@ -75,7 +75,7 @@ class Imported:
 def exported(
     store: EventStore, items: Iterable[ReviewItem], policy: ReviewPolicy
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return items with their whole conversations, and how many are left out as stored no more."""
+    """Return items with their whole conversations; and how many lack one, since it was erased."""
     found, gone = [], 0
     for item in items:
         shown = show_item(store, item, policy)

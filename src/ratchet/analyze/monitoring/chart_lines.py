@@ -82,7 +82,7 @@ def _alarm_lines(item: SignalChart, alarms: tuple[Alarm, ...]) -> list[str]:
 
 
 def _run_rule_lines(item: SignalChart) -> list[str]:
-    """Write a line for each run rule and side, with its latest pattern."""
+    """Return a line for each run rule that was met above or below the centre line."""
     lines = []
     ordered = sorted(item.design.patterns, key=lambda a: (a.reason, a.above, a.index))
     for (reason, above), group in groupby(ordered, lambda a: (a.reason, a.above)):
