@@ -42,12 +42,14 @@ from tests.servers.judge_endpoint import JudgeEndpoint
 from tests.servers.model_server import ModelServer
 
 USERS, EACH, LAG, AT_ONCE, LONGEST = 160, 2, 20, 16, 12
+SAYS_AFTER = timedelta(seconds=5)
+"""So long after an answer users said what they think of it: later than LAG it would not count."""
 JUDGE_RIGHT = 0.85
 UNHELPFUL = "Please ask our desk, they will help you on."
 LOOP = {
     "collect": {
         "max_new_tokens": LONGEST,
-        "sample": {"examples": 104, "minimum": 100, "per_user": EACH, "user_share": 0.45},
+        "sample": {"examples": 128, "minimum": 118, "per_user": EACH, "user_share": 0.45},
     },
     "analyze": {"judges": {}},
     "improve": {
@@ -70,8 +72,10 @@ LOOP = {
         },
     },
 }  # fmt: skip
-"""Answers are as long as a helpful one, so that length tells nothing of who helps; how long they
-take is not watched, since an adapter beside its base is slower on a processor that others share."""
+"""64 users ask the gate's questions: the policy asks that fewer than 5 % of answers are empty,
+which 59 users without any show. Answers are as long as a helpful one, so that length tells nothing
+of who helps; how long they take is not watched, since an adapter beside its base is slower on a
+processor that others share."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
@@ -90,20 +94,17 @@ def team(tmp_path_factory: pytest.TempPathFactory, served_once: Path) -> Iterato
 
 
 def ask_all(team: Team, first: int) -> list[Reply]:
-    """Have every user ask a question of their own and say what they think of the answer."""
-    client, replies = team.client(), []
+    """Have every user ask a question of their own and say at once what they think of the answer."""
+    client = team.client()
 
-    def ask(number: int) -> tuple[Reply, str]:
+    def ask(number: int) -> Reply:
         text = question(first + number)
-        user = f"user-{number}"
-        return team.ask(client, user, text, temperature=0.0, max_tokens=LONGEST), text
+        reply = team.ask(client, f"user-{number}", text, temperature=0.0, max_tokens=LONGEST)
+        team.feedback(*team.react(reply, text))
+        return reply
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for begin in range(0, USERS, AT_ONCE):
-            answered = list(pool.map(ask, range(begin, min(begin + AT_ONCE, USERS))))
-            team.feedback(*(event for reply, text in answered for event in team.react(reply, text)))
-            replies += [reply for reply, _ in answered]
-    return replies
+        return list(pool.map(ask, range(USERS)))
 
 
 def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
@@ -111,7 +112,7 @@ def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     for number in range(EACH * USERS):
         at, text, key = begin + timedelta(minutes=number), question(number), f"log-{number}"
         helped = share_of(text) < 0.35
-        about = {"interaction_id": key, "created_at": (at + timedelta(minutes=1)).isoformat()}
+        about = {"interaction_id": key, "created_at": (at + SAYS_AFTER).isoformat()}
         rows += [
             {
                 "id": key, "session_id": key, "user_id": f"user-{number % USERS}",
@@ -161,7 +162,7 @@ def test_the_judges_known_error_is_measured_and_the_gate_promotes_by_its_win_rat
     assert agreement.lower is not None
     assert agreement.upper is not None
     assert agreement.lower <= JUDGE_RIGHT <= agreement.upper  # what was planted
-    assert running_rollout(team.store) is not None
+    assert running_rollout(team.store) is not None, said[-6000:]
 
 
 def test_users_get_the_challenger_by_stages_to_the_end(team: Team) -> None:
