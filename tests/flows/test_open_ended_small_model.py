@@ -41,20 +41,22 @@ from tests.flows.team import (
 from tests.servers.judge_endpoint import JudgeEndpoint
 from tests.servers.model_server import ModelServer
 
-USERS, EACH, LAG, AT_ONCE, LONGEST = 160, 2, 20, 16, 12
+LOGGED, USERS, LAG, AT_ONCE, LONGEST = 240, 160, 20, 16, 12
 SAYS_AFTER = timedelta(seconds=5)
 """So long after an answer users said what they think of it: later than LAG it would not count."""
 JUDGE_RIGHT = 0.85
+SYSTEM = {"role": "system", "content": "Answer briefly."}
+"""Shorter than what the model's template says by itself, which half of the time would go into."""
 UNHELPFUL = "Please ask our desk, they will help you on."
 LOOP = {
     "collect": {
         "max_new_tokens": LONGEST,
-        "sample": {"examples": 128, "minimum": 118, "per_user": EACH, "user_share": 0.45},
+        "sample": {"examples": 104, "minimum": 100, "per_user": 1, "user_share": 0.45},
     },
     "analyze": {"judges": {}},
     "improve": {
         "finetune": {"epochs": 1.0, "batch_size": 8, "validation_share": 0.0},
-        "curation": {"maximum_examples": 104},
+        "curation": {"maximum_examples": 88},
     },
     "deploy": {
         "answers": {"temperature": 0.0},
@@ -67,16 +69,14 @@ LOOP = {
             "lag_seconds": LAG, "settle_seconds": 0, "minimum_users": 20,
             "signals": [
                 {"name": "thumbs_down", "margin": 0.02, "primary": True},
-                {"name": "failed", "margin": 0.005},
+                {"name": "failed", "margin": 0.01},
             ],
         },
     },
 }  # fmt: skip
-"""64 users ask the gate's questions: the policy asks that fewer than 5 % of answers are empty,
-which 59 users without any show. Answers are as long as a helpful one, so that length tells nothing
-of who helps; how long they take is not watched, since an adapter beside its base is slower on a
-processor that others share."""
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+"""Answers are as long as a helpful one, so that length tells nothing of who helps; how long they
+take is not watched, since an adapter beside its base is slower on a processor that others share."""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,10 @@ def ask_all(team: Team, first: int) -> list[Reply]:
 
     def ask(number: int) -> Reply:
         text = question(first + number)
-        reply = team.ask(client, f"user-{number}", text, temperature=0.0, max_tokens=LONGEST)
+        turns = [SYSTEM, {"role": "user", "content": text}]
+        reply = team.ask(
+            client, f"user-{number}", text, messages=turns, temperature=0.0, max_tokens=LONGEST
+        )
         team.feedback(*team.react(reply, text))
         return reply
 
@@ -109,15 +112,15 @@ def ask_all(team: Team, first: int) -> list[Reply]:
 
 def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     begin, rows = datetime.now(UTC) - timedelta(hours=20), []
-    for number in range(EACH * USERS):
+    for number in range(LOGGED):
         at, text, key = begin + timedelta(minutes=number), question(number), f"log-{number}"
         helped = share_of(text) < 0.35
         about = {"interaction_id": key, "created_at": (at + SAYS_AFTER).isoformat()}
         rows += [
             {
-                "id": key, "session_id": key, "user_id": f"user-{number % USERS}",
+                "id": key, "session_id": key, "user_id": f"user-{number}",
                 "created_at": at.isoformat(), "model_version": BASE, "latency_seconds": 0.4,
-                "messages": [{"role": "user", "content": text}],
+                "messages": [SYSTEM, {"role": "user", "content": text}],
                 "response": good_answer(text) if helped else UNHELPFUL,
             },
             {"id": f"{key}-t", "kind": "thumbs", "value": "up" if helped else "down"} | about,
@@ -130,7 +133,7 @@ def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     team.ratchet("import", path, "--as", "ratchet")
     team.ratchet("adopt", "--backend", team.servers[0].url)
-    assert len(team.interactions()) == EACH * USERS
+    assert len(team.interactions()) == LOGGED
     release = team.store.latest(Release)
     assert release is not None
     assert release.champion == BASE
