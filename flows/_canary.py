@@ -17,7 +17,7 @@ from ratchet.deploy.promotion import adopt_champion, apply_decision
 from ratchet.deploy.refusals import decision_to_try_again
 from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome, take_look
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
-from ratchet.errors import ConflictError, InsufficientDataError, InvalidInputError
+from ratchet.errors import ConflictError, InvalidInputError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
 from ratchet.notify import news_since
 from ratchet.records import (
@@ -40,7 +40,7 @@ def begin(decision: Decision) -> Rollout | None:
     at = now()
     try:
         rollout = begin_decided(work.store, decision, now=at, answering=work.answering)
-    except (ConflictError, InsufficientDataError, InvalidInputError) as error:
+    except (ConflictError, InvalidInputError) as error:
         logger.warning("%s is not rolled out: %s", decision.challenger, error)
         return None
     if rollout is not None and rollout.created_at == at:

@@ -10,7 +10,7 @@ import pytest
 from ratchet.deploy.adapters import AdapterShelf
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.promotion import adopt_champion, apply_decision, establish_champion
-from ratchet.deploy.refusals import standing_refusal, words
+from ratchet.deploy.refusals import decision_to_try_again, standing_refusal, words
 from ratchet.deploy.rollout.canary import act_on, begin_decided, start_rollout
 from ratchet.deploy.rollout.rollback import roll_back
 from ratchet.deploy.rollout.variants import start_test
@@ -174,6 +174,25 @@ def test_a_decided_rollout_begins_once_its_challenger_answers(
     begun = begin_decided(store, staged, now=now + LATER, answering=answering)
     assert running_rollout(store) == begun
     assert standing_refusal(store) is None
+
+
+def test_a_decided_rollout_begins_once_its_traffic_shows_what_it_watches(
+    store, tracker, server, answering, served, challenger, now
+):
+    server.max_rank = 64
+    made = decided_on(scores(200, 0, 60, 40), champion=served, challenger=challenger, now=now)
+    staged = made.model_copy(update={"rollout": PLAN})
+    store.append(staged)
+    for again in (0.0, 0.1):  # told once
+        assert begin_decided(store, staged, now=now + again * LATER, answering=answering) is None
+    refusal = standing_refusal(store)
+    assert (refusal.step, refusal.decision_id) == ("start", decision_to_try_again(store).id)
+    assert words(refusal).startswith(f"{challenger.reference} was not rolled out: a rollout needs")
+    assert changes(store) == [("opened", challenger.reference)]
+    released(store, now)
+    assert begin_decided(store, staged, now=now + LATER, answering=answering) is not None
+    assert standing_refusal(store) is None
+    assert [change for change, _ in changes(store)] == ["opened", "resolved"]
 
 
 def test_no_more_users_are_given_to_a_challenger_that_stopped_answering(

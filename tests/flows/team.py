@@ -341,7 +341,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-_MOST_SECONDS = 2_400.0
+_MOST_SECONDS = 3_600.0
 _OURS = ("RATCHET_", "PREFECT_", "MLFLOW_")
 _AT_ROOT = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
 _FLOWS = """

@@ -141,9 +141,9 @@ def test_it_waits_for_users_then_for_labels_and_does_nothing_twice(team: Team) -
     store = team.home.store
     users(team.home, 0, 30)
     few = team.loop()
-    assert "examples sampled from traffic need at least 40 questions" in few
+    assert "drawn from traffic they need 200 answers at least, got 30" in few  # 40 of a fifth
     assert "ended with 0" in few
-    assert team.states("loop") == [("COMPLETED", "WaitingForTraffic")]
+    assert team.states("loop") == [("COMPLETED", "WaitingForSetup")]
     assert store.records(Cycle) == store.records(ExampleSet) == ()
 
     users(team.home, 30, USERS - 30)

@@ -41,18 +41,22 @@ from tests.flows.team import (
 from tests.servers.judge_endpoint import JudgeEndpoint
 from tests.servers.model_server import ModelServer
 
-USERS, EACH, LAG, AT_ONCE, LONGEST = 160, 2, 20, 16, 12
+LOGGED, USERS, LAG, AT_ONCE, LONGEST = 240, 160, 20, 16, 12
+SAYS_AFTER = timedelta(seconds=5)
+"""So long after an answer users said what they think of it: later than LAG it would not count."""
 JUDGE_RIGHT = 0.85
+SYSTEM = {"role": "system", "content": "Answer briefly."}
+"""Shorter than what the model's template says by itself, which half of the time would go into."""
 UNHELPFUL = "Please ask our desk, they will help you on."
 LOOP = {
     "collect": {
         "max_new_tokens": LONGEST,
-        "sample": {"examples": 104, "minimum": 100, "per_user": EACH, "user_share": 0.45},
+        "sample": {"examples": 104, "minimum": 100, "per_user": 1, "user_share": 0.45},
     },
     "analyze": {"judges": {}},
     "improve": {
         "finetune": {"epochs": 1.0, "batch_size": 8, "validation_share": 0.0},
-        "curation": {"maximum_examples": 104},
+        "curation": {"maximum_examples": 88},
     },
     "deploy": {
         "answers": {"temperature": 0.0},
@@ -65,14 +69,14 @@ LOOP = {
             "lag_seconds": LAG, "settle_seconds": 0, "minimum_users": 20,
             "signals": [
                 {"name": "thumbs_down", "margin": 0.02, "primary": True},
-                {"name": "failed", "margin": 0.005},
+                {"name": "failed", "margin": 0.01},
             ],
         },
     },
 }  # fmt: skip
 """Answers are as long as a helpful one, so that length tells nothing of who helps; how long they
 take is not watched, since an adapter beside its base is slower on a processor that others share."""
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -90,33 +94,33 @@ def team(tmp_path_factory: pytest.TempPathFactory, served_once: Path) -> Iterato
 
 
 def ask_all(team: Team, first: int) -> list[Reply]:
-    """Have every user ask a question of their own and say what they think of the answer."""
-    client, replies = team.client(), []
+    """Have every user ask a question of their own and say at once what they think of the answer."""
+    client = team.client()
 
-    def ask(number: int) -> tuple[Reply, str]:
+    def ask(number: int) -> Reply:
         text = question(first + number)
-        user = f"user-{number}"
-        return team.ask(client, user, text, temperature=0.0, max_tokens=LONGEST), text
+        turns = [SYSTEM, {"role": "user", "content": text}]
+        reply = team.ask(
+            client, f"user-{number}", text, messages=turns, temperature=0.0, max_tokens=LONGEST
+        )
+        team.feedback(*team.react(reply, text))
+        return reply
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for begin in range(0, USERS, AT_ONCE):
-            answered = list(pool.map(ask, range(begin, min(begin + AT_ONCE, USERS))))
-            team.feedback(*(event for reply, text in answered for event in team.react(reply, text)))
-            replies += [reply for reply, _ in answered]
-    return replies
+        return list(pool.map(ask, range(USERS)))
 
 
 def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     begin, rows = datetime.now(UTC) - timedelta(hours=20), []
-    for number in range(EACH * USERS):
+    for number in range(LOGGED):
         at, text, key = begin + timedelta(minutes=number), question(number), f"log-{number}"
         helped = share_of(text) < 0.35
-        about = {"interaction_id": key, "created_at": (at + timedelta(minutes=1)).isoformat()}
+        about = {"interaction_id": key, "created_at": (at + SAYS_AFTER).isoformat()}
         rows += [
             {
-                "id": key, "session_id": key, "user_id": f"user-{number % USERS}",
+                "id": key, "session_id": key, "user_id": f"user-{number}",
                 "created_at": at.isoformat(), "model_version": BASE, "latency_seconds": 0.4,
-                "messages": [{"role": "user", "content": text}],
+                "messages": [SYSTEM, {"role": "user", "content": text}],
                 "response": good_answer(text) if helped else UNHELPFUL,
             },
             {"id": f"{key}-t", "kind": "thumbs", "value": "up" if helped else "down"} | about,
@@ -129,7 +133,7 @@ def test_a_recorded_log_comes_in_and_its_model_is_adopted(team: Team) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     team.ratchet("import", path, "--as", "ratchet")
     team.ratchet("adopt", "--backend", team.servers[0].url)
-    assert len(team.interactions()) == EACH * USERS
+    assert len(team.interactions()) == LOGGED
     release = team.store.latest(Release)
     assert release is not None
     assert release.champion == BASE
@@ -161,7 +165,7 @@ def test_the_judges_known_error_is_measured_and_the_gate_promotes_by_its_win_rat
     assert agreement.lower is not None
     assert agreement.upper is not None
     assert agreement.lower <= JUDGE_RIGHT <= agreement.upper  # what was planted
-    assert running_rollout(team.store) is not None
+    assert running_rollout(team.store) is not None, said[-6000:]
 
 
 def test_users_get_the_challenger_by_stages_to_the_end(team: Team) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ratchet.records import Cycle, CycleEnd, Interaction, Message, Release
+from ratchet.records import Cycle, CycleEnd, Example, Interaction, Message, Release
 from ratchet.store import EventStore
-from ratchet.store.cycles import end_cycle, open_cycle
+from ratchet.store.cycles import end_cycle, freeze_examples, open_cycle
 from tests.flows.prefect_home import ROOT, PrefectHome, new_home, python_process
 
 # test_adopted_loop.py runs a loop that lacks what it needs, test_served_loop.py a schedule
@@ -39,6 +39,7 @@ def states(given):
     print("SAID", json.dumps(said))
 """
 State = tuple[str, str, str]
+_QUESTION = (Message(role="user", content="Where is my card?"),)
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,11 @@ class SimulatedCycle:
         now = datetime.now(UTC)
         with self.store.simulating():
             self.store.add_interactions([_answer("simulated", now - timedelta(hours=2))])
+        asked = Example(id="1", messages=_QUESTION, target="cards")
+        examples = freeze_examples(self.store, "held-out", [asked], now)
         self.cycle = open_cycle(
             self.store, champion="support-router/1", options_digest="demo", seed=0,
-            example_set_id="e", now=now,
+            example_set_id=examples.id, now=now,
         )  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
@@ -99,7 +102,7 @@ class SimulatedCycle:
 def _answer(key: str, at: datetime) -> Interaction:
     return Interaction(
         id=key, session_id=key, user_id="u", created_at=at, model_version="support-router/1",
-        messages=(Message(role="user", content="Where is my card?"),), response="cards",
+        messages=_QUESTION, response="cards",
     )  # fmt: skip
 
 

@@ -257,6 +257,27 @@ def test_real_traffic_after_simulated_cycles_has_none_of_theirs(
     assert (second.source, taken) == ("recorded", ["real"])
 
 
+def test_an_open_cycle_of_simulated_users_does_not_go_on_among_real_ones(
+    store: EventStore, now: datetime
+) -> None:
+    def open_one(at: datetime) -> Cycle:
+        return open_cycle(
+            store, champion="router/1", options_digest="o", seed=7, example_set_id="e", now=at,
+        )  # fmt: skip
+
+    with store.simulating():
+        visit(store, now - HOUR, "simulated")
+    first = open_one(now)
+    assert open_one(now + MICROSECOND) == unfinished_cycle(store) == first
+    visit(store, now + MICROSECOND, "real")
+    assert unfinished_cycle(store) is None  # though nobody ended it yet
+    second = open_one(now + HOUR)
+    assert (second.source, unfinished_cycle(store)) == ("recorded", second)
+    ended = store.get(CycleEnd, first.id)
+    assert ended is not None
+    assert ended.outcome == "abandoned"
+
+
 # Ending -----------------------------------------------------------------------------------------
 
 

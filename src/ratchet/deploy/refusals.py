@@ -1,8 +1,8 @@
-"""Steps that were refused since a version did not answer: recorded, told, and tried again.
+"""Steps that could not be taken yet: recorded, told, and tried again.
 
-The decision stands and the earlier routing too. `standing_refusal` is what `ratchet status` shows
-and what the schedule of `rollout` tries again, until the version answers or another routing made
-the step void.
+A version did not answer, or its rollout lacked traffic. The decision stands and the earlier
+routing too. `standing_refusal` is what `ratchet status` shows and what the schedule of `rollout`
+tries again, until the step is taken or another routing made it void.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from ratchet.store import EventStore
 
 logger = logging.getLogger(__name__)
 
-Step = Literal["promotion", "rollout", "stage", "alias"]
+Step = Literal["promotion", "rollout", "stage", "alias", "start"]
 _SENT = {
     "promotion": "was not promoted",
     "rollout": "was not rolled out",
     "stage": "was not given to more users",
     "alias": "was not made the champion, though the alias in MLflow was moved to it,",
+    "start": "was not rolled out",
 }
 _NEXT = {
     "promotion": "it is promoted by itself",
@@ -31,6 +32,7 @@ _NEXT = {
     "stage": "its rollout goes on by itself",
     "alias": "move the alias again",
 }
+_ANSWERS = "it was asked and did not answer; no estimate"
 
 
 def refused(
@@ -71,14 +73,44 @@ def refused(
         reason=problem,
         decision_id=decision_id,
     )
+    _keep(store, refusal, about, now)
+    return problem
+
+
+def not_started(store: EventStore, decision: Decision, why: str | None, now: datetime) -> None:
+    """Record and tell what a decided rollout still lacks; the numbers in it once a day.
+
+    Args:
+        store: The store.
+        decision: That decided it.
+        why: What it lacks; None: it began.
+        now: The time.
+    """
+    version, about = decision.challenger, decision.id
+    if why is None:
+        _resolve(store, "start", version, about, now)
+        return
+    refusal = RoutingRefusal(
+        id=derive_id("refusal", "start", version, about, f"{now:%F}"),
+        created_at=now,
+        step="start",
+        version=version,
+        stands=decision.champion,
+        reason=why,
+        decision_id=decision.id,
+    )
+    _keep(store, refusal, about, now)
+
+
+def _keep(store: EventStore, refusal: RoutingRefusal, about: str, now: datetime) -> None:
+    """Store a refusal once, and open its alert."""
     with store.atomic():
         if store.get(RoutingRefusal, refusal.id) is None:
             store.append(refusal)
-        last = _last_step(store, step, version, about)
+        last = _last_step(store, refusal.step, refusal.version, about)
         if last is None or last.change == "resolved":
             store.append(_alert(refusal, about, now))
-    logger.warning("%s %s: %s", version, _SENT[step], problem)
-    return problem
+    logger.warning("%s %s: %s", refusal.version, _SENT[refusal.step], refusal.reason)
 
 
 def standing_refusal(store: EventStore) -> RoutingRefusal | None:
@@ -88,7 +120,7 @@ def standing_refusal(store: EventStore) -> RoutingRefusal | None:
 
 
 def decision_to_try_again(store: EventStore) -> Decision | None:
-    """Return the latest decision, where its version did not answer when it was to be acted on."""
+    """Return the latest decision, where it could not be acted on when it was made."""
     refusal, decision = standing_refusal(store), store.latest(Decision)
     if refusal is None or decision is None or refusal.decision_id != decision.id:
         return None
@@ -97,11 +129,18 @@ def decision_to_try_again(store: EventStore) -> Decision | None:
 
 def words(refusal: RoutingRefusal) -> str:
     """Return a refusal as a sentence."""
-    return f"{refusal.version} {_SENT[refusal.step]} since it does not answer: {refusal.reason}"
+    why = "" if refusal.step == "start" else " since it does not answer"
+    return f"{refusal.version} {_SENT[refusal.step]}{why}: {refusal.reason}"
 
 
 def _alert(refusal: RoutingRefusal, about: str, now: datetime) -> AlertEvent:
-    alert_id = _alert_id(refusal.step, refusal.version, about)
+    alert_id, starts = _alert_id(refusal.step, refusal.version, about), refusal.step == "start"
+    then = (
+        "Mend what is named, or wait: its rollout begins by itself once nothing is lacking."
+        if starts
+        else f"Mend what is named, or stop it; once {refusal.version} answers, "
+        f"{_NEXT[refusal.step]}."
+    )
     return AlertEvent(
         id=derive_id(alert_id, "opened", now),
         alert_id=alert_id,
@@ -110,19 +149,16 @@ def _alert(refusal: RoutingRefusal, about: str, now: datetime) -> AlertEvent:
         kind="routing",
         severity="warning",
         model_version=refusal.version,
-        signal="no answer",
+        signal="no rollout" if starts else "no answer",
         since=refusal.created_at,
         value=1.0,
         lower=1.0,
         upper=1.0,
         expected=0.0,
         observations=1,
-        certainty="it was asked and did not answer; no estimate",
+        certainty="counted; no estimate" if starts else _ANSWERS,
         message=f"{words(refusal)}.",
-        action=(
-            f"Everybody still has {refusal.stands}. Mend what is named, or stop it; once "
-            f"{refusal.version} answers, {_NEXT[refusal.step]}."
-        ),
+        action=f"Everybody still has {refusal.stands}. {then}",
     )
 
 

@@ -95,19 +95,20 @@ class RoutingFollowed(Record):
 
 
 class RoutingRefusal(Record):
-    """That users were not sent to a version which did not answer; the earlier routing stood.
+    """That users were not sent to a version yet; the earlier routing stood.
 
     Attributes:
-        step: What would have sent them there.
+        step: What would have sent them there; `start` where the version answers and its rollout
+            lacks something else.
         version: The version.
         stands: The champion that users had and kept.
-        reason: What did not answer, and how.
-        decision_id: The gate's decision that is tried again once the version answers.
+        reason: What did not answer, and how; or what is lacking.
+        decision_id: The gate's decision that is tried again.
     """
 
     id: Identifier
     created_at: UtcTime
-    step: Literal["promotion", "rollout", "stage", "alias"]
+    step: Literal["promotion", "rollout", "stage", "alias", "start"]
     version: Identifier
     stands: Identifier
     reason: str

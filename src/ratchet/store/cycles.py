@@ -46,11 +46,19 @@ _TRAINING = "training.lock"
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
-    """Return the latest cycle if it has not ended."""
-    latest = store.latest(Cycle)
-    if latest is None or store.get(CycleEnd, latest.id) is not None:
+    """Return the latest cycle if it goes on: it has not ended, and is about those who count today.
+
+    One of simulated users does not go on once a real user came.
+    """
+    cycle = _latest_open(store)
+    if cycle is None or _is_simulated(store, cycle) != store.origins().about_simulated:
         return None
-    return latest
+    return cycle
+
+
+def _latest_open(store: EventStore) -> Cycle | None:
+    latest = store.latest(Cycle)
+    return latest if latest and store.get(CycleEnd, latest.id) is None else None
 
 
 def latest_cycle(store: EventStore) -> Cycle:
@@ -106,8 +114,9 @@ def open_cycle(
     """Return the open cycle with these options, or open the next one.
 
     An open cycle with other options, or whose champion was replaced by another than its own
-    challenger, is ended as abandoned: what it collected stays in the store. The new cycle is about
-    all interactions up to now that no cycle had, those that came late among them.
+    challenger, or of simulated users where a real one came, is ended as abandoned: what it
+    collected stays in the store. The new cycle is about all interactions up to now that no cycle
+    had, those that came late among them.
 
     Args:
         store: Keeps it.
@@ -121,15 +130,16 @@ def open_cycle(
     Raises:
         WaitingError: No interaction came that no cycle had.
     """
-    unfinished = unfinished_cycle(store)
-    if unfinished is not None and _goes_on(store, unfinished, options_digest, champion):
-        logger.info("going on with cycle %d", unfinished.number)
-        return unfinished
+    current = unfinished_cycle(store)
+    if current is not None and _goes_on(store, current, options_digest, champion):
+        logger.info("going on with cycle %d", current.number)
+        return current
     # where no user did anything new, what is unfinished stays as it is
     window = _new_traffic(store, now)
+    unfinished = _latest_open(store)
     if unfinished is not None:
         logger.warning(
-            "cycle %d was started with other options or another champion and is abandoned",
+            "cycle %d is abandoned: it had other options, another champion or simulated users",
             unfinished.number,
         )
         end_cycle(store, unfinished, "abandoned", now)
@@ -197,11 +207,7 @@ def await_traffic(store: EventStore, now: datetime) -> Window | None:
     Raises:
         WaitingError: Nothing was recorded that no cycle had.
     """
-    unfinished = unfinished_cycle(store)
-    about_others = unfinished is not None and _is_simulated(store, unfinished) != (
-        store.origins().about_simulated
-    )
-    return _new_traffic(store, now) if unfinished is None or about_others else None
+    return _new_traffic(store, now) if unfinished_cycle(store) is None else None
 
 
 def _latest_about(store: EventStore, simulated: bool) -> Cycle | None:

@@ -86,7 +86,15 @@ def test_a_primary_signal_that_nobody_reports_is_refused(store, now):
     plan = RolloutPlan.model_validate(
         {"signals": [{"name": "not_completed", "margin": 0.02, "primary": True}]}
     )
-    with pytest.raises(InsufficientDataError, match="'not_completed' on 100 answers"):
+    with pytest.raises(InsufficientDataError, match="'not_completed' within 300 s of 100 answers"):
+        start_rollout(store, NEW_VARIANT, plan, now=now)
+    assert store.latest(Rollout) is None
+
+
+def test_a_primary_signal_that_comes_later_than_it_is_read_is_refused(store, now):
+    released(store, now)
+    plan = PLAN.model_copy(update={"lag_seconds": 1})
+    with pytest.raises(InsufficientDataError, match=r"'thumbs_down' within 1 s .*, got 0; .*lag"):
         start_rollout(store, NEW_VARIANT, plan, now=now)
     assert store.latest(Rollout) is None
 

@@ -81,7 +81,7 @@ def test_presence_alone_is_not_watched_and_aborts_nothing(store):
     assert [signal.name for signal in rollout.signals] == ["thumbs_down", "failed"]
     ((name, reason),) = rollout.unwatched
     assert name == "regenerated"
-    assert reason.startswith("known of 0 answers of the last 7 days: application all sends")
+    assert reason.startswith("known within 300 s of 0 answers of the last 7 days: application all")
     assert look.decision != "abort"
 
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from ratchet.deploy.answering import Answering
 from ratchet.deploy.approval import approved_to_promote
 from ratchet.deploy.elsewhere import refuse_elsewhere
-from ratchet.deploy.refusals import refused
+from ratchet.deploy.refusals import not_started, refused
 from ratchet.deploy.rollout.abort_alert import abort_alert
 from ratchet.deploy.rollout.evidence import (
     Errors,
@@ -106,12 +106,14 @@ def begin_decided(
     """Begin to roll out what the gate, and a person where one was asked, let pass; once.
 
     Returns:
-        The rollout, also where it began before; None where nothing is to be rolled out, or the
-        challenger does not answer; then it begins when it does (`deploy.refusals`).
+        The rollout, also where it began before; None where nothing is to be rolled out, or it
+        cannot begin yet: the challenger does not answer, or there is too little traffic for the
+        plan; then it begins when it can (`deploy.refusals`).
 
     Raises:
-        InvalidInputError: The champion is not the one that the challenger was compared with; or
-            as `start_rollout`, as are the other errors.
+        InvalidInputError: The champion is not the one that the challenger was compared with, or a
+            person stopped this version before.
+        ConflictError: Something else is in front of users already.
     """
     if decision.rollout is None or not approved_to_promote(store, decision):
         return None
@@ -130,7 +132,13 @@ def begin_decided(
     ):  # fmt: skip
         return None
     challenger = Variant(version=decision.challenger, share=1.0)
-    return start_rollout(store, challenger, decision.rollout, now=now, decision_id=decision.id)
+    try:
+        begun = start_rollout(store, challenger, decision.rollout, now=now, decision_id=decision.id)
+    except InsufficientDataError as error:
+        not_started(store, decision, str(error), now)
+        return None
+    not_started(store, decision, None, now)
+    return begun
 
 
 def start_rollout(

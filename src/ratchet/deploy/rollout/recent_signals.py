@@ -70,6 +70,7 @@ def observed_signals(
     limits |= plan.limits
     limits["slow"] = limits["slow"] if plan.slow_seconds is None else plan.slow_seconds
     watched, unwatched, unknown = [], [], unknown_reasons(store, now=week.end)
+    soon = f"within {plan.lag_seconds:,} s of"
     for signal in plan.signals:
         kind, name = SIGNAL_OF[signal.name].name, str(signal.name)
         count, why = seen.get(kind, table.num_rows), unknown.get(kind)
@@ -84,14 +85,14 @@ def observed_signals(
             )
         elif signal.primary:
             raise InsufficientDataError(
-                f"a rollout needs the primary signal {name!r} on {FEWEST_SEEN} answers of "
+                f"a rollout needs the primary signal {name!r} {soon} {FEWEST_SEEN} answers of "
                 f"the last {OBSERVED.days} days, got {count}; "
-                + (why or "choose one that the application reports, or wait")
+                + (why or "choose one that users give so soon, a longer lag_seconds, or wait")
             )
         elif is_seen:
             unwatched.append((name, f"the champion's usual {_USUAL[name]} is not known"))
         else:
-            reason = f"known of {count} answers of the last {OBSERVED.days} days"
+            reason = f"known {soon} {count} answers of the last {OBSERVED.days} days"
             unwatched.append((name, reason + (f": {why}" if why else "")))
     kept = {signal.name for signal in watched} & set(CUT_SHARES)
     return RecentSignals(

@@ -157,7 +157,8 @@ def _tests(store: EventStore) -> Iterator[Moment]:
 
 def _refusals(store: EventStore, since: datetime) -> Iterator[Moment]:
     for item in store.records(RoutingRefusal, since=since):
-        text = f"{item.step} of {item.version} is refused, it does not answer; {item.stands} stays"
+        why = "" if item.step == "start" else ", it does not answer"
+        text = f"{item.step} of {item.version} is refused{why}; {item.stands} stays"
         yield Moment(item.created_at, "decision", text, (f"why: {one_line(item.reason)}",))
 
 
