@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -61,8 +62,10 @@ def refused(done):
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("status", "--json")])
-def test_the_command_starts_at_once(arguments, tmp_path):
+def test_the_command_starts_at_once(arguments, tmp_path, made_store):
     """In the time of a bare Python that imports what it needs; nothing that takes seconds."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    shutil.copyfile(made_store, tmp_path / "home" / "store.db")
     code = "import sys; from ratchet.cli import main; sys.argv = ['ratchet', *sys.argv[1:]]\n"
     code += "try:\n    main()\nfinally:\n    sys.stderr.write(' '.join(sys.modules))"
     done = subprocess.run(

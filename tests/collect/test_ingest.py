@@ -24,6 +24,7 @@ from ratchet.records import FEEDBACK, Definition, Feedback, Interaction, Message
 from ratchet.store import Added, EventStore
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_record
 from ratchet.store.rows import moment_of
+from tests.parameters import examples
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
@@ -252,7 +253,9 @@ FIELDS = sorted({*interaction(), *thumbs(), "metadata", "latency_seconds", "erro
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(200),
+    deadline=None,
 )
 @given(
     base=st.sampled_from([interaction(), thumbs(), {}]),

@@ -25,6 +25,7 @@ from ratchet.collect.sampling import normalise_text
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 from ratchet.records import LabelledMessage, SetAside, derive_id
+from tests.parameters import examples
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -104,7 +105,9 @@ LABEL = TEXT.map(lambda text: "".join(filter(str.isprintable, text)).strip()).fi
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(200),
+    deadline=None,
 )
 @given(
     rows=st.lists(st.tuples(TEXT, LABEL), min_size=1, max_size=8),
@@ -125,7 +128,9 @@ def test_what_a_csv_writer_wrote_is_read_back(
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(200),
+    deadline=None,
 )
 @given(content=st.binary(max_size=300))
 def test_any_bytes_below_a_header_end_in_rows_or_in_one_clear_error(

@@ -28,6 +28,7 @@ from ratchet.store.event_rows import FeedbackRow, InteractionRow
 from ratchet.store.history.layout import LATER
 from ratchet.store.rows import microseconds
 from tests.collect.test_ingest import NOW, interaction, thumbs
+from tests.parameters import examples
 
 EARLIEST, LATEST = microseconds(datetime(2015, 1, 1, tzinfo=UTC)), microseconds(NOW)
 VALUES = {
@@ -143,7 +144,7 @@ PLAIN_CHANGES = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     base=BASES,
     changes=st.dictionaries(st.sampled_from(FIELDS), ODD | TEXT, max_size=3) | PLAIN_CHANGES,

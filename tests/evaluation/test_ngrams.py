@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.bleu import BLEU
 
 from ratchet.evaluation.ngrams import matched_ngrams
+from tests.parameters import examples
 
 # few words, so that n-grams repeat within answers and between segments
 texts = st.lists(st.sampled_from(["a", "b", "c", "ä", "-1"]), max_size=9).map(" ".join)
@@ -22,7 +23,7 @@ def by_sacrebleu(answer, references):
 
 
 @given(segments)
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_counts_are_sacrebleus_whatever_repeats(pairs):
     answers, references = [pair[0] for pair in pairs], [tuple(pair[1]) for pair in pairs]
     found = matched_ngrams(answers, references, words)

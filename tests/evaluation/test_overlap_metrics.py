@@ -13,6 +13,7 @@ from sacrebleu.significance import PairedTest
 from ratchet.errors import InvalidInputError
 from ratchet.evaluation.overlap_metrics import bleu, chrf, rouge
 from ratchet.evaluation.scored import bootstrap_scored
+from tests.parameters import examples
 
 texts = st.lists(st.text("ab c.", min_size=0, max_size=24).map(str.strip), min_size=1, max_size=6)
 
@@ -60,7 +61,7 @@ def test_rouge_gives_the_published_figures(published_numbers):
 
 
 @given(texts, texts)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_sums_give_what_sacrebleu_gives(answers, references):
     size = min(len(answers), len(references))
     answers, references = answers[:size], references[:size]

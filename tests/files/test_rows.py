@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 from ratchet.errors import InvalidInputError
 from ratchet.files.columns import csv_columns
 from ratchet.files.rows import Row, parse_json, read_rows, set_aside_lines
+from tests.parameters import examples
 
 NEEDS = (("text", "message"), ("failed",))
 NOISE = random.Random(7).randbytes(10_000)  # does not compress
 HYPOTHESIS = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(150),
+    deadline=None,
 )
 
 

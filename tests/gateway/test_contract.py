@@ -7,13 +7,13 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.browser.hostile import HOSTILE
 
-schemathesis = pytest.importorskip("schemathesis")
-GenerationMode = schemathesis.GenerationMode
+NEEDS = "sends what Schemathesis makes of the description, and it is not installed"
 
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory):
     """The description that a running gateway serves."""
+    schemathesis = pytest.importorskip("schemathesis", reason=NEEDS)
     from ratchet.gateway.options import GatewayOptions
     from ratchet.settings import load_settings
     from tests.gateway.conftest import running
@@ -30,6 +30,8 @@ def schema(tmp_path_factory):
 
 def keep_to_the_description(schema, examples):
     """Send valid and invalid requests to every operation; a break of the contract raises."""
+    from schemathesis import GenerationMode
+
     seen = set()
     for found in schema.get_all_operations():
         operation = found.ok()

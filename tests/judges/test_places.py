@@ -22,6 +22,7 @@ from ratchet.judges.validation import validate_judge
 from ratchet.records import Message
 from ratchet.stats.agreement import cohen_kappa
 from tests.judges.test_jury import panel, said
+from tests.parameters import examples
 
 EXCHANGED = {"1": "2", "2": "1", "tie": "tie", None: None}
 NAMES = ("1", "tie", "2")
@@ -136,7 +137,7 @@ labels = st.sampled_from(("1", "2", "tie"))
 seen = st.lists(st.tuples(labels, labels, labels, st.booleans()), min_size=2, max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seen)
 def test_exchanging_the_answers_of_any_pairs_changes_nothing(drawn):
     rows = [

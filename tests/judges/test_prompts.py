@@ -27,6 +27,7 @@ from ratchet.judges.prompts import (
 )
 from ratchet.judges.rubrics import HARMLESSNESS, JudgeSpec, Option, RubricDimension
 from ratchet.records import MAX_TEXT_CHARACTERS, Message
+from tests.parameters import examples
 
 PAIR = ("A", "B", "tie")
 SCALE = ("1", "2", "3", "4", "5")
@@ -352,7 +353,7 @@ def test_a_verdict_after_100_kb_of_reasons_is_read():
     assert outcome(f"{reasons}\n[[A]]") == "A"
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(max_size=300) | st.text(alphabet="verdict:\"'{}[]<>/ABC\n\\* =", max_size=80))
 def test_whatever_a_judge_replies_is_an_option_or_a_reason(reply):
     for reading in (read_verdict(reply, PAIR), read_guard(reply, PAIR)):

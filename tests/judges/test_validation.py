@@ -21,6 +21,7 @@ from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.judges.label_sets import LabelledVerdict, LabelRun, read_label_file
 from ratchet.judges.validation import Bar, validate_judge, validate_runs
 from ratchet.stats.intervals import wilson
+from tests.parameters import examples
 
 COLUMNS = {"human": "label", "judge": "orig", "judge_swapped": "swapped"}
 LENIENT = Bar(kappa=0.01, agreement=0.01, consistency=0.01)
@@ -472,7 +473,7 @@ def decided(items, **options):
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(labelled_items(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(items, random):
     shuffled = list(items)
@@ -488,7 +489,7 @@ def test_the_order_of_rows_changes_nothing(items, random):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(labelled_items(), st.permutations(["x", "y", "z"]))
 def test_other_names_for_the_labels_change_nothing_but_the_names(items, letters):
     named = dict(zip(("1", "2", "3"), letters, strict=True)) | {None: None}
@@ -519,7 +520,7 @@ def test_other_names_for_the_labels_change_nothing_but_the_names(items, letters)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(undecided, st.integers(0, 8))
 def test_as_many_more_labels_of_the_same_kind_settle_it_and_fewer_do_not(cells, unscored):
     items = rows(table(cells), unscored=unscored)

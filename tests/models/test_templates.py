@@ -17,6 +17,7 @@ from ratchet.models.templates import ChatTemplate, harmless
 from ratchet.records import Message
 from ratchet.records.tool_calls import written
 from tests.calls import looked_up, with_picture
+from tests.parameters import examples
 
 LLAMA_2 = (
     "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
@@ -258,7 +259,7 @@ def own_and_ours(tokenizer):
     ),
     st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_without_tools_the_small_model_reads_what_its_own_template_writes(own_and_ours, talk, asks):
     own, ours = own_and_ours
     options = {"tokenize": False, "add_generation_prompt": asks}

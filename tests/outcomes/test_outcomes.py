@@ -15,6 +15,7 @@ from ratchet.outcomes.experience import experience_metrics
 from ratchet.outcomes.join import join_feedback
 from ratchet.outcomes.quality import QualityWeights, quality
 from ratchet.stats.intervals import mean_interval, wilson
+from tests.parameters import examples
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
@@ -169,7 +170,7 @@ def test_feedback_on_an_unknown_interaction_and_events_without_value_are_left_ou
     assert outcomes.thumbs.tolist() == [1.0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(
     st.lists(
         st.tuples(
@@ -299,7 +300,7 @@ def test_a_session_of_at_least_ten_seconds_counts_as_engaged(seconds, engaged):
     assert scored(event("1", "a", "session_end", seconds)).parts["engaged"][0] == engaged
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.lists(st.sampled_from([0.0, 1.0, None]), min_size=5, max_size=5),
     st.sampled_from([None, 1.0, 2.0, 3.0, 4.0, 5.0]),

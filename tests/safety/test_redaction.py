@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ratchet.errors import ModelError
 from ratchet.gateway.access import new_key
 from ratchet.safety.redaction import KINDS, RedactionConfig, Redactor, _suspects, redactor
+from tests.parameters import examples
 
 FOUND = [
     ("CREDIT_CARD", "my card 4095-2609-9393-4932 was charged", "4095-2609-9393-4932"),
@@ -159,7 +160,7 @@ PIECES = [passage for _, _, passage in FOUND + MORE] + [
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(string.printable, max_size=12))))
 def test_a_text_that_is_not_looked_at_holds_nothing(default, pieces):
     text = " ".join(pieces)

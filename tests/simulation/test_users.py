@@ -31,6 +31,7 @@ from ratchet.simulation.users import (
     react,
     reaction_rng,
 )
+from tests.parameters import examples
 
 START = datetime(2026, 3, 2, 6, 30, tzinfo=UTC)
 END = START + timedelta(days=7)
@@ -364,7 +365,7 @@ def test_rates_are_frozen_refuse_unknown_names_and_are_all_documented():
 # Traffic
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     count=st.integers(0, 200),
     users=st.integers(1, 50),
@@ -392,7 +393,7 @@ def test_a_plan_uses_each_message_once_within_the_window_and_in_order(
     assert len({visit.user_id for visit in plan}) <= users
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(count=st.integers(1, 200), seed=st.integers(0, 2**32))
 def test_sessions_have_one_user_one_to_four_turns_in_order_and_one_end(count, seed):
     sessions: dict[str, list[Visit]] = {}

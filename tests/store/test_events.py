@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ratchet.errors import ConflictError
 from ratchet.records import FEEDBACK, CycleEnd, Feedback, Interaction, Message, SetAside
 from ratchet.store import Added, EventStore, Window
+from tests.parameters import examples
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -169,7 +170,9 @@ interactions = st.builds(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(batch=st.lists(interactions, max_size=4, unique_by=lambda each: each.id))
 def test_any_interaction_makes_the_round_trip(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from ratchet.cli.saying import say, say_json
@@ -32,22 +31,15 @@ def failures(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws.")] = 0,
 ) -> None:
     """Find the groups of texts that fail more than the rest."""
-    from ratchet.analyze.failures import find_failure_clusters
     from ratchet.analyze.failures.analysis import load_encoder
     from ratchet.analyze.failures.embedding import embed
-    from ratchet.analyze.failures.files import read_failures
+    from ratchet.analyze.failures.files import clusters_of, read_failures
 
     show_progress()
     rows = read_failures(file)
     encoder = load_encoder(embedding)
     vectors = None if encoder is None else embed(rows.texts, encoder)
-    result = find_failure_clusters(
-        rows.texts,
-        np.array(rows.failed, dtype=np.bool_),
-        embeddings=vectors,
-        users=rows.users,
-        rng=np.random.default_rng(seed),
-    )
+    result = clusters_of(rows, vectors, seed=seed)
     if as_json:
         say_json(_as_json(rows, result), ensure_ascii=False)
         return
@@ -58,9 +50,9 @@ def failures(
 
 
 def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:
-    places = np.array(rows.places, dtype=np.int64)
-    labels = np.full(rows.rows, -1, dtype=np.int64)
-    labels[places] = result.labels
+    labels = [-1] * rows.rows
+    for place, label in zip(rows.places, result.labels.tolist(), strict=True):
+        labels[place] = label
     reasons = [
         {"row": number, "position": row.position, "reason": row.reason, "received": row.received}
         for number, row in rows.set_aside
@@ -69,8 +61,8 @@ def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:
         "clusters": [
             {
                 "name": cluster.name,
-                "members": places[cluster.members].tolist(),
-                "rows": places[cluster.rows].tolist(),
+                "members": [rows.places[member] for member in cluster.members],
+                "rows": [rows.places[row] for row in cluster.rows],
                 "failure_rate": cluster.failure_rate,
                 "rest_rate": cluster.rest_rate,
                 "lift": cluster.lift,
@@ -85,7 +77,7 @@ def _as_json(rows: FailureFile, result: FailureClusters) -> dict[str, Any]:
             }
             for cluster in result.clusters
         ],
-        "labels": labels.tolist(),
+        "labels": labels,
         "reason": result.reason,
         "rows": rows.rows,
         "failed": sum(rows.failed),

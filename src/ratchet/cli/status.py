@@ -156,7 +156,6 @@ def _decision_summary(decision: dict[str, Any]) -> dict[str, Any]:
 
 def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
     """Say which cycle is the latest, on which examples it is gated and what it waits for."""
-    from ratchet.judges.pair_labels import waiting_sheets
     from ratchet.records import Cycle, CycleEnd
     from ratchet.store.waits import latest_wait
 
@@ -169,6 +168,8 @@ def _cycle_summary(store: EventStore) -> dict[str, Any] | None:
         return {"number": cycle.number, "state": state}
     missing = wait.missing
     if wait.judge is None:  # labels of pairs are counted as they come
+        from ratchet.judges.pair_labels import waiting_sheets
+
         sheets = {sheet.cycle_id: sheet.wanted - said for sheet, said in waiting_sheets(store)}
         missing = sheets.get(cycle.id, 0)
     count = "" if missing is None else f"{missing} "
@@ -189,15 +190,16 @@ def _examples_summary(store: EventStore) -> dict[str, Any] | None:
 
 def _answers_summary(store: EventStore) -> dict[str, Any] | None:
     """Return what answers of the version analyzed last called, took and cost, and how it ended."""
-    from ratchet.outcomes.answers import ANSWER_METRICS
     from ratchet.records import Analysis
 
     analysis = store.latest(Analysis)
-    metrics = {} if analysis is None else {one.name: one.value for one in analysis.metrics}
-    known = {name: metrics[name] for name in ANSWER_METRICS if metrics.get(name) is not None}
-    if analysis is None or not known:
+    if analysis is None:
         return None
-    return {"version": analysis.model_version, "metrics": known}
+    from ratchet.outcomes.answers import ANSWER_METRICS
+
+    metrics = {one.name: one.value for one in analysis.metrics}
+    known = {name: metrics[name] for name in ANSWER_METRICS if metrics.get(name) is not None}
+    return None if not known else {"version": analysis.model_version, "metrics": known}
 
 
 def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
@@ -216,20 +218,22 @@ def _rollout_summary(store: EventStore) -> dict[str, Any] | None:
 def _lacking(store: EventStore, settings: Settings) -> list[str]:
     """Return what the next cycle of a home in front of a server lacks."""
     from ratchet.deploy.served import adoptions
-    from ratchet.operate.readiness import NextCycle, lacks
 
     if not settings.backend and not adoptions(store):
         return []
+    from ratchet.operate.readiness import NextCycle, lacks
+
     return lacks(settings, store, NextCycle(), environ=os.environ, now=datetime.now(UTC))
 
 
 def _warnings(store: EventStore, settings: Settings) -> list[str]:
     """Return why the gate of the next cycle may decide nothing, of a home in front of a server."""
     from ratchet.deploy.served import adoptions
-    from ratchet.operate.readiness import NextCycle, warns
 
     if not settings.backend and not adoptions(store):
         return []
+    from ratchet.operate.readiness import NextCycle, warns
+
     return warns(store, NextCycle())
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ratchet.deploy.answering import Answering
 from ratchet.deploy.routing import written_after
 from ratchet.records import AlertEvent, Decision, Release, Routing, RoutingRefusal, derive_id
 from ratchet.store import EventStore
+
+if TYPE_CHECKING:
+    from ratchet.deploy.answering import Answering
 
 logger = logging.getLogger(__name__)
 

@@ -69,9 +69,9 @@ def user_digest(user: str) -> str:
 
 
 class Record(BaseModel):
-    """Configuration shared by all records."""
+    """Configuration shared by all records; each builds its validator when it is first used."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def canonical(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""

@@ -240,7 +240,7 @@ def _joined(texts: Iterable[object]) -> str:
 
 AS_TEXT = "[tool calls]"
 """What stood before the JSON of calls in answers that earlier versions recorded."""
-_CALLS = TypeAdapter(tuple[ToolCall, ...])
+_CALLS = TypeAdapter(tuple[ToolCall, ...], config=ConfigDict(defer_build=True))
 _NO_CALLS: Mapping[str, str] = {}
 _LIKE_A_FORM = re.compile(
     r"^(?=says: |calls [^\s(]{1,200}\(|result of [^\n:]{1,200}:|refuses: "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Union
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from ratchet.records import events
 from ratchet.records.answer_signals import ANSWER_SIGNALS
@@ -436,12 +436,13 @@ TRAFFIC_KINDS: Final = _kinds("traffic")
 """Kinds that are derived from the traffic and that nobody reports."""
 FEEDBACK_KINDS: Final = EXPLICIT_KINDS + IMPLICIT_KINDS + ASSESSED_KINDS + TRAFFIC_KINDS
 _CLASSES: Any = tuple(BY_NAME[kind].record for kind in FEEDBACK_KINDS)
+_WHEN_USED = ConfigDict(defer_build=True)
 _ANY_KIND: Any = Annotated[Union[_CLASSES], Field(discriminator="kind")]  # noqa: UP007
-FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_KIND)
+FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_KIND, config=_WHEN_USED)
 """Reads one event of feedback of any kind."""
 _REPORTED: Any = tuple(BY_NAME[kind].record for kind in FEEDBACK_KINDS if kind not in TRAFFIC_KINDS)
 _ANY_REPORTED: Any = Annotated[Union[_REPORTED], Field(discriminator="kind")]  # noqa: UP007
-REPORTED_FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_REPORTED)
+REPORTED_FEEDBACK: TypeAdapter[events.Feedback] = TypeAdapter(_ANY_REPORTED, config=_WHEN_USED)
 """Reads one event of a kind that somebody may send; what is derived from traffic nobody sends."""
 TEXT_KINDS: Final = tuple(signal.name for signal in FEEDBACK_SIGNALS if signal.value == "text")
 """Kinds whose value is what a user wrote."""

@@ -18,6 +18,7 @@ from ratchet.errors import InvalidInputError
 from ratchet.records import Decision, RegressionSet
 from ratchet.views.text.gate import decision_markdown
 from tests.deploy.gate.gated import AT, NEW, OLD, POLICY, columns, decided_on, gated, scores
+from tests.parameters import examples
 
 CLUSTER = RegressionSet(
     id="seven", created_at=AT, name="cards", example_set_id="regression-seven", users=()
@@ -143,7 +144,7 @@ def test_six_wins_without_a_loss_are_the_fewest_that_promote(losses, wins, verdi
 counts = st.tuples(*[st.integers(0, 60)] * 4).filter(lambda cells: sum(cells) >= 20)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cells=counts, level=st.sampled_from([0.005, 0.025, 0.05]))
 def test_promotion_and_a_significant_gain_are_the_same_thing(cells, level):
     changes = {"error_level": level, "minimum_examples": 20}

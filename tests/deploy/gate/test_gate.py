@@ -19,6 +19,7 @@ from ratchet.stats.comparisons.means import paired_mean_test
 from ratchet.stats.comparisons.sample_size import paired_rate_sample_size
 from ratchet.stats.comparisons.spending import nominal_levels
 from ratchet.stats.intervals import mean_interval
+from tests.parameters import examples
 
 
 def counted(both=0, only_champion=0, only_challenger=0, neither=0, metric="right", **more):
@@ -83,7 +84,7 @@ def test_the_direction_turns_the_verdict():
     st.integers(0, 2**32 - 1), st.sampled_from([-0.4, -0.1, 0.0, 0.1, 0.4]),
     st.sampled_from([0.0, 0.2]), st.booleans(), st.integers(20, 90),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_negated_scores_and_the_other_direction_give_the_same_verdict(
     seed, shift, margin, has_users, size
 ):
@@ -130,7 +131,7 @@ def test_negated_scores_and_the_other_direction_give_the_same_verdict(
 
 @pytest.mark.slow
 @given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(0, 90))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_wrong_answers_counted_down_are_right_answers_counted_up(both, lost, won, neither):
     """Right or wrong: the exact test of failures is that of successes."""
     right = counted(both, lost, won, neither)
@@ -191,7 +192,7 @@ def test_a_hold_margin_that_is_not_given_follows_from_the_scores():
 
 
 @given(st.integers(0, 120), st.integers(0, 120), st.integers(0, 300), st.integers(0, 300))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_verdict_and_p_values_belong_together_and_swapping_turns_them(losses, wins, both, neither):
     one = gate(counted(both, losses, wins, neither), plan=False)
     other = gate(counted(both, wins, losses, neither), plan=False)

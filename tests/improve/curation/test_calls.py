@@ -49,6 +49,7 @@ from tests.improve.curation.curated_home import (
     store_of,
     thumbs,
 )
+from tests.parameters import examples
 
 REST = CurationConfig(minimum_examples=1, minimum_lower_bound=0.0)
 
@@ -392,7 +393,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     opened.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(found=conversations(), kind=st.sampled_from(["sft", "kto", "dpo"]))
 def test_a_request_comes_back_equal_out_of_store_row_and_trainers_columns(
     store: EventStore, tmp_path_factory: pytest.TempPathFactory, found: Any, kind: Any

@@ -14,6 +14,7 @@ from ratchet.improve.curation.decontamination import (
     jaccard,
 )
 from ratchet.improve.curation.shingles import compact
+from tests.parameters import examples
 
 GOLDEN = [
     "My card was charged twice.",
@@ -61,7 +62,7 @@ CASES = st.sampled_from([str.upper, str.lower, str.title, str.swapcase, lambda t
 MARKS = st.lists(st.sampled_from([" ", ".", "!", "-", "\n", "\t", "  ", "'"]), max_size=3)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(
     st.sampled_from(GOLDEN), CASES, st.lists(MARKS.map("".join), min_size=3, max_size=7), st.data()
 )
@@ -72,7 +73,7 @@ def test_a_golden_example_is_found_for_any_case_spacing_and_punctuation(text, ca
     assert guard().leaks([case(text)]).tolist() == [SAME]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.text("abc ", max_size=40), max_size=12), st.lists(st.text("abc ", max_size=40)))
 def test_leaks_are_those_that_a_search_of_all_pairs_finds(texts, examples):
     config = {"run": 12, "contained": 8, "similarity": 0.7}

@@ -14,6 +14,7 @@ from ratchet.improve.curation.duplicates import (
     similar_pairs,
 )
 from ratchet.improve.curation.shingles import compact
+from tests.parameters import examples
 
 WORDS = ("card", "transfer", "pending", "london", "refund", "charged", "twice", "yesterday")
 
@@ -110,7 +111,7 @@ sentences = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(sentences)
 def test_what_is_kept_holds_no_pair_and_what_goes_has_a_kept_one_before_it(texts):
     bare = compact(texts)

@@ -7,12 +7,13 @@ from scipy import stats
 from ratchet.errors import InsufficientDataError, InvalidInputError
 from ratchet.stats.comparisons import mcnemar_exact
 from ratchet.stats.comparisons.resampling import paired_permutation_test
+from tests.parameters import examples
 
 few = st.lists(st.integers(-6, 6).map(float), min_size=2, max_size=9)
 
 
 @given(few.filter(any))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_few_differences_are_counted_out_as_scipy_does(values):
     result = paired_permutation_test(values, rng=np.random.default_rng(0))
     assert result.exact

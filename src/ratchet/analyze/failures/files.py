@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.analyze.failures.clusters import FailureClusters, find_failure_clusters
 from ratchet.errors import InvalidInputError
 from ratchet.files.rows import Row, SetAsideRow, needed_fields, no_usable_row, read_rows
 from ratchet.files.text import printable
@@ -65,6 +69,25 @@ def read_failures(path: Path) -> FailureFile:
     named = tuple(users) if any(users) else None
     return FailureFile(
         tuple(texts), tuple(failed), named, tuple(row_numbers), rows.read, tuple(aside)
+    )
+
+
+def clusters_of(
+    rows: FailureFile, embeddings: NDArray[np.floating] | None, *, seed: int
+) -> FailureClusters:
+    """Find the groups of a file's texts that fail more than the rest.
+
+    Args:
+        rows: The file's.
+        embeddings: One vector a text, shape (texts, dimensions); None to compare words.
+        seed: Of the random draws.
+    """
+    return find_failure_clusters(
+        rows.texts,
+        np.array(rows.failed, dtype=np.bool_),
+        embeddings=embeddings,
+        users=rows.users,
+        rng=np.random.default_rng(seed),
     )
 
 
