@@ -289,3 +289,15 @@ def test_a_row_made_here_is_that_of_the_record_whatever_its_time(kind: str, year
     fields = {"id": "f", "interaction_id": "i", "user_id": "ana", "kind": kind, "created_at": at}
     fields |= {"value": VALUES[kind], "updated_at": at, **DETAILS.get(kind, {})}
     assert feedback_row_of(fields) == feedback_row(FEEDBACK.validate_python(fields))
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x00b"])
+@pytest.mark.parametrize("field", ["user_id", "interaction_id"])
+def test_a_row_that_names_what_cannot_be_stored_is_set_aside(name: str, field: str) -> None:
+    row = (interaction() if field == "user_id" else thumbs()) | {field: name}
+    for given_as in (row, json.dumps(row)):
+        sink = RowSink()
+        report = ingest([given_as], sink, source="test", now=NOW)
+        assert (report.set_aside, report.interactions, report.feedback) == (1, 0, 0)
+        assert getattr(sink.rejected[0], field) is None
+        assert sink.rejected[0].reason.startswith(field)
