@@ -4,14 +4,16 @@
 
 Observations of about 900 bytes in the documented schema of its blob export, as JSON Lines or
 Parquet, and scores on traces, into an empty SQLite store by `ratchet import`'s code; then the
-signals that are derived. Memory is the largest of this process and of the one that reads. At a
-million rows it fails above 120 seconds or 1 GB.
+signals that are derived. Memory is the largest of this process and of the one that reads; CPU is
+that of both, which other work on the machine changes less than the seconds that pass. At a million
+rows it fails above 120 seconds or 1 GB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import tempfile
@@ -99,23 +101,23 @@ def _written(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-def measure(rows: int, share: float, form: str) -> str:
-    """Bring an export in twice, and return a row of the table.
+def measure(rows: int, share: float, form: str) -> tuple[str, list[str]]:
+    """Bring an export in twice; return a row of the table, and what is beyond its limit.
 
     Raises:
-        AssertionError: Something is missing, or a million rows take too long or too much.
+        AssertionError: Something is missing.
     """
     with tempfile.TemporaryDirectory(prefix="ratchet-imports-") as made:
         folder = Path(made, "export")
         size = write_export(folder, rows, share, form)
         store = EventStore.open(f"sqlite:///{made}/store.db", clock=lambda: NOW)
         derive_signals(store, now=NOW, most=0)
-        began = time.monotonic()
+        began, used = time.monotonic(), _cpu()
         what = prepare(str(folder), now=NOW)
         report = store_import(what, store, known=Recogniser(store))
-        stored = time.monotonic() - began
+        stored, store_used = time.monotonic() - began, _cpu() - used
         derived = derive_signals(store, now=NOW)
-        whole = time.monotonic() - began
+        whole, whole_used = time.monotonic() - began, _cpu() - used
         again = store_import(prepare(str(folder), now=NOW), store, known=Recogniser(store))
     scores = sum(int(min(100_000, rows - part) * share) for part in range(0, rows, 100_000))
     assert (report.interactions, report.feedback, report.set_aside) == (rows, scores, 0), report
@@ -125,14 +127,22 @@ def measure(rows: int, share: float, form: str) -> str:
         resource.getrusage(who).ru_maxrss * 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    if rows >= WHOLE:
-        assert stored <= MOST_SECONDS, f"{stored:.0f} s"
-        assert most <= MOST_BYTES, f"{most / 1e6:,.0f} MB"
-    return (
+    beyond = []
+    if rows >= WHOLE and stored > MOST_SECONDS:
+        beyond.append(f"{form}: {stored:.0f} s, more than {MOST_SECONDS:.0f}")
+    if rows >= WHOLE and most > MOST_BYTES:
+        beyond.append(f"{form}: {most / 1e6:,.0f} MB, more than {MOST_BYTES / 1e6:,.0f}")
+    told = (
         f"| {form} | {rows:,} | {scores:,} | {size / 1e6:,.0f} MB | {stored:.1f} | "
-        f"{(rows + scores) / stored:,.0f} | {whole - stored:.1f} | {derived.events:,} | "
-        f"{most / 1e6:,.0f} MB |"
+        f"{(rows + scores) / stored:,.0f} | {store_used:.0f} | {whole - stored:.1f} | "
+        f"{whole_used - store_used:.0f} | {derived.events:,} | {most / 1e6:,.0f} MB |"
     )
+    return told, beyond
+
+
+def _cpu() -> float:
+    """Return CPU seconds of this process and of those that it started and that ended."""
+    return sum(os.times()[:4])
 
 
 def main() -> None:
@@ -142,10 +152,19 @@ def main() -> None:
     parser.add_argument("--forms", nargs="*", default=["jsonl", "parquet"])
     options = parser.parse_args()
     print(f"Langfuse into SQLite, {commit()}\n")
-    print("| form | observations | scores | size | s | rows/s | deriving, s | derived | memory |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| form | observations | scores | size | s | rows/s | CPU, s | deriving, s | CPU, s |",
+        end="",
+    )
+    print(" derived | memory |\n|---|---|---|---|---|---|---|---|---|---|---|")
+    beyond = []
     for form in options.forms:
-        print(measure(options.rows, options.scores, form), flush=True)
+        told, more = measure(options.rows, options.scores, form)
+        print(told, flush=True)
+        beyond += more
+    print(f"\nload of the machine in the last 1, 5 and 15 minutes: {os.getloadavg()}")
+    if beyond:
+        raise SystemExit("; ".join(beyond))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -212,6 +213,22 @@ def test_a_pass_that_is_bounded_says_that_it_goes_on(
     assert not derive_signals(store, now=LATER, most=4).finished
     assert derive_signals(store, now=LATER).finished
     assert len(seen(store)) == 10
+
+
+def test_where_many_wait_a_second_process_reads_them_and_the_same_is_derived(
+    fresh: Callable[[], EventStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, numbers = random.Random(3), count()
+    rows = [row for n in range(400) for row in conversation(rng, f"s{n}", numbers)]
+    assert len(rows) > derived.STEP  # several steps
+    expected, two = derive(fresh(), *rows), fresh()
+    monkeypatch.setattr(derived, "MANY", 1)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    assert derive(two, *rows) == expected
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before
+    late = asked("late", "Hello?", session="s0", at=-120)
+    assert derive(two, late)["late", "left"] == 1
+    assert derive_signals(two, now=LATER).interactions == 0
 
 
 def conversation(rng: random.Random, session: str, numbers: Iterator[int]) -> list[Interaction]:

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.collect.ingest import ingest, ingest_file
-from ratchet.collect.plain_events import plain_feedback, plain_interaction
+from ratchet.collect.plain_events import feedback_row_of, plain_feedback, plain_interaction
 from ratchet.errors import InvalidInputError
-from ratchet.records import FEEDBACK_KINDS, Interaction, SetAside
+from ratchet.records import FEEDBACK, FEEDBACK_KINDS, Interaction, SetAside
 from ratchet.records.signals import BY_NAME
 from ratchet.store import Added, EventStore
-from ratchet.store.event_rows import FeedbackRow, InteractionRow
+from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row
 from ratchet.store.history.layout import LATER
 from ratchet.store.rows import microseconds
 from tests.collect.test_ingest import NOW, interaction, thumbs
@@ -281,3 +281,24 @@ def test_conflicts_look_alike_whoever_read_them(store: EventStore, tmp_path: Pat
     kept = store.set_aside_rows()  # the same rows have the same ids: stored once
     assert [row.position for row in kept] == ["line 2", "line 3"]
     assert len(kept[0].raw) == 200
+
+
+@pytest.mark.parametrize("kind", sorted(VALUES))
+@pytest.mark.parametrize("year", [1, 1969, 2026, 9999])
+def test_a_row_made_here_is_that_of_the_record_whatever_its_time(kind: str, year: int) -> None:
+    at = datetime(year, 6, 1, 12, 0, 0, 125, tzinfo=UTC)
+    fields = {"id": "f", "interaction_id": "i", "user_id": "ana", "kind": kind, "created_at": at}
+    fields |= {"value": VALUES[kind], "updated_at": at, **DETAILS.get(kind, {})}
+    assert feedback_row_of(fields) == feedback_row(FEEDBACK.validate_python(fields))
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x00b"])
+@pytest.mark.parametrize("field", ["user_id", "interaction_id"])
+def test_a_row_that_names_what_cannot_be_stored_is_set_aside(name: str, field: str) -> None:
+    row = (interaction() if field == "user_id" else thumbs()) | {field: name}
+    for given_as in (row, json.dumps(row)):
+        sink = RowSink()
+        report = ingest([given_as], sink, source="test", now=NOW)
+        assert (report.set_aside, report.interactions, report.feedback) == (1, 0, 0)
+        assert getattr(sink.rejected[0], field) is None
+        assert sink.rejected[0].reason.startswith(field)

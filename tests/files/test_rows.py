@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ratchet.errors import InvalidInputError
 from ratchet.files.columns import csv_columns
 from ratchet.files.rows import Row, parse_json, read_rows, set_aside_lines
+from ratchet.strict_json import loads
 from tests.parameters import examples
 
 NEEDS = (("text", "message"), ("failed",))
@@ -439,3 +440,38 @@ def test_pyarrow_is_used_for_what_is_well_formed(tmp_path: Path) -> None:
     assert found["text"].to_pylist() == ['a; "b"\nc', "d"]
     path.write_text('text;failed\n"open;1\n' + "row;0\n" * 20 + 'size 5";1\n', "utf-8")
     assert csv_columns(path, needs=NEEDS) is None
+
+
+NUMBERS = st.one_of(
+    st.integers(), st.integers(2**53, 2**80), st.floats(), st.sampled_from([-0.0, 5e-324, 1.8e308])
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, st.text(), st.sampled_from(["\ud800", "a\x00b"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@given(value=VALUES, is_ascii=st.booleans(), gap=st.sampled_from(["", " ", "\n"]))
+def test_the_faster_reader_of_json_reads_what_the_standard_one_reads(
+    value: Any, is_ascii: bool, gap: str
+) -> None:
+    text = gap + json.dumps(value, ensure_ascii=is_ascii) + gap
+    assert repr(loads(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "b": 2, "a": 3}', "-0", "1e999", "NaN", "-Infinity", "9" * 400, "1.0E+2",
+        '"\\ud83d\\ude00"', '"\\ud800"', "[" * 300 + "]" * 300, "\ufeff1", "", "{", "01", "1 2",
+        '"\x01"', "'a'", "9" * 5_000, '{"a" :1}', "[1,]",
+    ],
+)  # fmt: skip
+def test_what_is_odd_in_json_is_read_or_refused_as_by_the_standard_reader(text: str) -> None:
+    try:
+        expected = repr(json.loads(text))
+    except ValueError:
+        with pytest.raises(ValueError, match=r"."):
+            loads(text)
+        return
+    assert repr(loads(text)) == expected

@@ -337,6 +337,7 @@ NO_QUERY = {
     "prices", "agreed_labels",
     "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
     "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
+    "url",
 }  # fmt: skip
 
 

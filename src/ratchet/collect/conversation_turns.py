@@ -56,7 +56,6 @@ class Said:
         question: The words of that turn; empty where there is none.
         ends_with_user: Whether nothing follows the user's last turn in the request.
         answered: Everything up to the answer.
-        turns: Turns of the user.
         reached: The answers in the request's history.
     """
 
@@ -65,7 +64,6 @@ class Said:
     question: str
     ends_with_user: bool
     answered: bytes
-    turns: int
     reached: tuple[Reached, ...]
 
     @property
@@ -84,6 +82,11 @@ def answer_turn(exchange: StoredExchange) -> Turn:
     return Turn("assistant", exchange.response.strip())
 
 
+def turns_of_user(exchange: StoredExchange) -> int:
+    """Return how many turns of the user an interaction has; its turns must have been read."""
+    return sum(message.get("role") == "user" for message in exchange.messages or ())
+
+
 def said_in(exchange: StoredExchange) -> Said:
     """Return what an interaction says; its turns must have been read."""
     turns = turns_of(exchange.messages or ())
@@ -96,7 +99,6 @@ def said_in(exchange: StoredExchange) -> Said:
         question=turns[last].words if users else "",
         ends_with_user=bool(users) and last == len(turns) - 1,
         answered=_add(digests[-1], answer_turn(exchange)),
-        turns=len(users),
         reached=tuple(_reached(turns, digests)),
     )
 
@@ -127,4 +129,4 @@ def _running(turns: Iterable[Turn]) -> list[bytes]:
 
 
 def _add(digest: bytes, turn: Turn) -> bytes:
-    return hashlib.sha256(digest + json.dumps(turn).encode()).digest()
+    return hashlib.sha256(digest + str(tuple(turn)).encode()).digest()

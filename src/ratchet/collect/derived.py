@@ -15,18 +15,21 @@ nothing new.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from ratchet.collect.conversation_turns import Said, said_in
+from ratchet.collect.conversation_turns import Said, said_in, turns_of_user
 from ratchet.collect.next_turn import read_next_turn, similarity
+from ratchet.collect.plain_events import feedback_row_of
+from ratchet.collect.second_process import in_second_process
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import counted
-from ratchet.records import TRAFFIC_KINDS, Feedback, derive_id
-from ratchet.records.events import AskedAgain, Continued, Edited, Left, NextTurn, VisitSeconds
+from ratchet.records import TRAFFIC_KINDS, derive_id
 from ratchet.store import EventStore
+from ratchet.store.event_rows import FeedbackRow, feedback_row
 from ratchet.store.following import (
     ArrivedRow,
     Place,
@@ -43,8 +46,11 @@ from ratchet.store.tables import INTERACTIONS
 
 STEP = 1_000
 """Interactions that are taken in at a time."""
+MANY = 20_000
+"""Waiting interactions from which on a second process to read them pays."""
 LEAST_ALIKE = 0.5
 """The least similarity (Dice, of words) of two opening questions for one to edit the other."""
+_FOLLOWING, _LEFT = ("asked_again", "edited", "continued"), "left"
 _MOMENT = timedelta(microseconds=1)
 _GAP = SETTLED // _MOMENT
 _DAY = 86_400_000_000
@@ -113,17 +119,21 @@ def derive_signals(
     first = arrivals(store, after=place.arrived, until=end, most=1)
     since = 0 if place.arrived == 0 else first[0].at if first else microseconds(now)
     note_kinds(store, TRAFFIC_KINDS, without, since=since, now=now)
-    while most is None or taken < most:
-        step = _next_step(store, place, end, microseconds(now))
-        if step.after == place:
-            return DerivedReport(taken, events)
-        found = _derive(store, step)
-        chosen = [event for event in found.events if event.kind not in without]
-        new = keep(store, chosen, before=place, after=step.after, followed=found.followed)
-        if new is None:  # another process was faster and goes on
-            return DerivedReport(taken, events)
-        taken, events, place = taken + len(step.arrived), events + new, step.after
-    return DerivedReport(taken, events, finished=False)
+    if most == 0:
+        return DerivedReport(0, 0, finished=False)
+    with closing(_read_steps(store, place, end, microseconds(now), most)) as steps:
+        for found in steps:
+            told = [*found.events, *_taken_back(store, found)]
+            chosen = [event for event in told if event.kind not in without]
+            new = keep(
+                store, chosen, before=found.before, after=found.after, followed=found.followed
+            )
+            if new is None:  # another process was faster and goes on
+                break
+            taken, events = taken + found.arrived, events + new
+            if most is not None and taken >= most:
+                return DerivedReport(taken, events, finished=False)
+    return DerivedReport(taken, events)
 
 
 # Steps --------------------------------------------------------------------------------------------
@@ -151,20 +161,54 @@ class _Found:
     """What a step derives.
 
     Attributes:
+        before: How far it was.
+        after: How far it goes.
+        arrived: How many interactions it takes in.
         events: Derived events.
-        absent: Ids of events that hold only if they are among these.
+        absent: Of each answer the kinds of events that hold only if they are among these.
         followed: The first answer of each application that a conversation followed.
     """
 
-    events: list[Feedback] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
+    before: Place
+    after: Place
+    arrived: int
+    events: list[FeedbackRow] = field(default_factory=list)
+    absent: dict[str, tuple[str, ...]] = field(default_factory=dict)
     followed: dict[str, int] = field(default_factory=dict)
+
+
+def _read_steps(
+    store: EventStore, place: Place, end: int, now: int, most: int | None
+) -> Generator[_Found]:
+    """Return what reads step after step, in another process where many wait and it can."""
+    waiting = end - place.arrived
+    if min(waiting, waiting if most is None else most) <= MANY or store.url is None:
+        return _steps(store, place, end, now)
+    return in_second_process(_steps_of, store.url, place, end, now)
+
+
+def _steps_of(url: str, place: Place, end: int, now: int) -> Generator[_Found]:
+    store = EventStore.open(url, connections=1)
+    try:
+        yield from _steps(store, place, end, now)
+    finally:
+        store.close()
+
+
+def _steps(store: EventStore, place: Place, end: int, now: int) -> Generator[_Found]:
+    """Yield what each step derives, up to a position."""
+    while (step := _next_step(store, place, end, now)).after != place:
+        yield _derive(store, step)
+        place = step.after
 
 
 def _next_step(store: EventStore, place: Place, end: int, now: int) -> _Step:
     arrived = arrivals(store, after=place.arrived, until=end, most=STEP)
     reached = arrived[-1].position if len(arrived) == STEP else max(end, place.arrived)
-    waiting = arrivals(store, after=place.settled, until=reached, most=STEP)
+    is_level = place.settled == place.arrived  # as of rows that are all old enough
+    waiting = (
+        arrived if is_level else arrivals(store, after=place.settled, until=reached, most=STEP)
+    )
     ripe = []
     settled = waiting[-1].position if len(waiting) == STEP else reached
     for row in waiting:
@@ -177,7 +221,7 @@ def _next_step(store: EventStore, place: Place, end: int, now: int) -> _Step:
 
 def _derive(store: EventStore, step: _Step) -> _Found:
     """Derive what a step's interactions say, and what is said of them."""
-    found = _Found()
+    found = _Found(step.before, step.after, len(step.arrived))
     rows = [*step.arrived, *step.ripe]
     if not rows:
         return found
@@ -196,19 +240,26 @@ def _derive(store: EventStore, step: _Step) -> _Found:
                 if row.position in ripe or (has_new and row.position <= step.before.settled)
             }
             _follow(session, old_enough, last, found)
-    found.events += _taken_back(store, found)
     return found
 
 
-def _taken_back(store: EventStore, found: _Found) -> Iterator[Feedback]:
-    """Yield new versions of what was derived before and does not hold, since rows arrived late."""
+def _taken_back(store: EventStore, found: _Found) -> list[FeedbackRow]:
+    """Return new versions of what was derived before and does not hold, since rows arrived late."""
     derived = {event.id for event in found.events}
-    stored = store.stored_feedback([key for key in found.absent if key not in derived])
-    for event in stored.values():
+    there = [
+        (_id(event.kind, event.interaction_id), event)
+        for event in store.feedback_about(found.absent)
+        if event.kind in found.absent[event.interaction_id]
+    ]
+    # an application may have sent events of these kinds, under other ids
+    ids = {key for key, event in there if key == (event.version_of or event.id)}
+    gone = []
+    for event in store.stored_feedback(sorted(ids - derived)).values():
         if event.value:
             since = event.updated_at or event.created_at
-            gone = {"value": type(event.value)(0), "updated_at": since + _MOMENT}
-            yield event.model_copy(update=gone)
+            no = {"value": type(event.value)(0), "updated_at": since + _MOMENT}
+            gone.append(feedback_row(event.model_copy(update=no)))
+    return gone
 
 
 def _by_user(rows: Iterable[StoredExchange]) -> Iterator[list[StoredExchange]]:
@@ -232,27 +283,28 @@ def _follow(
         last: Up to when interactions are complete with what follows them.
         found: What is added to.
     """
-    said = {row.id: said_in(row) for row in session if row.messages is not None}
+    is_one = len(session) == 1  # which has nothing to be compared with
+    said = {} if is_one else {row.id: said_in(row) for row in session if row.messages is not None}
     for place, answer in enumerate(session):
-        if answer.id not in said or not answer.shown or answer.at > last:
+        if answer.messages is None or not answer.shown or answer.at > last:
             continue
         later = [row for row in session[place + 1 :] if row.at <= answer.at + _GAP]
-        seen = list(_reactions(answer, later, said))
+        seen = list(_reactions(answer, later, said)) if later else []
         found.events += seen
-        found.absent += [_id(kind, answer) for kind in ("asked_again", "edited", "continued")]
+        found.absent[answer.id] = _FOLLOWING
         if seen:
             earliest = found.followed.get(answer.application, answer.at)
             found.followed[answer.application] = min(earliest, answer.at)
         if later:
-            found.absent.append(_id("left", answer))
+            found.absent[answer.id] = (*_FOLLOWING, _LEFT)
         elif answer.position in old_enough:
-            found.events += [_left(answer, said[answer.id].turns)]
+            found.events += [_left(answer, turns_of_user(answer))]
             found.events += _visit(answer, session[: place + 1])
 
 
 def _reactions(
     answer: StoredExchange, later: Sequence[StoredExchange], said: Mapping[str, Said]
-) -> Iterator[Feedback]:
+) -> Iterator[FeedbackRow]:
     """Yield what the later interactions of a session say about an answer: each kind once.
 
     A request that began before the answer was there is no reaction to it.
@@ -269,15 +321,15 @@ def _reactions(
         return  # a step of the application's own, such as the call of a tool
     if went_on:
         row, reached = went_on[0]
-        yield _event(Continued, answer, row)
+        yield _event("continued", answer, row.at, True)
         yield from _next_turn(answer, own, row, reached.words)
     asked = [row for row in seen if said[row.id].ends_with_user]
     again = next((row for row in asked if said[row.id].asked == own.asked), None)
     if again is not None:
-        yield _event(AskedAgain, answer, again)
+        yield _event("asked_again", answer, again.at, True)
     edited = next((row for row in asked if _is_edit(own, said[row.id])), None)
     if edited is not None:
-        yield _event(Edited, answer, edited)
+        yield _event("edited", answer, edited.at, True)
 
 
 def _is_edit(own: Said, other: Said) -> bool:
@@ -293,49 +345,37 @@ def _is_edit(own: Said, other: Said) -> bool:
 
 def _next_turn(
     answer: StoredExchange, own: Said, row: StoredExchange, words: str
-) -> Iterator[Feedback]:
+) -> Iterator[FeedbackRow]:
     reading = read_next_turn(own.question, words)
     if reading is not None:
-        yield NextTurn(
-            id=derive_id("derived", "next_turn", reading.version, answer.id),
-            interaction_id=answer.id,
-            created_at=moment_of(row.at),
-            user_id=answer.user_id,
-            value=reading.place,
-            judge_version=reading.version,
-        )
+        beside = {"judge_version": reading.version}
+        key = derive_id("derived", "next_turn", reading.version, answer.id)
+        yield _event("next_turn", answer, row.at, reading.place, id=key, **beside)
 
 
 def _event(
-    kind: type[AskedAgain] | type[Edited] | type[Continued],
-    answer: StoredExchange,
-    row: StoredExchange,
-) -> Feedback:
-    name = str(kind.model_fields["kind"].default)
-    return kind(
-        id=_id(name, answer),
-        interaction_id=answer.id,
-        created_at=moment_of(row.at),
-        user_id=answer.user_id,
-        value=True,
-    )
+    kind: str, answer: StoredExchange, at: int, value: bool | int | float, **more: object
+) -> FeedbackRow:
+    fields = {
+        "id": _id(kind, answer.id),
+        "interaction_id": answer.id,
+        "created_at": moment_of(at),
+        "user_id": answer.user_id,
+        "kind": kind,
+        "value": value,
+    }
+    return feedback_row_of(fields | more)
 
 
-def _id(kind: str, answer: StoredExchange) -> str:
-    return derive_id("derived", kind, answer.id)
+def _id(kind: str, answer: str) -> str:
+    return derive_id("derived", kind, answer)
 
 
-def _left(answer: StoredExchange, turns: int) -> Left:
-    return Left(
-        id=_id("left", answer),
-        interaction_id=answer.id,
-        created_at=moment_of(answer.at + _GAP),
-        user_id=answer.user_id,
-        value=max(1, turns),
-    )
+def _left(answer: StoredExchange, turns: int) -> FeedbackRow:
+    return _event(_LEFT, answer, answer.at + _GAP, max(1, turns))
 
 
-def _visit(answer: StoredExchange, session: Sequence[StoredExchange]) -> Iterator[VisitSeconds]:
+def _visit(answer: StoredExchange, session: Sequence[StoredExchange]) -> Iterator[FeedbackRow]:
     """Yield the length of the visit that ends with an answer, where it has more than one.
 
     Of a visit that turns out longer, since rows arrived late, the longer length counts: it has the
@@ -348,11 +388,5 @@ def _visit(answer: StoredExchange, session: Sequence[StoredExchange]) -> Iterato
         start = row.at
     length = answer.ended - start
     if start < answer.at:
-        yield VisitSeconds(
-            id=_id("visit_seconds", answer),
-            interaction_id=answer.id,
-            created_at=moment_of(answer.at + _GAP),
-            updated_at=moment_of(answer.at + _GAP + length),
-            user_id=answer.user_id,
-            value=length / 1e6,
-        )
+        updated = {"updated_at": moment_of(answer.at + _GAP + length)}
+        yield _event("visit_seconds", answer, answer.at + _GAP, length / 1e6, **updated)

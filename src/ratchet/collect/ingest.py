@@ -327,16 +327,17 @@ class _Reader:
         """Return what becomes of rows that come with their positions."""
         batch = Batch(len(rows))
         for position, row in rows:
-            if isinstance(row, str | bytes) and not row.strip():
-                continue
-            if isinstance(row, SetAside):
+            others: tuple[str, ...] = ()
+            if isinstance(row, Translated):
+                row, _, others = row
+            elif isinstance(row, SetAside):
                 batch.rejected.append(row)
                 continue
-            if isinstance(row, Passed):
+            elif isinstance(row, Passed):
                 batch.passed[row.reason] += 1
                 continue
-            others = row.others if isinstance(row, Translated) else ()
-            row = row.row if isinstance(row, Translated) else row
+            elif isinstance(row, str | bytes) and not row.strip():
+                continue
             try:
                 event = self._event(row, batch.definitions)
             except InvalidInputError as error:

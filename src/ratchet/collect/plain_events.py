@@ -24,11 +24,17 @@ from pydantic.fields import FieldInfo
 
 from ratchet.collect.values import CONVERT
 from ratchet.errors import InvalidInputError
-from ratchet.records import MAX_TEXT_CHARACTERS, Feedback
+from ratchet.records import FEEDBACK, MAX_TEXT_CHARACTERS, Feedback
 from ratchet.records.events import ORIGIN, SIMULATED
 from ratchet.records.signal import Value
 from ratchet.records.signals import BY_NAME
-from ratchet.store.event_rows import DIGEST_CHARACTERS, FeedbackRow, InteractionRow, split_value
+from ratchet.store.event_rows import (
+    DIGEST_CHARACTERS,
+    FeedbackRow,
+    InteractionRow,
+    feedback_row,
+    split_value,
+)
 
 _LONGEST_NAME = 200
 _NUL = "\\u0000"
@@ -38,6 +44,7 @@ _NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 _ROLES = frozenset({"system", "user", "assistant"})
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
 _LARGEST_INTEGER = 2**53
+_EVER = 2**62
 _NOT_PLAIN = (LookupError, TypeError, ValueError, AttributeError, ValidationError)
 
 
@@ -144,6 +151,16 @@ def plain_feedback(fields: Mapping[str, Any], *, earliest: int, latest: int) -> 
     except _NOT_PLAIN:
         return None
     return FeedbackRow(key, digest, answer, user, moment, kind.name, number, words, updated)
+
+
+def feedback_row_of(fields: Mapping[str, Any]) -> FeedbackRow:
+    """Return the row of a feedback event whose fields are Python's own, whatever its time.
+
+    Raises:
+        pydantic.ValidationError: It is no such event.
+    """
+    row = plain_feedback(fields, earliest=-_EVER, latest=_EVER)
+    return feedback_row(FEEDBACK.validate_python(fields)) if row is None else row
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from ratchet.processes import starting_safely
 T = TypeVar("T")
 
 
-def in_second_process(make: Callable[..., Iterator[T]], *given: Any) -> Iterator[T]:
+def in_second_process(make: Callable[..., Iterator[T]], *given: Any) -> Generator[T]:
     """Yield what `make(*given)` yields in a process of its own, which is one item ahead.
 
     It is started anew and not forked, so the main module has to be one that can be imported.
@@ -51,8 +51,8 @@ def _received(receiver: Connection) -> Any:
         return receiver.recv()
     except (EOFError, OSError) as ended:  # between two items, or within one
         raise InvalidInputError(
-            "a file must be read to its end, got a process that reads and was killed; run the same "
-            "command again: what was stored is not stored twice"
+            "what is there must be read to its end, got a process that reads and was killed; run "
+            "the same command again: what was stored is not stored twice"
         ) from ended
 
 

@@ -99,5 +99,5 @@ def door_id(door: str, *foreign: object) -> str:
         foreign: What the tool calls it, and what kind of thing it is, where its names are unique
             for a kind alone.
     """
-    named = "\x1f".join(map(str, (door, *foreign))).encode("utf-8", "surrogatepass")
+    named = "\x1f".join([door, *map(str, foreign)]).encode("utf-8", "surrogatepass")
     return blake2b(named, digest_size=16).hexdigest()

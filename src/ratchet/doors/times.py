@@ -38,7 +38,8 @@ def instant(value: object) -> datetime | None:
     if isinstance(found, datetime):
         return found if found.tzinfo is UTC else found.astimezone(UTC)
     try:
-        return datetime.fromisoformat(str(found)).astimezone(UTC)
+        read = datetime.fromisoformat(str(found))
+        return read if read.tzinfo is UTC else read.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -62,6 +63,7 @@ def seconds_between(start: object, end: object) -> float | None:
     if not (start and end):
         return None
     began, ended = instant(start), instant(end)
-    if began is None or ended is None or ended < began:
+    if began is None or ended is None:
         return None
-    return (ended - began).total_seconds()
+    took = (ended - began).total_seconds()
+    return took if took >= 0 else None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
+from ratchet.strict_json import loads
 
 ROLES = {
     "system": "system", "developer": "developer",
@@ -47,7 +48,7 @@ def parsed(value: object) -> Any:
     if not isinstance(value, str) or value[:1] not in '{["' or not value:
         return value
     try:
-        return json.loads(value)
+        return loads(value)
     except (ValueError, RecursionError):
         return value
 

@@ -118,6 +118,8 @@ def printable(text: str, limit: int = _RECEIVED_CHARACTERS) -> str:
     >>> printable("a\nb\udce9")
     'a\\nb\\xe9'
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     shown = "".join(map(_shown, text[: limit + 1]))
     return shown if len(shown) <= limit and len(text) <= limit else shown[: limit - 3] + "..."
 

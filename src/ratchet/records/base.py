@@ -6,7 +6,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -49,7 +49,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 def derive_id(*parts: object) -> str:
     """Return the same UUID for the same parts, so that work done twice is stored once."""
-    return str(uuid5(NAMESPACE_URL, "\x1f".join(str(part) for part in parts)))
+    named = NAMESPACE_URL.bytes + "\x1f".join(map(str, parts)).encode()
+    return str(UUID(bytes=hashlib.sha1(named, usedforsecurity=False).digest()[:16], version=5))
 
 
 def digest(value: Any) -> str:

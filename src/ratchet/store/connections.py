@@ -24,6 +24,8 @@ from ratchet.errors import InvalidInputError
 BUSY_SECONDS = 60
 
 
+SQLITE_CACHE = 64_000
+"""Kilobytes of a file that a connection keeps at most: indexes of ids are written all over."""
 _POOL = {"pool_size": 5, "max_overflow": 5, "pool_timeout": 60, "pool_recycle": 1800}
 _TIMEOUTS = {"lock_timeout": BUSY_SECONDS, "statement_timeout": 0, "idle_timeout": 900}
 _SETTINGS = {"idle_timeout": "idle_in_transaction_session_timeout"}  # PostgreSQL's other names
@@ -108,6 +110,7 @@ def configure_sqlite(engine: sa.Engine) -> None:
         )  # of a new file: space can be given back
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA cache_size=-{SQLITE_CACHE}")
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:

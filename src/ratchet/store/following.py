@@ -11,17 +11,16 @@ of time, by an index of sessions and times.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from ratchet.records import Feedback
 from ratchet.store.counts import put_numbers, read_numbers
 from ratchet.store.erasure import FORGOTTEN
+from ratchet.store.event_rows import FeedbackRow
 from ratchet.store.events import EventStore
 from ratchet.store.reporting import (
     DERIVED,
@@ -33,11 +32,13 @@ from ratchet.store.reporting import (
 )
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import COUNTS, INTERACTIONS
+from ratchet.strict_json import loads
 
 FIRST_ROWS = 200_000
 """Rows of a table that the first pass over a store goes back by."""
 MOST_OF_A_SESSION = 500
 """A session with more interactions in a span is no conversation: nothing is derived from it."""
+_FETCHED = 500
 _READ = "traffic read"
 _ARRIVED, _SETTLED = "arrived", "settled"
 _NEVER = 2**62
@@ -56,8 +57,7 @@ class Place:
     settled: int
 
 
-@dataclass(frozen=True, slots=True)
-class ArrivedRow:
+class ArrivedRow(NamedTuple):
     """An interaction as it arrived: where, in which session, and when it was asked for."""
 
     position: int
@@ -65,8 +65,7 @@ class ArrivedRow:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredExchange:
+class StoredExchange(NamedTuple):
     """An interaction of a session; times in microseconds since 1970.
 
     Attributes:
@@ -130,7 +129,7 @@ def arrivals(store: EventStore, *, after: int, until: int, most: int) -> list[Ar
         .limit(most)
     )
     with store.reading() as connection:
-        return [ArrivedRow(*found) for found in connection.execute(query)]
+        return [ArrivedRow(*found) for found in connection.execute(query).fetchall()]
 
 
 def rows_of_sessions(
@@ -148,9 +147,10 @@ def rows_of_sessions(
         since: From when on the turns are read.
     """
     row = INTERACTIONS.c
-    # what was erased lies in one session, whoever's it was
-    inside = sa.and_(row.created_at.between(first, last), row.user_id != FORGOTTEN)
-    counted = sa.select(row.session_id, sa.func.count()).where(inside).group_by(row.session_id)
+    spanned = row.created_at.between(first, last)
+    # by the index alone; what was erased lies in one session, whoever's it was
+    counted = sa.select(row.session_id, sa.func.count()).where(spanned).group_by(row.session_id)
+    inside = sa.and_(spanned, row.user_id != FORGOTTEN)
     words = sa.case((row.created_at >= since, sa.cast(row.messages, sa.Text)), else_=None)
     query = sa.select(
         row.id, row.position, row.user_id, row.session_id, row.created_at, row.latency_seconds,
@@ -158,13 +158,14 @@ def rows_of_sessions(
     ).where(inside)  # fmt: skip
     with store.reading() as connection:
         for chunk in chunks(sorted(sessions)):
-            sizes = connection.execute(counted.where(row.session_id.in_(chunk)))
+            sizes = connection.execute(counted.where(row.session_id.in_(chunk))).fetchall()
             small = [name for name, size in sizes if size <= MOST_OF_A_SESSION]
             if not small:
                 continue
             order = (row.session_id, row.created_at, row.id)
             found = connection.execute(query.where(row.session_id.in_(small)).order_by(*order))
-            yield from (_exchange(*values) for values in found)
+            for part in found.partitions(_FETCHED):
+                yield from (_exchange(*values) for values in part)
 
 
 def _exchange(
@@ -172,7 +173,7 @@ def _exchange(
     is_shown: int, name: str, response: str, messages: str | None,
 ) -> StoredExchange:  # fmt: skip
     ended = at + round((latency or 0.0) * 1e6)
-    turns = None if messages is None else json.loads(messages)
+    turns = None if messages is None else loads(messages)
     return StoredExchange(
         key, position, user, session, at, ended, bool(is_shown), name, response, turns
     )
@@ -180,7 +181,7 @@ def _exchange(
 
 def keep(
     store: EventStore,
-    events: Sequence[Feedback],
+    events: Sequence[FeedbackRow],
     *,
     before: Place,
     after: Place,
@@ -201,7 +202,7 @@ def keep(
     with store.atomic() as connection:
         if _place(connection) != before:
             return None
-        new = store.add_feedback(events).new if events else 0
+        new = store.add_feedback_rows(events).new if events else 0
         known = read_numbers(connection, COUNTS, (FOLLOWED,))[FOLLOWED]
         earlier = {name: at for name, at in followed.items() if at < known.get(name, _NEVER)}
         put_numbers(connection, COUNTS, FOLLOWED, earlier)

@@ -62,4 +62,13 @@ def _name(row: Mapping[str, object], name: str) -> str | None:
         value = int(value)
     if type(value) is int:  # as it is taken where the row is good
         value = str(value)
-    return value if isinstance(value, str) and 0 < len(value) <= NAME_CHARACTERS else None
+    return value if isinstance(value, str) and _can_be_stored(value) else None
+
+
+def _can_be_stored(name: str) -> bool:
+    """Tell whether a name can be one that is stored: half of a pair or NUL in it names nobody."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return 0 < len(name) <= NAME_CHARACTERS and "\x00" not in name

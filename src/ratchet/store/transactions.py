@@ -45,6 +45,13 @@ class Transactions:
         """Device and inode of the file that was opened; None where the store is no file."""
         return None if self._file is None else self._file.identity
 
+    @property
+    def url(self) -> str | None:
+        """By which another process opens the store; None where it is this process's memory."""
+        if self._engine.dialect.name == "sqlite" and self._file is None:
+            return None
+        return self._engine.url.render_as_string(hide_password=False)
+
     def check_file(self) -> None:
         """See that the store is still what was opened: SQLite goes on in a file without a name.
 
