@@ -44,7 +44,8 @@ class DemoOptions(BaseModel):
         users: How many people write in.
         reactions: How they react.
         seed: Of everything that is drawn.
-        at_once: How many ask at a time.
+        at_once: How many ask at a time; twice as many as the local model answers together, so that
+            a full batch waits while one is answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,7 +61,7 @@ class DemoOptions(BaseModel):
     users: Count = 120
     reactions: ReactionRates = ReactionRates()
     seed: Annotated[int, Field(ge=0)] = 0
-    at_once: Count = 16
+    at_once: Count = 32
 
     @property
     def asks(self) -> str:
