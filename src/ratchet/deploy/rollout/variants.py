@@ -72,6 +72,7 @@ def start_test(
     limits: Mapping[str, float] | None = None,
     by: str | None = None,
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> VariantTest:
     """Send users to variants at fixed shares; the champion is the control and has the rest.
 
@@ -88,6 +89,7 @@ def start_test(
         limits: The same of tokens (`many_tokens`) and cost (`costly`).
         by: Who starts it.
         answering: What every version has to answer by.
+        dry_run: Whether the test that would begin is returned, and nothing stored.
 
     Raises:
         InsufficientDataError: There is no champion.
@@ -126,6 +128,8 @@ def start_test(
         limits=dict(limits or {}),
         by=by,
     )
+    if dry_run:
+        return test
     routing = Routing(
         id=derive_id("routing", test.id),
         created_at=now,
@@ -226,6 +230,7 @@ def end_test(
     winner: str | None = None,
     note: str = "",
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> AliasMove | None:
     """End the running test: everybody gets the champion again, or a winner that was shown.
 
@@ -236,6 +241,7 @@ def end_test(
         winner: Label of the variant that everybody gets.
         note: Why.
         answering: What a winner has to answer by.
+        dry_run: Whether everything is checked, and nothing stored.
 
     Returns:
         What the registry is to be told where there is a winner.
@@ -256,6 +262,8 @@ def end_test(
         control = test.variants[-1]
         if winner is not None:
             _refuse_unshown(store, test, winner)
+        if dry_run:
+            return None
         store.append(VariantTestEnd(id=test.id, created_at=now, by=by, winner=winner, note=note))
         if winner is None:
             release = store.latest(Release)
