@@ -129,7 +129,7 @@ def answer_examples(
     answers = dict(recorded)
     open_examples = [example for example in examples if example.id not in answers]
     # a local model answers prompts of similar lengths together with little padding
-    open_examples.sort(key=_length, reverse=True)
+    open_examples.sort(key=_length)
     started = time.monotonic()
     for start in range(0, len(open_examples), _CHUNK):
         chunk = open_examples[start : start + _CHUNK]
