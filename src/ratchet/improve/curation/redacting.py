@@ -64,13 +64,12 @@ def apart(
     stays, and none where two answers are as frequent.
 
     Args:
-        rows: As they were, no two alike.
+        rows: As they were.
         clean: The same rows, redacted.
         protected: Prompts that the gate tests on.
         config: How personal data and leaks are found.
     """
-    changed = {place for place, row in enumerate(rows) if row != clean[place]}
-    if not changed:
+    if all(row == other for row, other in zip(rows, clean, strict=True)):
         return list(range(len(rows)))
     tested = {*protected, *redactor(config.redaction).redact(sorted(protected)).texts}
     gone = set(leaking(clean, tested, config.decontamination))
@@ -79,7 +78,7 @@ def apart(
         if place not in gone:
             groups.setdefault(_asked(row), []).append(place)
     for places in groups.values():
-        if len(places) > 1 and changed.intersection(places):
+        if len({_asked(rows[place]) for place in places}) > 1:
             said = [_said(clean[place]) for place in places]
             (most, count), *others = Counter(said).most_common(2)
             tie = bool(others) and others[0][1] == count
