@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.decontamination import leaking
+from ratchet.improve.curation.decontamination import SAME, leaking
 from ratchet.improve.curation.rows import ANSWERS, Row, TrainingRow
 from ratchet.records import digest, with_all_texts, with_conversations_changed
 from ratchet.records.tool_calls import MARK, as_turn, written
@@ -71,8 +71,11 @@ def apart(
     """
     if all(row == other for row, other in zip(rows, clean, strict=True)):
         return list(range(len(rows)))
-    tested = {*protected, *redactor(config.redaction).redact(sorted(protected)).texts}
-    gone = set(leaking(clean, tested, config.decontamination))
+    gone = set(leaking(clean, protected, config.decontamination))
+    # more than the same would be too much: many a message holds "my address is <EMAIL_ADDRESS>"
+    tested = set(redactor(config.redaction).redact(sorted(protected)).texts) - set(protected)
+    alike = leaking(clean, tested, config.decontamination)
+    gone |= {place for place, how in alike.items() if how == SAME}
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(clean):
         if place not in gone:
@@ -82,7 +85,9 @@ def apart(
             said = [_said(clean[place]) for place in places]
             (most, count), *others = Counter(said).most_common(2)
             tie = bool(others) and others[0][1] == count
-            gone |= {*places} - ({*()} if tie else {places[said.index(most)]})
+            gone.update(places)
+            if not tie:
+                gone.remove(places[said.index(most)])
     return [place for place in range(len(rows)) if place not in gone]
 
 
