@@ -101,17 +101,7 @@ def start_test(
     _refuse_beside(store)
     if champion is None:
         raise InsufficientDataError("a test needs a champion as its control, got none")
-    rest = 1.0 - sum(variant.share for variant in variants)
-    if not variants or rest <= 1e-9:
-        raise InvalidInputError(
-            f"variants must leave a share to the control, got {len(variants)} with {rest:.0%} left"
-        )
-    for variant in variants:
-        if (variant.version, variant.system_prompt) == (champion.version, champion.system_prompt):
-            raise InvalidInputError(
-                f"a variant must differ from the champion, got {variant.label}; give it another "
-                "version or system prompt"
-            )
+    rest = _left_to(champion, variants)
     if answering is not None:
         for version in dict.fromkeys(variant.version for variant in variants):
             answering.require(version)
@@ -143,6 +133,26 @@ def start_test(
         store.append(test)
         store.append(routing)
     return test
+
+
+def _left_to(control: Variant, variants: Sequence[Variant]) -> float:
+    """Return the share that variants leave to the control.
+
+    Raises:
+        InvalidInputError: They leave none, or one is the control.
+    """
+    rest = 1.0 - sum(variant.share for variant in variants)
+    if not variants or rest <= 1e-9:
+        raise InvalidInputError(
+            f"variants must leave a share to the control, got {len(variants)} with {rest:.0%} left"
+        )
+    for variant in variants:
+        if (variant.version, variant.system_prompt) == (control.version, control.system_prompt):
+            raise InvalidInputError(
+                f"a variant must differ from the champion, got {variant.label}; give it another "
+                "version or system prompt"
+            )
+    return rest
 
 
 def read_test(store: EventStore, test: VariantTest, now: datetime) -> VariantReadout:

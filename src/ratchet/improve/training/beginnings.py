@@ -23,7 +23,8 @@ def last_states(model: Any, *args: Any, **kwargs: Any) -> Any:
     """
     import torch
 
-    body, tokens = model.base_model, kwargs.get("input_ids")
+    body = model.base_model
+    tokens: Any = kwargs.get("input_ids")
     given = {name for name, value in kwargs.items() if value is not None and value is not False}
     length = _alike(tokens) if given == {"input_ids"} and not args and _can_share(model) else 0
     if length < LEAST:
