@@ -5,6 +5,7 @@ python -m ratchet.flows._command collect OPTIONS      # JSON
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -45,6 +46,7 @@ from ratchet.views.text.stages import (
 )
 
 Options = TypeVar("Options", bound=BaseModel)
+_OF_RUNS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 def options_of(kind: type[Options], given: str) -> Options:
@@ -129,6 +131,8 @@ def told(run: Callable[[], str], *, waits: str) -> int:
         run: Gives the words.
         waits: How the line of one that waits begins.
     """
+    for handler in logging.getLogger().handlers:  # Prefect's, on the terminal
+        handler.addFilter(_is_news)
     try:
         sys.stdout.write(f"\n{shown_text(run())}\n")
     except WaitingError as error:
@@ -137,6 +141,19 @@ def told(run: Callable[[], str], *, waits: str) -> int:
         sys.stderr.write(f"\nratchet: {shown_text(str(error))}\n")
         return 2
     return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line says more than the error of ours that is told when the run has ended.
+
+    Prefect logs it with a traceback, once for each flow and task that it passes through; its UI
+    shows these lines all the same.
+    """
+    if not record.name.startswith(_OF_RUNS):
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    ended = record.getMessage().startswith("Finished in state Failed(")
+    return not ended and not isinstance(error, RatchetError)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,13 @@ def test_rollback_ends_a_rollout_first_and_then_replaces_the_champion(kept, regi
     switch(kept, release, by="test", told=True)
     third = NEW_VARIANT.model_copy(update={"version": "support-router/3"})
     rollout = start_rollout(kept, third, PLAN, now=now)
+    would = ratchet("rollback", "--dry-run").output
+    assert f"rollout would be stopped: support-router/3\nchampion would be {NEW}" in would
+    assert running_rollout(kept) == rollout
     assert "rollout stopped: support-router/3" in ratchet("rollback").output
     assert kept.get(RolloutStop, rollout.id).person
+    assert f"champion would be {OLD}" in ratchet("rollback", "--dry-run").output
+    assert registry.champion().reference == NEW
     assert f"champion is now {OLD}" in ratchet("rollback").output
     assert registry.champion().reference == OLD
 
@@ -183,6 +188,10 @@ def test_what_does_not_exist_is_not_given_to_users(kept, registry, plan, tmp_pat
 
 def test_variants_are_started_read_drawn_and_ended(kept, registry, tmp_path):
     (tmp_path / "test.yaml").write_text(TEST)
+    would = ratchet("variants", "start", str(tmp_path / "test.yaml"), "--dry-run").output
+    assert "tone: brief 30%, tuned 30%, champion 40%" in would
+    assert "compared: thumbs_down\nnothing was changed" in would
+    assert running_test(kept) is None
     assert (
         "tone: brief 30%, tuned 30%, champion 40%"
         in ratchet("variants", "start", str(tmp_path / "test.yaml")).output
@@ -198,6 +207,14 @@ def test_variants_are_started_read_drawn_and_ended(kept, registry, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert json.loads(ratchet("variants", "read", "--json").output)["interactions"] == 0
     assert "a winner must be shown" in refused(ratchet("variants", "end", "--winner", "brief"))
+    assert "a winner must be" in refused(
+        ratchet("variants", "end", "--winner", "brief", "--dry-run")
+    )
+    would = ratchet("variants", "end", "--dry-run").output
+    assert "everybody would have the champion\nnothing was changed" in would
+    assert running_test(kept) == test
+    assert "test would be ended: " in ratchet("rollback", "--dry-run").output
+    assert running_test(kept) == test
     assert "everybody has the champion" in ratchet("variants", "end").output
     assert kept.get(VariantTestEnd, test.id).by == "ann"
 

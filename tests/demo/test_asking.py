@@ -13,6 +13,7 @@ from ratchet.demo.plan import DemoOptions, by_session, plan_visits, read_task, w
 from ratchet.errors import RatchetError
 from ratchet.evaluation.example_files import read_examples
 from ratchet.records.events import ORIGIN, SIMULATED
+from ratchet.stats.comparisons.power import paired_rate_power
 from tests.gateway.conftest import gateway, mock, serve, settings
 
 __all__ = ["gateway", "mock", "serve", "settings"]
@@ -109,3 +110,8 @@ def test_the_next_cycle_brings_other_messages_and_other_sessions() -> None:
     assert {v.message for v in later}.isdisjoint(v.message for v in VISITS)
     assert {v.session_id for v in later}.isdisjoint(v.session_id for v in VISITS)
     assert plan_visits(TASK, OPTIONS, 1) == VISITS
+
+
+def test_the_gate_of_the_demonstration_shows_ten_points_in_four_runs_of_five() -> None:
+    pairs = DemoOptions().held_out
+    assert paired_rate_power(pairs=pairs, discordance=0.3, difference=0.1) >= 0.8

@@ -104,6 +104,9 @@ def test_each_night_says_what_it_did_or_that_there_is_nothing_to_do(nights: Nigh
     assert "ratchet gate --champion support-router/1 --challenger support-router/2" in " ".join(
         said.split()
     )
+    code, said = nights.stage("gate", policy="open-ended", end_cycle=False)  # without a judge
+    assert (code, said.count("ratchet: ")) == (2, 1), said
+    assert not any(words in said for words in ("Traceback", "Encountered", "Finished in")), said
     code, said = nights.stage("gate", end_cycle=False)
     assert (code, "DEPLOY   " in said) == (0, True), said
     assert "challenger support-router/2" in said

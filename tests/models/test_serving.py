@@ -70,6 +70,22 @@ def test_each_adapter_answers_as_it_does_alone_also_in_a_mixed_batch(model, tiny
         assert text.strip() == wanted[name][n]
 
 
+def test_batches_of_one_adapter_after_another_keep_their_beginnings_apart(
+    model, tiny_model, adapters
+):
+    system = Message(role="system", content="Name the queue of the message, and nothing else. " * 2)
+    asked = [(system, *turns(text)) for text in QUESTIONS]
+    names = [None, *adapters, None, *adapters]
+    found = [
+        [text.strip() for text, _, _ in
+         answers(model, [Generation(one, adapter=name, max_new_tokens=12) for one in asked])]
+        for name in names
+    ]  # fmt: skip
+    for name, texts in zip(names, found, strict=True):
+        alone = HuggingFaceModel.load(tiny_model, adapters.get(name), one_line=False)
+        assert texts == [alone.generate([one], max_new_tokens=12)[0].text for one in asked]
+
+
 def test_the_pieces_are_the_answer_and_the_counts_are_right(model):
     (long, pieces, ending), (short, _, cut) = answers(
         model,

@@ -196,6 +196,8 @@ def test_over_http_answers_calls_and_corrections_are_in_the_store(gateway, mock)
     assert corrected == {answer.interaction: answer.due[0] for answer in wrong}
     done = [event["number"] for event in events if event["kind"] == "task_completed"]
     assert done == [1.0] * 8
+    origins = gateway.store.origins()
+    assert (origins.real_since, origins.about_simulated) == (None, True)
 
 
 def test_the_program_writes_the_truth_and_says_what_came_of_it(

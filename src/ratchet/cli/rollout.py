@@ -22,6 +22,7 @@ from ratchet.cli.shared import (
     required_store,
 )
 from ratchet.errors import InvalidInputError
+from ratchet.files.text import printable_path
 
 if TYPE_CHECKING:
     from ratchet.records import Rollout
@@ -152,13 +153,16 @@ def start(
         say(f"nothing was changed; next: ratchet rollout start {version}")
 
 
-@variants.command("start", epilog="Example: ratchet variants start test.yaml --by ada")
+@variants.command("start", epilog="Example: ratchet variants start test.yaml --dry-run")
 def start_variants(
     file: Annotated[
         Path,
         typer.Argument(help="YAML: name, variants (name, version, share, system_prompt), signals."),
     ],
     by: By = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the shares; send nobody anywhere.")
+    ] = False,
 ) -> None:
     """Send users to variants at fixed shares; the champion is the control and gets the rest."""
     from ratchet.deploy.rollout.variants import start_test
@@ -188,9 +192,13 @@ def start_variants(
         limits=plan.get("limits"),
         by=person(by),
         answering=open_answering(current_settings(), store),
+        dry_run=dry_run,
     )
     shares = ", ".join(f"{variant.label} {variant.share:.0%}" for variant in test.variants)
     say(f"{test.name}: {shares}")
+    if dry_run:
+        say(f"compared: {', '.join(signal.name for signal in test.signals)}")
+        say(f"nothing was changed; next: ratchet variants start {printable_path(file)}")
 
 
 @variants.command("read", epilog="Example: ratchet variants read --page test.html")
@@ -235,6 +243,9 @@ def end_variants(
     ] = None,
     by: By = "",
     note: Note = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what all users would get; end nothing.")
+    ] = False,
 ) -> None:
     """End the running test: all users get the champion again, or the named winner."""
     from ratchet.deploy.rollout.variants import end_test
@@ -242,7 +253,19 @@ def end_variants(
 
     store, now = required_store("ending a test"), datetime.now(UTC)
     answering = open_answering(current_settings(), store)
-    move = end_test(store, by=person(by), now=now, winner=winner, note=note, answering=answering)
+    move = end_test(
+        store,
+        by=person(by),
+        now=now,
+        winner=winner,
+        note=note,
+        answering=answering,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        say(f"everybody would have {winner or 'the champion'}")
+        say("nothing was changed; next: ratchet variants end")
+        return
     if move is not None:
         follow(store, open_tracker(current_settings()), move, now)
     champion = serving_champion(store)

@@ -39,12 +39,14 @@ class DemoOptions(BaseModel):
         max_new_tokens: The longest answer.
         queues: CSV with columns `label` and `queue`: which queue a label belongs to.
         messages_limit: Messages that come in before a cycle.
-        held_out: Messages kept for evaluation, at most a quarter of all.
+        held_out: Messages kept for evaluation, at most a quarter of all. With 200 the gate shows a
+            gain of 10 points in 80 % of runs where answers to 30 % differ (`paired_rate_power`).
         generated_messages: How many are made up.
         users: How many people write in.
         reactions: How they react.
         seed: Of everything that is drawn.
-        at_once: How many ask at a time.
+        at_once: How many ask at a time; twice as many as the local model answers together, so that
+            a full batch waits while one is answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,12 +57,12 @@ class DemoOptions(BaseModel):
     max_new_tokens: Annotated[int, Field(ge=1, le=8_192)] = LABEL_TOKENS
     queues: Path | None = None
     messages_limit: Count = 640
-    held_out: Count = 300
+    held_out: Count = 200
     generated_messages: Annotated[int, Field(ge=100, le=6_000)] = 4_000
     users: Count = 120
     reactions: ReactionRates = ReactionRates()
     seed: Annotated[int, Field(ge=0)] = 0
-    at_once: Count = 16
+    at_once: Count = 32
 
     @property
     def asks(self) -> str:

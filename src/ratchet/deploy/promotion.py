@@ -203,6 +203,7 @@ def rollback(
     by: str | None = None,
     note: str = "",
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> Release | None:
     """Make the previous version the champion again, for every gateway at once.
 
@@ -222,12 +223,16 @@ def rollback(
         by: Who rolls back.
         note: Why.
         answering: What says whether `previous` answers.
+        dry_run: Whether the release that would be made is returned, and nothing changed.
 
     Raises:
         TrackingError: There is no previous version.
     """
     up = tracker.answers(within_seconds=REGISTRY_SECONDS)
-    champion, previous = _standing(store, tracker, now) if up else _recorded(store)
+    if up and not dry_run:
+        reconcile(store, tracker, now)
+    told = up and waiting_move(store) is None
+    champion, previous = _standing(tracker) if told else _recorded(store)
     if only and champion != only:
         return None
     if champion is None or previous is None:
@@ -245,6 +250,8 @@ def rollback(
         by=by,
         note="; ".join(part for part in (note, said) if part),
     )
+    if dry_run:
+        return release
     move = switch(
         store,
         release,
@@ -295,9 +302,8 @@ def _soon(answering: Answering, version: str) -> str | None:
     return found[0]
 
 
-def _standing(store: EventStore, tracker: Tracker, now: datetime) -> tuple[str | None, str | None]:
-    """Return champion and previous as the registry says, after what it waits for."""
-    reconcile(store, tracker, now)
+def _standing(tracker: Tracker) -> tuple[str | None, str | None]:
+    """Return champion and previous as the registry says."""
     champion, previous = tracker.champion(), tracker.previous()
     return (
         champion.reference if champion else None,

@@ -128,6 +128,8 @@ def answer_examples(
     """
     answers = dict(recorded)
     open_examples = [example for example in examples if example.id not in answers]
+    # a local model answers prompts of similar lengths together with little padding
+    open_examples.sort(key=_length)
     started = time.monotonic()
     for start in range(0, len(open_examples), _CHUNK):
         chunk = open_examples[start : start + _CHUNK]
@@ -167,6 +169,10 @@ def answer_examples(
             left,
         )
     return answers
+
+
+def _length(example: Example) -> int:
+    return sum(len(message.text) for message in example.messages)
 
 
 def _refuse_silence(name: str, texts: Mapping[str, str]) -> None:

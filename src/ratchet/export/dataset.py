@@ -32,8 +32,8 @@ from ratchet.improve.curation.dataset import (
     has_calls_in,
     parquet_schema,
     read_any_rows,
-    redact_rows,
 )
+from ratchet.improve.curation.redacting import redact_rows
 from ratchet.improve.curation.rows import PreferenceRow, Row, for_trainer, row_of
 from ratchet.records import Candidate, Interaction, Message, TrainingSet, digest
 from ratchet.safety.redaction import RedactionConfig

@@ -32,11 +32,11 @@ from ratchet.golden.rules import GoldenRules
 from ratchet.golden.versions import content_digest, frozen_examples, latest_version
 from ratchet.improve.curation.dataset import (
     read_any_rows,
-    redacted_answers,
     trained_interactions,
 )
 from ratchet.improve.curation.decontamination import DecontaminationConfig, Guard
 from ratchet.improve.curation.duplicates import DuplicateConfig, Signed, drop_near_duplicates
+from ratchet.improve.curation.redacting import redacted_answers
 from ratchet.improve.curation.shingles import compact
 from ratchet.records import (
     GOLDEN,

@@ -6,14 +6,14 @@ for each answer.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = Sequence[int]
+from ratchet.models.prefix_cache import Prefix, Tokens, padded, read, shared
+
 _BATCH = 16
 
 
@@ -31,52 +31,52 @@ def score_answers(
 
     with torch.inference_mode():
         # the last token of each prompt is left over: it tells the first one of an answer
-        shared = _shared([prompt[:-1] for prompt in prompts])
-        begun = None
-        if shared:
-            first = torch.tensor([list(prompts[0][:shared])], device=model.device)
-            begun = model(input_ids=first, use_cache=True).past_key_values
-        rest = [prompt[shared:] for prompt in prompts]
+        length = shared([prompt[:-1] for prompt in prompts])
+        begun = read(model, prompts[0][:length]) if length else None
+        length = 0 if begun is None else length
+        # prompts of similar lengths need little padding
+        order = np.argsort([len(prompt) for prompt in prompts])
+        rest = [prompts[place][length:] for place in order]
         parts = [
-            _score(model, begun, shared, rest[at : at + _BATCH], answers)
+            _score(model, begun, rest[at : at + _BATCH], answers)
             for at in range(0, len(rest), _BATCH)
         ]
-    return np.concatenate(parts)
+    found = np.empty((len(prompts), len(answers)))
+    found[order] = np.concatenate(parts)
+    return found
 
 
 def _score(
-    model: Any, begun: Any, shared: int, prompts: Sequence[Tokens], answers: Sequence[Tokens]
+    model: Any, begun: Prefix | None, prompts: Sequence[Tokens], answers: Sequence[Tokens]
 ) -> NDArray[np.float64]:
-    """Score all answers to a batch of prompts; the cache `begun` holds how all of them begin."""
+    """Score all answers to a batch of prompts, without how all of them begin."""
     import torch
 
     rows, among, longest = len(prompts), len(answers), max(map(len, answers))
-    cache = copy.deepcopy(begun)
-    if cache is not None:
-        cache.batch_repeat_interleave(rows)
+    length = 0 if begun is None else len(begun.tokens)
     # padded on the left: all prompts end together, where their answers begin
-    asked, is_asked = _padded(prompts, left=True)
-    seen = torch.cat([torch.ones(rows, shared, dtype=torch.long), is_asked], dim=1)
-    read = model(
+    asked, is_asked = padded(prompts)
+    seen = torch.cat([torch.ones(rows, length, dtype=torch.long), is_asked], dim=1)
+    done = model(
         input_ids=asked.to(model.device),
         attention_mask=seen.to(model.device),
-        position_ids=_places(seen)[:, shared:].to(model.device),
-        past_key_values=cache,
+        position_ids=_places(seen)[:, length:].to(model.device),
+        past_key_values=None if begun is None else begun.for_rows(length, rows),
         use_cache=True,
         logits_to_keep=1,
     )
-    said, is_said = _padded(answers, left=False)
-    read.past_key_values.batch_repeat_interleave(among)
+    said, is_said = padded(answers, left=False)
+    done.past_key_values.batch_repeat_interleave(among)
     every, is_every = said.repeat(rows, 1), is_said.repeat(rows, 1)
     whole = torch.cat([seen.repeat_interleave(among, dim=0), is_every], dim=1)
     # each token of an answer is told by the one before it, the first one by the prompt's last
-    logits = read.logits.repeat_interleave(among, dim=0)
+    logits = done.logits.repeat_interleave(among, dim=0)
     if longest > 1:
         more = model(
             input_ids=every[:, :-1].to(model.device),
             attention_mask=whole[:, :-1].to(model.device),
             position_ids=_places(whole)[:, -longest:-1].to(model.device),
-            past_key_values=read.past_key_values,
+            past_key_values=done.past_key_values,
         ).logits
         logits = torch.cat([logits, more], dim=1)
     logs = logits.float().log_softmax(dim=-1)
@@ -85,26 +85,6 @@ def _score(
     return found
 
 
-def _shared(rows: Sequence[Tokens]) -> int:
-    """Return with how many of the same tokens all rows begin."""
-    for place, tokens in enumerate(zip(*rows, strict=False)):
-        if len(set(tokens)) > 1:
-            return place
-    return min(map(len, rows))
-
-
 def _places(mask: Any) -> Any:
     """Return the place of each token among those that count."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def _padded(rows: Sequence[Tokens], *, left: bool) -> tuple[Any, Any]:
-    """Return rows of tokens as one tensor, with what of it counts."""
-    import torch
-
-    longest = max(map(len, rows))
-    tokens, mask = torch.zeros((2, len(rows), longest), dtype=torch.long)
-    for row, found in enumerate(rows):
-        span = slice(longest - len(found), longest) if left else slice(0, len(found))
-        tokens[row, span], mask[row, span] = torch.tensor(list(found)), 1
-    return tokens, mask

@@ -12,6 +12,7 @@ from ratchet.errors import InvalidInputError, ModelError
 from ratchet.models.base import Completion, Conversation, Formats, Offered
 from ratchet.models.choosing import score_answers
 from ratchet.models.given_template import check_template
+from ratchet.models.prefix_cache import PrefixCache
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import model_digest, quiet_transformers, require_safetensors
 from ratchet.records.asking import Usage
@@ -33,6 +34,7 @@ class HuggingFaceModel:
         self._digest, self._batch_size = model_digest, batch_size
         self._one_line = one_line
         self._template, self._context = ChatTemplate(tokenizer), context_of(model)
+        self._prefix_cache = PrefixCache(tokenizer.pad_token_id)
 
     @classmethod
     def load(
@@ -90,29 +92,28 @@ class HuggingFaceModel:
         """
         del response_formats  # nothing here binds an answer to a form
         offered = list(tools) if tools is not None else [None] * len(conversations)
-        completions: list[Completion] = []
-        for start in range(0, len(conversations), self._batch_size):
-            batch = conversations[start : start + self._batch_size]
-            batch_tools = offered[start : start + self._batch_size]
+        read = self._encoded(conversations, offered)
+        made = {
+            place: Completion("", 0.0, why) for place, why in read.items() if isinstance(why, str)
+        }
+        prompts = {place: found for place, found in read.items() if not isinstance(found, str)}
+        places = list(prompts)
+        if temperature == 0.0:  # prompts of similar lengths need little padding
+            places.sort(key=lambda place: len(prompts[place]), reverse=True)
+        for start in range(0, len(places), self._batch_size):
+            batch = places[start : start + self._batch_size]
+            asked = [prompts[place] for place in batch]
             started = time.monotonic()
-            drawn = _sampling(temperature, None if seed is None else seed + start)
-            with drawn as options:
-                prompts, errors = self._encoded(batch, batch_tools)
-                made = iter(self._generate_batch(prompts, max_new_tokens, options))
+            with _sampling(temperature, None if seed is None else seed + start) as options:
+                texts = self._generate_batch(asked, max_new_tokens, options)
             seconds = time.monotonic() - started
             said = [
-                self._said(next(made), whole=bool(may_call))
-                for may_call, error in zip(batch_tools, errors, strict=True)
-                if error is None
+                self._said(text, whole=bool(offered[place]))
+                for place, text in zip(batch, texts, strict=True)
             ]
-            answered = iter(zip(said, self._used(prompts, said), strict=True))
-            for error in errors:
-                if error is not None:
-                    completions.append(Completion("", 0.0, error))
-                    continue
-                text, usage = next(answered)
-                completions.append(Completion(text, seconds, usage=usage))
-        return completions
+            for place, text, usage in zip(batch, said, self._used(asked, said), strict=True):
+                made[place] = Completion(text, seconds, usage=usage)
+        return [made[place] for place in range(len(conversations))]
 
     def _said(self, text: str, *, whole: bool) -> str:
         if whole or not self._one_line:
@@ -121,8 +122,6 @@ class HuggingFaceModel:
 
     def _used(self, prompts: Sequence[list[int]], texts: Sequence[str]) -> list[Usage]:
         """Count the tokens of requests, and of answers as they are read."""
-        if not texts:
-            return []
         answers = self._tokenizer(list(texts), add_special_tokens=False).input_ids
         return [
             Usage(prompt_tokens=len(asked), completion_tokens=len(answered))
@@ -130,29 +129,24 @@ class HuggingFaceModel:
         ]
 
     def _encoded(
-        self, batch: Sequence[Conversation], offered: Offered
-    ) -> tuple[list[list[int]], list[str | None]]:
-        """Return the tokens of conversations that can be answered, and for each why not, if so."""
-        prompts: list[list[int]] = []
-        errors: list[str | None] = []
-        for conversation, tools in zip(batch, offered, strict=True):
+        self, conversations: Sequence[Conversation], offered: Offered
+    ) -> dict[int, list[int] | str]:
+        """Return by place the tokens of each conversation, or why it cannot be answered."""
+        found: dict[int, list[int] | str] = {}
+        for place, (conversation, tools) in enumerate(zip(conversations, offered, strict=True)):
             turns = [message.canonical() for message in conversation]
             try:
-                prompts.append(self._template.encode(turns, context=self._context, tools=tools))
+                found[place] = self._template.encode(turns, context=self._context, tools=tools)
             except InvalidInputError as error:
-                errors.append(str(error))
-            else:
-                errors.append(None)
-        return prompts, errors
+                found[place] = str(error)
+        return found
 
     def _generate_batch(
         self, prompts: Sequence[list[int]], max_new_tokens: int, options: dict[str, Any]
     ) -> list[str]:
         import torch
 
-        if not prompts:
-            return []
-        encoded = padded(self._tokenizer, prompts).to(self._model.device)
+        encoded = self._prefix_cache.inputs(self._model, prompts)
         with torch.inference_mode():
             tokens = self._model.generate(
                 **encoded,
@@ -272,11 +266,6 @@ def _sampling(temperature: float, seed: int | None) -> Iterator[dict[str, Any]]:
         else:
             torch.manual_seed(seed)
         yield {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-
-
-def padded(tokenizer: Any, prompts: Sequence[list[int]]) -> Any:
-    """Return prompts of different lengths as tensors of shape (n, longest), padded as usual."""
-    return tokenizer.pad({"input_ids": list(prompts)}, padding=True, return_tensors="pt")
 
 
 def load_pretrained(folder: Path) -> tuple[Any, Any]:

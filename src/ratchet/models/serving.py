@@ -20,14 +20,15 @@ from typing import Any
 
 from ratchet.models.base import Conversation, Tools
 from ratchet.models.given_template import check_template
-from ratchet.models.local import load_pretrained, padded
+from ratchet.models.local import load_pretrained
+from ratchet.models.prefix_cache import PrefixCache
 from ratchet.models.templates import ChatTemplate, context_of
 from ratchet.models.weights import require_safetensors
 
 logger = logging.getLogger(__name__)
 
 _BASE = "__base__"  # PEFT's name for no adapter
-_MOST_TOGETHER = 8
+_MOST_TOGETHER = 16
 _MOST_TOKENS = 4_096  # of an answer without a limit, where the model names none either
 _UNFINISHED = "\ufffd"  # what a decoder shows of a character whose last token is to come
 
@@ -131,7 +132,7 @@ class AdapterModel:
     def __init__(self, model: Any, tokenizer: Any, *, together: int = _MOST_TOGETHER) -> None:
         self._model, self._tokenizer, self._together = model, tokenizer, together
         self._template, self._context = ChatTemplate(tokenizer), context_of(model)
-        self._adapters: set[str] = set()
+        self._prefix_cache, self._adapters = PrefixCache(tokenizer.pad_token_id), set[str]()
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[ServingJob | None] = queue.SimpleQueue()
         self._later: list[ServingJob] = []
@@ -220,21 +221,21 @@ class AdapterModel:
                     job.on_end(ending)
 
     def _next_batch(self) -> list[ServingJob] | None:
-        """Return what waits and is decoded alike, oldest first."""
+        """Return the oldest that waits with what goes best with it: adapter, length."""
         waiting, self._later = self._later, []
         while not waiting or not self._jobs.empty():
             job = self._jobs.get()
             if job is None:
                 return None
             waiting.append(job)
-        first = waiting[0].generation.decoding
-        batch: list[ServingJob] = []
-        for job in waiting:
-            alike = job.generation.decoding == first and len(batch) < self._together
-            if alike and self._fits([*batch, job]):
+        oldest, batch = waiting[0], list[ServingJob]()
+        # one adapter reads what prompts begin with once, and rows are padded to one length
+        for job in sorted(waiting, key=lambda job: _apart(job, oldest)):
+            alike = job.generation.decoding == oldest.generation.decoding
+            if alike and len(batch) < self._together and self._fits([*batch, job]):
                 batch.append(job)
-            elif not job.cancelled:
-                self._later.append(job)
+        taken = set(map(id, batch))
+        self._later = [job for job in waiting if id(job) not in taken and not job.cancelled]
         return batch
 
     def _fits(self, jobs: Sequence[ServingJob]) -> bool:
@@ -246,7 +247,6 @@ class AdapterModel:
         import torch
         from transformers import StoppingCriteriaList
 
-        encoded = padded(self._tokenizer, [job.prompt for job in jobs]).to(self._model.device)
         options: dict[str, Any] = {
             "max_new_tokens": max(job.longest for job in jobs),
             "pad_token_id": self._tokenizer.pad_token_id,
@@ -254,8 +254,14 @@ class AdapterModel:
             "stopping_criteria": StoppingCriteriaList([_finished_rows(jobs)]),
             **_sampling(jobs[0].generation),
         }
+        names = [_inner_name(job.generation.adapter) for job in jobs]
         if self._adapters:
-            options["adapter_names"] = [_inner_name(job.generation.adapter) for job in jobs]
+            options["adapter_names"] = names
+        encoded = self._prefix_cache.inputs(
+            self._model,
+            [job.prompt for job in jobs],
+            adapters=names if self._adapters else None,
+        )
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             if (seed := jobs[0].generation.decoding[2]) is not None:
                 torch.manual_seed(seed)
@@ -286,6 +292,12 @@ class _Streamer:
 
     def end(self) -> None:
         """Nothing is left to do: endings are told with their counts."""
+
+
+def _apart(one: ServingJob, other: ServingJob) -> tuple[bool, bool, int]:
+    """Tell how costly two jobs are together: by adapter, then by length; the same job first."""
+    adapters = one.generation.adapter, other.generation.adapter
+    return one is not other, adapters[0] != adapters[1], abs(len(one.prompt) - len(other.prompt))
 
 
 def _finished_rows(jobs: Sequence[ServingJob]) -> Callable[..., Any]:

@@ -33,6 +33,7 @@ from ratchet.records import (
     Share,
     derive_id,
 )
+from ratchet.records.events import ORIGIN, SIMULATED
 from ratchet.records.tool_calls import written
 from ratchet.simulation.tool_world import (
     GOALS,
@@ -413,7 +414,7 @@ class Application:
                 "max_tokens": self.max_tokens,
                 "temperature": 0,
                 "user": user,
-                "metadata": {"session_id": session},
+                "metadata": {"session_id": session, ORIGIN: SIMULATED},
             },
         )
         message = Message.model_validate(reply["choices"][0]["message"])

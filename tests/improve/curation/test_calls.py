@@ -21,8 +21,8 @@ from ratchet.improve.curation.dataset import (
     fitting,
     prepare,
     read_any_rows,
-    redact_rows,
 )
+from ratchet.improve.curation.redacting import redact_rows
 from ratchet.improve.curation.rows import (
     LabelledRow,
     PreferenceRow,

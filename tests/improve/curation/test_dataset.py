@@ -238,6 +238,64 @@ def test_a_leak_in_an_earlier_turn_is_left_out_and_writing_one_is_an_error(tmp_p
     assert without_leaks(rows, GOLDEN, ANY_SIZE) == rows[1:]
 
 
+CARDS = ["4095-2609-9393-4932", "4012-8888-8888-1881", "5555-5555-5555-4444"]
+
+
+def paid(number, target="refunds"):
+    """Return a row that differs from others in the number of its card alone."""
+    return row(number, f"block {CARDS[number % 3]}", target)
+
+
+def selection_of(rows):
+    """Return the selection that rows were built from."""
+    found = chosen(len(rows))
+    named = zip(found.rows, rows, strict=True)
+    return replace(
+        found,
+        rows=tuple(replace(one, interaction_id=row.interaction_id) for one, row in named),
+    )
+
+
+@pytest.mark.parametrize("tested", ["block <CREDIT_CARD>", f"block {CARDS[1]}"])
+def test_a_prompt_that_is_tested_on_but_for_personal_data_is_left_out_and_counted(tmp_path, tested):
+    rows = [paid(0), row(1, "where is my parcel"), row(2, "I cannot log in")]
+    made = written(tmp_path, rows, selection_of(rows), protected=[tested])
+    assert [found.interaction_id for found in read_any_rows(tmp_path / made.path)] == [
+        "i001", "i002",
+    ]  # fmt: skip
+    assert made.funnel[-1] == ("different without personal data", 2)
+
+
+def test_of_prompts_that_differ_in_personal_data_alone_one_stays_with_the_most_frequent_answer(
+    tmp_path,
+):
+    rows = [paid(0, "billing"), paid(1), paid(2), row(3, "where is my parcel")]
+    made = written(tmp_path, rows, selection_of(rows))
+    stay = {one.interaction_id: one.target for one in read_any_rows(tmp_path / made.path)}
+    assert stay == {"i001": "refunds", "i003": "a"}
+    assert made.funnel[-1] == ("different without personal data", 2)
+    rows = [*rows[:2], rows[3]]  # two answers, as frequent
+    made = written(tmp_path, rows, selection_of(rows))
+    assert [one.interaction_id for one in read_any_rows(tmp_path / made.path)] == ["i003"]
+
+
+def test_answers_that_differ_are_kept_where_answers_are_judged(tmp_path):
+    cards = [(user(f"block {card}"),) for card in CARDS]
+    liked = [
+        LabelledRow("i000", cards[0], "a", True, "thumbs"),
+        LabelledRow("i001", cards[1], "b", False, "thumbs"),
+        LabelledRow("i002", cards[2], "a", True, "thumbs"),
+    ]
+    made = written(tmp_path, liked, selection_of(liked))
+    found = read_any_rows(tmp_path / made.path)
+    assert [one.interaction_id for one in found] == ["i000", "i001"]
+
+
+def test_where_nothing_differs_from_what_is_tested_the_error_says_so(tmp_path):
+    with pytest.raises(InsufficientDataError, match="1 are not 'different without personal data'"):
+        written(tmp_path, [paid(0)], selection_of([paid(0)]), protected=["block <CREDIT_CARD>"])
+
+
 def planted_forms(text):
     yield text
     yield text.upper()

@@ -11,7 +11,8 @@ import pytest
 
 from ratchet.errors import InvalidInputError
 from ratchet.improve.curation.config import CurationConfig, Demonstration
-from ratchet.improve.curation.dataset import of_words, prepare, redact_rows
+from ratchet.improve.curation.dataset import of_words, prepare
+from ratchet.improve.curation.redacting import redact_rows
 from ratchet.improve.curation.rows import LabelledRow, PreferenceRow, TrainingRow
 from ratchet.improve.curation.selection import Selection
 from ratchet.improve.curation.shapes import (

@@ -43,6 +43,7 @@ def roll_back(
     version: str = "",
     note: str = "",
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> RolledBack:
     """Undo the first that applies: rollout, variant test, champion.
 
@@ -58,6 +59,7 @@ def roll_back(
         version: Only this version; whichever it is where empty.
         note: Why.
         answering: What says whether the version before answers; nothing is stopped by it.
+        dry_run: Whether what would be undone is returned, and nothing changed.
 
     Raises:
         TrackingError: The champion is to be replaced and there is no previous version.
@@ -67,15 +69,18 @@ def roll_back(
     old = None if champion is None else champion.version
     rollout, test = running_rollout(store), running_test(store)
     if rollout is not None and version in ("", rollout.challenger.version):
-        stop_rollout(store, by=by, now=now, note=note, person=person)
+        if not dry_run:
+            stop_rollout(store, by=by, now=now, note=note, person=person)
         return RolledBack("rollout stopped", rollout.challenger.version, rollout.champion.version)
     if test is not None:
         tried = [variant.version for variant in test.variants[:-1]]
         if version in ("", *tried):
-            end_test(store, by=by, now=now, note=note)
+            end_test(store, by=by, now=now, note=note, dry_run=dry_run)
             return RolledBack("test ended", version or ", ".join(tried), old)
     refuse_elsewhere(store, "a rollback")
-    release = rollback(store, tracker, now, only=version, by=by, note=note, answering=answering)
+    release = rollback(
+        store, tracker, now, only=version, by=by, note=note, answering=answering, dry_run=dry_run
+    )
     if release is None:
         return RolledBack("nothing", None, old)
     return RolledBack("champion replaced", version or old, release.champion, release.note)

@@ -72,6 +72,7 @@ def start_test(
     limits: Mapping[str, float] | None = None,
     by: str | None = None,
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> VariantTest:
     """Send users to variants at fixed shares; the champion is the control and has the rest.
 
@@ -88,6 +89,7 @@ def start_test(
         limits: The same of tokens (`many_tokens`) and cost (`costly`).
         by: Who starts it.
         answering: What every version has to answer by.
+        dry_run: Whether the test that would begin is returned, and nothing stored.
 
     Raises:
         InsufficientDataError: There is no champion.
@@ -99,17 +101,7 @@ def start_test(
     _refuse_beside(store)
     if champion is None:
         raise InsufficientDataError("a test needs a champion as its control, got none")
-    rest = 1.0 - sum(variant.share for variant in variants)
-    if not variants or rest <= 1e-9:
-        raise InvalidInputError(
-            f"variants must leave a share to the control, got {len(variants)} with {rest:.0%} left"
-        )
-    for variant in variants:
-        if (variant.version, variant.system_prompt) == (champion.version, champion.system_prompt):
-            raise InvalidInputError(
-                f"a variant must differ from the champion, got {variant.label}; give it another "
-                "version or system prompt"
-            )
+    rest = _left_to(champion, variants)
     if answering is not None:
         for version in dict.fromkeys(variant.version for variant in variants):
             answering.require(version)
@@ -126,6 +118,8 @@ def start_test(
         limits=dict(limits or {}),
         by=by,
     )
+    if dry_run:
+        return test
     routing = Routing(
         id=derive_id("routing", test.id),
         created_at=now,
@@ -139,6 +133,26 @@ def start_test(
         store.append(test)
         store.append(routing)
     return test
+
+
+def _left_to(control: Variant, variants: Sequence[Variant]) -> float:
+    """Return the share that variants leave to the control.
+
+    Raises:
+        InvalidInputError: They leave none, or one is the control.
+    """
+    rest = 1.0 - sum(variant.share for variant in variants)
+    if not variants or rest <= 1e-9:
+        raise InvalidInputError(
+            f"variants must leave a share to the control, got {len(variants)} with {rest:.0%} left"
+        )
+    for variant in variants:
+        if (variant.version, variant.system_prompt) == (control.version, control.system_prompt):
+            raise InvalidInputError(
+                f"a variant must differ from the champion, got {variant.label}; give it another "
+                "version or system prompt"
+            )
+    return rest
 
 
 def read_test(store: EventStore, test: VariantTest, now: datetime) -> VariantReadout:
@@ -226,6 +240,7 @@ def end_test(
     winner: str | None = None,
     note: str = "",
     answering: Answering | None = None,
+    dry_run: bool = False,
 ) -> AliasMove | None:
     """End the running test: everybody gets the champion again, or a winner that was shown.
 
@@ -236,6 +251,7 @@ def end_test(
         winner: Label of the variant that everybody gets.
         note: Why.
         answering: What a winner has to answer by.
+        dry_run: Whether everything is checked, and nothing stored.
 
     Returns:
         What the registry is to be told where there is a winner.
@@ -256,6 +272,8 @@ def end_test(
         control = test.variants[-1]
         if winner is not None:
             _refuse_unshown(store, test, winner)
+        if dry_run:
+            return None
         store.append(VariantTestEnd(id=test.id, created_at=now, by=by, winner=winner, note=note))
         if winner is None:
             release = store.latest(Release)

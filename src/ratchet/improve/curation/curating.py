@@ -224,19 +224,20 @@ def curate(
     requests = _asked_for(store, derived, selection)
     built = build(selection, requests, config, asked.cycle.seed if asked.cycle else 0)
     rows = without_leaks(built, protected, config)
-    selection = _without(selection, {row.interaction_id for row in rows}, UNSEEN_BEFORE)
+    selection = selection.keeping({row.interaction_id for row in rows}, UNSEEN_BEFORE)
     rows = of_words(rows)
-    selection = _without(selection, {row.interaction_id for row in rows}, WITHOUT_CALLS)
+    selection = selection.keeping({row.interaction_id for row in rows}, WITHOUT_CALLS)
     rows = fitting(rows, config)
-    selection = _without(selection, {row.interaction_id for row in rows}, FITTING)
-    return Curated(
-        asked=asked,
-        derived=derived,
-        traffic=traffic,
-        selection=selection,
-        prepared=prepare(rows, selection, protected, config) if rows else None,
-        refusal=_refusal(selection, config),
-    )
+    selection = selection.keeping({row.interaction_id for row in rows}, FITTING)
+    prepared, refusal = None, _refusal(selection, config)
+    if rows:
+        try:
+            prepared = prepare(rows, selection, protected, config)
+        except InsufficientDataError as error:
+            refusal = error
+        else:
+            selection, refusal = prepared.selection, _refusal(prepared.selection, config)
+    return Curated(asked, derived, traffic, selection, prepared, refusal)
 
 
 def _simulated(cycle: Cycle | None) -> bool | None:
@@ -343,23 +344,6 @@ def _asked_for(store: EventStore, derived: Derived, selection: Selection) -> Req
 
 def _bodies(store: EventStore, digests: Collection[str]) -> dict[str, JsonValue]:
     return {key: found.body for key, found in store.definitions(digests).items()}
-
-
-def _without(selection: Selection, kept: Collection[str], step: str) -> Selection:
-    """Count what the whole conversation took out as a step of its own."""
-    rows = tuple(row for row in selection.rows if row.interaction_id in kept)
-    if len(rows) == len(selection.rows):
-        return selection
-    gone = [row.position for row in selection.rows if row.interaction_id not in kept]
-    return replace(
-        selection,
-        rows=rows,
-        funnel=(*selection.funnel, (step, len(rows))),
-        liked=(*selection.liked, sum(bool(row.desirable) for row in rows))
-        if selection.liked
-        else (),
-        dropped=(*selection.dropped, (step, np.array(gone, dtype=np.int64))),
-    )
 
 
 def _refusal(selection: Selection, config: CurationConfig) -> InsufficientDataError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +20,8 @@ from ratchet.errors import InvalidInputError, LeakError
 from ratchet.improve.curation.calls import fault
 from ratchet.improve.curation.card import CardFacts, card
 from ratchet.improve.curation.config import CurationConfig, Demonstration
-from ratchet.improve.curation.decontamination import Guard
-from ratchet.improve.curation.funnel import require_enough
+from ratchet.improve.curation.decontamination import leaking
+from ratchet.improve.curation.funnel import APART, require_enough
 from ratchet.improve.curation.pool import Background, Context
 from ratchet.improve.curation.preferences import (
     label_answers,
@@ -29,7 +29,9 @@ from ratchet.improve.curation.preferences import (
     select_labelled,
     select_pairs,
 )
+from ratchet.improve.curation.redacting import apart, redact_rows
 from ratchet.improve.curation.rows import (
+    ANSWERS,
     TOOLS,
     LabelledRow,
     PreferenceRow,
@@ -58,12 +60,10 @@ from ratchet.records import (
     TrainingSet,
     derive_id,
     digest,
-    with_all_texts,
-    with_conversations_changed,
 )
 from ratchet.records.conversations import AS_TEXT
-from ratchet.records.tool_calls import MARK, as_turn, has_calls, written
-from ratchet.safety.redaction import Redacted, redactor
+from ratchet.records.tool_calls import MARK, has_calls
+from ratchet.safety.redaction import Redacted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +223,7 @@ def of_words(rows: Sequence[Row]) -> list[Row]:
 
 
 def _calls_as_text(row: Row) -> bool:
-    answers = (getattr(row, name) for name in _ANSWERS[type(row)])
+    answers = (getattr(row, name) for name in ANSWERS[type(row)])
     return any(AS_TEXT in text for text in (*answers, *(turn.text for turn in row.messages)))
 
 
@@ -255,22 +255,8 @@ def without_leaks(
     rows: Sequence[Row], protected: Collection[str], config: CurationConfig
 ) -> list[Row]:
     """Leave out rows that leak an evaluation set in an earlier turn of their conversation."""
-    leaking = _leaking(rows, protected, config)
-    return [row for place, row in enumerate(rows) if place not in leaking]
-
-
-def _leaking(
-    rows: Sequence[Row], protected: Collection[str], config: CurationConfig
-) -> dict[int, str]:
-    """Return the rows in which a user says what the gate tests on, with how."""
-    turns = [
-        (place, message.text)
-        for place, row in enumerate(rows)
-        for message in row.messages
-        if message.role == "user"
-    ]
-    reasons = Guard.build(protected, config.decontamination).leaks([text for _, text in turns])
-    return {place: reason for (place, _), reason in zip(turns, reasons, strict=True) if reason}
+    found = leaking(rows, protected, config.decontamination)
+    return [row for place, row in enumerate(rows) if place not in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,10 +307,14 @@ def prepare(
 ) -> Prepared:
     """Redact and split rows; nothing is written.
 
+    Rows that are the same as others once personal data is out, or as what the gate tests on, are
+    left out and counted as a step of the selection.
+
     The same rows and configuration give the same digest, whatever the order of the rows.
 
     Raises:
         LeakError: A prompt that the gate tests on, or what is close to one, is among the rows.
+        InsufficientDataError: No row is left that differs from others without personal data.
         InvalidInputError: There are no rows, they are of several kinds, or a call of a tool stands
             in one as text or does not fit its tools.
     """
@@ -332,7 +322,13 @@ def prepare(
     _refuse_calls(rows)
     _refuse_leaks(rows, protected, config)
     clean, redacted = redact_rows(rows, config)
-    _refuse_leaks(clean, protected, config)
+    kept = apart(rows, clean, protected, config)
+    if len(kept) < len(rows):
+        rows, clean = [rows[place] for place in kept], [clean[place] for place in kept]
+        found = {row.interaction_id for row in rows}
+        selection = selection.keeping(found, APART)
+        if not rows:
+            require_enough(selection, config)
     _refuse_faults(clean)
     train, validation = split_rows(
         clean, share=config.validation_share, smallest=config.validation_from
@@ -414,60 +410,13 @@ def _refuse_faults(rows: Sequence[Row]) -> None:
 
 
 def _refuse_leaks(rows: Sequence[Row], protected: Collection[str], config: CurationConfig) -> None:
-    leaking = _leaking(rows, protected, config)
-    if leaking:
-        place, reason = next(iter(leaking.items()))
+    found = leaking(rows, protected, config.decontamination)
+    if found:
+        place, reason = next(iter(found.items()))
         raise LeakError(
-            f"no prompt of an evaluation set may be trained on, got {len(leaking)}, for example "
+            f"no prompt of an evaluation set may be trained on, got {len(found)}, for example "
             f"{question(rows[place])[:80]!r} ({reason}); this is a defect in the selection"
         )
-
-
-def redact_rows(rows: Sequence[Row], config: CurationConfig) -> tuple[list[Row], Redacted]:
-    """Take personal data out of everything that users and models wrote; system prompts stay."""
-    found = redactor(config.redaction)
-    passes: list[Redacted] = []
-
-    def redact(texts: Sequence[str]) -> Sequence[str]:
-        passes.append(found.redact(texts))
-        return passes[-1].texts
-
-    conversations = with_conversations_changed([row.messages for row in rows], redact)
-    names = [_ANSWERS[type(row)] for row in rows]
-    spans = [[getattr(row, name) for name in of] for row, of in zip(rows, names, strict=True)]
-    texts = iter(redacted_answers([text for span in spans for text in span], redact))
-    clean = []
-    for row, said, of in zip(rows, conversations, names, strict=True):
-        answers: dict[str, Any] = {name: next(texts) for name in of}
-        changed = replace(row, messages=said, **answers)
-        clean.append(row if changed == row else changed)
-    return clean, Redacted.together(passes, config.redaction.sample)
-
-
-def redacted_answers(
-    answers: Sequence[str], redact: Callable[[Sequence[str]], Sequence[str]]
-) -> list[str]:
-    """Return answers redacted; of those that call tools the words and each argument alone.
-
-    Args:
-        answers: As a model wrote them, calls in blocks.
-        redact: Takes personal data out of texts.
-    """
-    turns = {place: as_turn(text) for place, text in enumerate(answers) if MARK in text}
-    calling = [place for place, turn in turns.items() if turn.tool_calls]
-    plain = [place for place in range(len(answers)) if place not in set(calling)]
-    clean = dict(zip(plain, redact([answers[place] for place in plain]), strict=True))
-    if calling:
-        said = with_all_texts([turns[place] for place in calling], redact)
-        clean |= dict(zip(calling, map(written, said), strict=True))
-    return [clean[place] for place in range(len(answers))]
-
-
-_ANSWERS: dict[type, tuple[str, ...]] = {
-    TrainingRow: ("target",),
-    LabelledRow: ("answer",),
-    PreferenceRow: ("chosen", "rejected"),
-}
 
 
 def _write(
@@ -579,7 +528,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
     def flat(row: Row) -> dict[str, Any]:
-        answers = {name: getattr(row, name) for name in _ANSWERS[type(row)]}
+        answers = {name: getattr(row, name) for name in ANSWERS[type(row)]}
         label = {"label": row.desirable} if isinstance(row, LabelledRow) else {}
         return {"prompt": question(row)} | answers | label | {"source": row.source}
 

@@ -24,6 +24,7 @@ from ratchet.improve.curation.duplicates import (
     estimate,
     sign,
 )
+from ratchet.improve.curation.rows import Row
 from ratchet.improve.curation.shingles import (
     IntArray,
     UintArray,
@@ -175,6 +176,20 @@ class Guard:
 
     def _is_near(self, text: str, place: int) -> bool:
         return jaccard(text, self.texts[place].as_py()) >= self.config.similarity
+
+
+def leaking(
+    rows: Sequence[Row], protected: Collection[str], config: DecontaminationConfig
+) -> dict[int, str]:
+    """Return the places of rows in which a user says what the gate tests on, with how."""
+    turns = [
+        (place, message.text)
+        for place, row in enumerate(rows)
+        for message in row.messages
+        if message.role == "user"
+    ]
+    reasons = Guard.build(protected, config).leaks([text for _, text in turns])
+    return {place: reason for (place, _), reason in zip(turns, reasons, strict=True) if reason}
 
 
 def jaccard(one: str, other: str) -> float:

@@ -59,6 +59,7 @@ BALANCED = "balanced and capped"
 UNSEEN_BEFORE = "no earlier turn in an evaluation set"
 WITHOUT_CALLS = "without calls of tools as text"
 FITTING = "with calls that fit without personal data"
+APART = "different without personal data"
 
 SWITCHES: dict[str, str] = {
     IN_TIME: "curation.since and curation.until (--since, --until)",
@@ -78,6 +79,7 @@ SWITCHES: dict[str, str] = {
     BALANCED: "curation.maximum_examples",
     UNSEEN_BEFORE: "curation.decontamination; or an evaluation set of other prompts",
     FITTING: "curation.redaction; or tools that take what it puts in the place of personal data",
+    APART: "curation.redaction: what differs in personal data alone is the same without it",
     WITHOUT_CALLS: "corrections and demonstrations that do not hold the text [tool calls]",
 }
 """What changes how many a step leaves."""

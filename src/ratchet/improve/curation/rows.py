@@ -108,6 +108,12 @@ ROW_TYPES: dict[RowKind, type[Row]] = {
     "kto": LabelledRow,
     "dpo": PreferenceRow,
 }
+ANSWERS: dict[type[Row], tuple[str, ...]] = {
+    TrainingRow: ("target",),
+    LabelledRow: ("answer",),
+    PreferenceRow: ("chosen", "rejected"),
+}
+"""Which fields hold answers."""
 _COLUMNS: dict[type[Row], tuple[str, ...]] = {
     TrainingRow: ("prompt", "completion"),
     LabelledRow: ("prompt", "completion", "label"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,21 @@ class Selection:
     demonstrations: Mapping[str, Demonstration] = field(default_factory=dict)
     liked: tuple[int, ...] = ()
     dropped: tuple[tuple[str, IntArray], ...] = field(default=(), compare=False, repr=False)
+
+    def keeping(self, kept: Collection[str], step: str) -> Self:
+        """Return what some interactions leave of it, counted as a step where that is less."""
+        rows = tuple(row for row in self.rows if row.interaction_id in kept)
+        if len(rows) == len(self.rows):
+            return self
+        gone = [row.position for row in self.rows if row.interaction_id not in kept]
+        liked = sum(bool(row.desirable) for row in rows)
+        return replace(
+            self,
+            rows=rows,
+            funnel=(*self.funnel, (step, len(rows))),
+            liked=(*self.liked, liked) if self.liked else (),
+            dropped=(*self.dropped, (step, np.array(gone, dtype=np.int64))),
+        )
 
 
 def select(

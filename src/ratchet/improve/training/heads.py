@@ -10,6 +10,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from ratchet.improve.training.beginnings import last_states
+
 _MOST_POSITIONS = 2048  # of one product: 400 MB of logits for a vocabulary of 50,000
 _SCALES = (
     "final_logit_softcapping",
@@ -49,7 +51,7 @@ def score_answers_only(model: Any) -> bool:
             options = {"fused_lm_head": True} if fused_lm_head else {}
             return fused(*args, labels=labels, **options, **kwargs)
         kwargs["use_cache"] = False
-        hidden = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        hidden = last_states(self, *args, **kwargs)[:, :-1]
         return _score(hidden, labels[:, 1:], self.get_output_embeddings())
 
     # `generate` reads the arguments off the signature, which `fused` carries on from the model
