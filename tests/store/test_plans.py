@@ -133,6 +133,7 @@ READ: dict[str, Reading] = {
     "latest": lambda s: s.latest(Release),
     "latest_by_subject": lambda s: s.latest_by_subject(Release),
     "assistant": lambda s: s.assistant,
+    "identity": lambda s: s.identity,
     "settled_position": lambda s: s.settled_position(INTERACTIONS),
     "last_taken_position": lambda s: s.last_taken_position(INTERACTIONS),
     "answers": lambda s: s.answers("m", "greedy", ["a"]),
@@ -335,8 +336,8 @@ WRITES = {
 """What reads nothing but the rows with the ids that are written."""
 NO_QUERY = {
     "prices", "agreed_labels",
-    "within", "sole_loop", "sole_training", "training_died", "cycle_window", "version_of",
-    "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
+    "within", "sole_loop", "sole_training", "training_died", "cycle_window",
+    "version_of", "rows_of_set", "sets_with", "holds_any", "sync", "check_file", "file_identity",
 }  # fmt: skip
 
 
