@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from ratchet.records import (
     AlertEvent,
+    Baseline,
     BoardState,
     Interaction,
     Message,
@@ -30,10 +31,11 @@ from ratchet.records import (
 )
 from ratchet.servers import child_environment
 from ratchet.store import EVER, EventStore, Window
+from ratchet.store.tables import REVIEW_ITEMS
 from tests.flows.prefect_home import ROOT, PrefectHome, new_home, python_process
 
 pytestmark = pytest.mark.slow
-VERSION = "support-router/1"
+GOOD, BAD = "support-router/1", "support-router/2"
 PASSES = 36
 OPTIONS = {"cycle": False, "watch": {"baseline_days": 1.0}}
 IMPORTS = f"""
@@ -50,18 +52,20 @@ def passes(number):
 
 
 def _fill(store: EventStore, now: datetime) -> None:
-    """Thirty hours with 10 % thumbs down, then six with 60 %; every session has two turns."""
+    """Thirty hours of a version with 10 % thumbs down, then six of one with 60 %, in two turns."""
     rng, began = np.random.default_rng(5), now - timedelta(hours=36)
     interactions, feedback = [], []
     for number in range(36 * 30):
         at = began + timedelta(minutes=2 * number)
+        is_bad = at >= now - timedelta(hours=6)
         said = [Message(role="user", content=f"where is parcel {number}")]
         for turn in range(2):
             key = f"{number}:{turn}"
             interactions.append(
                 Interaction(
                     id=key, session_id=str(number), user_id=f"u{number % 50}",
-                    created_at=at + timedelta(seconds=20 * turn), model_version=VERSION,
+                    created_at=at + timedelta(seconds=20 * turn),
+                    model_version=BAD if is_bad else GOOD,
                     messages=tuple(said), response="delivery",
                 )
             )  # fmt: skip
@@ -69,7 +73,7 @@ def _fill(store: EventStore, now: datetime) -> None:
                 Message(role="assistant", content="delivery"),
                 Message(role="user", content="that is wrong, I asked where it is"),
             ]
-            is_down = rng.random() < (0.6 if at > now - timedelta(hours=6) else 0.1)
+            is_down = rng.random() < (0.6 if is_bad else 0.1)
             value = "down" if is_down else "up"
             soon = at + timedelta(seconds=20 * turn + 5)
             feedback.append(Thumbs(id=f"t{key}", interaction_id=key, created_at=soon, value=value))
@@ -119,19 +123,23 @@ def machine(tmp_path: Path, prefect: PrefectHome) -> Callable[[str, str], dict[s
 
 
 def _found(store: EventStore) -> dict[str, Any]:
-    """What passes left behind, without the times at which they were made."""
-    board = store.records(BoardState, latest=1)[0].canonical()
-    for name in ("id", "created_at", "arrived", "charted_until"):
-        board.pop(name, None)
-    alerts = [
-        (event.change, event.kind, event.severity, event.model_version)
-        for event in store.records(AlertEvent)
-    ]
+    """What passes left behind, without what tells when, or how often, they ran."""
+    baselines = [one.canonical() for one in store.records(Baseline)]
+    boards = store.latest_by_subject(BoardState)
     rows = store.signals(Window(EVER, datetime.now(UTC)), lag=timedelta(days=1))
+    with store.reading() as connection:
+        items = connection.execute(sa.select(REVIEW_ITEMS.c.id)).scalars()
+        queued = sorted(items)
     return {
-        "board": board,
-        "alerts": alerts,
-        "counts": store.counts(),
+        "baselines": [{**one, "id": "", "created_at": ""} for one in baselines],
+        "boards": {version: board.opened_at for version, board in boards.items()},
+        "alerts": [
+            (event.kind, event.severity, event.model_version)
+            for event in store.records(AlertEvent)
+            if event.change == "opened"
+        ],
+        "counts": store.counts(),  # derived feedback among them
+        "queued": queued,
         "rows": rows.num_rows,
         "screened": sum(one.interactions for one in store.records(SafetyPass)),
     }
@@ -141,7 +149,7 @@ def _found(store: EventStore) -> dict[str, Any]:
 def test_thirty_six_passes_of_two_workers_all_end_well_and_find_what_one_worker_does(
     machine: Callable[[str, str], dict[str, str]], new_schema: Callable[[], str]
 ) -> None:
-    now = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+    now = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=2)
     found = []
     for workers in (1, 2):
         url = new_schema()
@@ -158,7 +166,8 @@ def test_thirty_six_passes_of_two_workers_all_end_well_and_find_what_one_worker_
             assert any(left in words for words in said) is (workers == 2), said
             found.append(_found(store))
     assert found[0] == found[1]
-    assert found[0]["alerts"]
+    assert found[0]["screened"]
+    assert ("board", "critical", BAD) in found[0]["alerts"]
 
 
 def all_ended(said: list[str]) -> bool:
