@@ -14,6 +14,7 @@ from ratchet.records import ExampleSet
 from ratchet.store import EVER, Window
 from ratchet.store.cycles import example_set, unfinished_cycle
 from ratchet.store.history import History
+from ratchet.store.leases import GOLDEN, hold
 from ratchet.views.text.golden import version_markdown
 
 
@@ -27,14 +28,15 @@ def refresh_golden(rules: GoldenRules | None) -> None:
 def refresh_version(rules: GoldenRules) -> None:
     """Freeze what people said to be right since the version before, where that is enough."""
     work = workspace()
-    made = refresh(
-        work.store,
-        work.settings.home,
-        History.open(work.settings.history, of=work.store),
-        rules,
-        now=now(),
-        open_tokens=answer_length(work.store, Window(EVER, now())),
-    )
+    with hold(work.store, GOLDEN, wait=None):
+        made = refresh(
+            work.store,
+            work.settings.home,
+            History.open(work.settings.history, of=work.store),
+            rules,
+            now=now(),
+            open_tokens=answer_length(work.store, Window(EVER, now())),
+        )
     if made is not None:
         logger.info("golden set: version %d, %d examples: %s", made.number, made.examples, made.why)
         publish_text("golden", version_markdown(made), f"Golden set, version {made.number}")

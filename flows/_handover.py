@@ -168,15 +168,15 @@ def _give_up_without_worker(
     _cancel(client, run, "no worker took it")
     raise RatchetError(
         f"training needs a worker of the pool {pool!r}, got none that answers for {patience}; "
-        f"start one (`ratchet up`, or elsewhere `prefect worker start --pool {pool}`) and then "
+        f"start one (`ratchet up`, or elsewhere `ratchet worker --pool {pool}`) and then "
         "the loop, which goes on from here"
     )
 
 
 def _end_if_dead(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Mark a run as crashed that trained in this home and whose process is gone."""
+    """Mark a run as crashed whose process is gone."""
     running = run.state_type == StateType.RUNNING
-    if running and training_died(workspace().settings.home, str(run.id)):
+    if running and training_died(workspace().store, str(run.id)):
         client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
 
 

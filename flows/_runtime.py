@@ -13,19 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
-from prefect.states import Crashed
 
 from ratchet.deploy.answering import Answering
 from ratchet.files.logs import harmless_logs
@@ -34,10 +22,11 @@ from ratchet.models import HuggingFaceModel, prepare_base_model
 from ratchet.operate import base_model
 from ratchet.operate.answering import answering_of
 from ratchet.operate.base_model import check_answers_here, check_stated
-from ratchet.operate.opening import open_store
+from ratchet.operate.opening import check_expected, open_store
 from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
+from ratchet.tracking import EXPERIMENT as EXPERIMENT
 from ratchet.tracking import ModelVersion, Run, Tracker
 
 if TYPE_CHECKING:
@@ -46,8 +35,6 @@ if TYPE_CHECKING:
 harmless_logs()
 logging.getLogger("ratchet").setLevel(logging.INFO)
 logger = logging.getLogger("ratchet.flows")
-
-EXPERIMENT = "ratchet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +59,7 @@ class Workspace:
 def workspace() -> Workspace:
     """Open the home folder that the environment names, once a process."""
     settings = load_settings(os.environ, Path.cwd())
+    check_expected(settings)
     settings.make_home()
     return Workspace(
         settings=settings,
@@ -162,34 +150,3 @@ def run_id() -> str:
     """Return the id of the flow run that this is, or of none."""
     context = FlowRunContext.get()
     return str(context.flow_run.id) if context and context.flow_run else "none"
-
-
-def end_orphans(flow_name: str) -> None:
-    """Mark runs of a flow as crashed whose process was killed, and the stages they were in.
-
-    A stage that was handed over to a deployment has a process of its own, which goes on. Call it
-    under the home's lock, which says that no other run of the flow is alive.
-    """
-    context = FlowRunContext.get()
-    current = context.flow_run.id if context and context.flow_run else None
-    running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
-            flow_run_filter=FlowRunFilter(state=running),
-        )
-        orphans = [run.id for run in runs if run.id != current]
-        if not orphans:
-            return
-        stages = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=running,
-                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=orphans),
-                deployment_id=FlowRunFilterDeploymentId(is_null_=True),
-            )
-        )
-        for key in [*[run.id for run in stages], *orphans]:
-            client.set_flow_run_state(key, Crashed(message="its process was killed"), force=True)
-    logger.info(
-        "%d earlier runs of %s were interrupted; going on from there", len(orphans), flow_name
-    )

@@ -10,12 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.analyze.failure_rule import FailureRule
 from ratchet.analyze.monitoring.watch import WatchConfig
+from ratchet.flows._alone import sole_pass
 from ratchet.flows._derived import derive_new
 from ratchet.flows._judge_options import JudgeOptions
+from ratchet.flows._runtime import workspace
 from ratchet.flows._safety import screen_new
 from ratchet.flows._waiting import or_waiting
 from ratchet.flows._watch import run_watch
 from ratchet.outcomes.quality import QualityWeights
+from ratchet.store.leases import ANALYSIS, PASS, hold
 
 
 class AnalyzeOptions(BaseModel):
@@ -50,22 +53,26 @@ def analyze(options: AnalyzeOptions = DEFAULTS) -> str | State[str]:
     """Watch every version; analyze the latest cycle's interactions and return the analysis' id.
 
     A pass that only watches is one flow run without tasks, and imports no more than it needs: it
-    runs every five minutes, each time in a new process.
+    runs every five minutes, each time in a new process. It leaves the work to another one that is
+    at it; for a cycle that one is waited for.
     """
-    screen_new()
-    derive_new()
-    run_watch(options.watch)
+    with sole_pass(PASS, wait=None if options.cycle else 0.0) as is_mine:
+        if is_mine:
+            screen_new()
+            derive_new()
+            run_watch(options.watch)
     if not options.cycle:
         return ""
     from ratchet.flows._cycle_analysis import analyze_cycle
 
-    return or_waiting(
-        partial(
-            analyze_cycle,
-            weights=options.weights,
-            rule=options.failures,
-            judges=options.judges,
-            latency_baseline=options.latency_baseline_seconds,
-            traffic_sample=options.traffic_sample,
+    with hold(workspace().store, ANALYSIS, wait=None):
+        return or_waiting(
+            partial(
+                analyze_cycle,
+                weights=options.weights,
+                rule=options.failures,
+                judges=options.judges,
+                latency_baseline=options.latency_baseline_seconds,
+                traffic_sample=options.traffic_sample,
+            )
         )
-    )

@@ -19,6 +19,7 @@ from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting
 from ratchet.golden.rules import GoldenRules
 from ratchet.store.cycles import sole_loop
+from ratchet.store.leases import PASS, hold
 
 
 class CollectOptions(BaseModel):
@@ -63,12 +64,13 @@ DEFAULTS = CollectOptions()
 @flow(name="collect", validate_parameters=True)
 def collect(options: CollectOptions = DEFAULTS) -> str | State[str]:
     """Open the cycle of what was recorded since the last one, or go on; return the cycle's id."""
-    with sole_loop(workspace().settings.home):
+    with sole_loop(workspace().store):
         return or_waiting(partial(_collect, options))
 
 
 def _collect(options: CollectOptions) -> str:
     bring_in(options.sources)
-    derive_new(most=None)
+    with hold(workspace().store, PASS, wait=None):
+        derive_new(most=None)
     longest, seed, golden = options.max_new_tokens, options.seed, options.golden
     return recorded_cycle(options.examples, golden, options.sample, longest, seed)

@@ -148,7 +148,7 @@ def deploy(options: DeployOptions = DEFAULTS) -> str | State[str]:
 
     Where people have yet to label something the run ends waiting; the next one goes on.
     """
-    with sole_loop(workspace().settings.home):
+    with sole_loop(workspace().store):
         return or_waiting(partial(_deploy, options))
 
 

@@ -129,11 +129,11 @@ def improve(options: ImproveOptions = DEFAULTS, handed_over: str | None = None) 
 
     Args:
         options: What is trained on, and how.
-        handed_over: The cycle for which a loop waits that holds the home meanwhile; people leave
+        handed_over: The cycle for which a loop waits that is the only one meanwhile; people leave
             it out.
     """
-    home = workspace().settings.home
-    with nullcontext() if handed_over else sole_loop(home), sole_training(home, run_id()):
+    store = workspace().store
+    with nullcontext() if handed_over else sole_loop(store), sole_training(store, run_id()):
         return or_waiting(partial(_improve, options, handed_over))
 
 

@@ -15,13 +15,14 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import InsufficientDataError, WaitingError
+from ratchet.flows._alone import end_orphans
 from ratchet.flows._command import options_of, told
 from ratchet.flows._elsewhere import follow_champion
 from ratchet.flows._golden import refresh_golden
 from ratchet.flows._handover import cancel_handed_over, improve_for
 from ratchet.flows._judges import run_judges
 from ratchet.flows._recorded import refuse_incomplete
-from ratchet.flows._runtime import EXPERIMENT, end_orphans, now, publish_text, run_tags, workspace
+from ratchet.flows._runtime import EXPERIMENT, now, publish_text, run_tags, workspace
 from ratchet.flows._sources import bring_in
 from ratchet.flows._waiting import or_waiting, result_of
 from ratchet.flows.analyze import AnalyzeOptions, analyze
@@ -41,6 +42,7 @@ from ratchet.records import (
     derive_id,
 )
 from ratchet.store.cycles import end_cycle, latest_cycle, sole_loop
+from ratchet.store.leases import ANALYSIS, hold
 from ratchet.store.waits import goes_on
 from ratchet.views.text.cycle import CycleReport, render_markdown, render_text
 
@@ -123,7 +125,7 @@ def loop(options: LoopOptions = DEFAULTS) -> str | State[str]:
     A cycle that waited for labels goes on at its gate: nothing is collected, trained or asked
     again. Where they are still missing the run ends waiting.
     """
-    with sole_loop(workspace().settings.home):
+    with sole_loop(workspace().store):
         end_orphans("loop")
         wait = goes_on(workspace().store)
         return or_waiting(lambda: render_text(_cycle(options, wait)))
@@ -165,7 +167,8 @@ def _prepared(options: LoopOptions, wait: CycleWait) -> tuple[str, str]:
     """Return the ids of what the open cycle has; a judge whose labels it waits for is validated."""
     store = workspace().store
     if wait.judge is not None:
-        run_judges(latest_cycle(store), options.analyze.judges)
+        with hold(store, ANALYSIS, wait=None):
+            run_judges(latest_cycle(store), options.analyze.judges)
     analyses = [one.id for one in store.records(Analysis) if one.cycle_id == wait.cycle_id]
     candidate = store.latest(Candidate)
     analysis_id = analyses[-1] if analyses else analyze(options.analyze)

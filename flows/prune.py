@@ -5,12 +5,14 @@ from __future__ import annotations
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
+from ratchet.flows._alone import sole_pass
 from ratchet.flows._runtime import logger, now, publish_text, workspace
 from ratchet.operate.pruning import Pruning, advance_history
 from ratchet.operate.report import as_markdown
 from ratchet.operate.retention import load_retention
 from ratchet.servers import answering_prefect
 from ratchet.store.history import History
+from ratchet.store.leases import PRUNING
 
 
 class PruneOptions(BaseModel):
@@ -30,7 +32,17 @@ DEFAULTS = PruneOptions()
 
 @flow(name="prune", validate_parameters=True)
 def prune(options: PruneOptions = DEFAULTS) -> int:
-    """Take away what is old enough, rule by rule; return how many rules took something."""
+    """Take away what is old enough, rule by rule; return how many rules took something.
+
+    One that finds another pruning under way leaves it to that one.
+    """
+    if options.dry_run:
+        return _prune(options)
+    with sole_pass(PRUNING) as is_mine:
+        return _prune(options) if is_mine else 0
+
+
+def _prune(options: PruneOptions) -> int:
     work = workspace()
     history = History.open(work.settings.history)
     if not options.dry_run:

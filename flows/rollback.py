@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.deploy.rollout.rollback import roll_back
 from ratchet.flows._canary import announce
 from ratchet.flows._runtime import logger, now, workspace
+from ratchet.store.leases import LOOK, hold
 
 
 class RollbackOptions(BaseModel):
@@ -49,5 +50,6 @@ def rollback(options: RollbackOptions = DEFAULTS) -> str:
         logger.info("%s is in front of nobody; nothing to roll back", options.model_version)
     else:
         logger.warning("%s: %s; champion is now %s", done.did, done.version, done.champion)
-    announce()
+    with hold(work.store, LOOK, wait=None):  # a look announces as well
+        announce()
     return done.champion or ""

@@ -6,8 +6,10 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.deploy.routing import running_rollout
+from ratchet.flows._alone import sole_pass
 from ratchet.flows._canary import catch_up, look_once, publish
 from ratchet.flows._runtime import logger, workspace
+from ratchet.store.leases import LOOK
 
 
 class RolloutOptions(BaseModel):
@@ -27,7 +29,15 @@ DEFAULTS = RolloutOptions()
 
 @flow(name="rollout", validate_parameters=True)
 def rollout(options: RolloutOptions = DEFAULTS) -> str:
-    """Look once at the running rollout; return the decision, empty where nothing is rolled out."""
+    """Look once at the running rollout; return the decision, empty where nothing is rolled out.
+
+    One that finds another look under way leaves it to that one.
+    """
+    with sole_pass(LOOK) as is_mine:
+        return _look(options) if is_mine else ""
+
+
+def _look(options: RolloutOptions) -> str:
     catch_up()
     look = look_once()
     if look is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.deployments import Deployments, read_deployments
+from ratchet.deployments import STORE_ID, Deployments, give_command, read_deployments
 from ratchet.errors import InvalidInputError
 from ratchet.servers import shipped_deployments
 
@@ -55,6 +55,42 @@ def test_what_no_deployment_has_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_schedule_that_no_deployment_has_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="got 'approve'"):
         Deployments(schedules={"approve": True}).over(shipped_deployments())
+
+
+def test_every_deployment_states_the_store_beside_what_its_pool_was_given() -> None:
+    shipped = shipped_deployments()
+    shipped["deployments"][0]["work_pool"]["job_variables"] = {"env": {"OURS": "1"}, "image": "x"}
+    changed = Deployments(training_pool="gpu").stating(shipped, "id-1")["deployments"]
+    variables = [one["work_pool"]["job_variables"] for one in changed]
+    assert len(variables) == len(shipped["deployments"])
+    assert {one["env"][STORE_ID] for one in variables} == {"id-1"}
+    assert variables[0] == {"env": {"OURS": "1", STORE_ID: "id-1"}, "image": "x"}
+    assert "gpu" in {one["work_pool"]["name"] for one in changed}
+
+
+@pytest.mark.parametrize(
+    ("before", "is_new", "changed"),
+    [
+        (None, True, True),
+        (None, False, False),
+        ("python -m prefect.engine", False, False),
+        ("/a/python -P -m ratchet.processes prefect.engine", False, True),
+        ("nice python -P -m ratchet.processes prefect.engine # ours", False, False),
+    ],
+)
+def test_a_pools_command_is_ours_where_nobody_else_has_set_it(
+    before: str | None, is_new: bool, changed: bool
+) -> None:
+    template = {"variables": {"properties": {"command": {"default": before}}}}
+    assert give_command(template, is_new=is_new) is changed
+    command = template["variables"]["properties"]["command"]["default"]
+    assert ("RATCHET_PYTHON" in str(command)) is changed
+    assert changed or command == before
+    assert not give_command(template, is_new=False)  # once
+
+
+def test_a_pool_without_a_command_is_left_alone() -> None:
+    assert not give_command({}, is_new=True)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

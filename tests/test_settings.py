@@ -256,6 +256,7 @@ GIVEN = {
     "home": "/a/home",
     "cache": "/a/cache",
     "store_url": "postgresql+psycopg://ada:open-sesame@db/ratchet",
+    "store_id": "0123456789abcdef",
     "history": "s3://bucket/history",
     "tracking_uri": "https://grace:open-sesame@mlflow.example",
     "prefect_api_url": "https://prefect.example/api",

@@ -24,6 +24,12 @@ from ratchet.files.yaml import read_yaml
 
 TRAINING_POOL = "ratchet-training"
 """The pool that trains where the file names none."""
+STORE_ID = "RATCHET_STORE_ID"
+"""The variable by which a flow run is told which store it must find."""
+PYTHON = "RATCHET_PYTHON"
+"""The variable by which a worker says which Python runs its flows."""
+_RUN = "-P -m ratchet.processes prefect.engine"
+_COMMAND = f"sh -c 'exec \"${{{PYTHON}:-python3}}\" {_RUN}'"
 Stage = Literal["collect", "analyze", "improve", "deploy"]
 
 
@@ -66,6 +72,20 @@ class Deployments(BaseModel):
             )
         return {**shipped, "deployments": [self._changed(one) for one in shipped["deployments"]]}
 
+    def stating(self, shipped: Mapping[str, Any], store_id: str) -> dict[str, Any]:
+        """Return the same, with the store that flow runs must find, wherever their worker is.
+
+        Args:
+            shipped: The content of `prefect.yaml`.
+            store_id: What the store is known by.
+        """
+        content = self.over(shipped)
+        for one in content["deployments"]:
+            variables = one["work_pool"].get("job_variables", {})
+            env = {**variables.get("env", {}), STORE_ID: store_id}
+            one["work_pool"] = {**one["work_pool"], "job_variables": {**variables, "env": env}}
+        return content
+
     def _changed(self, shipped: Mapping[str, Any]) -> dict[str, Any]:
         changed, name = dict(shipped), shipped["name"]
         given = self.options if name == "loop" else self.options.get(name)
@@ -83,6 +103,30 @@ class Deployments(BaseModel):
         """Return the deployments as YAML, in the form that `read_deployments` reads."""
         content = self.model_dump(mode="json", exclude_defaults=True)
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else "{}\n"
+
+
+def give_command(template: dict[str, Any], *, is_new: bool) -> bool:
+    """Have the workers of a pool of processes start a flow run with the command that runs it.
+
+    Without a command of its own a worker first starts another Python, which imports Prefect and
+    prepares a folder with the code: a second or two for each run, and ours is installed. Secrets
+    are in no environment of a run: it reads them from the file that it is told of. Which Python
+    that is each worker says, so that the command fits every machine.
+
+    Args:
+        template: The pool's base job template, which is changed.
+        is_new: Whether nobody can have edited it yet. Of another one only a command of an earlier
+            version is replaced, which named the Python of one machine.
+
+    Returns:
+        Whether it was changed.
+    """
+    command = template.get("variables", {}).get("properties", {}).get("command")
+    before = str(command.get("default") or "") if command else ""
+    if command is None or not (is_new or before.endswith(_RUN)):
+        return False
+    command["default"] = _COMMAND
+    return True
 
 
 def read_deployments(path: Path | None) -> Deployments:

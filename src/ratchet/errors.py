@@ -10,6 +10,7 @@ RatchetError
 ├── SettingsError            environment or ratchet.toml is wrong
 ├── ConflictError            the same id was sent with different content
 ├── BusyError                another process holds what is asked for
+├── LeaseLostError           another process took over what this one held
 ├── StoreReplacedError       the store's file was deleted, or another one has its name
 ├── ModelError               a language model cannot be loaded or does not answer
 ├── NotAnsweringError        users were to be sent to a version that does not answer
@@ -84,6 +85,10 @@ class ConflictError(RatchetError):
 
 class BusyError(RatchetError):
     """Another process holds what is asked for."""
+
+
+class LeaseLostError(RatchetError):
+    """Another process took over what this one held and did not renew in time."""
 
 
 class StoreReplacedError(RatchetError):

@@ -10,7 +10,6 @@ import ctypes
 import importlib.util
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -28,7 +27,7 @@ from typing import Any
 import httpx
 import yaml
 
-from ratchet.deployments import Deployments, read_deployments
+from ratchet.deployments import PYTHON, Deployments, give_command, read_deployments
 from ratchet.errors import BusyError, RatchetError, SettingsError
 from ratchet.files.whole import write_whole
 from ratchet.processes import (
@@ -44,6 +43,7 @@ from ratchet.settings import Settings, private_folder, tighten
 WORK_POOLS = {"ratchet": 2, "ratchet-training": 1}
 """The pools of `prefect.yaml`, and how many runs at a time this machine takes of each: in the first
 monitoring goes on while the loop waits for its training in the second."""
+_PROCESSES = "process"  # the type of Prefect's pools whose runs are processes of their worker
 _STARTUP_SECONDS = 240.0
 _STOP_SECONDS = 15.0
 _DRAIN_SECONDS = 120.0
@@ -199,10 +199,19 @@ def free_port(wanted: int, *, given: Collection[int] = ()) -> int:
 
 @dataclass(slots=True)
 class Servers:
-    """The running children, and where they answer."""
+    """The running children, and where they answer.
+
+    Attributes:
+        settings: Of the home.
+        say: Takes lines for people.
+        store_id: The store that flow runs of the deployments must find; empty: any.
+        prefect_api: Where Prefect's API answers.
+        mlflow: Where MLflow answers.
+    """
 
     settings: Settings
     say: Callable[[str], None]
+    store_id: str = ""
     prefect_api: str = ""
     mlflow: str = ""
     _children: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
@@ -398,12 +407,20 @@ class Servers:
         self._spawn("mlflow", ["mlflow", "server", *storage, *network], environment)
 
     def start_workers(self, pools: Collection[str]) -> None:
-        """Start a worker for each of some pools."""
+        """Start a worker of processes for each of some pools."""
+        environment = self._told_by_file() | {PYTHON: sys.executable}
         for pool in pools:
-            arguments = ["prefect", "worker", "start", "--pool", pool, "--type", "process"]
-            name = f"worker{pool.removeprefix('ratchet')}"
-            limited = [*arguments, "--limit", str(WORK_POOLS[pool])]
-            self._spawn(name, limited, self._told_by_file())
+            arguments = ["prefect", "worker", "start", "--pool", pool, "--type", _PROCESSES]
+            name = "worker" if pool == "ratchet" else f"worker-{pool.removeprefix('ratchet-')}"
+            limited = [*arguments, "--limit", str(WORK_POOLS.get(pool, 1))]
+            self._spawn(name, limited, environment)
+
+    def join(self, pools: Collection[str], *, api: str, environ: Mapping[str, str]) -> None:
+        """Start workers alone, for pools of a Prefect server that runs elsewhere."""
+        private_folder(self._logs)
+        self.prefect_api = api
+        self._environment = child_environment(self.settings, environ) | {"PREFECT_API_URL": api}
+        self.start_workers(pools)
 
     def register_deployments(self) -> None:
         """Register the deployments of `prefect.yaml`; what a person switched on stays on.
@@ -413,8 +430,7 @@ class Servers:
         """
         file = self._prefect_file()
         for pool in WORK_POOLS:
-            self._prefect(["work-pool", "create", pool, "--type", "process", "--overwrite"])
-            self._start_runs_at_once(pool)
+            self._make_pool(pool)
         deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
         switched_on = [item["name"] for item in self._automations() if item["enabled"]]
         self._prefect(deploy)
@@ -423,34 +439,28 @@ class Servers:
     def _prefect_file(self) -> Path:
         """Return the file of deployments: what is shipped, with what the home says differently."""
         ours = read_deployments(self.settings.deployments)
-        if ours == Deployments():
+        if ours == Deployments() and not self.store_id:
             return _shipped_file()
         if ours.trains_elsewhere and ours.training_pool:
             self._make_pool(ours.training_pool)
-        content = ours.over(shipped_deployments())
+        shipped = shipped_deployments()
+        content = ours.stating(shipped, self.store_id) if self.store_id else ours.over(shipped)
         file = working_folder(self.settings) / "prefect.yaml"
         write_whole(file, yaml.safe_dump(content, sort_keys=False).encode())
         return file
 
     def _make_pool(self, name: str) -> None:
-        """Make a pool of processes where there is none of that name; another kind stays."""
+        """Make a pool of processes where there is none of that name; one that is there stays."""
         address = f"{self.prefect_api}/work_pools/{name}"
-        if httpx.get(address, timeout=30.0).status_code == 404:
-            self._prefect(["work-pool", "create", name, "--type", "process"])
-
-    def _start_runs_at_once(self, pool: str) -> None:
-        """Have the worker start a flow run's process with the command that runs it.
-
-        Without a command of its own a worker first starts another Python, which imports Prefect
-        and prepares a folder with the code: a second or two for each run, and ours is installed.
-        Secrets are in no environment of a run: it reads them from the file that it is told of.
-        """
-        address = f"{self.prefect_api}/work_pools/{pool}"
-        template = httpx.get(address, timeout=30.0).raise_for_status().json()["base_job_template"]
-        command = shlex.join(told("prefect.engine"))
-        template["variables"]["properties"]["command"]["default"] = command
-        change = {"base_job_template": template}
-        httpx.patch(address, json=change, timeout=30.0).raise_for_status()
+        found = httpx.get(address, timeout=30.0)
+        is_new = found.status_code == 404
+        if is_new:
+            self._prefect(["work-pool", "create", name, "--type", _PROCESSES])
+            found = httpx.get(address, timeout=30.0)
+        template = found.raise_for_status().json()["base_job_template"]
+        if give_command(template, is_new=is_new):
+            change = {"base_job_template": template}
+            httpx.patch(address, json=change, timeout=30.0).raise_for_status()
 
     def _automations(self) -> list[dict[str, Any]]:
         response = httpx.post(f"{self.prefect_api}/automations/filter", json={}, timeout=30.0)

@@ -9,6 +9,8 @@ Environment:
     RATCHET_HOME: Folder that holds the store, Prefect's and MLflow's databases (`./.ratchet`).
     RATCHET_CACHE: Folder for converted models (the user's cache folder, `ratchet` inside).
     RATCHET_STORE_URL: SQLAlchemy URL of the event store (SQLite in the home folder).
+    RATCHET_STORE_ID: What the store is known by (`ratchet doctor` shows it): flows and commands
+        refuse another one, and make none. `ratchet up` writes it into its deployments.
     RATCHET_HISTORY: Folder or address of object storage that history is written to (`history` in
         the home folder).
     RATCHET_BASE_MODEL: `smollm2` or the path of a model in Hugging Face format.
@@ -83,6 +85,7 @@ class Settings(BaseModel):
         home: Absolute folder that holds all state.
         cache: Absolute folder for converted models, shared by homes.
         store_url: SQLAlchemy URL of the event store.
+        store_id: What the store is known by; another one is refused. None: whichever it is.
         history: Absolute folder of history, or an address such as `s3://bucket/history`.
         tracking_uri: MLflow tracking URI.
         prefect_api_url: An external Prefect API, or None for the home's own server.
@@ -114,6 +117,7 @@ class Settings(BaseModel):
     store_url: str
     history: str
     tracking_uri: str
+    store_id: str | None = None
     prefect_api_url: str | None = None
     base_model: str = "smollm2"
     chat_template: str = ""
@@ -137,7 +141,7 @@ class Settings(BaseModel):
     def __repr_args__(self) -> Any:
         """Show no password that an address holds."""
         for name, value in super().__repr_args__():
-            yield name, _without_password(value) if isinstance(value, str) else value
+            yield name, without_password(value) if isinstance(value, str) else value
 
     @property
     def states_base_model(self) -> bool:
@@ -418,7 +422,8 @@ def _refused(problem: ErrorDetails) -> SettingsError:
     return SettingsError(f"setting {name!r}: {text}")
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """Return an address without the password in it."""
     return re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", text)
 
 

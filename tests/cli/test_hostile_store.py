@@ -285,6 +285,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "adopt": "asks a model server: `tests/deploy/test_adoption.py` tries hostile names",
     "demo": "starts servers, and prints the report of a cycle, which is tried below",
     "up": "starts servers, and prints their addresses",
+    "worker": "needs a server, and prints addresses",
     "serve": "starts a gateway, whose log is tried in `tests/gateway/test_names.py`",
 }
 """What each command is run with; a text says why it is not run here and where it is tried."""

@@ -30,6 +30,7 @@ from ratchet.flows import _handover
 from ratchet.flows._runtime import workspace
 from ratchet.flows._waiting import raise_if_waiting
 from ratchet.flows.improve import ImproveOptions
+from ratchet.store.cycles import sole_training
 
 _handover.POLL_SECONDS = 0.1
 cycle, options = SimpleNamespace(id="cycle-1", number=1), ImproveOptions()
@@ -109,7 +110,7 @@ def test_without_a_worker_the_loop_says_so_and_cancels_what_it_handed_over(
         "print('anew', handed().id != run.id)"
     )
     assert "training needs a worker of the pool 'ratchet-training', got none" in said
-    assert "prefect worker start --pool ratchet-training" in said
+    assert "ratchet worker --pool ratchet-training" in said
     assert "CANCELLED" in said
     assert "anew True" in said
 
@@ -120,9 +121,8 @@ def test_a_run_whose_process_is_gone_is_ended_and_another_one_trains(
     said = python(
         "run = handed()\n"
         "client.set_flow_run_state(run.id, Running(), force=True)\n"
-        "print('elsewhere', handed().id == run.id)\n"  # nobody in this home says that it trains
-        "lock = workspace().settings.home / 'training.lock'\n"
-        "_ = lock.write_text(f'1 {run.id}')\n"  # as its process left it
+        "print('elsewhere', handed().id == run.id)\n"  # nobody says that it trains
+        "with sole_training(workspace().store, str(run.id)): pass\n"  # as its process left it
         "print('anew', handed().id != run.id, state_of(run).type.value)"
     )
     assert "elsewhere True" in said

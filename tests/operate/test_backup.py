@@ -34,6 +34,7 @@ from ratchet.records import Interaction, Message, Thumbs, digest
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
 from ratchet.store.history import History
+from ratchet.store.leases import LOOP, hold
 from tests.cli.in_process import run_in_process
 from tests.fixtures.old_home import unpack
 
@@ -392,12 +393,22 @@ def test_a_postgresql_store_with_rows_is_replaced_only_when_told_so(
     assert problems(target) == []
 
 
-@pytest.mark.parametrize("lock", ["gateway/wal/drain.lock", "loop.lock"])
-def test_a_home_that_is_in_use_is_not_restored(lock: str, taken: Path, tmp_path: Path) -> None:
-    path = tmp_path / "home" / lock
+def test_a_home_that_is_in_use_is_not_restored(taken: Path, tmp_path: Path) -> None:
+    path = tmp_path / "home" / "gateway" / "wal" / "drain.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path), pytest.raises(BusyError, match="stop `ratchet serve`"):
         restore(settings_of(tmp_path / "home"), taken, replace=True, now=NOW)
+
+
+def test_a_store_over_which_somebody_works_is_not_restored(taken: Path, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    with (
+        closing(EventStore.open(settings.store_url)) as store,
+        hold(store, LOOP),
+        pytest.raises(BusyError, match=r"whose loop process \d+ holds"),
+    ):
+        restore(settings, taken, replace=True, now=NOW)
+    restore(settings, taken, replace=True, now=NOW)
 
 
 def test_a_backup_never_writes_over_anything(taken: Path, tmp_path: Path) -> None:

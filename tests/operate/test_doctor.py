@@ -71,6 +71,16 @@ def test_a_store_of_a_later_version_is_a_problem_and_is_not_touched(settings: Se
     assert (found.state, found.do) == ("problem", "install that version of Ratchet")
 
 
+def test_another_store_than_the_one_that_is_expected_is_a_problem(settings: Settings) -> None:
+    with closing(EventStore.open(settings.store_url)) as store:
+        identity = store.identity
+    assert identity in look(settings)["store"].found
+    assert look(settings.model_copy(update={"store_id": identity}))["store"].state == "ok"
+    found = look(settings.model_copy(update={"store_id": "f" * 16}))["store"]
+    assert found.state == "problem"
+    assert f"it is {identity}, and ffffffffffffffff is expected" in found.found
+
+
 def test_migrations_to_come_are_told_and_not_applied(settings: Settings) -> None:
     last = list(MIGRATIONS)[-1]
     engine = sa.create_engine(settings.store_url)

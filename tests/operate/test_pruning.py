@@ -21,6 +21,7 @@ from ratchet.records import Candidate, Cycle, Interaction, Message, Release, Thu
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
 from ratchet.store.history import History
+from ratchet.store.leases import PRUNING, hold
 from ratchet.tracking import Tracker
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -87,6 +88,17 @@ def test_interactions_leave_the_store_once_history_has_them(
     add(store, {"e": 0})
     advance_history(history, store)  # positions went on: history takes the store for the same
     assert set(history.fetch_interactions(["e"])) == {"e"}
+
+
+def test_one_process_at_a_time_prunes_a_store_and_anybody_may_look(
+    open_store: Callable[[], EventStore], settings: Settings
+) -> None:
+    store, other = open_store(), open_store()
+    with hold(other, PRUNING):
+        with pytest.raises(BusyError, match=r"one pruning at a time.*got another \(process"):
+            prune(store, settings)
+        assert prune(store, settings, preview=True)
+    assert prune(store, settings)
 
 
 def test_the_window_of_the_latest_cycle_stays(store: EventStore, settings: Settings) -> None:

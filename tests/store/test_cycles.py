@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -331,52 +328,36 @@ def test_a_set_that_was_never_frozen_is_named(store: EventStore) -> None:
 
 TRY = """
 import sys
-from pathlib import Path
+from ratchet.store import EventStore
 from ratchet.store.cycles import sole_loop
 from ratchet.errors import BusyError
 try:
-    with sole_loop(Path(sys.argv[1])):
+    with sole_loop(EventStore.open(sys.argv[1])):
         print("free")
 except BusyError as error:
     print(error)
 """
-HOLD = """
+TRAIN = """
 import sys
-from pathlib import Path
-from ratchet.store.cycles import sole_loop
-with sole_loop(Path(sys.argv[1])):
+from ratchet.store import EventStore
+from ratchet.store.cycles import sole_training
+with sole_training(EventStore.open(sys.argv[1]), "run-1"):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
-OLDER = """
-import fcntl, os, sys
-with open(sys.argv[1] + "/loop.lock", "a+") as file:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("busy", flush=True)
-        raise SystemExit from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def tried(home: Path) -> str:
-    """What another process hears when it asks for the home folder."""
-    command = [sys.executable, "-c", TRY, str(home)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+def tried(url: str) -> str:
+    """What another process hears when it would be a loop."""
+    command = [sys.executable, "-c", TRY, url]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return run.stdout.strip()
 
 
 @contextmanager
-def holder(home: Path, code: str = HOLD) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the home folder until it is killed."""
-    command = [sys.executable, "-c", code, str(home)]
+def training(url: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that trains until it is killed."""
+    command = [sys.executable, "-c", TRAIN, url]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -388,84 +369,34 @@ def holder(home: Path, code: str = HOLD) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_loop_may_take_its_own_home_again_and_keeps_it_till_the_end(tmp_path: Path) -> None:
-    home = tmp_path / "new" / "home"
-    with sole_loop(home):
-        with sole_loop(home), sole_loop(home):
-            pass
-        assert "one loop at a time" in tried(home)
-    assert tried(home) == "free"
-
-
-def test_another_process_is_refused_and_told_who_holds_the_home(tmp_path: Path) -> None:
-    with holder(tmp_path) as process:
-        with pytest.raises(BusyError, match=rf"got another \(process {process.pid}\); wait for it"):
-            sole_loop(tmp_path).__enter__()
-        with sole_loop(tmp_path / "another"):
-            pass
-        process.kill()
-        assert process.wait(timeout=30) == -signal.SIGKILL
-        with sole_loop(tmp_path):
-            assert (tmp_path / "loop.lock").is_file()
-
-
-def test_a_process_of_a_version_without_filelock_excludes_this_one_and_is_excluded(
-    tmp_path: Path,
+def test_a_second_loop_over_the_store_is_told_whatever_its_home(
+    store_url: str, open_store: Callable[[], EventStore]
 ) -> None:
-    with holder(tmp_path, OLDER) as older:
-        with pytest.raises(BusyError, match=rf"got another \(process {older.pid}\); wait for it"):
-            sole_loop(tmp_path).__enter__()
-        older.kill()
-        older.wait(timeout=30)
-    with sole_loop(tmp_path):
-        command = [sys.executable, "-c", OLDER, str(tmp_path)]
-        assert subprocess.run(command, capture_output=True, text=True).stdout == "busy\n"
+    store = open_store()
+    with sole_loop(store):
+        with sole_loop(store), sole_loop(store):  # its own stages
+            pass
+        said = tried(store_url)
+        assert said.startswith("one loop at a time may run over a store, got another (process")
+        assert "RATCHET_STORE_URL" in said
+    assert tried(store_url) == "free"
 
 
-def test_a_lock_file_that_an_ended_process_left_behind_holds_nobody_up(tmp_path: Path) -> None:
-    (tmp_path / "loop.lock").write_text("4194303 and more than a process id")
-    with sole_loop(tmp_path):
-        assert (tmp_path / "loop.lock").read_text() == str(os.getpid())
-
-
-def test_an_error_within_the_loop_frees_the_home(tmp_path: Path) -> None:
-    def fails() -> None:
-        with sole_loop(tmp_path):
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        fails()
-    assert tried(tmp_path) == "free"
-
-
-# Training apart from the loop ---------------------------------------------------------------------
-
-TRAIN = """
-import sys
-from pathlib import Path
-from ratchet.store.cycles import sole_training
-with sole_training(Path(sys.argv[1]), "run-1"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_training_that_was_handed_over_goes_on_beside_the_loop_and_alone(tmp_path: Path) -> None:
-    with sole_loop(tmp_path), holder(tmp_path, TRAIN) as process:
+def test_a_training_that_was_handed_over_goes_on_beside_the_loop_and_alone(
+    store_url: str, open_store: Callable[[], EventStore]
+) -> None:
+    store = open_store()
+    assert not training_died(store, "run-1")  # nobody ever trained
+    with sole_loop(store), training(store_url) as process:
         with pytest.raises(BusyError, match=rf"one training at a time.*process {process.pid}\)"):
-            sole_training(tmp_path, "run-2").__enter__()
-        assert not training_died(tmp_path, "run-1")
-
-
-def test_a_training_whose_process_was_killed_is_known_to_have_died(tmp_path: Path) -> None:
-    assert not training_died(tmp_path, "run-1")  # nobody ever trained here
-    with holder(tmp_path, TRAIN) as process:
+            sole_training(store, "run-2").__enter__()
+        assert not training_died(store, "run-1")
         process.kill()
         process.wait(timeout=30)
-        assert training_died(tmp_path, "run-1")
-        assert not training_died(tmp_path, "run-2")  # which may train on another machine
-        with sole_training(tmp_path, "run-2"):
-            assert not training_died(tmp_path, "run-1")
+        assert training_died(store, "run-1")
+        assert not training_died(store, "run-2")
+        with sole_training(store, "run-2"):
+            assert not training_died(store, "run-1")
 
 
 def test_what_was_handed_over_is_of_use_while_its_cycle_is_the_open_one(

@@ -133,6 +133,7 @@ READ: dict[str, Reading] = {
     "latest": lambda s: s.latest(Release),
     "latest_by_subject": lambda s: s.latest_by_subject(Release),
     "assistant": lambda s: s.assistant,
+    "identity": lambda s: s.identity,
     "settled_position": lambda s: s.settled_position(INTERACTIONS),
     "last_taken_position": lambda s: s.last_taken_position(INTERACTIONS),
     "answers": lambda s: s.answers("m", "greedy", ["a"]),

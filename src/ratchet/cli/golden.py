@@ -142,11 +142,13 @@ def _rules(corrections: Literal["confirmed", "given"] | None) -> GoldenRules:
 
 def _built(store: EventStore, home: Path, rules: GoldenRules, now: datetime) -> GoldenVersion:
     from ratchet.golden.building import refresh
+    from ratchet.store.leases import GOLDEN, hold
 
-    made = refresh(
-        store, home, open_history(store), rules, now=now,
-        open_tokens=_answer_length(store, now), asked=True,
-    )  # fmt: skip
+    with hold(store, GOLDEN, wait=None):
+        made = refresh(
+            store, home, open_history(store), rules, now=now,
+            open_tokens=_answer_length(store, now), asked=True,
+        )  # fmt: skip
     assert made is not None  # where a person asks, it is made or waits
     return made
 

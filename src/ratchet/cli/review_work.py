@@ -315,9 +315,11 @@ def show_progress(by: By = "", as_json: AsJson = False) -> None:
 def fill(as_json: AsJson = False) -> None:
     """Choose items by the rules of the review policy now, as each pass of `analyze` does."""
     from ratchet.review.choosing import choose_items
+    from ratchet.store.leases import PASS, hold
 
     store = required_store("choosing items")
-    chosen = choose_items(store, policy(), sampled_from=(), now=datetime.now(UTC))
+    with hold(store, PASS, wait=None):
+        chosen = choose_items(store, policy(), sampled_from=(), now=datetime.now(UTC))
     if as_json:
         say_json({"new": dict(chosen.new), "left_out": chosen.left_out}, indent=2)
     else:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -116,11 +117,14 @@ def up(
 ) -> None:
     """Start Prefect, MLflow, the pages and workers for the deployments, until Ctrl-C."""
     from ratchet.deployments import read_deployments
+    from ratchet.operate.opening import open_store
     from ratchet.servers import WORK_POOLS, Servers
 
     settings = current_settings()
     training = training and not read_deployments(settings.deployments).trains_elsewhere
-    servers = Servers(settings=settings, say=print)
+    settings.make_home()
+    with closing(open_store(settings)) as store:
+        servers = Servers(settings=settings, say=print, store_id=store.identity)
     interrupt_on_signals()
     code = 0
     try:

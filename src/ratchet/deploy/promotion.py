@@ -15,6 +15,7 @@ from ratchet.deploy.routing import REGISTRY_SECONDS, follow, reconcile, switch, 
 from ratchet.errors import TrackingError
 from ratchet.records import AliasMove, Decision, Release, Rollout, RolloutLook, Variant, derive_id
 from ratchet.store import EventStore
+from ratchet.store.leases import RELEASE, hold
 from ratchet.tracking import ModelVersion, Tracker
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,17 @@ def apply_decision(
     tracker.tag_version(decision.challenger, tags)
     if decision.rollout is not None or not approved_to_promote(store, decision):
         return None
+    with hold(store, RELEASE, wait=None):  # a flow, a command and a page may act at once
+        return _promoted(store, tracker, decision, now, answering)
+
+
+def _promoted(
+    store: EventStore,
+    tracker: Tracker,
+    decision: Decision,
+    now: datetime,
+    answering: Answering | None,
+) -> Release | None:
     key = derive_id("release", decision.id)
     done = store.get(Release, key)
     if done is not None:

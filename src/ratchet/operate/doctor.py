@@ -171,7 +171,12 @@ class Doctor:
             )
             do = "back it up, then open it once: ratchet backup FOLDER && ratchet status"
             return Health("store", "warning", found, do)
-        return Health("store", "ok", "its schema is this version's")
+        found = f"{schema.identity}; its schema is this version's"
+        if self.settings.store_id not in (None, schema.identity):
+            do = "set RATCHET_STORE_URL to the address of that store, or unset RATCHET_STORE_ID"
+            found = f"it is {schema.identity}, and {self.settings.store_id} is expected"
+            return Health("store", "problem", found, do)
+        return Health("store", "ok", found)
 
     def _log(self) -> Health:
         folder = self.settings.home / "gateway" / "wal"

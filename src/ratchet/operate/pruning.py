@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from functools import cache, cached_property, partial
@@ -35,6 +36,7 @@ from ratchet.store.arrivals import Position, last_position
 from ratchet.store.forget import rows_of_set, version_of
 from ratchet.store.history import History
 from ratchet.store.keeping import PastKeeping, past_keeping
+from ratchet.store.leases import PRUNING, hold
 from ratchet.store.retention import Found, Size
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE, VERDICTS
 
@@ -127,7 +129,14 @@ class Pruning:
         """Yield a line a rule: in a preview what it would take away, else what it did.
 
         A rule that fails is told and leaves the others alone.
+
+        Raises:
+            BusyError: Another process prunes.
         """
+        with nullcontext() if self.preview else hold(self.store, PRUNING):
+            yield from self._lines()
+
+    def _lines(self) -> Iterator[Line]:
         for rule in self.rules():
             line = Line(rule.what, rule.says)
             try:

@@ -32,8 +32,8 @@ from ratchet.settings import Settings, private_folder, tighten
 from ratchet.store import EventStore
 from ratchet.store.copying import copy_in, holds_rows, is_postgresql, sqlite_path
 from ratchet.store.history import History
+from ratchet.store.leases import Lease, leases_at
 
-_LOCKS = ("gateway/wal/drain.lock", "loop.lock", "training.lock")
 _SIDES = ("", "-wal", "-shm", "-journal")
 _PLACES = (
     ("experiments", "artifact_location"),
@@ -73,12 +73,12 @@ def restore(settings: Settings, folder: Path, *, replace: bool, now: datetime) -
         InvalidInputError: The backup is not whole, or of a later version, or its store is of the
             other kind of database.
         ConflictError: Something is there, and `replace` is not said.
-        BusyError: A gateway, a loop or a training works in the home.
+        BusyError: A gateway works in the home, or somebody over the store.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     _check_kind(settings, manifest)
-    _refuse_while_used(settings.home)
+    _refuse_while_used(settings)
     if not replace:
         _refuse_full(settings, manifest)
     settings.make_home()
@@ -111,20 +111,32 @@ def _check_kind(settings: Settings, manifest: Manifest) -> None:
         )
 
 
-def _refuse_while_used(home: Path) -> None:
-    for name in _LOCKS:
-        path = home / name
-        if not path.exists():
-            continue
-        lock = FileLock(path, timeout=0, fallback_to_soft=False)
+def _refuse_while_used(settings: Settings) -> None:
+    held = [
+        f"a store whose {lease.name} {lease.holder.in_words} holds"
+        for lease in _leases(settings.store_url)
+        if lease.holder is not None and not lease.is_free
+    ]
+    path = settings.home / "gateway" / "wal" / "drain.lock"
+    if path.exists():
         try:
-            with lock:
-                continue
-        except Timeout as error:
-            raise BusyError(
-                f"a home must not be in use while it is restored, got one whose {path.name} is "
-                "held; stop `ratchet serve`, `ratchet up` and running cycles first"
-            ) from error
+            with FileLock(path, timeout=0, fallback_to_soft=False):
+                pass
+        except Timeout:
+            held.append(f"a home whose {path.name} is held")
+    if held:
+        raise BusyError(
+            f"what is restored must not be in use, got {held[0]}; stop `ratchet serve`, "
+            "`ratchet up`, workers and running cycles first"
+        )
+
+
+def _leases(url: str) -> tuple[Lease, ...]:
+    """Return the leases of the store that is there; none of one that is damaged."""
+    try:
+        return tuple(leases_at(url).values())
+    except InvalidInputError:
+        return ()
 
 
 def _refuse_full(settings: Settings, manifest: Manifest) -> None:

@@ -33,7 +33,7 @@ from ratchet.store.event_rows import (
     interaction_row,
 )
 from ratchet.store.events import EventStore
-from ratchet.store.facts import read_histories
+from ratchet.store.facts import identity_of, read_histories
 from ratchet.store.months import PARTITIONED, ids_of
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import (
@@ -120,12 +120,14 @@ class Schema:
         unknown: Those of a later version.
         newest: The time of the row of an interaction that arrived last; None without one.
         histories: The addresses that history of it was written to.
+        identity: What tells it from every other store.
     """
 
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
     newest: datetime | None
     histories: frozenset[str] = frozenset()
+    identity: str = ""
 
 
 def read_schema(url: str) -> Schema | None:
@@ -144,6 +146,7 @@ def read_schema(url: str) -> Schema | None:
         newest = connection.execute(
             sa.select(INTERACTIONS.c.received_at).order_by(INTERACTIONS.c.position.desc()).limit(1)
         ).scalar()
+        identity = identity_of(connection, APPLIED)
         has_facts = sa.inspect(connection).has_table(FACTS.name)
         histories = read_histories(connection, FACTS) if has_facts else frozenset[str]()
     return Schema(
@@ -151,6 +154,7 @@ def read_schema(url: str) -> Schema | None:
         unknown=tuple(sorted(applied - set(MIGRATIONS))),
         newest=None if newest is None else moment_of(newest),
         histories=histories,
+        identity=identity,
     )
 
 

@@ -24,10 +24,10 @@ from ratchet.store.connections import BUSY_SECONDS, create_engine, unpooled
 from ratchet.store.counts import KEPT_BY_TRIGGERS
 from ratchet.store.migrating import migrate
 from ratchet.store.months import PARTITIONED, Months, ids_of, start_of
-from ratchet.store.tables import APPLIED, COUNTS, METADATA, MIGRATIONS
+from ratchet.store.tables import APPLIED, COUNTS, LEASES, METADATA, MIGRATIONS
 
 SUFFIX = ".copy"
-_COPIED = [table for table in METADATA.sorted_tables if table is not APPLIED]
+_COPIED = [table for table in METADATA.sorted_tables if table not in (APPLIED, LEASES)]
 _TOLD_BY = ("interactions", "feedback", "set_aside", "journal")
 _BLOCK = 1 << 16
 

@@ -7,17 +7,13 @@ the frozen evaluation set. A stage that starts looks for the open cycle and goes
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
-from filelock import BaseFileLock, FileLock, Timeout
-
-from ratchet.errors import BusyError, ConflictError, InsufficientDataError, WaitingError
+from ratchet.errors import ConflictError, InsufficientDataError, WaitingError
 from ratchet.records import (
     CODE_TOKENS,
     GOLDEN,
@@ -38,11 +34,11 @@ from ratchet.store.arrivals import (
     last_position,
     versions_in_use,
 )
+from ratchet.store.leases import LOOP, TRAINING, hold, read_leases
 
 logger = logging.getLogger(__name__)
 
 _FIRST_IDS = 500
-_TRAINING = "training.lock"
 
 
 def unfinished_cycle(store: EventStore) -> Cycle | None:
@@ -331,76 +327,33 @@ def held_out_users(store: EventStore) -> frozenset[str]:
 
 
 @contextmanager
-def sole_loop(home: Path) -> Iterator[None]:
-    """Hold the home folder's lock; the system frees it should the process be killed.
-
-    A process that holds it may take it again: the loop and the stages within it do.
+def sole_loop(store: EventStore) -> Iterator[None]:
+    """Be the only loop over a store, on whatever machine; its own stages may take it again.
 
     Raises:
-        BusyError: Another process works on this home.
+        BusyError: Another process is.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(
-        home / "loop.lock",
-        timeout=0,
-        thread_local=False,
-        is_singleton=True,  # one object a process, which counts how often it was taken
-        fallback_to_soft=False,  # a soft lock would outlive a process that is killed
-        on_acquired=_write_process,
-    )
-    with _taken(lock, "one loop at a time may run in a home folder"):
+    with hold(store, LOOP):
         yield
 
 
 @contextmanager
-def sole_training(home: Path, run: str) -> Iterator[None]:
-    """Hold the home folder's lock of training, which a loop that hands training over does not.
+def sole_training(store: EventStore, run: str) -> Iterator[None]:
+    """Be the only training over a store, which a loop that hands training over is not.
 
     Args:
-        home: The folder.
+        store: The store.
         run: Names the flow run that trains.
 
     Raises:
-        BusyError: Another process trains in this home.
+        BusyError: Another process trains.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(
-        home / _TRAINING, timeout=0, fallback_to_soft=False,
-        on_acquired=lambda descriptor: _write_process(descriptor, f" {run}"),
-    )  # fmt: skip
-    with _taken(lock, "one training at a time may run in a home folder"):
+    with hold(store, TRAINING, note=run):
         yield
 
 
-def training_died(home: Path, run: str) -> bool:
-    """Tell whether a flow run trained in this home and its process is gone."""
-    try:
-        if (home / _TRAINING).read_text("utf-8").split()[1:] != [run]:
-            return False
-    except OSError:
-        return False
-    lock = FileLock(home / _TRAINING, timeout=0, fallback_to_soft=False)
-    try:
-        with lock.acquire():
-            return True
-    except Timeout:
-        return False
-
-
-@contextmanager
-def _taken(lock: BaseFileLock, rule: str) -> Iterator[None]:
-    try:
-        acquired = lock.acquire()
-    except Timeout as error:
-        process = (Path(lock.lock_file).read_text("utf-8").split() or ["unknown"])[0]
-        raise BusyError(
-            f"{rule}, got another (process {process}); "
-            "wait for it, or set RATCHET_HOME to another folder"
-        ) from error
-    with acquired:
-        yield
-
-
-def _write_process(descriptor: int, note: str = "") -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}{note}".encode(), 0)
+def training_died(store: EventStore, run: str) -> bool:
+    """Tell whether a flow run trained and its process is gone, or has been silent for a minute."""
+    with store.reading() as connection:
+        lease = read_leases(connection).get(TRAINING)
+    return lease is not None and lease.note == run and lease.is_free

@@ -30,7 +30,7 @@ from ratchet.store.aliases import Aliases
 from ratchet.store.connections import create_engine
 from ratchet.store.definitions import Definitions
 from ratchet.store.event_rows import FeedbackRow, InteractionRow, feedback_row, interaction_row
-from ratchet.store.facts import claim, owner_of
+from ratchet.store.facts import claim, identity_of, owner_of
 from ratchet.store.forgotten import (
     Forgotten,
     forget_interactions,
@@ -45,6 +45,7 @@ from ratchet.store.recorded import Recorded
 from ratchet.store.rows import microseconds
 from ratchet.store.set_aside import set_aside_values
 from ratchet.store.tables import (
+    APPLIED,
     FACTS,
     FEEDBACK_EVENTS,
     FORGOTTEN_NAMES,
@@ -128,6 +129,12 @@ class EventStore(Readings, Journal, Recorded, Aliases, Definitions, Accounts):
         except (sa.exc.DatabaseError, sa.exc.ArgumentError, ImportError, OSError) as error:
             raise _not_opened(parsed, error) from error
         return cls.open(url) if is_there else None
+
+    @property
+    def identity(self) -> str:
+        """What tells it from every other store, also after a move or in a restored backup."""
+        with self.reading() as connection:
+            return identity_of(connection, APPLIED)
 
     @property
     def assistant(self) -> str | None:

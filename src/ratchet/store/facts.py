@@ -67,6 +67,20 @@ def owner_of(store: Transactions, facts: sa.Table) -> str | None:
         return owner.scalar_one_or_none()
 
 
+def made_at(connection: sa.Connection, applied: sa.Table) -> str:
+    """Return what tells a store from every other one: a digest of when its first table was made.
+
+    It stays with the data through a move of the file, a dump of the database or a backup.
+    """
+    query = sa.select(applied.c.name, applied.c.applied_at).order_by(applied.c.name).limit(1)
+    return digest(list(connection.execute(query).one()))[:16]
+
+
+def identity_of(connection: sa.Connection, applied: sa.Table) -> str:
+    """Return the same as everybody may know it: not what redacted exports are salted with."""
+    return digest(["identity", made_at(connection, applied)])[:16]
+
+
 def read_histories(connection: sa.Connection, facts: sa.Table) -> frozenset[str]:
     """Return the addresses that history of a store was written to."""
     query = sa.select(facts.c.value).where(facts.c.name.like(f"{_HISTORY}%"))

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from ratchet.store.counts import keep_counts
 from ratchet.store.facts import name_from_journal
+from ratchet.store.fences import make_table as make_leases
 from ratchet.store.forgotten import make_table, name_from_erasures
 from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
@@ -228,6 +229,8 @@ DOCUMENT_USES = sa.Table(
 """Which interactions were answered with which documents, so that these go with the last one."""
 FORGOTTEN_NAMES = make_table(METADATA)
 """Digests of users and interactions that were erased: see `ratchet.store.forgotten`."""
+LEASES = make_leases(METADATA)
+"""Which process does a work that one at a time may do: see `ratchet.store.leases`."""
 APPLIED = sa.Table(
     "schema_migrations",
     METADATA,
@@ -460,6 +463,11 @@ def _keep_accounts(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
+def _keep_leases(connection: sa.Connection) -> None:
+    """Keep who does a work that one process at a time may do."""
+    LEASES.create(connection, checkfirst=True)
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -488,5 +496,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0025_index_labels": _index_labels,
     "0028_keep_accounts": _keep_accounts,
     "0030_share_reviews": _share_reviews,
+    "0034_keep_leases": _keep_leases,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ratchet.store.fences import Held, check_fences
 from ratchet.store.months import Months
 from ratchet.store.positions import announce, last_taken, settled, writers
 from ratchet.store.rows import chunks
@@ -34,6 +35,7 @@ class Transactions:
         self._clock = clock
         self._file = guard(engine)
         self._months = Months(engine, clock)
+        self.held = Held()  # leases, under which it writes
         self._open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
 
     def close(self) -> None:
@@ -87,6 +89,9 @@ class Transactions:
         """One transaction that only adds events: other writers go on on PostgreSQL.
 
         Calls within another transaction join it. On SQLite writers take turns.
+
+        Raises:
+            LeaseLostError: Another process took over a lease that this store object holds.
         """
         outer = self._open.get()
         if outer is not None:
@@ -97,6 +102,7 @@ class Transactions:
             connection.execution_options(ratchet_begin="BEGIN IMMEDIATE")
             with connection.begin():
                 connection.info[_HELD] = set()
+                check_fences(connection, self.held)
                 token = self._open.set(connection)
                 try:
                     yield connection

@@ -27,10 +27,13 @@ from ratchet.processes import python, safe_path
 from ratchet.records import digest as digest_of
 from ratchet.records.asking import WRITTEN_BY
 from ratchet.tracking.erasing import ErasedTexts, erase_texts
+from ratchet.tracking.places import check_place, folder_of, keep_place
 from ratchet.tracking.run import Run as Run
 
 logger = logging.getLogger(__name__)
 
+EXPERIMENT = "ratchet"
+"""The experiment that the runs of all flows belong to."""
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _KEY = "ratchet.key"
 _ADAPTER_DIGEST = "ratchet.adapter_digest"
@@ -96,6 +99,7 @@ class Tracker:
                 re.sub(r"(://[^/@:]*):[^@\s]*@", r"\1:***@", message)  # no password
             ) from error
         self._local = uri.startswith("sqlite:///")
+        self._served = uri.startswith("http")
         self._artifacts = artifacts
 
     def erase_texts(
@@ -216,26 +220,42 @@ class Tracker:
         """Return the experiment of this name, made where it is missing.
 
         Over a server an experiment whose artifacts lie in a folder of the server's machine is left
-        alone: MLflow's client would write that folder on the disk of this one.
+        alone: MLflow's client would write that folder on the disk of this one. Where they lie in a
+        folder, it must be the one that they are kept in (`ratchet.tracking.places`).
 
         Raises:
-            TrackingError: The server sends no artifacts on to where they are kept.
+            TrackingError: The server sends no artifacts on to where they are kept, or this machine
+                does not have the folder.
         """
-        place = (self._artifacts / name).as_uri() if self._local else None
+        place = None if self._served else (self._artifacts / name).as_uri()
         location = ""
-        for called in (name, f"{name} (served)"):
+        for called in (name, _served_name(name)):
             known = self._client.get_experiment_by_name(called)
+            is_new = known is None
             if known is None:
                 made = self._client.create_experiment(called, artifact_location=place)
                 known = self._client.get_experiment(made)
             location = str(known.artifact_location)
-            if self._local or not _lies_elsewhere(location, self._client.tracking_uri):
+            if not self._served or not _lies_elsewhere(location, self._client.tracking_uri):
+                keep_place(self._client, known, is_new=is_new)
                 return str(known.experiment_id)
         raise TrackingError(
             f"artifacts must go through the MLflow server, got an experiment that has them at "
             f"{location}, which would be this machine's own disk; start the server with: mlflow "
             "server --serve-artifacts --artifacts-destination FOLDER"
         )
+
+    def check_place(self) -> None:
+        """See that this machine has the folder of the flows' artifacts; nothing is made.
+
+        Raises:
+            TrackingError: They lie in a folder of another machine.
+        """
+        for called in (_served_name(EXPERIMENT), EXPERIMENT):
+            known = self._client.get_experiment_by_name(called)
+            if known is not None:
+                check_place(known)
+                return
 
     # Assessments ------------------------------------------------------------------------------
 
@@ -506,19 +526,21 @@ class Tracker:
         )
 
 
+def _served_name(experiment: str) -> str:
+    return f"{experiment} (served)"
+
+
 def _lies_elsewhere(location: str, server: str) -> bool:
     """Tell whether artifacts lie in a folder of another machine, that of a server."""
-    place = urlsplit(location)
-    if place.scheme not in ("", "file"):
+    folder = folder_of(location)
+    if folder is None:
         return False
-    folder = Path(unquote(place.path))
     near = urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1")
     return not (near and (folder.exists() or folder.parent.exists()))
 
 
 def _ended(info: Any) -> EndedRun:
-    place = urlsplit(str(info.artifact_uri))
-    folder = Path(unquote(place.path)) if place.scheme in ("", "file") else None
+    folder = folder_of(str(info.artifact_uri))
     files = folder.rglob("*") if folder is not None and folder.is_dir() else ()
     size = sum(path.stat().st_size for path in files if path.is_file())
     return EndedRun(info.run_id, datetime.fromtimestamp(info.end_time / 1000, UTC), size)

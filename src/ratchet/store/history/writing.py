@@ -17,10 +17,9 @@ import sqlalchemy as sa
 
 from ratchet.errors import ConflictError
 from ratchet.files.text import counted
-from ratchet.records import digest
 from ratchet.store.arrivals import last_position
 from ratchet.store.events import EventStore
-from ratchet.store.facts import note_history, read_histories
+from ratchet.store.facts import made_at, note_history, read_histories
 from ratchet.store.history.layout import (
     DAY_OF,
     LATER,
@@ -62,9 +61,8 @@ def identity_of(store: EventStore) -> str:
 
     It stays with the data through a move of the file or a dump of the database.
     """
-    query = sa.select(APPLIED.c.name, APPLIED.c.applied_at).order_by(APPLIED.c.name).limit(1)
     with store.reading() as connection:
-        return digest(list(connection.execute(query).one()))[:16]
+        return made_at(connection, APPLIED)
 
 
 def advance(
