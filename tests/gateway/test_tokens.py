@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from ratchet.errors import InvalidInputError
 from ratchet.gateway.tokens import (
     DAY,
     TokenError,
@@ -13,6 +14,7 @@ from ratchet.gateway.tokens import (
     is_of_a_gateway,
     load_secret,
     rotate,
+    share_secret,
     unsigned_token,
 )
 
@@ -148,3 +150,38 @@ def test_an_id_names_its_application_to_who_has_the_secret(tmp_path, clock):
     assert not tokens.is_of(key[:-1] + ("0" if key[-1] != "0" else "1"), "shop")
     assert not started(tmp_path / "other", clock).is_of(key, "shop")
     assert len({tokens.new_id("shop") for _ in range(100)}) == 100
+
+
+def test_gateways_on_several_hosts_accept_each_others_tokens_by_a_shared_secret(tmp_path, clock):
+    alone = started(tmp_path / "a", clock)
+    old = alone.issue("a", "ana")
+    for host in ("a", "b"):
+        share_secret(tmp_path / host, "s" * 40, accept_seconds=3 * DAY, now=NOW)
+    first, second = started(tmp_path / "a", clock), started(tmp_path / "b", clock)
+    token, key = first.issue("b", "ben"), first.new_id("shop")
+    assert second.check("b", token, "ben")
+    assert second.is_of(key, "shop")
+    assert first.check("a", old, "ana")  # what it signed alone holds on
+    with pytest.raises(TokenError):
+        second.check("a", old, "ana")
+    kept = {path.name for path in (tmp_path / "a").iterdir()}
+    share_secret(tmp_path / "a", "s" * 40, accept_seconds=DAY, now=NOW + 60)  # started again
+    assert {path.name for path in (tmp_path / "a").iterdir()} == kept
+    assert stat.S_IMODE((tmp_path / "b" / "secret").stat().st_mode) == 0o600
+
+
+def test_a_shared_secret_is_replaced_on_all_hosts_without_losing_tokens(tmp_path, clock):
+    share_secret(tmp_path, "s" * 40, accept_seconds=DAY, now=NOW)
+    token = started(tmp_path, clock).issue("a", "ana")
+    share_secret(tmp_path, "t" * 40, accept_seconds=DAY, now=NOW)
+    assert started(tmp_path, clock).check("a", token, "ana")
+    clock.now = NOW + DAY + 1
+    with pytest.raises(TokenError):
+        started(tmp_path, clock).check("a", token, "ana")
+
+
+@pytest.mark.parametrize("secret", ["", "x", "short but not long enough for it"[:31]])
+def test_a_short_shared_secret_is_refused(tmp_path, secret):
+    with pytest.raises(InvalidInputError, match="at least 32 characters"):
+        share_secret(tmp_path, secret, accept_seconds=DAY, now=NOW)
+    assert not list(tmp_path.iterdir())

@@ -62,6 +62,7 @@ def serve(
     adapter_root: AdapterRoot = None,
     backend_adapter_root: BackendAdapterRoot = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
+    gateways: options.Gateways = 1,
     stall_seconds: options.StallSeconds = 30.0,
     answer_seconds: options.AnswerSeconds = 600.0,
     rate: options.Rate = 100.0,
@@ -105,6 +106,7 @@ def serve(
         fallback_key=key_of("RATCHET_FALLBACK_KEY"),
         load_adapters=load_adapters,
         workers=workers,
+        gateways=gateways,
         stall_seconds=stall_seconds,
         answer_seconds=answer_seconds,
         rate_per_second=rate,
@@ -146,8 +148,12 @@ def _run_with_pages(told: GatewayOptions, port: int) -> int:
 def _run(told: GatewayOptions) -> int:
     from ratchet.gateway.serve import Supervisor
     from ratchet.gateway.tls import tls_context
+    from ratchet.gateway.tokens import DAY, share_secret
 
     tls_context(told)  # refused here, not in every worker
+    if secret := key_of("RATCHET_GATEWAY_SECRET"):
+        now = datetime.now(UTC).timestamp()
+        share_secret(told.folder, secret, accept_seconds=told.token_days * DAY, now=now)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     return Supervisor(told, say=say).run()

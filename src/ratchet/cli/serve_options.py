@@ -21,6 +21,12 @@ Rate = Annotated[
     float,
     typer.Option(min=0.0, help="Events a second of one caller; 0 is no limit.", callback=finite),
 ]
+Gateways = Annotated[
+    int,
+    typer.Option(
+        min=1, max=1_000, help="Gateways behind one address, which share the rates of callers."
+    ),
+]
 MostBytes = Annotated[int, typer.Option(min=1_000, help="Largest request body, in bytes.")]
 Cors = Annotated[list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")]
 TlsCert = Annotated[

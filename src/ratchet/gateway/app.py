@@ -251,7 +251,7 @@ async def _running(
     records = Records(log, options.sync, refusal=store.problem)
     tokens = Tokens(options.folder, days=options.token_days)
     rights = Rights(tokens, lambda ids: store.get().stored_interactions(ids))
-    limits = RateLimits(options.rate_per_second, workers=options.workers)
+    limits = RateLimits(options.rate_per_second, workers=options.workers * options.gateways)
     passed = None if options.passed_fields is None else frozenset(options.passed_fields)
     conversations = Conversations(options.folder / "conversations.db")
     blobs = None if options.blobs is None else BlobFolder(options.blobs)

@@ -37,9 +37,11 @@ class GatewayOptions(BaseModel):
         fallback_key: Key that the second backend asks for.
         load_adapters: Whether adapters are loaded into the backend, and unloaded, by vLLM's API.
         workers: Processes.
+        gateways: Gateways behind one address, this one counted, which share the rates of callers.
         stall_seconds: Longest silence in a stream before the backend has failed.
         answer_seconds: Longest wait for an answer that is not streamed.
-        rate_per_second: Events a key or address may send, in all workers together; 0 is no limit.
+        rate_per_second: Events a key or address may send, in all workers of all gateways; 0 is no
+            limit.
         most_bytes: Longest body of a request.
         most_waiting: Requests that are answered at a time, in all workers together; 0 is no limit.
         last_resort: What users are told when nobody answers; None: an error.
@@ -80,6 +82,7 @@ class GatewayOptions(BaseModel):
     fallback_key: str | None = Field(default=None, repr=False)
     load_adapters: bool = False
     workers: int = Field(default=1, ge=1, le=64)
+    gateways: int = Field(default=1, ge=1, le=1_000)
     stall_seconds: float = Field(default=30.0, gt=0.0)
     answer_seconds: float = Field(default=600.0, gt=0.0)
     rate_per_second: float = Field(default=100.0, ge=0.0)

@@ -6,7 +6,7 @@ neither check reads anything, and both hold while the database is down.
 
 The secret is `secret` in the gateway's folder. `rotate` puts another in its place and keeps the one
 before as `secret-until-TIME`, until which what it signed is still accepted. Running gateways notice
-within a second.
+within a second. Gateways on several hosts are given one secret (`share_secret`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from ratchet.errors import InvalidInputError
+
 DAY = 86_400.0
 TOKEN_DAYS = 30.0
 """Days for which the token of an answer is accepted, unless the gateway is given a number."""
@@ -30,6 +32,7 @@ _FORM = "2"
 _TOKEN_BYTES = 18
 _USER_BYTES = 9
 _TAG = 12  # hex digits
+_SHORTEST_SECRET = 32
 _RANDOM = 32
 _LOOKED_SECONDS = 1.0
 _EARLY_SECONDS = 300.0
@@ -187,8 +190,31 @@ def load_secret(folder: Path, *, now: float | None = None) -> bytes:
     return path.read_bytes()
 
 
-def rotate(folder: Path, *, accept_seconds: float, now: float) -> None:
-    """Put a new secret in place; what the one before signed is accepted for so long.
+def share_secret(folder: Path, secret: str, *, accept_seconds: float, now: float) -> None:
+    """Sign with the secret that gateways on other hosts are given too.
+
+    Where another one signed until now, what it signed is accepted for `accept_seconds`.
+
+    Raises:
+        InvalidInputError: It is too short to be one.
+    """
+    given = secret.encode("utf-8", "surrogateescape")
+    if len(given) < _SHORTEST_SECRET:
+        raise InvalidInputError(
+            f"RATCHET_GATEWAY_SECRET must have at least {_SHORTEST_SECRET} characters, got "
+            f"{len(given)}; make one with `openssl rand -hex 32`"
+        )
+    if not (folder / "secret").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "signed").touch(mode=0o600)
+        with FileLock(folder / "secret.lock"):
+            _draft(folder, given).replace(folder / "secret")
+    elif load_secret(folder, now=now) != given:
+        rotate(folder, accept_seconds=accept_seconds, now=now, secret=given)
+
+
+def rotate(folder: Path, *, accept_seconds: float, now: float, secret: bytes | None = None) -> None:
+    """Put a secret in place, a new one by default; what the one before signed counts for so long.
 
     Secrets whose time is over are deleted.
     """
@@ -206,7 +232,7 @@ def rotate(folder: Path, *, accept_seconds: float, now: float) -> None:
                 until += 1
                 kept = folder / f"secret-until-{until}"
             os.link(current, kept)
-        _draft(folder).replace(current)
+        _draft(folder, secret).replace(current)
 
 
 def unsigned_token(secret: bytes, interaction_id: str) -> str:
@@ -220,10 +246,10 @@ def is_of_a_gateway(interaction_id: str) -> bool:
     return _OUR_ID.fullmatch(interaction_id) is not None
 
 
-def _draft(folder: Path) -> Path:
+def _draft(folder: Path, secret: bytes | None = None) -> Path:
     draft = folder / f"secret.{os.getpid()}.{secrets.token_hex(4)}"
     draft.touch(mode=0o600)
-    draft.write_bytes(secrets.token_bytes(32))
+    draft.write_bytes(secret or secrets.token_bytes(32))
     return draft
 
 
