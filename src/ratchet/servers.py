@@ -27,7 +27,13 @@ from typing import Any
 import httpx
 import yaml
 
-from ratchet.deployments import PYTHON, Deployments, give_command, read_deployments
+from ratchet.deployments import (
+    PYTHON,
+    TRAINING_POOL,
+    Deployments,
+    give_command,
+    read_deployments,
+)
 from ratchet.errors import BusyError, RatchetError, SettingsError
 from ratchet.files.whole import write_whole
 from ratchet.processes import (
@@ -44,6 +50,7 @@ WORK_POOLS = {"ratchet": 2, "ratchet-training": 1}
 """The pools of `prefect.yaml`, and how many runs at a time this machine takes of each: in the first
 monitoring goes on while the loop waits for its training in the second."""
 _PROCESSES = "process"  # the type of Prefect's pools whose runs are processes of their worker
+_KUBERNETES = "kubernetes"
 _STARTUP_SECONDS = 240.0
 _STOP_SECONDS = 15.0
 _DRAIN_SECONDS = 120.0
@@ -421,6 +428,31 @@ class Servers:
         self.prefect_api = api
         self._environment = child_environment(self.settings, environ) | {"PREFECT_API_URL": api}
         self.start_workers(pools)
+
+    def register(
+        self, *, api: str, environ: Mapping[str, str], jobs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Register the deployments with a Prefect server that runs elsewhere.
+
+        Args:
+            api: Its address.
+            environ: Of this process.
+            jobs: Base job template of Kubernetes jobs that train; None: processes train.
+
+        Raises:
+            RatchetError: Prefect refuses them.
+        """
+        self.prefect_api = api
+        self._environment = child_environment(self.settings, environ) | {"PREFECT_API_URL": api}
+        if jobs is not None:
+            pool = {"name": TRAINING_POOL, "type": _KUBERNETES, "base_job_template": jobs}
+            made = httpx.post(f"{api}/work_pools/", json=pool, timeout=30.0)
+            if made.status_code not in (201, 409):  # 409: it is there, and stays as it is
+                raise RatchetError(
+                    f"Prefect must take the pool {TRAINING_POOL}, got {made.status_code}: "
+                    f"{made.text[:300]}"
+                )
+        self.register_deployments()
 
     def register_deployments(self) -> None:
         """Register the deployments of `prefect.yaml`; what a person switched on stays on.

@@ -286,6 +286,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "demo": "starts servers, and prints the report of a cycle, which is tried below",
     "up": "starts servers, and prints their addresses",
     "worker": "needs a server, and prints addresses",
+    "register": "needs a server, and prints its address",
     "serve": "starts a gateway, whose log is tried in `tests/gateway/test_names.py`",
 }
 """What each command is run with; a text says why it is not run here and where it is tried."""

@@ -40,7 +40,7 @@ from ratchet.cli.start import demo, up
 from ratchet.cli.status import status
 from ratchet.cli.timeline import timeline
 from ratchet.cli.verify import verify
-from ratchet.cli.worker import worker
+from ratchet.cli.worker import register, worker
 from ratchet.errors import RatchetError
 from ratchet.files.logs import harmless_logs
 from ratchet.files.text import printable, printable_path
@@ -62,6 +62,9 @@ app.command(rich_help_panel=START, epilog="Example: ratchet demo --messages-limi
 app.command(rich_help_panel=START, epilog="Example: ratchet init --dry-run")(init)
 app.command(rich_help_panel=START, epilog="Example: ratchet up --prefect-port 4201")(up)
 app.command(rich_help_panel=START, epilog="Example: ratchet worker --pool ratchet-training")(worker)
+app.command(
+    rich_help_panel=START, epilog="Example: ratchet register --training-jobs training-job.json"
+)(register)
 app.command(
     rich_help_panel=START,
     epilog="Example: ratchet adopt --backend http://127.0.0.1:8001 --dry-run",

@@ -1,17 +1,21 @@
-"""`ratchet worker`: flow runs of a Prefect server elsewhere, on this machine."""
+"""`ratchet worker` and `ratchet register`: over a Prefect server that runs elsewhere."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ratchet.cli.saying import say
 from ratchet.cli.shared import current_settings, open_tracker
 from ratchet.cli.start import interrupt_on_signals
+from ratchet.errors import InvalidInputError, SettingsError
+from ratchet.files.text import printable
 from ratchet.settings import without_password
 
 
@@ -50,3 +54,58 @@ def worker(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         servers.stop()
     raise SystemExit(code)
+
+
+def register(
+    training_jobs: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON: base job template of a pool of Kubernetes jobs, which train; it is made "
+            "where there is no pool ratchet-training."
+        ),
+    ] = None,
+) -> None:
+    """Register the deployments with a Prefect server elsewhere (PREFECT_API_URL).
+
+    `ratchet up` does it with its own. Pools that are there stay as they are, and what a person
+    switched on stays on.
+    """
+    from ratchet.operate.opening import open_store
+    from ratchet.servers import Servers, answering_prefect
+
+    settings = current_settings()
+    jobs = None if training_jobs is None else _job_template(training_jobs)
+    api = answering_prefect(settings)
+    if api is None:
+        raise SettingsError(
+            "deployments need a Prefect server that answers, got none at "
+            f"{settings.prefect_api_url or 'this home'}; set PREFECT_API_URL to its API"
+        )
+    settings.make_home()
+    with closing(open_store(settings)) as store:
+        servers = Servers(settings=settings, say=say, store_id=store.identity)
+    servers.register(api=api, environ=os.environ, jobs=jobs)
+    say(f"deployments are registered at {api}, for the store {servers.store_id}")
+
+
+def _job_template(path: Path) -> dict[str, Any]:
+    """Return a pool's base job template.
+
+    Raises:
+        InvalidInputError: It is not there, or none.
+    """
+    from ratchet.files.json_rows import parse_json
+
+    try:
+        read = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"--training-jobs must be a JSON file, got {printable(str(path))}: {error}; correct it"
+        ) from error
+    if not isinstance(read, dict) or not {"variables", "job_configuration"} <= read.keys():
+        raise InvalidInputError(
+            "--training-jobs must hold variables and job_configuration, got "
+            f"{printable(path.name)} without; "
+            "`prefect work-pool get-default-base-job-template --type kubernetes` writes one"
+        )
+    return read
