@@ -257,7 +257,7 @@ class Team:
     # What users do ----------------------------------------------------------------------------
 
     def client(self) -> OpenAI:
-        made = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60.0)
+        made = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=180.0)
         self._held.callback(made.close)
         return made
 

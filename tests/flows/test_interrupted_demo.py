@@ -17,13 +17,15 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.demo.plan import DemoOptions
 from ratchet.records import Analysis, Candidate, Cycle, CycleEnd, Decision, Release, TrainingSet
 from ratchet.store import EventStore
 
 ROOT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "ratchet.cli", "demo", "--messages-limit", "256"]
-AT_ONCE = 16  # of `DemoOptions`
-KILL_AT = ("answered 128 of 256", "opened cycle", "training step", "of 300 examples")
+OPTIONS = DemoOptions()
+GATE = f"of {OPTIONS.held_out} examples"
+KILL_AT = ("answered 128 of 256", "opened cycle", "training step", GATE)
 
 
 def _environment(home: Path, model: Path) -> dict[str, str]:
@@ -91,7 +93,7 @@ def test_a_demo_killed_at_every_stage_does_everything_once(
     store = EventStore.open(f"sqlite:///{home / 'store.db'}")
     counts = store.counts()
     # who waited for an answer when the application was killed asks again
-    assert 256 <= counts["interactions"] <= 256 + AT_ONCE
+    assert 256 <= counts["interactions"] <= 256 + OPTIONS.at_once
     assert counts["copy"] == counts["regenerate"] == 256
     for kind in (Cycle, CycleEnd, TrainingSet, Candidate, Decision, Analysis):
         assert len(store.records(kind)) == 1, kind

@@ -41,7 +41,7 @@ from tests.flows.team import (
 from tests.servers.judge_endpoint import JudgeEndpoint
 from tests.servers.model_server import ModelServer
 
-LOGGED, USERS, LAG, AT_ONCE, LONGEST = 240, 160, 20, 16, 12
+LOGGED, USERS, LAG, AT_ONCE, LONGEST = 240, 160, 20, 8, 12
 SAYS_AFTER = timedelta(seconds=5)
 """So long after an answer users said what they think of it: later than LAG it would not count."""
 JUDGE_RIGHT = 0.85

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ratchet.demo.plan import DemoOptions
 from ratchet.records import Decision, Release
 from ratchet.servers import Servers
 from ratchet.settings import load_settings
@@ -67,7 +68,7 @@ def test_bank_messages_teach_the_untrained_model_to_route(
     done = subprocess.run(command, env=_environment(home), cwd=ROOT, timeout=3000)
     assert done.returncode == 0
     decision = _store(home).records(Decision)[-1]
-    assert decision.examples == 300
+    assert decision.examples == DemoOptions().held_out
     assert decision.champion_value <= 0.05
     assert decision.challenger_value >= 0.65
     assert decision.verdict == "promote"
