@@ -14,6 +14,7 @@ from ratchet.gateway.access import ANYBODY, Caller
 from ratchet.gateway.hosts import caller_address
 from ratchet.gateway.problems import ProblemError
 from ratchet.records.accounts import Account
+from ratchet.store.accounts import note_action
 from ratchet.web.accounts import (
     FEWEST_CHARACTERS,
     accept,
@@ -22,7 +23,6 @@ from ratchet.web.accounts import (
     digest_of,
     invited,
     link_is_over,
-    note_action,
     open_session,
 )
 from ratchet.web.people import (
