@@ -25,8 +25,8 @@ from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from tests.browser.conftest import FLAGS, browser_place
 from tests.web.conftest import PASSWORD, Clock, Site
-from tests.web.filled import OLD, fill, roll_out
-from tests.web.lively import gate_run, to_review, watched
+from tests.web.filled import OLD, fill
+from tests.web.lively import gate_run, rolled, to_review, watched
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"wide": (1440, 1000), "narrow": (390, 844)}
@@ -64,7 +64,7 @@ def lively_site(folder: Path) -> Iterator[tuple[Site, str]]:
     store = EventStore.open(settings.store_url, clock=clock)
     watched(store, clock.now)
     fill(store, clock.now)
-    roll_out(store, clock.now)
+    rolled(store, clock.now)
     to_review(store, clock.now)
     tracker = Tracker(
         settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name

@@ -11,7 +11,8 @@ from ratchet.records import Example, Interaction, Message, Release, ReviewItem
 from ratchet.store import EventStore
 from ratchet.tracking import EXPERIMENT, FLOW_RUN, Tracker, stage_key
 from tests.analyze.monitoring.watched_store import CONFIG, HOUR, READY, traffic
-from tests.web.filled import OLD, decision
+from tests.views.text.test_rollouts import look, readout
+from tests.web.filled import OLD, decision, roll_out
 
 BEFORE = "support-router/0"
 FLOW = "5f0c7d9e-2f6b-4d3e-9c6f-0a6b1c2d3e4f"
@@ -45,6 +46,23 @@ def watched(store: EventStore, now: datetime, hours: int = 12) -> None:
     watch(store, CONFIG, now=released)
     for hour in range(1, hours + 1):
         watch(store, CONFIG, now=released + hour * HOUR + READY)
+
+
+def rolled(store: EventStore, now: datetime) -> None:
+    """A rollout with a look every ten minutes, whose bounds grow narrower."""
+    rollout = roll_out(store, now)
+    for number in range(2, 6):
+        at = now - timedelta(minutes=20 - 4 * number)
+        half = 0.09 / number**0.5
+        seen = readout(difference=0.012, lower=0.012 - half, upper=0.012 + half, margin=0.02)
+        store.append(
+            look(
+                number, hours=0, id=f"ro-look-{number}", rollout_id=rollout.id, created_at=at,
+                model_version=rollout.challenger.version, until=at, interactions=1_100 * number,
+                readouts=(seen, readout("failed", "passes", difference=0.001, lower=-half / 4,
+                                        upper=half / 4, margin=0.005)),
+            )
+        )  # fmt: skip
 
 
 def gate_run(tracker: Tracker, now: datetime, size: int = 60) -> str:

@@ -69,12 +69,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A point of a chart."""
+    """A point of a chart; `signals` says what it signals, empty where it signals nothing."""
 
     at: datetime
     observations: int
     value: float
-    signals: bool
+    signals: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,8 @@ def _picture(report: ChartReport) -> Any:
 
 def _rows(item: SignalChart) -> tuple[Row, ...]:
     """Return the latest points, the newest first."""
-    signalled = {alarm.index for alarm in (*item.design.alarms, *item.design.patterns)}
+    signalled = dict.fromkeys((alarm.index for alarm in item.design.patterns), "run rule")
+    signalled |= dict.fromkeys((alarm.index for alarm in item.design.alarms), "outside")
     places = range(len(item.starts))[-_MOST_ROWS:]
     moments = item.starts.astype("datetime64[us]").astype(datetime)
     return tuple(
@@ -196,7 +197,7 @@ def _rows(item: SignalChart) -> tuple[Row, ...]:
             at=moments[place].replace(tzinfo=UTC),
             observations=int(item.sizes[place]),
             value=float(np.asarray(item.design.values)[place]),
-            signals=place in signalled,
+            signals=signalled.get(place, ""),
         )
         for place in reversed(places)
     )
