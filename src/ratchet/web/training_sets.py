@@ -75,6 +75,7 @@ def sample_of(folder: Path) -> tuple[SampleRow, ...]:
     step = max(1, len(rows) // SHOWN)
     shown = []
     for row in rows[::step][:SHOWN]:
+        answers: tuple[tuple[str, str], ...]
         if isinstance(row, PreferenceRow):
             answers = (("better answer", row.chosen), ("worse answer", row.rejected))
         elif isinstance(row, LabelledRow):
