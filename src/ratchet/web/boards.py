@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request, Response
 
 from ratchet.analyze.alert_steps import known_alerts
+from ratchet.analyze.monitoring.board import change_point, evidence_of, in_alarm
 from ratchet.errors import InsufficientDataError
 from ratchet.records import AlertEvent, Baseline, BoardState
 from ratchet.store import EventStore
@@ -77,8 +78,6 @@ def read_board(store: EventStore, version: str) -> Board:
     Raises:
         InsufficientDataError: Monitoring has charted nothing of the version.
     """
-    from ratchet.analyze.monitoring.board import change_point, evidence_of, in_alarm
-
     states = [
         one for one in store.records(BoardState, subject=version, latest=_LATEST) if one.batches
     ]

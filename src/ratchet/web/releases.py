@@ -36,6 +36,7 @@ def add_releases(app: FastAPI) -> tuple[Place, ...]:
     """Add the pages of decisions and rollouts, and the actions on them."""
     _add_decisions(app)
     _add_rollouts(app)
+    _add_pictures(app)
     return (
         Place("/decisions", "Decisions", "d"),
         Place("/rollouts", "Rollouts", "l"),
@@ -186,21 +187,6 @@ def _add_rollouts(app: FastAPI) -> None:
             words_of=words_of,
         )
 
-    @app.get("/rollout-pictures/{key}", dependencies=[needs("viewer")])
-    def picture(request: Request, key: str) -> Response:
-        shared = request.app.state.pages
-        found = shared.store.get(Rollout, key)
-        looks = () if found is None else looks_of(shared.store, found)
-        if not looks:
-            raise missing("look at a rollout", key)
-        figure = shared.refreshed.made(
-            f"rollout {key} {len(looks)}", lambda: to_svg(bounds_chart(found, looks))
-        )
-        if figure.value is None:
-            return Response(status_code=404)
-        headers = {"content-security-policy": PICTURE_POLICY}
-        return Response(figure.value, media_type="image/svg+xml", headers=headers)
-
     @app.get("/rollback")
     def ask(request: Request, person: Annotated[Person, needs("engineer")]) -> Response:
         return page(
@@ -243,6 +229,23 @@ def _add_rollouts(app: FastAPI) -> None:
             stop_rollout(act.store, by=act.person.name, now=act.now, note=reason)
             act.note("stop rollout", running.challenger.version, reason=reason)
         return RedirectResponse(f"/rollouts/{key}", 303)
+
+
+def _add_pictures(app: FastAPI) -> None:
+    @app.get("/rollout-pictures/{key}", dependencies=[needs("viewer")])
+    def picture(request: Request, key: str) -> Response:
+        shared = request.app.state.pages
+        found = shared.store.get(Rollout, key)
+        looks = () if found is None else looks_of(shared.store, found)
+        if not looks:
+            raise missing("look at a rollout", key)
+        figure = shared.refreshed.made(
+            f"rollout {key} {len(looks)}", lambda: to_svg(bounds_chart(found, looks))
+        )
+        if figure.value is None:
+            return Response(status_code=404)
+        headers = {"content-security-policy": PICTURE_POLICY}
+        return Response(figure.value, media_type="image/svg+xml", headers=headers)
 
 
 def bounds_chart(rollout: Rollout, looks: Sequence[RolloutLook]) -> Any:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 
+from ratchet.improve.curation.dataset import read_any_rows
+from ratchet.improve.curation.rows import LabelledRow, PreferenceRow
 from ratchet.records import Candidate, Cycle, Erasure, TrainingSet, spoken_turns
 from ratchet.store.forget import version_of
 from ratchet.web.people import Person, needs
@@ -68,9 +70,6 @@ def sample_of(folder: Path) -> tuple[SampleRow, ...]:
     Raises:
         InvalidInputError: The set is not on this disk.
     """
-    from ratchet.improve.curation.dataset import read_any_rows
-    from ratchet.improve.curation.rows import LabelledRow, PreferenceRow
-
     rows = read_any_rows(folder)
     step = max(1, len(rows) // SHOWN)
     shown = []
