@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ratchet.analyze.failures.analysis import load_encoder
 from ratchet.analyze.next_turns import any_labels, read_by_embeddings
-from ratchet.collect.derived import check_kinds
+from ratchet.collect.derived import kinds_off
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
 from ratchet.flows._runtime import logger, now, publish_text, workspace
@@ -54,7 +54,7 @@ def run_judges(cycle: Cycle, options: JudgeOptions) -> tuple[Flag, ...]:
 def validate_readings(cycle: Cycle, options: JudgeOptions) -> tuple[JudgeValidation, ...]:
     """Hold what is read of users' next turns against people's labels; say where it counts."""
     rng = np.random.default_rng(options.seed)
-    if "next_turn" not in check_kinds(workspace().settings.not_derived):
+    if "next_turn" not in kinds_off(workspace().store, workspace().settings.not_derived):
         read_embedded(cycle)
         read_judged(cycle, options)
     records = validate_next_turns(workspace().store, rng=rng, now=now(), bar=options.bar)

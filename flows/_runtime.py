@@ -27,7 +27,7 @@ from ratchet.records import Cycle
 from ratchet.settings import Settings, load_settings
 from ratchet.store import EventStore
 from ratchet.tracking import EXPERIMENT as EXPERIMENT
-from ratchet.tracking import ModelVersion, Run, Tracker
+from ratchet.tracking import FLOW_RUN, ModelVersion, Run, Tracker, stage_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +132,7 @@ def cycle_run(cycle: Cycle, stage: str, *key: str) -> AbstractContextManager[Run
     """Open the MLflow run of a cycle's stage; `key` tells several of one stage apart."""
     return workspace().tracker.run(
         EXPERIMENT,
-        key=":".join((cycle.id, stage, *key)),
+        key=stage_key(cycle.id, stage, *key),
         name=f"cycle {cycle.number} {stage}",
         tags=run_tags(cycle.number, stage),
     )
@@ -143,7 +143,7 @@ def run_tags(cycle_number: int, stage: str) -> dict[str, str]:
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
     tags = {"ratchet.stage": stage, "ratchet.cycle": str(cycle_number)}
-    return tags | ({"prefect.flow_run_id": str(flow_run.id)} if flow_run else {})
+    return tags | ({FLOW_RUN: str(flow_run.id)} if flow_run else {})
 
 
 def run_id() -> str:

@@ -26,10 +26,15 @@ FLAGS = (
 )
 
 
+def browser_place() -> str | None:
+    """Where a Chromium is, None where there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The browser, started once a module: while Playwright runs, `asyncio.run` is refused."""
-    place = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    place = browser_place()
     if place is None:
         pytest.skip("needs Chromium, see CONTRIBUTING.md (Debian and Ubuntu: apt install chromium)")
     try:

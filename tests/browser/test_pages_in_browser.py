@@ -11,8 +11,11 @@ import pytest
 import uvicorn
 
 from ratchet.store import EventStore
+from ratchet.store.erasure import interactions_of
 from ratchet.web.accounts import invite
+from tests.browser import pictures
 from tests.browser.hostile import HOSTILE
+from tests.browser.pictures import PAGES, SCHEMES, SIZES, lively_site
 from tests.web.conftest import PASSWORD, Site, clock, empty, site
 from tests.web.filled import alert, fill, roll_out
 
@@ -24,8 +27,9 @@ Axe = pytest.importorskip(
 PATHS = (
     "/", "/alerts", "/alerts/al-1", "/decisions", "/decisions/d-2", "/rollouts", "/rollouts/ro-1",
     "/rollback", "/cycle/start", "/versions/support-router/2", "/training-sets/t-1",
-    "/clusters/c-parcel", "/charts", "/charts/thumbs_down_rate?by=version", "/audit", "/accounts",
-    "/you",
+    "/clusters/c-parcel", "/charts", "/charts/thumbs_down_rate?by=version", "/signals", "/users",
+    "/boards/support-router/1", "/decisions/d-2/examples", "/runs/cycle-1:analyze", "/review",
+    "/review/agreement", "/audit", "/accounts", "/you",
 )  # fmt: skip
 
 
@@ -134,11 +138,52 @@ def test_every_page_is_accessible_and_fits_its_window(site, address, opened, sho
     for path in PATHS:
         assert page.goto(f"{address}{path}").status == 200
         found += violations(page)
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        found += [f"{path} is {wide} wide"] if wide > width else []
+        found += too_wide(page, width)
         name = path.partition("?")[0].strip("/").replace("/", "-") or "overview"
         shot(page, f"pages-{name}-{width}-{scheme}")
     assert found == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_of_a_home_in_which_much_goes_on_is_accessible(tmp_path, opened, size, scheme):
+    width, height = SIZES[size]
+    found = []
+    with lively_site(tmp_path) as (_, address):
+        page = opened(viewport={"width": width, "height": height}, color_scheme=scheme)
+        pictures.log_in(page, address)
+        for path in PAGES.values():
+            page.goto(f"{address}{path}")
+            pictures.settle(page)
+            found += [*violations(page), *too_wide(page, width)]
+        pictures.open_user(page, address)
+        found += [*violations(page), *too_wide(page, width)]
+        page.close()
+    assert found == []
+
+
+@pytest.mark.slow
+def test_a_user_is_forgotten_by_the_form_and_the_address_never_names_them(tmp_path, opened):
+    with lively_site(tmp_path) as (site, address):
+        page, addresses = opened(), []
+        page.on("request", lambda request: addresses.append(request.url))
+        pictures.log_in(page, address)
+        pictures.open_user(page, address)
+        page.get_by_text("Forget this user").click()
+        page.get_by_label("The id once more").fill("user-7")
+        page.get_by_label("Reason").fill("request 31")
+        page.get_by_role("button", name="Forget for good").click()
+        page.get_by_role("heading", name="The user is forgotten").wait_for(timeout=60_000)
+        assert not [one for one in addresses if "user-7" in one]
+        assert interactions_of(site.store, "user-7") == ()
+        page.close()
+
+
+def too_wide(page: Any, width: int) -> list[str]:
+    """Say that a page is wider than its window, where it is."""
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    return [f"{page.url} is {wide} wide"] if wide > width else []
 
 
 def test_hostile_strings_are_shown_and_run_nothing(site, address, opened):

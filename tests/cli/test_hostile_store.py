@@ -270,6 +270,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "keys revoke": [(FOREIGN,)],
     "keys rotate-secret": [()],
     "signals declare": [("copy", "--application", FOREIGN, "--note", FOREIGN), (FOREIGN,)],
+    "signals switch": [("left", "--off", "--note", FOREIGN), (FOREIGN, "--on")],
     "rollout start": [(FOREIGN,)],
     "rollout stop": [("--note", FOREIGN)],
     "variants start": [("variants.yaml",)],

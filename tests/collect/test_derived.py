@@ -376,13 +376,43 @@ def test_absence_says_nothing_where_no_conversation_was_ever_followed(store: Eve
     assert read(store, "regenerate") == [None, None]
 
 
-def test_absence_says_nothing_from_when_on_a_kind_is_switched_off(store: EventStore) -> None:
+@pytest.mark.parametrize("by_person", [False, True], ids=["setting", "person"])
+def test_absence_says_nothing_from_when_on_a_kind_is_switched_off(
+    store: EventStore, by_person: bool
+) -> None:
     derive(store, asked("a", "Hello?"), asked("b", "Hello?", at=1))
     moment = START + timedelta(hours=1)
-    derive_signals(store, now=moment, off=["asked_again"])
+    if by_person:
+        following.switch(store, "asked_again", off=True, by="eve", note="robots", now=moment)
+    off = [] if by_person else ["asked_again"]
+    derive_signals(store, now=moment, off=off)
     store.add_interactions([asked("c", "Hello?", at=90.0)])
-    derive_signals(store, now=LATER, off=["asked_again"])
+    derive_signals(store, now=LATER, off=off)
     assert read(store, "regenerate") == [1.0, 0.0, None]
+
+
+def test_a_kind_that_a_person_switches_on_again_is_derived_from_then_on(store: EventStore) -> None:
+    following.switch(store, "edited", off=True, by="eve", note="", now=START)
+    store.add_interactions([asked("a", "Hello?"), asked("b", "Hello?", at=1)])
+    derive_signals(store, now=SOON)
+    assert {kind for _, kind in seen(store)} == {"asked_again"}
+    assert following.switch(store, "edited", off=True, by="eve", note="", now=SOON) is None
+    following.switch(store, "edited", off=False, by="eve", note="", now=SOON)
+    again = [asked("c", "What is a good tree?", session="t", at=60.0),
+             asked("d", "What is a good bush?", session="t", at=61.0)]  # fmt: skip
+    store.add_interactions(again)
+    derive_signals(store, now=LATER)
+    assert seen(store)["c", "edited"] == 1.0
+
+
+def test_what_a_setting_leaves_out_no_person_switches_on(store: EventStore) -> None:
+    for setting in (["edited"], ["all"]):
+        with pytest.raises(InvalidInputError, match="take it out of the setting"):
+            following.switch(
+                store, "edited", off=False, by="eve", note="", now=SOON, by_setting=setting
+            )
+    with pytest.raises(InvalidInputError, match="must be one of"):
+        following.switch(store, "charm", off=True, by="eve", note="", now=SOON)
 
 
 def test_a_board_that_was_frozen_before_goes_on_with_what_it_knew(store: EventStore) -> None:

@@ -196,7 +196,7 @@ def test_a_user_is_forgotten_on_servers_elsewhere_over_their_apis_and_what_stays
         done = Everywhere(
             store, settings, now=datetime.now(UTC), prefect=api, tracker=lambda: tracker
         )
-        done.forget(USER, None)
+        done.forget(USER, None, by="ada")
         store.close()
         left = of_run(tracker, run.run_id, tmp_path / "after")
         assert WORD.decode() not in left

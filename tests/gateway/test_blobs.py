@@ -72,7 +72,7 @@ class Home:
 
     def forget(self, user: str, history: History | None = None) -> Everywhere:
         everywhere = Everywhere(self.store, self.settings, NOW, None, lambda: None)
-        everywhere.forget(user, history)
+        everywhere.forget(user, history, by="ada")
         return everywhere
 
 

@@ -218,7 +218,7 @@ def test_no_file_of_the_home_holds_a_forgotten_users_words(lived_in: Gateway) ->
         assert any(path.startswith(name) for path in planted), (name, planted)
 
     done = everywhere(settings, store, tracker)
-    record = done.forget(USER, History.open(settings.history))
+    record = done.forget(USER, History.open(settings.history), by="ada")
 
     assert holding(home, WORD, USER.encode()) == set()
     assert done.swept.left == []
@@ -239,7 +239,7 @@ def test_evaluation_sets_lose_the_questions_of_the_user_and_keep_those_of_others
     lived_in: Gateway,
 ) -> None:
     store = lived_in.store
-    everywhere(lived_in.settings, store).forget(USER, None)
+    everywhere(lived_in.settings, store).forget(USER, None, by="ada")
     by_name = {item.name: item for item in store.records(ExampleSet)}
     assert [one.id for one in by_name["sampled-1"].examples] == ["e2"]
     assert [one.prompt for one in by_name["regression-k"].examples] == ["[erased]"]
@@ -265,7 +265,7 @@ def test_a_replay_of_the_log_and_a_second_import_bring_nothing_back(
     ]  # fmt: skip
     file.write_text("\n".join(map(json.dumps, rows)))
     ingest_file(file, store, now=datetime.now(UTC), source="events")
-    everywhere(settings, store).forget(USER, None)
+    everywhere(settings, store).forget(USER, None, by="ada")
     assert holding(settings.home, WORD) == set()
 
     report = ingest_file(file, store, now=datetime.now(UTC), source="events")
@@ -280,7 +280,7 @@ def test_a_replay_of_the_log_and_a_second_import_bring_nothing_back(
 
 
 def test_who_comes_back_after_being_forgotten_is_recorded_again(lived_in: Gateway) -> None:
-    everywhere(lived_in.settings, lived_in.store).forget(USER, None)
+    everywhere(lived_in.settings, lived_in.store).forget(USER, None, by="ada")
     lived_in.ask("hello, it is me again", user=USER)
     lived_in.settle()
     assert [said.user_id for said in lived_in.interactions()].count(USER) == 1
@@ -315,9 +315,9 @@ def test_stopped_in_the_middle_the_next_call_finishes(
     monkeypatch.setattr(os, "pwrite", counted_pwrite)
     monkeypatch.setattr(EventStore, "atomic", counted_atomic)
     with pytest.raises(KeyboardInterrupt):
-        everywhere(settings, store).forget(USER, History.open(settings.history))
+        everywhere(settings, store).forget(USER, History.open(settings.history), by="ada")
     monkeypatch.undo()
-    everywhere(settings, store).forget(USER, History.open(settings.history))
+    everywhere(settings, store).forget(USER, History.open(settings.history), by="ada")
     assert holding(settings.home, WORD, USER.encode()) == set()
 
 
@@ -343,7 +343,7 @@ def test_answers_that_came_in_while_a_user_was_forgotten_go_with_the_next_prunin
     log = next(iter(segments(settings.home / "gateway" / "wal")))
     lines = [entry for entry in read(log, 0, 10**9) if entry.kind is LogKind.INTERACTION]
     late = next(entry for entry in lines if WORD in entry.body)
-    everywhere(settings, store).forget(USER, None)
+    everywhere(settings, store).forget(USER, None, by="ada")
     row = json.loads(late.body) | {"id": "late"}  # asked before, answered after
     lived_in.app.state.gateway.answerer.recorder.records.append(
         [(LogKind.INTERACTION, json.dumps(row).encode())]
@@ -360,7 +360,7 @@ def test_blanking_leaves_the_lines_of_others_and_where_each_stands(lived_in: Gat
     settings, store = lived_in.settings, lived_in.store
     log = next(iter(segments(settings.home / "gateway" / "wal")))
     before = list(read(log, 0, 10**9))
-    everywhere(settings, store).forget(USER, None)
+    everywhere(settings, store).forget(USER, None, by="ada")
     after = list(read(log, 0, 10**9))
     assert [(e.start, e.end, e.received_ns) for e in after] == [
         (e.start, e.end, e.received_ns) for e in before

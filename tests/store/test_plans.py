@@ -43,6 +43,7 @@ from ratchet.store import (
     following,
     forget,
     heard,
+    held,
     retention,
     review_candidates,
     review_items,
@@ -73,6 +74,7 @@ MODULES = (
     following,
     forget,
     heard,
+    held,
     texts,
     review_candidates,
     review_items,
@@ -223,6 +225,9 @@ READ |= {
         s, [], before=following.begin(s), after=Place(5, 3), followed={"shop": 7}
     ),
     "note_kinds": lambda s: following.note_kinds(s, ["left"], [], since=0, now=NOW),
+    "switched_off": following.switched_off,
+    "switch": lambda s: following.switch(s, "left", off=True, by="ada", note="", now=NOW),
+    "held": lambda s: held.held(s, Path("nowhere"), "u-7"),
 }
 _KEYS, _EARLY = ["i-1", "i-2"], NOW + timedelta(hours=5)
 _EXPIRED = Expired(_EARLY, Position(2_000, 2_000), frozenset({"i-3"}))

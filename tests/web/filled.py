@@ -12,6 +12,7 @@ from ratchet.records import (
     Decision,
     FailureCluster,
     FailureExample,
+    Measured,
     Metric,
     Release,
     Rollout,
@@ -25,6 +26,17 @@ from tests.views.text.test_rollouts import look
 
 OLD, NEW = "support-router/1", "support-router/2"
 ROLLED = "support-router/3"
+
+
+MEASURED = (
+    Measured(role="primary", name="exact match", metric="exact_match", margin=0.03, champion=0.61,
+             challenger=0.72, difference=0.11, interval=(0.06, 0.16), p_shown=0.0004, p_harm=0.9999,
+             examples=300, units=300, test="exact McNemar"),
+    Measured(role="guardrail", name="latency", metric="latency_seconds", higher_is_better=False,
+             margin=0.1, relative=True, champion=0.42, challenger=0.44, difference=0.02,
+             interval=(-0.01, 0.05), p_shown=0.01, p_harm=0.2, examples=300, units=300,
+             test="paired t"),
+)  # fmt: skip
 
 
 def metric(name: str, value: float, half: float, unit: str = "share") -> Metric:
@@ -62,6 +74,7 @@ def decision(at: datetime, **changes: object) -> Decision:
         "difference": 0.11, "interval": (0.06, 0.16), "p_value": 0.0001, "examples": 300,
         "example_set_id": "held-out-1", "policy": {}, "evidence": {"unscored": 0.0},
         "approval": "the policy asks for a person", "expires_at": at + timedelta(days=2),
+        "level": 0.025, "measured": MEASURED,
     }  # fmt: skip
     return Decision.model_validate(values | changes)
 

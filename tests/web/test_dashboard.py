@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from ratchet.deploy.promotion import establish_champion
 from ratchet.deploy.routing import running_rollout, serving_champion
-from ratchet.records import AlertEvent, Approval, Interaction, Release, RolloutStop
+from ratchet.records import AlertEvent, Approval, Correction, Interaction, Release, RolloutStop
 from ratchet.review.choosing import choose_items
 from ratchet.review.policy import ReviewPolicy
 from ratchet.web.standing import changes_between, standing, waiting, week_of
 from tests.conftest import MODEL_NAME
 from tests.deploy.adapter_files import trained
 from tests.review.test_choosing import sheet
+from tests.store.test_forget import NOW, curated, interaction
 from tests.web.filled import NEW, OLD, alert, analysis, decision, fill, roll_out
 
 
@@ -137,6 +138,34 @@ def test_a_viewer_sees_all_and_is_offered_no_action(site):
     for path in ("/rollback", "/cycle/start"):
         assert browser.get(path).status_code == 403
         assert browser.post(path, reason="x").status_code == 403
+
+
+def test_a_training_set_shows_some_of_its_rows_and_says_where_it_is_gone(site):
+    fill(site.store, site.clock.now)
+    browser = site.browser()
+    assert "it may have been deleted" in read(browser, "/training-sets/t-1")
+    site.store.add_interactions(
+        [interaction(n, f"u{n}", f"where is my parcel number {n}, please") for n in range(12)]
+    )
+    given = {"created_at": NOW, "value": "parcel <tracking>"}
+    site.store.add_feedback(
+        [Correction(id=f"f{n}", interaction_id=f"i{n}", **given) for n in range(12)]
+    )
+    made = curated(site.store, site.settings.home, "cycle-1")
+    text = read(browser, f"/training-sets/{made.id}")
+    assert text.count("answer to learn") == 5
+    assert text.count("&lt;tracking&gt;") == 5
+    assert "in cycle 7" in text
+
+
+def read(browser, path):
+    """Return a page once its rows were read."""
+    for _ in range(400):
+        text = browser.get(path).text
+        if "are being read" not in text:
+            return text
+        time.sleep(0.05)
+    raise AssertionError(path)
 
 
 # Actions ------------------------------------------------------------------------------------------

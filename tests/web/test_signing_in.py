@@ -18,6 +18,13 @@ from tests.web.conftest import PASSWORD, QUICK
 PAGES = ("/you", "/audit", "/accounts")
 
 
+def test_who_is_signed_in_is_told_so_on_the_page_of_log_in(site):
+    browser = site.signed_in("viewer", "vera")
+    text = browser.get("/log-in").text
+    assert "You are signed in as vera" in text
+    assert "Nobody has an account" not in text
+
+
 def test_without_accounts_this_machine_may_do_everything_and_the_page_says_so(site):
     answer = site.browser().get("/accounts")
     assert answer.status_code == 200

@@ -137,6 +137,6 @@ def _say_link(account: Account, secret: str) -> None:
 
 
 def _note(store: EventStore, by: str, action: str, account: Account, reason: str) -> None:
-    from ratchet.web.accounts import note_action
+    from ratchet.store.accounts import note_action
 
     note_action(store, person(by), action, now=datetime.now(UTC), about=account.name, reason=reason)

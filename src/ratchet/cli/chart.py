@@ -117,6 +117,7 @@ def _draw(report: ChartReport, path: Path) -> None:
         report.kinds,
         unit=report.signal.unit,
         releases=report.releases,
+        alerts=report.alert_marks,
     )
     if path.suffix == ".png":
         path.write_bytes(plots.to_png(figure))

@@ -13,7 +13,15 @@ import typer
 
 from ratchet.cli.progress import Progress
 from ratchet.cli.saying import say, say_json
-from ratchet.cli.shared import AsJson, current_settings, open_history, open_tracker, required_store
+from ratchet.cli.shared import (
+    AsJson,
+    By,
+    current_settings,
+    open_history,
+    open_tracker,
+    person,
+    required_store,
+)
 from ratchet.files.text import printable
 
 if TYPE_CHECKING:
@@ -85,6 +93,7 @@ def export(
     most: Annotated[
         int | None, typer.Option(min=1, help="So many items on a sheet; default: 200.")
     ] = None,
+    by: By = "",
     as_json: AsJson = False,
 ) -> None:
     """Write interactions, feedback, decisions, labels, a training set or a sheet for people.
@@ -111,14 +120,14 @@ def export(
         decision=decision,
         most=most,
     )
-    tally = _written(request)
+    tally = _written(request, person(by))
     if tally is not None:
         _tell(request, tally, as_json=as_json)
 
 
-def _written(request: Request) -> Tally | None:
+def _written(request: Request, by: str) -> Tally | None:
     """Write it; None where whoever reads standard output has read enough."""
-    from ratchet.export.run import Sources
+    from ratchet.export.run import Sources, note_export
     from ratchet.export.run import export as write
 
     settings = current_settings()
@@ -132,7 +141,10 @@ def _written(request: Request) -> Tally | None:
         store = required_store("an export")
         sources = Sources(store, open_history(store), settings.home, fetch)
         try:
-            return write(request, sources, now=datetime.now(UTC), progress=Progress())
+            now = datetime.now(UTC)
+            tally = write(request, sources, now=now, progress=Progress())
+            note_export(store, request, tally, by=by, now=now)
+            return tally
         except BrokenPipeError:
             if request.out != "-":
                 raise

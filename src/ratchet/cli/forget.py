@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratchet.cli.saying import say
-from ratchet.cli.shared import current_settings, open_history, open_tracker, required_store
+from ratchet.cli.shared import (
+    By,
+    Note,
+    current_settings,
+    open_history,
+    open_tracker,
+    person,
+    required_store,
+)
 from ratchet.errors import InvalidInputError
 from ratchet.files.text import counted, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ratchet.operate.forgetting import Everywhere
+    from ratchet.records import DataExport
 
 
 def forget(
@@ -21,11 +32,13 @@ def forget(
     yes: Annotated[
         bool, typer.Option("--yes", help="Really erase; without it, only preview.")
     ] = False,
+    by: By = "",
+    note: Note = "",
 ) -> None:
     """Erase what a user said and the training sets that hold it; list the adapters made of it."""
     from ratchet.operate.forgetting import Everywhere
     from ratchet.records import Release
-    from ratchet.store.forget import trace
+    from ratchet.store.held import held
 
     if not user.strip():  # as a text of theirs it would be in every row
         raise InvalidInputError(
@@ -33,11 +46,13 @@ def forget(
         )
     store, settings = required_store("forgetting a user"), current_settings()
     history = open_history(store)
-    traced = trace(store, settings.home, user, in_history=history.user_data(user))
+    found = held(store, settings.home, user, in_history=history.user_data(user))
+    traced = found.traced
     release = store.latest(Release)
     if not yes:
         say(f"{counted(len(traced.interaction_ids), 'interaction')} would be erased")
         _print_made(traced.folders, traced.versions, release.champion if release else None)
+        _print_exports(found.exports)
         say("nothing was changed; add --yes to erase")
         return
     from ratchet.servers import answering_prefect
@@ -49,7 +64,7 @@ def forget(
         prefect=answering_prefect(settings),
         tracker=lambda: open_tracker(settings),
     )
-    record = everywhere.forget(user, history)
+    record = everywhere.forget(user, history, by=person(by), reason=note)
     say(
         f"erased: {counted(record.interactions, 'interaction')}, "
         f"{counted(record.feedback, 'piece')} of feedback, "
@@ -66,10 +81,17 @@ def forget(
             "what users said"
         )
     _print_elsewhere(everywhere)
+    _print_exports(found.exports)
     if record.runs:
-        tracker = open_tracker(settings)
-        gone = [run for run in record.runs if tracker.drop_folder(run, "training_set")]
-        say(f"{counted(len(gone), 'copy', 'copies')} of training sets deleted in MLflow")
+        say(f"{counted(everywhere.copies, 'copy', 'copies')} of training sets deleted in MLflow")
+
+
+def _print_exports(exports: Sequence[DataExport]) -> None:
+    for one in exports:
+        say(
+            f"not reached: {one.kind} that {one.by} exported on {one.created_at:%F} to "
+            f"{one_line(one.out)} may hold some of it; delete it there"
+        )
 
 
 def _print_elsewhere(everywhere: Everywhere) -> None:

@@ -15,6 +15,8 @@ from ratchet.cli import serve_options as options
 from ratchet.cli.saying import say, say_json
 from ratchet.cli.shared import (
     AsJson,
+    By,
+    Note,
     check_address,
     created_store,
     current_settings,
@@ -22,6 +24,7 @@ from ratchet.cli.shared import (
     finite,
     key_of,
     one_line_name,
+    person,
     show_progress,
 )
 from ratchet.errors import InvalidInputError
@@ -248,10 +251,13 @@ def create(
         float | None,
         typer.Option(min=0.001, help="Days after which it ends.", callback=finite),
     ] = None,
+    by: By = "",
+    note: Note = "",
 ) -> None:
     """Make a key and show it, once: only its hash is kept."""
     from ratchet.gateway.access import ANYBODY, OWN, SCOPES, new_key
     from ratchet.records import ApiKeyTerms
+    from ratchet.store.accounts import note_action
 
     if not application.strip() or application == ANYBODY:
         raise InvalidInputError(
@@ -282,6 +288,9 @@ def create(
         )
     )  # before the key, which nobody must meet without them
     store.append(record)
+    what = f"{record.application}: {', '.join(roles)}"
+    reason = f"{what}; {note}" if note else what
+    note_action(store, person(by), "make key", now=now, about=record.id, reason=reason)
     say(key)
 
 
@@ -318,15 +327,21 @@ def list_keys(
 
 
 @keys.command(epilog="Example: ratchet keys revoke 3f9a77c1")
-def revoke(key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`.")]) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Id of the key, see `list`.")],
+    by: By = "",
+    note: Note = "",
+) -> None:
     """End a key; running gateways refuse it within a second."""
     from ratchet.records import ApiKey, ApiKeyRevocation
+    from ratchet.store.accounts import note_action
 
-    store = created_store()
+    store, now = created_store(), datetime.now(UTC)
     if store.get(ApiKey, key_id) is None:
         raise InvalidInputError(f"a key must be one that `ratchet keys list` shows, got {key_id!r}")
     if store.get(ApiKeyRevocation, key_id) is None:
-        store.append(ApiKeyRevocation(id=key_id, created_at=datetime.now(UTC)))
+        store.append(ApiKeyRevocation(id=key_id, created_at=now))
+        note_action(store, person(by), "revoke key", now=now, about=key_id, reason=note)
     say(f"{key_id} is revoked")
 
 
@@ -336,16 +351,18 @@ def rotate_secret(
         float,
         typer.Option(min=0.0, help="Days in which tokens of before are accepted.", callback=finite),
     ] = 30.0,
+    by: By = "",
+    note: Note = "",
 ) -> None:
     """Sign answers' tokens with a new secret; running gateways follow within a second."""
     from ratchet.gateway.tokens import DAY, rotate
+    from ratchet.store.accounts import note_action
 
     settings = current_settings()
     settings.make_home()
     now = datetime.now(UTC)
     rotate(settings.home / "gateway", accept_seconds=accept_days * DAY, now=now.timestamp())
-    if accept_days == 0.0:
-        say("tokens have a new secret; those of before are refused")
-        return
     until = now + timedelta(days=accept_days)
-    say(f"tokens have a new secret; those of before are accepted until {until:%Y-%m-%d %H:%M} UTC")
+    says = f"accepted until {until:%Y-%m-%d %H:%M} UTC" if accept_days else "refused"
+    say(f"tokens have a new secret; those of before are {says}")
+    note_action(created_store(), person(by), "new secret of tokens", now=now, reason=note)

@@ -115,6 +115,32 @@ def declare(
         say(f"{application} reports `{declaration.kind}` {_words(declaration)}")
 
 
+@app.command(epilog="Example: ratchet signals switch left visit_seconds --off --note 'robots'")
+def switch(
+    kinds: Annotated[list[str], typer.Argument(help="Derived signals, such as left.")],
+    off: Annotated[bool, typer.Option("--off/--on", help="Derive it no longer, or again.")],
+    by: By = "",
+    note: Note = "",
+) -> None:
+    """Switch signals that are derived from the traffic off or on again, from the next pass on."""
+    from ratchet.store.accounts import note_action
+    from ratchet.store.following import switch as switch_kind
+    from ratchet.views.words import in_quality
+
+    store, now, who = created_store(), datetime.now(UTC), person(by)
+    with store.atomic():
+        for kind in dict.fromkeys(one.replace("-", "_") for one in kinds):
+            made = switch_kind(
+                store, kind, off=off, by=who, note=note, now=now,
+                by_setting=current_settings().not_derived,
+            )  # fmt: skip
+            if made is not None:
+                action = f"switch signal {'off' if off else 'on'}"
+                note_action(store, who, action, now=now, about=kind, reason=note)
+            state = "is off" if off else "is derived"
+            say(f"{kind} {state}{'' if made else ' already'}. {in_quality(kind)}")
+
+
 def _declaration(
     kind: str,
     application: str,
@@ -149,8 +175,10 @@ def _derived_words(store: EventStore) -> str:
     from ratchet.judges.usable import latest_validations
     from ratchet.records import TRAFFIC_KINDS
     from ratchet.review.corrections import counts_in_words
+    from ratchet.store.following import switched_off
 
-    counts, off = store.counts(), current_settings().not_derived
+    counts = store.counts()
+    off = (*current_settings().not_derived, *switched_off(store))
     found = ", ".join(f"{counts[kind]:,} {kind}" for kind in TRAFFIC_KINDS)
     switched = f"; switched off: {', '.join(off)}" if off else ""
     known = latest_validations(store).values()

@@ -39,6 +39,7 @@ from ratchet.store.following import (
     keep,
     note_kinds,
     rows_of_sessions,
+    switched_off,
 )
 from ratchet.store.reporting import SETTLED
 from ratchet.store.rows import microseconds, moment_of
@@ -94,6 +95,15 @@ def check_kinds(names: Collection[str]) -> frozenset[str]:
     return frozenset(names)
 
 
+def kinds_off(store: EventStore, names: Collection[str]) -> frozenset[str]:
+    """Return which kinds are switched off by a setting or by a person.
+
+    Raises:
+        InvalidInputError: A name of the setting is no kind.
+    """
+    return check_kinds(names) | switched_off(store).keys()
+
+
 def derive_signals(
     store: EventStore,
     *,
@@ -106,14 +116,14 @@ def derive_signals(
     Args:
         store: The store.
         now: The time.
-        off: Kinds that are not derived, or `all`.
+        off: Kinds that a setting leaves out, or `all`; what people switched off is left out too.
         most: Interactions that one pass takes in; the next one goes on. None for all; 0 keeps where
             to begin, so that whatever arrives from now on is taken in.
 
     Raises:
         InvalidInputError: `off` names no kind.
     """
-    without = check_kinds(off)
+    without = kinds_off(store, off)
     end = store.settled_position(INTERACTIONS)
     place, taken, events = begin(store), 0, 0
     first = arrivals(store, after=place.arrived, until=end, most=1)

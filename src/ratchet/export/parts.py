@@ -47,12 +47,14 @@ class Tally:
         left_out: Rows that were left out, by reason.
         redacted: Passages of personal data that were taken out, by kind.
         notes: What whoever takes the file should know.
+        training_set: Digest of the training set that was written.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     redacted: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    training_set: str | None = None
 
 
 def batches_of(

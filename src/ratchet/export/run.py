@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from ratchet.errors import InvalidInputError
 from ratchet.export.dataset import Fetch, find_set, parts_of
@@ -25,6 +26,7 @@ from ratchet.export.records import decisions, labels
 from ratchet.export.sheets import sheet_for
 from ratchet.export.targets import STANDARD_OUTPUT, open_file, open_folder, open_path
 from ratchet.files.text import shown_text
+from ratchet.records import DataExport
 from ratchet.store import EventStore
 from ratchet.store.history import History
 
@@ -84,6 +86,37 @@ def export(request: Request, sources: Sources, *, now: datetime, progress: Progr
     return tally
 
 
+def note_export(
+    store: EventStore, request: Request, tally: Tally, *, by: str, now: datetime
+) -> None:
+    """Keep that rows were written for other tools, so that a user's page says where they went.
+
+    Args:
+        store: The store.
+        request: What was asked for.
+        tally: What became of the rows.
+        by: Who gave the command.
+        now: The time.
+    """
+    store.append(
+        DataExport(
+            id=str(uuid4()),
+            created_at=now,
+            kind=request.kind,
+            format=request.format,
+            out=shown_text(request.out),
+            since=request.since,
+            until=request.until,
+            model_version=request.model_version,
+            segment=request.segment,
+            training_set=tally.training_set,
+            redacted=request.redacts,
+            rows=tally.rows.total(),
+            by=by,
+        )
+    )
+
+
 def _parts(request: Request, sources: Sources, tally: Tally, now: datetime) -> Sequence[Part]:
     store, history = sources.store, sources.history
     match request.kind:
@@ -104,6 +137,7 @@ def _parts(request: Request, sources: Sources, tally: Tally, now: datetime) -> S
             ]
         case "dataset":
             found = find_set(store, sources.home, request.training_set, sources.fetch)
+            tally.training_set = found.record.digest
             return parts_of(found, store, history, request, tally, now=now)
         case kind:
             raise InvalidInputError(f"{kind} is no table, got it as {request.format}; pass csv")

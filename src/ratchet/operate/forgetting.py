@@ -1,7 +1,7 @@
 """Forget a user everywhere: the store, history, the gateway's log, MLflow, Prefect and every file.
 
     everywhere = Everywhere(store, settings, now=now, prefect=api, tracker=lambda: tracker)
-    record = everywhere.forget("user-17", history=history)
+    record = everywhere.forget("user-17", history, by="ada", reason="request 31")
     print(everywhere.swept.left)
 
 `ratchet.store.forget` keeps that the user is forgotten before anything else, so that nothing comes
@@ -11,14 +11,17 @@ the next call goes on with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ratchet.errors import InvalidInputError, TrackingError
 from ratchet.files.text import counted
 from ratchet.gateway.blobs import erase_files, unreferred
 from ratchet.gateway.erasing import erase_lines
@@ -28,8 +31,10 @@ from ratchet.operate.sweeping import Swept, sweep
 from ratchet.records import Erasure
 from ratchet.settings import Settings
 from ratchet.store import EventStore
+from ratchet.store.accounts import note_action
 from ratchet.store.erasure import clear_log, delete_answers
 from ratchet.store.forget import forget
+from ratchet.store.forgotten import digest_of
 from ratchet.store.history import History
 from ratchet.store.keeping import ErasedPast, PastKeeping, erase_past
 from ratchet.store.user_texts import UserTexts
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
 BYTES_REST = timedelta(minutes=10)
 """Bytes that a request touched so lately are left alone: its record may be on its way."""
+DIGEST_SHOWN = 16
+"""Characters of a user's digest by which audit and pages name a user who was forgotten."""
 _PAGE = 200
 _LARGEST_AT_ONCE = 2_000_000_000
 
@@ -56,6 +63,7 @@ class Everywhere:
         tracker: Opens MLflow; asked only where it is a server elsewhere.
         swept: What was done outside the store, added up.
         log_lines: Lines of the gateway's log that were blanked.
+        copies: Copies of training sets that were deleted in MLflow.
     """
 
     store: EventStore
@@ -65,10 +73,50 @@ class Everywhere:
     tracker: Callable[[], Tracker | None]
     swept: Swept = field(default_factory=Swept)
     log_lines: int = 0
+    copies: int = 0
     _texts: list[UserTexts] = field(default_factory=list)
 
-    def forget(self, user_id: str, history: History | None) -> Erasure:
-        """Erase all that is there of a user; see `ratchet.store.forget.forget`."""
+    def forget(
+        self, user_id: str, history: History | None, *, by: str, reason: str = "", address: str = ""
+    ) -> Erasure:
+        """Erase all that is there of a user; see `ratchet.store.forget.forget`.
+
+        The audit names the user by the digest that the record of the erasure has.
+
+        Args:
+            user_id: As it was sent with the interactions.
+            history: The history of the store, where there is one.
+            by: Who asks for it.
+            reason: Why; it must not name the user.
+            address: Network address of a browser.
+
+        Raises:
+            InvalidInputError: The id is empty or stands for nobody, or the reason holds it.
+        """
+        if not user_id.strip():  # as a text of theirs it would be in every row
+            raise InvalidInputError(
+                f"a user must be named by their id, got {user_id!r}; give it as it came with "
+                "interactions"
+            )
+        if user_id.casefold() in reason.casefold():
+            raise InvalidInputError(
+                "a reason is kept after the user is forgotten, so it must not name them; write, "
+                "for instance, the number of the request"
+            )
+        note = partial(
+            note_action, self.store, by, "forget user", now=self.now,
+            about=digest_of(user_id)[:DIGEST_SHOWN], address=address,
+        )  # fmt: skip
+        try:
+            record = self._forget(user_id, history)
+        except Exception as error:
+            with suppress(Exception):  # a store that is away: what went wrong first is told
+                note(outcome="failed", reason=f"{reason}: {type(error).__name__}")
+            raise
+        note(reason=reason)
+        return record
+
+    def _forget(self, user_id: str, history: History | None) -> Erasure:
         record = forget(
             self.store,
             self.settings.home,
@@ -82,6 +130,7 @@ class Everywhere:
         self.blank_lines()
         self._erase_bytes(history)
         self._overwrite_what_was_deleted()
+        self._delete_copies(record.runs)
         return record
 
     def erase_past(self, history: History | None, past: PastKeeping) -> ErasedPast:
@@ -103,6 +152,22 @@ class Everywhere:
         lines = erase_lines(self._gateway / "wal", self.store, self.now, damaged=damaged)
         self.log_lines += lines
         return lines
+
+    def _delete_copies(self, runs: Sequence[str]) -> None:
+        """Delete the copies of training sets in MLflow; where it is away, name their runs."""
+        if not runs:
+            return
+        try:
+            tracker = self.tracker()
+        except TrackingError:
+            tracker = None
+        if tracker is None:
+            self._tell(
+                f"the folder training_set in MLflow's runs {', '.join(runs)}: MLflow does not "
+                "answer; delete it there"
+            )
+            return
+        self.copies = sum(tracker.drop_folder(run, "training_set") for run in runs)
 
     def _erase_bytes(self, history: History | None) -> None:
         """Delete the bytes of pictures, sound and files that no record refers to any more."""

@@ -59,6 +59,7 @@ from ratchet.records.cycles import (
     Cycle,
     CycleEnd,
     CycleWait,
+    DataExport,
     Erasure,
     Example,
     ExampleSet,
@@ -120,7 +121,7 @@ from ratchet.records.monitoring import (
     Finding,
     SignalBaseline,
 )
-from ratchet.records.reporting import SignalDeclaration
+from ratchet.records.reporting import SignalDeclaration, SignalSwitch
 from ratchet.records.rollout import (
     SIGNAL_NAMES,
     AliasMove,
@@ -199,6 +200,7 @@ __all__ = [
     "Cycle",
     "CycleEnd",
     "CycleWait",
+    "DataExport",
     "Decision",
     "Definition",
     "Delivery",
@@ -263,6 +265,7 @@ __all__ = [
     "SignalBaseline",
     "SignalDeclaration",
     "SignalName",
+    "SignalSwitch",
     "Stars",
     "TaskCompleted",
     "Text",

@@ -10,6 +10,8 @@ from ratchet.records.base import Identifier, Record, Text, UtcTime
 
 PageRole = Literal["viewer", "reviewer", "engineer", "admin"]
 """What a person may do: see; also label; also release and look after alerts; also keep accounts."""
+Outcome = Literal["done", "refused", "failed"]
+"""How an action went: it was done, refused to this person, or failed."""
 PAGE_ROLES: tuple[PageRole, ...] = ("viewer", "reviewer", "engineer", "admin")
 """The roles from the least to the most; each may do all that those before it may."""
 
@@ -35,7 +37,7 @@ class Account(Record):
 
 
 class AuditEntry(Record):
-    """One thing that a person did, or tried to do, on the pages or by `ratchet accounts`.
+    """One thing that a person did, or tried to do, on the pages or by a command.
 
     Attributes:
         by: Name of the person; the name that was typed where nobody signed in.
@@ -51,6 +53,6 @@ class AuditEntry(Record):
     by: str = Field(max_length=200)
     action: Identifier
     about: str = Field(default="", max_length=200)
-    outcome: Literal["done", "refused", "failed"] = "done"
+    outcome: Outcome = "done"
     reason: Text = ""
     address: str = Field(default="", max_length=100)

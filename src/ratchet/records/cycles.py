@@ -260,6 +260,35 @@ class Erasure(Record):
     examples: int = Field(default=0, ge=0, exclude_if=lambda number: number == 0)
 
 
+class DataExport(Record):
+    """That rows of the store were written for other tools, so that it is known where they went.
+
+    Attributes:
+        kind: What was written, as `ratchet export` names it.
+        out: File, folder or address; `-` for standard output.
+        since: From when on, by the time of each row.
+        until: Before when.
+        training_set: Digest of the training set, of a dataset.
+        redacted: Whether personal data was taken out.
+        rows: How many were written.
+        by: Who gave the command.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    kind: Identifier
+    format: Identifier
+    out: Text
+    since: UtcTime | None = None
+    until: UtcTime | None = None
+    model_version: str | None = None
+    segment: str | None = None
+    training_set: str | None = None
+    redacted: bool
+    rows: int = Field(ge=0)
+    by: str
+
+
 class Candidate(Record):
     """A fine-tuned adapter on offer.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator
 
 from ratchet.records.base import Identifier, Record, Text, UtcTime
-from ratchet.records.signals import FEEDBACK_SIGNALS
+from ratchet.records.signals import FEEDBACK_SIGNALS, TRAFFIC_KINDS
 
 Reported = Literal["both", "when it happens", "never"]
 DECLARABLE_KINDS: Final = tuple(
@@ -67,3 +67,31 @@ class SignalDeclaration(Record):
     def after(self) -> timedelta:
         """The settling time."""
         return timedelta(seconds=self.after_seconds)
+
+
+class SignalSwitch(Record):
+    """That a kind of signal is derived from the traffic no longer, or again; the latest one counts.
+
+    Attributes:
+        kind: The kind of signal.
+        off: Whether it is derived no longer.
+        by: Who says so.
+        note: Why.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    kind: Identifier
+    off: bool
+    by: Identifier
+    note: Text = ""
+
+    @field_validator("kind")
+    @classmethod
+    def _is_derived(cls, kind: str) -> str:
+        if kind not in TRAFFIC_KINDS:
+            raise ValueError(
+                f"a signal that is switched off or on must be derived from the traffic "
+                f"({', '.join(TRAFFIC_KINDS)}); name one of these"
+            )
+        return kind

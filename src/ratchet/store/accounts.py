@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from uuid import uuid4
 
 import sqlalchemy as sa
 
 from ratchet.errors import ConflictError
-from ratchet.records.accounts import Account, PageRole
+from ratchet.records.accounts import Account, AuditEntry, Outcome, PageRole
+from ratchet.store.journal import Journal
 from ratchet.store.rows import microseconds, moment_of
 from ratchet.store.tables import ACCOUNT_TOKENS, ACCOUNTS
 from ratchet.store.transactions import Transactions
@@ -153,3 +155,37 @@ def _account(row: sa.RowMapping) -> Account:
     values["created_at"] = moment_of(row["created_at"])
     values["disabled"] = bool(row["disabled"])
     return Account.model_validate(values)
+
+
+def note_action(
+    store: Journal,
+    by: str,
+    action: str,
+    *,
+    now: datetime,
+    about: str = "",
+    outcome: Outcome = "done",
+    reason: str = "",
+    address: str = "",
+) -> None:
+    """Keep what somebody did in the audit; see `AuditEntry`.
+
+    A record that the same action writes carries the same time, by which the two are known as one.
+    """
+    store.append(
+        AuditEntry(
+            id=str(uuid4()),
+            created_at=now,
+            by=_kept(by, 200),
+            action=action,
+            about=_kept(about, 200),
+            outcome=outcome,
+            reason=_kept(reason, 2_000),
+            address=_kept(address, 100),
+        )
+    )
+
+
+def _kept(text: str, most: int) -> str:
+    """Return the beginning of a text in the characters that a store can hold."""
+    return text[:most].replace("\x00", "\u2400").encode("utf-8", "replace").decode("utf-8")

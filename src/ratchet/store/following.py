@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from ratchet.errors import InvalidInputError
+from ratchet.records import TRAFFIC_KINDS, SignalSwitch, derive_id
 from ratchet.store.counts import put_numbers, read_numbers
 from ratchet.store.erasure import FORGOTTEN
 from ratchet.store.event_rows import FeedbackRow
@@ -245,3 +247,58 @@ def _changed(connection: sa.Connection, kinds: Collection[str], off: Collection[
     known = read_numbers(connection, COUNTS, (DERIVED, STOPPED))
     runs = {kind for kind in known[DERIVED] if known[STOPPED].get(kind, _NEVER) == _NEVER}
     return sorted(kind for kind in kinds if (kind in runs) == (kind in off))
+
+
+def switched_off(store: EventStore) -> dict[str, SignalSwitch]:
+    """Return the kinds that a person switched off, each with the switch that did it."""
+    latest = {one.kind: one for one in store.records(SignalSwitch)}
+    return {kind: one for kind, one in latest.items() if one.off}
+
+
+def switch(
+    store: EventStore,
+    kind: str,
+    *,
+    off: bool,
+    by: str,
+    note: str,
+    now: datetime,
+    by_setting: Collection[str] = (),
+) -> SignalSwitch | None:
+    """Switch a derived signal off or on again, from the next pass on; None where it stands so.
+
+    Args:
+        store: The store.
+        kind: The kind of signal.
+        off: Whether it is derived no longer.
+        by: Who says so.
+        note: Why.
+        now: The time.
+        by_setting: Kinds that the setting RATCHET_NOT_DERIVED leaves out, or `all`.
+
+    Raises:
+        InvalidInputError: No such signal is derived, or the setting leaves out what is switched on.
+    """
+    if kind not in TRAFFIC_KINDS:
+        raise InvalidInputError(
+            f"a signal that is switched off or on must be one of {', '.join(TRAFFIC_KINDS)}, got "
+            f"{kind[:40]!r}; name one of these"
+        )
+    if not off and (kind in by_setting or "all" in by_setting):
+        raise InvalidInputError(
+            f"{kind} is left out by the setting RATCHET_NOT_DERIVED, which goes before a switch; "
+            "take it out of the setting"
+        )
+    with store.atomic():
+        if (kind in switched_off(store)) == off:
+            return None
+        made = SignalSwitch(
+            id=derive_id("signal switch", kind, now.isoformat()),
+            created_at=now,
+            kind=kind,
+            off=off,
+            by=by,
+            note=note,
+        )
+        store.append(made)
+    return made

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "ratchet"
 """The experiment that the runs of all flows belong to."""
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+FLOW_RUN = "prefect.flow_run_id"
+"""Tag of a run that names the flow run in Prefect."""
 _KEY = "ratchet.key"
 _ADAPTER_DIGEST = "ratchet.adapter_digest"
 _REFERENCE = "ratchet.reference"
@@ -71,6 +73,20 @@ class EndedRun:
     run_id: str
     ended_at: datetime
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """A run that is there, and the flow run in Prefect that wrote it, where that is known."""
+
+    run_id: str
+    experiment_id: str
+    flow_run_id: str | None
+
+
+def stage_key(cycle_id: str, stage: str, *key: str) -> str:
+    """Return the key of the run of a cycle's stage; `key` tells several of one stage apart."""
+    return ":".join((cycle_id, stage, *key))
 
 
 class Tracker:
@@ -159,6 +175,43 @@ class Tracker:
             status = "FINISHED"
         finally:
             self._client.set_terminated(run_id, status=status)
+
+    def find_run(self, key: str) -> FoundRun | None:
+        """Return the run with this key, whatever stage wrote it; None where there is none.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        wanted = shown_line(key).replace("'", "’")
+        try:
+            known = [
+                self._client.get_experiment_by_name(name)
+                for name in (EXPERIMENT, f"{EXPERIMENT} (served)")
+            ]
+            ids = [one.experiment_id for one in known if one is not None]
+            runs = ids and self._client.search_runs(
+                ids, filter_string=f"tags.`{_KEY}` = '{wanted}'", max_results=1
+            )
+        except MlflowException as error:
+            raise TrackingError(f"MLflow must answer to find a run, got: {error}") from error
+        if not runs:
+            return None
+        info = runs[0].info
+        return FoundRun(info.run_id, info.experiment_id, runs[0].data.tags.get(FLOW_RUN))
+
+    def read_text(self, run_id: str, name: str) -> str | None:
+        """Return a text among a run's artifacts; None where it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory(prefix="ratchet-mlflow-") as folder:
+            try:
+                path = self._client.download_artifacts(run_id, name, folder)
+                return Path(path).read_text("utf-8")
+            except (MlflowException, OSError) as error:
+                logger.debug("run %s has no %s: %s", run_id, name, error)
+                return None
 
     def old_runs(self, stages: Sequence[str], *, before: datetime) -> tuple[EndedRun, ...]:
         """Return the runs of stages that ended before a time; none that a version came from.

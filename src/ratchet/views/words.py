@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ratchet.records import LookDecision, Trend
-from ratchet.records.signals import FEEDBACK_SIGNALS, USER_RATES, words_of
+from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, USER_RATES, words_of
 
 COUNTED: Mapping[str, str] = {signal.name: signal.many for signal in FEEDBACK_SIGNALS}
 """Several events of a kind of feedback."""
@@ -64,6 +64,40 @@ def became(trend: Trend) -> str:
     return ENDED.get(trend, "still fails more, but too seldom to be found again")
 
 
+def chart_of(name: str) -> str | None:
+    """Return the chart of what an alert or a metric is named after; None without one."""
+    for signal in SIGNALS:
+        metrics = [signal.rate.metric] if signal.rate else []
+        metrics += [chart.metric for chart in signal.charts]
+        if metrics and name in (*metrics, *(share.name for share in signal.shares)):
+            return name if name in metrics else metrics[0]
+    return None
+
+
+def in_quality(kind: str) -> str:
+    """Say what quality and other figures take from a signal that is derived from the traffic."""
+    signal = BY_NAME[kind]
+    part = BY_NAME[signal.stands_for].part if signal.stands_for else None
+    if part is not None:
+        return (
+            f"Quality takes it as {words_of(signal.stands_for or '')} where no such event was "
+            f"reported (the part {words_of(part.name)}, weight {part.weight:g} of the implicit "
+            "quality); without it, that part of these answers is unknown, and the other parts "
+            "weigh more."
+        )
+    if signal.rate is not None:
+        return (
+            f"It is in no quality score; without it there is no {words_of(signal.rate.metric)}, "
+            "and boards do not watch it."
+        )
+    if signal.charts:
+        return "It is in no quality score; without it there is no chart of it."
+    return (
+        "It is in no quality score; that users went on is one way in which a correction in words "
+        "is accepted, so without it fewer of these go to review."
+    )
+
+
 __all__ = [
     "COUNTED",
     "ENDED",
@@ -73,5 +107,7 @@ __all__ = [
     "RELEASES",
     "TRENDS",
     "became",
+    "chart_of",
+    "in_quality",
     "words_of",
 ]

@@ -15,14 +15,13 @@ import secrets
 from datetime import datetime, timedelta
 from functools import cache
 from threading import BoundedSemaphore
-from uuid import uuid4
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from ratchet.errors import ConflictError, InvalidInputError
 from ratchet.records import derive_id
-from ratchet.records.accounts import Account, AuditEntry, PageRole
+from ratchet.records.accounts import Account, PageRole
 from ratchet.store import EventStore
 from ratchet.store.accounts import AccountToken
 
@@ -266,39 +265,3 @@ def _keep_an_admin(store: EventStore, leaving: Account) -> None:
             f"somebody must keep the accounts, got {leaving.name!r}, the last admin; make another "
             "one first"
         )
-
-
-# The audit ----------------------------------------------------------------------------------------
-
-
-def note_action(
-    store: EventStore,
-    by: str,
-    action: str,
-    *,
-    now: datetime,
-    about: str = "",
-    outcome: str = "done",
-    reason: str = "",
-    address: str = "",
-) -> None:
-    """Keep what somebody did in the audit."""
-    store.append(
-        AuditEntry.model_validate(
-            {
-                "id": str(uuid4()),
-                "created_at": now,
-                "by": _kept(by, 200),
-                "action": action,
-                "about": _kept(about, 200),
-                "outcome": outcome,
-                "reason": _kept(reason, 2_000),
-                "address": _kept(address, 100),
-            }
-        )
-    )
-
-
-def _kept(text: str, most: int) -> str:
-    """Return the beginning of a text in the characters that a store can hold."""
-    return text[:most].replace("\x00", "\u2400").encode("utf-8", "replace").decode("utf-8")

@@ -8,9 +8,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ratchet.analyze.alert_steps import by_hand, known_alerts, open_alerts, standing
-from ratchet.web.dashboard import missing
+from ratchet.views.words import chart_of
 from ratchet.web.people import Act, Person, acts, needs
-from ratchet.web.rendering import Place, page
+from ratchet.web.rendering import Place, missing, page
 
 
 def add_alerts(app: FastAPI) -> tuple[Place, ...]:
@@ -38,7 +38,13 @@ def add_alerts(app: FastAPI) -> tuple[Place, ...]:
         if not steps:
             raise missing("alert", alert)
         return page(
-            request, person, "alert.html", alert=steps[-1], steps=steps[::-1], now=shared.clock()
+            request,
+            person,
+            "alert.html",
+            alert=steps[-1],
+            steps=steps[::-1],
+            now=shared.clock(),
+            chart=chart_of(steps[-1].signal),
         )
 
     @app.post("/alerts/{alert}/acknowledge")

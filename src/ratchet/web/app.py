@@ -31,6 +31,8 @@ from ratchet.store import EventStore
 from ratchet.tracking import Tracker
 from ratchet.web.accounts import HASHER
 from ratchet.web.alerts import add_alerts
+from ratchet.web.audit import add_audit
+from ratchet.web.boards import add_boards
 from ratchet.web.charts import add_charts
 from ratchet.web.dashboard import add_dashboard
 from ratchet.web.keeping_accounts import add_accounts
@@ -41,8 +43,12 @@ from ratchet.web.refreshing import Refreshed
 from ratchet.web.releases import add_releases
 from ratchet.web.rendering import Place, page
 from ratchet.web.review import add_review
+from ratchet.web.runs import add_runs
+from ratchet.web.signals import add_signals
 from ratchet.web.signing_in import add_signing_in
 from ratchet.web.standing import TOLD_BY, Standing, standing
+from ratchet.web.training_sets import add_training_sets
+from ratchet.web.users import add_users
 from ratchet.web.visitors import Visitors
 
 logger = logging.getLogger(__name__)
@@ -154,8 +160,8 @@ def create_pages(
 
 
 _PAGES = (
-    add_dashboard, add_alerts, add_charts, add_review, add_releases, add_signing_in, add_openid,
-    add_accounts,
+    add_dashboard, add_alerts, add_charts, add_boards, add_signals, add_review, add_releases,
+    add_training_sets, add_users, add_runs, add_signing_in, add_openid, add_audit, add_accounts,
 )  # fmt: skip
 """In the order of the navigation."""
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 
 from ratchet.analyze.monitoring.chart_lines import report_lines
 from ratchet.analyze.monitoring.charts import (
+    KIND_SAYS,
     ChartedSignal,
     ChartReport,
     SignalChart,
@@ -26,6 +27,7 @@ from ratchet.analyze.monitoring.charts import (
     read_window,
 )
 from ratchet.errors import InvalidInputError
+from ratchet.records import AlertEvent
 from ratchet.stats.charts.designed_charts import Kind
 from ratchet.store import EventStore, Window
 from ratchet.views.plots import signal_chart, to_svg
@@ -40,7 +42,7 @@ DAYS = 30
 RUN_LENGTH = 370.0
 """Mean number of points between false alarms, that of three standard deviations."""
 _MOST_ROWS = 60
-_PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """A picture holds styles of its own, and runs nothing."""
 
 
@@ -67,12 +69,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A point of a chart."""
+    """A point of a chart; `signals` says what it signals, empty where it signals nothing."""
 
     at: datetime
     observations: int
     value: float
-    signals: bool
+    signals: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,13 @@ class Drawn:
         svg: The picture.
         lines: What it shows, in words.
         tables: The latest points of each of its charts.
+        alerts: Alerts on the signal that opened in these days.
     """
 
     svg: str
     lines: tuple[str, ...]
     tables: tuple[tuple[str, tuple[Row, ...]], ...]
+    alerts: tuple[AlertEvent, ...]
 
 
 def add_charts(app: FastAPI) -> tuple[Place, ...]:
@@ -114,7 +118,7 @@ def add_charts(app: FastAPI) -> tuple[Place, ...]:
             asked=asked,
             figure=_figure(request, asked),
             groups=GROUPS,
-            kinds=KINDS,
+            kinds=KIND_SAYS,
             days=DAYS,
             minutes=int(REFRESHED_AFTER.total_seconds() // 60),
         )
@@ -124,7 +128,7 @@ def add_charts(app: FastAPI) -> tuple[Place, ...]:
         drawn = _figure(request, _asked(signal, by, kind)).value
         if drawn is None:
             return Response(status_code=404)
-        headers = {"content-security-policy": _PICTURE_POLICY}
+        headers = {"content-security-policy": PICTURE_POLICY}
         return Response(drawn.svg, media_type="image/svg+xml", headers=headers)
 
     return (Place("/charts", "Charts", "h"),)
@@ -167,6 +171,7 @@ def draw(store: EventStore, asked: Asked, now: datetime) -> Drawn:
         svg=to_svg(_picture(report)),
         lines=tuple(report_lines(report, RUN_LENGTH)),
         tables=tuple((item.value, _rows(item)) for item in report.charts),
+        alerts=report.alerts[::-1],
     )
 
 
@@ -177,12 +182,14 @@ def _picture(report: ChartReport) -> Any:
         report.kinds,
         unit=report.signal.unit,
         releases=report.releases,
+        alerts=report.alert_marks,
     )
 
 
 def _rows(item: SignalChart) -> tuple[Row, ...]:
     """Return the latest points, the newest first."""
-    signalled = {alarm.index for alarm in (*item.design.alarms, *item.design.patterns)}
+    signalled = dict.fromkeys((alarm.index for alarm in item.design.patterns), "run rule")
+    signalled |= dict.fromkeys((alarm.index for alarm in item.design.alarms), "outside")
     places = range(len(item.starts))[-_MOST_ROWS:]
     moments = item.starts.astype("datetime64[us]").astype(datetime)
     return tuple(
@@ -190,7 +197,7 @@ def _rows(item: SignalChart) -> tuple[Row, ...]:
             at=moments[place].replace(tzinfo=UTC),
             observations=int(item.sizes[place]),
             value=float(np.asarray(item.design.values)[place]),
-            signals=place in signalled,
+            signals=signalled.get(place, ""),
         )
         for place in reversed(places)
     )

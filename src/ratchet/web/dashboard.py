@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
-from starlette.exceptions import HTTPException
 
 from ratchet.errors import InvalidInputError
 from ratchet.operate.approving import start_cycle
@@ -18,22 +17,28 @@ from ratchet.records import (
     FailureCluster,
     Release,
     Rollout,
-    TrainingSet,
 )
 from ratchet.servers import answering_prefect
 from ratchet.store.forget import version_of
-from ratchet.views.words import RELEASES, TRENDS, words_of
+from ratchet.views.text.gate import difference
+from ratchet.views.words import RELEASES, TRENDS, chart_of, words_of
 from ratchet.web.links import mlflow_run, mlflow_version, prefect_runs
 from ratchet.web.people import Act, Person, acts, needs
-from ratchet.web.rendering import Place, environment, page
+from ratchet.web.rendering import Place, environment, missing, page
+from ratchet.web.standing import wins
 
 _LATEST = 200
 """Records of a kind among which those about one version are looked for."""
 
 
 def add_dashboard(app: FastAPI) -> tuple[Place, ...]:
-    """Add the first screen, and the pages of a version, a training set and a failure cluster."""
-    environment().filters["words_of"] = words_of
+    """Add the first screen, and the pages of a version and a failure cluster."""
+    environment().filters |= {
+        "words_of": words_of,
+        "wins": wins,
+        "difference": difference,
+        "chart_of": chart_of,
+    }
 
     @app.get("/")
     def show(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
@@ -53,18 +58,6 @@ def add_dashboard(app: FastAPI) -> tuple[Place, ...]:
         request: Request, version: str, person: Annotated[Person, needs("viewer")]
     ) -> Response:
         return _version_page(request, person, version)
-
-    @app.get("/training-sets/{key}")
-    def training_set(
-        request: Request, key: str, person: Annotated[Person, needs("viewer")]
-    ) -> Response:
-        shared = request.app.state.pages
-        found = shared.store.get(TrainingSet, key)
-        if found is None:
-            raise missing("training set", key)
-        candidates = shared.store.records(Candidate, latest=_LATEST)
-        made = [version_of(one) for one in candidates if one.training_set_id == key]
-        return page(request, person, "training_set.html", found=found, versions=made)
 
     @app.get("/clusters/{key}")
     def cluster(request: Request, key: str, person: Annotated[Person, needs("viewer")]) -> Response:
@@ -102,11 +95,6 @@ def add_dashboard(app: FastAPI) -> tuple[Place, ...]:
         return RedirectResponse("/", 303)
 
     return (Place("/", "Overview", "o"),)
-
-
-def missing(what: str, key: str) -> HTTPException:
-    """Return the refusal of a page about something that is not stored."""
-    return HTTPException(404, f"There is no {what} {key[:80]!r} here, or it was erased.")
 
 
 def _cluster(request: Request, key: str) -> tuple[FailureCluster, Analysis]:

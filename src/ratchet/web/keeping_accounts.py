@@ -1,4 +1,4 @@
-"""The pages on which an admin keeps accounts and reads the audit."""
+"""The page on which an admin keeps accounts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ratchet.errors import InvalidInputError, RatchetError
-from ratchet.records.accounts import PAGE_ROLES, Account, AuditEntry, PageRole
+from ratchet.records.accounts import PAGE_ROLES, Account, PageRole
 from ratchet.web.accounts import change_role, disable, invite, new_account
 from ratchet.web.people import Act, Person, acts, needs
 from ratchet.web.rendering import Place, page
 
-MOST_ENTRIES = 200
-"""Entries of the audit on one page."""
-
 
 def add_accounts(app: FastAPI) -> tuple[Place, ...]:
-    """Add the pages of accounts and of the audit."""
+    """Add the page of accounts."""
 
     @app.get("/accounts")
     def show_accounts(request: Request, person: Annotated[Person, needs("admin")]) -> Response:
@@ -59,15 +56,7 @@ def add_accounts(app: FastAPI) -> tuple[Place, ...]:
         act.note("enable account", found.name)
         return RedirectResponse("/accounts", 303)
 
-    @app.get("/audit")
-    def show_audit(request: Request, person: Annotated[Person, needs("engineer")]) -> Response:
-        entries = request.app.state.pages.store.records(AuditEntry, latest=MOST_ENTRIES)
-        return page(request, person, "audit.html", entries=entries[::-1], most=MOST_ENTRIES)
-
-    return (
-        Place("/audit", "Audit", "u", "engineer"),
-        Place("/accounts", "Accounts", "c", "admin"),
-    )
+    return (Place("/accounts", "Accounts", "c", "admin"),)
 
 
 def role_of(text: str) -> PageRole:

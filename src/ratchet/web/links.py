@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import quote
 
-from ratchet.servers import served_addresses
+from ratchet.servers import mlflow_page, served_addresses
 from ratchet.settings import Settings
+from ratchet.tracking import FoundRun
+
+
+@dataclass(frozen=True, slots=True)
+class RunLinks:
+    """Where the runs of one thing are shown.
+
+    Attributes:
+        run_id: Of the run in MLflow.
+        mlflow: Its page; None where no page is served.
+        prefect: The page of the flow run that wrote it; None where that is not known or served.
+    """
+
+    run_id: str
+    mlflow: str | None
+    prefect: str | None
+
+
+def run_links(settings: Settings, run: FoundRun) -> RunLinks:
+    """Return where a run is shown."""
+    runs = prefect_runs(settings)
+    prefect = f"{runs}/flow-run/{run.flow_run_id}" if runs and run.flow_run_id else None
+    return RunLinks(run.run_id, mlflow_page(settings, run.experiment_id, run.run_id), prefect)
 
 
 def mlflow_run(settings: Settings, run_id: str) -> str | None:

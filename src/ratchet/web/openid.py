@@ -21,8 +21,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from ratchet.errors import ConflictError
-from ratchet.records.accounts import Account
-from ratchet.web.accounts import account_id, note_action
+from ratchet.records.accounts import Account, Outcome
+from ratchet.store.accounts import note_action
+from ratchet.web.accounts import account_id
 from ratchet.web.options import OpenIdOptions
 from ratchet.web.people import RefusedError, caller, derived, new_account_of
 from ratchet.web.rendering import Place
@@ -210,7 +211,7 @@ def _target(secret: str, state: str) -> str:
     return target
 
 
-def _note(request: Request, name: str, outcome: str, reason: str) -> None:
+def _note(request: Request, name: str, outcome: Outcome, reason: str) -> None:
     shared = request.app.state.pages
     note_action(
         shared.store,

@@ -31,9 +31,10 @@ from starlette.datastructures import Headers
 
 from ratchet.errors import InvalidInputError
 from ratchet.gateway.hosts import is_loopback, proxy_networks
-from ratchet.records.accounts import PAGE_ROLES, Account, PageRole
+from ratchet.records.accounts import PAGE_ROLES, Account, Outcome, PageRole
 from ratchet.store import EventStore
-from ratchet.web.accounts import account_id, new_account, note_action, session_account
+from ratchet.store.accounts import note_action
+from ratchet.web.accounts import account_id, new_account, session_account
 from ratchet.web.options import PagesOptions
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Act:
         return found
 
     def note(
-        self, action: str, about: str = "", *, reason: str = "", outcome: str = "done"
+        self, action: str, about: str = "", *, reason: str = "", outcome: Outcome = "done"
     ) -> None:
         """Keep in the audit what was done, or failed."""
         note_action(

@@ -10,6 +10,7 @@ One thread makes one figure at a time. A figure is made anew when it is asked fo
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,15 @@ class Refreshed:
                 self._worker.submit(self._make, name, make)
             making = name in self._making
         return Figure(known.value, known.made_at, known.problem, making)
+
+    def made(self, name: str, make: Callable[[], Any]) -> Figure:
+        """Return a figure once it is made, waiting half a minute at most; see `get`."""
+        for _ in range(300):
+            found = self.get(name, make)
+            if found.made_at is not None:
+                break
+            time.sleep(0.1)
+        return found
 
     def close(self) -> None:
         """Make no further figure."""

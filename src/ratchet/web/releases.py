@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ratchet.deploy.approval import expire, standing, waiting_decisions, waits_for_person
@@ -14,14 +15,17 @@ from ratchet.deploy.rollout.rollback import roll_back
 from ratchet.deploy.routing import looks_of, running_rollout
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.operate.approving import decide, resume_runs
-from ratchet.records import Approval, Decision, Release, Rollout, RolloutStop
+from ratchet.records import Approval, Decision, Release, Rollout, RolloutLook, RolloutStop
 from ratchet.servers import answering_prefect
+from ratchet.views.plots import to_svg
+from ratchet.views.plots.rollouts import rollout_chart
 from ratchet.views.text.gate import difference, moved, score
 from ratchet.views.text.rollouts import rollout_events
 from ratchet.views.words import LOOKS, READOUTS, words_of
-from ratchet.web.dashboard import missing
+from ratchet.web.charts import PICTURE_POLICY
+from ratchet.web.gate_examples import A_PAGE, Evidence, ExamplesAsked, evidence_of
 from ratchet.web.people import Act, Person, acts, needs
-from ratchet.web.rendering import Place, page
+from ratchet.web.rendering import Place, missing, page
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ def add_releases(app: FastAPI) -> tuple[Place, ...]:
     """Add the pages of decisions and rollouts, and the actions on them."""
     _add_decisions(app)
     _add_rollouts(app)
+    _add_pictures(app)
     return (
         Place("/decisions", "Decisions", "d"),
         Place("/rollouts", "Rollouts", "l"),
@@ -67,7 +72,19 @@ def _add_decisions(app: FastAPI) -> None:
             difference=difference(found),
             scores=(score(found.champion_value, found), score(found.challenger_value, found)),
             clusters=[(one, moved(one)) for one in found.clusters],
+            **_examples(request, found, ExamplesAsked()),
         )
+
+    @app.get("/decisions/{key}/examples")
+    def examples(
+        request: Request,
+        key: str,
+        person: Annotated[Person, needs("viewer")],
+        asked: Annotated[ExamplesAsked, Query()],
+    ) -> Response:
+        template = "examples_part.html" if "hx-request" in request.headers else "examples.html"
+        found = _decision(request.app.state.pages.store, key)
+        return page(request, person, template, decision=found, **_examples(request, found, asked))
 
     @app.post("/decisions/{key}/{word}")
     def answer(
@@ -76,6 +93,25 @@ def _add_decisions(app: FastAPI) -> None:
         if word not in ("approve", "reject"):
             raise InvalidInputError(f"a promotion is approved or rejected, got {word[:40]!r}")
         return _answer(request, key, word == "approve", act)
+
+
+def _examples(request: Request, decision: Decision, asked: ExamplesAsked) -> dict[str, Any]:
+    """Return what the templates show of a decision's examples."""
+    figure = evidence_of(request, decision)
+    evidence: Evidence | None = figure.value
+    part = evidence.part(asked.metric, asked.set_name) if evidence else None
+    side = () if part is None else part.lost if asked.side == "lost" else part.won
+    parts = evidence.parts if evidence else ()
+    start = (asked.number - 1) * A_PAGE
+    return {
+        "figure": figure,
+        "asked": asked,
+        "part": part,
+        "shown": side[start : start + A_PAGE],
+        "pages": -(-len(side) // A_PAGE),
+        "metrics": list(dict.fromkeys(one.metric for one in parts)),
+        "sets": list(dict.fromkeys(one.set_name for one in parts)),
+    }
 
 
 def _answer(request: Request, key: str, approved: bool, act: Act) -> Response:
@@ -193,6 +229,29 @@ def _add_rollouts(app: FastAPI) -> None:
             stop_rollout(act.store, by=act.person.name, now=act.now, note=reason)
             act.note("stop rollout", running.challenger.version, reason=reason)
         return RedirectResponse(f"/rollouts/{key}", 303)
+
+
+def _add_pictures(app: FastAPI) -> None:
+    @app.get("/rollout-pictures/{key}", dependencies=[needs("viewer")])
+    def picture(request: Request, key: str) -> Response:
+        shared = request.app.state.pages
+        found = shared.store.get(Rollout, key)
+        looks = () if found is None else looks_of(shared.store, found)
+        if not looks:
+            raise missing("look at a rollout", key)
+        figure = shared.refreshed.made(
+            f"rollout {key} {len(looks)}", lambda: to_svg(bounds_chart(found, looks))
+        )
+        if figure.value is None:
+            return Response(status_code=404)
+        headers = {"content-security-policy": PICTURE_POLICY}
+        return Response(figure.value, media_type="image/svg+xml", headers=headers)
+
+
+def bounds_chart(rollout: Rollout, looks: Sequence[RolloutLook]) -> Any:
+    """Draw the primary signal's difference over the looks, as its run in MLflow has it."""
+    primary = next(signal.name for signal in rollout.signals if signal.primary)
+    return rollout_chart(looks, primary, f"Rollout of {rollout.challenger.version}")
 
 
 def _would_undo(request: Request) -> str:

@@ -18,9 +18,11 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
+from markupsafe import Markup, escape
+from starlette.exceptions import HTTPException
 
 from ratchet.records.accounts import PageRole
-from ratchet.views.pages.rendering import templates_of
+from ratchet.views.pages.rendering import templates_of, visible
 from ratchet.web.people import Person, form_token
 
 
@@ -77,6 +79,11 @@ def page(
     return HTMLResponse(text, status, dict(headers or {}))
 
 
+def missing(what: str, key: str) -> HTTPException:
+    """Return the refusal of a page about something that is not stored."""
+    return HTTPException(404, f"There is no {what} {key[:80]!r} here, or it was erased.")
+
+
 @cache
 def environment() -> Environment:
     """Return what reads the templates."""
@@ -86,6 +93,8 @@ def environment() -> Environment:
     made.filters["ago"] = ago
     made.filters["share"] = share
     made.filters["figure"] = figure
+    made.filters["points"] = points
+    made.filters["coded"] = coded
     return made
 
 
@@ -114,6 +123,20 @@ def ago(at: datetime, now: datetime) -> str:
 def share(value: float | None) -> str:
     """Return a share in percent."""
     return "unknown" if value is None else f"{100.0 * value:.3g} %"
+
+
+def coded(text: str) -> Markup:
+    """Return a text in which what stands between backticks is shown as code."""
+    parts = enumerate(visible(text).split("`"))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in parts
+    )
+
+
+def points(value: float | None) -> str:
+    """Return a difference of shares in percentage points, with its sign."""
+    return "unknown" if value is None else f"{100.0 * value:+.3g} points".replace("-", "−")
 
 
 def figure(value: float | None, unit: str = "") -> str:

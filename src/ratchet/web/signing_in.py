@@ -14,6 +14,7 @@ from ratchet.gateway.access import ANYBODY, Caller
 from ratchet.gateway.hosts import caller_address
 from ratchet.gateway.problems import ProblemError
 from ratchet.records.accounts import Account
+from ratchet.store.accounts import note_action
 from ratchet.web.accounts import (
     FEWEST_CHARACTERS,
     accept,
@@ -22,7 +23,6 @@ from ratchet.web.accounts import (
     digest_of,
     invited,
     link_is_over,
-    note_action,
     open_session,
 )
 from ratchet.web.people import (
@@ -110,7 +110,7 @@ def signed_in(request: Request, account: Account, target: str) -> Response:
 
 def _log_in_page(request: Request, target: str, *, problem: str = "", name: str = "") -> Response:
     shared = request.app.state.pages
-    openid = shared.options.openid
+    openid, known = shared.options.openid, who(request)
     return page(
         request,
         None,
@@ -121,7 +121,7 @@ def _log_in_page(request: Request, target: str, *, problem: str = "", name: str 
         name=name,
         openid=None if openid is None else openid.says,
         is_new=not shared.store.has_accounts(),
-        is_open=who(request) is not None,
+        known=known,
     )
 
 

@@ -236,6 +236,18 @@ def _change(now: Metric, before: Metric | None) -> Change | None:
     return Change(now, before, now.value - before.value, interval, says)
 
 
+def wins(cluster: FailureCluster) -> tuple[float, float] | None:
+    """Return the ends of what mending a cluster would win; None where they are not known.
+
+    Those of the cluster's failure rate, beside the rate of the rest, which rests on far more.
+    """
+    if cluster.interactions is None or cluster.rest_rate is None:
+        return None
+    low, high = cluster.interval
+    beyond = (low - cluster.rest_rate, high - cluster.rest_rate)
+    return beyond[0] * cluster.interactions, beyond[1] * cluster.interactions
+
+
 def underway(store: EventStore) -> Underway:
     """Return what is in training, in the gate and in rollout."""
     cycle = store.latest(Cycle)

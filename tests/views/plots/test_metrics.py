@@ -509,6 +509,7 @@ def test_a_control_chart_rings_its_alarms_and_its_patterns_and_says_its_limits()
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == [
         "center", "limits", "value", "baseline of the limits", "run rule", "outside the limits",
+        "estimated change",
     ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ def report_lines(report: ChartReport, run_length: float) -> list[str]:
     for name, reason in report.not_charted.items():
         lines.append(f"no chart of {name}: {reason}")
     lines += [f"release  {moment:%F %H:%M}  {name}" for moment, name in report.releases]
+    lines += [f"alert    {one.created_at:%F %H:%M}  {one.message}" for one in report.alerts]
     return lines
 
 
@@ -40,6 +41,7 @@ def _chart_lines(item: SignalChart, unit: str, run_length: float) -> list[str]:
         if first < points
         else "all points, the charted ones too"
     )
+    limits_from += f": {item.baseline_why}" if item.baseline_why else ""
     lines = [
         f"center   {_value(made.baseline.center, unit)}",
         f"limits   {_limits(item, unit)}, from {limits_from}",

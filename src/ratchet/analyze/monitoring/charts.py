@@ -11,7 +11,7 @@ the metrics, so that the newest points may still change.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -27,11 +27,12 @@ from ratchet.judges.usable import usable_versions
 from ratchet.outcomes.experience import Unit
 from ratchet.outcomes.join import FloatArray, Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
-from ratchet.records import Release, Rollout, VariantTest
+from ratchet.records import AlertEvent, Release, Rollout, VariantTest
 from ratchet.records.signal import Signal
 from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, words_of
 from ratchet.stats.charts.designed_charts import (
     COUNT_KINDS,
+    FEWEST_BASELINE,
     FEWEST_POINTS,
     DesignedChart,
     Kind,
@@ -58,7 +59,7 @@ MINIMUM_POINT = 20
 MOST_EQUAL = 20
 MOST_PANELS = 8
 HOURLY_UP_TO = timedelta(days=7)
-_KIND_SAYS: Mapping[Kind, str] = {
+KIND_SAYS: Mapping[Kind, str] = {
     "p": "p chart", "laney-p": "Laney's p' chart", "u": "u chart", "xmr": "XmR chart",
     "ewma": "EWMA chart", "cusum": "CUSUM chart",
 }  # fmt: skip
@@ -168,6 +169,7 @@ class SignalChart:
         sizes: Observations of each point, shape (points,).
         left_out: Spans of time with too few observations for a point.
         design: The chart, and what it signals.
+        baseline_why: Why the limits come from the points that they come from.
     """
 
     value: str
@@ -175,6 +177,7 @@ class SignalChart:
     sizes: IntArray
     left_out: int
     design: DesignedChart
+    baseline_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class ChartReport:
         charts: One a value, most observations first.
         not_charted: Values that have no chart, with the reason.
         releases: Changes of the champion within the time, oldest first.
+        alerts: Alerts on the signal that opened within the time, oldest first.
     """
 
     signal: ChartedSignal
@@ -196,11 +200,17 @@ class ChartReport:
     charts: tuple[SignalChart, ...]
     not_charted: Mapping[str, str]
     releases: tuple[tuple[datetime, str], ...]
+    alerts: tuple[AlertEvent, ...] = ()
+
+    @property
+    def alert_marks(self) -> tuple[tuple[datetime, str], ...]:
+        """When each alert opened, and what a picture calls it."""
+        return tuple((one.created_at, f"{one.severity} alert") for one in self.alerts)
 
     @property
     def kinds(self) -> str:
         """What the charts are called, and what their points are."""
-        kinds = sorted({_KIND_SAYS[item.design.kind] for item in self.charts})
+        kinds = sorted({KIND_SAYS[item.design.kind] for item in self.charts})
         return f"{', '.join(kinds)}, {_SPAN_SAYS[self.span]}"
 
 
@@ -215,6 +225,7 @@ class Readings:
             `answered`, the characters of answers that did not fail.
         releases: Changes of the champion within the window.
         unknown: Why nothing is known of a metric that rests on presence alone.
+        alerts: The first step of each alert that opened within the window.
     """
 
     times: TimeArray
@@ -222,6 +233,7 @@ class Readings:
     columns: Columns
     releases: tuple[tuple[datetime, str], ...]
     unknown: Mapping[str, str] = field(default_factory=dict)
+    alerts: tuple[AlertEvent, ...] = ()
 
 
 def read_window(
@@ -265,6 +277,13 @@ def read_window(
             for kind, why in unknown_reasons(store, now=window.end).items()
             if (signal := BY_NAME[kind]).rate
         },
+        alerts=tuple(
+            step
+            for step in store.records(AlertEvent, since=window.start)
+            if step.change == "opened"
+            and step.created_at < window.end
+            and window.model_version in (None, step.model_version)
+        ),
     )
 
 
@@ -306,9 +325,6 @@ def chart_signal(
     names = readings.groups[group][seen] if group else np.full(values.size, ALL, dtype=np.object_)
     values_shown, sizes = np.unique(names.astype(str), return_counts=True)
     order = [str(values_shown[i]) for i in np.lexsort((values_shown, -sizes))] or [ALL]
-    changes = np.array(
-        [moment.replace(tzinfo=None) for moment, _ in readings.releases], dtype="M8[us]"
-    )
     charts: list[SignalChart] = []
     reasons: dict[str, str] = {}
     for name in order:
@@ -322,14 +338,26 @@ def chart_signal(
                 _chart(
                     signal, name, times[mine], values[mine], span,
                     kind=kind, run_length=run_length, baseline=baseline,
-                    changes=changes[:0] if alone else changes,
+                    releases=() if alone else readings.releases,
                 )
             )  # fmt: skip
         except InsufficientDataError as error:
             reasons[name] = str(error)
     if not charts:
         raise InsufficientDataError(next(iter(reasons.values())))
-    return ChartReport(signal, group, span, tuple(charts), reasons, readings.releases)
+    about = _names_of(signal)
+    alerts = tuple(step for step in readings.alerts if step.signal in about)
+    return ChartReport(signal, group, span, tuple(charts), reasons, readings.releases, alerts)
+
+
+def _names_of(charted: ChartedSignal) -> set[str]:
+    """Return the names by which boards and thresholds know what is charted."""
+    for signal in SIGNALS:
+        metrics = {chart.metric for chart in signal.charts}
+        metrics |= {signal.rate.metric} if signal.rate else set()
+        if charted.name in metrics:
+            return {charted.name, *(share.name for share in signal.shares)}
+    return {charted.name}
 
 
 def chart_every_signal(
@@ -360,7 +388,7 @@ def _chart(
     kind: Kind | None,
     run_length: float,
     baseline: int | None,
-    changes: TimeArray,
+    releases: Sequence[tuple[datetime, str]],
 ) -> SignalChart:
     starts, groups, left_out = _points(times, values, span, signal.fewest)
     if len(groups) < FEWEST_POINTS:
@@ -372,14 +400,12 @@ def _chart(
             "observations; collect for longer or chart a longer time"
         )
     sizes = np.array([group.size for group in groups], dtype=np.int64)
-    # a release within a point belongs to that point: what it changed is in it
-    release_points = np.searchsorted(starts, changes, side="right") - 1
-    first = baseline_points(len(groups), release_points.tolist()) if baseline is None else baseline
+    first, why = _baseline(starts, releases, baseline)
     if signal.unit == "share":
         events = np.array([round(group.sum()) for group in groups], dtype=np.int64)
         suits = kind or suiting_count_kind(events, sizes)
         made = design_count_chart(events, sizes, suits, run_length=run_length, baseline=first)
-        return SignalChart(name, starts, sizes, left_out, made)
+        return SignalChart(name, starts, sizes, left_out, made, why)
     if kind in COUNT_KINDS:
         raise InvalidInputError(
             f"the kinds {', '.join(COUNT_KINDS)} are for shares, got {kind} for {signal.name} in "
@@ -391,7 +417,25 @@ def _chart(
     ]
     suits = kind or ("ewma" if signal.unit == "score" else "xmr")
     made = design_value_chart(np.array(points), suits, run_length=run_length, baseline=first)
-    return SignalChart(name, starts, sizes, left_out, made)
+    return SignalChart(name, starts, sizes, left_out, made, why)
+
+
+def _baseline(
+    starts: TimeArray, releases: Sequence[tuple[datetime, str]], given: int | None
+) -> tuple[int, str]:
+    """Return how many of the first points the limits come from, and why these."""
+    if given is not None:
+        return given, "as it was asked for"
+    changes = np.array([moment.replace(tzinfo=None) for moment, _ in releases], dtype="M8[us]")
+    # a release within a point belongs to that point: what it changed is in it
+    places = (np.searchsorted(starts, changes, side="right") - 1).tolist()
+    first = baseline_points(len(starts), places)
+    if first == len(starts):
+        return first, f"since fewer than {2 * FEWEST_BASELINE} points are no two halves"
+    name = next(
+        (name for place, (_, name) in zip(places, releases, strict=True) if place == first), ""
+    )
+    return first, f"those before the release of {name}" if name else "the first half of all"
 
 
 def _points(

@@ -47,6 +47,8 @@ _UNITS = {
 _DAY = 86_400.0
 _MARK_HEIGHT = 13
 """Points between the names of two marks, one above the other."""
+_MOST_CHANGES = 6
+"""Estimated changes that a panel shows, the first ones."""
 _MANY_POINTS = 60
 """From here on points are drawn small."""
 _CHARACTER = 0.0115
@@ -73,8 +75,11 @@ def signal_chart(
     *,
     unit: str = "share",
     releases: Sequence[tuple[datetime, str]] = (),
+    alerts: Sequence[tuple[datetime, str]] = (),
 ) -> Figure:
     """Draw control charts of one signal, a panel each, with limits, what they signal and releases.
+
+    Where a chart signals, a dotted line stands where the change is estimated to have begun.
 
     Args:
         panels: When each point begins, in UTC, and the chart, by the panel's name.
@@ -82,6 +87,7 @@ def signal_chart(
         subtitle: What stands below the title.
         unit: Of the values; shares are drawn in per cent.
         releases: Moments and names of the releases.
+        alerts: Moments and names of the alerts.
 
     Raises:
         InvalidInputError: There is no panel, or not one moment a point.
@@ -102,7 +108,11 @@ def signal_chart(
         sums = "sum (sigma)" if isinstance(made.chart, CusumChart) else _UNITS.get(unit, unit)
         panel.set_ylabel(f"{says}\n{sums}" if says else sums)
     _time_limits(axes[0], [times for times, _ in panels.values()])
-    rows = _marks(axes, releases, None)
+    rows = _marks(
+        axes,
+        [(_day_number(moment), name, MUTED) for moment, name in releases]
+        + [(_day_number(moment), name, RED) for moment, name in alerts],
+    )
     _time_axis(axes[-1])
     add_title(axes[0], shortened(title, 60), subtitle, lift=_MARK_HEIGHT * rows)
     figure.legend(
@@ -181,6 +191,9 @@ def _chart_panel(
                 ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": width, "zorder": 5}
                 (drawn[name],) = axes.plot(moments[at], heights[at], "o", ms=size, **ring)
     coordinates = ("axes fraction", "data")
+    for place in sorted({one.since for one in made.alarms})[:_MOST_CHANGES]:
+        style = {"color": RED, "lw": 1.0, "ls": (0, (1, 2)), "zorder": 1}
+        drawn["estimated change"] = axes.axvline(moments[place], **style)
     axes.annotate(
         shown.says, (1.01, shown.center), xycoords=coordinates, va="center", color=MUTED, size=9
     )
@@ -208,6 +221,52 @@ def _time_limits(axes: Axes, times: Sequence[NDArray[np.datetime64]]) -> None:
     axes.set_xlim(float(days[0]) - step, float(days[-1]) + step)
 
 
+def evidence_chart(
+    times: Sequence[datetime],
+    evidence: Sequence[float],
+    threshold: Sequence[float],
+    title: str,
+    subtitle: str = "",
+    *,
+    change: datetime | None = None,
+) -> Figure:
+    """Draw a board's evidence over time beside the threshold from which on it is an alarm.
+
+    Args:
+        times: Ends of the batches that were charted.
+        evidence: Log evidence then, shape (n,).
+        threshold: Log threshold then, shape (n,).
+        title: What stands above.
+        subtitle: What stands below the title.
+        change: Estimated time of the change, where the board is in alarm.
+    """
+    need_some(times, "times")
+    figure, (axes,) = new_panels(9.0, 3.6)
+    moments: Any = list(times)
+    heights, bars = np.asarray(evidence), np.asarray(threshold)
+    axes.step(moments, bars, where="post", color=MUTED, lw=1.2, ls=(0, (5, 3)))
+    axes.plot(moments, heights, color=BLUE, lw=1.4, marker="o", ms=3.5, zorder=3)
+    over = heights >= bars
+    if over.any():
+        at = [moment for moment, is_over in zip(times, over, strict=True) if is_over]
+        outside: Any = at
+        axes.plot(outside, heights[over], "o", ms=8, mfc="none", mec=RED, mew=1.6, zorder=4)
+    rows = 0
+    if change is not None:
+        begin, end = axes.get_xlim()
+        day = min(max(_day_number(change), begin), end)
+        rows = _marks([axes], [(day, f"change about {change:%d %b %H:%M}", RED)])
+    coordinates = ("axes fraction", "data")
+    says: dict[str, Any] = {"xycoords": coordinates, "va": "center", "color": MUTED, "size": 9}
+    axes.annotate(f"threshold\n{bars[-1]:.3g}", (1.01, float(bars[-1])), **says)
+    axes.grid(axis="y", color=FAINT, lw=0.6)
+    axes.set_ylabel("log evidence")
+    _time_axis(axes)
+    axes.set_xlabel("charted until (UTC)")
+    add_title(axes, shortened(title, 60), subtitle, lift=_MARK_HEIGHT * rows)
+    return figure
+
+
 def board_chart(
     panels: Mapping[str, RateSeries],
     title: str,
@@ -232,8 +291,12 @@ def board_chart(
     for panel, (name, series) in zip(axes, panels.items(), strict=True):
         _series_panel(panel, name, series)
     _span(axes[0], panels.values())
-    began = [(moment, version) for version, moment in (releases or {}).items()]
-    rows = _marks(axes, began, change)
+    marks = [(_day_number(moment), version, MUTED) for version, moment in (releases or {}).items()]
+    if change is not None:
+        begin, end = axes[0].get_xlim()
+        day = min(max(_day_number(change), begin), end)
+        marks.append((day, f"change about {change:%d %b %H:%M}", RED))
+    rows = _marks(axes, marks)
     _time_axis(axes[-1])
     add_title(axes[0], shortened(title, 44), subtitle, color, lift=_MARK_HEIGHT * rows)
     return figure
@@ -263,16 +326,18 @@ def _span(axes: Axes, panels: Iterable[RateSeries]) -> None:
     axes.set_xlim(float(starts[0]) - step, float(starts[-1]) + step)
 
 
-def _marks(
-    axes: Sequence[Axes], releases: Sequence[tuple[datetime, str]], change: datetime | None
-) -> int:
-    """Draw releases and the change through all panels, named above the first; return the rows."""
+def _marks(axes: Sequence[Axes], marks: Sequence[tuple[float, str, str]]) -> int:
+    """Draw releases, alerts and changes through all panels, named above the first.
+
+    Args:
+        axes: The panels.
+        marks: Day, name and colour of each; what is outside the panels is left out.
+
+    Returns:
+        How many rows the names take.
+    """
     begin, end = axes[0].get_xlim()
-    began = [(_day_number(moment), version, MUTED) for moment, version in releases]
-    marks = [mark for mark in began if begin <= mark[0] <= end]
-    if change is not None:
-        day = min(max(_day_number(change), begin), end)
-        marks.append((day, f"change about {change:%d %b %H:%M}", RED))
+    marks = [mark for mark in marks if begin <= mark[0] <= end]
     taken: list[float] = []
     for day, text, color in sorted(marks):
         style: Any = (0, (2, 2)) if color == MUTED else "-"
