@@ -68,6 +68,8 @@ UNTOUCHED: Mapping[str, tuple[str, ...]] = {
     "accounts": ("id", "name", "role", "password_hash", "subject"),
     "leases": ("name", "holder", "note"),
     "account_tokens": ("hash", "purpose", "account_id"),
+    # ids, names of channels and what their servers said: `add_newer` plants one
+    "outbox": ("id", "kind", "about", "channel", "leased_by", "said"),
     "forgotten": ("about", "digest"),
     "counts": ("name", "key", "part"),
     "store_facts": ("name", "value"),

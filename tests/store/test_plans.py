@@ -44,6 +44,7 @@ from ratchet.store import (
     forget,
     heard,
     held,
+    outbox,
     retention,
     review_candidates,
     review_items,
@@ -67,6 +68,7 @@ OF_VERSION = Window(NOW, NOW + timedelta(hours=1), "router/1")
 OF_NAMES = replace(OF_VERSION, also=("gpt-4o", "router"))
 SINCE = Window(NOW, NOW + timedelta(hours=1), None, 2_900, (NOW + timedelta(minutes=5), 2_800))
 LAG = timedelta(hours=1)
+_MESSAGE = outbox.Outgoing("m-1", "step", "e-1", "desk", NOW, NOW + LAG, leased_by="a")
 MODULES = (
     arrivals,
     exposures,
@@ -75,6 +77,7 @@ MODULES = (
     forget,
     heard,
     held,
+    outbox,
     texts,
     review_candidates,
     review_items,
@@ -86,7 +89,7 @@ MODULES = (
 )
 LARGE = (
     "interaction_ids", "interactions", "feedback", "journal", "verdicts", "review_items",
-    "review_decisions",
+    "review_decisions", "outbox",
 )  # fmt: skip
 ALLOWED: dict[str, str] = {}
 """Readings that read a large table whole, with the reason."""
@@ -267,6 +270,14 @@ READ |= {
     "old_recorded": lambda s: retention.old_recorded(s, EMBEDDINGS, before=_EARLY),
     "old_passes": lambda s: retention.old_passes(s, before=_EARLY),
     "old_deliveries": lambda s: retention.old_deliveries(s, before=_EARLY),
+    "old_messages": lambda s: retention.old_messages(s, before=_EARLY),
+    "take": lambda s: outbox.take(s, now=NOW, lease=LAG),
+    "put_off": lambda s: outbox.put_off(s, _MESSAGE, until=NOW, said="down"),
+    "end": lambda s: outbox.end(s, _MESSAGE, outbox.SENT, now=NOW),
+    "last_put": lambda s: outbox.last_put(s, "reminder", "d-1"),
+    "latest_of": lambda s: outbox.latest_of(s, "desk", outbox.SENT),
+    "count_of": lambda s: outbox.count_of(s, "desk", outbox.SENT, NOW),
+    "spent_on_judges": lambda s: s.spent_on_judges(NOW, NOW + LAG),
     "old_looks": lambda s: retention.old_looks(s, before=_EARLY, running=()),
     "spare_boards": lambda s: retention.spare_boards(s, now=_EARLY, late=LAG),
     "size_of": lambda s: retention.size_of(s, retention.old_passes(s, before=_EARLY)),
@@ -317,6 +328,7 @@ READ |= {
     "judges_of": lambda s: review_candidates.judges_of(s, "i-1"),
 }
 WRITES = {
+    "put",
     "open",
     "opened",
     "close",

@@ -27,6 +27,7 @@ from ratchet.records import (
 )
 from ratchet.store import EventStore, Window
 from ratchet.store.arrivals import Position, last_position
+from ratchet.store.outbox import SENT, Outgoing, end, latest_of, put, take
 from ratchet.store.retention import (
     Expired,
     delete_expired,
@@ -34,6 +35,7 @@ from ratchet.store.retention import (
     labelled,
     old_deliveries,
     old_looks,
+    old_messages,
     old_orphans,
     old_passes,
     old_recorded,
@@ -338,6 +340,21 @@ def test_old_passes_and_deliveries_go_and_the_last_pass_stays(store: EventStore)
     assert [item.id for item in store.records(SafetyPass)] == ["p10"]
     delete_rows(store, old_deliveries(store, before=NOW - 90 * DAY), rest=rest)
     assert [item.id for item in store.records(Delivery)] == ["d20", "d10"]
+
+
+def test_messages_that_ended_long_ago_go_and_those_that_wait_stay(store: EventStore) -> None:
+    old = NOW - 200 * DAY
+    made = [
+        Outgoing(key, "step", "e", "desk", old, old + DAY) for key in ("sent", "waits", "newest")
+    ]
+    put(store, made)
+    taken = take(store, now=old, lease=HOUR)
+    assert taken is not None
+    end(store, taken, SENT, now=old)
+    delete_rows(store, old_messages(store, before=NOW - 90 * DAY), rest=rest)
+    left = [take(store, now=NOW, lease=HOUR) for _ in range(3)]
+    assert [one and one.id for one in left] == ["waits", "newest", None]
+    assert latest_of(store, "desk", SENT) == []
 
 
 def test_looks_of_ended_rollouts_that_decided_nothing_go(store: EventStore) -> None:

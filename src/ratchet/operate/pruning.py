@@ -340,6 +340,9 @@ class Pruning:
                 "deliveries of alerts", says, lambda: stored.old_deliveries(store, before=before)
             )
             yield self._rows(
+                "messages that were sent", says, lambda: stored.old_messages(store, before=before)
+            )
+            yield self._rows(
                 "looks that decided nothing",
                 f"{says}, of ended rollouts",
                 lambda: stored.old_looks(store, before=before, running=running),

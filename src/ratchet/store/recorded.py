@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -13,7 +14,13 @@ from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICT_QUOTES, VERDICTS
 from ratchet.store.transactions import Transactions, insert_if_new
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
-from ratchet.store.verdicts import quote_rows, read_verdicts, read_version, verdict_rows
+from ratchet.store.verdicts import (
+    quote_rows,
+    read_spent,
+    read_verdicts,
+    read_version,
+    verdict_rows,
+)
 
 
 class Recorded(Transactions):
@@ -78,6 +85,11 @@ class Recorded(Transactions):
                     connection.execute(insert_if_new(connection, table), chunk)
 
         self._add_to(VERDICTS, insert)
+
+    def spent_on_judges(self, since: datetime, until: datetime) -> tuple[int, float]:
+        """Return how many verdicts judges gave between two times, and what they cost together."""
+        with self.reading() as connection:
+            return read_spent(connection, since, until)
 
     def verdicts_of(
         self, judge_version: str, *, latest: int | None = None

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from ratchet.records import BoardState, Delivery, RolloutLook, SafetyPass
 from ratchet.store.arrivals import Position, last_position
 from ratchet.store.events import EventStore
+from ratchet.store.outbox import GIVEN_UP, OVERTAKEN, SENT
 from ratchet.store.review_labels import human_labels
 from ratchet.store.rows import chunks, microseconds, moment_of
 from ratchet.store.sessions import ids_up_to
@@ -31,6 +32,7 @@ from ratchet.store.tables import (
     FEEDBACK_EVENTS,
     INTERACTIONS,
     JOURNAL,
+    OUTBOX,
     REVIEW_ITEMS,
     VERDICTS,
 )
@@ -131,6 +133,18 @@ def old_passes(store: EventStore, *, before: datetime) -> Found:
 def old_deliveries(store: EventStore, *, before: datetime) -> Found:
     """Return the records of what was sent before a time; news is a day old at most."""
     return _found(JOURNAL, _records(store, Delivery.__name__, before))
+
+
+def old_messages(store: EventStore, *, before: datetime) -> Found:
+    """Return messages to people that ended before a time: sent, given up or overtaken."""
+    ended = (SENT, GIVEN_UP, OVERTAKEN)
+    query = sa.select(OUTBOX.c.position, OUTBOX.c.created_at).where(
+        OUTBOX.c.state.in_(ended),
+        OUTBOX.c.due_at < microseconds(before),
+        OUTBOX.c.position < _newest(OUTBOX),
+    )
+    with store.reading() as connection:
+        return _found(OUTBOX, [tuple(row) for row in connection.execute(query)])
 
 
 def old_looks(store: EventStore, *, before: datetime, running: Collection[str]) -> Found:

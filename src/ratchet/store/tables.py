@@ -211,6 +211,24 @@ ACCOUNT_TOKENS = sa.Table(
     sqlite_with_rowid=False,
 )
 """Sessions of browsers and one-time links: see `ratchet.store.accounts`."""
+OUTBOX = _table(
+    "outbox",
+    sa.Column("id", sa.String(200), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("about", sa.String(200), nullable=False),
+    sa.Column("channel", sa.String(200), nullable=False),
+    sa.Column("state", sa.Integer, nullable=False),  # see `ratchet.store.outbox`
+    sa.Column("due_at", sa.BigInteger, nullable=False),  # of an ended one when it ended
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("leased_by", sa.String(64)),
+    sa.Column("said", sa.Text),  # why it did not arrive
+    sa.Index("ix_outbox_due", "state", "due_at"),
+    sa.Index("ix_outbox_channel", "channel", "state", "due_at"),
+    sa.Index("ix_outbox_about", "about", "created_at"),
+)
+"""Messages to people until they arrived: see `ratchet.store.outbox`."""
 DEFINITIONS = _table(
     "definitions",
     sa.Column("id", sa.String(64), nullable=False, unique=True),
@@ -463,6 +481,12 @@ def _keep_accounts(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
+def _keep_outbox(connection: sa.Connection) -> None:
+    """Keep messages to people until they arrived; find what judges said in a week."""
+    OUTBOX.create(connection, checkfirst=True)
+    make_index(connection, "ix_verdicts_time", "verdicts (created_at)")
+
+
 def _keep_leases(connection: sa.Connection) -> None:
     """Keep who does a work that one process at a time may do."""
     LEASES.create(connection, checkfirst=True)
@@ -496,6 +520,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0025_index_labels": _index_labels,
     "0028_keep_accounts": _keep_accounts,
     "0030_share_reviews": _share_reviews,
+    "0031_keep_outbox": _keep_outbox,
     "0034_keep_leases": _keep_leases,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

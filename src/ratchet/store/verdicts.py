@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +47,17 @@ def quote_rows(verdicts: Sequence[JudgeVerdict]) -> list[dict[str, Any]]:
         for verdict in verdicts
         for key in dict.fromkeys(verdict.shows)
     ]
+
+
+def read_spent(connection: sa.Connection, since: datetime, until: datetime) -> tuple[int, float]:
+    """See `EventStore.spent_on_judges`."""
+    when = VERDICTS.c.created_at
+    cost = sa.func.coalesce(sa.func.sum(VERDICTS.c.body["cost"].as_float()), 0.0)
+    query = sa.select(sa.func.count(), cost).where(
+        when >= microseconds(since), when < microseconds(until)
+    )
+    count, spent = connection.execute(query).one()
+    return int(count), float(spent)
 
 
 def delete_verdicts(connection: sa.Connection, positions: Sequence[int]) -> int:
