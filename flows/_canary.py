@@ -19,7 +19,7 @@ from ratchet.deploy.rollout.canary import ENDED, act_on, begin_decided, outcome,
 from ratchet.deploy.routing import follow, last_look, looks_of, reconcile, running_rollout
 from ratchet.errors import ConflictError, InvalidInputError
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
-from ratchet.notify import news_since
+from ratchet.notify.outgoing import news_since
 from ratchet.records import (
     Decision,
     Delivery,

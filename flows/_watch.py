@@ -9,11 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
-from prefect.events import emit_event
 
 from ratchet.analyze.monitoring import check_thresholds, not_checked
 from ratchet.analyze.monitoring.alerts import (
-    is_fresh,
     open_alerts,
     seeks_cluster,
     threshold_events,
@@ -28,9 +26,10 @@ from ratchet.analyze.monitoring.watch import (
     watch,
 )
 from ratchet.errors import InsufficientDataError
+from ratchet.flows._notify import send_waiting, tell_prefect, told
 from ratchet.flows._runtime import EXPERIMENT, logger, now, publish_text, show_figure, workspace
-from ratchet.notify import check_addresses, deliver, delivery_id, news_since
-from ratchet.records import AlertEvent, Analysis, BoardState, Delivery
+from ratchet.notify.outgoing import put_alerts
+from ratchet.records import AlertEvent, Analysis, BoardState
 from ratchet.stats.charts.rate_series import RateSeries
 from ratchet.views.text.cycle import alerts_markdown
 
@@ -87,39 +86,14 @@ def check_fixed_thresholds(config: WatchConfig, version: str) -> tuple[AlertEven
 
 
 def send_alerts(fresh: tuple[AlertEvent, ...]) -> int:
-    """Log the fresh steps of alerts; send and emit every step of a day that did not arrive yet."""
-    store, addresses, moment = workspace().store, workspace().settings.notify, now()
-    recent = store.records(AlertEvent, since=news_since(moment))
-    keys = [delivery_id(event, to) for event in recent for to in (*addresses, "prefect")]
-    sent = store.present(Delivery, keys)
-    for delivery in deliver(recent, addresses, sent=sent, now=moment):
-        store.append(delivery)
+    """Log the fresh steps of alerts; tell Prefect and people of what they were not told yet."""
     for event in fresh:
         logger.warning("%s %s: %s", event.change, event.severity, event.message)
-    for event in recent:
-        key = delivery_id(event, "prefect")
-        if key not in sent:
-            _emit(event)
-            emitted = Delivery(
-                id=key, created_at=moment, event_id=event.id, channel="prefect", delivered=True
-            )
-            store.append(emitted)
+    tell_prefect()
+    whom = told()
+    put_alerts(workspace().store, whom.routes, now())
+    send_waiting(whom)
     return len(fresh)
-
-
-def _emit(event: AlertEvent) -> None:
-    board = next(
-        iter(workspace().store.records(BoardState, subject=event.model_version, latest=1)), None
-    )
-    fresh = board is not None and is_fresh(board, event.created_at)
-    resource = {
-        "prefect.resource.id": f"ratchet.version.{event.model_version}",
-        "prefect.resource.name": event.model_version,
-        "ratchet.severity": event.severity,
-        "ratchet.fresh": str(fresh).lower(),
-        "ratchet.kind": event.kind,
-    }
-    emit_event(f"ratchet.alert.{event.change}", resource=resource, payload=event.canonical())
 
 
 def publish_board(config: WatchConfig, verdict: BoardVerdict, changed: bool) -> None:
@@ -179,7 +153,6 @@ def _panels(config: WatchConfig, board: BoardState, verdict: BoardVerdict) -> di
 
 def run_watch(config: WatchConfig) -> WatchReport:
     """Do one pass: boards, thresholds, alerts, pictures."""
-    check_addresses(workspace().settings.notify)
     report = advance_boards(config)
     alerts_of = {
         verdict.model_version: (

@@ -273,6 +273,7 @@ GIVEN = {
     "not_derived": ["left", "visit_seconds"],
     "deployments": "/etc/deployments.yaml",
     "pages": "/etc/pages.yaml",
+    "alerts": "/etc/alerts.yaml",
     "approvers": ["Ana Lima", "bob"],
     "notify": ["json://127.0.0.1/a b", "slack://open-sesame"],
     "backend": ["http://127.0.0.1:8001", "http://127.0.0.1:8002"],

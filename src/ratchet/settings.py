@@ -33,6 +33,7 @@ Environment:
     RATCHET_DEPLOYMENTS: YAML file that says what this home's deployments do differently from those
         that are shipped: options, schedules, where training runs.
     RATCHET_PAGES: YAML file that says how the pages for people are served and who signs in.
+    RATCHET_ALERTS: YAML file that says who is told of what: channels, routes, reminders.
     RATCHET_APPROVERS: Who may approve a promotion, separated by spaces; anybody without it.
     RATCHET_NOTIFY: Where alerts go: Apprise URLs, separated by spaces. They hold secrets.
     RATCHET_BACKEND: URLs of the replicas of the server that answers users, separated by spaces;
@@ -103,6 +104,7 @@ class Settings(BaseModel):
         not_derived: Signals that are not derived from the traffic; `all` for every one.
         deployments: YAML file about this home's deployments; those that are shipped without it.
         pages: YAML file about the pages for people; the defaults without it.
+        alerts: YAML file about who is told of what; only the addresses of `notify` without it.
         approvers: Names of those who may approve a promotion; empty for anybody.
         notify: Apprise URLs that alerts are sent to.
         backend: URLs of the replicas of the server that answers users; empty for the local model.
@@ -132,6 +134,7 @@ class Settings(BaseModel):
     not_derived: tuple[str, ...] = ()
     deployments: Path | None = None
     pages: Path | None = None
+    alerts: Path | None = None
     approvers: tuple[str, ...] = ()
     notify: tuple[str, ...] = Field(default=(), repr=False)
     backend: tuple[str, ...] = ()

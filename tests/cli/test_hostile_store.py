@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email import message_from_string
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,9 +25,11 @@ from markdown_it import MarkdownIt
 from ratchet import records
 from ratchet.cli import app
 from ratchet.files.text import FORMULA_STARTS
-from ratchet.notify import deliver
+from ratchet.notify.channels import address_channels
+from ratchet.notify.messages import Links, alert_message
 from ratchet.records import (
     AlertEvent,
+    AlertMute,
     Analysis,
     Approval,
     CycleWait,
@@ -43,6 +45,7 @@ from ratchet.records import (
 )
 from ratchet.records.accounts import Account
 from ratchet.store import EventStore
+from ratchet.store.outbox import Outgoing, put, put_off, take
 from ratchet.tracking import Tracker
 from ratchet.views.pages.failures import Searched, failures_page
 from ratchet.views.pages.readouts import rollout_page, variants_page
@@ -138,6 +141,17 @@ def add_newer(store: EventStore) -> None:
     event = store.records(AlertEvent)[-1]
     again = {"id": planted("now"), "alert_id": planted("open alert"), "change": "opened"}
     store.append(event.model_copy(update={**again, "created_at": datetime.now(UTC)}))
+    now = datetime.now(UTC)
+    store.append(
+        AlertMute(id=planted("mute"), created_at=now, about=planted("open alert"),
+                  until=now + timedelta(days=9), by=planted("ada"), reason=planted("known"))
+    )  # fmt: skip
+    sent = Outgoing(id="m-1", kind="step", about=planted("now"), channel="desk", created_at=now,
+                    expires_at=now + timedelta(days=1))  # fmt: skip
+    put(store, [sent])
+    taken = take(store, now=now, lease=timedelta(minutes=3))
+    assert taken is not None
+    put_off(store, taken, until=now + timedelta(days=1), said=planted("503 down"))
 
 
 def write_files(folder: Path) -> None:
@@ -203,6 +217,8 @@ def test_every_text_column_of_the_store_is_planted_or_named(hostile: Hostile) ->
 FOREIGN = planted("nobody's")
 COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "alerts": [(), ("--json",), ("--all",), ("--acknowledge", FOREIGN, "--by", "ana")],
+    "alerts routes": [(), ("--json",)],
+    "alerts test": [(), ("--route", FOREIGN)],
     "approve": [(FOREIGN, "--approve", "--reason", FOREIGN, "--by", "ana")],
     "backup": [("copy",), ("copy2", "--json")],
     "chart": [("thumbs_down_rate", "--by", "day"), ("thumbs_down_rate", "--json"), (FOREIGN,)],
@@ -256,6 +272,8 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "verify": [("--no-registry",), ("--no-registry", "--json")],
     "accounts list": [(), ("--json",)],
     # what changes something comes last
+    "alerts mute": [(FOREIGN, "--reason", FOREIGN), ("all", "--reason", FOREIGN)],
+    "alerts unmute": [(FOREIGN,), ("all", "--reason", FOREIGN)],
     "review label": [(FOREIGN, FOREIGN, "--by", "ada")],
     "review skip": [(FOREIGN, FOREIGN, "--by", "ada")],
     "review undo": [("--by", FOREIGN)],
@@ -291,8 +309,11 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "serve": "starts a gateway, whose log is tried in `tests/gateway/test_names.py`",
 }
 """What each command is run with; a text says why it is not run here and where it is tried."""
-SHOWS = {"accounts list", "alerts", "export", "keys list", "review", "rollout status", "set-aside",
-         "status", "timeline", "variants read", "failures", "gate", "golden show"}  # fmt: skip
+SHOWS = {
+    "accounts list", "alerts", "alerts routes", "export", "keys list", "review",
+    "rollout status", "set-aside", "status", "timeline", "variants read", "failures", "gate",
+    "golden show",
+}  # fmt: skip
 """Commands of which at least one run shows what was planted, so that the check is about it."""
 
 
@@ -528,9 +549,10 @@ def hostile_events(store: EventStore) -> list[AlertEvent]:
 def test_a_notification_is_text_wherever_it_is_read(
     store: EventStore, sent: list[str], address: str
 ) -> None:
-    events = hostile_events(store)
-    done = deliver(events, [address], sent=(), now=NOW)
-    assert all(item.delivered for item in done), done
+    (channel,) = address_channels([address])
+    for event in hostile_events(store):
+        told = alert_message(event, key=event.id, links=Links("https://r.example"), now=NOW)
+        assert channel.send(told, now=NOW).arrived
     for text in sent:
         assert breaks_of_a_terminal(text.replace("\r\n", "\n")) == [], text
         if not text.startswith("Subject: "):  # a subject is plain text

@@ -223,8 +223,8 @@ def test_each_alert_reached_the_web_server_once(home: Home) -> None:
     events = home.store.records(AlertEvent)
     assert len(events) == 2
     assert sorted(body["title"] for body in home.inbox) == [
-        f"{BAD}: thumbs down rate, new alert (critical)",
-        f"{BAD}: thumbs down, new alert (critical)",
+        f"New critical alert: thumbs down of {BAD}",
+        f"New critical alert: thumbs down rate of {BAD}",
     ]
     bodies = " ".join(body["message"] for body in home.inbox)
     assert all(event.message in bodies and event.action in bodies for event in events)

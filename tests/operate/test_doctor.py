@@ -50,7 +50,7 @@ def test_a_sound_home_has_no_problem_and_everything_was_looked_at(settings: Sett
     assert [item for item in found.values() if item.state == "problem"] == []
     assert set(found) == {
         "home", "permissions", "disk", "clock", "store", "log", "history", "Prefect", "MLflow",
-        "model", "backend", "deployments", "judges", "GPU",
+        "model", "backend", "deployments", "judges", "alerts", "GPU",
     }  # fmt: skip
 
 
@@ -132,11 +132,15 @@ def test_a_server_that_was_named_and_does_not_answer_is_a_problem(settings: Sett
 def test_files_that_settings_name_are_read(settings: Settings, tmp_path: Path) -> None:
     assert look(settings)["deployments"].state == look(settings)["judges"].state == "ok"
     path = tmp_path / "own.yaml"
-    named = settings.model_copy(update={"deployments": path, "judges": path})
+    named = settings.model_copy(update={"deployments": path, "judges": path, "alerts": path})
     for text in ("schedules: {looop: false}\n", "nothing: 1\n"):
         path.write_text(text, "utf-8")
         assert look(named)["deployments"].state == "problem"
         assert look(named)["judges"].state == "problem"
+        assert look(named)["alerts"].state == "problem"
+    path.write_text("channels: {team: {type: slack, url: RATCHET_SLACK_SECRET}}\n", "utf-8")
+    assert "needs its secret in RATCHET_SLACK_SECRET" in look(named)["alerts"].found
+    path.write_text("nothing: 1\n", "utf-8")
     assert "looop" not in look(named)["deployments"].found
 
 

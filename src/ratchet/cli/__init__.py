@@ -13,9 +13,8 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import accounts, golden, judge, review, rollout, signals
+from ratchet.cli import accounts, alerts, golden, judge, review, rollout, signals
 from ratchet.cli.adopt import adopt
-from ratchet.cli.alerts import alerts
 from ratchet.cli.approve import approve
 from ratchet.cli.backup import backup
 from ratchet.cli.chart import chart
@@ -122,9 +121,7 @@ app.add_typer(keys, name="keys", rich_help_panel=SERVE)
 app.add_typer(accounts.app, name="accounts", rich_help_panel=SERVE)
 
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet status --json")(status)
-app.command(
-    rich_help_panel=LOOK_AFTER, epilog="Example: ratchet alerts --acknowledge 3f9a --by ada"
-)(alerts)
+app.add_typer(alerts.app, name="alerts", rich_help_panel=LOOK_AFTER)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet timeline --hours 48")(timeline)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet history --show-only")(history)
 app.command(

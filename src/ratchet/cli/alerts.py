@@ -7,12 +7,27 @@ from typing import Annotated
 
 import typer
 
+from ratchet.cli import alerts_told
 from ratchet.cli.saying import say, say_json, say_text
 from ratchet.cli.shared import AsJson, By, Note, existing_store, person
 from ratchet.errors import InvalidInputError
 
+app = typer.Typer(
+    help="What is worse than it should be: list it, look after it, mute it, try who is told.",
+    invoke_without_command=True,
+)
+for name, command, example in (
+    ("mute", alerts_told.mute, "ratchet alerts mute 3f9a --hours 4 --reason 'vendor is on it'"),
+    ("unmute", alerts_told.unmute, "ratchet alerts unmute 3f9a --reason 'it is mended'"),
+    ("routes", alerts_told.routes, "ratchet alerts routes --json"),
+    ("test", alerts_told.try_routes, "ratchet alerts test --route urgent"),
+):
+    app.command(name, epilog=f"Example: {example}")(command)
 
+
+@app.callback(epilog="Example: ratchet alerts --acknowledge 3f9a --by ada")
 def alerts(
+    context: typer.Context,
     as_json: AsJson = False,
     everything: Annotated[bool, typer.Option("--all", help="Show resolved alerts too.")] = False,
     acknowledge: Annotated[
@@ -27,6 +42,8 @@ def alerts(
     note: Note = "",
 ) -> None:
     """List the open alerts; acknowledge or resolve one."""
+    if context.invoked_subcommand is not None:
+        return
     from ratchet.analyze.alert_steps import by_hand, known_alerts, standing
     from ratchet.store.heard import questions
     from ratchet.views.text.cycle import alerts_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at store, log, Prefect, MLflow, model, backend, deployments, disk, clock and GPU.
+    """Look at store, log, Prefect, MLflow, model, backend, what files say, disk, clock and GPU.
 
     Exit code 0: no problem, though there may be warnings; 1: a problem; 2: the settings are wrong.
     """
@@ -28,7 +29,8 @@ def doctor(as_json: AsJson = False) -> None:
 
     settings = current_settings()
     tracker = partial(open_tracker, settings)
-    found = list(Doctor(settings, datetime.now(UTC), tracker, key_of(KEY_VARIABLE)).look())
+    looks = Doctor(settings, datetime.now(UTC), tracker, key_of(KEY_VARIABLE), os.environ)
+    found = list(looks.look())
     healthy = not any(item.state == "problem" for item in found)
     if as_json:
         say_json({"healthy": healthy, "checks": [asdict(item) for item in found]}, indent=2)

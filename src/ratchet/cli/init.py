@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -161,7 +162,7 @@ def _check(given: Answers) -> None:
 
     settings = current_settings()
     tracker, key = partial(open_tracker, settings), key_of(KEY_VARIABLE)
-    found = list(Doctor(settings, datetime.now(UTC), tracker, key).look())
+    found = list(Doctor(settings, datetime.now(UTC), tracker, key, os.environ).look())
     healthy = tell_health(found)
     if given.answers_from != "server":
         healthy &= _tell_source(given.address)

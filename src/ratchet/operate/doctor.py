@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -34,6 +34,8 @@ from ratchet.models.weights import (
     require_safetensors,
     smollm2_file,
 )
+from ratchet.notify.channels import open_channels
+from ratchet.notify.policy import load_policy
 from ratchet.operate.readiness import BACKEND_SECONDS
 from ratchet.operate.report import size_in_words
 from ratchet.servers import answering_prefect, shipped_deployments
@@ -78,12 +80,14 @@ class Doctor:
         now: The time.
         tracker: Opens MLflow.
         backend_key: What the server that answers users asks for.
+        environ: Holds the secrets of the channels by which people are told.
     """
 
     settings: Settings
     now: datetime
     tracker: Callable[[], Tracker]
     backend_key: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def look(self) -> Iterator[Health]:
         """Yield everything, in the order in which to mend it."""
@@ -101,6 +105,7 @@ class Doctor:
             "backend": self._backend,
             "deployments": self._deployments,
             "judges": self._judges,
+            "alerts": self._alerts,
             "GPU": self._gpu,
         }
         for name, check in checks.items():
@@ -265,6 +270,15 @@ class Doctor:
         if path is None:
             return Health("judges", "ok", "none")
         return Health("judges", "ok", f"{counted(len(load_judges(path)), 'judge')} in {path}")
+
+    def _alerts(self) -> Health:
+        settings = self.settings
+        policy = load_policy(settings.alerts)
+        channels = open_channels(policy, settings.notify, self.environ)
+        if not channels:
+            return Health("alerts", "ok", "nobody is told: RATCHET_ALERTS names no file")
+        routes = f"{counted(len(policy.routes), 'route')} to {counted(len(channels), 'channel')}"
+        return Health("alerts", "ok", f"{routes}; `ratchet alerts test` tries them")
 
     def _gpu(self) -> Health:
         program = shutil.which("nvidia-smi")

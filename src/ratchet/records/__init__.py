@@ -115,6 +115,8 @@ from ratchet.records.judging import (
 from ratchet.records.monitoring import (
     AlertChange,
     AlertEvent,
+    AlertKind,
+    AlertMute,
     Baseline,
     BoardState,
     Delivery,
@@ -180,6 +182,8 @@ __all__ = [
     "Alert",
     "AlertChange",
     "AlertEvent",
+    "AlertKind",
+    "AlertMute",
     "AliasMove",
     "Analysis",
     "ApiKey",

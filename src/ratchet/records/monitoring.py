@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ratchet.records.base import Identifier, Record, Share, UtcTime
+from ratchet.records.base import Identifier, Record, Share, Text, UtcTime
 
 
 class SignalBaseline(Record):
@@ -117,6 +117,8 @@ class Finding(Record):
 
 
 AlertChange = Literal["opened", "updated", "acknowledged", "resolved"]
+AlertKind = Literal["board", "threshold", "pipeline", "cluster", "rollout", "routing"]
+Severity = Literal["warning", "critical"]
 
 
 class AlertEvent(Record):
@@ -143,8 +145,8 @@ class AlertEvent(Record):
     alert_id: Identifier
     created_at: UtcTime
     change: AlertChange
-    kind: Literal["board", "threshold", "pipeline", "cluster", "rollout", "routing"]
-    severity: Literal["warning", "critical"]
+    kind: AlertKind
+    severity: Severity
     model_version: Identifier
     signal: str
     segment: str | None = None
@@ -162,11 +164,36 @@ class AlertEvent(Record):
     note: str | None = None
 
 
+class AlertMute(Record):
+    """That people are not told of something for a while; the latest one about it counts.
+
+    Attributes:
+        about: Id of an alert, a kind of alert, or `all`.
+        until: From then on people are told again; the time of the record ends it at once.
+        by: Who.
+        reason: Why.
+    """
+
+    id: Identifier
+    created_at: UtcTime
+    about: Identifier
+    until: UtcTime
+    by: Identifier
+    reason: Text
+
+
 class Delivery(Record):
-    """An alert's step that was sent; `id` is derived from the step and the address."""
+    """A message that was sent, or a try that failed; `id` is derived from message and channel.
+
+    Attributes:
+        event_id: What it tells of: an alert's step, or what a reminder or report is about.
+        channel: Name of the channel, of an address its kind.
+        reason: Why it did not arrive; None where it did, and in older records.
+    """
 
     id: Identifier
     created_at: UtcTime
     event_id: Identifier
     channel: str
     delivered: bool
+    reason: str | None = Field(default=None, exclude_if=lambda value: value is None)

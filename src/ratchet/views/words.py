@@ -6,6 +6,7 @@ Words of signals stand in `ratchet.records.signals`, where alerts take them from
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from ratchet.records import LookDecision, Trend
 from ratchet.records.signals import BY_NAME, FEEDBACK_SIGNALS, SIGNALS, USER_RATES, words_of
@@ -98,6 +99,39 @@ def in_quality(kind: str) -> str:
     )
 
 
+def moment(at: datetime) -> str:
+    """Return a time in UTC, to the minute."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def duration(span: timedelta) -> str:
+    """Return a span of time in its largest unit.
+
+    >>> duration(timedelta(hours=3, minutes=50)), duration(timedelta(seconds=20))
+    ('3 hours', 'less than a minute')
+    """
+    seconds = span.total_seconds()
+    for unit, length in (("day", 86_400.0), ("hour", 3_600.0), ("minute", 60.0)):
+        count = int(seconds // length)
+        if count > 0:
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "less than a minute"
+
+
+def share(value: float | None) -> str:
+    """Return a share in percent."""
+    return "unknown" if value is None else f"{100.0 * value:.3g} %"
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """Return a number of a unit as people read it."""
+    if value is None:
+        return "unknown"
+    if unit == "share":
+        return share(value)
+    return f"{value:.4g}{' s' if unit == 'seconds' else f' {unit}' if unit else ''}"
+
+
 __all__ = [
     "COUNTED",
     "ENDED",
@@ -108,6 +142,10 @@ __all__ = [
     "TRENDS",
     "became",
     "chart_of",
+    "duration",
+    "figure",
     "in_quality",
+    "moment",
+    "share",
     "words_of",
 ]

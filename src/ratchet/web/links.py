@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ratchet.servers import mlflow_page, served_addresses
+from ratchet.servers import mlflow_page, running_pages, served_addresses
 from ratchet.settings import Settings
 from ratchet.tracking import FoundRun
+from ratchet.web.options import read_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ def prefect_runs(settings: Settings) -> str | None:
     """Return the page of flow runs in Prefect; None where none is served."""
     address = settings.prefect_api_url or str(served_addresses(settings).get("prefect_api", ""))
     return f"{address.rstrip('/').removesuffix('/api')}/runs" if address else None
+
+
+def pages_address(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """Return where people reach the pages: the `address` of RATCHET_PAGES, else what is served."""
+    stated = read_options(settings.pages, environ).address
+    return stated or str(running_pages(settings).get("address", "")).rstrip("/") or None
 
 
 def _mlflow(settings: Settings) -> str | None:

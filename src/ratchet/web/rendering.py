@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 
 from ratchet.records.accounts import PageRole
 from ratchet.views.pages.rendering import templates_of, visible
+from ratchet.views.words import duration, figure, moment, share
 from ratchet.web.people import Person, form_token
 
 
@@ -105,24 +106,10 @@ def static(name: str) -> str:
     return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def moment(at: datetime) -> str:
-    """Return a time in UTC, to the minute."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def ago(at: datetime, now: datetime) -> str:
     """Return how long ago a time is, in its largest unit."""
-    seconds = max(0.0, (now - at).total_seconds())
-    for unit, length in (("day", 86_400.0), ("hour", 3_600.0), ("minute", 60.0)):
-        count = int(seconds // length)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
-
-
-def share(value: float | None) -> str:
-    """Return a share in percent."""
-    return "unknown" if value is None else f"{100.0 * value:.3g} %"
+    passed = now - at
+    return "just now" if passed < timedelta(minutes=1) else f"{duration(passed)} ago"
 
 
 def coded(text: str) -> Markup:
@@ -137,12 +124,3 @@ def coded(text: str) -> Markup:
 def points(value: float | None) -> str:
     """Return a difference of shares in percentage points, with its sign."""
     return "unknown" if value is None else f"{100.0 * value:+.3g} points".replace("-", "−")
-
-
-def figure(value: float | None, unit: str = "") -> str:
-    """Return a number of a unit as people read it."""
-    if value is None:
-        return "unknown"
-    if unit == "share":
-        return share(value)
-    return f"{value:.4g}{' s' if unit == 'seconds' else f' {unit}' if unit else ''}"

@@ -11,7 +11,7 @@ Four makers raise alerts, and each words its own:
 - a failure cluster: `ratchet.analyze.failures.emerging`;
 - a rollout that is aborted: `ratchet.deploy.rollout.abort_alert`.
 
-`send_alerts` of the flow `_watch` sends, as `ratchet.notify` words the title and delivers;
+`send_alerts` of the flow `_watch` sends, as `ratchet.notify` words, routes and delivers;
 `ratchet.views.text.cycle` prints. The threshold alerts of a cycle are listed and never sent, and an
 aborted rollout's is sent by the next pass of monitoring.
 """
