@@ -18,7 +18,7 @@ from ratchet.flows._runtime import logger, now, workspace
 from ratchet.notify.channels import address_channels, open_channels
 from ratchet.notify.messages import Links, Message, alert_message
 from ratchet.notify.muting import muted_at, mutes
-from ratchet.notify.outgoing import AGAIN, REMINDER, STEP, Routes, message_id, news_since
+from ratchet.notify.outgoing import AGAIN, REMINDER, REPORT, STEP, Routes, message_id, news_since
 from ratchet.notify.policy import AlertPolicy, load_policy
 from ratchet.notify.results import Channel
 from ratchet.notify.sending import send_due
@@ -121,4 +121,13 @@ def _of_reminder(taken: Outgoing, links: Links, moment: datetime) -> Message | N
     return reminder_message(workspace().store, taken, links=links, now=moment)
 
 
-_MAKERS = {STEP: _of_alert, AGAIN: _of_alert, REMINDER: _of_reminder}
+def _of_report(taken: Outgoing, links: Links, moment: datetime) -> Message | None:
+    from ratchet.web.weekly import report_message
+
+    work = workspace()
+    return report_message(
+        work.store, taken, assistant=work.settings.model_name, links=links, now=moment
+    )
+
+
+_MAKERS = {STEP: _of_alert, AGAIN: _of_alert, REMINDER: _of_reminder, REPORT: _of_report}

@@ -32,7 +32,7 @@ DETECTION = (ROOT / "docs" / "detection.md").read_text("utf-8")
 PREFECT = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS = [
     "loop", "collect", "analyze", "improve", "deploy", "approve", "rollout", "rollback", "remind",
-    "prune",
+    "weekly", "prune",
 ]  # fmt: skip
 DEPLOYMENT_KEYS = {
     "name", "description", "entrypoint", "tags", "work_pool", "concurrency_limit", "parameters",

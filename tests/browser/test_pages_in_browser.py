@@ -30,6 +30,7 @@ PATHS = (
     "/clusters/c-parcel", "/charts", "/charts/thumbs_down_rate?by=version", "/signals", "/users",
     "/boards/support-router/1", "/decisions/d-2/examples", "/runs/cycle-1:analyze", "/review",
     "/review/agreement", "/audit", "/accounts", "/you",
+    "/runbooks", "/runbooks/board", "/weekly/2026-W48",
 )  # fmt: skip
 
 

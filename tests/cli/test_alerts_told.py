@@ -107,3 +107,15 @@ def test_a_mute_without_a_reason_is_refused(home: Path) -> None:
     done = ratchet("alerts", "mute", "all")
     assert done.returncode == 2
     assert "must have a reason" in done.stderr
+
+
+def test_the_weekly_report_is_printed_or_written(home: Path, tmp_path: Path) -> None:
+    printed = ratchet("report", "weekly", "--week", "2026-W48")
+    assert printed.stdout.startswith("# support-router, week 2026"), printed.stderr
+    done = ratchet("report", "weekly", "--week", "2026-W48", "--out", "reports")
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "reports").iterdir())
+    assert names == ["weekly-2026-W48.html", "weekly-2026-W48.md"]
+    assert (tmp_path / "reports" / names[1]).read_text("utf-8").startswith("# support")
+    refused = ratchet("report", "weekly", "--week", "2026-99")
+    assert refused.returncode == 2

@@ -219,6 +219,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
     "alerts": [(), ("--json",), ("--all",), ("--acknowledge", FOREIGN, "--by", "ana")],
     "alerts routes": [(), ("--json",)],
     "alerts test": [(), ("--route", FOREIGN)],
+    "report weekly": [(), ("--week", FOREIGN), ("--out", "reports")],
     "approve": [(FOREIGN, "--approve", "--reason", FOREIGN, "--by", "ana")],
     "backup": [("copy",), ("copy2", "--json")],
     "chart": [("thumbs_down_rate", "--by", "day"), ("thumbs_down_rate", "--json"), (FOREIGN,)],
@@ -310,7 +311,7 @@ COMMANDS: dict[str, str | list[tuple[object, ...]]] = {
 }
 """What each command is run with; a text says why it is not run here and where it is tried."""
 SHOWS = {
-    "accounts list", "alerts", "alerts routes", "export", "keys list", "review",
+    "accounts list", "alerts", "alerts routes", "report weekly", "export", "keys list", "review",
     "rollout status", "set-aside", "status", "timeline", "variants read", "failures", "gate",
     "golden show",
 }  # fmt: skip

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from ratchet import __version__
-from ratchet.cli import accounts, alerts, golden, judge, review, rollout, signals
+from ratchet.cli import accounts, alerts, golden, judge, report, review, rollout, signals
 from ratchet.cli.adopt import adopt
 from ratchet.cli.approve import approve
 from ratchet.cli.backup import backup
@@ -122,6 +122,7 @@ app.add_typer(accounts.app, name="accounts", rich_help_panel=SERVE)
 
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet status --json")(status)
 app.add_typer(alerts.app, name="alerts", rich_help_panel=LOOK_AFTER)
+app.add_typer(report.app, name="report", rich_help_panel=LOOK_AFTER)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet timeline --hours 48")(timeline)
 app.command(rich_help_panel=LOOK_AFTER, epilog="Example: ratchet history --show-only")(history)
 app.command(

@@ -26,6 +26,7 @@ from ratchet.web.links import mlflow_run, mlflow_version, prefect_runs
 from ratchet.web.people import Act, Person, acts, needs
 from ratchet.web.rendering import Place, environment, missing, page
 from ratchet.web.standing import wins
+from ratchet.web.weekly import Span, last_week, week_before, week_named, weekly_report
 
 _LATEST = 200
 """Records of a kind among which those about one version are looked for."""
@@ -94,7 +95,27 @@ def add_dashboard(app: FastAPI) -> tuple[Place, ...]:
         act.note("start cycle", run, reason=reason)
         return RedirectResponse("/", 303)
 
-    return (Place("/", "Overview", "o"),)
+    _add_weeks(app)
+    return (Place("/", "Overview", "o"), Place("/weekly", "Week", "w"))
+
+
+def _add_weeks(app: FastAPI) -> None:
+    @app.get("/weekly")
+    def latest(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
+        return _week_page(request, person, last_week(request.app.state.pages.clock()))
+
+    @app.get("/weekly/{name}")
+    def week(request: Request, name: str, person: Annotated[Person, needs("viewer")]) -> Response:
+        return _week_page(request, person, week_named(name))
+
+
+def _week_page(request: Request, person: Person, week: Span) -> Response:
+    shared = request.app.state.pages
+    report = weekly_report(
+        shared.store, week, assistant=shared.settings.model_name, now=shared.clock()
+    )
+    before = week_before(shared.store, week)
+    return page(request, person, "weekly.html", report=report, before=before)
 
 
 def _cluster(request: Request, key: str) -> tuple[FailureCluster, Analysis]:

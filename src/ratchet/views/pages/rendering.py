@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 _KEPT = "\n\t"
@@ -73,9 +73,13 @@ def _environment() -> Environment:
 
 
 def templates_of(package: str, *, keep_trailing_newline: bool = False) -> Environment:
-    """Return a reader of a package's templates that escapes each value and refuses missing ones."""
+    """Return a reader of a package's templates that escapes each value and refuses missing ones.
+
+    What two rooms draw alike stands with the pages of this one.
+    """
+    shared = PackageLoader("ratchet.views.pages")
     return Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), shared]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalized,

@@ -73,9 +73,7 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
     moments = [
         *_releases(store, since),
         *_unannounced(store, since, until),
-        *_rollouts(store, since),
-        *_tests(store),
-        *_refusals(store, since),
+        *_experiments(store, since),
         *_users(store, switches, since, until),
         *_failures(store, since, until),
         *_alerts(store),
@@ -83,6 +81,19 @@ def moments_between(store: EventStore, *, since: datetime, until: datetime) -> t
     ]
     inside = [moment for moment in moments if since <= moment.at <= until]
     return tuple(sorted(inside, key=lambda moment: moment.at))
+
+
+def releases_between(store: EventStore, *, since: datetime, until: datetime) -> tuple[Moment, ...]:
+    """Return what was released, rolled out, stopped or taken back, in order; no row is read."""
+    moments = [*_releases(store, since), *_experiments(store, since)]
+    inside = [moment for moment in moments if since <= moment.at < until]
+    return tuple(sorted(inside, key=lambda moment: moment.at))
+
+
+def _experiments(store: EventStore, since: datetime) -> Iterator[Moment]:
+    yield from _rollouts(store, since)
+    yield from _tests(store)
+    yield from _refusals(store, since)
 
 
 @dataclass(frozen=True, slots=True)
