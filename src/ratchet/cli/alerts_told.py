@@ -48,8 +48,8 @@ def mute(
 ) -> None:
     """Have people not be told of an alert, a kind of alert, or all of them for some hours."""
     from ratchet.notify.muting import mute as keep
+    from ratchet.store.accounts import note_action
     from ratchet.views.words import moment
-    from ratchet.web.accounts import note_action
 
     store, now, who = required_store("a mute"), datetime.now(UTC), person(by)
     with store.atomic():
@@ -61,7 +61,7 @@ def mute(
 def unmute(about: About, reason: Reason = "", by: By = "") -> None:
     """End a mute before its time."""
     from ratchet.notify.muting import unmute as keep
-    from ratchet.web.accounts import note_action
+    from ratchet.store.accounts import note_action
 
     store, now, who = required_store("a mute"), datetime.now(UTC), person(by)
     with store.atomic():
