@@ -76,8 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"improve", "golden", "deploy", "gateway"},  # it looks after what these keep
     "web": _BASE
-    | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
-    | {"review", "analyze", "improve", "deploy", "gateway", "views", "operate"},
+    | {"files", "settings", "processes", "servers", "stats", "store", "tracking", "evaluation"}
+    | {"judges", "review", "analyze", "improve", "deploy", "gateway", "views", "operate"},
     "demo": _BASE
     | {"files", "settings", "servers", "store", "tracking", "models", "evaluation", "collect"}
     | {"deploy", "operate", "simulation"},
@@ -110,6 +110,7 @@ OWNERS: dict[str, set[str]] = {
     "typer": {"cli"},
     "matplotlib": {"views"},
     "jinja2": {"views", "web"},
+    "markdown_it": {"web"},
     "markupsafe": {"views", "web"},
     "apprise": {"notify"},
     "sacrebleu": {"evaluation"},

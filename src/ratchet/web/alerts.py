@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from ratchet.analyze.alert_steps import by_hand, known_alerts, open_alerts, standing
+from ratchet.records import AlertEvent
 from ratchet.views.words import chart_of
 from ratchet.web.people import Act, Person, acts, needs
 from ratchet.web.rendering import Place, missing, page
+from ratchet.web.standing import ALERTS
 
 
 def add_alerts(app: FastAPI) -> tuple[Place, ...]:
@@ -19,7 +21,7 @@ def add_alerts(app: FastAPI) -> tuple[Place, ...]:
     @app.get("/alerts")
     def show_all(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
         shared = request.app.state.pages
-        known = known_alerts(shared.store)
+        known = _known(shared)
         is_open = {one.alert_id for one in open_alerts(known)}
         latest = list(standing(known).values())[::-1]
         return page(
@@ -34,7 +36,7 @@ def add_alerts(app: FastAPI) -> tuple[Place, ...]:
     @app.get("/alerts/{alert}")
     def show(request: Request, alert: str, person: Annotated[Person, needs("viewer")]) -> Response:
         shared = request.app.state.pages
-        steps = [one for one in known_alerts(shared.store) if one.alert_id == alert]
+        steps = [one for one in _known(shared) if one.alert_id == alert]
         if not steps:
             raise missing("alert", alert)
         return page(
@@ -56,6 +58,13 @@ def add_alerts(app: FastAPI) -> tuple[Place, ...]:
         return _step(act, alert, "resolved")
 
     return (Place("/alerts", "Alerts", "a"),)
+
+
+def _known(shared: Any) -> tuple[AlertEvent, ...]:
+    found: tuple[AlertEvent, ...] = shared.kept.get(
+        "alerts", ALERTS, lambda: known_alerts(shared.store)
+    )
+    return found
 
 
 def _step(act: Act, alert: str, change: Literal["acknowledged", "resolved"]) -> Response:
