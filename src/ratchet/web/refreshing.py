@@ -153,7 +153,8 @@ class Kept:
             written: Where the last record of each kind stands, as `written` said; None to ask.
         """
         told, now = self.written(kinds) if written is None else written, self.clock()
-        state = [told.get(kind.__name__) for kind in (*kinds, Erasure)]
+        every: tuple[type[Record], ...] = (*kinds, Erasure)
+        state = [told.get(kind.__name__) for kind in every]
         made = self._made.get(name)
         if made is None or made[0] != state or now - made[1] >= REFRESHED_AFTER:
             made = state, now, make()

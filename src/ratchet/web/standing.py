@@ -31,6 +31,7 @@ from ratchet.records import (
     LabelSheet,
     Metric,
     PairLabel,
+    Record,
     Release,
     ReviewDecision,
     ReviewItem,
@@ -72,7 +73,9 @@ _UNDERWAY = (
 )  # fmt: skip
 _REVIEWS = (ReviewDecision, ReviewItem, ReviewUndo)
 _SHEETS = (CycleEnd, LabelSheet, PairLabel)
-_TOLD_BY = tuple({*ALERTS, *_WEEK, *_UNDERWAY, *_REVIEWS, *_SHEETS, Approval})
+_TOLD_BY: tuple[type[Record], ...] = (
+    *{*ALERTS, *_WEEK, *_UNDERWAY, *_REVIEWS, *_SHEETS, Approval},
+)
 
 
 @dataclass(frozen=True, slots=True)
