@@ -77,8 +77,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"improve", "golden", "deploy", "gateway"}  # it looks after what these keep
     | {"views", "notify"},  # it reminds people of what waits
     "web": _BASE
-    | {"files", "settings", "servers", "stats", "store", "tracking", "evaluation", "judges"}
-    | {"review", "analyze", "improve", "deploy", "gateway", "views", "notify", "operate"},
+    | {"files", "settings", "processes", "servers", "stats", "store", "tracking", "evaluation"}
+    | {"judges", "review", "analyze", "improve", "deploy", "gateway", "views", "notify", "operate"},
     "demo": _BASE
     | {"files", "settings", "servers", "store", "tracking", "models", "evaluation", "collect"}
     | {"deploy", "operate", "simulation"},
@@ -111,6 +111,7 @@ OWNERS: dict[str, set[str]] = {
     "typer": {"cli"},
     "matplotlib": {"views"},
     "jinja2": {"views", "web"},
+    "markdown_it": {"web"},
     "markupsafe": {"views", "web"},
     "apprise": {"notify"},
     "sacrebleu": {"evaluation"},

@@ -29,6 +29,7 @@ HELPERS = {
     "provenance",
     "release_simulation",
     "rollout_simulation",
+    "pages_home",
     "rows_parts",
     "rows_store",
 }
@@ -228,6 +229,10 @@ TOYS = {
             r"^\*\*": 4,
         },
         needs=("data",),
+    ),
+    "pages": Toy(
+        "--rows 4000 --items 3000 --most 60000",
+        {r"^\| .* \| \d+ \| \d+ \|$": 24, r"^Measured on .*load \d+\.\d before and": 1},
     ),
     "rows": Toy(
         "--rows 4000 8000 --databases sqlite --out {folder}/page.md",

@@ -1,4 +1,4 @@
-"""Two reviewers in a real Chromium: by the keyboard alone, blind, fast, and nothing is lost."""
+"""Two reviewers in a real Chromium: by the keyboard alone, blind, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tests.web.test_review import queued
 __all__ = ["clock", "empty", "site"]
 
 ITEMS, MENU = 40, list("12345")
-SLOWEST_MS = 300.0
 
 
 @contextmanager
@@ -70,32 +69,24 @@ def log_in(page: Any, address: str, name: str) -> None:
     page.wait_for_load_state("load")
 
 
-TIMED = """key => new Promise(done => {
-    const begun = performance.now(), shown = document.getElementById("work").dataset.item;
-    const watch = new MutationObserver(() => {
-        const work = document.getElementById("work");
-        if (work && work.dataset.item !== shown) {
-            watch.disconnect();
-            requestAnimationFrame(() => done(performance.now() - begun));
-        }
-    });
-    watch.observe(document.body, {childList: true, subtree: true});
-    document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-})"""
-"""Milliseconds from a key press to the next item painted."""
+def until_next(page: Any, before: str | None) -> None:
+    page.wait_for_function(
+        "before => document.getElementById('work').dataset.item !== before", arg=before
+    )
 
 
-def label_by_key(page: Any, labels: str) -> list[float]:
-    return [page.evaluate(TIMED, label) for label in labels]
+def label_by_key(page: Any, labels: str) -> None:
+    for label in labels:
+        before = page.locator("#work").get_attribute("data-item")
+        page.keyboard.press(label)
+        until_next(page, before)
 
 
 def label_by_mouse(page: Any, labels: str) -> None:
     for label in labels:
         before = page.locator("#work").get_attribute("data-item")
         page.locator(f"button[name=label][value='{label}']").click()
-        page.wait_for_function(
-            "before => document.getElementById('work').dataset.item !== before", arg=before
-        )
+        until_next(page, before)
 
 
 def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
@@ -111,7 +102,7 @@ def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
         log_in(ada, address, "ada")
         log_in(bob, address, "bob")
         assert ada.locator("#work").get_attribute("data-item") == "item-0"
-        took = label_by_key(ada, by_ada[:20])
+        label_by_key(ada, by_ada[:20])
         assert "ada" not in bob.locator("main").inner_text()
         label_by_mouse(bob, by_bob[:20])
     # the server is gone; a new one goes on with the item that each of them had
@@ -120,7 +111,7 @@ def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
         if "/log-in" in ada.url:
             log_in(ada, address, "ada")
         assert ada.locator("#work").get_attribute("data-item") == "item-20"
-        took += label_by_key(ada, by_ada[20:])
+        label_by_key(ada, by_ada[20:])
         assert "Nothing waits for you" in ada.locator("main").inner_text()
         bob.goto(f"{address}/review")
         if "/log-in" in bob.url:
@@ -129,6 +120,7 @@ def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
         assert not any(word in text for word in ("ada", "hidden-model", "hidden-judge"))
         label_by_mouse(bob, by_bob[20:])
         bob.goto(f"{address}/review/agreement?dimension=helpfulness")
+        bob.locator("#figure:not([hx-get]) td.kappa").wait_for(timeout=60_000)
         kappa = cohen_kappa(list(by_ada), list(by_bob), categories=MENU).value
         assert kappa is not None
         assert f"{kappa:.3f}" in bob.locator("td.kappa").inner_text()
@@ -136,20 +128,6 @@ def test_two_reviewers_label_the_same_items_and_agree_as_the_library_says(
     assert len(said) == 2 * ITEMS
     (pair,) = agreement_on(site.store, "helpfulness", categories=MENU).pairs
     assert pair.kappa == cohen_kappa(list(by_ada), list(by_bob), categories=MENU)
-    assert len(took) == ITEMS
-
-
-@pytest.mark.slow  # it holds a machine that does nothing else to it
-def test_the_next_item_is_shown_within_300_ms_of_a_key(
-    site: Site, window: Callable[..., Any]
-) -> None:
-    queued(site, 62)
-    site.account("ada", "reviewer")
-    with serving(site) as address:
-        page = window()
-        log_in(page, address, "ada")
-        took = sorted(label_by_key(page, "12345" * 12))
-    assert took[56] <= SLOWEST_MS, took[-6:]  # the 95th percentile of 60
 
 
 def test_an_item_is_noted_passed_on_and_taken_back_by_the_keyboard_alone(

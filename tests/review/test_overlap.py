@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ratchet.errors import InvalidInputError
 from ratchet.judges.judge import Judgement
@@ -14,9 +18,13 @@ from ratchet.records import (
     FEEDBACK,
     HumanLabel,
     Interaction,
+    KnownAnswer,
     Message,
     ReviewDecision,
     ReviewItem,
+    ReviewSkip,
+    ReviewUndo,
+    draw_of,
 )
 from ratchet.review.agreement import agreement_on
 from ratchet.review.deciding import add_known, decide, skip, undo
@@ -223,6 +231,89 @@ def test_a_skipped_item_goes_to_others_and_does_not_come_back(store: EventStore)
     assert take(store, "bob") == first
 
 
+def waiting_for(store: EventStore, who: str) -> list[str]:
+    """What waits for somebody, as the journal's records alone say."""
+    undone = {one.decision_id for one in store.records(ReviewUndo)}
+    passed = {one.item_id for one in store.records(ReviewSkip) if one.reviewer == who}
+    said: dict[str, list[ReviewDecision]] = {}
+    for one in store.records(ReviewDecision):
+        if one.id not in undone:
+            said.setdefault(one.item_id, []).append(one)
+    return [
+        item.id
+        for item in sorted(store.records(ReviewItem), key=lambda one: one.created_at)
+        if len(said.get(item.id, ())) < item.people
+        and item.id not in passed
+        and all(one.reviewer != who for one in said.get(item.id, ()))
+    ]
+
+
+_people = st.sampled_from(["ana", "bob", "cy", "dot"])
+_acts = st.lists(st.tuples(st.sampled_from("ddddsu"), _people, st.integers(0, 5)), max_size=25)
+
+
+@settings(max_examples=25)
+@given(acts=_acts, people=st.integers(1, 3))
+def test_whatever_people_did_what_waits_for_each_is_what_the_journal_says(
+    acts: list[tuple[str, str, int]], people: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("queue") / "store.db"
+    store = EventStore.open(f"sqlite:///{path}")
+    keys = ask(store, 6, people=people)
+    for number, (act, who, which) in enumerate(acts):
+        now = NOW + timedelta(minutes=number)
+        with suppress(InvalidInputError):  # said before, or nothing to take back
+            if act == "d":
+                decide(store, keys[which], "3", reviewer=who, now=now)
+            elif act == "s":
+                skip(store, keys[which], reviewer=who, reason="hard", now=now)
+            else:
+                undo(store, reviewer=who, now=now, held_until=now)
+    for who in ("ana", "bob", "cy", "dot"):
+        wanted = waiting_for(store, who)
+        for chosen in ({}, {"queue": "low_confidence"}, {"dimension": "helpfulness"}):
+            assert [item.id for item in open_items(store, reviewer=who, **chosen)] == wanted
+        assert open_items(store, reviewer=who, queue="another") == ()
+    store.close()
+
+
+def test_who_is_far_ahead_of_the_others_costs_no_more_than_who_begins(store: EventStore) -> None:
+    keys = ask(store, 60)
+    for key in keys[:50]:
+        decide(store, key, "3", reviewer="ana", now=NOW)
+    asked: list[str] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+    assert take(store, "ana") == keys[50]
+    of_ana = len(asked)
+    assert take(store, "bob") == keys[0]
+    # for bob both parts are looked at: what nobody decided, and what ana did
+    assert of_ana == len(asked) - of_ana - 1
+
+
+def test_who_decided_what_waits_is_known_of_an_older_store(
+    open_store: Callable[[], EventStore],
+) -> None:
+    store = open_store()
+    keys = ask(store, 4)
+    for key in keys[:2]:
+        decide(store, key, "3", reviewer="ana", now=NOW)
+    decide(store, keys[0], "3", reviewer="bob", now=NOW)
+    store.append(
+        KnownAnswer(id="k", created_at=NOW, item_id="x", dimension="helpfulness", label="1",
+                    right="1", reviewer="ana")
+    )  # fmt: skip
+    with store._engine.begin() as connection:
+        for index in ("deciders", "of_queue", "of_dimension"):
+            connection.execute(sa.text(f"DROP INDEX ix_review_items_{index}"))
+        connection.execute(sa.text("ALTER TABLE review_items DROP COLUMN deciders"))
+        connection.execute(sa.text("UPDATE journal SET subject = NULL"))
+        connection.execute(sa.text("DELETE FROM schema_migrations WHERE name LIKE '0032%'"))
+    moved = open_store()
+    assert [item.id for item in open_items(moved, reviewer="ana")] == keys[2:]
+    assert [item.id for item in open_items(moved, reviewer="bob")] == keys[1:]
+    assert mine(moved, "ana").checked == 1
+
+
 def test_an_undone_decision_counts_no_more_and_the_item_comes_next(store: EventStore) -> None:
     first, second = ask(store, 2)
     decide(store, first, "2", reviewer="bob", now=NOW)
@@ -269,6 +360,34 @@ def test_known_items_are_mixed_in_and_tell_each_reviewer_their_own_agreement(
     assert mine(store, "bob").checked == 0
     labels = human_labels(store, "helpfulness")
     assert not {one.item_id for one in labels} & {f"k-{number}" for number in range(100, 120)}
+
+
+def test_known_items_stay_mixed_in_after_more_of_them_than_are_shown_to_the_reviewer(
+    store: EventStore,
+) -> None:
+    ask(store, 20, people=1)
+    for number in range(100, 120):
+        store.add_interactions([answered(number).model_copy(update={"id": f"k-{number}"})])
+        about = ReviewItem(
+            id="any", created_at=NOW, interaction_id=f"k-{number}", dimension="helpfulness",
+            priority="normal", raised_by="test", why="-",
+        )  # fmt: skip
+        add_known(store, about, "5", NOW)
+    with store.atomic():
+        for number in range(510):
+            store.append(
+                KnownAnswer(id=f"k-{number}", created_at=NOW, item_id="x", label="1", right="1",
+                            dimension="helpfulness", reviewer="ana")
+            )  # fmt: skip
+    policy, given = ReviewPolicy(known_share=0.5), []
+    for _ in range(12):
+        key = take(store, "ana", policy=policy)
+        assert key is not None
+        given.append(not key.startswith("item-"))
+        decide(store, key, "5", reviewer="ana", now=NOW, policy=policy)
+    # each by a draw of its own, by how many items she had labelled
+    assert given == [draw_of("known", "ana", 510 + step) < 0.5 for step in range(12)]
+    assert mine(store, "ana").checked == 500
 
 
 def test_a_label_that_the_policy_does_not_know_is_refused(store: EventStore) -> None:

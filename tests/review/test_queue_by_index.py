@@ -42,7 +42,13 @@ from ratchet.review.queue import (
 from ratchet.safety.rules import REPORT, Flag
 from ratchet.safety.source_validation import SAFETY
 from ratchet.store import EventStore, Window
-from ratchet.store.review_items import raised_about, sources_waiting
+from ratchet.store.review_items import (
+    decisions_about,
+    outcomes_about,
+    raised_about,
+    sources_waiting,
+    waiting_about,
+)
 from ratchet.store.tables import REVIEW_DECISIONS, REVIEW_ITEMS
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -205,11 +211,12 @@ def test_any_course_of_flags_samples_and_decisions_gives_what_the_whole_journal_
         else:
             items = list(whole.items.values())
             item = items[which % len(items)] if items else None
+            label = "3" if item and item.dimension == "helpfulness" else "fine"
             if item and all(decision.reviewer != how for decision in whole.of(item)):
-                decide(store, item.id[:10], "fine", reviewer=how, now=now)
+                decide(store, item.id[:10], label, reviewer=how, now=now)
             elif item:
                 with pytest.raises(InvalidInputError, match="second decision"):
-                    decide(store, item.id, "fine", reviewer=how, now=now)
+                    decide(store, item.id, label, reviewer=how, now=now)
         if number % 4 == 3 or number == len(steps) - 1:
             check_against_the_whole(store)
     store.close()
@@ -302,11 +309,27 @@ def test_nothing_that_a_pass_a_reviewer_or_a_list_asks_scans_the_queue(tmp_path:
         open_safety_ids(store)
         validate_flags(store, "rule-1", looked_at=KEYS, flags=flags, now=NOW)
     assert any("review_items" in step for step in read)
-    # a sum over a page's rows, or over a list, is no table; of who is forgotten one row is read
-    harmless = ("CONSTANT", "SCAN forgotten")
+    # a sum over a page's rows, or over a list, is no table; of who is forgotten one row is read;
+    # the groups of people who decided the same are few
+    harmless = ("CONSTANT", "SCAN forgotten", "SCAN groups")
     scans = [step for step in read if step.startswith("SCAN")]
     scans = [step for step in scans if not any(one in step for one in harmless)]
     assert scans == []
+    store.close()
+
+
+def test_what_is_asked_about_an_interaction_is_found_by_it_and_not_in_the_queue(
+    tmp_path: Path,
+) -> None:
+    store = EventStore.open(f"sqlite:///{tmp_path / 'store.db'}")
+    some_queue(store)
+    with plans(store) as read:
+        outcomes_about(store, KEYS[:1], SAFETY)
+        waiting_about(store, KEYS[:1], SAFETY)
+        decisions_about(store, KEYS[:1], SAFETY)
+    found = [step for step in read if "review_items" in step]
+    assert len(found) == 3
+    assert all("(interaction_id=? AND dimension=?)" in step for step in found)
     store.close()
 
 

@@ -298,6 +298,7 @@ READ |= {
     "open_places": lambda s: (
         *review_items.open_places(s, "ann", state=0, queue=None, dimension=None, page=1),
         *review_items.open_places(s, "ann", state=0, queue="sample", dimension="d", page=1),
+        *review_items.open_places(s, "ann", state=0, queue=None, dimension="d", page=1),
     ),
     "take_seat": lambda s: (
         review_seats.take_seat(s, "ann", now=NOW, until=NOW + LAG),
@@ -312,6 +313,8 @@ READ |= {
     "open_ids": lambda s: list(review_seats.open_ids(s, "win_rate")),
     "progress_of": review_seats.progress_of,
     "decided_by": lambda s: review_seats.decided_by(s, "ann"),
+    "waiting_counts": lambda s: review_seats.waiting_counts(s, 100),
+    "count_checked": lambda s: review_seats.count_checked(s, "ann"),
     "last_decision": lambda s: review_seats.last_decision(s, "ann"),
     "human_labels": lambda s: (
         review_labels.human_labels(s, "helpfulness"),

@@ -8,8 +8,12 @@ from html import unescape
 
 import pytest
 
-from ratchet.web.refreshing import Refreshed
+from ratchet.analyze.monitoring.charts import find_signal
+from ratchet.records import Erasure, Release
+from ratchet.web.drawing import Asked, Drawer
+from ratchet.web.refreshing import Kept, Refreshed
 from tests.analyze.monitoring import charted_store
+from tests.web.filled import OLD, alert
 
 
 def drawn(browser, path, tries=200):
@@ -96,3 +100,51 @@ def test_a_figure_that_fails_says_so_and_hides_the_cause(clock):
     assert found.problem is not None
     assert "division" not in found.problem
     refreshed.close()
+
+
+def test_a_figure_of_something_is_made_anew_once_that_is_another_and_not_before(clock):
+    refreshed, made = Refreshed(clock), iter("abc")
+
+    def asked(of):
+        while (found := refreshed.get("x", lambda: next(made), of=of)).being_made:
+            time.sleep(0.01)
+        return found.value
+
+    assert asked({"label": 1}) == "a"
+    clock.pass_(hours=1)
+    assert asked({"label": 1}) == "a"
+    assert asked({"label": 2}) == "b"
+    refreshed.close()
+
+
+def test_what_is_made_of_records_is_kept_until_one_of_them_or_an_erasure_is_written(site):
+    kept, made = Kept(site.store, site.clock), iter(range(9))
+
+    def asked():
+        return kept.get("x", (Release,), lambda: next(made))
+
+    assert (asked(), asked()) == (0, 0)
+    site.store.append(alert("al-1", site.clock.now))
+    assert asked() == 0
+    site.store.append(
+        Release(id="r", created_at=site.clock.now, action="start", champion=OLD, previous=None)
+    )
+    assert (asked(), asked()) == (1, 1)
+    site.store.append(
+        Erasure(
+            id="e", created_at=site.clock.now, user_digest="d", interactions=1, feedback=0,
+            verdicts=0, records=1, training_sets=(), candidates=(), versions=(), runs=(),
+            example_sets=(),
+        )
+    )  # fmt: skip
+    assert asked() == 2
+    site.clock.pass_(minutes=6)  # an erasure may be done a second time, without a new record
+    assert asked() == 3
+
+
+def test_a_drawer_that_is_closed_leaves_no_process_behind(site):
+    drawer = Drawer(site.settings.store_url)
+    drawer.close()
+    with pytest.raises(RuntimeError, match="was not drawn"):
+        drawer.draw(Asked(find_signal("thumbs_down_rate"), None, None), site.clock.now)
+    assert drawer._child.poll() is not None

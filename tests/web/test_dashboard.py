@@ -16,6 +16,7 @@ from ratchet.deploy.routing import running_rollout, serving_champion
 from ratchet.records import AlertEvent, Approval, Correction, Interaction, Release, RolloutStop
 from ratchet.review.choosing import choose_items
 from ratchet.review.policy import ReviewPolicy
+from ratchet.web.refreshing import Kept
 from ratchet.web.standing import changes_between, standing, waiting, week_of
 from tests.conftest import MODEL_NAME
 from tests.deploy.adapter_files import trained
@@ -49,9 +50,10 @@ def test_the_screen_answers_its_questions_from_the_records(site):
 
 def test_pairs_that_wait_are_counted_once_in_the_queue_or_not(site):
     sheet(site.store)
-    before = waiting(site.store, ())
+    kept = Kept(site.store, site.clock)
+    before = waiting(site.store, (), kept.get)
     choose_items(site.store, ReviewPolicy(), sampled_from=(), now=site.clock.now)
-    after = waiting(site.store, ())
+    after = waiting(site.store, (), kept.get)
     assert before.pairs == after.pairs == (("sheet", 2),)
     assert before.reviews == after.reviews == ()
 
@@ -270,7 +272,7 @@ def test_the_state_is_gathered_without_reading_a_row_of_traffic(site):
 
     sa.event.listen(sa.Engine, "before_cursor_execute", heard)
     try:
-        standing(site.store, site.clock.now)
+        standing(site.store, site.clock.now, Kept(site.store, site.clock))
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", heard)
     assert asked

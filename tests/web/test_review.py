@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ def queued(site: Site, count: int, *, people: int = 2, answer: str = "On its way
             people=people,
         )  # fmt: skip
         site.store.append(item)
+
+
+def computed(browser: Browser) -> str:
+    """The page of agreement, once its figures are those of all labels."""
+    for _ in range(600):
+        text = browser.get("/review/agreement?dimension=helpfulness").text
+        if "being computed" not in text:
+            return text
+        time.sleep(0.05)
+    raise AssertionError("agreement was not computed")
 
 
 def shown(browser: Browser, path: str = "/review") -> str | None:
@@ -134,11 +145,14 @@ def test_the_page_of_agreement_shows_the_numbers_of_the_library(site: Site) -> N
             browser.get("/review")
             browser.post("/review/decide", item=f"item-{number}", label=label)
     report = agreement_on(site.store, "helpfulness", categories=list("12345"), ordered=True)
-    text = browser.get("/review/agreement?dimension=helpfulness").text
+    text = computed(browser)
     assert report.pairs[0].kappa.value is not None
     assert report.alpha.value is not None
     assert f"{report.pairs[0].kappa.value:.3f}" in text
     assert f'<dd id="alpha">{report.alpha.value:.3f}' in text
+    browser.get("/review")
+    browser.post("/review/undo")
+    assert "The latest 11 labels, 5 items" in computed(browser)  # without what was taken back
 
 
 def test_hostile_texts_run_no_script(site: Site) -> None:
@@ -149,13 +163,35 @@ def test_hostile_texts_run_no_script(site: Site) -> None:
     assert "\x1b" not in text
 
 
-def test_guidelines_stand_beside_the_item(site: Site) -> None:
+GUIDELINES = """# Helpful
+
+The user could *use* it, see [the manual](https://manual.example/a?b=1&c).
+
+| label | when |
+|---|---|
+| 5 | it is done |
+
+<script>document.title='owned'</script> [run](javascript:alert(1)) ![picture](https://a.example/x)
+"""
+
+
+def test_guidelines_stand_beside_the_item_as_markdown_that_runs_nothing(site: Site) -> None:
     folder = site.settings.home
-    (folder / "helpful.md").write_text("# Helpful\n\nThe user could *use* it.", "utf-8")
+    (folder / "helpful.md").write_text(GUIDELINES + "\x1b[2J", "utf-8")
     (folder / "review.yaml").write_text(
         "dimensions:\n  - {name: helpfulness, guidelines: helpful.md}\n", "utf-8"
     )
     site.settings = site.settings.model_copy(update={"review": folder / "review.yaml"})
     queued(site, 1)
     ada = site.signed_in("reviewer", "ada")
-    assert "The user could *use* it." in ada.get("/review").text
+    text = ada.get("/review").text
+    assert "<h3>Helpful</h3>" in text  # below the heading of the section
+    assert "The user could <em>use</em> it" in text
+    assert '<a href="https://manual.example/a?b=1&amp;c" rel="noopener noreferrer">' in text
+    assert "<td>it is done</td>" in text
+    assert "&lt;script&gt;document" in text
+    assert not any(
+        bad in text for bad in ("<script>document", 'href="javascript', "\x1b", '<img src="https')
+    )
+    (folder / "helpful.md").write_text("Changed *since*", "utf-8")
+    assert "Changed <em>since</em>" in ada.get("/review").text

@@ -132,8 +132,13 @@ def resume_runs(api: str, approval: Approval) -> int:
     return len(runs)
 
 
-def start_cycle(api: str) -> str:
+def start_cycle(api: str, *, by: str, reason: str) -> str:
     """Start a run of the deployment `loop`, which opens or goes on with a cycle; return its id.
+
+    Args:
+        api: Prefect's API.
+        by: Who starts it; part of the run's name.
+        reason: Why; stands with the name in the message of its first state, and in its labels.
 
     Raises:
         RatchetError: Prefect does not answer, or has no such deployment.
@@ -143,7 +148,12 @@ def start_cycle(api: str) -> str:
         deployment = answer.raise_for_status().json()
     except httpx.HTTPError as error:
         raise _away(error) from error
-    return str(_ask(api, f"deployments/{deployment['id']}/create_flow_run", {})["id"])
+    run = {
+        "name": f"started by {by}",
+        "state": {"type": "SCHEDULED", "message": f"started by {by}: {reason}"},
+        "labels": {"ratchet.by": by, "ratchet.reason": reason},
+    }
+    return str(_ask(api, f"deployments/{deployment['id']}/create_flow_run", run)["id"])
 
 
 def _ask(api: str, path: str, body: dict[str, Any]) -> Any:

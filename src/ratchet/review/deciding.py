@@ -274,10 +274,9 @@ def _answer_known(
 
 def known_answers(store: EventStore, reviewer: str) -> tuple[KnownAnswer, ...]:
     """Return a person's latest answers to items whose label is known, less those taken back."""
-    found = store.records(KnownAnswer, latest=_LATEST_KNOWN)
-    mine = [one for one in found if one.reviewer == reviewer]
-    undone = store.present(ReviewUndo, [_undo_id(one.id) for one in mine])
-    return tuple(one for one in mine if _undo_id(one.id) not in undone)
+    mine = store.records(KnownAnswer, subject=reviewer, latest=_LATEST_KNOWN)
+    undone = {one.decision_id for one in store.records(ReviewUndo, subject=reviewer)}
+    return tuple(one for one in mine if one.id not in undone)
 
 
 def said_before(store: EventStore, item: ReviewItem, reviewer: str, label: str) -> bool:

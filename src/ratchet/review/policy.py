@@ -23,6 +23,7 @@ in words and the pairs that a gate waits for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -217,6 +218,34 @@ DEFAULT_POLICY: Final = ReviewPolicy()
 def policy_at(path: Path | None) -> ReviewPolicy:
     """Return the policy of a file, or the default one where there is none. See `load_policy`."""
     return DEFAULT_POLICY if path is None else load_policy(path)
+
+
+@dataclass(slots=True)
+class PolicyReader:
+    """Reads a policy, and anew where one of its files changed.
+
+    Attributes:
+        path: Of the file; None for the default policy.
+    """
+
+    path: Path | None
+    _kept: tuple[ReviewPolicy, tuple[Path, ...], list[tuple[int, int]]] = (DEFAULT_POLICY, (), [])
+
+    def read(self) -> ReviewPolicy:
+        """Return the policy as its files are now. See `load_policy`."""
+        if self.path is None:
+            return DEFAULT_POLICY
+        policy, files, read = self._kept
+        try:
+            stamps = [(one.st_mtime_ns, one.st_size) for one in map(Path.stat, files)]
+        except OSError:
+            stamps = []
+        if not stamps or stamps != read:
+            policy = load_policy(self.path)
+            named = (one.guidelines for one in policy.dimensions.values() if one.guidelines)
+            files = (self.path, *(self.path.parent / name for name in named))
+            self._kept = policy, files, stamps  # of before: what changed meanwhile is read again
+        return policy
 
 
 def load_policy(path: Path) -> ReviewPolicy:

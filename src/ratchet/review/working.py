@@ -24,7 +24,7 @@ from ratchet.stats.agreement import Agreement, cohen_kappa
 from ratchet.stats.intervals import Interval, wilson
 from ratchet.store import EventStore
 from ratchet.store.review_rows import DISPUTED, KNOWN, OPEN
-from ratchet.store.review_seats import Progress, decided_by, progress_of, take_seat
+from ratchet.store.review_seats import Progress, count_checked, decided_by, progress_of, take_seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,16 @@ def next_work(
     """
     until = now + policy.held_for
     key = None
-    is_checked = not adjudicates and queue is None and _is_turn_of_known(store, policy, reviewer)
-    if is_checked:
-        key = take_seat(store, reviewer, now=now, until=until, state=KNOWN, dimension=dimension)
+    if policy.known_share and not adjudicates and queue is None:
+        key = take_seat(
+            store,
+            reviewer,
+            now=now,
+            until=until,
+            state=KNOWN,
+            dimension=dimension,
+            only_held=not _is_turn_of_known(store, policy, reviewer),
+        )
     if key is None:
         key = take_seat(
             store,
@@ -98,9 +105,7 @@ def next_work(
 
 def _is_turn_of_known(store: EventStore, policy: ReviewPolicy, reviewer: str) -> bool:
     """Tell by chance whether the next item is one whose label is known; again the same."""
-    if not policy.known_share:
-        return False
-    done = decided_by(store, reviewer) + len(known_answers(store, reviewer))
+    done = decided_by(store, reviewer) + count_checked(store, reviewer)
     return draw_of(KNOWN_QUEUE, reviewer, done) < policy.known_share
 
 

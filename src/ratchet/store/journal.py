@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from ratchet.errors import ConflictError
-from ratchet.records import Record
+from ratchet.records import KnownAnswer, Record, ReviewUndo
 from ratchet.store.review_rows import note_review
 from ratchet.store.rows import chunks, microseconds
 from ratchet.store.tables import JOURNAL, REVIEW_DECISIONS, REVIEW_ITEMS
 from ratchet.store.transactions import Transactions, pairs
 
 R = TypeVar("R", bound=Record)
+_OF_REVIEWERS = (KnownAnswer.__name__, ReviewUndo.__name__)
 
 
 class Journal(Transactions):
@@ -36,7 +37,7 @@ class Journal(Transactions):
             "id": key,
             "body": body,
             "created_at": microseconds(moment),
-            "subject": body.get("model_version") or body.get("judge_version"),
+            "subject": _subject(kind, body),
         }
         with self.atomic() as connection:
             stored = connection.execute(
@@ -81,7 +82,8 @@ class Journal(Transactions):
         Args:
             kind: Their class.
             latest: Only so many, the last ones.
-            subject: Only those about this version of a model or judge.
+            subject: Only those about this version of a model or judge; of answers to known items
+                and of what was taken back those of this reviewer.
             since: Only those created then or later.
             after: Only those written after this record was, whatever the clock said; all of them
                 where it is not written yet.
@@ -107,11 +109,12 @@ class Journal(Transactions):
     def last_positions(self, kinds: Sequence[type[Record]]) -> dict[str, int]:
         """Return where the last record of each kind stands: cheap to ask whether there is more."""
         last = sa.select(sa.func.max(JOURNAL.c.position))
+        parts = [
+            sa.select(sa.literal(name), last.where(JOURNAL.c.kind == name).scalar_subquery())
+            for name in map(_kind, kinds)
+        ]
         with self.reading() as connection:
-            found = {
-                name: connection.execute(last.where(JOURNAL.c.kind == name)).scalar_one()
-                for name in map(_kind, kinds)
-            }
+            found = pairs(connection, sa.union_all(*parts))
         return {name: position for name, position in found.items() if position is not None}
 
     def latest(self, kind: type[R]) -> R | None:
@@ -140,6 +143,12 @@ def _place_of(record: Record) -> sa.ColumnElement[int]:
     key = str(record.canonical()["id"])
     stands = sa.select(JOURNAL.c.position).where(JOURNAL.c.kind == _kind(type(record)))
     return sa.func.coalesce(stands.where(JOURNAL.c.id == key).scalar_subquery(), 0)
+
+
+def _subject(kind: str, body: Mapping[str, Any]) -> str | None:
+    if kind in _OF_REVIEWERS:
+        return str(body["reviewer"])
+    return body.get("model_version") or body.get("judge_version")
 
 
 def _kind(record: type[Record]) -> str:

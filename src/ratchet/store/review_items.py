@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from ratchet.records import ReviewItem
 from ratchet.store.events import EventStore, Window
-from ratchet.store.review_rows import DISPUTED, KNOWN, OPEN, SAMPLE, SETTLED, START
+from ratchet.store.review_rows import DISPUTED, KNOWN, OPEN, SAMPLE, SETTLED, START, name_of
 from ratchet.store.rows import chunks, moment_of
 from ratchet.store.tables import (
     FEEDBACK_EVENTS,
@@ -100,19 +100,26 @@ def waiting_about(
         dimension: On which they were flagged.
     """
     query = sa.select(_ITEM.interaction_id).where(
-        _ITEM.covered == 0,
-        _ITEM.state.in_((OPEN, DISPUTED)),
-        _ITEM.dimension == dimension,
-        _ITEM.raised_by != SAMPLE,
+        _ITEM.dimension == dimension, _ITEM.raised_by != SAMPLE
     )
     with store.reading() as connection:
         if interaction_ids is None:
-            return set(connection.execute(query).scalars())
+            waits = (_ITEM.covered == 0, _ITEM.state.in_((OPEN, DISPUTED)))
+            return set(connection.execute(query.where(*waits)).scalars())
+        query = query.where(_counts(), (_ITEM.state + 0).in_((OPEN, DISPUTED)))
         return {
             key
             for chunk in chunks(interaction_ids)
             for key in connection.execute(query.where(_ITEM.interaction_id.in_(chunk))).scalars()
         }
+
+
+def _counts() -> sa.ColumnElement[bool]:
+    """Say that an item is not covered by another, of items that are found by interaction.
+
+    SQLite would else find them by the indexes that begin with `covered`, and read the whole queue.
+    """
+    return _ITEM.covered + 0 == 0
 
 
 def decisions_about(
@@ -150,7 +157,7 @@ def outcomes_about(
     """
     ids = list(dict.fromkeys(interaction_ids))
     given = decisions_about(store, ids, dimension)
-    query = sa.select(_ITEM.interaction_id, _ITEM.state, _ITEM.wanted).where(_ITEM.covered == 0)
+    query = sa.select(_ITEM.interaction_id, _ITEM.state, _ITEM.wanted).where(_counts())
     waits: set[str] = set()
     people: dict[str, int] = {}
     with store.reading() as connection:
@@ -201,11 +208,13 @@ def open_reviews(
     """
     only = _Only(reviewer, source, queue, dimension)
     if decisions is None:
-        states: Sequence[int] = (state,)
-        counts = range(_most_decisions(store, state) + 1)
+        parts = _parts(store, state, only, limit)
     else:
-        states, counts = (OPEN, DISPUTED, SETTLED), range(decisions)
-    parts = [_places(store, one, count, only, limit) for one in states for count in counts]
+        parts = [
+            _places(store, one, (_ITEM.decided == count, *_not_by(reviewer, count)), only, limit)
+            for one in (OPEN, DISPUTED, SETTLED)
+            for count in range(decisions)
+        ]
     keys = islice((place[-1] for place in merge(*parts)), limit)
     for chunk in chunks(keys):
         bodies = _bodies(store, chunk)
@@ -312,8 +321,8 @@ class _Only:
     queue: str | None = None
     dimension: str | None = None
 
-    def conditions(self, count: int) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions on an item that so many people decided."""
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions on an item."""
         found = []
         if self.source is not None:
             found += [
@@ -326,7 +335,7 @@ class _Only:
         if self.dimension is not None:
             found.append(_ITEM.dimension == self.dimension)
         if self.reviewer is not None:
-            found += _not_of(self.reviewer, count)
+            found.append(~_passed(self.reviewer).exists())
         return found
 
 
@@ -349,25 +358,53 @@ def open_places(
         dimension: Only what is decided on this dimension.
         page: So many are read at a time.
     """
-    only = _Only(reviewer, None, queue, dimension)
-    counts = range(_most_decisions(store, state) + 1)
-    parts = [_places(store, state, count, only, page) for count in counts]
+    parts = _parts(store, state, _Only(reviewer, None, queue, dimension), page)
     return (place[-1] for place in merge(*parts))
 
 
-def _most_decisions(store: EventStore, state: int) -> int:
-    most = sa.select(sa.func.max(_ITEM.decided)).where(_ITEM.covered == 0, _ITEM.state == state)
+def _parts(store: EventStore, state: int, only: _Only, limit: int | None) -> list[Iterator[_Place]]:
+    """Return what is in a state, in order: a part for each group of people who decided the same.
+
+    So the groups with a reviewer among them are passed over as a whole, however many items they
+    decided that wait for others.
+    """
+    if only.source is not None and only.reviewer is None:
+        return [_places(store, state, (), only, limit)]  # in order by an index of its own
+    name = None if only.reviewer is None else name_of(only.reviewer)
+    return [
+        _places(store, state, (_ITEM.deciders == group,), only, limit)
+        for group in _groups(store, state, only)
+        if name not in group.split()
+    ]
+
+
+def _groups(store: EventStore, state: int, only: _Only) -> list[str]:
+    """Return the groups of people who decided what is in a state, each found by index."""
+    waits = [_ITEM.covered == 0, _ITEM.state == state]
+    if only.queue is not None:
+        waits.append(_ITEM.queue == only.queue)
+    elif only.dimension is not None:
+        waits.append(_ITEM.dimension == only.dimension)
+    least = sa.select(sa.func.min(_ITEM.deciders)).where(*waits)
+    groups = sa.select(least.scalar_subquery().label("names")).cte("groups", recursive=True)
+    after = least.where(_ITEM.deciders > groups.c.names).correlate(groups).scalar_subquery()
+    groups = groups.union_all(sa.select(after).where(groups.c.names.is_not(None)))
     with store.reading() as connection:
-        return int(connection.execute(most).scalar_one() or 0)
+        found = connection.execute(sa.select(groups.c.names).where(groups.c.names.is_not(None)))
+        return list(found.scalars())
 
 
 def _places(
-    store: EventStore, state: int, count: int, only: _Only, limit: int | None
+    store: EventStore,
+    state: int,
+    which: Sequence[sa.ColumnElement[bool]],
+    only: _Only,
+    limit: int | None,
 ) -> Iterator[_Place]:
-    """Yield rank, time, position and id of items with so many decisions, page by page."""
+    """Yield rank, time, position and id of items, page by page."""
     order = (_ITEM.rank, _ITEM.created_at, _ITEM.position)
-    waits = (_ITEM.covered == 0, _ITEM.state == state, _ITEM.decided == count)
-    query = sa.select(*order, _ITEM.id).where(*waits, *only.conditions(count)).order_by(*order)
+    waits = (_ITEM.covered == 0, _ITEM.state == state)
+    query = sa.select(*order, _ITEM.id).where(*waits, *which, *only.conditions()).order_by(*order)
     size = _PAGE if limit is None else min(limit, _PAGE)
     last: _Place | None = None
     while True:
@@ -384,28 +421,31 @@ def _after(order: Sequence[sa.Column[int]], last: _Place) -> sa.ColumnElement[bo
     return sa.tuple_(*order) > sa.tuple_(*(sa.literal(value) for value in last[:3]))
 
 
-def _not_of(reviewer: str, count: int) -> list[sa.ColumnElement[bool]]:
-    """Say that a reviewer neither decided nor passed on an item that so many people decided."""
-    passed = sa.select(REVIEW_SEATS.c.item_id).where(
-        REVIEW_SEATS.c.item_id == _ITEM.id,
-        REVIEW_SEATS.c.reviewer == reviewer,
-        REVIEW_SEATS.c.until.is_(None),
+def _passed(reviewer: str) -> sa.Select[Any]:
+    """Ask whether a reviewer passed an item on."""
+    seat = REVIEW_SEATS.c
+    query = sa.select(seat.item_id).where(
+        seat.item_id == _ITEM.id, seat.reviewer == reviewer, seat.until.is_(None)
     )
-    found = [~passed.correlate(REVIEW_ITEMS).exists()]
-    if count:
-        # one question within the other, so that each item is asked about by its id, not a
-        # reviewer's decisions one by one
-        same = REVIEW_ITEMS.alias("same")
-        decided = sa.select(_DECISION.id).where(
-            _DECISION.item_id == same.c.id, _DECISION.reviewer == reviewer
-        )
-        mine = sa.select(same.c.id).where(
-            same.c.interaction_id == _ITEM.interaction_id,
-            same.c.dimension == _ITEM.dimension,
-            decided.correlate(same).exists(),
-        )
-        found.append(~mine.correlate(REVIEW_ITEMS).exists())
-    return found
+    return query.correlate(REVIEW_ITEMS)
+
+
+def _not_by(reviewer: str | None, count: int) -> list[sa.ColumnElement[bool]]:
+    """Say that a reviewer did not decide an item that so many people decided."""
+    if reviewer is None or not count:
+        return []
+    # one question within the other, so that each item is asked about by its id, not a
+    # reviewer's decisions one by one
+    same = REVIEW_ITEMS.alias("same")
+    decided = sa.select(_DECISION.id).where(
+        _DECISION.item_id == same.c.id, _DECISION.reviewer == reviewer
+    )
+    mine = sa.select(same.c.id).where(
+        same.c.interaction_id == _ITEM.interaction_id,
+        same.c.dimension == _ITEM.dimension,
+        decided.correlate(same).exists(),
+    )
+    return [~mine.correlate(REVIEW_ITEMS).exists()]
 
 
 def _bodies(store: EventStore, ids: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ the transaction that writes the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -70,16 +71,33 @@ def note_review(
 def _state(
     connection: sa.Connection, items: sa.Table, decisions: sa.Table, here: sa.ColumnElement[bool]
 ) -> None:
-    """Say of the items about one interaction whether people have to decide them still."""
-    given = sa.select(decisions.c.label, decisions.c.adjudicates)
+    """Say of the items about one interaction whether they wait for people, and who decided."""
+    given = sa.select(decisions.c.label, decisions.c.adjudicates, decisions.c.reviewer)
     given = given.join(items, items.c.id == decisions.c.item_id).where(here)
-    said = [(label, bool(last)) for label, last in connection.execute(given)]
-    columns = (items.c.id, items.c.wanted, items.c.unanimous, items.c.state)
-    for key, wanted, unanimous, before in connection.execute(sa.select(*columns).where(here)).all():
-        state = before if before in (KNOWN, CLOSED) else state_of(said, wanted, bool(unanimous))
-        if state != before:
+    rows = connection.execute(given).all()
+    said = [(label, bool(last)) for label, last, _ in rows]
+    deciders = names_of(reviewer for *_, reviewer in rows)
+    columns = (items.c.id, items.c.wanted, items.c.unanimous, items.c.state, items.c.deciders)
+    for key, wanted, unanimous, *before in connection.execute(
+        sa.select(*columns).where(here)
+    ).all():
+        state = before[0]
+        if state not in (KNOWN, CLOSED):
+            state = state_of(said, wanted, bool(unanimous))
+        found = [state, deciders if state in (OPEN, DISPUTED) else ""]
+        if found != before:
             update = sa.update(items).where(items.c.id == key)
-            connection.execute(update.values(state=state))
+            connection.execute(update.values(state=found[0], deciders=found[1]))
+
+
+def name_of(reviewer: str) -> str:
+    """Return a reviewer's name as it stands in `names_of`: short, without spaces."""
+    return hashlib.sha256(reviewer.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def names_of(reviewers: Iterable[str]) -> str:
+    """Return one text for a group of people: an index finds what the same people decided."""
+    return " ".join(sorted({name_of(one) for one in reviewers}))
 
 
 def state_of(said: Sequence[tuple[str, bool]], wanted: int, unanimous: bool) -> int:
@@ -134,6 +152,30 @@ def copy_reviews(
         connection.execute(update)
     alone = sa.update(items).where(items.c.decided > 0, items.c.state == OPEN, items.c.wanted == 1)
     connection.execute(alone.values(state=SETTLED))
+
+
+def name_deciders(connection: sa.Connection, items: sa.Table, decisions: sa.Table) -> None:
+    """Write who decided what waits for further people; of what was decided before it was kept."""
+    same = items.alias("same")
+    query = (
+        sa.select(items.c.id, decisions.c.reviewer)
+        .join(
+            same,
+            sa.and_(
+                same.c.interaction_id == items.c.interaction_id,
+                same.c.dimension == items.c.dimension,
+            ),
+        )
+        .join(decisions, decisions.c.item_id == same.c.id)
+        .where(items.c.state.in_((OPEN, DISPUTED)), items.c.decided > 0)
+    )
+    found: dict[str, list[str]] = {}
+    for key, reviewer in connection.execute(query):
+        found.setdefault(key, []).append(reviewer)
+    update = sa.update(items).where(items.c.id == sa.bindparam("key"))
+    rows = [{"key": key, "names": names_of(people)} for key, people in found.items()]
+    if rows:
+        connection.execute(update.values(deciders=sa.bindparam("names")), rows)
 
 
 def _item_row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ A person who takes an item holds it for a while. It is offered to no more people
 to decide it. What a person held and left comes back to the same person first, as long as it is
 held.
 
-Cost: the next item is found by index, however long the queue; what one person decided already and
-waits for others is stepped over.
+Cost: the next item is found by index, however long the queue and however far one person is ahead
+of the others.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from ratchet.records import KnownAnswer
 from ratchet.store.events import EventStore
 from ratchet.store.review_items import open_places
 from ratchet.store.review_rows import CLOSED, DISPUTED, KNOWN, OPEN, SETTLED
 from ratchet.store.rows import chunks, microseconds
-from ratchet.store.tables import REVIEW_DECISIONS, REVIEW_ITEMS, REVIEW_SEATS
+from ratchet.store.tables import JOURNAL, REVIEW_DECISIONS, REVIEW_ITEMS, REVIEW_SEATS
 
 _ITEM, _SEAT, _DECISION = REVIEW_ITEMS.c, REVIEW_SEATS.c, REVIEW_DECISIONS.c
 
@@ -55,6 +56,7 @@ def take_seat(
     state: int = OPEN,
     queue: str | None = None,
     dimension: str | None = None,
+    only_held: bool = False,
 ) -> str | None:
     """Give a person the next item and hold it for them; None where nothing waits for them.
 
@@ -66,10 +68,11 @@ def take_seat(
         state: What has to be done: `OPEN`, `DISPUTED`, or `KNOWN` for an item to check them with.
         queue: Only what this rule chose.
         dimension: Only what is decided on this dimension.
+        only_held: Whether nothing new is given, only what they hold.
     """
     with store.atomic() as connection:
         held = _held(connection, reviewer, now, state, queue, dimension)
-        if held is None:
+        if held is None and not only_held:
             held = _free(store, connection, reviewer, now, state, queue, dimension)
         if held is not None:
             _put(connection, held, reviewer, microseconds(until))
@@ -207,6 +210,30 @@ def decided_by(store: EventStore, reviewer: str) -> int:
     query = sa.select(sa.func.count()).select_from(REVIEW_DECISIONS)
     with store.reading() as connection:
         return int(connection.execute(query.where(_DECISION.reviewer == reviewer)).scalar_one())
+
+
+def waiting_counts(store: EventStore, most: int) -> tuple[int, int]:
+    """Count the items that people have to decide, and those on which they disagree.
+
+    Args:
+        store: The store.
+        most: So many of each are counted at most, so that a long queue costs no more.
+    """
+    waits = sa.select(sa.literal(1)).where(_ITEM.covered == 0)
+    parts = (waits.where(_ITEM.state == state).limit(most).subquery() for state in (OPEN, DISPUTED))
+    counts = [sa.select(sa.func.count()).select_from(part).scalar_subquery() for part in parts]
+    with store.reading() as connection:
+        waiting, disputed = connection.execute(sa.select(*counts)).one()
+    return waiting, disputed
+
+
+def count_checked(store: EventStore, reviewer: str) -> int:
+    """Count a person's answers to items whose label is known, those taken back among them."""
+    answer = JOURNAL.c
+    mine = sa.and_(answer.kind == KnownAnswer.__name__, answer.subject == reviewer)
+    query = sa.select(sa.func.count()).select_from(JOURNAL).where(mine)
+    with store.reading() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def last_decision(store: EventStore, reviewer: str) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ from ratchet.store.indexes import make_index
 from ratchet.store.naming import NAME_CHARACTERS, name_set_aside
 from ratchet.store.origins import find_simulated
 from ratchet.store.partitioning import partition_by_month
-from ratchet.store.review_rows import SETTLED, START, copy_reviews
+from ratchet.store.review_rows import SETTLED, START, copy_reviews, name_deciders
 
 METADATA = sa.MetaData()
 _Position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -161,6 +161,7 @@ REVIEW_ITEMS = _table(
     sa.Column("unanimous", sa.Integer, nullable=False, server_default="0"),  # 1: all must agree
     sa.Column("state", sa.Integer, nullable=False, server_default="0"),  # see review_rows
     sa.Column("queue", sa.String(200)),  # the rule by which it was chosen
+    sa.Column("deciders", sa.Text, nullable=False, server_default=""),  # of what waits for more
     sa.Index("ix_review_items_about", "interaction_id", "dimension"),
 )
 REVIEW_DECISIONS = _table(
@@ -492,6 +493,23 @@ def _keep_leases(connection: sa.Connection) -> None:
     LEASES.create(connection, checkfirst=True)
 
 
+def _group_reviews(connection: sa.Connection) -> None:
+    """Find what waits for a person by who decided it, and what a person said of known items."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns("review_items")}
+    if "deciders" not in present:
+        column = "deciders TEXT NOT NULL DEFAULT ''"
+        connection.execute(sa.text(f"ALTER TABLE review_items ADD COLUMN {column}"))
+    name_deciders(connection, REVIEW_ITEMS, REVIEW_DECISIONS)
+    kinds = ("KnownAnswer", "ReviewUndo")
+    said = sa.and_(JOURNAL.c.kind.in_(kinds), JOURNAL.c.subject.is_(None))
+    reviewer = JOURNAL.c.body["reviewer"].as_string()
+    connection.execute(sa.update(JOURNAL).where(said).values(subject=reviewer))
+    for name, first in (("deciders", ""), ("of_queue", "queue, "), ("of_dimension", "dimension, ")):
+        columns = f"review_items (covered, state, {first}deciders, rank, created_at, position)"
+        make_index(connection, f"ix_review_items_{name}", columns)
+    connection.execute(sa.text("DROP INDEX IF EXISTS ix_review_items_queue"))
+
+
 MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0001_create_events": _create_events,
     "0002_index_versions": _index_versions,
@@ -521,6 +539,7 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0028_keep_accounts": _keep_accounts,
     "0030_share_reviews": _share_reviews,
     "0031_keep_outbox": _keep_outbox,
+    "0032_group_reviews": _group_reviews,
     "0034_keep_leases": _keep_leases,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

@@ -186,7 +186,7 @@ def lock_journal(connection: sa.Connection) -> None:
         connection.execute(JOURNAL_LOCK)
 
 
-def pairs(connection: sa.Connection, query: sa.Select[Any]) -> dict[Any, Any]:
+def pairs(connection: sa.Connection, query: sa.Executable) -> dict[Any, Any]:
     """Return a query's two columns as keys and values."""
     return {row[0]: row[1] for row in connection.execute(query)}
 

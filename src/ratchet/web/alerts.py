@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
@@ -12,9 +12,11 @@ from ratchet.errors import InvalidInputError
 from ratchet.files.text import printable
 from ratchet.notify.muting import mute, muted_at, mutes, unmute
 from ratchet.notify.runbooks import RUNBOOKS
+from ratchet.records import AlertEvent
 from ratchet.views.words import chart_of
 from ratchet.web.people import Act, Person, acts, needs
 from ratchet.web.rendering import Place, missing, page
+from ratchet.web.standing import ALERTS
 
 
 def add_alerts(app: FastAPI) -> tuple[Place, ...]:
@@ -23,7 +25,7 @@ def add_alerts(app: FastAPI) -> tuple[Place, ...]:
     @app.get("/alerts")
     def show_all(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
         shared = request.app.state.pages
-        known = known_alerts(shared.store)
+        known = _known(shared)
         is_open = {one.alert_id for one in open_alerts(known)}
         latest = list(standing(known).values())[::-1]
         muted, now = mutes(shared.store), shared.clock()
@@ -40,7 +42,7 @@ def add_alerts(app: FastAPI) -> tuple[Place, ...]:
     @app.get("/alerts/{alert}")
     def show(request: Request, alert: str, person: Annotated[Person, needs("viewer")]) -> Response:
         shared = request.app.state.pages
-        steps = [one for one in known_alerts(shared.store) if one.alert_id == alert]
+        steps = [one for one in _known(shared) if one.alert_id == alert]
         if not steps:
             raise missing("alert", alert)
         now = shared.clock()
@@ -98,7 +100,7 @@ def _add_runbooks(app: FastAPI) -> None:
         found = RUNBOOKS.get(kind)
         if found is None:
             raise missing("runbook", kind)
-        known = open_alerts(known_alerts(request.app.state.pages.store))
+        known = open_alerts(_known(request.app.state.pages))
         standing_now = [one for one in known if one.kind == kind]
         return page(request, person, "runbook.html", runbook=found, alerts=standing_now)
 
@@ -110,6 +112,13 @@ def _hours(text: str) -> float:
         raise InvalidInputError(
             f"hours must be a number, got {printable(text)!r}; write for how long, such as 4"
         ) from error
+
+
+def _known(shared: Any) -> tuple[AlertEvent, ...]:
+    found: tuple[AlertEvent, ...] = shared.kept.get(
+        "alerts", ALERTS, lambda: known_alerts(shared.store)
+    )
+    return found
 
 
 def _step(act: Act, alert: str, change: Literal["acknowledged", "resolved"]) -> Response:

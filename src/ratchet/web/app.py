@@ -26,6 +26,7 @@ from ratchet.gateway.access import RateLimits
 from ratchet.gateway.problems import ProblemError
 from ratchet.gateway.shield import Shield
 from ratchet.operate.answering import answering_of
+from ratchet.review.policy import PolicyReader
 from ratchet.settings import Settings
 from ratchet.store import EventStore
 from ratchet.tracking import Tracker
@@ -35,18 +36,19 @@ from ratchet.web.audit import add_audit
 from ratchet.web.boards import add_boards
 from ratchet.web.charts import add_charts
 from ratchet.web.dashboard import add_dashboard
+from ratchet.web.drawing import Drawer
 from ratchet.web.keeping_accounts import add_accounts
 from ratchet.web.openid import add_openid
 from ratchet.web.options import PagesOptions
 from ratchet.web.people import Doorkeeper, RefusedError, SignInNeededError
-from ratchet.web.refreshing import Refreshed
+from ratchet.web.refreshing import Kept, Refreshed
 from ratchet.web.releases import add_releases
 from ratchet.web.rendering import Place, page
 from ratchet.web.review import add_review
 from ratchet.web.runs import add_runs
 from ratchet.web.signals import add_signals
 from ratchet.web.signing_in import add_signing_in
-from ratchet.web.standing import TOLD_BY, Standing, standing
+from ratchet.web.standing import Standing, standing
 from ratchet.web.training_sets import add_training_sets
 from ratchet.web.users import add_users
 from ratchet.web.visitors import Visitors
@@ -71,6 +73,9 @@ class Pages:
         hasher: Hashes passwords.
         places: What the navigation leads to; each module of pages adds its own.
         refreshed: Figures that are made in the background.
+        drawer: Draws charts.
+        kept: What is made of records, and kept until another one is written.
+        review_policy: By what people review.
         tries: Attempts to sign in, by address.
         named_tries: The same by the name that was typed.
     """
@@ -87,11 +92,16 @@ class Pages:
         default_factory=lambda: RateLimits(_NAMED_A_SECOND, most=_MOST_NAMED)
     )
     refreshed: Refreshed = field(init=False)
+    drawer: Drawer = field(init=False)
+    kept: Kept = field(init=False)
+    review_policy: PolicyReader = field(init=False)
     _tracker: Tracker | None = None
-    _standing: tuple[object, Standing] | None = None
 
     def __post_init__(self) -> None:
         self.refreshed = Refreshed(self.clock)
+        self.drawer = Drawer(self.settings.store_url)
+        self.kept = Kept(self.store, self.clock)
+        self.review_policy = PolicyReader(self.settings.review)
 
     def tracker(self) -> Tracker:
         """Return the home's MLflow, which takes seconds to open the first time."""
@@ -109,11 +119,8 @@ class Pages:
         return answering_of(self.settings, self.store, self.tracker, os.environ)
 
     def standing(self) -> Standing:
-        """Return the state of the home, gathered anew only where a record was written since."""
-        key = self.store.last_positions(TOLD_BY)
-        if self._standing is None or self._standing[0] != key:
-            self._standing = (key, standing(self.store, self.clock()))
-        return self._standing[1]
+        """Return the state of the home; what another record changes of it is gathered anew."""
+        return standing(self.store, self.clock(), self.kept)
 
 
 def create_pages(
@@ -138,6 +145,7 @@ def create_pages(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        pages.drawer.close()
         pages.refreshed.close()
 
     app = FastAPI(

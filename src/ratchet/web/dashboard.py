@@ -91,7 +91,7 @@ def add_dashboard(app: FastAPI) -> tuple[Place, ...]:
             raise InvalidInputError(
                 "a cycle is started in Prefect, got no server that answers; run `ratchet up`"
             )
-        run = start_cycle(api)
+        run = start_cycle(api, by=act.person.name, reason=reason)
         act.note("start cycle", run, reason=reason)
         return RedirectResponse("/", 303)
 
@@ -131,21 +131,21 @@ def _cluster(request: Request, key: str) -> tuple[FailureCluster, Analysis]:
 def _version_page(request: Request, person: Person, version: str) -> Response:
     shared = request.app.state.pages
     store = shared.store
-    candidates = store.records(Candidate, latest=_LATEST)
+    candidates = shared.kept.records(Candidate, _LATEST)
     candidate = next((one for one in candidates if version_of(one) == version), None)
     decisions = [
         one
-        for one in store.records(Decision, latest=_LATEST)
+        for one in shared.kept.records(Decision, _LATEST)
         if version in (one.challenger, one.champion)
     ]
     releases = [
         one
-        for one in store.records(Release, latest=_LATEST)
+        for one in shared.kept.records(Release, _LATEST)
         if version in (one.champion, one.previous)
     ]
     rollouts = [
         one
-        for one in store.records(Rollout, latest=_LATEST)
+        for one in shared.kept.records(Rollout, _LATEST)
         if version in (one.challenger.version, one.champion.version)
     ]
     if candidate is None and not (decisions or releases or rollouts):

@@ -9,14 +9,23 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from ratchet.deploy.approval import expire, standing, waiting_decisions, waits_for_person
+from ratchet.deploy.approval import expire, standing, waits_for_person
 from ratchet.deploy.rollout.canary import outcome, stop_rollout
 from ratchet.deploy.rollout.rollback import roll_back
 from ratchet.deploy.routing import looks_of, running_rollout
 from ratchet.errors import InvalidInputError, RatchetError
 from ratchet.operate.approving import decide, resume_runs
-from ratchet.records import Approval, Decision, Release, Rollout, RolloutLook, RolloutStop
+from ratchet.records import (
+    Approval,
+    Decision,
+    Release,
+    Rollout,
+    RolloutLook,
+    RolloutStop,
+    Routing,
+)
 from ratchet.servers import answering_prefect
+from ratchet.store import EventStore
 from ratchet.views.plots import to_svg
 from ratchet.views.plots.rollouts import rollout_chart
 from ratchet.views.text.gate import difference, moved, score
@@ -30,6 +39,8 @@ from ratchet.web.rendering import Place, missing, page
 logger = logging.getLogger(__name__)
 
 _SHOWN = 50
+_ROLLOUTS = (Release, Rollout, RolloutLook, RolloutStop, Routing)
+"""Records that say how rollouts stand."""
 
 
 def add_releases(app: FastAPI) -> tuple[Place, ...]:
@@ -46,9 +57,9 @@ def add_releases(app: FastAPI) -> tuple[Place, ...]:
 def _add_decisions(app: FastAPI) -> None:
     @app.get("/decisions")
     def show_all(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
-        store = request.app.state.pages.store
-        found = store.records(Decision, latest=_SHOWN)[::-1]
-        waiting = {one.id for one in waiting_decisions(store)}
+        shared = request.app.state.pages
+        found = shared.kept.records(Decision, _SHOWN)[::-1]
+        waiting = {one.id for one in shared.standing().waiting.decisions}
         return page(
             request,
             person,
@@ -155,14 +166,13 @@ def _decision(store: object, key: str) -> Decision:
 def _add_rollouts(app: FastAPI) -> None:
     @app.get("/rollouts")
     def show_all(request: Request, person: Annotated[Person, needs("viewer")]) -> Response:
-        store = request.app.state.pages.store
-        found = store.records(Rollout, latest=_SHOWN)[::-1]
+        shared = request.app.state.pages
         return page(
             request,
             person,
             "rollouts.html",
-            rollouts=[(one, outcome(store, one)) for one in found],
-            champion=request.app.state.pages.standing().champion,
+            rollouts=shared.kept.get("rollouts", _ROLLOUTS, lambda: _outcomes(shared.store)),
+            champion=shared.standing().champion,
         )
 
     @app.get("/rollouts/{key}")
@@ -252,6 +262,11 @@ def bounds_chart(rollout: Rollout, looks: Sequence[RolloutLook]) -> Any:
     """Draw the primary signal's difference over the looks, as its run in MLflow has it."""
     primary = next(signal.name for signal in rollout.signals if signal.primary)
     return rollout_chart(looks, primary, f"Rollout of {rollout.challenger.version}")
+
+
+def _outcomes(store: EventStore) -> list[tuple[Rollout, str]]:
+    """Return the latest rollouts with how each stands, the newest first."""
+    return [(one, outcome(store, one)) for one in store.records(Rollout, latest=_SHOWN)[::-1]]
 
 
 def _would_undo(request: Request) -> str:

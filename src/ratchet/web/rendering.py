@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 
@@ -96,6 +97,7 @@ def environment() -> Environment:
     made.filters["figure"] = figure
     made.filters["points"] = points
     made.filters["coded"] = coded
+    made.filters["markdown"] = markdown
     return made
 
 
@@ -104,6 +106,29 @@ def static(name: str) -> str:
     """Return the path of a file of `static/`, another one once its content changes."""
     content = (files("ratchet.web") / "static" / name).read_bytes()
     return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+
+@lru_cache(maxsize=32)
+def markdown(text: str, below: int = 2) -> Markup:
+    r"""Return Markdown that people wrote as HTML: raw HTML is shown as text, a picture is a link.
+
+    Args:
+        text: The Markdown, with tables.
+        below: The level of the heading that it stands under; its own headings are below that.
+
+    Example:
+        >>> markdown("# Tone\n\n[how](https://a.example) <b>not</b>").splitlines()[0]
+        '<h3>Tone</h3>'
+    """
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = reader.parse(visible(text))
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1:]) + below)}"
+        for child in token.children or ():
+            if child.type == "link_open":
+                child.attrSet("rel", "noopener noreferrer")
+    return Markup(reader.renderer.render(tokens, reader.options, {}))
 
 
 def ago(at: datetime, now: datetime) -> str:

@@ -14,13 +14,18 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
+from ratchet.records import ReviewDecision, ReviewUndo
 from ratchet.review.agreement import agreement_on
 from ratchet.review.deciding import decide, skip, undo
-from ratchet.review.policy import ReviewPolicy, policy_at
-from ratchet.review.working import mine, next_work, progress
+from ratchet.review.policy import ReviewDimension, ReviewPolicy
+from ratchet.review.working import mine, next_work
+from ratchet.store.review_seats import waiting_counts
 from ratchet.web.people import Act, Person, acts, needs
+from ratchet.web.refreshing import Figure
 from ratchet.web.rendering import Place, page
 
+MOST_COUNTED = 10_000
+"""Waiting items are counted up to here."""
 MOST_LABELS = 5_000
 """The latest labels that the page of agreement looks at."""
 
@@ -73,26 +78,43 @@ def add_review(app: FastAPI) -> tuple[Place, ...]:
         dimension: str = "helpfulness",
     ) -> Response:
         policy = _policy(request)
-        known = policy.dimensions.get(dimension)
-        report = agreement_on(
-            request.app.state.pages.store,
-            dimension,
-            categories=known.names if known is not None else (),
-            ordered=known is not None and known.ordered,
-            most=MOST_LABELS,
+        template = "agreement_figure.html" if "hx-request" in request.headers else "agreement.html"
+        return page(
+            request,
+            person,
+            template,
+            dimension=dimension,
+            figure=_agreement(request, dimension, policy.dimensions.get(dimension)),
+            dimensions=tuple(policy.dimensions),
         )
-        names = tuple(policy.dimensions)
-        return page(request, person, "review_agreement.html", report=report, dimensions=names)
 
     return (Place("/review", "Review", "r", "reviewer"),)
 
 
 def _policy(request: Request) -> ReviewPolicy:
-    """Return the policy, of which the files are read once for a request."""
+    """Return the policy as its files are when the request is answered."""
     if not hasattr(request.state, "review_policy"):
-        request.state.review_policy = policy_at(request.app.state.pages.settings.review)
+        request.state.review_policy = request.app.state.pages.review_policy.read()
     policy: ReviewPolicy = request.state.review_policy
     return policy
+
+
+def _agreement(request: Request, dimension: str, known: ReviewDimension | None) -> Figure:
+    """Return the figures of agreement, which take a second: made anew once somebody labelled."""
+    shared = request.app.state.pages
+    menu = known.names if known is not None else ()
+    found: Figure = shared.refreshed.get(
+        f"agreement {dimension} {menu}",
+        lambda: agreement_on(
+            shared.store,
+            dimension,
+            categories=menu,
+            ordered=known is not None and known.ordered,
+            most=MOST_LABELS,
+        ),
+        of=shared.store.last_positions((ReviewDecision, ReviewUndo)),
+    )
+    return found
 
 
 def _field(act: Act, name: str) -> str:
@@ -120,13 +142,13 @@ def _next(request: Request, person: Person, chosen: Mapping[str, str]) -> Respon
         dimension=chosen["dimension"] or None,
         adjudicates=bool(chosen["adjudicate"]),
     )
-    queues = progress(shared.store)
+    waiting, disputed = waiting_counts(shared.store, MOST_COUNTED)
     shown: dict[str, Any] = {
         "work": found,
         "chosen": chosen,
-        "queues": queues,
-        "waiting": sum(one.waiting for one in queues),
-        "disputed": sum(one.disputed for one in queues),
+        "waiting": waiting,
+        "disputed": disputed,
+        "most": MOST_COUNTED,
         "mine": mine(shared.store, person.name),
     }
     template = "review_work.html" if "hx-request" in request.headers else "review.html"

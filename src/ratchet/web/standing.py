@@ -6,9 +6,11 @@ the boards' alerts, counts from what the store keeps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 from ratchet.analyze.alert_steps import known_alerts, open_alerts
 from ratchet.deploy.approval import waiting_decisions
@@ -18,7 +20,6 @@ from ratchet.judges.pair_labels import waiting_sheets
 from ratchet.records import (
     WIN_RATE,
     AlertEvent,
-    AliasMove,
     Analysis,
     Approval,
     Candidate,
@@ -30,9 +31,11 @@ from ratchet.records import (
     LabelSheet,
     Metric,
     PairLabel,
+    Record,
     Release,
     ReviewDecision,
     ReviewItem,
+    ReviewUndo,
     Rollout,
     RolloutLook,
     RolloutStop,
@@ -48,6 +51,7 @@ from ratchet.store import EventStore
 from ratchet.store.review_items import Source, sources_waiting
 from ratchet.store.waits import latest_wait
 from ratchet.views.words import EXPERIENCE
+from ratchet.web.refreshing import Kept
 
 WEEK = timedelta(days=7)
 _LOOKED_BACK = timedelta(days=21)
@@ -59,12 +63,19 @@ _HIGHER: Mapping[str, bool] = {
     "quality": True,
 }
 MOST_CLUSTERS = 6
-TOLD_BY = (
-    AlertEvent, AliasMove, Analysis, Approval, Candidate, Cycle, CycleEnd, CycleWait, Decision,
-    LabelSheet, PairLabel, Release, ReviewDecision, ReviewItem, Rollout, RolloutLook, RolloutStop,
+ALERTS = (AlertEvent, Analysis)
+"""Records that alerts are made of."""
+_WEEK = (Analysis, Decision, Release)
+_CHAMPION = (Release, Routing)
+_UNDERWAY = (
+    Candidate, Cycle, CycleEnd, CycleWait, Decision, Release, Rollout, RolloutLook, RolloutStop,
     Routing, TrainingSet, VariantTest, VariantTestEnd,
 )  # fmt: skip
-"""Records that the state is made of: without another one of these it is what it was."""
+_REVIEWS = (ReviewDecision, ReviewItem, ReviewUndo)
+_SHEETS = (CycleEnd, LabelSheet, PairLabel)
+_TOLD_BY: tuple[type[Record], ...] = (
+    *{*ALERTS, *_WEEK, *_UNDERWAY, *_REVIEWS, *_SHEETS, Approval},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +183,27 @@ class Standing:
     waiting: Waiting
 
 
-def standing(store: EventStore, now: datetime) -> Standing:
-    """Return the state of a home."""
-    alerts = tuple(reversed(open_alerts(known_alerts(store))))
-    champion = serving_champion(store)
-    week = week_of(store, now)
+def standing(store: EventStore, now: datetime, kept: Kept) -> Standing:
+    """Return the state of a home.
+
+    Args:
+        store: The store.
+        now: The time.
+        kept: Parts of the state, of which those are gathered anew that another record changes.
+    """
+    get = partial(kept.get, written=kept.written(_TOLD_BY))
+    known = get("alerts", ALERTS, lambda: known_alerts(store))
+    alerts = tuple(reversed(open_alerts(known)))
+    champion = get("champion", _CHAMPION, lambda: serving_champion(store))
+    week = get("week", _WEEK, lambda: week_of(store, now))
     return Standing(
         champion=None if champion is None else champion.version,
-        release=store.latest(Release),
+        release=get("release", (Release,), lambda: store.latest(Release)),
         week=week,
         alerts=alerts,
         clusters=() if week.now is None else week.now.clusters[:MOST_CLUSTERS],
-        underway=underway(store),
-        waiting=waiting(store, alerts),
+        underway=get("underway", _UNDERWAY, lambda: underway(store)),
+        waiting=waiting(store, alerts, get),
     )
 
 
@@ -282,10 +301,21 @@ def underway(store: EventStore) -> Underway:
     )  # fmt: skip
 
 
-def waiting(store: EventStore, alerts: tuple[AlertEvent, ...]) -> Waiting:
-    """Return what waits for a person."""
-    sheets = tuple((sheet.id, sheet.wanted - said) for sheet, said in waiting_sheets(store))
-    unheard = sum(one.change != "acknowledged" for one in alerts)
-    # pairs are counted by their sheets, whether they were put into the queue yet or not
-    reviews = tuple(one for one in sources_waiting(store) if one.dimension != WIN_RATE)
-    return Waiting(waiting_decisions(store), reviews, sheets, unheard)
+def waiting(store: EventStore, alerts: tuple[AlertEvent, ...], get: Callable[..., Any]) -> Waiting:
+    """Return what waits for a person.
+
+    Args:
+        store: The store.
+        alerts: The open ones.
+        get: Keeps what is read, as `Kept.get` does.
+    """
+    asked = get("asked", (Decision, Approval), lambda: waiting_decisions(store))
+    sheets = get("sheets", _SHEETS, lambda: waiting_sheets(store))
+    sources = get("reviews", _REVIEWS, lambda: sources_waiting(store))
+    return Waiting(
+        decisions=asked,
+        # pairs are counted by their sheets, whether they were put into the queue yet or not
+        reviews=tuple(one for one in sources if one.dimension != WIN_RATE),
+        pairs=tuple((sheet.id, sheet.wanted - said) for sheet, said in sheets),
+        alerts=sum(one.change != "acknowledged" for one in alerts),
+    )

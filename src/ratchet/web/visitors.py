@@ -33,6 +33,8 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 _STRICT = "max-age=31536000"
+_FOR_GOOD = "public, max-age=31536000, immutable"
+"""Of a file whose address names its content: pages load without asking for it again."""
 _UNNAMED = ("/static/", "/health")
 
 
@@ -51,22 +53,24 @@ class Visitors:
         secret = known or new_secret()
         scope.setdefault("state", {})["secret"] = secret
         is_page = not scope["path"].startswith(_UNNAMED)
+        named = scope["query_string"].startswith(b"v=")
+        cached = "no-store" if is_page else _FOR_GOOD if named else None
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                self._dress(headers, is_page)
+                self._dress(headers, cached if is_page or message["status"] == 200 else None)
                 if is_page and not known:
                     _name(headers, cookie(secret, encrypted=self._encrypted))
             await send(message)
 
         await self._app(scope, receive, dressed)
 
-    def _dress(self, headers: MutableHeaders, is_page: bool) -> None:
+    def _dress(self, headers: MutableHeaders, cached: str | None) -> None:
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
-        if is_page:
-            headers["cache-control"] = "no-store"
+        if cached is not None:
+            headers["cache-control"] = cached
         if self._encrypted:
             headers["strict-transport-security"] = _STRICT
 

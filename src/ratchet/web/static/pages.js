@@ -49,6 +49,12 @@
     }
   });
 
+  // A server that is gone says nothing itself.
+  document.addEventListener("htmx:sendError", () => {
+    document.getElementById("message").textContent =
+      "The server did not answer. Perhaps nothing was kept: load the page anew before you go on.";
+  });
+
   // An error is over once something else was done.
   document.addEventListener("htmx:beforeRequest", () => {
     document.getElementById("message").replaceChildren();
