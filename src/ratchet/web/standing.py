@@ -73,9 +73,8 @@ _UNDERWAY = (
 )  # fmt: skip
 _REVIEWS = (ReviewDecision, ReviewItem, ReviewUndo)
 _SHEETS = (CycleEnd, LabelSheet, PairLabel)
-_TOLD_BY: tuple[type[Record], ...] = (
-    *{*ALERTS, *_WEEK, *_UNDERWAY, *_REVIEWS, *_SHEETS, Approval},
-)
+_KINDS: set[type[Record]] = {*ALERTS, *_WEEK, *_UNDERWAY, *_REVIEWS, *_SHEETS, Approval}
+_TOLD_BY = tuple(_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,13 +300,18 @@ def underway(store: EventStore) -> Underway:
     )  # fmt: skip
 
 
+def read_anew(_name: str, _kinds: tuple[type[Record], ...], read: Callable[[], Any]) -> Any:
+    """Return what is read just now, for who keeps nothing."""
+    return read()
+
+
 def waiting(store: EventStore, alerts: tuple[AlertEvent, ...], get: Callable[..., Any]) -> Waiting:
     """Return what waits for a person.
 
     Args:
         store: The store.
         alerts: The open ones.
-        get: Keeps what is read, as `Kept.get` does.
+        get: Keeps what is read, as `Kept.get` does, or `read_anew`.
     """
     asked = get("asked", (Decision, Approval), lambda: waiting_decisions(store))
     sheets = get("sheets", _SHEETS, lambda: waiting_sheets(store))

@@ -41,7 +41,7 @@ from ratchet.views.pages.weekly import weekly_page
 from ratchet.views.text.timeline import releases_between
 from ratchet.views.text.weekly import Row, Section, Verdict, WeeklyReport, weekly_markdown
 from ratchet.views.words import chart_of, duration, figure, moment, words_of
-from ratchet.web.standing import Change, Week, changes_between, waiting
+from ratchet.web.standing import Change, Week, changes_between, read_anew, waiting
 
 LENGTH = timedelta(days=7)
 _WEEK_NAME = re.compile(r"(\d{4})-W(\d{2})")
@@ -381,7 +381,7 @@ def _people(store: EventStore, start: datetime, until: datetime) -> Section:
 
 def _waits(store: EventStore, now: datetime) -> Section:
     title = "What waits for people now?"
-    waits = waiting(store, open_alerts(known_alerts(store)))
+    waits = waiting(store, open_alerts(known_alerts(store)), read_anew)
     rows = [
         Row(
             (f"approve or reject {one.challenger}", duration(now - one.created_at)),
