@@ -57,7 +57,7 @@ UNTOUCHED: Mapping[str, tuple[str, ...]] = {
     "document_uses": ("interaction_id", "documents"),
     "verdict_quotes": ("interaction_id", "verdict_id"),
     "feedback": ("digest", "kind", "version_of"),
-    "review_items": ("start", "dimension", "queue"),
+    "review_items": ("start", "dimension", "queue", "deciders"),
     "review_decisions": ("label",),
     "verdicts": ("dimension", "body"),
     "answers": ("model_digest", "decoding"),

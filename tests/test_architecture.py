@@ -422,6 +422,7 @@ SINKS = {
 PRINTING = {"ratchet.cli.saying"}
 """What commands print goes through this module, which escapes it."""
 WRITING = {"ratchet.flows.loop", "ratchet.flows._command", "ratchet.improve.training.worker"}
+WRITING |= {"ratchet.web.drawing"}
 """Processes that others start; each line that they write names what escapes it."""
 
 

@@ -12,10 +12,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import runpy
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -23,6 +26,7 @@ from pathlib import Path
 
 TOLD_FILE = "RATCHET_TOLD_FILE"
 """The environment variable with the path of the file from which a process reads its secrets."""
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _SAFE_PATH, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 _SECRET_NAME = re.compile(
     r"(?i)(^|_)(keys?|tokens?|secrets?|pass(word|wd)?|pwd|credentials?|notify|dsn|sas|auth)(_|$)|"
@@ -85,6 +89,40 @@ def hear(environ: MutableMapping[str, str]) -> None:
     path = environ.get(TOLD_FILE)
     if path:
         environ.update(json.loads(Path(path).read_text("utf-8")))
+
+
+def lives(pid: int) -> bool:
+    """Tell whether there is a process of this number, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a child and to what it started, where it leads a group and is not gone."""
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def end_with_parent() -> None:
+    """Have Linux ask this child to end should its parent be killed."""
+    _signal_with_parent(signal.SIGTERM)
+
+
+def kill_with_parent() -> None:
+    """Have Linux kill this child at once, so that the home's lock is free for the next."""
+    _signal_with_parent(signal.SIGKILL)
+
+
+def _signal_with_parent(number: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, number)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ everything together, in reverse, when it is told to or when one of them dies.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
@@ -38,10 +37,14 @@ from ratchet.errors import BusyError, RatchetError, SettingsError
 from ratchet.files.whole import write_whole
 from ratchet.processes import (
     TOLD_FILE,
+    end_with_parent,
+    kill_with_parent,
+    lives,
     open_environment,
     python,
     safe_path,
     secrets_in,
+    signal_group,
     told,
 )
 from ratchet.settings import Settings, private_folder, tighten
@@ -60,7 +63,6 @@ _MLFLOW = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG")
 """Prefixes of secrets that stay in the environment of a server, because it reads them there."""
 _IN_MEMORY = Path("/dev/shm")
 _TOLD = "ratchet-told-"
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def flows_folder() -> Path:
@@ -182,7 +184,7 @@ def running_pages(settings: Settings) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     pid = said.get("pid") if isinstance(said, dict) else None
-    return said if isinstance(pid, int) and pid > 0 and _lives(pid) else {}
+    return said if isinstance(pid, int) and pid > 0 and lives(pid) else {}
 
 
 def free_port(wanted: int, *, given: Collection[int] = ()) -> int:
@@ -294,7 +296,7 @@ class Servers:
             env=self._told_by_file(),
             stdin=subprocess.DEVNULL,
             umask=_OWNER_ALONE,
-            preexec_fn=_killed_with_parent if sys.platform == "linux" else None,
+            preexec_fn=kill_with_parent,
         )
         try:
             return child.wait()
@@ -331,7 +333,7 @@ class Servers:
             try:
                 started[1].wait(_DRAIN_SECONDS)
             finally:
-                _signal_group(started[1], signal.SIGKILL)
+                signal_group(started[1], signal.SIGKILL)
                 started[1].wait()
                 self._children.remove(started)
 
@@ -346,14 +348,14 @@ class Servers:
     def stop(self) -> None:
         """Stop the children, the last one first, by force where they do not go."""
         for _, child in reversed(self._children):
-            _signal_group(child, signal.SIGTERM)
+            signal_group(child, signal.SIGTERM)
         for _, child in reversed(self._children):
             try:
                 child.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                _signal_group(child, signal.SIGKILL)
+                signal_group(child, signal.SIGKILL)
                 child.wait()
-            _signal_group(child, signal.SIGKILL)
+            signal_group(child, signal.SIGKILL)
         self._children.clear()
         if self._told is not None:
             shutil.rmtree(self._told.parent, ignore_errors=True)
@@ -552,7 +554,7 @@ class Servers:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent,
             )
         self._children.append((name, child))
 
@@ -577,18 +579,8 @@ def _forget_what_was_told(place: Path) -> None:
     for folder in place.glob(f"{_TOLD}*-*"):
         pid = folder.name.removeprefix(_TOLD).partition("-")[0]
         with suppress(OSError, ValueError):
-            if folder.stat().st_uid == os.getuid() and not _lives(int(pid)):
+            if folder.stat().st_uid == os.getuid() and not lives(int(pid)):
                 shutil.rmtree(folder)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def served_addresses(settings: Settings) -> dict[str, Any]:
@@ -605,20 +597,3 @@ def _answers(address: str) -> bool:
         return httpx.get(address, timeout=3.0).status_code == 200
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
-
-
-def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    try:
-        os.killpg(child.pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this child should its parent be killed."""
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
-
-
-def _killed_with_parent() -> None:
-    """Have Linux kill this child at once, so that the home's lock is free for the next."""
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)

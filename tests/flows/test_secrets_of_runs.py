@@ -19,7 +19,7 @@ import pytest
 
 from ratchet.settings import loose
 from tests.flows.prefect_home import new_home
-from tests.test_notify import alert
+from tests.notify.conftest import alert
 
 SECRET = "s3cr3t-of-this-test"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")

@@ -59,9 +59,7 @@ def serve(
     backend_model: options.BackendModel = None,
     fallback: options.Fallback = None,
     fallback_model: Annotated[str | None, typer.Option(help="Name of its model.")] = None,
-    load_adapters: Annotated[
-        bool, typer.Option(help="Load into vLLM the adapters now in use.")
-    ] = False,
+    load_adapters: options.LoadAdapters = False,
     adapter_root: AdapterRoot = None,
     backend_adapter_root: BackendAdapterRoot = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,

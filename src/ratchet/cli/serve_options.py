@@ -27,6 +27,7 @@ Gateways = Annotated[
         min=1, max=1_000, help="Gateways behind one address, which share the rates of callers."
     ),
 ]
+LoadAdapters = Annotated[bool, typer.Option(help="Load into vLLM the adapters now in use.")]
 MostBytes = Annotated[int, typer.Option(min=1_000, help="Largest request body, in bytes.")]
 Cors = Annotated[list[str] | None, typer.Option(help="Web origin that may call; may be repeated.")]
 TlsCert = Annotated[

@@ -7,7 +7,6 @@ away: what it said last is kept beside it (`ratchet.gateway.known`).
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -28,9 +27,8 @@ from ratchet.gateway.drain import Drain
 from ratchet.gateway.known import LastKnown, StoreLink
 from ratchet.gateway.options import NO_CHAMPION, GatewayOptions, told_to_worker
 from ratchet.gateway.routing import State, read_state, several_versions
-from ratchet.processes import open_environment, python
+from ratchet.processes import end_with_parent, open_environment, python
 
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _STOP_SECONDS = 15.0
 _RESTART_SECONDS = 0.5
 _LIST_SECONDS = 3.0
@@ -248,7 +246,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _die_with_parent(parent: int) -> None:
     """Ask the kernel to end this child when its parent dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            os._exit(1)
+    end_with_parent()
+    if sys.platform == "linux" and os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)

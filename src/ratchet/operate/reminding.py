@@ -73,7 +73,7 @@ def _of_approval(decision: Decision, key: str, links: Links, now: datetime) -> M
             "Waits",
             f"for {duration(now - decision.created_at)}, since {moment(decision.created_at)}",
         ),
-        ("Better by", f"{difference(decision)} on {decision.examples:,} examples"),
+        ("Better by", f"{difference(decision)} on {counted(decision.examples, 'example')}"),
         ("Why it waits", decision.approval or "the policy asks for a person"),
     ]
     if decision.expires_at is not None:

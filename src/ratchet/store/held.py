@@ -142,13 +142,16 @@ def _labels(store: EventStore, ids: Sequence[str]) -> tuple[tuple[str, int], ...
     """Count decisions of the review queue, and labels that were brought in."""
     counts: Counter[str] = Counter()
     items = REVIEW_ITEMS.c
-    decided = sa.select(items.dimension, sa.func.count()).join(
-        REVIEW_DECISIONS, REVIEW_DECISIONS.c.item_id == items.id
-    )
+    about = sa.select(items.id, items.dimension)
+    item = REVIEW_DECISIONS.c.item_id
+    decided = sa.select(item, sa.func.count()).group_by(item)
     with store.reading() as connection:
         for chunk in chunks(ids):
-            query = decided.where(items.interaction_id.in_(chunk)).group_by(items.dimension)
-            counts.update({str(name): int(count) for name, count in connection.execute(query)})
+            asked = connection.execute(about.where(items.interaction_id.in_(chunk)))
+            dimensions = {str(item_id): str(name) for item_id, name in asked}
+            for some in chunks([*dimensions]):
+                for item_id, count in connection.execute(decided.where(item.in_(some))):
+                    counts[dimensions[item_id]] += int(count)
     mine = set(ids)
     if mine:
         counts.update(one.dimension for one in store.records(HumanLabel) if one.item_id in mine)
