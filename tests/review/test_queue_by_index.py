@@ -328,7 +328,7 @@ def test_what_is_asked_about_an_interaction_is_found_by_it_and_not_in_the_queue(
         waiting_about(store, KEYS[:1], SAFETY)
         decisions_about(store, KEYS[:1], SAFETY)
     found = [step for step in read if "review_items" in step]
-    assert len(found) == 3
+    assert len(found) == 4  # an outcome asks what was decided, and of that what waits for more
     assert all("(interaction_id=? AND dimension=?)" in step for step in found)
     store.close()
 

@@ -11,7 +11,7 @@ import pytest
 
 from ratchet.errors import InsufficientDataError
 from ratchet.improve.curation.config import CurationConfig
-from ratchet.improve.curation.funnel import SWITCHES, lost
+from ratchet.improve.curation.funnel import APART, SWITCHES, lost
 from ratchet.records import (
     Correction,
     Definition,
@@ -209,7 +209,8 @@ def test_the_step_that_empties_a_set_is_named_with_its_count_and_its_switch(name
 
 
 def test_every_step_of_a_funnel_has_its_switch_and_its_case():
-    assert set(SWITCHES) == {case.step for case in CASES.values()}
+    # what is the same once personal data is out is left out later: see test_dataset.py
+    assert set(SWITCHES) == {case.step for case in CASES.values()} | {APART}
 
 
 def test_without_what_empties_them_these_sets_are_whole(tmp_path):
