@@ -1,6 +1,6 @@
 """The audit trail: what people and Ratchet did, from the records that say so.
 
-    for entry in trail(store, since=since, kind="approval"):
+    for entry in trail(store, since=since, until=until, kind="approval"):
         print(entry.at, entry.by, entry.action, entry.about)
 
 Log-ins, accounts and what is done on the pages are `AuditEntry` records. A decision, an approval by

@@ -117,8 +117,8 @@ def markdown(text: str, below: int = 2) -> Markup:
         below: The level of the heading that it stands under; its own headings are below that.
 
     Example:
-        >>> markdown("# Tone\n\n[how](https://a.example) <b>not</b>").splitlines()[0]
-        '<h3>Tone</h3>'
+        >>> print(markdown("# Tone\n\n[how](https://a.example) <b>not</b>").splitlines()[0])
+        <h3>Tone</h3>
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = reader.parse(visible(text))
