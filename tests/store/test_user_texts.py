@@ -69,12 +69,15 @@ def test_names_of_fields_are_searched_like_values() -> None:
     assert TEXTS.erased_in({TEXT: [TEXT]}) == {ERASED: [ERASED]}
 
 
+PRINTABLE = st.characters(exclude_categories=("C", "Zl", "Zp", "Zs"), include_characters=" ")
+
+
 def test_short_texts_stay() -> None:
     assert UserTexts.of(["billing"]).erased_in("billing, billing") == "billing, billing"
 
 
 @given(
-    st.text(min_size=12, max_size=60).filter(lambda text: len(text.split()) and text.isprintable()),
+    st.text(PRINTABLE, min_size=12, max_size=60).filter(lambda text: not text.isspace()),
     st.lists(st.text(max_size=20), max_size=3),
 )
 def test_what_stands_around_a_text_stays(text: str, around: list[str]) -> None:

@@ -9,6 +9,7 @@ from html import unescape
 import pytest
 
 from ratchet.analyze.monitoring.charts import find_signal
+from ratchet.errors import InsufficientDataError
 from ratchet.records import Erasure, Release
 from ratchet.web.drawing import Asked, Drawer
 from ratchet.web.refreshing import Kept, Refreshed
@@ -16,7 +17,7 @@ from tests.analyze.monitoring import charted_store
 from tests.web.filled import OLD, alert
 
 
-def drawn(browser, path, tries=200):
+def drawn(browser, path, tries=1_200):
     """Return a page once its chart is drawn."""
     for _ in range(tries):
         answer = browser.get(path)
@@ -145,6 +146,6 @@ def test_what_is_made_of_records_is_kept_until_one_of_them_or_an_erasure_is_writ
 def test_a_drawer_that_is_closed_leaves_no_process_behind(site):
     drawer = Drawer(site.settings.store_url)
     drawer.close()
-    with pytest.raises(RuntimeError, match="was not drawn"):
+    with pytest.raises(InsufficientDataError, match="the pages are closing"):
         drawer.draw(Asked(find_signal("thumbs_down_rate"), None, None), site.clock.now)
     assert drawer._child.poll() is not None

