@@ -22,6 +22,8 @@ Environment:
     RATCHET_JUDGES: YAML file with judges, which the flow `analyze` validates and asks.
     RATCHET_EMBEDDING: What turns texts into vectors: `minilm`, `words` or the folder of a
         sentence-transformers model.
+    RATCHET_EXECUTOR: What runs long work: `inline`, `processes:N`, or `ray[:ADDRESS]` for a cluster
+        that this machine is part of.
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_REVIEW: YAML file that says what people are asked, how many decide an item, and by
@@ -97,6 +99,7 @@ class Settings(BaseModel):
         judges: YAML file with judges; none are asked without it.
         safety: YAML file with safety rules; the default rules without it.
         embedding: `minilm`, `words` or the folder of a sentence-transformers model.
+        executor: `inline`, `processes:N` or `ray[:ADDRESS][,gpus=G]`.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
         review: YAML file about review: labels, guidelines, people an item, rules that choose.
         retention: YAML file that says how long things are kept; the defaults without it.
@@ -128,6 +131,7 @@ class Settings(BaseModel):
     safety: Path | None = None
     review: Path | None = None
     embedding: str = "minilm"
+    executor: str = "inline"
     titles: Path | None = None
     retention: Path | None = None
     prices: Path | None = None
