@@ -78,7 +78,7 @@ def test_results_are_the_same_anew_and_from_the_manifest(tmp_path: Path) -> None
 
 def test_a_shard_that_fails_is_noted_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
     with closing(EventStore.open(f"sqlite:///{tmp_path}/s.db")) as store:
-        with pytest.raises(WorkerLostError, match="shard 2 of 3"):
+        with pytest.raises(WorkerLostError, match="shard 2"):
             run_stage(
                 "killing 1", works.kill_always, [0, 1, 2], executor=Processes(1), manifest=store
             )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from ratchet.errors import SettingsError
-from ratchet.executors.executor import Losses
-
-logger = logging.getLogger(__name__)
+from ratchet.executors.executor import Open
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -34,38 +30,44 @@ class OnRay:
     def __init__(self, address: str = "auto", *, gpus: float = 0.0) -> None:
         self.address, self.gpus = address, gpus
 
+    @property
+    def workers(self) -> int:
+        """Processors of the cluster, as it stands."""
+        return max(1, int(self._connected().cluster_resources().get("CPU", 1)))
+
     def run(
-        self, work: Callable[[Shard], Result], shards: Sequence[Shard]
+        self, work: Callable[[Shard], Result], shards: Iterable[Shard]
     ) -> Iterator[tuple[int, Result]]:
         """Yield places and results as they come. See `Executor.run`."""
-        if not shards:
-            return
         ray = self._connected()
         lost = ray.exceptions
-        gone = (lost.WorkerCrashedError, lost.NodeDiedError, lost.ObjectLostError)
-        gone += (lost.OutOfMemoryError, lost.LocalRayletDiedError)
+        gone = (
+            lost.WorkerCrashedError,
+            lost.NodeDiedError,
+            lost.ObjectLostError,
+            lost.OutOfMemoryError,
+            lost.LocalRayletDiedError,
+        )
         call = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(_call)
-        handed = ray.put(work)
-        waiting, losses = deque(range(len(shards))), Losses(len(shards))
+        handed, open_ = ray.put(work), Open(shards)
         running: dict[Any, int] = {}
         try:
-            while waiting or running:
-                most = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
-                while waiting and len(running) < most:
-                    place = waiting.popleft()
-                    running[call.remote(handed, shards[place])] = place
+            while True:
+                most = _AHEAD * self.workers
+                while len(running) < most and (taken := open_.take()) is not None:
+                    running[call.remote(handed, taken[1])] = taken[0]
+                if not running:
+                    return
                 for done in ray.wait(list(running), num_returns=1)[0]:
                     place = running.pop(done)
                     try:
                         result = ray.get(done)
                     except gone as error:
-                        why = type(error).__name__
-                        logger.warning("a worker was lost at shard %d (%s)", place + 1, why)
-                        losses.add(place, why)
-                        waiting.appendleft(place)
+                        open_.lost(place, type(error).__name__)
                         continue
                     except lost.RayTaskError as error:
                         raise (error.cause or error) from None
+                    open_.done(place)
                     yield place, result
         finally:
             for task in running:

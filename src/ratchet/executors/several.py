@@ -7,14 +7,13 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from ratchet.executors.executor import INLINE, Losses
+from ratchet.executors.executor import INLINE, Open
 from ratchet.processes import starting_safely
 
 logger = logging.getLogger(__name__)
@@ -44,19 +43,28 @@ class Processes:
         self.workers = workers
 
     def run(
-        self, work: Callable[[Shard], Result], shards: Sequence[Shard]
+        self, work: Callable[[Shard], Result], shards: Iterable[Shard]
     ) -> Iterator[tuple[int, Result]]:
         """Yield places and results as they come. See `Executor.run`."""
-        if len(shards) < 2:
-            yield from INLINE.run(work, shards)
-            return
-        waiting, losses = deque(range(len(shards))), Losses(len(shards))
+        open_ = Open(shards)
+        first, second = open_.take(), open_.take()
+        if first is not None and second is None:
+            yield from INLINE.run(work, [first[1]])
+        for taken in (first, second):
+            if taken is not None and second is not None:
+                open_.put_back(taken[0])
+        if second is not None:
+            yield from self._several(work, open_)
+
+    def _several(self, work: Any, open_: Open[Any]) -> Iterator[tuple[int, Any]]:
         workers: list[_Worker] = []
         try:
-            while waiting or any(worker.place is not None for worker in workers):
-                while waiting and self._gives(workers, work, shards, waiting[0]):
-                    waiting.popleft()
+            while True:
+                while self._gives(workers, work, open_):
+                    pass
                 busy = {w.connection: w for w in workers if w.place is not None}
+                if not busy:
+                    return
                 for ready in wait(list(busy)):
                     worker = busy[ready]  # type: ignore[index]
                     place, worker.place = worker.place, None
@@ -65,29 +73,30 @@ class Processes:
                         result, error = worker.connection.recv()
                     except (EOFError, OSError):
                         workers.remove(worker)
-                        ended = _end(worker)
-                        logger.warning("a worker was lost at shard %d (%s)", place + 1, ended)
-                        losses.add(place, ended)
-                        waiting.appendleft(place)
+                        open_.lost(place, _end(worker))
                         continue
                     if error is not None:
                         raise error
+                    open_.done(place)
                     yield place, result
         finally:
             for worker in workers:
                 _end(worker)
 
-    def _gives(self, workers: list[_Worker], work: Any, shards: Sequence[Any], place: int) -> bool:
-        """Hand a shard to a worker that is idle, or to a new one; tell whether there was one."""
+    def _gives(self, workers: list[_Worker], work: Any, open_: Open[Any]) -> bool:
+        """Hand a shard to a worker that is idle, or to a new one; tell whether it could."""
         idle = next((worker for worker in workers if worker.place is None), None)
+        if idle is None and len(workers) >= self.workers:
+            return False
+        taken = open_.take()
+        if taken is None:
+            return False
         if idle is None:
-            if len(workers) >= self.workers:
-                return False
             idle = _started(work, max(1, (os.cpu_count() or 1) // self.workers))
             workers.append(idle)
-        idle.place = place
+        idle.place = taken[0]
         try:
-            idle.connection.send(shards[place])
+            idle.connection.send(taken[1])
         except OSError:
             logger.debug("the worker is gone, which reading from it tells next")
         return True

@@ -27,7 +27,7 @@ from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import ModelError
 from ratchet.executors import INLINE, Executor
 from ratchet.files.text import counted
-from ratchet.models import MINILM, Encoder, SentenceEncoder
+from ratchet.models import MINILM, Encoder, SentenceEncoder, ServedEncoder
 from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
 from ratchet.outcomes.quality import Quality, QualityWeights
 from ratchet.records import EarlierCluster, FailureCluster
@@ -93,13 +93,17 @@ def load_encoder(name: str) -> Encoder | None:
     """Return what turns texts into vectors; None for words, as where MiniLM is not installed.
 
     Args:
-        name: `minilm`, `words` or the folder of a sentence-transformers model.
+        name: `minilm`, `words`, the folder of a sentence-transformers model, or the address of a
+            server with `/v1/embeddings`, its model's name after `#`.
 
     Raises:
-        ModelError: The folder is not there or holds no model that can be read.
+        ModelError: The folder is not there or holds no model that can be read, or the server does
+            not answer.
     """
     if name == WORDS:
         return None
+    if name.startswith(("http://", "https://")):
+        return ServedEncoder.connect(name)
     try:
         return SentenceEncoder.load(name)
     except ModelError as error:
