@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -9,10 +10,13 @@ from typing import Any, TypeVar
 from ratchet.errors import SettingsError
 from ratchet.executors.executor import Open
 
+logger = logging.getLogger(__name__)
+
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
 LOCAL = "local"
+_PATIENCE_SECONDS = 60.0
 _AHEAD = 2  # shards for each processor that are handed over at a time
 
 
@@ -58,7 +62,10 @@ class OnRay:
                     running[call.remote(handed, taken[1])] = taken[0]
                 if not running:
                     return
-                for done in ray.wait(list(running), num_returns=1)[0]:
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_PATIENCE_SECONDS)
+                if not ready and not ray.cluster_resources().get("CPU"):
+                    logger.warning("the Ray cluster has no processors: waiting for nodes to join")
+                for done in ready:
                     place = running.pop(done)
                     try:
                         result = ray.get(done)

@@ -48,13 +48,14 @@ class Processes:
         """Yield places and results as they come. See `Executor.run`."""
         open_ = Open(shards)
         first, second = open_.take(), open_.take()
-        if first is not None and second is None:
+        if first is None:
+            return
+        if second is None:
             yield from INLINE.run(work, [first[1]])
-        for taken in (first, second):
-            if taken is not None and second is not None:
-                open_.put_back(taken[0])
-        if second is not None:
-            yield from self._several(work, open_)
+            return
+        open_.put_back(first[0])
+        open_.put_back(second[0])
+        yield from self._several(work, open_)
 
     def _several(self, work: Any, open_: Open[Any]) -> Iterator[tuple[int, Any]]:
         workers: list[_Worker] = []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ratchet.errors import ModelError
 from ratchet.files.moments import retry_after_seconds
-from ratchet.models.endpoint import checked_key, request_headers, server_address, shown
+from ratchet.models.endpoint import key_from, request_headers, server_address, shown
 from ratchet.records import digest
 
 Vectors = NDArray[np.float32]
@@ -106,8 +106,8 @@ class ServedEncoder:
 
 
 def _client() -> httpx.Client:
-    key = checked_key(os.environ.get(KEY_VARIABLE) or None, KEY_VARIABLE)
-    return httpx.Client(headers=request_headers(key), timeout=_TIMEOUT_SECONDS)
+    headers = request_headers(key_from(os.environ, KEY_VARIABLE))
+    return httpx.Client(headers=headers, timeout=_TIMEOUT_SECONDS)
 
 
 def _only_model(client: httpx.Client, url: str) -> str:
@@ -146,7 +146,7 @@ def _made(client: httpx.Client, url: str, model: str, texts: Sequence[str]) -> V
             return np.concatenate([_made(client, url, model, part) for part in parts])
         if len(clean[0]) > _LEAST_CHARACTERS:
             return _made(client, url, model, [clean[0][: len(clean[0]) // 2]])
-    said = shown(response.text, os.environ.get(KEY_VARIABLE) or None)
+    said = shown(response.text, key_from(os.environ, KEY_VARIABLE))
     way = {401: f"set {KEY_VARIABLE}", 403: f"set {KEY_VARIABLE}", 404: "see the model's name"}
     raise ModelError(
         f"the encoder {model!r} at {url} must answer, got HTTP {response.status_code}: {said}; "
