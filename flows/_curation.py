@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ratchet.analyze.failures.embedding import steady_vectors
+from ratchet.executors import executor_of
 from ratchet.flows._runtime import Workspace
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.curating import MEMORY, Asked, CurateOptions, Known, curate
@@ -24,6 +25,7 @@ def curated(work: Workspace, cycle: Cycle, kind: RowKind, options: CurateOptions
         judges=usable_versions(work.store),
         withheld=open_safety_ids(work.store),
         vectors=steady_vectors,
+        executor=executor_of(work.settings.executor),
     )
     found = curate(
         work.store,

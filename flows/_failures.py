@@ -20,7 +20,7 @@ from ratchet.analyze.failures.regression_sets import hand_over_all
 from ratchet.analyze.failures.titles import give_titles, load_titles
 from ratchet.analyze.failures.traffic_sample import freeze_traffic
 from ratchet.analyze.window import shown_answers, with_texts
-from ratchet.flows._runtime import logger, now, workspace
+from ratchet.flows._runtime import executor, logger, now, workspace
 from ratchet.flows._watch import send_alerts
 from ratchet.outcomes.join import Outcomes
 from ratchet.outcomes.quality import QualityWeights, quality
@@ -46,6 +46,7 @@ def find_failures(
         rule=rule,
         encoder=load_encoder(work.settings.embedding),
         cache=work.store,
+        executor=executor(),
         previous=previous_clusters(work.store, cycle.window_end),
         flagged=open_safety_ids(work.store),
         titles=titles,

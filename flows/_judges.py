@@ -13,7 +13,7 @@ from ratchet.analyze.next_turns import any_labels, read_by_embeddings
 from ratchet.collect.derived import kinds_off
 from ratchet.flows._judge_options import JudgeOptions
 from ratchet.flows._judge_report import publish_judge, write_assessments
-from ratchet.flows._runtime import logger, now, publish_text, workspace
+from ratchet.flows._runtime import executor, logger, now, publish_text, workspace
 from ratchet.judges.judge import Ask, Judge, Judgement, asker, model_of
 from ratchet.judges.next_turn import (
     in_words,
@@ -82,7 +82,7 @@ def read_judged(cycle: Cycle, options: JudgeOptions) -> None:
         if reads_next_turns(spec):
             model, digest = model_of(spec, work.settings.cache)
             judge = Judge(spec, model_digest=digest)
-            window, ask = cycle_window(cycle), asker(spec, model)
+            window, ask = cycle_window(cycle), asker(spec, model, executor=executor())
             new = read_by_judge(work.store, judge, window, most=options.sample, ask=ask, now=now)
             logger.info("%s read what users wrote after %d answers", judge.version, new)
 
@@ -98,7 +98,7 @@ def assess(
     """
     store = workspace().store
     model, digest = model_of(spec, workspace().settings.cache)
-    judge, ask = Judge(spec, model_digest=digest), asker(spec, model)
+    judge, ask = Judge(spec, model_digest=digest), asker(spec, model, executor=executor())
     found = assess_judge(
         store,
         judge,

@@ -16,6 +16,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from ratchet.deploy.answering import Answering
+from ratchet.executors import Executor, executor_of
 from ratchet.files.logs import harmless_logs
 from ratchet.files.text import cell
 from ratchet.models import HuggingFaceModel, prepare_base_model
@@ -73,6 +74,11 @@ def _tracker() -> Tracker:
     return Tracker(
         settings.tracking_uri, artifacts=settings.artifacts, model_name=settings.model_name
     )
+
+
+def executor() -> Executor:
+    """Return what runs the shards of long work, as the settings say."""
+    return executor_of(workspace().settings.executor)
 
 
 def now() -> datetime:

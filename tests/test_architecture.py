@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"errors", "files"},
     "deployments": {"errors", "files"},
     "processes": set(),
+    "executors": _BASE | {"processes"},
     "stats": {"errors"},
     "store": _BASE | {"files"},
     "models": _BASE | {"files"},
@@ -44,15 +45,27 @@ ALLOWED: dict[str, set[str]] = {
     "simulation": _BASE | {"models"},
     "outcomes": _BASE | {"stats"},
     "evaluation": _BASE | {"files", "stats", "models", "outcomes"},
-    "judges": _BASE | {"files", "stats", "store", "models", "outcomes", "evaluation"},
+    "judges": _BASE | {"executors", "files", "stats", "store", "models", "outcomes", "evaluation"},
     "safety": _BASE | {"files", "stats", "judges"},
     "review": _BASE | {"files", "stats", "store", "judges", "safety"},
     "collect": _BASE | {"files", "store", "processes", "review"},
     "doors": _BASE | {"files", "settings", "store", "tracking", "collect"},
     "analyze": _BASE
-    | {"files", "stats", "store", "models", "outcomes", "evaluation", "judges", "safety", "review"},
+    | {
+        "executors",
+        "files",
+        "stats",
+        "store",
+        "models",
+        "outcomes",
+        "evaluation",
+        "judges",
+        "safety",
+        "review",
+    },
     "improve": _BASE
-    | {"processes", "files", "stats", "store", "models", "outcomes", "evaluation", "safety"},
+    | {"executors", "processes", "files", "stats", "store", "models", "outcomes", "evaluation"}
+    | {"safety"},
     "golden": _BASE
     | {"files", "store", "evaluation", "judges", "safety", "review"}
     | {"doors", "analyze", "improve"},
@@ -116,6 +129,7 @@ OWNERS: dict[str, set[str]] = {
     "apprise": {"notify"},
     "sacrebleu": {"evaluation"},
     "rouge_score": {"evaluation"},
+    "ray": {"executors"},
     "rensa": {"improve"},
     "presidio_analyzer": {"safety"},
     "presidio_anonymizer": {"safety"},

@@ -78,6 +78,7 @@ OTHERS = (
     "helm install ",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve ",
     "duckdb -readonly ",
+    "ray start ",
 )
 """Commands of other programs; a command of Ratchet behind one of them is checked all the same."""
 

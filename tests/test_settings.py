@@ -267,6 +267,7 @@ GIVEN = {
     "safety": "/etc/safety.yaml",
     "review": "/etc/review.yaml",
     "embedding": "words",
+    "executor": "processes:2",
     "titles": "/etc/titles.yaml",
     "retention": "/etc/retention.yaml",
     "prices": "/etc/prices.yaml",

@@ -10,6 +10,7 @@ RatchetError
 ├── SettingsError            environment or ratchet.toml is wrong
 ├── ConflictError            the same id was sent with different content
 ├── BusyError                another process holds what is asked for
+├── WorkerLostError          the workers of one shard of a stage were killed again and again
 ├── LeaseLostError           another process took over what this one held
 ├── StoreReplacedError       the store's file was deleted, or another one has its name
 ├── ModelError               a language model cannot be loaded or does not answer
@@ -85,6 +86,18 @@ class ConflictError(RatchetError):
 
 class BusyError(RatchetError):
     """Another process holds what is asked for."""
+
+
+class WorkerLostError(RatchetError):
+    """The workers of one shard were killed again and again; the others' results were kept.
+
+    Attributes:
+        shard: The place of the shard among those that were run.
+    """
+
+    def __init__(self, message: str, shard: int | None = None) -> None:
+        super().__init__(message)
+        self.shard = shard
 
 
 class LeaseLostError(RatchetError):

@@ -20,8 +20,11 @@ Environment:
     MLFLOW_TRACKING_URI: An MLflow server to use instead of the home folder's.
     PREFECT_API_URL: A Prefect server to use instead of the home folder's.
     RATCHET_JUDGES: YAML file with judges, which the flow `analyze` validates and asks.
-    RATCHET_EMBEDDING: What turns texts into vectors: `minilm`, `words` or the folder of a
-        sentence-transformers model.
+    RATCHET_EMBEDDING: What turns texts into vectors: `minilm`, `words`, the folder of a
+        sentence-transformers model, or the address of a server with `/v1/embeddings` (its model's
+        name after `#`, its key in RATCHET_EMBEDDING_KEY).
+    RATCHET_EXECUTOR: What runs long work: `inline`, `processes:N`, or `ray[:ADDRESS]` for a cluster
+        that this machine is part of.
     RATCHET_TITLES: YAML file that says which language model gives failure clusters titles.
     RATCHET_SAFETY: YAML file with safety rules; the default rules without it.
     RATCHET_REVIEW: YAML file that says what people are asked, how many decide an item, and by
@@ -96,7 +99,8 @@ class Settings(BaseModel):
         model_name: Name in the model registry.
         judges: YAML file with judges; none are asked without it.
         safety: YAML file with safety rules; the default rules without it.
-        embedding: `minilm`, `words` or the folder of a sentence-transformers model.
+        embedding: `minilm`, `words`, the folder of a sentence-transformers model, or an address.
+        executor: `inline`, `processes:N` or `ray[:ADDRESS][,gpus=G]`.
         titles: YAML file with a model that gives titles; keywords name clusters without it.
         review: YAML file about review: labels, guidelines, people an item, rules that choose.
         retention: YAML file that says how long things are kept; the defaults without it.
@@ -128,6 +132,7 @@ class Settings(BaseModel):
     safety: Path | None = None
     review: Path | None = None
     embedding: str = "minilm"
+    executor: str = "inline"
     titles: Path | None = None
     retention: Path | None = None
     prices: Path | None = None
@@ -375,6 +380,8 @@ def _addresses(text: str) -> Any:
 def _anchored(name: str, value: Any, folder: Path) -> Any:
     """Make paths absolute, so that child processes elsewhere mean the same ones."""
     if not isinstance(value, str) or value in _KEYWORDS.get(name, ()):
+        return value
+    if name == "embedding" and value.startswith(("http://", "https://")):
         return value
     if name in _PATHS or name in _KEYWORDS:
         path = _absolute(name, value, folder)

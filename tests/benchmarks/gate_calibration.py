@@ -2,21 +2,23 @@
 
 python -m tests.benchmarks.gate_calibration                # about three minutes on two cores
 python -m tests.benchmarks.gate_calibration --gates 500 --out table.md    # a look
+python -m tests.benchmarks.gate_calibration --executor ray --store sqlite:///gate.db   # goes on
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import os
 import platform
 import time
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ from ratchet.deploy.gate import run_gate
 from ratchet.deploy.gate.directions import with_directions
 from ratchet.deploy.gate.policy import default_policy
 from ratchet.deploy.gate.scores import GateScores, MetricScores
+from ratchet.executors import Executor, executor_of, run_stage
+from ratchet.store import EventStore
 from tests.benchmarks.gate_truths import Cell, cells
 from tests.benchmarks.provenance import commit
 
@@ -125,20 +129,22 @@ def table(shares: Sequence[Share]) -> list[str]:
     return lines
 
 
-def _simulate(task: tuple[int, int]) -> Share:
+def _run(gates: int, executor: Executor, store: str | None) -> list[dict[str, int]]:
+    """Return the verdicts of each cell; those that a store keeps of this commit are not made anew.
+
+    Cells hold functions, which do not travel between processes: only their place does.
+    """
+    tasks = [[place, gates] for place in range(len(cells()))]
+    run = partial(run_stage, f"gate calibration {commit()}", _counted, tasks, executor=executor)
+    if store is None:
+        return run()
+    with closing(EventStore.open(store)) as manifest:
+        return run(manifest=manifest)
+
+
+def _counted(task: list[int]) -> dict[str, int]:
     place, gates = task
-    return simulate(cells()[place], gates)
-
-
-def _run(gates: int) -> list[tuple[int, dict[str, int]]]:
-    with multiprocessing.Pool(min(2, os.cpu_count() or 1)) as pool:
-        tasks = [(place, gates) for place in range(len(cells()))]
-        return pool.map(_counted, tasks, chunksize=1)
-
-
-def _counted(task: tuple[int, int]) -> tuple[int, dict[str, int]]:
-    # cells hold functions, which do not travel between processes: only their place does
-    return task[0], _simulate(task).verdicts
+    return simulate(cells()[place], gates).verdicts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,11 +152,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gates", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("docs/gate.md"))
+    parser.add_argument("--executor", default="processes:2", help="as RATCHET_EXECUTOR")
+    parser.add_argument("--store", help="URL of a store that keeps what was simulated")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     known = cells()
     shares = [
-        Share(known[place], options.gates, verdicts) for place, verdicts in _run(options.gates)
+        Share(cell, options.gates, verdicts)
+        for cell, verdicts in zip(
+            known, _run(options.gates, executor_of(options.executor), options.store), strict=True
+        )
     ]
     seconds = timed()
     template = (Path(__file__).parent / "gate_head.md").read_text("utf-8")

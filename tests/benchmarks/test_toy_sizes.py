@@ -136,6 +136,11 @@ TOYS = {
         },
         "page.md",
     ),
+    "executors": Toy(
+        "--texts 1100 --rounds 1",
+        {r"^\| `(inline|processes:2|ray:local)` \| [\d,]+ \| \d": 3, r"vectors equal\.$": 1},
+        needs=("data",),
+    ),
     "failure_clusters": Toy(
         "--messages 1500 --sizes 300 600 --null-runs 4 --seeds 1 --repeats 1"
         f" --methods ratchet kmeans {'bertopic' if installed('bertopic') else ''}"

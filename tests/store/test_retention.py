@@ -44,7 +44,7 @@ from ratchet.store.retention import (
     size_of_expired,
     spare_boards,
 )
-from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE
+from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE, SHARDS
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -256,14 +256,17 @@ def test_rows_set_aside_go_by_their_age_but_the_newest(store: EventStore) -> Non
     assert old_rows(store, SET_ASIDE, before=NOW + DAY).positions == []
 
 
-@pytest.mark.parametrize("table", [ANSWERS, EMBEDDINGS], ids=["answers", "vectors"])
-def test_recorded_answers_and_vectors_go_by_when_they_were_added(
+@pytest.mark.parametrize(
+    "table", [ANSWERS, EMBEDDINGS, SHARDS], ids=["answers", "vectors", "shards"]
+)
+def test_what_was_recorded_goes_by_when_it_was_added(
     store_url: str, table: sa.Table
 ) -> None:
     def add(day: int) -> None:
         store = EventStore.open(store_url, clock=lambda: NOW - day * DAY)
         store.add_answers("m", "d", {f"x{day}": "delivery"})
         store.add_vectors("m", {f"x{day}": np.ones(3, dtype=np.float32)})
+        store.keep_shard("s", f"x{day}", "done", day)
         store.close()
 
     for day in (400, 30, 1):
@@ -273,13 +276,13 @@ def test_recorded_answers_and_vectors_go_by_when_they_were_added(
     assert (len(found.positions), found.oldest) == (1, NOW - 400 * DAY)
     assert delete_rows(store, found, rest=rest) == 1
     assert len(old_recorded(store, table, before=NOW + DAY).positions) == 1  # the newest stays
-    there = {*store.answers("m", "d", ["x400", "x30", "x1"])}
-    vectors = {*store.vectors("m", ["x400", "x30", "x1"])}
-    assert (there, vectors) == (
-        ({"x30", "x1"}, {"x400", "x30", "x1"})
-        if table is ANSWERS
-        else ({"x400", "x30", "x1"}, {"x30", "x1"})
-    )
+    keys = ["x400", "x30", "x1"]
+    there = {
+        ANSWERS: {*store.answers("m", "d", keys)},
+        EMBEDDINGS: {*store.vectors("m", keys)},
+        SHARDS: {*store.shard_results("s")},
+    }
+    assert there == {one: {*keys[1:]} if one is table else {*keys} for one in there}
     store.close()
 
 

@@ -147,6 +147,7 @@ def curated_now(
 ) -> Curated:
     """Curate a set out of all that is stored, and write none."""
     from ratchet.analyze.failures.embedding import steady_vectors
+    from ratchet.executors import executor_of
     from ratchet.improve.curation.agreement import KeptNeighbours
     from ratchet.improve.curation.curating import Asked, Known
     from ratchet.improve.curation.curating import curate as curate_stored
@@ -158,7 +159,12 @@ def curated_now(
         store,
         open_history(store),
         Asked(kind, datetime.now(UTC), options, store.latest(Cycle)),
-        Known(usable_versions(store), open_safety_ids(store), steady_vectors),
+        Known(
+            usable_versions(store),
+            open_safety_ids(store),
+            steady_vectors,
+            executor_of(settings.executor),
+        ),
         neighbours=KeptNeighbours(settings.home / "neighbours", drops=False),
     )
 

@@ -26,7 +26,8 @@ def failures(
     ],
     as_json: AsJson = False,
     embedding: Annotated[
-        str, typer.Option(help="minilm, words, or the folder of a sentence-transformers model.")
+        str,
+        typer.Option(help="minilm, words, the folder of a model, or a server's address."),
     ] = "minilm",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws.")] = 0,
 ) -> None:

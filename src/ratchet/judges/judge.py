@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ratchet.errors import InvalidInputError, ModelError
 from ratchet.evaluation.paired import FAILED_SHARE
+from ratchet.executors import INLINE, Executor
 from ratchet.judges.prompts import (
     PROMPT_VERSION,
     Item,
@@ -34,6 +35,7 @@ from ratchet.judges.prompts import (
     wording,
 )
 from ratchet.judges.rubrics import JudgeSpec
+from ratchet.judges.spread import ask_spread
 from ratchet.models import HuggingFaceModel, LanguageModel, prepare_base_model
 from ratchet.models.asking import Asked, ask_endpoint, ask_model
 from ratchet.models.endpoint import Question, Reply, key_in
@@ -321,8 +323,12 @@ def asker(
     model: LanguageModel | None,
     *,
     environ: Mapping[str, str] = os.environ,
+    executor: Executor = INLINE,
 ) -> Ask:
     """Return how this judge's model is asked: its endpoint, or the local model given.
+
+    An endpoint without a spend ceiling is asked by the executor's workers, which share the pace
+    and find its key in their own environment. A ceiling holds in one process alone.
 
     Raises:
         ModelError: The variable that should hold the endpoint's key is not set.
@@ -332,6 +338,8 @@ def asker(
             raise ModelError(f"judge {spec.name!r} needs its local model, got none")
         return partial(_ask_local, model, spec)
     key = key_in(environ, spec.endpoint, needs=f"judge {spec.name!r} needs its key")
+    if executor is not INLINE and spec.limits.spend_ceiling is None:
+        return partial(ask_spread, endpoint=spec.endpoint, limits=spec.limits, executor=executor)
     return partial(_ask_endpoint, spec, key)
 
 

@@ -14,6 +14,7 @@ from ratchet.models.base import Completion, Conversation, LanguageModel, Samplin
 from ratchet.models.encoders import MINILM, Encoder, SentenceEncoder
 from ratchet.models.local import HuggingFaceModel, load_pretrained
 from ratchet.models.openai_compatible import OpenAICompatibleModel
+from ratchet.models.served_encoder import ServedEncoder
 from ratchet.models.weights import (
     SMOLLM2,
     adapter_digest,
@@ -36,6 +37,7 @@ __all__ = [
     "Sampling",
     "ScriptedModel",
     "SentenceEncoder",
+    "ServedEncoder",
     "adapter_digest",
     "file_digest",
     "load_pretrained",

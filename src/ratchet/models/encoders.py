@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,8 +57,16 @@ class SentenceEncoder:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, model_digest: str, pooling: str, longest: int, batch: int
+        self,
+        model: Any,
+        tokenizer: Any,
+        model_digest: str,
+        pooling: str,
+        longest: int,
+        batch: int,
+        name: str,
     ) -> None:
+        self._name = name
         self._model, self._tokenizer, self._digest = model, tokenizer, model_digest
         self._pooling, self._longest, self._batch = pooling, longest, batch
 
@@ -82,7 +91,12 @@ class SentenceEncoder:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         model = (model.cuda() if torch.cuda.is_available() else model).eval().float()
         identity = digest([folder_digest(folder, "model*.safetensors"), pooling, longest])
-        return cls(model, tokenizer, identity, pooling, longest, batch_size)
+        source = MINILM if name == MINILM else str(folder)
+        return cls(model, tokenizer, identity, pooling, longest, batch_size, source)
+
+    def __reduce__(self) -> tuple[Any, tuple[str, int, str]]:
+        """Be sent to another process by name, which loads the model once."""
+        return _loaded, (self._name, self._batch, self._digest)
 
     @property
     def digest(self) -> str:
@@ -121,6 +135,22 @@ class SentenceEncoder:
                 unit = torch.nn.functional.normalize(pooled, dim=1)
             vectors[start : start + len(unit)] = unit.cpu().numpy()
         return vectors
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, batch: int, model_digest: str) -> SentenceEncoder:
+    """Load the encoder that another process sent here.
+
+    Raises:
+        ModelError: It is not there, or another one has its name.
+    """
+    encoder = SentenceEncoder.load(name, batch_size=batch)
+    if encoder.digest != model_digest:
+        raise ModelError(
+            f"workers must have the encoder of the process that they work for, got another one at "
+            f"{name!r}; put the same folder there"
+        )
+    return encoder
 
 
 def _minilm_folder() -> Path:

@@ -38,7 +38,7 @@ from ratchet.store.history import History
 from ratchet.store.keeping import PastKeeping, past_keeping
 from ratchet.store.leases import PRUNING, hold
 from ratchet.store.retention import Found, Size
-from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE, VERDICTS
+from ratchet.store.tables import ANSWERS, EMBEDDINGS, SET_ASIDE, SHARDS, VERDICTS
 
 if TYPE_CHECKING:
     from ratchet.tracking import Tracker
@@ -311,6 +311,7 @@ class Pruning:
         for what, days, table in (
             ("recorded answers", config.answers_days, ANSWERS),
             ("vectors of texts", config.vectors_days, EMBEDDINGS),
+            ("results of shards", config.vectors_days, SHARDS),
         ):
             if days is not None:
                 yield self._rows(

@@ -26,7 +26,8 @@ class RetentionConfig(BaseModel):
         verdicts_days: What judges said; a judge that needs it again is asked again.
         answers_days: Recorded answers to examples, counted from when they were recorded; a model
             is asked again where a gate needs them.
-        vectors_days: Vectors of texts, counted likewise; they are made again where needed.
+        vectors_days: Vectors of texts, counted likewise, and results of shards; they are made again
+            where needed.
         late_days: How late answers may arrive and still be watched, as `watch.late_days`: states of
             boards stay that long, one an hour after the first day.
         passes_days: Flow runs of passes that ended well, and the records of safety passes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,7 +12,7 @@ from ratchet.records import JudgeVerdict
 from ratchet.records.asking import Usage
 from ratchet.store.answers import answer_rows, read_answers
 from ratchet.store.rows import chunks, microseconds
-from ratchet.store.tables import ANSWERS, EMBEDDINGS, VERDICT_QUOTES, VERDICTS
+from ratchet.store.tables import ANSWERS, EMBEDDINGS, SHARDS, VERDICT_QUOTES, VERDICTS
 from ratchet.store.transactions import Transactions, insert_if_new
 from ratchet.store.vectors import Vectors, read_vectors, vector_rows
 from ratchet.store.verdicts import (
@@ -69,6 +70,29 @@ class Recorded(Transactions):
     def add_vectors(self, model_digest: str, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors in half precision; a vector that is there already stands."""
         self._keep(EMBEDDINGS, vector_rows(model_digest, vectors, microseconds(self._clock())))
+
+    def shard_results(self, stage: str) -> dict[str, Any]:
+        """Return the results of those shards of a stage that are done, by key."""
+        done = sa.select(SHARDS.c.key, SHARDS.c.result).where(
+            SHARDS.c.stage == stage, SHARDS.c.state == "done"
+        )
+        with self.reading() as connection:
+            return {row.key: row.result for row in connection.execute(done)}
+
+    def keep_shard(self, stage: str, key: str, state: str, result: Any) -> None:
+        """Write down that a shard is `done`, with its result, or `failed`, with the reason.
+
+        What is done stands; what failed gives way to what comes later.
+        """
+        row = {"stage": stage, "key": key, "state": state, "result": result}
+        failed = (SHARDS.c.stage == stage, SHARDS.c.key == key, SHARDS.c.state == "failed")
+
+        def insert(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(SHARDS).where(*failed))
+            added = row | {"added_at": microseconds(self._clock())}
+            connection.execute(insert_if_new(connection, SHARDS), added)
+
+        self._add_to(SHARDS, insert)
 
     def verdicts(self, ids: Sequence[str]) -> dict[str, JudgeVerdict]:
         """Return those of the verdicts with these ids that are stored, by id."""

@@ -110,6 +110,16 @@ EMBEDDINGS = _table(
     sa.Column("added_at", sa.BigInteger),
     sa.UniqueConstraint("model_digest", "key"),
 )
+SHARDS = _table(
+    "shards",
+    sa.Column("stage", sa.String(200), nullable=False),
+    sa.Column("key", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),  # done or failed
+    sa.Column("result", sa.JSON, nullable=False),
+    sa.Column("added_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("stage", "key"),
+)
+"""Results of shards: see `ratchet.executors.run_stage`. They hold no texts of users."""
 VERDICTS = _table(
     "verdicts",
     sa.Column("id", sa.String(200), nullable=False, unique=True),
@@ -493,6 +503,11 @@ def _keep_leases(connection: sa.Connection) -> None:
     LEASES.create(connection, checkfirst=True)
 
 
+def _keep_shards(connection: sa.Connection) -> None:
+    """Keep the results of shards of work."""
+    SHARDS.create(connection, checkfirst=True)
+
+
 def _group_reviews(connection: sa.Connection) -> None:
     """Find what waits for a person by who decided it, and what a person said of known items."""
     present = {column["name"] for column in sa.inspect(connection).get_columns("review_items")}
@@ -541,5 +556,6 @@ MIGRATIONS: Mapping[str, Callable[[sa.Connection], None]] = {
     "0031_keep_outbox": _keep_outbox,
     "0032_group_reviews": _group_reviews,
     "0034_keep_leases": _keep_leases,
+    "0035_keep_shards": _keep_shards,
 }
 """Named steps, applied in order, each in a transaction of its own (`ratchet.store.migrating`)."""

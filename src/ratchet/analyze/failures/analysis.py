@@ -25,8 +25,9 @@ from ratchet.analyze.failures.profile import ShowAnswers, profile
 from ratchet.analyze.failures.titles import Untitled
 from ratchet.analyze.failures.words import text_hash
 from ratchet.errors import ModelError
+from ratchet.executors import INLINE, Executor
 from ratchet.files.text import counted
-from ratchet.models import MINILM, Encoder, SentenceEncoder
+from ratchet.models import MINILM, Encoder, SentenceEncoder, ServedEncoder
 from ratchet.outcomes.join import BoolArray, FloatArray, Outcomes
 from ratchet.outcomes.quality import Quality, QualityWeights
 from ratchet.records import EarlierCluster, FailureCluster
@@ -92,13 +93,17 @@ def load_encoder(name: str) -> Encoder | None:
     """Return what turns texts into vectors; None for words, as where MiniLM is not installed.
 
     Args:
-        name: `minilm`, `words` or the folder of a sentence-transformers model.
+        name: `minilm`, `words`, the folder of a sentence-transformers model, or the address of a
+            server with `/v1/embeddings`, its model's name after `#`.
 
     Raises:
-        ModelError: The folder is not there or holds no model that can be read.
+        ModelError: The folder is not there or holds no model that can be read, or the server does
+            not answer.
     """
     if name == WORDS:
         return None
+    if name.startswith(("http://", "https://")):
+        return ServedEncoder.connect(name)
     try:
         return SentenceEncoder.load(name)
     except ModelError as error:
@@ -123,6 +128,7 @@ def analyze_failures(
     rule: FailureRule = DEFAULT_RULE,
     encoder: Encoder | None,
     cache: VectorCache | None,
+    executor: Executor = INLINE,
     previous: KnownClusters | None,
     flagged: Collection[str] = (),
     titles: GiveTitles | None = None,
@@ -144,6 +150,7 @@ def analyze_failures(
         rule: What counts as failed.
         encoder: Makes vectors of messages; their words do where None.
         cache: Keeps vectors.
+        executor: Runs the encoder.
         previous: What the run before left.
         flagged: Ids of interactions that are flagged as unsafe or were found so.
         titles: Gives titles; what it cannot do (ModelError) is logged, and keywords stand.
@@ -160,7 +167,7 @@ def analyze_failures(
     told = texts(outcomes.take(rows))
     flags, explicit = failed.failed[rows], scored.explicit[rows]
     said = tuple(str(prompt or "") for prompt in told.prompts)
-    vectors = _vectors(said, encoder, cache, rng)
+    vectors = _vectors(said, encoder, cache, executor, rng)
     users = [str(user or "") for user in told.user_ids]
     result = find_failure_clusters(said, flags, embeddings=vectors, users=users, rng=rng)
     result = _titled(result, titles)
@@ -207,12 +214,13 @@ def _vectors(
     texts: Sequence[str],
     encoder: Encoder | None,
     cache: VectorCache | None,
+    executor: Executor,
     rng: np.random.Generator,
 ) -> Vectors:
     if not texts:
         return np.zeros((0, 1), dtype=np.float32)
     if encoder is not None:
-        return embed(texts, encoder, cache=cache)
+        return embed(texts, encoder, cache=cache, executor=executor)
     distinct = sorted(set(texts))
     place = {text: index for index, text in enumerate(distinct)}
     vectors = unit_rows(word_vectors(distinct, rng=rng))

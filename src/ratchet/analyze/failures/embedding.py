@@ -20,6 +20,7 @@ from ratchet.analyze.failures.words import (
     LONGEST_FOR_WORDS,
     cut_for_words,
 )
+from ratchet.executors import INLINE, Executor
 from ratchet.models import Encoder
 from ratchet.store.vectors import text_key
 
@@ -57,6 +58,7 @@ def embed(
     *,
     cache: VectorCache | None = None,
     progress: Progress | None = None,
+    executor: Executor = INLINE,
 ) -> Vectors:
     """Return a unit vector a text; equal texts are embedded once, known ones not at all.
 
@@ -69,6 +71,7 @@ def embed(
         cache: Holds vectors by content and by the encoder's digest.
         progress: Called with the number of distinct texts that are done, and of all of them;
             without it, a line is logged every ten seconds.
+        executor: Runs the encoder; each of its workers loads it once.
 
     Returns:
         Shape (n, d).
@@ -85,14 +88,17 @@ def embed(
     # long texts last and together, so that little is padded
     missing.sort(key=lambda row: (len(distinct[row]), keys[row]))
     report = progress or _log_progress(len(missing))
-    for start in range(0, len(missing), CHUNK):
-        chunk = missing[start : start + CHUNK]
-        made = encoder.encode([distinct[row] for row in chunk])
+    shards = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    done = len(distinct) - len(missing)
+    shown = [[distinct[row] for row in chunk] for chunk in shards]
+    for number, made in executor.run(encoder.encode, shown):
+        chunk = shards[number]
         vectors[chunk] = made.astype(np.float16)
         if cache is not None:
             fresh = {keys[row]: vectors[row] for row in chunk}
             cache.add_vectors(encoder.digest, fresh)
-        report(len(distinct) - len(missing) + start + len(chunk), len(distinct))
+        done += len(chunk)
+        report(done, len(distinct))
     return vectors if len(distinct) == len(texts) else vectors[place]
 
 

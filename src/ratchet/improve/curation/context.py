@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.executors import INLINE, Executor
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.calls import LookUp
 from ratchet.improve.curation.config import ClusterRequest, Demonstration, JudgedPair
@@ -43,6 +44,7 @@ class Context:
             requests had.
         held_out: What stands for users (`user_digest`) whose questions the gate asks: nothing that
             they wrote is trained on.
+        executor: Signs texts.
     """
 
     withheld: Collection[str] = ()
@@ -60,3 +62,4 @@ class Context:
     reporting: Reporting | None = None
     held_out: Collection[str] = ()
     definitions: LookUp = lambda _: {}
+    executor: Executor = INLINE

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ratchet.errors import InsufficientDataError
+from ratchet.executors import INLINE, Executor
 from ratchet.improve.curation.agreement import KeptNeighbours
 from ratchet.improve.curation.calls import tools_by_digest
 from ratchet.improve.curation.config import (
@@ -141,11 +142,13 @@ class Known:
         judges: Versions of judges that were found usable.
         withheld: Interactions that are flagged as unsafe and that nobody decided about.
         vectors: Returns vectors of prompts, the same for the same texts in any run.
+        executor: Signs texts.
     """
 
     judges: Collection[str]
     withheld: Collection[str]
     vectors: Callable[[Sequence[str]], NDArray[np.float32]]
+    executor: Executor = INLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +292,7 @@ def _context(
         reporting=store.reporting().declared_only(),
         held_out=held_out_users(store),
         definitions=partial(_bodies, store),
+        executor=known.executor,
     )
 
 

@@ -78,8 +78,11 @@ class Signed:
 
     def put(self, places: IntArray, texts: pa.Array) -> None:
         """Sign texts (from `compact`) and keep the signatures at their places."""
+        self.keep(places, sign(texts, self.config.bands * self.config.rows))
+
+    def keep(self, places: IntArray, parts: Signatures) -> None:
+        """Keep signatures (from `sign`) at their places."""
         config, size = self.config, len(places)
-        parts = sign(texts, config.bands * config.rows)
         for band in range(config.bands):
             self._file.seek(self._at(band, self._signed))
             part = parts[:, band * config.rows : (band + 1) * config.rows]

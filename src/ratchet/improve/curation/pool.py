@@ -5,8 +5,9 @@ narrowed = narrow(pool, Background(traffic, protected, config, context), name, u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,12 @@ from ratchet.improve.curation.calls import (
 from ratchet.improve.curation.config import CurationConfig
 from ratchet.improve.curation.context import Context
 from ratchet.improve.curation.decontamination import Guard
-from ratchet.improve.curation.duplicates import Signed, drop_near_duplicates
+from ratchet.improve.curation.duplicates import (
+    Signatures,
+    Signed,
+    drop_near_duplicates,
+    sign,
+)
 from ratchet.improve.curation.funnel import (
     BALANCED,
     CAPPED,
@@ -185,7 +191,7 @@ def narrow(
     )
     keep(TRUSTED, ~suspicion.distrusted[pool.position])
     keep(ONE_PER_PROMPT, unique(pool))
-    keep(DISTINCT, _distinct(pool, traffic, config, with_answer))
+    keep(DISTINCT, _distinct(pool, background, with_answer))
     leaks = _leaks(pool, traffic, Guard.build(background.protected, config.decontamination))
     keep(UNSEEN, leaks == "")
     keep(ORDINARY, _of_ordinary_length(pool, traffic, config))
@@ -334,17 +340,30 @@ def one_per_prompt(
     return np.sort(rows[best[first]])
 
 
-def _distinct(pool: Pool, traffic: Traffic, config: CurationConfig, with_answer: bool) -> IntArray:
+def _distinct(pool: Pool, background: Background, with_answer: bool) -> IntArray:
+    traffic, config = background.traffic, background.config
     order = pool.by_preference()
     rows = pool.position[order]
     names = ("prompt", "asked", "response") if with_answer else ("prompt", "asked")
     with Signed(len(pool), config.duplicates) as signed:
         if signed.needed:
-            for places, (prompts, asked, *answers) in traffic.texts.read(rows, *names):
-                signed.put(places, compact(asked + "\n" + answers[0] if with_answer else asked))
-                kinds = _kinds(rows[places], traffic, prompts, asked, with_answer=with_answer)
-                signed.tell_apart(places, kinds)
+            read: list[IntArray] = []
+
+            def texts() -> Iterator[ObjectArray]:
+                for places, (prompts, asked, *answers) in traffic.texts.read(rows, *names):
+                    kinds = _kinds(rows[places], traffic, prompts, asked, with_answer=with_answer)
+                    signed.tell_apart(places, kinds)
+                    read.append(places)
+                    yield asked + "\n" + answers[0] if with_answer else asked
+
+            work = partial(_signatures, config.duplicates.bands * config.duplicates.rows)
+            for number, signatures in background.context.executor.run(work, texts()):
+                signed.keep(read[number], signatures)
         return np.sort(order[drop_near_duplicates(signed)])
+
+
+def _signatures(hashes: int, texts: ObjectArray) -> Signatures:
+    return sign(compact(texts), hashes)
 
 
 def _kinds(
