@@ -146,7 +146,7 @@ def finetune(
     """
     relative = Path("adapters") / key[:16]
     done = home / relative / _RESULT_FILE
-    if rows and done.exists():
+    if rows and is_finished(home, key):
         logger.info("adapter %s is trained already", key[:16])
         return FinetuneResult.model_validate_json(done.read_text("utf-8"))
     job = prepare_job(rows, config, base=base, start_from=start_from, validation=validation)
@@ -155,6 +155,11 @@ def finetune(
         trained = train(job, work)
         _finish(trained, job, work, home / relative)
     return FinetuneResult.model_validate_json(done.read_text("utf-8"))
+
+
+def is_finished(home: Path, key: str) -> bool:
+    """Tell whether the adapter of a key lies in a home, with its result."""
+    return (home / "adapters" / key[:16] / _RESULT_FILE).exists()
 
 
 def _finish(trained: Trained, job: TrainingJob, work: Path, folder: Path) -> None:

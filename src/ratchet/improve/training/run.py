@@ -341,6 +341,8 @@ def _build(
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     words = f"{device.words}, {trainable / 1e6:.1f} M trainable parameters"
     words += f", {sharing} processes" if sharing > 1 else ""
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1"))  # set by torchrun
+    words += f" on {nodes} nodes" if nodes > 1 else ""
     logger.info(
         "training on %d examples by %s, %d a step, %d at once: %s",
         len(job.train),
